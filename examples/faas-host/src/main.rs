@@ -1,0 +1,2 @@
+//! A complete function host.
+fn main() {}
