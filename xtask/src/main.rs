@@ -1,2 +1,48 @@
-//! The workspace's commands.
-fn main() {}
+//! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program"
+)]
+
+mod leftovers;
+mod machine;
+mod steps;
+mod tree;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask test [--all] [--long]
+       cargo xtask prepare
+
+test      runs every check and says what it used and what was left out
+  --all   fails where anything was left out
+  --long  the same checks at full length (soaks, 100,000 property cases, the QEMU guest)
+prepare   brings what the tests need (Python environment under target/venv, Debian packages)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace");
+    match words.split_first() {
+        Some((&"test", flags)) if flags.iter().all(|flag| ["--all", "--long"].contains(flag)) => {
+            let strict = flags.contains(&"--all");
+            let long = flags.contains(&"--long");
+            steps::test(root, strict, long)
+        }
+        Some((&"prepare", [])) => {
+            for line in machine::prepare(root) {
+                println!("left out: {line}");
+            }
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

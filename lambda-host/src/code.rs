@@ -1,0 +1,536 @@
+//! A function's code: a zip archive, checked whole before anything of it is written, unpacked once
+//! and kept by its digest.
+//!
+//! Whoever uploads code is not trusted: an archive may name files outside its folder, hide them behind
+//! links, be a bomb, or lie about its sizes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zip::ZipArchive;
+
+use crate::error::Error;
+
+/// The largest archive that a deployment may upload, in bytes (AWS: 50 MB).
+pub const ZIP_BYTES_MAX: usize = 50 * 1024 * 1024;
+/// The most that an archive may unpack to, in bytes (AWS: 250 MB).
+pub const UNPACKED_BYTES_MAX: u64 = 250 * 1024 * 1024;
+/// The most files, folders and links that an archive may hold.
+pub const ENTRIES_MAX: usize = 65_535;
+
+/// Names code that the host keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CodeDigest {
+    /// The SHA-256 of the archive.
+    pub sha256: [u8; 32],
+    /// The archive's size in bytes.
+    pub size_bytes: u64,
+}
+
+impl CodeDigest {
+    /// Returns the digest of an archive.
+    #[must_use]
+    pub fn of(zip: &[u8]) -> Self {
+        Self {
+            sha256: Sha256::digest(zip).into(),
+            size_bytes: zip.len() as u64,
+        }
+    }
+
+    /// Returns the SHA-256 in lower-case hexadecimal.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.sha256
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// Keeps unpacked code in a folder, one subfolder a digest.
+#[derive(Debug)]
+pub(crate) struct CodeStore {
+    root: PathBuf,
+}
+
+impl CodeStore {
+    /// Opens the store, making its folder. What an interrupted unpacking left there is removed.
+    pub(crate) fn open(root: PathBuf) -> Result<Self, Error> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o755);
+        builder
+            .create(&root)
+            .map_err(Error::io("create folder", &root))?;
+        for entry in fs::read_dir(&root).map_err(Error::io("read folder", &root))? {
+            let entry = entry.map_err(Error::io("read folder", &root))?;
+            if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
+                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// Returns the folder with the code of `digest`.
+    pub(crate) fn folder(&self, digest: &CodeDigest) -> PathBuf {
+        self.root.join(digest.hex())
+    }
+
+    /// Checks and unpacks `zip`; does nothing when the same code is there already. Blocks.
+    pub(crate) fn put(&self, zip: &Bytes) -> Result<CodeDigest, Error> {
+        if zip.len() > ZIP_BYTES_MAX {
+            return Err(invalid(format!(
+                "{} bytes, at the most {ZIP_BYTES_MAX}",
+                zip.len()
+            )));
+        }
+        let digest = CodeDigest::of(zip);
+        let folder = self.folder(&digest);
+        if folder.exists() {
+            return Ok(digest);
+        }
+        let partial = self.root.join(format!(
+            "{}.{}{PARTIAL}",
+            digest.hex(),
+            uuid::Uuid::new_v4()
+        ));
+        let unpacked = unpack(zip, &partial).and_then(|()| match fs::rename(&partial, &folder) {
+            // Another upload of the same code was faster: its folder holds the same files.
+            Err(_) if folder.exists() => Ok(()),
+            other => other.map_err(Error::io("rename", &partial)),
+        });
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
+        }
+        unpacked.map(|()| digest)
+    }
+
+    /// Removes every folder whose digest is not `kept`. Blocks.
+    pub(crate) fn retain(&self, kept: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for entry in fs::read_dir(&self.root).map_err(Error::io("read folder", &self.root))? {
+            let entry = entry.map_err(Error::io("read folder", &self.root))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !name.ends_with(PARTIAL) && !kept(&name) {
+                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks `zip` into the new folder `target`, after all of it was checked. Blocks.
+///
+/// # Errors
+///
+/// [`Error::InvalidCode`] when it is no zip archive, is encrypted, holds a path or a link that leads out of
+/// its folder, a name twice, a special file, or more than [`ENTRIES_MAX`] entries or [`UNPACKED_BYTES_MAX`]
+/// bytes. Nothing was written then, unless the archive lied about a size.
+pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
+    let mut archive =
+        ZipArchive::new(Cursor::new(zip)).map_err(|error| invalid(error.to_string()))?;
+    let plan = plan(&mut archive)?;
+    make_folder(target)?;
+    let mut left = UNPACKED_BYTES_MAX;
+    for (path, entry) in &plan {
+        let to = target.join(path);
+        match entry {
+            Entry::Folder => make_folder(&to)?,
+            Entry::File { index, mode } => {
+                if let Some(parent) = to.parent() {
+                    make_folder(parent)?;
+                }
+                let mut from = archive
+                    .by_index(*index)
+                    .map_err(|error| invalid_at(path, error))?;
+                let mut file = fs::File::create_new(&to).map_err(Error::io("create", &to))?;
+                let copied = std::io::copy(&mut (&mut from).take(left + 1), &mut file)
+                    .map_err(|error| invalid_at(path, error))?;
+                left = left.checked_sub(copied).ok_or_else(too_large)?;
+                let mode = fs::Permissions::from_mode(*mode);
+                file.set_permissions(mode)
+                    .map_err(Error::io("set mode of", &to))?;
+            }
+            Entry::Link { to: link } => {
+                if let Some(parent) = to.parent() {
+                    make_folder(parent)?;
+                }
+                std::os::unix::fs::symlink(link, &to).map_err(Error::io("link", &to))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an archive's entry becomes.
+#[derive(Debug)]
+enum Entry {
+    Folder,
+    File { index: usize, mode: u32 },
+    Link { to: PathBuf },
+}
+
+/// Reads the archive's directory and refuses whatever must not be written. Ordered, so that a folder
+/// comes before what is in it.
+fn plan<R: Read + std::io::Seek>(
+    archive: &mut ZipArchive<R>,
+) -> Result<BTreeMap<PathBuf, Entry>, Error> {
+    if archive.len() > ENTRIES_MAX {
+        return Err(invalid(format!(
+            "{} entries, at the most {ENTRIES_MAX}",
+            archive.len()
+        )));
+    }
+    let mut plan = BTreeMap::new();
+    let mut declared: u64 = 0;
+    for index in 0..archive.len() {
+        let mut entry = archive
+            .by_index(index)
+            .map_err(|error| invalid(error.to_string()))?;
+        let name = entry
+            .name()
+            .map_err(|error| invalid(error.to_string()))?
+            .into_owned();
+        let path = resolve(Path::new(""), &name)
+            .ok_or_else(|| invalid(format!("entry {name:?} leads out of the archive's folder")))?;
+        declared = declared.saturating_add(entry.size());
+        if declared > UNPACKED_BYTES_MAX {
+            return Err(too_large());
+        }
+        let kind = entry.unix_mode().unwrap_or(0) & FILE_TYPE;
+        let planned = if entry.is_dir() {
+            Entry::Folder
+        } else if kind == SYMBOLIC_LINK {
+            let mut link = String::new();
+            (&mut entry)
+                .take(LINK_LENGTH_MAX)
+                .read_to_string(&mut link)
+                .map_err(|error| invalid_at(&path, error))?;
+            let parent = path.parent().unwrap_or(Path::new(""));
+            // Judged by its text alone: what it passes through is checked below to be no link itself.
+            if resolve(parent, &link).is_none() {
+                return Err(invalid(format!(
+                    "link {name:?} leads out of the archive's folder"
+                )));
+            }
+            Entry::Link {
+                to: PathBuf::from(link),
+            }
+        } else if kind == 0 || kind == REGULAR_FILE {
+            let mode = entry.unix_mode().unwrap_or(0o644) & 0o777;
+            // The function runs as another user than the one that unpacks: readable for all, as Lambda
+            // asks of an uploaded file.
+            let executable = if mode & 0o111 == 0 { 0 } else { 0o111 };
+            Entry::File {
+                index,
+                mode: mode & 0o755 | 0o444 | executable,
+            }
+        } else {
+            return Err(invalid(format!(
+                "entry {name:?} is neither file, folder nor link"
+            )));
+        };
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        let folder = matches!(planned, Entry::Folder);
+        match plan.insert(path, planned) {
+            None => {}
+            Some(Entry::Folder) if folder => {}
+            Some(_) => return Err(invalid(format!("entry {name:?} is there twice"))),
+        }
+    }
+    for path in plan.keys() {
+        for parent in path.ancestors().skip(1) {
+            if matches!(
+                plan.get(parent),
+                Some(Entry::File { .. } | Entry::Link { .. })
+            ) {
+                let (path, parent) = (path.display(), parent.display());
+                return Err(invalid(format!(
+                    "entry {path} lies in {parent}, which is no folder"
+                )));
+            }
+        }
+    }
+    refuse_links_through_links(&plan)?;
+    Ok(plan)
+}
+
+/// A link whose text stays inside may still lead out through another link: `a -> sub/b`, `b -> ..`.
+fn refuse_links_through_links(plan: &BTreeMap<PathBuf, Entry>) -> Result<(), Error> {
+    for (path, entry) in plan {
+        let Entry::Link { to } = entry else { continue };
+        let mut at = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut parts = to.components().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Component::ParentDir => drop(at.pop()),
+                Component::Normal(name) => at.push(name),
+                _ => {}
+            }
+            if parts.peek().is_some() && matches!(plan.get(&at), Some(Entry::Link { .. })) {
+                let (path, at) = (path.display(), at.display());
+                return Err(invalid(format!("link {path} passes through the link {at}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Resolves `name` from the folder `base` by its text; `None` when it leads out of the archive's folder
+/// on the way, is absolute, or is no path.
+fn resolve(base: &Path, name: &str) -> Option<PathBuf> {
+    if name.contains(['\0', '\\']) {
+        return None;
+    }
+    let mut path = base.to_path_buf();
+    for component in Path::new(name).components() {
+        match component {
+            Component::Normal(part) => path.push(part),
+            Component::CurDir => {}
+            Component::ParentDir if path.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(path)
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o755);
+    builder
+        .create(path)
+        .map_err(Error::io("create folder", path))
+}
+
+fn invalid(reason: String) -> Error {
+    Error::InvalidCode { reason }
+}
+
+fn invalid_at(path: &Path, error: impl std::fmt::Display) -> Error {
+    invalid(format!("{}: {error}", path.display()))
+}
+
+fn too_large() -> Error {
+    invalid(format!("unpacks to more than {UNPACKED_BYTES_MAX} bytes"))
+}
+
+const PARTIAL: &str = ".partial";
+const LINK_LENGTH_MAX: u64 = 4096;
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR_FILE: u32 = 0o100_000;
+const SYMBOLIC_LINK: u32 = 0o120_000;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn archive(write: impl FnOnce(&mut ZipWriter<Cursor<Vec<u8>>>)) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        write(&mut zip);
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn files(names: &[&str]) -> Vec<u8> {
+        archive(|zip| {
+            for name in names {
+                zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+                zip.write_all(b"x").unwrap();
+            }
+        })
+    }
+
+    fn links(pairs: &[(&str, &str)]) -> Vec<u8> {
+        archive(|zip| {
+            for (name, to) in pairs {
+                zip.add_symlink(*name, *to, SimpleFileOptions::default())
+                    .unwrap();
+            }
+        })
+    }
+
+    /// Unpacks into a folder of its own; tells what was refused, having checked that nothing was written.
+    fn refusal(zip: &[u8]) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("code");
+        match unpack(zip, &target) {
+            Ok(()) => None,
+            Err(error) => {
+                assert!(!target.exists(), "{error}: something was written");
+                Some(error.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn unpacks_files_with_their_modes() {
+        let zip = archive(|zip| {
+            let options = SimpleFileOptions::default();
+            zip.start_file("bootstrap", options.unix_permissions(0o700))
+                .unwrap();
+            zip.write_all(b"#!/bin/sh").unwrap();
+            zip.start_file("data/deep/a.txt", options.unix_permissions(0o600))
+                .unwrap();
+            zip.write_all(b"text").unwrap();
+            zip.add_symlink("data/link", "deep/a.txt", options).unwrap();
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("code");
+        unpack(&zip, &target).unwrap();
+        let mode = |name: &str| {
+            fs::metadata(target.join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        assert_eq!(mode("bootstrap"), 0o755);
+        assert_eq!(mode("data/deep/a.txt"), 0o644);
+        assert_eq!(
+            fs::read_to_string(target.join("data/link")).unwrap(),
+            "text"
+        );
+    }
+
+    #[test]
+    fn refuses_paths_that_lead_out() {
+        for name in [
+            "../evil",
+            "a/../../evil",
+            "/etc/passwd",
+            "..",
+            "a\\..\\..\\evil",
+        ] {
+            let refused = refusal(&files(&["app.py", name]));
+            assert!(
+                refused.is_some_and(|why| why.contains("leads out")),
+                "{name}"
+            );
+        }
+        assert_eq!(refusal(&files(&["a/../b"])), None);
+    }
+
+    #[test]
+    fn refuses_links_that_lead_out() {
+        for to in ["/etc/passwd", "..", "../x", "a/../../x"] {
+            assert!(refusal(&links(&[("link", to)])).is_some(), "{to}");
+        }
+        assert!(refusal(&links(&[("sub/b", ".."), ("a", "sub/b/../x")])).is_some());
+        assert_eq!(refusal(&links(&[("sub/link", "../file")])), None);
+    }
+
+    #[test]
+    fn refuses_to_write_through_a_link_or_a_file() {
+        let through = |kind: &dyn Fn(&mut ZipWriter<Cursor<Vec<u8>>>)| {
+            archive(|zip| {
+                kind(zip);
+                zip.start_file("a/b", SimpleFileOptions::default()).unwrap();
+            })
+        };
+        let options = SimpleFileOptions::default();
+        assert!(
+            refusal(&through(&|zip| zip
+                .add_symlink("a", "sub", options)
+                .unwrap()))
+            .is_some()
+        );
+        assert!(refusal(&through(&|zip| zip.start_file("a", options).unwrap())).is_some());
+    }
+
+    #[test]
+    fn refuses_devices() {
+        let mut zip = files(&["device"]);
+        // The mode stands in the upper half of the central directory's external attributes.
+        let at = zip
+            .windows(4)
+            .position(|window| window == b"PK\x01\x02")
+            .unwrap();
+        zip[at + 5] = 3;
+        zip[at + 38..at + 42].copy_from_slice(&(0o020_644_u32 << 16).to_le_bytes());
+        assert!(refusal(&zip).is_some_and(|why| why.contains("neither")));
+    }
+
+    #[test]
+    fn refuses_a_bomb() {
+        let zip = archive(|zip| {
+            zip.start_file("zeros", SimpleFileOptions::default())
+                .unwrap();
+            let block = vec![0; 1 << 20];
+            for _ in 0..=UNPACKED_BYTES_MAX >> 20 {
+                zip.write_all(&block).unwrap();
+            }
+        });
+        assert!(zip.len() < 1 << 20);
+        assert!(refusal(&zip).is_some_and(|why| why.contains("more than")));
+    }
+
+    #[test]
+    fn a_size_that_lies_is_met_by_the_limit_of_what_is_written() {
+        let mut zip = archive(|zip| {
+            zip.start_file("zeros", SimpleFileOptions::default())
+                .unwrap();
+            zip.write_all(&vec![0; 1 << 20]).unwrap();
+        });
+        let at = zip
+            .windows(4)
+            .position(|window| window == b"PK\x01\x02")
+            .unwrap();
+        zip[at + 24..at + 28].copy_from_slice(&10_u32.to_le_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let result = unpack(&zip, &folder.path().join("code"));
+        // However the archive is read, no more than the limit can have been written.
+        let written = fs::metadata(folder.path().join("code/zeros")).map_or(0, |it| it.len());
+        assert!(written <= UNPACKED_BYTES_MAX, "{result:?}");
+    }
+
+    #[test]
+    fn refuses_what_is_no_zip() {
+        for bytes in [&b""[..], b"PK", b"not a zip at all", &[0; 100]] {
+            assert!(refusal(bytes).is_some());
+        }
+    }
+
+    #[test]
+    fn same_code_is_kept_once_and_unused_code_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("code");
+        let store = CodeStore::open(root.clone()).unwrap();
+        let zip = Bytes::from(files(&["app.py"]));
+        let digest = store.put(&zip).unwrap();
+        assert_eq!(store.put(&zip).unwrap(), digest);
+        let other = store.put(&Bytes::from(files(&["b.py"]))).unwrap();
+        fs::create_dir(root.join(format!("x{PARTIAL}"))).unwrap();
+        let store = CodeStore::open(root.clone()).unwrap();
+        store.retain(|hex| hex == digest.hex()).unwrap();
+        assert!(store.folder(&digest).join("app.py").exists());
+        assert!(!store.folder(&other).exists());
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_stay_inside(bytes: Vec<u8>, at: prop::sample::Index, with: u8) {
+            let mut zip = files(&["a", "b/c"]);
+            let at = at.index(zip.len());
+            zip[at] = with;
+            for zip in [&zip, &bytes] {
+                let folder = tempfile::tempdir().unwrap();
+                drop(unpack(zip, &folder.path().join("code")));
+                prop_assert!(fs::read_dir(folder.path()).unwrap().count() <= 1);
+            }
+        }
+    }
+}
