@@ -1,2 +1,78 @@
 //! Sandboxes for functions as a service on this machine.
+//!
+//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. A sandbox runs one function all its life, one
+//! invocation at a time: created, then `init`, then idle (frozen where the backend can) and busy in turn, then
+//! shut down or destroyed. The states are types, so a call that makes no sense in a state does not compile.
+//! Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
+//! serves: unmodified Lambda runtimes run here.
+//!
+//! What it does not do: it chooses no sandbox for an invocation, keeps no code, and makes no virtual machine.
+//!
+//! # Contract
+//!
+//! 1. Dropping a sandbox, or the future of any of its methods, ends it and releases all that it held.
+//! 2. [`Sandbox::invoke`] returns at the answer, at the timeout, or at the runtime's end, whichever is first.
+//! 3. Call [`Sandbox::settle`] after each answer; the sandbox is idle again when it returns.
+//! 4. Call [`Backend::sweep`] at start-up: it removes what a crashed earlier process left, and nothing else.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//! use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
+//! use lambda_sandbox::{Answer, Backend, Invocation, Root, SandboxSpec};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let backend = FakeBackend::new()
+//!     .with_handler("echo", |invocation| FakeAnswer::success(invocation.payload.clone()));
+//! let spec = SandboxSpec::new("echo", Root::empty(), vec!["/bootstrap".into()]);
+//! let (idle, _report) = backend.create(spec).await?.init().await?;
+//! let (outcome, busy) = idle.invoke(Invocation::new("id-1", "{}", Duration::from_secs(3))).await?;
+//! assert!(matches!(outcome.answer, Answer::Success(response) if response.body == "{}"));
+//! let idle = busy.ok_or("usable")?.settle().await?;
+//! idle.destroy().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `runtime-api` (default): the Runtime API server and the `process` backend.
+//! - `linux` (default): the Linux backend, on x86-64 Linux.
 #![deny(unsafe_code)]
+
+mod backend;
+mod error;
+pub mod fake;
+mod invocation;
+mod isolation;
+mod life;
+pub mod log;
+#[cfg(feature = "runtime-api")]
+#[cfg(unix)]
+mod output;
+#[cfg(feature = "runtime-api")]
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "limits are set between fork and exec")]
+pub mod process;
+#[cfg(feature = "runtime-api")]
+pub mod runtime_api;
+mod spec;
+#[cfg(feature = "runtime-api")]
+#[cfg(unix)]
+mod supervised;
+
+pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
+pub use error::Error;
+pub use invocation::{
+    Answer, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome, Response,
+    ShutdownReason, Usage,
+};
+pub use isolation::{Capability, Defence, Isolation};
+pub use life::{Busy, Created, Idle, Sandbox};
+pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
+pub use spec::{
+    Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,
+    TimeLimits,
+};

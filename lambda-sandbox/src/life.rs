@@ -1,0 +1,137 @@
+//! A sandbox's life as types: a call that makes no sense in a state does not compile.
+
+use std::marker::PhantomData;
+
+use crate::{
+    Driver, Error, Finished, InitFailure, InitReport, Invocation, Killer, Outcome, ShutdownReason,
+};
+
+/// The state after [`crate::Backend::create`]: made, nothing of the function runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Created;
+
+/// The state between invocations: frozen where the backend can.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Idle;
+
+/// The state after an answer, until the runtime asks for the next event.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Busy;
+
+/// One sandbox in the state `S`.
+///
+/// Dropping it in any state, or dropping the future of any of its methods, ends it and releases all it held.
+///
+/// ```compile_fail
+/// # async fn f(created: lambda_sandbox::Sandbox<lambda_sandbox::Created>, i: lambda_sandbox::Invocation) {
+/// created.invoke(i).await; // not before init
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a sandbox destroys it"]
+pub struct Sandbox<S> {
+    driver: Box<dyn Driver>,
+    state: PhantomData<fn() -> S>,
+}
+
+impl<S> Sandbox<S> {
+    fn become_<T>(self) -> Sandbox<T> {
+        Sandbox {
+            driver: self.driver,
+            state: PhantomData,
+        }
+    }
+
+    /// Returns a handle that ends the sandbox from anywhere, also while it is busy.
+    #[must_use]
+    pub fn killer(&self) -> Killer {
+        self.driver.killer()
+    }
+
+    /// Ends everything inside at once and waits until all is released.
+    ///
+    /// # Errors
+    ///
+    /// When something could not be released; the backend's sweep tries again.
+    pub async fn destroy(self) -> Result<(), Error> {
+        self.driver.destroy().await
+    }
+}
+
+impl Sandbox<Created> {
+    /// Wraps a driver that nobody has called yet; for authors of backends.
+    pub fn new(driver: Box<dyn Driver>) -> Self {
+        Self {
+            driver,
+            state: PhantomData,
+        }
+    }
+
+    /// Starts the runtime; ends when it and all extensions ask for their first event.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not come up; the sandbox is gone.
+    pub async fn init(mut self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
+        let report = self.driver.init().await?;
+        Ok((self.become_(), report))
+    }
+
+    /// Runs the program to its end without the Runtime API, as any sandboxing tool does.
+    ///
+    /// # Errors
+    ///
+    /// When the program could not be started, or the backend runs no programs.
+    pub async fn run(mut self) -> Result<Finished, Error> {
+        let finished = self.driver.run().await;
+        let released = self.driver.destroy().await;
+        let finished = finished?;
+        released?;
+        Ok(finished)
+    }
+}
+
+impl Sandbox<Idle> {
+    /// Hands over one invocation and waits for its end, no longer than its timeout.
+    ///
+    /// The sandbox comes back when it can be used again, and is gone when it cannot (see
+    /// [`crate::Answer::leaves_usable`]). Returns at the answer: call [`Sandbox::settle`] before the next
+    /// invocation, off the caller's path.
+    ///
+    /// # Errors
+    ///
+    /// When the backend could not hand it over; the function has not seen it.
+    pub async fn invoke(
+        mut self,
+        invocation: Invocation,
+    ) -> Result<(Outcome, Option<Sandbox<Busy>>), Error> {
+        let outcome = self.driver.invoke(invocation).await?;
+        let usable = outcome.answer.leaves_usable();
+        Ok((outcome, usable.then(|| self.become_())))
+    }
+
+    /// Shuts the sandbox down as Lambda does: extensions are told and waited for, then everything ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::destroy`].
+    pub async fn shutdown(mut self, reason: ShutdownReason) -> Result<(), Error> {
+        self.driver.shutdown(reason).await;
+        self.driver.destroy().await
+    }
+}
+
+impl Sandbox<Busy> {
+    /// Waits until runtime and extensions ask for the next event, then freezes.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime ended, or did not ask in time; the sandbox is gone.
+    pub async fn settle(mut self) -> Result<Sandbox<Idle>, Error> {
+        self.driver.settle().await?;
+        Ok(self.become_())
+    }
+}

@@ -1,0 +1,443 @@
+//! The HTTP side: routes, headers, status codes and error bodies.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::session::{ExtensionEvent, Refusal, Session, success};
+use crate::{Answer, FunctionError};
+
+/// Most connections of one sandbox: a runtime, ten extensions, and room for clients that open more.
+const CONNECTIONS_MAX: usize = 64;
+/// Most bytes of a reported error and of other small bodies.
+const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Time to send a request's headers.
+const HEADER_TIME: Duration = Duration::from_secs(30);
+
+const REQUEST_ID: &str = "lambda-runtime-aws-request-id";
+const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+const ERROR_BODY: &str = "lambda-runtime-function-error-body";
+const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
+const EXTENSION_ID: &str = "lambda-extension-identifier";
+
+/// Serves `session` to whoever connects to `listener`, until the future is dropped.
+pub async fn serve(session: Arc<Session>, listener: TcpListener) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _peer)) = listener.accept().await else {
+            // Out of descriptors or the like: the sandbox waits, the host does not spin.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        // Without it the Python and Node clients lose 40 ms a step to delayed acknowledgements.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let session = Arc::clone(&session);
+        tasks.spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let session = Arc::clone(&session);
+                async move { Ok::<_, Infallible>(route(&session, request).await) }
+            });
+            // A broken connection is the sandbox's own affair: its runtime's end is told elsewhere.
+            drop(
+                hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIME)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
+            );
+            drop(permit);
+        });
+    }
+}
+
+type Reply = Response<Full<Bytes>>;
+
+async fn route(session: &Session, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["2018-06-01", "ping"]) => plain(StatusCode::OK, "pong"),
+        (&Method::GET, ["2018-06-01", "runtime", "invocation", "next"]) => next(session).await,
+        (&Method::POST, ["2018-06-01", "runtime", "invocation", id, "response"]) => {
+            response(session, id, request).await
+        }
+        (&Method::POST, ["2018-06-01", "runtime", "invocation", id, "error"]) => {
+            invocation_error(session, id, request).await
+        }
+        (&Method::POST, ["2018-06-01", "runtime", "init", "error"]) => {
+            match reported(request, ERROR_TYPE).await {
+                Ok(error) => accepted(session.init_error(error)),
+                Err(reply) => reply,
+            }
+        }
+        (&Method::POST, ["2020-01-01", "extension", "register"]) => {
+            register(session, request).await
+        }
+        (&Method::GET, ["2020-01-01", "extension", "event", "next"]) => {
+            extension_next(session, &request).await
+        }
+        (&Method::POST, ["2020-01-01", "extension", "init" | "exit", "error"]) => {
+            let id = header(request.headers(), EXTENSION_ID).unwrap_or_default();
+            match reported(request, "lambda-extension-function-error-type").await {
+                Ok(error) => accepted(session.extension_error(&id, error)),
+                Err(reply) => reply,
+            }
+        }
+        (&Method::PUT, ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"]) => failure(
+            StatusCode::ACCEPTED,
+            "Telemetry.NotSupported",
+            "Telemetry API is not supported",
+        ),
+        _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+async fn next(session: &Session) -> Reply {
+    let invocation = match session.next().await {
+        Ok(invocation) => invocation,
+        Err(refusal) => return refused(refusal),
+    };
+    let mut reply = Response::new(Full::new(invocation.payload));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let deadline = unix_ms(invocation.deadline);
+    let given = [
+        (REQUEST_ID, Some(invocation.request_id)),
+        ("lambda-runtime-deadline-ms", Some(deadline.to_string())),
+        (
+            "lambda-runtime-invoked-function-arn",
+            Some(invocation.invoked_function_arn),
+        ),
+        ("lambda-runtime-trace-id", invocation.trace_id),
+        ("lambda-runtime-client-context", invocation.client_context),
+        (
+            "lambda-runtime-cognito-identity",
+            invocation.cognito_identity,
+        ),
+    ];
+    for (name, value) in given {
+        // A value that no header can carry was given by the host's caller: left out, not sent broken.
+        if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    reply
+}
+
+async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Reply {
+    let stream = match session.begin_answer(id) {
+        Ok(stream) => stream,
+        Err(refusal) => return refused(refusal),
+    };
+    // Whatever happens to this connection, the invocation gets an end.
+    let mut ending = Ending {
+        session,
+        answer: Some(truncated()),
+    };
+    let streamed = header(request.headers(), RESPONSE_MODE)
+        .is_some_and(|mode| mode.eq_ignore_ascii_case("streaming"));
+    let content_type = header(request.headers(), "content-type");
+    let settings = session.settings();
+    let (max, stream) = match (streamed, stream) {
+        (true, Some(stream)) => (settings.stream_bytes_max, Some(stream)),
+        _ => (settings.payload_bytes_max, None),
+    };
+    match read(request.into_body(), max, stream).await {
+        Ok((_, Some(error))) => {
+            ending.answer = Some(Answer::FunctionError(error));
+            status_ok()
+        }
+        Ok((body, None)) => {
+            ending.answer = Some(success(body, content_type, streamed));
+            status_ok()
+        }
+        Err(Unread::TooLarge) => {
+            ending.answer = Some(Answer::FunctionError(FunctionError {
+                error_type: "Function.ResponseSizeTooLarge".into(),
+                body: json!({
+                    "errorMessage": format!(
+                        "Response payload size exceeded maximum allowed payload size ({max} bytes)."
+                    ),
+                    "errorType": "Function.ResponseSizeTooLarge",
+                })
+                .to_string()
+                .into(),
+            }));
+            failure(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                &format!("Exceeded maximum allowed payload size ({max} bytes)."),
+            )
+        }
+        Err(Unread::Broken) => failure(
+            StatusCode::BAD_REQUEST,
+            "Runtime.TruncatedResponse",
+            "the response ended before it was whole",
+        ),
+    }
+}
+
+/// Ends the answer when it goes, also when the connection's task is dropped in the middle of a body.
+struct Ending<'a> {
+    session: &'a Session,
+    answer: Option<Answer>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            self.session.end_answer(answer);
+        }
+    }
+}
+
+fn truncated() -> Answer {
+    Answer::FunctionError(FunctionError {
+        error_type: "Runtime.TruncatedResponse".into(),
+        body: Bytes::from_static(
+            br#"{"errorMessage":"the response ended before it was whole","errorType":"Runtime.TruncatedResponse"}"#,
+        ),
+    })
+}
+
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// Reads a body of at most `max` bytes, into memory or away through `stream`, and the error in its trailers.
+async fn read(
+    mut body: Incoming,
+    max: usize,
+    stream: Option<mpsc::Sender<Bytes>>,
+) -> Result<(Bytes, Option<FunctionError>), Unread> {
+    let mut whole = BytesMut::new();
+    let mut seen = 0_usize;
+    let mut error = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_broken| Unread::Broken)?;
+        match frame.into_data() {
+            Ok(data) => {
+                seen = seen.saturating_add(data.len());
+                if seen > max {
+                    return Err(Unread::TooLarge);
+                }
+                match &stream {
+                    // The caller who went away no longer holds the function back.
+                    Some(stream) => drop(stream.send(data).await),
+                    None => whole.extend_from_slice(&data),
+                }
+            }
+            Err(frame) => error = frame.trailers_ref().and_then(error_in_trailers),
+        }
+    }
+    Ok((whole.freeze(), error))
+}
+
+/// Returns the error that a streaming runtime met in the middle of its answer: a trailer, its body in base64.
+fn error_in_trailers(trailers: &HeaderMap) -> Option<FunctionError> {
+    let error_type = header(trailers, ERROR_TYPE)?;
+    let body = header(trailers, ERROR_BODY).unwrap_or_default();
+    let body = base64::engine::general_purpose::STANDARD
+        .decode(&body)
+        .unwrap_or_else(|_not_base64| body.into_bytes());
+    Some(FunctionError {
+        error_type,
+        body: body.into(),
+    })
+}
+
+async fn invocation_error(session: &Session, id: &str, request: Request<Incoming>) -> Reply {
+    if let Err(refusal) = session.begin_answer(id) {
+        return refused(refusal);
+    }
+    let mut ending = Ending {
+        session,
+        answer: Some(truncated()),
+    };
+    match reported(request, ERROR_TYPE).await {
+        Ok(error) => {
+            ending.answer = Some(Answer::FunctionError(error));
+            status_ok()
+        }
+        Err(reply) => reply,
+    }
+}
+
+async fn reported(
+    request: Request<Incoming>,
+    type_header: &'static str,
+) -> Result<FunctionError, Reply> {
+    let error_type = header(request.headers(), type_header);
+    let body = small_body(request).await?;
+    let error_type = error_type.unwrap_or_else(|| "Unhandled".into());
+    Ok(FunctionError { error_type, body })
+}
+
+async fn small_body(request: Request<Incoming>) -> Result<Bytes, Reply> {
+    match read(request.into_body(), SMALL_BODY_BYTES_MAX, None).await {
+        Ok((body, _)) => Ok(body),
+        Err(Unread::TooLarge) => Err(failure(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            &format!("Exceeded maximum allowed payload size ({SMALL_BODY_BYTES_MAX} bytes)."),
+        )),
+        Err(Unread::Broken) => Err(failure(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequest",
+            "the body ended before it was whole",
+        )),
+    }
+}
+
+async fn register(session: &Session, request: Request<Incoming>) -> Reply {
+    let body = match small_body(request).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    let events = serde_json::from_slice::<Value>(&body)
+        .ok()
+        .and_then(|body| Some(body.get("events")?.as_array()?.clone()));
+    let wants = |events: &[Value], name: &str| events.iter().any(|event| event == name);
+    let known = |event: &Value| event == "INVOKE" || event == "SHUTDOWN";
+    let Some(events) = events.filter(|events| events.iter().all(known)) else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequestFormat",
+            "a JSON object with a list of events is due",
+        );
+    };
+    match session.register(wants(&events, "INVOKE"), wants(&events, "SHUTDOWN")) {
+        Ok(id) => {
+            let mut reply = json_reply(
+                StatusCode::OK,
+                &json!({
+                    "functionName": session.settings().function,
+                    "functionVersion": "$LATEST",
+                    "handler": session.settings().handler,
+                }),
+            );
+            if let Ok(id) = HeaderValue::try_from(id) {
+                reply.headers_mut().insert(EXTENSION_ID, id);
+            }
+            reply
+        }
+        Err(refusal) => refused(refusal),
+    }
+}
+
+async fn extension_next(session: &Session, request: &Request<Incoming>) -> Reply {
+    let Some(id) = header(request.headers(), EXTENSION_ID) else {
+        return refused(Refusal::ExtensionIdentifier);
+    };
+    let event = match session.extension_next(&id).await {
+        Ok(event) => event,
+        Err(refusal) => return refused(refusal),
+    };
+    let (identifier, body) = match event {
+        ExtensionEvent::Invoke {
+            request_id,
+            arn,
+            trace_id,
+            deadline,
+        } => (
+            request_id.clone(),
+            json!({
+                "eventType": "INVOKE",
+                "deadlineMs": unix_ms(deadline),
+                "requestId": request_id,
+                "invokedFunctionArn": arn,
+                "tracing": {"type": "X-Amzn-Trace-Id", "value": trace_id.unwrap_or_default()},
+            }),
+        ),
+        ExtensionEvent::Shutdown { reason, deadline } => (
+            reason.as_str().to_owned(),
+            json!({
+                "eventType": "SHUTDOWN",
+                "shutdownReason": reason.as_str(),
+                "deadlineMs": unix_ms(deadline),
+            }),
+        ),
+    };
+    let mut reply = json_reply(StatusCode::OK, &body);
+    if let Ok(identifier) = HeaderValue::try_from(identifier) {
+        reply
+            .headers_mut()
+            .insert("lambda-extension-event-identifier", identifier);
+    }
+    reply
+}
+
+fn accepted(result: Result<(), Refusal>) -> Reply {
+    match result {
+        Ok(()) => status_ok(),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: Refusal) -> Reply {
+    let (status, error_type) = match refusal {
+        Refusal::RequestId => (StatusCode::BAD_REQUEST, "InvalidRequestID"),
+        Refusal::Transition => (StatusCode::FORBIDDEN, "InvalidStateTransition"),
+        Refusal::TooManyExtensions => (StatusCode::FORBIDDEN, "Extension.TooManyExtensions"),
+        Refusal::ExtensionIdentifier => (
+            StatusCode::FORBIDDEN,
+            "Extension.UnknownExtensionIdentifier",
+        ),
+    };
+    failure(status, error_type, &refusal.to_string())
+}
+
+fn status_ok() -> Reply {
+    json_reply(StatusCode::ACCEPTED, &json!({"status": "OK"}))
+}
+
+fn failure(status: StatusCode, error_type: &str, message: &str) -> Reply {
+    json_reply(
+        status,
+        &json!({"errorMessage": message, "errorType": error_type}),
+    )
+}
+
+fn json_reply(status: StatusCode, body: &Value) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body.to_string())));
+    *reply.status_mut() = status;
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+fn plain(status: StatusCode, body: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *reply.status_mut() = status;
+    reply
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+fn unix_ms(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis()
+}

@@ -1,0 +1,10 @@
+//! The Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01): what runtimes and extensions call.
+//!
+//! [`Session`] is one sandbox's state, [`serve`] its HTTP side on any listener. Facts are from AWS, "Using the
+//! Lambda runtime API for custom runtimes" and "Lambda Extensions API".
+
+mod http;
+mod session;
+
+pub use http::serve;
+pub use session::{Ready, Session, SessionSettings};

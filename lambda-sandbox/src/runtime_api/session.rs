@@ -1,0 +1,377 @@
+//! One sandbox's conversation: who waits for what, and which call is legal now.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use crate::{Answer, FunctionError, Invocation, Response, ShutdownReason};
+
+/// What a session tells and allows.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// The function's name, as extensions are told it.
+    pub function: String,
+    /// The handler's name, as extensions are told it.
+    pub handler: String,
+    /// Most bytes of a buffered answer.
+    pub payload_bytes_max: usize,
+    /// Most bytes of a streamed answer.
+    pub stream_bytes_max: usize,
+}
+
+/// How init ended, as the runtime or an extension said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ready {
+    /// The runtime and every extension asked for an event.
+    Idle,
+    /// One of them reported an error.
+    Failed(FunctionError),
+}
+
+/// Most extensions of a sandbox, as Lambda has it.
+const EXTENSIONS_MAX: usize = 10;
+/// Most events that wait for one extension: INVOKE and SHUTDOWN alternate with its own requests.
+const EVENTS_MAX: usize = 4;
+
+/// One sandbox's side of the Runtime API. Shared by the host, which calls the `async` methods, and the HTTP side.
+#[derive(Debug)]
+pub struct Session {
+    settings: SessionSettings,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    runtime: Runtime,
+    handed_out: Option<Invocation>,
+    waiting: Option<Invocation>,
+    answer: Option<Answer>,
+    failure: Option<FunctionError>,
+    extensions: BTreeMap<String, Extension>,
+    init_over: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Runtime {
+    #[default]
+    Starting,
+    Asking,
+    Working,
+    Answering,
+    Answered,
+}
+
+#[derive(Debug, Default)]
+struct Extension {
+    invoke: bool,
+    shutdown: bool,
+    asking: bool,
+    gone: bool,
+    events: VecDeque<ExtensionEvent>,
+}
+
+/// What an extension is told.
+#[derive(Debug, Clone)]
+pub(super) enum ExtensionEvent {
+    Invoke {
+        request_id: String,
+        arn: String,
+        trace_id: Option<String>,
+        deadline: SystemTime,
+    },
+    Shutdown {
+        reason: ShutdownReason,
+        deadline: SystemTime,
+    },
+}
+
+/// Why a call was refused: the API's own error types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    RequestId,
+    Transition,
+    TooManyExtensions,
+    ExtensionIdentifier,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RequestId => "Invalid request ID",
+            Self::Transition => "State transition is not allowed",
+            Self::TooManyExtensions => "Extension limit reached",
+            Self::ExtensionIdentifier => "Unknown extension identifier",
+        })
+    }
+}
+
+impl Session {
+    /// Makes the session of a sandbox whose runtime has not started.
+    #[must_use]
+    pub fn new(settings: SessionSettings) -> Self {
+        Self {
+            settings,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// Waits until init has ended: everyone asked for an event, or one reported an error.
+    pub async fn ready(&self) -> Ready {
+        self.wait(|state| {
+            if let Some(failure) = &state.failure {
+                return Some(Ready::Failed(failure.clone()));
+            }
+            let idle = state.runtime == Runtime::Asking && state.extensions_ask(|_| true);
+            idle.then(|| {
+                state.init_over = true;
+                Ready::Idle
+            })
+        })
+        .await
+    }
+
+    /// Gives the runtime its next invocation, and tells the extensions that want to know.
+    ///
+    /// Legal after [`Session::ready`] or [`Session::settled`]; replaces an invocation that nobody took.
+    pub fn hand_over(&self, invocation: Invocation) {
+        let mut state = self.state();
+        for extension in state.extensions.values_mut().filter(|one| one.invoke) {
+            extension.push(ExtensionEvent::Invoke {
+                request_id: invocation.request_id.clone(),
+                arn: invocation.invoked_function_arn.clone(),
+                trace_id: invocation.trace_id.clone(),
+                deadline: invocation.deadline,
+            });
+        }
+        state.answer = None;
+        state.waiting = Some(invocation);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for the answer of the invocation that was handed over, and takes it.
+    pub async fn answered(&self) -> Answer {
+        self.wait(|state| state.answer.take()).await
+    }
+
+    /// Waits until the runtime and every extension that saw the invocation ask for the next event.
+    pub async fn settled(&self) {
+        self.wait(|state| {
+            let idle = state.runtime == Runtime::Asking
+                && state.extensions_ask(|extension| extension.invoke);
+            idle.then_some(())
+        })
+        .await;
+    }
+
+    /// Returns whether any extension is registered.
+    #[must_use]
+    pub fn has_extensions(&self) -> bool {
+        !self.state().extensions.is_empty()
+    }
+
+    /// Tells the extensions of the end, and waits until each asks again or is gone, no longer than `grace`.
+    pub async fn shut_down(&self, reason: ShutdownReason, grace: Duration) {
+        {
+            let mut state = self.state();
+            for extension in state.extensions.values_mut().filter(|one| one.shutdown) {
+                extension.asking = false;
+                extension.push(ExtensionEvent::Shutdown {
+                    reason,
+                    deadline: SystemTime::now() + grace,
+                });
+            }
+        }
+        self.changed.notify_waiters();
+        let told = self.wait(|state| {
+            let done = (state.extensions.values())
+                .all(|one| !one.shutdown || one.gone || (one.asking && one.events.is_empty()));
+            done.then_some(())
+        });
+        // The end of the grace is as good an end as any: the kill follows in both cases.
+        drop(tokio::time::timeout(grace, told).await);
+    }
+
+    // What follows is called by the HTTP side.
+
+    pub(super) async fn next(&self) -> Result<Invocation, Refusal> {
+        {
+            let mut state = self.state();
+            match state.runtime {
+                Runtime::Working | Runtime::Answering => return Err(Refusal::Transition),
+                Runtime::Starting | Runtime::Asking | Runtime::Answered => {
+                    state.runtime = Runtime::Asking;
+                }
+            }
+        }
+        self.changed.notify_waiters();
+        let invocation = self
+            .wait(|state| {
+                let invocation = state.waiting.take()?;
+                state.handed_out = Some(invocation.clone());
+                state.runtime = Runtime::Working;
+                Some(invocation)
+            })
+            .await;
+        Ok(invocation)
+    }
+
+    /// Begins an answer; the answer's body follows, then [`Session::end_answer`].
+    pub(super) fn begin_answer(
+        &self,
+        request_id: &str,
+    ) -> Result<Option<mpsc::Sender<Bytes>>, Refusal> {
+        let mut state = self.state();
+        let Some(invocation) = &state.handed_out else {
+            return Err(Refusal::RequestId);
+        };
+        if invocation.request_id != request_id {
+            return Err(Refusal::RequestId);
+        }
+        if state.runtime != Runtime::Working {
+            return Err(Refusal::Transition);
+        }
+        let stream = invocation.stream.clone();
+        state.runtime = Runtime::Answering;
+        Ok(stream)
+    }
+
+    pub(super) fn end_answer(&self, answer: Answer) {
+        let mut state = self.state();
+        state.runtime = Runtime::Answered;
+        state.answer = Some(answer);
+        // The host's receiver of a stream ends when the last sender is gone.
+        if let Some(invocation) = &mut state.handed_out {
+            invocation.stream = None;
+            invocation.payload = Bytes::new();
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn init_error(&self, error: FunctionError) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.init_over || state.runtime != Runtime::Starting {
+            return Err(Refusal::Transition);
+        }
+        state.failure = Some(error);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn register(&self, invoke: bool, shutdown: bool) -> Result<String, Refusal> {
+        let mut state = self.state();
+        if state.init_over {
+            return Err(Refusal::Transition);
+        }
+        if state.extensions.len() >= EXTENSIONS_MAX {
+            return Err(Refusal::TooManyExtensions);
+        }
+        let id = new_identifier();
+        state.extensions.insert(
+            id.clone(),
+            Extension {
+                invoke,
+                shutdown,
+                ..Extension::default()
+            },
+        );
+        Ok(id)
+    }
+
+    pub(super) async fn extension_next(&self, id: &str) -> Result<ExtensionEvent, Refusal> {
+        {
+            let mut state = self.state();
+            let extension = (state.extensions.get_mut(id)).ok_or(Refusal::ExtensionIdentifier)?;
+            extension.asking = true;
+        }
+        self.changed.notify_waiters();
+        let event = self
+            .wait(|state| {
+                let extension = state.extensions.get_mut(id)?;
+                let event = extension.events.pop_front()?;
+                extension.asking = false;
+                Some(event)
+            })
+            .await;
+        Ok(event)
+    }
+
+    /// Takes an extension's report of its own failure.
+    pub(super) fn extension_error(&self, id: &str, error: FunctionError) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let extension = (state.extensions.get_mut(id)).ok_or(Refusal::ExtensionIdentifier)?;
+        extension.gone = true;
+        if state.init_over {
+            if state.handed_out.is_some() && state.runtime != Runtime::Asking {
+                state.answer.get_or_insert(Answer::FunctionError(error));
+            }
+        } else {
+            state.failure = Some(error);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(value) = ready(&mut self.state()) {
+                return value;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl State {
+    fn extensions_ask(&self, concerned: impl Fn(&Extension) -> bool) -> bool {
+        (self.extensions.values())
+            .filter(|one| concerned(one))
+            .all(|one| one.gone || (one.asking && one.events.is_empty()))
+    }
+}
+
+impl Extension {
+    fn push(&mut self, event: ExtensionEvent) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+}
+
+/// Makes an answer of a body that was read whole, or streamed away.
+pub(super) fn success(body: Bytes, content_type: Option<String>, streamed: bool) -> Answer {
+    Answer::Success(Response {
+        body,
+        content_type,
+        streamed,
+    })
+}
+
+/// Returns an identifier in the form of a UUID. Its holder is told apart, not authenticated: the API is
+/// reachable from inside its own sandbox only.
+fn new_identifier() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("00000000-0000-4000-8000-{number:012x}")
+}

@@ -1,0 +1,281 @@
+//! Drives a real program behind the Runtime API: what `process` and `linux` have in common.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::output::Output;
+use crate::runtime_api::{Ready, Session, SessionSettings, serve};
+use crate::{
+    Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
+    Outcome, SandboxSpec, ShutdownReason, Usage,
+};
+
+/// What a platform counts of a sandbox, since its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) memory_peak_bytes: Option<u64>,
+    pub(crate) out_of_memory_kills: u64,
+}
+
+/// A started program.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    /// Becomes `Some` when the program has ended.
+    pub(crate) exit: watch::Receiver<Option<Exit>>,
+}
+
+/// What a backend of real programs does in its own way. Dropping it releases all, in the background.
+pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
+    /// Starts the program; once.
+    fn start(&self) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Ends everything inside at once; may be called often.
+    fn kill(&self);
+    /// Stops everything inside.
+    fn freeze(&self) -> Result<(), Error>;
+    /// Lets it go on.
+    fn thaw(&self) -> Result<(), Error>;
+    /// Counts.
+    fn sample(&self) -> Sample;
+    /// Kills, and waits until all is released.
+    fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
+}
+
+/// A driver for a program on the platform `P`.
+pub(crate) struct Supervised<P: Platform> {
+    spec: SandboxSpec,
+    platform: Arc<P>,
+    listener: Option<TcpListener>,
+    session: Arc<Session>,
+    server: Option<JoinHandle<()>>,
+    output: Option<Output>,
+    exit: Option<watch::Receiver<Option<Exit>>>,
+    counted: Sample,
+}
+
+impl<P: Platform> fmt::Debug for Supervised<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervised")
+            .field("function", &self.spec.function)
+            .field("platform", &self.platform)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> Supervised<P> {
+    pub(crate) fn new(spec: SandboxSpec, platform: Arc<P>, listener: TcpListener) -> Self {
+        let handler = (spec.environment.iter())
+            .find(|(name, _)| name == "_HANDLER")
+            .map(|(_, value)| value.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let session = Arc::new(Session::new(SessionSettings {
+            function: spec.function.clone(),
+            handler,
+            payload_bytes_max: spec.limits.payload_bytes_max,
+            stream_bytes_max: spec.limits.stream_bytes_max,
+        }));
+        Self {
+            spec,
+            platform,
+            listener: Some(listener),
+            session,
+            server: None,
+            output: None,
+            exit: None,
+            counted: Sample::default(),
+        }
+    }
+
+    async fn start(&mut self) -> Result<watch::Receiver<Option<Exit>>, Error> {
+        let started = self.platform.start().await?;
+        let output = Output::start(started.stdout, started.stderr, &self.spec.log)?;
+        self.output = Some(output);
+        self.exit = Some(started.exit.clone());
+        Ok(started.exit)
+    }
+
+    fn usage(&mut self, since: Instant) -> Usage {
+        let sample = self.platform.sample();
+        let cpu_time = sample
+            .cpu_time
+            .map(|now| now.saturating_sub(self.counted.cpu_time.unwrap_or_default()));
+        self.counted = sample;
+        Usage {
+            duration: since.elapsed(),
+            memory_peak_bytes: sample.memory_peak_bytes,
+            cpu_time,
+        }
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.platform.sample().out_of_memory_kills > 0
+    }
+
+    fn drain(&self) {
+        if let Some(output) = &self.output {
+            output.drain();
+        }
+    }
+
+    async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
+        if let Some(listener) = self.listener.take() {
+            self.server = Some(tokio::spawn(serve(Arc::clone(&self.session), listener)));
+        }
+        let began = Instant::now();
+        let mut exit = self.start().await?;
+        let limit = self.spec.times.init;
+        let failure = tokio::select! {
+            biased;
+            ready = self.session.ready() => match ready {
+                Ready::Idle => None,
+                Ready::Failed(error) => Some(InitFailure::Reported(error)),
+            },
+            exit = ended(&mut exit) => Some(self.init_exit(exit)),
+            () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
+        };
+        self.drain();
+        if let Some(failure) = failure {
+            self.platform.kill();
+            return Err(failure);
+        }
+        let usage = self.usage(began);
+        self.platform.freeze()?;
+        Ok(InitReport {
+            duration: usage.duration,
+            usage,
+        })
+    }
+
+    fn init_exit(&self, exit: Exit) -> InitFailure {
+        if self.out_of_memory() {
+            InitFailure::OutOfMemory
+        } else {
+            InitFailure::Exited(exit)
+        }
+    }
+}
+
+/// Waits for the program's end. A supervisor that is gone counts as a kill.
+async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match exit.wait_for(Option::is_some).await {
+        Ok(exit) => exit.unwrap_or(Exit::Signal(libc::SIGKILL)),
+        Err(_supervisor_gone) => Exit::Signal(libc::SIGKILL),
+    }
+}
+
+impl<P: Platform> Driver for Supervised<P> {
+    fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        Box::pin(self.initialise())
+    }
+
+    fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
+        Box::pin(async move {
+            let mut exit = self.exit.clone().ok_or(Error::Ended)?;
+            if invocation.payload.len() > self.spec.limits.payload_bytes_max {
+                return Err(Error::invalid(
+                    "payload",
+                    format!("{} bytes", invocation.payload.len()),
+                    format!("at most {} bytes", self.spec.limits.payload_bytes_max),
+                ));
+            }
+            self.platform.thaw()?;
+            let began = Instant::now();
+            let timeout = invocation.timeout;
+            self.session.hand_over(invocation);
+            let mut answer = tokio::select! {
+                biased;
+                answer = self.session.answered() => answer,
+                exit = ended(&mut exit) => Answer::Exited(exit),
+                () = tokio::time::sleep(timeout) => Answer::TimedOut,
+            };
+            let usage = self.usage(began);
+            self.drain();
+            if matches!(answer, Answer::Exited(_)) && self.out_of_memory() {
+                answer = Answer::OutOfMemory;
+            }
+            if !answer.leaves_usable() {
+                self.platform.kill();
+            }
+            Ok(Outcome { answer, usage })
+        })
+    }
+
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let mut exit = self.exit.clone().ok_or(Error::Ended)?;
+            let settled = tokio::select! {
+                biased;
+                () = self.session.settled() => true,
+                _ = ended(&mut exit) => false,
+                () = tokio::time::sleep(self.spec.times.settle) => false,
+            };
+            self.drain();
+            if settled {
+                self.platform.freeze()
+            } else {
+                self.platform.kill();
+                Err(Error::Ended)
+            }
+        })
+    }
+
+    fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let mut exit = self.start().await?;
+            let exit = ended(&mut exit).await;
+            self.drain();
+            Ok(Finished {
+                exit,
+                out_of_memory: self.out_of_memory(),
+                usage: self.usage(began),
+            })
+        })
+    }
+
+    fn shutdown(&mut self, reason: ShutdownReason) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if !self.session.has_extensions() || self.platform.thaw().is_err() {
+                return;
+            }
+            let grace = self.spec.times.shutdown_internal;
+            self.session.shut_down(reason, grace).await;
+            self.drain();
+        })
+    }
+
+    fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        let platform = Arc::clone(&self.platform);
+        Box::pin(async move {
+            drop(self);
+            platform.release().await
+        })
+    }
+
+    fn killer(&self) -> Killer {
+        let platform = Arc::downgrade(&self.platform);
+        Killer::new(move || {
+            if let Some(platform) = platform.upgrade() {
+                platform.kill();
+            }
+        })
+    }
+}
+
+impl<P: Platform> Drop for Supervised<P> {
+    fn drop(&mut self) {
+        self.platform.kill();
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
