@@ -43,11 +43,16 @@
 #![deny(unsafe_code)]
 
 mod backend;
+#[cfg(feature = "linux")]
+mod child;
 mod error;
 pub mod fake;
 mod invocation;
 mod isolation;
 mod life;
+#[cfg(feature = "linux")]
+#[expect(unsafe_code, reason = "system calls that no library wraps")]
+pub mod linux;
 pub mod log;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
