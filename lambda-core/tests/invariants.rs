@@ -76,7 +76,10 @@ impl World {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each thing that may happen")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each thing that may happen"
+    )]
     fn event(&mut self, step: &Step) -> Option<Event> {
         let pick =
             |of: &[SandboxId], at: &prop::sample::Index| (!of.is_empty()).then(|| *at.get(of));

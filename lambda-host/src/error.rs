@@ -92,6 +92,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The sandbox backend cannot be used on this machine.
+    #[error("sandbox backend")]
+    Backend(#[from] lambda_sandbox::Error),
 }
 
 impl Error {

@@ -1,0 +1,132 @@
+//! What a caller sees of a function that failed without saying so itself, in Lambda's words.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lambda_sandbox::{Answer, Exit, InitFailure};
+use serde_json::json;
+
+/// An error that Lambda reports for a function: a type and a message.
+///
+/// Sources: AWS, "Understanding retry behavior" and "Troubleshoot execution issues in Lambda"; the shapes are those of
+/// the Runtime API's own errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// For example `Sandbox.Timedout`.
+    pub(crate) kind: String,
+    payload: Bytes,
+}
+
+impl Failure {
+    /// Tells how an invocation failed; `None` when the function answered.
+    pub(crate) fn of(answer: &Answer, request_id: &str, timeout: Duration) -> Option<Self> {
+        Some(match answer {
+            Answer::Success(_) => return None,
+            Answer::FunctionError(error) => Self {
+                kind: error.error_type.clone(),
+                payload: error.body.clone(),
+            },
+            Answer::TimedOut => {
+                let seconds = timeout.as_secs_f64();
+                let message = format!("Task timed out after {seconds:.2} seconds");
+                Self::said("Sandbox.Timedout", Some(request_id), &message)
+            }
+            Answer::OutOfMemory => Self::out_of_memory(Some(request_id)),
+            Answer::Exited(exit) => Self::exited(*exit, Some(request_id)),
+            _ => Self::said("Sandbox.Failure", Some(request_id), "Sandbox failed"),
+        })
+    }
+
+    /// Tells how an init failed; `None` when it was not by the function's fault.
+    pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
+        Some(match failure {
+            InitFailure::Reported(error) => Self {
+                kind: error.error_type.clone(),
+                payload: error.body.clone(),
+            },
+            InitFailure::Exited(exit) => Self::exited(*exit, None),
+            InitFailure::OutOfMemory => Self::out_of_memory(None),
+            InitFailure::TimedOut(limit) => {
+                let message = format!("Init timed out after {:.2} seconds", limit.as_secs_f64());
+                Self::said("Sandbox.Timedout", None, &message)
+            }
+            _ => return None,
+        })
+    }
+
+    /// The function's code has no program to start.
+    pub(crate) fn no_entry_point() -> Self {
+        let message = "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]";
+        Self::said("Runtime.InvalidEntrypoint", None, message)
+    }
+
+    /// The host ended the sandbox while it was busy.
+    pub(crate) fn stopped(request_id: &str) -> Self {
+        Self::said(
+            "Sandbox.Stopped",
+            Some(request_id),
+            "The host ended the invocation",
+        )
+    }
+
+    /// The worker was lost with the invocation.
+    pub(crate) fn lost(request_id: &str) -> Self {
+        Self::said(
+            "Sandbox.Lost",
+            Some(request_id),
+            "The sandbox was lost before it answered",
+        )
+    }
+
+    /// Returns the error as JSON.
+    pub(crate) fn payload(&self) -> Bytes {
+        self.payload.clone()
+    }
+
+    fn out_of_memory(request_id: Option<&str>) -> Self {
+        Self::said(
+            "Runtime.OutOfMemory",
+            request_id,
+            "Runtime exited with error: signal: killed",
+        )
+    }
+
+    fn exited(exit: Exit, request_id: Option<&str>) -> Self {
+        let how = match exit {
+            Exit::Status(0) => "Runtime exited without providing a reason".to_owned(),
+            Exit::Status(status) => format!("Runtime exited with error: exit status {status}"),
+            Exit::Signal(signal) => {
+                format!("Runtime exited with error: signal: {}", signal_name(signal))
+            }
+            _ => "Runtime exited".to_owned(),
+        };
+        Self::said("Runtime.ExitError", request_id, &how)
+    }
+
+    fn said(kind: &str, request_id: Option<&str>, message: &str) -> Self {
+        let message = match request_id {
+            Some(id) => format!("RequestId: {id} Error: {message}"),
+            None => format!("Error: {message}"),
+        };
+        let body = json!({ "errorType": kind, "errorMessage": message });
+        Self {
+            kind: kind.to_owned(),
+            payload: Bytes::from(body.to_string()),
+        }
+    }
+}
+
+/// A signal in the words of Go's `syscall.Signal`, which Lambda's messages quote.
+fn signal_name(signal: i32) -> String {
+    match signal {
+        4 => "illegal instruction".to_owned(),
+        6 => "aborted".to_owned(),
+        7 => "bus error".to_owned(),
+        8 => "floating point exception".to_owned(),
+        9 => "killed".to_owned(),
+        11 => "segmentation fault".to_owned(),
+        15 => "terminated".to_owned(),
+        31 => "bad system call".to_owned(),
+        other => other.to_string(),
+    }
+}
