@@ -1,2 +1,93 @@
 //! A complete function host.
-fn main() {}
+//!
+//! ```text
+//! cargo run --release -p faas-host -- demo
+//! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
+//! ```
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program"
+)]
+
+mod backend;
+mod client;
+mod demo;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::backend::BackendName;
+
+/// Runs functions in sandboxes and serves the AWS Lambda API.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Deploys a function in each runtime that this machine offers, calls it cold and warm through the
+    /// HTTP API, and shows what it took.
+    Demo {
+        /// What sandboxes are made with.
+        #[arg(long, value_enum, default_value_t)]
+        backend: BackendName,
+    },
+    /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, which finish what runs.
+    Serve {
+        /// The address to listen on. Callers are not authenticated: keep it on loopback.
+        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
+        listen: SocketAddr,
+        /// The folder that keeps functions; made if it is not there.
+        #[arg(long, value_name = "DIR", default_value = "faas-data")]
+        data: PathBuf,
+        /// What sandboxes are made with.
+        #[arg(long, value_enum, default_value_t)]
+        backend: BackendName,
+        /// How long a sandbox may be idle before it is destroyed, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        idle_timeout: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Demo { backend } => demo::run(backend).await,
+        Command::Serve {
+            listen,
+            data,
+            backend,
+            idle_timeout,
+        } => {
+            let idle_timeout = std::time::Duration::from_secs(idle_timeout);
+            serve::run(listen, data, backend, idle_timeout).await
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!("\n  because: {error}");
+                cause = error.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}

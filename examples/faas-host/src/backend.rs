@@ -1,0 +1,65 @@
+//! Which backend makes the sandboxes, and what that means for whoever runs functions.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use lambda_host::Runtimes;
+use lambda_sandbox::Backend;
+use lambda_sandbox::linux::Linux;
+use lambda_sandbox::process::ProcessBackend;
+
+use crate::client::Error;
+
+/// A backend by its name on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// Namespaces, cgroups, seccomp: isolated and limited. Needs root and writable cgroups.
+    #[default]
+    Linux,
+    /// Plain processes: works anywhere, isolates nothing. For functions that you trust.
+    Process,
+}
+
+/// A backend that can be used, and the runtimes that its sandboxes can have.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) runtimes: Runtimes,
+    name: BackendName,
+}
+
+impl BackendName {
+    /// Opens the backend; says what is missing, and what to do, where it cannot be used.
+    pub(crate) fn open(self) -> Result<Opened, Error> {
+        let backend: Arc<dyn Backend> = match self {
+            Self::Linux => Arc::new(Linux::new().map_err(|error| {
+                let error: Error = Box::new(error);
+                eprintln!(
+                    "hint: `--backend process` runs anywhere, but does not isolate functions\n"
+                );
+                error
+            })?),
+            Self::Process => Arc::new(ProcessBackend::new()),
+        };
+        Ok(Opened {
+            backend,
+            runtimes: Runtimes::discover(),
+            name: self,
+        })
+    }
+}
+
+impl Opened {
+    /// Prints what a person wants to know before code of others runs here.
+    pub(crate) fn print(&self) {
+        if self.name == BackendName::Process {
+            println!(
+                "WARNING     the process backend does not isolate: a function can do what you can"
+            );
+        }
+        println!("isolation");
+        print!("{}", self.backend.isolation());
+        let identifiers: Vec<_> = self.runtimes.identifiers().collect();
+        println!("runtimes    {}", identifiers.join(", "));
+    }
+}

@@ -1,0 +1,10 @@
+//! Real AWS clients against a real host with real sandboxes.
+
+#[cfg(test)]
+mod aws_cli;
+#[cfg(test)]
+mod boto3;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod support;

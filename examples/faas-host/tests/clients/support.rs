@@ -1,0 +1,248 @@
+//! A `faas-host serve` of the test's own, and the real `aws` command against it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running host; asked to stop, and waited for, on drop.
+#[derive(Debug)]
+pub(crate) struct Served {
+    child: Child,
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) endpoint: String,
+    /// Where the test keeps its files.
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Served {
+    /// Starts `faas-host serve` with its data in a folder of the test's own.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(folder, arguments)
+    }
+
+    /// Starts it in a folder that was used before.
+    pub(crate) fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_faas-host"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path().join("data"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let endpoint = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                Some(
+                    line.strip_prefix("listening")?
+                        .split_whitespace()
+                        .next()?
+                        .to_owned(),
+                )
+            })
+            .expect("the host prints its endpoint");
+        // What it prints later is read, so that it never waits for a full pipe.
+        drop(std::thread::spawn(move || lines.for_each(drop)));
+        Self {
+            child,
+            endpoint,
+            folder,
+        }
+    }
+
+    /// The host's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks the host to stop and waits for it; returns its folder.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        self.terminate();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    /// Kills the host, which cannot clean up then; returns its folder.
+    pub(crate) fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    fn terminate(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            return;
+        }
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(
+                    status.success() || std::thread::panicking(),
+                    "faas-host: {status}"
+                );
+                return;
+            }
+            assert!(Instant::now() < deadline, "faas-host does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs the real `aws lambda ...` against the host.
+    pub(crate) fn aws(&self, arguments: &[&str]) -> Output {
+        let aws = test_support::venv_program("aws").expect("checked by `ready`");
+        let output = Command::new(aws)
+            .arg("lambda")
+            .args(arguments)
+            .args(["--endpoint-url", &self.endpoint, "--output", "json"])
+            .current_dir(self.folder.path())
+            .envs(client_environment())
+            .output()
+            .unwrap();
+        Output {
+            success: output.status.success(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Packs `files` into `NAME.zip` and creates a function of it.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        runtime: &str,
+        handler: &str,
+        files: &[(&str, &[u8])],
+        more: &[&str],
+    ) {
+        let zip = format!("{name}.zip");
+        std::fs::write(self.folder.path().join(&zip), archive(files)).unwrap();
+        let zip = format!("fileb://{zip}");
+        let arguments = [
+            "create-function",
+            "--function-name",
+            name,
+            "--runtime",
+            runtime,
+            "--handler",
+            handler,
+            "--role",
+            "arn:aws:iam::123456789012:role/test",
+            "--zip-file",
+            &zip,
+        ];
+        let output = self.aws(&[&arguments[..], more].concat());
+        assert!(output.success, "{output:?}");
+        assert_eq!(output.json()["State"], "Active");
+    }
+
+    /// Invokes a function through `aws lambda invoke`; returns what the command printed and the payload.
+    pub(crate) fn invoke(&self, name: &str, payload: &str, more: &[&str]) -> (Value, Value) {
+        let out = format!("{name}-{}.json", unique());
+        let arguments = [
+            "invoke",
+            "--function-name",
+            name,
+            "--payload",
+            payload,
+            &out,
+        ];
+        let output = self.aws(&[&arguments[..], more].concat());
+        assert!(output.success, "{output:?}");
+        let answer = std::fs::read(self.folder.path().join(&out)).unwrap();
+        (output.json(), serde_json::from_slice(&answer).unwrap())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+/// What a command printed.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Tells whether the test can run: as root, with the real clients; says so where not.
+pub(crate) fn ready(test: &str) -> bool {
+    let why = if !nix::unistd::geteuid().is_root() {
+        "needs root"
+    } else if test_support::venv_program("aws").is_none() {
+        "needs the aws command (`cargo xtask prepare`)"
+    } else {
+        return true;
+    };
+    test_support::left_out(test, why);
+    false
+}
+
+/// The runtime identifier of this machine's Python, the one that the host finds.
+pub(crate) fn python() -> String {
+    let output = Command::new("python3").arg("--version").output().unwrap();
+    let version = String::from_utf8(output.stdout).unwrap();
+    let mut parts = version.trim().trim_start_matches("Python ").split('.');
+    format!("python{}.{}", parts.next().unwrap(), parts.next().unwrap())
+}
+
+/// An environment that keeps AWS clients away from the machine's own settings.
+pub(crate) fn client_environment() -> [(&'static str, &'static str); 6] {
+    [
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "not-a-secret"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_MAX_ATTEMPTS", "1"),
+    ]
+}
+
+/// Packs executable files.
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
+    for (name, content) in files {
+        zip.start_file(*name, options).unwrap();
+        std::io::Write::write_all(&mut zip, content).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// A file beside the tests.
+pub(crate) fn file(name: &str) -> Vec<u8> {
+    std::fs::read(source(name)).unwrap()
+}
+
+/// The path of a file beside the tests.
+pub(crate) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name)
+}
+
+fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,81 @@
+"""Calls the host as programs do, through boto3. Arguments: endpoint, runtime, archive."""
+
+import base64
+import json
+import sys
+
+import boto3
+import botocore
+from botocore.config import Config
+
+endpoint, runtime, archive = sys.argv[1:]
+client = boto3.client(
+    "lambda", endpoint_url=endpoint, config=Config(retries={"max_attempts": 0}, read_timeout=30)
+)
+with open(archive, "rb") as file:
+    code = file.read()
+
+created = client.create_function(
+    FunctionName="boto",
+    Runtime=runtime,
+    Handler="app.handler",
+    Role="arn:aws:iam::123456789012:role/test",
+    Code={"ZipFile": code},
+    Timeout=10,
+    MemorySize=256,
+    Publish=True,
+)
+assert created["ResponseMetadata"]["HTTPStatusCode"] == 201, created
+client.get_waiter("function_active_v2").wait(FunctionName="boto")
+
+context = base64.b64encode(json.dumps({"client": {"app_title": "tést"}}).encode()).decode()
+invoked = client.invoke(
+    FunctionName=created["FunctionArn"],
+    Payload=json.dumps({"do": "echo", "text": "x" * 100_000}),
+    ClientContext=context,
+    LogType="Tail",
+)
+answer = json.loads(invoked["Payload"].read())
+assert invoked["StatusCode"] == 200 and "FunctionError" not in invoked, invoked
+assert answer["text"] == "x" * 100_000
+assert answer["request"] == invoked["ResponseMetadata"]["RequestId"], (answer, invoked)
+assert b"REPORT RequestId" in base64.b64decode(invoked["LogResult"])
+
+assert client.invoke(FunctionName="boto", InvocationType="DryRun")["StatusCode"] == 204
+client.update_function_configuration(
+    FunctionName="boto", MemorySize=512, Environment={"Variables": {"STAGE": "b"}}
+)
+client.get_waiter("function_updated_v2").wait(FunctionName="boto")
+again = client.invoke(FunctionName="boto", Payload=json.dumps({"do": "echo"}))
+assert json.loads(again["Payload"].read())["sandbox"] != answer["sandbox"], "new settings, new sandbox"
+client.update_function_code(FunctionName="boto", ZipFile=code)
+
+names = [f["FunctionName"] for page in client.get_paginator("list_functions").paginate() for f in page["Functions"]]
+assert names == ["boto"], names
+try:
+    client.invoke(FunctionName="other")
+    raise SystemExit("a function that is not there was invoked")
+except client.exceptions.ResourceNotFoundException as error:
+    assert "other" in str(error)
+for bad in (b"this is no zip", b"", code[: len(code) // 2]):
+    try:
+        client.update_function_code(FunctionName="boto", ZipFile=bad)
+        raise SystemExit("an archive that is none was taken")
+    except client.exceptions.InvalidParameterValueException as error:
+        assert "unzip" in str(error) or "source" in str(error), error
+
+# What the client would refuse itself, sent all the same.
+raw = boto3.client(
+    "lambda",
+    endpoint_url=endpoint,
+    config=Config(retries={"max_attempts": 0}, parameter_validation=False),
+)
+for setting in ({"MemorySize": 64}, {"MemorySize": 10_241}, {"Timeout": 0}, {"Handler": "a b"}):
+    try:
+        raw.update_function_configuration(FunctionName="boto", **setting)
+        raise SystemExit(f"{setting} was taken")
+    except botocore.exceptions.ClientError as error:
+        assert error.response["Error"]["Code"] == "ValidationException", error
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400, error
+client.delete_function(FunctionName="boto")
+print("boto3", botocore.__version__, "is content")
