@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::context::{BoxFuture, Context};
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
-use crate::files;
+use crate::explain::Plan;
 use crate::options::Options;
 use crate::plan::{self, Base, ProfilePlan, Role};
 use crate::run::{Run, within};
@@ -43,9 +43,12 @@ impl From<Unresolved> for Error {
 
 /// The chain of credential sources, in the AWS CLI's order.
 ///
-/// 1. Credentials of [`Options`]. 2. The environment's keys, unless [`Options::profile`] names a
-/// profile. 3. The profile: role, web identity (also by variables), SSO, credentials file, login,
-/// process, config file. 4. The container endpoint. 5. The EC2 metadata service.
+/// 1. Credentials of [`Options`].
+/// 2. The environment's keys, unless [`Options::profile`] names a profile.
+/// 3. The profile: role, web identity (also by variables), SSO, credentials file, login, process,
+///    config file.
+/// 4. The container endpoint.
+/// 5. The EC2 metadata service.
 ///
 /// A source that is not configured lets the chain go on; one that is configured and broken stops it.
 #[derive(Clone, Debug)]
@@ -152,80 +155,6 @@ impl ProvideCredentials for Chain {
                 .await
                 .map(|resolved| resolved.credentials)
                 .map_err(|unresolved| unresolved.error)
-        })
-    }
-}
-
-/// Assumes a role with another provider's credentials, such as a host's own.
-///
-/// Wrap it in a [`crate::Cache`] to have the session kept and renewed ahead of its end.
-#[derive(Clone, Debug)]
-pub struct AssumeRole<P> {
-    base: P,
-    role: Role,
-    context: Context,
-    options: Options,
-}
-
-impl<P: ProvideCredentials> AssumeRole<P> {
-    /// Returns a provider of `role`'s sessions, signed for by `base`.
-    #[must_use]
-    pub fn new(context: Context, options: Options, base: P, role: Role) -> Self {
-        Self {
-            base,
-            role,
-            context,
-            options,
-        }
-    }
-}
-
-impl<P: ProvideCredentials> ProvideCredentials for AssumeRole<P> {
-    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
-        Box::pin(async move {
-            let base = self.base.provide().await?;
-            let mut run = Run::new(&self.context, &self.options);
-            sts::assume_role(&mut run, &base, &self.role).await
-        })
-    }
-}
-
-/// Opens sessions of a user with MFA codes (`GetSessionToken`).
-#[derive(Clone, Debug)]
-pub struct MfaSession<P> {
-    base: P,
-    serial: String,
-    duration: Option<Duration>,
-    context: Context,
-    options: Options,
-}
-
-impl<P: ProvideCredentials> MfaSession<P> {
-    /// Returns a provider that asks for a code of the device `serial`; `duration` is 15 minutes to 36
-    /// hours, 12 hours where it is `None`.
-    pub fn new(
-        context: Context,
-        options: Options,
-        base: P,
-        serial: impl Into<String>,
-        duration: Option<Duration>,
-    ) -> Self {
-        Self {
-            base,
-            serial: serial.into(),
-            duration,
-            context,
-            options,
-        }
-    }
-}
-
-impl<P: ProvideCredentials> ProvideCredentials for MfaSession<P> {
-    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
-        Box::pin(async move {
-            let base = self.base.provide().await?;
-            let mut run = Run::new(&self.context, &self.options);
-            sts::session_token(&mut run, &base, &self.serial, self.duration, None).await
         })
     }
 }
@@ -520,157 +449,5 @@ async fn from_metadata(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> 
             Origin::Metadata,
             Err(error),
         ),
-    }
-}
-
-/// What would be tried, and what is wrong with the files.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Plan {
-    /// The sources in the order in which they would be asked; the last that is configured ends it.
-    pub steps: Trace,
-    /// What the profile means, where it can be carried out.
-    pub profile: Option<ProfilePlan>,
-    /// What is wrong or doubtful.
-    pub findings: Vec<files::Finding>,
-}
-
-impl Plan {
-    async fn make(run: &mut Run<'_>) -> Result<Self, Error> {
-        let location = run.location().clone();
-        let files = files::read(run.context, &location).await?;
-        run.load().await?;
-        let mut findings = files::lint(run.profiles());
-        findings.extend(files::differences(&files));
-        let mut steps = Trace::default();
-        let mut step = |source, action: &str, origin, outcome| {
-            steps.record(source, action, origin, outcome, Duration::ZERO);
-        };
-        let unset = |what: &str| Outcome::NotConfigured(what.to_owned());
-        if run.options.credentials.is_some() {
-            step(
-                Source::Explicit,
-                "given",
-                Origin::Option("credentials"),
-                Outcome::Found,
-            );
-        }
-        match environment::load(run.context) {
-            _ if run.options.profile.is_some() => {
-                let why = Outcome::Skipped("a profile is named explicitly".to_owned());
-                step(Source::Environment, "keys", Origin::Option("profile"), why);
-            }
-            Ok(Some(_)) => {
-                let origin = Origin::Variable("AWS_ACCESS_KEY_ID".to_owned());
-                step(Source::Environment, "keys", origin, Outcome::Found);
-            }
-            Ok(None) => {
-                step(
-                    Source::Environment,
-                    "keys",
-                    Origin::Unknown,
-                    unset("no keys are set"),
-                );
-            }
-            Err(error) => {
-                findings.push(files::Finding::of(&error));
-                step(
-                    Source::Environment,
-                    "keys",
-                    Origin::Unknown,
-                    Outcome::Failed(error.report()),
-                );
-            }
-        }
-        let action = format!("profile {}", location.profile);
-        let profile = match plan::plan(run.profiles(), &location.profile) {
-            Ok(Some(plan)) => {
-                step(
-                    plan.base.source(),
-                    &action,
-                    plan.base_origin.clone(),
-                    Outcome::Found,
-                );
-                for role in &plan.roles {
-                    let action = format!("role {}", role.role_arn);
-                    step(
-                        Source::AssumeRole,
-                        &action,
-                        role.origin.clone(),
-                        Outcome::Found,
-                    );
-                }
-                if let Base::Process { command, .. } = &plan.base
-                    && process::program(command).is_none_or(|p| !run.context.commands.exists(&p))
-                {
-                    let problem = "the program of credential_process is not there";
-                    findings.push(files::Finding::error(problem, plan.base_origin.clone()));
-                }
-                Some(plan)
-            }
-            Ok(None) => {
-                let why = if run.profile().is_some() {
-                    unset("says nothing of credentials")
-                } else if location.profile_origin == Origin::Default {
-                    unset("is not there")
-                } else {
-                    let problem = format!("the profile `{}` is not there", location.profile);
-                    let origin = location.profile_origin.clone();
-                    findings.push(files::Finding::error(&problem, origin));
-                    Outcome::Failed("is not there".to_owned())
-                };
-                step(
-                    Source::SharedFile,
-                    &action,
-                    location.profile_origin.clone(),
-                    why,
-                );
-                None
-            }
-            Err(error) => {
-                findings.push(files::Finding::of(&error));
-                let why = Outcome::Failed(error.report());
-                step(
-                    Source::SharedFile,
-                    &action,
-                    location.profile_origin.clone(),
-                    why,
-                );
-                None
-            }
-        };
-        match container::endpoint(run.context) {
-            Ok(Some((url, origin))) => step(Source::Container, &url, origin, Outcome::Found),
-            Ok(None) => {
-                step(
-                    Source::Container,
-                    "endpoint",
-                    Origin::Unknown,
-                    unset("no URI is set"),
-                );
-            }
-            Err(error) => findings.push(files::Finding::of(&error)),
-        }
-        step(
-            Source::InstanceMetadata,
-            "would be asked",
-            Origin::Default,
-            Outcome::Note("by network".to_owned()),
-        );
-        Ok(Self {
-            steps,
-            profile,
-            findings,
-        })
-    }
-}
-
-impl std::fmt::Display for Plan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.steps)?;
-        for finding in &self.findings {
-            writeln!(f, "{finding}")?;
-        }
-        Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod context;
 mod credentials;
 mod endpoint;
 mod error;
+mod explain;
 pub mod files;
 mod flight;
 mod log;
@@ -21,15 +22,17 @@ pub mod plan;
 pub mod real;
 mod region;
 mod run;
+mod session;
 pub mod sign;
 mod source;
+pub mod testing;
 mod timestamp;
 mod trace;
 mod xml;
 
 pub use blocking::block_on;
 pub use cache::{Cache, CacheSettings};
-pub use chain::{AssumeRole, Chain, MfaSession, Plan, Resolved, Unresolved};
+pub use chain::{Chain, Resolved, Unresolved};
 pub use context::{
     BoxFuture, Clock, Command, CommandOutput, Context, Env, FileData, HTTP_BODY_BYTES_MAX,
     HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, WriteFile,
@@ -37,9 +40,11 @@ pub use context::{
 pub use credentials::{Credentials, ProvideCredentials, Secret, Source};
 pub use endpoint::{Endpoint, endpoint};
 pub use error::{Cause, Error};
+pub use explain::Plan;
 pub use options::{CliCache, Options, ProcessShell};
 pub use plan::Role;
 pub use region::region;
+pub use session::{AssumeRole, MfaSession};
 pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
 pub use source::process::parse as parse_process_output;

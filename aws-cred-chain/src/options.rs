@@ -73,6 +73,8 @@ pub struct Options {
     pub chain_budget: Duration,
     /// The metadata service's endpoint mode: `IPv4` or `IPv6`.
     pub imds_endpoint_mode: Option<String>,
+    /// The metadata service's endpoint; wins over everything.
+    pub imds_endpoint: Option<String>,
 }
 
 impl Default for Options {
@@ -95,6 +97,7 @@ impl Default for Options {
             source_budget: Duration::from_secs(20),
             chain_budget: Duration::from_secs(120),
             imds_endpoint_mode: None,
+            imds_endpoint: None,
         }
     }
 }

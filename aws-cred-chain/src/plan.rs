@@ -230,28 +230,42 @@ pub fn plan(profiles: &Profiles, name: &str) -> Result<Option<ProfilePlan>, Erro
             );
         }
         roles.push(role);
-        match (
-            profile.property("source_profile"),
-            profile.property("credential_source"),
-        ) {
-            (Some(_), Some(both)) => {
-                let problem = "source_profile and credential_source exclude each other";
-                return Err(Error::invalid(problem, both.origin()));
-            }
-            (None, Some(named)) => {
-                return done(credential_source(named)?, named.origin(), &mut roles);
-            }
-            (Some(source), None) => {
+        match next(profile, name, role_arn)? {
+            Next::Base(found) => return done(found.0, found.1, &mut roles),
+            Next::Profile(source) => {
                 referrer = Some((name, source.origin()));
                 name = &source.value;
             }
-            (None, None) => {
-                let problem = format!(
-                    "profile `{name}` has role_arn and needs source_profile, credential_source or \
-                     web_identity_token_file"
-                );
-                return Err(Error::invalid(problem, role_arn.origin()));
-            }
+        }
+    }
+}
+
+/// What a role is assumed with.
+enum Next<'a> {
+    Profile(&'a Property),
+    Base(Box<(Base, Origin)>),
+}
+
+fn next<'a>(profile: &'a Profile, name: &str, role_arn: &Property) -> Result<Next<'a>, Error> {
+    match (
+        profile.property("source_profile"),
+        profile.property("credential_source"),
+    ) {
+        (Some(source), None) => Ok(Next::Profile(source)),
+        (None, Some(named)) => Ok(Next::Base(Box::new((
+            credential_source(named)?,
+            named.origin(),
+        )))),
+        (Some(_), Some(both)) => {
+            let problem = "source_profile and credential_source exclude each other";
+            Err(Error::invalid(problem, both.origin()))
+        }
+        (None, None) => {
+            let problem = format!(
+                "profile `{name}` has role_arn and needs source_profile, credential_source or \
+                 web_identity_token_file"
+            );
+            Err(Error::invalid(problem, role_arn.origin()))
         }
     }
 }

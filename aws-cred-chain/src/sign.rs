@@ -65,7 +65,7 @@ pub struct Signer<'a> {
     pub normalize_path: bool,
     /// Whether an encoded path is encoded again (all services but S3).
     pub double_encode: bool,
-    /// Whether the body's hash is sent as `x-amz-content-sha256` and signed.
+    /// Whether [`Signer::sign_headers`] sends the body's hash as `x-amz-content-sha256`.
     pub sign_body: bool,
     /// Whether the session token is added after signing instead of signed.
     pub omit_session_token: bool,
@@ -165,10 +165,7 @@ impl<'a> Signer<'a> {
     pub fn sign_query(&self, request: &Unsigned<'_>, expires: Duration) -> Signature {
         let date = timestamp::compact(self.time);
         let body_hash = hex(&Hash::hash(request.body));
-        let mut headers = canonical_headers(request.headers);
-        if self.sign_body {
-            headers.insert("x-amz-content-sha256".to_owned(), body_hash.clone());
-        }
+        let headers = canonical_headers(request.headers);
         let signed = join(headers.keys().map(String::as_str), ";");
         let scope = self.scope(&date);
         let mut additions = vec![

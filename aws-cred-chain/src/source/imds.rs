@@ -46,10 +46,14 @@ pub async fn endpoint(context: &Context, options: &Options) -> Result<String, Er
 
 async fn base_url(run: &mut Run<'_>) -> Result<String, Error> {
     let key = "ec2_metadata_service_endpoint";
-    if let Some((url, origin)) = run
-        .setting("AWS_EC2_METADATA_SERVICE_ENDPOINT", key)
-        .await?
-    {
+    let endpoint = match &run.options.imds_endpoint {
+        Some(url) => Some((url.clone(), Origin::Option("imds_endpoint"))),
+        None => {
+            run.setting("AWS_EC2_METADATA_SERVICE_ENDPOINT", key)
+                .await?
+        }
+    };
+    if let Some((url, origin)) = endpoint {
         let valid = url.parse::<http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
         });

@@ -44,9 +44,10 @@ pub(crate) async fn load(
         _ => Error::failed(format!("{WHAT} {program}"), error),
     })?;
     if output.code != Some(0) {
-        let end = output
-            .code
-            .map_or("a signal".to_owned(), |code| format!("code {code}"));
+        let end = match output.code {
+            Some(code) => format!("code {code}"),
+            None => "a signal".to_owned(),
+        };
         return Err(Error::unexpected(
             WHAT,
             format!("`{program}` ended with {end}"),

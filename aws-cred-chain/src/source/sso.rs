@@ -225,16 +225,21 @@ async fn renew(
     if let Some(refresh) = answer::string(&map, "refreshToken") {
         file.insert("refreshToken".to_owned(), refresh.into());
     }
+    keep(run, path, file).await;
+    Ok(Some(Token {
+        token: access.into(),
+        expires_at: Some(expires_at),
+    }))
+}
+
+/// Writes a renewed token where the AWS CLI finds it; a failure is noted, not returned.
+async fn keep(run: &mut Run<'_>, path: &Path, file: Map<String, Value>) {
     let bytes = Value::Object(file).to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
         crate::log::note("renewed SSO token not written", &error);
         run.trace
             .note("SSO token", format!("renewed, but not written: {error}"));
     }
-    Ok(Some(Token {
-        token: access.into(),
-        expires_at: Some(expires_at),
-    }))
 }
 
 fn login_required(plan: &SsoPlan, problem: &str) -> Error {
