@@ -14,11 +14,15 @@ mod endpoint;
 mod error;
 mod explain;
 pub mod files;
+#[cfg(feature = "query")]
+pub mod filter;
 mod flight;
 mod log;
 pub mod memory;
 mod options;
 pub mod plan;
+#[cfg(feature = "query")]
+pub mod query;
 pub mod real;
 mod region;
 mod run;
