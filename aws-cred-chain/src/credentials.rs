@@ -53,8 +53,10 @@ pub enum Source {
     Environment,
     /// `AWS_ROLE_ARN` with `AWS_WEB_IDENTITY_TOKEN_FILE`, or a profile's `web_identity_token_file`.
     WebIdentity,
-    /// Keys in a profile of a shared file.
+    /// Keys in the shared credentials file.
     SharedFile,
+    /// Keys in the shared config file.
+    ConfigFile,
     /// A role assumed by STS.
     AssumeRole,
     /// A session that a user opened with an MFA code (`GetSessionToken`).
@@ -80,6 +82,7 @@ impl Source {
             Self::Environment => "env",
             Self::WebIdentity => "assume-role-with-web-identity",
             Self::SharedFile => "shared-credentials-file",
+            Self::ConfigFile => "config-file",
             Self::AssumeRole => "assume-role",
             Self::SessionToken => "session-token",
             Self::Sso => "sso",

@@ -61,7 +61,7 @@ impl Base {
     #[must_use]
     pub fn source(&self) -> Source {
         match self {
-            Self::Keys(_) => Source::SharedFile,
+            Self::Keys(keys) => keys.source,
             Self::Environment => Source::Environment,
             Self::Container => Source::Container,
             Self::InstanceMetadata => Source::InstanceMetadata,
@@ -389,7 +389,10 @@ fn keys(
         .or_else(|| profile.value("aws_security_token"))
         .map(Into::into);
     credentials.account_id = profile.value("aws_account_id").map(str::to_owned);
-    credentials.source = Source::SharedFile;
+    credentials.source = match id.kind {
+        FileKind::Credentials => Source::SharedFile,
+        FileKind::Config => Source::ConfigFile,
+    };
     Ok(Some((Base::Keys(credentials), id.origin())))
 }
 
