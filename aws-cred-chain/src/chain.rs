@@ -290,7 +290,14 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
 /// Loads what a plan begins with, then assumes its roles.
 async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Error> {
     let start = run.context.clock.monotonic();
-    let result = base(run, plan).await;
+    let budget = run.options.source_budget;
+    let clock = run.context.clock.clone();
+    let result = within(&*clock, budget, base(run, plan))
+        .await
+        .unwrap_or_else(|| {
+            let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);
+            Err(Error::TimedOut { operation, budget })
+        });
     let action = format!("profile {}", plan.base_profile);
     let origin = plan.base_origin.clone();
     let mut credentials = ended(run, start, plan.base.source(), action, origin, result)?;

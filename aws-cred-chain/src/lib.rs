@@ -51,6 +51,7 @@ pub use region::region;
 pub use session::{AssumeRole, MfaSession};
 pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
+pub use source::login::cache_key as login_cache_key;
 pub use source::process::parse as parse_process_output;
 pub use source::sso::Token;
 pub use source::sts::{Identity, caller_identity};

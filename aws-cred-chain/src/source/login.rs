@@ -60,8 +60,13 @@ fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error>
             Path::new(&home).join(".aws/login/cache")
         }
     };
-    let name = hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()));
-    Ok(folder.join(format!("{name}.json")))
+    Ok(folder.join(format!("{}.json", cache_key(session))))
+}
+
+/// Returns the name, without extension, that the AWS CLI gives to the cache file of `login_session`.
+#[must_use]
+pub fn cache_key(session: &str) -> String {
+    hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()))
 }
 
 fn parse(bytes: &[u8]) -> Result<Credentials, Error> {

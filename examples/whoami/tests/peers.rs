@@ -1,5 +1,6 @@
 //! Beside the real `aws` command, against moto: for the same environment and files both are the same
 //! identity, read each other's cache of MFA sessions, and name the same source.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
