@@ -105,18 +105,18 @@ impl Cache {
     /// The provider's, where there are no credentials that are still valid. An error is answered again
     /// for [`CacheSettings::error_ttl`] without a new load.
     pub async fn credentials(&self) -> Result<Arc<Credentials>, Error> {
+        if let Some(credentials) = self.peek() {
+            return Ok(credentials);
+        }
         let entry = self.entry();
         let now = self.shared.context.clock.now();
-        if let Some(entry) = &entry {
-            if entry.refresh_at.is_none_or(|at| now < at) {
-                return Ok(entry.credentials.clone());
-            }
-            if entry.wait_at.is_none_or(|at| now < at) {
-                self.push_refresh();
-                // The push may have finished it.
-                let latest = self.entry().map(|latest| latest.credentials.clone());
-                return Ok(latest.unwrap_or_else(|| entry.credentials.clone()));
-            }
+        if let Some(entry) = &entry
+            && entry.wait_at.is_none_or(|at| now < at)
+        {
+            self.push_refresh();
+            // The push may have finished it.
+            let latest = self.entry().map(|latest| latest.credentials.clone());
+            return Ok(latest.unwrap_or_else(|| entry.credentials.clone()));
         }
         self.wait_for_load(entry).await
     }
@@ -124,8 +124,13 @@ impl Cache {
     /// Returns the kept credentials where they are valid and no refresh is due; loads nothing.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Credentials>> {
-        let entry = self.entry()?;
         let now = self.shared.context.clock.now();
+        let entry = self
+            .shared
+            .entry
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let entry = entry.as_ref()?;
         entry
             .refresh_at
             .is_none_or(|at| now < at)

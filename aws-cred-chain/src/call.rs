@@ -77,7 +77,7 @@ impl Call {
             };
             run.trace.push(Step {
                 source: None,
-                action: format!("{}, attempt {attempt}", self.name),
+                action: format!("{}, attempt {attempt}", self.name).into(),
                 origin: crate::trace::Origin::Unknown,
                 outcome,
                 took,

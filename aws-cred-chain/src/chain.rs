@@ -208,7 +208,7 @@ fn ended<T>(
     run: &mut Run<'_>,
     start: Duration,
     source: Source,
-    action: impl Into<String>,
+    action: impl Into<std::borrow::Cow<'static, str>>,
     origin: Origin,
     result: Result<T, Error>,
 ) -> Result<T, Error> {
@@ -232,7 +232,7 @@ fn from_environment(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
             Ok(None)
         }
         result => {
-            let origin = Origin::Variable(variable.to_owned());
+            let origin = Origin::Variable(variable.into());
             ended(run, start, source, "keys", origin, result)
         }
     }
@@ -368,7 +368,7 @@ async fn from_web_identity(run: &mut Run<'_>) -> Result<Option<Credentials>, Err
     let Some(file) = run.context.var(FILE) else {
         return Ok(None);
     };
-    let origin = Origin::Variable(FILE.to_owned());
+    let origin = Origin::Variable(FILE.into());
     let result = match run.context.var("AWS_ROLE_ARN") {
         None => Err(Error::invalid(
             format!("{FILE} is set, but AWS_ROLE_ARN is not"),

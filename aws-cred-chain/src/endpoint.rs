@@ -99,7 +99,7 @@ async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, 
         "AWS_ENDPOINT_URL".to_owned(),
     ] {
         if let Some(url) = run.context.var(&variable) {
-            return Ok(Some((url, Origin::Variable(variable))));
+            return Ok(Some((url, Origin::Variable(variable.into()))));
         }
     }
     let Some(profile) = run.profile() else {

@@ -58,7 +58,7 @@ impl Plan {
 
     fn step(&mut self, source: Source, action: &str, origin: Origin, outcome: Outcome) {
         self.steps
-            .record(source, action, origin, outcome, Duration::ZERO);
+            .record(source, action.to_owned(), origin, outcome, Duration::ZERO);
     }
 
     fn broken(&mut self, source: Source, action: &str, origin: Origin, error: &Error) {
@@ -74,7 +74,7 @@ impl Plan {
         }
         match environment::load(run.context) {
             Ok(Some(_)) => {
-                let origin = Origin::Variable("AWS_ACCESS_KEY_ID".to_owned());
+                let origin = Origin::Variable("AWS_ACCESS_KEY_ID".into());
                 self.step(source, "keys", origin, Outcome::Found);
             }
             Ok(None) => self.step(source, "keys", Origin::Unknown, unset("no keys are set")),

@@ -73,11 +73,11 @@ impl<'a> Run<'a> {
     /// Returns a setting: the variable, then the selected profile's key.
     pub(crate) async fn setting(
         &mut self,
-        variable: &str,
+        variable: &'static str,
         key: &str,
     ) -> Result<Option<Setting>, Error> {
         if let Some(value) = self.context.var(variable) {
-            return Ok(Some((value, Origin::Variable(variable.to_owned()))));
+            return Ok(Some((value, Origin::Variable(variable.into()))));
         }
         self.load().await?;
         let property = self.profile().and_then(|profile| profile.property(key));
@@ -85,7 +85,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns a setting that is yes or no.
-    pub(crate) async fn flag(&mut self, variable: &str, key: &str) -> Result<bool, Error> {
+    pub(crate) async fn flag(&mut self, variable: &'static str, key: &str) -> Result<bool, Error> {
         match self.setting(variable, key).await? {
             None => Ok(false),
             Some((value, _)) if value.eq_ignore_ascii_case("true") => Ok(true),

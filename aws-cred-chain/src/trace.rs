@@ -1,5 +1,6 @@
 //! How credentials were found: every step, the setting and line it rests on, the time it took.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub enum Origin {
     /// An option of the program.
     Option(&'static str),
     /// An environment variable.
-    Variable(String),
+    Variable(Cow<'static, str>),
     /// A line of a file, counted from one.
     File {
         /// The file.
@@ -76,7 +77,7 @@ pub struct Step {
     /// The source, where the step belongs to one.
     pub source: Option<Source>,
     /// What was done.
-    pub action: String,
+    pub action: Cow<'static, str>,
     /// The setting that led to it.
     pub origin: Origin,
     /// How it ended.
@@ -111,7 +112,7 @@ impl Trace {
     pub(crate) fn record(
         &mut self,
         source: Source,
-        action: impl Into<String>,
+        action: impl Into<Cow<'static, str>>,
         origin: Origin,
         outcome: Outcome,
         took: Duration,
@@ -125,7 +126,7 @@ impl Trace {
         });
     }
 
-    pub(crate) fn note(&mut self, action: impl Into<String>, text: impl Into<String>) {
+    pub(crate) fn note(&mut self, action: impl Into<Cow<'static, str>>, text: impl Into<String>) {
         self.push(Step {
             source: None,
             action: action.into(),

@@ -95,9 +95,15 @@ fn property(line: &str) -> Result<(&str, &str), &'static str> {
 /// Cuts a comment that has a blank before it.
 fn without_comment(line: &str) -> &str {
     let bytes = line.as_bytes();
-    let cut = (1..bytes.len())
-        .find(|&at| matches!(bytes[at], b'#' | b';') && bytes[at - 1].is_ascii_whitespace());
-    &line[..cut.unwrap_or(line.len())]
+    let mut from = 1;
+    while let Some(found) = line.get(from..).and_then(|rest| rest.find(['#', ';'])) {
+        let at = from + found;
+        if bytes[at - 1].is_ascii_whitespace() {
+            return &line[..at];
+        }
+        from = at + 1;
+    }
+    line
 }
 
 fn continuation(property: &mut RawProperty<'_>, text: &str) -> Result<(), &'static str> {

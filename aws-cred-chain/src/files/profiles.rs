@@ -219,6 +219,9 @@ fn words(header: &str) -> Option<(&str, &str)> {
 }
 
 fn is_identifier(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-/.%@:+".contains(c);
-    !name.is_empty() && name.chars().all(allowed)
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b'-' | b'/' | b'.' | b'%' | b'@' | b':' | b'+')
+    };
+    !name.is_empty() && name.bytes().all(allowed)
 }

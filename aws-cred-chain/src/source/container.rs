@@ -27,7 +27,7 @@ const TOKEN_BYTES_MAX: u64 = 1 << 16;
 /// one of the addresses of ECS and EKS.
 pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
     if let Some(relative) = context.var(RELATIVE) {
-        let origin = Origin::Variable(RELATIVE.to_owned());
+        let origin = Origin::Variable(RELATIVE.into());
         let url = format!("http://169.254.170.2{relative}");
         let parsed = url.parse::<http::Uri>().ok();
         if !relative.starts_with('/') || parsed.is_none() {
@@ -38,7 +38,7 @@ pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
     let Some(url) = context.var(FULL) else {
         return Ok(None);
     };
-    let origin = Origin::Variable(FULL.to_owned());
+    let origin = Origin::Variable(FULL.into());
     let uri: http::Uri = url
         .parse()
         .map_err(|_| Error::invalid("full URI is not a URL", origin.clone()))?;
@@ -101,7 +101,7 @@ pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Er
 /// Returns the authorization header's value: the file's content goes before the variable.
 async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
     let (token, origin) = if let Some(path) = run.context.var(TOKEN_FILE) {
-        let origin = Origin::Variable(TOKEN_FILE.to_owned());
+        let origin = Origin::Variable(TOKEN_FILE.into());
         let file = run.context.expand(&path);
         let data = run
             .context
@@ -118,7 +118,7 @@ async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
             .map_err(|_| Error::invalid("token file is not UTF-8", origin.clone()))?;
         (token, origin)
     } else if let Some(token) = run.context.var(TOKEN) {
-        (token, Origin::Variable(TOKEN.to_owned()))
+        (token, Origin::Variable(TOKEN.into()))
     } else {
         return Ok(None);
     };

@@ -21,7 +21,7 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
                 (SECRET, ID)
             };
             let problem = format!("{missing} is not set, but {set} is");
-            return Err(Error::invalid(problem, Origin::Variable(set.to_owned())));
+            return Err(Error::invalid(problem, Origin::Variable(set.into())));
         }
     };
     let mut credentials =
@@ -33,7 +33,7 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     credentials.account_id = context.var("AWS_ACCOUNT_ID");
     if let Some(text) = context.var("AWS_CREDENTIAL_EXPIRATION") {
         credentials.expires_at = Some(timestamp::parse(&text).ok_or_else(|| {
-            let origin = Origin::Variable("AWS_CREDENTIAL_EXPIRATION".to_owned());
+            let origin = Origin::Variable("AWS_CREDENTIAL_EXPIRATION".into());
             Error::invalid("not an ISO 8601 time", origin)
         })?);
     }

@@ -169,7 +169,7 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
         .var(DISABLED)
         .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     {
-        return Ok(Err(Absent::Disabled(Origin::Variable(DISABLED.to_owned()))));
+        return Ok(Err(Absent::Disabled(Origin::Variable(DISABLED.into()))));
     }
     let base = base_url(run).await?;
     let v1_disabled = run
@@ -230,7 +230,7 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
 
 async fn number(
     run: &mut Run<'_>,
-    variable: &str,
+    variable: &'static str,
     key: &str,
     default: u64,
     max: u64,
