@@ -1,0 +1,208 @@
+//! The AWS CLI's cache of roles, `~/.aws/cli/cache`, read and written as the AWS CLI does.
+//!
+//! A file's name is the SHA-1 of the call's arguments in Python's JSON; its content is the whole
+//! response; its mode is 0600. botocore takes what expires within 15 minutes as expired.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::credentials::{Credentials, Source};
+use crate::error::Error;
+use crate::options::CliCache;
+use crate::plan::Role;
+use crate::run::Run;
+use crate::trace::Origin;
+use crate::{timestamp, xml};
+
+const BYTES_MAX: u64 = 1 << 20;
+const EARLY: Duration = Duration::from_secs(15 * 60);
+
+/// Returns the file that caches `role`, `None` where this run caches no such role.
+pub(crate) fn path(run: &Run<'_>, role: &Role) -> Option<PathBuf> {
+    let wanted = match run.options.cli_cache {
+        CliCache::Off => false,
+        CliCache::Mfa => role.mfa_serial.is_some(),
+        CliCache::Roles => true,
+    };
+    let home = wanted.then(|| run.context.home())??;
+    Some(
+        Path::new(&home)
+            .join(".aws/cli/cache")
+            .join(format!("{}.json", key(role))),
+    )
+}
+
+/// Returns the name, without extension, that the AWS CLI gives to the cache file of `role`.
+#[must_use]
+pub fn key(role: &Role) -> String {
+    let mut arguments = Map::new();
+    let mut add = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            arguments.insert(name.to_owned(), value);
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(Value::String);
+    add(
+        "DurationSeconds",
+        role.duration
+            .map(|duration| Value::from(duration.as_secs())),
+    );
+    add("ExternalId", text(&role.external_id));
+    add(
+        "Policy",
+        role.policy
+            .as_deref()
+            .and_then(|policy| serde_json::from_str(policy).ok()),
+    );
+    add("RoleArn", Some(Value::String(role.role_arn.clone())));
+    add("RoleSessionName", text(&role.session_name));
+    add("SerialNumber", text(&role.mfa_serial));
+    let mut python = String::new();
+    dump(&Value::Object(arguments), &mut python);
+    sha1_smol::Sha1::from(python).hexdigest()
+}
+
+/// Writes JSON as Python's `json.dumps(value, sort_keys=True)` does.
+fn dump(value: &Value, out: &mut String) {
+    match value {
+        Value::String(text) => quote(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                dump(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push('{');
+            let mut members: Vec<_> = map.iter().collect();
+            members.sort_by_key(|(key, _)| key.as_str());
+            for (index, (key, value)) in members.into_iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                quote(key, out);
+                out.push_str(": ");
+                dump(value, out);
+            }
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn quote(text: &str, out: &mut String) {
+    use std::fmt::Write as _;
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(c),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    let _infallible = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+/// Returns what the file holds and is valid for 15 minutes or more.
+///
+/// What cannot be read as a cache file is taken as not there, as the AWS CLI does; a file that others
+/// may read is an error.
+pub(crate) async fn read(run: &mut Run<'_>, path: &Path) -> Result<Option<Credentials>, Error> {
+    let data = match run.context.files.read(path, BYTES_MAX).await {
+        Ok(data) => data,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            run.trace
+                .note("cache of the AWS CLI", format!("not read: {error}"));
+            return Ok(None);
+        }
+    };
+    if data.others_may_read {
+        let origin = Origin::File {
+            path: path.into(),
+            line: 1,
+        };
+        let hint = format!("run: chmod 600 {}", path.display());
+        return Err(
+            Error::invalid("cached credentials are readable by others", origin).with_hint(hint),
+        );
+    }
+    let Some(credentials) = parse(&data.bytes) else {
+        run.trace.note(
+            "cache of the AWS CLI",
+            format!("not understood: {}", path.display()),
+        );
+        return Ok(None);
+    };
+    let now = run.context.clock.now();
+    let valid = credentials.expires_at.is_some_and(|at| at >= now + EARLY);
+    Ok(valid.then_some(credentials))
+}
+
+/// Reads the content of a cache file.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<Credentials> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let part = value.get("Credentials")?;
+    let member = |key: &str| part.get(key)?.as_str().filter(|text| !text.is_empty());
+    let mut credentials = Credentials::new(member("AccessKeyId")?, member("SecretAccessKey")?)
+        .with_session_token(member("SessionToken")?)
+        .with_expires_at(timestamp::parse(member("Expiration")?)?)
+        .with_source(Source::AssumeRole);
+    credentials.account_id = member("AccountId").map(str::to_owned);
+    Some(credentials)
+}
+
+/// Writes an answer of `AssumeRole` as the AWS CLI would; a failure is noted, not returned.
+pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credentials, answer: &str) {
+    let text = |name: &str| xml::text(answer, name);
+    let mut content = json!({
+        "Credentials": {
+            "AccessKeyId": credentials.access_key_id,
+            "SecretAccessKey": credentials.secret_access_key.expose(),
+            "SessionToken": credentials.session_token.as_ref().map(|t| t.expose()),
+            "Expiration": credentials.expires_at.map(timestamp::iso),
+        },
+        "AssumedRoleUser": { "AssumedRoleId": text("AssumedRoleId"), "Arn": text("Arn") },
+        "ResponseMetadata": { "RequestId": text("RequestId"), "HTTPStatusCode": 200 },
+    });
+    if let Some(account) = &credentials.account_id {
+        content["Credentials"]["AccountId"] = Value::String(account.clone());
+    }
+    let bytes = content.to_string().into_bytes();
+    if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
+        crate::log::note("cache of the AWS CLI not written", &error);
+        run.trace
+            .note("cache of the AWS CLI", format!("not written: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_as_python_does() {
+        let mut out = String::new();
+        dump(
+            &json!({"b": "é😀\u{1}\"", "a": [1, true, null, {}]}),
+            &mut out,
+        );
+        assert_eq!(
+            out,
+            "{\"a\": [1, true, null, {}], \"b\": \"\\u00e9\\ud83d\\ude00\\u0001\\\"\"}"
+        );
+    }
+}

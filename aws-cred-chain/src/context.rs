@@ -1,0 +1,392 @@
+//! The world as the chain sees it: environment, files, HTTP, processes, clock, prompt.
+//!
+//! Each is a small trait, usable as `dyn`. [`Context`] gathers them. There is no hidden default: what
+//! is not given answers "not there", and [`Context::real`] is the one call that reaches the machine.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::credentials::Secret;
+use crate::memory::{NoCommands, NoFiles, NoHttp, NoPrompt};
+
+/// A boxed future, so that the traits here are usable as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Reads environment variables.
+///
+/// May be called at any time and from any thread; must not block.
+pub trait Env: fmt::Debug + Send + Sync {
+    /// Returns the variable `name`, or `None` where it is not set or is not Unicode.
+    fn var(&self, name: &str) -> Option<String>;
+}
+
+/// What [`ReadFile::read`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FileData {
+    /// The whole content.
+    pub bytes: Vec<u8>,
+    /// Whether users other than the owner may read the file (always `false` where the system has no
+    /// such notion).
+    pub others_may_read: bool,
+}
+
+impl FileData {
+    /// Returns data that only its owner may read.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            others_may_read: false,
+        }
+    }
+}
+
+/// Reads files.
+pub trait ReadFile: fmt::Debug + Send + Sync {
+    /// Returns the content of `path`.
+    ///
+    /// Implementors must not read more than `bytes_max` bytes, and answer
+    /// [`io::ErrorKind::FileTooLarge`] where there are more. May be called again for the same path.
+    ///
+    /// # Errors
+    ///
+    /// As the system gives them; [`io::ErrorKind::NotFound`] means that the file is not configured.
+    fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>>;
+}
+
+/// Writes the files of caches.
+pub trait WriteFile: fmt::Debug + Send + Sync {
+    /// Replaces `path` by `bytes` in one step, readable and writable by its owner only (mode 0600);
+    /// missing parent folders are made (mode 0700).
+    ///
+    /// # Errors
+    ///
+    /// As the system gives them. The chain reports a failed write in its trace and goes on.
+    fn write_private<'a>(
+        &'a self,
+        path: &'a Path,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, io::Result<()>>;
+}
+
+/// Why an HTTP exchange gave no response.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// This context has no HTTP client (build with the feature `tokio`, or give one).
+    #[error("no HTTP client in this context")]
+    Unavailable,
+    /// No connection (name, route, TLS, proxy), so the service saw nothing.
+    #[error("no connection to {host}: {reason}")]
+    Connect {
+        /// The host that was tried.
+        host: String,
+        /// What the system or TLS said.
+        reason: String,
+    },
+    /// The connection broke, or what came is not HTTP.
+    #[error("broken exchange with {host}: {reason}")]
+    Broken {
+        /// The host that was tried.
+        host: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The response is larger than `bytes_max`.
+    #[error("response of {host} is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The host that answered.
+        host: String,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// No response in time.
+    #[error("no answer in {} ms", after.as_millis())]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
+/// Sends one HTTP request.
+pub trait SendHttp: fmt::Debug + Send + Sync {
+    /// Sends `request` (absolute URI, whole body) and returns the whole response.
+    ///
+    /// Implementors follow no redirect, retry nothing, set no header but those that HTTP/1.1 demands,
+    /// and stop at [`HTTP_BODY_BYTES_MAX`]. Dropping the future abandons the exchange. The chain gives
+    /// every exchange a time limit of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`] where there was no whole response; a status of 400 or above is a response.
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>>;
+}
+
+/// The largest response body in bytes that is read of any service.
+pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// A program to run, without a shell.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Command {
+    /// The program, looked up in `PATH` where it has no separator.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The most bytes of standard output that are read.
+    pub stdout_bytes_max: u64,
+}
+
+impl Command {
+    /// Returns a command with a limit of 64 KiB on its output.
+    #[must_use]
+    pub fn new(program: impl Into<String>, arguments: Vec<String>) -> Self {
+        Self {
+            program: program.into(),
+            arguments,
+            stdout_bytes_max: 1 << 16,
+        }
+    }
+}
+
+impl fmt::Debug for Command {
+    /// Shows the program only: arguments may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("program", &self.program)
+            .field("arguments", &self.arguments.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a program did.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct CommandOutput {
+    /// The exit code, or `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+}
+
+impl CommandOutput {
+    /// Returns what a program did that exited with `code`.
+    #[must_use]
+    pub fn new(code: i32, stdout: impl Into<Vec<u8>>) -> Self {
+        Self {
+            code: Some(code),
+            stdout: stdout.into(),
+        }
+    }
+}
+
+impl fmt::Debug for CommandOutput {
+    /// Shows sizes only: the output is credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandOutput")
+            .field("code", &self.code)
+            .field("stdout_bytes", &self.stdout.len())
+            .finish()
+    }
+}
+
+/// Runs programs.
+pub trait RunCommand: fmt::Debug + Send + Sync {
+    /// Runs `command` to its end; standard input is empty, standard error is the caller's.
+    ///
+    /// Dropping the future kills the program. Output beyond `stdout_bytes_max` is
+    /// [`io::ErrorKind::FileTooLarge`].
+    ///
+    /// # Errors
+    ///
+    /// Where the program cannot be started or read from.
+    fn run(&self, command: Command) -> BoxFuture<'_, io::Result<CommandOutput>>;
+
+    /// Returns whether `program` is there; used for planning only. The default says yes.
+    fn exists(&self, program: &str) -> bool {
+        let _unused = program;
+        true
+    }
+}
+
+/// Tells the time and waits.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// Returns the time of day, which expiry times are compared with.
+    fn now(&self) -> SystemTime;
+
+    /// Returns a time that never goes back, counted from any fixed moment.
+    fn monotonic(&self) -> Duration;
+
+    /// Completes when `duration` has passed. Dropping the future ends the wait.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// What a person is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Question {
+    /// The serial number or ARN of the MFA device.
+    pub mfa_serial: String,
+    /// The profile that needs it, where one does.
+    pub profile: Option<String>,
+    /// The text to show, in the AWS CLI's words.
+    pub text: String,
+}
+
+/// Asks the person in front of the program.
+pub trait Prompt: fmt::Debug + Send + Sync {
+    /// Returns the code that the person entered.
+    ///
+    /// Called once for each load that needs a code; never twice at the same time by one cache.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody can be asked, or the person refuses.
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Secret>>;
+}
+
+/// The world: every effect of this crate goes through one of these.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) files: Arc<dyn ReadFile>,
+    pub(crate) cache_files: Arc<dyn WriteFile>,
+    pub(crate) http: Arc<dyn SendHttp>,
+    pub(crate) commands: Arc<dyn RunCommand>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) prompt: Arc<dyn Prompt>,
+    pub(crate) seed: u64,
+    pub(crate) windows: bool,
+}
+
+impl Context {
+    /// Returns a world with nothing in it but the clock given: no variable, no file, no network, no
+    /// program, nobody to ask. Add what is wanted with the `with_` methods.
+    #[must_use]
+    pub fn empty(clock: impl Clock + 'static) -> Self {
+        Self {
+            env: Arc::new(crate::memory::MapEnv::default()),
+            files: Arc::new(NoFiles),
+            cache_files: Arc::new(NoFiles),
+            http: Arc::new(NoHttp),
+            commands: Arc::new(NoCommands),
+            clock: Arc::new(clock),
+            prompt: Arc::new(NoPrompt),
+            seed: 0,
+            windows: false,
+        }
+    }
+
+    /// Returns this machine: its environment, files, programs and clock, and with the feature `tokio`
+    /// its network. Nobody is asked: a library must not wait for a person unbidden; see
+    /// [`crate::real::TerminalPrompt`].
+    #[must_use]
+    pub fn real() -> Self {
+        let context = Self {
+            env: Arc::new(crate::real::ProcessEnv),
+            files: Arc::new(crate::real::LocalFiles),
+            cache_files: Arc::new(crate::real::LocalFiles),
+            http: Arc::new(NoHttp),
+            commands: Arc::new(crate::real::LocalCommands),
+            clock: Arc::new(crate::real::SystemClock),
+            prompt: Arc::new(NoPrompt),
+            seed: crate::real::random_seed(),
+            windows: cfg!(windows),
+        };
+        #[cfg(feature = "tokio")]
+        let context = context.with_http(crate::client::HttpClient::from_env(
+            &crate::real::ProcessEnv,
+        ));
+        context
+    }
+
+    /// Replaces the environment.
+    #[must_use]
+    pub fn with_env(mut self, env: impl Env + 'static) -> Self {
+        self.env = Arc::new(env);
+        self
+    }
+
+    /// Replaces the files that are read.
+    #[must_use]
+    pub fn with_files(mut self, files: impl ReadFile + 'static) -> Self {
+        self.files = Arc::new(files);
+        self
+    }
+
+    /// Replaces what writes cache files; see [`crate::memory::NoFiles`] for a read-only world.
+    #[must_use]
+    pub fn with_cache_files(mut self, files: impl WriteFile + 'static) -> Self {
+        self.cache_files = Arc::new(files);
+        self
+    }
+
+    /// Replaces the HTTP client.
+    #[must_use]
+    pub fn with_http(mut self, http: impl SendHttp + 'static) -> Self {
+        self.http = Arc::new(http);
+        self
+    }
+
+    /// Replaces what runs programs.
+    #[must_use]
+    pub fn with_commands(mut self, commands: impl RunCommand + 'static) -> Self {
+        self.commands = Arc::new(commands);
+        self
+    }
+
+    /// Replaces the clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Replaces who is asked for MFA codes.
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: impl Prompt + 'static) -> Self {
+        self.prompt = Arc::new(prompt);
+        self
+    }
+
+    /// Sets the seed that jitter is drawn from.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Says whether paths and home folders follow the rules of Windows.
+    #[must_use]
+    pub fn with_windows_paths(mut self, windows: bool) -> Self {
+        self.windows = windows;
+        self
+    }
+
+    /// Returns the variable `name` where it is set to more than blanks. The AWS SDKs treat blank
+    /// variables as not set.
+    pub(crate) fn var(&self, name: &str) -> Option<String> {
+        self.env.var(name).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Returns a path with `~` replaced by the home folder.
+    pub(crate) fn expand(&self, path: &str) -> PathBuf {
+        crate::files::expand_home(path, self.home().as_deref(), self.windows)
+    }
+
+    /// Returns the home folder, by the rules of the AWS SDKs.
+    pub(crate) fn home(&self) -> Option<String> {
+        crate::files::home(&*self.env, self.windows)
+    }
+}

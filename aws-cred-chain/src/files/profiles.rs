@@ -1,0 +1,227 @@
+//! The two files joined into profiles, SSO sessions and services sections. Pure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::parse::{RawProperty, RawSection};
+use super::{Dialect, FileKind, SharedFile, cli, parse};
+use crate::error::Error;
+use crate::trace::Origin;
+
+/// One setting of a profile.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Property {
+    /// The value.
+    pub value: String,
+    /// The line of its key, counted from one.
+    pub line: usize,
+    /// Which file it stands in.
+    pub kind: FileKind,
+    path: Arc<Path>,
+}
+
+impl Property {
+    /// Returns where the property stands.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin::File {
+            path: self.path.clone(),
+            line: self.line,
+        }
+    }
+}
+
+impl std::fmt::Debug for Property {
+    /// Shows where, not what: the value may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.origin())
+    }
+}
+
+/// The settings of one section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Profile {
+    /// The settings by lower-case key.
+    pub properties: BTreeMap<String, Property>,
+    /// Where the section begins first.
+    pub origin: Origin,
+}
+
+impl Profile {
+    /// Returns the property `key` (lower case), where it has a value.
+    #[must_use]
+    pub fn property(&self, key: &str) -> Option<&Property> {
+        self.properties
+            .get(key)
+            .filter(|property| !property.value.is_empty())
+    }
+
+    /// Returns the value of `key`, where it has one.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.property(key).map(|property| property.value.as_str())
+    }
+
+    /// Returns the sub-property `key` of `group`, such as `endpoint_url` of `s3`.
+    #[must_use]
+    pub fn sub_property(&self, group: &str, key: &str) -> Option<(&str, Origin)> {
+        let property = self.properties.get(group)?;
+        property.value.split('\n').find_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            let (name, value) = (name.trim(), value.trim());
+            (name.eq_ignore_ascii_case(key) && !value.is_empty())
+                .then(|| (value, property.origin()))
+        })
+    }
+}
+
+/// All that the shared files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Profiles {
+    /// The profiles by name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// The `[sso-session NAME]` sections.
+    pub sso_sessions: BTreeMap<String, Profile>,
+    /// The `[services NAME]` sections.
+    pub services: BTreeMap<String, Profile>,
+    /// Sections that were not understood, with where they stand.
+    pub ignored: Vec<(String, Origin)>,
+}
+
+impl Profiles {
+    /// Parses and joins `files`: a key in the credentials file wins over the config file's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with the line that cannot be read.
+    pub fn parse(files: &[SharedFile], dialect: Dialect) -> Result<Self, Error> {
+        let mut all = Self::default();
+        for file in files {
+            let sections = match dialect {
+                Dialect::Sdk => parse::parse(&file.text),
+                Dialect::Cli => cli::parse(&file.text),
+            };
+            let sections = sections.map_err(|error| {
+                let origin = Origin::File {
+                    path: file.path.clone(),
+                    line: error.line,
+                };
+                Error::invalid(error.problem, origin)
+            })?;
+            // `[profile default]` hides `[default]` wherever the two stand.
+            let prefixed_default = file.kind == FileKind::Config
+                && sections
+                    .iter()
+                    .any(|s| words(s.header) == Some(("profile", "default")));
+            for section in sections {
+                all.add(file, section, dialect, prefixed_default);
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(
+        &mut self,
+        file: &SharedFile,
+        section: RawSection<'_>,
+        dialect: Dialect,
+        prefixed_default: bool,
+    ) {
+        let origin = Origin::File {
+            path: file.path.clone(),
+            line: section.line,
+        };
+        let target = match place(file.kind, section.header, dialect, prefixed_default) {
+            Some((Place::Profile, name)) => self.profiles.entry(name).or_default(),
+            Some((Place::SsoSession, name)) => self.sso_sessions.entry(name).or_default(),
+            Some((Place::Services, name)) => self.services.entry(name).or_default(),
+            None => {
+                self.ignored.push((section.header.to_owned(), origin));
+                return;
+            }
+        };
+        if target.origin == Origin::Unknown {
+            target.origin = origin;
+        }
+        for RawProperty { key, value, line } in section.properties {
+            if dialect == Dialect::Sdk && !is_identifier(key) {
+                continue;
+            }
+            let property = Property {
+                value: value.into_owned(),
+                line,
+                kind: file.kind,
+                path: file.path.clone(),
+            };
+            target.properties.insert(key.to_ascii_lowercase(), property);
+        }
+    }
+}
+
+enum Place {
+    Profile,
+    SsoSession,
+    Services,
+}
+
+fn place(
+    kind: FileKind,
+    header: &str,
+    dialect: Dialect,
+    prefixed_default: bool,
+) -> Option<(Place, String)> {
+    match (dialect, kind) {
+        (Dialect::Sdk, FileKind::Credentials) => {
+            is_identifier(header).then(|| (Place::Profile, header.to_owned()))
+        }
+        (Dialect::Sdk, FileKind::Config) => {
+            if header == "default" {
+                return (!prefixed_default).then(|| (Place::Profile, header.to_owned()));
+            }
+            let (prefix, name) = words(header)?;
+            if !is_identifier(name) {
+                return None;
+            }
+            Some((prefix_place(prefix)?, name.to_owned()))
+        }
+        // botocore takes every section of the credentials file as a profile of that name.
+        (Dialect::Cli, FileKind::Credentials) => Some((Place::Profile, header.to_owned())),
+        (Dialect::Cli, FileKind::Config) => {
+            if header == "default" {
+                return (!prefixed_default).then(|| (Place::Profile, header.to_owned()));
+            }
+            let mut parts = cli::split(header)?.into_iter();
+            let (prefix, name) = (parts.next()?, parts.next()?);
+            if parts.next().is_some() {
+                return None;
+            }
+            Some((prefix_place(&prefix)?, name))
+        }
+    }
+}
+
+fn prefix_place(prefix: &str) -> Option<Place> {
+    match prefix {
+        "profile" => Some(Place::Profile),
+        "sso-session" => Some(Place::SsoSession),
+        "services" => Some(Place::Services),
+        _ => None,
+    }
+}
+
+fn words(header: &str) -> Option<(&str, &str)> {
+    let (prefix, name) = header.split_once(char::is_whitespace)?;
+    Some((prefix, name.trim()))
+}
+
+fn is_identifier(name: &str) -> bool {
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b'-' | b'/' | b'.' | b'%' | b'@' | b':' | b'+')
+    };
+    !name.is_empty() && name.bytes().all(allowed)
+}

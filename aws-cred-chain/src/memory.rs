@@ -1,0 +1,172 @@
+//! A world in memory: the trivial implementation of every trait of [`crate::Context`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::context::{
+    BoxFuture, Command, CommandOutput, Env, FileData, HttpError, Prompt, Question, ReadFile,
+    RunCommand, SendHttp, WriteFile,
+};
+use crate::credentials::Secret;
+
+/// Locks, whatever a panicking holder left: what is guarded here is valid after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An environment that is a map. `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct MapEnv(BTreeMap<String, String>);
+
+impl MapEnv {
+    /// Returns an environment of these pairs.
+    pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        Self(
+            pairs
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        )
+    }
+
+    /// Sets one variable.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.insert(name.into(), value.into());
+    }
+}
+
+impl std::fmt::Debug for MapEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Env for MapEnv {
+    fn var(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+/// A file system that is a map, shared by its clones. `Debug` shows paths only.
+#[derive(Clone, Default)]
+pub struct MapFiles(Arc<Mutex<BTreeMap<PathBuf, FileData>>>);
+
+impl MapFiles {
+    /// Returns files with these paths and contents.
+    pub fn new<P: Into<PathBuf>, C: Into<Vec<u8>>>(
+        files: impl IntoIterator<Item = (P, C)>,
+    ) -> Self {
+        let map = files
+            .into_iter()
+            .map(|(path, content)| (path.into(), FileData::new(content)));
+        Self(Arc::new(Mutex::new(map.collect())))
+    }
+
+    /// Puts a file there, replacing what was.
+    pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
+        lock(&self.0).insert(path.into(), FileData::new(content));
+    }
+
+    /// Returns a file's content.
+    #[must_use]
+    pub fn content(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        lock(&self.0)
+            .get(path.as_ref())
+            .map(|file| file.bytes.clone())
+    }
+
+    /// Returns all paths, sorted.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        lock(&self.0).keys().cloned().collect()
+    }
+}
+
+impl std::fmt::Debug for MapFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(lock(&self.0).keys()).finish()
+    }
+}
+
+impl ReadFile for MapFiles {
+    fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>> {
+        Box::pin(async move {
+            let Some(data) = lock(&self.0).get(path).cloned() else {
+                return Err(io::Error::from_raw_os_error(2)); // ENOENT
+            };
+            if u64::try_from(data.bytes.len()).is_ok_and(|len| len > bytes_max) {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(data)
+        })
+    }
+}
+
+impl WriteFile for MapFiles {
+    fn write_private<'a>(
+        &'a self,
+        path: &'a Path,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            self.put(path, bytes);
+            Ok(())
+        })
+    }
+}
+
+/// No files: every read says "not found"; writes are refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFiles;
+
+impl ReadFile for NoFiles {
+    fn read<'a>(&'a self, _: &'a Path, _: u64) -> BoxFuture<'a, io::Result<FileData>> {
+        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
+    }
+}
+
+impl WriteFile for NoFiles {
+    fn write_private<'a>(&'a self, _: &'a Path, _: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async { Err(io::ErrorKind::ReadOnlyFilesystem.into()) })
+    }
+}
+
+/// No network: every request says [`HttpError::Unavailable`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHttp;
+
+impl SendHttp for NoHttp {
+    fn send(
+        &self,
+        _: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        Box::pin(async { Err(HttpError::Unavailable) })
+    }
+}
+
+/// No programs: every command says "not found".
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCommands;
+
+impl RunCommand for NoCommands {
+    fn run(&self, _: Command) -> BoxFuture<'_, io::Result<CommandOutput>> {
+        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
+    }
+}
+
+/// Nobody to ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPrompt;
+
+impl Prompt for NoPrompt {
+    fn ask(&self, _: Question) -> BoxFuture<'_, io::Result<Secret>> {
+        Box::pin(async {
+            let reason = "nobody to ask: this program set no prompt";
+            Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+        })
+    }
+}

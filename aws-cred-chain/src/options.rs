@@ -1,0 +1,140 @@
+//! What the caller decides: profile, region, endpoint, budgets.
+
+use std::time::Duration;
+
+use crate::credentials::{Credentials, Source};
+use crate::files::Dialect;
+
+/// When the AWS CLI's cache of roles (`~/.aws/cli/cache`) is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CliCache {
+    /// Never.
+    Off,
+    /// For roles that need an MFA code, so that a person is asked once. The default.
+    #[default]
+    Mfa,
+    /// For every role, as the AWS CLI does.
+    Roles,
+}
+
+/// How `credential_process` is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ProcessShell {
+    /// Split into words as the AWS CLI does, no shell. The default.
+    #[default]
+    None,
+    /// Given to `sh -c` (`cmd.exe /C` on Windows), as the AWS SDK for Rust does. A shell gives meaning
+    /// to every character of the setting: take this only for files that you wrote.
+    System,
+}
+
+/// The caller's options. All have a default; a value here wins over environment and files.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Credentials given by the program: the chain answers with them.
+    pub credentials: Option<Credentials>,
+    /// The profile. When it is named here the environment's keys are not looked at, as with the AWS
+    /// CLI's `--profile`.
+    pub profile: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The endpoint of the calls to STS and SSO.
+    pub endpoint_url: Option<String>,
+    /// Whether FIPS endpoints are wanted; `None`: as the environment and files say.
+    pub use_fips: Option<bool>,
+    /// Whether dual-stack endpoints are wanted; `None`: as the environment and files say.
+    pub use_dual_stack: Option<bool>,
+    /// Whether endpoints of environment and files are ignored; `None`: as they say.
+    pub ignore_configured_endpoint_urls: Option<bool>,
+    /// How the shared files are read.
+    pub dialect: Dialect,
+    /// How `credential_process` is run.
+    pub process_shell: ProcessShell,
+    /// Whether the AWS CLI's cache of roles is shared.
+    pub cli_cache: CliCache,
+    /// Whether a profile with keys and `mfa_serial` but no role opens a session with an MFA code
+    /// (`GetSessionToken`). The AWS CLI does not; default `false`.
+    pub mfa_session: bool,
+    /// Sources that are not asked.
+    pub without: Vec<Source>,
+    /// The most attempts of one call to STS, SSO, container or metadata service, 1 to 10; default 3.
+    /// An attempt on the metadata service that nobody answers counts against
+    /// `AWS_METADATA_SERVICE_NUM_ATTEMPTS` (1) instead.
+    pub attempts_max: u32,
+    /// The longest that one exchange of a call may take; default 5 s. The metadata service has its own
+    /// (`AWS_METADATA_SERVICE_TIMEOUT`, 1 s).
+    pub attempt_timeout: Duration,
+    /// The longest that one source may take, prompts excepted; default 20 s. A process gets it whole.
+    pub source_budget: Duration,
+    /// The longest that a resolution may take, prompts included; default 120 s.
+    pub chain_budget: Duration,
+    /// The metadata service's endpoint mode: `IPv4` or `IPv6`.
+    pub imds_endpoint_mode: Option<String>,
+    /// The metadata service's endpoint; wins over everything.
+    pub imds_endpoint: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            credentials: None,
+            profile: None,
+            region: None,
+            endpoint_url: None,
+            use_fips: None,
+            use_dual_stack: None,
+            ignore_configured_endpoint_urls: None,
+            dialect: Dialect::default(),
+            process_shell: ProcessShell::default(),
+            cli_cache: CliCache::default(),
+            mfa_session: false,
+            without: Vec::new(),
+            attempts_max: 3,
+            attempt_timeout: Duration::from_secs(5),
+            source_budget: Duration::from_secs(20),
+            chain_budget: Duration::from_secs(120),
+            imds_endpoint_mode: None,
+            imds_endpoint: None,
+        }
+    }
+}
+
+impl Options {
+    /// Names the profile.
+    #[must_use]
+    pub fn with_profile(mut self, profile: impl Into<String>) -> Self {
+        self.profile = Some(profile.into());
+        self
+    }
+
+    /// Names the region.
+    #[must_use]
+    pub fn with_region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// Names the endpoint of STS and SSO.
+    #[must_use]
+    pub fn with_endpoint_url(mut self, url: impl Into<String>) -> Self {
+        self.endpoint_url = Some(url.into());
+        self
+    }
+
+    /// Gives credentials.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Leaves a source out.
+    #[must_use]
+    pub fn without(mut self, source: Source) -> Self {
+        self.without.push(source);
+        self
+    }
+}

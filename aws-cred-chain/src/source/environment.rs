@@ -1,0 +1,41 @@
+//! Keys in environment variables.
+
+use crate::context::Context;
+use crate::credentials::{Credentials, Source};
+use crate::error::Error;
+use crate::timestamp;
+use crate::trace::Origin;
+
+const ID: &str = "AWS_ACCESS_KEY_ID";
+const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
+
+/// Returns the environment's keys, `None` where neither is set. Blank variables count as not set.
+pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
+    let (id, secret) = match (context.var(ID), context.var(SECRET)) {
+        (Some(id), Some(secret)) => (id, secret),
+        (None, None) => return Ok(None),
+        (id, _) => {
+            let (set, missing) = if id.is_some() {
+                (ID, SECRET)
+            } else {
+                (SECRET, ID)
+            };
+            let problem = format!("{missing} is not set, but {set} is");
+            return Err(Error::invalid(problem, Origin::Variable(set.into())));
+        }
+    };
+    let mut credentials =
+        Credentials::new(id.trim(), secret.trim()).with_source(Source::Environment);
+    credentials.session_token = context
+        .var("AWS_SESSION_TOKEN")
+        .or_else(|| context.var("AWS_SECURITY_TOKEN"))
+        .map(|token| token.trim().into());
+    credentials.account_id = context.var("AWS_ACCOUNT_ID");
+    if let Some(text) = context.var("AWS_CREDENTIAL_EXPIRATION") {
+        credentials.expires_at = Some(timestamp::parse(&text).ok_or_else(|| {
+            let origin = Origin::Variable("AWS_CREDENTIAL_EXPIRATION".into());
+            Error::invalid("not an ISO 8601 time", origin)
+        })?);
+    }
+    Ok(Some(credentials))
+}

@@ -1,0 +1,10 @@
+//! The sources of credentials, one a file.
+
+pub(crate) mod container;
+pub(crate) mod environment;
+pub(crate) mod imds;
+mod json;
+pub(crate) mod login;
+pub(crate) mod process;
+pub(crate) mod sso;
+pub(crate) mod sts;

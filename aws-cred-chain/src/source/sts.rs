@@ -1,0 +1,322 @@
+//! The AWS Security Token Service: roles, web identity, MFA sessions, and who one is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::call::{Call, short, text};
+use crate::context::{Context, Question};
+use crate::credentials::{Credentials, Source};
+use crate::endpoint::{self, Endpoint};
+use crate::error::Error;
+use crate::options::Options;
+use crate::plan::Role;
+use crate::run::{Run, within};
+use crate::sign::{Signer, Unsigned, percent_encode};
+use crate::trace::Origin;
+use crate::{cli_cache, timestamp, xml};
+
+const TOKEN_BYTES_MAX: u64 = 1 << 16;
+
+/// A form of STS's query protocol.
+struct Form(String);
+
+impl Form {
+    fn new(action: &str) -> Self {
+        Self(format!("Action={action}&Version=2011-06-15"))
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        self.0.push('&');
+        self.0.push_str(name);
+        self.0.push('=');
+        self.0.push_str(&percent_encode(value));
+    }
+}
+
+/// Assumes `role` with `base`, through the cache that is shared with the AWS CLI where one is.
+pub(crate) async fn assume_role(
+    run: &mut Run<'_>,
+    base: &Credentials,
+    role: &Role,
+) -> Result<Credentials, Error> {
+    let cached = cli_cache::path(run, role);
+    if let Some(path) = &cached
+        && let Some(credentials) = cli_cache::read(run, path).await?
+    {
+        run.trace
+            .note("cache of the AWS CLI", format!("used {}", path.display()));
+        return Ok(credentials);
+    }
+    let mut form = Form::new("AssumeRole");
+    add_role(run, &mut form, role);
+    if let Some(id) = &role.external_id {
+        form.add("ExternalId", id);
+    }
+    if let Some(serial) = &role.mfa_serial {
+        let code = ask(run, serial, role.profile.as_deref()).await?;
+        form.add("SerialNumber", serial);
+        form.add("TokenCode", &code);
+    }
+    let xml = post(run, "AssumeRole", &form, Some(base)).await?;
+    let credentials = credentials("AssumeRole", &xml, Source::AssumeRole)?;
+    if let Some(path) = &cached {
+        cli_cache::write(run, path, &credentials, &xml).await;
+    }
+    Ok(credentials)
+}
+
+/// Assumes `role` with the token that `token_file` holds.
+pub(crate) async fn web_identity(
+    run: &mut Run<'_>,
+    role: &Role,
+    token_file: &str,
+    origin: &Origin,
+) -> Result<Credentials, Error> {
+    let path = run.context.expand(token_file);
+    let data = run
+        .context
+        .files
+        .read(&path, TOKEN_BYTES_MAX)
+        .await
+        .map_err(|error| {
+            let problem = format!("cannot read web identity token {token_file}: {error}");
+            Error::invalid(problem, origin.clone())
+        })?;
+    let token = String::from_utf8(data.bytes)
+        .map_err(|_| Error::invalid("web identity token is not UTF-8", origin.clone()))?;
+    let mut form = Form::new("AssumeRoleWithWebIdentity");
+    add_role(run, &mut form, role);
+    form.add("WebIdentityToken", token.trim());
+    let xml = post(run, "AssumeRoleWithWebIdentity", &form, None).await?;
+    credentials("AssumeRoleWithWebIdentity", &xml, Source::WebIdentity)
+}
+
+/// Opens a session of `base`'s user with a code of the device `serial`.
+pub(crate) async fn session_token(
+    run: &mut Run<'_>,
+    base: &Credentials,
+    serial: &str,
+    duration: Option<Duration>,
+    profile: Option<&str>,
+) -> Result<Credentials, Error> {
+    let code = ask(run, serial, profile).await?;
+    let mut form = Form::new("GetSessionToken");
+    if let Some(duration) = duration {
+        form.add("DurationSeconds", &duration.as_secs().to_string());
+    }
+    form.add("SerialNumber", serial);
+    form.add("TokenCode", &code);
+    let xml = post(run, "GetSessionToken", &form, Some(base)).await?;
+    let mut credentials = credentials("GetSessionToken", &xml, Source::SessionToken)?;
+    credentials.account_id = credentials.account_id.or_else(|| base.account_id.clone());
+    Ok(credentials)
+}
+
+/// Who signs a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// The account.
+    pub account: String,
+    /// The ARN of the user or of the role's session.
+    pub arn: String,
+    /// The unique id.
+    pub user_id: String,
+}
+
+/// Asks STS who `credentials` belong to (`GetCallerIdentity`, which nobody can be denied).
+///
+/// # Errors
+///
+/// [`Error::Denied`] where the credentials are not valid, [`Error::Failed`] where STS is not reached.
+pub async fn caller_identity(
+    context: &Context,
+    options: &Options,
+    credentials: &Credentials,
+) -> Result<Identity, Error> {
+    let mut run = Run::new(context, options);
+    let operation = "GetCallerIdentity";
+    let xml = post(
+        &mut run,
+        operation,
+        &Form::new(operation),
+        Some(credentials),
+    )
+    .await?;
+    let member = |name| {
+        let missing = || Error::unexpected(operation, format!("the answer has no {name}"));
+        xml::text(&xml, name).ok_or_else(missing)
+    };
+    Ok(Identity {
+        account: member("Account")?,
+        arn: member("Arn")?,
+        user_id: member("UserId")?,
+    })
+}
+
+fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
+    form.add("RoleArn", &role.role_arn);
+    match &role.session_name {
+        Some(name) => form.add("RoleSessionName", name),
+        None => {
+            let now = run
+                .context
+                .clock
+                .now()
+                .duration_since(std::time::UNIX_EPOCH);
+            let millis = now.unwrap_or_default().as_millis();
+            form.add("RoleSessionName", &format!("aws-cred-chain-{millis}"));
+        }
+    }
+    if let Some(duration) = role.duration {
+        form.add("DurationSeconds", &duration.as_secs().to_string());
+    }
+    if let Some(policy) = &role.policy {
+        form.add("Policy", policy);
+    }
+}
+
+async fn ask(run: &mut Run<'_>, serial: &str, profile: Option<&str>) -> Result<String, Error> {
+    let question = Question {
+        mfa_serial: serial.to_owned(),
+        profile: profile.map(str::to_owned),
+        text: format!("Enter MFA code for {serial}: "),
+    };
+    let answer = run.context.prompt.ask(question).await.map_err(|error| {
+        Error::failed(format!("MFA code for {serial}"), error)
+            .with_hint("give the context a prompt, or log in with the AWS CLI first")
+    })?;
+    let code = answer.expose().trim();
+    if code.is_empty() || code.len() > 16 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(Error::unexpected(
+            format!("MFA code for {serial}"),
+            "what was entered is no code",
+        ));
+    }
+    Ok(code.to_owned())
+}
+
+async fn post(
+    run: &mut Run<'_>,
+    operation: &'static str,
+    form: &Form,
+    signer: Option<&Credentials>,
+) -> Result<String, Error> {
+    let endpoint = endpoint::of(run, "sts", None).await?;
+    let mut call = Call::new(operation, run);
+    call.again = |response| {
+        let status = response.status();
+        status.as_u16() == 429 || status.is_server_error() || {
+            let code = xml::text(&text(response), "Code").unwrap_or_default();
+            let codes = [
+                "Throttling",
+                "ThrottlingException",
+                "RequestLimitExceeded",
+                "IDPCommunicationError",
+            ];
+            status.is_client_error() && codes.contains(&code.as_str())
+        }
+    };
+    let budget = run.options.source_budget;
+    let context = run.context;
+    let body = Bytes::from(form.0.clone());
+    let send = call.send(run, || signed(context, &endpoint, &body, signer));
+    let response = within(&*context.clock, budget, send)
+        .await
+        .ok_or_else(|| Error::TimedOut {
+            operation: format!("STS {operation}"),
+            budget,
+        })??;
+    let answer = text(&response);
+    let status = response.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let code = xml::text(&answer, "Code");
+    if status.is_server_error() || code.is_none() {
+        return Err(Error::unexpected(
+            operation,
+            format!("HTTP {}", status.as_u16()),
+        ));
+    }
+    let code = code.unwrap_or_default();
+    let hint = hint(&code);
+    Err(Error::Denied {
+        service: "STS",
+        operation,
+        message: short(&xml::text(&answer, "Message").unwrap_or_default()),
+        code: short(&code),
+        hint,
+    })
+}
+
+fn hint(code: &str) -> Option<String> {
+    let text = match code {
+        "ExpiredToken" | "ExpiredTokenException" => {
+            "the credentials that sign the call have expired"
+        }
+        "RequestExpired" | "SignatureDoesNotMatch" => {
+            "check this machine's clock and the secret access key"
+        }
+        "InvalidClientTokenId" => "the access key id is not known to AWS; was it deleted?",
+        "AccessDenied" => "check the role's trust policy, the external id and the MFA code",
+        "RegionDisabledException" => "STS is disabled in this region; name another region",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn signed(
+    context: &Context,
+    endpoint: &Endpoint,
+    body: &Bytes,
+    signer: Option<&Credentials>,
+) -> Result<http::Request<Bytes>, Error> {
+    let url = format!("{}/", endpoint.url);
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|error| Error::failed(url.clone(), error))?;
+    let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let content_type = "application/x-www-form-urlencoded";
+    let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
+    if let Some(credentials) = signer {
+        let time = context.clock.now();
+        let signer = Signer::new(credentials, &endpoint.signing_region, "sts", time);
+        let signing = [("content-type", content_type), ("host", host.as_str())];
+        let request = Unsigned::new("POST", uri.path(), "", &signing, body);
+        headers.extend(signer.sign_headers(&request).additions);
+    }
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    crate::call::request("POST", &url, &headers, body.clone())
+}
+
+/// Reads the credentials of an answer of STS.
+pub(crate) fn credentials(
+    operation: &'static str,
+    answer: &str,
+    source: Source,
+) -> Result<Credentials, Error> {
+    let missing = |name: &str| Error::unexpected(operation, format!("the answer has no {name}"));
+    let part = xml::element(answer, "Credentials").ok_or_else(|| missing("Credentials"))?;
+    let member = |name: &str| {
+        xml::text(part, name)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| missing(name))
+    };
+    let mut credentials = Credentials::new(member("AccessKeyId")?, member("SecretAccessKey")?)
+        .with_session_token(member("SessionToken")?)
+        .with_source(source);
+    let expiration = member("Expiration")?;
+    let expires_at = timestamp::parse(&expiration)
+        .ok_or_else(|| Error::unexpected(operation, "Expiration is not an ISO 8601 time"))?;
+    credentials.expires_at = Some(expires_at);
+    // arn:aws:sts::ACCOUNT:assumed-role/..
+    credentials.account_id = xml::text(answer, "Arn")
+        .and_then(|arn| arn.split(':').nth(4).map(str::to_owned))
+        .filter(|account| !account.is_empty());
+    Ok(credentials)
+}

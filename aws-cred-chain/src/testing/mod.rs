@@ -1,0 +1,42 @@
+//! A world for tests: virtual clock, scripted programs and prompts, and fakes of STS, IAM Identity
+//! Center, the container endpoint and the metadata service that check what is sent to them.
+//!
+//! Nothing here touches the machine. A test of "the role's session ends while STS is down":
+//!
+//! ```
+//! use std::time::Duration;
+//! use aws_cred_chain::testing::{Fault, World};
+//! use aws_cred_chain::{Cache, Chain, Options, block_on};
+//!
+//! let world = World::new()
+//!     .user("AKIDBASE", "base-secret", "123456789012")
+//!     .role("arn:aws:iam::123456789012:role/Reader")
+//!     .file("/home/user/.aws/config", "\
+//! [default]
+//! region = us-east-1
+//! role_arn = arn:aws:iam::123456789012:role/Reader
+//! source_profile = base
+//! [profile base]
+//! aws_access_key_id = AKIDBASE
+//! aws_secret_access_key = base-secret
+//! ");
+//! let chain = Chain::new(world.context(), Options::default());
+//! let cache = Cache::new(world.context(), chain);
+//! let first = block_on(cache.credentials()).expect("STS is up");
+//!
+//! world.services().fault("sts", Fault::Status(503));
+//! world.clock().advance(Duration::from_secs(50 * 60)); // the session lasts an hour
+//! assert_eq!(block_on(cache.credentials()).expect("still valid"), first);
+//! world.clock().advance(Duration::from_secs(15 * 60));
+//! assert!(block_on(cache.credentials()).is_err_and(|error| error.is_retryable()));
+//! ```
+
+mod clock;
+mod scripts;
+mod services;
+mod world;
+
+pub use clock::VirtualClock;
+pub use scripts::{ScriptedCommands, ScriptedPrompt};
+pub use services::{Fault, Role, Seen, Services};
+pub use world::World;

@@ -1,0 +1,94 @@
+//! Programs and people that do what a test says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use crate::context::{BoxFuture, Command, CommandOutput, Prompt, Question, RunCommand};
+use crate::credentials::Secret;
+use crate::memory::lock;
+
+/// Programs by name, each with what it prints. Shared by its clones; `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct ScriptedCommands(Arc<Mutex<Commands>>);
+
+#[derive(Default)]
+struct Commands {
+    outputs: BTreeMap<String, CommandOutput>,
+    calls: Vec<Command>,
+}
+
+impl ScriptedCommands {
+    /// Says what `program` prints and how it ends, at every call.
+    pub fn put(&self, program: impl Into<String>, output: CommandOutput) {
+        lock(&self.0).outputs.insert(program.into(), output);
+    }
+
+    /// Returns the calls so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Command> {
+        lock(&self.0).calls.clone()
+    }
+}
+
+impl std::fmt::Debug for ScriptedCommands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(lock(&self.0).outputs.keys()).finish()
+    }
+}
+
+impl RunCommand for ScriptedCommands {
+    fn run(&self, command: Command) -> BoxFuture<'_, io::Result<CommandOutput>> {
+        Box::pin(async move {
+            let mut commands = lock(&self.0);
+            let output = commands.outputs.get(&command.program).cloned();
+            let limit = command.stdout_bytes_max;
+            commands.calls.push(command);
+            let output = output.ok_or(io::ErrorKind::NotFound)?;
+            if u64::try_from(output.stdout.len()).is_ok_and(|len| len > limit) {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(output)
+        })
+    }
+
+    fn exists(&self, program: &str) -> bool {
+        lock(&self.0).outputs.contains_key(program)
+    }
+}
+
+/// A person who enters the given codes, one after another, and then nothing. Shared by its clones.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptedPrompt(Arc<Mutex<Answers>>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    codes: VecDeque<Secret>,
+    questions: Vec<Question>,
+}
+
+impl ScriptedPrompt {
+    /// Adds a code to enter.
+    pub fn put(&self, code: impl Into<Secret>) {
+        lock(&self.0).codes.push_back(code.into());
+    }
+
+    /// Returns the questions so far.
+    #[must_use]
+    pub fn questions(&self) -> Vec<Question> {
+        lock(&self.0).questions.clone()
+    }
+}
+
+impl Prompt for ScriptedPrompt {
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Secret>> {
+        Box::pin(async move {
+            let mut answers = lock(&self.0);
+            answers.questions.push(question);
+            answers
+                .codes
+                .pop_front()
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        })
+    }
+}

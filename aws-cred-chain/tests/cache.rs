@@ -1,0 +1,332 @@
+//! One load for many callers; refresh ahead of expiry; stale and negative answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_cred_chain::testing::VirtualClock;
+use aws_cred_chain::{
+    BoxFuture, Cache, Clock, Context, Credentials, Error, Origin, ProvideCredentials, Source,
+    block_on,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Counts its loads; each takes `delay` and lives an hour.
+#[derive(Clone, Debug)]
+struct Counted {
+    clock: Arc<dyn Clock>,
+    loads: Arc<AtomicUsize>,
+    broken: Arc<AtomicUsize>,
+    delay: Duration,
+    source: Source,
+}
+
+impl Counted {
+    fn new(clock: impl Clock + 'static, delay: Duration) -> Self {
+        Self {
+            clock: Arc::new(clock),
+            loads: Arc::default(),
+            broken: Arc::default(),
+            delay,
+            source: Source::AssumeRole,
+        }
+    }
+
+    fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+impl ProvideCredentials for Counted {
+    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
+        Box::pin(async move {
+            let number = self.loads.fetch_add(1, Ordering::SeqCst) + 1;
+            self.clock.sleep(self.delay).await;
+            if self.broken.load(Ordering::SeqCst) > 0 {
+                let (operation, budget) = ("load".to_owned(), self.delay);
+                return Err(Error::TimedOut { operation, budget });
+            }
+            let keys = Credentials::new(format!("AKID{number}"), "s").with_source(self.source);
+            Ok(keys.with_expires_at(self.clock.now() + HOUR))
+        })
+    }
+}
+
+fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn virtual_world(clock: &VirtualClock, delay: Duration) -> (Counted, Cache) {
+    let provider = Counted::new(clock.clone(), delay);
+    (
+        provider.clone(),
+        Cache::new(Context::empty(clock.clone()), provider),
+    )
+}
+
+#[tokio::test]
+async fn ten_thousand_callers_at_expiry_send_one_request_by_the_virtual_clock() {
+    let clock = VirtualClock::manual(start());
+    let (provider, cache) = virtual_world(&clock, Duration::from_secs(1));
+    let mut calls = tokio::task::JoinSet::new();
+    let first = {
+        let (cache, clock) = (cache.clone(), clock.clone());
+        let waiting = tokio::spawn(async move { cache.credentials().await });
+        while provider.loads() == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(1));
+        waiting.await.unwrap().unwrap()
+    };
+    clock.advance(HOUR + Duration::from_secs(1));
+    for _ in 0..10_000 {
+        let cache = cache.clone();
+        calls.spawn(async move { cache.credentials().await.unwrap() });
+    }
+    while provider.loads() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Let all of them join before the answer comes.
+    for _ in 0..20_000 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(1));
+    while let Some(found) = calls.join_next().await {
+        let found = found.unwrap();
+        assert_eq!(found.access_key_id, "AKID2");
+        assert_ne!(found, first);
+    }
+    assert_eq!(provider.loads(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_callers_on_real_threads_send_one_request() {
+    let clock = aws_cred_chain::real::SystemClock;
+    let provider = Counted::new(clock, Duration::from_millis(200));
+    let cache = Cache::new(Context::empty(clock), provider.clone());
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10_000 {
+        let cache = cache.clone();
+        calls.spawn(async move { cache.credentials().await.unwrap() });
+    }
+    while let Some(found) = calls.join_next().await {
+        assert_eq!(found.unwrap().access_key_id, "AKID1");
+    }
+    assert_eq!(provider.loads(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_others_get_it_when_callers_go_away() {
+    let clock = aws_cred_chain::real::SystemClock;
+    let provider = Counted::new(clock, Duration::from_millis(300));
+    let cache = Cache::new(Context::empty(clock), provider.clone());
+    let spawn = |cache: Cache| tokio::spawn(async move { cache.credentials().await });
+    let first = spawn(cache.clone());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let others: Vec<_> = (0..1000).map(|_| spawn(cache.clone())).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    first.abort();
+    for (index, other) in others.iter().enumerate() {
+        if index % 2 == 0 {
+            other.abort();
+        }
+    }
+    for (index, other) in others.into_iter().enumerate() {
+        if index % 2 == 1 {
+            let found = tokio::time::timeout(Duration::from_secs(10), other).await;
+            assert_eq!(
+                found
+                    .expect("nobody drives")
+                    .unwrap()
+                    .unwrap()
+                    .access_key_id,
+                "AKID1"
+            );
+        }
+    }
+    assert_eq!(provider.loads(), 1);
+}
+
+#[tokio::test]
+async fn a_load_that_all_callers_left_is_taken_up_by_the_next() {
+    let clock = VirtualClock::manual(start());
+    let (provider, cache) = virtual_world(&clock, Duration::from_secs(1));
+    let only = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.credentials().await }
+    });
+    while provider.loads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    only.abort();
+    assert!(only.await.unwrap_err().is_cancelled());
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(cache.credentials().await.unwrap().access_key_id, "AKID1");
+    assert_eq!(provider.loads(), 1);
+}
+
+#[test]
+fn the_old_serve_while_a_refresh_runs() {
+    let clock = VirtualClock::manual(start());
+    let (provider, cache) = virtual_world(&clock, Duration::ZERO);
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID1"
+    );
+    // Before the refresh is due (15 minutes and a jitter of a minute ahead) nothing is loaded.
+    clock.advance(Duration::from_secs(43 * 60));
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID1"
+    );
+    assert_eq!(provider.loads(), 1);
+    clock.advance(Duration::from_secs(3 * 60));
+    block_on(cache.credentials()).unwrap();
+    assert_eq!(provider.loads(), 2, "a refresh began ahead of expiry");
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID2"
+    );
+}
+
+#[test]
+fn a_slow_refresh_makes_nobody_wait() {
+    let clock = VirtualClock::manual(start());
+    let provider = Counted::new(clock.clone(), Duration::from_secs(5));
+    let cache = Cache::new(
+        Context::empty(VirtualClock::manual(start())),
+        provider.clone(),
+    );
+    // This cache's clock stands still; the provider's moves. Its first load needs a push.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| block_on(cache.credentials()).unwrap());
+        while provider.loads() == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(waiting.join().unwrap().access_key_id, "AKID1");
+    });
+}
+
+#[test]
+fn a_failed_refresh_serves_what_is_valid_and_then_says_why() {
+    let clock = VirtualClock::manual(start());
+    let (provider, cache) = virtual_world(&clock, Duration::ZERO);
+    block_on(cache.credentials()).unwrap();
+    provider.broken.store(1, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(50 * 60));
+    for _ in 0..100 {
+        assert_eq!(
+            block_on(cache.credentials()).unwrap().access_key_id,
+            "AKID1"
+        );
+    }
+    assert_eq!(
+        provider.loads(),
+        2,
+        "a failed refresh is not tried at every call"
+    );
+    clock.advance(Duration::from_secs(11 * 60));
+    assert!(matches!(
+        block_on(cache.credentials()),
+        Err(Error::TimedOut { .. })
+    ));
+    let loads = provider.loads();
+    assert!(block_on(cache.credentials()).is_err());
+    assert_eq!(
+        provider.loads(),
+        loads,
+        "an error is answered again for a short time"
+    );
+    provider.broken.store(0, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(3));
+    assert!(block_on(cache.credentials()).is_ok());
+}
+
+#[test]
+fn metadata_credentials_serve_beyond_their_expiry() {
+    let clock = VirtualClock::manual(start());
+    let mut provider = Counted::new(clock.clone(), Duration::ZERO);
+    provider.source = Source::InstanceMetadata;
+    let cache = Cache::new(Context::empty(clock.clone()), provider.clone());
+    block_on(cache.credentials()).unwrap();
+    provider.broken.store(1, Ordering::SeqCst);
+    clock.advance(10 * HOUR);
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID1"
+    );
+}
+
+#[test]
+fn refreshes_are_spread_by_jitter() {
+    let due = |seed: u64| {
+        let clock = VirtualClock::manual(start());
+        let provider = Counted::new(clock.clone(), Duration::ZERO);
+        let cache = Cache::new(
+            Context::empty(clock.clone()).with_seed(seed),
+            provider.clone(),
+        );
+        block_on(cache.credentials()).unwrap();
+        let mut seconds = 0;
+        while provider.loads() == 1 {
+            clock.advance(Duration::from_secs(1));
+            seconds += 1;
+            block_on(cache.credentials()).unwrap();
+        }
+        seconds
+    };
+    let times: std::collections::BTreeSet<u32> = (0..50).map(due).collect();
+    assert!(times.len() > 15, "{times:?}");
+    assert!(
+        times.iter().all(|s| (44 * 60..=45 * 60 + 1).contains(s)),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn refused_credentials_are_forgotten() {
+    let clock = VirtualClock::manual(start());
+    let (provider, cache) = virtual_world(&clock, Duration::ZERO);
+    let first = block_on(cache.credentials()).unwrap();
+    cache.invalidate(&first);
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID2"
+    );
+    cache.invalidate(&first);
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID2"
+    );
+    assert_eq!(provider.loads(), 2);
+    assert!(!format!("{cache:?} {:?}", Origin::Default).contains("\"s\""));
+}
+
+/// A load that panics must not hang those who come later.
+#[test]
+fn after_a_panic_in_a_load_the_next_caller_loads_again() {
+    #[derive(Debug, Default)]
+    struct PanicsOnce(AtomicUsize);
+    impl ProvideCredentials for PanicsOnce {
+        fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
+            Box::pin(async {
+                assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+                Ok(Credentials::new("AKID", "s"))
+            })
+        }
+    }
+    let cache = Cache::new(
+        Context::empty(VirtualClock::new(start())),
+        PanicsOnce::default(),
+    );
+    let theirs = cache.clone();
+    assert!(
+        std::thread::spawn(move || block_on(theirs.credentials()))
+            .join()
+            .is_err()
+    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID");
+}

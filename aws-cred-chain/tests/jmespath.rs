@@ -1,0 +1,64 @@
+//! The JMESPath compliance suite, run from its files as they are.
+
+use aws_cred_chain::query::Query;
+use serde_json::Value;
+
+/// Numbers are equal by value: the suite writes 3 where a float is as good.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[test]
+fn conformance_jmespath() {
+    let folder = test_support::conformance_dir().join("jmespath");
+    if !folder.exists() {
+        return test_support::left_out("conformance jmespath", "the data is not there");
+    }
+    let (mut ran, mut failures) = (0, Vec::new());
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    paths.sort();
+    for path in paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+    {
+        let suites: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for suite in suites.as_array().unwrap() {
+            for case in suite["cases"].as_array().unwrap() {
+                ran += 1;
+                let expression = case["expression"].as_str().unwrap();
+                let found = Query::parse(expression).and_then(|q| q.evaluate(&suite["given"]));
+                let good = match &found {
+                    Ok(found) => {
+                        case.get("error").is_none()
+                            && (case.get("result").is_none() || same(found, &case["result"]))
+                    }
+                    Err(_) => case.get("error").is_some(),
+                };
+                if !good {
+                    let short: String = expression.chars().take(200).collect();
+                    failures.push(format!("{}: {short}: {found:?}", path.display()));
+                }
+            }
+        }
+    }
+    println!("JMESPath: {ran} cases");
+    assert!(ran > 0, "no case was found");
+    assert!(
+        failures.is_empty(),
+        "{} of {ran}:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}

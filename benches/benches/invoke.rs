@@ -1,0 +1,221 @@
+//! The whole path: a cold start from the invocation to its answer, and a warm invocation over HTTP, each
+//! beside its floor in the same run.
+//!
+//! ```text
+//! cargo bench -p benches --features host --bench invoke
+//! ```
+//!
+//! Needs root: sandboxes are of the `linux` backend. The function is `examples/faas-host/functions/hello.rs`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lambda_host::{FunctionConfig, FunctionName, Host, Request};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+fn cold(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = compile(folder.path());
+    let zip = archive(&std::fs::read(&program).expect("the program that was compiled"));
+    let runtime = runtime();
+    let host = runtime.block_on(host());
+    let mut group = c.benchmark_group("cold start");
+    group
+        .sample_size(30)
+        .measurement_time(Duration::from_secs(20));
+    group.bench_function("posix_spawn of the same program, to its exit", |b| {
+        b.iter_custom(|iterations| (0..iterations).map(|_| spawn(&program)).sum());
+    });
+    group.bench_function("invoke of a new function, to its answer", |b| {
+        b.iter_custom(|iterations| {
+            (0..iterations)
+                .map(|_| runtime.block_on(invoke_cold(&host, &zip)))
+                .sum()
+        });
+    });
+    group.finish();
+    runtime.block_on(host.shutdown());
+}
+
+/// Starts the program where no Runtime API is named: it ends at once.
+fn spawn(program: &Path) -> Duration {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let start = Instant::now();
+    let status = command.status().expect("the program starts");
+    let elapsed = start.elapsed();
+    assert!(
+        !status.success(),
+        "without an address the program ends with an error"
+    );
+    pause();
+    elapsed
+}
+
+async fn invoke_cold(host: &Host, zip: &Bytes) -> Duration {
+    let name = name();
+    host.deploy(config(), zip.clone()).await.expect("deploy");
+    let start = Instant::now();
+    let answer = host
+        .invoke(&name, Request::new(r#"{"name":"bench"}"#))
+        .await
+        .expect("invoke");
+    let elapsed = start.elapsed();
+    assert!(answer.report.is_cold() && !answer.function_error);
+    host.remove(&name).await.expect("remove");
+    tokio::time::sleep(PAUSE).await;
+    elapsed
+}
+
+fn warm(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let zip =
+        archive(&std::fs::read(compile(folder.path())).expect("the program that was compiled"));
+    let runtime = runtime();
+    let host = runtime.block_on(host());
+    let (echo, served) = runtime.block_on(async {
+        host.deploy(config(), zip).await.expect("deploy");
+        let echo = listen().await;
+        drop(tokio::spawn(echo_server(echo.1)));
+        let served = listen().await;
+        drop(tokio::spawn(lambda_host::http::serve(
+            host.clone(),
+            served.1,
+            std::future::pending(),
+        )));
+        (echo.0, served.0)
+    });
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client: Client<_, Full<Bytes>> = {
+        let _entered = runtime.enter();
+        Client::builder(TokioExecutor::new()).build(connector)
+    };
+    let mut group = c.benchmark_group("warm");
+    group.measurement_time(Duration::from_secs(10));
+    group.bench_function("HTTP echo on loopback", |b| {
+        b.iter(|| runtime.block_on(post(&client, &format!("http://{echo}/"))));
+    });
+    group.bench_function("invoke over HTTP", |b| {
+        let uri = format!("http://{served}/2015-03-31/functions/bench/invocations");
+        b.iter(|| runtime.block_on(post(&client, &uri)));
+    });
+    group.bench_function("invoke in process", |b| {
+        let request = Request::new(r#"{"name":"bench"}"#);
+        b.iter(|| {
+            runtime
+                .block_on(host.invoke(&name(), request.clone()))
+                .expect("invoke")
+        });
+    });
+    group.finish();
+    runtime.block_on(host.shutdown());
+}
+
+async fn post(client: &Client<HttpConnector, Full<Bytes>>, uri: &str) {
+    let body = Full::new(Bytes::from_static(br#"{"name":"bench"}"#));
+    let request = http::Request::post(uri).body(body).expect("a request");
+    let response = client.request(request).await.expect("a response");
+    assert!(response.status().is_success());
+    response.into_body().collect().await.expect("a body");
+}
+
+async fn echo_server(listener: TcpListener) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        let echo = service_fn(|request: http::Request<Incoming>| async {
+            let body = request
+                .into_body()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes();
+            Ok::<_, Infallible>(http::Response::new(Full::new(body)))
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        drop(tokio::spawn(
+            server.serve_connection(TokioIo::new(stream), echo),
+        ));
+    }
+}
+
+async fn listen() -> (SocketAddr, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    (listener.local_addr().expect("its address"), listener)
+}
+
+async fn host() -> Host {
+    let backend = lambda_sandbox::linux::Linux::new().expect("the linux backend, as root");
+    Host::builder(Arc::new(backend))
+        .start()
+        .await
+        .expect("a host")
+}
+
+fn config() -> FunctionConfig {
+    FunctionConfig::new("bench", "provided.al2023", "bootstrap")
+        .expect("settings")
+        .with_memory_mb(1769)
+}
+
+fn name() -> FunctionName {
+    FunctionName::try_from("bench".to_owned()).expect("a name")
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Compiles the example's function into a static program.
+fn compile(folder: &Path) -> PathBuf {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/faas-host/functions/hello.rs");
+    let program = folder.join("hello");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition=2024", "-O", "-Cstrip=symbols", "-Cpanic=abort"]);
+    rustc
+        .args(["-Ctarget-feature=+crt-static", "-o"])
+        .arg(&program)
+        .arg(source);
+    assert!(rustc.status().expect("rustc").success());
+    program
+}
+
+fn archive(program: &[u8]) -> Bytes {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
+    zip.start_file("bootstrap", options).expect("an entry");
+    std::io::Write::write_all(&mut zip, program).expect("its content");
+    zip.finish().expect("an archive").into_inner().into()
+}
+
+fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
+/// Between cold starts: real ones have pauses, and a quiet kernel is slower than a busy one.
+const PAUSE: Duration = Duration::from_millis(30);
+
+criterion_group!(benches, cold, warm);
+criterion_main!(benches);

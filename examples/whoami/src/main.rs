@@ -1,0 +1,110 @@
+//! Says who AWS takes this program for, and why.
+//!
+//! ```text
+//! cargo run -p whoami                       like `aws sts get-caller-identity`
+//! cargo run -p whoami -- --profile admin    with a profile; asks for an MFA code where it needs one
+//! cargo run -p whoami -- --explain          every step of the chain, on standard error
+//! cargo run -p whoami -- --plan             what would be tried, without network
+//! cargo run -p whoami -- --list             like `aws configure list`
+//! ```
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use aws_cred_chain::real::TerminalPrompt;
+use aws_cred_chain::{Chain, Context, Error, Options, block_on, caller_identity, region};
+use serde_json::json;
+
+#[derive(Default)]
+struct Arguments {
+    options: Options,
+    explain: bool,
+    plan: bool,
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let mut out = io::stdout().lock();
+    let result = match arguments() {
+        Ok(arguments) => block_on(run(&arguments, &mut out)),
+        Err(problem) => Err(problem),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            // Where standard error is closed nobody can be told.
+            let _untold = writeln!(io::stderr(), "whoami: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        let mut value = || {
+            given
+                .next()
+                .ok_or_else(|| format!("{argument} needs a value"))
+        };
+        match argument.as_str() {
+            "--profile" => arguments.options.profile = Some(value()?),
+            "--region" => arguments.options.region = Some(value()?),
+            "--endpoint-url" => arguments.options.endpoint_url = Some(value()?),
+            "--explain" => arguments.explain = true,
+            "--plan" => arguments.plan = true,
+            "--list" => arguments.list = true,
+            other => return Err(format!("unknown argument {other}")),
+        }
+    }
+    Ok(arguments)
+}
+
+async fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), String> {
+    let context = Context::real().with_prompt(TerminalPrompt);
+    let options = arguments.options.clone();
+    let chain = Chain::new(context.clone(), options.clone());
+    let say = |error: Error| error.report();
+    if arguments.plan {
+        let plan = chain.plan().await.map_err(say)?;
+        return write!(out, "{plan}").map_err(|error| error.to_string());
+    }
+    let resolved = chain.resolve().await;
+    if arguments.explain {
+        let trace = match &resolved {
+            Ok(resolved) => &resolved.trace,
+            Err(unresolved) => &unresolved.trace,
+        };
+        write!(io::stderr(), "{trace}").map_err(|error| error.to_string())?;
+    }
+    let credentials = resolved
+        .map_err(|unresolved| unresolved.error.report())?
+        .credentials;
+    if arguments.list {
+        let id = &credentials.access_key_id;
+        let end = id.get(id.len().saturating_sub(4)..).unwrap_or_default();
+        let source = credentials.source;
+        let found = region(&context, &options, false).await.map_err(say)?;
+        let (name, origin) = match found {
+            Some((name, origin)) => (name, origin.to_string()),
+            None => ("<not set>".to_owned(), "None".to_owned()),
+        };
+        let lines = format!(
+            "access_key     {:>24} {source}\nregion         {name:>24} {origin}\n",
+            format!("****************{end}")
+        );
+        return out
+            .write_all(lines.as_bytes())
+            .map_err(|error| error.to_string());
+    }
+    let identity = caller_identity(&context, &options, &credentials)
+        .await
+        .map_err(say)?;
+    let answer = json!({
+        "UserId": identity.user_id,
+        "Account": identity.account,
+        "Arn": identity.arn,
+    });
+    writeln!(out, "{answer:#}").map_err(|error| error.to_string())
+}
