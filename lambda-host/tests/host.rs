@@ -1,4 +1,5 @@
 //! The host on the fake backend, in virtual time: what its callers can rely on.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{Cursor, Write};
 use std::sync::Arc;
