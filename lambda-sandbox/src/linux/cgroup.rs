@@ -1,0 +1,373 @@
+//! Limits and counts by cgroup v1, v2 or both: what is mounted where is read, never assumed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::supervised::Sample;
+use crate::{Error, Limits};
+
+/// A resource that a group limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Controller {
+    /// Memory.
+    Memory,
+    /// Processor time.
+    Cpu,
+    /// Processor time, counted only (v1).
+    CpuAcct,
+    /// Processes.
+    Pids,
+    /// Stopping and going on (v1; v2 has it in every group).
+    Freezer,
+}
+
+const CONTROLLERS: [(Controller, &str); 5] = [
+    (Controller::Memory, "memory"),
+    (Controller::Cpu, "cpu"),
+    (Controller::CpuAcct, "cpuacct"),
+    (Controller::Pids, "pids"),
+    (Controller::Freezer, "freezer"),
+];
+
+/// Where this machine's control groups are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    /// The v1 hierarchies by controller.
+    pub v1: BTreeMap<Controller, PathBuf>,
+    /// The v2 hierarchy.
+    pub v2: Option<PathBuf>,
+    /// The controllers that the v2 hierarchy has.
+    pub v2_controllers: BTreeSet<Controller>,
+}
+
+impl Hierarchies {
+    /// Reads them from `/proc/self/mountinfo` and the groups' own files.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc/self/mountinfo` cannot be read.
+    pub fn detect() -> Result<Self, Error> {
+        let path = "/proc/self/mountinfo";
+        let text = fs::read_to_string(path)
+            .map_err(|source| Error::failed("looking for control groups", path, source))?;
+        let mut found = Self::parse(&text);
+        if let Some(v2) = &found.v2 {
+            let controllers = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
+            let words: Vec<&str> = controllers.split_whitespace().collect();
+            found.v2_controllers = CONTROLLERS
+                .iter()
+                .filter(|(_, name)| words.contains(name))
+                .map(|(controller, _)| *controller)
+                .collect();
+        }
+        Ok(found)
+    }
+
+    /// Reads the text of a `mountinfo` file (proc_pid_mountinfo(5)).
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(mount_point) = left.split(' ').nth(4).map(PathBuf::from) else {
+                continue;
+            };
+            let mut right = right.split(' ');
+            match (right.next(), right.nth(1)) {
+                (Some("cgroup2"), _) => found.v2 = found.v2.or(Some(mount_point)),
+                (Some("cgroup"), Some(options)) => {
+                    for (controller, name) in CONTROLLERS {
+                        if options.split(',').any(|option| option == name) {
+                            let entry = found.v1.entry(controller);
+                            entry.or_insert_with(|| mount_point.clone());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Returns whether groups hold this resource here.
+    #[must_use]
+    pub fn has(&self, controller: Controller) -> bool {
+        self.v1.contains_key(&controller) || self.v2_controllers.contains(&controller)
+    }
+
+    /// Returns `v1`, `v2`, `hybrid` or `none`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match (self.v1.is_empty(), self.v2.is_some()) {
+            (true, true) => "v2",
+            (false, true) => "hybrid",
+            (false, false) => "v1",
+            (true, false) => "none",
+        }
+    }
+
+    /// Returns the folders in which a host makes its groups, each once.
+    pub(super) fn roots(&self) -> BTreeSet<PathBuf> {
+        self.v1.values().chain(&self.v2).cloned().collect()
+    }
+}
+
+/// One sandbox's group in each hierarchy. Removing is explicit: [`Group::remove`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Group {
+    v1: BTreeMap<Controller, PathBuf>,
+    v2: Option<PathBuf>,
+    v2_limits: bool,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Group {
+    /// Makes `host/name` in every hierarchy and sets the limits. What was made is removed again on an error.
+    pub(super) fn make(
+        hierarchies: &Hierarchies,
+        host: &str,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let below = |root: &PathBuf| root.join(host).join(name);
+        let mut group = Self {
+            v1: (hierarchies.v1.iter())
+                .map(|(controller, root)| (*controller, below(root)))
+                .collect(),
+            v2: hierarchies.v2.as_ref().map(below),
+            v2_limits: !hierarchies.v2_controllers.is_empty(),
+            folders: BTreeSet::new(),
+        };
+        if group.v2.is_some() {
+            // v2 stops and kills in any hierarchy: the v1 freezer is not needed, and v2 counts processor time.
+            group.v1.remove(&Controller::Freezer);
+            group.v1.remove(&Controller::CpuAcct);
+        }
+        let made = group
+            .make_folders(hierarchies)
+            .and_then(|()| group.set(limits));
+        if let Err(error) = made {
+            group.remove()?;
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    fn make_folders(&mut self, hierarchies: &Hierarchies) -> Result<(), Error> {
+        let wanted: BTreeSet<PathBuf> = self.v1.values().chain(&self.v2).cloned().collect();
+        for folder in wanted {
+            let result = match fs::create_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let v2 = self.v2.as_ref() == Some(&folder);
+                    make_host_group(&folder, v2.then_some(hierarchies))?;
+                    fs::create_dir(&folder)
+                }
+                result => result,
+            };
+            result.map_err(|source| Error::failed("making a control group", &folder, source))?;
+            self.folders.insert(folder);
+        }
+        Ok(())
+    }
+
+    fn set(&self, limits: &Limits) -> Result<(), Error> {
+        let processes = u64::from(limits.processes_max) + 1;
+        let quota = quota_us(limits.cpus);
+        if let Some(memory) = self.v1.get(&Controller::Memory) {
+            set(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
+            set_if_there(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes)?;
+            set_if_there(memory, "memory.swappiness", 0)?;
+        }
+        if let Some(cpu) = self.v1.get(&Controller::Cpu) {
+            set(cpu, "cpu.cfs_period_us", PERIOD_US)?;
+            set(cpu, "cpu.cfs_quota_us", quota)?;
+        }
+        if let Some(pids) = self.v1.get(&Controller::Pids) {
+            set(pids, "pids.max", processes)?;
+        }
+        if let (Some(v2), true) = (&self.v2, self.v2_limits) {
+            set_if_there(v2, "memory.max", limits.memory_bytes)?;
+            set_if_there(v2, "memory.swap.max", 0)?;
+            set_if_there(v2, "memory.oom.group", 1)?;
+            set_if_there(v2, "cpu.max", format!("{quota} {PERIOD_US}"))?;
+            set_if_there(v2, "pids.max", processes)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the v2 folder, into which the spawn path clones.
+    pub(super) fn v2(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
+    /// Returns the `tasks` files that a process writes `0` to, to join: writing a pid would wait for the kernel.
+    pub(super) fn v1_tasks(&self) -> BTreeSet<PathBuf> {
+        self.v1
+            .values()
+            .map(|folder| folder.join("tasks"))
+            .collect()
+    }
+
+    pub(super) fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        if let Some(v2) = &self.v2 {
+            return set(v2, "cgroup.freeze", u8::from(frozen));
+        }
+        match self.v1.get(&Controller::Freezer) {
+            Some(v1) => set(
+                v1,
+                "freezer.state",
+                if frozen { "FROZEN" } else { "THAWED" },
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills all within, frozen or not. What cannot be written is not there any more.
+    pub(super) fn kill(&self) {
+        if let Some(v2) = &self.v2 {
+            // Without this file (before Linux 5.14) the end of pid 1 kills the rest.
+            drop(fs::write(v2.join("cgroup.kill"), "1"));
+        }
+        drop(self.freeze(false));
+    }
+
+    pub(super) fn sample(&self) -> Sample {
+        let v1 = |controller, file: &str| read(&self.v1.get(&controller)?.join(file));
+        let v2 = |file: &str| read(&self.v2.as_ref()?.join(file));
+        let cpu_time = v2("cpu.stat")
+            .and_then(|text| Some(Duration::from_micros(field(&text, "usage_usec")?)))
+            .or_else(|| {
+                let text = v1(Controller::CpuAcct, "cpuacct.usage")?;
+                Some(Duration::from_nanos(text.trim().parse().ok()?))
+            });
+        let memory_peak_bytes = v1(Controller::Memory, "memory.max_usage_in_bytes")
+            .or_else(|| v2("memory.peak"))
+            .and_then(|text| text.trim().parse().ok());
+        let out_of_memory_kills = v1(Controller::Memory, "memory.oom_control")
+            .or_else(|| v2("memory.events"))
+            .and_then(|text| field(&text, "oom_kill"))
+            .unwrap_or(0);
+        Sample {
+            cpu_time,
+            memory_peak_bytes,
+            out_of_memory_kills,
+        }
+    }
+
+    /// Removes the folders, once all within have ended: a process that was just killed takes a moment to go.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        self.folders
+            .iter()
+            .try_for_each(|folder| remove_folder(folder))
+    }
+}
+
+/// Makes the group that holds all groups of this host; with v2 controllers, lets them reach the sandboxes.
+fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error> {
+    let Some(host) = sandbox.parent() else {
+        return Ok(());
+    };
+    match fs::create_dir(host) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::failed("making a control group", host, error));
+        }
+        _ => {}
+    }
+    let Some(hierarchies) = v2 else {
+        return Ok(());
+    };
+    for (controller, name) in CONTROLLERS {
+        if hierarchies.v2_controllers.contains(&controller) {
+            for folder in [host.parent().unwrap_or(host), host] {
+                set(folder, "cgroup.subtree_control", format!("+{name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes an empty group, waiting for processes that are on their way out.
+pub(super) fn remove_folder(folder: &Path) -> Result<(), Error> {
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match fs::remove_dir(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && pause < PAUSE_MAX => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(source) => {
+                return Err(Error::failed("removing a control group", folder, source));
+            }
+        }
+    }
+}
+
+/// The last pause before removal is given up: about two seconds in all.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The period of processor time quotas.
+const PERIOD_US: u64 = 100_000;
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked by the specification to be finite and positive; more vCPUs than u64 saturate"
+)]
+fn quota_us(cpus: f64) -> u64 {
+    ((cpus * 100_000.0) as u64).clamp(1_000, u64::MAX / 1_000_000)
+}
+
+fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
+    let path = folder.join(file);
+    fs::write(&path, value.to_string())
+        .map_err(|source| Error::failed("setting a control group", path, source))
+}
+
+fn set_if_there(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
+    if folder.join(file).exists() {
+        set(folder, file, value)
+    } else {
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .and_then(|value| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_read_from_mountinfo() {
+        let hybrid = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      33 31 0:30 / /cg/memory rw,relatime shared:3 - cgroup cgroup rw,memory\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = Hierarchies::parse(hybrid);
+        assert_eq!(found.kind(), "hybrid");
+        assert_eq!(found.v1[&Controller::Memory], Path::new("/cg/memory"));
+        assert_eq!(found.v1[&Controller::Cpu], found.v1[&Controller::CpuAcct]);
+        let v2 = Hierarchies::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(v2.kind(), "v2");
+        assert_eq!(Hierarchies::parse("").kind(), "none");
+    }
+
+    #[test]
+    fn fields_are_whole_words() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(field(text, "oom_kill"), Some(3));
+    }
+}

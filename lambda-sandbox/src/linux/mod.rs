@@ -1,0 +1,286 @@
+//! Sandboxes by Linux namespaces, control groups and system call filters. Needs root.
+//!
+//! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
+//! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
+//! calls, and a small init as pid 1 that dies with the host. What is in force is told by
+//! [`Backend::isolation`]; every table is public data ([`plan`], [`seccomp`]).
+
+mod cgroup;
+mod instance;
+mod netns;
+pub mod plan;
+mod sandbox;
+pub mod seccomp;
+mod spawn;
+mod sys;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+pub use cgroup::{Controller, Hierarchies};
+
+use self::instance::Instance;
+use self::sandbox::{Janitor, LinuxSandbox};
+use crate::supervised::Supervised;
+use crate::{
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Sandbox, SandboxSpec, Swept,
+};
+
+/// The init's program, compiled from `init/init.rs`.
+const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+/// Network namespaces made ahead of their use.
+const NETWORKS_READY_MAX: usize = 8;
+
+/// Makes sandboxes on this machine. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct LinuxBackend {
+    shared: Arc<Shared>,
+}
+
+/// What the sandboxes of a host share; lives as long as the last of them.
+struct Shared {
+    hierarchies: Hierarchies,
+    instance: Instance,
+    networks: netns::Pool,
+    spawner: spawn::Spawner,
+    janitor: Janitor,
+    init: OwnedFd,
+    filters: OwnedFd,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("hierarchies", &self.hierarchies)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.instance.leave(&self.hierarchies);
+    }
+}
+
+/// What this machine has of what the backend needs.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The control groups found.
+    pub hierarchies: Hierarchies,
+    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that the backend needs and this machine lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub what: &'static str,
+    /// How that was found.
+    pub why: String,
+    /// What a person can do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.what, self.why, self.remedy)
+    }
+}
+
+impl LinuxBackend {
+    /// Looks what this machine has, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` cannot be read.
+    pub fn probe() -> Result<Probe, Error> {
+        let hierarchies = Hierarchies::detect()?;
+        let mut missing = Vec::new();
+        if !nix::unistd::geteuid().is_root() {
+            missing.push(Missing {
+                what: "root",
+                why: format!("this process runs as user {}", nix::unistd::geteuid()),
+                remedy: "run the host as root, or take the process backend",
+            });
+        }
+        for (controller, what) in [
+            (Controller::Memory, "the memory control group"),
+            (Controller::Cpu, "the cpu control group"),
+            (Controller::Pids, "the pids control group"),
+        ] {
+            if !hierarchies.has(controller) {
+                missing.push(Missing {
+                    what,
+                    why: format!("not mounted (control groups here: {})", hierarchies.kind()),
+                    remedy: "mount cgroup2 at /sys/fs/cgroup, or take the process backend",
+                });
+            }
+        }
+        for root in hierarchies.roots() {
+            let writable = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK);
+            if let Err(errno) = writable {
+                missing.push(Missing {
+                    what: "writable control groups",
+                    why: format!("{}: {errno}", root.display()),
+                    remedy: "run as root with /sys/fs/cgroup mounted read-write",
+                });
+            }
+        }
+        Ok(Probe {
+            hierarchies,
+            missing,
+        })
+    }
+
+    /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] naming the first thing that [`LinuxBackend::probe`] found missing.
+    pub fn new() -> Result<Self, Error> {
+        let probe = Self::probe()?;
+        if let Some(missing) = probe.missing.first() {
+            return Err(Error::Unavailable {
+                what: missing.what,
+                why: missing.why.clone(),
+                remedy: missing.remedy,
+            });
+        }
+        let sealed = |name, content: &[u8]| {
+            sys::sealed_file(name, content)
+                .and_then(|file| sys::above_given(std::os::fd::AsFd::as_fd(&file)))
+                .map_err(|source| Error::step("making a file in memory", source))
+        };
+        let instance = Instance::claim()?;
+        instance.sweep(&probe.hierarchies)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                hierarchies: probe.hierarchies,
+                instance,
+                networks: netns::Pool::start(NETWORKS_READY_MAX)?,
+                spawner: spawn::Spawner::start()?,
+                janitor: Janitor::start()?,
+                init: sealed(c"sandbox-init", INIT)?,
+                filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
+            }),
+        })
+    }
+
+    async fn network(&self) -> Result<netns::Network, Error> {
+        if let Some(ready) = self.shared.networks.try_take() {
+            return ready;
+        }
+        let shared = Arc::clone(&self.shared);
+        (tokio::task::spawn_blocking(move || shared.networks.take()).await)
+            .map_err(|_runtime_ends| Error::Ended)?
+    }
+
+    /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
+    #[must_use]
+    pub fn groups(&self) -> Vec<std::path::PathBuf> {
+        self.shared.instance.groups(&self.shared.hierarchies)
+    }
+}
+
+impl Backend for LinuxBackend {
+    fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
+        Box::pin(async move {
+            spec.check()?;
+            spec.limits.check_isolation(&self.isolation())?;
+            let network = self.network().await?;
+            // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
+            let shared = Arc::clone(&self.shared);
+            let making = tokio::spawn(async move {
+                let sandbox = LinuxSandbox::make(&shared, &spec, &network).await?;
+                Ok::<_, Error>((spec, network.listener, sandbox))
+            });
+            let (spec, listener, sandbox) =
+                making.await.map_err(|_runtime_ends| Error::Ended)??;
+            let listener = TcpListener::from_std(listener)
+                .map_err(|source| Error::step("listening inside the sandbox", source))?;
+            let driver = Supervised::new(spec, Arc::new(sandbox), listener);
+            Ok(Sandbox::new(Box::new(driver)))
+        })
+    }
+
+    fn isolation(&self) -> Isolation {
+        let groups = self.shared.hierarchies.kind();
+        let in_force = [
+            (
+                Defence::Processes,
+                "pid namespace, init as pid 1".to_owned(),
+            ),
+            (
+                Defence::FileSystem,
+                "mount namespace, read-only root, pivot_root".to_owned(),
+            ),
+            (
+                Defence::Network,
+                "network namespace with a loopback only".to_owned(),
+            ),
+            (Defence::Ipc, "ipc and uts namespaces".to_owned()),
+            (Defence::User, "user namespace, an id of its own".to_owned()),
+            (
+                Defence::Capabilities,
+                "none in any set, no_new_privs".to_owned(),
+            ),
+            (Defence::SystemCalls, "seccomp allow list".to_owned()),
+            (
+                Defence::Keyring,
+                "session keyring of its own; keyctl refused".to_owned(),
+            ),
+            (
+                Defence::Descriptors,
+                "all but the given closed at exec".to_owned(),
+            ),
+            (
+                Defence::KernelInterfaces,
+                "/proc masked and read-only; no /sys".to_owned(),
+            ),
+            (Defence::Memory, format!("memory control group ({groups})")),
+            (Defence::Cpu, format!("cpu control group ({groups})")),
+            (
+                Defence::ProcessCount,
+                format!("pids control group ({groups})"),
+            ),
+            (
+                Defence::Scratch,
+                "tmpfs with a limit of bytes and files".to_owned(),
+            ),
+        ];
+        Isolation {
+            in_force: in_force.into(),
+            absent: [(Defence::Kernel, "the kernel is the host's".to_owned())].into(),
+        }
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        BTreeSet::from([
+            Capability::Programs,
+            Capability::RuntimeApi,
+            Capability::Freeze,
+            Capability::MemoryLimit,
+            Capability::CpuLimit,
+            Capability::ProcessLimit,
+            Capability::ScratchLimit,
+            Capability::MemoryPeak,
+            Capability::CpuTime,
+            Capability::PrivateNetwork,
+            Capability::ReadOnlyRoot,
+            Capability::Run,
+        ])
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
+        Box::pin(async move {
+            let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
+            Ok(Swept { removed })
+        })
+    }
+}
