@@ -163,7 +163,7 @@ async fn listen() -> (SocketAddr, TcpListener) {
 }
 
 async fn host() -> Host {
-    let backend = lambda_sandbox::linux::Linux::new().expect("the linux backend, as root");
+    let backend = lambda_sandbox::linux::LinuxBackend::new().expect("the linux backend, as root");
     Host::builder(Arc::new(backend))
         .start()
         .await

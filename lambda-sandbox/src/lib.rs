@@ -43,15 +43,16 @@
 #![deny(unsafe_code)]
 
 mod backend;
-#[cfg(feature = "linux")]
-mod child;
 mod error;
 pub mod fake;
 mod invocation;
 mod isolation;
 mod life;
-#[cfg(feature = "linux")]
-#[expect(unsafe_code, reason = "system calls that no library wraps")]
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#[expect(
+    unsafe_code,
+    reason = "system calls that neither std nor nix offers, one to a wrapper"
+)]
 pub mod linux;
 pub mod log;
 #[cfg(feature = "runtime-api")]

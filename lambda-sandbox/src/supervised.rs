@@ -38,6 +38,10 @@ pub(crate) struct Started {
 pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     /// Starts the program; once.
     fn start(&self) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Tells why the program could not be started, where that is learnt only when it has ended.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
     /// Ends everything inside at once; may be called often.
     fn kill(&self);
     /// Stops everything inside.
@@ -156,7 +160,9 @@ impl<P: Platform> Supervised<P> {
     }
 
     fn init_exit(&self, exit: Exit) -> InitFailure {
-        if self.out_of_memory() {
+        if let Some(error) = self.platform.failure() {
+            InitFailure::Failed(error)
+        } else if self.out_of_memory() {
             InitFailure::OutOfMemory
         } else {
             InitFailure::Exited(exit)
@@ -234,6 +240,9 @@ impl<P: Platform> Driver for Supervised<P> {
             let mut exit = self.start().await?;
             let exit = ended(&mut exit).await;
             self.drain();
+            if let Some(error) = self.platform.failure() {
+                return Err(error);
+            }
             Ok(Finished {
                 exit,
                 out_of_memory: self.out_of_memory(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use lambda_host::Runtimes;
 use lambda_sandbox::Backend;
-use lambda_sandbox::linux::Linux;
+use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::process::ProcessBackend;
 
 use crate::client::Error;
@@ -32,7 +32,7 @@ impl BackendName {
     /// Opens the backend; says what is missing, and what to do, where it cannot be used.
     pub(crate) fn open(self) -> Result<Opened, Error> {
         let backend: Arc<dyn Backend> = match self {
-            Self::Linux => Arc::new(Linux::new().map_err(|error| {
+            Self::Linux => Arc::new(LinuxBackend::new().map_err(|error| {
                 let error: Error = Box::new(error);
                 eprintln!(
                     "hint: `--backend process` runs anywhere, but does not isolate functions\n"

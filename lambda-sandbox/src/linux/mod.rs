@@ -1,164 +1,267 @@
-//! The backend `linux`: namespaces, cgroups and a system call filter around each program.
+//! Sandboxes by Linux namespaces, control groups and system call filters. Needs root.
 //!
-//! Needs root, and cgroup controllers for memory, CPU and processes, of version 1 or 2, in which it may make groups.
+//! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
+//! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
+//! calls, and a small init as pid 1 that dies with the host. What is in force is told by
+//! [`Backend::isolation`]; every table is public data ([`plan`], [`seccomp`]).
 
 mod cgroup;
-mod filter;
-mod network;
+mod instance;
+mod netns;
+pub mod plan;
+mod sandbox;
+pub mod seccomp;
 mod spawn;
-mod steps;
+mod sys;
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use seccompiler::BpfProgram;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use self::cgroup::{Group, Hierarchies, Owner};
-use self::network::{API_ADDRESS, Network};
-use self::spawn::Program;
-use crate::child::Child;
-use crate::supervised::{Platform, Sample, Started, Supervised};
+pub use cgroup::{Controller, Hierarchies};
+
+use self::instance::Instance;
+use self::sandbox::{Janitor, LinuxSandbox};
+use crate::supervised::Supervised;
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Exit, Isolation, Sandbox, SandboxSpec,
-    Swept,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Sandbox, SandboxSpec, Swept,
 };
 
-/// Runs functions in sandboxes of this machine's kernel.
-#[derive(Debug)]
-pub struct Linux {
-    hierarchies: Hierarchies,
-    owner: Owner,
-    filters: [BpfProgram; 2],
-    next: AtomicU64,
+/// The init's program, compiled from `init/init.rs`.
+const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+/// Network namespaces made ahead of their use.
+const NETWORKS_READY_MAX: usize = 8;
+
+/// Makes sandboxes on this machine. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct LinuxBackend {
+    shared: Arc<Shared>,
 }
 
-impl Linux {
-    /// Looks at the machine and returns the backend, if it can be used here.
+/// What the sandboxes of a host share; lives as long as the last of them.
+struct Shared {
+    hierarchies: Hierarchies,
+    instance: Instance,
+    networks: netns::Pool,
+    spawner: spawn::Spawner,
+    janitor: Janitor,
+    init: OwnedFd,
+    filters: OwnedFd,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("hierarchies", &self.hierarchies)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.instance.leave(&self.hierarchies);
+    }
+}
+
+/// What this machine has of what the backend needs.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The control groups found.
+    pub hierarchies: Hierarchies,
+    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that the backend needs and this machine lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub what: &'static str,
+    /// How that was found.
+    pub why: String,
+    /// What a person can do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.what, self.why, self.remedy)
+    }
+}
+
+impl LinuxBackend {
+    /// Looks what this machine has, and changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`], naming what is missing and what to do.
-    pub fn new() -> Result<Self, Error> {
+    /// When `/proc` cannot be read.
+    pub fn probe() -> Result<Probe, Error> {
+        let hierarchies = Hierarchies::detect()?;
+        let mut missing = Vec::new();
         if !nix::unistd::geteuid().is_root() {
-            return Err(Error::Unavailable {
-                what: "the linux backend",
-                why: "this process does not run as root, and may not make namespaces and cgroups"
-                    .to_owned(),
-                remedy: "run it as root (sudo)",
+            missing.push(Missing {
+                what: "root",
+                why: format!("this process runs as user {}", nix::unistd::geteuid()),
+                remedy: "run the host as root, or take the process backend",
             });
         }
-        let hierarchies = Hierarchies::find()?;
-        let missing = hierarchies.missing();
-        if !missing.is_empty() {
-            return Err(Error::Unavailable {
-                what: "the linux backend",
-                why: format!("no cgroup controller for {}", missing.join(", ")),
-                remedy: "mount the controllers, or delegate them to this process's group",
-            });
+        for (controller, what) in [
+            (Controller::Memory, "the memory control group"),
+            (Controller::Cpu, "the cpu control group"),
+            (Controller::Pids, "the pids control group"),
+        ] {
+            if !hierarchies.has(controller) {
+                missing.push(Missing {
+                    what,
+                    why: format!("not mounted (control groups here: {})", hierarchies.kind()),
+                    remedy: "mount cgroup2 at /sys/fs/cgroup, or take the process backend",
+                });
+            }
         }
-        let backend = Self {
+        for root in hierarchies.roots() {
+            let writable = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK);
+            if let Err(errno) = writable {
+                missing.push(Missing {
+                    what: "writable control groups",
+                    why: format!("{}: {errno}", root.display()),
+                    remedy: "run as root with /sys/fs/cgroup mounted read-write",
+                });
+            }
+        }
+        Ok(Probe {
             hierarchies,
-            owner: Owner::this()?,
-            filters: filter::compile()?,
-            next: AtomicU64::new(0),
-        };
-        // A group is made to see whether one can be; it is removed at once.
-        let probe = crate::Limits::default();
-        backend.group(&probe).map_err(|error| Error::Unavailable {
-            what: "the linux backend",
-            why: format!("a cgroup could not be made: {}", with_cause(&error)),
-            remedy: "mount cgroups writable, or delegate a group to this process",
-        })?;
-        Ok(backend)
+            missing,
+        })
     }
 
-    fn group(&self, limits: &crate::Limits) -> Result<Group, Error> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.hierarchies
-            .make(&self.owner.group_name(number), limits)
+    /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] naming the first thing that [`LinuxBackend::probe`] found missing.
+    pub fn new() -> Result<Self, Error> {
+        let probe = Self::probe()?;
+        if let Some(missing) = probe.missing.first() {
+            return Err(Error::Unavailable {
+                what: missing.what,
+                why: missing.why.clone(),
+                remedy: missing.remedy,
+            });
+        }
+        let sealed = |name, content: &[u8]| {
+            sys::sealed_file(name, content)
+                .and_then(|file| sys::above_given(std::os::fd::AsFd::as_fd(&file)))
+                .map_err(|source| Error::step("making a file in memory", source))
+        };
+        let instance = Instance::claim()?;
+        instance.sweep(&probe.hierarchies)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                hierarchies: probe.hierarchies,
+                instance,
+                networks: netns::Pool::start(NETWORKS_READY_MAX)?,
+                spawner: spawn::Spawner::start()?,
+                janitor: Janitor::start()?,
+                init: sealed(c"sandbox-init", INIT)?,
+                filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
+            }),
+        })
+    }
+
+    async fn network(&self) -> Result<netns::Network, Error> {
+        if let Some(ready) = self.shared.networks.try_take() {
+            return ready;
+        }
+        let shared = Arc::clone(&self.shared);
+        (tokio::task::spawn_blocking(move || shared.networks.take()).await)
+            .map_err(|_runtime_ends| Error::Ended)?
+    }
+
+    /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
+    #[must_use]
+    pub fn groups(&self) -> Vec<std::path::PathBuf> {
+        self.shared.instance.groups(&self.shared.hierarchies)
     }
 }
 
-impl Backend for Linux {
+impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         Box::pin(async move {
             spec.check()?;
             spec.limits.check_isolation(&self.isolation())?;
-            let group = self.group(&spec.limits)?;
-            let Network {
-                namespace,
-                listener,
-            } = Network::make()?;
+            let network = self.network().await?;
+            // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
+            let shared = Arc::clone(&self.shared);
+            let making = tokio::spawn(async move {
+                let sandbox = LinuxSandbox::make(&shared, &spec, &network).await?;
+                Ok::<_, Error>((spec, network.listener, sandbox))
+            });
+            let (spec, listener, sandbox) =
+                making.await.map_err(|_runtime_ends| Error::Ended)??;
             let listener = TcpListener::from_std(listener)
-                .map_err(|error| Error::step("listen for the Runtime API", error))?;
-            let network = Mutex::new(Some(namespace));
-            let cell = Cell {
-                spec: spec.clone(),
-                group,
-                filters: self.filters.clone(),
-                network,
-            };
-            Ok(Sandbox::new(Box::new(Supervised::new(
-                spec,
-                Arc::new(cell),
-                listener,
-            ))))
+                .map_err(|source| Error::step("listening inside the sandbox", source))?;
+            let driver = Supervised::new(spec, Arc::new(sandbox), listener);
+            Ok(Sandbox::new(Box::new(driver)))
         })
     }
 
     fn isolation(&self) -> Isolation {
-        let namespace = |kind: &str| format!("{kind} namespace");
+        let groups = self.shared.hierarchies.kind();
         let in_force = [
-            (Defence::Processes, namespace("pid")),
+            (
+                Defence::Processes,
+                "pid namespace, init as pid 1".to_owned(),
+            ),
             (
                 Defence::FileSystem,
-                "mount namespace, pivot_root, read-only root".to_owned(),
+                "mount namespace, read-only root, pivot_root".to_owned(),
             ),
-            (Defence::Network, namespace("network")),
+            (
+                Defence::Network,
+                "network namespace with a loopback only".to_owned(),
+            ),
             (Defence::Ipc, "ipc and uts namespaces".to_owned()),
+            (Defence::User, "user namespace, an id of its own".to_owned()),
             (
                 Defence::Capabilities,
-                "all dropped, no_new_privs".to_owned(),
+                "none in any set, no_new_privs".to_owned(),
+            ),
+            (Defence::SystemCalls, "seccomp allow list".to_owned()),
+            (
+                Defence::Keyring,
+                "session keyring of its own; keyctl refused".to_owned(),
             ),
             (
-                Defence::SystemCalls,
-                "seccomp, a list of refused calls".to_owned(),
+                Defence::Descriptors,
+                "all but the given closed at exec".to_owned(),
             ),
-            (Defence::Keyring, "session keyring of its own".to_owned()),
-            (Defence::Descriptors, "standard streams alone".to_owned()),
             (
                 Defence::KernelInterfaces,
-                "/proc masked and read-only".to_owned(),
+                "/proc masked and read-only; no /sys".to_owned(),
             ),
-            (Defence::Memory, self.hierarchies.describe("memory")),
-            (Defence::Cpu, self.hierarchies.describe("cpu")),
-            (Defence::ProcessCount, self.hierarchies.describe("pids")),
-            (Defence::Scratch, "tmpfs of limited size".to_owned()),
-        ];
-        let absent = [
+            (Defence::Memory, format!("memory control group ({groups})")),
+            (Defence::Cpu, format!("cpu control group ({groups})")),
             (
-                Defence::User,
-                "all sandboxes run as one unprivileged user, 993".to_owned(),
+                Defence::ProcessCount,
+                format!("pids control group ({groups})"),
             ),
             (
-                Defence::Kernel,
-                "sandboxes share this machine's kernel".to_owned(),
+                Defence::Scratch,
+                "tmpfs with a limit of bytes and files".to_owned(),
             ),
         ];
-        let mut isolation = Isolation::default();
-        isolation.in_force.extend(in_force);
-        isolation.absent.extend(absent);
-        isolation
+        Isolation {
+            in_force: in_force.into(),
+            absent: [(Defence::Kernel, "the kernel is the host's".to_owned())].into(),
+        }
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        [
+        BTreeSet::from([
             Capability::Programs,
             Capability::RuntimeApi,
             Capability::Freeze,
@@ -171,138 +274,13 @@ impl Backend for Linux {
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
-        ]
-        .into()
+        ])
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
-        let hierarchies = self.hierarchies.clone();
         Box::pin(async move {
-            let swept = tokio::task::spawn_blocking(move || hierarchies.sweep()).await;
-            // Only a runtime that is shutting down cancels blocking work.
-            let removed = swept.map_err(|_| Error::Ended)??;
+            let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
             Ok(Swept { removed })
         })
     }
-}
-
-/// What is around one program.
-#[derive(Debug)]
-struct Cell {
-    spec: SandboxSpec,
-    group: Group,
-    filters: [BpfProgram; 2],
-    /// Taken by the start; gone when it can no more be started.
-    network: Mutex<Option<File>>,
-}
-
-impl Cell {
-    fn network(&self) -> MutexGuard<'_, Option<File>> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spawn(&self) -> Result<(OwnedFd, OwnedFd, OwnedFd), Error> {
-        let spec = &self.spec;
-        let api = (
-            OsString::from("AWS_LAMBDA_RUNTIME_API"),
-            OsString::from(API_ADDRESS),
-        );
-        let variables = spec.environment.iter().chain([&api]).map(|(name, value)| {
-            let mut variable = name.clone();
-            variable.push("=");
-            variable.push(value);
-            steps::c_string(&variable)
-        });
-        // Held to the end, so that a kill comes before the start or after it, never between.
-        let mut network = self.network();
-        let (stdout, stdout_end) = pipe()?;
-        let (stderr, stderr_end) = pipe()?;
-        let program = Program {
-            steps: steps::plan(spec)?,
-            entrances: self.group.entrances()?,
-            network: network.take().ok_or(Error::Ended)?,
-            filters: self.filters.clone(),
-            arguments: spec
-                .command
-                .iter()
-                .map(|word| steps::c_string(word))
-                .collect::<Result<_, _>>()?,
-            environment: variables.collect::<Result<_, _>>()?,
-            working_directory: steps::c_string(OsStr::new(&spec.working_directory))?,
-            files_max: spec.limits.files_max,
-            stdout: stdout_end,
-            stderr: stderr_end,
-        };
-        Ok((spawn::spawn(&program)?, stdout, stderr))
-    }
-}
-
-/// Tells of the program's end when it has come, and reaps it.
-async fn wait(pidfd: OwnedFd, told: watch::Sender<Option<Exit>>) {
-    let exit = match Child::new(pidfd) {
-        Ok(mut child) => child.wait().await,
-        Err(error) => Err(error),
-    };
-    // A child that cannot be waited for was reaped by someone else: it is gone.
-    told.send_replace(Some(exit.unwrap_or(Exit::Signal(libc::SIGKILL))));
-}
-
-impl Platform for Cell {
-    fn start(&self) -> BoxFuture<'_, Result<Started, Error>> {
-        Box::pin(async {
-            // Waits for a few milliseconds at the most, while the new process puts itself together.
-            let (pidfd, stdout, stderr) = self.spawn()?;
-            let (told, exit) = watch::channel(None);
-            drop(tokio::spawn(wait(pidfd, told)));
-            Ok(Started {
-                stdout,
-                stderr,
-                exit,
-            })
-        })
-    }
-
-    fn kill(&self) {
-        *self.network() = None;
-        self.group.kill();
-    }
-
-    fn freeze(&self) -> Result<(), Error> {
-        self.group.set_frozen(true)
-    }
-
-    fn thaw(&self) -> Result<(), Error> {
-        self.group.set_frozen(false)
-    }
-
-    fn sample(&self) -> Sample {
-        Sample {
-            cpu_time: self.group.cpu_time(),
-            memory_peak_bytes: self.group.memory_peak_bytes(),
-            out_of_memory_kills: self.group.memory_kills(),
-        }
-    }
-
-    fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
-        Box::pin(async move {
-            self.kill();
-            let removed = tokio::task::spawn_blocking(move || self.group.remove()).await;
-            // Only a runtime that is shutting down cancels blocking work.
-            removed.map_err(|_| Error::Ended)?
-        })
-    }
-}
-
-/// Returns a pipe: the end that is read, and the end that is written.
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|error| Error::step("make pipe", error))?;
-    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-    nix::fcntl::fcntl(&read, flags).map_err(|error| Error::step("make pipe", error))?;
-    Ok((read, write))
-}
-
-fn with_cause(error: &Error) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    format!("{error}{}", cause.unwrap_or_default())
 }

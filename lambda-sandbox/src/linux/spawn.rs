@@ -1,199 +1,313 @@
-//! Starts a program in its sandbox, without forking the host: the new process shares the host's memory until
-//! it becomes the program, and the thread that started it waits so long.
+//! Starts a sandbox's init without forking the host: the new process borrows the host's memory until it executes.
+//!
+//! The cost of a fork grows with the host's memory (24.8 ms at 1 GiB were measured), of this it does not. The price:
+//! until exec the new process must not allocate, take a lock or return, and the host's thread stands still.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the arguments of system calls are machine words, whatever their sign"
+)]
 
-use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::arch::asm;
+use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
 
-use seccompiler::BpfProgram;
+use tokio::sync::oneshot;
 
-use super::steps::Step;
+use super::plan::Step;
 use crate::Error;
 
-/// All that the new process needs, made before it is there.
+/// Everything that a new process needs, made beforehand.
 #[derive(Debug)]
-pub(crate) struct Program {
-    pub(crate) steps: Vec<Step>,
-    pub(crate) entrances: Vec<File>,
-    pub(crate) network: File,
-    pub(crate) filters: [BpfProgram; 2],
-    pub(crate) arguments: Vec<CString>,
-    pub(crate) environment: Vec<CString>,
-    pub(crate) working_directory: CString,
-    pub(crate) files_max: u64,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+pub(super) struct Start {
+    pub(super) steps: Vec<Step>,
+    /// The init's arguments, whose tail is the program's.
+    pub(super) arguments: Vec<CString>,
+    pub(super) environment: Vec<CString>,
+    /// What the new process has as descriptors 0, 1, ...; each is 16 or more here.
+    pub(super) given: [OwnedFd; 5],
+    /// The init's program.
+    pub(super) init: RawFd,
+    /// The v2 group to start in.
+    pub(super) group: Option<OwnedFd>,
 }
 
-/// Where the new process stopped.
-#[derive(Debug, Clone, Copy)]
-struct Failure {
-    at: At,
-    errno: i32,
+/// A thread that starts processes, and lives as long as any of them: the kernel kills a sandbox's init when the
+/// thread that started it ends, so it must not be one of a pool.
+#[derive(Debug)]
+pub(super) struct Spawner {
+    jobs: Sender<(Start, oneshot::Sender<Result<OwnedFd, Error>>)>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum At {
-    Group,
-    Network,
-    Step(usize),
-    HostName,
-    Session,
-    Descriptors,
-    Limits,
-    User,
-    Filter,
-    Folder,
-    Exec,
+impl Spawner {
+    pub(super) fn start() -> Result<Self, Error> {
+        let (jobs, queue) = channel::<(Start, oneshot::Sender<Result<OwnedFd, Error>>)>();
+        std::thread::Builder::new()
+            .name("sandbox-spawn".into())
+            .spawn(move || {
+                for (start, reply) in queue {
+                    // Who asked may have gone with the runtime: the init is nobody's then.
+                    if let Err(Ok(pidfd)) = reply.send(start.run()) {
+                        super::sys::kill(pidfd.as_fd());
+                        super::sys::wait_ended(pidfd.as_fd());
+                        super::sys::reap(pidfd.as_raw_fd());
+                    }
+                }
+            })
+            .map_err(|source| Error::step("starting the spawn thread", source))?;
+        Ok(Self { jobs })
+    }
+
+    /// Starts a process and returns its pidfd.
+    pub(super) async fn spawn(&self, start: Start) -> Result<OwnedFd, Error> {
+        let (reply, started) = oneshot::channel();
+        self.jobs
+            .send((start, reply))
+            .map_err(|_thread_gone| Error::Ended)?;
+        started.await.map_err(|_thread_gone| Error::Ended)?
+    }
 }
 
-/// What the parent lends to the new process.
-struct Lent<'a> {
-    program: &'a Program,
-    argv: Vec<*const libc::c_char>,
-    envp: Vec<*const libc::c_char>,
-    failure: Option<Failure>,
+/// `struct clone_args` of clone3(2).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
-/// Starts the program; returns its pidfd once it runs.
-pub(crate) fn spawn(program: &Program) -> Result<OwnedFd, Error> {
-    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
-        texts
-            .iter()
-            .map(|text| text.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
-    };
-    let mut lent = Lent {
-        program,
-        argv: pointers(&program.arguments),
-        envp: pointers(&program.environment),
-        failure: None,
-    };
-    let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
-    let mut pidfd: RawFd = -1;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+const fn flags() -> u64 {
     let flags = libc::CLONE_VM
         | libc::CLONE_VFORK
         | libc::CLONE_PIDFD
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | libc::SIGCHLD;
-    let _signals = BlockedSignals::new();
-    let top = stack.as_mut_ptr_range().end.cast::<libc::c_void>();
-    // SAFETY: `top` is the 16-byte aligned end of a stack that `stack` keeps alive, and which nothing else uses.
-    // With CLONE_VFORK this thread does not run until the child has left our memory by exec or exit, so `lent`,
-    // `pidfd` and `stack` outlive the child's use of them and nothing of this thread changes them meanwhile. All
-    // signals are blocked, so that no handler of ours runs in the child.
-    let pid = unsafe { libc::clone(child, top, flags, (&raw mut lent).cast(), &raw mut pidfd) };
-    if pid < 0 {
-        return Err(Error::step("clone", io::Error::last_os_error()));
+        | libc::CLONE_NEWUTS;
+    flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
+}
+
+/// What the new process reads, and where it writes why it could not go on: both live in the host's memory.
+struct Child<'a> {
+    steps: &'a [Step],
+    arguments: &'a [*const c_char],
+    environment: &'a [*const c_char],
+    given: [RawFd; 5],
+    init: RawFd,
+    failed: usize,
+    errno: i32,
+}
+
+/// Steps that have no entry in the list, numbered after those that have.
+const STEP_DESCRIPTORS: usize = usize::MAX - 1;
+const STEP_EXECUTE: usize = usize::MAX;
+
+impl Start {
+    fn run(self) -> Result<OwnedFd, Error> {
+        let arguments = pointers(&self.arguments);
+        let environment = pointers(&self.environment);
+        let mut child = Child {
+            steps: &self.steps,
+            arguments: &arguments,
+            environment: &environment,
+            given: self.given.each_ref().map(|file| file.as_raw_fd()),
+            init: self.init,
+            failed: 0,
+            errno: 0,
+        };
+        let mut pidfd: RawFd = -1;
+        let mut arguments = CloneArgs {
+            flags: flags(),
+            pidfd: (&raw mut pidfd).addr() as u64,
+            ..CloneArgs::default()
+        };
+        if let Some(group) = &self.group {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+        }
+        let blocked = nix::sys::signal::SigSet::all()
+            .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
+            .map_err(|errno| Error::step("blocking signals", errno))?;
+        // SAFETY: all signals are blocked on this thread, so no handler runs in the child on our memory; `child`
+        // and what it points to outlive the call, as the thread stands still until the child has executed or
+        // ended; `arguments` is a whole `clone_args`.
+        let result = unsafe { clone_vfork(&arguments, &mut child) };
+        let restored = blocked.thread_set_mask();
+        if result < 0 {
+            let errno = i32::try_from(-result).unwrap_or(libc::EINVAL);
+            let source = io::Error::from_raw_os_error(errno);
+            return Err(Error::step("making a process", source));
+        }
+        // SAFETY: clone3 succeeded with CLONE_PIDFD, so it has put a new descriptor into `pidfd`.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        restored.map_err(|errno| Error::step("restoring signals", errno))?;
+        if child.errno == 0 {
+            return Ok(pidfd);
+        }
+        super::sys::wait_ended(pidfd.as_fd());
+        super::sys::reap(pidfd.as_raw_fd());
+        Err(self.error(child.failed, child.errno))
     }
-    // SAFETY: the kernel gave us this descriptor (CLONE_PIDFD), and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    match lent.failure {
-        None => Ok(pidfd),
-        Some(failure) => {
-            // The child has ended by itself: it is reaped at once.
-            drop(crate::child::reap(&pidfd));
-            Err(described(program, failure))
+
+    fn error(&self, failed: usize, errno: i32) -> Error {
+        let source = io::Error::from_raw_os_error(errno);
+        let Some(step) = self.steps.get(failed) else {
+            let step = match failed {
+                STEP_DESCRIPTORS => "arranging descriptors",
+                _ => "starting the sandbox's init",
+            };
+            return Error::step(step, source);
+        };
+        let (step, path) = name(step);
+        match path {
+            Some(path) => Error::failed(step, path, source),
+            None => Error::step(step, source),
         }
     }
 }
 
-fn described(program: &Program, failure: Failure) -> Error {
-    let source = io::Error::from_raw_os_error(failure.errno);
-    let at = |step, path: PathBuf| {
-        let source = io::Error::from_raw_os_error(failure.errno);
-        Error::Failed {
-            step,
-            path: Some(path),
-            source,
-        }
-    };
-    let text = |text: &CStr| PathBuf::from(text.to_string_lossy().into_owned());
-    match failure.at {
-        At::Step(index) => match program.steps.get(index) {
-            Some(step) => at(step.name(), step.path()),
-            None => Error::step("prepare the sandbox", source),
-        },
-        At::Folder => at("change folder", text(&program.working_directory)),
-        At::Exec => {
-            let path = program
-                .arguments
-                .first()
-                .map(|it| text(it))
-                .unwrap_or_default();
-            at("start the program", path)
-        }
-        At::Group => Error::step("enter cgroup", source),
-        At::Network => Error::step("enter network namespace", source),
-        At::HostName => Error::step("set host name", source),
-        At::Session => Error::step("begin session", source),
-        At::Descriptors => Error::step("arrange descriptors", source),
-        At::Limits => Error::step("set rlimits", source),
-        At::User => Error::step("become an unprivileged user", source),
-        At::Filter => Error::step("set system call filter", source),
-    }
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    let mut pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    pointers
 }
 
-/// The new process. From here to exec: no allocation, no lock, no formatting, and no function of the C library that
-/// does more than its system call (`setuid` and its like would change the host's threads).
-extern "C" fn child(lent: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: `spawn` passes a `Lent` that outlives this process's use of our memory, and does not touch it
-    // until then.
-    let lent = unsafe { &mut *lent.cast::<Lent<'_>>() };
-    lent.failure = become_program(lent).err();
-    // SAFETY: ends this process alone, without running anything of the host's.
-    unsafe { libc::_exit(127) }
-}
-
-fn become_program(lent: &Lent<'_>) -> Result<(), Failure> {
-    let program = lent.program;
-    for entrance in &program.entrances {
-        let zero = b"0";
-        // SAFETY: writes one byte of a constant to an open descriptor.
-        let wrote = unsafe { libc::write(entrance.as_raw_fd(), zero.as_ptr().cast(), zero.len()) };
-        check(wrote, At::Group)?;
-    }
-    // SAFETY: takes an open descriptor and a flag.
-    let result = unsafe { libc::setns(program.network.as_raw_fd(), libc::CLONE_NEWNET) };
-    check(result, At::Network)?;
-    for (index, step) in program.steps.iter().enumerate() {
-        take(step, At::Step(index))?;
-    }
-    let name = c"sandbox";
-    // SAFETY: the name is a constant of the length given.
-    let result = unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) };
-    check(result, At::HostName)?;
-    // SAFETY: takes nothing.
-    check(unsafe { libc::setsid() }, At::Session)?;
-    descriptors(program)?;
-    limits(program)?;
-    unprivileged()?;
-    filters(program)?;
-    signals();
-    // SAFETY: the path is a C string that outlives the call.
-    let result = unsafe { libc::chdir(program.working_directory.as_ptr()) };
-    check(result, At::Folder)?;
-    let path = lent.argv.first().copied().unwrap_or(std::ptr::null());
-    // SAFETY: `argv` and `envp` are arrays of C strings that end with a null pointer, kept alive by `lent`.
-    let result = unsafe { libc::execve(path, lent.argv.as_ptr(), lent.envp.as_ptr()) };
-    check(result, At::Exec)
-}
-
-fn take(step: &Step, at: At) -> Result<(), Failure> {
-    let null = std::ptr::null::<libc::c_char>();
+fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
+    let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
     match step {
+        Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
+        Step::EnterNetwork(_) => ("entering the network namespace", None),
+        Step::HideGroups => ("making a cgroup namespace", None),
+        Step::PrivateMounts => ("making mounts private", None),
+        Step::Mount { target, .. } => ("mounting", path(target)),
+        Step::Bind { source, .. } => ("showing a file or folder", path(source)),
+        Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
+        Step::Folder(folder) => ("making a folder", path(folder)),
+        Step::File(file) => ("making a file", path(file)),
+        Step::Content(file, _) => ("writing a file", path(file)),
+        Step::Link { path: link, .. } => ("making a link", path(link)),
+        Step::Pivot(root) => ("changing the root", path(root)),
+        Step::Limit(..) => ("setting a limit", None),
+        Step::HostName(_) => ("setting the host name", None),
+        Step::GoTo(folder) => ("going to the working directory", path(folder)),
+    }
+}
+
+/// Makes a process that shares our memory, on our stack, and runs [`in_child`] in it. Returns the system call's
+/// result in the parent, once the child has executed or ended.
+///
+/// # Safety
+///
+/// All signals are blocked; `arguments` asks for CLONE_VM and CLONE_VFORK and no stack; `child` is valid.
+#[inline(never)]
+unsafe fn clone_vfork(arguments: &CloneArgs, child: &mut Child<'_>) -> isize {
+    let result: isize;
+    // SAFETY: in the parent the block is one system call. The child starts behind it with the same registers and
+    // stack pointer, calls `in_child`, which never returns, and so writes only below the stack pointer: there is
+    // nothing of the parent's there (no red zone, as the block is not `nostack`). The parent stands still
+    // meanwhile, its registers kept by the kernel. The call is aligned as the ABI asks at the start of a block.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r12",
+            "call {in_child}",
+            "ud2",
+            "2:",
+            in_child = sym in_child,
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") arguments,
+            in("rsi") size_of::<CloneArgs>(),
+            in("r12") child,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// Runs in the new process: the steps, the descriptors, exec. Allocates nothing, takes no lock, never returns.
+extern "C" fn in_child(child: &mut Child<'_>) -> ! {
+    for (number, step) in child.steps.iter().enumerate() {
+        if carry_out(step) < 0 {
+            give_up(child, number);
+        }
+    }
+    for (number, file) in (0..).zip(child.given) {
+        if call(libc::SYS_dup3, [file as usize, number, 0, 0, 0]) < 0 {
+            give_up(child, STEP_DESCRIPTORS);
+        }
+    }
+    let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
+    let others = [child.given.len(), u32::MAX as usize, cloexec, 0, 0];
+    let no_signals = 0_u64;
+    let mask = (&raw const no_signals).addr();
+    let unblock = [libc::SIG_SETMASK as usize, mask, 0, 8, 0];
+    if call(libc::SYS_close_range, others) < 0 || call(libc::SYS_rt_sigprocmask, unblock) < 0 {
+        give_up(child, STEP_DESCRIPTORS);
+    }
+    let init = [
+        child.init as usize,
+        c"".as_ptr().addr(),
+        child.arguments.as_ptr().addr(),
+        child.environment.as_ptr().addr(),
+        libc::AT_EMPTY_PATH as usize,
+    ];
+    call(libc::SYS_execveat, init);
+    give_up(child, STEP_EXECUTE)
+}
+
+fn give_up(child: &mut Child<'_>, failed: usize) -> ! {
+    child.failed = failed;
+    child.errno = nix::errno::Errno::last_raw();
+    loop {
+        call(libc::SYS_exit_group, [1, 0, 0, 0, 0]);
+    }
+}
+
+/// Makes a system call with up to five arguments; on an error returns -1 and leaves the cause in `errno`.
+fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
+    // SAFETY: every caller in this file passes, where the call takes a pointer, the address of memory that lives
+    // in the `Start` of the standing thread or on this stack, NUL-terminated where text is due, of the size told.
+    unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
+}
+
+fn at(text: &CStr) -> usize {
+    text.as_ptr().addr()
+}
+
+const HERE: usize = libc::AT_FDCWD as usize;
+
+fn carry_out(step: &Step) -> libc::c_long {
+    match step {
+        Step::JoinGroup(tasks) => write_to(tasks, libc::O_WRONLY, b"0"),
+        Step::EnterNetwork(file) => {
+            let kind = libc::CLONE_NEWNET as usize;
+            call(libc::SYS_setns, [*file as usize, kind, 0, 0, 0])
+        }
+        Step::HideGroups => {
+            let kind = libc::CLONE_NEWCGROUP as usize;
+            call(libc::SYS_unshare, [kind, 0, 0, 0, 0])
+        }
         Step::PrivateMounts => {
-            let flags = libc::MS_REC | libc::MS_PRIVATE;
-            // SAFETY: the strings are constants; the others may be null for a change of propagation.
-            let result = unsafe { libc::mount(null, c"/".as_ptr(), null, flags, null.cast()) };
-            check(result, at)
+            let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
+            call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
         }
         Step::Mount {
             kind,
@@ -201,246 +315,83 @@ fn take(step: &Step, at: At) -> Result<(), Failure> {
             flags,
             options,
         } => {
-            let (kind, options) = (kind.as_ptr(), options.as_ptr().cast());
-            // SAFETY: all strings are C strings that outlive the call.
-            let result = unsafe { libc::mount(kind, target.as_ptr(), kind, *flags, options) };
-            check(result, at)
+            let (kind, flags) = (at(kind), *flags as usize);
+            call(
+                libc::SYS_mount,
+                [kind, at(target), kind, flags, at(options)],
+            )
         }
         Step::Bind { source, target } => {
-            let flags = libc::MS_BIND | libc::MS_REC;
-            // SAFETY: both paths are C strings that outlive the call; the others may be null for a bind.
-            let result =
-                unsafe { libc::mount(source.as_ptr(), target.as_ptr(), null, flags, null.cast()) };
-            check(result, at)
+            let flags = libc::MS_BIND as usize;
+            call(libc::SYS_mount, [at(source), at(target), 0, flags, 0])
         }
-        Step::ReadOnly { target, devices } => read_only(target, *devices, at),
-        Step::Folder { path, mode } => {
-            // SAFETY: the path is a C string that outlives the call.
-            let made = unsafe { libc::mkdir(path.as_ptr(), *mode) };
-            if made < 0 && errno() == libc::EEXIST {
-                Ok(())
-            } else {
-                check(made, at)
-            }
+        Step::Attributes { target, attributes } => {
+            // `struct mount_attr`: set, clear, propagation, user namespace.
+            let attributes: [u64; 4] = [*attributes, 0, 0, 0];
+            let address = attributes.as_ptr().addr();
+            call(libc::SYS_mount_setattr, [HERE, at(target), 0, address, 32])
         }
-        Step::File {
-            path,
-            content,
-            mode,
-        } => {
-            let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
-            // SAFETY: the path is a C string that outlives the call.
-            let fd = unsafe { libc::open(path.as_ptr(), flags, *mode) };
-            check(fd, at)?;
-            // SAFETY: writes the bytes of a vector that outlives the call.
-            let wrote = unsafe { libc::write(fd, content.as_ptr().cast(), content.len()) };
-            // SAFETY: closes the descriptor that was opened above, which nobody else knows.
-            check(unsafe { libc::close(fd) }, at)?;
-            check(wrote, at)
+        Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
+        Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
+        Step::Content(path, content) => {
+            write_to(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, content)
         }
-        Step::Link { path, points_to } => {
-            // SAFETY: both are C strings that outlive the call.
-            let result = unsafe { libc::symlink(points_to.as_ptr(), path.as_ptr()) };
-            check(result, at)
+        Step::Link { points_to, path } => {
+            call(libc::SYS_symlinkat, [at(points_to), HERE, at(path), 0, 0])
         }
-        Step::Root { folder } => {
-            // SAFETY: the path is a C string that outlives the call.
-            check(unsafe { libc::chdir(folder.as_ptr()) }, at)?;
-            let here = c".".as_ptr();
-            // With both the same, the old root comes to lie over the new one (man 2 pivot_root).
-            // SAFETY: both are the same constant C string.
-            let result = unsafe { libc::syscall(libc::SYS_pivot_root, here, here) };
-            check(result, at)?;
-            // SAFETY: the path is a constant C string.
-            check(unsafe { libc::umount2(here, libc::MNT_DETACH) }, at)?;
-            // SAFETY: the path is a constant C string.
-            check(unsafe { libc::chdir(c"/".as_ptr()) }, at)
+        Step::Pivot(root) => pivot(root),
+        Step::Limit(resource, value) => {
+            let limit = [*value, *value];
+            let address = limit.as_ptr().addr();
+            call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
         }
+        Step::HostName(name) => {
+            let length = name.as_bytes().len();
+            call(libc::SYS_sethostname, [at(name), length, 0, 0, 0])
+        }
+        Step::GoTo(folder) => call(libc::SYS_chdir, [at(folder), 0, 0, 0, 0]),
     }
 }
 
-fn read_only(target: &CStr, devices: bool, at: At) -> Result<(), Failure> {
-    let mut set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
-    if !devices {
-        set |= libc::MOUNT_ATTR_NODEV;
+fn or_there(result: libc::c_long) -> libc::c_long {
+    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST {
+        0
+    } else {
+        result
     }
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let size = size_of::<libc::mount_attr>();
-    let (fd, flags) = (libc::AT_FDCWD, libc::AT_RECURSIVE);
-    // SAFETY: the path is a C string and `attributes` a `mount_attr` of the size given; both outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd,
-            target.as_ptr(),
-            flags,
-            &raw const attributes,
-            size,
-        )
-    };
-    check(result, at)
 }
 
-/// Standard input from nothing, output to the pipes, and no other descriptor.
-fn descriptors(program: &Program) -> Result<(), Failure> {
-    let at = At::Descriptors;
-    // SAFETY: the path is a constant C string.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    check(null, at)?;
-    for (from, to) in [
-        (null, 0),
-        (program.stdout.as_raw_fd(), 1),
-        (program.stderr.as_raw_fd(), 2),
+fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
+    let flags = (flags | libc::O_CLOEXEC) as usize;
+    let file = call(libc::SYS_openat, [HERE, at(path), flags, 0o644, 0]);
+    if file < 0 {
+        return file;
+    }
+    let file = file as usize;
+    let written = call(
+        libc::SYS_write,
+        [file, content.as_ptr().addr(), content.len(), 0, 0],
+    );
+    if written < 0 {
+        return written;
+    }
+    call(libc::SYS_close, [file, 0, 0, 0, 0])
+}
+
+/// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).
+fn pivot(root: &CStr) -> libc::c_long {
+    let here = at(c".");
+    let detach = libc::MNT_DETACH as usize;
+    for (number, arguments) in [
+        (libc::SYS_chdir, [at(root), 0, 0, 0, 0]),
+        (libc::SYS_pivot_root, [here, here, 0, 0, 0]),
+        (libc::SYS_umount2, [here, detach, 0, 0, 0]),
+        (libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0]),
     ] {
-        // SAFETY: copies an open descriptor; the pipes' numbers are above 2, as the host's own are taken.
-        check(unsafe { libc::dup2(from, to) }, at)?;
-    }
-    // SAFETY: marks descriptors of this process alone (clone without CLONE_FILES copied the table).
-    let closed = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    check(closed, at)
-}
-
-fn limits(program: &Program) -> Result<(), Failure> {
-    let limits = [
-        (libc::RLIMIT_NOFILE, program.files_max),
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_MEMLOCK, 64 * 1024),
-        (libc::RLIMIT_MSGQUEUE, 0),
-        (libc::RLIMIT_NICE, 0),
-        (libc::RLIMIT_RTPRIO, 0),
-    ];
-    for (resource, value) in limits {
-        let limit = libc::rlimit {
-            rlim_cur: value,
-            rlim_max: value,
-        };
-        // SAFETY: `limit` outlives the call, which reads it.
-        let result = unsafe { libc::setrlimit(resource, &raw const limit) };
-        check(result, At::Limits)?;
-    }
-    Ok(())
-}
-
-/// Gives up every right for good. Bare system calls: the C library's would change all threads of the host.
-fn unprivileged() -> Result<(), Failure> {
-    let at = At::User;
-    for capability in 0..=CAPABILITY_LAST {
-        // SAFETY: takes integers alone.
-        let dropped =
-            unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        // A kernel that does not know a capability does not give it either.
-        if dropped < 0 && errno() != libc::EINVAL {
-            return check(dropped, at);
+        let result = call(number, arguments);
+        if result < 0 {
+            return result;
         }
     }
-    // SAFETY: takes integers alone.
-    let result = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    check(result, at)?;
-    // SAFETY: an empty list needs no pointer.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) }, at)?;
-    // SAFETY: takes integers alone.
-    let result = unsafe { libc::syscall(libc::SYS_setresgid, GROUP, GROUP, GROUP) };
-    check(result, at)?;
-    // Leaving user 0 for good clears every capability set (man 7 capabilities).
-    // SAFETY: takes integers alone.
-    let result = unsafe { libc::syscall(libc::SYS_setresuid, USER, USER, USER) };
-    check(result, at)?;
-    // A new keyring of its own, in place of the host's session keyring. Without keyrings there is none to share.
-    // SAFETY: a null name asks for an anonymous keyring.
-    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
-    if joined < 0 && errno() != libc::ENOSYS {
-        check(joined, at)
-    } else {
-        Ok(())
-    }
+    0
 }
-
-fn filters(program: &Program) -> Result<(), Failure> {
-    for filter in &program.filters {
-        let Ok(len) = u16::try_from(filter.len()) else {
-            return Err(Failure {
-                at: At::Filter,
-                errno: libc::EINVAL,
-            });
-        };
-        let fprog = libc::sock_fprog {
-            len,
-            filter: filter.as_ptr().cast_mut().cast(),
-        };
-        // SAFETY: `fprog` names the instructions of a compiled filter, of the length given; both types have the
-        // kernel's layout, and the kernel copies them.
-        let set = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                0,
-                &raw const fprog,
-            )
-        };
-        check(set, At::Filter)?;
-    }
-    Ok(())
-}
-
-/// Signals as a new program expects them: none ignored, none blocked.
-fn signals() {
-    // Rust's runtime ignores SIGPIPE, which exec would pass on.
-    // SAFETY: sets the default action in this process alone (clone without CLONE_SIGHAND copied the table).
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    // SAFETY: a signal set is plain data, for which all zeroes is the empty set on Linux.
-    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `none` outlives the call, which reads it.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
-}
-
-fn check<T: Default + PartialOrd>(result: T, at: At) -> Result<(), Failure> {
-    // The default of every integer is zero.
-    if result < T::default() {
-        Err(Failure { at, errno: errno() })
-    } else {
-        Ok(())
-    }
-}
-
-fn errno() -> i32 {
-    io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or_default()
-}
-
-/// All signals of this thread, blocked until drop.
-struct BlockedSignals(nix::sys::signal::SigSet);
-
-impl BlockedSignals {
-    fn new() -> Self {
-        let all = nix::sys::signal::SigSet::all();
-        let before = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK);
-        Self(before.unwrap_or_else(|_| nix::sys::signal::SigSet::empty()))
-    }
-}
-
-impl Drop for BlockedSignals {
-    fn drop(&mut self) {
-        // Setting a mask that was read from the kernel cannot fail.
-        self.0.thread_set_mask().unwrap_or_default();
-    }
-}
-
-const STACK_BYTES: usize = 64 * 1024;
-const CAPABILITY_LAST: i32 = 63;
-/// Lambda's own number for the user of a function.
-const USER: i32 = 993;
-const GROUP: i32 = 990;
-const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;

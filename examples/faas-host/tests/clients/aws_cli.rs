@@ -146,6 +146,12 @@ fn every_way_to_fail_is_said_as_lambda_says_it() {
         false,
     );
     check(
+        r#"{"do":"kill"}"#,
+        "Runtime.ExitError",
+        "signal: killed",
+        false,
+    );
+    check(
         r#"{"do":"crash"}"#,
         "Runtime.ExitError",
         "signal: segmentation fault",

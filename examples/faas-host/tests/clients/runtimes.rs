@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_host::{Answer, Entry, FunctionConfig, Host, Mount, Request, RuntimeImage, Runtimes};
-use lambda_sandbox::linux::Linux;
+use lambda_sandbox::linux::LinuxBackend;
 use serde_json::Value;
 
 use crate::support::{archive, file, python, ready};
 
 async fn host(runtimes: Runtimes) -> Host {
-    let backend = Linux::new().unwrap();
+    let backend = LinuxBackend::new().unwrap();
     Host::builder(Arc::new(backend))
         .with_runtimes(runtimes)
         .start()

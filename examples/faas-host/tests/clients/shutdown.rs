@@ -20,25 +20,38 @@ fn app(served: &Served, name: &str) {
     );
 }
 
-/// The cgroups that the host with this pid made, and the processes in them.
+/// The processes below this one, and the cgroups that they are in.
 fn taken(pid: u32) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        for group in fs::read_dir(hierarchy.path())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if group
-                .file_name()
-                .to_string_lossy()
-                .contains(&format!("-{pid}-"))
-            {
-                found.insert(group.path().display().to_string());
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            found.insert(format!("/proc/{child}"));
+            found.extend(taken(child.parse().unwrap()));
+            let groups = fs::read_to_string(format!("/proc/{child}/cgroup")).unwrap_or_default();
+            for group in groups.lines() {
+                let mut fields = group.splitn(3, ':').skip(1);
+                let (name, path) = (fields.next().unwrap(), fields.next().unwrap());
+                let hierarchy = if name.is_empty() { "unified" } else { name };
+                let path = format!("/sys/fs/cgroup/{hierarchy}{path}");
+                found.extend(path.contains("lambda-sandbox").then_some(path));
             }
         }
     }
     found
+}
+
+/// Waits until nothing of what was taken is there.
+fn gone(taken: &BTreeSet<String>) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Some(left) = taken.iter().find(|path| fs::exists(path).unwrap()) {
+        assert!(Instant::now() < deadline, "left behind: {left}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -49,7 +62,7 @@ fn a_running_invocation_is_finished_and_nothing_is_left() {
     let served = Served::start(&[]);
     app(&served, "slow");
     let pid = served.pid();
-    std::thread::scope(|scope| {
+    let held = std::thread::scope(|scope| {
         let invoked = scope.spawn(|| served.invoke("slow", r#"{"do":"wait","seconds":5}"#, &[]));
         let deadline = Instant::now() + Duration::from_secs(10);
         while taken(pid).is_empty() {
@@ -58,6 +71,7 @@ fn a_running_invocation_is_finished_and_nothing_is_left() {
         }
         // The sandbox is there: the command has been taken.
         std::thread::sleep(Duration::from_secs(1));
+        let held = taken(pid);
         let asked = Command::new("kill")
             .args(["-TERM", &pid.to_string()])
             .status()
@@ -82,9 +96,13 @@ fn what_a_killed_host_left_is_swept_by_the_next() {
     app(&served, "f");
     served.invoke("f", r#"{"do":"echo"}"#, &[]);
     let pid = served.pid();
-    assert!(!taken(pid).is_empty());
+    let held = taken(pid);
+    assert!(
+        held.iter().any(|path| path.starts_with("/sys/fs/cgroup")),
+        "{held:?}"
+    );
     let next = Served::start_in(served.kill(), &[]);
-    assert_eq!(taken(pid), BTreeSet::new());
+    gone(&held);
     let (_, answer) = next.invoke("f", r#"{"do":"echo","text":"again"}"#, &[]);
     assert_eq!(answer["text"], "again");
 }

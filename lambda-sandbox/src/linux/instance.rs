@@ -1,0 +1,182 @@
+//! One host process among those of this machine: its number, its user ids, and what crashed ones left.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::cgroup::{Hierarchies, remove_folder};
+use crate::Error;
+
+/// Where locks and the folder that roots are built on lie.
+const HOME: &str = "/run/lambda-sandbox";
+/// Most hosts on a machine at a time.
+const INSTANCES_MAX: u32 = 1024;
+/// Most live sandboxes of a host.
+const SLOTS_MAX: u32 = 16_384;
+/// The first user id of a sandbox. Ids from here on are nobody's: far above those of people and of other tools'
+/// ranges in `/etc/subuid`.
+const ID_BASE: u32 = 0x7000_0000;
+
+/// A lock on a number that no other live host has; the kernel lets go of it when the host ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Instance {
+    number: u32,
+    _lock: File,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    used: BTreeSet<u32>,
+    last: u32,
+}
+
+impl Instance {
+    pub(super) fn claim() -> Result<Self, Error> {
+        let stage = Self::stage();
+        (fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&stage))
+        .map_err(|source| Error::failed("making a folder", &stage, source))?;
+        for number in 0..INSTANCES_MAX {
+            if let Some(lock) = lock(number)? {
+                return Ok(Self {
+                    number,
+                    _lock: lock,
+                    slots: Mutex::default(),
+                });
+            }
+        }
+        Err(Error::Exhausted {
+            what: "hosts on this machine",
+            max: INSTANCES_MAX as usize,
+        })
+    }
+
+    /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
+    pub(super) fn stage() -> PathBuf {
+        Path::new(HOME).join("stage")
+    }
+
+    /// Returns the name of this host's control groups.
+    pub(super) fn group(&self) -> String {
+        group(self.number)
+    }
+
+    /// Takes a number for a sandbox, not the one used last.
+    pub(super) fn take_slot(&self) -> Result<u32, Error> {
+        let mut slots = self.slots();
+        let free = (1..=SLOTS_MAX)
+            .map(|step| (slots.last + step) % SLOTS_MAX)
+            .find(|slot| !slots.used.contains(slot));
+        let slot = free.ok_or(Error::Exhausted {
+            what: "live sandboxes of this host",
+            max: SLOTS_MAX as usize,
+        })?;
+        slots.used.insert(slot);
+        slots.last = slot;
+        Ok(slot)
+    }
+
+    pub(super) fn give_slot(&self, slot: u32) {
+        self.slots().used.remove(&slot);
+    }
+
+    /// Returns the user and group id of the sandbox in `slot`: no other live sandbox of this machine has it.
+    pub(super) fn id(&self, slot: u32) -> u32 {
+        ID_BASE + self.number * SLOTS_MAX + slot
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the control groups of hosts that are gone. Their processes died with them: the kernel sees to it.
+    pub(super) fn sweep(&self, hierarchies: &Hierarchies) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for number in 0..INSTANCES_MAX {
+            let (own, folders) = (number == self.number, folders(hierarchies, number));
+            if folders.is_empty() {
+                continue;
+            }
+            // Whose lock is held lives. Our own groups that no slot uses are an earlier holder's.
+            let held = if own { None } else { lock(number)? };
+            if !own && held.is_none() {
+                continue;
+            }
+            for folder in folders {
+                self.sweep_group(&folder, own, &mut removed)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn sweep_group(&self, host: &Path, own: bool, removed: &mut Vec<String>) -> Result<(), Error> {
+        let entries = fs::read_dir(host)
+            .map_err(|source| Error::failed("reading a control group", host, source))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let slot = entry.file_name().to_string_lossy().parse::<u32>().ok();
+            let used = own && slot.is_some_and(|slot| self.slots().used.contains(&slot));
+            if used || !path.is_dir() {
+                continue;
+            }
+            drop(fs::write(path.join("cgroup.kill"), "1"));
+            remove_folder(&path)?;
+            removed.push(path.display().to_string());
+        }
+        if !own {
+            remove_folder(host)?;
+            removed.push(host.display().to_string());
+        }
+        Ok(())
+    }
+
+    /// Returns the groups of this host's sandboxes that are there now.
+    pub(super) fn groups(&self, hierarchies: &Hierarchies) -> Vec<PathBuf> {
+        (folders(hierarchies, self.number).iter())
+            .filter_map(|folder| fs::read_dir(folder).ok())
+            .flat_map(Iterator::flatten)
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
+            .collect()
+    }
+
+    /// Removes this host's own groups, once no sandbox is left.
+    pub(super) fn leave(&self, hierarchies: &Hierarchies) {
+        for folder in folders(hierarchies, self.number) {
+            // A sandbox that is still there keeps its group; the next sweep removes it.
+            drop(fs::remove_dir(folder));
+        }
+    }
+}
+
+fn group(number: u32) -> String {
+    format!("lambda-sandbox-{number}")
+}
+
+fn folders(hierarchies: &Hierarchies, number: u32) -> Vec<PathBuf> {
+    (hierarchies.roots().into_iter())
+        .map(|root| root.join(group(number)))
+        .filter(|folder| folder.is_dir())
+        .collect()
+}
+
+fn lock(number: u32) -> Result<Option<File>, Error> {
+    let path = Path::new(HOME).join(format!("{number}.lock"));
+    let failed = |source| Error::failed("locking a host's number", &path, source);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

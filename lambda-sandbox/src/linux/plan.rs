@@ -1,0 +1,367 @@
+//! What a new process does before it becomes a sandbox's init, as a list that can be printed and carried out.
+//!
+//! Made in full before the process is: between clone and exec nothing is allocated.
+
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use crate::{Error, SandboxSpec};
+
+/// One step of a new process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Joins the v1 group whose `tasks` file this is.
+    JoinGroup(CString),
+    /// Enters the network namespace behind this descriptor.
+    EnterNetwork(RawFd),
+    /// Makes the groups it is in the root of what it sees.
+    HideGroups,
+    /// Keeps its mounts from the host's view.
+    PrivateMounts,
+    /// Mounts a new file system.
+    Mount {
+        /// The type of file system.
+        kind: CString,
+        /// Where.
+        target: CString,
+        /// Flags (`MS_*`).
+        flags: u64,
+        /// Options.
+        options: CString,
+    },
+    /// Shows a file or folder at another place.
+    Bind {
+        /// What.
+        source: CString,
+        /// Where.
+        target: CString,
+    },
+    /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
+    Attributes {
+        /// The mount.
+        target: CString,
+        /// The attributes.
+        attributes: u64,
+    },
+    /// Makes a folder; one that is there will do.
+    Folder(CString),
+    /// Makes an empty file; one that is there will do.
+    File(CString),
+    /// Makes a file with content.
+    Content(CString, Vec<u8>),
+    /// Makes a symbolic link.
+    Link {
+        /// What it points to.
+        points_to: CString,
+        /// Where it lies.
+        path: CString,
+    },
+    /// Makes this mount the root, and the old one unreachable.
+    Pivot(CString),
+    /// Sets both limits of a resource (`RLIMIT_*`).
+    Limit(u32, u64),
+    /// Sets the host name.
+    HostName(CString),
+    /// Goes to the folder that the program starts in.
+    GoTo(CString),
+}
+
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// The devices shown inside.
+pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// The links in `/dev`.
+pub const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+/// Files of `/proc` that read as empty: they tell of the host's kernel, memory, processes or keys.
+pub const MASKED_FILES: [&str; 22] = [
+    "config.gz",
+    "kcore",
+    "kmsg",
+    "kallsyms",
+    "keys",
+    "key-users",
+    "timer_list",
+    "sched_debug",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "iomem",
+    "ioports",
+    "interrupts",
+    "softirqs",
+    "slabinfo",
+    "vmallocinfo",
+    "pagetypeinfo",
+    "zoneinfo",
+    "cmdline",
+    "latency_stats",
+    "modules",
+];
+/// Folders of `/proc` that are empty.
+pub const MASKED_FOLDERS: [&str; 10] = [
+    "acpi",
+    "scsi",
+    "asound",
+    "driver",
+    "tty",
+    "dma",
+    "pressure",
+    "sysvipc",
+    "mtrr",
+    "dynamic_debug",
+];
+/// What is left of `/proc` that could be written: read-only.
+pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
+
+/// Makes the list for `spec`, on the host's folder `stage`.
+pub(super) fn plan(spec: &SandboxSpec, stage: &Path) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan {
+        stage,
+        steps: vec![Step::PrivateMounts],
+        made: BTreeSet::new(),
+        own_root: spec.root.directory.is_none(),
+    };
+    plan.root(spec)?;
+    plan.devices()?;
+    plan.scratch(spec)?;
+    plan.processes()?;
+    if plan.own_root {
+        let stage = c_string(stage.as_os_str())?;
+        plan.attributes(stage, RDONLY | NOSUID | NODEV);
+    }
+    let stage = c_string(stage.as_os_str())?;
+    plan.steps.push(Step::Pivot(stage));
+    plan.limits(spec)?;
+    Ok(plan.steps)
+}
+
+struct Plan<'a> {
+    stage: &'a Path,
+    steps: Vec<Step>,
+    made: BTreeSet<PathBuf>,
+    own_root: bool,
+}
+
+impl Plan<'_> {
+    fn inside(&self, path: &Path) -> Result<CString, Error> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        c_string(self.stage.join(below).as_os_str())
+    }
+
+    fn root(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+        let target = c_string(self.stage.as_os_str())?;
+        if let Some(directory) = &spec.root.directory {
+            look("looking for the root", directory)?;
+            let source = c_string(directory.as_os_str())?;
+            self.steps.push(Step::Bind {
+                source,
+                target: target.clone(),
+            });
+            self.attributes(target, RDONLY | NOSUID | NODEV);
+        } else {
+            self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
+        }
+        for bind in &spec.root.binds {
+            let folder = look("looking for what the root shows", &bind.source)?.is_dir();
+            self.mount_point(&bind.target, folder)?;
+            let target = self.inside(&bind.target)?;
+            let source = c_string(bind.source.as_os_str())?;
+            self.steps.push(Step::Bind {
+                source,
+                target: target.clone(),
+            });
+            self.attributes(target, RDONLY | NOSUID | NODEV);
+        }
+        for link in &spec.root.links {
+            self.parents(&link.path)?;
+            let step = Step::Link {
+                points_to: c_string(link.points_to.as_os_str())?,
+                path: self.inside(&link.path)?,
+            };
+            self.steps.push(step);
+        }
+        for file in &spec.root.files {
+            self.parents(&file.path)?;
+            let step = Step::Content(self.inside(&file.path)?, file.content.clone());
+            self.steps.push(step);
+        }
+        Ok(())
+    }
+
+    fn devices(&mut self) -> Result<(), Error> {
+        let dev = Path::new("/dev");
+        self.mount_point(dev, true)?;
+        let target = self.inside(dev)?;
+        self.mount("tmpfs", target.clone(), "size=64k,nr_inodes=64,mode=755")?;
+        for name in DEVICES {
+            let device = dev.join(name);
+            let target = self.inside(&device)?;
+            self.steps.push(Step::File(target.clone()));
+            self.steps.push(Step::Bind {
+                source: c_string(device.as_os_str())?,
+                target: target.clone(),
+            });
+            self.attributes(target, NOSUID | NOEXEC);
+        }
+        for (name, points_to) in DEVICE_LINKS {
+            let step = Step::Link {
+                points_to: c_string(OsStr::new(points_to))?,
+                path: self.inside(&dev.join(name))?,
+            };
+            self.steps.push(step);
+        }
+        self.attributes(target, RDONLY | NOSUID | NOEXEC);
+        Ok(())
+    }
+
+    fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+        let tmp = Path::new("/tmp");
+        self.mount_point(tmp, true)?;
+        let target = self.inside(tmp)?;
+        // A size of 0 would mean no limit.
+        let bytes = spec.limits.scratch_bytes.max(4096);
+        let files = spec.limits.scratch_files_max.max(1) + 1;
+        self.mount(
+            "tmpfs",
+            target,
+            &format!("size={bytes},nr_inodes={files},mode=1777"),
+        )
+    }
+
+    fn processes(&mut self) -> Result<(), Error> {
+        let proc = Path::new("/proc");
+        self.mount_point(proc, true)?;
+        let target = self.inside(proc)?;
+        self.steps.push(Step::Mount {
+            kind: c_string(OsStr::new("proc"))?,
+            target,
+            flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+            options: CString::default(),
+        });
+        for name in MASKED_FILES {
+            let path = proc.join(name);
+            if path.exists() {
+                let target = self.inside(&path)?;
+                let source = c_string(OsStr::new("/dev/null"))?;
+                self.steps.push(Step::Bind { source, target });
+            }
+        }
+        for name in MASKED_FOLDERS {
+            let path = proc.join(name);
+            if path.is_dir() {
+                let target = self.inside(&path)?;
+                self.mount("tmpfs", target.clone(), "size=4k,nr_inodes=1,mode=555")?;
+                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
+            }
+        }
+        for name in READ_ONLY {
+            let path = proc.join(name);
+            if path.exists() {
+                let target = self.inside(&path)?;
+                self.steps.push(Step::Bind {
+                    source: target.clone(),
+                    target: target.clone(),
+                });
+                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
+            }
+        }
+        Ok(())
+    }
+
+    fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+        let limits = [
+            (libc::RLIMIT_CORE, 0),
+            (libc::RLIMIT_NOFILE, spec.limits.files_max),
+            (libc::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
+            (libc::RLIMIT_MSGQUEUE, 0),
+            (libc::RLIMIT_NICE, 0),
+            (libc::RLIMIT_RTPRIO, 0),
+        ];
+        for (resource, value) in limits {
+            // What the host itself may not have cannot be given: its own hard limit then.
+            let hard = super::sys::hard_limit(resource)?;
+            self.steps.push(Step::Limit(resource, value.min(hard)));
+        }
+        self.steps
+            .push(Step::HostName(c_string(OsStr::new("sandbox"))?));
+        let working_directory = c_string(spec.working_directory.as_os_str())?;
+        self.steps.push(Step::GoTo(working_directory));
+        Ok(())
+    }
+
+    fn mount(&mut self, kind: &str, target: CString, options: &str) -> Result<(), Error> {
+        self.steps.push(Step::Mount {
+            kind: c_string(OsStr::new(kind))?,
+            target,
+            flags: libc::MS_NOSUID | libc::MS_NODEV,
+            options: c_string(OsStr::new(options))?,
+        });
+        Ok(())
+    }
+
+    fn attributes(&mut self, target: CString, attributes: u64) {
+        self.steps.push(Step::Attributes { target, attributes });
+    }
+
+    /// Makes the place for a mount, in a root that is made here; a given folder must have it.
+    fn mount_point(&mut self, path: &Path, folder: bool) -> Result<(), Error> {
+        if !self.own_root {
+            return Ok(());
+        }
+        self.parents(path)?;
+        if self.made.insert(path.to_owned()) {
+            let place = self.inside(path)?;
+            self.steps.push(if folder {
+                Step::Folder(place)
+            } else {
+                Step::File(place)
+            });
+        }
+        Ok(())
+    }
+
+    fn parents(&mut self, path: &Path) -> Result<(), Error> {
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        let mut folder = PathBuf::new();
+        for part in parent.components() {
+            folder.push(part);
+            let new = matches!(part, Component::Normal(_)) && self.own_root;
+            if new && self.made.insert(folder.clone()) {
+                let step = Step::Folder(self.inside(&folder)?);
+                self.steps.push(step);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Memory that a function may lock.
+const MEMLOCK_BYTES: u64 = 64 * 1024;
+
+fn look(step: &'static str, path: &Path) -> Result<std::fs::Metadata, Error> {
+    std::fs::metadata(path).map_err(|source| Error::failed(step, path, source))
+}
+
+pub(super) fn c_string(text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|_nul| {
+        Error::invalid(
+            "a path or text",
+            text.to_string_lossy(),
+            "it contains a NUL byte",
+        )
+    })
+}

@@ -1,0 +1,371 @@
+//! One sandbox on Linux: its group, its init, and their end.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+
+use super::cgroup::Group;
+use super::plan::{Step, c_string, plan};
+use super::spawn::Start;
+use super::{Shared, netns, sys};
+use crate::supervised::{Platform, Sample, Started};
+use crate::{BoxFuture, Error, Exit, SandboxSpec};
+
+/// What the init reports, beside its plain end.
+const MESSAGE_FAILED: u32 = 1;
+const MESSAGE_ENDED: u32 = 2;
+
+/// The init's steps by number, as `init/init.rs` counts them.
+const INIT_STEPS: [&str; 9] = [
+    "starting the sandbox's init",
+    "becoming nobody",
+    "making a user namespace",
+    "writing the user's map",
+    "dropping capabilities",
+    "making a keyring",
+    "asking to end with the host",
+    "loading the system call filter",
+    "starting the program",
+];
+
+/// A sandbox whose init waits for the word to start the program, or has got it.
+pub(super) struct LinuxSandbox {
+    shared: Arc<Shared>,
+    remains: Mutex<Option<Remains>>,
+    started: Mutex<Option<Outputs>>,
+    group: Group,
+    pidfd: Arc<OwnedFd>,
+    socket: Arc<OwnedFd>,
+    /// The step and the error number that the init reported, if it could not go on.
+    failed: Arc<Mutex<Option<(u32, u32)>>>,
+    program: std::path::PathBuf,
+}
+
+/// What there is to release when a sandbox has ended.
+#[derive(Debug)]
+struct Remains {
+    group: Group,
+    pidfd: Arc<OwnedFd>,
+    slot: Slot,
+}
+
+/// A sandbox's number, given back when dropped.
+#[derive(Debug)]
+struct Slot {
+    shared: Arc<Shared>,
+    number: u32,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.instance.give_slot(self.number);
+    }
+}
+
+#[derive(Debug)]
+struct Outputs {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl std::fmt::Debug for LinuxSandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinuxSandbox")
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A group that is removed again unless the sandbox comes up.
+struct Unfinished(Option<(Group, Slot)>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some((group, _slot)) = self.0.take() {
+            group.kill();
+            // What cannot be removed now is the next sweep's.
+            drop(group.remove());
+        }
+    }
+}
+
+impl LinuxSandbox {
+    /// Makes the sandbox: when it returns, the init is in place behind every defence and waits.
+    pub(super) async fn make(
+        shared: &Arc<Shared>,
+        spec: &SandboxSpec,
+        network: &netns::Network,
+    ) -> Result<Self, Error> {
+        let slot = Slot {
+            number: shared.instance.take_slot()?,
+            shared: Arc::clone(shared),
+        };
+        let id = shared.instance.id(slot.number);
+        let host = shared.instance.group();
+        let group = Group::make(
+            &shared.hierarchies,
+            &host,
+            &slot.number.to_string(),
+            &spec.limits,
+        )?;
+        let mut unfinished = Unfinished(Some((group.clone(), slot)));
+
+        let (stdout, stdout_inside) = pipe()?;
+        let (stderr, stderr_inside) = pipe()?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (socket, inside) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+            .map_err(|errno| Error::step("making the init's socket", errno))?;
+        // The init's end blocks: it waits there.
+        nix::fcntl::fcntl(&inside, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))
+            .map_err(|errno| Error::step("making the init's socket", errno))?;
+        let null = File::open("/dev/null")
+            .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
+        let above = |file: &dyn std::os::fd::AsFd| {
+            sys::above_given(file.as_fd())
+                .map_err(|source| Error::step("copying a descriptor", source))
+        };
+        let start = Start {
+            steps: steps(spec, &group, network)?,
+            arguments: arguments(spec, id)?,
+            environment: environment(spec)?,
+            given: [
+                above(&null)?,
+                above(&stdout_inside)?,
+                above(&stderr_inside)?,
+                above(&inside)?,
+                above(&shared.filters)?,
+            ],
+            init: shared.init.as_raw_fd(),
+            group: group.v2().map(open_folder).transpose()?,
+        };
+        let pidfd = Arc::new(shared.spawner.spawn(start).await?);
+        let remains = unfinished.0.take().map(|(group, slot)| Remains {
+            group,
+            pidfd: Arc::clone(&pidfd),
+            slot,
+        });
+        Ok(Self {
+            shared: Arc::clone(shared),
+            remains: Mutex::new(remains),
+            started: Mutex::new(Some(Outputs { stdout, stderr })),
+            group,
+            pidfd,
+            socket: Arc::new(socket),
+            failed: Arc::default(),
+            program: spec.command[0].clone().into(),
+        })
+    }
+
+    fn begin(&self) -> Result<Started, Error> {
+        let outputs = lock(&self.started).take().ok_or(Error::Ended)?;
+        let (told, exit) = watch::channel(None);
+        // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
+        // end and never changes it.
+        let pidfd =
+            unsafe { AsyncFd::register_with_interest(Arc::clone(&self.pidfd), Interest::READABLE) }
+                .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
+        if let Err(errno) = send(self.socket.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL) {
+            return Err(match message(&self.socket) {
+                Some([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
+                _ => Error::step("starting the program", errno),
+            });
+        }
+        let (socket, failed) = (Arc::clone(&self.socket), Arc::clone(&self.failed));
+        tokio::spawn(async move {
+            // A pidfd is readable once its process has ended.
+            drop(pidfd.readable().await);
+            told.send_replace(Some(match message(&socket) {
+                Some([MESSAGE_ENDED, _, status]) => exit_of(status),
+                Some([MESSAGE_FAILED, step, errno]) => {
+                    *lock(&failed) = Some((step, errno));
+                    Exit::Signal(libc::SIGKILL)
+                }
+                _ => Exit::Signal(libc::SIGKILL),
+            }));
+        });
+        Ok(Started {
+            stdout: outputs.stdout,
+            stderr: outputs.stderr,
+            exit,
+        })
+    }
+}
+
+fn steps(spec: &SandboxSpec, group: &Group, network: &netns::Network) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    for tasks in group.v1_tasks() {
+        steps.push(Step::JoinGroup(c_string(tasks.as_os_str())?));
+    }
+    steps.push(Step::EnterNetwork(network.namespace.as_raw_fd()));
+    steps.push(Step::HideGroups);
+    steps.extend(plan(spec, &super::instance::Instance::stage())?);
+    Ok(steps)
+}
+
+fn arguments(spec: &SandboxSpec, id: u32) -> Result<Vec<std::ffi::CString>, Error> {
+    let mut arguments = vec![
+        c_string("init".as_ref())?,
+        c_string(id.to_string().as_ref())?,
+        c_string("u".as_ref())?,
+    ];
+    for argument in &spec.command {
+        arguments.push(c_string(argument)?);
+    }
+    Ok(arguments)
+}
+
+fn environment(spec: &SandboxSpec) -> Result<Vec<std::ffi::CString>, Error> {
+    let api = format!("127.0.0.1:{}", netns::API_PORT);
+    let api = [("AWS_LAMBDA_RUNTIME_API".into(), api.into())];
+    (spec.environment.iter().chain(&api))
+        .map(|(name, value)| {
+            let mut variable = name.clone();
+            variable.push("=");
+            variable.push(value);
+            c_string(&variable)
+        })
+        .collect()
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    let flags = nix::fcntl::OFlag::O_CLOEXEC;
+    let (read, write) =
+        nix::unistd::pipe2(flags).map_err(|errno| Error::step("making an output pipe", errno))?;
+    nix::fcntl::fcntl(&read, nix::fcntl::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+        .map_err(|errno| Error::step("making an output pipe", errno))?;
+    Ok((read, write))
+}
+
+fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Error> {
+    let file = File::open(path)
+        .map_err(|source| Error::failed("opening a control group", path, source))?;
+    Ok(file.into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes one message of the init's, if there is one.
+fn message(socket: &OwnedFd) -> Option<[u32; 3]> {
+    let mut bytes = [0_u8; 12];
+    let read = nix::unistd::read(socket, &mut bytes).ok()?;
+    let number = |at: usize| {
+        let four = bytes.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(four.try_into().ok()?))
+    };
+    (read == bytes.len()).then_some([number(0)?, number(4)?, number(8)?])
+}
+
+fn exit_of(wait_status: u32) -> Exit {
+    let status = wait_status.cast_signed();
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Status(libc::WEXITSTATUS(status))
+    }
+}
+
+impl Platform for LinuxSandbox {
+    fn start(&self) -> BoxFuture<'_, Result<Started, Error>> {
+        let started = self.begin();
+        Box::pin(async move { started })
+    }
+
+    fn failure(&self) -> Option<Error> {
+        (*lock(&self.failed)).map(|failed| self.init_error(failed))
+    }
+
+    fn kill(&self) {
+        self.group.kill();
+        sys::kill(self.pidfd.as_fd());
+    }
+
+    fn freeze(&self) -> Result<(), Error> {
+        self.group.freeze(true)
+    }
+
+    fn thaw(&self) -> Result<(), Error> {
+        self.group.freeze(false)
+    }
+
+    fn sample(&self) -> Sample {
+        self.group.sample()
+    }
+
+    fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            self.kill();
+            let Some(remains) = lock(&self.remains).take() else {
+                return Ok(());
+            };
+            let (reply, released) = oneshot::channel();
+            self.shared.janitor.bury(remains, Some(reply));
+            released.await.unwrap_or(Err(Error::Ended))
+        })
+    }
+}
+
+impl LinuxSandbox {
+    fn init_error(&self, (step, errno): (u32, u32)) -> Error {
+        let index = usize::try_from(step).unwrap_or(0);
+        let name = INIT_STEPS.get(index).copied().unwrap_or(INIT_STEPS[0]);
+        let source = std::io::Error::from_raw_os_error(errno.cast_signed());
+        if index + 1 == INIT_STEPS.len() {
+            Error::failed(name, &self.program, source)
+        } else {
+            Error::step(name, source)
+        }
+    }
+}
+
+impl Drop for LinuxSandbox {
+    fn drop(&mut self) {
+        if let Some(remains) = lock(&self.remains).take() {
+            self.kill();
+            self.shared.janitor.bury(remains, None);
+        }
+    }
+}
+
+/// A thread that waits for ended sandboxes, reaps them and removes their groups.
+#[derive(Debug)]
+pub(super) struct Janitor {
+    remains: Sender<Burial>,
+}
+
+type Burial = (Remains, Option<oneshot::Sender<Result<(), Error>>>);
+
+impl Janitor {
+    pub(super) fn start() -> Result<Self, Error> {
+        let (remains, queue) = channel::<Burial>();
+        std::thread::Builder::new()
+            .name("sandbox-janitor".into())
+            .spawn(move || {
+                for (remains, reply) in queue {
+                    sys::wait_ended(remains.pidfd.as_fd());
+                    sys::reap(remains.pidfd.as_raw_fd());
+                    remains.group.kill();
+                    let removed = remains.group.remove();
+                    drop(remains.slot);
+                    if let Some(reply) = reply {
+                        // Who asked may have gone; what could not be removed is the next sweep's.
+                        drop(reply.send(removed));
+                    }
+                }
+            })
+            .map_err(|source| Error::step("starting the janitor thread", source))?;
+        Ok(Self { remains })
+    }
+
+    fn bury(&self, remains: Remains, reply: Option<oneshot::Sender<Result<(), Error>>>) {
+        // The thread lives as long as this sender.
+        drop(self.remains.send((remains, reply)));
+    }
+}

@@ -1,0 +1,233 @@
+//! The system calls a function may make, as data; everything else is refused with EPERM.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::Error;
+
+/// A group of allowed system calls, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// Why programs need them and what they cannot reach.
+    pub reason: &'static str,
+    /// Their names and x86-64 numbers.
+    pub calls: &'static [(&'static str, libc::c_long)],
+}
+
+macro_rules! calls {
+    ($($number:ident)*) => { &[$((name_of(stringify!($number)), libc::$number)),*] };
+}
+
+/// Strips `SYS_`.
+const fn name_of(constant: &'static str) -> &'static str {
+    constant.split_at(4).1
+}
+
+/// Everything that is allowed without a look at its arguments.
+pub const ALLOWED: &[Group] = &[
+    Group {
+        reason: "files and folders: what the mount namespace shows, as the permissions allow",
+        calls: calls!(
+            SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek
+            SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_access SYS_pipe SYS_select SYS_dup
+            SYS_dup2 SYS_sendfile SYS_fcntl SYS_flock SYS_fsync SYS_fdatasync SYS_truncate
+            SYS_ftruncate SYS_getdents SYS_getcwd SYS_chdir SYS_fchdir SYS_rename SYS_mkdir
+            SYS_rmdir SYS_creat SYS_link SYS_unlink SYS_symlink SYS_readlink SYS_chmod SYS_fchmod
+            SYS_chown SYS_fchown SYS_lchown SYS_umask SYS_utime SYS_utimes SYS_getdents64
+            SYS_fadvise64 SYS_openat SYS_mkdirat SYS_newfstatat SYS_unlinkat SYS_renameat
+            SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmodat SYS_faccessat SYS_fchownat
+            SYS_futimesat SYS_utimensat SYS_fallocate SYS_dup3 SYS_pipe2 SYS_preadv SYS_pwritev
+            SYS_renameat2 SYS_copy_file_range SYS_preadv2 SYS_pwritev2 SYS_statx SYS_close_range
+            SYS_openat2 SYS_faccessat2 SYS_fchmodat2 SYS_statfs SYS_fstatfs SYS_sync SYS_syncfs
+            SYS_sync_file_range SYS_splice SYS_tee SYS_vmsplice SYS_readahead SYS_getxattr
+            SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr
+            SYS_inotify_init SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
+            SYS_memfd_create
+        ),
+    },
+    Group {
+        reason: "memory: its own, counted by the memory limit",
+        calls: calls!(
+            SYS_mmap SYS_mprotect SYS_munmap SYS_brk SYS_mremap SYS_msync SYS_mincore SYS_madvise
+            SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_membarrier
+            SYS_pkey_mprotect SYS_pkey_alloc SYS_pkey_free SYS_get_mempolicy
+        ),
+    },
+    Group {
+        reason: "signals and processes: the pid namespace holds only its own",
+        calls: calls!(
+            SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigpending
+            SYS_rt_sigtimedwait SYS_rt_sigqueueinfo SYS_rt_tgsigqueueinfo SYS_rt_sigsuspend
+            SYS_sigaltstack SYS_kill SYS_tkill SYS_tgkill SYS_fork SYS_vfork SYS_execve
+            SYS_execveat SYS_exit SYS_exit_group SYS_wait4 SYS_waitid SYS_getpid SYS_getppid
+            SYS_gettid SYS_getpgid SYS_setpgid SYS_getpgrp SYS_setsid SYS_getsid
+            SYS_set_tid_address SYS_set_robust_list SYS_get_robust_list SYS_futex SYS_futex_waitv
+            SYS_sched_yield SYS_sched_getaffinity SYS_sched_setaffinity SYS_sched_getparam
+            SYS_sched_getscheduler SYS_sched_get_priority_max SYS_sched_get_priority_min
+            SYS_sched_rr_get_interval SYS_getpriority SYS_restart_syscall SYS_arch_prctl
+            SYS_prctl SYS_rseq SYS_signalfd SYS_signalfd4 SYS_pidfd_open SYS_pidfd_send_signal
+            SYS_getcpu SYS_seccomp SYS_capget SYS_landlock_create_ruleset SYS_landlock_add_rule
+            SYS_landlock_restrict_self
+        ),
+    },
+    Group {
+        reason: "who and what am I: answers only, or changes that need capabilities nobody here has",
+        calls: calls!(
+            SYS_getuid SYS_getgid SYS_geteuid SYS_getegid SYS_getresuid SYS_getresgid
+            SYS_getgroups SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid
+            SYS_setresgid SYS_getrlimit SYS_setrlimit SYS_prlimit64 SYS_getrusage SYS_sysinfo
+            SYS_times SYS_uname SYS_getrandom
+        ),
+    },
+    Group {
+        reason: "time: reading and waiting",
+        calls: calls!(
+            SYS_nanosleep SYS_clock_nanosleep SYS_getitimer SYS_setitimer SYS_alarm SYS_pause
+            SYS_gettimeofday SYS_time SYS_clock_gettime SYS_clock_getres SYS_timer_create
+            SYS_timer_settime SYS_timer_gettime SYS_timer_getoverrun SYS_timer_delete
+            SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime
+        ),
+    },
+    Group {
+        reason: "events, and sockets of the families below: the network namespace holds only a loopback",
+        calls: calls!(
+            SYS_connect SYS_accept SYS_accept4 SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg
+            SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
+            SYS_getpeername SYS_socketpair SYS_setsockopt SYS_getsockopt SYS_eventfd SYS_eventfd2
+            SYS_epoll_create SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_ctl_old SYS_epoll_wait
+            SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6
+        ),
+    },
+    Group {
+        reason: "System V shared memory and semaphores: the ipc namespace holds only its own",
+        calls: calls!(
+            SYS_shmget SYS_shmat SYS_shmctl SYS_shmdt SYS_semget SYS_semop SYS_semctl
+            SYS_semtimedop
+        ),
+    },
+    Group {
+        reason: "answered with ENOSYS by the second filter, so that libraries fall back to clone",
+        calls: calls!(SYS_clone3),
+    },
+];
+
+/// The flags of clone that make a namespace.
+const NEW_NAMESPACES: u64 = 0x7E02_0000;
+/// Address families allowed: unix, IPv4, IPv6, netlink (resolvers ask for interfaces).
+const FAMILIES: [u64; 4] = [1, 2, 10, 16];
+/// Terminal calls that put words into another's mouth.
+const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
+/// Personalities allowed: none, and asking.
+const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
+
+/// Returns the rules whose arguments matter: the call, the rules, and what they hold off.
+fn looked_at() -> Result<Vec<(libc::c_long, Vec<SeccompRule>)>, seccompiler::BackendError> {
+    let is = |argument, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let one_of = |values: &[u64]| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+        values
+            .iter()
+            .map(|value| SeccompRule::new(vec![is(0, *value)?]))
+            .collect()
+    };
+    let no_namespace = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(NEW_NAMESPACES),
+        0,
+    )?;
+    let not_terminal = TERMINAL_CALLS
+        .iter()
+        .map(|call| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *call))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(vec![
+        (libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]),
+        (libc::SYS_socket, one_of(&FAMILIES)?),
+        (libc::SYS_personality, one_of(&PERSONALITIES)?),
+        (libc::SYS_ioctl, vec![SeccompRule::new(not_terminal)?]),
+    ])
+}
+
+/// Compiles both filters into the form that the init loads: a count of instructions, then these, for each.
+pub(super) fn compile() -> Result<Vec<u8>, Error> {
+    let compiled = programs().map_err(|error| Error::Unavailable {
+        what: "the system call filter",
+        why: error.to_string(),
+        remedy: "report it: the filter's data is wrong",
+    })?;
+    let mut bytes = Vec::new();
+    for program in &compiled {
+        bytes.extend_from_slice(&(program.len() as u64).to_ne_bytes());
+        for instruction in program {
+            bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+            bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+            bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+        }
+    }
+    Ok(bytes)
+}
+
+fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
+        .iter()
+        .flat_map(|group| group.calls)
+        .map(|(_, number)| (*number, Vec::new()))
+        .collect();
+    allowed.extend(looked_at()?);
+    let errno = |number: i32| SeccompAction::Errno(number.unsigned_abs());
+    let not_there = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let first = SeccompFilter::new(
+        not_there,
+        SeccompAction::Allow,
+        errno(libc::ENOSYS),
+        TargetArch::x86_64,
+    )?;
+    let second = SeccompFilter::new(
+        allowed,
+        errno(libc::EPERM),
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?;
+    Ok([first.try_into()?, second.try_into()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_fit_what_the_init_reads() {
+        let bytes = compile().expect("compiled");
+        assert!(bytes.len() < 32_768, "{}", bytes.len());
+    }
+
+    #[test]
+    fn dangerous_calls_are_not_in_the_list() {
+        let names: Vec<&str> = (ALLOWED.iter().flat_map(|group| group.calls))
+            .map(|(name, _)| *name)
+            .collect();
+        for name in [
+            "unshare",
+            "setns",
+            "mount",
+            "ptrace",
+            "bpf",
+            "keyctl",
+            "io_uring_setup",
+            "userfaultfd",
+            "perf_event_open",
+            "open_by_handle_at",
+            "process_vm_readv",
+            "syslog",
+            "reboot",
+            "mknod",
+        ] {
+            assert!(!names.contains(&name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! System calls that neither std nor nix offers, one to a function.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use crate::Error;
+
+/// Returns the hard limit of a resource.
+pub(super) fn hard_limit(resource: u32) -> Result<u64, Error> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes one `rlimit` through the pointer, which is to a live one of ours.
+    let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    if result == 0 {
+        Ok(limit.rlim_max)
+    } else {
+        Err(Error::step("reading a limit", io::Error::last_os_error()))
+    }
+}
+
+/// Makes a sealed file in memory: nobody can change what it holds.
+pub(super) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::Write as _;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: memfd_create reads the NUL-terminated name, which the borrow keeps alive.
+    let file = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made above and nobody else owns it.
+    let mut file = unsafe { std::fs::File::from_raw_fd(file) };
+    file.write_all(content)?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: F_ADD_SEALS takes an int and no pointer; the descriptor is open.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if result == 0 {
+        Ok(file.into())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Copies a descriptor to a number of 16 or more, out of the way of those that a new process is given.
+pub(super) fn above_given(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an int and no pointer; the descriptor is borrowed, so open.
+    let copy = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 16) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made above and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Sends SIGKILL to the process behind a pidfd; one that has ended gets nothing.
+pub(super) fn kill(pidfd: BorrowedFd<'_>) {
+    // SAFETY: the null pointer asks for the default information; the others are integers.
+    let _ended = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
+/// Reaps the ended process behind a pidfd, if nobody has.
+pub(super) fn reap(pidfd: RawFd) {
+    let id = libc::id_t::try_from(pidfd).unwrap_or_default();
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: waitid accepts a null pointer for the information in Linux; the others are integers.
+    let _reaped = unsafe { libc::waitid(libc::P_PIDFD, id, std::ptr::null_mut(), options) };
+}
+
+/// Waits until the process behind a pidfd has ended.
+pub(super) fn wait_ended(pidfd: BorrowedFd<'_>) {
+    let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
+    while nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) == Err(nix::errno::Errno::EINTR)
+    {
+    }
+}
