@@ -82,9 +82,14 @@ fn a_running_invocation_is_finished_and_nothing_is_left() {
             (&said["StatusCode"], &answer),
             (&json!(200), &json!("waited"))
         );
+        held
     });
     drop(served);
-    assert_eq!(taken(pid), BTreeSet::new());
+    assert!(
+        held.iter().any(|path| path.starts_with("/sys/fs/cgroup")),
+        "{held:?}"
+    );
+    gone(&held);
 }
 
 #[test]
