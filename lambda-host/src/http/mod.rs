@@ -63,6 +63,8 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
             async move { Ok::<_, Infallible>(answer(&host, request).await) }
         });
         let mut builder = http1::Builder::new();
+        // A client may say that it sends no more, and still wait for its answer.
+        builder.half_close(true);
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT);

@@ -1,0 +1,178 @@
+//! The HTTP front end against clients that are wrong, rude or gone. Well-behaved ones are the real `aws` command and
+//! boto3, in `examples/faas-host/tests`.
+#![cfg(feature = "http")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lambda_host::{Host, http};
+use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn serve() -> SocketAddr {
+    let backend = FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1"));
+    let host = Host::builder(Arc::new(backend)).start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tokio::spawn(http::serve(
+        host,
+        listener,
+        std::future::pending(),
+    )));
+    address
+}
+
+/// Sends bytes, says that no more come, and returns the whole answer.
+async fn send(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may have answered and closed before all was sent.
+    stream.write_all(bytes).await.unwrap_or_default();
+    stream.shutdown().await.unwrap_or_default();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap_or_default();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    send(
+        address,
+        format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes(),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn wrong_requests_get_an_answer_that_says_so() {
+    let address = serve().await;
+    let functions = "/2015-03-31/functions";
+    let invoke = format!("{functions}/f/invocations");
+    for (method, path, body, status, kind) in [
+        ("GET", "/", "", 404, "UnknownOperationException"),
+        ("PATCH", functions, "", 404, "UnknownOperationException"),
+        (
+            "GET",
+            "/2015-03-31/functions/f/g/h",
+            "",
+            404,
+            "UnknownOperationException",
+        ),
+        (
+            "GET",
+            "/2015-03-31/functions/%ff%fe",
+            "",
+            404,
+            "UnknownOperationException",
+        ),
+        (
+            "GET",
+            "/2015-03-31/functions/a%2F..%2Fb",
+            "",
+            400,
+            "ValidationException",
+        ),
+        (
+            "GET",
+            "/2015-03-31/functions/missing",
+            "",
+            404,
+            "ResourceNotFoundException",
+        ),
+        (
+            "GET",
+            "/2015-03-31/functions?MaxItems=x",
+            "",
+            400,
+            "InvalidParameterValueException",
+        ),
+        ("POST", functions, "", 400, "InvalidRequestContentException"),
+        (
+            "POST",
+            functions,
+            "{",
+            400,
+            "InvalidRequestContentException",
+        ),
+        (
+            "POST",
+            functions,
+            "[]",
+            400,
+            "InvalidRequestContentException",
+        ),
+        (
+            "POST",
+            functions,
+            r#"{"FunctionName":7}"#,
+            400,
+            "InvalidRequestContentException",
+        ),
+        (
+            "POST",
+            functions,
+            r#"{"FunctionName":"g","Runtime":"provided","Handler":"x","Code":{"ZipFile":"!"}}"#,
+            400,
+            "InvalidRequestContentException",
+        ),
+        (
+            "POST",
+            functions,
+            r#"{"FunctionName":"g","Runtime":"provided","Handler":"x","Code":{}}"#,
+            400,
+            "InvalidParameterValueException",
+        ),
+        ("POST", &invoke, "{}", 404, "ResourceNotFoundException"),
+    ] {
+        let answer = call(address, method, path, body).await;
+        let wanted = format!("HTTP/1.1 {status} ");
+        assert!(
+            answer.starts_with(&wanted),
+            "{method} {path} {body}: {answer}"
+        );
+        assert!(
+            answer.contains(&format!("x-amzn-errortype: {kind}\r\n")),
+            "{path}: {answer}"
+        );
+        assert!(answer.contains("x-amzn-requestid: "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
+    let address = serve().await;
+    let path = "/2015-03-31/functions/f/invocations";
+    let body = "1".repeat(6 * 1024 * 1024 + 1);
+    let announced = call(address, "POST", path, &body).await;
+    assert!(
+        announced.starts_with("HTTP/1.1 413 "),
+        "{}",
+        &announced[..200.min(announced.len())]
+    );
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let answer = send(address, chunked.as_bytes()).await;
+    // A client that is still writing may lose the answer to a reset connection, but never gets another.
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 413 "),
+        "{answer}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_leave_the_server_answering(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answer = runtime.block_on(async {
+            let address = serve().await;
+            send(address, &bytes).await;
+            call(address, "GET", "/2015-03-31/functions", "").await
+        });
+        prop_assert!(answer.starts_with("HTTP/1.1 200 "), "{}", answer);
+    }
+}
