@@ -286,6 +286,32 @@ fn refreshes_are_spread_by_jitter() {
     );
 }
 
+/// A host renews without callers.
+#[test]
+fn keep_fresh_renews_ahead_of_every_expiry() {
+    let clock = VirtualClock::new(start());
+    let (provider, cache) = virtual_world(&clock, Duration::from_secs(2));
+    let mut renewal = Box::pin(cache.keep_fresh());
+    let mut end = clock.sleep(10 * HOUR);
+    block_on(std::future::poll_fn(|cx| {
+        assert!(renewal.as_mut().poll(cx).is_pending(), "it never ends");
+        if provider.loads() > 1 {
+            let kept = block_on(cache.credentials()).unwrap();
+            assert!(
+                kept.expires_at.unwrap() > clock.now(),
+                "expired ones were kept"
+            );
+        }
+        end.as_mut().poll(cx)
+    }));
+    // An hour each, renewed about 15 minutes early.
+    assert!(
+        (12..=15).contains(&provider.loads()),
+        "{} loads in ten hours",
+        provider.loads()
+    );
+}
+
 #[test]
 fn refused_credentials_are_forgotten() {
     let clock = VirtualClock::manual(start());
