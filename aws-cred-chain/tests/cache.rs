@@ -210,6 +210,56 @@ fn a_slow_refresh_makes_nobody_wait() {
     });
 }
 
+/// A refresh that callers pushed along and then nobody drove: its time-out says nothing about now.
+#[test]
+fn a_refresh_that_nobody_drove_is_begun_again() {
+    let clock = VirtualClock::manual(start());
+    let provider = Counted::new(clock.clone(), Duration::ZERO);
+    let slow = Slow {
+        inner: provider.clone(),
+        waits: Arc::default(),
+    };
+    let waits = slow.waits.clone();
+    let cache = Cache::new(Context::empty(clock.clone()), slow);
+    block_on(cache.credentials()).unwrap();
+    waits.store(1, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(50 * 60));
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID1"
+    );
+    waits.store(0, Ordering::SeqCst);
+    clock.advance(HOUR);
+    let found = block_on(cache.credentials()).unwrap();
+    assert!(found.expires_at.unwrap() > clock.now());
+    assert_eq!(provider.loads(), 2);
+}
+
+/// Holds a load back, while `waits` is set, until it is polled again.
+#[derive(Debug)]
+struct Slow<P> {
+    inner: P,
+    waits: Arc<AtomicUsize>,
+}
+
+impl<P: ProvideCredentials> ProvideCredentials for Slow<P> {
+    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
+        Box::pin(async {
+            let held = self.waits.load(Ordering::SeqCst) > 0;
+            if held {
+                std::future::poll_fn(|_| match self.waits.load(Ordering::SeqCst) {
+                    0 => std::task::Poll::Ready(()),
+                    _ => std::task::Poll::Pending,
+                })
+                .await;
+                let (operation, budget) = ("held load".to_owned(), Duration::ZERO);
+                return Err(Error::TimedOut { operation, budget });
+            }
+            self.inner.provide().await
+        })
+    }
+}
+
 #[test]
 fn a_failed_refresh_serves_what_is_valid_and_then_says_why() {
     let clock = VirtualClock::manual(start());
