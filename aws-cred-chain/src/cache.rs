@@ -118,7 +118,8 @@ impl Cache {
             let latest = self.entry().map(|latest| latest.credentials.clone());
             return Ok(latest.unwrap_or_else(|| entry.credentials.clone()));
         }
-        self.wait_for_load(entry).await
+        // Boxed: the future of a cached read stays small.
+        Box::pin(self.wait_for_load(entry)).await
     }
 
     /// Returns the kept credentials where they are valid and no refresh is due; loads nothing.

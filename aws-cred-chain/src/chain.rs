@@ -71,7 +71,7 @@ impl Chain {
     /// [`Unresolved`], with the [`Error`] and the trace.
     pub async fn resolve(&self) -> Result<Resolved, Box<Unresolved>> {
         let mut run = Run::new(&self.context, &self.options);
-        let start = self.context.clock.monotonic();
+        let start = cfg!(feature = "tracing").then(|| self.context.clock.monotonic());
         let budget = self.options.chain_budget;
         let result = within(&*self.context.clock, budget, resolve(&mut run)).await;
         let result = result.unwrap_or_else(|| {
@@ -82,7 +82,9 @@ impl Chain {
         });
         match result {
             Ok(credentials) => {
-                crate::log::resolved(credentials.source, run.elapsed_since(start));
+                if let Some(start) = start {
+                    crate::log::resolved(credentials.source, run.elapsed_since(start));
+                }
                 Ok(Resolved {
                     credentials,
                     trace: run.trace,
@@ -181,16 +183,17 @@ async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
             return Ok(found);
         }
     }
-    if let Some(found) = from_profile(run).await? {
+    // Boxed, here and below: the future of the common short way stays small.
+    if let Some(found) = Box::pin(from_profile(run)).await? {
         return Ok(found);
     }
     if asked(run, Source::Container)
-        && let Some(found) = from_container(run).await?
+        && let Some(found) = Box::pin(from_container(run)).await?
     {
         return Ok(found);
     }
     if asked(run, Source::InstanceMetadata)
-        && let Some(found) = from_metadata(run).await?
+        && let Some(found) = Box::pin(from_metadata(run)).await?
     {
         return Ok(found);
     }
@@ -264,7 +267,7 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     if !assumes
         && asked(run, Source::WebIdentity)
         && run.options.profile.is_none()
-        && let Some(found) = from_web_identity(run).await?
+        && let Some(found) = Box::pin(from_web_identity(run)).await?
     {
         return Ok(Some(found));
     }
@@ -284,7 +287,7 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
         );
         return Ok(None);
     };
-    carry_out(run, &plan).await.map(Some)
+    Box::pin(carry_out(run, &plan)).await.map(Some)
 }
 
 /// Loads what a plan begins with, then assumes its roles.
@@ -310,7 +313,14 @@ async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials,
         let (serial, origin) = (serial.value.clone(), serial.origin());
         let start = run.context.clock.monotonic();
         let profile = Some(plan.base_profile.as_str());
-        let result = sts::session_token(run, &credentials, &serial, None, profile).await;
+        let result = Box::pin(sts::session_token(
+            run,
+            &credentials,
+            &serial,
+            None,
+            profile,
+        ))
+        .await;
         credentials = ended(
             run,
             start,
@@ -322,7 +332,7 @@ async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials,
     }
     for role in &plan.roles {
         let start = run.context.clock.monotonic();
-        let result = sts::assume_role(run, &credentials, role).await;
+        let result = Box::pin(sts::assume_role(run, &credentials, role)).await;
         let action = format!("role {}", role.role_arn);
         let origin = role.origin.clone();
         credentials = ended(run, start, Source::AssumeRole, action, origin, result)?;
@@ -342,18 +352,18 @@ async fn base(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Erro
             environment::load(run.context)?.ok_or_else(|| nothing("the environment"))
         }
         Base::Container => match container::endpoint(run.context)? {
-            Some((url, _)) => container::load(run, &url).await,
+            Some((url, _)) => Box::pin(container::load(run, &url)).await,
             None => Err(nothing("the container")),
         },
-        Base::InstanceMetadata => match imds::load(run).await? {
+        Base::InstanceMetadata => match Box::pin(imds::load(run)).await? {
             Ok(credentials) => Ok(credentials),
             Err(Absent::Unanswered(error)) => Err(error),
             Err(absent) => Err(nothing(&format!("the metadata service ({absent})"))),
         },
         Base::WebIdentity { role, token_file } => {
-            sts::web_identity(run, role, token_file, origin).await
+            Box::pin(sts::web_identity(run, role, token_file, origin)).await
         }
-        Base::Sso(sso) => sso::load(run, sso).await,
+        Base::Sso(sso) => Box::pin(sso::load(run, sso)).await,
         Base::Login { session } => login::load(run, session, &plan.base_profile, origin).await,
         Base::Process {
             command,

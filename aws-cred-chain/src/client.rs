@@ -322,8 +322,12 @@ impl Settings {
             .authority()
             .ok_or_else(|| error("the proxy has no host"))?;
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
-        let authorization =
-            user.map(|user| format!("Basic {}", base64(&crate::sign::percent_decode(user))));
+        let authorization = user.map(|user| {
+            format!(
+                "Basic {}",
+                crate::base64::encode(&crate::sign::percent_decode(user))
+            )
+        });
         Ok(Some(Proxy {
             host: authority.host().to_owned(),
             port: authority.port_u16().unwrap_or(80),
@@ -381,43 +385,10 @@ impl Settings {
     }
 }
 
-/// Encodes for `Basic` authentication (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut three = [0_u8; 3];
-        three[..chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-        for place in 0..4_usize {
-            let index = (bits >> (18 - 6 * place)) & 63;
-            let sextet = ALPHABET[index as usize];
-            text.push(if place <= chunk.len() {
-                char::from(sextet)
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::MapEnv;
-
-    #[test]
-    fn encodes_base64() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foob", "Zm9vYg=="),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 
     #[test]
     fn metadata_is_never_asked_through_a_proxy() {

@@ -18,6 +18,7 @@ pub(crate) type Outcome = Result<Arc<Credentials>, Error>;
 pub(crate) struct Flight {
     future: Mutex<Option<BoxFuture<'static, Outcome>>>,
     outcome: OnceLock<Outcome>,
+    begun: AtomicBool,
     signal: Arc<Signal>,
 }
 
@@ -63,14 +64,16 @@ impl Flight {
         Arc::new(Self {
             future: Mutex::new(Some(future)),
             outcome: OnceLock::new(),
+            begun: AtomicBool::new(false),
             signal: Arc::default(),
         })
     }
 
     /// Returns whether nobody waits for this load although it has begun.
     pub(crate) fn is_orphaned(&self) -> bool {
-        let waiters = lock(&self.signal.waiters);
-        waiters.next > 0 && waiters.wakers.is_empty() && self.outcome.get().is_none()
+        self.begun.load(Ordering::SeqCst)
+            && lock(&self.signal.waiters).wakers.is_empty()
+            && self.outcome.get().is_none()
     }
 
     /// Drives the load as far as it goes now. Where another thread drives it, that one goes on.
@@ -99,6 +102,7 @@ impl Flight {
         if self.outcome.get().is_some() {
             return;
         }
+        self.begun.store(true, Ordering::SeqCst);
         // Taken out, so that after a panic inside the load nobody polls it again.
         let outcome = match slot.take() {
             None => Err(Error::unexpected(

@@ -5,8 +5,8 @@
 //! cache, a single-flight [`Cache`], a [`Trace`] of every step, a [`Plan`] without network, Signature
 //! Version 4 ([`sign`]), and a world in memory to test with ([`testing`]).
 //!
-//! What it does not do: it calls no service but those that give credentials; it starts no browser and
-//! renews no `aws login` session (it says which command to run); it holds no global state but, with the
+//! What it does not do: it calls no service but those that give credentials; it starts no browser (it
+//! says which command logs in); it holds no global state but, with the
 //! feature `tokio`, one thread for input and output, and one for timers.
 //!
 //! # Contract
@@ -50,12 +50,15 @@
 //! None is on by default.
 //!
 //! - `tokio`: real HTTP ([`Context::real`] has it then), over hyper and rustls.
+//! - `login`: renewal of `aws login` sessions, whose calls are signed by ring; part of `tokio`.
 //! - `tracing`: events for the `tracing` crate.
 //! - `query`: JMESPath and filters (the modules `query` and `filter`).
 //! - `aws-credential-types`, `object_store`, `reqsign`: the module `bridge`, by which those crates take
 //!   credentials from this one.
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "login", feature = "tokio"))]
+mod base64;
 mod blocking;
 #[cfg(any(
     feature = "aws-credential-types",

@@ -346,14 +346,8 @@ fn base(
     if let Some(found) = keys(profile, name, None)? {
         return Ok(Some(found));
     }
-    match sso {
-        Some(plan) => {
-            let problem = "selected profile will resolve an access token instead of credentials: \
-                           it has no sso_account_id and sso_role_name";
-            Err(Error::invalid(problem, plan.origin))
-        }
-        None => Ok(None),
-    }
+    // It gives a token only; loading credentials from it says so.
+    Ok(sso.map(|plan| (Base::Sso(plan.clone()), plan.origin)))
 }
 
 /// The profile's keys; with `only`, those whose access key id stands in that file.

@@ -8,6 +8,7 @@
 
 use std::sync::LazyLock;
 
+use jmespath::ast::Ast;
 use jmespath::functions::{ArgumentType, CustomFunction, Signature};
 use jmespath::{Rcvar, Runtime, Variable};
 use serde_json::{Number, Value};
@@ -21,6 +22,9 @@ pub const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
 pub const NESTING_MAX: usize = 64;
 /// The most operators, such as `.`, `|` and `[`, in an expression.
 pub const STEPS_MAX: usize = 512;
+/// How many times larger than the data an expression may make its result: each of `[a, b]` and
+/// `{x: a, y: b}` multiplies what follows it by its number of members.
+pub const GROWTH_MAX: u64 = 4096;
 /// The deepest nesting of the data; that of `serde_json`'s parser.
 pub const DATA_DEPTH_MAX: usize = 128;
 
@@ -39,7 +43,10 @@ impl Query {
     pub fn parse(expression: &str) -> Result<Self, Error> {
         check_limits(expression)
             .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
-        compile(expression)?;
+        if growth(compile(expression)?.as_ast()) > GROWTH_MAX {
+            let problem = format!("query may make data more than {GROWTH_MAX} times larger");
+            return Err(Error::invalid(problem, Origin::Option("query")));
+        }
         Ok(Self {
             expression: expression.to_owned(),
         })
@@ -122,6 +129,41 @@ fn check_limits(expression: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Bounds how many copies of its input an expression can put into its result.
+fn growth(ast: &Ast) -> u64 {
+    let product = |parts: [&Ast; 2]| growth(parts[0]).saturating_mul(growth(parts[1]));
+    match ast {
+        Ast::MultiList { elements, .. } => elements
+            .iter()
+            .map(growth)
+            .fold(0, u64::saturating_add)
+            .max(1),
+        Ast::MultiHash { elements, .. } => elements
+            .iter()
+            .map(|pair| growth(&pair.value))
+            .fold(0, u64::saturating_add)
+            .max(1),
+        Ast::Function { args, .. } => args.iter().map(growth).fold(1, u64::saturating_mul),
+        Ast::Comparison { lhs, rhs, .. }
+        | Ast::Projection { lhs, rhs, .. }
+        | Ast::And { lhs, rhs, .. }
+        | Ast::Or { lhs, rhs, .. }
+        | Ast::Subexpr { lhs, rhs, .. } => product([lhs, rhs]),
+        Ast::Condition {
+            predicate, then, ..
+        } => product([predicate, then]),
+        Ast::Expref { ast, .. } => growth(ast),
+        Ast::Flatten { node, .. } | Ast::Not { node, .. } | Ast::ObjectValues { node, .. } => {
+            growth(node)
+        }
+        Ast::Identity { .. }
+        | Ast::Field { .. }
+        | Ast::Index { .. }
+        | Ast::Literal { .. }
+        | Ast::Slice { .. } => 1,
+    }
 }
 
 fn is_shallow(value: &Value, depth: usize) -> bool {
@@ -237,6 +279,23 @@ mod tests {
         check("avg(a)", &data, &json!(1.0));
         check("avg(c)", &data, &Value::Null);
         check("sum(b)", &data, &json!(1.5));
+    }
+
+    /// Found by the fuzzer: multi-selects in a row double the data each, till memory is full.
+    #[test]
+    fn expressions_that_multiply_the_data_are_refused() {
+        for bomb in [
+            "[@,@]".to_owned() + &"|[@,@]".repeat(20),
+            "[@,@][]".to_owned() + &".[@,@][]".repeat(20),
+            "[@,@]".to_owned() + &".{a: @, b: @}".repeat(20),
+            format!("map(&{}, @)", "[@,@]".to_owned() + &"|[@,@]".repeat(20)),
+            format!("[{}]", ["@"; 80].join(",")).repeat(4),
+        ] {
+            assert!(Query::parse(&bomb).is_err(), "{bomb}");
+        }
+        let ordinary = "Reservations[].Instances[].[InstanceId, Tags[?Key=='Name']|[0].Value, \
+                        {state: State.Name, type: InstanceType}]";
+        assert!(Query::parse(ordinary).is_ok());
     }
 
     /// The `jmespath` crate aborts the process on each of these; a thread with a small stack shows that

@@ -178,14 +178,20 @@ impl RunCommand for LocalCommands {
 
 /// Waits without holding the lock for long, so that [`Running`] can kill meanwhile.
 fn wait(child: &Mutex<Child>) -> io::Result<Option<i32>> {
-    let mut pause = Duration::from_micros(50);
-    loop {
+    let mut pause = Duration::from_micros(20);
+    for looked in 0_u32.. {
         if let Some(status) = lock(child).try_wait()? {
             return Ok(status.code());
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        // Its output has ended, so it is about to end.
+        if looked < 50 {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
     }
+    Ok(None)
 }
 
 /// Kills the program when the future that waits for it is dropped.

@@ -210,6 +210,56 @@ fn a_slow_refresh_makes_nobody_wait() {
     });
 }
 
+/// A refresh that callers pushed along and then nobody drove: its time-out says nothing about now.
+#[test]
+fn a_refresh_that_nobody_drove_is_begun_again() {
+    let clock = VirtualClock::manual(start());
+    let provider = Counted::new(clock.clone(), Duration::ZERO);
+    let slow = Slow {
+        inner: provider.clone(),
+        waits: Arc::default(),
+    };
+    let waits = slow.waits.clone();
+    let cache = Cache::new(Context::empty(clock.clone()), slow);
+    block_on(cache.credentials()).unwrap();
+    waits.store(1, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(50 * 60));
+    assert_eq!(
+        block_on(cache.credentials()).unwrap().access_key_id,
+        "AKID1"
+    );
+    waits.store(0, Ordering::SeqCst);
+    clock.advance(HOUR);
+    let found = block_on(cache.credentials()).unwrap();
+    assert!(found.expires_at.unwrap() > clock.now());
+    assert_eq!(provider.loads(), 2);
+}
+
+/// Holds a load back, while `waits` is set, until it is polled again.
+#[derive(Debug)]
+struct Slow<P> {
+    inner: P,
+    waits: Arc<AtomicUsize>,
+}
+
+impl<P: ProvideCredentials> ProvideCredentials for Slow<P> {
+    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
+        Box::pin(async {
+            let held = self.waits.load(Ordering::SeqCst) > 0;
+            if held {
+                std::future::poll_fn(|_| match self.waits.load(Ordering::SeqCst) {
+                    0 => std::task::Poll::Ready(()),
+                    _ => std::task::Poll::Pending,
+                })
+                .await;
+                let (operation, budget) = ("held load".to_owned(), Duration::ZERO);
+                return Err(Error::TimedOut { operation, budget });
+            }
+            self.inner.provide().await
+        })
+    }
+}
+
 #[test]
 fn a_failed_refresh_serves_what_is_valid_and_then_says_why() {
     let clock = VirtualClock::manual(start());
@@ -283,6 +333,32 @@ fn refreshes_are_spread_by_jitter() {
     assert!(
         times.iter().all(|s| (44 * 60..=45 * 60 + 1).contains(s)),
         "{times:?}"
+    );
+}
+
+/// A host renews without callers.
+#[test]
+fn keep_fresh_renews_ahead_of_every_expiry() {
+    let clock = VirtualClock::new(start());
+    let (provider, cache) = virtual_world(&clock, Duration::from_secs(2));
+    let mut renewal = Box::pin(cache.keep_fresh());
+    let mut end = clock.sleep(10 * HOUR);
+    block_on(std::future::poll_fn(|cx| {
+        assert!(renewal.as_mut().poll(cx).is_pending(), "it never ends");
+        if provider.loads() > 1 {
+            let kept = block_on(cache.credentials()).unwrap();
+            assert!(
+                kept.expires_at.unwrap() > clock.now(),
+                "expired ones were kept"
+            );
+        }
+        end.as_mut().poll(cx)
+    }));
+    // An hour each, renewed about 15 minutes early.
+    assert!(
+        (12..=15).contains(&provider.loads()),
+        "{} loads in ten hours",
+        provider.loads()
     );
 }
 

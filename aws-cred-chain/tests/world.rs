@@ -257,6 +257,62 @@ fn login_sessions_are_read() {
     assert!(matches!(error(&world), Error::LoginRequired { .. }));
 }
 
+#[cfg(feature = "login")]
+#[test]
+fn login_sessions_are_renewed_with_a_proof_of_possession() {
+    let session = "arn:aws:iam::123456789012:user/u";
+    let path = format!(
+        "/home/user/.aws/login/cache/{}.json",
+        aws_cred_chain::login_cache_key(session)
+    );
+    let pkcs8 = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let body: String = pkcs8
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
+    // The key as `aws login` writes it is inside: RFC 5915's structure within PKCS #8.
+    let at = der
+        .windows(5)
+        .position(|window| window == [0x02, 0x01, 0x01, 0x04, 0x20])
+        .unwrap()
+        - 2;
+    let sec1 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &der[at..]);
+    let sec1 = format!("-----BEGIN EC PRIVATE KEY-----\n{sec1}\n-----END EC PRIVATE KEY-----\n");
+    for pem in [pkcs8, sec1] {
+        let file = serde_json::json!({
+            "accessToken": {"accessKeyId": "ASIA1", "secretAccessKey": "s", "sessionToken": "t",
+                "accountId": "123456789012", "expiresAt": "2025-12-31T23:00:00Z"},
+            "clientId": "arn:aws:signin:::devtools/same-device", "refreshToken": "refresh-0",
+            "dpopKey": pem, "signInRegion": "us-east-2", "tokenType": "aws_sigv4",
+        });
+        let config = format!("[default]\nlogin_session = {session}\n");
+        let world = World::new()
+            .file(CONFIG, config)
+            .file(&path, file.to_string());
+        world.services().set_sign_in("refresh-0");
+        let found = resolve(&world, Options::default()).unwrap().credentials;
+        assert_eq!(
+            (found.source, found.account_id.as_deref()),
+            (Source::Login, Some("123456789012"))
+        );
+        // What was written is used, then renewed by the new refresh token.
+        assert_eq!(
+            resolve(&world, Options::default()).unwrap().credentials,
+            found
+        );
+        world.clock().advance(Duration::from_secs(800));
+        assert_ne!(
+            resolve(&world, Options::default()).unwrap().credentials,
+            found
+        );
+        assert_eq!(world.services().count("/v1/token"), 2);
+        world.services().set_sign_in("another");
+        world.clock().advance(Duration::from_secs(3600));
+        assert!(matches!(error(&world), Error::LoginRequired { .. }));
+    }
+}
+
 #[test]
 fn containers_ask_with_their_token() {
     let world = World::new()

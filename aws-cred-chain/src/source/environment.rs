@@ -25,11 +25,11 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
         }
     };
     let mut credentials =
-        Credentials::new(id.trim(), secret.trim()).with_source(Source::Environment);
+        Credentials::new(trimmed(id), trimmed(secret)).with_source(Source::Environment);
     credentials.session_token = context
         .var("AWS_SESSION_TOKEN")
         .or_else(|| context.var("AWS_SECURITY_TOKEN"))
-        .map(|token| token.trim().into());
+        .map(|token| trimmed(token).into());
     credentials.account_id = context.var("AWS_ACCOUNT_ID");
     if let Some(text) = context.var("AWS_CREDENTIAL_EXPIRATION") {
         credentials.expires_at = Some(timestamp::parse(&text).ok_or_else(|| {
@@ -38,4 +38,12 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
         })?);
     }
     Ok(Some(credentials))
+}
+
+/// Cuts blanks at both ends, without a copy where there are none.
+fn trimmed(text: String) -> String {
+    if text.trim().len() == text.len() {
+        return text;
+    }
+    text.trim().to_owned()
 }

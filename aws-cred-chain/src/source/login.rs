@@ -1,11 +1,12 @@
-//! `login_session`: what `aws login` left in its cache.
+//! `login_session`: what `aws login` left in its cache, renewed where it can be.
 //!
-//! Renewing the session needs a signature by the key in the cache file (DPoP, RFC 9449); this crate
-//! does not renew: when the session ends it says which command to run.
+//! A renewal is signed by the key in the cache file (DPoP), which needs the feature `login`; without it
+//! the error says which command to run when the session ends.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::json;
 use crate::credentials::{Credentials, Source};
@@ -16,6 +17,8 @@ use crate::timestamp;
 use crate::trace::Origin;
 
 const BYTES_MAX: u64 = 1 << 20;
+/// A session is renewed this long before its end, as botocore does.
+const RENEW_EARLY: Duration = Duration::from_secs(5 * 60);
 
 /// Returns the cached session's keys.
 pub(crate) async fn load(
@@ -40,14 +43,129 @@ pub(crate) async fn load(
                 path.display()
             ))
         })?;
-    let credentials = parse(&data.bytes).map_err(|error| required(error.report()))?;
-    if credentials
-        .expires_at
-        .is_some_and(|at| at <= run.context.clock.now())
-    {
-        return Err(required("the login session has expired".to_owned()));
+    let what = "login session";
+    let cached = json::object(what, &data.bytes).map_err(|error| required(error.report()))?;
+    let credentials = parse(&cached).map_err(|error| required(error.report()))?;
+    let now = run.context.clock.now();
+    let expires_at = credentials.expires_at.unwrap_or(now);
+    if now + RENEW_EARLY < expires_at {
+        return Ok(credentials);
     }
-    Ok(credentials)
+    match renew(run, &path, &cached).await {
+        Ok(Some(renewed)) => Ok(renewed),
+        Err(error) if now < expires_at => {
+            run.trace.note(what, error.report());
+            Ok(credentials)
+        }
+        Ok(None) if now < expires_at => Ok(credentials),
+        Ok(None) => Err(required("the login session has expired".to_owned())),
+        Err(error @ (Error::Failed { .. } | Error::TimedOut { .. })) => Err(error),
+        Err(error) => Err(required(error.report())),
+    }
+}
+
+/// Without the feature `login` nothing is renewed.
+#[cfg(not(feature = "login"))]
+async fn renew(
+    _: &mut Run<'_>,
+    _: &Path,
+    _: &Map<String, Value>,
+) -> Result<Option<Credentials>, Error> {
+    Ok(None)
+}
+
+/// Renews the session; `None` where the file does not hold what that takes.
+#[cfg(feature = "login")]
+async fn renew(
+    run: &mut Run<'_>,
+    path: &Path,
+    cached: &Map<String, Value>,
+) -> Result<Option<Credentials>, Error> {
+    use crate::call::{Call, request, short, text};
+    let member = |key| json::string(cached, key);
+    let (Some(client), Some(refresh), Some(pem)) = (
+        member("clientId"),
+        member("refreshToken"),
+        member("dpopKey"),
+    ) else {
+        return Ok(None);
+    };
+    let endpoint = crate::endpoint::of(run, "signin", member("signInRegion")).await?;
+    let url = format!("{}/v1/token", endpoint.url);
+    let call = Call::new("sign-in CreateOAuth2Token", run);
+    let body = serde_json::json!({
+        "clientId": client, "refreshToken": refresh, "grantType": "refresh_token",
+    });
+    let body = bytes::Bytes::from(body.to_string());
+    let clock = run.context.clock.clone();
+    let send = call.send(run, || {
+        let proof = super::dpop::proof(pem, &url, clock.now())?;
+        let headers = [
+            ("content-type", "application/json"),
+            ("dpop", proof.as_str()),
+        ];
+        request("POST", &url, &headers, body.clone())
+    });
+    let response = send.await?;
+    let status = response.status();
+    if !status.is_success() {
+        let value = serde_json::from_str::<Value>(&text(&response)).unwrap_or_default();
+        let code = value.get("error").and_then(Value::as_str);
+        let message = value.get("message").and_then(Value::as_str).map(short);
+        return Err(match code.filter(|_| status.is_client_error()) {
+            None => Error::unexpected(call.name, format!("HTTP {}", status.as_u16())),
+            Some(code) => Error::Denied {
+                service: "sign-in",
+                operation: "CreateOAuth2Token",
+                code: short(code),
+                message: message.unwrap_or_default(),
+                hint: None,
+            },
+        });
+    }
+    let answer = json::object(call.name, response.body())?;
+    let file = renewed(call.name, cached, &answer, clock.now())?;
+    let credentials = parse(&file)?;
+    let bytes = Value::Object(file).to_string().into_bytes();
+    if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
+        crate::log::note("renewed login session not written", &error);
+        run.trace.note(
+            "login session",
+            format!("renewed, but not written: {error}"),
+        );
+    }
+    Ok(Some(credentials))
+}
+
+/// Puts the new keys into what the cache file holds.
+#[cfg(feature = "login")]
+fn renewed(
+    what: &str,
+    cached: &Map<String, Value>,
+    answer: &Map<String, Value>,
+    now: std::time::SystemTime,
+) -> Result<Map<String, Value>, Error> {
+    let Some(Value::Object(keys)) = answer.get("accessToken") else {
+        return Err(Error::unexpected(what, "the answer has no accessToken"));
+    };
+    let life = answer
+        .get("expiresIn")
+        .and_then(Value::as_u64)
+        .unwrap_or(0)
+        .min(86_400);
+    let expires_at = timestamp::iso(now + Duration::from_secs(life));
+    let account = cached
+        .get("accessToken")
+        .and_then(|token| token.get("accountId"));
+    let mut token = keys.clone();
+    token.insert("accountId".to_owned(), account.cloned().unwrap_or_default());
+    token.insert("expiresAt".to_owned(), expires_at.into());
+    let mut file = cached.clone();
+    file.insert("accessToken".to_owned(), Value::Object(token));
+    if let Some(refresh) = json::string(answer, "refreshToken") {
+        file.insert("refreshToken".to_owned(), refresh.into());
+    }
+    Ok(file)
 }
 
 fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error> {
@@ -69,9 +187,8 @@ pub fn cache_key(session: &str) -> String {
     hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()))
 }
 
-fn parse(bytes: &[u8]) -> Result<Credentials, Error> {
+fn parse(map: &Map<String, Value>) -> Result<Credentials, Error> {
     let what = "login session";
-    let map = json::object(what, bytes)?;
     let Some(Value::Object(keys)) = map.get("accessToken") else {
         return Err(Error::unexpected(what, "the file has no accessToken"));
     };

@@ -1,6 +1,8 @@
 //! The sources of credentials, one a file.
 
 pub(crate) mod container;
+#[cfg(feature = "login")]
+mod dpop;
 pub(crate) mod environment;
 pub(crate) mod imds;
 mod json;

@@ -33,7 +33,8 @@ pub struct Token {
 /// Returns the keys of the plan's account and role.
 pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credentials, Error> {
     let Some((account, role)) = &plan.account_and_role else {
-        let problem = "SSO gives credentials only with sso_account_id and sso_role_name";
+        let problem = "selected profile will resolve an access token instead of credentials: it has no \
+                       sso_account_id and sso_role_name";
         return Err(Error::invalid(problem, plan.origin.clone()));
     };
     let token = token(run, plan).await?;

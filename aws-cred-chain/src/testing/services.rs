@@ -109,6 +109,8 @@ struct State {
     container: Option<Container>,
     metadata: Option<Metadata>,
     metadata_tokens: u64,
+    #[cfg(feature = "login")]
+    sign_in: Option<Secret>,
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +174,12 @@ impl Services {
             access_token: access_token.into(),
             refresh_token: refresh_token.into(),
         });
+    }
+
+    /// Opens the sign-in service for this refresh token; it checks the proof of possession.
+    #[cfg(feature = "login")]
+    pub fn set_sign_in(&self, refresh_token: &str) {
+        lock(&self.state).sign_in = Some(refresh_token.into());
     }
 
     /// Opens the container endpoint, with the authorization that it asks for.
@@ -278,6 +286,8 @@ impl Services {
             "sts" => Some(state.sts(now, operation, request)),
             "sso" => state.sso(now, request),
             "sso_oidc" => state.sso_oidc(request),
+            #[cfg(feature = "login")]
+            "signin" => state.sign_in(now, request),
             "container" => state.container(now, request),
             "metadata" => state.metadata(now, request),
             _ => None,
@@ -308,6 +318,7 @@ fn service(host: &str, path: &str) -> String {
         _ if host.starts_with("sts.") || host.starts_with("sts-fips.") => "sts",
         _ if host.starts_with("oidc.") => "sso_oidc",
         _ if path.starts_with("/federation/") => "sso",
+        _ if host.contains(".signin.") => "signin",
         other => other,
     };
     known.to_owned()
@@ -555,6 +566,32 @@ impl State {
         Some((200, body.to_string()))
     }
 
+    #[cfg(feature = "login")]
+    fn sign_in(&mut self, now: SystemTime, request: &http::Request<Bytes>) -> Option<Answer> {
+        let expected = self.sign_in.clone()?;
+        let refused = |code: &str| Some((400, json!({"error": code, "message": code}).to_string()));
+        let url = request.uri().to_string();
+        if !header(request, "dpop").is_some_and(|proof| proves(proof, &url, now)) {
+            return refused("invalid_request");
+        }
+        let body: serde_json::Value = serde_json::from_slice(request.body()).ok()?;
+        if body["refreshToken"] != expected.expose() || body["grantType"] != "refresh_token" {
+            return refused("TOKEN_EXPIRED");
+        }
+        let keys = self.issue(now, "123456789012", Duration::from_secs(900));
+        let refresh = format!("refresh-{}", self.issued);
+        self.sign_in = Some(refresh.as_str().into());
+        let body = json!({
+            "accessToken": {
+                "accessKeyId": keys.access_key_id,
+                "secretAccessKey": keys.secret_access_key.expose(),
+                "sessionToken": keys.session_token.as_ref().map(Secret::expose),
+            },
+            "tokenType": "aws_sigv4", "expiresIn": 900, "refreshToken": refresh,
+        });
+        Some((200, body.to_string()))
+    }
+
     fn container(&mut self, now: SystemTime, request: &http::Request<Bytes>) -> Option<Answer> {
         let container = self.container.clone()?;
         let expected = container.authorization.as_ref().map(Secret::expose);
@@ -648,4 +685,44 @@ fn compact(text: &str) -> Option<SystemTime> {
         &time[2..4],
         &time[4..6]
     ))
+}
+
+/// Checks a proof of possession: its signature by the key in it, what it is for, and its time.
+#[cfg(feature = "login")]
+fn proves(proof: &str, url: &str, now: SystemTime) -> bool {
+    use crate::base64::decode;
+    let parts: Vec<&str> = proof.split('.').collect();
+    let [header, payload, signature] = parts[..] else {
+        return false;
+    };
+    let json =
+        |part: &str| -> Option<serde_json::Value> { serde_json::from_slice(&decode(part)?).ok() };
+    let (Some(head), Some(claims), Some(signature)) =
+        (json(header), json(payload), decode(signature))
+    else {
+        return false;
+    };
+    let mut point = vec![4];
+    for axis in ["x", "y"] {
+        point.extend(
+            head["jwk"][axis]
+                .as_str()
+                .and_then(decode)
+                .unwrap_or_default(),
+        );
+    }
+    let algorithm = &ring::signature::ECDSA_P256_SHA256_FIXED;
+    let key = ring::signature::UnparsedPublicKey::new(algorithm, point);
+    let input = format!("{header}.{payload}");
+    let seconds = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    key.verify(input.as_bytes(), &signature).is_ok()
+        && head["typ"] == "dpop+jwt"
+        && claims["htm"] == "POST"
+        && claims["htu"] == url
+        && claims["iat"]
+            .as_u64()
+            .is_some_and(|iat| iat.abs_diff(seconds) < 300)
 }
