@@ -58,6 +58,8 @@ impl Host {
             arns: Arns::default(),
             runtimes: Runtimes::default(),
             settings: Settings::default(),
+            #[cfg(feature = "roles")]
+            roles: None,
         }
     }
 
@@ -300,6 +302,8 @@ pub struct HostBuilder {
     arns: Arns,
     runtimes: Runtimes,
     settings: Settings,
+    #[cfg(feature = "roles")]
+    roles: Option<crate::Roles>,
 }
 
 impl HostBuilder {
@@ -318,6 +322,13 @@ impl HostBuilder {
     /// Sets which runtimes functions may name; by default the `provided` ones alone.
     pub fn with_runtimes(mut self, runtimes: Runtimes) -> Self {
         self.runtimes = runtimes;
+        self
+    }
+
+    /// Gives sandboxes the credentials of their function's role; without it they get none.
+    #[cfg(feature = "roles")]
+    pub fn with_roles(mut self, roles: crate::Roles) -> Self {
+        self.roles = Some(roles);
         self
     }
 
@@ -376,6 +387,8 @@ impl HostBuilder {
             Arc::clone(&runtimes),
             Arc::clone(&code),
             sender.downgrade(),
+            #[cfg(feature = "roles")]
+            self.roles,
         ));
         let driver = Driver::new(
             self.settings,

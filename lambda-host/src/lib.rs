@@ -23,6 +23,7 @@
 //! # Features
 //!
 //! - `http`: the AWS Lambda API over HTTP.
+//! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
 mod arn;
@@ -39,6 +40,8 @@ pub mod http;
 mod invocation;
 mod local;
 mod registry;
+#[cfg(feature = "roles")]
+mod roles;
 mod runtime;
 mod worker;
 
@@ -49,4 +52,6 @@ pub use function::{FunctionConfig, FunctionName};
 pub use host::{Host, HostBuilder};
 pub use invocation::{Answer, PAYLOAD_BYTES_MAX, Report, Request};
 pub use registry::Function;
+#[cfg(feature = "roles")]
+pub use roles::Roles;
 pub use runtime::{Entry, Mount, RuntimeImage, Runtimes};

@@ -12,6 +12,7 @@ use lambda_sandbox::{
     Invocation as Call, Limits, LogLine, LogSink, Outcome, Sandbox, SandboxSpec, ShutdownReason,
 };
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::arn::Arns;
 use crate::base;
@@ -39,6 +40,8 @@ struct Shared {
     arns: Arns,
     runtimes: Arc<Runtimes>,
     code: Arc<CodeStore>,
+    #[cfg(feature = "roles")]
+    roles: Option<crate::Roles>,
     events: mpsc::WeakSender<Message>,
     /// How many tasks run.
     running: watch::Sender<usize>,
@@ -67,6 +70,7 @@ impl LocalWorker {
         runtimes: Arc<Runtimes>,
         code: Arc<CodeStore>,
         events: mpsc::WeakSender<Message>,
+        #[cfg(feature = "roles")] roles: Option<crate::Roles>,
     ) -> Self {
         let (running, _) = watch::channel(0);
         let shared = Shared {
@@ -74,6 +78,8 @@ impl LocalWorker {
             arns,
             runtimes,
             code,
+            #[cfg(feature = "roles")]
+            roles,
             events,
             running,
         };
@@ -204,7 +210,7 @@ impl Life {
                     .tell(WorkerEvent::Failed { sandbox, fault })
                     .await
             }
-            Ok((idle, init)) => {
+            Ok((idle, init, usable_for)) => {
                 let init_duration = init.duration;
                 self.shared
                     .tell(WorkerEvent::Ready {
@@ -212,7 +218,7 @@ impl Life {
                         init_duration,
                     })
                     .await;
-                self.serve(idle, init, &mut orders).await;
+                self.serve(idle, init, usable_for, &mut orders).await;
                 self.refuse_waiting(&mut orders).await;
                 self.shared.tell(WorkerEvent::Gone { sandbox }).await;
             }
@@ -220,27 +226,78 @@ impl Life {
     }
 
     /// Makes the sandbox and waits for its init.
-    async fn make(&self) -> Result<(Sandbox<Idle>, InitReport), StartFault> {
-        let spec = self
+    async fn make(&self) -> Result<(Sandbox<Idle>, InitReport, Option<Duration>), StartFault> {
+        let mut spec = self
             .spec()
             .map_err(|failure| self.init_failed(&failure, Duration::ZERO))?;
         let worker = |error: &dyn std::error::Error| StartFault::Worker {
             reason: with_causes(error),
         };
-        let start = tokio::time::Instant::now();
+        let usable_for = self.add_credentials(&mut spec).await?;
+        let start = Instant::now();
         let created: Sandbox<Created> = self
             .shared
             .backend
             .create(spec)
             .await
             .map_err(|error| worker(&error))?;
-        created
-            .init()
-            .await
-            .map_err(|failure: InitFailure| match Failure::of_init(&failure) {
+        let initialised = created.init().await;
+        let (idle, init) =
+            initialised.map_err(|failure: InitFailure| match Failure::of_init(&failure) {
                 Some(function) => self.init_failed(&function, start.elapsed()),
                 None => worker(&failure),
-            })
+            })?;
+        Ok((idle, init, usable_for))
+    }
+
+    /// Adds the credentials of the function's role; tells how long the sandbox may use them.
+    #[cfg(feature = "roles")]
+    async fn add_credentials(
+        &self,
+        spec: &mut SandboxSpec,
+    ) -> Result<Option<Duration>, StartFault> {
+        let config = &self.function.config;
+        let Some(roles) = self
+            .shared
+            .roles
+            .as_ref()
+            .filter(|_| !config.role.is_empty())
+        else {
+            return Ok(None);
+        };
+        let session = roles.session(&config.role, config.name.as_str()).await;
+        let credentials = session.map_err(|error| StartFault::Worker {
+            reason: format!("role {}: {}", config.role, with_causes(&error)),
+        })?;
+        let token = credentials
+            .session_token
+            .as_ref()
+            .map(|token| token.expose());
+        let variables = [
+            (
+                "AWS_ACCESS_KEY_ID",
+                Some(credentials.access_key_id.as_str()),
+            ),
+            (
+                "AWS_SECRET_ACCESS_KEY",
+                Some(credentials.secret_access_key.expose()),
+            ),
+            ("AWS_SESSION_TOKEN", token),
+        ];
+        let given = variables
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into(), value?.into())));
+        spec.environment.extend(given);
+        Ok(roles.usable_for(&credentials, config.timeout))
+    }
+
+    #[cfg(not(feature = "roles"))]
+    #[expect(clippy::unused_async, reason = "the same form as with the feature")]
+    async fn add_credentials(
+        &self,
+        _spec: &mut SandboxSpec,
+    ) -> Result<Option<Duration>, StartFault> {
+        Ok(None)
     }
 
     fn init_failed(&self, failure: &Failure, init_duration: Duration) -> StartFault {
@@ -258,18 +315,22 @@ impl Life {
         &self,
         idle: Sandbox<Idle>,
         init: InitReport,
+        usable_for: Option<Duration>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) {
+        let retire_at = usable_for.map(|usable| Instant::now() + usable);
         let mut init = Some(init.duration);
         let mut idle = idle;
         loop {
             let order = tokio::select! {
                 order = orders.recv() => order,
+                () = until(retire_at) => None,
                 () = self.kill.notified() => {
                     return self.ended(idle.destroy().await);
                 }
             };
-            // Without a sender the worker is gone, and the host with it.
+            // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An invocation
+            // that was sent meanwhile is refused, and another sandbox takes it.
             let Some(Order::Run(invocation)) = order else {
                 return self.ended(idle.shutdown(ShutdownReason::Spindown).await);
             };
@@ -508,6 +569,14 @@ impl SandboxLog {
 impl LogSink for SandboxLog {
     fn line(&self, line: LogLine) {
         self.tail().line(&line.text);
+    }
+}
+
+/// Waits until `at`; without it for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
