@@ -32,6 +32,8 @@ pub const DATA_DEPTH_MAX: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Query {
     expression: String,
+    /// What its evaluation may need: `jmespath` recurses at each step.
+    stack_bytes: usize,
 }
 
 impl Query {
@@ -41,14 +43,19 @@ impl Query {
     ///
     /// [`Error::Invalid`] for what is no JMESPath, and for what is beyond the limits of this module.
     pub fn parse(expression: &str) -> Result<Self, Error> {
-        check_limits(expression)
+        let steps = check_limits(expression)
             .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
-        if growth(compile(expression)?.as_ast()) > GROWTH_MAX {
+        let stack_bytes = STACK_BYTES_LEAST + steps * STACK_BYTES_PER_STEP;
+        let growth = with_stack(stack_bytes, || {
+            Ok::<_, Error>(growth(compile(expression)?.as_ast()))
+        })?;
+        if growth > GROWTH_MAX {
             let problem = format!("query may make data more than {GROWTH_MAX} times larger");
             return Err(Error::invalid(problem, Origin::Option("query")));
         }
         Ok(Self {
             expression: expression.to_owned(),
+            stack_bytes,
         })
     }
 
@@ -59,6 +66,10 @@ impl Query {
     /// [`Error::Invalid`] where a function gets an argument of a wrong type, and for data that is nested
     /// deeper than [`DATA_DEPTH_MAX`].
     pub fn evaluate(&self, data: &Value) -> Result<Value, Error> {
+        with_stack(self.stack_bytes, || self.evaluate_here(data))
+    }
+
+    fn evaluate_here(&self, data: &Value) -> Result<Value, Error> {
         let invalid = |problem: String| Error::invalid(problem, Origin::Option("query"));
         if !is_shallow(data, DATA_DEPTH_MAX) {
             return Err(invalid(format!(
@@ -75,6 +86,16 @@ impl Query {
     }
 }
 
+/// Runs `work` with this much stack: on this thread's where it has as much, else on one of its own.
+fn with_stack<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(bytes, bytes, work)
+}
+
+/// Enough for any expression without steps, and for data of the depth allowed.
+const STACK_BYTES_LEAST: usize = 512 * 1024;
+/// What a step takes in a build without optimisation, and half as much again.
+const STACK_BYTES_PER_STEP: usize = 48 * 1024;
+
 fn compile(expression: &str) -> Result<jmespath::Expression<'static>, Error> {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(runtime);
     RUNTIME
@@ -86,8 +107,8 @@ fn one_line(error: &jmespath::JmespathError) -> String {
     crate::call::short(&error.to_string())
 }
 
-/// Looks at the characters outside of quotes.
-fn check_limits(expression: &str) -> Result<(), String> {
+/// Looks at the characters outside of quotes; returns the number of steps.
+fn check_limits(expression: &str) -> Result<usize, String> {
     if expression.len() > EXPRESSION_BYTES_MAX {
         return Err(format!("query is longer than {EXPRESSION_BYTES_MAX} bytes"));
     }
@@ -128,7 +149,7 @@ fn check_limits(expression: &str) -> Result<(), String> {
             );
         }
     }
-    Ok(())
+    Ok(steps)
 }
 
 /// Bounds how many copies of its input an expression can put into its result.
