@@ -54,6 +54,9 @@ enum Command {
         /// How long a sandbox may be idle before it is destroyed, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         idle_timeout: u64,
+        /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
+        #[arg(long)]
+        assume_roles: bool,
     },
 }
 
@@ -72,9 +75,17 @@ async fn main() -> ExitCode {
             data,
             backend,
             idle_timeout,
+            assume_roles,
         } => {
             let idle_timeout = std::time::Duration::from_secs(idle_timeout);
-            serve::run(listen, data, backend, idle_timeout).await
+            serve::run(serve::Serve {
+                listen,
+                data,
+                backend,
+                idle_timeout,
+                assume_roles,
+            })
+            .await
         }
     };
     match result {

@@ -4,28 +4,44 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lambda_host::{Host, http};
+use aws_cred_chain::{Context, Options};
+use lambda_host::{Host, Roles, http};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::BackendName;
 use crate::client::Error;
 
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) backend: BackendName,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) assume_roles: bool,
+}
+
 /// Serves until Ctrl-C or SIGTERM; a second one does not wait for running invocations.
 pub(crate) async fn run(
-    listen: SocketAddr,
-    data: PathBuf,
-    backend: BackendName,
-    idle_timeout: Duration,
+    Serve {
+        listen,
+        data,
+        backend,
+        idle_timeout,
+        assume_roles,
+    }: Serve,
 ) -> Result<(), Error> {
     let opened = backend.open()?;
     opened.print();
-    let host = Host::builder(opened.backend)
+    let mut builder = Host::builder(opened.backend)
         .with_data_folder(&data)
         .with_runtimes(opened.runtimes)
-        .with_idle_timeout(idle_timeout)
-        .start()
-        .await?;
+        .with_idle_timeout(idle_timeout);
+    if assume_roles {
+        builder = builder.with_roles(Roles::new(Context::real(), Options::default()));
+    }
+    let host = builder.start().await?;
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| format!("listen on {listen}: {error}"))?;
