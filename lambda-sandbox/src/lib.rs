@@ -55,6 +55,7 @@ mod life;
 )]
 pub mod linux;
 pub mod log;
+mod machine;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
