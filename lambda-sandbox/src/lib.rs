@@ -43,6 +43,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+pub mod conformance;
 mod error;
 pub mod fake;
 mod invocation;

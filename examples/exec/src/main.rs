@@ -5,10 +5,7 @@
 //!                                [--bind SOURCE=TARGET]... [--env NAME=VALUE]... -- PROGRAM ARGS...
 //! cargo run --release -p exec -- -- /bin/sh -c 'id; ls /proc; unshare -U'
 //! ```
-#![expect(
-    clippy::print_stderr,
-    reason = "a program for a terminal"
-)]
+#![expect(clippy::print_stderr, reason = "a program for a terminal")]
 
 use std::error::Error;
 use std::ffi::OsString;
