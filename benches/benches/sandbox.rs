@@ -42,16 +42,21 @@ async fn main() -> Result<(), Failure> {
     std::fs::copy(&program, root.join("true"))?;
     let backend = LinuxBackend::new()?;
     let peers = peers(&root, folder.path())?;
-    let mut rows: Vec<Row> = ["posix_spawn (floor)", "ours, made beforehand", "ours"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(peers.iter().map(|(name, _)| name.clone()))
-        .map(|name| Row {
-            name,
-            hot: Vec::new(),
-            apart: Vec::new(),
-        })
-        .collect();
+    let mut rows: Vec<Row> = [
+        "posix_spawn (floor)",
+        "ours, made beforehand, to the exit",
+        "ours, to the exit",
+        "ours, until all is released",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(peers.iter().map(|(name, _)| name.clone()))
+    .map(|name| Row {
+        name,
+        hot: Vec::new(),
+        apart: Vec::new(),
+    })
+    .collect();
     for pause in [Duration::ZERO, Duration::from_millis(100)] {
         for _ in 0..rounds {
             for (number, row) in rows.iter_mut().enumerate() {
@@ -59,8 +64,9 @@ async fn main() -> Result<(), Failure> {
                 let took = match number {
                     0 => timed(&mut Command::new(&program))?,
                     1 => beforehand(&backend, &root, pause).await?,
-                    2 => ours(&backend, &root).await?,
-                    peer => timed(&mut peers[peer - 3].1())?,
+                    2 => ours(&backend, &root, false).await?,
+                    3 => ours(&backend, &root, true).await?,
+                    peer => timed(&mut peers[peer - 4].1())?,
                 };
                 let times = if pause.is_zero() {
                     &mut row.hot
@@ -88,10 +94,12 @@ fn spec(root: &Path) -> SandboxSpec {
     spec
 }
 
-async fn ours(backend: &LinuxBackend, root: &Path) -> Result<Duration, Failure> {
+async fn ours(backend: &LinuxBackend, root: &Path, released: bool) -> Result<Duration, Failure> {
     let began = Instant::now();
-    let finished = backend.create(spec(root)).await?.run().await?;
-    let took = began.elapsed();
+    let (finished, ended) = backend.create(spec(root)).await?.run_to_exit().await?;
+    let exited = began.elapsed();
+    ended.destroy().await?;
+    let took = if released { began.elapsed() } else { exited };
     if finished.exit == Exit::Status(0) {
         Ok(took)
     } else {
@@ -107,8 +115,9 @@ async fn beforehand(
     let created = backend.create(spec(root)).await?;
     tokio::time::sleep(pause).await;
     let began = Instant::now();
-    let finished = created.run().await?;
+    let (finished, ended) = created.run_to_exit().await?;
     let took = began.elapsed();
+    ended.destroy().await?;
     if finished.exit == Exit::Status(0) {
         Ok(took)
     } else {

@@ -78,7 +78,7 @@ pub use invocation::{
     ShutdownReason, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
-pub use life::{Busy, Created, Idle, Sandbox};
+pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use spec::{
     Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,

@@ -35,12 +35,13 @@ struct Slots {
 
 impl Instance {
     pub(super) fn claim() -> Result<Self, Error> {
-        let stage = Self::stage();
-        (fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&stage))
-        .map_err(|source| Error::failed("making a folder", &stage, source))?;
+        for folder in [Self::stage(), Self::empty()] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&folder)
+                .map_err(|source| Error::failed("making a folder", &folder, source))?;
+        }
         for number in 0..INSTANCES_MAX {
             if let Some(lock) = lock(number)? {
                 return Ok(Self {
@@ -59,6 +60,11 @@ impl Instance {
     /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
     pub(super) fn stage() -> PathBuf {
         Path::new(HOME).join("stage")
+    }
+
+    /// Returns the empty folder that hides others; cheaper than a file system for each.
+    pub(super) fn empty() -> PathBuf {
+        Path::new(HOME).join("empty")
     }
 
     /// Returns the name of this host's control groups.
