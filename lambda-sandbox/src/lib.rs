@@ -84,3 +84,8 @@ pub use spec::{
     Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,
     TimeLimits,
 };
+
+#[cfg(doctest)]
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
