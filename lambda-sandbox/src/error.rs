@@ -61,7 +61,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn step(step: &'static str, source: impl Into<io::Error>) -> Self {
+    /// Makes a [`Error::Failed`] for a `step` that concerns no file.
+    pub fn step(step: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Failed {
             step,
             path: None,

@@ -43,6 +43,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+pub mod conformance;
 mod error;
 pub mod fake;
 mod invocation;
@@ -55,6 +56,7 @@ mod life;
 )]
 pub mod linux;
 pub mod log;
+mod machine;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
@@ -76,9 +78,14 @@ pub use invocation::{
     ShutdownReason, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
-pub use life::{Busy, Created, Idle, Sandbox};
+pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use spec::{
     Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,
     TimeLimits,
 };
+
+#[cfg(doctest)]
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,6 +21,11 @@ pub struct Idle;
 #[non_exhaustive]
 pub struct Busy;
 
+/// The state after a program's end: nothing runs, and there is something to release.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ended;
+
 /// One sandbox in the state `S`.
 ///
 /// Dropping it in any state, or dropping the future of any of its methods, ends it and releases all it held.
@@ -80,7 +85,7 @@ impl Sandbox<Created> {
         Ok((self.become_(), report))
     }
 
-    /// Runs the program to its end without the Runtime API, as any sandboxing tool does.
+    /// Runs the program to its end without the Runtime API, as any sandboxing tool does, and releases all.
     ///
     /// # Errors
     ///
@@ -91,6 +96,17 @@ impl Sandbox<Created> {
         let finished = finished?;
         released?;
         Ok(finished)
+    }
+
+    /// As [`Sandbox::run`], but returns at the program's end: what is left of the sandbox comes back, to be
+    /// destroyed off the caller's path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::run`].
+    pub async fn run_to_exit(mut self) -> Result<(Finished, Sandbox<Ended>), Error> {
+        let finished = self.driver.run().await?;
+        Ok((finished, self.become_()))
     }
 }
 

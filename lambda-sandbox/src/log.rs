@@ -129,20 +129,23 @@ impl LogSink for MemoryLog {
 
 /// Cuts a stream of bytes into lines and never holds more than [`LINE_BYTES_MAX`].
 #[derive(Debug)]
-pub(crate) struct LineSplitter {
+pub struct LineSplitter {
     stream: Stream,
     open: BytesMut,
 }
 
 impl LineSplitter {
-    pub(crate) fn new(stream: Stream) -> Self {
+    /// Makes one for an output.
+    #[must_use]
+    pub fn new(stream: Stream) -> Self {
         Self {
             stream,
             open: BytesMut::new(),
         }
     }
 
-    pub(crate) fn push(&mut self, mut bytes: &[u8], sink: &dyn LogSink) {
+    /// Takes the next bytes, and passes on the lines that end in them.
+    pub fn push(&mut self, mut bytes: &[u8], sink: &dyn LogSink) {
         while !bytes.is_empty() {
             let room = LINE_BYTES_MAX - self.open.len();
             let window = &bytes[..bytes.len().min(room)];
@@ -161,7 +164,7 @@ impl LineSplitter {
     }
 
     /// Passes on the unfinished line, if there is one.
-    pub(crate) fn flush(&mut self, sink: &dyn LogSink) {
+    pub fn flush(&mut self, sink: &dyn LogSink) {
         if !self.open.is_empty() {
             self.emit(true, sink);
         }

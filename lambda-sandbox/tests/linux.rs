@@ -21,18 +21,10 @@ fn backend() -> Option<LinuxBackend> {
     }
 }
 
-/// The host's own programs, read-only.
-fn base() -> Root {
-    ["/usr", "/bin", "/lib", "/lib64"]
-        .into_iter()
-        .filter(|path| Path::new(path).exists())
-        .fold(Root::empty(), |root, path| root.with_bind(path, path))
-}
-
 fn shell(script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
     let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let log = Arc::new(MemoryLog::new(1 << 20));
-    let mut spec = SandboxSpec::new("f", base(), command);
+    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
     spec.log = log.clone();
     spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
     spec.limits = Limits::for_memory_mb(256);
@@ -189,7 +181,6 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec, Arc<MemoryLog>)> {
     std::fs::write(folder.path().join("app.py"), HANDLER).expect("written");
     let (mut spec, log) = shell("");
     let interpreter = std::fs::canonicalize(&python).expect("python");
-    let prefix = interpreter.ancestors().nth(2).expect("prefix").to_owned();
     let packages = std::fs::read_dir(
         python
             .parent()
@@ -202,12 +193,12 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec, Arc<MemoryLog>)> {
     .map(|entry| entry.path().join("site-packages"))
     .next()
     .expect("packages");
-    if prefix != Path::new("/usr") {
-        spec.root = spec.root.with_bind(&prefix, &prefix);
-    }
-    spec.root = (spec.root)
-        .with_bind(folder.path(), "/var/task")
-        .with_bind(packages, "/opt/python");
+    spec.root = (spec
+        .root
+        .with_interpreter(&interpreter)
+        .expect("an interpreter"))
+    .with_bind(folder.path(), "/var/task")
+    .with_bind(packages, "/opt/python");
     make_readable(folder.path());
     spec.command = vec![
         interpreter.into(),

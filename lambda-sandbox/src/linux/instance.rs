@@ -11,6 +11,8 @@ use crate::Error;
 
 /// Where locks and the folder that roots are built on lie.
 const HOME: &str = "/run/lambda-sandbox";
+/// What the names of our control groups begin with.
+const GROUP_PREFIX: &str = "lambda-sandbox-";
 /// Most hosts on a machine at a time.
 const INSTANCES_MAX: u32 = 1024;
 /// Most live sandboxes of a host.
@@ -35,12 +37,13 @@ struct Slots {
 
 impl Instance {
     pub(super) fn claim() -> Result<Self, Error> {
-        let stage = Self::stage();
-        (fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&stage))
-        .map_err(|source| Error::failed("making a folder", &stage, source))?;
+        for folder in [Self::stage(), Self::empty()] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&folder)
+                .map_err(|source| Error::failed("making a folder", &folder, source))?;
+        }
         for number in 0..INSTANCES_MAX {
             if let Some(lock) = lock(number)? {
                 return Ok(Self {
@@ -59,6 +62,11 @@ impl Instance {
     /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
     pub(super) fn stage() -> PathBuf {
         Path::new(HOME).join("stage")
+    }
+
+    /// Returns the empty folder that hides others; cheaper than a file system for each.
+    pub(super) fn empty() -> PathBuf {
+        Path::new(HOME).join("empty")
     }
 
     /// Returns the name of this host's control groups.
@@ -97,11 +105,8 @@ impl Instance {
     /// Removes the control groups of hosts that are gone. Their processes died with them: the kernel sees to it.
     pub(super) fn sweep(&self, hierarchies: &Hierarchies) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
-        for number in 0..INSTANCES_MAX {
+        for number in numbers(hierarchies) {
             let (own, folders) = (number == self.number, folders(hierarchies, number));
-            if folders.is_empty() {
-                continue;
-            }
             // Whose lock is held lives. Our own groups that no slot uses are an earlier holder's.
             let held = if own { None } else { lock(number)? };
             if !own && held.is_none() {
@@ -155,13 +160,26 @@ impl Instance {
 }
 
 fn group(number: u32) -> String {
-    format!("lambda-sandbox-{number}")
+    format!("{GROUP_PREFIX}{number}")
 }
 
 fn folders(hierarchies: &Hierarchies, number: u32) -> Vec<PathBuf> {
     (hierarchies.roots().into_iter())
         .map(|root| root.join(group(number)))
         .filter(|folder| folder.is_dir())
+        .collect()
+}
+
+/// Returns the numbers of the hosts that have groups, living or not.
+fn numbers(hierarchies: &Hierarchies) -> BTreeSet<u32> {
+    (hierarchies.roots().iter())
+        .filter_map(|root| fs::read_dir(root).ok())
+        .flat_map(Iterator::flatten)
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str()?.strip_prefix(GROUP_PREFIX)?.parse().ok()?;
+            (number < INSTANCES_MAX).then_some(number)
+        })
         .collect()
 }
 

@@ -172,6 +172,16 @@ impl LinuxBackend {
         })
     }
 
+    /// Returns what a new process does to become the sandbox of `spec`, but for joining groups and the network.
+    ///
+    /// # Errors
+    ///
+    /// When the root names something that is not there.
+    pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
+        spec.check()?;
+        plan::plan(spec, &Instance::stage())
+    }
+
     async fn network(&self) -> Result<netns::Network, Error> {
         if let Some(ready) = self.shared.networks.try_take() {
             return ready;

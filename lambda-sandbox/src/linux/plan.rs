@@ -262,7 +262,11 @@ impl Plan<'_> {
             let path = proc.join(name);
             if path.is_dir() {
                 let target = self.inside(&path)?;
-                self.mount("tmpfs", target.clone(), "size=4k,nr_inodes=1,mode=555")?;
+                let source = c_string(super::instance::Instance::empty().as_os_str())?;
+                self.steps.push(Step::Bind {
+                    source,
+                    target: target.clone(),
+                });
                 self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
             }
         }

@@ -167,20 +167,22 @@ impl LinuxSandbox {
         let (told, exit) = watch::channel(None);
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
         // end and never changes it.
-        let pidfd =
-            unsafe { AsyncFd::register_with_interest(Arc::clone(&self.pidfd), Interest::READABLE) }
-                .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
+        let told_by = unsafe {
+            AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
+        }
+        .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
         if let Err(errno) = send(self.socket.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL) {
             return Err(match message(&self.socket) {
                 Some([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
                 _ => Error::step("starting the program", errno),
             });
         }
-        let (socket, failed) = (Arc::clone(&self.socket), Arc::clone(&self.failed));
+        let failed = Arc::clone(&self.failed);
         tokio::spawn(async move {
-            // A pidfd is readable once its process has ended.
-            drop(pidfd.readable().await);
-            told.send_replace(Some(match message(&socket) {
+            // Readable when the init has something to say, or has ended without a word. The init speaks before
+            // the kernel takes its namespaces down, which is slow.
+            drop(told_by.readable().await);
+            told.send_replace(Some(match message(told_by.get_ref()) {
                 Some([MESSAGE_ENDED, _, status]) => exit_of(status),
                 Some([MESSAGE_FAILED, step, errno]) => {
                     *lock(&failed) = Some((step, errno));

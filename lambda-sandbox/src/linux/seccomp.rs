@@ -124,6 +124,17 @@ const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
 /// Personalities allowed: none, and asking.
 const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
 
+/// What is allowed by its arguments, in words.
+pub const BY_ARGUMENT: &[(&str, &str)] = &[
+    ("clone", "no flag that makes a namespace"),
+    ("socket", "families unix, IPv4, IPv6 and netlink only"),
+    ("personality", "0 and the question for it only"),
+    (
+        "ioctl",
+        "all but TIOCSTI and TIOCLINUX, which type for another",
+    ),
+];
+
 /// Returns the rules whose arguments matter: the call, the rules, and what they hold off.
 fn looked_at() -> Result<Vec<(libc::c_long, Vec<SeccompRule>)>, seccompiler::BackendError> {
     let is = |argument, value| {

@@ -1,0 +1,271 @@
+//! Starts of a static program to its exit: our sandboxes beside the floor (posix_spawn) and beside peers, in one run.
+//!
+//! ```text
+//! cargo bench -p benches --features sandbox --bench sandbox [-- ROUNDS]
+//! ```
+//!
+//! Peers are taken from `PATH` or from the folder that `PEERS_DIR` names; one that cannot work here is told so. Each
+//! round starts every one once, in turn, so that what disturbs one disturbs all. Needs root.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, Exit, Limits, Root, SandboxSpec};
+
+type Failure = Box<dyn Error>;
+
+/// What is started in each round; the time is in milliseconds.
+const ROUNDS: usize = 60;
+
+struct Row {
+    name: String,
+    hot: Vec<f64>,
+    apart: Vec<f64>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let rounds = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(ROUNDS);
+    let folder = tempfile::tempdir()?;
+    let program = static_program(folder.path())?;
+    let root = folder.path().join("root");
+    for mount_point in ["proc", "dev", "tmp"] {
+        std::fs::create_dir_all(root.join(mount_point))?;
+    }
+    std::fs::copy(&program, root.join("true"))?;
+    let backend = LinuxBackend::new()?;
+    let peers = peers(&root, folder.path())?;
+    let mut rows: Vec<Row> = [
+        "posix_spawn (floor)",
+        "ours, made beforehand, to the exit",
+        "ours, to the exit",
+        "ours, until all is released",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(peers.iter().map(|(name, _)| name.clone()))
+    .map(|name| Row {
+        name,
+        hot: Vec::new(),
+        apart: Vec::new(),
+    })
+    .collect();
+    for pause in [Duration::ZERO, Duration::from_millis(100)] {
+        for _ in 0..rounds {
+            for (number, row) in rows.iter_mut().enumerate() {
+                tokio::time::sleep(pause).await;
+                let took = match number {
+                    0 => timed(&mut Command::new(&program))?,
+                    1 => beforehand(&backend, &root, pause).await?,
+                    2 => ours(&backend, &root, false).await?,
+                    3 => ours(&backend, &root, true).await?,
+                    peer => timed(&mut peers[peer - 4].1())?,
+                };
+                let times = if pause.is_zero() {
+                    &mut row.hot
+                } else {
+                    &mut row.apart
+                };
+                times.push(took.as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    print(&mut rows);
+    Ok(())
+}
+
+fn spec(root: &Path) -> SandboxSpec {
+    let root = Root {
+        directory: Some(root.to_owned()),
+        ..Root::default()
+    };
+    let mut spec = SandboxSpec::new("true", root, vec!["/true".into()]);
+    spec.limits = Limits {
+        cpus: 1.0,
+        ..Limits::default()
+    };
+    spec
+}
+
+async fn ours(backend: &LinuxBackend, root: &Path, released: bool) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let (finished, ended) = backend.create(spec(root)).await?.run_to_exit().await?;
+    let exited = began.elapsed();
+    ended.destroy().await?;
+    let took = if released { began.elapsed() } else { exited };
+    if finished.exit == Exit::Status(0) {
+        Ok(took)
+    } else {
+        Err(finished.exit.to_string().into())
+    }
+}
+
+async fn beforehand(
+    backend: &LinuxBackend,
+    root: &Path,
+    pause: Duration,
+) -> Result<Duration, Failure> {
+    let created = backend.create(spec(root)).await?;
+    tokio::time::sleep(pause).await;
+    let began = Instant::now();
+    let (finished, ended) = created.run_to_exit().await?;
+    let took = began.elapsed();
+    ended.destroy().await?;
+    if finished.exit == Exit::Status(0) {
+        Ok(took)
+    } else {
+        Err(finished.exit.to_string().into())
+    }
+}
+
+fn timed(command: &mut Command) -> Result<Duration, Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let began = Instant::now();
+    let status = command.status()?;
+    let took = began.elapsed();
+    if status.success() {
+        Ok(took)
+    } else {
+        Err(format!("{command:?}: {status}").into())
+    }
+}
+
+/// Compiles a static program that does nothing.
+fn static_program(folder: &Path) -> Result<PathBuf, Failure> {
+    let source = folder.join("true.rs");
+    let program = folder.join("true");
+    std::fs::write(&source, "fn main() {}")?;
+    let status = Command::new("rustc")
+        .args([
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "panic=abort",
+            "-o",
+        ])
+        .args([&program, &source])
+        .status()?;
+    if status.success() {
+        Ok(program)
+    } else {
+        Err("rustc could not make a static program".into())
+    }
+}
+
+type Peer = (String, Box<dyn Fn() -> Command>);
+
+fn peers(root: &Path, folder: &Path) -> Result<Vec<Peer>, Failure> {
+    let mut peers: Vec<Peer> = Vec::new();
+    let bubblewrap = find("bwrap");
+    let root = root.to_owned();
+    let bundle = folder.join("bundle");
+    std::fs::create_dir_all(&bundle)?;
+    let mut found: Vec<Peer> = Vec::new();
+    if let Some(bubblewrap) = bubblewrap {
+        let root = root.clone();
+        found.push((
+            "bubblewrap".into(),
+            Box::new(move || {
+                let mut command = Command::new(&bubblewrap);
+                command.args([
+                    "--unshare-all",
+                    "--die-with-parent",
+                    "--new-session",
+                    "--ro-bind",
+                ]);
+                command
+                    .arg(&root)
+                    .args(["/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
+                command.args(["--cap-drop", "ALL", "/true"]);
+                command
+            }),
+        ));
+    }
+    for name in ["crun", "runc"] {
+        if let Some(program) = find(name) {
+            std::fs::write(bundle.join("config.json"), container(&root))?;
+            let bundle = bundle.clone();
+            let state = folder.join(name);
+            found.push((
+                name.into(),
+                Box::new(move || {
+                    let mut command = Command::new(&program);
+                    command
+                        .arg("--root")
+                        .arg(&state)
+                        .arg("run")
+                        .arg("--bundle")
+                        .arg(&bundle);
+                    command.arg(format!("sandbox-bench-{}", std::process::id()));
+                    command
+                }),
+            ));
+        }
+    }
+    for (name, command) in found {
+        match timed(&mut command()) {
+            Ok(_) => peers.push((name, command)),
+            Err(error) => println!("{name} cannot work here: {error}"),
+        }
+    }
+    Ok(peers)
+}
+
+/// Returns an OCI configuration with the same namespaces, limits and mounts as ours.
+fn container(root: &Path) -> String {
+    format!(
+        r#"{{"ociVersion":"1.0.0","process":{{"terminal":false,"user":{{"uid":1000,"gid":1000}},
+        "args":["/true"],"env":["PATH=/"],"cwd":"/","noNewPrivileges":true}},
+        "root":{{"path":"{}","readonly":true}},"hostname":"sandbox","mounts":[
+        {{"destination":"/proc","type":"proc","source":"proc"}},
+        {{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","mode=755","size=65536k"]}},
+        {{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev"]}}],
+        "linux":{{"resources":{{"memory":{{"limit":134217728}},"cpu":{{"quota":100000,"period":100000}},
+        "pids":{{"limit":1024}}}},"namespaces":[{{"type":"pid"}},{{"type":"network"}},{{"type":"ipc"}},
+        {{"type":"uts"}},{{"type":"mount"}}]}}}}"#,
+        root.display()
+    )
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PEERS_DIR")
+        .into_iter()
+        .chain(std::env::var_os("PATH"));
+    let found = (folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>()))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        println!("{name} is not installed");
+    }
+    found
+}
+
+fn print(rows: &mut [Row]) {
+    let floor = [median(&mut rows[0].hot), median(&mut rows[0].apart)];
+    println!(
+        "| | median ms, hot | p99 | times the floor | median ms, 100 ms apart | p99 | times the floor |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for row in rows {
+        print!("| {} ", row.name);
+        for (times, floor) in [&mut row.hot, &mut row.apart].into_iter().zip(floor) {
+            let median = median(times);
+            let last = times[(times.len() * 99 / 100).min(times.len() - 1)];
+            print!("| {median:.2} | {last:.2} | {:.2} ", median / floor);
+        }
+        println!("|");
+    }
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

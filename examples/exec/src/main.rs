@@ -1,0 +1,82 @@
+//! Runs any program in a sandbox, on this machine's own programs: whoever wants to attack it can.
+//!
+//! ```text
+//! cargo run --release -p exec -- [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N]
+//!                                [--bind SOURCE=TARGET]... [--env NAME=VALUE]... -- PROGRAM ARGS...
+//! cargo run --release -p exec -- -- /bin/sh -c 'id; ls /proc; unshare -U'
+//! ```
+#![expect(clippy::print_stderr, reason = "a program for a terminal")]
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, Exit, LogLine, LogSink, Root, SandboxSpec, Stream};
+
+/// Passes the program's lines on as they come.
+#[derive(Debug)]
+struct Terminal;
+
+impl LogSink for Terminal {
+    fn line(&self, line: LogLine) {
+        let end: &[u8] = if line.open { b"" } else { b"\n" };
+        let text = [&line.text[..], end].concat();
+        // A terminal that is gone is no reason to stop the program.
+        drop(match line.stream {
+            Stream::Stderr => std::io::stderr().write_all(&text),
+            _ => std::io::stdout().write_all(&text),
+        });
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<dyn Error>> {
+    let mut spec = SandboxSpec::new("exec", Root::of_machine(), Vec::new());
+    spec.limits.cpus = 1.0;
+    spec.environment
+        .push(("PATH".into(), "/usr/bin:/bin".into()));
+    spec.log = Arc::new(Terminal);
+    let mut arguments = arguments;
+    while let Some(option) = arguments.next() {
+        if option == "--" {
+            spec.command = arguments.collect();
+            return Ok(spec);
+        }
+        let option = option.into_string().map_err(|_| "options are text")?;
+        let value = arguments.next().ok_or("an option needs a value")?;
+        let text = value.into_string().map_err(|_| "values are text")?;
+        let pair = || text.split_once('=').ok_or("NAME=VALUE is due");
+        match option.as_str() {
+            "--memory-mb" => spec.limits.memory_bytes = text.parse::<u64>()? << 20,
+            "--scratch-mb" => spec.limits.scratch_bytes = text.parse::<u64>()? << 20,
+            "--cpus" => spec.limits.cpus = text.parse()?,
+            "--processes" => spec.limits.processes_max = text.parse()?,
+            "--bind" => spec.root = spec.root.with_bind(pair()?.0, pair()?.1),
+            "--env" => {
+                let (name, value) = pair()?;
+                spec.environment.push((name.into(), value.into()));
+            }
+            _ => return Err(format!("no such option: {option}").into()),
+        }
+    }
+    Err("usage: exec [options] -- PROGRAM ARGS...".into())
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let spec = parse(std::env::args_os().skip(1))?;
+    let backend = LinuxBackend::new()?;
+    let finished = backend.create(spec).await?.run().await?;
+    if finished.out_of_memory {
+        eprintln!("exec: the memory limit was reached");
+    }
+    Ok(match finished.exit {
+        Exit::Status(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        exit => {
+            eprintln!("exec: {exit}");
+            ExitCode::from(128)
+        }
+    })
+}

@@ -1,0 +1,92 @@
+//! A host that is killed leaves no running process, and its control groups go at the next host's start.
+//!
+//! The test program runs itself as the host that is killed.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, Error, Root, SandboxSpec};
+
+/// Is the host that is killed: makes two sandboxes, one of them frozen by hand, and waits.
+#[tokio::test]
+async fn host() {
+    if std::env::var_os("CRASH_HOST").is_none() {
+        return;
+    }
+    let backend = LinuxBackend::new().expect("a backend");
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let script = "sleep 600 & sleep 600";
+        let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+        let spec = SandboxSpec::new("f", Root::of_machine(), command);
+        let created = backend.create(spec).await.expect("created");
+        running.push(tokio::spawn(created.run()));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let groups = backend.groups();
+    if let Some(v2) = groups
+        .iter()
+        .map(|group| group.join("cgroup.freeze"))
+        .find(|file| file.exists())
+    {
+        std::fs::write(v2, "1").expect("frozen");
+    }
+    for group in groups {
+        println!("group|{}", group.display());
+    }
+    println!("group|end");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+fn processes(groups: &[PathBuf]) -> usize {
+    (groups.iter())
+        .map(|group| std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default())
+        .map(|pids| pids.lines().count())
+        .sum()
+}
+
+#[tokio::test]
+async fn a_killed_host_leaves_nothing() {
+    if std::env::var_os("CRASH_HOST").is_some() {
+        return;
+    }
+    match LinuxBackend::new() {
+        Ok(_) => {}
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("the end of a killed host", &error.to_string());
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+    let me = std::env::current_exe().expect("a path");
+    let mut host = Command::new(me)
+        .args(["--exact", "host", "--nocapture"])
+        .env("CRASH_HOST", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let lines = BufReader::new(host.stdout.take().expect("a pipe")).lines();
+    let groups: Vec<PathBuf> = lines
+        .map_while(Result::ok)
+        .filter_map(|line| Some(line.split_once("group|")?.1.to_owned()))
+        .take_while(|group| group != "end")
+        .map(PathBuf::from)
+        .collect();
+    assert!(groups.len() >= 2, "{groups:?}");
+    assert!(processes(&groups) >= 8);
+    host.kill().expect("killed");
+    host.wait().expect("reaped");
+    let until = Instant::now() + Duration::from_secs(5);
+    while processes(&groups) > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(processes(&groups), 0);
+    assert!(groups.iter().all(|group| group.is_dir()));
+
+    let next = LinuxBackend::new().expect("a backend");
+    next.sweep().await.expect("swept");
+    assert_eq!(groups.iter().filter(|group| group.exists()).count(), 0);
+}
