@@ -17,6 +17,8 @@ pub struct Engine {
     invocations: BTreeMap<InvocationId, Invocation>,
     /// Accepted invocations of each account's functions without reserved concurrency.
     unreserved: BTreeMap<AccountId, u32>,
+    /// Reserved concurrency of each account's functions, summed.
+    reserved: BTreeMap<AccountId, u64>,
     /// Idle sandboxes, the one that is longest idle first; the timers of the idle timeout too.
     idle: BTreeSet<(Time, SandboxId)>,
     /// When starting sandboxes are given up, and when running invocations have to have ended.
@@ -202,9 +204,16 @@ impl Engine {
             removed: false,
             start_failures: 0,
         };
+        let known = self.functions.contains_key(&id);
         let function = self.functions.entry(id).or_insert_with(fresh);
-        function.settings = settings;
+        let before = std::mem::replace(&mut function.settings, settings);
         function.removed = false;
+        // A new function is made with its settings, of which nothing is counted yet.
+        if known {
+            self.unreserve(&before);
+        }
+        let reserved = self.reserved.entry(settings.account).or_default();
+        *reserved += u64::from(settings.reserved_concurrency.unwrap_or_default());
     }
 
     fn on_function_removed(&mut self, id: FunctionId) {
@@ -272,14 +281,11 @@ impl Engine {
                 .is_none_or(|it| it.concurrency >= reserved);
             return full.then_some(RejectReason::ReservedConcurrency);
         }
-        let of_account = self
-            .functions
-            .values()
-            .filter(|it| it.settings.account == settings.account);
-        let reserved: u64 = of_account
-            .filter_map(|it| it.settings.reserved_concurrency)
-            .map(u64::from)
-            .sum();
+        let reserved = self
+            .reserved
+            .get(&settings.account)
+            .copied()
+            .unwrap_or_default();
         let limit = u64::from(self.config.account_concurrency_max).saturating_sub(reserved);
         let running = self
             .unreserved
@@ -626,8 +632,16 @@ impl Engine {
 
     fn drop_function_if_done(&mut self, id: FunctionId) {
         let done = |it: &Function| it.removed && it.concurrency == 0 && it.sandboxes == 0;
-        if self.functions.get(&id).is_some_and(done) {
-            self.functions.remove(&id);
+        if self.functions.get(&id).is_some_and(done)
+            && let Some(function) = self.functions.remove(&id)
+        {
+            self.unreserve(&function.settings);
+        }
+    }
+
+    fn unreserve(&mut self, settings: &FunctionSettings) {
+        if let Some(reserved) = self.reserved.get_mut(&settings.account) {
+            *reserved -= u64::from(settings.reserved_concurrency.unwrap_or_default());
         }
     }
 
