@@ -37,7 +37,10 @@ impl Plan {
         plan.environment(run);
         plan.profile(run, &location);
         match container::endpoint(run.context) {
-            Ok(Some((url, origin))) => plan.step(Source::Container, &url, origin, Outcome::Found),
+            Ok(Some((url, origin))) => {
+                let url = container::shown(&url);
+                plan.step(Source::Container, &url, origin, Outcome::Found);
+            }
             Ok(None) => plan.step(
                 Source::Container,
                 "endpoint",
@@ -124,7 +127,8 @@ impl Plan {
             );
         }
         if let Base::Process { command, .. } = &plan.base
-            && process::program(command).is_none_or(|name| !run.context.commands.exists(&name))
+            && process::program(command.expose())
+                .is_none_or(|name| !run.context.commands.exists(&name))
         {
             let problem = "the program of credential_process is not there";
             self.findings
