@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::credentials::Source;
 use crate::error::Error;
-use crate::files::{self, Finding};
+use crate::files::{self, Finding, Profiles};
 use crate::plan::{self, Base, ProfilePlan};
 use crate::run::Run;
 use crate::source::{container, environment, process};
@@ -26,7 +26,7 @@ impl Plan {
     pub(crate) async fn make(run: &mut Run<'_>) -> Result<Self, Error> {
         let location = run.location().clone();
         let texts = files::read(run.context, &location).await?;
-        run.load().await?;
+        run.load_whole(Profiles::parse(&texts, run.options.dialect)?);
         let mut plan = Self::default();
         plan.findings.extend(files::lint(run.profiles()));
         plan.findings.extend(files::differences(&texts));
