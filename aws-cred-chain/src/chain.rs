@@ -368,7 +368,7 @@ async fn base(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Erro
         Base::Process {
             command,
             account_id,
-        } => process::load(run, command, account_id.as_deref(), origin).await,
+        } => process::load(run, command.expose(), account_id.as_deref(), origin).await,
     }
 }
 
@@ -421,7 +421,7 @@ async fn from_container(run: &mut Run<'_>) -> Result<Option<Credentials>, Error>
                 let operation = "container credentials".to_owned();
                 Err(Error::TimedOut { operation, budget })
             });
-            ended(run, start, source, url, origin, result).map(Some)
+            ended(run, start, source, container::shown(&url), origin, result).map(Some)
         }
     }
 }

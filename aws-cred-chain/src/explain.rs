@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::credentials::Source;
 use crate::error::Error;
-use crate::files::{self, Finding};
+use crate::files::{self, Finding, Profiles};
 use crate::plan::{self, Base, ProfilePlan};
 use crate::run::Run;
 use crate::source::{container, environment, process};
@@ -26,7 +26,7 @@ impl Plan {
     pub(crate) async fn make(run: &mut Run<'_>) -> Result<Self, Error> {
         let location = run.location().clone();
         let texts = files::read(run.context, &location).await?;
-        run.load().await?;
+        run.load_whole(Profiles::parse(&texts, run.options.dialect)?);
         let mut plan = Self::default();
         plan.findings.extend(files::lint(run.profiles()));
         plan.findings.extend(files::differences(&texts));
@@ -37,7 +37,10 @@ impl Plan {
         plan.environment(run);
         plan.profile(run, &location);
         match container::endpoint(run.context) {
-            Ok(Some((url, origin))) => plan.step(Source::Container, &url, origin, Outcome::Found),
+            Ok(Some((url, origin))) => {
+                let url = container::shown(&url);
+                plan.step(Source::Container, &url, origin, Outcome::Found);
+            }
             Ok(None) => plan.step(
                 Source::Container,
                 "endpoint",
@@ -124,7 +127,8 @@ impl Plan {
             );
         }
         if let Base::Process { command, .. } = &plan.base
-            && process::program(command).is_none_or(|name| !run.context.commands.exists(&name))
+            && process::program(command.expose())
+                .is_none_or(|name| !run.context.commands.exists(&name))
         {
             let problem = "the program of credential_process is not there";
             self.findings

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::credentials::{Credentials, Source};
+use crate::credentials::{Credentials, Secret, Source};
 use crate::error::Error;
 use crate::files::{FileKind, Profile, Profiles, Property};
 use crate::trace::Origin;
@@ -49,8 +49,8 @@ pub enum Base {
     },
     /// A program.
     Process {
-        /// The command line as configured.
-        command: String,
+        /// The command line as configured; its arguments may hold secrets.
+        command: Secret,
         /// The account to take where the program names none.
         account_id: Option<String>,
     },
@@ -338,7 +338,7 @@ fn base(
     }
     if let Some(command) = profile.property("credential_process") {
         let base = Base::Process {
-            command: command.value.clone(),
+            command: command.value.as_str().into(),
             account_id: profile.value("aws_account_id").map(str::to_owned),
         };
         return Ok(Some((base, command.origin())));

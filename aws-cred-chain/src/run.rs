@@ -52,9 +52,15 @@ impl<'a> Run<'a> {
         if self.profiles.is_none() {
             let location = self.location().clone();
             let files = files::read(self.context, &location).await?;
-            self.profiles = Some(Profiles::parse(&files, self.options.dialect)?);
+            let (dialect, name) = (self.options.dialect, &location.profile);
+            self.profiles = Some(Profiles::parse_for(&files, dialect, name)?);
         }
         Ok(())
+    }
+
+    /// Takes all that the files say, not only what leads from the selected profile.
+    pub(crate) fn load_whole(&mut self, profiles: Profiles) {
+        self.profiles = Some(profiles);
     }
 
     /// Returns what [`Run::load`] read; nothing before it.

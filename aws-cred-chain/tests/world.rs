@@ -405,6 +405,35 @@ fn a_broken_source_stops_the_chain_and_an_absent_one_does_not() {
     );
 }
 
+/// What a person may have put into a command line or a URL is shown nowhere either.
+#[test]
+fn secrets_in_commands_and_urls_are_not_shown() {
+    let world = config("[default]\ncredential_process = tool --token hunter2\n").env(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "https://u:hunter2@host/p?key=hunter2",
+    );
+    let chain = Chain::new(world.context(), Options::default());
+    let plan = block_on(chain.plan()).unwrap();
+    let unresolved = block_on(chain.resolve()).unwrap_err();
+    let container = resolve(
+        &world,
+        Options::default()
+            .with_profile("base")
+            .without(Source::ConfigFile),
+    );
+    let other = World::new().env(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "https://u:hunter2@host/p?key=hunter2",
+    );
+    let asked = resolve(&other, Options::default()).unwrap_err();
+    let shown = format!(
+        "{plan} {plan:?} {unresolved:?} {} {container:?} {asked:?} {}",
+        unresolved.trace, asked.trace
+    );
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("https://host/p"), "{shown}");
+}
+
 #[test]
 fn processes_are_split_as_the_cli_does_and_their_output_is_checked() {
     let world = config(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::parse::{RawProperty, RawSection};
 use super::{Dialect, FileKind, SharedFile, cli, parse};
 use crate::error::Error;
+use crate::plan::PROFILES_MAX;
 use crate::trace::Origin;
 
 /// One setting of a profile.
@@ -99,29 +100,69 @@ impl Profiles {
     ///
     /// [`Error::Invalid`] with the line that cannot be read.
     pub fn parse(files: &[SharedFile], dialect: Dialect) -> Result<Self, Error> {
+        let sections = raw(files, dialect)?;
+        Ok(Self::build(files, sections, dialect, &|_| true))
+    }
+
+    /// Parses all of `files`, and keeps of the profiles only `name` and those that it leads to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Profiles::parse`].
+    pub(crate) fn parse_for(
+        files: &[SharedFile],
+        dialect: Dialect,
+        name: &str,
+    ) -> Result<Self, Error> {
+        let sections = raw(files, dialect)?;
+        if dialect == Dialect::Cli {
+            // Names may stand in quotes there.
+            return Ok(Self::build(files, sections, dialect, &|_| true));
+        }
+        let mut wanted = vec![name.to_owned()];
+        let mut next = 0;
+        while let Some(name) = wanted.get(next).cloned() {
+            next += 1;
+            let of_name = sections
+                .iter()
+                .flatten()
+                .filter(|s| is_about(s.header, &name));
+            for property in of_name.flat_map(|section| &section.properties) {
+                let leads = property.key.eq_ignore_ascii_case("source_profile");
+                if leads && !wanted.iter().any(|known| *known == *property.value) {
+                    wanted.push(property.value.clone().into_owned());
+                }
+            }
+            if wanted.len() > PROFILES_MAX {
+                break;
+            }
+        }
+        let keep = |header: &str| {
+            wanted.iter().any(|name| is_about(header, name))
+                || header.starts_with("sso-session")
+                || header.starts_with("services")
+        };
+        Ok(Self::build(files, sections, dialect, &keep))
+    }
+
+    fn build(
+        files: &[SharedFile],
+        sections: Vec<Vec<RawSection<'_>>>,
+        dialect: Dialect,
+        keep: &dyn Fn(&str) -> bool,
+    ) -> Self {
         let mut all = Self::default();
-        for file in files {
-            let sections = match dialect {
-                Dialect::Sdk => parse::parse(&file.text),
-                Dialect::Cli => cli::parse(&file.text),
-            };
-            let sections = sections.map_err(|error| {
-                let origin = Origin::File {
-                    path: file.path.clone(),
-                    line: error.line,
-                };
-                Error::invalid(error.problem, origin)
-            })?;
+        for (file, sections) in files.iter().zip(sections) {
             // `[profile default]` hides `[default]` wherever the two stand.
             let prefixed_default = file.kind == FileKind::Config
                 && sections
                     .iter()
                     .any(|s| words(s.header) == Some(("profile", "default")));
-            for section in sections {
+            for section in sections.into_iter().filter(|section| keep(section.header)) {
                 all.add(file, section, dialect, prefixed_default);
             }
         }
-        Ok(all)
+        all
     }
 
     fn add(
@@ -160,6 +201,33 @@ impl Profiles {
             target.properties.insert(key.to_ascii_lowercase(), property);
         }
     }
+}
+
+/// Parses each file into its sections.
+fn raw(files: &[SharedFile], dialect: Dialect) -> Result<Vec<Vec<RawSection<'_>>>, Error> {
+    let sections = |file| -> Result<Vec<RawSection<'_>>, Error> {
+        let file: &SharedFile = file;
+        let sections = match dialect {
+            Dialect::Sdk => parse::parse(&file.text),
+            Dialect::Cli => cli::parse(&file.text),
+        };
+        sections.map_err(|error| {
+            let path = file.path.clone();
+            Error::invalid(
+                error.problem,
+                Origin::File {
+                    path,
+                    line: error.line,
+                },
+            )
+        })
+    };
+    files.iter().map(sections).collect()
+}
+
+/// Whether a section may be of the profile `name`; says yes rather too often than too rarely.
+fn is_about(header: &str, name: &str) -> bool {
+    header.ends_with(name)
 }
 
 enum Place {
@@ -224,4 +292,42 @@ fn is_identifier(name: &str) -> bool {
             || matches!(byte, b'_' | b'-' | b'/' | b'.' | b'%' | b'@' | b':' | b'+')
     };
     !name.is_empty() && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::plan;
+
+    proptest! {
+        /// What is left out for speed is never missed.
+        #[test]
+        fn a_plan_is_the_same_from_what_leads_from_the_profile(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "[profile a]\n", "[a]\n", "[profile b]\n", "[b]\n", "[default]\n", "[profile default]\n",
+                "[profile  ab]\n", "[profile c ]\n", "[sso-session a]\n", "role_arn = r\n",
+                "source_profile = a\n", "SOURCE_PROFILE = b\n", "source_profile = ab\n",
+                "source_profile = c\n", "aws_access_key_id = k\n", "aws_secret_access_key = s\n",
+                "sso_session = a\n", "sso_region = r\n", "sso_start_url = u\n",
+                "credential_source = Environment\n",
+            ]), 0..30),
+        ) {
+            let text = pieces.concat();
+            let file = |kind| SharedFile::new(kind, "f", text.as_str());
+            let files = [file(FileKind::Config), file(FileKind::Credentials)];
+            for name in ["a", "b", "ab", "c", "default"] {
+                let whole = Profiles::parse(&files, Dialect::Sdk);
+                let part = Profiles::parse_for(&files, Dialect::Sdk, name);
+                match (whole, part) {
+                    (Ok(whole), Ok(part)) => {
+                        let (whole, part) = (plan(&whole, name), plan(&part, name));
+                        prop_assert_eq!(format!("{:?}", whole), format!("{:?}", part));
+                    }
+                    (whole, part) => prop_assert!(whole.is_err() && part.is_err()),
+                }
+            }
+        }
+    }
 }

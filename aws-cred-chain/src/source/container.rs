@@ -67,6 +67,15 @@ fn is_allowed(host: &str) -> bool {
         .is_ok_and(|ip| ip.is_loopback() || addresses.iter().any(|a| a.parse::<IpAddr>() == Ok(ip)))
 }
 
+/// Returns what of an endpoint may be shown: its query and its user may be secrets.
+pub(crate) fn shown(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
 /// Asks the endpoint.
 pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Error> {
     let token = token(run).await?;

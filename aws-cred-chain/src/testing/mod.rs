@@ -32,6 +32,9 @@
 //! ```
 
 mod clock;
+mod fake_hosts;
+mod fake_sso;
+mod fake_sts;
 mod scripts;
 mod services;
 mod world;

@@ -62,7 +62,7 @@ fn shown(plan: &ProfilePlan) -> Value {
             }
             ("Sso", value)
         }
-        Base::Process { command, .. } => ("CredentialProcess", json!(command)),
+        Base::Process { command, .. } => ("CredentialProcess", json!(command.expose())),
         Base::Login { session } => ("Login", json!(session)),
         other => panic!("unknown base {other:?}"),
     };
