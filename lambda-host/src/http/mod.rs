@@ -31,9 +31,11 @@ use crate::invocation::PAYLOAD_BYTES_MAX;
 /// Serves the API on `listener` until `stop` resolves; then answers what was begun, and returns.
 ///
 /// At the most 1,024 connections are open at once; further ones wait to be taken. A request's head must
-/// arrive within 30 s, its body within 60 s.
+/// arrive within 30 s, its body within 60 s. All bodies together take 1 GiB at the most: a request waits
+/// until there is room for its own.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -57,10 +59,10 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let host = host.clone();
+        let (host, bodies) = (host.clone(), Arc::clone(&bodies));
         let service = service_fn(move |request| {
-            let host = host.clone();
-            async move { Ok::<_, Infallible>(answer(&host, request).await) }
+            let (host, bodies) = (host.clone(), Arc::clone(&bodies));
+            async move { Ok::<_, Infallible>(answer(&host, &bodies, request).await) }
         });
         let mut builder = http1::Builder::new();
         // A client may say that it sends no more, and still wait for its answer.
@@ -80,8 +82,12 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
     graceful.shutdown().await;
 }
 
-async fn answer(host: &Host, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut response = match operate(host, request).await {
+async fn answer(
+    host: &Host,
+    bodies: &Semaphore,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let mut response = match operate(host, bodies, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -97,6 +103,7 @@ async fn answer(host: &Host, request: Request<Incoming>) -> Response<Full<Bytes>
 
 async fn operate(
     host: &Host,
+    bodies: &Semaphore,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
@@ -107,6 +114,13 @@ async fn operate(
         drain(body).await;
         return Err(too_large());
     }
+    let announced = body
+        .size_hint()
+        .upper()
+        .map_or(bytes_max, |it| usize::try_from(it).unwrap_or(bytes_max));
+    let room = u32::try_from(announced.min(bytes_max).div_ceil(1024)).unwrap_or(u32::MAX);
+    // Given back when the request is answered. The semaphore is never closed.
+    let _room = bodies.acquire_many(room).await;
     let body =
         match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -140,6 +154,7 @@ async fn drain(mut body: Incoming) {
 
 const REQUEST_ID: &str = "x-amzn-requestid";
 const CONNECTIONS_MAX: usize = 1024;
+const BODIES_KIB_MAX: usize = 1 << 20;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
