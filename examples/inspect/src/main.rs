@@ -10,6 +10,19 @@ use lambda_sandbox::linux::{LinuxBackend, seccomp};
 use lambda_sandbox::{Backend, Root, SandboxSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    match print() {
+        // Its reader has seen enough.
+        Err(error) if is_broken_pipe(error.as_ref()) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn print() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     let probe = LinuxBackend::probe()?;
     writeln!(out, "control groups: {}", probe.hierarchies.kind())?;
@@ -38,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(
         out,
         "\nsystem calls allowed; the others give EPERM, clone3 gives ENOSYS:"
-    );
+    )?;
     for group in seccomp::ALLOWED {
         let names: Vec<&str> = group.calls.iter().map(|(name, _)| *name).collect();
         writeln!(out, "  {}:\n    {}", group.reason, names.join(" "))?;
