@@ -3,45 +3,62 @@
 //! ```text
 //! cargo run --release -p inspect
 //! ```
-#![expect(clippy::print_stdout, reason = "a program for a terminal")]
-
 use std::error::Error;
+use std::io::Write as _;
 
 use lambda_sandbox::linux::{LinuxBackend, seccomp};
 use lambda_sandbox::{Backend, Root, SandboxSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    match print() {
+        // Its reader has seen enough.
+        Err(error) if is_broken_pipe(error.as_ref()) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn print() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout().lock();
     let probe = LinuxBackend::probe()?;
-    println!("control groups: {}", probe.hierarchies.kind());
+    writeln!(out, "control groups: {}", probe.hierarchies.kind())?;
     for (controller, path) in &probe.hierarchies.v1 {
-        println!("  v1 {controller:?} at {}", path.display());
+        writeln!(out, "  v1 {controller:?} at {}", path.display())?;
     }
     if let Some(path) = &probe.hierarchies.v2 {
-        println!(
+        writeln!(
+            out,
             "  v2 {:?} at {}",
             probe.hierarchies.v2_controllers,
             path.display()
-        );
+        )?;
     }
     for missing in &probe.missing {
-        println!("missing: {missing}");
+        writeln!(out, "missing: {missing}")?;
     }
     if probe.missing.is_empty() {
-        println!("\nin force:\n{}", LinuxBackend::new()?.isolation());
+        writeln!(out, "\nin force:\n{}", LinuxBackend::new()?.isolation())?;
     }
     let spec = SandboxSpec::new("inspect", Root::of_machine(), vec!["/bin/true".into()]);
-    println!("steps of a new process, before the init is executed:");
+    writeln!(out, "steps of a new process, before the init is executed:")?;
     for step in LinuxBackend::steps(&spec)? {
-        println!("  {step:?}");
+        writeln!(out, "  {step:?}")?;
     }
-    println!("\nsystem calls allowed; the others give EPERM, clone3 gives ENOSYS:");
+    writeln!(
+        out,
+        "\nsystem calls allowed; the others give EPERM, clone3 gives ENOSYS:"
+    )?;
     for group in seccomp::ALLOWED {
         let names: Vec<&str> = group.calls.iter().map(|(name, _)| *name).collect();
-        println!("  {}:\n    {}", group.reason, names.join(" "));
+        writeln!(out, "  {}:\n    {}", group.reason, names.join(" "))?;
     }
-    println!("and by their arguments:");
+    writeln!(out, "and by their arguments:")?;
     for (name, rule) in seccomp::BY_ARGUMENT {
-        println!("  {name}: {rule}");
+        writeln!(out, "  {name}: {rule}")?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -32,13 +33,29 @@ use crate::{
 
 /// The init's program, compiled from `init/init.rs`.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+/// Longest wait for released sandboxes at a host's end.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Network namespaces made ahead of their use.
 const NETWORKS_READY_MAX: usize = 8;
 
 /// Makes sandboxes on this machine. Clones share everything.
+///
+/// Dropping the last clone waits, for a few milliseconds as a rule and two seconds at most, until the
+/// sandboxes dropped before are released, so that a host that ends right after leaves nothing.
 #[derive(Debug, Clone)]
 pub struct LinuxBackend {
+    // Dropped first, while the rest is there.
+    _closing: Arc<Closing>,
     shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.janitor.wait(CLOSE_TIME);
+    }
 }
 
 /// What the sandboxes of a host share; lives as long as the last of them.
@@ -159,16 +176,18 @@ impl LinuxBackend {
         };
         let instance = Instance::claim()?;
         instance.sweep(&probe.hierarchies)?;
+        let shared = Arc::new(Shared {
+            hierarchies: probe.hierarchies,
+            instance,
+            networks: netns::Pool::start(NETWORKS_READY_MAX)?,
+            spawner: spawn::Spawner::start()?,
+            janitor: Janitor::start()?,
+            init: sealed(c"sandbox-init", INIT)?,
+            filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
+        });
         Ok(Self {
-            shared: Arc::new(Shared {
-                hierarchies: probe.hierarchies,
-                instance,
-                networks: netns::Pool::start(NETWORKS_READY_MAX)?,
-                spawner: spawn::Spawner::start()?,
-                janitor: Janitor::start()?,
-                init: sealed(c"sandbox-init", INIT)?,
-                filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
-            }),
+            _closing: Arc::new(Closing(Arc::clone(&shared))),
+            shared,
         })
     }
 

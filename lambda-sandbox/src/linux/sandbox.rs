@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use tokio::io::Interest;
@@ -336,38 +337,64 @@ impl Drop for LinuxSandbox {
     }
 }
 
-/// A thread that waits for ended sandboxes, reaps them and removes their groups.
+/// A thread that waits for ended sandboxes, reaps them and removes their groups, one after another.
 #[derive(Debug)]
 pub(super) struct Janitor {
-    remains: Sender<Burial>,
+    work: Sender<Work>,
 }
 
-type Burial = (Remains, Option<oneshot::Sender<Result<(), Error>>>);
+#[derive(Debug)]
+enum Work {
+    /// Releases what is left of a sandbox, and tells the one who asked, if any.
+    Bury(Remains, Option<oneshot::Sender<Result<(), Error>>>),
+    /// Tells that all before it is done.
+    Mark(Sender<()>),
+}
 
 impl Janitor {
     pub(super) fn start() -> Result<Self, Error> {
-        let (remains, queue) = channel::<Burial>();
+        let (work, queue) = channel();
         std::thread::Builder::new()
             .name("sandbox-janitor".into())
             .spawn(move || {
-                for (remains, reply) in queue {
-                    sys::wait_ended(remains.pidfd.as_fd());
-                    sys::reap(remains.pidfd.as_raw_fd());
-                    remains.group.kill();
-                    let removed = remains.group.remove();
-                    drop(remains.slot);
-                    if let Some(reply) = reply {
-                        // Who asked may have gone; what could not be removed is the next sweep's.
-                        drop(reply.send(removed));
+                for work in queue {
+                    match work {
+                        Work::Bury(remains, reply) => {
+                            let removed = remains.release();
+                            if let Some(reply) = reply {
+                                // Who asked may have gone; what could not be removed is the next sweep's.
+                                drop(reply.send(removed));
+                            }
+                        }
+                        Work::Mark(reply) => drop(reply.send(())),
                     }
                 }
             })
             .map_err(|source| Error::step("starting the janitor thread", source))?;
-        Ok(Self { remains })
+        Ok(Self { work })
     }
 
     fn bury(&self, remains: Remains, reply: Option<oneshot::Sender<Result<(), Error>>>) {
         // The thread lives as long as this sender.
-        drop(self.remains.send((remains, reply)));
+        drop(self.work.send(Work::Bury(remains, reply)));
+    }
+
+    /// Waits until all that was dropped before is released, no longer than `limit`.
+    pub(super) fn wait(&self, limit: Duration) {
+        let (reply, done) = channel();
+        drop(self.work.send(Work::Mark(reply)));
+        // What takes longer is the next sweep's.
+        let _late = done.recv_timeout(limit);
+    }
+}
+
+impl Remains {
+    fn release(self) -> Result<(), Error> {
+        sys::wait_ended(self.pidfd.as_fd());
+        sys::reap(self.pidfd.as_raw_fd());
+        self.group.kill();
+        let removed = self.group.remove();
+        drop(self.slot);
+        removed
     }
 }
