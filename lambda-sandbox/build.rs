@@ -19,25 +19,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     command
         .args(["--edition=2024", "--crate-type=bin", "--crate-name=init"])
         .args(["--target", &env::var("TARGET")?])
-        .args([
-            "-Copt-level=s",
-            "-Cpanic=abort",
-            "-Cdebuginfo=0",
-            "-Cstrip=symbols",
-        ])
+        .args(["-Copt-level=s", "-Cpanic=abort", "-Cdebuginfo=0", "-Cstrip=symbols"])
         .args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"])
-        .args([
-            "-Clink-arg=-nostartfiles",
-            "-Clink-arg=-nostdlib",
-            "-Clink-arg=-static",
-        ])
+        .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static"])
         .arg("-o")
         .arg(&out)
         .arg("init/init.rs");
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
-        command
-            .arg("-C")
-            .arg(format!("linker={}", linker.display()));
+        command.arg("-C").arg(format!("linker={}", linker.display()));
     }
     let status = command.status()?;
     if !status.success() {

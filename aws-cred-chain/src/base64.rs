@@ -12,11 +12,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
         for place in 0..4_usize {
             let index = (bits >> (18 - 6 * place)) & 63;
             let sextet = STANDARD[index as usize];
-            text.push(if place <= chunk.len() {
-                char::from(sextet)
-            } else {
-                '='
-            });
+            text.push(if place <= chunk.len() { char::from(sextet) } else { '=' });
         }
     }
     text
@@ -25,10 +21,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// Encodes for URLs, without padding.
 #[cfg(feature = "login")]
 pub(crate) fn encode_url(bytes: &[u8]) -> String {
-    encode(bytes)
-        .trim_end_matches('=')
-        .replace('+', "-")
-        .replace('/', "_")
+    encode(bytes).trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
 /// Decodes either alphabet, padding ignored; `None` for any other character.
@@ -36,10 +29,7 @@ pub(crate) fn encode_url(bytes: &[u8]) -> String {
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0_u32);
-    for byte in text
-        .bytes()
-        .filter(|byte| !matches!(byte, b'=' | b'\r' | b'\n'))
-    {
+    for byte in text.bytes().filter(|byte| !matches!(byte, b'=' | b'\r' | b'\n')) {
         let byte = match byte {
             b'-' => b'+',
             b'_' => b'/',
@@ -62,20 +52,12 @@ mod tests {
 
     #[test]
     fn encodes_and_decodes() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foob", "Zm9vYg=="),
-        ] {
+        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foob", "Zm9vYg==")] {
             assert_eq!(encode(plain.as_bytes()), encoded);
             #[cfg(feature = "login")]
             assert_eq!(decode(encoded).as_deref(), Some(plain.as_bytes()));
         }
         #[cfg(feature = "login")]
-        assert_eq!(
-            (encode_url(b"\xff\xfe").as_str(), decode("*")),
-            ("__4", None)
-        );
+        assert_eq!((encode_url(b"\xff\xfe").as_str(), decode("*")), ("__4", None));
     }
 }

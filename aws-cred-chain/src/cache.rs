@@ -93,9 +93,7 @@ impl Cache {
             entry: RwLock::new(None),
             load: Mutex::default(),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Returns valid credentials: the kept ones, or those of a load that all callers share.
@@ -126,29 +124,15 @@ impl Cache {
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Credentials>> {
         let now = self.shared.context.clock.now();
-        let entry = self
-            .shared
-            .entry
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let entry = self.shared.entry.read().unwrap_or_else(PoisonError::into_inner);
         let entry = entry.as_ref()?;
-        entry
-            .refresh_at
-            .is_none_or(|at| now < at)
-            .then(|| entry.credentials.clone())
+        entry.refresh_at.is_none_or(|at| now < at).then(|| entry.credentials.clone())
     }
 
     /// Forgets `refused`, which a service did not accept; newer ones stay.
     pub fn invalidate(&self, refused: &Credentials) {
-        let mut entry = self
-            .shared
-            .entry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if entry
-            .as_ref()
-            .is_some_and(|kept| *kept.credentials == *refused)
-        {
+        let mut entry = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
+        if entry.as_ref().is_some_and(|kept| *kept.credentials == *refused) {
             *entry = None;
         }
     }
@@ -172,16 +156,11 @@ impl Cache {
 
     fn due(&self) -> bool {
         let now = self.shared.context.clock.now();
-        self.entry()
-            .is_none_or(|entry| entry.refresh_at.is_some_and(|at| at <= now))
+        self.entry().is_none_or(|entry| entry.refresh_at.is_some_and(|at| at <= now))
     }
 
     fn entry(&self) -> Option<Arc<Entry>> {
-        self.shared
-            .entry
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.entry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins a refresh if none runs, and pushes it along; waits for nothing.
@@ -270,11 +249,7 @@ impl Cache {
     /// Takes over what a flight brought, once.
     fn land(&self, flight: &Arc<Flight>, outcome: &Outcome) {
         let mut load = lock(&self.shared.load);
-        if load
-            .flight
-            .as_ref()
-            .is_none_or(|current| !Arc::ptr_eq(current, flight))
-        {
+        if load.flight.as_ref().is_none_or(|current| !Arc::ptr_eq(current, flight)) {
             return;
         }
         load.flight = None;
@@ -284,11 +259,7 @@ impl Cache {
             Ok(credentials) => {
                 load.error = None;
                 let entry = Arc::new(self.plan(credentials.clone()));
-                *self
-                    .shared
-                    .entry
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(entry);
+                *self.shared.entry.write().unwrap_or_else(PoisonError::into_inner) = Some(entry);
             }
             Err(error) => {
                 crate::log::unresolved(error);
@@ -323,11 +294,7 @@ impl Cache {
                 }
             },
         };
-        Entry {
-            credentials,
-            refresh_at,
-            wait_at,
-        }
+        Entry { credentials, refresh_at, wait_at }
     }
 }
 
@@ -335,20 +302,13 @@ impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
             .field("provider", &self.shared.provider)
-            .field(
-                "credentials",
-                &self.entry().map(|entry| entry.credentials.clone()),
-            )
+            .field("credentials", &self.entry().map(|entry| entry.credentials.clone()))
             .finish_non_exhaustive()
     }
 }
 
 impl ProvideCredentials for Cache {
     fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
-        Box::pin(async move {
-            self.credentials()
-                .await
-                .map(|credentials| (*credentials).clone())
-        })
+        Box::pin(async move { self.credentials().await.map(|credentials| (*credentials).clone()) })
     }
 }

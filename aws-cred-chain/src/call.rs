@@ -54,9 +54,7 @@ impl Call {
         loop {
             let start = context.clock.monotonic();
             let exchange = context.http.send(request()?);
-            let timed_out = HttpError::TimedOut {
-                after: self.attempt_timeout,
-            };
+            let timed_out = HttpError::TimedOut { after: self.attempt_timeout };
             let result = within(&*context.clock, self.attempt_timeout, exchange)
                 .await
                 .unwrap_or(Err(timed_out));
@@ -86,9 +84,7 @@ impl Call {
             if last {
                 return result.map_err(|error| Error::failed(self.name, error));
             }
-            let bound = BACKOFF_FIRST
-                .saturating_mul(1 << (attempt - 1).min(16))
-                .min(BACKOFF_MAX);
+            let bound = BACKOFF_FIRST.saturating_mul(1 << (attempt - 1).min(16)).min(BACKOFF_MAX);
             let pause = jitter(context, bound);
             context.clock.sleep(pause).await;
             attempt += 1;
@@ -121,7 +117,5 @@ pub(crate) fn request(
         value.set_sensitive(true);
         builder = builder.header(*name, value);
     }
-    builder
-        .body(body)
-        .map_err(|error| Error::failed(format!("request to {url}"), error))
+    builder.body(body).map_err(|error| Error::failed(format!("request to {url}"), error))
 }

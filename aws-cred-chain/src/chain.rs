@@ -75,27 +75,18 @@ impl Chain {
         let budget = self.options.chain_budget;
         let result = within(&*self.context.clock, budget, resolve(&mut run)).await;
         let result = result.unwrap_or_else(|| {
-            Err(Error::TimedOut {
-                operation: "the credential chain".to_owned(),
-                budget,
-            })
+            Err(Error::TimedOut { operation: "the credential chain".to_owned(), budget })
         });
         match result {
             Ok(credentials) => {
                 if let Some(start) = start {
                     crate::log::resolved(credentials.source, run.elapsed_since(start));
                 }
-                Ok(Resolved {
-                    credentials,
-                    trace: run.trace,
-                })
+                Ok(Resolved { credentials, trace: run.trace })
             }
             Err(error) => {
                 crate::log::unresolved(&error);
-                Err(Box::new(Unresolved {
-                    error,
-                    trace: run.trace,
-                }))
+                Err(Box::new(Unresolved { error, trace: run.trace }))
             }
         }
     }
@@ -118,11 +109,8 @@ impl Chain {
             Some(plan) => sso::token(&mut run, &plan).await,
             None => {
                 let why = Outcome::NotConfigured(format!("profile {name} has no sso_session"));
-                run.trace
-                    .record(Source::Sso, "token", Origin::Unknown, why, Duration::ZERO);
-                Err(Error::NotConfigured {
-                    attempts: run.trace,
-                })
+                run.trace.record(Source::Sso, "token", Origin::Unknown, why, Duration::ZERO);
+                Err(Error::NotConfigured { attempts: run.trace })
             }
         }
     }
@@ -164,21 +152,14 @@ impl ProvideCredentials for Chain {
 async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
     if let Some(credentials) = run.options.credentials.clone() {
         let origin = Origin::Option("credentials");
-        run.trace.record(
-            credentials.source,
-            "given",
-            origin,
-            Outcome::Found,
-            Duration::ZERO,
-        );
+        run.trace.record(credentials.source, "given", origin, Outcome::Found, Duration::ZERO);
         return Ok(credentials);
     }
     if asked(run, Source::Environment) {
         if let Some(profile) = &run.options.profile {
             let why = Outcome::Skipped(format!("profile {profile} is named explicitly"));
             let origin = Origin::Option("profile");
-            run.trace
-                .record(Source::Environment, "keys", origin, why, Duration::ZERO);
+            run.trace.record(Source::Environment, "keys", origin, why, Duration::ZERO);
         } else if let Some(found) = from_environment(run)? {
             return Ok(found);
         }
@@ -197,9 +178,7 @@ async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
     {
         return Ok(found);
     }
-    Err(Error::NotConfigured {
-        attempts: run.trace.clone(),
-    })
+    Err(Error::NotConfigured { attempts: run.trace.clone() })
 }
 
 fn asked(run: &Run<'_>, source: Source) -> bool {
@@ -278,13 +257,7 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
         };
         let took = run.elapsed_since(start);
         let action = format!("profile {name}");
-        run.trace.record(
-            Source::SharedFile,
-            action,
-            origin,
-            Outcome::NotConfigured(why),
-            took,
-        );
+        run.trace.record(Source::SharedFile, action, origin, Outcome::NotConfigured(why), took);
         return Ok(None);
     };
     Box::pin(carry_out(run, &plan)).await.map(Some)
@@ -295,40 +268,22 @@ async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials,
     let start = run.context.clock.monotonic();
     let budget = run.options.source_budget;
     let clock = run.context.clock.clone();
-    let result = within(&*clock, budget, base(run, plan))
-        .await
-        .unwrap_or_else(|| {
-            let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);
-            Err(Error::TimedOut { operation, budget })
-        });
+    let result = within(&*clock, budget, base(run, plan)).await.unwrap_or_else(|| {
+        let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);
+        Err(Error::TimedOut { operation, budget })
+    });
     let action = format!("profile {}", plan.base_profile);
     let origin = plan.base_origin.clone();
     let mut credentials = ended(run, start, plan.base.source(), action, origin, result)?;
     if plan.roles.is_empty()
         && run.options.mfa_session
-        && let Some(serial) = run
-            .profile()
-            .and_then(|profile| profile.property("mfa_serial"))
+        && let Some(serial) = run.profile().and_then(|profile| profile.property("mfa_serial"))
     {
         let (serial, origin) = (serial.value.clone(), serial.origin());
         let start = run.context.clock.monotonic();
         let profile = Some(plan.base_profile.as_str());
-        let result = Box::pin(sts::session_token(
-            run,
-            &credentials,
-            &serial,
-            None,
-            profile,
-        ))
-        .await;
-        credentials = ended(
-            run,
-            start,
-            Source::SessionToken,
-            "MFA session",
-            origin,
-            result,
-        )?;
+        let result = Box::pin(sts::session_token(run, &credentials, &serial, None, profile)).await;
+        credentials = ended(run, start, Source::SessionToken, "MFA session", origin, result)?;
     }
     for role in &plan.roles {
         let start = run.context.clock.monotonic();
@@ -365,10 +320,9 @@ async fn base(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Erro
         }
         Base::Sso(sso) => Box::pin(sso::load(run, sso)).await,
         Base::Login { session } => login::load(run, session, &plan.base_profile, origin).await,
-        Base::Process {
-            command,
-            account_id,
-        } => process::load(run, command.expose(), account_id.as_deref(), origin).await,
+        Base::Process { command, account_id } => {
+            process::load(run, command.expose(), account_id.as_deref(), origin).await
+        }
     }
 }
 
@@ -380,25 +334,16 @@ async fn from_web_identity(run: &mut Run<'_>) -> Result<Option<Credentials>, Err
     };
     let origin = Origin::Variable(FILE.into());
     let result = match run.context.var("AWS_ROLE_ARN") {
-        None => Err(Error::invalid(
-            format!("{FILE} is set, but AWS_ROLE_ARN is not"),
-            origin.clone(),
-        )),
+        None => {
+            Err(Error::invalid(format!("{FILE} is set, but AWS_ROLE_ARN is not"), origin.clone()))
+        }
         Some(role_arn) => {
             let mut role = Role::new(role_arn);
             role.session_name = run.context.var("AWS_ROLE_SESSION_NAME");
             sts::web_identity(run, &role, &file, &origin).await
         }
     };
-    ended(
-        run,
-        start,
-        Source::WebIdentity,
-        "web identity",
-        origin,
-        result,
-    )
-    .map(Some)
+    ended(run, start, Source::WebIdentity, "web identity", origin, result).map(Some)
 }
 
 async fn from_container(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
@@ -408,8 +353,7 @@ async fn from_container(run: &mut Run<'_>) -> Result<Option<Credentials>, Error>
         Ok(None) => {
             let why = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set";
             let why = Outcome::NotConfigured(why.to_owned());
-            run.trace
-                .record(source, "endpoint", Origin::Unknown, why, Duration::ZERO);
+            run.trace.record(source, "endpoint", Origin::Unknown, why, Duration::ZERO);
             Ok(None)
         }
         Err(error) => ended(run, start, source, "endpoint", Origin::Unknown, Err(error)),
@@ -431,22 +375,14 @@ async fn from_metadata(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> 
     let source = Source::InstanceMetadata;
     let budget = run.options.source_budget;
     let clock = run.context.clock.clone();
-    let result = within(&*clock, budget, imds::load(run))
-        .await
-        .unwrap_or_else(|| {
-            let operation = "metadata credentials".to_owned();
-            Err(Error::TimedOut { operation, budget })
-        });
+    let result = within(&*clock, budget, imds::load(run)).await.unwrap_or_else(|| {
+        let operation = "metadata credentials".to_owned();
+        Err(Error::TimedOut { operation, budget })
+    });
     let took = run.elapsed_since(start);
     match result {
         Ok(Ok(credentials)) => {
-            run.trace.record(
-                source,
-                "instance role",
-                Origin::Metadata,
-                Outcome::Found,
-                took,
-            );
+            run.trace.record(source, "instance role", Origin::Metadata, Outcome::Found, took);
             Ok(Some(credentials))
         }
         Ok(Err(absent)) => {
@@ -454,17 +390,9 @@ async fn from_metadata(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> 
                 Absent::Disabled(_) => Outcome::Skipped(absent.to_string()),
                 _ => Outcome::NotConfigured(absent.to_string()),
             };
-            run.trace
-                .record(source, "instance role", Origin::Unknown, why, took);
+            run.trace.record(source, "instance role", Origin::Unknown, why, took);
             Ok(None)
         }
-        Err(error) => ended(
-            run,
-            start,
-            source,
-            "instance role",
-            Origin::Metadata,
-            Err(error),
-        ),
+        Err(error) => ended(run, start, source, "instance role", Origin::Metadata, Err(error)),
     }
 }

@@ -27,11 +27,7 @@ pub(crate) fn path(run: &Run<'_>, role: &Role) -> Option<PathBuf> {
         CliCache::Roles => true,
     };
     let home = wanted.then(|| run.context.home())??;
-    Some(
-        Path::new(&home)
-            .join(".aws/cli/cache")
-            .join(format!("{}.json", key(role))),
-    )
+    Some(Path::new(&home).join(".aws/cli/cache").join(format!("{}.json", key(role))))
 }
 
 /// Returns the name, without extension, that the AWS CLI gives to the cache file of `role`.
@@ -44,18 +40,9 @@ pub fn key(role: &Role) -> String {
         }
     };
     let text = |value: &Option<String>| value.clone().map(Value::String);
-    add(
-        "DurationSeconds",
-        role.duration
-            .map(|duration| Value::from(duration.as_secs())),
-    );
+    add("DurationSeconds", role.duration.map(|duration| Value::from(duration.as_secs())));
     add("ExternalId", text(&role.external_id));
-    add(
-        "Policy",
-        role.policy
-            .as_deref()
-            .and_then(|policy| serde_json::from_str(policy).ok()),
-    );
+    add("Policy", role.policy.as_deref().and_then(|policy| serde_json::from_str(policy).ok()));
     add("RoleArn", Some(Value::String(role.role_arn.clone())));
     add("RoleSessionName", text(&role.session_name));
     add("SerialNumber", text(&role.mfa_serial));
@@ -124,26 +111,19 @@ pub(crate) async fn read(run: &mut Run<'_>, path: &Path) -> Result<Option<Creden
         Ok(data) => data,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            run.trace
-                .note("cache of the AWS CLI", format!("not read: {error}"));
+            run.trace.note("cache of the AWS CLI", format!("not read: {error}"));
             return Ok(None);
         }
     };
     if data.others_may_read {
-        let origin = Origin::File {
-            path: path.into(),
-            line: 1,
-        };
+        let origin = Origin::File { path: path.into(), line: 1 };
         let hint = format!("run: chmod 600 {}", path.display());
         return Err(
-            Error::invalid("cached credentials are readable by others", origin).with_hint(hint),
+            Error::invalid("cached credentials are readable by others", origin).with_hint(hint)
         );
     }
     let Some(credentials) = parse(&data.bytes) else {
-        run.trace.note(
-            "cache of the AWS CLI",
-            format!("not understood: {}", path.display()),
-        );
+        run.trace.note("cache of the AWS CLI", format!("not understood: {}", path.display()));
         return Ok(None);
     };
     let now = run.context.clock.now();
@@ -184,8 +164,7 @@ pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credenti
     let bytes = content.to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
         crate::log::note("cache of the AWS CLI not written", &error);
-        run.trace
-            .note("cache of the AWS CLI", format!("not written: {error}"));
+        run.trace.note("cache of the AWS CLI", format!("not written: {error}"));
     }
 }
 
@@ -196,10 +175,7 @@ mod tests {
     #[test]
     fn quotes_as_python_does() {
         let mut out = String::new();
-        dump(
-            &json!({"b": "é😀\u{1}\"", "a": [1, true, null, {}]}),
-            &mut out,
-        );
+        dump(&json!({"b": "é😀\u{1}\"", "a": [1, true, null, {}]}), &mut out);
         assert_eq!(
             out,
             "{\"a\": [1, true, null, {}], \"b\": \"\\u00e9\\ud83d\\ude00\\u0001\\\"\"}"

@@ -59,26 +59,17 @@ impl HttpClient {
     pub fn from_env(env: &dyn Env) -> Self {
         let var = |name: &str| {
             let lower = env.var(&name.to_ascii_lowercase());
-            lower
-                .or_else(|| env.var(name))
-                .filter(|value| !value.trim().is_empty())
+            lower.or_else(|| env.var(name)).filter(|value| !value.trim().is_empty())
         };
         let no_proxy = var("NO_PROXY").unwrap_or_default();
         let settings = Settings {
             https_proxy: var("HTTPS_PROXY"),
             http_proxy: var("HTTP_PROXY"),
-            no_proxy: no_proxy
-                .split(',')
-                .map(|host| host.trim().to_ascii_lowercase())
-                .collect(),
-            ca_bundle: env
-                .var("AWS_CA_BUNDLE")
-                .filter(|path| !path.trim().is_empty()),
+            no_proxy: no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase()).collect(),
+            ca_bundle: env.var("AWS_CA_BUNDLE").filter(|path| !path.trim().is_empty()),
             tls: OnceLock::new(),
         };
-        Self {
-            settings: Arc::new(settings),
-        }
+        Self { settings: Arc::new(settings) }
     }
 }
 
@@ -95,9 +86,7 @@ impl SendHttp for HttpClient {
                 return Err(broken("no thread for input and output".to_owned()));
             };
             let mut task = Aborted(io.spawn(exchange(settings, request)));
-            (&mut task.0)
-                .await
-                .unwrap_or_else(|error| Err(broken(error.to_string())))
+            (&mut task.0).await.unwrap_or_else(|error| Err(broken(error.to_string())))
         })
     }
 }
@@ -118,9 +107,7 @@ fn io() -> Option<&'static Handle> {
         let runtime = Builder::new_current_thread().enable_all().build().ok()?;
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name("aws-cred-chain-io".to_owned());
-        thread
-            .spawn(move || runtime.block_on(std::future::pending::<()>()))
-            .ok()?;
+        thread.spawn(move || runtime.block_on(std::future::pending::<()>())).ok()?;
         Some(handle)
     })
     .as_ref()
@@ -148,31 +135,19 @@ async fn exchange(
         Some(proxy) => (proxy.host.as_str(), proxy.port),
         None => (target.host.as_str(), target.port),
     };
-    let connect = |reason: String| HttpError::Connect {
-        host: target.host.clone(),
-        reason,
-    };
+    let connect = |reason: String| HttpError::Connect { host: target.host.clone(), reason };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut stream = TcpStream::connect((host, port))
-        .await
-        .map_err(|error| connect(error.to_string()))?;
-    stream
-        .set_nodelay(true)
-        .map_err(|error| connect(error.to_string()))?;
-    let form = if target.https || proxy.is_none() {
-        Form::Origin
-    } else {
-        Form::Absolute
-    };
+    let mut stream =
+        TcpStream::connect((host, port)).await.map_err(|error| connect(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| connect(error.to_string()))?;
+    let form = if target.https || proxy.is_none() { Form::Origin } else { Form::Absolute };
     let authorization = proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
     if !target.https {
         let authorization = authorization.filter(|_| form == Form::Absolute);
         return converse(stream, request, &target, form, authorization).await;
     }
     if host != target.host.trim_start_matches('[').trim_end_matches(']') || port != target.port {
-        tunnel(&mut stream, &target, authorization)
-            .await
-            .map_err(connect)?;
+        tunnel(&mut stream, &target, authorization).await.map_err(connect)?;
     }
     let tls = settings.tls().map_err(connect)?;
     let name = ServerName::try_from(target.host.trim_matches(['[', ']']).to_owned())
@@ -197,30 +172,20 @@ async fn converse(
     form: Form,
     proxy_authorization: Option<String>,
 ) -> Result<http::Response<Bytes>, HttpError> {
-    let broken = |reason: String| HttpError::Broken {
-        host: target.host.clone(),
-        reason,
-    };
+    let broken = |reason: String| HttpError::Broken { host: target.host.clone(), reason };
     let (mut parts, body) = request.into_parts();
-    let authority = parts
-        .uri
-        .authority()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let authority = parts.uri.authority().map(ToString::to_string).unwrap_or_default();
     let authority = http::HeaderValue::from_str(&authority).map_err(|e| broken(e.to_string()))?;
     parts.headers.entry(http::header::HOST).or_insert(authority);
     if form == Form::Origin {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        parts.uri = path
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| broken(error.to_string()))?;
+        parts.uri =
+            path.parse().map_err(|error: http::uri::InvalidUri| broken(error.to_string()))?;
     }
     if let Some(value) = proxy_authorization {
         let mut value = http::HeaderValue::from_str(&value).map_err(|e| broken(e.to_string()))?;
         value.set_sensitive(true);
-        parts
-            .headers
-            .insert(http::header::PROXY_AUTHORIZATION, value);
+        parts.headers.insert(http::header::PROXY_AUTHORIZATION, value);
     }
     let request = http::Request::from_parts(parts, Full::new(body));
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -229,10 +194,7 @@ async fn converse(
         .await
         .map_err(|error| broken(error.to_string()))?;
     let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| broken(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
         let (parts, body) = response.into_parts();
         let limit = usize::try_from(HTTP_BODY_BYTES_MAX).unwrap_or(usize::MAX);
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
@@ -266,10 +228,7 @@ async fn tunnel(
         head.push_str(&format!("Proxy-Authorization: {value}\r\n"));
     }
     head.push_str("\r\n");
-    stream
-        .write_all(head.as_bytes())
-        .await
-        .map_err(|error| error.to_string())?;
+    stream.write_all(head.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
     // Byte by byte, so that nothing of TLS is taken.
     while !answer.ends_with(b"\r\n\r\n") {
@@ -281,10 +240,7 @@ async fn tunnel(
     let status = answer.split(|byte| *byte == b' ').nth(1);
     if status != Some(b"200".as_slice()) {
         let status = String::from_utf8_lossy(status.unwrap_or_default()).into_owned();
-        return Err(format!(
-            "the proxy answered {}",
-            status.chars().take(3).collect::<String>()
-        ));
+        return Err(format!("the proxy answered {}", status.chars().take(3).collect::<String>()));
     }
     Ok(())
 }
@@ -297,19 +253,11 @@ struct Proxy {
 
 impl Settings {
     fn proxy(&self, target: &Target) -> Result<Option<Proxy>, HttpError> {
-        let url = if target.https {
-            &self.https_proxy
-        } else {
-            &self.http_proxy
-        };
+        let url = if target.https { &self.https_proxy } else { &self.http_proxy };
         let Some(url) = url.as_ref().filter(|_| !self.is_direct(&target.host)) else {
             return Ok(None);
         };
-        let url = if url.contains("://") {
-            url.clone()
-        } else {
-            format!("http://{url}")
-        };
+        let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
         let error = |reason: &str| HttpError::Connect {
             host: target.host.clone(),
             reason: reason.to_owned(),
@@ -318,15 +266,10 @@ impl Settings {
         if uri.scheme_str() != Some("http") {
             return Err(error("only proxies spoken to by plain http are supported"));
         }
-        let authority = uri
-            .authority()
-            .ok_or_else(|| error("the proxy has no host"))?;
+        let authority = uri.authority().ok_or_else(|| error("the proxy has no host"))?;
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
         let authorization = user.map(|user| {
-            format!(
-                "Basic {}",
-                crate::base64::encode(&crate::sign::percent_decode(user))
-            )
+            format!("Basic {}", crate::base64::encode(&crate::sign::percent_decode(user)))
         });
         Ok(Some(Proxy {
             host: authority.host().to_owned(),
@@ -355,9 +298,7 @@ impl Settings {
     }
 
     fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
-        self.tls
-            .get_or_init(|| self.make_tls().map(Arc::new))
-            .clone()
+        self.tls.get_or_init(|| self.make_tls().map(Arc::new)).clone()
     }
 
     fn make_tls(&self) -> Result<rustls::ClientConfig, String> {
@@ -400,30 +341,12 @@ mod tests {
         let client = HttpClient::from_env(&env);
         let proxied = |host: &str| {
             let host = host.to_owned();
-            let target = Target {
-                host,
-                port: 443,
-                https: true,
-            };
-            client
-                .settings
-                .proxy(&target)
-                .unwrap()
-                .map(|p| (p.host, p.port, p.authorization))
+            let target = Target { host, port: 443, https: true };
+            client.settings.proxy(&target).unwrap().map(|p| (p.host, p.port, p.authorization))
         };
-        let expected = (
-            "proxy.example".to_owned(),
-            3128,
-            Some("Basic dTpw".to_owned()),
-        );
+        let expected = ("proxy.example".to_owned(), 3128, Some("Basic dTpw".to_owned()));
         assert_eq!(proxied("sts.amazonaws.com"), Some(expected));
-        for direct in [
-            "169.254.169.254",
-            "[fd00:ec2::254]",
-            "127.0.0.1",
-            "a.corp",
-            "example.org",
-        ] {
+        for direct in ["169.254.169.254", "[fd00:ec2::254]", "127.0.0.1", "a.corp", "example.org"] {
             assert_eq!(proxied(direct), None, "{direct}");
         }
         assert!(!format!("{client:?}").contains("u:p"));

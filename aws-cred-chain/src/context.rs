@@ -42,10 +42,7 @@ impl FileData {
     /// Returns data that only its owner may read.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self {
-            bytes: bytes.into(),
-            others_may_read: false,
-        }
+        Self { bytes: bytes.into(), others_may_read: false }
     }
 }
 
@@ -152,11 +149,7 @@ impl Command {
     /// Returns a command with a limit of 64 KiB on its output.
     #[must_use]
     pub fn new(program: impl Into<String>, arguments: Vec<String>) -> Self {
-        Self {
-            program: program.into(),
-            arguments,
-            stdout_bytes_max: 1 << 16,
-        }
+        Self { program: program.into(), arguments, stdout_bytes_max: 1 << 16 }
     }
 }
 
@@ -184,10 +177,7 @@ impl CommandOutput {
     /// Returns what a program did that exited with `code`.
     #[must_use]
     pub fn new(code: i32, stdout: impl Into<Vec<u8>>) -> Self {
-        Self {
-            code: Some(code),
-            stdout: stdout.into(),
-        }
+        Self { code: Some(code), stdout: stdout.into() }
     }
 }
 
@@ -305,9 +295,8 @@ impl Context {
             windows: cfg!(windows),
         };
         #[cfg(feature = "tokio")]
-        let context = context.with_http(crate::client::HttpClient::from_env(
-            &crate::real::ProcessEnv,
-        ));
+        let context =
+            context.with_http(crate::client::HttpClient::from_env(&crate::real::ProcessEnv));
         context
     }
 

@@ -191,14 +191,9 @@ mod tests {
 
     #[test]
     fn debug_hides_secrets() {
-        let shown = format!(
-            "{:?}",
-            Credentials::new("AKID", "hunter2").with_session_token("tok3n")
-        );
+        let shown =
+            format!("{:?}", Credentials::new("AKID", "hunter2").with_session_token("tok3n"));
         assert!(shown.contains("AKID"));
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("tok3n"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains("tok3n"), "{shown}");
     }
 }

@@ -47,17 +47,11 @@ pub(crate) async fn of(
     let Some((url, origin)) = configured(run, service).await? else {
         let fips = match run.options.use_fips {
             Some(fips) => fips,
-            None => {
-                run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")
-                    .await?
-            }
+            None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
         };
         let dual = match run.options.use_dual_stack {
             Some(dual) => dual,
-            None => {
-                run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint")
-                    .await?
-            }
+            None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
         };
         return Ok(Endpoint {
             url: standard(service, region.as_deref(), fips, dual),
@@ -72,11 +66,7 @@ pub(crate) async fn of(
         let problem = "endpoint is not an http or https URL";
         return Err(Error::invalid(problem, origin));
     }
-    Ok(Endpoint {
-        url: url.trim_end_matches('/').to_owned(),
-        signing_region,
-        origin,
-    })
+    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), signing_region, origin })
 }
 
 async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, Origin)>, Error> {
@@ -94,10 +84,7 @@ async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, 
         return Ok(None);
     }
     let upper = service.to_ascii_uppercase().replace(['-', ' '], "_");
-    for variable in [
-        format!("AWS_ENDPOINT_URL_{upper}"),
-        "AWS_ENDPOINT_URL".to_owned(),
-    ] {
+    for variable in [format!("AWS_ENDPOINT_URL_{upper}"), "AWS_ENDPOINT_URL".to_owned()] {
         if let Some(url) = run.context.var(&variable) {
             return Ok(Some((url, Origin::Variable(variable.into()))));
         }
@@ -161,7 +148,5 @@ fn suffixes(region: &str) -> (&'static str, &'static str) {
     PARTITIONS
         .iter()
         .find(|(prefix, ..)| region.starts_with(prefix))
-        .map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| {
-            (suffix, dual)
-        })
+        .map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (suffix, dual))
 }

@@ -73,29 +73,19 @@ pub enum Error {
 }
 
 fn advice(hint: &Option<String>) -> String {
-    hint.as_ref()
-        .map(|hint| format!(" ({hint})"))
-        .unwrap_or_default()
+    hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default()
 }
 
 impl Error {
     pub(crate) fn invalid(problem: impl Into<String>, origin: Origin) -> Self {
-        Self::Invalid {
-            problem: problem.into(),
-            origin,
-            hint: None,
-        }
+        Self::Invalid { problem: problem.into(), origin, hint: None }
     }
 
     pub(crate) fn failed(
         operation: impl Into<String>,
         cause: impl StdError + Send + Sync + 'static,
     ) -> Self {
-        Self::Failed {
-            operation: operation.into(),
-            hint: None,
-            cause: Some(Arc::new(cause)),
-        }
+        Self::Failed { operation: operation.into(), hint: None, cause: Some(Arc::new(cause)) }
     }
 
     pub(crate) fn unexpected(operation: impl Into<String>, what: impl Into<String>) -> Self {

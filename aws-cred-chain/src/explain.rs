@@ -41,27 +41,18 @@ impl Plan {
                 let url = container::shown(&url);
                 plan.step(Source::Container, &url, origin, Outcome::Found);
             }
-            Ok(None) => plan.step(
-                Source::Container,
-                "endpoint",
-                Origin::Unknown,
-                unset("no URI is set"),
-            ),
+            Ok(None) => {
+                plan.step(Source::Container, "endpoint", Origin::Unknown, unset("no URI is set"))
+            }
             Err(error) => plan.broken(Source::Container, "endpoint", Origin::Unknown, &error),
         }
         let asked = Outcome::Note("would be asked by network".to_owned());
-        plan.step(
-            Source::InstanceMetadata,
-            "instance role",
-            Origin::Default,
-            asked,
-        );
+        plan.step(Source::InstanceMetadata, "instance role", Origin::Default, asked);
         Ok(plan)
     }
 
     fn step(&mut self, source: Source, action: &str, origin: Origin, outcome: Outcome) {
-        self.steps
-            .record(source, action.to_owned(), origin, outcome, Duration::ZERO);
+        self.steps.record(source, action.to_owned(), origin, outcome, Duration::ZERO);
     }
 
     fn broken(&mut self, source: Source, action: &str, origin: Origin, error: &Error) {
@@ -111,28 +102,17 @@ impl Plan {
     }
 
     fn profile_plan(&mut self, run: &Run<'_>, action: &str, plan: ProfilePlan) {
-        self.step(
-            plan.base.source(),
-            action,
-            plan.base_origin.clone(),
-            Outcome::Found,
-        );
+        self.step(plan.base.source(), action, plan.base_origin.clone(), Outcome::Found);
         for role in &plan.roles {
             let action = format!("role {}", role.role_arn);
-            self.step(
-                Source::AssumeRole,
-                &action,
-                role.origin.clone(),
-                Outcome::Found,
-            );
+            self.step(Source::AssumeRole, &action, role.origin.clone(), Outcome::Found);
         }
         if let Base::Process { command, .. } = &plan.base
             && process::program(command.expose())
                 .is_none_or(|name| !run.context.commands.exists(&name))
         {
             let problem = "the program of credential_process is not there";
-            self.findings
-                .push(Finding::error(problem, plan.base_origin.clone()));
+            self.findings.push(Finding::error(problem, plan.base_origin.clone()));
         }
         self.profile = Some(plan);
     }

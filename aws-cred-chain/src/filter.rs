@@ -24,10 +24,7 @@ impl Filter {
         name: impl Into<String>,
         values: impl IntoIterator<Item = V>,
     ) -> Self {
-        Self {
-            name: name.into(),
-            values: values.into_iter().map(Into::into).collect(),
-        }
+        Self { name: name.into(), values: values.into_iter().map(Into::into).collect() }
     }
 
     /// Parses one argument of the AWS CLI's `--filters`: the shorthand `Name=n,Values=a,"b,c"`, or JSON
@@ -45,9 +42,7 @@ impl Filter {
         parsed
             .filter(|filters| {
                 filters.len() <= VALUES_MAX
-                    && filters
-                        .iter()
-                        .all(|f| !f.name.is_empty() && f.values.len() <= VALUES_MAX)
+                    && filters.iter().all(|f| !f.name.is_empty() && f.values.len() <= VALUES_MAX)
             })
             .ok_or_else(|| {
                 let problem = "a filter is Name=NAME,Values=VALUE[,VALUE..], or JSON of that shape";
@@ -136,10 +131,7 @@ fn shorthand(text: &str) -> Option<Filter> {
             None => return None,
         }
     }
-    (!values.is_empty()).then_some(Filter {
-        name: name?,
-        values,
-    })
+    (!values.is_empty()).then_some(Filter { name: name?, values })
 }
 
 /// Takes a value up to the next comma outside of quotes.
@@ -244,25 +236,15 @@ mod tests {
     #[test]
     fn parses_as_the_cli_does() {
         let check = |text: &str, expected: Option<Filter>| {
-            assert_eq!(
-                Filter::parse(text).ok(),
-                expected.map(|f| vec![f]),
-                "{text}"
-            );
+            assert_eq!(Filter::parse(text).ok(), expected.map(|f| vec![f]), "{text}");
         };
         check(
             "Name=instance-type,Values=t2.micro,m1.small",
             Some(Filter::new("instance-type", ["t2.micro", "m1.small"])),
         );
         check("Values=a,Name=b", Some(Filter::new("b", ["a"])));
-        check(
-            r#"Name=tag:Name,Values="a,b",'c'"#,
-            Some(Filter::new("tag:Name", ["a,b", "c"])),
-        );
-        check(
-            r#"{"Name": "x", "Values": ["y"]}"#,
-            Some(Filter::new("x", ["y"])),
-        );
+        check(r#"Name=tag:Name,Values="a,b",'c'"#, Some(Filter::new("tag:Name", ["a,b", "c"])));
+        check(r#"{"Name": "x", "Values": ["y"]}"#, Some(Filter::new("x", ["y"])));
         for bad in [
             "",
             "Name=x",
@@ -285,11 +267,7 @@ mod tests {
             "EbsOptimized": false, "Tags": [{"Key": "Name", "Value": "web-1"}],
         });
         let check = |name: &str, value: &str, expected: bool| {
-            assert_eq!(
-                Filter::new(name, [value]).matches(&instance),
-                expected,
-                "{name}={value}"
-            );
+            assert_eq!(Filter::new(name, [value]).matches(&instance), expected, "{name}={value}");
         };
         check("instance-type", "t2.*", true);
         check("instance-type", "t3.*", false);

@@ -105,10 +105,7 @@ impl Flight {
         self.begun.store(true, Ordering::SeqCst);
         // Taken out, so that after a panic inside the load nobody polls it again.
         let outcome = match slot.take() {
-            None => Err(Error::unexpected(
-                "loading credentials",
-                "the load panicked",
-            )),
+            None => Err(Error::unexpected("loading credentials", "the load panicked")),
             Some(mut future) => {
                 let waker = Waker::from(self.signal.clone());
                 match future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -129,10 +126,7 @@ impl Flight {
     pub(crate) fn wait(self: &Arc<Self>) -> Wait {
         let mut waiters = lock(&self.signal.waiters);
         waiters.next += 1;
-        Wait {
-            id: waiters.next,
-            flight: self.clone(),
-        }
+        Wait { id: waiters.next, flight: self.clone() }
     }
 }
 
@@ -147,9 +141,7 @@ impl Future for Wait {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let waker = cx.waker().clone();
-        lock(&self.flight.signal.waiters)
-            .wakers
-            .insert(self.id, waker);
+        lock(&self.flight.signal.waiters).wakers.insert(self.id, waker);
         match self.flight.push() {
             Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,

@@ -60,11 +60,7 @@
 #[cfg(any(feature = "login", feature = "tokio"))]
 mod base64;
 mod blocking;
-#[cfg(any(
-    feature = "aws-credential-types",
-    feature = "object_store",
-    feature = "reqsign"
-))]
+#[cfg(any(feature = "aws-credential-types", feature = "object_store", feature = "reqsign"))]
 pub mod bridge;
 mod cache;
 mod call;

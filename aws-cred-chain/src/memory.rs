@@ -25,12 +25,7 @@ pub struct MapEnv(BTreeMap<String, String>);
 impl MapEnv {
     /// Returns an environment of these pairs.
     pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
     }
 
     /// Sets one variable.
@@ -60,9 +55,7 @@ impl MapFiles {
     pub fn new<P: Into<PathBuf>, C: Into<Vec<u8>>>(
         files: impl IntoIterator<Item = (P, C)>,
     ) -> Self {
-        let map = files
-            .into_iter()
-            .map(|(path, content)| (path.into(), FileData::new(content)));
+        let map = files.into_iter().map(|(path, content)| (path.into(), FileData::new(content)));
         Self(Arc::new(Mutex::new(map.collect())))
     }
 
@@ -74,9 +67,7 @@ impl MapFiles {
     /// Returns a file's content.
     #[must_use]
     pub fn content(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
-        lock(&self.0)
-            .get(path.as_ref())
-            .map(|file| file.bytes.clone())
+        lock(&self.0).get(path.as_ref()).map(|file| file.bytes.clone())
     }
 
     /// Returns all paths, sorted.

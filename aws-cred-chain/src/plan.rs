@@ -98,10 +98,7 @@ pub struct Role {
 impl Role {
     /// Returns the role `role_arn` with nothing else set.
     pub fn new(role_arn: impl Into<String>) -> Self {
-        Self {
-            role_arn: role_arn.into(),
-            ..Self::default()
-        }
+        Self { role_arn: role_arn.into(), ..Self::default() }
     }
 
     /// Sets the session's name.
@@ -204,11 +201,7 @@ pub fn plan(profiles: &Profiles, name: &str) -> Result<Option<ProfilePlan>, Erro
         if !first && let Some((keys, origin)) = keys(profile, name, None)? {
             return done(keys, origin, &mut roles);
         }
-        let role_arn = if again {
-            None
-        } else {
-            profile.property("role_arn")
-        };
+        let role_arn = if again { None } else { profile.property("role_arn") };
         let Some(role_arn) = role_arn else {
             return match base(profiles, profile, name)? {
                 Some((base, origin)) => done(base, origin, &mut roles),
@@ -223,11 +216,7 @@ pub fn plan(profiles: &Profiles, name: &str) -> Result<Option<ProfilePlan>, Erro
         let role = role(profile, name, role_arn)?;
         if let Some(file) = profile.property("web_identity_token_file") {
             let token_file = file.value.clone();
-            return done(
-                Base::WebIdentity { role, token_file },
-                file.origin(),
-                &mut roles,
-            );
+            return done(Base::WebIdentity { role, token_file }, file.origin(), &mut roles);
         }
         roles.push(role);
         match next(profile, name, role_arn)? {
@@ -247,15 +236,11 @@ enum Next<'a> {
 }
 
 fn next<'a>(profile: &'a Profile, name: &str, role_arn: &Property) -> Result<Next<'a>, Error> {
-    match (
-        profile.property("source_profile"),
-        profile.property("credential_source"),
-    ) {
+    match (profile.property("source_profile"), profile.property("credential_source")) {
         (Some(source), None) => Ok(Next::Profile(source)),
-        (None, Some(named)) => Ok(Next::Base(Box::new((
-            credential_source(named)?,
-            named.origin(),
-        )))),
+        (None, Some(named)) => {
+            Ok(Next::Base(Box::new((credential_source(named)?, named.origin()))))
+        }
         (Some(_), Some(both)) => {
             let problem = "source_profile and credential_source exclude each other";
             Err(Error::invalid(problem, both.origin()))
@@ -272,18 +257,12 @@ fn next<'a>(profile: &'a Profile, name: &str, role_arn: &Property) -> Result<Nex
 
 fn role(profile: &Profile, name: &str, role_arn: &Property) -> Result<Role, Error> {
     let text = |key| profile.value(key).map(str::to_owned);
-    let duration =
-        match profile.property("duration_seconds") {
-            None => None,
-            Some(property) => Some(property.value.parse().map(Duration::from_secs).map_err(
-                |_| {
-                    Error::invalid(
-                        "duration_seconds is not a number of seconds",
-                        property.origin(),
-                    )
-                },
-            )?),
-        };
+    let duration = match profile.property("duration_seconds") {
+        None => None,
+        Some(property) => Some(property.value.parse().map(Duration::from_secs).map_err(|_| {
+            Error::invalid("duration_seconds is not a number of seconds", property.origin())
+        })?),
+    };
     Ok(Role {
         role_arn: role_arn.value.clone(),
         external_id: text("external_id"),
@@ -331,9 +310,7 @@ fn base(
         return Ok(Some(found));
     }
     if let Some(session) = profile.property("login_session") {
-        let base = Base::Login {
-            session: session.value.clone(),
-        };
+        let base = Base::Login { session: session.value.clone() };
         return Ok(Some((base, session.origin())));
     }
     if let Some(command) = profile.property("credential_process") {
@@ -365,11 +342,7 @@ fn keys(
             if only.is_some_and(|kind| found.kind != kind) {
                 return Ok(None);
             }
-            let missing = if id.is_none() {
-                "aws_access_key_id"
-            } else {
-                "aws_secret_access_key"
-            };
+            let missing = if id.is_none() { "aws_access_key_id" } else { "aws_secret_access_key" };
             let problem = format!("profile missing {missing}: profile `{name}` has half a pair");
             return Err(Error::invalid(problem, found.origin()));
         }
@@ -397,15 +370,9 @@ pub(crate) fn sso(
     name: &str,
 ) -> Result<Option<SsoPlan>, Error> {
     let session_name = profile.property("sso_session");
-    let any = [
-        "sso_session",
-        "sso_start_url",
-        "sso_region",
-        "sso_account_id",
-        "sso_role_name",
-    ]
-    .into_iter()
-    .find_map(|key| profile.property(key));
+    let any = ["sso_session", "sso_start_url", "sso_region", "sso_account_id", "sso_role_name"]
+        .into_iter()
+        .find_map(|key| profile.property(key));
     let Some(any) = any else { return Ok(None) };
     let invalid = |problem: String| Err(Error::invalid(problem, any.origin()));
     let section = match session_name {
@@ -432,10 +399,7 @@ pub(crate) fn sso(
             }
         }
     }
-    let account_and_role = match (
-        profile.value("sso_account_id"),
-        profile.value("sso_role_name"),
-    ) {
+    let account_and_role = match (profile.value("sso_account_id"), profile.value("sso_role_name")) {
         (Some(account), Some(role)) => Some((account.to_owned(), role.to_owned())),
         (None, None) => None,
         (account, _) => {
@@ -443,9 +407,7 @@ pub(crate) fn sso(
                 Some(_) => ("sso_account_id", "sso_role_name"),
                 None => ("sso_role_name", "sso_account_id"),
             };
-            return invalid(format!(
-                "if `{set}` is set, then `{unset}` must also be set"
-            ));
+            return invalid(format!("if `{set}` is set, then `{unset}` must also be set"));
         }
     };
     let (Some(start_url), Some(region)) =

@@ -46,17 +46,13 @@ impl Query {
         let steps = check_limits(expression)
             .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
         let stack_bytes = STACK_BYTES_LEAST + steps * STACK_BYTES_PER_STEP;
-        let growth = with_stack(stack_bytes, || {
-            Ok::<_, Error>(growth(compile(expression)?.as_ast()))
-        })?;
+        let growth =
+            with_stack(stack_bytes, || Ok::<_, Error>(growth(compile(expression)?.as_ast())))?;
         if growth > GROWTH_MAX {
             let problem = format!("query may make data more than {GROWTH_MAX} times larger");
             return Err(Error::invalid(problem, Origin::Option("query")));
         }
-        Ok(Self {
-            expression: expression.to_owned(),
-            stack_bytes,
-        })
+        Ok(Self { expression: expression.to_owned(), stack_bytes })
     }
 
     /// Evaluates the expression on `data`.
@@ -72,16 +68,12 @@ impl Query {
     fn evaluate_here(&self, data: &Value) -> Result<Value, Error> {
         let invalid = |problem: String| Error::invalid(problem, Origin::Option("query"));
         if !is_shallow(data, DATA_DEPTH_MAX) {
-            return Err(invalid(format!(
-                "data is nested deeper than {DATA_DEPTH_MAX}"
-            )));
+            return Err(invalid(format!("data is nested deeper than {DATA_DEPTH_MAX}")));
         }
         let expression = compile(&self.expression)?;
         let variable =
             Variable::try_from(data.clone()).map_err(|error| invalid(error.to_string()))?;
-        let found = expression
-            .search(variable)
-            .map_err(|error| invalid(one_line(&error)))?;
+        let found = expression.search(variable).map_err(|error| invalid(one_line(&error)))?;
         serde_json::to_value(&*found).map_err(|error| invalid(error.to_string()))
     }
 }
@@ -145,7 +137,7 @@ fn check_limits(expression: &str) -> Result<usize, String> {
         }
         if digits > 9 {
             return Err(
-                "query has a number of more than nine digits outside of a literal".to_owned(),
+                "query has a number of more than nine digits outside of a literal".to_owned()
             );
         }
     }
@@ -156,25 +148,19 @@ fn check_limits(expression: &str) -> Result<usize, String> {
 fn growth(ast: &Ast) -> u64 {
     let product = |parts: [&Ast; 2]| growth(parts[0]).saturating_mul(growth(parts[1]));
     match ast {
-        Ast::MultiList { elements, .. } => elements
-            .iter()
-            .map(growth)
-            .fold(0, u64::saturating_add)
-            .max(1),
-        Ast::MultiHash { elements, .. } => elements
-            .iter()
-            .map(|pair| growth(&pair.value))
-            .fold(0, u64::saturating_add)
-            .max(1),
+        Ast::MultiList { elements, .. } => {
+            elements.iter().map(growth).fold(0, u64::saturating_add).max(1)
+        }
+        Ast::MultiHash { elements, .. } => {
+            elements.iter().map(|pair| growth(&pair.value)).fold(0, u64::saturating_add).max(1)
+        }
         Ast::Function { args, .. } => args.iter().map(growth).fold(1, u64::saturating_mul),
         Ast::Comparison { lhs, rhs, .. }
         | Ast::Projection { lhs, rhs, .. }
         | Ast::And { lhs, rhs, .. }
         | Ast::Or { lhs, rhs, .. }
         | Ast::Subexpr { lhs, rhs, .. } => product([lhs, rhs]),
-        Ast::Condition {
-            predicate, then, ..
-        } => product([predicate, then]),
+        Ast::Condition { predicate, then, .. } => product([predicate, then]),
         Ast::Expref { ast, .. } => growth(ast),
         Ast::Flatten { node, .. } | Ast::Not { node, .. } | Ast::ObjectValues { node, .. } => {
             growth(node)
@@ -204,10 +190,8 @@ fn runtime() -> Runtime {
         let function = move |arguments: &[Rcvar], _: &mut jmespath::Context<'_>| {
             Ok(Rcvar::new(function(&numbers_of(arguments))))
         };
-        runtime.register_function(
-            name,
-            Box::new(CustomFunction::new(signature, Box::new(function))),
-        );
+        runtime
+            .register_function(name, Box::new(CustomFunction::new(signature, Box::new(function))));
     };
     add("avg", numbers(), |items| match items.len() {
         0 => Variable::Null,
@@ -219,9 +203,8 @@ fn runtime() -> Runtime {
         }
     });
     add("sum", numbers(), |items| {
-        let whole: Option<i64> = items
-            .iter()
-            .try_fold(0_i64, |sum, item| sum.checked_add(item.as_i64()?));
+        let whole: Option<i64> =
+            items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.as_i64()?));
         match whole {
             Some(sum) => Variable::Number(sum.into()),
             None => float(items.iter().filter_map(Number::as_f64).sum()),
@@ -234,12 +217,8 @@ fn runtime() -> Runtime {
             None => float(number.as_f64().unwrap_or(f64::NAN).abs()),
         }
     });
-    add("ceil", ArgumentType::Number, |items| {
-        rounded(&items[0], f64::ceil)
-    });
-    add("floor", ArgumentType::Number, |items| {
-        rounded(&items[0], f64::floor)
-    });
+    add("ceil", ArgumentType::Number, |items| rounded(&items[0], f64::ceil));
+    add("floor", ArgumentType::Number, |items| rounded(&items[0], f64::floor));
     runtime
 }
 
@@ -267,10 +246,7 @@ fn rounded(number: &Number, round: fn(f64) -> f64) -> Variable {
         return Variable::Number(number.clone());
     }
     let value = round(number.as_f64().unwrap_or(f64::NAN));
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the guard keeps it within 2^53"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the guard keeps it within 2^53")]
     if value.abs() <= 9_007_199_254_740_992.0 {
         return Variable::Number((value as i64).into());
     }
@@ -344,14 +320,12 @@ mod tests {
             format!("{}a{}", "(".repeat(NESTING_MAX), ")".repeat(NESTING_MAX)),
             "a".to_owned() + &"||a".repeat(STEPS_MAX / 2),
         ];
-        let thread = std::thread::Builder::new()
-            .stack_size(2 << 20)
-            .spawn(move || {
-                for expression in worst {
-                    let query = Query::parse(&expression).unwrap();
-                    query.evaluate(&json!({"a": [[[1]]]})).unwrap();
-                }
-            });
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+            for expression in worst {
+                let query = Query::parse(&expression).unwrap();
+                query.evaluate(&json!({"a": [[[1]]]})).unwrap();
+            }
+        });
         thread.unwrap().join().unwrap();
         let mut data = json!(1);
         for _ in 0..200 {

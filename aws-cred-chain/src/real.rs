@@ -60,16 +60,11 @@ fn read_file(path: &Path, bytes_max: u64) -> io::Result<FileData> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     // A file may grow, and a device has no length: the limit holds while reading too.
-    let read = file
-        .take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)?;
+    let read = file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(read).is_ok_and(|read| read > bytes_max) {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(FileData {
-        bytes,
-        others_may_read: others_may_read(&metadata),
-    })
+    Ok(FileData { bytes, others_may_read: others_may_read(&metadata) })
 }
 
 /// Opens for reading; a pipe that nobody writes to does not block, and reads as empty.
@@ -156,10 +151,7 @@ impl RunCommand for LocalCommands {
                     return Err(io::ErrorKind::FileTooLarge.into());
                 }
                 let code = wait(&child)?;
-                Ok(CommandOutput {
-                    code,
-                    stdout: bytes,
-                })
+                Ok(CommandOutput { code, stdout: bytes })
             })
             .await?;
             drop(running);
@@ -212,19 +204,17 @@ impl Drop for Running {
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let shared = Arc::new(Mutex::new((None, None::<Waker>)));
     let theirs = shared.clone();
-    std::thread::Builder::new()
-        .name("aws-cred-chain".to_owned())
-        .spawn(move || {
-            let result = work();
-            let waker = {
-                let mut shared = lock(&theirs);
-                shared.0 = Some(result);
-                shared.1.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        })?;
+    std::thread::Builder::new().name("aws-cred-chain".to_owned()).spawn(move || {
+        let result = work();
+        let waker = {
+            let mut shared = lock(&theirs);
+            shared.0 = Some(result);
+            shared.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    })?;
     let result = std::future::poll_fn(|cx| {
         let mut shared = lock(&shared);
         match shared.0.take() {

@@ -26,9 +26,7 @@ pub async fn region(
         return Ok(found);
     }
     let region = imds::region(&mut run).await.ok().flatten();
-    Ok(region
-        .filter(|region| is_label(region))
-        .map(|region| (region, Origin::Metadata)))
+    Ok(region.filter(|region| is_label(region)).map(|region| (region, Origin::Metadata)))
 }
 
 pub(crate) async fn configured(run: &mut Run<'_>) -> Result<Option<Setting>, Error> {

@@ -25,13 +25,7 @@ pub(crate) type Setting = (String, Origin);
 
 impl<'a> Run<'a> {
     pub(crate) fn new(context: &'a Context, options: &'a Options) -> Self {
-        Self {
-            context,
-            options,
-            trace: Trace::default(),
-            location: None,
-            profiles: None,
-        }
+        Self { context, options, trace: Trace::default(), location: None, profiles: None }
     }
 
     /// Returns where the files are and which profile is meant.
@@ -71,9 +65,7 @@ impl<'a> Run<'a> {
 
     /// Returns the selected profile, where the files have it.
     pub(crate) fn profile(&self) -> Option<&Profile> {
-        self.profiles()
-            .profiles
-            .get(&self.location.as_ref()?.profile)
+        self.profiles().profiles.get(&self.location.as_ref()?.profile)
     }
 
     /// Returns a setting: the variable, then the selected profile's key.
@@ -130,10 +122,7 @@ pub(crate) async fn within<T>(
 /// Draws a number below `bound` from a seed and a moment (SplitMix64).
 pub(crate) fn jitter(context: &Context, bound: Duration) -> Duration {
     let moment = u64::try_from(context.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
-    let mut z = context
-        .seed
-        .wrapping_add(moment)
-        .wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = context.seed.wrapping_add(moment).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^= z >> 31;

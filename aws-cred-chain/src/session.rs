@@ -25,12 +25,7 @@ impl<P: ProvideCredentials> AssumeRole<P> {
     /// Returns a provider of `role`'s sessions, signed for by `base`.
     #[must_use]
     pub fn new(context: Context, options: Options, base: P, role: Role) -> Self {
-        Self {
-            base,
-            role,
-            context,
-            options,
-        }
+        Self { base, role, context, options }
     }
 }
 
@@ -64,13 +59,7 @@ impl<P: ProvideCredentials> MfaSession<P> {
         serial: impl Into<String>,
         duration: Option<Duration>,
     ) -> Self {
-        Self {
-            base,
-            serial: serial.into(),
-            duration,
-            context,
-            options,
-        }
+        Self { base, serial: serial.into(), duration, context, options }
     }
 }
 

@@ -39,13 +39,7 @@ impl<'a> Unsigned<'a> {
         headers: &'a [(&'a str, &'a str)],
         body: &'a [u8],
     ) -> Self {
-        Self {
-            method,
-            path,
-            query,
-            headers,
-            body,
-        }
+        Self { method, path, query, headers, body }
     }
 }
 
@@ -88,9 +82,7 @@ pub struct Signature {
 impl std::fmt::Debug for Signature {
     /// Shows the signature only: the rest holds the session token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signature")
-            .field("signature", &self.signature)
-            .finish_non_exhaustive()
+        f.debug_struct("Signature").field("signature", &self.signature).finish_non_exhaustive()
     }
 }
 
@@ -120,11 +112,7 @@ impl<'a> Signer<'a> {
     pub fn sign_headers(&self, request: &Unsigned<'_>) -> Signature {
         let date = timestamp::compact(self.time);
         let body_hash = hex(&Hash::hash(request.body));
-        let token = self
-            .credentials
-            .session_token
-            .as_ref()
-            .map(|token| token.expose().to_owned());
+        let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
         let mut additions = vec![("x-amz-date".to_owned(), date.clone())];
         if self.sign_body {
             additions.push(("x-amz-content-sha256".to_owned(), body_hash.clone()));
@@ -152,12 +140,7 @@ impl<'a> Signer<'a> {
         );
         additions.push(("authorization".to_owned(), authorization));
         additions.extend(late_token.map(|token| ("x-amz-security-token".to_owned(), token)));
-        Signature {
-            canonical_request: canonical,
-            string_to_sign,
-            signature,
-            additions,
-        }
+        Signature { canonical_request: canonical, string_to_sign, signature, additions }
     }
 
     /// Signs in the query (a presigned URL) that is valid for `expires`, at most seven days.
@@ -170,28 +153,19 @@ impl<'a> Signer<'a> {
         let scope = self.scope(&date);
         let mut additions = vec![
             ("X-Amz-Algorithm".to_owned(), ALGORITHM.to_owned()),
-            (
-                "X-Amz-Credential".to_owned(),
-                format!("{}/{scope}", self.credentials.access_key_id),
-            ),
+            ("X-Amz-Credential".to_owned(), format!("{}/{scope}", self.credentials.access_key_id)),
             ("X-Amz-Date".to_owned(), date.clone()),
             ("X-Amz-SignedHeaders".to_owned(), signed.clone()),
             ("X-Amz-Expires".to_owned(), expires.as_secs().to_string()),
         ];
-        let token = self
-            .credentials
-            .session_token
-            .as_ref()
-            .map(|token| token.expose().to_owned());
+        let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
         let token = token.map(|token| ("X-Amz-Security-Token".to_owned(), token));
         if !self.omit_session_token {
             additions.extend(token.clone());
         }
         let mut pairs = query_pairs(request.query);
         pairs.extend(
-            additions
-                .iter()
-                .map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())),
+            additions.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())),
         );
         let query = canonical_query(pairs);
         let canonical = self.canonical_request(request, &query, &headers, &signed, &body_hash);
@@ -200,21 +174,11 @@ impl<'a> Signer<'a> {
             additions.extend(token);
         }
         additions.push(("X-Amz-Signature".to_owned(), signature.clone()));
-        Signature {
-            canonical_request: canonical,
-            string_to_sign,
-            signature,
-            additions,
-        }
+        Signature { canonical_request: canonical, string_to_sign, signature, additions }
     }
 
     fn scope(&self, date: &str) -> String {
-        format!(
-            "{}/{}/{}/aws4_request",
-            &date[..8],
-            self.region,
-            self.service
-        )
+        format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service)
     }
 
     fn canonical_request(
@@ -287,11 +251,7 @@ fn canonical_path(path: &str, normalize: bool, double_encode: bool) -> String {
             resolved.push('/');
         }
     }
-    let bytes = if double_encode {
-        resolved.into_bytes()
-    } else {
-        percent_decode(&resolved)
-    };
+    let bytes = if double_encode { resolved.into_bytes() } else { percent_decode(&resolved) };
     let mut encoded = String::with_capacity(bytes.len());
     for byte in bytes {
         encode_byte(byte, b"/", &mut encoded);
@@ -318,15 +278,11 @@ fn canonical_query(pairs: Vec<(Vec<u8>, Vec<u8>)>) -> String {
         }
         text
     };
-    let mut pairs: Vec<(String, String)> = pairs
-        .into_iter()
-        .map(|(key, value)| (encode(key), encode(value)))
-        .collect();
+    let mut pairs: Vec<(String, String)> =
+        pairs.into_iter().map(|(key, value)| (encode(key), encode(value))).collect();
     pairs.sort();
-    let pairs: Vec<String> = pairs
-        .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join("&")
 }
 
@@ -366,12 +322,10 @@ pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn join<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {

@@ -14,10 +14,7 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
-        digits
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| digits.parse().ok())?
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
     };
     let separators = [(4, b"-"), (7, b"-"), (13, b":"), (16, b":")];
     if separators.iter().any(|(at, byte)| bytes[*at] != byte[0])
@@ -82,9 +79,7 @@ pub(crate) fn compact(time: SystemTime) -> String {
 fn civil(time: SystemTime) -> (i64, i64, i64, i64, i64, i64) {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX / 2)
-        });
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX / 2));
     let (days, rest) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
     // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
     let z = days + 719_468;
@@ -118,24 +113,16 @@ mod tests {
 
     #[test]
     fn reads_and_writes() {
-        for text in [
-            "2021-09-21T18:41:26Z",
-            "2000-02-29T23:59:59Z",
-            "2199-03-06T19:53:17Z",
-        ] {
+        for text in ["2021-09-21T18:41:26Z", "2000-02-29T23:59:59Z", "2199-03-06T19:53:17Z"] {
             assert_eq!(iso(parse(text).unwrap()), text);
         }
         assert_eq!(seconds("2009-02-13T23:31:30Z"), Some(1_234_567_890));
         assert_eq!(seconds("2009-02-13T23:31:30.215309Z"), Some(1_234_567_890));
         assert_eq!(seconds("2009-02-14T00:31:30+01:00"), Some(1_234_567_890));
         assert_eq!(seconds("2009-02-13T23:31:30UTC"), Some(1_234_567_890));
-        for bad in [
-            "",
-            "now",
-            "2009-13-13T23:31:30Z",
-            "2009-02-13T23:31:30Q",
-            "1960-01-01T00:00:00Z",
-        ] {
+        for bad in
+            ["", "now", "2009-13-13T23:31:30Z", "2009-02-13T23:31:30Q", "1960-01-01T00:00:00Z"]
+        {
             assert_eq!(seconds(bad), None, "{bad}");
         }
     }

@@ -117,13 +117,7 @@ impl Trace {
         outcome: Outcome,
         took: Duration,
     ) {
-        self.push(Step {
-            source: Some(source),
-            action: action.into(),
-            origin,
-            outcome,
-            took,
-        });
+        self.push(Step { source: Some(source), action: action.into(), origin, outcome, took });
     }
 
     pub(crate) fn note(&mut self, action: impl Into<Cow<'static, str>>, text: impl Into<String>) {

@@ -32,21 +32,12 @@ fn the_sdk_takes_the_chain() {
     assert_eq!(theirs.access_key_id(), "AKID");
     assert_eq!(theirs.secret_access_key(), "secret");
     assert_eq!(theirs.session_token(), Some("token"));
-    assert_eq!(
-        theirs.account_id().map(|id| id.as_str()),
-        Some("123456789012")
-    );
+    assert_eq!(theirs.account_id().map(|id| id.as_str()), Some("123456789012"));
     assert!(theirs.expiry().is_some());
     let error = block_on(nothing().provide_credentials()).unwrap_err();
-    assert!(
-        matches!(error, CredentialsError::CredentialsNotLoaded(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, CredentialsError::CredentialsNotLoaded(_)), "{error:?}");
     let error = block_on(broken().provide_credentials()).unwrap_err();
-    assert!(
-        matches!(error, CredentialsError::InvalidConfiguration(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, CredentialsError::InvalidConfiguration(_)), "{error:?}");
 }
 
 #[cfg(feature = "object_store")]
@@ -54,20 +45,12 @@ fn the_sdk_takes_the_chain() {
 fn object_store_takes_the_chain() {
     use object_store::CredentialProvider as _;
     let theirs = block_on(found().get_credential()).unwrap();
-    assert_eq!(
-        (theirs.key_id.as_str(), theirs.secret_key.as_str()),
-        ("AKID", "secret")
-    );
+    assert_eq!((theirs.key_id.as_str(), theirs.secret_key.as_str()), ("AKID", "secret"));
     assert_eq!(theirs.token.as_deref(), Some("token"));
     assert!(block_on(nothing().get_credential()).is_err());
     assert!(block_on(broken().get_credential()).is_err());
-    let builder = object_store::aws::AmazonS3Builder::new()
-        .with_bucket_name("b")
-        .with_region("r");
-    builder
-        .with_credentials(std::sync::Arc::new(found()))
-        .build()
-        .unwrap();
+    let builder = object_store::aws::AmazonS3Builder::new().with_bucket_name("b").with_region("r");
+    builder.with_credentials(std::sync::Arc::new(found())).build().unwrap();
 }
 
 #[cfg(feature = "reqsign")]
@@ -75,23 +58,14 @@ fn object_store_takes_the_chain() {
 fn reqsign_takes_the_chain() {
     use reqsign_core::{Context, ErrorKind, ProvideCredential as _};
     let context = Context::new();
-    let theirs = block_on(found().provide_credential(&context))
-        .unwrap()
-        .unwrap();
+    let theirs = block_on(found().provide_credential(&context)).unwrap().unwrap();
     assert_eq!(
-        (
-            theirs.access_key_id.as_str(),
-            theirs.secret_access_key.as_str()
-        ),
+        (theirs.access_key_id.as_str(), theirs.secret_access_key.as_str()),
         ("AKID", "secret")
     );
     assert_eq!(theirs.session_token.as_deref(), Some("token"));
     assert!(theirs.expires_in.is_some());
-    assert!(
-        block_on(nothing().provide_credential(&context))
-            .unwrap()
-            .is_none()
-    );
+    assert!(block_on(nothing().provide_credential(&context)).unwrap().is_none());
     let error = block_on(broken().provide_credential(&context)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
 }

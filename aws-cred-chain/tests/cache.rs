@@ -59,10 +59,7 @@ fn start() -> SystemTime {
 
 fn virtual_world(clock: &VirtualClock, delay: Duration) -> (Counted, Cache) {
     let provider = Counted::new(clock.clone(), delay);
-    (
-        provider.clone(),
-        Cache::new(Context::empty(clock.clone()), provider),
-    )
+    (provider.clone(), Cache::new(Context::empty(clock.clone()), provider))
 }
 
 #[tokio::test]
@@ -135,14 +132,7 @@ async fn the_others_get_it_when_callers_go_away() {
     for (index, other) in others.into_iter().enumerate() {
         if index % 2 == 1 {
             let found = tokio::time::timeout(Duration::from_secs(10), other).await;
-            assert_eq!(
-                found
-                    .expect("nobody drives")
-                    .unwrap()
-                    .unwrap()
-                    .access_key_id,
-                "AKID1"
-            );
+            assert_eq!(found.expect("nobody drives").unwrap().unwrap().access_key_id, "AKID1");
         }
     }
     assert_eq!(provider.loads(), 1);
@@ -170,34 +160,22 @@ async fn a_load_that_all_callers_left_is_taken_up_by_the_next() {
 fn the_old_serve_while_a_refresh_runs() {
     let clock = VirtualClock::manual(start());
     let (provider, cache) = virtual_world(&clock, Duration::ZERO);
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID1"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID1");
     // Before the refresh is due (15 minutes and a jitter of a minute ahead) nothing is loaded.
     clock.advance(Duration::from_secs(43 * 60));
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID1"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID1");
     assert_eq!(provider.loads(), 1);
     clock.advance(Duration::from_secs(3 * 60));
     block_on(cache.credentials()).unwrap();
     assert_eq!(provider.loads(), 2, "a refresh began ahead of expiry");
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID2"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID2");
 }
 
 #[test]
 fn a_slow_refresh_makes_nobody_wait() {
     let clock = VirtualClock::manual(start());
     let provider = Counted::new(clock.clone(), Duration::from_secs(5));
-    let cache = Cache::new(
-        Context::empty(VirtualClock::manual(start())),
-        provider.clone(),
-    );
+    let cache = Cache::new(Context::empty(VirtualClock::manual(start())), provider.clone());
     // This cache's clock stands still; the provider's moves. Its first load needs a push.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| block_on(cache.credentials()).unwrap());
@@ -215,19 +193,13 @@ fn a_slow_refresh_makes_nobody_wait() {
 fn a_refresh_that_nobody_drove_is_begun_again() {
     let clock = VirtualClock::manual(start());
     let provider = Counted::new(clock.clone(), Duration::ZERO);
-    let slow = Slow {
-        inner: provider.clone(),
-        waits: Arc::default(),
-    };
+    let slow = Slow { inner: provider.clone(), waits: Arc::default() };
     let waits = slow.waits.clone();
     let cache = Cache::new(Context::empty(clock.clone()), slow);
     block_on(cache.credentials()).unwrap();
     waits.store(1, Ordering::SeqCst);
     clock.advance(Duration::from_secs(50 * 60));
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID1"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID1");
     waits.store(0, Ordering::SeqCst);
     clock.advance(HOUR);
     let found = block_on(cache.credentials()).unwrap();
@@ -268,28 +240,14 @@ fn a_failed_refresh_serves_what_is_valid_and_then_says_why() {
     provider.broken.store(1, Ordering::SeqCst);
     clock.advance(Duration::from_secs(50 * 60));
     for _ in 0..100 {
-        assert_eq!(
-            block_on(cache.credentials()).unwrap().access_key_id,
-            "AKID1"
-        );
+        assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID1");
     }
-    assert_eq!(
-        provider.loads(),
-        2,
-        "a failed refresh is not tried at every call"
-    );
+    assert_eq!(provider.loads(), 2, "a failed refresh is not tried at every call");
     clock.advance(Duration::from_secs(11 * 60));
-    assert!(matches!(
-        block_on(cache.credentials()),
-        Err(Error::TimedOut { .. })
-    ));
+    assert!(matches!(block_on(cache.credentials()), Err(Error::TimedOut { .. })));
     let loads = provider.loads();
     assert!(block_on(cache.credentials()).is_err());
-    assert_eq!(
-        provider.loads(),
-        loads,
-        "an error is answered again for a short time"
-    );
+    assert_eq!(provider.loads(), loads, "an error is answered again for a short time");
     provider.broken.store(0, Ordering::SeqCst);
     clock.advance(Duration::from_secs(3));
     assert!(block_on(cache.credentials()).is_ok());
@@ -304,10 +262,7 @@ fn metadata_credentials_serve_beyond_their_expiry() {
     block_on(cache.credentials()).unwrap();
     provider.broken.store(1, Ordering::SeqCst);
     clock.advance(10 * HOUR);
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID1"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID1");
 }
 
 #[test]
@@ -315,10 +270,7 @@ fn refreshes_are_spread_by_jitter() {
     let due = |seed: u64| {
         let clock = VirtualClock::manual(start());
         let provider = Counted::new(clock.clone(), Duration::ZERO);
-        let cache = Cache::new(
-            Context::empty(clock.clone()).with_seed(seed),
-            provider.clone(),
-        );
+        let cache = Cache::new(Context::empty(clock.clone()).with_seed(seed), provider.clone());
         block_on(cache.credentials()).unwrap();
         let mut seconds = 0;
         while provider.loads() == 1 {
@@ -330,10 +282,7 @@ fn refreshes_are_spread_by_jitter() {
     };
     let times: std::collections::BTreeSet<u32> = (0..50).map(due).collect();
     assert!(times.len() > 15, "{times:?}");
-    assert!(
-        times.iter().all(|s| (44 * 60..=45 * 60 + 1).contains(s)),
-        "{times:?}"
-    );
+    assert!(times.iter().all(|s| (44 * 60..=45 * 60 + 1).contains(s)), "{times:?}");
 }
 
 /// A host renews without callers.
@@ -347,19 +296,12 @@ fn keep_fresh_renews_ahead_of_every_expiry() {
         assert!(renewal.as_mut().poll(cx).is_pending(), "it never ends");
         if provider.loads() > 1 {
             let kept = block_on(cache.credentials()).unwrap();
-            assert!(
-                kept.expires_at.unwrap() > clock.now(),
-                "expired ones were kept"
-            );
+            assert!(kept.expires_at.unwrap() > clock.now(), "expired ones were kept");
         }
         end.as_mut().poll(cx)
     }));
     // An hour each, renewed about 15 minutes early.
-    assert!(
-        (12..=15).contains(&provider.loads()),
-        "{} loads in ten hours",
-        provider.loads()
-    );
+    assert!((12..=15).contains(&provider.loads()), "{} loads in ten hours", provider.loads());
 }
 
 #[test]
@@ -368,15 +310,9 @@ fn refused_credentials_are_forgotten() {
     let (provider, cache) = virtual_world(&clock, Duration::ZERO);
     let first = block_on(cache.credentials()).unwrap();
     cache.invalidate(&first);
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID2"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID2");
     cache.invalidate(&first);
-    assert_eq!(
-        block_on(cache.credentials()).unwrap().access_key_id,
-        "AKID2"
-    );
+    assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID2");
     assert_eq!(provider.loads(), 2);
     assert!(!format!("{cache:?} {:?}", Origin::Default).contains("\"s\""));
 }
@@ -394,15 +330,8 @@ fn after_a_panic_in_a_load_the_next_caller_loads_again() {
             })
         }
     }
-    let cache = Cache::new(
-        Context::empty(VirtualClock::new(start())),
-        PanicsOnce::default(),
-    );
+    let cache = Cache::new(Context::empty(VirtualClock::new(start())), PanicsOnce::default());
     let theirs = cache.clone();
-    assert!(
-        std::thread::spawn(move || block_on(theirs.credentials()))
-            .join()
-            .is_err()
-    );
+    assert!(std::thread::spawn(move || block_on(theirs.credentials())).join().is_err());
     assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID");
 }

@@ -55,9 +55,7 @@ fn container(address: &str) -> (Context, Options) {
 fn error(address: &str) -> (Error, Duration) {
     let (context, options) = container(address);
     let start = Instant::now();
-    let error = block_on(Chain::new(context, options).resolve())
-        .unwrap_err()
-        .error;
+    let error = block_on(Chain::new(context, options).resolve()).unwrap_err().error;
     (error, start.elapsed())
 }
 
@@ -69,21 +67,11 @@ fn credentials_come_over_a_real_connection() {
             "{head}"
         );
         let body = r#"{"AccessKeyId": "A", "SecretAccessKey": "s", "Token": "t"}"#;
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
     });
     let (context, options) = container(&address);
-    let found = block_on(Chain::new(context, options).resolve())
-        .unwrap()
-        .credentials;
-    assert_eq!(
-        (found.source, found.access_key_id.as_str()),
-        (Source::Container, "A")
-    );
+    let found = block_on(Chain::new(context, options).resolve()).unwrap().credentials;
+    assert_eq!((found.source, found.access_key_id.as_str()), (Source::Container, "A"));
 }
 
 #[test]
@@ -116,11 +104,7 @@ fn silence_and_drips_end_with_the_attempts() {
         drop(stream);
     });
     let (error_, took) = error(&silent);
-    assert!(
-        error_.report().contains("no answer in 300 ms"),
-        "{}",
-        error_.report()
-    );
+    assert!(error_.report().contains("no answer in 300 ms"), "{}", error_.report());
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(count.load(Ordering::SeqCst), 3);
     let (dripping, _) = server(|mut stream, _| {
@@ -149,21 +133,13 @@ fn a_huge_answer_is_cut_off() {
         }
     });
     let (error, _) = error(&address);
-    assert!(
-        error.report().contains("larger than 1048576 bytes"),
-        "{}",
-        error.report()
-    );
+    assert!(error.report().contains("larger than 1048576 bytes"), "{}", error.report());
     assert!(sent.load(Ordering::SeqCst) < 64 << 20);
 }
 
 #[test]
 fn nobody_there_is_said_at_once() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (error, took) = error(&free);
     assert!(error.report().contains("refused"), "{}", error.report());
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -193,13 +169,8 @@ fn a_proxy_gets_plain_requests_whole_and_tls_through_a_tunnel() {
         ("https_proxy", format!("http://{proxy}")),
     ]);
     let client = HttpClient::from_env(&env);
-    assert_eq!(
-        get(&client, "http://sts.example.com/x").unwrap().status(),
-        204
-    );
-    let error = get(&client, "https://sts.example.com/")
-        .unwrap_err()
-        .to_string();
+    assert_eq!(get(&client, "http://sts.example.com/x").unwrap().status(), 204);
+    let error = get(&client, "https://sts.example.com/").unwrap_err().to_string();
     assert!(error.contains("the proxy answered 407"), "{error}");
     assert!(!error.contains("u:p"));
 }
@@ -222,10 +193,7 @@ fn tls_needs_a_root_that_is_trusted() {
     .unwrap();
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!(
-        "https://localhost:{}/",
-        listener.local_addr().unwrap().port()
-    );
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
@@ -243,8 +211,5 @@ fn tls_needs_a_root_that_is_trusted() {
     assert!(matches!(error, HttpError::Connect { .. }), "{error:?}");
     let missing = MapEnv::new([("AWS_CA_BUNDLE", "/nowhere.pem")]);
     let error = get(&HttpClient::from_env(&missing), &url).unwrap_err();
-    assert!(
-        error.to_string().contains("AWS_CA_BUNDLE /nowhere.pem"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("AWS_CA_BUNDLE /nowhere.pem"), "{error}");
 }

@@ -24,15 +24,9 @@ fn conformance_jmespath() {
         return test_support::left_out("conformance jmespath", "the data is not there");
     }
     let (mut ran, mut failures) = (0, Vec::new());
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
-    for path in paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-    {
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
         let suites: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         for suite in suites.as_array().unwrap() {
             for case in suite["cases"].as_array().unwrap() {
@@ -55,10 +49,5 @@ fn conformance_jmespath() {
     }
     println!("JMESPath: {ran} cases");
     assert!(ran > 0, "no case was found");
-    assert!(
-        failures.is_empty(),
-        "{} of {ran}:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {ran}:\n{}", failures.len(), failures.join("\n"));
 }

@@ -19,9 +19,7 @@ fn world(home: &Path) -> Context {
 
 fn error(context: Context, options: Options) -> (Error, Duration) {
     let start = Instant::now();
-    let error = block_on(Chain::new(context, options).resolve())
-        .unwrap_err()
-        .error;
+    let error = block_on(Chain::new(context, options).resolve()).unwrap_err().error;
     (error, start.elapsed())
 }
 
@@ -34,10 +32,8 @@ fn config(home: &Path, text: &str) {
 fn a_config_file_of_100_mb_is_refused_unread() {
     let home = tempfile::tempdir().unwrap();
     config(home.path(), "");
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(home.path().join(".aws/config"))
-        .unwrap();
+    let file =
+        std::fs::OpenOptions::new().write(true).open(home.path().join(".aws/config")).unwrap();
     file.set_len(100 << 20).unwrap();
     let (error, took) = error(world(home.path()), Options::default());
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
@@ -47,21 +43,12 @@ fn a_config_file_of_100_mb_is_refused_unread() {
 #[test]
 fn the_largest_file_that_is_read_is_parsed_in_little_time() {
     let home = tempfile::tempdir().unwrap();
-    for line in [
-        "[profile x]\nk = v\n",
-        "\n",
-        "[",
-        "[profile a]\ns3 =\n",
-        " a = b\n",
-    ] {
+    for line in ["[profile x]\nk = v\n", "\n", "[", "[profile a]\ns3 =\n", " a = b\n"] {
         let mut text = "[profile a]\ns3 =\n".to_owned();
         text.push_str(&line.repeat((4 << 20) / line.len() - 10));
         config(home.path(), &text);
         let (error, took) = error(world(home.path()), Options::default());
-        assert!(
-            matches!(error, Error::Invalid { .. } | Error::NotConfigured { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, Error::Invalid { .. } | Error::NotConfigured { .. }), "{error:?}");
         assert!(took < Duration::from_secs(20), "{line:?}: {took:?}");
     }
 }
@@ -114,10 +101,8 @@ fn a_world_readable_cache_is_an_error() {
     );
     let folder = home.path().join(".aws/cli/cache");
     std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(format!(
-        "{}.json",
-        cli_cache::key(&Role::new("r").with_mfa_serial("m"))
-    ));
+    let path =
+        folder.join(format!("{}.json", cli_cache::key(&Role::new("r").with_mfa_serial("m"))));
     let content = r#"{"Credentials": {"AccessKeyId": "A", "SecretAccessKey": "s", "SessionToken": "t",
         "Expiration": "2099-01-01T00:00:00Z"}}"#;
     std::fs::write(&path, content).unwrap();
@@ -151,10 +136,7 @@ fn programs_that_hang_or_print_without_end_are_ended() {
 fn a_program_gives_credentials() {
     let home = tempfile::tempdir().unwrap();
     let json = r#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s"}"#;
-    config(
-        home.path(),
-        &format!("[default]\ncredential_process = echo '{json}'\n"),
-    );
+    config(home.path(), &format!("[default]\ncredential_process = echo '{json}'\n"));
     let resolved = block_on(Chain::new(world(home.path()), Options::default()).resolve()).unwrap();
     assert_eq!(resolved.credentials.source, Source::Process);
 }

@@ -34,39 +34,24 @@ fn roles_are_assumed_with_valid_signatures() {
     let world = config(&format!(
         "[default]\nregion = eu-west-1\nrole_arn = {ROLE}\nsource_profile = base\nexternal_id = x1\n"
     ));
-    world
-        .services()
-        .add_role(Role::new(ROLE).with_external_id("x1"));
+    world.services().add_role(Role::new(ROLE).with_external_id("x1"));
     let resolved = resolve(&world, Options::default()).unwrap();
     assert_eq!(resolved.credentials.source, Source::AssumeRole);
-    assert_eq!(
-        resolved.credentials.account_id.as_deref(),
-        Some("123456789012")
-    );
+    assert_eq!(resolved.credentials.account_id.as_deref(), Some("123456789012"));
     let text = resolved.trace.to_string();
-    assert!(
-        text.contains(&format!("role {ROLE} [{CONFIG}:6]")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("role {ROLE} [{CONFIG}:6]")), "{text}");
     // The fake refuses a wrong secret, so the signature is what counts.
     let world = World::new()
         .user("AKIDBASE", "another-secret", "123456789012")
         .role(ROLE)
-        .file(
-            CONFIG,
-            format!("{BASE}[default]\nrole_arn = {ROLE}\nsource_profile = base\n"),
-        );
-    let Error::Denied { code, .. } = error(&world) else {
-        panic!("not denied")
-    };
+        .file(CONFIG, format!("{BASE}[default]\nrole_arn = {ROLE}\nsource_profile = base\n"));
+    let Error::Denied { code, .. } = error(&world) else { panic!("not denied") };
     assert_eq!(code, "SignatureDoesNotMatch");
 }
 
 #[test]
 fn a_role_with_explicit_base_credentials_is_cached_and_renewed() {
-    let world = World::new()
-        .user("AKIDHOST", "host-secret", "123456789012")
-        .role(ROLE);
+    let world = World::new().user("AKIDHOST", "host-secret", "123456789012").role(ROLE);
     let base = Credentials::new("AKIDHOST", "host-secret");
     let role = aws_cred_chain::Role::new(ROLE).with_session_name("function");
     let provider = AssumeRole::new(world.context(), Options::default(), base, role);
@@ -79,10 +64,7 @@ fn a_role_with_explicit_base_credentials_is_cached_and_renewed() {
         assert!(kept.expires_at.unwrap() > world.clock().now());
     }
     let renewed = world.services().count("AssumeRole");
-    assert!(
-        (3..=5).contains(&renewed),
-        "{renewed} sessions in two hours"
-    );
+    assert!((3..=5).contains(&renewed), "{renewed} sessions in two hours");
 }
 
 #[test]
@@ -90,9 +72,7 @@ fn an_mfa_code_is_asked_once_and_the_session_is_kept_in_the_cli_cache() {
     let world = config(&format!(
         "[default]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {SERIAL}\n"
     ));
-    world
-        .services()
-        .add_role(Role::new(ROLE).with_mfa(SERIAL, "123456"));
+    world.services().add_role(Role::new(ROLE).with_mfa(SERIAL, "123456"));
     let unanswered = error(&world);
     assert!(matches!(unanswered, Error::Failed { .. }), "{unanswered:?}");
     world.prompt().put("123456");
@@ -100,19 +80,12 @@ fn an_mfa_code_is_asked_once_and_the_session_is_kept_in_the_cli_cache() {
     assert_eq!(world.prompt().questions()[1].mfa_serial, SERIAL);
     let again = resolve(&world, Options::default()).unwrap();
     assert_eq!(again.credentials.session_token, first.session_token);
-    assert!(
-        again.trace.to_string().contains(".aws/cli/cache"),
-        "{}",
-        again.trace
-    );
+    assert!(again.trace.to_string().contains(".aws/cli/cache"), "{}", again.trace);
     assert_eq!(world.prompt().questions().len(), 2);
     // Taken as expired 15 minutes early, as botocore does.
     world.clock().advance(Duration::from_secs(46 * 60));
     world.prompt().put("123456");
-    assert_ne!(
-        resolve(&world, Options::default()).unwrap().credentials,
-        first
-    );
+    assert_ne!(resolve(&world, Options::default()).unwrap().credentials, first);
     // Off means off.
     let mut off = Options::default();
     off.cli_cache = CliCache::Off;
@@ -138,12 +111,7 @@ fn a_user_opens_a_session_with_a_code() {
     world.prompt().put("123456");
     let base = Credentials::new("AKIDBASE", "base-secret");
     let provider = MfaSession::new(world.context(), Options::default(), base, SERIAL, None);
-    assert!(
-        block_on(provider.provide())
-            .unwrap()
-            .session_token
-            .is_some()
-    );
+    assert!(block_on(provider.provide()).unwrap().session_token.is_some());
 }
 
 #[test]
@@ -160,18 +128,10 @@ fn the_cache_file_of_the_aws_cli_is_read() {
         let world = World::new()
             .file(CONFIG, text("config"))
             .file(format!("/home/user/.aws/cli/cache/{name}"), content.clone());
-        let found = resolve(&world, Options::default().with_profile("mfa"))
-            .unwrap()
-            .credentials;
+        let found = resolve(&world, Options::default().with_profile("mfa")).unwrap().credentials;
         let value: serde_json::Value = serde_json::from_str(&content).unwrap();
-        assert_eq!(
-            value["Credentials"]["AccessKeyId"],
-            found.access_key_id.as_str()
-        );
-        assert_eq!(
-            found.account_id.as_deref(),
-            value["Credentials"]["AccountId"].as_str()
-        );
+        assert_eq!(value["Credentials"]["AccessKeyId"], found.access_key_id.as_str());
+        assert_eq!(found.account_id.as_deref(), value["Credentials"]["AccountId"].as_str());
         assert!(world.services().seen().is_empty() && world.prompt().questions().is_empty());
     }
 }
@@ -198,31 +158,21 @@ fn sso_token(expires: &str) -> String {
 #[test]
 fn sso_tokens_are_used_renewed_or_asked_for() {
     let world = sso_world();
-    let Error::LoginRequired { command, .. } = error(&world) else {
-        panic!("no login asked for")
-    };
+    let Error::LoginRequired { command, .. } = error(&world) else { panic!("no login asked for") };
     assert_eq!(command, "aws sso login");
     let world = sso_world().file(SSO_FILE, sso_token("2026-02-01T00:00:00Z"));
     let found = resolve(&world, Options::default()).unwrap().credentials;
-    assert_eq!(
-        (found.source, found.account_id.as_deref()),
-        (Source::Sso, Some("123456789012"))
-    );
+    assert_eq!((found.source, found.account_id.as_deref()), (Source::Sso, Some("123456789012")));
     assert_eq!(world.services().count("/token"), 0);
     // Expired: renewed, and written for the AWS CLI.
     let world = sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z"));
     resolve(&world, Options::default()).unwrap();
     let written = String::from_utf8(world.files().content(SSO_FILE).unwrap()).unwrap();
-    assert!(
-        written.contains("access-1") && written.contains("2026-01-01T08:00:00Z"),
-        "{written}"
-    );
+    assert!(written.contains("access-1") && written.contains("2026-01-01T08:00:00Z"), "{written}");
     // A new login takes effect at once, whatever was loaded before.
     world.services().set_sso("access-0", "refresh-0");
     assert!(matches!(error(&world), Error::LoginRequired { .. }));
-    world
-        .files()
-        .put(SSO_FILE, sso_token("2026-02-01T00:00:00Z"));
+    world.files().put(SSO_FILE, sso_token("2026-02-01T00:00:00Z"));
     resolve(&world, Options::default()).unwrap();
     // A refresh token that is not accepted any more.
     let world = sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z"));
@@ -235,9 +185,7 @@ fn login_sessions_are_read() {
     let session = "arn:aws:iam::123456789012:user/u";
     let config = format!("[default]\nlogin_session = {session}\n");
     let world = World::new().file(CONFIG, config.clone());
-    let Error::LoginRequired { command, .. } = error(&world) else {
-        panic!("no login asked for")
-    };
+    let Error::LoginRequired { command, .. } = error(&world) else { panic!("no login asked for") };
     assert_eq!(command, "aws login --profile default");
     // SHA-256 of the session's ARN.
     let name = aws_cred_chain::login_cache_key(session);
@@ -246,13 +194,7 @@ fn login_sessions_are_read() {
         r#"{"accessToken": {"accessKeyId": "ASIA1", "secretAccessKey": "s", "sessionToken": "t",
             "accountId": "123456789012", "expiresAt": "2026-01-01T01:00:00Z"}, "tokenType": "aws_sigv4"}"#,
     );
-    assert_eq!(
-        resolve(&world, Options::default())
-            .unwrap()
-            .credentials
-            .source,
-        Source::Login
-    );
+    assert_eq!(resolve(&world, Options::default()).unwrap().credentials.source, Source::Login);
     world.clock().advance(Duration::from_secs(3601));
     assert!(matches!(error(&world), Error::LoginRequired { .. }));
 }
@@ -261,22 +203,14 @@ fn login_sessions_are_read() {
 #[test]
 fn login_sessions_are_renewed_with_a_proof_of_possession() {
     let session = "arn:aws:iam::123456789012:user/u";
-    let path = format!(
-        "/home/user/.aws/login/cache/{}.json",
-        aws_cred_chain::login_cache_key(session)
-    );
+    let path =
+        format!("/home/user/.aws/login/cache/{}.json", aws_cred_chain::login_cache_key(session));
     let pkcs8 = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    let body: String = pkcs8
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .collect();
+    let body: String = pkcs8.lines().filter(|line| !line.starts_with("-----")).collect();
     let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
     // The key as `aws login` writes it is inside: RFC 5915's structure within PKCS #8.
-    let at = der
-        .windows(5)
-        .position(|window| window == [0x02, 0x01, 0x01, 0x04, 0x20])
-        .unwrap()
-        - 2;
+    let at =
+        der.windows(5).position(|window| window == [0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() - 2;
     let sec1 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &der[at..]);
     let sec1 = format!("-----BEGIN EC PRIVATE KEY-----\n{sec1}\n-----END EC PRIVATE KEY-----\n");
     for pem in [pkcs8, sec1] {
@@ -287,9 +221,7 @@ fn login_sessions_are_renewed_with_a_proof_of_possession() {
             "dpopKey": pem, "signInRegion": "us-east-2", "tokenType": "aws_sigv4",
         });
         let config = format!("[default]\nlogin_session = {session}\n");
-        let world = World::new()
-            .file(CONFIG, config)
-            .file(&path, file.to_string());
+        let world = World::new().file(CONFIG, config).file(&path, file.to_string());
         world.services().set_sign_in("refresh-0");
         let found = resolve(&world, Options::default()).unwrap().credentials;
         assert_eq!(
@@ -297,15 +229,9 @@ fn login_sessions_are_renewed_with_a_proof_of_possession() {
             (Source::Login, Some("123456789012"))
         );
         // What was written is used, then renewed by the new refresh token.
-        assert_eq!(
-            resolve(&world, Options::default()).unwrap().credentials,
-            found
-        );
+        assert_eq!(resolve(&world, Options::default()).unwrap().credentials, found);
         world.clock().advance(Duration::from_secs(800));
-        assert_ne!(
-            resolve(&world, Options::default()).unwrap().credentials,
-            found
-        );
+        assert_ne!(resolve(&world, Options::default()).unwrap().credentials, found);
         assert_eq!(world.services().count("/v1/token"), 2);
         world.services().set_sign_in("another");
         world.clock().advance(Duration::from_secs(3600));
@@ -316,20 +242,11 @@ fn login_sessions_are_renewed_with_a_proof_of_possession() {
 #[test]
 fn containers_ask_with_their_token() {
     let world = World::new()
-        .env(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            "http://169.254.170.23/v1/credentials",
-        )
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials")
         .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/var/run/token")
         .file("/var/run/token", "pod-token\n");
     world.services().set_container(Some("pod-token"));
-    assert_eq!(
-        resolve(&world, Options::default())
-            .unwrap()
-            .credentials
-            .source,
-        Source::Container
-    );
+    assert_eq!(resolve(&world, Options::default()).unwrap().credentials.source, Source::Container);
     world.services().set_container(Some("another"));
     assert!(matches!(error(&world), Error::Denied { .. }));
     world.files().put("/var/run/token", "a\r\nb: c");
@@ -354,16 +271,10 @@ fn the_metadata_service_by_version_two_and_one() {
     let Error::NotConfigured { attempts } = error(&world) else {
         panic!("something is configured")
     };
-    assert!(
-        attempts.to_string().contains("connection refused"),
-        "{attempts}"
-    );
+    assert!(attempts.to_string().contains("connection refused"), "{attempts}");
     world.services().set_metadata(Some("web"), 1, 1, false);
     assert_eq!(
-        resolve(&world, Options::default())
-            .unwrap()
-            .credentials
-            .source,
+        resolve(&world, Options::default()).unwrap().credentials.source,
         Source::InstanceMetadata
     );
     let found = block_on(region(&world.context(), &Options::default(), true)).unwrap();
@@ -397,10 +308,7 @@ fn a_broken_source_stops_the_chain_and_an_absent_one_does_not() {
     let world = config("[default]\nregion = us-east-1\n");
     world.services().set_metadata(Some("web"), 1, 1, false);
     assert_eq!(
-        resolve(&world, Options::default())
-            .unwrap()
-            .credentials
-            .source,
+        resolve(&world, Options::default()).unwrap().credentials.source,
         Source::InstanceMetadata
     );
 }
@@ -408,23 +316,15 @@ fn a_broken_source_stops_the_chain_and_an_absent_one_does_not() {
 /// What a person may have put into a command line or a URL is shown nowhere either.
 #[test]
 fn secrets_in_commands_and_urls_are_not_shown() {
-    let world = config("[default]\ncredential_process = tool --token hunter2\n").env(
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "https://u:hunter2@host/p?key=hunter2",
-    );
+    let world = config("[default]\ncredential_process = tool --token hunter2\n")
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "https://u:hunter2@host/p?key=hunter2");
     let chain = Chain::new(world.context(), Options::default());
     let plan = block_on(chain.plan()).unwrap();
     let unresolved = block_on(chain.resolve()).unwrap_err();
-    let container = resolve(
-        &world,
-        Options::default()
-            .with_profile("base")
-            .without(Source::ConfigFile),
-    );
-    let other = World::new().env(
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "https://u:hunter2@host/p?key=hunter2",
-    );
+    let container =
+        resolve(&world, Options::default().with_profile("base").without(Source::ConfigFile));
+    let other = World::new()
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "https://u:hunter2@host/p?key=hunter2");
     let asked = resolve(&other, Options::default()).unwrap_err();
     let shown = format!(
         "{plan} {plan:?} {unresolved:?} {} {container:?} {asked:?} {}",
@@ -439,11 +339,7 @@ fn processes_are_split_as_the_cli_does_and_their_output_is_checked() {
     let world = config(
         "[default]\ncredential_process = \"/opt/my tool\" --for 'a b'\naws_account_id = 1\n",
     );
-    let put = |text: &str| {
-        world
-            .commands()
-            .put("/opt/my tool", CommandOutput::new(0, text))
-    };
+    let put = |text: &str| world.commands().put("/opt/my tool", CommandOutput::new(0, text));
     put(
         r#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s", "Expiration": "2027-01-01T00:00:00Z"}"#,
     );
@@ -466,9 +362,7 @@ fn processes_are_split_as_the_cli_does_and_their_output_is_checked() {
     }
     put(&"x".repeat(1 << 20));
     assert!(matches!(error(&world), Error::Failed { .. }));
-    world
-        .commands()
-        .put("/opt/my tool", CommandOutput::new(3, ""));
+    world.commands().put("/opt/my tool", CommandOutput::new(3, ""));
     assert!(error(&world).report().contains("code 3"));
     let gone = config("[default]\ncredential_process = nowhere\n");
     assert!(matches!(error(&gone), Error::Invalid { .. }));
@@ -495,24 +389,15 @@ fn a_plan_says_without_network_what_is_wrong() {
     }
     let a = Options::default().with_profile("a");
     let plan = block_on(Chain::new(world.context(), a).plan()).unwrap();
-    assert!(
-        plan.to_string().contains("infinite loop: a -> b -> a"),
-        "{plan}"
-    );
+    assert!(plan.to_string().contains("infinite loop: a -> b -> a"), "{plan}");
     assert!(world.services().seen().is_empty());
     // A value that the AWS CLI reads with its comment.
-    let world = World::new().file(
-        CONFIG,
-        "[default]\nregion = us-east-1 # home\n[profile \"two words\"]\n",
-    );
-    let plan = block_on(Chain::new(world.context(), Options::default()).plan())
-        .unwrap()
-        .to_string();
+    let world = World::new()
+        .file(CONFIG, "[default]\nregion = us-east-1 # home\n[profile \"two words\"]\n");
+    let plan =
+        block_on(Chain::new(world.context(), Options::default()).plan()).unwrap().to_string();
     assert!(plan.contains("another value of region"), "{plan}");
-    assert!(
-        plan.contains("only the AWS CLI reads profile \"two words\""),
-        "{plan}"
-    );
+    assert!(plan.contains("only the AWS CLI reads profile \"two words\""), "{plan}");
 }
 
 #[test]
@@ -536,24 +421,10 @@ fn services_that_misbehave_end_in_a_typed_error_in_bounded_time() {
     ];
     for fault in faults {
         let worlds = [
-            (
-                "sts",
-                config(&format!(
-                    "[default]\nrole_arn = {ROLE}\nsource_profile = base\n"
-                )),
-            ),
-            (
-                "sso",
-                sso_world().file(SSO_FILE, sso_token("2026-02-01T00:00:00Z")),
-            ),
-            (
-                "sso_oidc",
-                sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z")),
-            ),
-            (
-                "container",
-                World::new().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x"),
-            ),
+            ("sts", config(&format!("[default]\nrole_arn = {ROLE}\nsource_profile = base\n"))),
+            ("sso", sso_world().file(SSO_FILE, sso_token("2026-02-01T00:00:00Z"))),
+            ("sso_oidc", sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z"))),
+            ("container", World::new().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x")),
             ("metadata", World::new()),
         ];
         for (service, world) in worlds {
@@ -561,24 +432,16 @@ fn services_that_misbehave_end_in_a_typed_error_in_bounded_time() {
             let before = world.clock().monotonic();
             let error = error(&world);
             let took = world.clock().monotonic() - before;
-            assert!(
-                took <= Duration::from_secs(21),
-                "{service} {fault:?}: {took:?}"
-            );
-            assert!(
-                error.report().len() < 2000,
-                "{service} {fault:?}: {error:?}"
-            );
+            assert!(took <= Duration::from_secs(21), "{service} {fault:?}: {took:?}");
+            assert!(error.report().len() < 2000, "{service} {fault:?}: {error:?}");
         }
     }
 }
 
 #[test]
 fn retries_get_over_a_short_outage() {
-    let world = config(&format!(
-        "[default]\nrole_arn = {ROLE}\nsource_profile = base\n"
-    ))
-    .role(ROLE);
+    let world =
+        config(&format!("[default]\nrole_arn = {ROLE}\nsource_profile = base\n")).role(ROLE);
     world.services().fault("sts", Fault::Status(503));
     assert!(error(&world).is_retryable());
     assert_eq!(world.services().count("AssumeRole"), 3);
@@ -590,10 +453,7 @@ fn retries_get_over_a_short_outage() {
 fn a_chain_of_a_thousand_profiles_or_a_loop_is_refused() {
     let mut text = String::new();
     for n in 0..1000 {
-        text.push_str(&format!(
-            "[profile p{n}]\nrole_arn = r\nsource_profile = p{}\n",
-            n + 1
-        ));
+        text.push_str(&format!("[profile p{n}]\nrole_arn = r\nsource_profile = p{}\n", n + 1));
     }
     let world = World::new().file(CONFIG, text).env("AWS_PROFILE", "p0");
     assert!(matches!(error(&world), Error::Invalid { .. }));

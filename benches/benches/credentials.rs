@@ -27,10 +27,7 @@ const ROUNDS: usize = 40;
 
 fn main() {
     let row = std::env::var("CREDENTIALS_ROW");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     match row.as_deref() {
         Ok("cached") => runtime.block_on(cached()),
         Ok("unanswered") => runtime.block_on(unanswered()),
@@ -50,47 +47,26 @@ fn run_rows() {
     let profile = write("static", &format!("[default]\nregion = us-east-1\n{keys}"));
     let mut many = String::new();
     for n in 0..199 {
-        many.push_str(&format!(
-            "[profile p{n}]\nregion = eu-west-1\noutput = json\n{keys}"
-        ));
+        many.push_str(&format!("[profile p{n}]\nregion = eu-west-1\noutput = json\n{keys}"));
     }
     let many = write("many", &format!("{many}[default]\n{keys}"));
     let json = r#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret", "SessionToken": "t", "Expiration": "2099-01-01T00:00:00Z"}"#;
     let json = write("process.json", json);
-    let process = write(
-        "process",
-        &format!("[default]\ncredential_process = cat {json}\n"),
-    );
+    let process = write("process", &format!("[default]\ncredential_process = cat {json}\n"));
     println!(
         "| row | aws-cred-chain | aws-config | reqsign | aws-config / ours | reqsign / ours |"
     );
     println!("|---|---|---|---|---|---|");
     let id = ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
-    child(
-        "environment",
-        home.path(),
-        &[id, ("AWS_SECRET_ACCESS_KEY", "secret")],
-    );
-    child(
-        "static profile",
-        home.path(),
-        &[("AWS_CONFIG_FILE", &profile)],
-    );
+    child("environment", home.path(), &[id, ("AWS_SECRET_ACCESS_KEY", "secret")]);
+    child("static profile", home.path(), &[("AWS_CONFIG_FILE", &profile)]);
     child("200 profiles", home.path(), &[("AWS_CONFIG_FILE", &many)]);
-    child(
-        "process (cat)",
-        home.path(),
-        &[("AWS_CONFIG_FILE", &process)],
-    );
+    child("process (cat)", home.path(), &[("AWS_CONFIG_FILE", &process)]);
     child("cached", home.path(), &[]);
     // Accepts in the kernel, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    child(
-        "unanswered",
-        home.path(),
-        &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)],
-    );
+    child("unanswered", home.path(), &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]);
 }
 
 fn child(row: &str, home: &Path, env: &[(&str, &str)]) {
@@ -155,17 +131,8 @@ async fn resolve(row: &str) {
     let reqsign = DefaultCredentialProvider::new();
     let check = [
         chain.resolve().await.unwrap().credentials.access_key_id,
-        aws.provide_credentials()
-            .await
-            .unwrap()
-            .access_key_id()
-            .to_owned(),
-        reqsign
-            .provide_credential(&context)
-            .await
-            .unwrap()
-            .unwrap()
-            .access_key_id,
+        aws.provide_credentials().await.unwrap().access_key_id().to_owned(),
+        reqsign.provide_credential(&context).await.unwrap().unwrap().access_key_id,
     ];
     assert!(check.iter().all(|id| id == "AKIDEXAMPLE"), "{check:?}");
     for _ in 0..ROUNDS {
@@ -177,11 +144,7 @@ async fn resolve(row: &str) {
         cold[1].push(timed(count, made).await);
         // Its HTTP client takes milliseconds to make and is not needed here: made once.
         let made = || async {
-            DefaultCredentialProvider::new()
-                .provide_credential(&context)
-                .await
-                .unwrap()
-                .unwrap()
+            DefaultCredentialProvider::new().provide_credential(&context).await.unwrap().unwrap()
         };
         cold[2].push(timed(count, made).await);
         warm[0].push(timed(count, || async { chain.resolve().await.unwrap() }).await);
@@ -242,14 +205,7 @@ async fn unanswered() {
     let chain = ours();
     let ours = time(async {
         let error = chain.resolve().await.unwrap_err();
-        assert!(
-            error
-                .trace
-                .to_string()
-                .contains("metadata token, attempt 1"),
-            "{}",
-            error.trace
-        );
+        assert!(error.trace.to_string().contains("metadata token, attempt 1"), "{}", error.trace);
     });
     let ours = ours.await;
     let aws = time(async {
@@ -258,11 +214,8 @@ async fn unanswered() {
     });
     let aws = aws.await;
     let context = reqsign_context();
-    let reqsign = time(async {
-        DefaultCredentialProvider::new()
-            .provide_credential(&context)
-            .await
-    });
+    let reqsign =
+        time(async { DefaultCredentialProvider::new().provide_credential(&context).await });
     println!(
         "| nothing configured, metadata silent | {ours} | {aws} | {} | - | - |",
         reqsign.await

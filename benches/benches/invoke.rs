@@ -33,17 +33,13 @@ fn cold(c: &mut Criterion) {
     let runtime = runtime();
     let host = runtime.block_on(host());
     let mut group = c.benchmark_group("cold start");
-    group
-        .sample_size(30)
-        .measurement_time(Duration::from_secs(20));
+    group.sample_size(30).measurement_time(Duration::from_secs(20));
     group.bench_function("posix_spawn of the same program, to its exit", |b| {
         b.iter_custom(|iterations| (0..iterations).map(|_| spawn(&program)).sum());
     });
     group.bench_function("invoke of a new function, to its answer", |b| {
         b.iter_custom(|iterations| {
-            (0..iterations)
-                .map(|_| runtime.block_on(invoke_cold(&host, &zip)))
-                .sum()
+            (0..iterations).map(|_| runtime.block_on(invoke_cold(&host, &zip))).sum()
         });
     });
     group.finish();
@@ -53,18 +49,11 @@ fn cold(c: &mut Criterion) {
 /// Starts the program where no Runtime API is named: it ends at once.
 fn spawn(program: &Path) -> Duration {
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let start = Instant::now();
     let status = command.status().expect("the program starts");
     let elapsed = start.elapsed();
-    assert!(
-        !status.success(),
-        "without an address the program ends with an error"
-    );
+    assert!(!status.success(), "without an address the program ends with an error");
     pause();
     elapsed
 }
@@ -73,10 +62,7 @@ async fn invoke_cold(host: &Host, zip: &Bytes) -> Duration {
     let name = name();
     host.deploy(config(), zip.clone()).await.expect("deploy");
     let start = Instant::now();
-    let answer = host
-        .invoke(&name, Request::new(r#"{"name":"bench"}"#))
-        .await
-        .expect("invoke");
+    let answer = host.invoke(&name, Request::new(r#"{"name":"bench"}"#)).await.expect("invoke");
     let elapsed = start.elapsed();
     assert!(answer.report.is_cold() && !answer.function_error);
     host.remove(&name).await.expect("remove");
@@ -119,11 +105,7 @@ fn warm(c: &mut Criterion) {
     });
     group.bench_function("invoke in process", |b| {
         let request = Request::new(r#"{"name":"bench"}"#);
-        b.iter(|| {
-            runtime
-                .block_on(host.invoke(&name(), request.clone()))
-                .expect("invoke")
-        });
+        b.iter(|| runtime.block_on(host.invoke(&name(), request.clone())).expect("invoke"));
     });
     group.finish();
     runtime.block_on(host.shutdown());
@@ -142,18 +124,11 @@ async fn echo_server(listener: TcpListener) {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         let echo = service_fn(|request: http::Request<Incoming>| async {
-            let body = request
-                .into_body()
-                .collect()
-                .await
-                .expect("a body")
-                .to_bytes();
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
             Ok::<_, Infallible>(http::Response::new(Full::new(body)))
         });
         let server = hyper::server::conn::http1::Builder::new();
-        drop(tokio::spawn(
-            server.serve_connection(TokioIo::new(stream), echo),
-        ));
+        drop(tokio::spawn(server.serve_connection(TokioIo::new(stream), echo)));
     }
 }
 
@@ -164,10 +139,7 @@ async fn listen() -> (SocketAddr, TcpListener) {
 
 async fn host() -> Host {
     let backend = lambda_sandbox::linux::LinuxBackend::new().expect("the linux backend, as root");
-    Host::builder(Arc::new(backend))
-        .start()
-        .await
-        .expect("a host")
+    Host::builder(Arc::new(backend)).start().await.expect("a host")
 }
 
 fn config() -> FunctionConfig {
@@ -181,10 +153,7 @@ fn name() -> FunctionName {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
 /// Compiles the example's function into a static program.
@@ -194,10 +163,7 @@ fn compile(folder: &Path) -> PathBuf {
     let program = folder.join("hello");
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition=2024", "-O", "-Cstrip=symbols", "-Cpanic=abort"]);
-    rustc
-        .args(["-Ctarget-feature=+crt-static", "-o"])
-        .arg(&program)
-        .arg(source);
+    rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(source);
     assert!(rustc.status().expect("rustc").success());
     program
 }

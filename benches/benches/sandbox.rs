@@ -29,10 +29,8 @@ struct Row {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let rounds = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(ROUNDS);
+    let rounds =
+        std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
     let folder = tempfile::tempdir()?;
     let program = static_program(folder.path())?;
     let root = folder.path().join("root");
@@ -51,11 +49,7 @@ async fn main() -> Result<(), Failure> {
     .into_iter()
     .map(str::to_owned)
     .chain(peers.iter().map(|(name, _)| name.clone()))
-    .map(|name| Row {
-        name,
-        hot: Vec::new(),
-        apart: Vec::new(),
-    })
+    .map(|name| Row { name, hot: Vec::new(), apart: Vec::new() })
     .collect();
     for pause in [Duration::ZERO, Duration::from_millis(100)] {
         for _ in 0..rounds {
@@ -68,11 +62,7 @@ async fn main() -> Result<(), Failure> {
                     3 => ours(&backend, &root, true).await?,
                     peer => timed(&mut peers[peer - 4].1())?,
                 };
-                let times = if pause.is_zero() {
-                    &mut row.hot
-                } else {
-                    &mut row.apart
-                };
+                let times = if pause.is_zero() { &mut row.hot } else { &mut row.apart };
                 times.push(took.as_secs_f64() * 1000.0);
             }
         }
@@ -82,15 +72,9 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn spec(root: &Path) -> SandboxSpec {
-    let root = Root {
-        directory: Some(root.to_owned()),
-        ..Root::default()
-    };
+    let root = Root { directory: Some(root.to_owned()), ..Root::default() };
     let mut spec = SandboxSpec::new("true", root, vec!["/true".into()]);
-    spec.limits = Limits {
-        cpus: 1.0,
-        ..Limits::default()
-    };
+    spec.limits = Limits { cpus: 1.0, ..Limits::default() };
     spec
 }
 
@@ -100,11 +84,7 @@ async fn ours(backend: &LinuxBackend, root: &Path, released: bool) -> Result<Dur
     let exited = began.elapsed();
     ended.destroy().await?;
     let took = if released { began.elapsed() } else { exited };
-    if finished.exit == Exit::Status(0) {
-        Ok(took)
-    } else {
-        Err(finished.exit.to_string().into())
-    }
+    if finished.exit == Exit::Status(0) { Ok(took) } else { Err(finished.exit.to_string().into()) }
 }
 
 async fn beforehand(
@@ -118,11 +98,7 @@ async fn beforehand(
     let (finished, ended) = created.run_to_exit().await?;
     let took = began.elapsed();
     ended.destroy().await?;
-    if finished.exit == Exit::Status(0) {
-        Ok(took)
-    } else {
-        Err(finished.exit.to_string().into())
-    }
+    if finished.exit == Exit::Status(0) { Ok(took) } else { Err(finished.exit.to_string().into()) }
 }
 
 fn timed(command: &mut Command) -> Result<Duration, Failure> {
@@ -130,11 +106,7 @@ fn timed(command: &mut Command) -> Result<Duration, Failure> {
     let began = Instant::now();
     let status = command.status()?;
     let took = began.elapsed();
-    if status.success() {
-        Ok(took)
-    } else {
-        Err(format!("{command:?}: {status}").into())
-    }
+    if status.success() { Ok(took) } else { Err(format!("{command:?}: {status}").into()) }
 }
 
 /// Compiles a static program that does nothing.
@@ -143,21 +115,10 @@ fn static_program(folder: &Path) -> Result<PathBuf, Failure> {
     let program = folder.join("true");
     std::fs::write(&source, "fn main() {}")?;
     let status = Command::new("rustc")
-        .args([
-            "-O",
-            "-C",
-            "target-feature=+crt-static",
-            "-C",
-            "panic=abort",
-            "-o",
-        ])
+        .args(["-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
         .args([&program, &source])
         .status()?;
-    if status.success() {
-        Ok(program)
-    } else {
-        Err("rustc could not make a static program".into())
-    }
+    if status.success() { Ok(program) } else { Err("rustc could not make a static program".into()) }
 }
 
 type Peer = (String, Box<dyn Fn() -> Command>);
@@ -175,12 +136,7 @@ fn peers(root: &Path, folder: &Path) -> Result<Vec<Peer>, Failure> {
             "bubblewrap".into(),
             Box::new(move || {
                 let mut command = Command::new(&bubblewrap);
-                command.args([
-                    "--unshare-all",
-                    "--die-with-parent",
-                    "--new-session",
-                    "--ro-bind",
-                ]);
+                command.args(["--unshare-all", "--die-with-parent", "--new-session", "--ro-bind"]);
                 command
                     .arg(&root)
                     .args(["/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
@@ -198,12 +154,7 @@ fn peers(root: &Path, folder: &Path) -> Result<Vec<Peer>, Failure> {
                 name.into(),
                 Box::new(move || {
                     let mut command = Command::new(&program);
-                    command
-                        .arg("--root")
-                        .arg(&state)
-                        .arg("run")
-                        .arg("--bundle")
-                        .arg(&bundle);
+                    command.arg("--root").arg(&state).arg("run").arg("--bundle").arg(&bundle);
                     command.arg(format!("sandbox-bench-{}", std::process::id()));
                     command
                 }),
@@ -236,9 +187,7 @@ fn container(root: &Path) -> String {
 }
 
 fn find(name: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PEERS_DIR")
-        .into_iter()
-        .chain(std::env::var_os("PATH"));
+    let folders = std::env::var_os("PEERS_DIR").into_iter().chain(std::env::var_os("PATH"));
     let found = (folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>()))
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());

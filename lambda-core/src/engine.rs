@@ -77,10 +77,7 @@ impl Engine {
     /// Returns an engine without workers and functions.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self {
-            config,
-            ..Self::default()
-        }
+        Self { config, ..Self::default() }
     }
 
     /// Takes what happened at `now`. Timers that are due fire first.
@@ -88,11 +85,7 @@ impl Engine {
         self.handle_timeout(now);
         match event {
             Event::WorkerJoined { worker, capacity } => {
-                let joined = Worker {
-                    capacity,
-                    memory_used_bytes: 0,
-                    draining: false,
-                };
+                let joined = Worker { capacity, memory_used_bytes: 0, draining: false };
                 self.workers.entry(worker).or_insert(joined);
                 self.start_for_all(now);
             }
@@ -100,16 +93,12 @@ impl Engine {
             Event::WorkerLost { worker } => self.on_worker_lost(now, worker),
             Event::FunctionPut { function, settings } => self.on_function_put(function, settings),
             Event::FunctionRemoved { function } => self.on_function_removed(function),
-            Event::InvocationArrived {
-                invocation,
-                function,
-            } => {
+            Event::InvocationArrived { invocation, function } => {
                 self.on_arrived(now, invocation, function);
             }
-            Event::InvocationEnded {
-                invocation,
-                reusable,
-            } => self.on_ended(now, invocation, reusable),
+            Event::InvocationEnded { invocation, reusable } => {
+                self.on_ended(now, invocation, reusable)
+            }
             Event::SandboxReady { sandbox } => self.on_ready(now, sandbox),
             Event::SandboxFailed { sandbox, fault } => self.on_failed(now, sandbox, fault),
             Event::SandboxGone { sandbox } => self.on_gone(now, sandbox),
@@ -141,10 +130,7 @@ impl Engine {
     /// Returns when [`Engine::handle_timeout`] has to be called at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        let idle = self
-            .idle
-            .first()
-            .map(|(since, _)| *since + self.config.idle_timeout);
+        let idle = self.idle.first().map(|(since, _)| *since + self.config.idle_timeout);
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         idle.into_iter().chain(deadline).min()
     }
@@ -166,12 +152,8 @@ impl Engine {
             worker.draining = true;
         }
         let idle = |(_, sandbox): &(_, SandboxId)| self.sandboxes[sandbox].worker == worker;
-        let idle: Vec<_> = self
-            .idle
-            .iter()
-            .filter(|it| idle(it))
-            .map(|(_, sandbox)| *sandbox)
-            .collect();
+        let idle: Vec<_> =
+            self.idle.iter().filter(|it| idle(it)).map(|(_, sandbox)| *sandbox).collect();
         for sandbox in idle {
             self.stop(sandbox, StopReason::Draining);
         }
@@ -230,19 +212,11 @@ impl Engine {
     fn on_arrived(&mut self, now: Time, invocation: InvocationId, id: FunctionId) {
         let reject = |reason| Command::Reject { invocation, reason };
         if self.invocations.contains_key(&invocation) {
-            return self
-                .commands
-                .push_back(reject(RejectReason::DuplicateInvocation));
+            return self.commands.push_back(reject(RejectReason::DuplicateInvocation));
         }
-        let Some(settings) = self
-            .functions
-            .get(&id)
-            .filter(|it| !it.removed)
-            .map(|it| it.settings)
+        let Some(settings) = self.functions.get(&id).filter(|it| !it.removed).map(|it| it.settings)
         else {
-            return self
-                .commands
-                .push_back(reject(RejectReason::FunctionUnknown));
+            return self.commands.push_back(reject(RejectReason::FunctionUnknown));
         };
         if let Some(reason) = self.throttle(id, &settings) {
             return self.commands.push_back(reject(reason));
@@ -251,14 +225,7 @@ impl Engine {
         if !reserved {
             *self.unreserved.entry(settings.account).or_default() += 1;
         }
-        self.invocations.insert(
-            invocation,
-            Invocation {
-                function: id,
-                running: None,
-                reserved,
-            },
-        );
+        self.invocations.insert(invocation, Invocation { function: id, running: None, reserved });
         if let Some(function) = self.functions.get_mut(&id) {
             function.concurrency += 1;
             // The most recently used: the surplus falls idle and is destroyed.
@@ -275,23 +242,12 @@ impl Engine {
     /// Returns the limit that one more invocation would break.
     fn throttle(&self, id: FunctionId, settings: &FunctionSettings) -> Option<RejectReason> {
         if let Some(reserved) = settings.reserved_concurrency {
-            let full = self
-                .functions
-                .get(&id)
-                .is_none_or(|it| it.concurrency >= reserved);
+            let full = self.functions.get(&id).is_none_or(|it| it.concurrency >= reserved);
             return full.then_some(RejectReason::ReservedConcurrency);
         }
-        let reserved = self
-            .reserved
-            .get(&settings.account)
-            .copied()
-            .unwrap_or_default();
+        let reserved = self.reserved.get(&settings.account).copied().unwrap_or_default();
         let limit = u64::from(self.config.account_concurrency_max).saturating_sub(reserved);
-        let running = self
-            .unreserved
-            .get(&settings.account)
-            .copied()
-            .unwrap_or_default();
+        let running = self.unreserved.get(&settings.account).copied().unwrap_or_default();
         (u64::from(running) >= limit).then_some(RejectReason::AccountConcurrency)
     }
 
@@ -308,17 +264,11 @@ impl Engine {
         }
         held.state = State::Busy { invocation };
         let (deadline, worker) = (now + function.settings.timeout, held.worker);
-        self.deadlines
-            .insert((deadline, Timer::Invocation(invocation)));
+        self.deadlines.insert((deadline, Timer::Invocation(invocation)));
         if let Some(it) = self.invocations.get_mut(&invocation) {
             it.running = Some((sandbox, deadline));
         }
-        self.commands.push_back(Command::Dispatch {
-            invocation,
-            sandbox,
-            worker,
-            deadline,
-        });
+        self.commands.push_back(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 
     /// Starts as many sandboxes as waiting invocations need: not one for each event.
@@ -348,11 +298,7 @@ impl Engine {
     /// one will.
     fn evict_for(&mut self, memory_bytes: u64) -> bool {
         let mut coming: BTreeMap<WorkerId, u64> = BTreeMap::new();
-        for sandbox in self
-            .sandboxes
-            .values()
-            .filter(|it| it.state == State::Stopping)
-        {
+        for sandbox in self.sandboxes.values().filter(|it| it.state == State::Stopping) {
             *coming.entry(sandbox.worker).or_default() += sandbox.memory_bytes;
         }
         let fits = |worker: &Worker, coming: u64| {
@@ -390,15 +336,7 @@ impl Engine {
         let give_up_at = now + self.config.start_timeout;
         self.deadlines.insert((give_up_at, Timer::Start(sandbox)));
         let state = State::Starting { give_up_at };
-        self.sandboxes.insert(
-            sandbox,
-            Sandbox {
-                function: id,
-                worker,
-                memory_bytes,
-                state,
-            },
-        );
+        self.sandboxes.insert(sandbox, Sandbox { function: id, worker, memory_bytes, state });
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.memory_used_bytes += memory_bytes;
         }
@@ -406,11 +344,7 @@ impl Engine {
             function.starting += 1;
             function.sandboxes += 1;
         }
-        self.commands.push_back(Command::StartSandbox {
-            sandbox,
-            worker,
-            function: id,
-        });
+        self.commands.push_back(Command::StartSandbox { sandbox, worker, function: id });
     }
 
     /// Stops a sandbox that runs nothing.
@@ -436,11 +370,7 @@ impl Engine {
         }
         held.state = State::Stopping;
         let worker = held.worker;
-        self.commands.push_back(Command::StopSandbox {
-            sandbox,
-            worker,
-            reason,
-        });
+        self.commands.push_back(Command::StopSandbox { sandbox, worker, reason });
     }
 
     fn on_ready(&mut self, now: Time, sandbox: SandboxId) {
@@ -467,10 +397,7 @@ impl Engine {
         let Some(function) = self.functions.get_mut(&held.function) else {
             return;
         };
-        let draining = self
-            .workers
-            .get(&held.worker)
-            .is_none_or(|worker| worker.draining);
+        let draining = self.workers.get(&held.worker).is_none_or(|worker| worker.draining);
         if !draining && let Some(invocation) = function.waiting.pop_front() {
             return self.dispatch(now, invocation, sandbox);
         }
@@ -506,11 +433,7 @@ impl Engine {
         };
         held.state = State::Stopping;
         let (worker, function) = (held.worker, held.function);
-        self.commands.push_back(Command::TimeOut {
-            invocation,
-            sandbox,
-            worker,
-        });
+        self.commands.push_back(Command::TimeOut { invocation, sandbox, worker });
         self.start_what_is_needed(now, function);
     }
 
@@ -532,10 +455,8 @@ impl Engine {
             match fault {
                 Fault::Worker => self.on_worker_fault(now, held.function, sandbox),
                 Fault::Function => {
-                    let waiting = self
-                        .functions
-                        .get(&held.function)
-                        .and_then(|it| it.waiting.front());
+                    let waiting =
+                        self.functions.get(&held.function).and_then(|it| it.waiting.front());
                     if let Some(invocation) = waiting.copied() {
                         self.reject(invocation, RejectReason::SandboxFailed { sandbox });
                     }
@@ -606,8 +527,7 @@ impl Engine {
             function.waiting.retain(|it| *it != invocation);
         }
         self.finish(invocation);
-        self.commands
-            .push_back(Command::Reject { invocation, reason });
+        self.commands.push_back(Command::Reject { invocation, reason });
     }
 
     /// Takes an invocation out of every count.
@@ -616,8 +536,7 @@ impl Engine {
             return;
         };
         if let Some((_, deadline)) = ended.running {
-            self.deadlines
-                .remove(&(deadline, Timer::Invocation(invocation)));
+            self.deadlines.remove(&(deadline, Timer::Invocation(invocation)));
         }
         if let Some(function) = self.functions.get_mut(&ended.function) {
             function.concurrency -= 1;
@@ -647,10 +566,7 @@ impl Engine {
 
     /// Room may be there again: starts what waiting invocations need, by function id.
     fn start_for_all(&mut self, now: Time) {
-        let waiting = self
-            .functions
-            .iter()
-            .filter(|(_, it)| !it.waiting.is_empty());
+        let waiting = self.functions.iter().filter(|(_, it)| !it.waiting.is_empty());
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.start_what_is_needed(now, id);
         }

@@ -21,9 +21,7 @@ impl Worker {
 
     /// Returns the memory that is not taken.
     pub(crate) fn free_bytes(&self) -> u64 {
-        self.capacity
-            .memory_bytes
-            .saturating_sub(self.memory_used_bytes)
+        self.capacity.memory_bytes.saturating_sub(self.memory_used_bytes)
     }
 
     /// The share of memory that is taken, in parts of 2^32; lower is better.
@@ -36,10 +34,6 @@ impl Worker {
 
 /// Picks the feasible worker with the lowest score; ties break by id.
 pub(crate) fn place(workers: &BTreeMap<WorkerId, Worker>, memory_bytes: u64) -> Option<WorkerId> {
-    let feasible = workers
-        .iter()
-        .filter(|(_, worker)| worker.is_feasible(memory_bytes));
-    feasible
-        .min_by_key(|(id, worker)| (worker.score(), **id))
-        .map(|(id, _)| *id)
+    let feasible = workers.iter().filter(|(_, worker)| worker.is_feasible(memory_bytes));
+    feasible.min_by_key(|(id, worker)| (worker.score(), **id)).map(|(id, _)| *id)
 }

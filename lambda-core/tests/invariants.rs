@@ -76,10 +76,7 @@ impl World {
         }
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one arm for each thing that may happen"
-    )]
+    #[expect(clippy::too_many_lines, reason = "one arm for each thing that may happen")]
     fn event(&mut self, step: &Step) -> Option<Event> {
         let pick =
             |of: &[SandboxId], at: &prop::sample::Index| (!of.is_empty()).then(|| *at.get(of));
@@ -88,10 +85,7 @@ impl World {
                 self.invoked += 1;
                 let (invocation, function) = (InvocationId(self.invoked), FunctionId(*function));
                 self.open.insert(invocation, function);
-                Event::InvocationArrived {
-                    invocation,
-                    function,
-                }
+                Event::InvocationArrived { invocation, function }
             }
             Step::Ready(at) => {
                 let sandbox = pick(&self.starting, at)?;
@@ -102,11 +96,7 @@ impl World {
             Step::Fail(at, function) => {
                 let sandbox = pick(&self.starting, at)?;
                 self.forget(sandbox);
-                let fault = if *function {
-                    Fault::Function
-                } else {
-                    Fault::Worker
-                };
+                let fault = if *function { Fault::Function } else { Fault::Worker };
                 Event::SandboxFailed { sandbox, fault }
             }
             Step::End(at, reusable) => {
@@ -120,10 +110,7 @@ impl World {
                 } else {
                     self.stopping.push(sandbox);
                 }
-                Event::InvocationEnded {
-                    invocation,
-                    reusable: *reusable,
-                }
+                Event::InvocationEnded { invocation, reusable: *reusable }
             }
             Step::Gone(at) => {
                 let sandbox = pick(&self.stopping, at)?;
@@ -138,36 +125,22 @@ impl World {
                 if self.workers.insert(*worker) {
                     self.drained.remove(worker);
                 }
-                let capacity = Capacity {
-                    memory_bytes: MEMORY,
-                };
-                Event::WorkerJoined {
-                    worker: WorkerId(*worker),
-                    capacity,
-                }
+                let capacity = Capacity { memory_bytes: MEMORY };
+                Event::WorkerJoined { worker: WorkerId(*worker), capacity }
             }
             Step::Drain { worker } => {
                 self.drained.insert(*worker);
-                Event::WorkerDraining {
-                    worker: WorkerId(*worker),
-                }
+                Event::WorkerDraining { worker: WorkerId(*worker) }
             }
             Step::Lose { worker } => {
                 self.workers.remove(worker);
-                let lost = self
-                    .sandboxes
-                    .iter()
-                    .filter(|(_, it)| it.1 == WorkerId(*worker));
+                let lost = self.sandboxes.iter().filter(|(_, it)| it.1 == WorkerId(*worker));
                 for sandbox in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.forget(sandbox);
                 }
-                Event::WorkerLost {
-                    worker: WorkerId(*worker),
-                }
+                Event::WorkerLost { worker: WorkerId(*worker) }
             }
-            Step::Remove { function } => Event::FunctionRemoved {
-                function: FunctionId(*function),
-            },
+            Step::Remove { function } => Event::FunctionRemoved { function: FunctionId(*function) },
             Step::Put { function } => Event::FunctionPut {
                 function: FunctionId(*function),
                 settings: Self::settings(*function),
@@ -178,13 +151,8 @@ impl World {
                 match id % 4 {
                     0 => Event::SandboxReady { sandbox },
                     1 => Event::SandboxGone { sandbox },
-                    2 => Event::InvocationEnded {
-                        invocation,
-                        reusable: true,
-                    },
-                    _ => Event::WorkerLost {
-                        worker: WorkerId(1_000_000 + id),
-                    },
+                    2 => Event::InvocationEnded { invocation, reusable: true },
+                    _ => Event::WorkerLost { worker: WorkerId(1_000_000 + id) },
                 }
             }
         })
@@ -201,28 +169,14 @@ impl World {
     fn command(&mut self, command: Command) {
         self.log.push(format!("{command:?}"));
         match command {
-            Command::StartSandbox {
-                sandbox,
-                worker,
-                function,
-            } => {
-                assert!(
-                    self.workers.contains(&worker.0),
-                    "started on a worker that is not there"
-                );
-                assert!(
-                    !self.drained.contains(&worker.0),
-                    "started on a draining worker"
-                );
+            Command::StartSandbox { sandbox, worker, function } => {
+                assert!(self.workers.contains(&worker.0), "started on a worker that is not there");
+                assert!(!self.drained.contains(&worker.0), "started on a draining worker");
                 let known = self.sandboxes.insert(sandbox, (function, worker));
                 assert!(known.is_none(), "a sandbox id was used twice");
                 self.starting.push(sandbox);
-                let used: u64 = self
-                    .sandboxes
-                    .values()
-                    .filter(|it| it.1 == worker)
-                    .map(|it| it.0.0)
-                    .sum();
+                let used: u64 =
+                    self.sandboxes.values().filter(|it| it.1 == worker).map(|it| it.0.0).sum();
                 assert!(used <= MEMORY, "capacity exceeded: {used}");
             }
             Command::StopSandbox { sandbox, .. } => {
@@ -234,29 +188,15 @@ impl World {
                 self.starting.retain(|it| *it != sandbox);
                 self.stopping.push(sandbox);
             }
-            Command::Dispatch {
-                invocation,
-                sandbox,
-                ..
-            } => {
+            Command::Dispatch { invocation, sandbox, .. } => {
                 let idle = self.idle.remove(&sandbox).is_some();
                 assert!(idle, "dispatched to a sandbox that is not idle");
                 let (function, worker) = self.sandboxes[&sandbox];
-                assert_eq!(
-                    self.open[&invocation], function,
-                    "a sandbox got a second function"
-                );
-                assert!(
-                    self.workers.contains(&worker.0),
-                    "dispatched to a lost worker"
-                );
+                assert_eq!(self.open[&invocation], function, "a sandbox got a second function");
+                assert!(self.workers.contains(&worker.0), "dispatched to a lost worker");
                 assert!(self.running.insert(invocation, sandbox).is_none());
             }
-            Command::TimeOut {
-                invocation,
-                sandbox,
-                ..
-            } => {
+            Command::TimeOut { invocation, sandbox, .. } => {
                 assert_eq!(self.running.remove(&invocation), Some(sandbox));
                 assert!(self.open.remove(&invocation).is_some(), "ended twice");
                 self.ended += 1;
@@ -273,32 +213,15 @@ impl World {
 
     fn check(&self, engine: &Engine) {
         let reserved = self.open.values().filter(|it| it.0 == 1).count();
-        assert!(
-            reserved <= RESERVED as usize,
-            "reserved concurrency exceeded"
-        );
+        assert!(reserved <= RESERVED as usize, "reserved concurrency exceeded");
         let others = self.open.len() - reserved;
         assert!(others <= (ACCOUNT) as usize, "account concurrency exceeded");
-        assert_eq!(
-            engine.invocations(),
-            self.open.len(),
-            "an invocation was lost"
-        );
-        assert_eq!(
-            engine.sandboxes(),
-            self.sandboxes.len(),
-            "a sandbox was lost"
-        );
+        assert_eq!(engine.invocations(), self.open.len(), "an invocation was lost");
+        assert_eq!(engine.sandboxes(), self.sandboxes.len(), "a sandbox was lost");
         for since in self.idle.values() {
-            assert!(
-                *since + IDLE_TIMEOUT > self.now,
-                "an idle sandbox outlived the idle timeout"
-            );
+            assert!(*since + IDLE_TIMEOUT > self.now, "an idle sandbox outlived the idle timeout");
         }
-        assert!(
-            engine.next_timeout().is_none_or(|at| at > self.now),
-            "a due timer did not fire"
-        );
+        assert!(engine.next_timeout().is_none_or(|at| at > self.now), "a due timer did not fire");
     }
 }
 
@@ -328,11 +251,7 @@ fn run(steps: &[Step]) -> (Engine, World) {
 }
 
 fn cases() -> u32 {
-    if std::env::var_os("TEST_LONG").is_some() {
-        100_000
-    } else {
-        2_000
-    }
+    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 2_000 }
 }
 
 proptest! {

@@ -13,10 +13,7 @@ impl Arns {
     /// Returns a maker of ARNs such as `arn:aws:lambda:us-east-1:123456789012:function:f`.
     #[must_use]
     pub fn new(region: &str, account: &str) -> Self {
-        Self {
-            region: region.to_owned(),
-            account: account.to_owned(),
-        }
+        Self { region: region.to_owned(), account: account.to_owned() }
     }
 
     /// Returns the region, for example `us-east-1`.
@@ -34,10 +31,7 @@ impl Arns {
     /// Returns a function's ARN without a qualifier.
     #[must_use]
     pub fn function(&self, name: &FunctionName) -> String {
-        format!(
-            "arn:aws:lambda:{}:{}:function:{name}",
-            self.region, self.account
-        )
+        format!("arn:aws:lambda:{}:{}:function:{name}", self.region, self.account)
     }
 
     /// Returns a function's ARN with a qualifier.

@@ -39,19 +39,13 @@ impl CodeDigest {
     /// Returns the digest of an archive.
     #[must_use]
     pub fn of(zip: &[u8]) -> Self {
-        Self {
-            sha256: Sha256::digest(zip).into(),
-            size_bytes: zip.len() as u64,
-        }
+        Self { sha256: Sha256::digest(zip).into(), size_bytes: zip.len() as u64 }
     }
 
     /// Returns the SHA-256 in lower-case hexadecimal.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.sha256
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        self.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -66,9 +60,7 @@ impl CodeStore {
     pub(crate) fn open(root: PathBuf) -> Result<Self, Error> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o755);
-        builder
-            .create(&root)
-            .map_err(Error::io("create folder", &root))?;
+        builder.create(&root).map_err(Error::io("create folder", &root))?;
         for entry in fs::read_dir(&root).map_err(Error::io("read folder", &root))? {
             let entry = entry.map_err(Error::io("read folder", &root))?;
             if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
@@ -86,21 +78,14 @@ impl CodeStore {
     /// Checks and unpacks `zip`; does nothing when the same code is there already. Blocks.
     pub(crate) fn put(&self, zip: &Bytes) -> Result<CodeDigest, Error> {
         if zip.len() > ZIP_BYTES_MAX {
-            return Err(invalid(format!(
-                "{} bytes, at the most {ZIP_BYTES_MAX}",
-                zip.len()
-            )));
+            return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
         }
         let digest = CodeDigest::of(zip);
         let folder = self.folder(&digest);
         if folder.exists() {
             return Ok(digest);
         }
-        let partial = self.root.join(format!(
-            "{}.{}{PARTIAL}",
-            digest.hex(),
-            uuid::Uuid::new_v4()
-        ));
+        let partial = self.root.join(format!("{}.{}{PARTIAL}", digest.hex(), uuid::Uuid::new_v4()));
         let unpacked = unpack(zip, &partial).and_then(|()| match fs::rename(&partial, &folder) {
             // Another upload of the same code was faster: its folder holds the same files.
             Err(_) if folder.exists() => Ok(()),
@@ -147,16 +132,13 @@ pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
                 if let Some(parent) = to.parent() {
                     make_folder(parent)?;
                 }
-                let mut from = archive
-                    .by_index(*index)
-                    .map_err(|error| invalid_at(path, error))?;
+                let mut from = archive.by_index(*index).map_err(|error| invalid_at(path, error))?;
                 let mut file = fs::File::create_new(&to).map_err(Error::io("create", &to))?;
                 let copied = std::io::copy(&mut (&mut from).take(left + 1), &mut file)
                     .map_err(|error| invalid_at(path, error))?;
                 left = left.checked_sub(copied).ok_or_else(too_large)?;
                 let mode = fs::Permissions::from_mode(*mode);
-                file.set_permissions(mode)
-                    .map_err(Error::io("set mode of", &to))?;
+                file.set_permissions(mode).map_err(Error::io("set mode of", &to))?;
             }
             Entry::Link { to: link } => {
                 if let Some(parent) = to.parent() {
@@ -194,28 +176,19 @@ impl Entry {
             // Judged by its text alone: that it passes through no other link is checked later.
             if resolve(parent, &link).is_none() {
                 let path = path.display();
-                return Err(invalid(format!(
-                    "link {path} leads out of the archive's folder"
-                )));
+                return Err(invalid(format!("link {path} leads out of the archive's folder")));
             }
-            return Ok(Self::Link {
-                to: PathBuf::from(link),
-            });
+            return Ok(Self::Link { to: PathBuf::from(link) });
         }
         if kind != 0 && kind != REGULAR_FILE {
             let path = path.display();
-            return Err(invalid(format!(
-                "entry {path} is neither file, folder nor link"
-            )));
+            return Err(invalid(format!("entry {path} is neither file, folder nor link")));
         }
         let mode = entry.unix_mode().unwrap_or(0o644) & 0o777;
         // The function runs as another user than the one that unpacks: readable for all, as Lambda asks
         // of an uploaded file.
         let executable = if mode & 0o111 == 0 { 0 } else { 0o111 };
-        Ok(Self::File {
-            index,
-            mode: mode & 0o755 | 0o444 | executable,
-        })
+        Ok(Self::File { index, mode: mode & 0o755 | 0o444 | executable })
     }
 }
 
@@ -223,21 +196,13 @@ impl Entry {
 /// comes before what is in it.
 fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf, Entry>, Error> {
     if archive.len() > ENTRIES_MAX {
-        return Err(invalid(format!(
-            "{} entries, at the most {ENTRIES_MAX}",
-            archive.len()
-        )));
+        return Err(invalid(format!("{} entries, at the most {ENTRIES_MAX}", archive.len())));
     }
     let mut plan = BTreeMap::new();
     let mut declared: u64 = 0;
     for index in 0..archive.len() {
-        let mut entry = archive
-            .by_index(index)
-            .map_err(|error| invalid(error.to_string()))?;
-        let name = entry
-            .name()
-            .map_err(|error| invalid(error.to_string()))?
-            .into_owned();
+        let mut entry = archive.by_index(index).map_err(|error| invalid(error.to_string()))?;
+        let name = entry.name().map_err(|error| invalid(error.to_string()))?.into_owned();
         let path = resolve(Path::new(""), &name)
             .ok_or_else(|| invalid(format!("entry {name:?} leads out of the archive's folder")))?;
         declared = declared.saturating_add(entry.size());
@@ -257,14 +222,9 @@ fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf,
     }
     for path in plan.keys() {
         for parent in path.ancestors().skip(1) {
-            if matches!(
-                plan.get(parent),
-                Some(Entry::File { .. } | Entry::Link { .. })
-            ) {
+            if matches!(plan.get(parent), Some(Entry::File { .. } | Entry::Link { .. })) {
                 let (path, parent) = (path.display(), parent.display());
-                return Err(invalid(format!(
-                    "entry {path} lies in {parent}, which is no folder"
-                )));
+                return Err(invalid(format!("entry {path} lies in {parent}, which is no folder")));
             }
         }
     }
@@ -314,9 +274,7 @@ fn resolve(base: &Path, name: &str) -> Option<PathBuf> {
 fn make_folder(path: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
-    builder
-        .create(path)
-        .map_err(Error::io("create folder", path))
+    builder.create(path).map_err(Error::io("create folder", path))
 }
 
 fn invalid(reason: String) -> Error {
@@ -365,8 +323,7 @@ mod tests {
     fn links(pairs: &[(&str, &str)]) -> Vec<u8> {
         archive(|zip| {
             for (name, to) in pairs {
-                zip.add_symlink(*name, *to, SimpleFileOptions::default())
-                    .unwrap();
+                zip.add_symlink(*name, *to, SimpleFileOptions::default()).unwrap();
             }
         })
     }
@@ -388,46 +345,27 @@ mod tests {
     fn unpacks_files_with_their_modes() {
         let zip = archive(|zip| {
             let options = SimpleFileOptions::default();
-            zip.start_file("bootstrap", options.unix_permissions(0o700))
-                .unwrap();
+            zip.start_file("bootstrap", options.unix_permissions(0o700)).unwrap();
             zip.write_all(b"#!/bin/sh").unwrap();
-            zip.start_file("data/deep/a.txt", options.unix_permissions(0o600))
-                .unwrap();
+            zip.start_file("data/deep/a.txt", options.unix_permissions(0o600)).unwrap();
             zip.write_all(b"text").unwrap();
             zip.add_symlink("data/link", "deep/a.txt", options).unwrap();
         });
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("code");
         unpack(&zip, &target).unwrap();
-        let mode = |name: &str| {
-            fs::metadata(target.join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777
-        };
+        let mode =
+            |name: &str| fs::metadata(target.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("bootstrap"), 0o755);
         assert_eq!(mode("data/deep/a.txt"), 0o644);
-        assert_eq!(
-            fs::read_to_string(target.join("data/link")).unwrap(),
-            "text"
-        );
+        assert_eq!(fs::read_to_string(target.join("data/link")).unwrap(), "text");
     }
 
     #[test]
     fn refuses_paths_that_lead_out() {
-        for name in [
-            "../evil",
-            "a/../../evil",
-            "/etc/passwd",
-            "..",
-            "a\\..\\..\\evil",
-        ] {
+        for name in ["../evil", "a/../../evil", "/etc/passwd", "..", "a\\..\\..\\evil"] {
             let refused = refusal(&files(&["app.py", name]));
-            assert!(
-                refused.is_some_and(|why| why.contains("leads out")),
-                "{name}"
-            );
+            assert!(refused.is_some_and(|why| why.contains("leads out")), "{name}");
         }
         assert_eq!(refusal(&files(&["a/../b"])), None);
     }
@@ -459,10 +397,7 @@ mod tests {
     fn refuses_devices() {
         let mut zip = files(&["device"]);
         // The mode stands in the upper half of the central directory's external attributes.
-        let at = zip
-            .windows(4)
-            .position(|window| window == b"PK\x01\x02")
-            .unwrap();
+        let at = zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
         zip[at + 5] = 3;
         zip[at + 38..at + 42].copy_from_slice(&(0o020_644_u32 << 16).to_le_bytes());
         assert!(refusal(&zip).is_some_and(|why| why.contains("neither")));
@@ -471,8 +406,7 @@ mod tests {
     #[test]
     fn refuses_a_bomb() {
         let zip = archive(|zip| {
-            zip.start_file("zeros", SimpleFileOptions::default())
-                .unwrap();
+            zip.start_file("zeros", SimpleFileOptions::default()).unwrap();
             let block = vec![0; 1 << 20];
             for _ in 0..=UNPACKED_BYTES_MAX >> 20 {
                 zip.write_all(&block).unwrap();
@@ -485,14 +419,10 @@ mod tests {
     #[test]
     fn a_size_that_lies_is_met_by_the_limit_of_what_is_written() {
         let mut zip = archive(|zip| {
-            zip.start_file("zeros", SimpleFileOptions::default())
-                .unwrap();
+            zip.start_file("zeros", SimpleFileOptions::default()).unwrap();
             zip.write_all(&vec![0; 1 << 20]).unwrap();
         });
-        let at = zip
-            .windows(4)
-            .position(|window| window == b"PK\x01\x02")
-            .unwrap();
+        let at = zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
         zip[at + 24..at + 28].copy_from_slice(&10_u32.to_le_bytes());
         let folder = tempfile::tempdir().unwrap();
         let result = unpack(&zip, &folder.path().join("code"));

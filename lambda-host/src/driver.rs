@@ -31,18 +31,11 @@ pub(crate) enum Message {
     /// A deployment is gone: its idle sandboxes end, its running invocations finish.
     Remove { deployment: u64 },
     /// Someone invokes a function.
-    Invoke {
-        deployment: u64,
-        request: Request,
-        reply: oneshot::Sender<Result<Answer, Error>>,
-    },
+    Invoke { deployment: u64, request: Request, reply: oneshot::Sender<Result<Answer, Error>> },
     /// A worker tells something.
     Worker(WorkerEvent),
     /// The host stops; `done` is told when no sandbox is left.
-    Stop {
-        kill: bool,
-        done: oneshot::Sender<()>,
-    },
+    Stop { kill: bool, done: oneshot::Sender<()> },
 }
 
 /// Settings of the engine that a host exposes.
@@ -55,11 +48,7 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            idle_timeout: Duration::from_secs(600),
-            account_concurrency: 1000,
-            memory_mb: None,
-        }
+        Self { idle_timeout: Duration::from_secs(600), account_concurrency: 1000, memory_mb: None }
     }
 }
 
@@ -126,23 +115,15 @@ impl Driver {
             next_invocation: 0,
             stopping: None,
         };
-        let memory_bytes = settings
-            .memory_mb
-            .map_or_else(default_memory_bytes, |mb| mb << 20);
-        driver.handle(Event::WorkerJoined {
-            worker: THIS,
-            capacity: Capacity { memory_bytes },
-        });
+        let memory_bytes = settings.memory_mb.map_or_else(default_memory_bytes, |mb| mb << 20);
+        driver.handle(Event::WorkerJoined { worker: THIS, capacity: Capacity { memory_bytes } });
         driver
     }
 
     /// Runs until every handle of the host is gone, or it was stopped and nothing is left.
     pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         loop {
-            let due = self
-                .engine
-                .next_timeout()
-                .map(|at| self.began + at.since(Time::ZERO));
+            let due = self.engine.next_timeout().map(|at| self.began + at.since(Time::ZERO));
             let timeout = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -175,10 +156,7 @@ impl Driver {
         let (pending, sandboxes) = (&self.pending, &self.sandboxes);
         let done = |deployment: &u64| {
             let waited_for = pending.values().any(|it| it.deployment == *deployment);
-            !waited_for
-                && !sandboxes
-                    .values()
-                    .any(|it| it.function.deployment == *deployment)
+            !waited_for && !sandboxes.values().any(|it| it.function.deployment == *deployment)
         };
         for deployment in self.removed.extract_if(.., done) {
             self.functions.remove(&deployment);
@@ -207,30 +185,15 @@ impl Driver {
                     reserved_concurrency: config.reserved_concurrency,
                 };
                 self.functions.insert(function.deployment, function);
-                self.handle(Event::FunctionPut {
-                    function: id,
-                    settings,
-                });
+                self.handle(Event::FunctionPut { function: id, settings });
             }
             Message::Remove { deployment } => {
                 self.removed.insert(deployment);
-                self.handle(Event::FunctionRemoved {
-                    function: FunctionId(deployment),
-                });
+                self.handle(Event::FunctionRemoved { function: FunctionId(deployment) });
             }
-            Message::Invoke {
-                deployment,
-                request,
-                reply,
-            } => {
+            Message::Invoke { deployment, request, reply } => {
                 let request_id = uuid::Uuid::new_v4().to_string();
-                let pending = Pending {
-                    deployment,
-                    request_id,
-                    request,
-                    reply,
-                    refused: 0,
-                };
+                let pending = Pending { deployment, request_id, request, reply, refused: 0 };
                 if self.stopping.is_some() {
                     return self.answer(pending, Err(Error::Stopping));
                 }
@@ -253,34 +216,17 @@ impl Driver {
         self.next_invocation += 1;
         let (number, function) = (self.next_invocation, FunctionId(pending.deployment));
         self.pending.insert(number, pending);
-        self.handle(Event::InvocationArrived {
-            invocation: InvocationId(number),
-            function,
-        });
+        self.handle(Event::InvocationArrived { invocation: InvocationId(number), function });
     }
 
     fn on_worker(&mut self, event: WorkerEvent) {
         match event {
-            WorkerEvent::Ready {
-                sandbox,
-                init_duration,
-            } => {
-                self.show(|| HostEvent::SandboxReady {
-                    sandbox,
-                    init_duration,
-                });
-                self.handle(Event::SandboxReady {
-                    sandbox: SandboxId(sandbox),
-                });
+            WorkerEvent::Ready { sandbox, init_duration } => {
+                self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
+                self.handle(Event::SandboxReady { sandbox: SandboxId(sandbox) });
             }
             WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
-            WorkerEvent::Ended {
-                sandbox,
-                invocation,
-                answer,
-                cpu_time,
-                reusable,
-            } => {
+            WorkerEvent::Ended { sandbox, invocation, answer, cpu_time, reusable } => {
                 tracing::debug!(sandbox, invocation, ?cpu_time, reusable, "answered");
                 if let Some(held) = self.sandboxes.get_mut(&sandbox) {
                     held.running = None;
@@ -295,20 +241,12 @@ impl Driver {
                     self.answer(pending, Ok(answer));
                 }
                 let invocation = InvocationId(invocation);
-                self.handle(Event::InvocationEnded {
-                    invocation,
-                    reusable,
-                });
+                self.handle(Event::InvocationEnded { invocation, reusable });
             }
-            WorkerEvent::Refused {
-                sandbox,
-                invocation,
-            } => self.on_refused(sandbox, invocation),
+            WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
             WorkerEvent::Gone { sandbox } => {
                 self.forget(sandbox);
-                self.handle(Event::SandboxGone {
-                    sandbox: SandboxId(sandbox),
-                });
+                self.handle(Event::SandboxGone { sandbox: SandboxId(sandbox) });
             }
         }
     }
@@ -329,10 +267,7 @@ impl Driver {
         if let Some(held) = self.sandboxes.get_mut(&sandbox) {
             held.fault = Some(fault);
         }
-        self.handle(Event::SandboxFailed {
-            sandbox: SandboxId(sandbox),
-            fault: whose,
-        });
+        self.handle(Event::SandboxFailed { sandbox: SandboxId(sandbox), fault: whose });
         self.forget(sandbox);
     }
 
@@ -340,10 +275,7 @@ impl Driver {
     fn on_refused(&mut self, sandbox: SandboxNumber, invocation: InvocationNumber) {
         let pending = self.pending.remove(&invocation);
         let id = InvocationId(invocation);
-        self.handle(Event::InvocationEnded {
-            invocation: id,
-            reusable: false,
-        });
+        self.handle(Event::InvocationEnded { invocation: id, reusable: false });
         let Some(mut pending) = pending else { return };
         pending.refused += 1;
         if pending.refused > REFUSALS_MAX {
@@ -360,25 +292,15 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox {
-                    sandbox, function, ..
-                } => self.start(sandbox.0, function),
+                Command::StartSandbox { sandbox, function, .. } => self.start(sandbox.0, function),
                 Command::StopSandbox { sandbox, .. } => {
-                    self.worker
-                        .carry_out(WorkerCommand::Stop { sandbox: sandbox.0 });
+                    self.worker.carry_out(WorkerCommand::Stop { sandbox: sandbox.0 });
                 }
-                Command::Dispatch {
-                    invocation,
-                    sandbox,
-                    ..
-                } => self.dispatch(invocation.0, sandbox.0),
-                Command::TimeOut {
-                    invocation,
-                    sandbox,
-                    ..
-                } => {
-                    self.worker
-                        .carry_out(WorkerCommand::Kill { sandbox: sandbox.0 });
+                Command::Dispatch { invocation, sandbox, .. } => {
+                    self.dispatch(invocation.0, sandbox.0)
+                }
+                Command::TimeOut { invocation, sandbox, .. } => {
+                    self.worker.carry_out(WorkerCommand::Kill { sandbox: sandbox.0 });
                     self.lost(invocation.0);
                 }
                 Command::Reject { invocation, reason } => self.reject(invocation.0, reason),
@@ -392,27 +314,15 @@ impl Driver {
             // Kept while an invocation waits for it, so that the engine has no reason to ask for this.
             tracing::error!(sandbox, "a sandbox of a function that is not there");
             let sandbox = SandboxId(sandbox);
-            return self.engine.handle(
-                self.now(),
-                Event::SandboxFailed {
-                    sandbox,
-                    fault: Fault::Function,
-                },
-            );
+            return self
+                .engine
+                .handle(self.now(), Event::SandboxFailed { sandbox, fault: Fault::Function });
         };
         let name = function.config.name.clone();
-        self.show(|| HostEvent::SandboxStarting {
-            sandbox,
-            function: name,
-        });
-        let held = Held {
-            function: Arc::clone(&function),
-            running: None,
-            fault: None,
-        };
+        self.show(|| HostEvent::SandboxStarting { sandbox, function: name });
+        let held = Held { function: Arc::clone(&function), running: None, fault: None };
         self.sandboxes.insert(sandbox, held);
-        self.worker
-            .carry_out(WorkerCommand::Start { sandbox, function });
+        self.worker.carry_out(WorkerCommand::Start { sandbox, function });
     }
 
     fn dispatch(&mut self, number: InvocationNumber, sandbox: SandboxNumber) {
@@ -431,10 +341,7 @@ impl Driver {
             client_context: request.client_context.clone(),
             trace_id: request.trace_id.clone(),
         };
-        self.worker.carry_out(WorkerCommand::Dispatch {
-            sandbox,
-            invocation,
-        });
+        self.worker.carry_out(WorkerCommand::Dispatch { sandbox, invocation });
     }
 
     fn reject(&mut self, number: InvocationNumber, reason: RejectReason) {
@@ -448,31 +355,20 @@ impl Driver {
             return;
         };
         let error = match (reason, fault) {
-            (
-                _,
-                Some((
-                    function,
-                    StartFault::Function {
-                        payload,
-                        kind,
-                        log,
-                        init_duration,
-                    },
-                )),
-            ) => {
+            (_, Some((function, StartFault::Function { payload, kind, log, init_duration }))) => {
                 let answer = init_answer(&pending, &function, payload, &kind, log, init_duration);
                 return self.answer(pending, Ok(answer));
             }
             (_, Some((_, StartFault::Worker { reason }))) => Error::SandboxUnavailable { reason },
-            (RejectReason::ReservedConcurrency, None) => Error::Throttled {
-                limit: "ReservedFunctionConcurrentInvocationLimitExceeded",
-            },
-            (RejectReason::AccountConcurrency, None) => Error::Throttled {
-                limit: "ConcurrentInvocationLimitExceeded",
-            },
-            (RejectReason::NoCapacity, None) => Error::NoCapacity {
-                reason: "memory of all workers is taken".to_owned(),
-            },
+            (RejectReason::ReservedConcurrency, None) => {
+                Error::Throttled { limit: "ReservedFunctionConcurrentInvocationLimitExceeded" }
+            }
+            (RejectReason::AccountConcurrency, None) => {
+                Error::Throttled { limit: "ConcurrentInvocationLimitExceeded" }
+            }
+            (RejectReason::NoCapacity, None) => {
+                Error::NoCapacity { reason: "memory of all workers is taken".to_owned() }
+            }
             (RejectReason::FunctionUnknown, None) => {
                 let function = self.functions.get(&pending.deployment);
                 let name = function.map(|it| self.arns.function(&it.config.name));
@@ -480,9 +376,7 @@ impl Driver {
                     arn: name.unwrap_or_else(|| "the function was removed".to_owned()),
                 }
             }
-            (other, None) => Error::SandboxUnavailable {
-                reason: format!("{other:?}"),
-            },
+            (other, None) => Error::SandboxUnavailable { reason: format!("{other:?}") },
         };
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());
         self.show(|| HostEvent::Rejected { request_id, reason });
@@ -494,10 +388,7 @@ impl Driver {
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        let memory_mb = self
-            .functions
-            .get(&pending.deployment)
-            .map_or(0, |it| it.config.memory_mb);
+        let memory_mb = self.functions.get(&pending.deployment).map_or(0, |it| it.config.memory_mb);
         let report = Report {
             duration: Duration::ZERO,
             init_duration: None,
@@ -546,32 +437,21 @@ fn init_answer(
 ) -> Answer {
     let memory_mb = function.config.memory_mb;
     let init_duration = Some(init_duration);
-    let report = Report {
-        duration: Duration::ZERO,
-        init_duration,
-        memory_mb,
-        memory_peak_bytes: None,
-    };
+    let report =
+        Report { duration: Duration::ZERO, init_duration, memory_mb, memory_peak_bytes: None };
     let request_id = pending.request_id.clone();
     log.start(&request_id);
     let status = format!("Status: error\tError Type: {kind}");
     let log_tail = log.end(&request_id, &report, &status);
-    Answer {
-        request_id,
-        payload,
-        function_error: true,
-        log_tail,
-        report,
-    }
+    Answer { request_id, payload, function_error: true, log_tail, report }
 }
 
 /// The machine's memory less an eighth, which is left to the host and the system.
 fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total
-        .and_then(|it| it.split_whitespace().next())
-        .and_then(|it| it.parse::<u64>().ok());
+    let kib =
+        total.and_then(|it| it.split_whitespace().next()).and_then(|it| it.parse::<u64>().ok());
     kib.map_or(DEFAULT_MEMORY_BYTES, |kib| kib * 1024 / 8 * 7)
 }
 

@@ -110,21 +110,14 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 
     pub(crate) fn registry<E>(operation: &'static str) -> impl FnOnce(E) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        move |source| Self::Registry {
-            operation,
-            source: Box::new(source),
-        }
+        move |source| Self::Registry { operation, source: Box::new(source) }
     }
 }
 

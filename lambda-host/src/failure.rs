@@ -22,10 +22,9 @@ impl Failure {
     pub(crate) fn of(answer: &Answer, request_id: &str, timeout: Duration) -> Option<Self> {
         Some(match answer {
             Answer::Success(_) => return None,
-            Answer::FunctionError(error) => Self {
-                kind: error.error_type.clone(),
-                payload: error.body.clone(),
-            },
+            Answer::FunctionError(error) => {
+                Self { kind: error.error_type.clone(), payload: error.body.clone() }
+            }
             Answer::TimedOut => {
                 let seconds = timeout.as_secs_f64();
                 let message = format!("Task timed out after {seconds:.2} seconds");
@@ -40,10 +39,9 @@ impl Failure {
     /// Tells how an init failed; `None` when it was not by the function's fault.
     pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
         Some(match failure {
-            InitFailure::Reported(error) => Self {
-                kind: error.error_type.clone(),
-                payload: error.body.clone(),
-            },
+            InitFailure::Reported(error) => {
+                Self { kind: error.error_type.clone(), payload: error.body.clone() }
+            }
             InitFailure::Exited(exit) => Self::exited(*exit, None),
             InitFailure::OutOfMemory => Self::out_of_memory(None),
             InitFailure::TimedOut(limit) => {
@@ -62,20 +60,12 @@ impl Failure {
 
     /// The host ended the sandbox while it was busy.
     pub(crate) fn stopped(request_id: &str) -> Self {
-        Self::said(
-            "Sandbox.Stopped",
-            Some(request_id),
-            "The host ended the invocation",
-        )
+        Self::said("Sandbox.Stopped", Some(request_id), "The host ended the invocation")
     }
 
     /// The worker was lost with the invocation.
     pub(crate) fn lost(request_id: &str) -> Self {
-        Self::said(
-            "Sandbox.Lost",
-            Some(request_id),
-            "The sandbox was lost before it answered",
-        )
+        Self::said("Sandbox.Lost", Some(request_id), "The sandbox was lost before it answered")
     }
 
     /// Returns the error as JSON.
@@ -84,11 +74,7 @@ impl Failure {
     }
 
     fn out_of_memory(request_id: Option<&str>) -> Self {
-        Self::said(
-            "Runtime.OutOfMemory",
-            request_id,
-            "Runtime exited with error: signal: killed",
-        )
+        Self::said("Runtime.OutOfMemory", request_id, "Runtime exited with error: signal: killed")
     }
 
     fn exited(exit: Exit, request_id: Option<&str>) -> Self {
@@ -109,10 +95,7 @@ impl Failure {
             None => format!("Error: {message}"),
         };
         let body = json!({ "errorType": kind, "errorMessage": message });
-        Self {
-            kind: kind.to_owned(),
-            payload: Bytes::from(body.to_string()),
-        }
+        Self { kind: kind.to_owned(), payload: Bytes::from(body.to_string()) }
     }
 }
 

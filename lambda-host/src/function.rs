@@ -155,10 +155,7 @@ impl FunctionConfig {
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        self.environment = variables
-            .into_iter()
-            .map(|(k, v)| (k.into(), v.into()))
-            .collect();
+        self.environment = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         self
     }
 
@@ -195,12 +192,7 @@ impl FunctionConfig {
         };
         range("memorySize", self.memory_mb.into(), 128, 10_240)?;
         range("timeout", self.timeout.as_secs(), 1, 900)?;
-        range(
-            "ephemeralStorage.size",
-            self.ephemeral_storage_mb.into(),
-            512,
-            10_240,
-        )?;
+        range("ephemeralStorage.size", self.ephemeral_storage_mb.into(), 512, 10_240)?;
         if self.handler.len() > HANDLER_LENGTH_MAX || self.handler.contains(char::is_whitespace) {
             return Err(Error::validation(
                 "handler",
@@ -219,12 +211,8 @@ impl FunctionConfig {
     }
 
     fn check_environment(&self) -> Result<(), Error> {
-        let reserved: Vec<&str> = self
-            .environment
-            .keys()
-            .map(String::as_str)
-            .filter(|key| is_reserved(key))
-            .collect();
+        let reserved: Vec<&str> =
+            self.environment.keys().map(String::as_str).filter(|key| is_reserved(key)).collect();
         if !reserved.is_empty() {
             return Err(Error::InvalidParameter {
                 message: format!(
@@ -247,11 +235,8 @@ impl FunctionConfig {
                 ));
             }
         }
-        let bytes: usize = self
-            .environment
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
+        let bytes: usize =
+            self.environment.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > ENVIRONMENT_BYTES_MAX {
             return Err(Error::InvalidParameter {
                 message: format!(
@@ -317,20 +302,12 @@ mod tests {
     fn takes_names_and_arns() {
         let check = |text: &str, name: &str, qualifier: Option<&str>| {
             let (parsed, found) = FunctionName::parse_qualified(text).unwrap();
-            assert_eq!(
-                (parsed.as_str(), found.as_deref()),
-                (name, qualifier),
-                "{text}"
-            );
+            assert_eq!((parsed.as_str(), found.as_deref()), (name, qualifier), "{text}");
         };
         check("f", "f", None);
         check("f:$LATEST", "f", Some("$LATEST"));
         check("123456789012:function:f", "f", None);
-        check(
-            "arn:aws:lambda:us-east-1:123456789012:function:my-f_2:7",
-            "my-f_2",
-            Some("7"),
-        );
+        check("arn:aws:lambda:us-east-1:123456789012:function:my-f_2:7", "my-f_2", Some("7"));
     }
 
     #[test]
@@ -347,12 +324,7 @@ mod tests {
             assert!(config().with_memory_mb(memory_mb).check().is_err());
         }
         for seconds in [0, 901] {
-            assert!(
-                config()
-                    .with_timeout(Duration::from_secs(seconds))
-                    .check()
-                    .is_err()
-            );
+            assert!(config().with_timeout(Duration::from_secs(seconds)).check().is_err());
         }
     }
 

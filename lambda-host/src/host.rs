@@ -123,9 +123,7 @@ impl Host {
         let function = self.function(name)?;
         let mut config = function.config.clone();
         config.reserved_concurrency = invocations_max;
-        self.put(config, function.code.clone(), true)
-            .await
-            .map(drop)
+        self.put(config, function.code.clone(), true).await.map(drop)
     }
 
     /// Removes a function. Invocations that run finish.
@@ -139,10 +137,7 @@ impl Host {
         let (registry, key) = (self.inner.registry.clone(), name.clone());
         blocking(move || registry.remove(&key)).await?;
         self.write().remove(name);
-        self.tell(Message::Remove {
-            deployment: function.deployment,
-        })
-        .await?;
+        self.tell(Message::Remove { deployment: function.deployment }).await?;
         self.sweep_code().await
     }
 
@@ -152,25 +147,15 @@ impl Host {
     ///
     /// [`Error::FunctionNotFound`].
     pub fn function(&self, name: &FunctionName) -> Result<Arc<Function>, Error> {
-        let functions = self
-            .inner
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let not_found = || Error::FunctionNotFound {
-            arn: self.inner.arns.qualified(name, LATEST),
-        };
+        let functions = self.inner.functions.read().unwrap_or_else(PoisonError::into_inner);
+        let not_found = || Error::FunctionNotFound { arn: self.inner.arns.qualified(name, LATEST) };
         functions.get(name).cloned().ok_or_else(not_found)
     }
 
     /// Returns all functions, ordered by name.
     #[must_use]
     pub fn functions(&self) -> Vec<Arc<Function>> {
-        let functions = self
-            .inner
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let functions = self.inner.functions.read().unwrap_or_else(PoisonError::into_inner);
         functions.values().cloned().collect()
     }
 
@@ -185,24 +170,14 @@ impl Host {
     pub async fn invoke(&self, name: &FunctionName, request: Request) -> Result<Answer, Error> {
         let function = self.function(name)?;
         if request.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::PayloadTooLarge {
-                bytes_max: PAYLOAD_BYTES_MAX,
-            });
+            return Err(Error::PayloadTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
         // Reads the JSON through without keeping any of it.
-        serde_json::from_slice::<IgnoredAny>(&request.payload).map_err(|error| {
-            Error::InvalidPayload {
-                reason: error.to_string(),
-            }
-        })?;
+        serde_json::from_slice::<IgnoredAny>(&request.payload)
+            .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
         let (reply, answer) = oneshot::channel();
         let deployment = function.deployment;
-        self.tell(Message::Invoke {
-            deployment,
-            request,
-            reply,
-        })
-        .await?;
+        self.tell(Message::Invoke { deployment, request, reply }).await?;
         answer.await.map_err(|_| Error::Stopping)?
     }
 
@@ -254,17 +229,10 @@ impl Host {
         let put = move || registry.put(config, code, now_ms(), replace);
         let function = Arc::new(blocking(put).await?);
         if let Some(old) = old {
-            self.tell(Message::Remove {
-                deployment: old.deployment,
-            })
-            .await?;
+            self.tell(Message::Remove { deployment: old.deployment }).await?;
         }
-        self.tell(Message::Put {
-            function: Arc::clone(&function),
-        })
-        .await?;
-        self.write()
-            .insert(function.config.name.clone(), Arc::clone(&function));
+        self.tell(Message::Put { function: Arc::clone(&function) }).await?;
+        self.write().insert(function.config.name.clone(), Arc::clone(&function));
         self.sweep_code().await?;
         Ok(function)
     }
@@ -278,18 +246,11 @@ impl Host {
     }
 
     async fn tell(&self, message: Message) -> Result<(), Error> {
-        self.inner
-            .driver
-            .send(message)
-            .await
-            .map_err(|_| Error::Stopping)
+        self.inner.driver.send(message).await.map_err(|_| Error::Stopping)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<FunctionName, Arc<Function>>> {
-        self.inner
-            .functions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.functions.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -390,12 +351,7 @@ impl HostBuilder {
             #[cfg(feature = "roles")]
             self.roles,
         ));
-        let driver = Driver::new(
-            self.settings,
-            self.arns.clone(),
-            worker.clone(),
-            events.clone(),
-        );
+        let driver = Driver::new(self.settings, self.arns.clone(), worker.clone(), events.clone());
         drop(tokio::spawn(driver.run(receiver)));
         let inner = Inner {
             arns: self.arns,
@@ -409,14 +365,9 @@ impl HostBuilder {
             events,
             _temporary: temporary,
         };
-        let host = Host {
-            inner: Arc::new(inner),
-        };
+        let host = Host { inner: Arc::new(inner) };
         for function in functions.into_iter().map(Arc::new) {
-            host.tell(Message::Put {
-                function: Arc::clone(&function),
-            })
-            .await?;
+            host.tell(Message::Put { function: Arc::clone(&function) }).await?;
             host.write().insert(function.config.name.clone(), function);
         }
         Ok(host)
@@ -457,9 +408,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

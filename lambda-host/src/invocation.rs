@@ -22,11 +22,7 @@ impl Request {
     /// Returns a request with a payload: JSON, up to [`PAYLOAD_BYTES_MAX`].
     #[must_use]
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self {
-            payload: payload.into(),
-            client_context: None,
-            trace_id: None,
-        }
+        Self { payload: payload.into(), client_context: None, trace_id: None }
     }
 
     /// Adds what a mobile client tells of itself: a JSON object in ASCII.
@@ -129,8 +125,7 @@ impl LogTail {
 
     /// Adds a line, which has no line break at its end.
     pub(crate) fn line(&mut self, line: &[u8]) {
-        self.text
-            .extend_from_slice(&line[line.len().saturating_sub(LOG_TAIL_BYTES)..]);
+        self.text.extend_from_slice(&line[line.len().saturating_sub(LOG_TAIL_BYTES)..]);
         self.text.push(b'\n');
         if self.text.len() > 2 * LOG_TAIL_BYTES {
             self.cut();
@@ -146,8 +141,7 @@ impl LogTail {
     }
 
     fn cut(&mut self) {
-        self.text
-            .drain(..self.text.len().saturating_sub(LOG_TAIL_BYTES));
+        self.text.drain(..self.text.len().saturating_sub(LOG_TAIL_BYTES));
     }
 }
 
@@ -169,11 +163,7 @@ mod tests {
         let expected = "Duration: 1.20 ms\tBilled Duration: 82 ms\tMemory Size: 128 MB\t\
                         Max Memory Used: 41 MB\tInit Duration: 80.50 ms\t";
         assert_eq!(REPORT.to_string(), expected);
-        let warm = Report {
-            init_duration: None,
-            memory_peak_bytes: None,
-            ..REPORT
-        };
+        let warm = Report { init_duration: None, memory_peak_bytes: None, ..REPORT };
         assert_eq!(
             warm.to_string(),
             "Duration: 1.20 ms\tBilled Duration: 2 ms\tMemory Size: 128 MB\t"

@@ -83,18 +83,12 @@ impl LocalWorker {
             events,
             running,
         };
-        Self {
-            shared: Arc::new(shared),
-            live: Mutex::default(),
-        }
+        Self { shared: Arc::new(shared), live: Mutex::default() }
     }
 
     /// Returns the digests of the code that live sandboxes run.
     pub(crate) fn code_in_use(&self) -> BTreeSet<String> {
-        self.live()
-            .values()
-            .map(|handle| handle.code.clone())
-            .collect()
+        self.live().values().map(|handle| handle.code.clone()).collect()
     }
 
     /// Waits until no sandbox is left.
@@ -111,21 +105,11 @@ impl LocalWorker {
     fn start(&self, sandbox: SandboxNumber, function: Arc<Function>) {
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
-        let handle = Handle {
-            orders,
-            kill: Arc::clone(&kill),
-            code: function.code.hex(),
-        };
+        let handle = Handle { orders, kill: Arc::clone(&kill), code: function.code.hex() };
         self.live().insert(sandbox, handle);
         self.shared.running.send_modify(|count| *count += 1);
         let log = Arc::new(SandboxLog::default());
-        let life = Life {
-            shared: Arc::clone(&self.shared),
-            sandbox,
-            function,
-            kill,
-            log,
-        };
+        let life = Life { shared: Arc::clone(&self.shared), sandbox, function, kill, log };
         drop(tokio::spawn(life.run(received)));
     }
 }
@@ -134,19 +118,13 @@ impl Worker for LocalWorker {
     fn carry_out(&self, command: WorkerCommand) {
         match command {
             WorkerCommand::Start { sandbox, function } => self.start(sandbox, function),
-            WorkerCommand::Dispatch {
-                sandbox,
-                invocation,
-            } => {
+            WorkerCommand::Dispatch { sandbox, invocation } => {
                 let sent = match self.live().get(&sandbox) {
                     Some(handle) => handle.orders.send(Order::Run(invocation.clone())).is_ok(),
                     None => false,
                 };
                 if !sent {
-                    let refused = WorkerEvent::Refused {
-                        sandbox,
-                        invocation: invocation.number,
-                    };
+                    let refused = WorkerEvent::Refused { sandbox, invocation: invocation.number };
                     self.shared.tell_soon(refused);
                 }
             }
@@ -205,19 +183,10 @@ impl Life {
             () = self.kill.notified() => Err(StartFault::Worker { reason: "killed".to_owned() }),
         };
         match made {
-            Err(fault) => {
-                self.shared
-                    .tell(WorkerEvent::Failed { sandbox, fault })
-                    .await
-            }
+            Err(fault) => self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await,
             Ok((idle, init, usable_for)) => {
                 let init_duration = init.duration;
-                self.shared
-                    .tell(WorkerEvent::Ready {
-                        sandbox,
-                        init_duration,
-                    })
-                    .await;
+                self.shared.tell(WorkerEvent::Ready { sandbox, init_duration }).await;
                 self.serve(idle, init, usable_for, &mut orders).await;
                 self.refuse_waiting(&mut orders).await;
                 self.shared.tell(WorkerEvent::Gone { sandbox }).await;
@@ -227,20 +196,13 @@ impl Life {
 
     /// Makes the sandbox and waits for its init.
     async fn make(&self) -> Result<(Sandbox<Idle>, InitReport, Option<Duration>), StartFault> {
-        let mut spec = self
-            .spec()
-            .map_err(|failure| self.init_failed(&failure, Duration::ZERO))?;
-        let worker = |error: &dyn std::error::Error| StartFault::Worker {
-            reason: with_causes(error),
-        };
+        let mut spec = self.spec().map_err(|failure| self.init_failed(&failure, Duration::ZERO))?;
+        let worker =
+            |error: &dyn std::error::Error| StartFault::Worker { reason: with_causes(error) };
         let usable_for = self.add_credentials(&mut spec).await?;
         let start = Instant::now();
-        let created: Sandbox<Created> = self
-            .shared
-            .backend
-            .create(spec)
-            .await
-            .map_err(|error| worker(&error))?;
+        let created: Sandbox<Created> =
+            self.shared.backend.create(spec).await.map_err(|error| worker(&error))?;
         let initialised = created.init().await;
         let (idle, init) =
             initialised.map_err(|failure: InitFailure| match Failure::of_init(&failure) {
@@ -257,36 +219,21 @@ impl Life {
         spec: &mut SandboxSpec,
     ) -> Result<Option<Duration>, StartFault> {
         let config = &self.function.config;
-        let Some(roles) = self
-            .shared
-            .roles
-            .as_ref()
-            .filter(|_| !config.role.is_empty())
-        else {
+        let Some(roles) = self.shared.roles.as_ref().filter(|_| !config.role.is_empty()) else {
             return Ok(None);
         };
         let session = roles.session(&config.role, config.name.as_str()).await;
         let credentials = session.map_err(|error| StartFault::Worker {
             reason: format!("role {}: {}", config.role, with_causes(&error)),
         })?;
-        let token = credentials
-            .session_token
-            .as_ref()
-            .map(|token| token.expose());
+        let token = credentials.session_token.as_ref().map(|token| token.expose());
         let variables = [
-            (
-                "AWS_ACCESS_KEY_ID",
-                Some(credentials.access_key_id.as_str()),
-            ),
-            (
-                "AWS_SECRET_ACCESS_KEY",
-                Some(credentials.secret_access_key.expose()),
-            ),
+            ("AWS_ACCESS_KEY_ID", Some(credentials.access_key_id.as_str())),
+            ("AWS_SECRET_ACCESS_KEY", Some(credentials.secret_access_key.expose())),
             ("AWS_SESSION_TOKEN", token),
         ];
-        let given = variables
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into(), value?.into())));
+        let given =
+            variables.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
         spec.environment.extend(given);
         Ok(roles.usable_for(&credentials, config.timeout))
     }
@@ -302,12 +249,7 @@ impl Life {
 
     fn init_failed(&self, failure: &Failure, init_duration: Duration) -> StartFault {
         let (payload, log) = (failure.payload(), self.log.take());
-        StartFault::Function {
-            payload,
-            kind: failure.kind.clone(),
-            log,
-            init_duration,
-        }
+        StartFault::Function { payload, kind: failure.kind.clone(), log, init_duration }
     }
 
     /// Runs invocations until the sandbox ends, which it has when this returns.
@@ -377,17 +319,8 @@ impl Life {
             Ok(ended) => ended,
             Err(error) => {
                 // The function has not seen it: another sandbox may.
-                tracing::warn!(
-                    error = with_causes(&error),
-                    sandbox,
-                    "invocation not handed over"
-                );
-                self.shared
-                    .tell(WorkerEvent::Refused {
-                        sandbox,
-                        invocation: number,
-                    })
-                    .await;
+                tracing::warn!(error = with_causes(&error), sandbox, "invocation not handed over");
+                self.shared.tell(WorkerEvent::Refused { sandbox, invocation: number }).await;
                 return None;
             }
         };
@@ -399,13 +332,7 @@ impl Life {
         let cpu_time = outcome.usage.cpu_time.unwrap_or_default();
         let answer = self.answer(invocation, outcome, failure, init_duration);
         let reusable = busy.is_some();
-        let ended = WorkerEvent::Ended {
-            sandbox,
-            invocation: number,
-            answer,
-            cpu_time,
-            reusable,
-        };
+        let ended = WorkerEvent::Ended { sandbox, invocation: number, answer, cpu_time, reusable };
         self.shared.tell(ended).await;
         busy
     }
@@ -436,13 +363,7 @@ impl Life {
         };
         let request_id = invocation.request_id.clone();
         let log_tail = self.log.take().end(&request_id, &report, &status);
-        Answer {
-            request_id,
-            payload,
-            function_error,
-            log_tail,
-            report,
-        }
+        Answer { request_id, payload, function_error, log_tail, report }
     }
 
     fn call(&self, invocation: &Invocation) -> Call {
@@ -460,12 +381,7 @@ impl Life {
         while let Some(order) = orders.recv().await {
             if let Order::Run(invocation) = order {
                 let invocation = invocation.number;
-                self.shared
-                    .tell(WorkerEvent::Refused {
-                        sandbox: self.sandbox,
-                        invocation,
-                    })
-                    .await;
+                self.shared.tell(WorkerEvent::Refused { sandbox: self.sandbox, invocation }).await;
             }
         }
     }
@@ -473,11 +389,7 @@ impl Life {
     fn ended(&self, released: Result<(), lambda_sandbox::Error>) {
         if let Err(error) = released {
             // The next start's sweep tries again.
-            tracing::warn!(
-                error = with_causes(&error),
-                sandbox = self.sandbox,
-                "not all released"
-            );
+            tracing::warn!(error = with_causes(&error), sandbox = self.sandbox, "not all released");
         }
     }
 
@@ -486,11 +398,8 @@ impl Life {
         let config = &self.function.config;
         let code = self.shared.code.folder(&self.function.code);
         // The runtime was there when the function was deployed; a host may have been started without it.
-        let image = self
-            .shared
-            .runtimes
-            .image(&config.runtime)
-            .ok_or_else(Failure::no_entry_point)?;
+        let image =
+            self.shared.runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
         let mut root = base::root();
         for mount in &image.mounts {
             root = root.with_bind(&mount.source, &mount.target);
@@ -540,9 +449,7 @@ impl Life {
             ("PATH", "/usr/local/bin:/usr/bin:/bin:/opt/bin"),
             ("TZ", ":UTC"),
         ];
-        defined
-            .map(|(name, value)| (name.into(), value.into()))
-            .into()
+        defined.map(|(name, value)| (name.into(), value.into())).into()
     }
 }
 

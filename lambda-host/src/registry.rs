@@ -42,16 +42,10 @@ impl Registry {
         }
         .map_err(Error::registry("open"))?;
         let transaction = database.begin_write().map_err(Error::registry("open"))?;
-        transaction
-            .open_table(FUNCTIONS)
-            .map_err(Error::registry("open"))?;
-        transaction
-            .open_table(COUNTERS)
-            .map_err(Error::registry("open"))?;
+        transaction.open_table(FUNCTIONS).map_err(Error::registry("open"))?;
+        transaction.open_table(COUNTERS).map_err(Error::registry("open"))?;
         transaction.commit().map_err(Error::registry("open"))?;
-        Ok(Self {
-            database: Arc::new(database),
-        })
+        Ok(Self { database: Arc::new(database) })
     }
 
     /// Adds a function under a deployment number that was never used before.
@@ -62,42 +56,24 @@ impl Registry {
         modified_at_ms: u64,
         replace: bool,
     ) -> Result<Function, Error> {
-        let transaction = self
-            .database
-            .begin_write()
-            .map_err(Error::registry("write"))?;
+        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
         let function = {
-            let mut counters = transaction
-                .open_table(COUNTERS)
-                .map_err(Error::registry("write"))?;
+            let mut counters =
+                transaction.open_table(COUNTERS).map_err(Error::registry("write"))?;
             let last = counters.get(DEPLOYMENT).map_err(Error::registry("read"))?;
             let deployment = last.map_or(0, |guard| guard.value()) + 1;
-            counters
-                .insert(DEPLOYMENT, deployment)
-                .map_err(Error::registry("write"))?;
-            let mut functions = transaction
-                .open_table(FUNCTIONS)
-                .map_err(Error::registry("write"))?;
+            counters.insert(DEPLOYMENT, deployment).map_err(Error::registry("write"))?;
+            let mut functions =
+                transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
             let name = config.name.clone();
-            let there = functions
-                .get(name.as_str())
-                .map_err(Error::registry("read"))?
-                .is_some();
+            let there = functions.get(name.as_str()).map_err(Error::registry("read"))?.is_some();
             if there && !replace {
                 return Err(Error::FunctionExists { name });
             }
             let revision = uuid::Uuid::new_v4().to_string();
-            let function = Function {
-                deployment,
-                config,
-                code,
-                modified_at_ms,
-                revision,
-            };
+            let function = Function { deployment, config, code, modified_at_ms, revision };
             let json = serde_json::to_vec(&function).map_err(Error::registry("encode"))?;
-            functions
-                .insert(name.as_str(), json.as_slice())
-                .map_err(Error::registry("write"))?;
+            functions.insert(name.as_str(), json.as_slice()).map_err(Error::registry("write"))?;
             function
         };
         transaction.commit().map_err(Error::registry("write"))?;
@@ -106,17 +82,11 @@ impl Registry {
 
     /// Removes a function and returns what it was.
     pub(crate) fn remove(&self, name: &FunctionName) -> Result<Option<Function>, Error> {
-        let transaction = self
-            .database
-            .begin_write()
-            .map_err(Error::registry("write"))?;
+        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
         let removed = {
-            let mut functions = transaction
-                .open_table(FUNCTIONS)
-                .map_err(Error::registry("write"))?;
-            let guard = functions
-                .remove(name.as_str())
-                .map_err(Error::registry("write"))?;
+            let mut functions =
+                transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
+            let guard = functions.remove(name.as_str()).map_err(Error::registry("write"))?;
             guard.map(|guard| decode(guard.value())).transpose()?
         };
         transaction.commit().map_err(Error::registry("write"))?;
@@ -125,13 +95,8 @@ impl Registry {
 
     /// Returns all functions, ordered by name.
     pub(crate) fn list(&self) -> Result<Vec<Function>, Error> {
-        let transaction = self
-            .database
-            .begin_read()
-            .map_err(Error::registry("read"))?;
-        let functions = transaction
-            .open_table(FUNCTIONS)
-            .map_err(Error::registry("read"))?;
+        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
+        let functions = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
         let mut all = Vec::new();
         for row in functions.iter().map_err(Error::registry("read"))? {
             let (_, json) = row.map_err(Error::registry("read"))?;
@@ -166,10 +131,7 @@ mod tests {
         let first = open().put(config("b"), code.clone(), 1, false).unwrap();
         let second = open().put(config("a"), code.clone(), 2, false).unwrap();
         assert_eq!(open().list().unwrap(), [second.clone(), first]);
-        assert_eq!(
-            open().remove(&second.config.name).unwrap().as_ref(),
-            Some(&second)
-        );
+        assert_eq!(open().remove(&second.config.name).unwrap().as_ref(), Some(&second));
         assert_eq!(open().remove(&second.config.name).unwrap(), None);
         let third = open().put(config("a"), code, 3, false).unwrap();
         assert!(third.deployment > second.deployment);

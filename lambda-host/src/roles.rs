@@ -35,12 +35,7 @@ impl Roles {
     pub fn new(context: Context, options: Options) -> Self {
         let chain = Chain::new(context.clone(), options.clone());
         let own = Cache::new(context.clone(), chain);
-        Self {
-            context,
-            options,
-            own,
-            sessions: Mutex::default(),
-        }
+        Self { context, options, own, sessions: Mutex::default() }
     }
 
     /// Returns credentials of a session of `role_arn`, named after the function as Lambda names it.
@@ -68,10 +63,7 @@ impl Roles {
         credentials: &Credentials,
         timeout: Duration,
     ) -> Option<Duration> {
-        let left = credentials
-            .expires_at?
-            .duration_since(SystemTime::now())
-            .unwrap_or_default();
+        let left = credentials.expires_at?.duration_since(SystemTime::now()).unwrap_or_default();
         Some(left.saturating_sub(timeout + MARGIN))
     }
 

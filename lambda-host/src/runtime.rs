@@ -43,10 +43,7 @@ impl Mount {
     /// Returns a mount of `source` at `target`, both absolute.
     #[must_use]
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        Self {
-            source: source.into(),
-            target: target.into(),
-        }
+        Self { source: source.into(), target: target.into() }
     }
 }
 
@@ -54,21 +51,14 @@ impl RuntimeImage {
     /// Returns an image that starts the function's own `bootstrap`.
     #[must_use]
     pub fn bootstrap() -> Self {
-        Self {
-            entry: Entry::Bootstrap,
-            mounts: Vec::new(),
-            environment: BTreeMap::new(),
-        }
+        Self { entry: Entry::Bootstrap, mounts: Vec::new(), environment: BTreeMap::new() }
     }
 
     /// Returns an image that starts a program of the base system or of a mount.
     #[must_use]
     pub fn program<T: Into<String>>(command: impl IntoIterator<Item = T>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
-        Self {
-            entry: Entry::Program(command),
-            ..Self::bootstrap()
-        }
+        Self { entry: Entry::Program(command), ..Self::bootstrap() }
     }
 
     /// Adds something of the host that the sandbox sees.
@@ -100,10 +90,7 @@ impl Default for Runtimes {
     fn default() -> Self {
         let identifiers = ["provided", "provided.al2", "provided.al2023"];
         let images = identifiers.map(|it| (it.to_owned(), RuntimeImage::bootstrap()));
-        Self {
-            images: images.into(),
-            own: Vec::new(),
-        }
+        Self { images: images.into(), own: Vec::new() }
     }
 }
 
@@ -174,10 +161,7 @@ impl Runtimes {
 
     fn add(&mut self, interpreter: Interpreter, file: &'static str, text: &'static str) {
         let target = format!("/var/runtime/{file}");
-        let command = [
-            interpreter.program.to_string_lossy().into_owned(),
-            target.clone(),
-        ];
+        let command = [interpreter.program.to_string_lossy().into_owned(), target.clone()];
         // The source is filled in by `install`.
         let mut image = RuntimeImage::program(command).with_mount(Mount::new("", target));
         if !interpreter.prefix.starts_with("/usr") {
@@ -215,22 +199,14 @@ impl Interpreter {
     /// Asks an interpreter for its identifier, its program and its prefix, a line each.
     fn ask(program: &str, arguments: &[&str]) -> Option<Self> {
         let mut command = Command::new(program);
-        let output = command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
+        let output =
+            command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         let mut lines = text.lines();
         let identifier = lines.next()?.to_owned();
         let program = fs::canonicalize(lines.next()?).ok()?;
         let prefix = fs::canonicalize(lines.next()?).ok()?;
-        Some(Self {
-            identifier,
-            program,
-            prefix,
-        })
+        Some(Self { identifier, program, prefix })
     }
 }
 
@@ -243,10 +219,7 @@ mod tests {
         let runtimes = Runtimes::default();
         assert!(runtimes.check("provided.al2023").is_ok());
         let error = runtimes.check("cobol85").unwrap_err().to_string();
-        assert!(
-            error.contains("cobol85") && error.contains("provided.al2023"),
-            "{error}"
-        );
+        assert!(error.contains("cobol85") && error.contains("provided.al2023"), "{error}");
     }
 
     #[test]
@@ -255,10 +228,7 @@ mod tests {
         let runtimes = Runtimes::discover().install(folder.path()).unwrap();
         for image in runtimes.images.values() {
             for mount in &image.mounts {
-                assert!(
-                    mount.source.exists() && mount.target.is_absolute(),
-                    "{mount:?}"
-                );
+                assert!(mount.source.exists() && mount.target.is_absolute(), "{mount:?}");
             }
         }
     }

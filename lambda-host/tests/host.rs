@@ -23,8 +23,7 @@ fn echo() -> FakeBackend {
 
 fn zip(content: &str) -> Bytes {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default())
-        .unwrap();
+    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(content.as_bytes()).unwrap();
     zip.finish().unwrap().into_inner().into()
 }
@@ -38,10 +37,7 @@ fn name() -> FunctionName {
 }
 
 async fn start(backend: &FakeBackend) -> Host {
-    let host = Host::builder(Arc::new(backend.clone()))
-        .start()
-        .await
-        .unwrap();
+    let host = Host::builder(Arc::new(backend.clone())).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
     host
 }
@@ -68,10 +64,7 @@ async fn one_after_another_uses_one_sandbox() {
     assert!(first.report.is_cold());
     for _ in 0..10 {
         let next = invoke(&host, r#"{"a":2}"#).await.unwrap();
-        assert_eq!(
-            (next.payload.as_ref(), next.report.is_cold()),
-            (&br#"{"a":2}"#[..], false)
-        );
+        assert_eq!((next.payload.as_ref(), next.report.is_cold()), (&br#"{"a":2}"#[..], false));
         assert_ne!(next.request_id, first.request_id);
     }
     assert_eq!(backend.live(), 1);
@@ -105,35 +98,21 @@ async fn an_init_that_fails_answers_each_invocation_once() {
     for answer in burst(&host, 5).await {
         let answer = answer.unwrap();
         let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
-        assert!(
-            answer.function_error && payload.contains("exit status 1"),
-            "{payload}"
-        );
+        assert!(answer.function_error && payload.contains("exit status 1"), "{payload}");
     }
-    assert_eq!(
-        tries.load(Ordering::SeqCst),
-        5,
-        "no start is tried again for ever"
-    );
+    assert_eq!(tries.load(Ordering::SeqCst), 5, "no start is tried again for ever");
     assert_eq!(backend.live(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_runs_out_of_time_is_answered_and_its_sandbox_replaced() {
     let backend = FakeBackend::new().with_handler("f", |invocation: &Invocation| {
-        if invocation.payload == "0" {
-            FakeAnswer::hang()
-        } else {
-            FakeAnswer::success("1")
-        }
+        if invocation.payload == "0" { FakeAnswer::hang() } else { FakeAnswer::success("1") }
     });
     let host = start(&backend).await;
     let answer = invoke(&host, "0").await.unwrap();
     let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
-    assert!(
-        payload.contains("Task timed out after 3.00 seconds"),
-        "{payload}"
-    );
+    assert!(payload.contains("Task timed out after 3.00 seconds"), "{payload}");
     assert_eq!(answer.report.duration, 3 * SECOND);
     let next = invoke(&host, "1").await.unwrap();
     assert!(next.report.is_cold() && !next.function_error);
@@ -143,20 +122,13 @@ async fn what_runs_out_of_time_is_answered_and_its_sandbox_replaced() {
 #[tokio::test(start_paused = true)]
 async fn limits_throttle_and_free_again() {
     let backend = echo();
-    let host = Host::builder(Arc::new(backend))
-        .with_account_concurrency(3)
-        .start()
-        .await
-        .unwrap();
+    let host = Host::builder(Arc::new(backend)).with_account_concurrency(3).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
     let answers = burst(&host, 5).await;
     let throttled = |it: &&Result<Answer, Error>| matches!(it, Err(Error::Throttled { .. }));
     assert_eq!(answers.iter().filter(throttled).count(), 2);
     host.reserve_concurrency(&name(), Some(0)).await.unwrap();
-    assert!(matches!(
-        invoke(&host, "1").await,
-        Err(Error::Throttled { .. })
-    ));
+    assert!(matches!(invoke(&host, "1").await, Err(Error::Throttled { .. })));
     host.reserve_concurrency(&name(), None).await.unwrap();
     assert!(invoke(&host, "1").await.is_ok());
 }
@@ -164,28 +136,16 @@ async fn limits_throttle_and_free_again() {
 #[tokio::test(start_paused = true)]
 async fn memory_is_not_promised_twice() {
     let backend = echo();
-    let host = Host::builder(Arc::new(backend.clone()))
-        .with_memory_mb(300)
-        .start()
-        .await
-        .unwrap();
+    let host = Host::builder(Arc::new(backend.clone())).with_memory_mb(300).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
     let answers = burst(&host, 6).await;
-    assert!(
-        answers.iter().all(Result::is_ok),
-        "they wait for the two that there is room for"
-    );
+    assert!(answers.iter().all(Result::is_ok), "they wait for the two that there is room for");
     assert_eq!(backend.live(), 2);
-    let other = FunctionConfig::new("g", "provided", "x")
-        .unwrap()
-        .with_memory_mb(400);
+    let other = FunctionConfig::new("g", "provided", "x").unwrap().with_memory_mb(400);
     host.deploy(other, zip("1")).await.unwrap();
     let name = FunctionName::try_from("g".to_owned()).unwrap();
     let refused = host.invoke(&name, Request::new("1")).await;
-    assert!(
-        matches!(refused, Err(Error::NoCapacity { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::NoCapacity { .. })), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,9 +168,7 @@ async fn new_code_or_settings_mean_a_new_sandbox() {
     let before = host.function(&name()).unwrap().deployment;
     host.update_code(&name(), zip("2")).await.unwrap();
     assert!(invoke(&host, "1").await.unwrap().report.is_cold());
-    host.update_config(config().with_memory_mb(256))
-        .await
-        .unwrap();
+    host.update_config(config().with_memory_mb(256)).await.unwrap();
     assert!(invoke(&host, "1").await.unwrap().report.is_cold());
     assert!(host.function(&name()).unwrap().deployment > before);
     assert_eq!(backend.live(), 1);
@@ -226,10 +184,7 @@ async fn removing_a_function_lets_it_finish() {
     });
     tokio::time::sleep(SECOND / 2).await;
     host.remove(&name()).await.unwrap();
-    assert!(matches!(
-        invoke(&host, "1").await,
-        Err(Error::FunctionNotFound { .. })
-    ));
+    assert!(matches!(invoke(&host, "1").await, Err(Error::FunctionNotFound { .. })));
     assert!(!running.await.unwrap().unwrap().function_error);
     tokio::time::sleep(SECOND).await;
     assert_eq!(backend.live(), 0);
@@ -261,14 +216,8 @@ async fn shutdown_finishes_what_runs_and_kill_does_not() {
 #[tokio::test(start_paused = true)]
 async fn what_is_no_event_is_refused() {
     let host = start(&echo()).await;
-    assert!(matches!(
-        invoke(&host, "{").await,
-        Err(Error::InvalidPayload { .. })
-    ));
-    assert!(matches!(
-        invoke(&host, "").await,
-        Err(Error::InvalidPayload { .. })
-    ));
+    assert!(matches!(invoke(&host, "{").await, Err(Error::InvalidPayload { .. })));
+    assert!(matches!(invoke(&host, "").await, Err(Error::InvalidPayload { .. })));
     let large = vec![b'1'; 6 * 1024 * 1024 + 1];
     let refused = host.invoke(&name(), Request::new(large)).await;
     assert!(matches!(refused, Err(Error::PayloadTooLarge { .. })));
@@ -282,10 +231,7 @@ async fn a_second_function_of_a_name_is_refused() {
     let again = host.deploy(config(), zip("1")).await;
     assert!(matches!(again, Err(Error::FunctionExists { .. })));
     let unknown = FunctionConfig::new("g", "cobol85", "x").unwrap();
-    assert!(matches!(
-        host.deploy(unknown, zip("1")).await,
-        Err(Error::InvalidParameter { .. })
-    ));
+    assert!(matches!(host.deploy(unknown, zip("1")).await, Err(Error::InvalidParameter { .. })));
 }
 
 #[tokio::test(start_paused = true)]

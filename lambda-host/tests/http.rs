@@ -17,11 +17,7 @@ async fn serve() -> SocketAddr {
     let host = Host::builder(Arc::new(backend)).start().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    drop(tokio::spawn(http::serve(
-        host,
-        listener,
-        std::future::pending(),
-    )));
+    drop(tokio::spawn(http::serve(host, listener, std::future::pending())));
     address
 }
 
@@ -39,11 +35,7 @@ async fn send(address: SocketAddr, bytes: &[u8]) -> String {
 async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    send(
-        address,
-        format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes(),
-    )
-    .await
+    send(address, format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).await
 }
 
 #[tokio::test]
@@ -55,63 +47,15 @@ async fn wrong_requests_get_an_answer_that_says_so() {
     for (method, path, body, status, kind) in [
         ("GET", "/", "", 404, "UnknownOperationException"),
         ("PATCH", functions, "", 404, "UnknownOperationException"),
-        (
-            "GET",
-            "/2015-03-31/functions/f/g/h",
-            "",
-            404,
-            "UnknownOperationException",
-        ),
-        (
-            "GET",
-            "/2015-03-31/functions/%ff%fe",
-            "",
-            404,
-            "UnknownOperationException",
-        ),
-        (
-            "GET",
-            "/2015-03-31/functions/a%2F..%2Fb",
-            "",
-            400,
-            "ValidationException",
-        ),
-        (
-            "GET",
-            "/2015-03-31/functions/missing",
-            "",
-            404,
-            "ResourceNotFoundException",
-        ),
-        (
-            "GET",
-            "/2015-03-31/functions?MaxItems=x",
-            "",
-            400,
-            "InvalidParameterValueException",
-        ),
+        ("GET", "/2015-03-31/functions/f/g/h", "", 404, "UnknownOperationException"),
+        ("GET", "/2015-03-31/functions/%ff%fe", "", 404, "UnknownOperationException"),
+        ("GET", "/2015-03-31/functions/a%2F..%2Fb", "", 400, "ValidationException"),
+        ("GET", "/2015-03-31/functions/missing", "", 404, "ResourceNotFoundException"),
+        ("GET", "/2015-03-31/functions?MaxItems=x", "", 400, "InvalidParameterValueException"),
         ("POST", functions, "", 400, "InvalidRequestContentException"),
-        (
-            "POST",
-            functions,
-            "{",
-            400,
-            "InvalidRequestContentException",
-        ),
-        (
-            "POST",
-            functions,
-            "[]",
-            400,
-            "InvalidRequestContentException",
-        ),
-        (
-            "POST",
-            functions,
-            r#"{"FunctionName":7}"#,
-            400,
-            "InvalidRequestContentException",
-        ),
+        ("POST", functions, "{", 400, "InvalidRequestContentException"),
+        ("POST", functions, "[]", 400, "InvalidRequestContentException"),
+        ("POST", functions, r#"{"FunctionName":7}"#, 400, "InvalidRequestContentException"),
         (
             "POST",
             functions,
@@ -130,14 +74,8 @@ async fn wrong_requests_get_an_answer_that_says_so() {
     ] {
         let answer = call(address, method, path, body).await;
         let wanted = format!("HTTP/1.1 {status} ");
-        assert!(
-            answer.starts_with(&wanted),
-            "{method} {path} {body}: {answer}"
-        );
-        assert!(
-            answer.contains(&format!("x-amzn-errortype: {kind}\r\n")),
-            "{path}: {answer}"
-        );
+        assert!(answer.starts_with(&wanted), "{method} {path} {body}: {answer}");
+        assert!(answer.contains(&format!("x-amzn-errortype: {kind}\r\n")), "{path}: {answer}");
         assert!(answer.contains("x-amzn-requestid: "), "{answer}");
     }
 }
@@ -148,19 +86,12 @@ async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
     let path = "/2015-03-31/functions/f/invocations";
     let body = "1".repeat(6 * 1024 * 1024 + 1);
     let announced = call(address, "POST", path, &body).await;
-    assert!(
-        announced.starts_with("HTTP/1.1 413 "),
-        "{}",
-        &announced[..200.min(announced.len())]
-    );
+    assert!(announced.starts_with("HTTP/1.1 413 "), "{}", &announced[..200.min(announced.len())]);
     let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let answer = send(address, chunked.as_bytes()).await;
     // A client that is still writing may lose the answer to a reset connection, but never gets another.
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 413 "),
-        "{answer}"
-    );
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 proptest! {

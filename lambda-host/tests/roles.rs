@@ -26,10 +26,7 @@ struct Watched {
 impl Watched {
     fn new() -> Arc<Self> {
         let inner = FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1"));
-        Arc::new(Self {
-            inner,
-            environments: Mutex::default(),
-        })
+        Arc::new(Self { inner, environments: Mutex::default() })
     }
 
     /// The values of a variable, a sandbox each.
@@ -37,10 +34,7 @@ impl Watched {
         let environments = self.environments.lock().unwrap();
         let value =
             |it: &Vec<(String, String)>| it.iter().find(|it| it.0 == name).map(|it| it.1.clone());
-        environments
-            .iter()
-            .map(|it| value(it).unwrap_or_default())
-            .collect()
+        environments.iter().map(|it| value(it).unwrap_or_default()).collect()
     }
 }
 
@@ -50,14 +44,8 @@ impl Backend for Watched {
         spec: SandboxSpec,
     ) -> BoxFuture<'_, Result<Sandbox<Created>, lambda_sandbox::Error>> {
         let text = |it: &std::ffi::OsString| it.to_str().unwrap().to_owned();
-        let environment = spec
-            .environment
-            .iter()
-            .map(|(name, value)| (text(name), text(value)));
-        self.environments
-            .lock()
-            .unwrap()
-            .push(environment.collect());
+        let environment = spec.environment.iter().map(|(name, value)| (text(name), text(value)));
+        self.environments.lock().unwrap().push(environment.collect());
         self.inner.create(spec)
     }
 
@@ -85,30 +73,19 @@ fn world() -> World {
 
 async fn start(world: &World, backend: &Arc<Watched>, role: &str) -> Host {
     let roles = Roles::new(world.context(), Options::default());
-    let host = Host::builder(backend.clone())
-        .with_roles(roles)
-        .start()
-        .await
-        .unwrap();
+    let host = Host::builder(backend.clone()).with_roles(roles).start().await.unwrap();
     let mut config = FunctionConfig::new("f", "provided", "x").unwrap();
     role.clone_into(&mut config.role);
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default())
-        .unwrap();
+    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(b"x").unwrap();
-    host.deploy(config, zip.finish().unwrap().into_inner().into())
-        .await
-        .unwrap();
+    host.deploy(config, zip.finish().unwrap().into_inner().into()).await.unwrap();
     host
 }
 
 async fn invoke(host: &Host) -> Result<bool, Error> {
     let name = FunctionName::try_from("f".to_owned()).unwrap();
-    Ok(host
-        .invoke(&name, Request::new("1"))
-        .await?
-        .report
-        .is_cold())
+    Ok(host.invoke(&name, Request::new("1")).await?.report.is_cold())
 }
 
 #[tokio::test]
@@ -145,14 +122,8 @@ async fn a_role_that_cannot_be_assumed_refuses_the_invocation_and_tells_no_secre
     let (world, backend) = (world(), Watched::new());
     let host = start(&world, &backend, "arn:aws:iam::123456789012:role/Other").await;
     let error = invoke(&host).await.unwrap_err();
-    assert!(
-        matches!(error, Error::SandboxUnavailable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::SandboxUnavailable { .. }), "{error:?}");
     let text = format!("{error} {error:?}");
-    assert!(
-        text.contains("role/Other") && !text.contains("host-secret"),
-        "{text}"
-    );
+    assert!(text.contains("role/Other") && !text.contains("host-secret"), "{text}");
     assert_eq!(backend.values("_HANDLER").len(), 0, "nothing was started");
 }

@@ -8,24 +8,16 @@ use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Root, SandboxSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let count: usize = std::env::args()
-        .nth(1)
-        .as_deref()
-        .unwrap_or("1000")
-        .parse()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let count: usize = std::env::args().nth(1).as_deref().unwrap_or("1000").parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(live(count))
 }
 
 async fn live(count: usize) -> Result<(), Box<dyn Error>> {
     let backend = LinuxBackend::new()?;
     let spec = SandboxSpec::new("live", Root::of_machine(), vec!["/bin/true".into()]);
-    let (host, machine) = (
-        kib("/proc/self/status", "VmRSS:"),
-        kib("/proc/meminfo", "MemAvailable:"),
-    );
+    let (host, machine) =
+        (kib("/proc/self/status", "VmRSS:"), kib("/proc/meminfo", "MemAvailable:"));
     let began = Instant::now();
     let mut live = Vec::with_capacity(count);
     for _ in 0..count {
@@ -38,11 +30,7 @@ async fn live(count: usize) -> Result<(), Box<dyn Error>> {
     let host = kib("/proc/self/status", "VmRSS:") - host;
     let machine = machine - kib("/proc/meminfo", "MemAvailable:");
     let each = i64::try_from(count)?;
-    println!(
-        "each: {} KiB of the machine, {} KiB of the host",
-        machine / each,
-        host / each
-    );
+    println!("each: {} KiB of the machine, {} KiB of the host", machine / each, host / each);
     let began = Instant::now();
     for sandbox in live {
         sandbox.destroy().await?;

@@ -49,10 +49,7 @@ pub enum Verdict {
 pub fn fake_handler(invocation: &Invocation) -> FakeAnswer {
     let event = String::from_utf8_lossy(&invocation.payload).into_owned();
     if event.contains("raise") {
-        FakeAnswer::error(
-            "Unhandled",
-            r#"{"errorType":"Asked","errorMessage":"asked for"}"#,
-        )
+        FakeAnswer::error("Unhandled", r#"{"errorType":"Asked","errorMessage":"asked for"}"#)
     } else if event.contains("exit") {
         FakeAnswer::crash(Exit::Status(7))
     } else if event.contains("sleep") {
@@ -72,47 +69,23 @@ type Check = for<'a> fn(&'a dyn Backend, &'a SandboxSpec) -> BoxFuture<'a, Resul
 
 /// The checks: name, capability needed, and the check.
 const CHECKS: &[(&str, Option<Capability>, Check)] = &[
-    ("answers, again and again", None, |b, s| {
-        Box::pin(answers(b, s))
-    }),
-    ("reports an error and goes on", None, |b, s| {
-        Box::pin(reports(b, s))
-    }),
-    ("tells a crash by its status", None, |b, s| {
-        Box::pin(crashes(b, s))
-    }),
+    ("answers, again and again", None, |b, s| Box::pin(answers(b, s))),
+    ("reports an error and goes on", None, |b, s| Box::pin(reports(b, s))),
+    ("tells a crash by its status", None, |b, s| Box::pin(crashes(b, s))),
     ("times out in time", None, |b, s| Box::pin(times_out(b, s))),
-    ("is killed while busy", None, |b, s| {
-        Box::pin(is_killed(b, s))
-    }),
-    ("ends when dropped in any state", None, |b, s| {
-        Box::pin(is_dropped(b, s))
-    }),
+    ("is killed while busy", None, |b, s| Box::pin(is_killed(b, s))),
+    ("ends when dropped in any state", None, |b, s| Box::pin(is_dropped(b, s))),
     ("shuts down", None, |b, s| Box::pin(shuts_down(b, s))),
-    ("refuses a broken specification", None, |b, s| {
-        Box::pin(refuses(b, s))
+    ("refuses a broken specification", None, |b, s| Box::pin(refuses(b, s))),
+    ("lives beside others", None, |b, s| Box::pin(lives_beside(b, s))),
+    ("is used from a pool of idle ones", Some(Capability::Freeze), |b, s| {
+        Box::pin(waits_idle(b, s))
     }),
-    ("lives beside others", None, |b, s| {
-        Box::pin(lives_beside(b, s))
+    ("tells out of memory from other ends", Some(Capability::MemoryLimit), |b, s| {
+        Box::pin(eats(b, s))
     }),
-    (
-        "is used from a pool of idle ones",
-        Some(Capability::Freeze),
-        |b, s| Box::pin(waits_idle(b, s)),
-    ),
-    (
-        "tells out of memory from other ends",
-        Some(Capability::MemoryLimit),
-        |b, s| Box::pin(eats(b, s)),
-    ),
-    ("measures memory", Some(Capability::MemoryPeak), |b, s| {
-        Box::pin(measures_memory(b, s))
-    }),
-    (
-        "measures processor time",
-        Some(Capability::CpuTime),
-        |b, s| Box::pin(measures_time(b, s)),
-    ),
+    ("measures memory", Some(Capability::MemoryPeak), |b, s| Box::pin(measures_memory(b, s))),
+    ("measures processor time", Some(Capability::CpuTime), |b, s| Box::pin(measures_time(b, s))),
 ];
 
 /// Runs every check on `backend` with `spec`, which describes [`FUNCTION`] there.
@@ -231,10 +204,7 @@ async fn is_dropped(backend: &dyn Backend, spec: &SandboxSpec) -> Result<(), Str
 
 async fn shuts_down(backend: &dyn Backend, spec: &SandboxSpec) -> Result<(), String> {
     let sandbox = idle(backend, spec).await?;
-    sandbox
-        .shutdown(ShutdownReason::Spindown)
-        .await
-        .map_err(seen)
+    sandbox.shutdown(ShutdownReason::Spindown).await.map_err(seen)
 }
 
 async fn refuses(backend: &dyn Backend, spec: &SandboxSpec) -> Result<(), String> {

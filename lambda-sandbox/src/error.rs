@@ -54,20 +54,12 @@ pub enum Error {
 impl Error {
     /// Makes a [`Error::Failed`] for `step` on `path`.
     pub fn failed(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Failed {
-            step,
-            path: Some(path.into()),
-            source,
-        }
+        Self::Failed { step, path: Some(path.into()), source }
     }
 
     /// Makes a [`Error::Failed`] for a `step` that concerns no file.
     pub fn step(step: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Failed {
-            step,
-            path: None,
-            source: source.into(),
-        }
+        Self::Failed { step, path: None, source: source.into() }
     }
 
     /// Makes a [`Error::Invalid`].
@@ -76,15 +68,10 @@ impl Error {
         value: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
-        Self::Invalid {
-            setting,
-            value: value.into(),
-            reason: reason.into(),
-        }
+        Self::Invalid { setting, value: value.into(), reason: reason.into() }
     }
 }
 
 fn at(path: Option<&Path>) -> String {
-    path.map(|path| format!(" at {}", path.display()))
-        .unwrap_or_default()
+    path.map(|path| format!(" at {}", path.display())).unwrap_or_default()
 }

@@ -27,11 +27,7 @@ impl FakeAnswer {
     /// Ends the invocation with `answer`.
     #[must_use]
     pub fn new(answer: Answer) -> Self {
-        Self {
-            after: Duration::ZERO,
-            answer: Some(answer),
-            memory_peak_bytes: 1 << 20,
-        }
+        Self { after: Duration::ZERO, answer: Some(answer), memory_peak_bytes: 1 << 20 }
     }
 
     /// Answers with `body`.
@@ -62,11 +58,7 @@ impl FakeAnswer {
     /// Never answers, so that the invocation times out.
     #[must_use]
     pub fn hang() -> Self {
-        Self {
-            after: Duration::ZERO,
-            answer: None,
-            memory_peak_bytes: 1 << 20,
-        }
+        Self { after: Duration::ZERO, answer: None, memory_peak_bytes: 1 << 20 }
     }
 
     /// Takes `duration` before that.
@@ -146,11 +138,7 @@ impl Backend for FakeBackend {
             spec.check()?;
             spec.limits.check_isolation(&self.isolation())?;
             let handler = self.handlers.get(&spec.function).cloned().ok_or_else(|| {
-                Error::invalid(
-                    "function",
-                    &spec.function,
-                    "the fake backend has no such handler",
-                )
+                Error::invalid("function", &spec.function, "the fake backend has no such handler")
             })?;
             self.live.fetch_add(1, Ordering::SeqCst);
             Ok(Sandbox::new(Box::new(FakeDriver {
@@ -165,10 +153,9 @@ impl Backend for FakeBackend {
 
     fn isolation(&self) -> Isolation {
         let mut isolation = Isolation::default();
-        isolation.absent.insert(
-            Defence::Processes,
-            "the fake runs closures in this process".into(),
-        );
+        isolation
+            .absent
+            .insert(Defence::Processes, "the fake runs closures in this process".into());
         isolation
     }
 
@@ -211,9 +198,7 @@ const SIGKILL: i32 = 9;
 
 impl fmt::Debug for FakeDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeDriver")
-            .field("function", &self.spec.function)
-            .finish_non_exhaustive()
+        f.debug_struct("FakeDriver").field("function", &self.spec.function).finish_non_exhaustive()
     }
 }
 
@@ -238,10 +223,7 @@ impl Driver for FakeDriver {
             if duration > limit {
                 return Err(InitFailure::TimedOut(limit));
             }
-            let usage = Usage {
-                duration,
-                ..Usage::default()
-            };
+            let usage = Usage { duration, ..Usage::default() };
             Ok(InitReport { duration, usage })
         })
     }
@@ -261,11 +243,8 @@ impl Driver for FakeDriver {
                     _ => Answer::TimedOut,
                 },
             };
-            let usage = Usage {
-                duration,
-                memory_peak_bytes: Some(fake.memory_peak_bytes),
-                cpu_time: None,
-            };
+            let usage =
+                Usage { duration, memory_peak_bytes: Some(fake.memory_peak_bytes), cpu_time: None };
             Ok(Outcome { answer, usage })
         })
     }

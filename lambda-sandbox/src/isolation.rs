@@ -52,11 +52,7 @@ impl Isolation {
     /// Returns those of `demanded` that are not in force.
     #[must_use]
     pub fn missing(&self, demanded: &[Defence]) -> Vec<Defence> {
-        demanded
-            .iter()
-            .filter(|defence| !self.in_force.contains_key(defence))
-            .copied()
-            .collect()
+        demanded.iter().filter(|defence| !self.in_force.contains_key(defence)).copied().collect()
     }
 }
 

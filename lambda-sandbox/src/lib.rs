@@ -50,10 +50,7 @@ mod invocation;
 mod isolation;
 mod life;
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
-#[expect(
-    unsafe_code,
-    reason = "system calls that neither std nor nix offers, one to a wrapper"
-)]
+#[expect(unsafe_code, reason = "system calls that neither std nor nix offers, one to a wrapper")]
 pub mod linux;
 pub mod log;
 mod machine;

@@ -44,10 +44,7 @@ pub struct Sandbox<S> {
 
 impl<S> Sandbox<S> {
     fn become_<T>(self) -> Sandbox<T> {
-        Sandbox {
-            driver: self.driver,
-            state: PhantomData,
-        }
+        Sandbox { driver: self.driver, state: PhantomData }
     }
 
     /// Returns a handle that ends the sandbox from anywhere, also while it is busy.
@@ -69,10 +66,7 @@ impl<S> Sandbox<S> {
 impl Sandbox<Created> {
     /// Wraps a driver that nobody has called yet; for authors of backends.
     pub fn new(driver: Box<dyn Driver>) -> Self {
-        Self {
-            driver,
-            state: PhantomData,
-        }
+        Self { driver, state: PhantomData }
     }
 
     /// Starts the runtime; ends when it and all extensions ask for their first event.

@@ -68,10 +68,7 @@ impl MemoryLog {
     /// Makes a log that keeps at most `bytes_max` bytes of lines.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self {
-            bytes_max,
-            kept: Mutex::default(),
-        }
+        Self { bytes_max, kept: Mutex::default() }
     }
 
     /// Returns the lines kept, oldest first.
@@ -138,10 +135,7 @@ impl LineSplitter {
     /// Makes one for an output.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            open: BytesMut::new(),
-        }
+        Self { stream, open: BytesMut::new() }
     }
 
     /// Takes the next bytes, and passes on the lines that end in them.
@@ -174,12 +168,7 @@ impl LineSplitter {
         // Copied, not split off: a short line must not keep the whole buffer alive.
         let text = Bytes::copy_from_slice(&self.open);
         self.open.clear();
-        sink.line(LogLine {
-            at: SystemTime::now(),
-            stream: self.stream,
-            text,
-            open,
-        });
+        sink.line(LogLine { at: SystemTime::now(), stream: self.stream, text, open });
     }
 }
 
@@ -195,21 +184,9 @@ mod tests {
         splitter.push(b"o\n\n", &log);
         splitter.push(&vec![b'x'; LINE_BYTES_MAX + 3], &log);
         splitter.flush(&log);
-        let lines: Vec<(usize, bool)> = log
-            .lines()
-            .iter()
-            .map(|line| (line.text.len(), line.open))
-            .collect();
-        assert_eq!(
-            lines,
-            [
-                (3, false),
-                (3, false),
-                (0, false),
-                (LINE_BYTES_MAX, true),
-                (3, true)
-            ]
-        );
+        let lines: Vec<(usize, bool)> =
+            log.lines().iter().map(|line| (line.text.len(), line.open)).collect();
+        assert_eq!(lines, [(3, false), (3, false), (0, false), (LINE_BYTES_MAX, true), (3, true)]);
     }
 
     #[test]

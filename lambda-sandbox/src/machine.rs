@@ -25,10 +25,7 @@ const FILES: [(&str, &str); 4] = [
     ),
     ("/etc/group", "root:x:0:\nsandbox:x:1000:\n"),
     ("/etc/hosts", "127.0.0.1 localhost sandbox\n"),
-    (
-        "/etc/nsswitch.conf",
-        "passwd: files\ngroup: files\nhosts: files dns\n",
-    ),
+    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
 ];
 
 impl Root {
@@ -39,10 +36,7 @@ impl Root {
         let mut root = Self::default();
         for path in PROGRAMS {
             match std::fs::read_link(path) {
-                Ok(points_to) => root.links.push(Link {
-                    path: path.into(),
-                    points_to,
-                }),
+                Ok(points_to) => root.links.push(Link { path: path.into(), points_to }),
                 Err(_no_link) if Path::new(path).is_dir() => root = root.with_bind(path, path),
                 Err(_not_there) => {}
             }
@@ -52,10 +46,9 @@ impl Root {
                 root = root.with_bind(source, path);
             }
         }
-        root.files.extend(FILES.map(|(path, content)| SmallFile {
-            path: path.into(),
-            content: content.into(),
-        }));
+        root.files.extend(
+            FILES.map(|(path, content)| SmallFile { path: path.into(), content: content.into() }),
+        );
         root
     }
 
@@ -84,10 +77,7 @@ impl Root {
         };
         let shown = (self.binds.iter()).any(|bind| prefix.starts_with(&bind.target));
         if !shown {
-            self.binds.push(Bind {
-                source: prefix.to_owned(),
-                target: prefix.to_owned(),
-            });
+            self.binds.push(Bind { source: prefix.to_owned(), target: prefix.to_owned() });
         }
         Ok(self)
     }

@@ -36,10 +36,7 @@ impl Output {
         stderr: OwnedFd,
         sink: &Arc<dyn LogSink>,
     ) -> Result<Self, Error> {
-        let mut output = Self {
-            pumps: Vec::new(),
-            tasks: Vec::new(),
-        };
+        let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
         for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
             let pipe = Receiver::from_owned_fd(pipe)
                 .map_err(|source| Error::step("registering the output pipe", source))?;

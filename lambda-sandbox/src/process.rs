@@ -58,9 +58,7 @@ impl Backend for ProcessBackend {
                 api: api.to_string(),
                 life: Arc::default(),
             });
-            Ok(Sandbox::new(Box::new(Supervised::new(
-                spec, platform, listener,
-            ))))
+            Ok(Sandbox::new(Box::new(Supervised::new(spec, platform, listener))))
         })
     }
 
@@ -76,12 +74,8 @@ impl Backend for ProcessBackend {
             Defence::Cpu,
         ];
         let mut isolation = Isolation::default();
-        isolation
-            .absent
-            .extend(absent.map(|defence| (defence, why.to_owned())));
-        isolation
-            .in_force
-            .insert(Defence::Descriptors, "close on exec".into());
+        isolation.absent.extend(absent.map(|defence| (defence, why.to_owned())));
+        isolation.in_force.insert(Defence::Descriptors, "close on exec".into());
         isolation
     }
 
@@ -129,11 +123,7 @@ impl Process {
         let root = &self.spec.root;
         let mut command = Command::new(on_host(root, &self.spec.command[0]));
         command
-            .args(
-                self.spec.command[1..]
-                    .iter()
-                    .map(|text| on_host(root, text)),
-            )
+            .args(self.spec.command[1..].iter().map(|text| on_host(root, text)))
             .env_clear()
             .envs((self.spec.environment.iter()).map(|(name, value)| (name, on_host(root, value))))
             .env("AWS_LAMBDA_RUNTIME_API", &self.api)
@@ -179,11 +169,7 @@ impl Process {
                 self.kill();
                 Error::step("starting the thread that waits for the program", source)
             })?;
-        Ok(Started {
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            exit,
-        })
+        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), exit })
     }
 
     fn signal(&self, signal: Signal) {
@@ -206,10 +192,9 @@ fn wait(mut child: Child, life: &Mutex<Life>, told: &watch::Sender<Option<Exit>>
         *life = Life::Ended;
     }
     let exit = match child.wait() {
-        Ok(status) => status.signal().map_or_else(
-            || Exit::Status(status.code().unwrap_or_default()),
-            Exit::Signal,
-        ),
+        Ok(status) => status
+            .signal()
+            .map_or_else(|| Exit::Status(status.code().unwrap_or_default()), Exit::Signal),
         Err(_lost) => Exit::Signal(libc::SIGKILL),
     };
     told.send_replace(Some(exit));
@@ -239,10 +224,7 @@ impl Platform for Process {
         let Life::Running(leader) = *locked(&self.life) else {
             return Sample::default();
         };
-        Sample {
-            memory_peak_bytes: memory_peak(leader),
-            ..Sample::default()
-        }
+        Sample { memory_peak_bytes: memory_peak(leader), ..Sample::default() }
     }
 
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {

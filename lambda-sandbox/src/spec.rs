@@ -61,17 +61,13 @@ impl SandboxSpec {
             absolute("root.binds.source", &bind.source)?;
             absolute("root.binds.target", &bind.target)?;
         }
-        for text in self.command.iter().chain(
-            self.environment
-                .iter()
-                .flat_map(|(name, value)| [name, value]),
-        ) {
+        for text in self
+            .command
+            .iter()
+            .chain(self.environment.iter().flat_map(|(name, value)| [name, value]))
+        {
             if text.as_encoded_bytes().contains(&0) {
-                return Err(Error::invalid(
-                    "command or environment",
-                    "",
-                    "it contains a NUL byte",
-                ));
+                return Err(Error::invalid("command or environment", "", "it contains a NUL byte"));
             }
         }
         if let Some((name, _)) = self
@@ -85,9 +81,8 @@ impl SandboxSpec {
                 "a name is not empty and has no '='",
             ));
         }
-        let bytes: usize = (self.environment.iter())
-            .map(|(name, value)| name.len() + value.len() + 2)
-            .sum();
+        let bytes: usize =
+            (self.environment.iter()).map(|(name, value)| name.len() + value.len() + 2).sum();
         if self.environment.len() > ENVIRONMENT_MAX || bytes > ENVIRONMENT_BYTES_MAX {
             return Err(Error::invalid(
                 "environment",
@@ -105,9 +100,7 @@ pub const ENVIRONMENT_MAX: usize = 4096;
 pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 
 fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
-    let plain = path
-        .components()
-        .all(|part| !matches!(part, std::path::Component::ParentDir));
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
     if path.is_absolute() && plain {
         Ok(())
     } else {
@@ -146,10 +139,7 @@ impl Root {
     /// Shows the host's `source` read-only at `target`.
     #[must_use]
     pub fn with_bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        self.binds.push(Bind {
-            source: source.into(),
-            target: target.into(),
-        });
+        self.binds.push(Bind { source: source.into(), target: target.into() });
         self
     }
 
@@ -245,11 +235,7 @@ impl Limits {
 
     fn check(&self) -> Result<(), Error> {
         let too_small = |setting, value: String| {
-            Err(Error::invalid(
-                setting,
-                value,
-                "too small for any program to run",
-            ))
+            Err(Error::invalid(setting, value, "too small for any program to run"))
         };
         if self.memory_bytes < MEMORY_BYTES_MIN {
             return too_small("limits.memory_bytes", self.memory_bytes.to_string());

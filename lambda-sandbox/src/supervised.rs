@@ -113,11 +113,7 @@ impl<P: Platform> Supervised<P> {
             .cpu_time
             .map(|now| now.saturating_sub(self.counted.cpu_time.unwrap_or_default()));
         self.counted = sample;
-        Usage {
-            duration: since.elapsed(),
-            memory_peak_bytes: sample.memory_peak_bytes,
-            cpu_time,
-        }
+        Usage { duration: since.elapsed(), memory_peak_bytes: sample.memory_peak_bytes, cpu_time }
     }
 
     fn out_of_memory(&self) -> bool {
@@ -153,10 +149,7 @@ impl<P: Platform> Supervised<P> {
         }
         let usage = self.usage(began);
         self.platform.freeze()?;
-        Ok(InitReport {
-            duration: usage.duration,
-            usage,
-        })
+        Ok(InitReport { duration: usage.duration, usage })
     }
 
     fn init_exit(&self, exit: Exit) -> InitFailure {
@@ -243,11 +236,7 @@ impl<P: Platform> Driver for Supervised<P> {
             if let Some(error) = self.platform.failure() {
                 return Err(error);
             }
-            Ok(Finished {
-                exit,
-                out_of_memory: self.out_of_memory(),
-                usage: self.usage(began),
-            })
+            Ok(Finished { exit, out_of_memory: self.out_of_memory(), usage: self.usage(began) })
         })
     }
 

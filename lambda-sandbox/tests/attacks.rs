@@ -63,9 +63,7 @@ fn can_write(path: &str) -> bool {
 fn can_read(path: &str) -> bool {
     use std::io::Read as _;
     let mut byte = [0];
-    std::fs::File::open(path)
-        .and_then(|mut file| file.read(&mut byte))
-        .is_ok_and(|read| read > 0)
+    std::fs::File::open(path).and_then(|mut file| file.read(&mut byte)).is_ok_and(|read| read > 0)
 }
 
 fn can_make_socket(family: i32, kind: i32, protocol: i32) -> bool {
@@ -252,15 +250,8 @@ fn inside() {
         return;
     }
     let outside = std::env::var_os("PROBE_OUTSIDE").is_some();
-    for probe in PROBES
-        .iter()
-        .filter(|probe| !outside || probe.works_outside)
-    {
-        let verdict = if (probe.attack)() {
-            "through"
-        } else {
-            "refused"
-        };
+    for probe in PROBES.iter().filter(|probe| !outside || probe.works_outside) {
+        let verdict = if (probe.attack)() { "through" } else { "refused" };
         let mut out = std::io::stdout();
         writeln!(out, "probe|{}|{verdict}", probe.name).expect("written");
     }
@@ -273,34 +264,19 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
     let _unix = UnixListener::bind_addr(&address).expect("bound");
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
-    let command = [
-        "/probe",
-        "--exact",
-        "inside",
-        "--nocapture",
-        "--test-threads=1",
-    ];
+    let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
     let mut spec = SandboxSpec::new("probe", root, command.map(Into::into).into());
     let log = Arc::new(MemoryLog::new(1 << 20));
     spec.log = log.clone();
     spec.limits.cpus = 1.0;
     spec.environment = vec![
-        (
-            "PROBE_TCP".into(),
-            tcp.local_addr().expect("an address").to_string().into(),
-        ),
+        ("PROBE_TCP".into(), tcp.local_addr().expect("an address").to_string().into()),
         ("PROBE_UNIX".into(), name.into()),
     ];
     if outside {
         spec.environment.push(("PROBE_OUTSIDE".into(), "1".into()));
     }
-    let finished = backend
-        .create(spec)
-        .await
-        .expect("created")
-        .run()
-        .await
-        .expect("run");
+    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
     let output = String::from_utf8_lossy(&log.tail(1 << 20)).into_owned();
     assert_eq!(finished.exit, lambda_sandbox::Exit::Status(0), "{output}");
     output
@@ -321,15 +297,13 @@ async fn attacks_are_refused_inside_and_work_outside() {
         Err(error) => panic!("{error:?}"),
     };
     let verdicts_inside = verdicts(&backend, false).await;
-    let through: Vec<_> = (verdicts_inside.iter())
-        .filter(|(_, verdict)| *verdict != "refused")
-        .collect();
+    let through: Vec<_> =
+        (verdicts_inside.iter()).filter(|(_, verdict)| *verdict != "refused").collect();
     assert_eq!(through, Vec::<(&String, &String)>::new());
     assert_eq!(verdicts_inside.len(), PROBES.len());
 
     let verdicts_outside = verdicts(&ProcessBackend::new(), true).await;
-    let refused: Vec<_> = (verdicts_outside.iter())
-        .filter(|(_, verdict)| *verdict != "through")
-        .collect();
+    let refused: Vec<_> =
+        (verdicts_outside.iter()).filter(|(_, verdict)| *verdict != "through").collect();
     assert_eq!(refused, Vec::<(&String, &String)>::new());
 }

@@ -46,18 +46,13 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec)> {
     let venv = python.ancestors().nth(2).expect("a folder");
     let versions = std::fs::read_dir(venv.join("lib")).expect("lib");
     let packages = (versions.flatten().next().expect("a version").path()).join("site-packages");
-    let root = (Root::of_machine()
-        .with_interpreter(&interpreter)
-        .expect("an interpreter"))
-    .with_bind(folder.path(), "/var/task")
-    .with_bind(packages, "/opt/python");
+    let root = (Root::of_machine().with_interpreter(&interpreter).expect("an interpreter"))
+        .with_bind(folder.path(), "/var/task")
+        .with_bind(packages, "/opt/python");
     let command = ["-m", "awslambdaric", "app.handler"].map(Into::into);
     let mut spec = SandboxSpec::new(FUNCTION, root, vec![interpreter.into()]);
     spec.command.extend(command);
-    spec.limits = Limits {
-        cpus: 2.0,
-        ..Limits::for_memory_mb(256)
-    };
+    spec.limits = Limits { cpus: 2.0, ..Limits::for_memory_mb(256) };
     spec.working_directory = "/var/task".into();
     spec.environment = vec![
         ("LAMBDA_TASK_ROOT".into(), "/var/task".into()),

@@ -27,10 +27,8 @@ async fn host() {
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     let groups = backend.groups();
-    if let Some(v2) = groups
-        .iter()
-        .map(|group| group.join("cgroup.freeze"))
-        .find(|file| file.exists())
+    if let Some(v2) =
+        groups.iter().map(|group| group.join("cgroup.freeze")).find(|file| file.exists())
     {
         std::fs::write(v2, "1").expect("frozen");
     }

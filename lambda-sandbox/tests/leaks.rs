@@ -8,11 +8,7 @@ use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
 
 fn spec(script: &str) -> SandboxSpec {
-    SandboxSpec::new(
-        "f",
-        Root::of_machine(),
-        vec!["/bin/sh".into(), "-c".into(), script.into()],
-    )
+    SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sh".into(), "-c".into(), script.into()])
 }
 
 /// What there is of this process on the machine.
@@ -54,30 +50,15 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
         }
         Err(error) => panic!("{error:?}"),
     };
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        10_000
-    } else {
-        150
-    };
+    let rounds = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 150 };
     // The pool of network namespaces fills, and the runtime starts its threads.
-    drop(
-        backend
-            .create(spec("exit 0"))
-            .await
-            .expect("created")
-            .run()
-            .await,
-    );
+    drop(backend.create(spec("exit 0")).await.expect("created").run().await);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = counted(&backend);
     for round in 0..rounds {
         // A fixed walk over moments of a life, some before it is created, some after its end.
         let pause = Duration::from_micros(round * 7919 % 12_000);
-        let script = if round % 3 == 0 {
-            "exit 0"
-        } else {
-            "sleep 60 & exec sleep 60"
-        };
+        let script = if round % 3 == 0 { "exit 0" } else { "sleep 60 & exec sleep 60" };
         let life = async {
             let created = backend.create(spec(script)).await.expect("created");
             let killer = created.killer();
@@ -91,10 +72,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
     assert_eq!(settled(&backend, &before).await, before);
 
     // A kill from outside while the program runs is told as such, with all its children.
-    let created = backend
-        .create(spec("setsid sleep 60 & sleep 60"))
-        .await
-        .expect("created");
+    let created = backend.create(spec("setsid sleep 60 & sleep 60")).await.expect("created");
     let killer = created.killer();
     let running = tokio::spawn(created.run());
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -30,11 +30,7 @@ fn shell(script: &str) -> SandboxSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
     let Some(backend) = backend() else { return };
-    let seconds = if std::env::var_os("TEST_LONG").is_some() {
-        5
-    } else {
-        2
-    };
+    let seconds = if std::env::var_os("TEST_LONG").is_some() { 5 } else { 2 };
     let spin = format!("exec timeout {seconds} sh -c 'while :; do :; done'");
     let mut neighbour = shell("while :; do :; done");
     neighbour.limits.cpus = 1.0;
@@ -48,13 +44,7 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
         for _ in 0..4 {
             let mut spec = shell(&spin);
             spec.limits.cpus = cpus;
-            let finished = backend
-                .create(spec)
-                .await
-                .expect("created")
-                .run()
-                .await
-                .expect("run");
+            let finished = backend.create(spec).await.expect("created").run().await.expect("run");
             let used = finished.usage.cpu_time.expect("measured").as_secs_f64();
             let share = used / finished.usage.duration.as_secs_f64();
             assert!(share <= cpus + slack, "{share} of {cpus}");
@@ -66,16 +56,9 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
         // A share is the most that a sandbox gets; others on the machine may leave it less.
         if best < cpus - slack {
             let load = std::fs::read_to_string("/proc/loadavg").expect("load");
-            let load: f64 = load
-                .split(' ')
-                .next()
-                .and_then(|one| one.parse().ok())
-                .expect("load");
+            let load: f64 = load.split(' ').next().and_then(|one| one.parse().ok()).expect("load");
             let processors = std::thread::available_parallelism().expect("counted").get();
-            assert!(
-                load > f64::from(u32::try_from(processors).expect("few")),
-                "{best} of {cpus}"
-            );
+            assert!(load > f64::from(u32::try_from(processors).expect("few")), "{best} of {cpus}");
             let why = format!("got {best:.3} of {cpus} vCPU at load {load}");
             test_support::left_out("the whole share of processor time", &why);
         }
@@ -101,23 +84,12 @@ impl LogSink for Counter {
 #[tokio::test]
 async fn output_without_end_is_passed_on_in_bounded_pieces() {
     let Some(backend) = backend() else { return };
-    let bytes: u64 = if std::env::var_os("TEST_LONG").is_some() {
-        1_000_000_000
-    } else {
-        100_000_000
-    };
+    let bytes: u64 =
+        if std::env::var_os("TEST_LONG").is_some() { 1_000_000_000 } else { 100_000_000 };
     let counter = Arc::new(Counter::default());
-    let mut spec = shell(&format!(
-        "head -c {bytes} /dev/zero; echo; echo last; kill -ABRT $$"
-    ));
+    let mut spec = shell(&format!("head -c {bytes} /dev/zero; echo; echo last; kill -ABRT $$"));
     spec.log = counter.clone();
-    let finished = backend
-        .create(spec)
-        .await
-        .expect("created")
-        .run()
-        .await
-        .expect("run");
+    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
     assert_eq!(finished.exit, Exit::Signal(6));
     assert_eq!(counter.bytes.load(Ordering::Relaxed), bytes + 4);
     assert!(counter.longest.load(Ordering::Relaxed) <= 16 * 1024);
@@ -126,13 +98,7 @@ async fn output_without_end_is_passed_on_in_bounded_pieces() {
     let log = Arc::new(MemoryLog::new(64 * 1024));
     let mut spec = shell("yes | head -c 20000000; echo last words; kill -KILL $$");
     spec.log = log.clone();
-    backend
-        .create(spec)
-        .await
-        .expect("created")
-        .run()
-        .await
-        .expect("run");
+    backend.create(spec).await.expect("created").run().await.expect("run");
     assert!(log.tail(4096).ends_with(b"y\nlast words\n"));
     assert!(log.tail(usize::MAX).len() <= 64 * 1024);
 }
@@ -150,31 +116,14 @@ while True:
 #[tokio::test]
 async fn frozen_uses_no_processor_time() {
     let Some(backend) = backend() else { return };
-    let seconds = if std::env::var_os("TEST_LONG").is_some() {
-        10
-    } else {
-        2
-    };
+    let seconds = if std::env::var_os("TEST_LONG").is_some() { 10 } else { 2 };
     let mut spec = shell("");
-    spec.command = vec![
-        "/usr/bin/python3".into(),
-        "-c".into(),
-        SPINNING_RUNTIME.into(),
-    ];
+    spec.command = vec!["/usr/bin/python3".into(), "-c".into(), SPINNING_RUNTIME.into()];
     if !std::path::Path::new("/usr/bin/python3").exists() {
-        test_support::left_out(
-            "a frozen sandbox uses no processor time",
-            "no /usr/bin/python3",
-        );
+        test_support::left_out("a frozen sandbox uses no processor time", "no /usr/bin/python3");
         return;
     }
-    let (idle, _) = backend
-        .create(spec)
-        .await
-        .expect("created")
-        .init()
-        .await
-        .expect("init");
+    let (idle, _) = backend.create(spec).await.expect("created").init().await.expect("init");
     let stat = backend
         .groups()
         .into_iter()
@@ -184,9 +133,7 @@ async fn frozen_uses_no_processor_time() {
     let used = || {
         let text = std::fs::read_to_string(&stat).expect("read");
         let line = text.lines().next().expect("a line");
-        line.trim_start_matches("usage_usec ")
-            .parse::<u64>()
-            .expect("a number")
+        line.trim_start_matches("usage_usec ").parse::<u64>().expect("a number")
     };
     // The kernel freezes a running process at its next stop, a moment after it is asked to.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -203,17 +150,8 @@ async fn scratch_space_is_limited_in_files() {
     let mut spec = shell("i=0; while : > /tmp/$i; do i=$((i+1)); done 2>/dev/null; echo $i");
     spec.limits.scratch_files_max = 50;
     spec.log = log.clone();
-    backend
-        .create(spec)
-        .await
-        .expect("created")
-        .run()
-        .await
-        .expect("run");
-    let made: u32 = String::from_utf8_lossy(&log.tail(64))
-        .trim()
-        .parse()
-        .unwrap_or_default();
+    backend.create(spec).await.expect("created").run().await.expect("run");
+    let made: u32 = String::from_utf8_lossy(&log.tail(64)).trim().parse().unwrap_or_default();
     // dash ends the script when a redirection of `:` is refused, so that nothing is printed; other shells print.
     assert!(made <= 50, "{made}");
 }
@@ -226,17 +164,10 @@ async fn killing_a_fork_bomb_ends_it_within_a_second() {
     spec.times.init = Duration::from_millis(500);
     let created = backend.create(spec).await.expect("created");
     let failure = created.init().await.expect_err("no runtime");
-    assert!(
-        matches!(failure, InitFailure::TimedOut(_) | InitFailure::Exited(_)),
-        "{failure:?}"
-    );
+    assert!(matches!(failure, InitFailure::TimedOut(_) | InitFailure::Exited(_)), "{failure:?}");
     let began = Instant::now();
     while !backend.groups().is_empty() && began.elapsed() < Duration::from_secs(10) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

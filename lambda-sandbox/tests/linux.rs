@@ -91,11 +91,8 @@ async fn the_process_has_no_rights() {
     let (processes, descriptors) = output.split_once('\n').expect("lines");
     assert!(matches!(processes, "3" | "4"), "{output}");
     assert_eq!(descriptors, "0\n1\n2\n3\n");
-    let (_, output) = run(
-        &backend,
-        "cat /proc/1/environ; unshare -U true; mount -t tmpfs x /tmp",
-    )
-    .await;
+    let (_, output) =
+        run(&backend, "cat /proc/1/environ; unshare -U true; mount -t tmpfs x /tmp").await;
     for refusal in [
         "/proc/1/environ: Permission denied",
         "unshare failed: Operation not permitted",
@@ -183,31 +180,19 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec, Arc<MemoryLog>)> {
     std::fs::write(folder.path().join("app.py"), HANDLER).expect("written");
     let (mut spec, log) = shell("");
     let interpreter = std::fs::canonicalize(&python).expect("python");
-    let packages = std::fs::read_dir(
-        python
-            .parent()
-            .and_then(Path::parent)
-            .expect("venv")
-            .join("lib"),
-    )
-    .expect("lib")
-    .flatten()
-    .map(|entry| entry.path().join("site-packages"))
-    .next()
-    .expect("packages");
-    spec.root = (spec
-        .root
-        .with_interpreter(&interpreter)
-        .expect("an interpreter"))
-    .with_bind(folder.path(), "/var/task")
-    .with_bind(packages, "/opt/python");
+    let packages =
+        std::fs::read_dir(python.parent().and_then(Path::parent).expect("venv").join("lib"))
+            .expect("lib")
+            .flatten()
+            .map(|entry| entry.path().join("site-packages"))
+            .next()
+            .expect("packages");
+    spec.root = (spec.root.with_interpreter(&interpreter).expect("an interpreter"))
+        .with_bind(folder.path(), "/var/task")
+        .with_bind(packages, "/opt/python");
     make_readable(folder.path());
-    spec.command = vec![
-        interpreter.into(),
-        "-m".into(),
-        "awslambdaric".into(),
-        "app.handler".into(),
-    ];
+    spec.command =
+        vec![interpreter.into(), "-m".into(), "awslambdaric".into(), "app.handler".into()];
     spec.working_directory = "/var/task".into();
     spec.environment.extend([
         ("LAMBDA_TASK_ROOT".into(), "/var/task".into()),
@@ -264,25 +249,10 @@ async fn python_answers_freezes_and_dies_as_lambda_says() {
 
     let (mut spec, _) = shell("exit 3");
     spec.times.init = Duration::from_secs(5);
-    let failure = backend
-        .create(spec)
-        .await
-        .expect("created")
-        .init()
-        .await
-        .expect_err("ends");
-    assert!(
-        matches!(failure, InitFailure::Exited(Exit::Status(3))),
-        "{failure:?}"
-    );
+    let failure = backend.create(spec).await.expect("created").init().await.expect_err("ends");
+    assert!(matches!(failure, InitFailure::Exited(Exit::Status(3))), "{failure:?}");
     let (mut spec, _) = shell("sleep 60");
     spec.times.init = Duration::from_millis(200);
-    let failure = backend
-        .create(spec)
-        .await
-        .expect("created")
-        .init()
-        .await
-        .expect_err("ends");
+    let failure = backend.create(spec).await.expect("created").init().await.expect_err("ends");
     assert!(matches!(failure, InitFailure::TimedOut(_)), "{failure:?}");
 }

@@ -41,12 +41,7 @@ fn function() -> Option<Function> {
     std::fs::write(folder.path().join("app.py"), HANDLER).expect("written");
     let log = Arc::new(MemoryLog::new(64 * 1024));
     let root = Root::empty().with_bind(folder.path(), "/var/task");
-    let command = vec![
-        python.into(),
-        "-m".into(),
-        "awslambdaric".into(),
-        "app.handler".into(),
-    ];
+    let command = vec![python.into(), "-m".into(), "awslambdaric".into(), "app.handler".into()];
     let mut spec = SandboxSpec::new("f", root, command);
     spec.log = log.clone();
     spec.working_directory = "/var/task".into();
@@ -54,11 +49,7 @@ fn function() -> Option<Function> {
         ("LAMBDA_TASK_ROOT".into(), "/var/task".into()),
         ("_HANDLER".into(), "app.handler".into()),
     ];
-    Some(Function {
-        _folder: folder,
-        spec,
-        log,
-    })
+    Some(Function { _folder: folder, spec, log })
 }
 
 fn event(json: &str) -> Invocation {
@@ -69,10 +60,7 @@ fn event(json: &str) -> Invocation {
 async fn python_answers_errs_and_logs() {
     let Some(function) = function() else { return };
     let backend = ProcessBackend::new();
-    let created = backend
-        .create(function.spec.clone())
-        .await
-        .expect("created");
+    let created = backend.create(function.spec.clone()).await.expect("created");
     let (idle, report) = created.init().await.expect("init");
     assert!(report.duration > Duration::from_millis(5));
     let (outcome, busy) = idle.invoke(event(r#"{"a": 1}"#)).await.expect("invoked");
@@ -86,20 +74,14 @@ async fn python_answers_errs_and_logs() {
     assert!(String::from_utf8_lossy(&tail).contains("got {'a': 1}"));
 
     let idle = busy.expect("usable").settle().await.expect("settled");
-    let (outcome, busy) = idle
-        .invoke(event(r#"{"raise": true}"#))
-        .await
-        .expect("invoked");
+    let (outcome, busy) = idle.invoke(event(r#"{"raise": true}"#)).await.expect("invoked");
     let Answer::FunctionError(error) = outcome.answer else {
         panic!("{:?}", outcome.answer);
     };
     assert!(String::from_utf8_lossy(&error.body).contains(r#""errorType": "KeyError""#));
 
     let idle = busy.expect("usable").settle().await.expect("settled");
-    let (outcome, busy) = idle
-        .invoke(event(r#"{"big": 6400000}"#))
-        .await
-        .expect("invoked");
+    let (outcome, busy) = idle.invoke(event(r#"{"big": 6400000}"#)).await.expect("invoked");
     assert!(
         matches!(&outcome.answer, Answer::FunctionError(error)
             if error.error_type == "Function.ResponseSizeTooLarge"),
@@ -114,10 +96,7 @@ async fn python_crash_timeout_and_failed_init() {
     let Some(function) = function() else { return };
     let backend = ProcessBackend::new();
     let idle = async || {
-        let created = backend
-            .create(function.spec.clone())
-            .await
-            .expect("created");
+        let created = backend.create(function.spec.clone()).await.expect("created");
         created.init().await.expect("init").0
     };
     let (outcome, busy) = (idle().await.invoke(event(r#"{"exit": 1}"#)).await).expect("invoked");

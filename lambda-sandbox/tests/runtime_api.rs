@@ -39,15 +39,11 @@ impl Api {
     async fn send(&self, line: &str, headers: &str, body: &str) -> String {
         let length = body.len();
         let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-        self.raw(format!(
-            "{head}{headers}content-length: {length}\r\n\r\n{body}"
-        ))
-        .await
+        self.raw(format!("{head}{headers}content-length: {length}\r\n\r\n{body}")).await
     }
 
     async fn next(&self) -> String {
-        self.send("GET /2018-06-01/runtime/invocation/next", "", "")
-            .await
+        self.send("GET /2018-06-01/runtime/invocation/next", "", "").await
     }
 
     async fn answer(&self, id: &str, body: &str) -> String {
@@ -67,10 +63,7 @@ impl Api {
 }
 
 fn check(answer: &str, status: u16, wanted: &str) {
-    assert!(
-        answer.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{answer}"
-    );
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(answer.contains(wanted), "{wanted} not in {answer}");
 }
 
@@ -125,10 +118,7 @@ async fn a_streamed_answer_ends_with_the_error_in_its_trailers() {
     let Answer::FunctionError(error) = api.session.answered().await else {
         panic!("an error is due");
     };
-    assert_eq!(
-        (error.error_type.as_str(), &error.body[..]),
-        ("Middle", &b"{}"[..])
-    );
+    assert_eq!((error.error_type.as_str(), &error.body[..]), ("Middle", &b"{}"[..]));
 }
 
 #[tokio::test]
@@ -150,14 +140,8 @@ async fn extensions_hold_init_and_hear_of_invocations_and_the_end() {
     let api = api().await;
     let name = "lambda-extension-name: watch\r\n";
     let line = "POST /2020-01-01/extension/register";
-    check(
-        &api.send(line, name, "no json").await,
-        400,
-        "InvalidRequestFormat",
-    );
-    let registered = api
-        .send(line, name, r#"{"events":["INVOKE","SHUTDOWN"]}"#)
-        .await;
+    check(&api.send(line, name, "no json").await, 400, "InvalidRequestFormat");
+    let registered = api.send(line, name, r#"{"events":["INVOKE","SHUTDOWN"]}"#).await;
     check(&registered, 200, r#""functionName":"f""#);
     let id = registered
         .lines()
@@ -166,12 +150,8 @@ async fn extensions_hold_init_and_hear_of_invocations_and_the_end() {
     let header = format!("lambda-extension-identifier: {id}\r\n");
     let event = || api.send("GET /2020-01-01/extension/event/next", &header, "");
     check(
-        &api.send(
-            "GET /2020-01-01/extension/event/next",
-            "lambda-extension-identifier: x\r\n",
-            "",
-        )
-        .await,
+        &api.send("GET /2020-01-01/extension/event/next", "lambda-extension-identifier: x\r\n", "")
+            .await,
         403,
         "UnknownExtensionIdentifier",
     );
@@ -194,16 +174,11 @@ async fn extensions_hold_init_and_hear_of_invocations_and_the_end() {
     check(&event_seen, 200, r#""eventType":"INVOKE""#);
     check(&api.answer("a", "1").await, 202, "OK");
     let ((), end) = tokio::join!(
-        api.session
-            .shut_down(ShutdownReason::Spindown, Duration::from_millis(200)),
+        api.session.shut_down(ShutdownReason::Spindown, Duration::from_millis(200)),
         event()
     );
     check(&end, 200, r#""shutdownReason":"spindown""#);
-    check(
-        &api.send(line, name, r#"{"events":[]}"#).await,
-        403,
-        "InvalidStateTransition",
-    );
+    check(&api.send(line, name, r#"{"events":[]}"#).await, 403, "InvalidStateTransition");
 }
 
 #[tokio::test]

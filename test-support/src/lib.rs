@@ -14,10 +14,7 @@ use std::path::{Path, PathBuf};
 /// # Panics
 ///
 /// When the file that `TEST_LEFT_OUT` names cannot be written.
-#[expect(
-    clippy::print_stderr,
-    reason = "the person who runs one test by hand must see it"
-)]
+#[expect(clippy::print_stderr, reason = "the person who runs one test by hand must see it")]
 pub fn left_out(what: &str, why: &str) {
     eprintln!("left out: {what}: {why}");
     if let Some(file) = std::env::var_os("TEST_LEFT_OUT") {
@@ -38,9 +35,7 @@ pub fn left_out(what: &str, why: &str) {
 /// Never in a checkout: this crate lies one folder below the root.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }
 
 /// Returns the third-party conformance data: `CONFORMANCE_DIR`, else `../shared/conformance`.

@@ -19,10 +19,7 @@ impl Snapshot {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // Fields 5 and later: the mount point, and what is mounted there.
         found.extend(mounts.lines().filter_map(|line| {
-            Some(format!(
-                "mount {}",
-                line.splitn(5, ' ').nth(4)?.split(" - ").next()?
-            ))
+            Some(format!("mount {}", line.splitn(5, ' ').nth(4)?.split(" - ").next()?))
         }));
         namespaced_processes(&mut found);
         Self { found }

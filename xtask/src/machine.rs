@@ -28,9 +28,7 @@ fn debian_packages() -> Result<(), String> {
     let install = || -> Result<(), String> {
         run(Command::new("apt-get").args(["-qq", "update"]))?;
         let mut command = Command::new("apt-get");
-        command
-            .args(["-qq", "-y", "--no-install-recommends", "install"])
-            .args(&missing);
+        command.args(["-qq", "-y", "--no-install-recommends", "install"]).args(&missing);
         run(command.env("DEBIAN_FRONTEND", "noninteractive"))
     };
     install().map_err(|error| format!("Debian packages {}: {error}", missing.join(" ")))
@@ -47,14 +45,10 @@ fn python_environment(root: &Path) -> Result<(), String> {
     }
     println!("Python environment: installing into target/venv");
     let make = || -> Result<(), String> {
-        run(Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(&environment))?;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
         let requirements = root.join("xtask/requirements.txt");
         let mut pip = Command::new(environment.join("bin/pip"));
-        run(pip
-            .args(["install", "--quiet", "--requirement"])
-            .arg(requirements))?;
+        run(pip.args(["install", "--quiet", "--requirement"]).arg(requirements))?;
         fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
     };
     make().map_err(|error| format!("Python environment: {error}"))

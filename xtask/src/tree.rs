@@ -7,13 +7,8 @@ use std::process::Command;
 pub(crate) fn check(root: &Path) -> bool {
     let golden = include_str!("../lambda-core-tree.txt");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(root)
-        .args(["tree", "--package", "lambda-core", "--edges", "normal"]);
-    let output = match cargo
-        .args(["--prefix", "none", "--format", "{lib}"])
-        .output()
-    {
+    cargo.current_dir(root).args(["tree", "--package", "lambda-core", "--edges", "normal"]);
+    let output = match cargo.args(["--prefix", "none", "--format", "{lib}"]).output() {
         Ok(output) => output,
         Err(error) => {
             eprintln!("cargo tree: {error}");

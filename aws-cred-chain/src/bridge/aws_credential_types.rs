@@ -24,12 +24,7 @@ fn theirs(ours: Credentials) -> Theirs {
         .access_key_id(ours.access_key_id)
         .secret_access_key(ours.secret_access_key.expose())
         .provider_name(ours.source.cli_name());
-    builder.set_session_token(
-        ours.session_token
-            .as_ref()
-            .map(Secret::expose)
-            .map(str::to_owned),
-    );
+    builder.set_session_token(ours.session_token.as_ref().map(Secret::expose).map(str::to_owned));
     builder.set_expiry(ours.expires_at);
     if let Some(account) = ours.account_id {
         builder = builder.account_id(account);

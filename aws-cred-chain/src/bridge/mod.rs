@@ -24,8 +24,6 @@ impl Bridge {
     /// Returns a bridge from `provider`.
     #[must_use]
     pub fn new(provider: impl ProvideCredentials + 'static) -> Self {
-        Self {
-            provider: Arc::new(provider),
-        }
+        Self { provider: Arc::new(provider) }
     }
 }

@@ -13,22 +13,14 @@ impl CredentialProvider for Bridge {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let ours = self
-            .provider
-            .provide()
-            .await
-            .map_err(|error| object_store::Error::Generic {
-                store: "S3",
-                source: Box::new(error),
-            })?;
+        let ours = self.provider.provide().await.map_err(|error| object_store::Error::Generic {
+            store: "S3",
+            source: Box::new(error),
+        })?;
         Ok(Arc::new(AwsCredential {
             key_id: ours.access_key_id,
             secret_key: ours.secret_access_key.expose().to_owned(),
-            token: ours
-                .session_token
-                .as_ref()
-                .map(Secret::expose)
-                .map(str::to_owned),
+            token: ours.session_token.as_ref().map(Secret::expose).map(str::to_owned),
         }))
     }
 }

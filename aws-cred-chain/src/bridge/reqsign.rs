@@ -28,18 +28,11 @@ impl ProvideCredential for Bridge {
                 return Err(theirs.with_source(error).set_retryable(retryable));
             }
         };
-        let expires_in = ours
-            .expires_at
-            .map(|at| timestamp::iso(at).parse())
-            .transpose()?;
+        let expires_in = ours.expires_at.map(|at| timestamp::iso(at).parse()).transpose()?;
         Ok(Some(Credential {
             access_key_id: ours.access_key_id,
             secret_access_key: ours.secret_access_key.expose().to_owned(),
-            session_token: ours
-                .session_token
-                .as_ref()
-                .map(Secret::expose)
-                .map(str::to_owned),
+            session_token: ours.session_token.as_ref().map(Secret::expose).map(str::to_owned),
             expires_in,
         }))
     }

@@ -19,10 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     let mut open = false; // a property that the next line may continue
     for (index, line) in text.split('\n').enumerate() {
         let number = index + 1;
-        let error = |problem| SyntaxError {
-            line: number,
-            problem,
-        };
+        let error = |problem| SyntaxError { line: number, problem };
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
             continue;
@@ -46,19 +43,13 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
             }
             seen_keys.clear();
             open = false;
-            sections.push(RawSection {
-                header,
-                line: number,
-                properties: Vec::new(),
-            });
+            sections.push(RawSection { header, line: number, properties: Vec::new() });
             continue;
         }
-        let section = sections
-            .last_mut()
-            .ok_or_else(|| error("property stands before any section"))?;
-        let (key, value) = trimmed
-            .split_once(['=', ':'])
-            .ok_or_else(|| error("neither section nor property"))?;
+        let section =
+            sections.last_mut().ok_or_else(|| error("property stands before any section"))?;
+        let (key, value) =
+            trimmed.split_once(['=', ':']).ok_or_else(|| error("neither section nor property"))?;
         let key = key.trim();
         if key.is_empty() || !seen_keys.insert(key.to_lowercase()) {
             return Err(error("property without a name, or that stands twice"));

@@ -30,26 +30,16 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn error(problem: &str, origin: Origin) -> Self {
-        Self {
-            severity: Severity::Error,
-            problem: problem.to_owned(),
-            origin,
-        }
+        Self { severity: Severity::Error, problem: problem.to_owned(), origin }
     }
 
     fn warning(problem: String, origin: Origin) -> Self {
-        Self {
-            severity: Severity::Warning,
-            problem,
-            origin,
-        }
+        Self { severity: Severity::Warning, problem, origin }
     }
 
     pub(crate) fn of(error: &Error) -> Self {
         match error {
-            Error::Invalid {
-                problem, origin, ..
-            } => Self::error(problem, origin.clone()),
+            Error::Invalid { problem, origin, .. } => Self::error(problem, origin.clone()),
             other => Self::error(&other.report(), Origin::Unknown),
         }
     }
@@ -79,12 +69,7 @@ pub(crate) fn lint(profiles: &Profiles) -> Vec<Finding> {
     }
     for (name, profile) in &profiles.profiles {
         let has_role = profile.property("role_arn").is_some();
-        for key in [
-            "mfa_serial",
-            "source_profile",
-            "external_id",
-            "credential_source",
-        ] {
+        for key in ["mfa_serial", "source_profile", "external_id", "credential_source"] {
             if let Some(property) = profile.property(key).filter(|_| !has_role) {
                 let problem = format!("{key} in profile {name} does nothing without role_arn");
                 findings.push(Finding::warning(problem, property.origin()));
@@ -121,11 +106,7 @@ pub fn differences(files: &[SharedFile]) -> Vec<Finding> {
             continue;
         };
         for (key, property) in &profile.properties {
-            if other
-                .properties
-                .get(key)
-                .is_none_or(|theirs| theirs.value != property.value)
-            {
+            if other.properties.get(key).is_none_or(|theirs| theirs.value != property.value) {
                 let problem = format!("the AWS CLI reads another value of {key} in profile {name}");
                 findings.push(Finding::warning(problem, property.origin()));
             }
@@ -156,13 +137,7 @@ fn distance_is_small(a: &str, b: &str) -> bool {
     }
     let front = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let room = a.len().min(b.len()) - front;
-    let back = a
-        .iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take(room)
-        .take_while(|(x, y)| x == y)
-        .count();
+    let back = a.iter().rev().zip(b.iter().rev()).take(room).take_while(|(x, y)| x == y).count();
     a.len().max(b.len()) - front - back <= 1
 }
 

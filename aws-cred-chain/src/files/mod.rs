@@ -58,11 +58,7 @@ pub struct SharedFile {
 impl SharedFile {
     /// Returns a file of this text.
     pub fn new(kind: FileKind, path: impl AsRef<Path>, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            path: Arc::from(path.as_ref()),
-            text: text.into(),
-        }
+        Self { kind, path: Arc::from(path.as_ref()), text: text.into() }
     }
 }
 
@@ -154,17 +150,12 @@ pub(crate) fn expand_home(path: &str, home: Option<&str>, windows: bool) -> Path
 /// or is not UTF-8.
 pub async fn read(context: &Context, location: &Location) -> Result<Vec<SharedFile>, Error> {
     let mut files = Vec::new();
-    let places = [
-        (FileKind::Config, &location.config),
-        (FileKind::Credentials, &location.credentials),
-    ];
+    let places =
+        [(FileKind::Config, &location.config), (FileKind::Credentials, &location.credentials)];
     for (kind, path) in places {
         let Some(path) = path else { continue };
         let path: Arc<Path> = Arc::from(path.as_path());
-        let origin = Origin::File {
-            path: path.clone(),
-            line: 1,
-        };
+        let origin = Origin::File { path: path.clone(), line: 1 };
         match context.files.read(&path, FILE_BYTES_MAX).await {
             Ok(data) => match String::from_utf8(data.bytes) {
                 Ok(text) => files.push(SharedFile { kind, path, text }),

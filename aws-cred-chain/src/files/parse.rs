@@ -35,10 +35,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     for (index, line) in text.split('\n').enumerate() {
         let number = index + 1;
         let line = line.strip_suffix('\r').unwrap_or(line);
-        let error = |problem| SyntaxError {
-            line: number,
-            problem,
-        };
+        let error = |problem| SyntaxError { line: number, problem };
         if line.trim().is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
@@ -58,15 +55,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
                 .ok_or_else(|| error("Expected a property definition, found continuation"))?;
             continuation(property, line.trim()).map_err(error)?;
         } else {
-            let section = sections
-                .last_mut()
-                .ok_or_else(|| error("Expected a profile definition"))?;
+            let section =
+                sections.last_mut().ok_or_else(|| error("Expected a profile definition"))?;
             let (key, value) = property(line).map_err(error)?;
-            section.properties.push(RawProperty {
-                key,
-                value: Cow::Borrowed(value),
-                line: number,
-            });
+            section.properties.push(RawProperty { key, value: Cow::Borrowed(value), line: number });
         }
     }
     Ok(sections)
@@ -83,9 +75,7 @@ fn header(line: &str) -> Result<&str, &'static str> {
 
 fn property(line: &str) -> Result<(&str, &str), &'static str> {
     let line = without_comment(line);
-    let (key, value) = line
-        .split_once('=')
-        .ok_or("Expected an '=' sign defining a property")?;
+    let (key, value) = line.split_once('=').ok_or("Expected an '=' sign defining a property")?;
     if key.trim().is_empty() {
         return Err("Property did not have a name");
     }
@@ -109,9 +99,8 @@ fn without_comment(line: &str) -> &str {
 fn continuation(property: &mut RawProperty<'_>, text: &str) -> Result<(), &'static str> {
     // A value that began empty holds sub-properties, and each line of it must be one.
     if property.value.is_empty() || property.value.starts_with('\n') {
-        let (key, _) = text
-            .split_once('=')
-            .ok_or("Expected an '=' sign defining a sub-property")?;
+        let (key, _) =
+            text.split_once('=').ok_or("Expected an '=' sign defining a sub-property")?;
         if key.trim().is_empty() {
             return Err("Sub-property did not have a name");
         }

@@ -27,10 +27,7 @@ impl Property {
     /// Returns where the property stands.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin::File {
-            path: self.path.clone(),
-            line: self.line,
-        }
+        Origin::File { path: self.path.clone(), line: self.line }
     }
 }
 
@@ -55,9 +52,7 @@ impl Profile {
     /// Returns the property `key` (lower case), where it has a value.
     #[must_use]
     pub fn property(&self, key: &str) -> Option<&Property> {
-        self.properties
-            .get(key)
-            .filter(|property| !property.value.is_empty())
+        self.properties.get(key).filter(|property| !property.value.is_empty())
     }
 
     /// Returns the value of `key`, where it has one.
@@ -123,10 +118,7 @@ impl Profiles {
         let mut next = 0;
         while let Some(name) = wanted.get(next).cloned() {
             next += 1;
-            let of_name = sections
-                .iter()
-                .flatten()
-                .filter(|s| is_about(s.header, &name));
+            let of_name = sections.iter().flatten().filter(|s| is_about(s.header, &name));
             for property in of_name.flat_map(|section| &section.properties) {
                 let leads = property.key.eq_ignore_ascii_case("source_profile");
                 if leads && !wanted.iter().any(|known| *known == *property.value) {
@@ -155,9 +147,7 @@ impl Profiles {
         for (file, sections) in files.iter().zip(sections) {
             // `[profile default]` hides `[default]` wherever the two stand.
             let prefixed_default = file.kind == FileKind::Config
-                && sections
-                    .iter()
-                    .any(|s| words(s.header) == Some(("profile", "default")));
+                && sections.iter().any(|s| words(s.header) == Some(("profile", "default")));
             for section in sections.into_iter().filter(|section| keep(section.header)) {
                 all.add(file, section, dialect, prefixed_default);
             }
@@ -172,10 +162,7 @@ impl Profiles {
         dialect: Dialect,
         prefixed_default: bool,
     ) {
-        let origin = Origin::File {
-            path: file.path.clone(),
-            line: section.line,
-        };
+        let origin = Origin::File { path: file.path.clone(), line: section.line };
         let target = match place(file.kind, section.header, dialect, prefixed_default) {
             Some((Place::Profile, name)) => self.profiles.entry(name).or_default(),
             Some((Place::SsoSession, name)) => self.sso_sessions.entry(name).or_default(),
@@ -213,13 +200,7 @@ fn raw(files: &[SharedFile], dialect: Dialect) -> Result<Vec<Vec<RawSection<'_>>
         };
         sections.map_err(|error| {
             let path = file.path.clone();
-            Error::invalid(
-                error.problem,
-                Origin::File {
-                    path,
-                    line: error.line,
-                },
-            )
+            Error::invalid(error.problem, Origin::File { path, line: error.line })
         })
     };
     files.iter().map(sections).collect()

@@ -39,9 +39,8 @@ pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
         return Ok(None);
     };
     let origin = Origin::Variable(FULL.into());
-    let uri: http::Uri = url
-        .parse()
-        .map_err(|_| Error::invalid("full URI is not a URL", origin.clone()))?;
+    let uri: http::Uri =
+        url.parse().map_err(|_| Error::invalid("full URI is not a URL", origin.clone()))?;
     let host = uri.host().unwrap_or_default().to_owned();
     match uri.scheme_str() {
         Some("https") if !host.is_empty() => Ok(Some((url, origin))),
@@ -84,9 +83,7 @@ pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Er
         headers.push(("authorization", token));
     }
     let call = Call::new("container credentials", run);
-    let response = call
-        .send(run, || request("GET", url, &headers, Bytes::new()))
-        .await?;
+    let response = call.send(run, || request("GET", url, &headers, Bytes::new())).await?;
     if !response.status().is_success() {
         let status = response.status().as_u16();
         let body = text(&response);
@@ -112,17 +109,9 @@ async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
     let (token, origin) = if let Some(path) = run.context.var(TOKEN_FILE) {
         let origin = Origin::Variable(TOKEN_FILE.into());
         let file = run.context.expand(&path);
-        let data = run
-            .context
-            .files
-            .read(&file, TOKEN_BYTES_MAX)
-            .await
-            .map_err(|error| {
-                Error::invalid(
-                    format!("cannot read token file {path}: {error}"),
-                    origin.clone(),
-                )
-            })?;
+        let data = run.context.files.read(&file, TOKEN_BYTES_MAX).await.map_err(|error| {
+            Error::invalid(format!("cannot read token file {path}: {error}"), origin.clone())
+        })?;
         let token = String::from_utf8(data.bytes)
             .map_err(|_| Error::invalid("token file is not UTF-8", origin.clone()))?;
         (token, origin)

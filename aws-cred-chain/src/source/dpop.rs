@@ -18,18 +18,10 @@ pub(super) fn proof(pem: &str, url: &str, now: SystemTime) -> Result<String, Err
     let key = key(pem, &random).ok_or_else(|| Error::unexpected(WHAT, "not a P-256 key in PEM"))?;
     // An uncompressed point: 4, then x and y of 32 bytes each.
     let point = key.public_key().as_ref();
-    let (x, y) = (
-        point.get(1..33).unwrap_or_default(),
-        point.get(33..65).unwrap_or_default(),
-    );
+    let (x, y) = (point.get(1..33).unwrap_or_default(), point.get(33..65).unwrap_or_default());
     let mut id = [0_u8; 16];
-    random
-        .fill(&mut id)
-        .map_err(|_| Error::unexpected(WHAT, "no random numbers"))?;
-    let seconds = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    random.fill(&mut id).map_err(|_| Error::unexpected(WHAT, "no random numbers"))?;
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let header = json!({
         "typ": "dpop+jwt", "alg": "ES256",
         "jwk": { "kty": "EC", "crv": "P-256", "x": encode_url(x), "y": encode_url(y) },
@@ -44,11 +36,8 @@ pub(super) fn proof(pem: &str, url: &str, now: SystemTime) -> Result<String, Err
 }
 
 fn key(pem: &str, random: &SystemRandom) -> Option<EcdsaKeyPair> {
-    let body: String = pem
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .map(str::trim)
-        .collect();
+    let body: String =
+        pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     let der = decode(&body)?;
     let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
     if let Ok(key) = EcdsaKeyPair::from_pkcs8(algorithm, &der, random) {
@@ -62,8 +51,6 @@ fn key(pem: &str, random: &SystemRandom) -> Option<EcdsaKeyPair> {
 }
 
 fn after<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
-    let at = bytes
-        .windows(mark.len())
-        .position(|window| window == mark)?;
+    let at = bytes.windows(mark.len()).position(|window| window == mark)?;
     bytes.get(at + mark.len()..)
 }

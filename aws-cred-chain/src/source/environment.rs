@@ -15,11 +15,7 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
         (Some(id), Some(secret)) => (id, secret),
         (None, None) => return Ok(None),
         (id, _) => {
-            let (set, missing) = if id.is_some() {
-                (ID, SECRET)
-            } else {
-                (SECRET, ID)
-            };
+            let (set, missing) = if id.is_some() { (ID, SECRET) } else { (SECRET, ID) };
             let problem = format!("{missing} is not set, but {set} is");
             return Err(Error::invalid(problem, Origin::Variable(set.into())));
         }

@@ -48,30 +48,21 @@ async fn base_url(run: &mut Run<'_>) -> Result<String, Error> {
     let key = "ec2_metadata_service_endpoint";
     let endpoint = match &run.options.imds_endpoint {
         Some(url) => Some((url.clone(), Origin::Option("imds_endpoint"))),
-        None => {
-            run.setting("AWS_EC2_METADATA_SERVICE_ENDPOINT", key)
-                .await?
-        }
+        None => run.setting("AWS_EC2_METADATA_SERVICE_ENDPOINT", key).await?,
     };
     if let Some((url, origin)) = endpoint {
         let valid = url.parse::<http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
         });
         if !valid {
-            return Err(Error::invalid(
-                format!("{key} `{url}` is not a URL"),
-                origin,
-            ));
+            return Err(Error::invalid(format!("{key} `{url}` is not a URL"), origin));
         }
         return Ok(url.trim_end_matches('/').to_owned());
     }
     let key = "ec2_metadata_service_endpoint_mode";
     let mode = match &run.options.imds_endpoint_mode {
         Some(mode) => Some((mode.clone(), Origin::Option("imds_endpoint_mode"))),
-        None => {
-            run.setting("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", key)
-                .await?
-        }
+        None => run.setting("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", key).await?,
     };
     match mode {
         None => Ok("http://169.254.169.254".to_owned()),
@@ -105,22 +96,11 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     let Some(roles) = session.fetch(run, "metadata role", ROLES).await? else {
         return Ok(Err(Absent::NoRole));
     };
-    let Some(role) = roles
-        .lines()
-        .next()
-        .map(str::trim)
-        .filter(|role| !role.is_empty())
-    else {
+    let Some(role) = roles.lines().next().map(str::trim).filter(|role| !role.is_empty()) else {
         return Ok(Err(Absent::NoRole));
     };
-    if !role
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b))
-    {
-        return Err(Error::unexpected(
-            "metadata role",
-            "the answer is no role name",
-        ));
+    if !role.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b)) {
+        return Err(Error::unexpected("metadata role", "the answer is no role name"));
     }
     let what = "metadata credentials";
     let Some(body) = session.fetch(run, what, &format!("{ROLES}{role}")).await? else {
@@ -128,21 +108,12 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     };
     let map = json::object(what, body.as_bytes())?;
     if let Some(code) = json::string(&map, "Code").filter(|code| *code != "Success") {
-        return Err(Error::unexpected(
-            what,
-            format!("code {}", crate::call::short(code)),
-        ));
+        return Err(Error::unexpected(what, format!("code {}", crate::call::short(code))));
     }
     let credentials = json::credentials(what, &map, "Token", Source::InstanceMetadata)?;
-    if credentials
-        .expires_at
-        .is_some_and(|at| at <= run.context.clock.now())
-    {
+    if credentials.expires_at.is_some_and(|at| at <= run.context.clock.now()) {
         // Amazon's guidance for clients of the service: use expired ones while it cannot renew them.
-        run.trace.note(
-            what,
-            "the service gives credentials beyond their expiry; using them",
-        );
+        run.trace.note(what, "the service gives credentials beyond their expiry; using them");
     }
     Ok(Ok(credentials))
 }
@@ -153,10 +124,7 @@ pub(crate) async fn region(run: &mut Run<'_>) -> Result<Option<String>, Error> {
         Err(_) => Ok(None),
         Ok(session) => {
             let path = "/latest/meta-data/placement/region";
-            Ok(session
-                .fetch(run, "metadata region", path)
-                .await?
-                .map(|r| r.trim().to_owned()))
+            Ok(session.fetch(run, "metadata region", path).await?.map(|r| r.trim().to_owned()))
         }
     }
 }
@@ -164,32 +132,15 @@ pub(crate) async fn region(run: &mut Run<'_>) -> Result<Option<String>, Error> {
 /// Fetches a token.
 async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
-    if run
-        .context
-        .var(DISABLED)
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-    {
+    if run.context.var(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(Err(Absent::Disabled(Origin::Variable(DISABLED.into()))));
     }
     let base = base_url(run).await?;
-    let v1_disabled = run
-        .flag("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled")
-        .await?;
-    let timeout = number(
-        run,
-        "AWS_METADATA_SERVICE_TIMEOUT",
-        "metadata_service_timeout",
-        1,
-        60,
-    );
+    let v1_disabled = run.flag("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled").await?;
+    let timeout = number(run, "AWS_METADATA_SERVICE_TIMEOUT", "metadata_service_timeout", 1, 60);
     let timeout = Duration::from_secs(timeout.await?);
-    let attempts = number(
-        run,
-        "AWS_METADATA_SERVICE_NUM_ATTEMPTS",
-        "metadata_service_num_attempts",
-        1,
-        10,
-    );
+    let attempts =
+        number(run, "AWS_METADATA_SERVICE_NUM_ATTEMPTS", "metadata_service_num_attempts", 1, 10);
     let mut session = Session {
         base,
         token: None,
@@ -198,9 +149,7 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     };
     let call = session.call(run, "metadata token");
     let url = format!("{}/latest/api/token", session.base);
-    let send = call.send(run, || {
-        request("PUT", &url, &[(TTL, "21600")], Bytes::new())
-    });
+    let send = call.send(run, || request("PUT", &url, &[(TTL, "21600")], Bytes::new()));
     let response = match send.await {
         Ok(response) => response,
         Err(error) => return Ok(Err(Absent::Unanswered(error))),
@@ -209,20 +158,14 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
         200 => session.token = Some(text(&response).trim().to_owned()),
         // An old service without tokens.
         404 | 405 if !v1_disabled => {
-            run.trace.note(
-                "metadata token",
-                "no tokens here; using version 1 of the service",
-            );
+            run.trace.note("metadata token", "no tokens here; using version 1 of the service");
         }
         403 => {
             let problem = "request forbidden: IMDS is disabled or this host may not use it";
             return Err(Error::unexpected("metadata token", problem));
         }
         status => {
-            return Err(Error::unexpected(
-                "metadata token",
-                format!("HTTP {status}"),
-            ));
+            return Err(Error::unexpected("metadata token", format!("HTTP {status}")));
         }
     }
     Ok(Ok(session))
@@ -239,10 +182,7 @@ async fn number(
         None => Ok(default),
         Some((text, origin)) => match text.trim().parse::<u64>() {
             Ok(value) if (1..=max).contains(&value) => Ok(value),
-            _ => Err(Error::invalid(
-                format!("{key} is not a number from 1 to {max}"),
-                origin,
-            )),
+            _ => Err(Error::invalid(format!("{key} is not a number from 1 to {max}"), origin)),
         },
     }
 }
@@ -265,9 +205,7 @@ impl Session {
         let url = format!("{}{path}", self.base);
         let headers: Vec<(&str, &str)> = self.token.iter().map(|t| (TOKEN, t.as_str())).collect();
         let call = self.call(run, name);
-        let response = call
-            .send(run, || request("GET", &url, &headers, Bytes::new()))
-            .await?;
+        let response = call.send(run, || request("GET", &url, &headers, Bytes::new())).await?;
         match response.status().as_u16() {
             200 => Ok(Some(text(&response))),
             404 => Ok(None),

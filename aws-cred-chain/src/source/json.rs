@@ -13,10 +13,7 @@ pub(super) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Err
         Ok(_) => Err(Error::unexpected(what, "the answer is JSON but no object")),
         Err(error) => {
             let place = format!("line {} column {}", error.line(), error.column());
-            Err(Error::unexpected(
-                what,
-                format!("the answer is not JSON ({place})"),
-            ))
+            Err(Error::unexpected(what, format!("the answer is not JSON ({place})")))
         }
     }
 }

@@ -32,17 +32,9 @@ pub(crate) async fn load(
         command: format!("aws login --profile {profile}"),
     };
     let path = path(run, session, origin)?;
-    let data = run
-        .context
-        .files
-        .read(&path, BYTES_MAX)
-        .await
-        .map_err(|error| {
-            required(format!(
-                "cannot read the login session {}: {error}",
-                path.display()
-            ))
-        })?;
+    let data = run.context.files.read(&path, BYTES_MAX).await.map_err(|error| {
+        required(format!("cannot read the login session {}: {error}", path.display()))
+    })?;
     let what = "login session";
     let cached = json::object(what, &data.bytes).map_err(|error| required(error.report()))?;
     let credentials = parse(&cached).map_err(|error| required(error.report()))?;
@@ -83,11 +75,9 @@ async fn renew(
 ) -> Result<Option<Credentials>, Error> {
     use crate::call::{Call, request, short, text};
     let member = |key| json::string(cached, key);
-    let (Some(client), Some(refresh), Some(pem)) = (
-        member("clientId"),
-        member("refreshToken"),
-        member("dpopKey"),
-    ) else {
+    let (Some(client), Some(refresh), Some(pem)) =
+        (member("clientId"), member("refreshToken"), member("dpopKey"))
+    else {
         return Ok(None);
     };
     let endpoint = crate::endpoint::of(run, "signin", member("signInRegion")).await?;
@@ -100,10 +90,7 @@ async fn renew(
     let clock = run.context.clock.clone();
     let send = call.send(run, || {
         let proof = super::dpop::proof(pem, &url, clock.now())?;
-        let headers = [
-            ("content-type", "application/json"),
-            ("dpop", proof.as_str()),
-        ];
+        let headers = [("content-type", "application/json"), ("dpop", proof.as_str())];
         request("POST", &url, &headers, body.clone())
     });
     let response = send.await?;
@@ -129,10 +116,7 @@ async fn renew(
     let bytes = Value::Object(file).to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
         crate::log::note("renewed login session not written", &error);
-        run.trace.note(
-            "login session",
-            format!("renewed, but not written: {error}"),
-        );
+        run.trace.note("login session", format!("renewed, but not written: {error}"));
     }
     Ok(Some(credentials))
 }
@@ -148,15 +132,9 @@ fn renewed(
     let Some(Value::Object(keys)) = answer.get("accessToken") else {
         return Err(Error::unexpected(what, "the answer has no accessToken"));
     };
-    let life = answer
-        .get("expiresIn")
-        .and_then(Value::as_u64)
-        .unwrap_or(0)
-        .min(86_400);
+    let life = answer.get("expiresIn").and_then(Value::as_u64).unwrap_or(0).min(86_400);
     let expires_at = timestamp::iso(now + Duration::from_secs(life));
-    let account = cached
-        .get("accessToken")
-        .and_then(|token| token.get("accountId"));
+    let account = cached.get("accessToken").and_then(|token| token.get("accountId"));
     let mut token = keys.clone();
     token.insert("accountId".to_owned(), account.cloned().unwrap_or_default());
     token.insert("expiresAt".to_owned(), expires_at.into());

@@ -24,45 +24,34 @@ pub(crate) async fn load(
         .ok_or_else(|| Error::invalid("credential_process has an open quote", origin.clone()))?;
     let program = command.program.clone();
     let context = run.context;
-    let output = within(
-        &*context.clock,
-        run.options.source_budget,
-        context.commands.run(command),
-    )
-    .await
-    .ok_or_else(|| Error::TimedOut {
-        operation: format!("{WHAT} {program}"),
-        budget: run.options.source_budget,
-    })?
-    .map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::invalid(format!("program `{program}` is not there"), origin.clone())
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            Error::invalid(format!("program `{program}` cannot be run"), origin.clone())
-        }
-        _ => Error::failed(format!("{WHAT} {program}"), error),
-    })?;
+    let output = within(&*context.clock, run.options.source_budget, context.commands.run(command))
+        .await
+        .ok_or_else(|| Error::TimedOut {
+            operation: format!("{WHAT} {program}"),
+            budget: run.options.source_budget,
+        })?
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::invalid(format!("program `{program}` is not there"), origin.clone())
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                Error::invalid(format!("program `{program}` cannot be run"), origin.clone())
+            }
+            _ => Error::failed(format!("{WHAT} {program}"), error),
+        })?;
     if output.code != Some(0) {
         let end = match output.code {
             Some(code) => format!("code {code}"),
             None => "a signal".to_owned(),
         };
-        return Err(Error::unexpected(
-            WHAT,
-            format!("`{program}` ended with {end}"),
-        ));
+        return Err(Error::unexpected(WHAT, format!("`{program}` ended with {end}")));
     }
     let mut credentials = parse(&output.stdout)?;
     if credentials.account_id.is_none() {
         credentials.account_id = account_id.map(str::to_owned);
     }
-    if credentials
-        .expires_at
-        .is_some_and(|at| at <= context.clock.now())
-    {
-        run.trace
-            .note(WHAT, "the program printed credentials that have expired");
+    if credentials.expires_at.is_some_and(|at| at <= context.clock.now()) {
+        run.trace.note(WHAT, "the program printed credentials that have expired");
     }
     Ok(credentials)
 }
@@ -72,10 +61,9 @@ fn command(line: &str, shell: ProcessShell, windows: bool) -> Option<Command> {
         (ProcessShell::System, false) => {
             Some(Command::new("sh", vec!["-c".to_owned(), line.to_owned()]))
         }
-        (ProcessShell::System, true) => Some(Command::new(
-            "cmd.exe",
-            vec!["/C".to_owned(), line.to_owned()],
-        )),
+        (ProcessShell::System, true) => {
+            Some(Command::new("cmd.exe", vec!["/C".to_owned(), line.to_owned()]))
+        }
         (ProcessShell::None, _) => {
             let mut words = split_command(line)?.into_iter();
             let program = words.next()?;

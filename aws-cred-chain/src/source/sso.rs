@@ -47,17 +47,12 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
     );
     let call = Call::new("SSO GetRoleCredentials", run);
     let headers = [("x-amz-sso_bearer_token", token.token.expose())];
-    let response = call
-        .send(run, || request("GET", &url, &headers, Bytes::new()))
-        .await?;
+    let response = call.send(run, || request("GET", &url, &headers, Bytes::new())).await?;
     let status = response.status().as_u16();
     match status {
         200 => {}
         401 => {
-            return Err(login_required(
-                plan,
-                "the SSO session is not valid any more",
-            ));
+            return Err(login_required(plan, "the SSO session is not valid any more"));
         }
         400..500 => {
             let body = serde_json::from_slice::<Value>(response.body()).unwrap_or_default();
@@ -67,19 +62,14 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
                 operation: "GetRoleCredentials",
                 code: format!("HTTP {status}"),
                 message: message.unwrap_or_default(),
-                hint: Some(format!(
-                    "is role {role} of account {account} assigned to you?"
-                )),
+                hint: Some(format!("is role {role} of account {account} assigned to you?")),
             });
         }
         _ => return Err(Error::unexpected(call.name, format!("HTTP {status}"))),
     }
     let map = answer::object(call.name, response.body())?;
     let Some(Value::Object(keys)) = map.get("roleCredentials") else {
-        return Err(Error::unexpected(
-            call.name,
-            "the answer has no roleCredentials",
-        ));
+        return Err(Error::unexpected(call.name, "the answer has no roleCredentials"));
     };
     let member = |key| answer::required(call.name, keys, key);
     let mut credentials = Credentials::new(member("accessKeyId")?, member("secretAccessKey")?)
@@ -98,20 +88,12 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
 /// The file is read at every load: a new `aws sso login` takes effect at once.
 pub(crate) async fn token(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Token, Error> {
     let path = cache_path(run, plan)?;
-    let data = run
-        .context
-        .files
-        .read(&path, BYTES_MAX)
-        .await
-        .map_err(|error| {
-            let problem = format!("cannot read the SSO token {}: {error}", path.display());
-            login_required(plan, &problem)
-        })?;
+    let data = run.context.files.read(&path, BYTES_MAX).await.map_err(|error| {
+        let problem = format!("cannot read the SSO token {}: {error}", path.display());
+        login_required(plan, &problem)
+    })?;
     if data.others_may_read {
-        run.trace.note(
-            "SSO token",
-            format!("{} is readable by others", path.display()),
-        );
+        run.trace.note("SSO token", format!("{} is readable by others", path.display()));
     }
     let what = "SSO token file";
     let cached = answer::object(what, &data.bytes)
@@ -119,15 +101,9 @@ pub(crate) async fn token(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Token, Er
     let access = answer::string(&cached, "accessToken");
     let expires_at = answer::string(&cached, "expiresAt").and_then(timestamp::parse);
     let (Some(access), Some(expires_at)) = (access, expires_at) else {
-        return Err(login_required(
-            plan,
-            "the SSO token file has no token or no expiry",
-        ));
+        return Err(login_required(plan, "the SSO token file has no token or no expiry"));
     };
-    let token = Token {
-        token: access.into(),
-        expires_at: Some(expires_at),
-    };
+    let token = Token { token: access.into(), expires_at: Some(expires_at) };
     let now = run.context.clock.now();
     if now + RENEW_EARLY < expires_at {
         return Ok(token);
@@ -155,9 +131,7 @@ fn cache_path(run: &Run<'_>, plan: &SsoPlan) -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::invalid("no home folder, so no SSO token", plan.origin.clone()))?;
     let key = plan.session.as_ref().unwrap_or(&plan.start_url);
     let name = sha1_smol::Sha1::from(key).hexdigest();
-    Ok(Path::new(&home)
-        .join(".aws/sso/cache")
-        .join(format!("{name}.json")))
+    Ok(Path::new(&home).join(".aws/sso/cache").join(format!("{name}.json")))
 }
 
 /// Renews the token by its refresh token; `None` where the file holds none.
@@ -168,11 +142,9 @@ async fn renew(
     cached: &Map<String, Value>,
 ) -> Result<Option<Token>, Error> {
     let member = |key| answer::string(cached, key);
-    let (Some(client), Some(secret), Some(refresh)) = (
-        member("clientId"),
-        member("clientSecret"),
-        member("refreshToken"),
-    ) else {
+    let (Some(client), Some(secret), Some(refresh)) =
+        (member("clientId"), member("clientSecret"), member("refreshToken"))
+    else {
         return Ok(None);
     };
     let now = run.context.clock.now();
@@ -189,25 +161,14 @@ async fn renew(
     let body = Bytes::from(body.to_string());
     let headers = [("content-type", "application/json")];
     let url = format!("{}/token", endpoint.url);
-    let response = call
-        .send(run, || request("POST", &url, &headers, body.clone()))
-        .await?;
+    let response = call.send(run, || request("POST", &url, &headers, body.clone())).await?;
     let status = response.status();
     if status.is_server_error() {
-        return Err(Error::unexpected(
-            call.name,
-            format!("HTTP {}", status.as_u16()),
-        ));
+        return Err(Error::unexpected(call.name, format!("HTTP {}", status.as_u16())));
     }
     if !status.is_success() {
         let value = serde_json::from_str::<Value>(&text(&response)).unwrap_or_default();
-        let member = |key| {
-            value
-                .get(key)
-                .and_then(Value::as_str)
-                .map(short)
-                .unwrap_or_default()
-        };
+        let member = |key| value.get(key).and_then(Value::as_str).map(short).unwrap_or_default();
         return Err(Error::Denied {
             service: "SSO-OIDC",
             operation: "CreateToken",
@@ -227,10 +188,7 @@ async fn renew(
         file.insert("refreshToken".to_owned(), refresh.into());
     }
     keep(run, path, file).await;
-    Ok(Some(Token {
-        token: access.into(),
-        expires_at: Some(expires_at),
-    }))
+    Ok(Some(Token { token: access.into(), expires_at: Some(expires_at) }))
 }
 
 /// Writes a renewed token where the AWS CLI finds it; a failure is noted, not returned.
@@ -238,8 +196,7 @@ async fn keep(run: &mut Run<'_>, path: &Path, file: Map<String, Value>) {
     let bytes = Value::Object(file).to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
         crate::log::note("renewed SSO token not written", &error);
-        run.trace
-            .note("SSO token", format!("renewed, but not written: {error}"));
+        run.trace.note("SSO token", format!("renewed, but not written: {error}"));
     }
 }
 
@@ -248,8 +205,5 @@ fn login_required(plan: &SsoPlan, problem: &str) -> Error {
         "default" => "aws sso login".to_owned(),
         profile => format!("aws sso login --profile {profile}"),
     };
-    Error::LoginRequired {
-        problem: problem.to_owned(),
-        command,
-    }
+    Error::LoginRequired { problem: problem.to_owned(), command }
 }

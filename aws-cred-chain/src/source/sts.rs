@@ -44,8 +44,7 @@ pub(crate) async fn assume_role(
     if let Some(path) = &cached
         && let Some(credentials) = cli_cache::read(run, path).await?
     {
-        run.trace
-            .note("cache of the AWS CLI", format!("used {}", path.display()));
+        run.trace.note("cache of the AWS CLI", format!("used {}", path.display()));
         return Ok(credentials);
     }
     let mut form = Form::new("AssumeRole");
@@ -74,15 +73,10 @@ pub(crate) async fn web_identity(
     origin: &Origin,
 ) -> Result<Credentials, Error> {
     let path = run.context.expand(token_file);
-    let data = run
-        .context
-        .files
-        .read(&path, TOKEN_BYTES_MAX)
-        .await
-        .map_err(|error| {
-            let problem = format!("cannot read web identity token {token_file}: {error}");
-            Error::invalid(problem, origin.clone())
-        })?;
+    let data = run.context.files.read(&path, TOKEN_BYTES_MAX).await.map_err(|error| {
+        let problem = format!("cannot read web identity token {token_file}: {error}");
+        Error::invalid(problem, origin.clone())
+    })?;
     let token = String::from_utf8(data.bytes)
         .map_err(|_| Error::invalid("web identity token is not UTF-8", origin.clone()))?;
     let mut form = Form::new("AssumeRoleWithWebIdentity");
@@ -137,22 +131,12 @@ pub async fn caller_identity(
 ) -> Result<Identity, Error> {
     let mut run = Run::new(context, options);
     let operation = "GetCallerIdentity";
-    let xml = post(
-        &mut run,
-        operation,
-        &Form::new(operation),
-        Some(credentials),
-    )
-    .await?;
+    let xml = post(&mut run, operation, &Form::new(operation), Some(credentials)).await?;
     let member = |name| {
         let missing = || Error::unexpected(operation, format!("the answer has no {name}"));
         xml::text(&xml, name).ok_or_else(missing)
     };
-    Ok(Identity {
-        account: member("Account")?,
-        arn: member("Arn")?,
-        user_id: member("UserId")?,
-    })
+    Ok(Identity { account: member("Account")?, arn: member("Arn")?, user_id: member("UserId")? })
 }
 
 fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
@@ -160,11 +144,7 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
     match &role.session_name {
         Some(name) => form.add("RoleSessionName", name),
         None => {
-            let now = run
-                .context
-                .clock
-                .now()
-                .duration_since(std::time::UNIX_EPOCH);
+            let now = run.context.clock.now().duration_since(std::time::UNIX_EPOCH);
             let millis = now.unwrap_or_default().as_millis();
             form.add("RoleSessionName", &format!("aws-cred-chain-{millis}"));
         }
@@ -224,10 +204,7 @@ async fn post(
     let send = call.send(run, || signed(context, &endpoint, &body, signer));
     let response = within(&*context.clock, budget, send)
         .await
-        .ok_or_else(|| Error::TimedOut {
-            operation: format!("STS {operation}"),
-            budget,
-        })??;
+        .ok_or_else(|| Error::TimedOut { operation: format!("STS {operation}"), budget })??;
     let answer = text(&response);
     let status = response.status();
     if status.is_success() {
@@ -235,10 +212,7 @@ async fn post(
     }
     let code = xml::text(&answer, "Code");
     if status.is_server_error() || code.is_none() {
-        return Err(Error::unexpected(
-            operation,
-            format!("HTTP {}", status.as_u16()),
-        ));
+        return Err(Error::unexpected(operation, format!("HTTP {}", status.as_u16())));
     }
     let code = code.unwrap_or_default();
     let hint = hint(&code);
@@ -274,9 +248,7 @@ fn signed(
     signer: Option<&Credentials>,
 ) -> Result<http::Request<Bytes>, Error> {
     let url = format!("{}/", endpoint.url);
-    let uri: http::Uri = url
-        .parse()
-        .map_err(|error| Error::failed(url.clone(), error))?;
+    let uri: http::Uri = url.parse().map_err(|error| Error::failed(url.clone(), error))?;
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
     let content_type = "application/x-www-form-urlencoded";
     let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
@@ -287,10 +259,8 @@ fn signed(
         let request = Unsigned::new("POST", uri.path(), "", &signing, body);
         headers.extend(signer.sign_headers(&request).additions);
     }
-    let headers: Vec<(&str, &str)> = headers
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
-        .collect();
+    let headers: Vec<(&str, &str)> =
+        headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     crate::call::request("POST", &url, &headers, body.clone())
 }
 
@@ -303,9 +273,7 @@ pub(crate) fn credentials(
     let missing = |name: &str| Error::unexpected(operation, format!("the answer has no {name}"));
     let part = xml::element(answer, "Credentials").ok_or_else(|| missing("Credentials"))?;
     let member = |name: &str| {
-        xml::text(part, name)
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| missing(name))
+        xml::text(part, name).filter(|text| !text.is_empty()).ok_or_else(|| missing(name))
     };
     let mut credentials = Credentials::new(member("AccessKeyId")?, member("SecretAccessKey")?)
         .with_session_token(member("SessionToken")?)

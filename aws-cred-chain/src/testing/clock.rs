@@ -55,12 +55,8 @@ impl VirtualClock {
             let mut state = lock(&self.0);
             state.elapsed += by;
             let elapsed = state.elapsed;
-            let later = state
-                .sleepers
-                .split_off(&(elapsed + Duration::from_nanos(1), 0));
-            std::mem::replace(&mut state.sleepers, later)
-                .into_values()
-                .collect()
+            let later = state.sleepers.split_off(&(elapsed + Duration::from_nanos(1), 0));
+            std::mem::replace(&mut state.sleepers, later).into_values().collect()
         };
         for waker in wakers {
             waker.wake();
@@ -83,11 +79,7 @@ impl Clock for VirtualClock {
         state.next += 1;
         let key = (state.elapsed + duration, state.next);
         drop(state);
-        Box::pin(Sleep {
-            clock: self.clone(),
-            key,
-            polled_at: None,
-        })
+        Box::pin(Sleep { clock: self.clone(), key, polled_at: None })
     }
 }
 

@@ -22,12 +22,8 @@ impl State {
         let query = form(request.uri().query().unwrap_or_default().as_bytes());
         let account = query.get("account_id").cloned().unwrap_or_default();
         let keys = self.issue(now, &account, Duration::from_secs(3600));
-        let expires = keys
-            .expires_at?
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()?
-            .as_secs()
-            * 1000;
+        let expires =
+            keys.expires_at?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() * 1000;
         let body = json!({"roleCredentials": {
             "accessKeyId": keys.access_key_id,
             "secretAccessKey": keys.secret_access_key.expose(),
@@ -49,10 +45,7 @@ impl State {
         self.issued += 1;
         let access = format!("access-{}", self.issued);
         let body = json!({"accessToken": access, "expiresIn": 28_800, "tokenType": "Bearer"});
-        self.sso = Some(Sso {
-            access_token: access.into(),
-            ..sso
-        });
+        self.sso = Some(Sso { access_token: access.into(), ..sso });
         Some((200, body.to_string()))
     }
 
@@ -104,25 +97,15 @@ fn proves(proof: &str, url: &str, now: SystemTime) -> bool {
     };
     let mut point = vec![4];
     for axis in ["x", "y"] {
-        point.extend(
-            head["jwk"][axis]
-                .as_str()
-                .and_then(decode)
-                .unwrap_or_default(),
-        );
+        point.extend(head["jwk"][axis].as_str().and_then(decode).unwrap_or_default());
     }
     let algorithm = &ring::signature::ECDSA_P256_SHA256_FIXED;
     let key = ring::signature::UnparsedPublicKey::new(algorithm, point);
     let input = format!("{header}.{payload}");
-    let seconds = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     key.verify(input.as_bytes(), &signature).is_ok()
         && head["typ"] == "dpop+jwt"
         && claims["htm"] == "POST"
         && claims["htu"] == url
-        && claims["iat"]
-            .as_u64()
-            .is_some_and(|iat| iat.abs_diff(seconds) < 300)
+        && claims["iat"].as_u64().is_some_and(|iat| iat.abs_diff(seconds) < 300)
 }

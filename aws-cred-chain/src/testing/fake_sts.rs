@@ -21,14 +21,10 @@ impl State {
         }
         let form = form(request.body());
         let member = |name: &str| form.get(name).map(String::as_str);
-        let seconds = member("DurationSeconds")
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(3600);
+        let seconds = member("DurationSeconds").and_then(|s| s.parse().ok()).unwrap_or(3600);
         let life = Duration::from_secs(seconds);
         if action == "AssumeRoleWithWebIdentity" {
-            let role = member("RoleArn")
-                .and_then(|arn| self.roles.get(arn))
-                .cloned();
+            let role = member("RoleArn").and_then(|arn| self.roles.get(arn)).cloned();
             let token = member("WebIdentityToken");
             return match role {
                 Some(role) if role.web_identity_token.as_ref().map(Secret::expose) == token => {
@@ -43,9 +39,7 @@ impl State {
         };
         match action {
             "AssumeRole" => {
-                let role = member("RoleArn")
-                    .and_then(|arn| self.roles.get(arn))
-                    .cloned();
+                let role = member("RoleArn").and_then(|arn| self.roles.get(arn)).cloned();
                 let Some(role) = role else {
                     return refusal(
                         403,
@@ -53,10 +47,7 @@ impl State {
                         "not authorized to perform: sts:AssumeRole",
                     );
                 };
-                let mfa = role
-                    .mfa
-                    .as_ref()
-                    .map(|(serial, code)| (serial.as_str(), code.expose()));
+                let mfa = role.mfa.as_ref().map(|(serial, code)| (serial.as_str(), code.expose()));
                 let sent = member("SerialNumber").zip(member("TokenCode"));
                 if role.external_id.as_deref() != member("ExternalId") || mfa != sent {
                     return refusal(403, "AccessDenied", "external id or MFA code is wrong");
@@ -115,47 +106,29 @@ impl State {
         if user.token.as_ref().map(Secret::expose) != header(request, "x-amz-security-token") {
             return denied("InvalidClientTokenId", "the session token is wrong");
         }
-        let time = header(request, "x-amz-date")
-            .and_then(compact)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
-        let skew = now
-            .duration_since(time)
-            .or_else(|_| time.duration_since(now));
+        let time =
+            header(request, "x-amz-date").and_then(compact).unwrap_or(SystemTime::UNIX_EPOCH);
+        let skew = now.duration_since(time).or_else(|_| time.duration_since(now));
         if skew.is_ok_and(|skew| skew > Duration::from_secs(900)) {
             return denied("SignatureDoesNotMatch", "the signature is too old");
         }
         let mut keys = Credentials::new(id, user.secret.clone());
         keys.session_token.clone_from(&user.token);
-        let signed: Vec<&str> = part("SignedHeaders=")
-            .unwrap_or_default()
-            .split(';')
-            .collect();
-        let host = request
-            .uri()
-            .authority()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let signed: Vec<&str> = part("SignedHeaders=").unwrap_or_default().split(';').collect();
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let headers: Vec<(&str, &str)> = signed
             .iter()
             .filter(|name| !name.starts_with("x-amz-"))
             .map(|name| {
-                let value = if *name == "host" {
-                    Some(host.as_str())
-                } else {
-                    header(request, name)
-                };
+                let value =
+                    if *name == "host" { Some(host.as_str()) } else { header(request, name) };
                 (*name, value.unwrap_or_default())
             })
             .collect();
         let uri = request.uri();
         let query = uri.query().unwrap_or_default();
-        let unsigned = Unsigned::new(
-            request.method().as_str(),
-            uri.path(),
-            query,
-            &headers,
-            request.body(),
-        );
+        let unsigned =
+            Unsigned::new(request.method().as_str(), uri.path(), query, &headers, request.body());
         let again = Signer::new(&keys, region, "sts", time).sign_headers(&unsigned);
         if part("Signature=") != Some(again.signature.as_str()) {
             return denied("SignatureDoesNotMatch", "the signature is wrong");
@@ -179,10 +152,7 @@ fn envelope(action: &str, keys: &Credentials, more: &str) -> String {
          </SessionToken><Expiration>{}</Expiration></Credentials></{action}Result></{action}Response>",
         keys.access_key_id,
         keys.secret_access_key.expose(),
-        keys.session_token
-            .as_ref()
-            .map(Secret::expose)
-            .unwrap_or_default(),
+        keys.session_token.as_ref().map(Secret::expose).unwrap_or_default(),
         keys.expires_at.map(timestamp::iso).unwrap_or_default(),
     )
 }

@@ -85,10 +85,7 @@ impl Prompt for ScriptedPrompt {
         Box::pin(async move {
             let mut answers = lock(&self.0);
             answers.questions.push(question);
-            answers
-                .codes
-                .pop_front()
-                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            answers.codes.pop_front().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         })
     }
 }

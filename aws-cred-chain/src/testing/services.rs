@@ -47,10 +47,7 @@ pub struct Role {
 impl Role {
     /// Returns a role that asks for nothing but a valid signature.
     pub fn new(role_arn: impl Into<String>) -> Self {
-        Self {
-            role_arn: role_arn.into(),
-            ..Self::default()
-        }
+        Self { role_arn: role_arn.into(), ..Self::default() }
     }
 
     /// Asks for an external id.
@@ -142,10 +139,7 @@ pub(super) type Answer = (u16, String);
 
 impl Services {
     pub(super) fn new(clock: VirtualClock) -> Self {
-        Self {
-            clock,
-            state: Arc::default(),
-        }
+        Self { clock, state: Arc::default() }
     }
 
     /// Lets STS know a user.
@@ -156,9 +150,7 @@ impl Services {
             account: account.to_owned(),
             expires_at: None,
         };
-        lock(&self.state)
-            .users
-            .insert(access_key_id.to_owned(), user);
+        lock(&self.state).users.insert(access_key_id.to_owned(), user);
     }
 
     /// Lets STS know a role.
@@ -168,10 +160,8 @@ impl Services {
 
     /// Opens IAM Identity Center for these tokens; a renewal gives a new access token.
     pub fn set_sso(&self, access_token: &str, refresh_token: &str) {
-        lock(&self.state).sso = Some(Sso {
-            access_token: access_token.into(),
-            refresh_token: refresh_token.into(),
-        });
+        lock(&self.state).sso =
+            Some(Sso { access_token: access_token.into(), refresh_token: refresh_token.into() });
     }
 
     /// Opens the sign-in service for this refresh token; it checks the proof of possession.
@@ -182,20 +172,15 @@ impl Services {
 
     /// Opens the container endpoint, with the authorization that it asks for.
     pub fn set_container(&self, authorization: Option<&str>) {
-        lock(&self.state).container = Some(Container {
-            authorization: authorization.map(Into::into),
-        });
+        lock(&self.state).container =
+            Some(Container { authorization: authorization.map(Into::into) });
     }
 
     /// Opens the metadata service: the instance's role, how many hops its token answers live, how many
     /// hops away the caller is (1: on the instance itself), and whether version 1 is served.
     pub fn set_metadata(&self, role: Option<&str>, hop_limit: u8, hops: u8, v1: bool) {
-        lock(&self.state).metadata = Some(Metadata {
-            role: role.map(str::to_owned),
-            hop_limit,
-            hops,
-            v1,
-        });
+        lock(&self.state).metadata =
+            Some(Metadata { role: role.map(str::to_owned), hop_limit, hops, v1 });
     }
 
     /// Lets `service` (a name as in [`Seen::service`]) misbehave until [`Services::repair`].
@@ -217,11 +202,7 @@ impl Services {
     /// Returns how often an operation was asked for.
     #[must_use]
     pub fn count(&self, operation: &str) -> usize {
-        lock(&self.state)
-            .seen
-            .iter()
-            .filter(|seen| seen.operation == operation)
-            .count()
+        lock(&self.state).seen.iter().filter(|seen| seen.operation == operation).count()
     }
 
     async fn serve(
@@ -236,10 +217,8 @@ impl Services {
             Some(Fault::Slow(time)) => self.clock.sleep(time).await,
             _ => {}
         }
-        let refused = HttpError::Connect {
-            host: host.clone(),
-            reason: "connection refused".to_owned(),
-        };
+        let refused =
+            HttpError::Connect { host: host.clone(), reason: "connection refused".to_owned() };
         let (operation, answer) = match fault {
             Some(Fault::Refused) => return Err(refused),
             Some(Fault::Huge) => {
@@ -293,10 +272,7 @@ impl Services {
     }
 
     fn is_far(&self) -> bool {
-        lock(&self.state)
-            .metadata
-            .as_ref()
-            .is_some_and(|m| m.hops > m.hop_limit)
+        lock(&self.state).metadata.as_ref().is_some_and(|m| m.hops > m.hop_limit)
     }
 }
 
@@ -349,12 +325,10 @@ impl State {
         let number = self.issued;
         let expires_at = now + life;
         let token = Secret::from(format!("token-{number}"));
-        let credentials = Credentials::new(
-            format!("ASIAFAKE{number}"),
-            format!("issued-secret-{number}"),
-        )
-        .with_session_token(token.clone())
-        .with_expires_at(expires_at);
+        let credentials =
+            Credentials::new(format!("ASIAFAKE{number}"), format!("issued-secret-{number}"))
+                .with_session_token(token.clone())
+                .with_expires_at(expires_at);
         let user = User {
             secret: credentials.secret_access_key.clone(),
             token: Some(token),

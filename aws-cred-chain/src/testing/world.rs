@@ -63,8 +63,7 @@ impl World {
     /// Lets STS know a user: signatures by these keys are checked, others are refused.
     #[must_use]
     pub fn user(self, access_key_id: &str, secret_access_key: &str, account: &str) -> Self {
-        self.services
-            .add_user(access_key_id, secret_access_key, account);
+        self.services.add_user(access_key_id, secret_access_key, account);
         self
     }
 

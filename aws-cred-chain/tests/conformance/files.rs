@@ -10,32 +10,21 @@ use crate::{json, report};
 
 fn pairs(value: &Value) -> BTreeMap<String, String> {
     let map = value.as_object().unwrap();
-    map.iter()
-        .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()))
-        .collect()
+    map.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect()
 }
 
 fn shown(sections: &BTreeMap<String, Profile>) -> BTreeMap<String, BTreeMap<String, String>> {
     let values = |profile: &Profile| {
-        profile
-            .properties
-            .iter()
-            .map(|(k, v)| (k.clone(), v.value.clone()))
-            .collect()
+        profile.properties.iter().map(|(k, v)| (k.clone(), v.value.clone())).collect()
     };
-    sections
-        .iter()
-        .map(|(name, profile)| (name.clone(), values(profile)))
-        .collect()
+    sections.iter().map(|(name, profile)| (name.clone(), values(profile))).collect()
 }
 
 fn expected(value: Option<&Value>) -> BTreeMap<String, BTreeMap<String, String>> {
     let Some(Value::Object(map)) = value else {
         return BTreeMap::new();
     };
-    map.iter()
-        .map(|(name, values)| (name.clone(), pairs(values)))
-        .collect()
+    map.iter().map(|(name, values)| (name.clone(), pairs(values))).collect()
 }
 
 #[test]
@@ -48,10 +37,9 @@ fn conformance_profile_parser() {
     for case in cases {
         let name = case["name"].as_str().unwrap();
         let mut files = Vec::new();
-        for (key, kind) in [
-            ("configFile", FileKind::Config),
-            ("credentialsFile", FileKind::Credentials),
-        ] {
+        for (key, kind) in
+            [("configFile", FileKind::Config), ("credentialsFile", FileKind::Credentials)]
+        {
             if let Some(text) = case["input"][key].as_str() {
                 files.push(SharedFile::new(kind, key, text));
             }
@@ -93,9 +81,7 @@ fn conformance_file_location() {
         let text = |path: Option<std::path::PathBuf>| path.unwrap().to_str().unwrap().to_owned();
         let good = text(location.config) == case["configLocation"].as_str().unwrap()
             && text(location.credentials) == case["credentialsLocation"].as_str().unwrap()
-            && case["profile"]
-                .as_str()
-                .is_none_or(|profile| profile == location.profile);
+            && case["profile"].as_str().is_none_or(|profile| profile == location.profile);
         if !good {
             failures.push(case["name"].to_string());
         }

@@ -26,11 +26,7 @@ fn files(folder: &Path) -> MapFiles {
     let mut open = vec![folder.to_owned()];
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(
-                std::fs::read_dir(path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.is_file() {
             let inside = Path::new("/").join(path.strip_prefix(folder).unwrap());
             files.put(inside, std::fs::read(&path).unwrap());
@@ -45,12 +41,12 @@ struct Real;
 
 impl RunCommand for Real {
     fn run(&self, command: Command) -> BoxFuture<'_, std::io::Result<CommandOutput>> {
-        let output = std::process::Command::new(&command.program)
-            .args(&command.arguments)
-            .output();
-        Box::pin(std::future::ready(output.map(|output| {
-            CommandOutput::new(output.status.code().unwrap_or(-1), output.stdout)
-        })))
+        let output = std::process::Command::new(&command.program).args(&command.arguments).output();
+        Box::pin(std::future::ready(
+            output.map(|output| {
+                CommandOutput::new(output.status.code().unwrap_or(-1), output.stdout)
+            }),
+        ))
     }
 }
 
@@ -86,22 +82,13 @@ fn secrets(case: &Case, files: &MapFiles, env: &Value, traffic: &Value) -> BTree
         texts.push(String::from_utf8_lossy(&files.content(path).unwrap()).into_owned());
     }
     for event in traffic["events"].as_array().into_iter().flatten() {
-        texts.push(
-            event["action"]["Data"]["data"]["Utf8"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        );
+        texts.push(event["action"]["Data"]["data"]["Utf8"].as_str().unwrap_or_default().to_owned());
     }
     for (key, value) in env.as_object().into_iter().flatten() {
         texts.push(format!("{key} = {}", value.as_str().unwrap_or_default()));
     }
     for text in texts {
-        for line in text
-            .replace(['{', '}', ','], "\n")
-            .replace('<', "\n")
-            .lines()
-        {
+        for line in text.replace(['{', '}', ','], "\n").replace('<', "\n").lines() {
             let Some((key, value)) = line.split_once(['=', ':', '>']) else {
                 continue;
             };
@@ -115,9 +102,7 @@ fn secrets(case: &Case, files: &MapFiles, env: &Value, traffic: &Value) -> BTree
                 "\"token",
                 "clientsecret",
             ];
-            if means_secret
-                .iter()
-                .any(|word| key.contains(word.trim_matches('"')))
+            if means_secret.iter().any(|word| key.contains(word.trim_matches('"')))
                 || key == "token"
             {
                 found.insert(value.trim().trim_matches('"').to_owned());
@@ -161,11 +146,8 @@ fn same_kind(text: &str, error: &Error) -> bool {
 
 fn run(case: &Case, part_name: &str) -> Result<(), String> {
     let env = read(&case.folder.join("env.json")).unwrap_or_else(|| json!({}));
-    let pairs = env
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()));
+    let pairs =
+        env.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()));
     let traffic =
         read(&case.folder.join("http-traffic.json")).unwrap_or_else(|| json!({"events": []}));
     let files = files(&case.folder.join("fs"));
@@ -181,12 +163,9 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
     // The recording SDK gives commands to a shell; the AWS CLI and so our default does not.
     options.process_shell = ProcessShell::System;
     if part_name.ends_with("profile-provider") {
-        for source in [
-            Source::Environment,
-            Source::WebIdentity,
-            Source::Container,
-            Source::InstanceMetadata,
-        ] {
+        for source in
+            [Source::Environment, Source::WebIdentity, Source::Container, Source::InstanceMetadata]
+        {
             options = options.without(source);
         }
     }
@@ -197,11 +176,7 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
     let chain = Chain::new(context, options);
     let logs = Logs::default();
     let (problem, shown) = tracing::subscriber::with_default(logs.clone(), || {
-        if part_name.contains("token") {
-            token(case, &chain)
-        } else {
-            credentials(case, &chain)
-        }
+        if part_name.contains("token") { token(case, &chain) } else { credentials(case, &chain) }
     });
     let mut problems = replay.problems();
     problems.extend(problem);
@@ -219,9 +194,7 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
 }
 
 fn unix(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs()
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 fn credentials(case: &Case, chain: &Chain) -> (Option<String>, String) {
@@ -251,10 +224,7 @@ fn credentials(case: &Case, chain: &Chain) -> (Option<String>, String) {
                 "expiry": found.expires_at.map(unix),
             });
             let wanted = case.expected["Ok"].as_object().unwrap();
-            actual
-                .as_object_mut()
-                .unwrap()
-                .retain(|key, _| wanted.contains_key(key));
+            actual.as_object_mut().unwrap().retain(|key, _| wanted.contains_key(key));
             (actual != case.expected["Ok"])
                 .then(|| format!("{actual}, not {}", case.expected["Ok"]))
         }
@@ -284,10 +254,8 @@ fn run_all(part_name: &str) {
     let Some(cases) = cases(part_name) else {
         return;
     };
-    let failures: Vec<String> = cases
-        .iter()
-        .filter_map(|case| run(case, part_name).err())
-        .collect();
+    let failures: Vec<String> =
+        cases.iter().filter_map(|case| run(case, part_name).err()).collect();
     report(part_name, cases.len(), &failures);
 }
 

@@ -1,9 +1,6 @@
 //! The third-party conformance data, run from its files as they are.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(
-    clippy::print_stdout,
-    reason = "the number of cases is for whoever runs the tests"
-)]
+#![expect(clippy::print_stdout, reason = "the number of cases is for whoever runs the tests")]
 
 mod files;
 mod folders;

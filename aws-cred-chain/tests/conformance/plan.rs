@@ -44,10 +44,7 @@ fn shown(plan: &ProfilePlan) -> Value {
         Base::Environment => ("NamedSource", json!("Environment")),
         Base::Container => ("NamedSource", json!("EcsContainer")),
         Base::InstanceMetadata => ("NamedSource", json!("Ec2InstanceMetadata")),
-        Base::WebIdentity {
-            role: r,
-            token_file,
-        } => {
+        Base::WebIdentity { role: r, token_file } => {
             let mut value = role(r);
             value["web_identity_token_file"] = json!(token_file);
             ("WebIdentityToken", value)
@@ -67,20 +64,16 @@ fn shown(plan: &ProfilePlan) -> Value {
         other => panic!("unknown base {other:?}"),
     };
     let mut steps = vec![json!({ name: without_nulls(value) })];
-    steps.extend(
-        plan.roles
-            .iter()
-            .map(|r| json!({ "AssumeRole": without_nulls(role(r)) })),
-    );
+    steps.extend(plan.roles.iter().map(|r| json!({ "AssumeRole": without_nulls(role(r)) })));
     Value::Array(steps)
 }
 
 /// The suite names more or fewer members of a step than we have; those it names must agree.
 fn agrees(expected: &Value, shown: &Value) -> bool {
     match (expected, shown) {
-        (Value::Object(a), Value::Object(b)) => a
-            .iter()
-            .all(|(key, value)| b.get(key).is_some_and(|other| agrees(value, other))),
+        (Value::Object(a), Value::Object(b)) => {
+            a.iter().all(|(key, value)| b.get(key).is_some_and(|other| agrees(value, other)))
+        }
         (Value::Array(a), Value::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| agrees(a, b))
         }

@@ -39,9 +39,7 @@ impl Replay {
                 };
                 for (name, values) in request["headers"].as_object().into_iter().flatten() {
                     let value = values[0].as_str().unwrap_or_default();
-                    exchange
-                        .headers
-                        .push((name.to_ascii_lowercase(), value.to_owned()));
+                    exchange.headers.push((name.to_ascii_lowercase(), value.to_owned()));
                 }
                 exchanges.push((id, exchange));
                 continue;
@@ -61,15 +59,8 @@ impl Replay {
                 }
             }
         }
-        let exchanges = exchanges
-            .into_iter()
-            .map(|(_, exchange)| exchange)
-            .collect();
-        Self(Arc::new(Mutex::new(State {
-            exchanges,
-            next: 0,
-            problems: Vec::new(),
-        })))
+        let exchanges = exchanges.into_iter().map(|(_, exchange)| exchange).collect();
+        Self(Arc::new(Mutex::new(State { exchanges, next: 0, problems: Vec::new() })))
     }
 
     /// Returns what differed from the recording, requests that never came among it.
@@ -89,11 +80,7 @@ fn normal(uri: &str) -> String {
     let mut pairs: Vec<&str> = query.split('&').collect();
     pairs.sort_unstable();
     let root = path.matches('/').count() == 3 && path.ends_with('/');
-    let path = if root {
-        path.trim_end_matches('/')
-    } else {
-        path
-    };
+    let path = if root { path.trim_end_matches('/') } else { path };
     format!("{path}?{}", pairs.join("&"))
 }
 
@@ -103,18 +90,10 @@ impl SendHttp for Replay {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
         let mut state = self.0.lock().unwrap();
-        let State {
-            exchanges,
-            next,
-            problems,
-        } = &mut *state;
+        let State { exchanges, next, problems } = &mut *state;
         let host = request.uri().host().unwrap_or_default().to_owned();
         let Some(exchange) = exchanges.get(*next) else {
-            problems.push(format!(
-                "not recorded: {} {}",
-                request.method(),
-                request.uri()
-            ));
+            problems.push(format!("not recorded: {} {}", request.method(), request.uri()));
             let reason = "no more traffic was recorded".to_owned();
             return Box::pin(std::future::ready(Err(HttpError::Connect { host, reason })));
         };
@@ -135,26 +114,17 @@ impl SendHttp for Replay {
             let token =
                 name.starts_with("x-aws-ec2-metadata-token") || name == "x-amz-sso_bearer_token";
             if compared.contains(&name.as_str()) || token {
-                let sent = request
-                    .headers()
-                    .get(name)
-                    .map(|sent| sent.to_str().unwrap().to_owned());
+                let sent =
+                    request.headers().get(name).map(|sent| sent.to_str().unwrap().to_owned());
                 if sent.as_ref() != Some(value) {
                     problems.push(format!("{uri}: header {name} is {sent:?}, not {value}"));
                 }
             }
         }
-        if let Some(body) = exchange
-            .body
-            .as_ref()
-            .filter(|body| body.starts_with(b"Action="))
-        {
+        if let Some(body) = exchange.body.as_ref().filter(|body| body.starts_with(b"Action=")) {
             // The rest holds session names and tokens of the day of the recording.
             let action = |body: &[u8]| {
-                body.split(|byte| *byte == b'&')
-                    .take(2)
-                    .map(<[u8]>::to_vec)
-                    .collect::<Vec<_>>()
+                body.split(|byte| *byte == b'&').take(2).map(<[u8]>::to_vec).collect::<Vec<_>>()
             };
             if action(body) != action(request.body()) {
                 problems.push(format!("{uri}: the body is another action's"));
@@ -166,10 +136,7 @@ impl SendHttp for Replay {
                 *response.status_mut() = http::StatusCode::from_u16(*status).unwrap();
                 Ok(response)
             }
-            other => Err(HttpError::Broken {
-                host,
-                reason: format!("recorded: {other:?}"),
-            }),
+            other => Err(HttpError::Broken { host, reason: format!("recorded: {other:?}") }),
         };
         Box::pin(std::future::ready(answer))
     }

@@ -108,9 +108,7 @@ fn conformance_endpoint_url() {
                 client["ignore_configured_endpoint_urls"].as_bool();
             let found = block_on(endpoint(&context, &options, text("service")));
             let wanted = case["output"]["endpointUrl"].as_str();
-            let good = found
-                .as_ref()
-                .is_ok_and(|found| Some(found.url.as_str()) == wanted);
+            let good = found.as_ref().is_ok_and(|found| Some(found.url.as_str()) == wanted);
             if !good {
                 failures.push(format!("{}: {found:?}", text("name")));
             }

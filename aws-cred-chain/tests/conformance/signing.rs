@@ -23,9 +23,7 @@ fn request(text: &str) -> Request {
     let mut lines = head.lines();
     let first = lines.next().unwrap();
     let (method, rest) = first.split_once(' ').unwrap();
-    let target = rest
-        .rsplit_once(" HTTP/")
-        .map_or(rest, |(target, _)| target);
+    let target = rest.rsplit_once(" HTTP/").map_or(rest, |(target, _)| target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut headers: Vec<(String, String)> = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
@@ -55,20 +53,8 @@ fn time(text: &str) -> SystemTime {
     let days = (1970..y).map(|y| 365 + i64::from(leap(y))).sum::<i64>()
         + (1..m)
             .map(|m| {
-                [
-                    31,
-                    28 + i64::from(leap(y)),
-                    31,
-                    30,
-                    31,
-                    30,
-                    31,
-                    31,
-                    30,
-                    31,
-                    30,
-                    31,
-                ][usize::try_from(m - 1).unwrap()]
+                [31, 28 + i64::from(leap(y)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+                    [usize::try_from(m - 1).unwrap()]
             })
             .sum::<i64>()
         + d
@@ -90,19 +76,12 @@ fn context(read: &dyn Fn(&str) -> Option<String>) -> Value {
             let signed = read("header-signed-request.txt").unwrap();
             let after = |mark: &str| {
                 let at = signed.to_ascii_lowercase().find(mark).unwrap() + mark.len();
-                signed[at..]
-                    .split([',', '\n'])
-                    .next()
-                    .unwrap()
-                    .trim()
-                    .to_owned()
+                signed[at..].split([',', '\n']).next().unwrap().trim().to_owned()
             };
             let scope = after("credential=");
             let scope: Vec<&str> = scope.split('/').collect();
             let canonical = read("header-canonical-request.txt").unwrap();
-            let date = canonical
-                .lines()
-                .find_map(|line| line.strip_prefix("x-amz-date:"));
+            let date = canonical.lines().find_map(|line| line.strip_prefix("x-amz-date:"));
             json!({ "region": scope[2], "service": scope[3], "timestamp": date.unwrap() })
         }
     }
@@ -117,21 +96,14 @@ fn run(folder: &Path, failures: &mut Vec<String>) {
     let keys = &context["credentials"];
     let mut credentials = Credentials::new(
         text(&keys["access_key_id"], "AKIDEXAMPLE"),
-        text(
-            &keys["secret_access_key"],
-            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
-        ),
+        text(&keys["secret_access_key"], "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
     );
     if let Some(token) = keys["token"].as_str() {
         credentials = credentials.with_session_token(token);
     }
     let (region, service) = (text(&context["region"], ""), text(&context["service"], ""));
-    let mut signer = Signer::new(
-        &credentials,
-        &region,
-        &service,
-        time(context["timestamp"].as_str().unwrap()),
-    );
+    let mut signer =
+        Signer::new(&credentials, &region, &service, time(context["timestamp"].as_str().unwrap()));
     signer.normalize_path = context["normalize"].as_bool().unwrap_or(true);
     signer.sign_body = context["sign_body"].as_bool().unwrap_or(false);
     signer.omit_session_token = context["omit_session_token"].as_bool().unwrap_or(false);
@@ -149,12 +121,7 @@ fn run(folder: &Path, failures: &mut Vec<String>) {
         &headers,
         request.body.as_bytes(),
     );
-    failures.extend(compare(
-        name,
-        &read,
-        "header",
-        &signer.sign_headers(&unsigned),
-    ));
+    failures.extend(compare(name, &read, "header", &signer.sign_headers(&unsigned)));
     if folder.join("query-signature.txt").exists() {
         let expires = context["expiration_in_seconds"].as_u64().unwrap_or(3600);
         let signed = signer.sign_query(&unsigned, Duration::from_secs(expires));
@@ -194,15 +161,10 @@ fn conformance_sigv4() {
         return;
     };
     let (mut ran, mut failures) = (0, Vec::new());
-    let mut folders: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut folders: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     folders.sort();
-    for folder in folders
-        .iter()
-        .filter(|folder| folder.join("request.txt").exists())
-    {
+    for folder in folders.iter().filter(|folder| folder.join("request.txt").exists()) {
         ran += 1;
         run(folder, &mut failures);
     }

@@ -35,8 +35,7 @@ impl LogSink for Terminal {
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<dyn Error>> {
     let mut spec = SandboxSpec::new("exec", Root::of_machine(), Vec::new());
     spec.limits.cpus = 1.0;
-    spec.environment
-        .push(("PATH".into(), "/usr/bin:/bin".into()));
+    spec.environment.push(("PATH".into(), "/usr/bin:/bin".into()));
     spec.log = Arc::new(Terminal);
     let mut arguments = arguments;
     while let Some(option) = arguments.next() {

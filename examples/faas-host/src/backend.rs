@@ -41,11 +41,7 @@ impl BackendName {
             })?),
             Self::Process => Arc::new(ProcessBackend::new()),
         };
-        Ok(Opened {
-            backend,
-            runtimes: Runtimes::discover(),
-            name: self,
-        })
+        Ok(Opened { backend, runtimes: Runtimes::discover(), name: self })
     }
 }
 

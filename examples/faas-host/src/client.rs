@@ -34,10 +34,7 @@ impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self {
-            http: HttpClient::builder(TokioExecutor::new()).build(connector),
-            address,
-        }
+        Self { http: HttpClient::builder(TokioExecutor::new()).build(connector), address }
     }
 
     /// Creates a function from an archive.
@@ -69,25 +66,16 @@ impl Client {
     /// Invokes a function and asks for the tail of its log.
     pub(crate) async fn invoke(&self, name: &str, event: &Value) -> Result<Invoked, Error> {
         let body = Bytes::from(event.to_string());
-        let response = self
-            .send(Method::POST, &format!("/{name}/invocations"), body)
-            .await?;
+        let response = self.send(Method::POST, &format!("/{name}/invocations"), body).await?;
         let (parts, body) = response.into_parts();
         let payload = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
         if !parts.status.is_success() {
             return Err(format!("Invoke {name}: {} {payload}", parts.status).into());
         }
-        let log = parts
-            .headers
-            .get("x-amz-log-result")
-            .map_or(&b""[..], |it| it.as_bytes());
+        let log = parts.headers.get("x-amz-log-result").map_or(&b""[..], |it| it.as_bytes());
         let log = String::from_utf8_lossy(&BASE64.decode(log)?).into_owned();
         let function_error = parts.headers.contains_key("x-amz-function-error");
-        Ok(Invoked {
-            payload,
-            function_error,
-            log,
-        })
+        Ok(Invoked { payload, function_error, log })
     }
 
     async fn send(
@@ -97,10 +85,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
         let uri = format!("http://{}/2015-03-31/functions{path}", self.address);
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header("x-amz-log-type", "Tail");
+        let request = Request::builder().method(method).uri(uri).header("x-amz-log-type", "Tail");
         Ok(self.http.request(request.body(Full::new(body))?).await?)
     }
 }
@@ -108,10 +93,7 @@ impl Client {
 /// Packs one executable file into an archive.
 pub(crate) fn archive(name: &str, content: &[u8]) -> Result<Vec<u8>, Error> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file(
-        name,
-        zip::write::SimpleFileOptions::default().unix_permissions(0o755),
-    )?;
+    zip.start_file(name, zip::write::SimpleFileOptions::default().unix_permissions(0o755))?;
     std::io::Write::write_all(&mut zip, content)?;
     Ok(zip.finish()?.into_inner())
 }

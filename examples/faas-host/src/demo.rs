@@ -55,25 +55,11 @@ fn functions(opened: &Opened) -> Result<Vec<Example>, Error> {
         zip: archive("bootstrap", compiled)?,
     }];
     let interpreted: [(&str, &str, &str, &[u8]); 2] = [
-        (
-            "python",
-            "hello-python",
-            "hello.py",
-            include_bytes!("../functions/hello.py"),
-        ),
-        (
-            "nodejs",
-            "hello-node",
-            "hello.mjs",
-            include_bytes!("../functions/hello.mjs"),
-        ),
+        ("python", "hello-python", "hello.py", include_bytes!("../functions/hello.py")),
+        ("nodejs", "hello-node", "hello.mjs", include_bytes!("../functions/hello.mjs")),
     ];
     for (family, name, file, source) in interpreted {
-        match opened
-            .runtimes
-            .identifiers()
-            .find(|identifier| identifier.starts_with(family))
-        {
+        match opened.runtimes.identifiers().find(|identifier| identifier.starts_with(family)) {
             Some(runtime) => functions.push(Example {
                 name,
                 runtime: runtime.to_owned(),
@@ -96,14 +82,7 @@ async fn show(client: &Client, functions: &[Example]) -> Result<(), Error> {
             function.zip.len() / 1024
         );
         let start = Instant::now();
-        client
-            .create(
-                function.name,
-                &function.runtime,
-                function.handler,
-                &function.zip,
-            )
-            .await?;
+        client.create(function.name, &function.runtime, function.handler, &function.zip).await?;
         println!("in {:.1} ms", start.elapsed().as_secs_f64() * 1000.0);
     }
     println!(
@@ -133,11 +112,7 @@ async fn show(client: &Client, functions: &[Example]) -> Result<(), Error> {
 
 fn print_row(name: &str, invoked: &Invoked, round_trip_ms: f64) {
     // The figures stand in the log's REPORT line, tab by tab, as Lambda writes them.
-    let report = invoked
-        .log
-        .lines()
-        .find(|line| line.starts_with("REPORT"))
-        .unwrap_or_default();
+    let report = invoked.log.lines().find(|line| line.starts_with("REPORT")).unwrap_or_default();
     let field = |label: &str| {
         let value = report.split('\t').find_map(|part| part.strip_prefix(label));
         value.unwrap_or("-").trim()

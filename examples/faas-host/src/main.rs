@@ -4,11 +4,7 @@
 //! cargo run --release -p faas-host -- demo
 //! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
 //! ```
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line program"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod backend;
 mod client;
@@ -64,28 +60,12 @@ enum Command {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
-        Command::Serve {
-            listen,
-            data,
-            backend,
-            idle_timeout,
-            assume_roles,
-        } => {
+        Command::Serve { listen, data, backend, idle_timeout, assume_roles } => {
             let idle_timeout = std::time::Duration::from_secs(idle_timeout);
-            serve::run(serve::Serve {
-                listen,
-                data,
-                backend,
-                idle_timeout,
-                assume_roles,
-            })
-            .await
+            serve::run(serve::Serve { listen, data, backend, idle_timeout, assume_roles }).await
         }
     };
     match result {

@@ -24,13 +24,7 @@ pub(crate) struct Serve {
 
 /// Serves until Ctrl-C or SIGTERM; a second one does not wait for running invocations.
 pub(crate) async fn run(
-    Serve {
-        listen,
-        data,
-        backend,
-        idle_timeout,
-        assume_roles,
-    }: Serve,
+    Serve { listen, data, backend, idle_timeout, assume_roles }: Serve,
 ) -> Result<(), Error> {
     let opened = backend.open()?;
     opened.print();
@@ -42,15 +36,10 @@ pub(crate) async fn run(
         builder = builder.with_roles(Roles::new(Context::real(), Options::default()));
     }
     let host = builder.start().await?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| format!("listen on {listen}: {error}"))?;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     let endpoint = format!("http://{}", listener.local_addr()?);
-    println!(
-        "functions   {} in {}",
-        host.functions().len(),
-        data.display()
-    );
+    println!("functions   {} in {}", host.functions().len(), data.display());
     println!("listening   {endpoint}  (callers are not authenticated)");
     println!("try         aws lambda list-functions --endpoint-url {endpoint}");
 

@@ -30,12 +30,7 @@ fn print() -> Result<(), Box<dyn Error>> {
         writeln!(out, "  v1 {controller:?} at {}", path.display())?;
     }
     if let Some(path) = &probe.hierarchies.v2 {
-        writeln!(
-            out,
-            "  v2 {:?} at {}",
-            probe.hierarchies.v2_controllers,
-            path.display()
-        )?;
+        writeln!(out, "  v2 {:?} at {}", probe.hierarchies.v2_controllers, path.display())?;
     }
     for missing in &probe.missing {
         writeln!(out, "missing: {missing}")?;
@@ -48,10 +43,7 @@ fn print() -> Result<(), Box<dyn Error>> {
     for step in LinuxBackend::steps(&spec)? {
         writeln!(out, "  {step:?}")?;
     }
-    writeln!(
-        out,
-        "\nsystem calls allowed; the others give EPERM, clone3 gives ENOSYS:"
-    )?;
+    writeln!(out, "\nsystem calls allowed; the others give EPERM, clone3 gives ENOSYS:")?;
     for group in seccomp::ALLOWED {
         let names: Vec<&str> = group.calls.iter().map(|(name, _)| *name).collect();
         writeln!(out, "  {}:\n    {}", group.reason, names.join(" "))?;

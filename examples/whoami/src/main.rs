@@ -43,11 +43,7 @@ fn arguments() -> Result<Arguments, String> {
     let mut arguments = Arguments::default();
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
-        let mut value = || {
-            given
-                .next()
-                .ok_or_else(|| format!("{argument} needs a value"))
-        };
+        let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--profile" => arguments.options.profile = Some(value()?),
             "--region" => arguments.options.region = Some(value()?),
@@ -78,9 +74,7 @@ async fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), String> 
         };
         write!(io::stderr(), "{trace}").map_err(|error| error.to_string())?;
     }
-    let credentials = resolved
-        .map_err(|unresolved| unresolved.error.report())?
-        .credentials;
+    let credentials = resolved.map_err(|unresolved| unresolved.error.report())?.credentials;
     if arguments.list {
         let id = &credentials.access_key_id;
         let end = id.get(id.len().saturating_sub(4)..).unwrap_or_default();
@@ -94,13 +88,9 @@ async fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), String> 
             "access_key     {:>24} {source}\nregion         {name:>24} {origin}\n",
             format!("****************{end}")
         );
-        return out
-            .write_all(lines.as_bytes())
-            .map_err(|error| error.to_string());
+        return out.write_all(lines.as_bytes()).map_err(|error| error.to_string());
     }
-    let identity = caller_identity(&context, &options, &credentials)
-        .await
-        .map_err(say)?;
+    let identity = caller_identity(&context, &options, &credentials).await.map_err(say)?;
     let answer = json!({
         "UserId": identity.user_id,
         "Account": identity.account,

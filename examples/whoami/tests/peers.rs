@@ -25,21 +25,14 @@ impl Drop for Moto {
 
 impl Moto {
     fn start(program: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let moto = Self {
-            child,
-            url: format!("http://127.0.0.1:{port}"),
-        };
+        let moto = Self { child, url: format!("http://127.0.0.1:{port}") };
         let end = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < end, "moto does not listen");
@@ -58,10 +51,8 @@ struct Judge {
 
 impl Judge {
     fn new() -> Option<Self> {
-        let programs = [
-            test_support::venv_program("aws"),
-            test_support::venv_program("moto_server"),
-        ];
+        let programs =
+            [test_support::venv_program("aws"), test_support::venv_program("moto_server")];
         let [Some(aws), Some(moto)] = programs else {
             test_support::left_out(
                 "whoami beside the aws command",
@@ -69,11 +60,7 @@ impl Judge {
             );
             return None;
         };
-        Some(Self {
-            aws,
-            moto: Moto::start(&moto),
-            home: tempfile::tempdir().unwrap(),
-        })
+        Some(Self { aws, moto: Moto::start(&moto), home: tempfile::tempdir().unwrap() })
     }
 
     fn file(&self, name: &str, content: &str) -> PathBuf {
@@ -114,11 +101,7 @@ impl Judge {
         let _unread = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        if output.status.success() {
-            Ok(text(output.stdout))
-        } else {
-            Err(text(output.stderr))
-        }
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     fn aws(&self, arguments: &[&str], env: &[(&str, &str)], stdin: &str) -> Result<String, String> {
@@ -131,25 +114,14 @@ impl Judge {
         env: &[(&str, &str)],
         stdin: &str,
     ) -> Result<String, String> {
-        self.run(
-            Path::new(env!("CARGO_BIN_EXE_whoami")),
-            arguments,
-            env,
-            stdin,
-        )
+        self.run(Path::new(env!("CARGO_BIN_EXE_whoami")), arguments, env, stdin)
     }
 
     /// Both must name the same identity, and the same source.
     fn same(&self, case: &str, profile: Option<&str>, env: &[(&str, &str)]) -> Value {
-        let profile: Vec<&str> = profile
-            .map(|name| vec!["--profile", name])
-            .unwrap_or_default();
+        let profile: Vec<&str> = profile.map(|name| vec!["--profile", name]).unwrap_or_default();
         let theirs = self.aws(
-            &[
-                &profile[..],
-                &["sts", "get-caller-identity", "--output", "json"],
-            ]
-            .concat(),
+            &[&profile[..], &["sts", "get-caller-identity", "--output", "json"]].concat(),
             env,
             "",
         );
@@ -161,52 +133,24 @@ impl Judge {
         let (ours, theirs) = (json(ours), json(theirs));
         assert_eq!(ours["Arn"], theirs["Arn"], "{case}");
         assert_eq!(ours["Account"], theirs["Account"], "{case}");
-        let theirs_list = self
-            .aws(&[&profile[..], &["configure", "list"]].concat(), env, "")
-            .unwrap();
-        let ours_list = self
-            .whoami(&[&profile[..], &["--list"]].concat(), env, "")
-            .unwrap();
+        let theirs_list =
+            self.aws(&[&profile[..], &["configure", "list"]].concat(), env, "").unwrap();
+        let ours_list = self.whoami(&[&profile[..], &["--list"]].concat(), env, "").unwrap();
         let source = |text: &str| -> String {
-            let line = text
-                .lines()
-                .find(|line| line.trim_start().starts_with("access_key"))
-                .unwrap();
-            line.replace(':', " ")
-                .split_whitespace()
-                .nth(2)
-                .unwrap()
-                .to_owned()
+            let line =
+                text.lines().find(|line| line.trim_start().starts_with("access_key")).unwrap();
+            line.replace(':', " ").split_whitespace().nth(2).unwrap().to_owned()
         };
-        assert_eq!(
-            source(&ours_list),
-            source(&theirs_list),
-            "{case}:\n{ours_list}\n{theirs_list}"
-        );
+        assert_eq!(source(&ours_list), source(&theirs_list), "{case}:\n{ours_list}\n{theirs_list}");
         ours
     }
 
     /// Makes a user with keys, by the `aws` command itself.
     fn user(&self, name: &str) -> (String, String) {
-        let root = [
-            ("AWS_ACCESS_KEY_ID", "AKIAROOT"),
-            ("AWS_SECRET_ACCESS_KEY", "root"),
-        ];
-        self.aws(&["iam", "create-user", "--user-name", name], &root, "")
-            .unwrap();
+        let root = [("AWS_ACCESS_KEY_ID", "AKIAROOT"), ("AWS_SECRET_ACCESS_KEY", "root")];
+        self.aws(&["iam", "create-user", "--user-name", name], &root, "").unwrap();
         let made = self
-            .aws(
-                &[
-                    "iam",
-                    "create-access-key",
-                    "--user-name",
-                    name,
-                    "--output",
-                    "json",
-                ],
-                &root,
-                "",
-            )
+            .aws(&["iam", "create-access-key", "--user-name", name, "--output", "json"], &root, "")
             .unwrap();
         let made: Value = serde_json::from_str(&made).unwrap();
         let member = |key: &str| made["AccessKey"][key].as_str().unwrap().to_owned();
@@ -248,43 +192,22 @@ fn the_same_identity_and_source_as_the_aws_command() {
         token.display()
     );
     judge.file(".aws/config", &config);
-    let keys = [
-        ("AWS_ACCESS_KEY_ID", env_id.as_str()),
-        ("AWS_SECRET_ACCESS_KEY", env_secret.as_str()),
-    ];
+    let keys =
+        [("AWS_ACCESS_KEY_ID", env_id.as_str()), ("AWS_SECRET_ACCESS_KEY", env_secret.as_str())];
 
     let ends = |identity: Value, end: &str| {
-        assert!(
-            identity["Arn"].as_str().unwrap().ends_with(end),
-            "{identity}, not {end}"
-        );
+        assert!(identity["Arn"].as_str().unwrap().ends_with(end), "{identity}, not {end}");
     };
     ends(judge.same("environment", None, &keys), "user/from-env");
     ends(judge.same("default profile", None, &[]), "user/from-file");
-    ends(
-        judge.same("a profile goes before the environment", Some("role"), &keys),
-        "Reader/judge",
-    );
-    ends(
-        judge.same("config file", Some("inconfig"), &[]),
-        "user/from-file",
-    );
-    ends(
-        judge.same("process", Some("process"), &[]),
-        "user/from-process",
-    );
-    ends(
-        judge.same("chained roles", Some("chained"), &[]),
-        "Writer/judge",
-    );
+    ends(judge.same("a profile goes before the environment", Some("role"), &keys), "Reader/judge");
+    ends(judge.same("config file", Some("inconfig"), &[]), "user/from-file");
+    ends(judge.same("process", Some("process"), &[]), "user/from-process");
+    ends(judge.same("chained roles", Some("chained"), &[]), "Writer/judge");
     ends(judge.same("web identity", Some("web"), &[]), "Web/judge");
     let env_profile = [keys[0], keys[1], ("AWS_PROFILE", "fromenv")];
     ends(
-        judge.same(
-            "AWS_PROFILE with keys in the environment",
-            None,
-            &env_profile,
-        ),
+        judge.same("AWS_PROFILE with keys in the environment", None, &env_profile),
         "user/from-env",
     );
     let metadata = [
@@ -295,16 +218,9 @@ fn the_same_identity_and_source_as_the_aws_command() {
     ];
     judge.same("metadata service", None, &metadata);
     // Both refuse a profile that is not there.
+    assert!(judge.aws(&["--profile", "no", "sts", "get-caller-identity"], &[], "").is_err());
     assert!(
-        judge
-            .aws(&["--profile", "no", "sts", "get-caller-identity"], &[], "")
-            .is_err()
-    );
-    assert!(
-        judge
-            .whoami(&["--profile", "no"], &[], "")
-            .unwrap_err()
-            .contains("could not be found")
+        judge.whoami(&["--profile", "no"], &[], "").unwrap_err().contains("could not be found")
     );
 }
 
@@ -331,16 +247,8 @@ fn an_mfa_code_is_asked_for_once_between_the_two() {
         let value: Value = serde_json::from_str(&text.expect("an identity")).unwrap();
         value["Arn"].as_str().unwrap().to_owned()
     };
-    let command = |profile| {
-        [
-            "--profile",
-            profile,
-            "sts",
-            "get-caller-identity",
-            "--output",
-            "json",
-        ]
-    };
+    let command =
+        |profile| ["--profile", profile, "sts", "get-caller-identity", "--output", "json"];
 
     // Ours asks, theirs finds it.
     let asked = judge.whoami(&["--profile", "First"], &[], "").unwrap_err();

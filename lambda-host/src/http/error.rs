@@ -22,41 +22,24 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind,
-            message: message.into(),
-            reason: None,
-        }
+        Self { status, kind, message: message.into(), reason: None }
     }
 
     /// A parameter that is well formed but cannot be used here.
     pub(super) fn parameter(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "InvalidParameterValueException",
-            message,
-        )
+        Self::new(StatusCode::BAD_REQUEST, "InvalidParameterValueException", message)
     }
 
     /// A request whose JSON or base64 cannot be read.
     pub(super) fn content(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "InvalidRequestContentException",
-            message,
-        )
+        Self::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
     }
 
     /// A request body over the limit of its operation.
     pub(super) fn too_large(operation: &str, bytes_max: usize) -> Self {
         let message =
             format!("Request must be smaller than {bytes_max} bytes for the {operation} operation");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestEntityTooLargeException",
-            message,
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", message)
     }
 
     /// A path that is none of the API's.
@@ -91,9 +74,7 @@ impl From<Error> for ApiError {
         let message = error.to_string();
         let capital = || {
             let mut chars = message.chars();
-            chars
-                .next()
-                .map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+            chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
             Error::Validation { .. } => {
@@ -103,11 +84,9 @@ impl From<Error> for ApiError {
             Error::InvalidCode { .. } => Self::parameter(capital()),
             Error::InvalidPayload { .. } => Self::content(capital()),
             Error::PayloadTooLarge { bytes_max } => Self::too_large("InvokeFunction", *bytes_max),
-            Error::FunctionNotFound { .. } => Self::new(
-                StatusCode::NOT_FOUND,
-                "ResourceNotFoundException",
-                capital(),
-            ),
+            Error::FunctionNotFound { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", capital())
+            }
             Error::FunctionExists { .. } => {
                 Self::new(StatusCode::CONFLICT, "ResourceConflictException", capital())
             }
@@ -117,11 +96,9 @@ impl From<Error> for ApiError {
                 message: "Rate Exceeded.".to_owned(),
                 reason: Some(limit),
             },
-            Error::NoCapacity { .. } | Error::Stopping => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "ServiceException",
-                capital(),
-            ),
+            Error::NoCapacity { .. } | Error::Stopping => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", capital())
+            }
             _ => {
                 // The causes name files of the host: they go to its log, not to its callers.
                 tracing::error!(error = with_causes(&error), "request failed");

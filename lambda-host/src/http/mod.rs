@@ -67,9 +67,7 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         let mut builder = http1::Builder::new();
         // A client may say that it sends no more, and still wait for its answer.
         builder.half_close(true);
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         drop(tokio::spawn(async move {
@@ -114,10 +112,8 @@ async fn operate(
         drain(body).await;
         return Err(too_large());
     }
-    let announced = body
-        .size_hint()
-        .upper()
-        .map_or(bytes_max, |it| usize::try_from(it).unwrap_or(bytes_max));
+    let announced =
+        body.size_hint().upper().map_or(bytes_max, |it| usize::try_from(it).unwrap_or(bytes_max));
     let room = u32::try_from(announced.min(bytes_max).div_ceil(1024)).unwrap_or(u32::MAX);
     // Given back when the request is answered. The semaphore is never closed.
     let _room = bodies.acquire_many(room).await;
@@ -137,10 +133,7 @@ async fn drain(mut body: Incoming) {
     let mut left = DRAIN_BYTES_MAX;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let Some(rest) = frame
-                .data_ref()
-                .map(Bytes::len)
-                .and_then(|it| left.checked_sub(it))
+            let Some(rest) = frame.data_ref().map(Bytes::len).and_then(|it| left.checked_sub(it))
             else {
                 return;
             };

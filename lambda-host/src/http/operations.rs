@@ -38,9 +38,7 @@ impl Operation {
         let unknown = || ApiError::unknown_operation(method, path);
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let name = |part: &str| {
-            let name = percent_decode_str(part)
-                .decode_utf8()
-                .map_err(|_| unknown())?;
+            let name = percent_decode_str(part).decode_utf8().map_err(|_| unknown())?;
             Ok::<_, ApiError>(name.into_owned())
         };
         Ok(match (method.as_str(), parts.as_slice()) {
@@ -125,8 +123,7 @@ impl Operation {
                 reply(StatusCode::OK, &body)
             }
             Self::DeleteConcurrency(name) => {
-                host.reserve_concurrency(&unqualified(host, &name)?, None)
-                    .await?;
+                host.reserve_concurrency(&unqualified(host, &name)?, None).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
         }
@@ -138,10 +135,7 @@ async fn create(host: &Host, body: Bytes) -> Result<Response<Full<Bytes>>, ApiEr
     drop(body);
     let config = request.settings.create(&request.function_name)?;
     let function = host.deploy(config, request.code.zip()?).await?;
-    reply(
-        StatusCode::CREATED,
-        &Configuration::of(&function, host.arns()),
-    )
+    reply(StatusCode::CREATED, &Configuration::of(&function, host.arns()))
 }
 
 fn list(host: &Host, request: &Parts) -> Result<Response<Full<Bytes>>, ApiError> {
@@ -156,20 +150,12 @@ fn list(host: &Host, request: &Parts) -> Result<Response<Full<Bytes>>, ApiError>
             .min(LIST_ITEMS_MAX),
     };
     let all = host.functions();
-    let after = all
-        .iter()
-        .filter(|function| function.config.name.as_str() > marker.as_str());
+    let after = all.iter().filter(|function| function.config.name.as_str() > marker.as_str());
     let page: Vec<_> = after.take(items_max + 1).collect();
     let shown = &page[..page.len().min(items_max)];
-    let rows: Vec<_> = shown
-        .iter()
-        .map(|it| Configuration::of(it, host.arns()))
-        .collect();
+    let rows: Vec<_> = shown.iter().map(|it| Configuration::of(it, host.arns())).collect();
     let next = (page.len() > items_max).then(|| shown.last().map(|it| it.config.name.to_string()));
-    reply(
-        StatusCode::OK,
-        &json!({ "Functions": rows, "NextMarker": next.flatten() }),
-    )
+    reply(StatusCode::OK, &json!({ "Functions": rows, "NextMarker": next.flatten() }))
 }
 
 fn get(host: &Host, name: &str) -> Result<Response<Full<Bytes>>, ApiError> {
@@ -191,9 +177,7 @@ async fn update_code(
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let code: FunctionCode = parse(&body)?;
     drop(body);
-    let function = host
-        .update_code(&unqualified(host, name)?, code.zip()?)
-        .await?;
+    let function = host.update_code(&unqualified(host, name)?, code.zip()?).await?;
     reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
 }
 
@@ -219,8 +203,7 @@ async fn put_concurrency(
         .as_u64()
         .and_then(|it| u32::try_from(it).ok())
         .ok_or_else(|| ApiError::parameter(format!("{RESERVED} is a number from 0")))?;
-    host.reserve_concurrency(&unqualified(host, name)?, Some(reserved))
-        .await?;
+    host.reserve_concurrency(&unqualified(host, name)?, Some(reserved)).await?;
     reply(StatusCode::OK, &json!({ RESERVED: reserved }))
 }
 
@@ -233,11 +216,8 @@ async fn invoke(
     let (name, in_name) = FunctionName::parse_qualified(name)?;
     let qualifier = in_name.or_else(|| query(request, "Qualifier"));
     check_qualifier(host, &name, qualifier.as_deref())?;
-    let mut invocation = Request::new(if body.is_empty() {
-        Bytes::from_static(b"{}")
-    } else {
-        body
-    });
+    let mut invocation =
+        Request::new(if body.is_empty() { Bytes::from_static(b"{}") } else { body });
     if let Some(context) = text(&request.headers, "x-amz-client-context") {
         invocation = invocation.with_client_context(client_context(context)?);
     }
@@ -251,9 +231,7 @@ async fn invoke(
             return Ok(empty(StatusCode::NO_CONTENT));
         }
         "Event" => {
-            return Err(ApiError::parameter(
-                "InvocationType Event is not supported by this host",
-            ));
+            return Err(ApiError::parameter("InvocationType Event is not supported by this host"));
         }
         other => {
             return Err(ApiError::parameter(format!(
@@ -272,10 +250,7 @@ fn answered(answer: &Answer, tail: bool) -> Response<Full<Bytes>> {
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     headers.insert("x-amz-executed-version", HeaderValue::from_static(LATEST));
     if answer.function_error {
-        headers.insert(
-            "x-amz-function-error",
-            HeaderValue::from_static("Unhandled"),
-        );
+        headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
     }
     if let Ok(id) = HeaderValue::from_str(&answer.request_id) {
         headers.insert("x-amzn-requestid", id);
@@ -292,11 +267,7 @@ fn client_context(base64: &str) -> Result<String, ApiError> {
     let bytes = BASE64.decode(base64).map_err(|_| wrong())?;
     let object: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
     // Again as JSON, since a header takes neither line breaks nor other scripts.
-    if object.is_object() {
-        Ok(ascii_json(&object))
-    } else {
-        Err(wrong())
-    }
+    if object.is_object() { Ok(ascii_json(&object)) } else { Err(wrong()) }
 }
 
 /// Renders JSON with all that is not ASCII escaped.
@@ -342,15 +313,8 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 fn query(request: &Parts, name: &str) -> Option<String> {
-    let pairs = request
-        .uri
-        .query()?
-        .split('&')
-        .filter_map(|pair| pair.split_once('='));
-    let value = pairs
-        .filter(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-        .next()?;
+    let pairs = request.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()?;
     Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
@@ -363,11 +327,7 @@ fn reply(
     body: &impl serde::Serialize,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let json = serde_json::to_vec(body).map_err(|error| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "ServiceException",
-            error.to_string(),
-        )
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", error.to_string())
     })?;
     let mut response = Response::new(Full::new(Bytes::from(json)));
     *response.status_mut() = status;

@@ -38,10 +38,7 @@ pub(super) struct FunctionCode {
 impl FunctionCode {
     /// Returns the archive.
     pub(super) fn zip(self) -> Result<Bytes, ApiError> {
-        refuse_unsupported(
-            &self.rest,
-            &["Publish", "DryRun", "Architectures", "RevisionId"],
-        )?;
+        refuse_unsupported(&self.rest, &["Publish", "DryRun", "Architectures", "RevisionId"])?;
         self.zip_file
             .ok_or_else(|| ApiError::parameter("Please provide a source for function code."))
     }
@@ -75,27 +72,14 @@ impl Settings {
 
     /// Returns `config` with what is given here in place of what it had.
     pub(super) fn change(self, mut config: FunctionConfig) -> Result<FunctionConfig, ApiError> {
-        refuse_unsupported(
-            &self.rest,
-            &["Publish", "PackageType", "Architectures", "RevisionId"],
-        )?;
-        if self
-            .rest
-            .get("PackageType")
-            .is_some_and(|kind| kind != "Zip")
-        {
-            return Err(ApiError::parameter(
-                "this host runs functions of PackageType Zip alone",
-            ));
+        refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures", "RevisionId"])?;
+        if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
+            return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
         }
-        let other = |it: &Value| {
-            it.as_array()
-                .is_some_and(|all| all.iter().any(|it| it != ARCHITECTURE))
-        };
+        let other =
+            |it: &Value| it.as_array().is_some_and(|all| all.iter().any(|it| it != ARCHITECTURE));
         if self.rest.get("Architectures").is_some_and(other) {
-            return Err(ApiError::parameter(format!(
-                "this host's architecture is {ARCHITECTURE}"
-            )));
+            return Err(ApiError::parameter(format!("this host's architecture is {ARCHITECTURE}")));
         }
         let set = |to: &mut String, from: Option<String>| {
             if let Some(from) = from {
@@ -177,30 +161,22 @@ impl Configuration {
             last_modified: iso_8601(function.modified_at_ms),
             code_sha256: BASE64.encode(function.code.sha256),
             version: "$LATEST",
-            environment: (!config.environment.is_empty()).then(|| Environment {
-                variables: config.environment.clone(),
-            }),
+            environment: (!config.environment.is_empty())
+                .then(|| Environment { variables: config.environment.clone() }),
             revision_id: function.revision.clone(),
             state: "Active",
             last_update_status: "Successful",
             package_type: "Zip",
             architectures: [ARCHITECTURE],
-            ephemeral_storage: EphemeralStorage {
-                size: config.ephemeral_storage_mb,
-            },
+            ephemeral_storage: EphemeralStorage { size: config.ephemeral_storage_mb },
         }
     }
 }
 
 /// Renders milliseconds since 1970 as the API does: `2026-11-23T21:19:54.000+0000`.
 fn iso_8601(ms: u64) -> String {
-    let timestamp = i64::try_from(ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp
-        .unwrap_or(Timestamp::MAX)
-        .strftime("%Y-%m-%dT%H:%M:%S%.3f+0000")
-        .to_string()
+    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    timestamp.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
 }
 
 /// Refuses a member that this host would have to ignore, unless it is empty or among `harmless`.
@@ -208,40 +184,29 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
     let empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members
-            .values()
-            .all(|it| it.as_array().is_some_and(Vec::is_empty)),
+        Value::Object(members) => {
+            members.values().all(|it| it.as_array().is_some_and(Vec::is_empty))
+        }
         Value::String(text) => text.is_empty(),
         _ => false,
     };
-    match rest
-        .iter()
-        .find(|(name, value)| !harmless.contains(&name.as_str()) && !empty(value))
-    {
-        Some((name, _)) => Err(ApiError::parameter(format!(
-            "{name} is not supported by this host"
-        ))),
+    match rest.iter().find(|(name, value)| !harmless.contains(&name.as_str()) && !empty(value)) {
+        Some((name, _)) => {
+            Err(ApiError::parameter(format!("{name} is not supported by this host")))
+        }
         None => Ok(()),
     }
 }
 
 fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| {
-        BASE64
-            .decode(text)
-            .map(Bytes::from)
-            .map_err(serde::de::Error::custom)
-    })
-    .transpose()
+    text.map(|text| BASE64.decode(text).map(Bytes::from).map_err(serde::de::Error::custom))
+        .transpose()
 }
 
 /// The machine's architecture in AWS's words.
-pub(super) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
-    "arm64"
-} else {
-    "x86_64"
-};
+pub(super) const ARCHITECTURE: &str =
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
 
 #[cfg(test)]
 mod tests {
@@ -263,15 +228,9 @@ mod tests {
             let settings: Settings = serde_json::from_str(json).unwrap();
             settings.create("f").is_ok()
         };
-        assert!(check(
-            r#"{"Runtime":"python3.11","Handler":"a.b","Layers":[],"Publish":true}"#
-        ));
-        assert!(!check(
-            r#"{"Runtime":"python3.11","Handler":"a.b","Layers":["arn"]}"#
-        ));
-        assert!(!check(
-            r#"{"Runtime":"python3.11","Handler":"a.b","PackageType":"Image"}"#
-        ));
+        assert!(check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":[],"Publish":true}"#));
+        assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":["arn"]}"#));
+        assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","PackageType":"Image"}"#));
         assert!(!check(r#"{"Runtime":"python3.11"}"#));
     }
 }

@@ -148,9 +148,7 @@ impl Group {
             group.v1.remove(&Controller::Freezer);
             group.v1.remove(&Controller::CpuAcct);
         }
-        let made = group
-            .make_folders(hierarchies)
-            .and_then(|()| group.set(limits));
+        let made = group.make_folders(hierarchies).and_then(|()| group.set(limits));
         if let Err(error) = made {
             group.remove()?;
             return Err(error);
@@ -207,10 +205,7 @@ impl Group {
 
     /// Returns the `tasks` files that a process writes `0` to, to join: writing a pid would wait for the kernel.
     pub(super) fn v1_tasks(&self) -> BTreeSet<PathBuf> {
-        self.v1
-            .values()
-            .map(|folder| folder.join("tasks"))
-            .collect()
+        self.v1.values().map(|folder| folder.join("tasks")).collect()
     }
 
     pub(super) fn freeze(&self, frozen: bool) -> Result<(), Error> {
@@ -218,11 +213,7 @@ impl Group {
             return set(v2, "cgroup.freeze", u8::from(frozen));
         }
         match self.v1.get(&Controller::Freezer) {
-            Some(v1) => set(
-                v1,
-                "freezer.state",
-                if frozen { "FROZEN" } else { "THAWED" },
-            ),
+            Some(v1) => set(v1, "freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
             None => Ok(()),
         }
     }
@@ -252,18 +243,12 @@ impl Group {
             .or_else(|| v2("memory.events"))
             .and_then(|text| field(&text, "oom_kill"))
             .unwrap_or(0);
-        Sample {
-            cpu_time,
-            memory_peak_bytes,
-            out_of_memory_kills,
-        }
+        Sample { cpu_time, memory_peak_bytes, out_of_memory_kills }
     }
 
     /// Removes the folders, once all within have ended: a process that was just killed takes a moment to go.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        self.folders
-            .iter()
-            .try_for_each(|folder| remove_folder(folder))
+        self.folders.iter().try_for_each(|folder| remove_folder(folder))
     }
 }
 
@@ -330,11 +315,7 @@ fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
 }
 
 fn set_if_there(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
-    if folder.join(file).exists() {
-        set(folder, file, value)
-    } else {
-        Ok(())
-    }
+    if folder.join(file).exists() { set(folder, file, value) } else { Ok(()) }
 }
 
 fn read(path: &Path) -> Option<String> {

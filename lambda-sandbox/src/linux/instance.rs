@@ -46,17 +46,10 @@ impl Instance {
         }
         for number in 0..INSTANCES_MAX {
             if let Some(lock) = lock(number)? {
-                return Ok(Self {
-                    number,
-                    _lock: lock,
-                    slots: Mutex::default(),
-                });
+                return Ok(Self { number, _lock: lock, slots: Mutex::default() });
             }
         }
-        Err(Error::Exhausted {
-            what: "hosts on this machine",
-            max: INSTANCES_MAX as usize,
-        })
+        Err(Error::Exhausted { what: "hosts on this machine", max: INSTANCES_MAX as usize })
     }
 
     /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
@@ -186,12 +179,8 @@ fn numbers(hierarchies: &Hierarchies) -> BTreeSet<u32> {
 fn lock(number: u32) -> Result<Option<File>, Error> {
     let path = Path::new(HOME).join(format!("{number}.lock"));
     let failed = |source| Error::failed("locking a host's number", &path, source);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),

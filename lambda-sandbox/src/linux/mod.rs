@@ -149,10 +149,7 @@ impl LinuxBackend {
                 });
             }
         }
-        Ok(Probe {
-            hierarchies,
-            missing,
-        })
+        Ok(Probe { hierarchies, missing })
     }
 
     /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
@@ -185,10 +182,7 @@ impl LinuxBackend {
             init: sealed(c"sandbox-init", INIT)?,
             filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
         });
-        Ok(Self {
-            _closing: Arc::new(Closing(Arc::clone(&shared))),
-            shared,
-        })
+        Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
     /// Returns what a new process does to become the sandbox of `spec`, but for joining groups and the network.
@@ -241,47 +235,20 @@ impl Backend for LinuxBackend {
     fn isolation(&self) -> Isolation {
         let groups = self.shared.hierarchies.kind();
         let in_force = [
-            (
-                Defence::Processes,
-                "pid namespace, init as pid 1".to_owned(),
-            ),
-            (
-                Defence::FileSystem,
-                "mount namespace, read-only root, pivot_root".to_owned(),
-            ),
-            (
-                Defence::Network,
-                "network namespace with a loopback only".to_owned(),
-            ),
+            (Defence::Processes, "pid namespace, init as pid 1".to_owned()),
+            (Defence::FileSystem, "mount namespace, read-only root, pivot_root".to_owned()),
+            (Defence::Network, "network namespace with a loopback only".to_owned()),
             (Defence::Ipc, "ipc and uts namespaces".to_owned()),
             (Defence::User, "user namespace, an id of its own".to_owned()),
-            (
-                Defence::Capabilities,
-                "none in any set, no_new_privs".to_owned(),
-            ),
+            (Defence::Capabilities, "none in any set, no_new_privs".to_owned()),
             (Defence::SystemCalls, "seccomp allow list".to_owned()),
-            (
-                Defence::Keyring,
-                "session keyring of its own; keyctl refused".to_owned(),
-            ),
-            (
-                Defence::Descriptors,
-                "all but the given closed at exec".to_owned(),
-            ),
-            (
-                Defence::KernelInterfaces,
-                "/proc masked and read-only; no /sys".to_owned(),
-            ),
+            (Defence::Keyring, "session keyring of its own; keyctl refused".to_owned()),
+            (Defence::Descriptors, "all but the given closed at exec".to_owned()),
+            (Defence::KernelInterfaces, "/proc masked and read-only; no /sys".to_owned()),
             (Defence::Memory, format!("memory control group ({groups})")),
             (Defence::Cpu, format!("cpu control group ({groups})")),
-            (
-                Defence::ProcessCount,
-                format!("pids control group ({groups})"),
-            ),
-            (
-                Defence::Scratch,
-                "tmpfs with a limit of bytes and files".to_owned(),
-            ),
+            (Defence::ProcessCount, format!("pids control group ({groups})")),
+            (Defence::Scratch, "tmpfs with a limit of bytes and files".to_owned()),
         ];
         Isolation {
             in_force: in_force.into(),

@@ -35,9 +35,7 @@ impl Pool {
             .name("sandbox-netns".into())
             .spawn(move || fill(&sender))
             .map_err(|source| Error::step("starting the network thread", source))?;
-        Ok(Self {
-            ready: Mutex::new(ready),
-        })
+        Ok(Self { ready: Mutex::new(ready) })
     }
 
     /// Takes one if one is ready.
@@ -70,20 +68,12 @@ fn make() -> Result<Network, Error> {
     let path = "/proc/thread-self/ns/net";
     let namespace = File::open(path)
         .map_err(|source| Error::failed("opening a network namespace", path, source))?;
-    Ok(Network {
-        namespace: namespace.into(),
-        listener,
-    })
+    Ok(Network { namespace: namespace.into(), listener })
 }
 
 fn bring_up_loopback() -> Result<(), Error> {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .map_err(|source| Error::step("bringing up the loopback", source))?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|source| Error::step("bringing up the loopback", source))?;
     let mut name = [0; libc::IFNAMSIZ];
     for (place, byte) in name.iter_mut().zip(b"lo") {
         *place = byte.cast_signed();
@@ -101,9 +91,6 @@ fn bring_up_loopback() -> Result<(), Error> {
     if result == 0 {
         Ok(())
     } else {
-        Err(Error::step(
-            "bringing up the loopback",
-            std::io::Error::last_os_error(),
-        ))
+        Err(Error::step("bringing up the loopback", std::io::Error::last_os_error()))
     }
 }

@@ -165,10 +165,7 @@ impl Plan<'_> {
         if let Some(directory) = &spec.root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
-            self.steps.push(Step::Bind {
-                source,
-                target: target.clone(),
-            });
+            self.steps.push(Step::Bind { source, target: target.clone() });
             self.attributes(target, RDONLY | NOSUID | NODEV);
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
@@ -178,10 +175,7 @@ impl Plan<'_> {
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
             let source = c_string(bind.source.as_os_str())?;
-            self.steps.push(Step::Bind {
-                source,
-                target: target.clone(),
-            });
+            self.steps.push(Step::Bind { source, target: target.clone() });
             self.attributes(target, RDONLY | NOSUID | NODEV);
         }
         for link in &spec.root.links {
@@ -209,10 +203,8 @@ impl Plan<'_> {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            self.steps.push(Step::Bind {
-                source: c_string(device.as_os_str())?,
-                target: target.clone(),
-            });
+            self.steps
+                .push(Step::Bind { source: c_string(device.as_os_str())?, target: target.clone() });
             self.attributes(target, NOSUID | NOEXEC);
         }
         for (name, points_to) in DEVICE_LINKS {
@@ -233,11 +225,7 @@ impl Plan<'_> {
         // A size of 0 would mean no limit.
         let bytes = spec.limits.scratch_bytes.max(4096);
         let files = spec.limits.scratch_files_max.max(1) + 1;
-        self.mount(
-            "tmpfs",
-            target,
-            &format!("size={bytes},nr_inodes={files},mode=1777"),
-        )
+        self.mount("tmpfs", target, &format!("size={bytes},nr_inodes={files},mode=1777"))
     }
 
     fn processes(&mut self) -> Result<(), Error> {
@@ -263,10 +251,7 @@ impl Plan<'_> {
             if path.is_dir() {
                 let target = self.inside(&path)?;
                 let source = c_string(super::instance::Instance::empty().as_os_str())?;
-                self.steps.push(Step::Bind {
-                    source,
-                    target: target.clone(),
-                });
+                self.steps.push(Step::Bind { source, target: target.clone() });
                 self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
             }
         }
@@ -274,10 +259,7 @@ impl Plan<'_> {
             let path = proc.join(name);
             if path.exists() {
                 let target = self.inside(&path)?;
-                self.steps.push(Step::Bind {
-                    source: target.clone(),
-                    target: target.clone(),
-                });
+                self.steps.push(Step::Bind { source: target.clone(), target: target.clone() });
                 self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
             }
         }
@@ -298,8 +280,7 @@ impl Plan<'_> {
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
         }
-        self.steps
-            .push(Step::HostName(c_string(OsStr::new("sandbox"))?));
+        self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
         self.steps.push(Step::GoTo(working_directory));
         Ok(())
@@ -327,11 +308,7 @@ impl Plan<'_> {
         self.parents(path)?;
         if self.made.insert(path.to_owned()) {
             let place = self.inside(path)?;
-            self.steps.push(if folder {
-                Step::Folder(place)
-            } else {
-                Step::File(place)
-            });
+            self.steps.push(if folder { Step::Folder(place) } else { Step::File(place) });
         }
         Ok(())
     }
@@ -362,10 +339,6 @@ fn look(step: &'static str, path: &Path) -> Result<std::fs::Metadata, Error> {
 
 pub(super) fn c_string(text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes()).map_err(|_nul| {
-        Error::invalid(
-            "a path or text",
-            text.to_string_lossy(),
-            "it contains a NUL byte",
-        )
+        Error::invalid("a path or text", text.to_string_lossy(), "it contains a NUL byte")
     })
 }

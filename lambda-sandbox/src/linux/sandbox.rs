@@ -77,9 +77,7 @@ struct Outputs {
 
 impl std::fmt::Debug for LinuxSandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinuxSandbox")
-            .field("program", &self.program)
-            .finish_non_exhaustive()
+        f.debug_struct("LinuxSandbox").field("program", &self.program).finish_non_exhaustive()
     }
 }
 
@@ -103,18 +101,11 @@ impl LinuxSandbox {
         spec: &SandboxSpec,
         network: &netns::Network,
     ) -> Result<Self, Error> {
-        let slot = Slot {
-            number: shared.instance.take_slot()?,
-            shared: Arc::clone(shared),
-        };
+        let slot = Slot { number: shared.instance.take_slot()?, shared: Arc::clone(shared) };
         let id = shared.instance.id(slot.number);
         let host = shared.instance.group();
-        let group = Group::make(
-            &shared.hierarchies,
-            &host,
-            &slot.number.to_string(),
-            &spec.limits,
-        )?;
+        let group =
+            Group::make(&shared.hierarchies, &host, &slot.number.to_string(), &spec.limits)?;
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (stdout, stdout_inside) = pipe()?;
@@ -192,11 +183,7 @@ impl LinuxSandbox {
                 _ => Exit::Signal(libc::SIGKILL),
             }));
         });
-        Ok(Started {
-            stdout: outputs.stdout,
-            stderr: outputs.stderr,
-            exit,
-        })
+        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit })
     }
 }
 

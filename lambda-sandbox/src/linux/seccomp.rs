@@ -129,10 +129,7 @@ pub const BY_ARGUMENT: &[(&str, &str)] = &[
     ("clone", "no flag that makes a namespace"),
     ("socket", "families unix, IPv4, IPv6 and netlink only"),
     ("personality", "0 and the question for it only"),
-    (
-        "ioctl",
-        "all but TIOCSTI and TIOCLINUX, which type for another",
-    ),
+    ("ioctl", "all but TIOCSTI and TIOCLINUX, which type for another"),
 ];
 
 /// Returns the rules whose arguments matter: the call, the rules, and what they hold off.
@@ -141,10 +138,7 @@ fn looked_at() -> Result<Vec<(libc::c_long, Vec<SeccompRule>)>, seccompiler::Bac
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
     };
     let one_of = |values: &[u64]| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        values
-            .iter()
-            .map(|value| SeccompRule::new(vec![is(0, *value)?]))
-            .collect()
+        values.iter().map(|value| SeccompRule::new(vec![is(0, *value)?])).collect()
     };
     let no_namespace = SeccompCondition::new(
         0,
@@ -198,12 +192,8 @@ fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         errno(libc::ENOSYS),
         TargetArch::x86_64,
     )?;
-    let second = SeccompFilter::new(
-        allowed,
-        errno(libc::EPERM),
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
+    let second =
+        SeccompFilter::new(allowed, errno(libc::EPERM), SeccompAction::Allow, TargetArch::x86_64)?;
     Ok([first.try_into()?, second.try_into()?])
 }
 
@@ -219,9 +209,8 @@ mod tests {
 
     #[test]
     fn dangerous_calls_are_not_in_the_list() {
-        let names: Vec<&str> = (ALLOWED.iter().flat_map(|group| group.calls))
-            .map(|(name, _)| *name)
-            .collect();
+        let names: Vec<&str> =
+            (ALLOWED.iter().flat_map(|group| group.calls)).map(|(name, _)| *name).collect();
         for name in [
             "unshare",
             "setns",

@@ -64,9 +64,7 @@ impl Spawner {
     /// Starts a process and returns its pidfd.
     pub(super) async fn spawn(&self, start: Start) -> Result<OwnedFd, Error> {
         let (reply, started) = oneshot::channel();
-        self.jobs
-            .send((start, reply))
-            .map_err(|_thread_gone| Error::Ended)?;
+        self.jobs.send((start, reply)).map_err(|_thread_gone| Error::Ended)?;
         started.await.map_err(|_thread_gone| Error::Ended)?
     }
 }
@@ -309,17 +307,9 @@ fn carry_out(step: &Step) -> libc::c_long {
             let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
             call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
         }
-        Step::Mount {
-            kind,
-            target,
-            flags,
-            options,
-        } => {
+        Step::Mount { kind, target, flags, options } => {
             let (kind, flags) = (at(kind), *flags as usize);
-            call(
-                libc::SYS_mount,
-                [kind, at(target), kind, flags, at(options)],
-            )
+            call(libc::SYS_mount, [kind, at(target), kind, flags, at(options)])
         }
         Step::Bind { source, target } => {
             let flags = libc::MS_BIND as usize;
@@ -354,11 +344,7 @@ fn carry_out(step: &Step) -> libc::c_long {
 }
 
 fn or_there(result: libc::c_long) -> libc::c_long {
-    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST {
-        0
-    } else {
-        result
-    }
+    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
 }
 
 fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
@@ -368,10 +354,7 @@ fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
         return file;
     }
     let file = file as usize;
-    let written = call(
-        libc::SYS_write,
-        [file, content.as_ptr().addr(), content.len(), 0, 0],
-    );
+    let written = call(libc::SYS_write, [file, content.as_ptr().addr(), content.len(), 0, 0]);
     if written < 0 {
         return written;
     }

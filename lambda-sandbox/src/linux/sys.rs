@@ -8,10 +8,7 @@ use crate::Error;
 
 /// Returns the hard limit of a resource.
 pub(super) fn hard_limit(resource: u32) -> Result<u64, Error> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes one `rlimit` through the pointer, which is to a live one of ours.
     let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
     if result == 0 {
@@ -36,11 +33,7 @@ pub(super) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<OwnedFd> {
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     // SAFETY: F_ADD_SEALS takes an int and no pointer; the descriptor is open.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    if result == 0 {
-        Ok(file.into())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(file.into()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Copies a descriptor to a number of 16 or more, out of the way of those that a new process is given.

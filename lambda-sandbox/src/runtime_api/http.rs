@@ -122,16 +122,10 @@ async fn next(session: &Session) -> Reply {
     let given = [
         (REQUEST_ID, Some(invocation.request_id)),
         ("lambda-runtime-deadline-ms", Some(deadline.to_string())),
-        (
-            "lambda-runtime-invoked-function-arn",
-            Some(invocation.invoked_function_arn),
-        ),
+        ("lambda-runtime-invoked-function-arn", Some(invocation.invoked_function_arn)),
         ("lambda-runtime-trace-id", invocation.trace_id),
         ("lambda-runtime-client-context", invocation.client_context),
-        (
-            "lambda-runtime-cognito-identity",
-            invocation.cognito_identity,
-        ),
+        ("lambda-runtime-cognito-identity", invocation.cognito_identity),
     ];
     for (name, value) in given {
         // A value that no header can carry was given by the host's caller: left out, not sent broken.
@@ -148,10 +142,7 @@ async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Re
         Err(refusal) => return refused(refusal),
     };
     // Whatever happens to this connection, the invocation gets an end.
-    let mut ending = Ending {
-        session,
-        answer: Some(truncated()),
-    };
+    let mut ending = Ending { session, answer: Some(truncated()) };
     let streamed = header(request.headers(), RESPONSE_MODE)
         .is_some_and(|mode| mode.eq_ignore_ascii_case("streaming"));
     let content_type = header(request.headers(), "content-type");
@@ -259,20 +250,14 @@ fn error_in_trailers(trailers: &HeaderMap) -> Option<FunctionError> {
     let body = base64::engine::general_purpose::STANDARD
         .decode(&body)
         .unwrap_or_else(|_not_base64| body.into_bytes());
-    Some(FunctionError {
-        error_type,
-        body: body.into(),
-    })
+    Some(FunctionError { error_type, body: body.into() })
 }
 
 async fn invocation_error(session: &Session, id: &str, request: Request<Incoming>) -> Reply {
     if let Err(refusal) = session.begin_answer(id) {
         return refused(refusal);
     }
-    let mut ending = Ending {
-        session,
-        answer: Some(truncated()),
-    };
+    let mut ending = Ending { session, answer: Some(truncated()) };
     match reported(request, ERROR_TYPE).await {
         Ok(error) => {
             ending.answer = Some(Answer::FunctionError(error));
@@ -353,12 +338,7 @@ async fn extension_next(session: &Session, request: &Request<Incoming>) -> Reply
         Err(refusal) => return refused(refusal),
     };
     let (identifier, body) = match event {
-        ExtensionEvent::Invoke {
-            request_id,
-            arn,
-            trace_id,
-            deadline,
-        } => (
+        ExtensionEvent::Invoke { request_id, arn, trace_id, deadline } => (
             request_id.clone(),
             json!({
                 "eventType": "INVOKE",
@@ -379,9 +359,7 @@ async fn extension_next(session: &Session, request: &Request<Incoming>) -> Reply
     };
     let mut reply = json_reply(StatusCode::OK, &body);
     if let Ok(identifier) = HeaderValue::try_from(identifier) {
-        reply
-            .headers_mut()
-            .insert("lambda-extension-event-identifier", identifier);
+        reply.headers_mut().insert("lambda-extension-event-identifier", identifier);
     }
     reply
 }
@@ -398,10 +376,9 @@ fn refused(refusal: Refusal) -> Reply {
         Refusal::RequestId => (StatusCode::BAD_REQUEST, "InvalidRequestID"),
         Refusal::Transition => (StatusCode::FORBIDDEN, "InvalidStateTransition"),
         Refusal::TooManyExtensions => (StatusCode::FORBIDDEN, "Extension.TooManyExtensions"),
-        Refusal::ExtensionIdentifier => (
-            StatusCode::FORBIDDEN,
-            "Extension.UnknownExtensionIdentifier",
-        ),
+        Refusal::ExtensionIdentifier => {
+            (StatusCode::FORBIDDEN, "Extension.UnknownExtensionIdentifier")
+        }
     };
     failure(status, error_type, &refusal.to_string())
 }
@@ -411,18 +388,13 @@ fn status_ok() -> Reply {
 }
 
 fn failure(status: StatusCode, error_type: &str, message: &str) -> Reply {
-    json_reply(
-        status,
-        &json!({"errorMessage": message, "errorType": error_type}),
-    )
+    json_reply(status, &json!({"errorMessage": message, "errorType": error_type}))
 }
 
 fn json_reply(status: StatusCode, body: &Value) -> Reply {
     let mut reply = Response::new(Full::new(Bytes::from(body.to_string())));
     *reply.status_mut() = status;
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
 }
 
@@ -437,7 +409,5 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn unix_ms(time: SystemTime) -> u128 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis()
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }

@@ -80,16 +80,8 @@ struct Extension {
 /// What an extension is told.
 #[derive(Debug, Clone)]
 pub(super) enum ExtensionEvent {
-    Invoke {
-        request_id: String,
-        arn: String,
-        trace_id: Option<String>,
-        deadline: SystemTime,
-    },
-    Shutdown {
-        reason: ShutdownReason,
-        deadline: SystemTime,
-    },
+    Invoke { request_id: String, arn: String, trace_id: Option<String>, deadline: SystemTime },
+    Shutdown { reason: ShutdownReason, deadline: SystemTime },
 }
 
 /// Why a call was refused: the API's own error types.
@@ -116,11 +108,7 @@ impl Session {
     /// Makes the session of a sandbox whose runtime has not started.
     #[must_use]
     pub fn new(settings: SessionSettings) -> Self {
-        Self {
-            settings,
-            state: Mutex::default(),
-            changed: Notify::new(),
-        }
+        Self { settings, state: Mutex::default(), changed: Notify::new() }
     }
 
     pub(super) fn settings(&self) -> &SessionSettings {
@@ -188,10 +176,8 @@ impl Session {
             let mut state = self.state();
             for extension in state.extensions.values_mut().filter(|one| one.shutdown) {
                 extension.asking = false;
-                extension.push(ExtensionEvent::Shutdown {
-                    reason,
-                    deadline: SystemTime::now() + grace,
-                });
+                extension
+                    .push(ExtensionEvent::Shutdown { reason, deadline: SystemTime::now() + grace });
             }
         }
         self.changed.notify_waiters();
@@ -281,14 +267,7 @@ impl Session {
             return Err(Refusal::TooManyExtensions);
         }
         let id = new_identifier();
-        state.extensions.insert(
-            id.clone(),
-            Extension {
-                invoke,
-                shutdown,
-                ..Extension::default()
-            },
-        );
+        state.extensions.insert(id.clone(), Extension { invoke, shutdown, ..Extension::default() });
         Ok(id)
     }
 
@@ -361,11 +340,7 @@ impl Extension {
 
 /// Makes an answer of a body that was read whole, or streamed away.
 pub(super) fn success(body: Bytes, content_type: Option<String>, streamed: bool) -> Answer {
-    Answer::Success(Response {
-        body,
-        content_type,
-        streamed,
-    })
+    Answer::Success(Response { body, content_type, streamed })
 }
 
 /// Returns an identifier in the form of a UUID. Its holder is told apart, not authenticated: the API is

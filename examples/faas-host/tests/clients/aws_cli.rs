@@ -15,56 +15,29 @@ fn a_function_lives_from_create_to_delete() {
         return;
     }
     let served = Served::start(&[]);
-    app(
-        &served,
-        "life",
-        &["--environment", "Variables={STAGE=test}", "--timeout", "10"],
-    );
+    app(&served, "life", &["--environment", "Variables={STAGE=test}", "--timeout", "10"]);
 
-    let tail = [
-        "--log-type",
-        "Tail",
-        "--query",
-        "{s:StatusCode,v:ExecutedVersion,l:LogResult}",
-    ];
+    let tail = ["--log-type", "Tail", "--query", "{s:StatusCode,v:ExecutedVersion,l:LogResult}"];
     let (first, answer) = served.invoke("life", r#"{"do":"echo","text":"é"}"#, &tail);
     assert_eq!((&first["s"], &first["v"]), (&json!(200), &json!("$LATEST")));
     assert_eq!(answer["text"], "é");
     let log = base64_text(first["l"].as_str().unwrap());
     let request = answer["request"].as_str().unwrap();
-    assert!(
-        log.contains(&format!("START RequestId: {request} Version: $LATEST\n")),
-        "{log}"
-    );
+    assert!(log.contains(&format!("START RequestId: {request} Version: $LATEST\n")), "{log}");
     assert!(log.contains("echoing é\n"), "{log}");
-    assert!(
-        log.contains(&format!("END RequestId: {request}\n")),
-        "{log}"
-    );
-    assert!(
-        log.contains("\tInit Duration: ") && log.contains("\tMax Memory Used: "),
-        "{log}"
-    );
+    assert!(log.contains(&format!("END RequestId: {request}\n")), "{log}");
+    assert!(log.contains("\tInit Duration: ") && log.contains("\tMax Memory Used: "), "{log}");
 
     let (_, second) = served.invoke("life", r#"{"do":"echo"}"#, &[]);
-    assert_eq!(
-        second["sandbox"], answer["sandbox"],
-        "a warm sandbox is used again"
-    );
+    assert_eq!(second["sandbox"], answer["sandbox"], "a warm sandbox is used again");
     let (_, environment) = served.invoke("life", r#"{"do":"environment"}"#, &[]);
     assert_eq!(environment["STAGE"], "test");
     assert_eq!(environment["AWS_LAMBDA_FUNCTION_NAME"], "life");
     assert_eq!(environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"], "128");
     assert_eq!(environment["LAMBDA_TASK_ROOT"], "/var/task");
-    assert_eq!(
-        environment.get("AWS_SECRET_ACCESS_KEY"),
-        None,
-        "nothing of the host's comes in"
-    );
+    assert_eq!(environment.get("AWS_SECRET_ACCESS_KEY"), None, "nothing of the host's comes in");
 
-    let got = served
-        .aws(&["get-function", "--function-name", "life"])
-        .json();
+    let got = served.aws(&["get-function", "--function-name", "life"]).json();
     assert_eq!(got["Configuration"]["Handler"], "app.handler");
     assert_eq!(got["Configuration"]["Timeout"], 10);
     let listed = served.aws(&["list-functions"]).json();
@@ -75,10 +48,7 @@ fn a_function_lives_from_create_to_delete() {
     let deleted = served.aws(&["delete-function", "--function-name", "life"]);
     assert!(deleted.success, "{deleted:?}");
     let gone = served.aws(&["invoke", "--function-name", "life", "out.json"]);
-    assert!(
-        gone.stderr.contains("ResourceNotFoundException"),
-        "{gone:?}"
-    );
+    assert!(gone.stderr.contains("ResourceNotFoundException"), "{gone:?}");
 }
 
 #[test]
@@ -110,53 +80,21 @@ fn every_way_to_fail_is_said_as_lambda_says_it() {
             (&json!(200), &json!("Unhandled"))
         );
         assert_eq!(error["errorType"], kind, "{payload}: {error}");
-        assert!(
-            error["errorMessage"].as_str().unwrap().contains(message),
-            "{payload}: {error}"
-        );
+        assert!(error["errorMessage"].as_str().unwrap().contains(message), "{payload}: {error}");
         let (_, after) = served.invoke("f", r#"{"do":"echo"}"#, &[]);
-        assert_eq!(
-            before["sandbox"] == after["sandbox"],
-            keeps_sandbox,
-            "{payload}"
-        );
+        assert_eq!(before["sandbox"] == after["sandbox"], keeps_sandbox, "{payload}");
     };
-    check(
-        r#"{"do":"fail","text":"really"}"#,
-        "ValueError",
-        "no good: really",
-        true,
-    );
+    check(r#"{"do":"fail","text":"really"}"#, "ValueError", "no good: really", true);
     check(
         r#"{"do":"wait","seconds":60}"#,
         "Sandbox.Timedout",
         "Task timed out after 2.00 seconds",
         false,
     );
-    check(
-        r#"{"do":"eat"}"#,
-        "Runtime.OutOfMemory",
-        "signal: killed",
-        false,
-    );
-    check(
-        r#"{"do":"die","status":3}"#,
-        "Runtime.ExitError",
-        "exit status 3",
-        false,
-    );
-    check(
-        r#"{"do":"kill"}"#,
-        "Runtime.ExitError",
-        "signal: killed",
-        false,
-    );
-    check(
-        r#"{"do":"crash"}"#,
-        "Runtime.ExitError",
-        "signal: segmentation fault",
-        false,
-    );
+    check(r#"{"do":"eat"}"#, "Runtime.OutOfMemory", "signal: killed", false);
+    check(r#"{"do":"die","status":3}"#, "Runtime.ExitError", "exit status 3", false);
+    check(r#"{"do":"kill"}"#, "Runtime.ExitError", "signal: killed", false);
+    check(r#"{"do":"crash"}"#, "Runtime.ExitError", "signal: segmentation fault", false);
     check(
         r#"{"do":"large","bytes":7000000}"#,
         "Function.ResponseSizeTooLarge",
@@ -171,17 +109,9 @@ fn limits_hold_and_neighbours_keep_answering() {
         return;
     }
     let served = Served::start(&[]);
-    app(
-        &served,
-        "greedy",
-        &["--timeout", "30", "--memory-size", "256"],
-    );
+    app(&served, "greedy", &["--timeout", "30", "--memory-size", "256"]);
     // Memory for a thousand processes.
-    app(
-        &served,
-        "forking",
-        &["--timeout", "60", "--memory-size", "3008"],
-    );
+    app(&served, "forking", &["--timeout", "60", "--memory-size", "3008"]);
     app(&served, "neighbour", &["--timeout", "10"]);
     served.invoke("neighbour", r#"{"do":"echo"}"#, &[]);
     std::thread::scope(|scope| {
@@ -201,18 +131,10 @@ fn limits_hold_and_neighbours_keep_answering() {
         assert!(answers > 0);
         let (forked, spun, written, eaten) = greedy.join().unwrap();
         assert_eq!(forked["errno"], 11, "EAGAIN at the process limit: {forked}");
-        assert!(
-            forked["children"]
-                .as_u64()
-                .is_some_and(|it| (1..=1024).contains(&it)),
-            "{forked}"
-        );
+        assert!(forked["children"].as_u64().is_some_and(|it| (1..=1024).contains(&it)), "{forked}");
         // 256 MB buy 256/1769 of a processor.
         let share = spun["share"].as_f64().unwrap();
-        assert!(
-            (0.10..0.20).contains(&share),
-            "share of a processor: {share}"
-        );
+        assert!((0.10..0.20).contains(&share), "share of a processor: {share}");
         // `/tmp` is limited to 512 MB; its pages count as the function's memory where they are in RAM.
         assert!(
             written["errno"] == 28 || written["errorType"] == "Runtime.OutOfMemory",
@@ -231,10 +153,7 @@ fn bad_calls_get_the_errors_that_aws_gives() {
     app(&served, "f", &[]);
     let large = served.folder.path().join("large.json");
     std::fs::write(&large, format!("\"{}\"", "x".repeat(6 << 20))).unwrap();
-    let (missing, content) = (
-        "(ResourceNotFoundException)",
-        "(InvalidRequestContentException)",
-    );
+    let (missing, content) = ("(ResourceNotFoundException)", "(InvalidRequestContentException)");
     for (arguments, expected) in [
         ("invoke --function-name nope out", missing),
         ("get-function --function-name nope", missing),
@@ -253,10 +172,7 @@ fn bad_calls_get_the_errors_that_aws_gives() {
     ] {
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let output = served.aws(&arguments);
-        assert!(
-            !output.success && output.stderr.contains(expected),
-            "{arguments:?}: {output:?}"
-        );
+        assert!(!output.success && output.stderr.contains(expected), "{arguments:?}: {output:?}");
     }
 }
 
@@ -269,44 +185,17 @@ fn bad_functions_get_the_errors_that_aws_gives() {
     app(&served, "f", &[]);
     let write =
         |name: &str, zip: &[u8]| std::fs::write(served.folder.path().join(name), zip).unwrap();
-    write(
-        "good.zip",
-        &archive(&[("app.py", b"def handler(e, c): return e")]),
-    );
+    write("good.zip", &archive(&[("app.py", b"def handler(e, c): return e")]));
     write("escaping.zip", &archive(&[("../evil.py", b"")]));
     let (parameter, validation) = ("(InvalidParameterValueException)", "(ValidationException)");
     for (name, zip, runtime, more, expected) in [
-        (
-            "f",
-            "good",
-            "provided",
-            "--description x",
-            "(ResourceConflictException)",
-        ),
+        ("f", "good", "provided", "--description x", "(ResourceConflictException)"),
         ("zip", "escaping", "provided", "--description x", parameter),
         ("old", "good", "python2.7", "--description x", parameter),
-        (
-            "memory",
-            "good",
-            "provided",
-            "--memory-size 20000",
-            validation,
-        ),
+        ("memory", "good", "provided", "--memory-size 20000", validation),
         ("time", "good", "provided", "--timeout 901", validation),
-        (
-            "e",
-            "good",
-            "provided",
-            "--environment Variables={AWS_REGION=x}",
-            parameter,
-        ),
-        (
-            "v",
-            "good",
-            "provided",
-            "--vpc-config SubnetIds=s-1,SecurityGroupIds=g-1",
-            parameter,
-        ),
+        ("e", "good", "provided", "--environment Variables={AWS_REGION=x}", parameter),
+        ("v", "good", "provided", "--vpc-config SubnetIds=s-1,SecurityGroupIds=g-1", parameter),
     ] {
         let zip = format!("fileb://{zip}.zip");
         let arguments = format!(
@@ -314,17 +203,10 @@ fn bad_functions_get_the_errors_that_aws_gives() {
              --role arn:aws:iam::123456789012:role/test --handler app.handler {more}"
         );
         let output = served.aws(&arguments.split(' ').collect::<Vec<_>>());
-        assert!(
-            !output.success && output.stderr.contains(expected),
-            "{arguments}: {output:?}"
-        );
+        assert!(!output.success && output.stderr.contains(expected), "{arguments}: {output:?}");
     }
     let listed = served.aws(&["list-functions"]).json();
-    assert_eq!(
-        listed["Functions"].as_array().map(Vec::len),
-        Some(1),
-        "{listed}"
-    );
+    assert_eq!(listed["Functions"].as_array().map(Vec::len), Some(1), "{listed}");
 }
 
 #[test]
@@ -334,13 +216,7 @@ fn a_handler_that_is_not_there_is_the_functions_error() {
     }
     let served = Served::start(&[]);
     let check = |name: &str, runtime: &str, handler: &str, source: &str, kind: &str| {
-        served.create(
-            name,
-            runtime,
-            handler,
-            &[("app.py", source.as_bytes())],
-            &[],
-        );
+        served.create(name, runtime, handler, &[("app.py", source.as_bytes())], &[]);
         for _ in 0..2 {
             let (said, error) = served.invoke(name, "{}", &[]);
             assert_eq!(said["FunctionError"], "Unhandled");
@@ -348,48 +224,12 @@ fn a_handler_that_is_not_there_is_the_functions_error() {
         }
     };
     let python = python();
-    check(
-        "module",
-        &python,
-        "nope.handler",
-        "",
-        "Runtime.ImportModuleError",
-    );
-    check(
-        "attribute",
-        &python,
-        "app.nope",
-        "",
-        "Runtime.HandlerNotFound",
-    );
-    check(
-        "syntax",
-        &python,
-        "app.handler",
-        "def (",
-        "Runtime.UserCodeSyntaxError",
-    );
-    check(
-        "raises",
-        &python,
-        "app.handler",
-        "raise KeyError('x')",
-        "KeyError",
-    );
-    check(
-        "exits",
-        &python,
-        "app.handler",
-        "import os; os._exit(1)",
-        "Runtime.ExitError",
-    );
-    check(
-        "entry",
-        "provided.al2023",
-        "x",
-        "",
-        "Runtime.InvalidEntrypoint",
-    );
+    check("module", &python, "nope.handler", "", "Runtime.ImportModuleError");
+    check("attribute", &python, "app.nope", "", "Runtime.HandlerNotFound");
+    check("syntax", &python, "app.handler", "def (", "Runtime.UserCodeSyntaxError");
+    check("raises", &python, "app.handler", "raise KeyError('x')", "KeyError");
+    check("exits", &python, "app.handler", "import os; os._exit(1)", "Runtime.ExitError");
+    check("entry", "provided.al2023", "x", "", "Runtime.InvalidEntrypoint");
 }
 
 #[test]
@@ -400,43 +240,28 @@ fn reserved_concurrency_throttles() {
     let served = Served::start(&[]);
     app(&served, "one", &["--timeout", "10"]);
     let reserve = |count: &str| {
-        let name = [
-            "--function-name",
-            "one",
-            "--reserved-concurrent-executions",
-            count,
-        ];
+        let name = ["--function-name", "one", "--reserved-concurrent-executions", count];
         let output = served.aws(&[&["put-function-concurrency"], &name[..]].concat());
         assert!(output.success, "{output:?}");
     };
     reserve("0");
     let refused = served.aws(&["invoke", "--function-name", "one", "--payload", "{}", "out"]);
-    assert!(
-        refused.stderr.contains("(TooManyRequestsException)"),
-        "{refused:?}"
-    );
+    assert!(refused.stderr.contains("(TooManyRequestsException)"), "{refused:?}");
     reserve("1");
     served.invoke("one", r#"{"do":"echo"}"#, &[]);
-    let found = served
-        .aws(&["get-function-concurrency", "--function-name", "one"])
-        .json();
+    let found = served.aws(&["get-function-concurrency", "--function-name", "one"]).json();
     assert_eq!(found["ReservedConcurrentExecutions"], 1);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| served.invoke("one", r#"{"do":"wait","seconds":6}"#, &[]));
         std::thread::sleep(std::time::Duration::from_secs(3));
         let refused = served.aws(&["invoke", "--function-name", "one", "--payload", "{}", "out"]);
-        assert!(
-            refused.stderr.contains("(TooManyRequestsException)"),
-            "{refused:?}"
-        );
+        assert!(refused.stderr.contains("(TooManyRequestsException)"), "{refused:?}");
         assert_eq!(waiting.join().unwrap().1, json!("waited"));
     });
 }
 
 fn base64_text(base64: &str) -> String {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(base64)
-        .unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(base64).unwrap();
     String::from_utf8(bytes).unwrap()
 }

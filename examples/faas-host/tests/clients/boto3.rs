@@ -14,14 +14,7 @@ fn boto3_is_content() {
     std::fs::write(&zip, archive(&[("app.py", &file("functions/app.py"))])).unwrap();
     let program = test_support::venv_program("python").unwrap();
     let mut command = Command::new(program);
-    command
-        .arg(source("functions/boto3_calls.py"))
-        .args([&served.endpoint, &python()])
-        .arg(zip);
+    command.arg(source("functions/boto3_calls.py")).args([&served.endpoint, &python()]).arg(zip);
     let output = command.envs(client_environment()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

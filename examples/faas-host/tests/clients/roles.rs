@@ -13,17 +13,10 @@ impl Moto {
     fn start() -> Option<Self> {
         let program = test_support::venv_program("moto_server")?;
         // Free a moment ago: moto takes no listener that is open already.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port()
-            .to_string();
+        let port =
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let mut command = Command::new(program);
-        command
-            .args(["-H", "127.0.0.1", "-p", &port])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["-H", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
         let moto = Self(command.spawn().unwrap(), format!("127.0.0.1:{port}"));
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(&moto.1).is_err() {
@@ -55,31 +48,19 @@ fn a_function_gets_credentials_of_its_role() {
     let folder = tempfile::tempdir().unwrap();
     let served = Served::start_with(folder, &["--assume-roles"], &environment);
     let app = file("functions/app.py");
-    served.create(
-        "f",
-        &python(),
-        "app.handler",
-        &[("app.py", &app)],
-        &["--timeout", "10"],
-    );
+    served.create("f", &python(), "app.handler", &[("app.py", &app)], &["--timeout", "10"]);
     let (_, seen) = served.invoke("f", r#"{"do":"environment"}"#, &[]);
     let key = seen["AWS_ACCESS_KEY_ID"].as_str().unwrap();
-    assert!(
-        key.starts_with("ASIA"),
-        "a session's key, not the host's: {key}"
-    );
+    assert!(key.starts_with("ASIA"), "a session's key, not the host's: {key}");
     assert!(seen["AWS_SESSION_TOKEN"].is_string());
     // What the function has names the role: moto tells whose key it is.
     let aws = test_support::venv_program("aws").unwrap();
     let text = |name: &str| seen[name].as_str().unwrap().to_owned();
     let mut command = Command::new(aws);
     command.args(["sts", "get-caller-identity", "--endpoint-url", &endpoint]);
-    for name in [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_DEFAULT_REGION",
-    ] {
+    for name in
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"]
+    {
         command.env(name, text(name));
     }
     let output = command.output().unwrap();

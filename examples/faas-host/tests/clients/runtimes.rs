@@ -11,18 +11,11 @@ use crate::support::{archive, file, python, ready};
 
 async fn host(runtimes: Runtimes) -> Host {
     let backend = LinuxBackend::new().unwrap();
-    Host::builder(Arc::new(backend))
-        .with_runtimes(runtimes)
-        .start()
-        .await
-        .unwrap()
+    Host::builder(Arc::new(backend)).with_runtimes(runtimes).start().await.unwrap()
 }
 
 async fn invoke(host: &Host, config: &FunctionConfig, payload: &'static str) -> (Answer, Value) {
-    let answer = host
-        .invoke(&config.name, Request::new(payload))
-        .await
-        .unwrap();
+    let answer = host.invoke(&config.name, Request::new(payload)).await.unwrap();
     let value = serde_json::from_slice(&answer.payload).unwrap();
     (answer, value)
 }
@@ -34,11 +27,7 @@ async fn awslambdaric_runs_unmodified() {
         return;
     }
     let packages = test_support::workspace().join("target/venv/lib");
-    let packages = std::fs::read_dir(packages)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
+    let packages = std::fs::read_dir(packages).unwrap().next().unwrap().unwrap();
     let packages = packages.path().join("site-packages");
     if !packages.join("awslambdaric").is_dir() {
         test_support::left_out("awslambdaric", "not in target/venv");
@@ -46,9 +35,7 @@ async fn awslambdaric_runs_unmodified() {
     }
     let found = Runtimes::discover();
     let ours = found.image(&python()).unwrap();
-    let Entry::Program(command) = &ours.entry else {
-        panic!("{ours:?}")
-    };
+    let Entry::Program(command) = &ours.entry else { panic!("{ours:?}") };
     let start = format!("exec {} -m awslambdaric \"$_HANDLER\"", command[0]);
     let mut image = RuntimeImage::program(["/bin/sh", "-c", &start])
         .with_mount(Mount::new(packages, "/opt/python"))
@@ -59,30 +46,18 @@ async fn awslambdaric_runs_unmodified() {
     let host = host(Runtimes::default().with("awslambdaric", image)).await;
 
     let config = FunctionConfig::new("ric", "awslambdaric", "app.handler").unwrap();
-    let config = config
-        .with_memory_mb(512)
-        .with_timeout(Duration::from_secs(20));
+    let config = config.with_memory_mb(512).with_timeout(Duration::from_secs(20));
     let zip = archive(&[("app.py", &file("functions/app.py"))]);
     host.deploy(config.clone(), zip.into()).await.unwrap();
     let (cold, first) = invoke(&host, &config, r#"{"do":"echo","text":"é"}"#).await;
     let (warm, second) = invoke(&host, &config, r#"{"do":"echo","text":"b"}"#).await;
-    assert_eq!(
-        (&first["text"], &second["text"]),
-        (&"é".into(), &"b".into()),
-        "{first} {second}"
-    );
-    assert_eq!(
-        (cold.report.is_cold(), warm.report.is_cold()),
-        (true, false)
-    );
+    assert_eq!((&first["text"], &second["text"]), (&"é".into(), &"b".into()), "{first} {second}");
+    assert_eq!((cold.report.is_cold(), warm.report.is_cold()), (true, false));
     assert_eq!(first["request"], *cold.request_id);
     let log = String::from_utf8(warm.log_tail.to_vec()).unwrap();
     assert!(log.contains("echoing b\n"), "{log}");
     let (failed, error) = invoke(&host, &config, r#"{"do":"fail","text":"x"}"#).await;
-    assert!(
-        failed.function_error && error["errorType"] == "ValueError",
-        "{error}"
-    );
+    assert!(failed.function_error && error["errorType"] == "ValueError", "{error}");
     host.shutdown().await;
 }
 
@@ -99,9 +74,7 @@ async fn lambda_runtime_runs_unmodified() {
     };
     let host = host(Runtimes::default()).await;
     let config = FunctionConfig::new("rust", "provided.al2023", "bootstrap").unwrap();
-    host.deploy(config.clone(), archive(&[("bootstrap", &program)]).into())
-        .await
-        .unwrap();
+    host.deploy(config.clone(), archive(&[("bootstrap", &program)]).into()).await.unwrap();
     for _ in 0..3 {
         let (answer, value) = invoke(&host, &config, r#"{"a":[1,2]}"#).await;
         assert!(!answer.function_error, "{value}");
@@ -109,9 +82,6 @@ async fn lambda_runtime_runs_unmodified() {
         assert_eq!(value["request"], *answer.request_id);
     }
     let (failed, error) = invoke(&host, &config, r#"{"fail":"as asked"}"#).await;
-    assert!(
-        failed.function_error && error["errorMessage"] == "as asked",
-        "{error}"
-    );
+    assert!(failed.function_error && error["errorMessage"] == "as asked", "{error}");
     host.shutdown().await;
 }

@@ -11,23 +11,13 @@ use crate::support::{Served, file, python, ready};
 
 fn app(served: &Served, name: &str) {
     let app = file("functions/app.py");
-    served.create(
-        name,
-        &python(),
-        "app.handler",
-        &[("app.py", &app)],
-        &["--timeout", "30"],
-    );
+    served.create(name, &python(), "app.handler", &[("app.py", &app)], &["--timeout", "30"]);
 }
 
 /// The processes below this one, and the cgroups that they are in.
 fn taken(pid: u32) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         for child in children.split_whitespace() {
             found.insert(format!("/proc/{child}"));
@@ -72,23 +62,14 @@ fn a_running_invocation_is_finished_and_nothing_is_left() {
         // The sandbox is there: the command has been taken.
         std::thread::sleep(Duration::from_secs(1));
         let held = taken(pid);
-        let asked = Command::new("kill")
-            .args(["-TERM", &pid.to_string()])
-            .status()
-            .unwrap();
+        let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
         assert!(asked.success());
         let (said, answer) = invoked.join().unwrap();
-        assert_eq!(
-            (&said["StatusCode"], &answer),
-            (&json!(200), &json!("waited"))
-        );
+        assert_eq!((&said["StatusCode"], &answer), (&json!(200), &json!("waited")));
         held
     });
     drop(served);
-    assert!(
-        held.iter().any(|path| path.starts_with("/sys/fs/cgroup")),
-        "{held:?}"
-    );
+    assert!(held.iter().any(|path| path.starts_with("/sys/fs/cgroup")), "{held:?}");
     gone(&held);
 }
 
@@ -102,10 +83,7 @@ fn what_a_killed_host_left_is_swept_by_the_next() {
     served.invoke("f", r#"{"do":"echo"}"#, &[]);
     let pid = served.pid();
     let held = taken(pid);
-    assert!(
-        held.iter().any(|path| path.starts_with("/sys/fs/cgroup")),
-        "{held:?}"
-    );
+    assert!(held.iter().any(|path| path.starts_with("/sys/fs/cgroup")), "{held:?}");
     let next = Served::start_in(served.kill(), &[]);
     gone(&held);
     let (_, answer) = next.invoke("f", r#"{"do":"echo","text":"again"}"#, &[]);

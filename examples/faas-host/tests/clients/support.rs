@@ -48,21 +48,12 @@ impl Served {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| {
-                Some(
-                    line.strip_prefix("listening")?
-                        .split_whitespace()
-                        .next()?
-                        .to_owned(),
-                )
+                Some(line.strip_prefix("listening")?.split_whitespace().next()?.to_owned())
             })
             .expect("the host prints its endpoint");
         // What it prints later is read, so that it never waits for a full pipe.
         drop(std::thread::spawn(move || lines.for_each(drop)));
-        Self {
-            child,
-            endpoint,
-            folder,
-        }
+        Self { child, endpoint, folder }
     }
 
     /// The host's process.
@@ -88,20 +79,11 @@ impl Served {
             return;
         }
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(
-                    status.success() || std::thread::panicking(),
-                    "faas-host: {status}"
-                );
+                assert!(status.success() || std::thread::panicking(), "faas-host: {status}");
                 return;
             }
             assert!(Instant::now() < deadline, "faas-host does not stop");
@@ -160,14 +142,7 @@ impl Served {
     /// Invokes a function through `aws lambda invoke`; returns what the command printed and the payload.
     pub(crate) fn invoke(&self, name: &str, payload: &str, more: &[&str]) -> (Value, Value) {
         let out = format!("{name}-{}.json", unique());
-        let arguments = [
-            "invoke",
-            "--function-name",
-            name,
-            "--payload",
-            payload,
-            &out,
-        ];
+        let arguments = ["invoke", "--function-name", name, "--payload", payload, &out];
         let output = self.aws(&[&arguments[..], more].concat());
         assert!(output.success, "{output:?}");
         let answer = std::fs::read(self.folder.path().join(&out)).unwrap();
@@ -246,9 +221,7 @@ pub(crate) fn file(name: &str) -> Vec<u8> {
 
 /// The path of a file beside the tests.
 pub(crate) fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }
 
 fn unique() -> u64 {
