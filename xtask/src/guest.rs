@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in [
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("busybox", "busybox-static"),
-    ] {
+    for (program, package) in
+        [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static")]
+    {
         if !crate::machine::on_path(program) {
             let mut install = Command::new("apt-get");
             install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
@@ -25,10 +24,7 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let image = image(root, &folder)?;
     let output = boot(&folder, &kernel, &image)?;
     println!("{output}");
-    let groups = output
-        .lines()
-        .filter(|line| line.starts_with("/sys/fs/cgroup/"))
-        .count();
+    let groups = output.lines().filter(|line| line.starts_with("/sys/fs/cgroup/")).count();
     Ok(output.contains("memory control group (v2)")
         && output.contains("demo: exit 0")
         && groups == 0)
@@ -40,66 +36,41 @@ fn kernel(folder: &Path) -> Result<PathBuf, String> {
         let files = fs::read_dir(folder.join("kernel/boot")).ok()?;
         let mut paths = files.flatten().map(|entry| entry.path());
         paths.find(|path| {
-            path.file_name()
-                .is_some_and(|it| it.to_string_lossy().starts_with("vmlinuz"))
+            path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("vmlinuz"))
         })
     };
     if let Some(kernel) = find() {
         return Ok(kernel);
     }
     let mut depends = Command::new("apt-cache");
-    let output = depends
-        .args(["depends", "linux-image-cloud-amd64"])
-        .output();
-    let text = output
-        .map_err(|error| format!("apt-cache: {error}"))?
-        .stdout;
+    let output = depends.args(["depends", "linux-image-cloud-amd64"]).output();
+    let text = output.map_err(|error| format!("apt-cache: {error}"))?.stdout;
     let text = String::from_utf8_lossy(&text).into_owned();
-    let package = text
-        .split_whitespace()
-        .find(|word| word.starts_with("linux-image-"));
-    let package = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .next()
-        .or(package);
+    let package = text.split_whitespace().find(|word| word.starts_with("linux-image-"));
+    let package =
+        text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).next().or(package);
     let package = package.ok_or("apt-cache knows no linux-image-cloud-amd64")?;
-    run(Command::new("apt-get")
-        .args(["-qq", "download", package])
-        .current_dir(folder))?;
+    run(Command::new("apt-get").args(["-qq", "download", package]).current_dir(folder))?;
     let files = fs::read_dir(folder).map_err(|error| error.to_string())?;
     let mut paths = files.flatten().map(|entry| entry.path());
     let archive = paths.find(|path| path.extension().is_some_and(|it| it == "deb"));
     let archive = archive.ok_or("the kernel's package was not downloaded")?;
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(archive)
-        .arg(folder.join("kernel")))?;
+    run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(folder.join("kernel")))?;
     find().ok_or_else(|| "the kernel's package holds no vmlinuz".to_owned())
 }
 
 /// Makes the initial file system: busybox, the host as a static program, and what starts it.
 fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(root)
-        .args(["build", "--release", "-p", "faas-host"]);
-    cargo
-        .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
-        .arg(folder.join("build"));
+    cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);
+    cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder.join("build"));
     run(cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static"))?;
     let tree = folder.join("root");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
-        for path in [
-            "bin",
-            "new",
-            "system/bin",
-            "system/proc",
-            "system/sys",
-            "system/dev",
-            "system/tmp",
-        ] {
+        for path in
+            ["bin", "new", "system/bin", "system/proc", "system/sys", "system/dev", "system/tmp"]
+        {
             fs::create_dir_all(tree.join(path))?;
         }
         for path in ["system/run", "system/usr/bin", "system/etc", "system/var"] {
@@ -120,10 +91,8 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
     let image = folder.join("image.cpio");
-    let pack = format!(
-        "busybox find . | busybox cpio -o -H newc > '{}' 2>/dev/null",
-        image.display()
-    );
+    let pack =
+        format!("busybox find . | busybox cpio -o -H newc > '{}' 2>/dev/null", image.display());
     run(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
     Ok(image)
 }
@@ -145,35 +114,17 @@ fn boot(folder: &Path, kernel: &Path, image: &Path) -> Result<String, String> {
         "1024",
         "-nodefaults",
     ]);
-    qemu.args([
-        "-no-user-config",
-        "-nographic",
-        "-no-reboot",
-        "-serial",
-        "stdio",
-        "-kernel",
-    ]);
-    qemu.arg(kernel)
-        .arg("-initrd")
-        .arg(image)
-        .arg("-append")
-        .arg(KERNEL_OPTIONS);
+    qemu.args(["-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-kernel"]);
+    qemu.arg(kernel).arg("-initrd").arg(image).arg("-append").arg(KERNEL_OPTIONS);
     let mut guest = qemu
         .stdin(Stdio::null())
         .stdout(output)
         .spawn()
         .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
     let deadline = Instant::now() + BOOT_TIME_MAX;
-    while guest
-        .try_wait()
-        .map_err(|error| error.to_string())?
-        .is_none()
-    {
+    while guest.try_wait().map_err(|error| error.to_string())?.is_none() {
         if Instant::now() > deadline {
-            guest
-                .kill()
-                .and_then(|()| guest.wait())
-                .map_err(|error| error.to_string())?;
+            guest.kill().and_then(|()| guest.wait()).map_err(|error| error.to_string())?;
             break;
         }
         std::thread::sleep(Duration::from_millis(200));

