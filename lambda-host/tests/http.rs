@@ -39,7 +39,6 @@ async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> Stri
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn wrong_requests_get_an_answer_that_says_so() {
     let address = serve().await;
     let functions = "/2015-03-31/functions";
