@@ -159,10 +159,6 @@ impl Judge {
 }
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "a list of cases over one server, which takes seconds to start"
-)]
 fn the_same_identity_and_source_as_the_aws_command() {
     let Some(judge) = Judge::new() else { return };
     let (env_id, env_secret) = judge.user("from-env");
