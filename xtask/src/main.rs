@@ -13,11 +13,13 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask test [--all] [--long]
        cargo xtask prepare
+       cargo xtask guest
 
 test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
   --long  the same checks at full length (soaks, 100,000 property cases, the QEMU guest)
-prepare   brings what the tests need (Python environment under target/venv, Debian packages)";
+prepare   brings what the tests need (Python environment under target/venv, Debian packages)
+guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +37,14 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Some((&"guest", [])) => match guest::check(root) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
