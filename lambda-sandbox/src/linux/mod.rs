@@ -6,6 +6,7 @@
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`seccomp`]).
 
 mod cgroup;
+mod filter;
 mod instance;
 mod netns;
 pub mod plan;
@@ -180,7 +181,7 @@ impl LinuxBackend {
             spawner: spawn::Spawner::start()?,
             janitor: Janitor::start()?,
             init: sealed(c"sandbox-init", INIT)?,
-            filters: sealed(c"sandbox-filters", &seccomp::compile()?)?,
+            filters: sealed(c"sandbox-filters", &filter::compile()?)?,
         });
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }

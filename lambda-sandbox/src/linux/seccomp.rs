@@ -1,14 +1,5 @@
 //! The system calls a function may make, as data; everything else is refused with EPERM.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
-
-use crate::Error;
-
 /// A group of allowed system calls, and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Group {
@@ -109,20 +100,19 @@ pub const ALLOWED: &[Group] = &[
             SYS_semtimedop
         ),
     },
-    Group {
-        reason: "answered with ENOSYS by the second filter, so that libraries fall back to clone",
-        calls: calls!(SYS_clone3),
-    },
 ];
 
+/// Answered with ENOSYS, so that libraries fall back to clone, whose flags a filter can see.
+pub const ABSENT: &[(&str, libc::c_long)] = calls!(SYS_clone3);
+
 /// The flags of clone that make a namespace.
-const NEW_NAMESPACES: u64 = 0x7E02_0000;
+pub(super) const NEW_NAMESPACES: u64 = 0x7E02_0000;
 /// Address families allowed: unix, IPv4, IPv6, netlink (resolvers ask for interfaces).
-const FAMILIES: [u64; 4] = [1, 2, 10, 16];
+pub(super) const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 /// Terminal calls that put words into another's mouth.
-const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
+pub(super) const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
 /// Personalities allowed: none, and asking.
-const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
+pub(super) const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
 
 /// What is allowed by its arguments, in words.
 pub const BY_ARGUMENT: &[(&str, &str)] = &[
@@ -132,80 +122,9 @@ pub const BY_ARGUMENT: &[(&str, &str)] = &[
     ("ioctl", "all but TIOCSTI and TIOCLINUX, which type for another"),
 ];
 
-/// Returns the rules whose arguments matter: the call, the rules, and what they hold off.
-fn looked_at() -> Result<Vec<(libc::c_long, Vec<SeccompRule>)>, seccompiler::BackendError> {
-    let is = |argument, value| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-    };
-    let one_of = |values: &[u64]| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        values.iter().map(|value| SeccompRule::new(vec![is(0, *value)?])).collect()
-    };
-    let no_namespace = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Qword,
-        SeccompCmpOp::MaskedEq(NEW_NAMESPACES),
-        0,
-    )?;
-    let not_terminal = TERMINAL_CALLS
-        .iter()
-        .map(|call| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *call))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(vec![
-        (libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]),
-        (libc::SYS_socket, one_of(&FAMILIES)?),
-        (libc::SYS_personality, one_of(&PERSONALITIES)?),
-        (libc::SYS_ioctl, vec![SeccompRule::new(not_terminal)?]),
-    ])
-}
-
-/// Compiles both filters into the form that the init loads: a count of instructions, then these, for each.
-pub(super) fn compile() -> Result<Vec<u8>, Error> {
-    let compiled = programs().map_err(|error| Error::Unavailable {
-        what: "the system call filter",
-        why: error.to_string(),
-        remedy: "report it: the filter's data is wrong",
-    })?;
-    let mut bytes = Vec::new();
-    for program in &compiled {
-        bytes.extend_from_slice(&(program.len() as u64).to_ne_bytes());
-        for instruction in program {
-            bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-            bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-            bytes.extend_from_slice(&instruction.k.to_ne_bytes());
-        }
-    }
-    Ok(bytes)
-}
-
-fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
-    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
-        .iter()
-        .flat_map(|group| group.calls)
-        .map(|(_, number)| (*number, Vec::new()))
-        .collect();
-    allowed.extend(looked_at()?);
-    let errno = |number: i32| SeccompAction::Errno(number.unsigned_abs());
-    let not_there = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let first = SeccompFilter::new(
-        not_there,
-        SeccompAction::Allow,
-        errno(libc::ENOSYS),
-        TargetArch::x86_64,
-    )?;
-    let second =
-        SeccompFilter::new(allowed, errno(libc::EPERM), SeccompAction::Allow, TargetArch::x86_64)?;
-    Ok([first.try_into()?, second.try_into()?])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_filters_fit_what_the_init_reads() {
-        let bytes = compile().expect("compiled");
-        assert!(bytes.len() < 32_768, "{}", bytes.len());
-    }
 
     #[test]
     fn dangerous_calls_are_not_in_the_list() {

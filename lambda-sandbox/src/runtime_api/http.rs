@@ -229,6 +229,7 @@ async fn read(
             Ok(data) => {
                 seen = seen.saturating_add(data.len());
                 if seen > max {
+                    drain(body).await;
                     return Err(Unread::TooLarge);
                 }
                 match &stream {
@@ -242,6 +243,21 @@ async fn read(
     }
     Ok((whole.freeze(), error))
 }
+
+/// Reads the rest of a body that is too large and keeps none of it, up to a bound: a runtime that is still
+/// writing would meet a broken connection in place of the answer, and end. The invocation's timeout ends one
+/// that writes slowly.
+async fn drain(mut body: Incoming) {
+    let mut left = DRAIN_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        match frame.data_ref().map(Bytes::len).and_then(|length| left.checked_sub(length)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+const DRAIN_BYTES_MAX: usize = 256 << 20;
 
 /// Returns the error that a streaming runtime met in the middle of its answer: a trailer, its body in base64.
 fn error_in_trailers(trailers: &HeaderMap) -> Option<FunctionError> {
