@@ -27,7 +27,6 @@
 #![forbid(unsafe_code)]
 
 mod arn;
-mod base;
 pub mod code;
 mod driver;
 mod error;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lambda_sandbox::{
     Answer as SandboxAnswer, Backend, Busy, Created, Idle, InitFailure, InitReport,
-    Invocation as Call, Limits, LogLine, LogSink, Outcome, Sandbox, SandboxSpec, ShutdownReason,
+    Invocation as Call, Limits, LogLine, LogSink, Outcome, Root, Sandbox, SandboxSpec,
+    ShutdownReason,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::arn::Arns;
-use crate::base;
 use crate::code::CodeStore;
 use crate::driver::Message;
 use crate::error::with_causes;
@@ -400,7 +400,7 @@ impl Life {
         // The runtime was there when the function was deployed; a host may have been started without it.
         let image =
             self.shared.runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
-        let mut root = base::root();
+        let mut root = Root::of_machine();
         for mount in &image.mounts {
             root = root.with_bind(&mount.source, &mount.target);
         }
