@@ -5,6 +5,7 @@ mod guest;
 mod leftovers;
 mod machine;
 mod steps;
+mod tidy;
 mod tree;
 
 use std::path::Path;
