@@ -9,6 +9,7 @@ use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::process::ProcessBackend;
 
 use crate::client::Error;
+use crate::say::{part, say};
 
 /// A backend by its name on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -49,13 +50,13 @@ impl Opened {
     /// Prints what a person wants to know before code of others runs here.
     pub(crate) fn print(&self) {
         if self.name == BackendName::Process {
-            println!(
+            say!(
                 "WARNING     the process backend does not isolate: a function can do what you can"
             );
         }
-        println!("isolation");
-        print!("{}", self.backend.isolation());
+        say!("isolation");
+        part(format_args!("{}", self.backend.isolation()));
         let identifiers: Vec<_> = self.runtimes.identifiers().collect();
-        println!("runtimes    {}", identifiers.join(", "));
+        say!("runtimes    {}", identifiers.join(", "));
     }
 }

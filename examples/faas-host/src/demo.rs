@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::backend::{BackendName, Opened};
 use crate::client::{Client, Error, Invoked, archive};
+use crate::say::{part, say};
 
 /// Deploys and calls a function in each runtime that the machine offers.
 pub(crate) async fn run(backend: BackendName) -> Result<(), Error> {
@@ -22,7 +23,7 @@ pub(crate) async fn run(backend: BackendName) -> Result<(), Error> {
         .await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    println!("listening   http://{address} (the AWS Lambda API)\n");
+    say!("listening   http://{address} (the AWS Lambda API)\n");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(host.clone(), listener, async {
         stopped.await.unwrap_or_default();
@@ -32,7 +33,7 @@ pub(crate) async fn run(backend: BackendName) -> Result<(), Error> {
     server.await?;
     host.shutdown().await;
     shown?;
-    println!("\nstopped; nothing is left behind");
+    say!("\nstopped; nothing is left behind");
     Ok(())
 }
 
@@ -66,7 +67,7 @@ fn functions(opened: &Opened) -> Result<Vec<Example>, Error> {
                 handler: "hello.handler",
                 zip: archive(file, source)?,
             }),
-            None => println!("left out    {name}: this machine has no interpreter for {family}"),
+            None => say!("left out    {name}: this machine has no interpreter for {family}"),
         }
     }
     Ok(functions)
@@ -75,19 +76,25 @@ fn functions(opened: &Opened) -> Result<Vec<Example>, Error> {
 async fn show(client: &Client, functions: &[Example]) -> Result<(), Error> {
     let mut answers = Vec::new();
     for function in functions {
-        print!(
+        part(format_args!(
             "deploying   {} ({}, {} KiB) ",
             function.name,
             function.runtime,
             function.zip.len() / 1024
-        );
+        ));
         let start = Instant::now();
         client.create(function.name, &function.runtime, function.handler, &function.zip).await?;
-        println!("in {:.1} ms", start.elapsed().as_secs_f64() * 1000.0);
+        say!("in {:.1} ms", start.elapsed().as_secs_f64() * 1000.0);
     }
-    println!(
+    say!(
         "\n{:<15} {:<6} {:>10} {:>10} {:>9} {:>10} {:>14}",
-        "function", "start", "round trip", "duration", "init", "billed", "memory used"
+        "function",
+        "start",
+        "round trip",
+        "duration",
+        "init",
+        "billed",
+        "memory used"
     );
     for function in functions {
         for _ in 0..INVOCATIONS {
@@ -102,10 +109,10 @@ async fn show(client: &Client, functions: &[Example]) -> Result<(), Error> {
             answers.push((function.name, invoked));
         }
     }
-    println!();
+    say!("");
     for (name, invoked) in answers.iter().step_by(INVOCATIONS) {
         let answer: Value = serde_json::from_str(&invoked.payload)?;
-        println!("{name} answered {answer:#}");
+        say!("{name} answered {answer:#}");
     }
     Ok(())
 }
@@ -124,7 +131,7 @@ fn print_row(name: &str, invoked: &Invoked, round_trip_ms: f64) {
         field("Max Memory Used:").trim_end_matches(" MB"),
         field("Memory Size:")
     );
-    println!(
+    say!(
         "{name:<15} {start:<6} {round_trip_ms:>7.2} ms {:>10} {init:>9} {:>10} {memory:>14}",
         field("Duration:"),
         field("Billed Duration:"),

@@ -4,11 +4,12 @@
 //! cargo run --release -p faas-host -- demo
 //! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+#![expect(clippy::print_stderr, reason = "a command-line program")]
 
 mod backend;
 mod client;
 mod demo;
+mod say;
 mod serve;
 
 use std::net::SocketAddr;

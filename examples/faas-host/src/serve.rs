@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::BackendName;
 use crate::client::Error;
+use crate::say::say;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -39,9 +40,9 @@ pub(crate) async fn run(
     let listener =
         TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     let endpoint = format!("http://{}", listener.local_addr()?);
-    println!("functions   {} in {}", host.functions().len(), data.display());
-    println!("listening   {endpoint}  (callers are not authenticated)");
-    println!("try         aws lambda list-functions --endpoint-url {endpoint}");
+    say!("functions   {} in {}", host.functions().len(), data.display());
+    say!("listening   {endpoint}  (callers are not authenticated)");
+    say!("try         aws lambda list-functions --endpoint-url {endpoint}");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -54,7 +55,7 @@ pub(crate) async fn run(
         stopped.await.unwrap_or_default();
     }));
     asked().await;
-    println!("stopping    finishing what runs; once more to end it at once");
+    say!("stopping    finishing what runs; once more to end it at once");
     drop(stop);
     let finish = async {
         server.await?;
@@ -65,6 +66,6 @@ pub(crate) async fn run(
         result = finish => result?,
         () = asked() => host.kill().await,
     }
-    println!("stopped     nothing is left behind");
+    say!("stopped     nothing is left behind");
     Ok(())
 }
