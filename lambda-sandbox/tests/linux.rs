@@ -68,7 +68,8 @@ async fn nothing_can_be_written_but_the_scratch_space() {
     let (mut spec, log) = shell("head -c 20000000 /dev/zero > /tmp/big; stat -c %s /tmp/big");
     spec.limits.scratch_bytes = 1 << 20;
     let (_, output) = run_spec(&backend, spec, &log).await;
-    assert!(output.ends_with("1048576\n"), "{output}");
+    // Two pipes: which of them is read first is not told.
+    assert!(output.contains("1048576\n"), "{output}");
 }
 
 #[tokio::test]
