@@ -194,3 +194,26 @@ async fn init_errors_are_told_as_they_were_posted() {
     assert_eq!(error.error_type, "Runtime.ImportModuleError");
     assert_eq!(error.body, body);
 }
+
+/// A client that writes its body after its headers, as Python's does, once met a closed connection when the call
+/// was refused before the body had come; it took that for the end of its sandbox.
+#[tokio::test]
+async fn a_refused_call_leaves_the_connection_open_though_its_body_comes_late() {
+    let api = api().await;
+    let mut stream = TcpStream::connect(api.address).await.expect("connected");
+    for path in [
+        "/2018-06-01/runtime/invocation/none/response",
+        "/2018-06-01/runtime/invocation/none/error",
+        "/2018-06-01/nothing",
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("headers sent");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"body").await.expect("body sent");
+        let mut answer = [0_u8; 1024];
+        let length = stream.read(&mut answer).await.expect("answered");
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer:?}");
+        assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
+    }
+}

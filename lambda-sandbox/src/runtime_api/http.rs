@@ -101,12 +101,18 @@ async fn route(session: &Session, request: Request<Incoming>) -> Reply {
                 Err(reply) => reply,
             }
         }
-        (&Method::PUT, ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"]) => failure(
-            StatusCode::ACCEPTED,
-            "Telemetry.NotSupported",
-            "Telemetry API is not supported",
-        ),
-        _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
+        (&Method::PUT, ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"]) => {
+            drain(request.into_body()).await;
+            failure(
+                StatusCode::ACCEPTED,
+                "Telemetry.NotSupported",
+                "Telemetry API is not supported",
+            )
+        }
+        _ => {
+            drain(request.into_body()).await;
+            plain(StatusCode::NOT_FOUND, "404 page not found")
+        }
     }
 }
 
@@ -139,7 +145,7 @@ async fn next(session: &Session) -> Reply {
 async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Reply {
     let stream = match session.begin_answer(id) {
         Ok(stream) => stream,
-        Err(refusal) => return refused(refusal),
+        Err(refusal) => return refused_unread(refusal, request).await,
     };
     // Whatever happens to this connection, the invocation gets an end.
     let mut ending = Ending { session, answer: Some(truncated()) };
@@ -244,7 +250,7 @@ async fn read(
     Ok((whole.freeze(), error))
 }
 
-/// Reads the rest of a body that is too large and keeps none of it, up to a bound: a runtime that is still
+/// Reads the rest of a body that nobody wants and keeps none of it, up to a bound: a runtime that is still
 /// writing would meet a broken connection in place of the answer, and end. The invocation's timeout ends one
 /// that writes slowly.
 async fn drain(mut body: Incoming) {
@@ -271,7 +277,7 @@ fn error_in_trailers(trailers: &HeaderMap) -> Option<FunctionError> {
 
 async fn invocation_error(session: &Session, id: &str, request: Request<Incoming>) -> Reply {
     if let Err(refusal) = session.begin_answer(id) {
-        return refused(refusal);
+        return refused_unread(refusal, request).await;
     }
     let mut ending = Ending { session, answer: Some(truncated()) };
     match reported(request, ERROR_TYPE).await {
@@ -385,6 +391,12 @@ fn accepted(result: Result<(), Refusal>) -> Reply {
         Ok(()) => status_ok(),
         Err(refusal) => refused(refusal),
     }
+}
+
+/// Refuses a request whose body was not read.
+async fn refused_unread(refusal: Refusal, request: Request<Incoming>) -> Reply {
+    drain(request.into_body()).await;
+    refused(refusal)
 }
 
 fn refused(refusal: Refusal) -> Reply {
