@@ -7,6 +7,7 @@ use std::time::Duration;
 ///
 /// Not `std::time::Instant`, which cannot be made without reading a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Time(u64);
 
 impl Time {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lambda_core::{
-    AccountId, Capacity, Command, Config, Engine, Event, Fault, FunctionId, FunctionSettings,
-    InvocationId, RejectReason, SandboxId, Time, WorkerId,
+    AccountId, Capacity, Command, Config, Engine, Event, EventError, Fault, FixedIdle, FunctionId,
+    FunctionSettings, InvocationId, RejectReason, SandboxId, Time, Used, WorkerId,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::arn::Arns;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::failure::Failure;
+use crate::function::FunctionName;
 use crate::invocation::{Answer, LogTail, Report, Request};
 use crate::registry::Function;
 use crate::worker::{
@@ -26,12 +27,16 @@ use crate::worker::{
 /// What the driver is told.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A function is there.
-    Put { function: Arc<Function> },
-    /// A deployment is gone: its idle sandboxes end, its running invocations finish.
-    Remove { deployment: u64 },
+    /// A function is there, or changed: with another deployment its old sandboxes end.
+    Put { function: Arc<Function>, reply: oneshot::Sender<Result<(), Error>> },
+    /// A function is gone: its idle sandboxes end, its running invocations finish.
+    Remove { name: FunctionName },
     /// Someone invokes a function.
-    Invoke { deployment: u64, request: Request, reply: oneshot::Sender<Result<Answer, Error>> },
+    Invoke {
+        function: Arc<Function>,
+        request: Request,
+        reply: oneshot::Sender<Result<Answer, Error>>,
+    },
     /// A worker tells something.
     Worker(WorkerEvent),
     /// The host stops; `done` is told when no sandbox is left.
@@ -61,21 +66,26 @@ pub(crate) struct Driver {
     arns: Arns,
     worker: Arc<dyn Worker>,
     events: broadcast::Sender<HostEvent>,
-    functions: BTreeMap<u64, Arc<Function>>,
-    /// Deployments that are gone, but whose accepted invocations are not answered yet.
-    removed: BTreeSet<u64>,
+    /// The engine's ids of the functions that are there.
+    ids: BTreeMap<FunctionName, FunctionId>,
+    /// What each id in use stands for, the latest deployment.
+    functions: BTreeMap<FunctionId, Arc<Function>>,
+    /// Ids of functions that are gone, of which something is left.
+    removed: BTreeSet<FunctionId>,
     /// Every invocation that has no answer yet.
     pending: BTreeMap<InvocationNumber, Pending>,
     /// Every sandbox that is being made, live or being destroyed.
     sandboxes: BTreeMap<SandboxNumber, Held>,
     next_invocation: InvocationNumber,
     stopping: Option<Vec<oneshot::Sender<()>>>,
+    /// Whether the worker was told to take nothing new.
+    draining: bool,
 }
 
 /// An invocation that has no answer yet.
 #[derive(Debug)]
 struct Pending {
-    deployment: u64,
+    id: FunctionId,
     request_id: String,
     request: Request,
     reply: oneshot::Sender<Result<Answer, Error>>,
@@ -100,23 +110,27 @@ impl Driver {
         events: broadcast::Sender<HostEvent>,
     ) -> Self {
         let mut config = Config::default();
-        config.idle_timeout = settings.idle_timeout;
         config.account_concurrency_max = settings.account_concurrency;
+        config.account_unreserved_min = UNRESERVED_MIN.min(settings.account_concurrency / 10);
+        let engine = Engine::new(config, rand_seed());
         let mut driver = Self {
-            engine: Engine::new(config),
+            engine: engine.with_idle_policy(Box::new(FixedIdle(settings.idle_timeout))),
             began: Instant::now(),
             arns,
             worker,
             events,
+            ids: BTreeMap::new(),
             functions: BTreeMap::new(),
             removed: BTreeSet::new(),
             pending: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             next_invocation: 0,
             stopping: None,
+            draining: false,
         };
         let memory_bytes = settings.memory_mb.map_or_else(default_memory_bytes, |mb| mb << 20);
-        driver.handle(Event::WorkerJoined { worker: THIS, capacity: Capacity { memory_bytes } });
+        let capacity = Capacity::of_memory(memory_bytes);
+        driver.handle(Event::WorkerJoined { worker: THIS, capacity });
         driver
     }
 
@@ -141,6 +155,9 @@ impl Driver {
                 }
             }
             self.forget_removed();
+            if self.stopping.is_some() && self.pending.is_empty() {
+                self.drain();
+            }
             if self.stopping.is_some() && self.sandboxes.is_empty() && self.pending.is_empty() {
                 for done in self.stopping.take().into_iter().flatten() {
                     // Whoever waited may have gone: nothing to do then.
@@ -151,15 +168,21 @@ impl Driver {
         }
     }
 
-    /// Forgets the removed deployments of which nothing is left.
+    /// Forgets the removed functions of which nothing is left: their ids can be used again.
     fn forget_removed(&mut self) {
-        let (pending, sandboxes) = (&self.pending, &self.sandboxes);
-        let done = |deployment: &u64| {
-            let waited_for = pending.values().any(|it| it.deployment == *deployment);
-            !waited_for && !sandboxes.values().any(|it| it.function.deployment == *deployment)
+        let (engine, pending) = (&self.engine, &self.pending);
+        let done = |id: &FunctionId| {
+            !engine.knows_function(*id) && !pending.values().any(|it| it.id == *id)
         };
-        for deployment in self.removed.extract_if(.., done) {
-            self.functions.remove(&deployment);
+        for id in self.removed.extract_if(.., done) {
+            self.functions.remove(&id);
+        }
+    }
+
+    /// Lets the worker take nothing new: its idle sandboxes end.
+    fn drain(&mut self) {
+        if !std::mem::replace(&mut self.draining, true) {
+            self.handle(Event::WorkerDraining { worker: THIS });
         }
     }
 
@@ -168,34 +191,41 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        self.engine.handle(self.now(), event);
+        if let Err(error) = self.try_handle(event) {
+            // Late and repeated events are a worker's right.
+            tracing::debug!(%error, "an event that the engine did not take");
+        }
+    }
+
+    fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
+        let taken = self.engine.handle(self.now(), event);
         self.carry_out();
+        taken
     }
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Put { function } => {
-                let id = FunctionId(function.deployment);
-                let config = &function.config;
-                let settings = FunctionSettings {
-                    account: AccountId(0),
-                    memory_bytes: u64::from(config.memory_mb) << 20,
-                    // The worker ends the invocation on time; the engine after it, should the worker not.
-                    timeout: config.timeout + TIMEOUT_GRACE,
-                    reserved_concurrency: config.reserved_concurrency,
-                };
-                self.functions.insert(function.deployment, function);
-                self.handle(Event::FunctionPut { function: id, settings });
+            Message::Put { function, reply } => {
+                // Who asked may have gone: the function is there all the same.
+                drop(reply.send(self.put(function)));
             }
-            Message::Remove { deployment } => {
-                self.removed.insert(deployment);
-                self.handle(Event::FunctionRemoved { function: FunctionId(deployment) });
+            Message::Remove { name } => {
+                if let Some(function) = self.ids.remove(&name) {
+                    self.removed.insert(function);
+                    self.handle(Event::FunctionRemoved { function });
+                }
             }
-            Message::Invoke { deployment, request, reply } => {
+            Message::Invoke { function, request, reply } => {
                 let request_id = uuid::Uuid::new_v4().to_string();
-                let pending = Pending { deployment, request_id, request, reply, refused: 0 };
+                // A function that is gone meanwhile has no id: the engine says so.
+                let id = self.ids.get(&function.config.name).copied().unwrap_or(GONE);
+                let pending = Pending { id, request_id, request, reply, refused: 0 };
                 if self.stopping.is_some() {
                     return self.answer(pending, Err(Error::Stopping));
+                }
+                if id == GONE {
+                    let arn = self.arns.function(&function.config.name);
+                    return self.answer(pending, Err(Error::FunctionNotFound { arn }));
                 }
                 self.arrive(pending);
             }
@@ -206,15 +236,44 @@ impl Driver {
                     for sandbox in self.sandboxes.keys().copied() {
                         self.worker.carry_out(WorkerCommand::Kill { sandbox });
                     }
+                    // What waits for a sandbox is refused; otherwise it is served first.
+                    self.drain();
                 }
-                self.handle(Event::WorkerDraining { worker: THIS });
+            }
+        }
+    }
+
+    /// Tells the engine of a function, under the id of its name or a free one.
+    fn put(&mut self, function: Arc<Function>) -> Result<(), Error> {
+        let config = &function.config;
+        let free = || (0..).map(FunctionId).find(|id| !self.functions.contains_key(id));
+        let known = self.ids.get(&config.name).copied();
+        let id = known.or_else(free).unwrap_or(GONE);
+        let mut settings = FunctionSettings::new(AccountId(0), u64::from(config.memory_mb) << 20);
+        // The worker ends the invocation on time; the engine after it, should the worker not.
+        settings.timeout = config.timeout + TIMEOUT_GRACE;
+        settings.reserved_concurrency = config.reserved_concurrency;
+        // Known before the engine is told: it may ask for a sandbox at once.
+        let before = self.functions.insert(id, Arc::clone(&function));
+        let revision = function.deployment;
+        match self.try_handle(Event::FunctionPut { function: id, revision, settings }) {
+            Ok(()) => {
+                self.ids.insert(config.name.clone(), id);
+                Ok(())
+            }
+            Err(error) => {
+                match before {
+                    Some(before) => self.functions.insert(id, before),
+                    None => self.functions.remove(&id),
+                };
+                Err(refused_put(error))
             }
         }
     }
 
     fn arrive(&mut self, pending: Pending) {
         self.next_invocation += 1;
-        let (number, function) = (self.next_invocation, FunctionId(pending.deployment));
+        let (number, function) = (self.next_invocation, pending.id);
         self.pending.insert(number, pending);
         self.handle(Event::InvocationArrived { invocation: InvocationId(number), function });
     }
@@ -228,6 +287,7 @@ impl Driver {
             WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
             WorkerEvent::Ended { sandbox, invocation, answer, cpu_time, reusable } => {
                 tracing::debug!(sandbox, invocation, ?cpu_time, reusable, "answered");
+                let memory_peak = answer.report.memory_peak_bytes;
                 if let Some(held) = self.sandboxes.get_mut(&sandbox) {
                     held.running = None;
                 }
@@ -240,8 +300,9 @@ impl Driver {
                     });
                     self.answer(pending, Ok(answer));
                 }
-                let invocation = InvocationId(invocation);
-                self.handle(Event::InvocationEnded { invocation, reusable });
+                let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes: memory_peak };
+                let (invocation, sandbox) = (InvocationId(invocation), SandboxId(sandbox));
+                self.handle(Event::InvocationEnded { invocation, sandbox, reusable, used });
             }
             WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
             WorkerEvent::Gone { sandbox } => {
@@ -274,8 +335,13 @@ impl Driver {
     /// An invocation did not reach its function, since the sandbox had ended: another one takes it.
     fn on_refused(&mut self, sandbox: SandboxNumber, invocation: InvocationNumber) {
         let pending = self.pending.remove(&invocation);
-        let id = InvocationId(invocation);
-        self.handle(Event::InvocationEnded { invocation: id, reusable: false });
+        let ended = Event::InvocationEnded {
+            invocation: InvocationId(invocation),
+            sandbox: SandboxId(sandbox),
+            reusable: false,
+            used: Used::default(),
+        };
+        self.handle(ended);
         let Some(mut pending) = pending else { return };
         pending.refused += 1;
         if pending.refused > REFUSALS_MAX {
@@ -292,7 +358,9 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox { sandbox, function, .. } => self.start(sandbox.0, function),
+                Command::StartSandbox { sandbox, function, revision, .. } => {
+                    self.start(sandbox.0, function, revision);
+                }
                 Command::StopSandbox { sandbox, .. } => {
                     self.worker.carry_out(WorkerCommand::Stop { sandbox: sandbox.0 });
                 }
@@ -304,19 +372,24 @@ impl Driver {
                     self.lost(invocation.0);
                 }
                 Command::Reject { invocation, reason } => self.reject(invocation.0, reason),
+                // The one worker is this host: it ends when the host does.
+                Command::DrainWorker { .. } | Command::RetireWorker { .. } => {}
                 other => tracing::error!(?other, "a command that this driver does not know"),
             }
         }
     }
 
-    fn start(&mut self, sandbox: SandboxNumber, function: FunctionId) {
-        let Some(function) = self.functions.get(&function.0).cloned() else {
-            // Kept while an invocation waits for it, so that the engine has no reason to ask for this.
+    fn start(&mut self, sandbox: SandboxNumber, function: FunctionId, revision: u64) {
+        let known = self.functions.get(&function).filter(|it| it.deployment == revision);
+        let Some(function) = known.cloned() else {
+            // Kept while anything of it is left, so that the engine has no reason to ask for this.
             tracing::error!(sandbox, "a sandbox of a function that is not there");
             let sandbox = SandboxId(sandbox);
-            return self
-                .engine
-                .handle(self.now(), Event::SandboxFailed { sandbox, fault: Fault::Function });
+            let failed = Event::SandboxFailed { sandbox, fault: Fault::Function };
+            if let Err(error) = self.engine.handle(self.now(), failed) {
+                tracing::error!(%error, "the engine does not know its own sandbox");
+            }
+            return;
         };
         let name = function.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, function: name });
@@ -363,14 +436,20 @@ impl Driver {
             (RejectReason::ReservedConcurrency, None) => {
                 Error::Throttled { limit: "ReservedFunctionConcurrentInvocationLimitExceeded" }
             }
-            (RejectReason::AccountConcurrency, None) => {
+            (RejectReason::AccountConcurrency | RejectReason::WaitingFull, None) => {
                 Error::Throttled { limit: "ConcurrentInvocationLimitExceeded" }
+            }
+            (RejectReason::ScalingRate, None) => {
+                Error::Throttled { limit: "FunctionInvocationRateLimitExceeded" }
             }
             (RejectReason::NoCapacity, None) => {
                 Error::NoCapacity { reason: "memory of all workers is taken".to_owned() }
             }
+            (RejectReason::FunctionTooLarge, None) => {
+                Error::NoCapacity { reason: "no worker has so much memory".to_owned() }
+            }
             (RejectReason::FunctionUnknown, None) => {
-                let function = self.functions.get(&pending.deployment);
+                let function = self.functions.get(&pending.id);
                 let name = function.map(|it| self.arns.function(&it.config.name));
                 Error::FunctionNotFound {
                     arn: name.unwrap_or_else(|| "the function was removed".to_owned()),
@@ -388,7 +467,7 @@ impl Driver {
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        let memory_mb = self.functions.get(&pending.deployment).map_or(0, |it| it.config.memory_mb);
+        let memory_mb = self.functions.get(&pending.id).map_or(0, |it| it.config.memory_mb);
         let report = Report {
             duration: Duration::ZERO,
             init_duration: None,
@@ -446,6 +525,23 @@ fn init_answer(
     Answer { request_id, payload, function_error: true, log_tail, report }
 }
 
+/// What the caller hears whose function the engine did not take.
+fn refused_put(error: EventError) -> Error {
+    let message = match error {
+        EventError::Reserved => format!(
+            "Specified ReservedConcurrentExecutions for function decreases account's \
+             UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MIN}]."
+        ),
+        other => other.to_string(),
+    };
+    Error::InvalidParameter { message }
+}
+
+/// A seed for the placement's draws: any will do, and hosts need not draw alike.
+fn rand_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
 /// The machine's memory less an eighth, which is left to the host and the system.
 fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -456,6 +552,10 @@ fn default_memory_bytes() -> u64 {
 }
 
 const THIS: WorkerId = WorkerId(0);
+/// The id of no function.
+const GONE: FunctionId = FunctionId(u32::MAX);
+/// How much of the account's concurrency cannot be reserved, where there is that much. AWS: 100.
+const UNRESERVED_MIN: u32 = 100;
 /// How long after a function's timeout the engine waits for the worker to say so.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// How many sandboxes may end under an invocation before it is given up.

@@ -121,9 +121,18 @@ impl Host {
     ) -> Result<(), Error> {
         let _deploying = self.inner.deploying.lock().await;
         let function = self.function(name)?;
-        let mut config = function.config.clone();
-        config.reserved_concurrency = invocations_max;
-        self.put(config, function.code.clone(), true).await.map(drop)
+        let mut changed = Function::clone(&function);
+        changed.config.reserved_concurrency = invocations_max;
+        let changed = Arc::new(changed);
+        // The engine knows what the account has left. Sandboxes live on: the deployment is the same.
+        self.put_into_engine(&changed).await?;
+        let (registry, kept) = (self.inner.registry.clone(), Arc::clone(&changed));
+        if let Err(error) = blocking(move || registry.change(&kept)).await {
+            self.put_into_engine(&function).await?;
+            return Err(error);
+        }
+        self.write().insert(name.clone(), changed);
+        Ok(())
     }
 
     /// Removes a function. Invocations that run finish.
@@ -137,7 +146,7 @@ impl Host {
         let (registry, key) = (self.inner.registry.clone(), name.clone());
         blocking(move || registry.remove(&key)).await?;
         self.write().remove(name);
-        self.tell(Message::Remove { deployment: function.deployment }).await?;
+        self.tell(Message::Remove { name: function.config.name.clone() }).await?;
         self.sweep_code().await
     }
 
@@ -176,8 +185,7 @@ impl Host {
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
         let (reply, answer) = oneshot::channel();
-        let deployment = function.deployment;
-        self.tell(Message::Invoke { deployment, request, reply }).await?;
+        self.tell(Message::Invoke { function, request, reply }).await?;
         answer.await.map_err(|_| Error::Stopping)?
     }
 
@@ -224,17 +232,29 @@ impl Host {
         code: crate::code::CodeDigest,
         replace: bool,
     ) -> Result<Arc<Function>, Error> {
-        let old = self.function(&config.name).ok();
+        let before = self.function(&config.name).ok();
         let registry = self.inner.registry.clone();
         let put = move || registry.put(config, code, now_ms(), replace);
         let function = Arc::new(blocking(put).await?);
-        if let Some(old) = old {
-            self.tell(Message::Remove { deployment: old.deployment }).await?;
+        if let Err(error) = self.put_into_engine(&function).await {
+            // As it was: the registry knows no function that cannot be invoked.
+            let (registry, name) = (self.inner.registry.clone(), function.config.name.clone());
+            blocking(move || match before {
+                Some(before) => registry.change(&before),
+                None => registry.remove(&name).map(drop),
+            })
+            .await?;
+            return Err(error);
         }
-        self.tell(Message::Put { function: Arc::clone(&function) }).await?;
         self.write().insert(function.config.name.clone(), Arc::clone(&function));
         self.sweep_code().await?;
         Ok(function)
+    }
+
+    async fn put_into_engine(&self, function: &Arc<Function>) -> Result<(), Error> {
+        let (reply, taken) = oneshot::channel();
+        self.tell(Message::Put { function: Arc::clone(function), reply }).await?;
+        taken.await.map_err(|_| Error::Stopping)?
     }
 
     /// Removes code that no function has and no sandbox runs any more.
@@ -367,7 +387,7 @@ impl HostBuilder {
         };
         let host = Host { inner: Arc::new(inner) };
         for function in functions.into_iter().map(Arc::new) {
-            host.tell(Message::Put { function: Arc::clone(&function) }).await?;
+            host.put_into_engine(&function).await?;
             host.write().insert(function.config.name.clone(), function);
         }
         Ok(host)

@@ -80,6 +80,19 @@ impl Registry {
         Ok(function)
     }
 
+    /// Keeps other settings of a deployment that is there; what its sandboxes are made from must not change.
+    pub(crate) fn change(&self, function: &Function) -> Result<(), Error> {
+        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
+        {
+            let mut functions =
+                transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
+            let json = serde_json::to_vec(function).map_err(Error::registry("encode"))?;
+            let name = function.config.name.as_str();
+            functions.insert(name, json.as_slice()).map_err(Error::registry("write"))?;
+        }
+        transaction.commit().map_err(Error::registry("write"))
+    }
+
     /// Removes a function and returns what it was.
     pub(crate) fn remove(&self, name: &FunctionName) -> Result<Option<Function>, Error> {
         let transaction = self.database.begin_write().map_err(Error::registry("write"))?;

@@ -1,0 +1,183 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lambda_core::placement::{Placement, Scored, baselines};
+use lambda_core::sim::workload;
+use lambda_core::{FixedIdle, GreedyDual, HistogramIdle, IdlePolicy};
+
+pub(crate) const USAGE: &str = "\
+Plays a trace of invocations against placement policies, side by side, in virtual time.
+
+  simulate --trace DIR [options]       a trace: invocations.csv, durations.csv, memory.csv
+  simulate --workload NAME [options]   a made one: flat, full-hour, one-customer, seasons
+
+  --train MINUTES     minutes that are played without being measured (half of the trace)
+  --workers N         workers (20)
+  --memory GIB        memory of each (64)
+  --functions N       functions of a made workload (300)
+  --minutes N         minutes of a made workload (240)
+  --seeds K           how often each policy is run, with other chance (3)
+  --policy NAME,...   ours, random, round-robin, least-loaded, power-of-two, home-worker, best-fit,
+                      least-allocated; or all (all)
+  --idle NAME,...     fixed:SECONDS, histogram, greedy-dual; more than one are compared (fixed:600)
+  --report FILE.html  draws it
+  --json FILE         writes all figures
+";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) source: Source,
+    pub(crate) train_minutes: Option<usize>,
+    pub(crate) workers: u32,
+    pub(crate) memory_gib: u64,
+    pub(crate) seeds: u64,
+    pub(crate) policies: Vec<String>,
+    pub(crate) idle: Vec<String>,
+    pub(crate) report: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Where the invocations come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Folder(PathBuf),
+    Workload { name: String, functions: u32, minutes: usize },
+}
+
+impl Options {
+    /// Reads the arguments; `Ok(None)` when help is asked for.
+    pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut options = Self {
+            source: Source::Folder(PathBuf::new()),
+            train_minutes: None,
+            workers: 20,
+            memory_gib: 64,
+            seeds: 3,
+            policies: vec!["all".to_owned()],
+            idle: vec!["fixed:600".to_owned()],
+            report: None,
+            json: None,
+        };
+        let (mut folder, mut made) = (None, None);
+        let (mut functions, mut minutes) = (300, 240);
+        let mut arguments = arguments.peekable();
+        if arguments.peek().is_none() {
+            return Ok(None);
+        }
+        while let Some(name) = arguments.next() {
+            if name == "--help" || name == "-h" {
+                return Ok(None);
+            }
+            let value = arguments.next().ok_or_else(|| format!("{name} has no value"))?;
+            let list = || value.split(',').map(str::to_owned).collect();
+            match name.as_str() {
+                "--trace" => folder = Some(PathBuf::from(value)),
+                "--workload" => made = Some(value),
+                "--train" => options.train_minutes = Some(number(&name, &value, 0, 1 << 20)?),
+                "--workers" => options.workers = number(&name, &value, 1, 100_000)?,
+                "--memory" => options.memory_gib = number(&name, &value, 1, 4096)?,
+                "--functions" => functions = number(&name, &value, 1, 100_000)?,
+                "--minutes" => minutes = number(&name, &value, 2, 1 << 16)?,
+                "--seeds" => options.seeds = number(&name, &value, 1, 1000)?,
+                "--policy" => options.policies = list(),
+                "--idle" => options.idle = list(),
+                "--report" => options.report = Some(PathBuf::from(value)),
+                "--json" => options.json = Some(PathBuf::from(value)),
+                _ => return Err(format!("{name} is no option; --help names them")),
+            }
+        }
+        options.source = match (folder, made) {
+            (Some(folder), None) => Source::Folder(folder),
+            (None, Some(name)) => Source::Workload { name, functions, minutes },
+            _ => return Err("one of --trace and --workload is due".to_owned()),
+        };
+        if options.policies == ["all"] {
+            options.policies = vec!["ours".to_owned()];
+            let others = baselines::all();
+            options.policies.extend(others.iter().map(|policy| policy.name().to_owned()));
+        }
+        for name in &options.policies {
+            policy(name)?;
+        }
+        for name in &options.idle {
+            idle(name)?;
+        }
+        Ok(Some(options))
+    }
+}
+
+fn number<T>(name: &str, value: &str, least: T, most: T) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    let number = value.parse().ok().filter(|number| (&least..=&most).contains(&number));
+    number.ok_or_else(|| format!("{name} {value}: a whole number from {least} to {most} is due"))
+}
+
+/// Makes the policy of a name.
+pub(crate) fn policy(name: &str) -> Result<Box<dyn Placement>, String> {
+    if name == "ours" {
+        return Ok(Box::new(Scored::default()));
+    }
+    let found = baselines::all().into_iter().find(|policy| policy.name() == name);
+    found.ok_or_else(|| format!("{name} is no policy; --help names them"))
+}
+
+/// Makes the idle policy of a name.
+pub(crate) fn idle(name: &str) -> Result<Box<dyn IdlePolicy>, String> {
+    match name {
+        "histogram" => Ok(Box::new(HistogramIdle::default())),
+        "greedy-dual" => Ok(Box::new(GreedyDual::default())),
+        _ => {
+            let seconds = name.strip_prefix("fixed:").and_then(|it| it.parse().ok());
+            let seconds: u64 =
+                seconds.ok_or_else(|| format!("{name} is no idle policy; --help names them"))?;
+            Ok(Box::new(FixedIdle(Duration::from_secs(seconds))))
+        }
+    }
+}
+
+/// Makes the workload of a name.
+pub(crate) fn made(
+    name: &str,
+    functions: u32,
+    minutes: usize,
+) -> Result<lambda_core::sim::Trace, String> {
+    match name {
+        "flat" => Ok(workload::flat(functions, minutes, 1)),
+        "full-hour" => Ok(workload::full_hour(functions, minutes, 1)),
+        "one-customer" => Ok(workload::one_customer(functions, minutes, 1)),
+        "seasons" => Ok(workload::seasons(functions, minutes, 1)),
+        _ => Err(format!("{name} is no workload; --help names them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Option<Options>, String> {
+        Options::read(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for line in [
+            "--trace",
+            "--workers 3",
+            "--trace a --workload flat",
+            "--trace a --workers 0",
+            "--trace a --policy best",
+            "--trace a --idle fixed:x",
+            "--trace a --nothing 1",
+        ] {
+            assert!(read(line).is_err(), "{line}");
+        }
+        assert!(read("").unwrap().is_none() && read("--help").unwrap().is_none());
+        let options = read("--trace a --seeds 8").unwrap().unwrap();
+        assert_eq!((options.seeds, options.policies.len()), (8, 8));
+    }
+}

@@ -1,0 +1,75 @@
+//! The runs of one policy, put together, and the table of all.
+
+use lambda_core::sim::Report;
+
+/// The runs of one policy with different seeds.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) runs: Vec<Report>,
+}
+
+impl Row {
+    pub(crate) fn name(&self, idle_differs: bool) -> String {
+        let Some(first) = self.runs.first() else { return String::new() };
+        if idle_differs {
+            format!("{}, {}", first.policy, first.idle)
+        } else {
+            first.policy.clone()
+        }
+    }
+
+    /// Returns the mean of a figure over the runs, and its standard deviation.
+    pub(crate) fn mean(&self, figure: impl Fn(&Report) -> f64) -> (f64, f64) {
+        let count = self.runs.len().max(1) as f64;
+        let mean = self.runs.iter().map(&figure).sum::<f64>() / count;
+        let square = |run: &Report| (figure(run) - mean) * (figure(run) - mean);
+        let deviation = (self.runs.iter().map(square).sum::<f64>() / (count - 1.0).max(1.0)).sqrt();
+        (mean, deviation)
+    }
+}
+
+/// A column: its head, its figure, how many digits.
+pub(crate) type Column = (&'static str, fn(&Report) -> f64, usize);
+
+pub(crate) const COLUMNS: [Column; 10] = [
+    ("load p99.9", |run| run.load_p999, 3),
+    ("load peak", |run| run.load_peak, 3),
+    ("cold %", |run| cold_percent(run), 3),
+    ("wait s/cold", |run| run.waited_seconds / (run.cold.max(1)) as f64, 3),
+    ("sandboxes", |run| run.sandboxes_mean, 0),
+    ("at most", |run| f64::from(run.sandboxes_peak), 0),
+    ("idle GB-s", |run| run.idle_gb_seconds, 0),
+    ("busy GB-s", |run| run.busy_gb_seconds, 0),
+    ("spread", |run| run.spread, 2),
+    ("rejected", |run| run.rejected as f64, 0),
+];
+
+fn cold_percent(run: &Report) -> f64 {
+    run.cold as f64 * 100.0 / run.invocations.max(1) as f64
+}
+
+/// Writes the table as text, the lower bound of the first two columns below it.
+pub(crate) fn text(rows: &[Row], idle_differs: bool) -> String {
+    let names: Vec<_> = rows.iter().map(|row| row.name(idle_differs)).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0).max(11);
+    let mut text = format!("{:width$}", "");
+    for (head, ..) in COLUMNS {
+        text += &format!("  {head:>15}");
+    }
+    for (row, name) in rows.iter().zip(&names) {
+        text += &format!("\n{name:width$}");
+        for (_, figure, digits) in COLUMNS {
+            let (mean, deviation) = row.mean(figure);
+            let cell = match digits {
+                0 => format!("{mean:.0}"),
+                _ => format!("{mean:.digits$} ±{deviation:.digits$}"),
+            };
+            text += &format!("  {cell:>15}");
+        }
+    }
+    if let Some(row) = rows.first() {
+        let (p999, peak) = (row.mean(|run| run.bound_p999).0, row.mean(|run| run.bound_peak).0);
+        text += &format!("\n{:width$}  {p999:>15.3}  {peak:>15.3}", "lower bound");
+    }
+    text
+}

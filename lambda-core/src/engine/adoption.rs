@@ -1,0 +1,187 @@
+//! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use super::starting::kib;
+use crate::sandbox::{Sandbox, State};
+use crate::store::slab::NONE;
+use crate::store::wheel::UNLINKED;
+use crate::{
+    Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, StopReason, WorkerId,
+};
+
+impl Engine {
+    pub(super) fn on_worker_reported(
+        &mut self,
+        worker: WorkerId,
+        vms: &[ReportedVm],
+        sandboxes: &[ReportedSandbox],
+    ) -> Result<(), EventError> {
+        self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        for vm in vms {
+            if !self.adopt_vm(worker.0, vm) {
+                self.command(Command::StopVm { vm: vm.vm, worker });
+            }
+        }
+        self.forget_unreported(worker, vms, sandboxes);
+        for reported in sandboxes {
+            let known = self.state.sandboxes.find(reported.sandbox.0);
+            let own = known.filter(|at| {
+                (self.state.sandboxes.get(*at))
+                    .is_some_and(|it| it.worker == worker.0 && it.function == reported.function.0)
+            });
+            let taken = match own {
+                Some(at) => {
+                    self.correct(at, reported);
+                    true
+                }
+                None => known.is_none() && self.adopt(worker, reported).is_some(),
+            };
+            if !taken {
+                let (sandbox, reason) = (reported.sandbox, StopReason::Stray);
+                self.command(Command::StopSandbox { sandbox, worker, reason });
+                if let Some(invocation) = reported.invocation {
+                    // Nobody can tell its end to the one who waits for it.
+                    self.refuse(invocation, reported.function, RejectReason::SandboxLost);
+                }
+            }
+        }
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// Forgets what the worker does not have; what was commanded may not have reached it yet.
+    fn forget_unreported(
+        &mut self,
+        worker: WorkerId,
+        vms: &[ReportedVm],
+        sandboxes: &[ReportedSandbox],
+    ) {
+        let reported: BTreeSet<_> = sandboxes.iter().map(|it| it.sandbox.0).collect();
+        let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
+            .filter(|(at, sandbox)| {
+                !sandbox.state.is_coming() && !reported.contains(&self.state.sandboxes.id(*at))
+            })
+            .map(|(at, _)| at)
+            .collect();
+        for at in missing {
+            self.forget(at, RejectReason::SandboxLost);
+        }
+        let reported: BTreeSet<_> = vms.iter().map(|it| it.vm).collect();
+        for at in self.state.vms.of_worker(worker.0) {
+            let id = self.state.vms.id(at).map(crate::VmId);
+            let known = id.is_some_and(|id| reported.contains(&id));
+            if !known && self.vm_is_ready(at) {
+                self.lose_vm(at);
+            }
+        }
+    }
+
+    /// Takes a worker's word for the state of a sandbox that the engine knows.
+    fn correct(&mut self, at: u32, reported: &ReportedSandbox) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        match (sandbox.state, reported.invocation) {
+            // Its being ready was not heard.
+            (State::Starting, None) => {
+                let took = self.state.now.since(sandbox.since);
+                self.is_there(at, took);
+            }
+            // It runs what this engine did not send: an earlier one did.
+            (State::Idle, Some(invocation)) => {
+                let (id, place) = (sandbox.function, sandbox.idle_place);
+                if let Some(function) = self.function_mut(id) {
+                    function.idle.remove(place);
+                }
+                self.run_adopted(at, invocation);
+            }
+            _ => {}
+        }
+    }
+
+    fn run_adopted(&mut self, at: u32, invocation: crate::InvocationId) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let id = sandbox.function;
+        let before = self.function(id).map_or(0, super::Function::concurrency);
+        self.count(id, before, before + 1);
+        let commands = self.state.commands.len();
+        let written = self.state.journal.len();
+        self.dispatch(invocation, at);
+        // It runs already.
+        self.state.commands.truncate(commands);
+        self.state.journal.truncate(written);
+    }
+
+    /// Takes over a sandbox that the engine does not know.
+    fn adopt(&mut self, worker: WorkerId, reported: &ReportedSandbox) -> Option<()> {
+        let function = self.function(reported.function.0)?;
+        if function.removed || function.revision != reported.revision {
+            return None;
+        }
+        let (settings, now) = (function.settings, self.state.now);
+        let rank = u32::try_from(function.members.len()).ok()?;
+        let held = self.state.workers.get(worker.0)?;
+        let (isolation, zone, free_kib) = (held.isolation, held.zone, held.free_kib());
+        let memory_kib = kib(settings.memory_bytes);
+        let vm = match reported.vm {
+            Some(vm) => Some(self.state.vms.find(vm)?),
+            None => None,
+        };
+        let there =
+            vm.and_then(|vm| self.state.vms.get(vm)).is_some_and(|it| it.worker == worker.0);
+        // With VMs it has to be in one of this worker's; without, the worker has to have room.
+        let fits = match isolation {
+            Isolation::Sandbox => vm.is_none() && memory_kib <= free_kib,
+            _ => there,
+        };
+        if !fits {
+            return None;
+        }
+        let sandbox = Sandbox {
+            invocation: 0,
+            since: now,
+            function: reported.function.0,
+            worker: worker.0,
+            vm: vm.unwrap_or(NONE),
+            interface: NONE,
+            memory_kib,
+            cpu_milli: settings.cpu_milli,
+            rank,
+            idle_place: 0,
+            worker_next: NONE,
+            worker_prev: NONE,
+            wheel_next: NONE,
+            wheel_prev: NONE,
+            wheel_slot: UNLINKED,
+            state: State::Idle,
+            slot: settings.network.is_some(),
+            used: true,
+            stale: false,
+        };
+        let max = self.state.config.sandboxes_max;
+        let at = self.state.sandboxes.insert_as(reported.sandbox.0, sandbox, max)?;
+        let vm_taken = vm.is_none_or(|vm| self.adopt_into_vm(vm, settings.account, memory_kib));
+        let interface = match (settings.network, reported.interface) {
+            (None, None) => Some(NONE),
+            (Some(network), Some(it)) if vm_taken => self.adopt_interface(it, network, zone),
+            _ => None,
+        };
+        let Some(interface) = interface.filter(|_| vm_taken) else {
+            self.state.sandboxes.remove(at);
+            if let Some(vm) = vm.filter(|_| vm_taken) {
+                self.leave_vm(vm, memory_kib);
+            }
+            return None;
+        };
+        if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
+            sandbox.interface = interface;
+        }
+        let load = self.expected_load(reported.function.0);
+        self.hold(at, &load);
+        match reported.invocation {
+            Some(invocation) => self.run_adopted(at, invocation),
+            None => self.offer(at),
+        }
+        Some(())
+    }
+}

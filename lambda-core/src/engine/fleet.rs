@@ -1,0 +1,304 @@
+//! The fleet: workers join, beat, are recycled, lost, asked for and given back.
+
+use std::collections::BTreeMap;
+
+use super::{Agenda, Engine};
+use crate::settings::Capacity;
+use crate::workers::Phase;
+use crate::{Command, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone};
+
+/// Workers that were asked for and have not come, by zone: when each was.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Asked {
+    at: BTreeMap<Zone, Vec<Time>>,
+    /// Workers whose replacement was asked for, in order.
+    replaced: BTreeMap<Zone, Vec<WorkerId>>,
+}
+
+/// How long the draining of a worker waits for its replacement, at a time.
+const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Engine {
+    pub(super) fn on_worker_joined(
+        &mut self,
+        worker: WorkerId,
+        capacity: &Capacity,
+    ) -> Result<(), EventError> {
+        let config = &self.state.config;
+        if worker.0 >= config.workers_max || capacity.zone.0 >= ZONES_MAX {
+            return Err(EventError::TooMany);
+        }
+        let memory = capacity.memory_bytes;
+        if !(1 << 20..=1 << 42).contains(&memory) || capacity.cpu_milli == 0 {
+            return Err(EventError::Size);
+        }
+        if self.state.workers.get(worker.0).is_some() {
+            return Err(EventError::InUse);
+        }
+        let now = self.state.now;
+        let lease = config.worker_lease.map(|lease| now + lease);
+        let percent = (config.memory_percent, config.cpu_percent);
+        let recycling = config.recycling;
+        let drain_at = recycling.map(|it| {
+            let latest = it.life_max.saturating_sub(it.drain_max).max(it.life_min);
+            let nanos = |duration: std::time::Duration| {
+                u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+            };
+            let life = self.state.random.between(nanos(it.life_min), nanos(latest));
+            now + std::time::Duration::from_nanos(life)
+        });
+        let state = &mut self.state;
+        let never = Time::from_nanos(u64::MAX);
+        let ends = (lease.unwrap_or(never), drain_at.unwrap_or(never));
+        state.workers.insert(worker, capacity, percent, ends.0, ends.1);
+        if let Some(joined) = state.workers.get(worker.0) {
+            *state.sizes.entry(joined.memory_kib).or_default() += 1;
+        }
+        if let Some(lease) = lease {
+            state.agenda.insert((lease, Agenda::Lease(worker)));
+        }
+        if let Some((drain_at, it)) = drain_at.zip(recycling) {
+            let before = |ahead: std::time::Duration| {
+                let ahead = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);
+                Time::from_nanos(drain_at.as_nanos().saturating_sub(ahead)).max(now)
+            };
+            state.agenda.insert((before(it.replace_ahead), Agenda::Replace(worker)));
+            state.agenda.insert((before(it.quiet), Agenda::Quiet(worker)));
+            state.agenda.insert((drain_at, Agenda::Drain(worker)));
+        }
+        self.came(capacity.zone);
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// A worker came in a zone: the one that was asked for first, and the replacement of who waits longest for it.
+    fn came(&mut self, zone: Zone) {
+        if let Some(asked) = self.state.asked.at.get_mut(&zone).filter(|asked| !asked.is_empty()) {
+            asked.remove(0);
+        }
+        if let Some(replaced) = self.state.asked.replaced.get_mut(&zone)
+            && !replaced.is_empty()
+        {
+            replaced.remove(0);
+        }
+    }
+
+    fn ask(&mut self, zone: Zone) {
+        let now = self.state.now;
+        self.state.asked.at.entry(zone).or_default().push(now);
+        self.command(Command::AskWorker { zone });
+    }
+
+    pub(super) fn on_worker_beat(&mut self, worker: WorkerId) -> Result<(), EventError> {
+        let (now, lease) = (self.state.now, self.state.config.worker_lease);
+        let held = self.state.workers.get_mut(worker.0).ok_or(EventError::Unknown)?;
+        if let Some(lease) = lease {
+            held.lease_until = now + lease;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_lease(&mut self, worker: WorkerId) {
+        let Some(until) = self.state.workers.get(worker.0).map(|it| it.lease_until) else { return };
+        if until > self.state.now {
+            self.state.agenda.insert((until, Agenda::Lease(worker)));
+        } else {
+            self.command(Command::LoseWorker { worker });
+            self.lose_worker(worker.0);
+        }
+    }
+
+    pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
+        let Some(held) = self.state.workers.get(worker.0) else { return };
+        // A timer of an earlier worker with this id.
+        if held.drain_at < at || held.phase == Phase::Draining {
+            return;
+        }
+        let zone = held.zone;
+        self.state.asked.replaced.entry(zone).or_default().push(worker);
+        self.ask(zone);
+    }
+
+    pub(super) fn on_quiet(&mut self, at: Time, worker: WorkerId) {
+        let serving =
+            |it: &&crate::workers::Worker| it.drain_at >= at && it.phase == Phase::Serving;
+        if self.state.workers.get(worker.0).filter(serving).is_some() {
+            self.state.workers.set_phase(worker.0, Phase::Quiet);
+        }
+    }
+
+    pub(super) fn on_drain_due(&mut self, at: Time, worker: WorkerId) {
+        let Some(recycling) = self.state.config.recycling else { return };
+        let Some(held) = self.state.workers.get(worker.0) else { return };
+        if held.drain_at > at || held.phase == Phase::Draining {
+            return;
+        }
+        let (zone, drain_at) = (held.zone, held.drain_at);
+        // The latest that leaves the running invocations their time; drawn ends are not after it.
+        let slack = recycling.life_max.saturating_sub(recycling.drain_max);
+        let latest = drain_at + slack.saturating_sub(recycling.life_min) / 4;
+        let waits = |replaced: &Vec<WorkerId>| replaced.contains(&worker);
+        if self.state.asked.replaced.get(&zone).is_some_and(waits) && at < latest {
+            let again = (at + REPLACEMENT_TICK).min(latest);
+            self.state.agenda.insert((again, Agenda::Drain(worker)));
+            return;
+        }
+        if let Some(replaced) = self.state.asked.replaced.get_mut(&zone) {
+            replaced.retain(|it| *it != worker);
+        }
+        self.drain(worker.0);
+    }
+
+    pub(super) fn on_worker_draining(&mut self, worker: WorkerId) -> Result<(), EventError> {
+        let held = self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        if held.phase == Phase::Draining {
+            return Err(EventError::OutOfOrder);
+        }
+        self.drain(worker.0);
+        Ok(())
+    }
+
+    /// Lets a worker take nothing new: what is idle or being made ends, what is busy finishes.
+    fn drain(&mut self, at: u32) {
+        self.state.workers.set_phase(at, Phase::Draining);
+        self.command(Command::DrainWorker { worker: WorkerId(at) });
+        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
+            .collect();
+        let mut wanted = Vec::new();
+        for (at, function, coming) in held {
+            self.stop(at, StopReason::Draining);
+            if coming {
+                wanted.push(function);
+            }
+        }
+        self.stop_empty_vms(at);
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.into_iter().for_each(|function| self.start_what_is_needed(function));
+        self.retire_if_empty(at);
+    }
+
+    /// Forgets a draining worker on which nothing is left.
+    pub(super) fn retire_if_empty(&mut self, at: u32) {
+        let done = |it: &crate::workers::Worker| it.phase == Phase::Draining && it.is_empty();
+        if self.state.workers.get(at).is_some_and(done) {
+            self.remove_worker(at);
+            self.command(Command::RetireWorker { worker: WorkerId(at) });
+        }
+    }
+
+    fn remove_worker(&mut self, at: u32) {
+        let Some(worker) = self.state.workers.remove(at) else { return };
+        if let Some(count) = self.state.sizes.get_mut(&worker.memory_kib) {
+            *count -= 1;
+            if *count == 0 {
+                self.state.sizes.remove(&worker.memory_kib);
+            }
+        }
+        for replaced in self.state.asked.replaced.values_mut() {
+            replaced.retain(|it| it.0 != at);
+        }
+    }
+
+    pub(super) fn on_worker_lost(&mut self, worker: WorkerId) -> Result<(), EventError> {
+        self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        self.lose_worker(worker.0);
+        Ok(())
+    }
+
+    fn lose_worker(&mut self, at: u32) {
+        // Nothing is placed on it, nor is it retired, while it is taken apart.
+        self.state.workers.set_phase(at, Phase::Draining);
+        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
+            .map(|(at, sandbox)| (at, sandbox.function))
+            .collect();
+        let vms = self.state.vms.of_worker(at);
+        let mut functions: Vec<_> = held.iter().map(|(_, function)| *function).collect();
+        if let Some(worker) = self.state.workers.get_mut(at) {
+            // Keeps the worker until all of it is forgotten.
+            worker.vms += 1;
+        }
+        for (sandbox, _) in held {
+            self.forget(sandbox, RejectReason::WorkerLost);
+        }
+        vms.into_iter().for_each(|vm| self.lose_vm(vm));
+        self.remove_worker(at);
+        functions.sort_unstable();
+        functions.dedup();
+        functions.into_iter().for_each(|function| self.start_what_is_needed(function));
+        self.try_blocked();
+    }
+
+    /// Asks for a worker for a function that no worker has room for; tells whether one may come.
+    pub(super) fn ask_for_room(&mut self, zones: u32) -> bool {
+        let Some(fleet) = self.state.config.fleet.clone() else { return false };
+        let allowed = |zone: &Zone| zones >> zone.0 & 1 == 1;
+        let mut comes = false;
+        for zone in fleet.zones.into_iter().filter(allowed) {
+            let (workers, ..) = self.zone_memory(zone);
+            let asked = self.asked_for(zone);
+            comes |= asked > 0;
+            if asked == 0 && workers < fleet.workers_max {
+                self.ask(zone);
+                return true;
+            }
+        }
+        comes
+    }
+
+    fn asked_for(&self, zone: Zone) -> u32 {
+        let asked = self.state.asked.at.get(&zone).map_or(0, Vec::len);
+        u32::try_from(asked).unwrap_or(u32::MAX)
+    }
+
+    /// The workers of a zone that take sandboxes, their memory, and what of it is given away.
+    fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
+        let serves = |it: &&crate::workers::Worker| it.zone == zone && it.phase == Phase::Serving;
+        let workers = self.state.workers.iter().map(|(_, worker)| worker).filter(serves);
+        workers.fold((0, 0, 0), |(count, memory, used), worker| {
+            let (kib, used_kib) = (u64::from(worker.memory_kib), u64::from(worker.memory_used_kib));
+            (count + 1, memory + kib, used + used_kib)
+        })
+    }
+
+    /// Looks at each zone: enough workers, too many, or just right.
+    pub(super) fn on_fleet_tick(&mut self) {
+        let Some(fleet) = self.state.config.fleet.clone() else { return };
+        let now = self.state.now;
+        self.state.agenda.insert((now + fleet.interval, Agenda::Fleet));
+        for zone in fleet.zones {
+            if let Some(asked) = self.state.asked.at.get_mut(&zone) {
+                asked.retain(|at| *at + fleet.ask_again > now);
+            }
+            let (workers, memory, used) = self.zone_memory(zone);
+            let coming = self.asked_for(zone);
+            let all = workers.saturating_add(coming);
+            // What is asked for counts as if it were there and empty.
+            let each = memory / u64::from(workers.max(1));
+            let will_be = memory + each * u64::from(coming);
+            let high = used * 100 > will_be * u64::from(fleet.memory_high_percent);
+            if all < fleet.workers_min || high && all < fleet.workers_max {
+                self.ask(zone);
+            } else if workers > fleet.workers_min
+                && coming == 0
+                && used * 100 < memory * u64::from(fleet.memory_low_percent)
+            {
+                self.give_back(zone);
+            }
+        }
+    }
+
+    /// Drains the worker of a zone that has least to lose.
+    fn give_back(&mut self, zone: Zone) {
+        let serves = |(_, it): &(u32, &crate::workers::Worker)| {
+            it.zone == zone && it.phase == Phase::Serving
+        };
+        let least = (self.state.workers.iter().filter(serves))
+            .min_by_key(|(at, worker)| (worker.sandboxes, worker.memory_used_kib, *at));
+        if let Some((at, _)) = least {
+            self.drain(at);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Functions: put, changed, removed.
+
+use super::function::Function;
+use super::{Agenda, Engine};
+use crate::sandbox::State;
+use crate::settings::FunctionSettings;
+use crate::{EventError, FunctionId, StopReason};
+
+impl Engine {
+    pub(super) fn on_function_put(
+        &mut self,
+        id: FunctionId,
+        revision: u64,
+        settings: FunctionSettings,
+    ) -> Result<(), EventError> {
+        let config = &self.state.config;
+        let accounts = settings.account.0 < config.accounts_max;
+        let networks = settings.network.is_none_or(|it| it.0 < config.networks_max);
+        if id.0 >= config.functions_max || !accounts || !networks {
+            return Err(EventError::TooMany);
+        }
+        if settings.memory_bytes == 0 || settings.memory_bytes >> 10 >= u64::from(u32::MAX) {
+            return Err(EventError::Size);
+        }
+        self.check_claim(id, &settings)?;
+        let fresh = match self.function(id.0) {
+            Some(known) => {
+                if known.settings.account != settings.account {
+                    return Err(EventError::InUse);
+                }
+                if known.revision == revision
+                    && !only_concurrency_differs(&known.settings, &settings)
+                {
+                    return Err(EventError::SameRevision);
+                }
+                known.revision != revision
+            }
+            None => false,
+        };
+        self.put(id, revision, settings);
+        if fresh {
+            self.end_old_revision(id);
+        }
+        self.provision(id);
+        // Those that were kept for being provisioned may have been idle for long.
+        let idle: Vec<_> =
+            self.function(id.0).map(|it| it.idle.iter().collect()).unwrap_or_default();
+        idle.into_iter().for_each(|at| self.on_sandbox_due(at));
+        // A higher limit lets nobody in who was refused; a new function may have been waited for.
+        self.start_what_is_needed(id.0);
+        Ok(())
+    }
+
+    /// Checks that an account can give a function what it is to have for itself.
+    fn check_claim(&self, id: FunctionId, settings: &FunctionSettings) -> Result<(), EventError> {
+        let provisioned = settings.provisioned_concurrency;
+        let claimed = u64::from(settings.reserved_concurrency.unwrap_or(provisioned));
+        if settings.reserved_concurrency.is_some_and(|reserved| reserved < provisioned) {
+            return Err(EventError::Reserved);
+        }
+        let before = self.function(id.0).map_or(0, Function::claimed);
+        let config = &self.state.config;
+        let account = self.state.accounts.get(settings.account);
+        let max = u64::from(account.concurrency_max(config.account_concurrency_max));
+        let left = max.saturating_sub(u64::from(config.account_unreserved_min));
+        let more = claimed > before && account.claimed() - before + claimed > left;
+        if more { Err(EventError::Reserved) } else { Ok(()) }
+    }
+
+    fn put(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
+        let at = id.0 as usize;
+        let state = &mut self.state;
+        if state.functions.len() <= at {
+            state.functions.resize_with(at + 1, || None);
+        }
+        let scaling = state.config.scaling_starts_max;
+        let account = state.accounts.get_mut(settings.account);
+        match &mut state.functions[at] {
+            Some(function) => {
+                let concurrency = function.concurrency();
+                account.take(function.unreserved(concurrency));
+                account.unclaim(function.claimed());
+                function.settings = settings;
+                function.revision = revision;
+                function.removed = false;
+                account.add(function.unreserved(concurrency));
+                account.claim(function.claimed());
+            }
+            none => {
+                let mut function = Function::new(settings, revision, scaling);
+                function.keep = self.idle.keep(&function.idle_view());
+                function.quiet_since = state.now;
+                account.claim(function.claimed());
+                *none = Some(function);
+            }
+        }
+    }
+
+    /// The sandboxes of a function's old code end: idle ones now, busy ones with their invocation.
+    fn end_old_revision(&mut self, id: FunctionId) {
+        let members = self.function(id.0).map_or_else(Vec::new, |it| it.members.clone());
+        for at in members {
+            self.stop(at, StopReason::FunctionRemoved);
+            let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
+            if sandbox.state == State::Busy && !sandbox.stale {
+                sandbox.stale = true;
+                if let Some(function) = self.function_mut(id.0) {
+                    function.going += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_function_removed(&mut self, id: FunctionId) -> Result<(), EventError> {
+        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        if std::mem::replace(&mut function.removed, true) {
+            return Err(EventError::OutOfOrder);
+        }
+        let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
+        // What it had for itself is the account's again; what still runs counts there.
+        function.settings.reserved_concurrency = None;
+        function.settings.provisioned_concurrency = 0;
+        let (after, account) = (function.concurrency(), function.settings.account);
+        let account = self.state.accounts.get_mut(account);
+        account.unclaim(claimed);
+        account.take(before);
+        account.add(after);
+        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        if let Some(at) = function.prewarm_at.take() {
+            self.state.agenda.remove(&(at, Agenda::Prewarm(id)));
+        }
+        let idle: Vec<_> =
+            self.function(id.0).map(|it| it.idle.iter().collect()).unwrap_or_default();
+        self.stop_all(&idle, StopReason::FunctionRemoved);
+        self.drop_function_if_done(id.0);
+        Ok(())
+    }
+
+    /// Forgets a removed function of which nothing is left.
+    pub(super) fn drop_function_if_done(&mut self, id: u32) {
+        let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting.is_empty();
+        if self.function(id).is_some_and(done) {
+            self.state.functions[id as usize] = None;
+            self.state.blocked.remove(&FunctionId(id));
+        }
+    }
+}
+
+/// Returns whether two settings describe the same sandboxes.
+fn only_concurrency_differs(one: &FunctionSettings, other: &FunctionSettings) -> bool {
+    let FunctionSettings { reserved_concurrency, provisioned_concurrency, .. } = *other;
+    FunctionSettings { reserved_concurrency, provisioned_concurrency, ..*one } == *other
+}

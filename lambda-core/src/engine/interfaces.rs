@@ -1,0 +1,369 @@
+//! Network interfaces: made apart from sandboxes and beforehand, since that is slow; shared by many.
+
+use super::{Agenda, Engine};
+use crate::sandbox::State;
+use crate::settings::NetworkSettings;
+use crate::store::slab::{NONE, Slab};
+use crate::{
+    Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX, Zone,
+};
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Interfaces {
+    slab: Slab<Interface>,
+    networks: Vec<Option<Network>>,
+}
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Network {
+    settings: NetworkSettings,
+    removed: bool,
+    /// Its interfaces, oldest first.
+    interfaces: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Interface {
+    network: NetworkId,
+    zone: Zone,
+    sandboxes: u32,
+    phase: Phase,
+    since: Time,
+    /// Sandboxes that wait for it to be ready.
+    waiting: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+enum Phase {
+    Starting,
+    Ready,
+    Stopping,
+}
+
+impl Interfaces {
+    pub(crate) fn new(generation: u32) -> Self {
+        Self { slab: Slab::from_generation(generation), networks: Vec::new() }
+    }
+
+    pub(crate) fn id(&self, at: u32) -> Option<u64> {
+        self.slab.get(at).map(|_| self.slab.id(at))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(id.0 as usize)?.as_ref()
+    }
+
+    fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
+        self.networks.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// How many interfaces, in any phase, take an address of a network's subnet.
+    fn addresses_taken(&self, network: &Network, zone: Zone) -> u32 {
+        let in_zone = |at: &&u32| self.slab.get(**at).is_some_and(|it| it.zone == zone);
+        u32::try_from(network.interfaces.iter().filter(in_zone).count()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Engine {
+    pub(super) fn on_network_put(
+        &mut self,
+        id: NetworkId,
+        settings: NetworkSettings,
+    ) -> Result<(), EventError> {
+        let zone_max = settings.subnets.iter().map(|(zone, _)| zone.0).max().unwrap_or_default();
+        if id.0 >= self.state.config.networks_max || zone_max >= ZONES_MAX {
+            return Err(EventError::TooMany);
+        }
+        let at = id.0 as usize;
+        let networks = &mut self.state.interfaces.networks;
+        if networks.len() <= at {
+            networks.resize_with(at + 1, || None);
+        }
+        match &mut networks[at] {
+            Some(network) => (network.settings, network.removed) = (settings, false),
+            None => {
+                networks[at] = Some(Network { settings, removed: false, interfaces: Vec::new() });
+            }
+        }
+        // One of each zone beforehand.
+        for zone in self.zones_of(id) {
+            let Some(network) = self.state.interfaces.network(id) else { continue };
+            if self.state.interfaces.addresses_taken(network, zone) == 0 {
+                self.start_interface(id, zone);
+            }
+        }
+        Ok(())
+    }
+
+    fn zones_of(&self, id: NetworkId) -> Vec<Zone> {
+        let network = self.state.interfaces.network(id);
+        network.map_or_else(Vec::new, |it| it.settings.subnets.iter().map(|it| it.0).collect())
+    }
+
+    pub(super) fn on_network_removed(&mut self, id: NetworkId) -> Result<(), EventError> {
+        let network = self.state.interfaces.network_mut(id).ok_or(EventError::Unknown)?;
+        network.removed = true;
+        for at in network.interfaces.clone() {
+            self.stop_interface_if_unused(at);
+        }
+        self.drop_network_if_done(id);
+        Ok(())
+    }
+
+    fn drop_network_if_done(&mut self, id: NetworkId) {
+        let done = |it: &Network| it.removed && it.interfaces.is_empty();
+        if self.state.interfaces.network(id).is_some_and(done) {
+            self.state.interfaces.networks[id.0 as usize] = None;
+        }
+    }
+
+    /// Returns the zones that a network's sandbox may be in, and those of them where an interface is ready; `None`
+    /// when there are none.
+    pub(super) fn interface_zones(&self, id: NetworkId) -> Option<(u32, u32)> {
+        let interfaces = &self.state.interfaces;
+        let network = interfaces.network(id).filter(|it| !it.removed)?;
+        let max = self.state.config.interface.sandboxes_max;
+        let (mut zones, mut ready) = (0, 0);
+        for (zone, addresses) in &network.settings.subnets {
+            if interfaces.addresses_taken(network, *zone) < *addresses {
+                zones |= 1 << zone.0;
+            }
+        }
+        for at in &network.interfaces {
+            let Some(it) = interfaces.slab.get(*at) else { continue };
+            if it.sandboxes < max && it.phase != Phase::Stopping {
+                zones |= 1 << it.zone.0;
+                if it.phase == Phase::Ready {
+                    ready |= 1 << it.zone.0;
+                }
+            }
+        }
+        (zones != 0).then_some((zones, ready))
+    }
+
+    /// Gives a sandbox an interface: one that is ready, one that comes, or a new one.
+    pub(super) fn take_interface(
+        &mut self,
+        sandbox: u32,
+        id: NetworkId,
+        zone: Zone,
+    ) -> Option<u32> {
+        let max = self.state.config.interface.sandboxes_max;
+        let interfaces = &self.state.interfaces;
+        let with_room = |phase: Phase| {
+            interfaces.network(id)?.interfaces.iter().copied().find(|at| {
+                interfaces
+                    .slab
+                    .get(*at)
+                    .is_some_and(|it| it.zone == zone && it.phase == phase && it.sandboxes < max)
+            })
+        };
+        let found = with_room(Phase::Ready).or_else(|| with_room(Phase::Starting));
+        let at = match found {
+            Some(at) => at,
+            None => self.start_interface(id, zone)?,
+        };
+        let sandbox = self.state.sandboxes.id(sandbox);
+        let interface = self.state.interfaces.slab.get_mut(at)?;
+        interface.sandboxes += 1;
+        if interface.phase == Phase::Starting {
+            interface.waiting.push(sandbox);
+        }
+        Some(at)
+    }
+
+    fn start_interface(&mut self, network: NetworkId, zone: Zone) -> Option<u32> {
+        let now = self.state.now;
+        let config = &self.state.config.interface;
+        let (max, give_up_at) = (config.interfaces_max, now + config.start_timeout);
+        let interface = Interface {
+            network,
+            zone,
+            sandboxes: 0,
+            phase: Phase::Starting,
+            since: now,
+            waiting: Vec::new(),
+        };
+        let at = self.state.interfaces.slab.insert(interface, max)?;
+        self.state.interfaces.network_mut(network)?.interfaces.push(at);
+        let interface = InterfaceId(self.state.interfaces.slab.id(at));
+        self.state.agenda.insert((give_up_at, Agenda::Interface(interface.0)));
+        self.command(Command::StartInterface { interface, network, zone });
+        Some(at)
+    }
+
+    pub(super) fn interface_is_ready(&self, at: u32) -> bool {
+        let ready = |it: &Interface| it.phase == Phase::Ready;
+        at == NONE || self.state.interfaces.slab.get(at).is_some_and(ready)
+    }
+
+    pub(super) fn on_interface_ready(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let now = self.state.now;
+        let slab = &mut self.state.interfaces.slab;
+        let at = slab.find(interface.0).ok_or(EventError::Unknown)?;
+        let Some(held) = slab.get_mut(at).filter(|it| it.phase == Phase::Starting) else {
+            return Err(EventError::OutOfOrder);
+        };
+        (held.phase, held.since) = (Phase::Ready, now);
+        let waiting = std::mem::take(&mut held.waiting);
+        self.begin_all(&waiting);
+        self.look_at_unused(at);
+        Ok(())
+    }
+
+    pub(super) fn on_interface_gone(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let at = self.state.interfaces.slab.find(interface.0).ok_or(EventError::Unknown)?;
+        self.lose_interface(at);
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// An interface is gone: the sandboxes that wait for it are tried again, those that have it end.
+    fn lose_interface(&mut self, at: u32) {
+        let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
+        held.phase = Phase::Stopping;
+        let network = held.network;
+        // Rare: it may look at every sandbox.
+        let users: Vec<_> = (self.state.sandboxes.iter())
+            .filter(|(_, sandbox)| sandbox.interface == at)
+            .map(|(at, sandbox)| (at, sandbox.state, sandbox.function))
+            .collect();
+        for (sandbox, state, function) in users {
+            let id = SandboxId(self.state.sandboxes.id(sandbox));
+            self.stop(sandbox, StopReason::PrerequisiteGone);
+            if state == State::Busy
+                && let Some(busy) = self.state.sandboxes.get_mut(sandbox)
+                && !busy.stale
+            {
+                // It ends with its invocation, as those do whose code is old.
+                busy.stale = true;
+                if let Some(function) = self.function_mut(function) {
+                    function.going += 1;
+                }
+            }
+            if let Some(held) = self.state.sandboxes.get_mut(sandbox) {
+                // The slot is its worker's again when it is gone.
+                held.interface = NONE;
+            }
+            if state.is_coming() {
+                self.on_worker_fault(function, id);
+            }
+        }
+        self.state.interfaces.slab.remove(at);
+        if let Some(network) = self.state.interfaces.network_mut(network) {
+            network.interfaces.retain(|it| *it != at);
+        }
+        self.drop_network_if_done(network);
+    }
+
+    /// A sandbox with an interface is gone.
+    pub(super) fn leave_interface(&mut self, at: u32) {
+        let Some(interface) = self.state.interfaces.slab.get_mut(at) else { return };
+        interface.sandboxes -= 1;
+        self.look_at_unused(at);
+    }
+
+    /// An interface without sandboxes lingers, and is then removed, unless it is its network's last in the zone.
+    fn look_at_unused(&mut self, at: u32) {
+        let now = self.state.now;
+        let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
+        if held.sandboxes > 0 || held.phase != Phase::Ready {
+            return;
+        }
+        held.since = now;
+        let id = self.state.interfaces.slab.id(at);
+        let due = now + self.state.config.interface.linger;
+        self.state.agenda.insert((due, Agenda::Interface(id)));
+        self.stop_interface_if_unused(at);
+    }
+
+    /// Removes an unused interface of a network that is gone.
+    fn stop_interface_if_unused(&mut self, at: u32) {
+        let interfaces = &self.state.interfaces;
+        let Some(held) = interfaces.slab.get(at) else { return };
+        let removed = interfaces.network(held.network).is_none_or(|it| it.removed);
+        if removed && held.sandboxes == 0 && held.phase == Phase::Ready {
+            self.stop_interface(at);
+        }
+    }
+
+    fn stop_interface(&mut self, at: u32) {
+        let now = self.state.now;
+        let again = now + self.state.config.stop_timeout;
+        let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
+        (held.phase, held.since) = (Phase::Stopping, now);
+        let interface = InterfaceId(self.state.interfaces.slab.id(at));
+        self.state.agenda.insert((again, Agenda::Interface(interface.0)));
+        self.command(Command::StopInterface { interface });
+    }
+
+    pub(super) fn on_interface_due(&mut self, id: u64) {
+        let Some(at) = self.state.interfaces.slab.find(id) else { return };
+        let Some(held) = self.state.interfaces.slab.get(at) else { return };
+        let config = &self.state.config;
+        let over = |limit| held.since + limit <= self.state.now;
+        match held.phase {
+            Phase::Starting if over(config.interface.start_timeout) => {
+                // It has its address until it is gone.
+                let waiting = (self.state.interfaces.slab.get_mut(at))
+                    .map(|held| std::mem::take(&mut held.waiting));
+                self.stop_interface(at);
+                self.try_elsewhere(&waiting.unwrap_or_default());
+            }
+            Phase::Ready if held.sandboxes == 0 && over(config.interface.linger) => {
+                let interfaces = &self.state.interfaces;
+                let others = interfaces
+                    .network(held.network)
+                    .is_none_or(|network| interfaces.addresses_taken(network, held.zone) > 1);
+                if others {
+                    self.stop_interface(at);
+                }
+            }
+            Phase::Stopping if over(config.stop_timeout) => self.stop_interface(at),
+            _ => {}
+        }
+    }
+
+    /// Takes over an interface that an adopted sandbox has; `None` when it cannot be.
+    pub(super) fn adopt_interface(
+        &mut self,
+        interface: InterfaceId,
+        network: NetworkId,
+        zone: Zone,
+    ) -> Option<u32> {
+        let now = self.state.now;
+        let max = self.state.config.interface.interfaces_max;
+        let at = match self.state.interfaces.slab.find(interface.0) {
+            Some(at) => at,
+            None => {
+                self.state.interfaces.network(network)?;
+                let phase = Phase::Ready;
+                let adopted = Interface {
+                    network,
+                    zone,
+                    sandboxes: 0,
+                    phase,
+                    since: now,
+                    waiting: Vec::new(),
+                };
+                let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max)?;
+                self.state.interfaces.network_mut(network)?.interfaces.push(at);
+                at
+            }
+        };
+        let held = self.state.interfaces.slab.get_mut(at)?;
+        if held.network != network || held.zone != zone || held.phase == Phase::Stopping {
+            return None;
+        }
+        held.sandboxes += 1;
+        Some(at)
+    }
+}

@@ -1,0 +1,358 @@
+//! The life of a sandbox after it was asked for: ready or failed, idle, stopped, gone.
+
+use std::time::Duration;
+
+use super::{Agenda, Engine};
+use crate::explain::Decided;
+use crate::sandbox::{Sandbox, State};
+use crate::store::slab::NONE;
+use crate::workers::Phase;
+use crate::{
+    Command, EventError, Fault, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
+    WorkerId,
+};
+
+impl Engine {
+    pub(super) fn on_ready(&mut self, sandbox: SandboxId) -> Result<(), EventError> {
+        let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
+        let Some(held) = self.state.sandboxes.get_mut(at).filter(|it| it.state == State::Starting)
+        else {
+            return Err(EventError::OutOfOrder);
+        };
+        let took = self.state.now.since(held.since);
+        self.is_there(at, took);
+        // Its worker may make another one now.
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// A sandbox that was being made can be used.
+    pub(super) fn is_there(&mut self, at: u32, took: Duration) {
+        let now = self.state.now;
+        self.no_longer_coming(at);
+        let Some(held) = self.state.sandboxes.get_mut(at) else { return };
+        (held.state, held.since) = (State::Idle, now);
+        let (id, stale, worker) = (held.function, held.stale, held.worker);
+        let draining =
+            (self.state.workers.get(worker)).is_none_or(|it| it.phase == Phase::Draining);
+        let Some(function) = self.function_mut(id) else { return };
+        function.start_failures = 0;
+        function.start =
+            if function.start.is_zero() { took } else { (function.start * 3 + took) / 4 };
+        if stale || draining || function.removed && function.waiting.is_empty() {
+            let reason = if draining { StopReason::Draining } else { StopReason::FunctionRemoved };
+            self.stop_unlisted(at, reason);
+            return self.start_what_is_needed(id);
+        }
+        if let Some(invocation) = function.waiting.pop_front() {
+            self.state.waiting -= 1;
+            self.unblock_if_served(id);
+            return self.dispatch(invocation, at);
+        }
+        let place = function.idle.push(at);
+        if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
+            sandbox.idle_place = place;
+        }
+        let deadline = now + self.keep(at);
+        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+    }
+
+    /// How long an idle sandbox is kept.
+    fn keep(&self, at: u32) -> Duration {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
+        let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
+        match function.keep.prewarm {
+            Some((_, keep)) if !sandbox.used => keep,
+            _ => function.keep.idle,
+        }
+    }
+
+    /// Takes a sandbox that was being made out of the counts of those.
+    fn no_longer_coming(&mut self, at: u32) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.stale);
+        if let Some(worker) = self.state.workers.get_mut(worker) {
+            worker.starting -= 1;
+        }
+        if let Some(function) = self.function_mut(id).filter(|_| !stale) {
+            function.coming -= 1;
+        }
+    }
+
+    /// Stops a sandbox that runs nothing; tells whether it did.
+    pub(super) fn stop(&mut self, at: u32, reason: StopReason) -> bool {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return false };
+        let (id, place) = (sandbox.function, sandbox.idle_place);
+        match sandbox.state {
+            State::Idle => self.leave_idle(id, place),
+            State::Starting => self.no_longer_coming(at),
+            State::Waiting => {
+                // Nobody was told to make it: it is gone at once.
+                self.no_longer_coming(at);
+                self.mark_stopping(at);
+                self.forget(at, RejectReason::SandboxLost);
+                return true;
+            }
+            State::Busy | State::Stopping => return false,
+        }
+        self.stop_unlisted(at, reason);
+        true
+    }
+
+    fn leave_idle(&mut self, id: u32, place: u32) {
+        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+        function.idle.remove(place);
+        if function.idle.is_sparse() {
+            let sandboxes = &mut self.state.sandboxes;
+            function.idle.compact(|at, place| {
+                if let Some(sandbox) = sandboxes.get_mut(at) {
+                    sandbox.idle_place = place;
+                }
+            });
+        }
+    }
+
+    /// Stops a sandbox that is in no list of its function's.
+    pub(super) fn stop_unlisted(&mut self, at: u32, reason: StopReason) {
+        self.ending(at);
+        let Some(worker) = self.state.sandboxes.get(at).map(|it| WorkerId(it.worker)) else {
+            return;
+        };
+        let sandbox = SandboxId(self.state.sandboxes.id(at));
+        self.command(Command::StopSandbox { sandbox, worker, reason });
+    }
+
+    /// A sandbox is being ended: by a command, or by its worker itself.
+    pub(super) fn ending(&mut self, at: u32) {
+        self.mark_stopping(at);
+        let deadline = self.state.now + self.state.config.stop_timeout;
+        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+    }
+
+    fn mark_stopping(&mut self, at: u32) {
+        let now = self.state.now;
+        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
+        (sandbox.state, sandbox.since) = (State::Stopping, now);
+        let (id, counted) = (sandbox.function, sandbox.stale);
+        if let Some(function) = self.function_mut(id).filter(|_| !counted) {
+            function.going += 1;
+        }
+        self.provision_soon(id);
+    }
+
+    pub(super) fn on_failed(&mut self, sandbox: SandboxId, fault: Fault) -> Result<(), EventError> {
+        let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
+        let Some((id, state)) = self.state.sandboxes.get(at).map(|it| (it.function, it.state))
+        else {
+            return Err(EventError::Unknown);
+        };
+        if state == State::Waiting {
+            return Err(EventError::OutOfOrder);
+        }
+        let coming = state == State::Starting;
+        self.forget(at, RejectReason::SandboxLost);
+        if coming {
+            match fault {
+                Fault::Worker => self.on_worker_fault(id, sandbox),
+                Fault::Function => {
+                    self.reject_first(id, RejectReason::SandboxFailed { sandbox });
+                    self.start_what_is_needed(id);
+                }
+            }
+        }
+        self.try_blocked();
+        Ok(())
+    }
+
+    pub(super) fn on_gone(&mut self, sandbox: SandboxId) -> Result<(), EventError> {
+        let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
+        let Some((id, state)) = self.state.sandboxes.get(at).map(|it| (it.function, it.state))
+        else {
+            return Err(EventError::Unknown);
+        };
+        if state == State::Waiting {
+            return Err(EventError::OutOfOrder);
+        }
+        self.forget(at, RejectReason::SandboxLost);
+        if state == State::Starting {
+            self.on_worker_fault(id, sandbox);
+        }
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// Tries again, until too many starts in a row failed: then one invocation is refused for each.
+    pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId) {
+        let retries = self.state.config.start_retries_max;
+        let Some(function) = self.function_mut(id) else { return };
+        function.start_failures += 1;
+        if function.start_failures > retries {
+            function.start_failures = 0;
+            self.reject_first(id, RejectReason::SandboxFailed { sandbox });
+        }
+        self.start_what_is_needed(id);
+    }
+
+    /// Frees what a sandbox held that is no more; an invocation in it is answered with `reason`.
+    pub(super) fn forget(&mut self, at: u32, reason: RejectReason) {
+        let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
+        match sandbox.state {
+            State::Waiting | State::Starting => self.no_longer_coming(at),
+            State::Idle => self.leave_idle(sandbox.function, sandbox.idle_place),
+            State::Busy => {
+                self.finish(at);
+                let invocation = InvocationId(sandbox.invocation);
+                self.refuse(invocation, FunctionId(sandbox.function), reason);
+            }
+            State::Stopping => {}
+        }
+        self.state.wheel.disarm(&mut self.state.sandboxes, at);
+        self.release(at, &sandbox);
+        self.state.sandboxes.remove(at);
+        self.leave_vm(sandbox.vm, sandbox.memory_kib);
+        self.leave_interface(sandbox.interface);
+        self.retire_if_empty(sandbox.worker);
+        self.provision_soon(sandbox.function);
+        self.drop_function_if_done(sandbox.function);
+    }
+
+    /// Gives back what a sandbox held of its worker and in its function's statistics.
+    fn release(&mut self, at: u32, sandbox: &Sandbox) {
+        let state = &mut self.state;
+        state.workers.unlink(&mut state.sandboxes, at);
+        state.spread.remove(sandbox.function, sandbox.worker);
+        if sandbox.vm == NONE {
+            state.workers.hold_memory(sandbox.worker, -i64::from(sandbox.memory_kib));
+        }
+        let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
+            return;
+        };
+        if sandbox.stale || sandbox.state == State::Stopping {
+            function.going -= 1;
+        }
+        if let Some(worker) = state.workers.get_mut(sandbox.worker) {
+            worker.cpu_used_milli = worker.cpu_used_milli.saturating_sub(sandbox.cpu_milli);
+            worker.slots_used -= u32::from(sandbox.slot);
+        }
+        if let Some(kinds) = state.workers.kinds_mut(sandbox.worker) {
+            let owner = &mut kinds.owners[function.settings.account.0 as usize % 32];
+            *owner = owner.saturating_sub(1);
+            let runtime = &mut kinds.runtimes[usize::from(function.settings.runtime) % 16];
+            *runtime = runtime.saturating_sub(1);
+        }
+        // The sandbox of the last rank takes the place: its load becomes that of the place.
+        let load = function.demand.load(sandbox.rank, sandbox.cpu_milli);
+        state.workers.take_load(sandbox.worker, &load);
+        function.members.swap_remove(sandbox.rank as usize);
+        let Some(moved) = function.members.get(sandbox.rank as usize).copied() else { return };
+        let Some(moved) = state.sandboxes.get_mut(moved) else { return };
+        let before = function.demand.load(moved.rank, moved.cpu_milli);
+        let after = function.demand.load(sandbox.rank, moved.cpu_milli);
+        moved.rank = sandbox.rank;
+        state.workers.take_load(moved.worker, &before);
+        state.workers.add_load(moved.worker, &after);
+    }
+
+    /// A sandbox's turn in the wheel.
+    pub(super) fn on_sandbox_due(&mut self, at: u32) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let (state, since, id) = (sandbox.state, sandbox.since, sandbox.function);
+        let config = &self.state.config;
+        let limit = match state {
+            State::Waiting => config
+                .start_timeout
+                .max(config.vm.start_timeout)
+                .max(config.interface.start_timeout),
+            State::Starting => config.start_timeout,
+            State::Idle => self.keep(at),
+            State::Busy => self.function(id).map(|it| it.settings.timeout).unwrap_or_default(),
+            State::Stopping => config.stop_timeout,
+        };
+        let deadline = since + limit;
+        if deadline > self.state.now {
+            return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        }
+        match state {
+            State::Waiting | State::Starting => {
+                let sandbox = SandboxId(self.state.sandboxes.id(at));
+                self.stop(at, StopReason::StartTimedOut);
+                self.on_worker_fault(id, sandbox);
+            }
+            State::Idle => self.on_idle_too_long(at),
+            State::Busy => self.on_timed_out(at),
+            State::Stopping => self.stop_again(at),
+        }
+    }
+
+    fn on_idle_too_long(&mut self, at: u32) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let provisioned = |it: &super::Function| {
+            !it.removed && it.serving() <= it.settings.provisioned_concurrency
+        };
+        if self.function(sandbox.function).is_some_and(provisioned) {
+            // Looked at again after a while: what is provisioned may be less then.
+            let deadline = self.state.now + self.state.config.stop_timeout;
+            return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        }
+        self.stop(at, StopReason::Idle);
+    }
+
+    fn on_timed_out(&mut self, at: u32) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let (invocation, worker) = (InvocationId(sandbox.invocation), WorkerId(sandbox.worker));
+        let id = sandbox.function;
+        self.finish(at);
+        self.ending(at);
+        let sandbox = SandboxId(self.state.sandboxes.id(at));
+        self.command(Command::TimeOut { invocation, sandbox, worker });
+        self.start_what_is_needed(id);
+    }
+
+    /// Nobody told of the end of what was stopped.
+    fn stop_again(&mut self, at: u32) {
+        let now = self.state.now;
+        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
+        sandbox.since = now;
+        let worker = WorkerId(sandbox.worker);
+        let deadline = now + self.state.config.stop_timeout;
+        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        let sandbox = SandboxId(self.state.sandboxes.id(at));
+        self.command(Command::StopSandbox { sandbox, worker, reason: StopReason::Idle });
+    }
+
+    /// Refuses the invocation that waits longest.
+    pub(super) fn reject_first(&mut self, id: u32, reason: RejectReason) {
+        let popped = self.function_mut(id).and_then(|it| it.waiting.pop_front());
+        self.rejected(id, popped, reason);
+    }
+
+    /// Refuses the invocation that came last.
+    pub(super) fn reject_last(&mut self, id: u32, reason: RejectReason) {
+        let popped = self.function_mut(id).and_then(|it| it.waiting.pop_back());
+        self.rejected(id, popped, reason);
+    }
+
+    fn rejected(&mut self, id: u32, invocation: Option<InvocationId>, reason: RejectReason) {
+        let Some(invocation) = invocation else { return };
+        self.state.waiting -= 1;
+        let after = self.function(id).map_or(0, super::Function::concurrency);
+        self.count(id, after + 1, after);
+        self.explain(FunctionId(id), Decided::Rejected { invocation, reason }, Vec::new());
+        self.command(Command::Reject { invocation, reason });
+        self.unblock_if_served(id);
+        self.drop_function_if_done(id);
+    }
+
+    /// Looks soon whether a function still has the sandboxes that it is provisioned with.
+    pub(super) fn provision_soon(&mut self, id: u32) {
+        let short = |it: &super::Function| {
+            !it.removed && it.serving() < it.settings.provisioned_concurrency
+        };
+        if self.function(id).is_some_and(short) {
+            // After failures later, so that a function that cannot start makes no storm.
+            let failures = self.function(id).map_or(0, |it| it.start_failures).min(6);
+            let wait = Duration::from_millis(if failures == 0 { 0 } else { 500 << failures });
+            self.state.agenda.insert((self.state.now + wait, Agenda::Provision(FunctionId(id))));
+        }
+    }
+}

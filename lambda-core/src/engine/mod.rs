@@ -1,0 +1,278 @@
+//! The engine: all state, and every rule about it.
+//!
+//! One file for each part of what it decides; all of them change [`State`] through the engine alone.
+
+mod adoption;
+mod counting;
+mod fleet;
+pub(crate) mod function;
+mod functions;
+pub(crate) mod inspection;
+mod interfaces;
+mod lifecycle;
+mod routing;
+mod starting;
+mod vms;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use self::counting::Accounts;
+use self::function::Function;
+use self::interfaces::Interfaces;
+use self::vms::Vms;
+use crate::idle::{FixedIdle, IdlePolicy};
+use crate::placement::{Placement, Scored};
+use crate::random::Random;
+use crate::sandbox::Sandbox;
+use crate::stats::prior::Priors;
+use crate::store::slab::Slab;
+use crate::store::spread::Spread;
+use crate::store::wheel::Wheel;
+use crate::workers::Workers;
+use crate::{
+    Command, Config, Decision, Event, EventError, Explanation, FunctionId, StopReason, Time,
+    WorkerId,
+};
+
+/// Decides which sandbox runs which invocation, which sandboxes there are, and where.
+pub struct Engine {
+    pub(crate) state: State,
+    pub(crate) placement: Box<dyn Placement>,
+    pub(crate) idle: Box<dyn IdlePolicy>,
+}
+
+/// All that the engine knows.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    pub(crate) random: Random,
+    pub(crate) cursor: u64,
+    pub(crate) commands: VecDeque<Command>,
+    pub(crate) workers: Workers,
+    pub(crate) functions: Vec<Option<Function>>,
+    pub(crate) accounts: Accounts,
+    pub(crate) sandboxes: Slab<Sandbox>,
+    pub(crate) vms: Vms,
+    pub(crate) interfaces: Interfaces,
+    pub(crate) spread: Spread,
+    pub(crate) priors: Priors,
+    pub(crate) wheel: Wheel,
+    /// All timers that are not a sandbox's.
+    pub(crate) agenda: BTreeSet<(Time, Agenda)>,
+    /// Functions whose invocations wait for room.
+    pub(crate) blocked: BTreeSet<FunctionId>,
+    /// Invocations that wait, of all functions.
+    pub(crate) waiting: u32,
+    /// The memory of the workers that there are, in KiB, and how many have it.
+    pub(crate) sizes: BTreeMap<u32, u32>,
+    pub(crate) asked: fleet::Asked,
+    /// What the idle sandbox was worth that went last.
+    pub(crate) worth_clock: f32,
+    pub(crate) journal: VecDeque<Decision>,
+    pub(crate) explanations: VecDeque<Explanation>,
+}
+
+/// Something to look at, at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Agenda {
+    Lease(WorkerId),
+    Replace(WorkerId),
+    Quiet(WorkerId),
+    Drain(WorkerId),
+    Vm(u64),
+    Interface(u64),
+    Prewarm(FunctionId),
+    Blocked(FunctionId),
+    Provision(FunctionId),
+    Fleet,
+    Pool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("now", &self.state.now)
+            .field("placement", &self.placement)
+            .field("idle", &self.idle)
+            .field("workers", &self.state.workers.len())
+            .field("sandboxes", &self.state.sandboxes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Returns an engine without workers and functions. The same seed and the same events at the same times give
+    /// the same commands, on any machine.
+    #[must_use]
+    pub fn new(config: Config, seed: u64) -> Self {
+        Self::restarted(config, seed, 0)
+    }
+
+    /// Returns the engine that follows others which are lost, `restarts` of them: it gives no id that one of them
+    /// may have given. It is to be told of workers, functions and networks, and then by
+    /// [`Event::WorkerReported`] what runs.
+    #[must_use]
+    pub fn restarted(config: Config, seed: u64, restarts: u16) -> Self {
+        let generation = u32::from(restarts) << 16;
+        let mut state = State {
+            now: Time::ZERO,
+            random: Random::new(seed),
+            cursor: 0,
+            commands: VecDeque::new(),
+            workers: Workers::default(),
+            functions: Vec::new(),
+            accounts: Accounts::default(),
+            sandboxes: Slab::from_generation(generation),
+            vms: Vms::new(generation, &config.vm),
+            interfaces: Interfaces::new(generation),
+            spread: Spread::default(),
+            priors: Priors::default(),
+            wheel: Wheel::default(),
+            agenda: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            waiting: 0,
+            sizes: BTreeMap::new(),
+            asked: fleet::Asked::default(),
+            worth_clock: 0.0,
+            journal: VecDeque::new(),
+            explanations: VecDeque::new(),
+            config,
+        };
+        if state.config.fleet.is_some() {
+            state.agenda.insert((Time::ZERO, Agenda::Fleet));
+        }
+        if !state.config.vm.pool_sizes_bytes.is_empty() {
+            state.agenda.insert((Time::ZERO, Agenda::Pool));
+        }
+        Self { state, placement: Box::new(Scored::default()), idle: Box::new(FixedIdle::default()) }
+    }
+
+    /// Replaces the placement policy.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Box<dyn Placement>) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Replaces the policy by which idle sandboxes are kept.
+    #[must_use]
+    pub fn with_idle_policy(mut self, idle: Box<dyn IdlePolicy>) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Takes what happened at `now`. Timers that are due fire first. A time before an earlier one counts as that.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] when the event could not be taken; but for timers the engine is as it was. Late and repeated
+    /// events are errors here and nothing to worry about.
+    pub fn handle(&mut self, now: Time, event: Event) -> Result<(), EventError> {
+        self.handle_timeout(now);
+        match event {
+            Event::InvocationArrived { invocation, function } => {
+                self.on_arrived(invocation, function);
+                Ok(())
+            }
+            Event::InvocationEnded { invocation, sandbox, reusable, used } => {
+                self.on_ended(invocation, sandbox, reusable, used)
+            }
+            Event::SandboxReady { sandbox } => self.on_ready(sandbox),
+            Event::SandboxFailed { sandbox, fault } => self.on_failed(sandbox, fault),
+            Event::SandboxGone { sandbox } => self.on_gone(sandbox),
+            Event::WorkerJoined { worker, capacity } => self.on_worker_joined(worker, &capacity),
+            Event::WorkerBeat { worker } => self.on_worker_beat(worker),
+            Event::WorkerDraining { worker } => self.on_worker_draining(worker),
+            Event::WorkerLost { worker } => self.on_worker_lost(worker),
+            Event::WorkerReported { worker, vms, sandboxes } => {
+                self.on_worker_reported(worker, &vms, &sandboxes)
+            }
+            Event::AccountPut { account, concurrency_max } => {
+                self.on_account_put(account, concurrency_max)
+            }
+            Event::FunctionPut { function, revision, settings } => {
+                self.on_function_put(function, revision, settings)
+            }
+            Event::FunctionRemoved { function } => self.on_function_removed(function),
+            Event::NetworkPut { network, settings } => self.on_network_put(network, settings),
+            Event::NetworkRemoved { network } => self.on_network_removed(network),
+            Event::VmReady { vm } => self.on_vm_ready(vm),
+            Event::VmGone { vm } => self.on_vm_gone(vm),
+            Event::InterfaceReady { interface } => self.on_interface_ready(interface),
+            Event::InterfaceGone { interface } => self.on_interface_gone(interface),
+        }
+    }
+
+    /// Lets the timers fire that are due at `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let now = now.max(self.state.now);
+        self.state.now = now;
+        while let Some(due) = self.state.wheel.turn(&mut self.state.sandboxes, now) {
+            for sandbox in due {
+                self.on_sandbox_due(sandbox);
+            }
+        }
+        while let Some(&(at, item)) = self.state.agenda.first()
+            && at <= now
+        {
+            self.state.agenda.remove(&(at, item));
+            self.on_agenda(at, item);
+        }
+    }
+
+    /// Returns the next command, or `None` when there is nothing to do before the next event.
+    pub fn poll(&mut self) -> Option<Command> {
+        self.state.commands.pop_front()
+    }
+
+    /// Returns when [`Engine::handle_timeout`] has to be called at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let agenda = self.state.agenda.first().map(|(at, _)| *at);
+        self.state.wheel.next().into_iter().chain(agenda).min()
+    }
+
+    fn on_agenda(&mut self, at: Time, item: Agenda) {
+        match item {
+            Agenda::Lease(worker) => self.on_lease(worker),
+            Agenda::Replace(worker) => self.on_replace(at, worker),
+            Agenda::Quiet(worker) => self.on_quiet(at, worker),
+            Agenda::Drain(worker) => self.on_drain_due(at, worker),
+            Agenda::Vm(vm) => self.on_vm_due(vm),
+            Agenda::Interface(interface) => self.on_interface_due(interface),
+            Agenda::Prewarm(function) => self.on_prewarm(at, function),
+            Agenda::Blocked(function) => self.on_blocked_too_long(at, function),
+            Agenda::Provision(function) => self.provision(function),
+            Agenda::Fleet => self.on_fleet_tick(),
+            Agenda::Pool => self.on_pool_tick(),
+        }
+    }
+
+    /// Gives a command, and writes it down where that is wanted.
+    pub(crate) fn command(&mut self, command: Command) {
+        let state = &mut self.state;
+        state.commands.push_back(command);
+        if state.config.journal {
+            state.journal.push_back(Decision { at: state.now, command });
+        }
+    }
+
+    pub(crate) fn function(&self, id: u32) -> Option<&Function> {
+        self.state.functions.get(id as usize)?.as_ref()
+    }
+
+    pub(crate) fn function_mut(&mut self, id: u32) -> Option<&mut Function> {
+        self.state.functions.get_mut(id as usize)?.as_mut()
+    }
+
+    /// Stops every sandbox of a list that runs nothing; the busy ones end with their invocation.
+    pub(crate) fn stop_all(&mut self, sandboxes: &[u32], reason: StopReason) {
+        for sandbox in sandboxes {
+            self.stop(*sandbox, reason);
+        }
+    }
+}

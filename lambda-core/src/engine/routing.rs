@@ -1,0 +1,268 @@
+//! The warm path: an invocation arrives, runs, ends.
+//!
+//! Two dependent reads find the sandbox: the function's record, and the most recently used of its idle ones.
+
+use super::Engine;
+use crate::explain::Decided;
+use crate::sandbox::State;
+use crate::stats::demand;
+use crate::{
+    Command, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason, Time, Used,
+    WorkerId,
+};
+
+/// Most sandboxes of a function that are ranked anew each minute: the more there are, the less it matters.
+const RANKED_MAX: usize = 256;
+
+impl Engine {
+    pub(super) fn on_arrived(&mut self, invocation: InvocationId, id: FunctionId) {
+        let Some(function) = self.function(id.0).filter(|it| !it.removed) else {
+            return self.refuse(invocation, id, RejectReason::FunctionUnknown);
+        };
+        if let Some(reason) = self.throttle(function) {
+            return self.refuse(invocation, id, reason);
+        }
+        let concurrency = function.concurrency();
+        if concurrency == 0 {
+            self.end_gap(id.0);
+        }
+        let popped = self.function_mut(id.0).and_then(|function| {
+            function.uses = function.uses.saturating_add(1);
+            function.idle.pop()
+        });
+        if let Some(sandbox) = popped {
+            self.count(id.0, concurrency, concurrency + 1);
+            return self.dispatch(invocation, sandbox);
+        }
+        if self.state.waiting >= self.state.config.waiting_max {
+            return self.refuse(invocation, id, RejectReason::WaitingFull);
+        }
+        let enough = self.function(id.0).is_some_and(|it| it.coming > it.waiting_count());
+        if !enough && !self.may_scale(id.0) {
+            return self.refuse(invocation, id, RejectReason::ScalingRate);
+        }
+        self.count(id.0, concurrency, concurrency + 1);
+        if let Some(function) = self.function_mut(id.0) {
+            function.waiting.push_back(invocation);
+            self.state.waiting += 1;
+            self.start_what_is_needed(id.0);
+        }
+    }
+
+    /// Nothing of a function ran, and now something will: how long it was quiet tells how long to keep the next.
+    fn end_gap(&mut self, id: u32) {
+        let now = self.state.now;
+        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+        if function.uses > 0 {
+            function.gaps.add(now.since(function.quiet_since));
+        }
+        function.keep = self.idle.keep(&function.idle_view());
+        function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
+        if let Some(at) = function.prewarm_at.take() {
+            self.state.agenda.remove(&(at, super::Agenda::Prewarm(FunctionId(id))));
+        }
+    }
+
+    /// Answers an invocation that was not accepted with a refusal.
+    pub(super) fn refuse(
+        &mut self,
+        invocation: InvocationId,
+        id: FunctionId,
+        reason: RejectReason,
+    ) {
+        self.explain(id, Decided::Rejected { invocation, reason }, Vec::new());
+        self.command(Command::Reject { invocation, reason });
+    }
+
+    /// Gives an invocation to a sandbox that is in no list any more.
+    pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
+        let now = self.state.now;
+        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
+        sandbox.state = State::Busy;
+        sandbox.since = now;
+        sandbox.invocation = invocation.0;
+        let (worker, cpu_milli, id) = (sandbox.worker, sandbox.cpu_milli, sandbox.function);
+        self.run(id, 1);
+        if let Some(worker) = self.state.workers.get_mut(worker) {
+            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_add(cpu_milli);
+        }
+        let timeout = self.function(id).map(|it| it.settings.timeout).unwrap_or_default();
+        let deadline = now + timeout;
+        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        let sandbox = SandboxId(self.state.sandboxes.id(at));
+        let worker = WorkerId(worker);
+        self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
+    }
+
+    /// Counts one more or one less running invocation of a function, and what ran until now.
+    fn run(&mut self, id: u32, change: i32) {
+        let now = self.state.now;
+        loop {
+            let Some(function) = self.function_mut(id) else { return };
+            let Some(closed) = function.demand.advance(now, function.busy) else {
+                function.busy = function.busy.saturating_add_signed(change);
+                return;
+            };
+            self.learn(id, &closed);
+            self.rank_anew(id);
+        }
+    }
+
+    /// Ranks a function's sandboxes by use: the busy ones first, then the idle ones, the most recently used first.
+    /// What is expected of a rank is then expected of the sandbox that is used like it, and of its worker.
+    fn rank_anew(&mut self, id: u32) {
+        let state = &mut self.state;
+        let Some(Some(function)) = state.functions.get_mut(id as usize) else { return };
+        if !(2..=RANKED_MAX).contains(&function.members.len()) {
+            return;
+        }
+        let idle: Vec<_> = function.idle.iter().collect();
+        let mut order = Vec::with_capacity(function.members.len());
+        let is = |at: &u32, wanted: &dyn Fn(State) -> bool| {
+            state.sandboxes.get(*at).is_some_and(|it| wanted(it.state))
+        };
+        order.extend(function.members.iter().copied().filter(|at| is(at, &|it| it == State::Busy)));
+        order.extend(idle.into_iter().rev());
+        let rest = |it| !matches!(it, State::Busy | State::Idle);
+        order.extend(function.members.iter().copied().filter(|at| is(at, &rest)));
+        if order.len() != function.members.len() {
+            return;
+        }
+        for (rank, at) in (0..).zip(&order) {
+            let Some(sandbox) = state.sandboxes.get_mut(*at) else { continue };
+            if sandbox.rank != rank {
+                let before = function.demand.load(sandbox.rank, sandbox.cpu_milli);
+                let after = function.demand.load(rank, sandbox.cpu_milli);
+                sandbox.rank = rank;
+                state.workers.take_load(sandbox.worker, &before);
+                state.workers.add_load(sandbox.worker, &after);
+            }
+        }
+        function.members = order;
+    }
+
+    /// A minute of a function is over: what was expected of its sandboxes, and of their workers, is corrected.
+    fn learn(&mut self, id: u32, closed: &demand::Closed) {
+        let state = &mut self.state;
+        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        state.priors.learn(function.settings.trigger, function.settings.account, closed);
+        for rank in demand::ranks(closed) {
+            let Some(at) = function.members.get(rank as usize).copied() else { return };
+            let Some(sandbox) = state.sandboxes.get(at) else { continue };
+            let cpu_milli = sandbox.cpu_milli;
+            let (old, new) = (
+                demand::share(closed.old, rank, cpu_milli),
+                demand::share(closed.new, rank, cpu_milli),
+            );
+            if old != new {
+                // The whole is taken off and put on again: its variance changes with it.
+                let load = function.demand.load(rank, cpu_milli);
+                let mut before = load;
+                before[closed.bin] = old;
+                state.workers.take_load(sandbox.worker, &before);
+                state.workers.add_load(sandbox.worker, &load);
+            }
+        }
+    }
+
+    pub(super) fn on_ended(
+        &mut self,
+        invocation: InvocationId,
+        sandbox: SandboxId,
+        reusable: bool,
+        used: Used,
+    ) -> Result<(), EventError> {
+        let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
+        let runs =
+            |it: &crate::sandbox::Sandbox| it.state == State::Busy && it.invocation == invocation.0;
+        let Some(held) = self.state.sandboxes.get(at).filter(|it| runs(it)) else {
+            return Err(EventError::OutOfOrder);
+        };
+        let (ran, id) = (self.state.now.since(held.since), held.function);
+        if let Some(function) = self.function_mut(id) {
+            function.durations.add(ran);
+            if let Some(peak) = used.memory_peak_bytes {
+                function.memory_peaks_mib.add_number(peak >> 20);
+            }
+        }
+        self.finish(at);
+        if reusable {
+            self.offer(at);
+        } else {
+            self.ending(at);
+        }
+        Ok(())
+    }
+
+    /// Takes what ran in a sandbox out of every count. The sandbox is in no state then.
+    pub(super) fn finish(&mut self, at: u32) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
+        if let Some(worker) = self.state.workers.get_mut(worker) {
+            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_sub(cpu_milli);
+        }
+        let before = self.function(id).map_or(0, super::Function::concurrency);
+        self.run(id, -1);
+        self.count(id, before, before.saturating_sub(1));
+    }
+
+    /// A sandbox can take another invocation: the one that waits longest, or none.
+    pub(super) fn offer(&mut self, at: u32) {
+        let now = self.state.now;
+        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
+        sandbox.state = State::Idle;
+        sandbox.since = now;
+        sandbox.used = true;
+        let (id, stale, worker) = (sandbox.function, sandbox.stale, sandbox.worker);
+        let draining = (self.state.workers.get(worker))
+            .is_none_or(|it| it.phase == crate::workers::Phase::Draining);
+        let Some(function) = self.function_mut(id) else { return };
+        let reason = if stale || function.removed && function.waiting.is_empty() {
+            Some(StopReason::FunctionRemoved)
+        } else {
+            draining.then_some(StopReason::Draining)
+        };
+        if let Some(reason) = reason {
+            self.stop_unlisted(at, reason);
+            return self.start_what_is_needed(id);
+        }
+        if let Some(invocation) = function.waiting.pop_front() {
+            self.state.waiting -= 1;
+            self.unblock_if_served(id);
+            return self.dispatch(invocation, at);
+        }
+        let place = function.idle.push(at);
+        let deadline = now + function.keep.idle;
+        if function.busy == 0 {
+            self.begin_gap(id);
+        }
+        if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
+            sandbox.idle_place = place;
+        }
+        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+    }
+
+    /// Nothing of a function runs any more.
+    fn begin_gap(&mut self, id: u32) {
+        let now = self.state.now;
+        let Some(function) = self.function_mut(id) else { return };
+        function.quiet_since = now;
+        let Some((after, _)) = function.keep.prewarm else { return };
+        let at = now + after;
+        if let Some(before) = function.prewarm_at.replace(at) {
+            self.state.agenda.remove(&(before, super::Agenda::Prewarm(FunctionId(id))));
+        }
+        self.state.agenda.insert((at, super::Agenda::Prewarm(FunctionId(id))));
+    }
+
+    pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {
+        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at == Some(at)) else {
+            return;
+        };
+        function.prewarm_at = None;
+        if function.serving() == 0 && !function.removed {
+            // Made in advance or not made: an invocation that comes tries again.
+            let _made = self.start_one(id.0);
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! VMs: the boundary between customers. One customer's with many sandboxes, or one for each sandbox; some started
+//! beforehand.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::starting::kib;
+use super::{Agenda, Engine};
+use crate::config::VmConfig;
+use crate::store::slab::{NONE, Slab};
+use crate::workers::Phase;
+use crate::{
+    AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
+    ZONES_MAX, Zone,
+};
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Vms {
+    slab: Slab<Vm>,
+    /// VMs by worker, to find them when it is lost.
+    by_worker: BTreeSet<(u32, u32)>,
+    /// VMs of customers that take more sandboxes.
+    by_account: BTreeSet<(u32, u32)>,
+    pools: Vec<Pool>,
+}
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Vm {
+    pub(crate) worker: u32,
+    pub(crate) account: Option<AccountId>,
+    memory_kib: u32,
+    used_kib: u32,
+    sandboxes: u32,
+    isolation: Isolation,
+    phase: VmPhase,
+    since: Time,
+    /// Sandboxes that wait for it to be ready.
+    waiting: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+enum VmPhase {
+    Starting,
+    Ready,
+    Stopping,
+}
+
+/// VMs of one size that nobody has yet.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Pool {
+    memory_kib: u32,
+    ready: Vec<u32>,
+    starting: u32,
+    /// Taken since the last tick.
+    taken: u32,
+    /// Taken a second, lately.
+    rate: f32,
+}
+
+/// How often the pools' sizes are reckoned anew.
+const POOL_TICK: Duration = Duration::from_secs(10);
+/// Most VMs that are looked at for one with room.
+const LOOKED_AT_MAX: usize = 8;
+
+impl Vms {
+    pub(crate) fn new(generation: u32, config: &VmConfig) -> Self {
+        let pool = |bytes: &u64| Pool {
+            memory_kib: kib(*bytes),
+            ready: Vec::new(),
+            starting: 0,
+            taken: 0,
+            rate: 0.0,
+        };
+        Self {
+            slab: Slab::from_generation(generation),
+            by_worker: BTreeSet::new(),
+            by_account: BTreeSet::new(),
+            pools: config.pool_sizes_bytes.iter().map(pool).collect(),
+        }
+    }
+
+    pub(crate) fn id(&self, at: u32) -> Option<u64> {
+        self.slab.get(at).map(|_| self.slab.id(at))
+    }
+
+    pub(crate) fn find(&self, id: VmId) -> Option<u32> {
+        self.slab.find(id.0)
+    }
+
+    pub(crate) fn get(&self, at: u32) -> Option<&Vm> {
+        self.slab.get(at)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn of_worker(&self, worker: u32) -> Vec<u32> {
+        self.by_worker.range((worker, 0)..=(worker, u32::MAX)).map(|(_, vm)| *vm).collect()
+    }
+
+    /// The VMs that are ready in pools, for each size.
+    pub(crate) fn pooled(&self) -> Vec<usize> {
+        self.pools.iter().map(|pool| pool.ready.len()).collect()
+    }
+}
+
+impl Engine {
+    /// Returns VMs that are ready and can have a sandbox, with their workers.
+    pub(super) fn ready_vms(&self, account: AccountId, memory_kib: u32) -> Vec<(u32, u32)> {
+        let vms = &self.state.vms;
+        if vms.slab.len() == 0 {
+            return Vec::new();
+        }
+        let serves = |vm: &Vm| {
+            self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
+        };
+        let own =
+            vms.by_account.range((account.0, 0)..=(account.0, u32::MAX)).filter_map(|(_, at)| {
+                let vm = vms.slab.get(*at)?;
+                let free = vm.memory_kib - vm.used_kib;
+                (free >= memory_kib && serves(vm)).then_some((vm.worker, *at))
+            });
+        let pool = vms.pools.iter().find(|pool| pool.memory_kib >= memory_kib);
+        let pooled = pool.into_iter().flat_map(|pool| pool.ready.iter().rev()).filter_map(|at| {
+            let vm = vms.slab.get(*at)?;
+            serves(vm).then_some((vm.worker, *at))
+        });
+        own.take(LOOKED_AT_MAX).chain(pooled.take(LOOKED_AT_MAX)).collect()
+    }
+
+    /// Gives a sandbox a VM: the ready one, or a new one.
+    pub(super) fn take_vm(
+        &mut self,
+        sandbox: u32,
+        worker: u32,
+        isolation: Isolation,
+        account: AccountId,
+        ready: Option<u32>,
+    ) -> Option<u32> {
+        let memory_kib = self.state.sandboxes.get(sandbox)?.memory_kib;
+        let size = match isolation {
+            Isolation::VmPerAccount => {
+                memory_kib.max(kib(self.state.config.vm.shared_memory_bytes))
+            }
+            _ => {
+                let pools = &mut self.state.vms.pools;
+                let pool = pools.iter_mut().find(|pool| pool.memory_kib >= memory_kib);
+                pool.map_or(memory_kib, |pool| {
+                    pool.taken += 1;
+                    pool.ready.retain(|at| Some(*at) != ready);
+                    pool.memory_kib
+                })
+            }
+        };
+        let at = match ready {
+            Some(at) => at,
+            None => self.start_vm(worker, isolation, size, Some(account))?,
+        };
+        let id = self.state.sandboxes.id(sandbox);
+        let vm = self.state.vms.slab.get_mut(at)?;
+        vm.account = Some(account);
+        vm.used_kib += memory_kib;
+        vm.sandboxes += 1;
+        if vm.phase == VmPhase::Starting {
+            vm.waiting.push(id);
+        }
+        if isolation == Isolation::VmPerAccount {
+            self.state.vms.by_account.insert((account.0, at));
+        }
+        Some(at)
+    }
+
+    fn start_vm(
+        &mut self,
+        worker: u32,
+        isolation: Isolation,
+        memory_kib: u32,
+        account: Option<AccountId>,
+    ) -> Option<u32> {
+        let free = self.state.workers.get(worker)?.free_kib();
+        if free < memory_kib {
+            return None;
+        }
+        let now = self.state.now;
+        let vm = Vm {
+            worker,
+            account,
+            memory_kib,
+            used_kib: 0,
+            sandboxes: 0,
+            isolation,
+            phase: VmPhase::Starting,
+            since: now,
+            waiting: Vec::new(),
+        };
+        let at = self.state.vms.slab.insert(vm, self.state.config.vm.vms_max)?;
+        self.hold_vm(worker, at, memory_kib);
+        let vm = VmId(self.state.vms.slab.id(at));
+        let give_up_at = now + self.state.config.vm.start_timeout;
+        self.state.agenda.insert((give_up_at, Agenda::Vm(vm.0)));
+        let memory_bytes = u64::from(memory_kib) << 10;
+        self.command(Command::StartVm { vm, worker: WorkerId(worker), memory_bytes, account });
+        Some(at)
+    }
+
+    fn hold_vm(&mut self, worker: u32, at: u32, memory_kib: u32) {
+        self.state.workers.hold_memory(worker, i64::from(memory_kib));
+        self.state.vms.by_worker.insert((worker, at));
+        if let Some(worker) = self.state.workers.get_mut(worker) {
+            worker.vms += 1;
+        }
+    }
+
+    pub(super) fn vm_is_ready(&self, at: u32) -> bool {
+        at == NONE || self.state.vms.slab.get(at).is_some_and(|vm| vm.phase == VmPhase::Ready)
+    }
+
+    pub(super) fn on_vm_ready(&mut self, vm: VmId) -> Result<(), EventError> {
+        let now = self.state.now;
+        let at = self.state.vms.slab.find(vm.0).ok_or(EventError::Unknown)?;
+        let Some(held) = self.state.vms.slab.get_mut(at).filter(|vm| vm.phase == VmPhase::Starting)
+        else {
+            return Err(EventError::OutOfOrder);
+        };
+        (held.phase, held.since) = (VmPhase::Ready, now);
+        let waiting = std::mem::take(&mut held.waiting);
+        let (owned, memory_kib, empty) =
+            (held.account.is_some(), held.memory_kib, held.sandboxes == 0);
+        if !owned {
+            let pools = &mut self.state.vms.pools;
+            if let Some(pool) = pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
+                pool.starting = pool.starting.saturating_sub(1);
+                pool.ready.push(at);
+            }
+            self.try_blocked();
+        } else if empty {
+            self.vm_is_empty(at);
+        }
+        self.begin_all(&waiting);
+        Ok(())
+    }
+
+    /// Begins the sandboxes that waited for a VM or an interface.
+    pub(super) fn begin_all(&mut self, waiting: &[u64]) {
+        for id in waiting {
+            let Some(at) = self.state.sandboxes.find(*id) else { continue };
+            let function = self.state.sandboxes.get(at).map(|it| it.function);
+            let revision = function.and_then(|id| self.function(id)).map(|it| it.revision);
+            if let Some(revision) = revision {
+                self.begin_if_ready(at, revision);
+            }
+        }
+    }
+
+    pub(super) fn on_vm_gone(&mut self, vm: VmId) -> Result<(), EventError> {
+        let at = self.state.vms.slab.find(vm.0).ok_or(EventError::Unknown)?;
+        self.lose_vm(at);
+        self.try_blocked();
+        Ok(())
+    }
+
+    /// A VM is gone, with all that was in it.
+    pub(super) fn lose_vm(&mut self, at: u32) {
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
+        let starting = vm.phase == VmPhase::Starting;
+        vm.phase = VmPhase::Stopping;
+        let (worker, memory_kib, account) = (vm.worker, vm.memory_kib, vm.account);
+        let inside: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
+            .filter(|(_, sandbox)| sandbox.vm == at)
+            .map(|(at, sandbox)| (at, SandboxId(self.state.sandboxes.id(at)), sandbox.function))
+            .collect();
+        let pools = &mut self.state.vms.pools;
+        if let Some(pool) = pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
+            pool.ready.retain(|it| *it != at);
+            if starting && account.is_none() {
+                pool.starting = pool.starting.saturating_sub(1);
+            }
+        }
+        if let Some(account) = account {
+            self.state.vms.by_account.remove(&(account.0, at));
+        }
+        for (sandbox, id, function) in inside {
+            let coming = (self.state.sandboxes.get(sandbox)).is_some_and(|it| it.state.is_coming());
+            self.forget(sandbox, RejectReason::SandboxLost);
+            if coming {
+                self.on_worker_fault(function, id);
+            }
+        }
+        self.state.vms.slab.remove(at);
+        self.state.vms.by_worker.remove(&(worker, at));
+        self.state.workers.hold_memory(worker, -i64::from(memory_kib));
+        if let Some(worker) = self.state.workers.get_mut(worker) {
+            worker.vms -= 1;
+        }
+        self.retire_if_empty(worker);
+    }
+
+    /// A sandbox of a VM is gone.
+    pub(super) fn leave_vm(&mut self, at: u32, memory_kib: u32) {
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
+        vm.sandboxes -= 1;
+        vm.used_kib -= memory_kib;
+        if vm.sandboxes == 0 && vm.phase != VmPhase::Stopping {
+            self.vm_is_empty(at);
+        }
+    }
+
+    fn vm_is_empty(&mut self, at: u32) {
+        let now = self.state.now;
+        let linger = self.state.config.vm.linger;
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
+        vm.since = now;
+        let draining =
+            (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
+        // Never another customer's; a VM of one sandbox is never another sandbox's.
+        let kept =
+            vm.isolation == Isolation::VmPerAccount && !draining && self.state.blocked.is_empty();
+        if kept {
+            let id = self.state.vms.slab.id(at);
+            self.state.agenda.insert((now + linger, Agenda::Vm(id)));
+        } else {
+            self.stop_vm(at);
+        }
+    }
+
+    pub(super) fn stop_vm(&mut self, at: u32) {
+        let now = self.state.now;
+        let again = now + self.state.config.stop_timeout;
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
+        (vm.phase, vm.since) = (VmPhase::Stopping, now);
+        let (worker, account) = (WorkerId(vm.worker), vm.account);
+        if let Some(account) = account {
+            self.state.vms.by_account.remove(&(account.0, at));
+        }
+        for pool in &mut self.state.vms.pools {
+            pool.ready.retain(|it| *it != at);
+        }
+        let vm = VmId(self.state.vms.slab.id(at));
+        self.state.agenda.insert((again, Agenda::Vm(vm.0)));
+        self.command(Command::StopVm { vm, worker });
+    }
+
+    /// Stops the VMs of a worker in which nothing is.
+    pub(super) fn stop_empty_vms(&mut self, worker: u32) {
+        for at in self.state.vms.of_worker(worker) {
+            let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
+            if self.state.vms.slab.get(at).is_some_and(empty) {
+                self.stop_vm(at);
+            }
+        }
+    }
+
+    pub(super) fn on_vm_due(&mut self, id: u64) {
+        let Some(at) = self.state.vms.slab.find(id) else { return };
+        let Some(vm) = self.state.vms.slab.get(at) else { return };
+        let config = &self.state.config;
+        let over = |limit: Duration| vm.since + limit <= self.state.now;
+        match vm.phase {
+            VmPhase::Starting if over(config.vm.start_timeout) => self.give_vm_up(at),
+            VmPhase::Ready
+                if vm.sandboxes == 0 && vm.account.is_some() && over(config.vm.linger) =>
+            {
+                self.stop_vm(at);
+            }
+            VmPhase::Stopping if over(config.stop_timeout) => self.stop_vm(at),
+            _ => {}
+        }
+    }
+
+    /// A VM did not start in time: it is stopped, and what waits for it is tried elsewhere. It holds its memory until it
+    /// is gone.
+    fn give_vm_up(&mut self, at: u32) {
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
+        let (pooled, memory_kib) = (vm.account.is_none(), vm.memory_kib);
+        let waiting = std::mem::take(&mut vm.waiting);
+        let pools = &mut self.state.vms.pools;
+        if let Some(pool) = pools.iter_mut().find(|pool| pooled && pool.memory_kib == memory_kib) {
+            pool.starting = pool.starting.saturating_sub(1);
+        }
+        self.stop_vm(at);
+        self.try_elsewhere(&waiting);
+    }
+
+    /// Gives up the sandboxes that waited for a VM or an interface in vain, and starts others.
+    pub(super) fn try_elsewhere(&mut self, waiting: &[u64]) {
+        for id in waiting {
+            let Some(at) = self.state.sandboxes.find(*id) else { continue };
+            let Some(function) = self.state.sandboxes.get(at).map(|it| it.function) else {
+                continue;
+            };
+            if self.stop(at, crate::StopReason::PrerequisiteGone) {
+                self.on_worker_fault(function, SandboxId(*id));
+            }
+        }
+    }
+
+    /// Reckons the pools' sizes anew and fills them.
+    pub(super) fn on_pool_tick(&mut self) {
+        self.state.agenda.insert((self.state.now + POOL_TICK, Agenda::Pool));
+        for nth in 0..self.state.vms.pools.len() {
+            let pool = &mut self.state.vms.pools[nth];
+            let rate = crate::placement::terms::float(std::mem::take(&mut pool.taken))
+                / POOL_TICK.as_secs_f32();
+            pool.rate = if rate > pool.rate { rate } else { pool.rate * 0.9 + rate * 0.1 };
+            self.fill_pool(nth);
+        }
+    }
+
+    /// By Little's law: as many VMs are taken while one starts as are taken a second times its seconds; three
+    /// standard deviations of a Poisson count more leave few to wait.
+    fn fill_pool(&mut self, nth: usize) {
+        let config = &self.state.config.vm;
+        let Some(pool) = self.state.vms.pools.get(nth) else { return };
+        let mean = pool.rate * config.start_time.as_secs_f32();
+        let target = (mean + 3.0 * mean.sqrt()).ceil().max(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounded below"
+        )]
+        let target = (target as u32).min(config.pool_max);
+        let ready = u32::try_from(pool.ready.len()).unwrap_or(u32::MAX);
+        let memory_kib = pool.memory_kib;
+        for _ in ready.saturating_add(pool.starting)..target {
+            let Some(worker) = self.worker_for_pool(memory_kib) else { return };
+            if self.start_vm(worker, Isolation::VmPerSandbox, memory_kib, None).is_none() {
+                return;
+            }
+            self.state.vms.pools[nth].starting += 1;
+        }
+        // What is too many for a long time is given back, one at a tick.
+        if ready > target.saturating_mul(2)
+            && let Some(at) = self.state.vms.pools[nth].ready.first().copied()
+        {
+            self.stop_vm(at);
+        }
+    }
+
+    /// The one of a few workers with room that has most left.
+    fn worker_for_pool(&mut self, memory_kib: u32) -> Option<u32> {
+        let state = &mut self.state;
+        let mut best: Option<(u32, u32)> = None;
+        for zone in (0..ZONES_MAX).map(Zone) {
+            let (rooms, _) = state.workers.rooms(zone, memory_kib, false);
+            let sure: usize = rooms.iter().map(Vec::len).sum();
+            for _ in 0..LOOKED_AT_MAX.min(sure) {
+                let mut nth = state.random.below(sure);
+                let found = rooms.iter().find_map(|room| {
+                    let found = room.get(nth).copied();
+                    nth = nth.saturating_sub(room.len());
+                    found
+                });
+                let Some(at) = found else { continue };
+                let Some(worker) = state.workers.get(at) else { continue };
+                let better = best.is_none_or(|(free, _)| worker.free_kib() > free);
+                if worker.isolation == Isolation::VmPerSandbox && better {
+                    best = Some((worker.free_kib(), at));
+                }
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+
+    /// Takes over a VM that a worker reports; `false` when it cannot be.
+    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm) -> bool {
+        if self.state.vms.slab.find(vm.vm.0).is_some() {
+            return true;
+        }
+        let Some(isolation) = self.state.workers.get(worker).map(|it| it.isolation) else {
+            return false;
+        };
+        let memory_kib = kib(vm.memory_bytes);
+        let adopted = Vm {
+            worker,
+            account: vm.account,
+            memory_kib,
+            used_kib: 0,
+            sandboxes: 0,
+            isolation,
+            phase: VmPhase::Ready,
+            since: self.state.now,
+            waiting: Vec::new(),
+        };
+        let max = self.state.config.vm.vms_max;
+        let Some(at) = self.state.vms.slab.insert_as(vm.vm.0, adopted, max) else { return false };
+        self.hold_vm(worker, at, memory_kib);
+        match vm.account {
+            Some(account) => {
+                if isolation == Isolation::VmPerAccount {
+                    self.state.vms.by_account.insert((account.0, at));
+                }
+                let linger = self.state.now + self.state.config.vm.linger;
+                self.state.agenda.insert((linger, Agenda::Vm(vm.vm.0)));
+            }
+            None => {
+                let pools = &mut self.state.vms.pools;
+                match pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
+                    Some(pool) => pool.ready.push(at),
+                    None => self.stop_vm(at),
+                }
+            }
+        }
+        true
+    }
+
+    /// Puts an adopted sandbox into its VM; `false` when the VM is not there, is another customer's, or is full.
+    pub(super) fn adopt_into_vm(&mut self, vm: u32, account: AccountId, memory_kib: u32) -> bool {
+        let Some(vm) = self.state.vms.slab.get_mut(vm) else { return false };
+        let alone = vm.isolation == Isolation::VmPerSandbox && vm.sandboxes > 0;
+        let full = vm.memory_kib - vm.used_kib < memory_kib;
+        if alone || full || vm.account.is_some_and(|it| it != account) {
+            return false;
+        }
+        vm.account = Some(account);
+        vm.sandboxes += 1;
+        vm.used_kib += memory_kib;
+        true
+    }
+}

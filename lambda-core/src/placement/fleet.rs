@@ -1,0 +1,316 @@
+//! What a policy sees: the fleet, one worker, and the sandbox that wants a place.
+
+use super::{Draw, Refusal};
+use crate::settings::FunctionSettings;
+use crate::stats::demand::{LOAD_ONE, Load};
+use crate::store::spread::Spread;
+use crate::workers::{Phase, Worker, Workers};
+use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
+
+/// The fleet as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetView<'a> {
+    pub(crate) workers: &'a Workers,
+    pub(crate) spread: &'a Spread,
+    pub(crate) config: &'a Config,
+}
+
+/// A sandbox that wants a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Of which function.
+    pub function: FunctionId,
+    /// The function's settings.
+    pub settings: &'a FunctionSettings,
+    /// The load that the sandbox is expected to have, by minute of the hour.
+    pub load: &'a Load,
+    /// Now.
+    pub now: Time,
+    pub(crate) memory_kib: u32,
+    /// One bit for each zone that will do.
+    pub(crate) zones: u32,
+    /// Zones where a network interface is ready.
+    pub(crate) zones_ready: u32,
+    /// Workers with a VM that is ready and has room, and the VM.
+    pub(crate) ready: &'a [(u32, u32)],
+}
+
+/// One worker as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerView<'a> {
+    fleet: FleetView<'a>,
+    worker: &'a Worker,
+    at: u32,
+}
+
+impl<'a> FleetView<'a> {
+    /// Returns every worker, by id. Its cost grows with the fleet: for comparison, and for small fleets.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
+        let fleet = *self;
+        self.workers.iter().map(move |(at, worker)| WorkerView { fleet, worker, at })
+    }
+
+    /// Returns one worker.
+    #[must_use]
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'a>> {
+        let worker = self.workers.get(id.0)?;
+        Some(WorkerView { fleet: *self, worker, at: id.0 })
+    }
+
+    /// Returns how many workers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Returns whether there is no worker.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns one past the highest worker id.
+    #[must_use]
+    pub fn ids(&self) -> u32 {
+        self.workers.ids()
+    }
+
+    /// Returns why a worker cannot have a sandbox, or `None` when it can.
+    #[must_use]
+    pub fn refusal(&self, view: &WorkerView<'_>, request: &Request<'_>) -> Option<Refusal> {
+        let worker = view.worker;
+        if worker.phase == Phase::Draining {
+            return Some(Refusal::Draining);
+        }
+        if request.zones >> worker.zone.0 & 1 == 0 {
+            return Some(Refusal::Zone);
+        }
+        if worker.starting >= self.config.starts_per_worker_max {
+            return Some(Refusal::Starting);
+        }
+        if request.settings.network.is_some() && worker.slots_used >= worker.slots {
+            return Some(Refusal::InterfaceSlots);
+        }
+        let cpu = worker.cpu_used_milli.saturating_add(request.settings.cpu_milli);
+        if worker.cpu_milli != u32::MAX && cpu > worker.cpu_milli {
+            return Some(Refusal::Cpu);
+        }
+        let needed = self.needed_kib(worker, request);
+        (needed > worker.free_kib() && !view.has_vm_for(request)).then_some(Refusal::Memory)
+    }
+
+    /// What a worker has to have free for the sandbox, where no VM has room for it.
+    fn needed_kib(&self, worker: &Worker, request: &Request<'_>) -> u32 {
+        match worker.isolation {
+            Isolation::VmPerAccount => {
+                let vm = self.config.vm.shared_memory_bytes >> 10;
+                u32::try_from(vm).unwrap_or(u32::MAX).max(request.memory_kib)
+            }
+            Isolation::Sandbox | Isolation::VmPerSandbox => request.memory_kib,
+        }
+    }
+
+    /// Fills `candidates` with different workers, drawn among those that have room, and first with those whose VMs
+    /// are ready. Its cost does not grow with the fleet: workers are kept by the power of two of their free memory,
+    /// and of the one class that may or may not do, no more than 64 are looked at.
+    pub fn sample(
+        &self,
+        request: &Request<'_>,
+        draw: &mut Draw<'_>,
+        candidates: &mut Vec<WorkerId>,
+        count: usize,
+    ) {
+        candidates.clear();
+        for (worker, _) in request.ready.iter().take(count / 2) {
+            add(candidates, *worker);
+        }
+        for quiet in [false, true] {
+            let mut sure = 0;
+            for zone in zones(request) {
+                let (rooms, _) = self.workers.rooms(zone, request.memory_kib, quiet);
+                sure += rooms.iter().map(Vec::len).sum::<usize>();
+            }
+            if sure <= count {
+                (0..sure).for_each(|nth| self.add_nth(request, quiet, nth, candidates));
+                self.add_unsure(request, quiet, draw, candidates, count);
+            } else {
+                // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
+                // is one candidate less.
+                for _ in 0..count.div_ceil(2) {
+                    let nth = draw.below(sure);
+                    self.add_nth(request, quiet, nth, candidates);
+                }
+                for _ in 0..count / 2 {
+                    let turn = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
+                    *draw.cursor = turn as u64 + 1;
+                    self.add_nth(request, quiet, turn, candidates);
+                }
+            }
+            if !candidates.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn add_nth(&self, request: &Request<'_>, quiet: bool, nth: usize, to: &mut Vec<WorkerId>) {
+        let mut nth = nth;
+        for zone in zones(request) {
+            for room in self.workers.rooms(zone, request.memory_kib, quiet).0 {
+                match room.get(nth) {
+                    Some(worker) => return add(to, *worker),
+                    None => nth -= room.len(),
+                }
+            }
+        }
+    }
+
+    fn add_unsure(
+        &self,
+        request: &Request<'_>,
+        quiet: bool,
+        draw: &mut Draw<'_>,
+        to: &mut Vec<WorkerId>,
+        count: usize,
+    ) {
+        for zone in zones(request) {
+            let (_, room) = self.workers.rooms(zone, request.memory_kib, quiet);
+            let start = draw.below(room.len());
+            for at in (start..room.len()).chain(0..start).take(LOOKED_AT_MAX) {
+                if to.len() >= count {
+                    return;
+                }
+                if self.workers.get(room[at]).is_some_and(|it| it.free_kib() >= request.memory_kib)
+                {
+                    add(to, room[at]);
+                }
+            }
+        }
+    }
+}
+
+/// Most workers of a class that are looked at for one that has room.
+const LOOKED_AT_MAX: usize = 64;
+
+fn zones(request: &Request<'_>) -> impl Iterator<Item = Zone> {
+    let zones = request.zones;
+    (0..ZONES_MAX).filter(move |zone| zones >> zone & 1 == 1).map(Zone)
+}
+
+fn add(candidates: &mut Vec<WorkerId>, worker: u32) {
+    if !candidates.contains(&WorkerId(worker)) {
+        candidates.push(WorkerId(worker));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+fn float(number: u32) -> f32 {
+    number as f32
+}
+
+impl WorkerView<'_> {
+    /// Returns its id.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        WorkerId(self.at)
+    }
+
+    /// Returns the share of its memory that is given away: 0 to 1.
+    #[must_use]
+    pub fn memory_share(&self) -> f32 {
+        float(self.worker.memory_used_kib) / float(self.worker.memory_kib.max(1))
+    }
+
+    /// Returns its free memory, in KiB.
+    #[must_use]
+    pub fn memory_free_kib(&self) -> u32 {
+        self.worker.free_kib()
+    }
+
+    /// Returns the share of its processor time that is given away: 0 to 1; 0 where it is not counted.
+    #[must_use]
+    pub fn cpu_share(&self) -> f32 {
+        match self.worker.cpu_milli {
+            u32::MAX => 0.0,
+            all => float(self.worker.cpu_used_milli) / float(all.max(1)),
+        }
+    }
+
+    /// Returns the processors that its busy sandboxes may take now.
+    #[must_use]
+    pub fn busy_cpus(&self) -> f32 {
+        float(self.worker.cpu_busy_milli) / 1000.0
+    }
+
+    /// Returns what its busy sandboxes take, and those of the function's size that it is making will; in parts of
+    /// [`LOAD_ONE`].
+    pub(crate) fn busy_load(&self, request: &Request<'_>) -> u32 {
+        let starting = u64::from(self.worker.starting) * u64::from(request.settings.cpu_milli);
+        let milli = u64::from(self.worker.cpu_busy_milli) + starting;
+        u32::try_from(milli * u64::from(LOAD_ONE) / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Returns its processors; `None` where they are not counted.
+    #[must_use]
+    pub fn cpus(&self) -> Option<f32> {
+        let milli = self.worker.cpu_real_milli;
+        (milli != u32::MAX).then(|| float(milli) / 1000.0)
+    }
+
+    /// Returns how many sandboxes it has.
+    #[must_use]
+    pub fn sandboxes(&self) -> u32 {
+        self.worker.sandboxes
+    }
+
+    /// Returns how many sandboxes it is making.
+    #[must_use]
+    pub fn starting(&self) -> u32 {
+        self.worker.starting
+    }
+
+    /// Returns how many of the function's sandboxes it has.
+    #[must_use]
+    pub fn of_function(&self, function: FunctionId) -> u32 {
+        self.fleet.spread.count(function.0, self.at)
+    }
+
+    /// Returns about how many of the owner's sandboxes it has: owners share 32 counters by their number.
+    #[must_use]
+    pub fn of_owner(&self, request: &Request<'_>) -> u32 {
+        let owner = request.settings.account.0 as usize % 32;
+        self.fleet.workers.kinds(self.at).map_or(0, |kinds| u32::from(kinds.owners[owner]))
+    }
+
+    /// Returns how many sandboxes with the same class of runtime it has: classes share 16 counters.
+    #[must_use]
+    pub fn of_runtime(&self, request: &Request<'_>) -> u32 {
+        let runtime = usize::from(request.settings.runtime) % 16;
+        self.fleet.workers.kinds(self.at).map_or(0, |kinds| u32::from(kinds.runtimes[runtime]))
+    }
+
+    /// Returns its expected load by minute of the hour; [`LOAD_ONE`] is a processor.
+    #[must_use]
+    pub fn load(&self) -> &[u32] {
+        self.fleet.workers.load(self.at)
+    }
+
+    /// Returns the variance of its load, in processors squared.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+    pub fn load_variance(&self) -> f32 {
+        let one = float(LOAD_ONE);
+        self.worker.variance as f32 / (one * one)
+    }
+
+    /// Returns whether a VM on it is ready for the sandbox.
+    #[must_use]
+    pub fn has_vm_for(&self, request: &Request<'_>) -> bool {
+        request.ready.iter().any(|(worker, _)| *worker == self.at)
+    }
+
+    /// Returns whether a network interface for the sandbox is ready in its zone, or none is needed.
+    #[must_use]
+    pub fn has_interface_for(&self, request: &Request<'_>) -> bool {
+        request.settings.network.is_none() || request.zones_ready >> self.worker.zone.0 & 1 == 1
+    }
+}

@@ -1,0 +1,137 @@
+//! The engine's own placement: sampled candidates, a gate, a weighted sum of terms.
+
+use super::fleet::{FleetView, Request, WorkerView};
+use super::terms::{
+    BusyNow, DeviationBound, MemoryShare, NotReady, PredictedPeak, SameFunction, SameOwner,
+    SameRuntime, Term, peak, share,
+};
+use super::{Draw, Placement, Record, Refusal};
+use crate::WorkerId;
+
+/// Draws a few candidates, refuses those that cannot have the sandbox or would leave the compliance goal, and takes
+/// the one whose weighted sum of terms is lowest.
+#[derive(Debug)]
+pub struct Scored {
+    name: String,
+    candidates: usize,
+    gate: Option<Gate>,
+    terms: Vec<(f32, Box<dyn Term>)>,
+}
+
+/// The compliance goal, as a bound of the predicted peak: expected load plus some deviations stays within the
+/// worker's processors. Workers whose processors are not counted pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate {
+    /// How many standard deviations above the expected peak; 3.7 leave 99.99 % of minutes below, were loads normal.
+    pub deviations: f32,
+    /// What share of the worker's processors may be used: 1 is all.
+    pub cpu_share: f32,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { deviations: 3.7, cpu_share: 1.0 }
+    }
+}
+
+impl Default for Scored {
+    /// Eight candidates, the gate, and every term, at the weights that did best on the recorded workloads.
+    fn default() -> Self {
+        Self::new("ours", 8)
+            .with_gate(Gate::default())
+            .with_term(0.5, PredictedPeak::default())
+            .with_term(0.05, DeviationBound::default())
+            .with_term(1.0, BusyNow)
+            .with_term(0.4, SameFunction)
+            .with_term(0.1, SameOwner)
+            .with_term(0.01, SameRuntime)
+            .with_term(0.05, MemoryShare)
+            .with_term(0.5, NotReady)
+    }
+}
+
+impl Scored {
+    /// Returns a placement without gate and terms that draws so many candidates, at least 1: it takes the first that
+    /// can have the sandbox, by id.
+    #[must_use]
+    pub fn new(name: impl Into<String>, candidates: usize) -> Self {
+        let candidates = candidates.max(1);
+        Self { name: name.into(), candidates, gate: None, terms: Vec::new() }
+    }
+
+    /// Adds the gate.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Adds a term with its weight.
+    #[must_use]
+    pub fn with_term(mut self, weight: f32, term: impl Term + 'static) -> Self {
+        self.terms.push((weight, Box::new(term)));
+        self
+    }
+
+    fn passes(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
+        let (Some(gate), Some(cpus)) = (self.gate, worker.cpus()) else {
+            return true;
+        };
+        let deviation = gate.deviations * worker.load_variance().sqrt() / cpus;
+        share(peak(worker, request, 60), worker) + deviation <= gate.cpu_share
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        self.terms.iter().map(|(weight, term)| weight * term.score(worker, request)).sum()
+    }
+}
+
+/// How often candidates are drawn when none of them can have the sandbox.
+const ROUNDS: usize = 3;
+
+impl Placement for Scored {
+    fn place(
+        &self,
+        fleet: &FleetView<'_>,
+        request: &Request<'_>,
+        draw: &mut Draw<'_>,
+        record: &mut Record<'_>,
+    ) -> Option<WorkerId> {
+        let mut candidates = Vec::with_capacity(self.candidates);
+        for _ in 0..ROUNDS {
+            fleet.sample(request, draw, &mut candidates, self.candidates);
+            let mut best: Option<(f32, WorkerId)> = None;
+            for worker in candidates.iter().filter_map(|id| fleet.worker(*id)) {
+                if let Some(refusal) = fleet.refusal(&worker, request) {
+                    record.refused(worker.id(), refusal);
+                    continue;
+                }
+                if !self.passes(&worker, request) {
+                    record.refused(worker.id(), Refusal::Compliance);
+                    continue;
+                }
+                let score = self.score(&worker, request);
+                record.scored(worker.id(), || {
+                    let part = |(weight, term): &(f32, Box<dyn Term>)| {
+                        (term.name().to_owned(), weight * term.score(&worker, request))
+                    };
+                    self.terms.iter().map(part).collect()
+                });
+                let better = best.is_none_or(|(least, id)| {
+                    score.total_cmp(&least).then(worker.id().cmp(&id)).is_lt()
+                });
+                if better {
+                    best = Some((score, worker.id()));
+                }
+            }
+            if let Some((_, worker)) = best {
+                return Some(worker);
+            }
+        }
+        None
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}

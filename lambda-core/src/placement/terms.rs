@@ -1,0 +1,190 @@
+//! The terms of the score: each a small policy of its own, all in shares of a worker's processors, lower is better.
+//!
+//! Where a worker's processors are not counted a share is a number of processors.
+
+use std::fmt;
+
+use super::fleet::{Request, WorkerView};
+use crate::stats::demand::LOAD_ONE;
+
+/// One reason to prefer a worker to another.
+pub trait Term: fmt::Debug + Send {
+    /// Returns its name, as explanations show it.
+    fn name(&self) -> &'static str;
+
+    /// Returns how bad it is to give this worker the sandbox; not NaN.
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32;
+}
+
+/// The peak of the worker's expected load with the sandbox's, over the minutes of the hour: what peaks together is
+/// kept apart, what peaks at different times sits together.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictedPeak {
+    /// How many minutes from now on count; 60 are all. Of a sandbox that is kept for ten idle minutes more is not
+    /// known.
+    pub minutes: u32,
+}
+
+impl Default for PredictedPeak {
+    fn default() -> Self {
+        Self { minutes: 10 }
+    }
+}
+
+impl Term for PredictedPeak {
+    fn name(&self) -> &'static str {
+        "predicted peak"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        share(peak(worker, request, self.minutes), worker)
+    }
+}
+
+/// Returns the highest sum of a worker's expected load and a sandbox's, within so many minutes from now on. In this
+/// minute what runs counts, if it is more than was expected, and the sandbox is busy: it is made because it will be.
+pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32) -> u32 {
+    let load = worker.load();
+    let now = usize::try_from(request.now.as_nanos() / 60_000_000_000 % 60).unwrap_or_default();
+    let this = load.get(now).copied().unwrap_or_default().max(worker.busy_load(request));
+    let own = u64::from(request.settings.cpu_milli) * u64::from(LOAD_ONE) / 1000;
+    let this = this.saturating_add(u32::try_from(own).unwrap_or(u32::MAX));
+    let sums = load.iter().zip(request.load).map(|(sum, load)| sum.saturating_add(*load));
+    if minutes >= 60 {
+        return sums.fold(this, u32::max);
+    }
+    let minutes = minutes as usize;
+    let soon = |bin: usize| (bin + 60 - now) % 60 < minutes;
+    sums.enumerate().filter(|(bin, _)| soon(*bin)).map(|(_, sum)| sum).fold(this, u32::max)
+}
+
+/// How much the bound of the worker's load, its mean and some deviations, grows by the sandbox: the sum of means
+/// plus a multiple of the root of the summed variances (Cohen et al., "Overcommitment in Cloud Services").
+#[derive(Clone, Copy, Debug)]
+pub struct DeviationBound {
+    /// How many standard deviations; 3.7 leave 99.99 % below, were loads normal.
+    pub deviations: f32,
+}
+
+impl Default for DeviationBound {
+    fn default() -> Self {
+        Self { deviations: 3.7 }
+    }
+}
+
+impl Term for DeviationBound {
+    fn name(&self) -> &'static str {
+        "deviation bound"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        let sum: u32 = request.load.iter().fold(0, |sum, load| sum.saturating_add(*load));
+        let mean = float(sum) / 60.0 / float(LOAD_ONE);
+        let peak = float(request.load.iter().copied().max().unwrap_or_default()) / float(LOAD_ONE);
+        let variance = worker.load_variance();
+        let more = variance + mean * (peak - mean).max(0.0);
+        (mean + self.deviations * (more.sqrt() - variance.sqrt())) / worker.cpus().unwrap_or(1.0)
+    }
+}
+
+/// What runs on the worker now, or is about to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BusyNow;
+
+impl Term for BusyNow {
+    fn name(&self) -> &'static str {
+        "busy now"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        let one = float(request.settings.cpu_milli) / 1000.0;
+        let starting = float(worker.starting()) * one;
+        (worker.busy_cpus() + starting) / worker.cpus().unwrap_or(1.0)
+    }
+}
+
+/// How many sandboxes of the same function are there: its spikes shall not meet on one worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SameFunction;
+
+impl Term for SameFunction {
+    fn name(&self) -> &'static str {
+        "same function"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        each(worker.of_function(request.function), worker, request)
+    }
+}
+
+/// How many sandboxes of the same owner are there: an owner's functions behave as one workload in part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SameOwner;
+
+impl Term for SameOwner {
+    fn name(&self) -> &'static str {
+        "same owner"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        each(worker.of_owner(request), worker, request)
+    }
+}
+
+/// Which part of the worker's sandboxes has the same class of runtime: many kinds are better than one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SameRuntime;
+
+impl Term for SameRuntime {
+    fn name(&self) -> &'static str {
+        "same runtime"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        float(worker.of_runtime(request)) / float(worker.sandboxes().max(1))
+    }
+}
+
+/// The share of the worker's memory that is given away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryShare;
+
+impl Term for MemoryShare {
+    fn name(&self) -> &'static str {
+        "memory share"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, _request: &Request<'_>) -> f32 {
+        worker.memory_share()
+    }
+}
+
+/// 1 where a VM would have to be started, or a network interface made, first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NotReady;
+
+impl Term for NotReady {
+    fn name(&self) -> &'static str {
+        "not ready"
+    }
+
+    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+        let vm = !request.ready.is_empty() && !worker.has_vm_for(request);
+        let interface = !worker.has_interface_for(request);
+        float(u32::from(vm)) + float(u32::from(interface))
+    }
+}
+
+fn each(count: u32, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
+    let one = float(request.settings.cpu_milli.max(1)) / 1000.0;
+    float(count) * one / worker.cpus().unwrap_or(1.0)
+}
+
+pub(crate) fn share(load: u32, worker: &WorkerView<'_>) -> f32 {
+    float(load) / float(LOAD_ONE) / worker.cpus().unwrap_or(1.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+pub(crate) fn float(number: u32) -> f32 {
+    number as f32
+}

@@ -1,0 +1,99 @@
+//! Made workloads, for what a recorded one does not show.
+
+use super::trace::{Trace, TraceFunction};
+use crate::Trigger;
+use crate::random::Random;
+
+/// Functions whose invocations come by chance, evenly through the time: nothing to learn.
+#[must_use]
+pub fn flat(functions: u32, minutes: usize, seed: u64) -> Trace {
+    let mut random = Random::new(seed);
+    let one = |id: u32| {
+        let rate = 1 + random.below(60);
+        let counts = (0..minutes).map(|_| small(random.below(2 * rate + 1))).collect();
+        function(id / 4, Trigger::Http, counts, duration(&mut random), &mut random)
+    };
+    Trace { name: "flat".to_owned(), functions: (0..functions).map(one).collect(), minutes }
+}
+
+/// Every timer fires at the full hour, and some of them at other full minutes: the correlated spike.
+#[must_use]
+pub fn full_hour(functions: u32, minutes: usize, seed: u64) -> Trace {
+    let mut random = Random::new(seed);
+    let mut trace = flat(functions / 2, minutes, seed);
+    "full hour".clone_into(&mut trace.name);
+    for id in functions / 2..functions {
+        // Two thirds each hour, the others each quarter.
+        let period = if id % 3 == 0 { 15 } else { 60 };
+        let burst = small(1 + random.below(4));
+        let counts = (0..minutes).map(|it| if it % period == 0 { burst } else { 0 }).collect();
+        let duration = 5_000 + small(random.below(20_000));
+        trace.functions.push(function(id / 4, Trigger::Timer, counts, duration, &mut random));
+    }
+    trace
+}
+
+/// One customer, with one function of eight, invokes 50 times as much in the last third.
+#[must_use]
+pub fn one_customer(functions: u32, minutes: usize, seed: u64) -> Trace {
+    let mut trace = flat(functions, minutes, seed);
+    "one customer times 50".clone_into(&mut trace.name);
+    for function in trace.functions.iter_mut().step_by(8) {
+        function.owner = 0;
+        // Small before, so that the spike does not fill the whole fleet.
+        for count in &mut function.counts {
+            *count = 1 + *count / 16;
+        }
+        for count in function.counts.iter_mut().skip(minutes * 2 / 3) {
+            *count *= 50;
+        }
+    }
+    trace
+}
+
+/// Functions that are busy at different minutes of the hour, each for ten: what packing by season is for.
+#[must_use]
+pub fn seasons(functions: u32, minutes: usize, seed: u64) -> Trace {
+    let mut random = Random::new(seed);
+    let one = |id: u32| {
+        let start = random.below(6) * 10;
+        let rate = 20 + random.below(100);
+        let busy = |minute: usize| (minute % 60 + 60 - start) % 60 < 10;
+        let counts = (0..minutes).map(|it| if busy(it) { small(rate) } else { 0 }).collect();
+        function(id / 4, Trigger::Queue, counts, duration(&mut random), &mut random)
+    };
+    Trace { name: "seasons".to_owned(), functions: (0..functions).map(one).collect(), minutes }
+}
+
+/// Returns every made workload, each with as many functions over as many minutes.
+#[must_use]
+pub fn all(functions: u32, minutes: usize, seed: u64) -> Vec<Trace> {
+    vec![
+        flat(functions, minutes, seed),
+        full_hour(functions, minutes, seed),
+        one_customer(functions, minutes, seed),
+        seasons(functions, minutes, seed),
+    ]
+}
+
+fn duration(random: &mut Random) -> u32 {
+    // Between 20 ms and 5 s, most of them short.
+    let long = random.below(1000);
+    small(20 + long * long / 200)
+}
+
+fn function(
+    owner: u32,
+    trigger: Trigger,
+    counts: Vec<u32>,
+    duration_ms: u32,
+    random: &mut Random,
+) -> TraceFunction {
+    let memory_mib = 128 << random.below(4);
+    let durations_ms = [50, 60, 80, 100, 130, 300, 500].map(|percent| duration_ms * percent / 100);
+    TraceFunction { owner, trigger, memory_mib, counts, durations_ms }
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

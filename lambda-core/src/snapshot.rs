@@ -1,0 +1,33 @@
+//! Snapshots: the whole state, to go on from as if nothing had been.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Engine;
+use crate::engine::State;
+use crate::idle::IdlePolicy;
+use crate::placement::Placement;
+
+/// The whole state of an engine, to be serialised in any format that serde has. It fits the version of the crate
+/// that made it; the journal is what other versions can read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Snapshot(State);
+
+impl Engine {
+    /// Returns the state as it is, commands included that were not polled.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.state.clone())
+    }
+
+    /// Returns an engine that goes on from a snapshot. With the same policies it gives the same commands as the one
+    /// that the snapshot was made of would have.
+    #[must_use]
+    pub fn restore(
+        snapshot: Snapshot,
+        placement: Box<dyn Placement>,
+        idle: Box<dyn IdlePolicy>,
+    ) -> Self {
+        Self { state: snapshot.0, placement, idle }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a function asks for: its concurrency by minute of the hour, learnt as it runs.
+//!
+//! Invocations go to the most recently used sandbox, so that a function's first sandbox carries its load up to one
+//! invocation at a time, the second what goes beyond it, and so on: the sandbox of rank `k` carries, in each
+//! minute, the concurrency less `k`, held between 0 and 1. All is integer, so that what was added to a worker's sum
+//! is exactly what is taken off it again.
+
+use std::time::Duration;
+
+use crate::Time;
+
+/// Minutes of the hour.
+pub const BINS: usize = 60;
+/// One busy processor in a worker's bins.
+pub const LOAD_ONE: u32 = 1024;
+/// One invocation at a time in a function's bins.
+const ONE: u32 = 1 << 16;
+const MINUTE: u64 = 60_000_000_000;
+
+/// Expected load of one sandbox, or of all of a worker's, by minute of the hour; [`LOAD_ONE`] is a processor.
+pub type Load = [u32; BINS];
+
+/// A function's concurrency, by minute of the hour.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Demand {
+    /// Concurrency in 65,536ths; empty before the first sandbox.
+    bins: Vec<u32>,
+    /// One bit for each bin that was observed.
+    seen: u64,
+    /// The minute that is being observed, since the origin of time.
+    minute: u64,
+    /// Nanoseconds times concurrency in it.
+    area: u64,
+    /// Until when that is counted.
+    until: Time,
+    /// Mean squared difference between observed and expected, in invocations squared.
+    variance: f32,
+}
+
+/// A minute is over: what was expected of it is corrected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    pub(crate) bin: usize,
+    pub(crate) old: u32,
+    pub(crate) new: u32,
+    /// What was observed.
+    pub(crate) observed: u32,
+}
+
+impl Demand {
+    /// Expects what is given until more is known.
+    pub(crate) fn expect(&mut self, prior: impl FnOnce() -> Vec<u32>) {
+        if self.bins.is_empty() {
+            self.bins = prior();
+        }
+    }
+
+    /// Counts the time since the last call, in which `concurrency` invocations ran, up to `now` or to the end of a
+    /// minute, which is returned; to be called until there is none.
+    pub(crate) fn advance(&mut self, now: Time, concurrency: u32) -> Option<Closed> {
+        let minute = now.as_nanos() / MINUTE;
+        if minute == self.minute {
+            let passed = now.since(self.until);
+            self.add(passed, concurrency);
+            self.until = now.max(self.until);
+            return None;
+        }
+        // Of a gap longer than the season only the last season counts.
+        if minute - self.minute > BINS as u64 {
+            self.minute = minute - BINS as u64;
+            self.area = u64::from(concurrency).saturating_mul(MINUTE);
+        } else {
+            let end = Time::from_nanos((self.minute + 1) * MINUTE);
+            self.add(end.since(self.until), concurrency);
+        }
+        let observed = u64::min(self.area / (MINUTE / u64::from(ONE)), u64::from(u32::MAX / 2));
+        let observed = u32::try_from(observed).unwrap_or(u32::MAX / 2);
+        let bin = usize::try_from(self.minute % BINS as u64).unwrap_or_default();
+        self.minute += 1;
+        self.until = Time::from_nanos(self.minute * MINUTE);
+        self.area = 0;
+        Some(self.close(bin, observed))
+    }
+
+    fn add(&mut self, passed: Duration, concurrency: u32) {
+        let nanos = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+        self.area = self.area.saturating_add(nanos.saturating_mul(u64::from(concurrency)));
+    }
+
+    fn close(&mut self, bin: usize, observed: u32) -> Closed {
+        if self.bins.is_empty() {
+            self.bins = vec![0; BINS];
+        }
+        let old = self.bins[bin];
+        let known = self.seen >> bin & 1 == 1;
+        self.seen |= 1 << bin;
+        let new = if known { ewma(old, observed) } else { observed };
+        self.bins[bin] = new;
+        if known {
+            let error = (to_f32(observed) - to_f32(old)) / to_f32(ONE);
+            self.variance += (error * error - self.variance) / 16.0;
+        }
+        Closed { bin, old, new, observed }
+    }
+
+    /// Returns the expected load of the sandbox of rank `rank`, which takes `cpu_milli` while it is busy.
+    pub(crate) fn load(&self, rank: u32, cpu_milli: u32) -> Load {
+        let mut load = [0; BINS];
+        for (load, bin) in load.iter_mut().zip(&self.bins) {
+            *load = share(*bin, rank, cpu_milli);
+        }
+        load
+    }
+
+    /// Returns the expected concurrency now and the deviation from it, in invocations.
+    pub(crate) fn expected(&self, now: Time) -> (f32, f32) {
+        let bin = usize::try_from(now.as_nanos() / MINUTE % BINS as u64).unwrap_or_default();
+        let expected = self.bins.get(bin).copied().unwrap_or_default();
+        (to_f32(expected) / to_f32(ONE), self.variance.sqrt())
+    }
+}
+
+/// Returns the ranks of sandboxes whose share of a bin is another one after a change.
+pub(crate) fn ranks(closed: &Closed) -> std::ops::Range<u32> {
+    let (low, high) = (closed.old.min(closed.new), closed.old.max(closed.new));
+    low / ONE..high.div_ceil(ONE)
+}
+
+/// Returns what the sandbox of rank `rank` carries of a bin.
+pub(crate) fn share(bin: u32, rank: u32, cpu_milli: u32) -> u32 {
+    let part = bin.saturating_sub(rank.saturating_mul(ONE)).min(ONE);
+    let load = u64::from(part / (ONE / LOAD_ONE)) * u64::from(cpu_milli) / 1000;
+    u32::try_from(load).unwrap_or(u32::MAX)
+}
+
+/// Three parts of what was expected and two of what was seen.
+fn ewma(old: u32, seen: u32) -> u32 {
+    let mixed = (u64::from(old) * 3 + u64::from(seen) * 2) / 5;
+    u32::try_from(mixed).unwrap_or(u32::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "statistics; the loss is the same everywhere")]
+fn to_f32(number: u32) -> f32 {
+    number as f32
+}
+
+/// One invocation at a time, for priors.
+pub(crate) const fn one() -> u32 {
+    ONE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_timers_minute_is_learnt() {
+        let mut demand = Demand::default();
+        for hour in 0..4_u64 {
+            // Three at once for half of the first minute of each hour.
+            let start = hour * 3600;
+            while demand.advance(at(start), 0).is_some() {}
+            while demand.advance(at(start + 30), 3).is_some() {}
+        }
+        while demand.advance(at(4 * 3600), 0).is_some() {}
+        let (first, second) = (demand.load(0, 1000), demand.load(1, 1000));
+        assert_eq!((first[0], second[0], first[1]), (LOAD_ONE, LOAD_ONE / 2, 0));
+        assert_eq!(demand.load(2, 1000)[0], 0);
+        assert_eq!(demand.expected(at(4 * 3600 + 5)), (1.5, 0.0));
+    }
+
+    #[test]
+    fn shares_of_all_ranks_make_the_whole() {
+        for bin in [0, 1000, ONE, ONE * 5 / 2, ONE * 7] {
+            let whole: u32 = (0..10).map(|rank| share(bin, rank, 1000)).sum();
+            assert_eq!(whole, bin / (ONE / LOAD_ONE));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A histogram in geometric bins, two to an octave: of durations from one millisecond to four hours, or of sizes.
+
+use std::time::Duration;
+
+/// How often durations, in milliseconds, or other numbers were seen; old ones fade as new ones come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Histogram {
+    counts: [[u16; 10]; 5],
+    total: u32,
+}
+
+impl Histogram {
+    /// Counts a duration.
+    pub fn add(&mut self, duration: Duration) {
+        self.add_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a number. When a bin is full, all are halved: what is old weighs less.
+    pub fn add_number(&mut self, number: u64) {
+        let bin = bin_of(number);
+        let count = &mut self.counts[bin / 10][bin % 10];
+        *count = count.saturating_add(1);
+        self.total += 1;
+        if *count >= 1 << 12 {
+            self.total = 0;
+            for count in self.counts.as_flattened_mut() {
+                *count /= 2;
+                self.total += u32::from(*count);
+            }
+        }
+    }
+
+    /// Returns how many are counted.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.total
+    }
+
+    /// Returns the upper edge of the bin that holds the given share, in thousandths, of all; `None` when there are
+    /// none.
+    #[must_use]
+    pub fn quantile(&self, thousandths: u32) -> Option<Duration> {
+        self.quantile_number(thousandths).map(Duration::from_millis)
+    }
+
+    /// The same for numbers.
+    #[must_use]
+    pub fn quantile_number(&self, thousandths: u32) -> Option<u64> {
+        Some(edge(self.bin_at(thousandths)? + 1))
+    }
+
+    /// The same by the lower edge.
+    #[must_use]
+    pub fn quantile_low(&self, thousandths: u32) -> Option<Duration> {
+        Some(Duration::from_millis(edge(self.bin_at(thousandths)?)))
+    }
+
+    /// Returns how many lie in the last bin or beyond it.
+    #[must_use]
+    pub fn beyond(&self) -> u32 {
+        u32::from(self.counts[4][9])
+    }
+
+    fn bin_at(&self, thousandths: u32) -> Option<usize> {
+        let wanted = (u64::from(self.total) * u64::from(thousandths)).div_ceil(1000).max(1);
+        let mut seen = 0_u64;
+        for (bin, count) in self.counts.as_flattened().iter().enumerate() {
+            seen += u64::from(*count);
+            if seen >= wanted {
+                return Some(bin);
+            }
+        }
+        None
+    }
+}
+
+const BINS: usize = 50;
+
+fn bin_of(number: u64) -> usize {
+    if number == 0 {
+        return 0;
+    }
+    let octave = number.ilog2() as usize;
+    let half = if octave == 0 { 0 } else { usize::from(number >> (octave - 1) & 1 == 1) };
+    (1 + 2 * octave + half).min(BINS - 1)
+}
+
+/// The lower edge of a bin.
+fn edge(bin: usize) -> u64 {
+    let Some(bin) = bin.checked_sub(1) else { return 0 };
+    let octave = 1_u64 << (bin / 2);
+    if bin.is_multiple_of(2) { octave } else { (octave * 3).div_ceil(2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_lies_within_its_bin() {
+        for number in (0..5000).chain([1 << 20, (1 << 24) - 1]) {
+            let bin = bin_of(number);
+            assert!(edge(bin) <= number && number < edge(bin + 1), "{number} in {bin}");
+        }
+        assert_eq!(bin_of(u64::MAX), BINS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_edges_and_old_ones_fade() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(500), None);
+        (0..90).for_each(|_| histogram.add(Duration::from_millis(10)));
+        (0..10).for_each(|_| histogram.add(Duration::from_millis(1000)));
+        assert_eq!(histogram.quantile(500), Some(Duration::from_millis(12)));
+        assert_eq!(histogram.quantile_low(990), Some(Duration::from_millis(768)));
+        (0..100_000).for_each(|_| histogram.add(Duration::from_millis(100)));
+        assert!(histogram.count() < 1 << 13);
+        assert_eq!(histogram.quantile(1), Some(Duration::from_millis(128)));
+    }
+}

@@ -1,0 +1,223 @@
+//! Timers of sandboxes: a hierarchical wheel (Varghese and Lauck, SOSP 1987) whose lists run through the sandboxes.
+//!
+//! A sandbox whose deadline moves away stays where it is and is put further on when its turn comes: an invocation
+//! and its end, a few milliseconds apart, touch no list. Timers fire up to [`TICK`] late, never early.
+
+use super::slab::{NONE, Slab};
+use crate::Time;
+use crate::sandbox::Sandbox;
+
+/// How late a timer may be: 2^20 nanoseconds.
+const TICK_SHIFT: u32 = 20;
+/// Enough for every time there is.
+const LEVELS: usize = 8;
+const SLOTS: u64 = 64;
+/// The list of a sandbox that is in none.
+pub(crate) const UNLINKED: u16 = u16::MAX;
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Wheel {
+    /// Ticks that have passed.
+    elapsed: u64,
+    heads: Vec<u32>,
+    /// One bit for each list that is not empty.
+    occupied: [u64; LEVELS],
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self { elapsed: 0, heads: vec![NONE; LEVELS * 64], occupied: [0; LEVELS] }
+    }
+}
+
+impl Wheel {
+    /// Sees to it that a sandbox has its turn at `deadline` at the latest.
+    pub(crate) fn arm(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32, deadline: Time) {
+        let tick = tick_of(deadline).max(self.elapsed + 1);
+        let Some(sandbox) = sandboxes.get(at) else { return };
+        if sandbox.wheel_slot != UNLINKED {
+            if self.start_of(sandbox.wheel_slot) <= tick {
+                return;
+            }
+            self.disarm(sandboxes, at);
+        }
+        self.link(sandboxes, at, tick);
+    }
+
+    pub(crate) fn disarm(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
+        let Some(sandbox) = sandboxes.get_mut(at) else { return };
+        let slot = std::mem::replace(&mut sandbox.wheel_slot, UNLINKED);
+        if slot == UNLINKED {
+            return;
+        }
+        let (next, prev) = (sandbox.wheel_next, sandbox.wheel_prev);
+        match sandboxes.get_mut(prev) {
+            Some(prev) => prev.wheel_next = next,
+            None => self.set_head(slot, next),
+        }
+        if let Some(next) = sandboxes.get_mut(next) {
+            next.wheel_prev = prev;
+        }
+    }
+
+    /// Takes out the sandboxes whose turn it is, one list at a time, the earliest first; `None` when there are no
+    /// more up to `now`. Those whose deadline is later are to be armed again.
+    pub(crate) fn turn(&mut self, sandboxes: &mut Slab<Sandbox>, now: Time) -> Option<Vec<u32>> {
+        let now = now.as_nanos() >> TICK_SHIFT;
+        let Some((slot, start)) = self.first().filter(|(_, start)| *start <= now) else {
+            self.elapsed = self.elapsed.max(now);
+            return None;
+        };
+        self.elapsed = start;
+        let mut due = Vec::new();
+        let mut at = self.heads[usize::from(slot)];
+        while let Some(sandbox) = sandboxes.get_mut(at) {
+            due.push(at);
+            sandbox.wheel_slot = UNLINKED;
+            at = sandbox.wheel_next;
+        }
+        self.set_head(slot, NONE);
+        // Lists are stacks: the oldest first.
+        due.reverse();
+        Some(due)
+    }
+
+    /// Returns when the next turn is.
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.first().map(|(_, start)| Time::from_nanos(start << TICK_SHIFT))
+    }
+
+    fn link(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32, tick: u64) {
+        let slot = self.slot_of(tick);
+        let head = self.heads[usize::from(slot)];
+        if let Some(head) = sandboxes.get_mut(head) {
+            head.wheel_prev = at;
+        }
+        if let Some(sandbox) = sandboxes.get_mut(at) {
+            sandbox.wheel_slot = slot;
+            sandbox.wheel_next = head;
+            sandbox.wheel_prev = NONE;
+        }
+        self.set_head(slot, at);
+    }
+
+    fn set_head(&mut self, slot: u16, head: u32) {
+        let slot = usize::from(slot);
+        self.heads[slot] = head;
+        let bit = 1 << (slot % 64);
+        if head == NONE {
+            self.occupied[slot / 64] &= !bit;
+        } else {
+            self.occupied[slot / 64] |= bit;
+        }
+    }
+
+    /// The list of a tick that is to come: at the level of the highest digit, to base 64, in which it differs.
+    fn slot_of(&self, tick: u64) -> u16 {
+        let differs = (self.elapsed ^ tick) | (SLOTS - 1);
+        let level = differs.ilog2() / 6;
+        let digit = tick >> (6 * level) & (SLOTS - 1);
+        u16::try_from(u64::from(level) * SLOTS + digit).unwrap_or(0)
+    }
+
+    /// The first tick of a list that is not empty.
+    fn start_of(&self, slot: u16) -> u64 {
+        let (level, digit) = (u64::from(slot) / SLOTS, u64::from(slot) % SLOTS);
+        let above = 6 * (level + 1);
+        (self.elapsed >> above << above) + (digit << (6 * level))
+    }
+
+    fn first(&self) -> Option<(u16, u64)> {
+        let level = self.occupied.iter().position(|lists| *lists != 0)?;
+        let slot = level * 64 + self.occupied[level].trailing_zeros() as usize;
+        let slot = u16::try_from(slot).ok()?;
+        Some((slot, self.start_of(slot)))
+    }
+}
+
+fn tick_of(time: Time) -> u64 {
+    time.as_nanos().div_ceil(1 << TICK_SHIFT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sandbox::State;
+
+    fn sandbox() -> Sandbox {
+        Sandbox {
+            invocation: 0,
+            since: Time::ZERO,
+            function: 0,
+            worker: 0,
+            vm: NONE,
+            interface: NONE,
+            memory_kib: 0,
+            cpu_milli: 0,
+            rank: 0,
+            idle_place: 0,
+            worker_next: NONE,
+            worker_prev: NONE,
+            wheel_next: NONE,
+            wheel_prev: NONE,
+            wheel_slot: UNLINKED,
+            state: State::Idle,
+            slot: false,
+            used: false,
+            stale: false,
+        }
+    }
+
+    proptest! {
+        /// Each timer fires once, not before its deadline, no more than a tick after it, and `next` is never late.
+        #[test]
+        fn timers_fire_on_time(
+            delays in prop::collection::vec((0..4_u32, 0..u64::MAX, 0..60_u32), 1..60)
+        ) {
+            let (mut wheel, mut sandboxes) = (Wheel::default(), Slab::default());
+            let mut deadlines: Vec<Option<Time>> = Vec::new();
+            let mut now = Time::ZERO;
+            for (step, chance, shift) in delays {
+                let delay = chance >> 8 >> shift.min(55);
+                if step > 0 {
+                    let at = sandboxes.insert(sandbox(), 100).unwrap();
+                    let deadline = Time::from_nanos(now.as_nanos() + delay);
+                    wheel.arm(&mut sandboxes, at, deadline);
+                    deadlines.push(Some(deadline));
+                    if step == 3 {
+                        // Moved: to double the time, or to half.
+                        let deadline = Time::from_nanos(now.as_nanos() + if chance % 2 == 0 { delay / 2 } else { delay * 2 });
+                        wheel.arm(&mut sandboxes, at, deadline);
+                        deadlines[at as usize] = Some(deadline);
+                    }
+                    continue;
+                }
+                let until = Time::from_nanos(now.as_nanos() + delay);
+                while let Some(next) = wheel.next().filter(|next| *next <= until) {
+                    now = now.max(next);
+                    while let Some(due) = wheel.turn(&mut sandboxes, now) {
+                        for at in due {
+                            let deadline = deadlines[at as usize].expect("fires once");
+                            if deadline > now {
+                                wheel.arm(&mut sandboxes, at, deadline);
+                            } else {
+                                let late = now.since(deadline);
+                                prop_assert!(late.as_nanos() <= 1 << TICK_SHIFT, "{late:?} late");
+                                deadlines[at as usize] = None;
+                            }
+                        }
+                    }
+                }
+                now = until;
+                while wheel.turn(&mut sandboxes, now).is_some() {}
+                let tick = 1 << TICK_SHIFT;
+                for deadline in deadlines.iter().flatten() {
+                    prop_assert!(deadline.as_nanos() + tick > now.as_nanos(), "missed");
+                }
+            }
+        }
+    }
+}
