@@ -42,15 +42,12 @@ pub(crate) fn draw(
         "<h2>Load of each worker over time</h2><p>A row is a worker, a column a minute; darker is more busy processors. \
         The same scale for all.</p><div class=grid>",
     );
-    let most = shapes
-        .iter()
-        .flat_map(|(_, _, shape)| shape.load.iter().flatten())
-        .copied()
-        .fold(0.0, f32::max);
+    let of_all = |load: &[Vec<f32>]| f64::from(load.iter().flatten().copied().fold(0.0, f32::max));
+    let most = middle(shapes.iter().map(|(_, _, shape)| of_all(&shape.load)).collect());
     for (name, _, shape) in &shapes {
         heat(&mut page, name, &shape.load, most);
     }
-    put(&mut page, &format!("</div><p>Darkest: {most:.1} busy processors.</p>"));
+    put(&mut page, &format!("</div><p>Darkest: {most:.1} busy processors or more.</p>"));
     put(&mut page, "<h2>The busiest worker of each minute, over the mean of that minute</h2>");
     let busiest: Vec<_> =
         shapes.iter().map(|(name, _, shape)| (name.as_str(), busiest(&shape.load))).collect();
@@ -123,7 +120,7 @@ fn bars(page: &mut String, rows: &[Row], idle_differs: bool, run: &Report) {
     let width = 720.0;
     let most =
         rows.iter().map(|row| row.mean(|run| run.load_peak).0).fold(run.bound_peak, f64::max);
-    let x = |load: f64| 180.0 + load / most * (width - 240.0);
+    let x = |load: f64| 180.0 + (load / most).min(1.0) * (width - 260.0);
     let height = rows.len() as f64 * 26.0 + 24.0;
     put(
         page,
@@ -165,7 +162,7 @@ fn bars(page: &mut String, rows: &[Row], idle_differs: bool, run: &Report) {
     );
 }
 
-fn heat(page: &mut String, name: &str, load: &[Vec<f32>], most: f32) {
+fn heat(page: &mut String, name: &str, load: &[Vec<f32>], most: f64) {
     let workers = load.first().map_or(0, Vec::len);
     let (width, height) = (load.len(), workers);
     let tall = (workers * 4).clamp(80, 240);
@@ -179,7 +176,7 @@ fn heat(page: &mut String, name: &str, load: &[Vec<f32>], most: f32) {
     );
     for (minute, loads) in load.iter().enumerate() {
         for (worker, load) in loads.iter().enumerate() {
-            let share = load / most.max(f32::MIN_POSITIVE);
+            let share = (f64::from(*load) / most.max(f64::MIN_POSITIVE)).min(1.0);
             if share > 0.02 {
                 put(
                     page,
@@ -191,6 +188,12 @@ fn heat(page: &mut String, name: &str, load: &[Vec<f32>], most: f32) {
         }
     }
     put(page, "</svg></figure>");
+}
+
+/// Three halves of the middle one: what is far off does not flatten the rest.
+fn middle(mut highest: Vec<f64>) -> f64 {
+    highest.sort_by(f64::total_cmp);
+    highest.get(highest.len() / 2).map_or(1.0, |middle| middle * 1.5)
 }
 
 fn busiest(load: &[Vec<f32>]) -> Vec<f64> {
@@ -207,10 +210,11 @@ fn floats(numbers: &[u32]) -> Vec<f64> {
 
 fn lines(page: &mut String, series: &[(&str, Vec<f64>)], first_minute: usize) {
     let (width, height) = (900.0, 220.0);
-    let most = series.iter().flat_map(|(_, line)| line).copied().fold(1.0, f64::max);
+    let highest = |line: &Vec<f64>| line.iter().copied().fold(1.0, f64::max);
+    let most = middle(series.iter().map(|(_, line)| highest(line)).collect());
     let minutes = series.iter().map(|(_, line)| line.len()).max().unwrap_or(1).max(2);
     let x = |at: usize| 44.0 + at as f64 / (minutes - 1) as f64 * (width - 60.0);
-    let y = |value: f64| 8.0 + (1.0 - value / most) * (height - 36.0);
+    let y = |value: f64| 8.0 + (1.0 - (value / most).min(1.0)) * (height - 36.0);
     put(page, &format!("<svg viewBox='0 0 {width} {height}' width='{width}'>"));
     for part in 0..=4 {
         let value = most * f64::from(part) / 4.0;
@@ -255,7 +259,7 @@ fn lines(page: &mut String, series: &[(&str, Vec<f64>)], first_minute: usize) {
     for (nth, (name, _)) in series.iter().enumerate() {
         put(page, &format!("<span style='color:{}'>&#9632;</span> {} ", colour(nth), escape(name)));
     }
-    put(page, "<br>minutes of the trace</p>");
+    put(page, "<br>minutes of the trace; what is higher than the plot is drawn at its edge</p>");
 }
 
 fn spread(page: &mut String, name: &str, functions: &[Vec<u32>]) {
