@@ -16,6 +16,8 @@ pub(crate) struct Workers {
     /// Workers that take sandboxes, by zone and by their free memory's power of two; then those that are near their
     /// end.
     rooms: Vec<Vec<u32>>,
+    /// One bit for each class whose list is not empty, by zone; then those that are near their end.
+    occupied: Vec<u64>,
     count: u32,
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) drain_at: Time,
     /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
     pub(crate) variance: u64,
+    /// The highest bin of its load.
+    pub(crate) peak: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,7 @@ impl Workers {
         }
         if self.rooms.is_empty() {
             self.rooms.resize_with(ROOMS * 2, Vec::new);
+            self.occupied.resize(ZONES_MAX as usize * 2, 0);
         }
         let given = |real: u64, percent: u32| {
             u32::try_from(real.saturating_mul(u64::from(percent)) / 100).unwrap_or(u32::MAX)
@@ -113,6 +118,7 @@ impl Workers {
             lease_until,
             drain_at,
             variance: 0,
+            peak: 0,
         });
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
         self.kinds[at] = Kinds::default();
@@ -162,22 +168,30 @@ impl Workers {
     }
 
     pub(crate) fn add_load(&mut self, at: u32, load: &Load) {
-        let start = at as usize * BINS;
-        if let Some(sum) = self.loads.get_mut(start..start + BINS) {
-            sum.iter_mut().zip(load).for_each(|(sum, load)| *sum = sum.wrapping_add(*load));
-        }
-        if let Some(worker) = self.get_mut(at) {
-            worker.variance = worker.variance.wrapping_add(variance(load));
-        }
+        self.change_load(at, load, u32::wrapping_add, u64::wrapping_add);
     }
 
     pub(crate) fn take_load(&mut self, at: u32, load: &Load) {
+        self.change_load(at, load, u32::wrapping_sub, u64::wrapping_sub);
+    }
+
+    fn change_load(
+        &mut self,
+        at: u32,
+        load: &Load,
+        change: impl Fn(u32, u32) -> u32,
+        change_variance: impl Fn(u64, u64) -> u64,
+    ) {
         let start = at as usize * BINS;
-        if let Some(sum) = self.loads.get_mut(start..start + BINS) {
-            sum.iter_mut().zip(load).for_each(|(sum, load)| *sum = sum.wrapping_sub(*load));
+        let Some(sums) = self.loads.get_mut(start..start + BINS) else { return };
+        let mut peak = 0;
+        for (sum, load) in sums.iter_mut().zip(load) {
+            *sum = change(*sum, *load);
+            peak = peak.max(*sum);
         }
         if let Some(worker) = self.get_mut(at) {
-            worker.variance = worker.variance.wrapping_sub(variance(load));
+            worker.variance = change_variance(worker.variance, variance(load));
+            worker.peak = peak;
         }
     }
 
@@ -243,6 +257,25 @@ impl Workers {
         })
     }
 
+    /// Returns the lists of a zone's workers that are not empty and all of whose workers have `kib` free.
+    pub(crate) fn sure_rooms(
+        &self,
+        zone: Zone,
+        kib: u32,
+        quiet: bool,
+    ) -> impl Iterator<Item = &[u32]> {
+        let block = if quiet { usize::from(ZONES_MAX) } else { 0 } + usize::from(zone.0);
+        let above = class(kib) + 1;
+        let occupied = self.occupied.get(block).map_or(0, |bits| bits >> above << above);
+        let first = block * CLASSES as usize;
+        let mut left = occupied;
+        std::iter::from_fn(move || {
+            let class = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            self.rooms.get(first + class as usize).filter(|_| class < CLASSES).map(Vec::as_slice)
+        })
+    }
+
     /// Returns the workers of a zone that may have `kib` free: first a list of lists whose workers all have, then
     /// the one list whose workers may.
     pub(crate) fn rooms(&self, zone: Zone, kib: u32, quiet: bool) -> (&[Vec<u32>], &[u32]) {
@@ -273,6 +306,7 @@ impl Workers {
         let Some(list) = self.rooms.get_mut(room as usize) else { return };
         let place = u32::try_from(list.len()).unwrap_or(u32::MAX);
         list.push(at);
+        self.mark(room);
         if let Some(worker) = self.get_mut(at) {
             (worker.room, worker.room_place) = (room, place);
         }
@@ -283,11 +317,19 @@ impl Workers {
         let (room, place) = (std::mem::replace(&mut worker.room, NO_ROOM), worker.room_place);
         let Some(list) = self.rooms.get_mut(room as usize) else { return };
         list.swap_remove(place as usize);
-        if let Some(moved) = list.get(place as usize).copied()
-            && let Some(moved) = self.get_mut(moved)
-        {
+        let moved = list.get(place as usize).copied();
+        self.mark(room);
+        if let Some(moved) = moved.and_then(|moved| self.get_mut(moved)) {
             moved.room_place = place;
         }
+    }
+
+    /// Marks whether a room is empty.
+    fn mark(&mut self, room: u32) {
+        let empty = self.rooms.get(room as usize).is_none_or(Vec::is_empty);
+        let Some(zone) = self.occupied.get_mut((room / CLASSES) as usize) else { return };
+        let bit = 1 << (room % CLASSES);
+        if empty { *zone &= !bit } else { *zone |= bit }
     }
 }
 

@@ -188,12 +188,15 @@ impl Engine {
         }
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
+        let (load_peak, load_mean) = peak_and_mean(load);
         let request = Request {
             function: FunctionId(id),
             settings: &settings,
             load,
             now: state.now,
             memory_kib,
+            load_peak,
+            load_mean,
             zones,
             zones_ready,
             ready: &ready,
@@ -417,6 +420,16 @@ impl Engine {
         state.explanations.push_back(Explanation { at: state.now, function, decided, considered });
     }
 
+    /// Chooses the worker that a function's next sandbox would go to, and does nothing with it; chance moves on. `None`
+    /// when none has room, or the function is not there.
+    #[must_use]
+    pub fn choose(&mut self, function: FunctionId) -> Option<WorkerId> {
+        self.function(function.0)?;
+        let load = self.expected_load(function.0);
+        let placed = self.find_place(function.0, &load, &mut Record(None)).ok()??;
+        Some(WorkerId(placed.0))
+    }
+
     /// Rehearses the placement of a function's next sandbox: nothing changes.
     #[must_use]
     pub fn rehearse(&mut self, function: FunctionId) -> Option<Explanation> {
@@ -432,6 +445,18 @@ impl Engine {
         };
         Some(Explanation { at: self.state.now, function, decided, considered })
     }
+}
+
+/// Peak and mean of a load, in processors.
+#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+fn peak_and_mean(load: &Load) -> (f32, f32) {
+    let (mut peak, mut sum) = (0, 0_u64);
+    for bin in load {
+        peak = peak.max(*bin);
+        sum += u64::from(*bin);
+    }
+    let one = crate::stats::demand::LOAD_ONE as f32;
+    (peak as f32 / one, sum as f32 / (one * load.len() as f32))
 }
 
 /// Bytes in KiB, rounded up.

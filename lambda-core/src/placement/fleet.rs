@@ -27,6 +27,9 @@ pub struct Request<'a> {
     /// Now.
     pub now: Time,
     pub(crate) memory_kib: u32,
+    /// Peak and mean of `load`, in processors.
+    pub(crate) load_peak: f32,
+    pub(crate) load_mean: f32,
     /// One bit for each zone that will do.
     pub(crate) zones: u32,
     /// Zones where a network interface is ready.
@@ -125,41 +128,36 @@ impl<'a> FleetView<'a> {
             add(candidates, *worker);
         }
         for quiet in [false, true] {
-            let mut sure = 0;
-            for zone in zones(request) {
-                let (rooms, _) = self.workers.rooms(zone, request.memory_kib, quiet);
-                sure += rooms.iter().map(Vec::len).sum::<usize>();
-            }
+            let rooms = || {
+                zones(request)
+                    .flat_map(|zone| self.workers.sure_rooms(zone, request.memory_kib, quiet))
+            };
+            let sure: usize = rooms().map(<[u32]>::len).sum();
+            let mut add_nth = |mut nth: usize| {
+                for room in rooms() {
+                    match room.get(nth) {
+                        Some(worker) => return add(candidates, *worker),
+                        None => nth -= room.len(),
+                    }
+                }
+            };
             if sure <= count {
-                (0..sure).for_each(|nth| self.add_nth(request, quiet, nth, candidates));
+                (0..sure).for_each(add_nth);
                 self.add_unsure(request, quiet, draw, candidates, count);
             } else {
                 // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
                 // is one candidate less.
                 for _ in 0..count.div_ceil(2) {
-                    let nth = draw.below(sure);
-                    self.add_nth(request, quiet, nth, candidates);
+                    add_nth(draw.below(sure));
                 }
                 for _ in 0..count / 2 {
                     let turn = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
                     *draw.cursor = turn as u64 + 1;
-                    self.add_nth(request, quiet, turn, candidates);
+                    add_nth(turn);
                 }
             }
             if !candidates.is_empty() {
                 return;
-            }
-        }
-    }
-
-    fn add_nth(&self, request: &Request<'_>, quiet: bool, nth: usize, to: &mut Vec<WorkerId>) {
-        let mut nth = nth;
-        for zone in zones(request) {
-            for room in self.workers.rooms(zone, request.memory_kib, quiet).0 {
-                match room.get(nth) {
-                    Some(worker) => return add(to, *worker),
-                    None => nth -= room.len(),
-                }
             }
         }
     }
@@ -192,8 +190,12 @@ impl<'a> FleetView<'a> {
 const LOOKED_AT_MAX: usize = 64;
 
 fn zones(request: &Request<'_>) -> impl Iterator<Item = Zone> {
-    let zones = request.zones;
-    (0..ZONES_MAX).filter(move |zone| zones >> zone & 1 == 1).map(Zone)
+    let mut left = request.zones & ((1 << ZONES_MAX) - 1);
+    std::iter::from_fn(move || {
+        let zone = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+        left &= left - 1;
+        Some(Zone(zone))
+    })
 }
 
 fn add(candidates: &mut Vec<WorkerId>, worker: u32) {
@@ -292,6 +294,19 @@ impl WorkerView<'_> {
     #[must_use]
     pub fn load(&self) -> &[u32] {
         self.fleet.workers.load(self.at)
+    }
+
+    /// Returns the highest expected load of all minutes, in processors.
+    #[must_use]
+    pub fn load_peak(&self) -> f32 {
+        float(self.worker.peak) / float(LOAD_ONE)
+    }
+
+    /// Returns what is busy now, with the sandbox, as a share of its processors.
+    pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {
+        let own = float(request.settings.cpu_milli) / 1000.0;
+        let busy = float(self.busy_load(request)) / float(LOAD_ONE);
+        (busy + own) / self.cpus().unwrap_or(f32::MAX)
     }
 
     /// Returns the variance of its load, in processors squared.

@@ -78,6 +78,11 @@ impl Scored {
             return true;
         };
         let deviation = gate.deviations * worker.load_variance().sqrt() / cpus;
+        // The two peaks, were they in the same minute.
+        let most = (worker.load_peak() + request.load_peak) / cpus + deviation;
+        if most.max(worker.busy_share(request)) <= gate.cpu_share {
+            return true;
+        }
         share(peak(worker, request, 60), worker) + deviation <= gate.cpu_share
     }
 

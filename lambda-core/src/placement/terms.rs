@@ -49,13 +49,14 @@ pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32)
     let this = load.get(now).copied().unwrap_or_default().max(worker.busy_load(request));
     let own = u64::from(request.settings.cpu_milli) * u64::from(LOAD_ONE) / 1000;
     let this = this.saturating_add(u32::try_from(own).unwrap_or(u32::MAX));
-    let sums = load.iter().zip(request.load).map(|(sum, load)| sum.saturating_add(*load));
-    if minutes >= 60 {
-        return sums.fold(this, u32::max);
-    }
-    let minutes = minutes as usize;
-    let soon = |bin: usize| (bin + 60 - now) % 60 < minutes;
-    sums.enumerate().filter(|(bin, _)| soon(*bin)).map(|(_, sum)| sum).fold(this, u32::max)
+    let highest = |bins: std::ops::Range<usize>| {
+        let (Some(load), Some(own)) = (load.get(bins.clone()), request.load.get(bins)) else {
+            return 0;
+        };
+        load.iter().zip(own).fold(0, |most, (sum, own)| u32::max(most, sum.saturating_add(*own)))
+    };
+    let end = now + minutes.min(60) as usize;
+    this.max(highest(now..end.min(60))).max(highest(0..end.saturating_sub(60).min(now)))
 }
 
 /// How much the bound of the worker's load, its mean and some deviations, grows by the sandbox: the sum of means
@@ -78,9 +79,7 @@ impl Term for DeviationBound {
     }
 
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        let sum: u32 = request.load.iter().fold(0, |sum, load| sum.saturating_add(*load));
-        let mean = float(sum) / 60.0 / float(LOAD_ONE);
-        let peak = float(request.load.iter().copied().max().unwrap_or_default()) / float(LOAD_ONE);
+        let (mean, peak) = (request.load_mean, request.load_peak);
         let variance = worker.load_variance();
         let more = variance + mean * (peak - mean).max(0.0);
         (mean + self.deviations * (more.sqrt() - variance.sqrt())) / worker.cpus().unwrap_or(1.0)

@@ -106,9 +106,11 @@ impl Demand {
 
     /// Returns the expected load of the sandbox of rank `rank`, which takes `cpu_milli` while it is busy.
     pub(crate) fn load(&self, rank: u32, cpu_milli: u32) -> Load {
+        let (scale, below) = (scale(cpu_milli), rank.saturating_mul(ONE));
         let mut load = [0; BINS];
         for (load, bin) in load.iter_mut().zip(&self.bins) {
-            *load = share(*bin, rank, cpu_milli);
+            let part = bin.saturating_sub(below).min(ONE);
+            *load = (part / (ONE / LOAD_ONE) * scale) >> 10;
         }
         load
     }
@@ -130,8 +132,14 @@ pub(crate) fn ranks(closed: &Closed) -> std::ops::Range<u32> {
 /// Returns what the sandbox of rank `rank` carries of a bin.
 pub(crate) fn share(bin: u32, rank: u32, cpu_milli: u32) -> u32 {
     let part = bin.saturating_sub(rank.saturating_mul(ONE)).min(ONE);
-    let load = u64::from(part / (ONE / LOAD_ONE)) * u64::from(cpu_milli) / 1000;
-    u32::try_from(load).unwrap_or(u32::MAX)
+    // At most 2^10 times 2^20: no overflow, and no division.
+    (part / (ONE / LOAD_ONE) * scale(cpu_milli)) >> 10
+}
+
+/// Thousandths of a processor in 1,024ths; more than a thousand processors count as that.
+fn scale(cpu_milli: u32) -> u32 {
+    let scaled = u64::from(cpu_milli) * 1024 / 1000;
+    u32::try_from(scaled).unwrap_or(u32::MAX).min(1 << 20)
 }
 
 /// Three parts of what was expected and two of what was seen.
