@@ -20,7 +20,9 @@ use lambda_core::*;
 const ROUNDS: usize = 15;
 
 fn main() {
-    println!("| decision | workers | alone ns | a second | single call p50 ns | p99 ns |\n|---|---|---|---|---|---|");
+    println!(
+        "| decision | workers | alone ns | a second | single call p50 ns | p99 ns |\n|---|---|---|---|---|---|"
+    );
     for workers in [1_000, 10_000, 100_000] {
         for policy in [Policy::PowerOfTwo, Policy::Ours] {
             decisions(policy, workers);
@@ -33,8 +35,12 @@ fn main() {
     for workers in [1_000, 10_000, 100_000] {
         cold(workers);
     }
-    println!("\n| warm | sandboxes | functions | dispatch and release ns | a second |\n|---|---|---|---|---|");
-    for (sandboxes, functions) in [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)] {
+    println!(
+        "\n| warm | sandboxes | functions | dispatch and release ns | a second |\n|---|---|---|---|---|"
+    );
+    for (sandboxes, functions) in
+        [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)]
+    {
         warm(sandboxes, functions);
     }
 }
@@ -64,11 +70,18 @@ fn config() -> Config {
 }
 
 /// A fleet whose workers are half full of sandboxes with history.
-fn fleet(policy: Policy, workers: u32, functions: u32, sandboxes: u32) -> (Engine, Vec<SandboxId>, Time) {
+fn fleet(
+    policy: Policy,
+    workers: u32,
+    functions: u32,
+    sandboxes: u32,
+) -> (Engine, Vec<SandboxId>, Time) {
     let mut engine = Engine::new(config(), 1).with_placement(policy.make());
     let capacity = Capacity { cpu_milli: 64_000, ..Capacity::of_memory(64 << 30) };
     for worker in 0..workers {
-        engine.handle(Time::ZERO, Event::WorkerJoined { worker: WorkerId(worker), capacity }).unwrap();
+        engine
+            .handle(Time::ZERO, Event::WorkerJoined { worker: WorkerId(worker), capacity })
+            .unwrap();
     }
     for function in 0..functions {
         let mut settings = FunctionSettings::new(AccountId(function % 1000), 128 << 20);
@@ -94,7 +107,9 @@ fn fleet(policy: Policy, workers: u32, functions: u32, sandboxes: u32) -> (Engin
                 Command::StartSandbox { sandbox, .. } => {
                     engine.handle(now, Event::SandboxReady { sandbox }).unwrap();
                 }
-                Command::Dispatch { invocation, sandbox, .. } => running.push((invocation, sandbox)),
+                Command::Dispatch { invocation, sandbox, .. } => {
+                    running.push((invocation, sandbox))
+                }
                 other => panic!("{other:?}"),
             }
         }

@@ -85,10 +85,6 @@ impl Scored {
         }
         share(peak(worker, request, 60), worker) + deviation <= gate.cpu_share
     }
-
-    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        self.terms.iter().map(|(weight, term)| weight * term.score(worker, request)).sum()
-    }
 }
 
 /// How often candidates are drawn when none of them can have the sandbox.
@@ -102,35 +98,38 @@ impl Placement for Scored {
         draw: &mut Draw<'_>,
         record: &mut Record<'_>,
     ) -> Option<WorkerId> {
-        let mut candidates = Vec::with_capacity(self.candidates);
+        let mut drawn = Vec::with_capacity(self.candidates);
+        let mut candidates: Vec<(f32, WorkerView<'_>)> = Vec::with_capacity(self.candidates);
         for _ in 0..ROUNDS {
-            fleet.sample(request, draw, &mut candidates, self.candidates);
-            let mut best: Option<(f32, WorkerId)> = None;
-            for worker in candidates.iter().filter_map(|id| fleet.worker(*id)) {
-                if let Some(refusal) = fleet.refusal(&worker, request) {
+            fleet.sample(request, draw, &mut drawn, self.candidates);
+            candidates.clear();
+            candidates.extend(drawn.iter().filter_map(|id| Some((0.0, fleet.worker(*id)?))));
+            candidates.retain(|(_, worker)| {
+                let refusal = fleet.refusal(worker, request);
+                let refusal = refusal
+                    .or_else(|| (!self.passes(worker, request)).then_some(Refusal::Compliance));
+                if let Some(refusal) = refusal {
                     record.refused(worker.id(), refusal);
-                    continue;
                 }
-                if !self.passes(&worker, request) {
-                    record.refused(worker.id(), Refusal::Compliance);
-                    continue;
-                }
-                let score = self.score(&worker, request);
-                record.scored(worker.id(), || {
-                    let part = |(weight, term): &(f32, Box<dyn Term>)| {
-                        (term.name().to_owned(), weight * term.score(&worker, request))
-                    };
-                    self.terms.iter().map(part).collect()
-                });
-                let better = best.is_none_or(|(least, id)| {
-                    score.total_cmp(&least).then(worker.id().cmp(&id)).is_lt()
-                });
-                if better {
-                    best = Some((score, worker.id()));
+                refusal.is_none()
+            });
+            // Term by term, not worker by worker: the reads of different workers' rows overlap.
+            for (weight, term) in &self.terms {
+                for (score, worker) in &mut candidates {
+                    *score += weight * term.score(worker, request);
                 }
             }
+            let explained = if record.keeps() { candidates.as_slice() } else { &[] };
+            for (_, worker) in explained {
+                let part = |(weight, term): &(f32, Box<dyn Term>)| {
+                    (term.name().to_owned(), weight * term.score(worker, request))
+                };
+                record.scored(worker.id(), || self.terms.iter().map(part).collect());
+            }
+            let best =
+                candidates.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.id().cmp(&b.1.id())));
             if let Some((_, worker)) = best {
-                return Some(worker);
+                return Some(worker.id());
             }
         }
         None
