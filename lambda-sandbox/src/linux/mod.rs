@@ -12,6 +12,7 @@ mod netns;
 pub mod plan;
 mod sandbox;
 pub mod seccomp;
+mod settings;
 mod spawn;
 mod sys;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
+pub use settings::Settings;
 
 use self::instance::Instance;
 use self::sandbox::{Janitor, LinuxSandbox};
@@ -159,6 +161,16 @@ impl LinuxBackend {
     ///
     /// [`Error::Unavailable`] naming the first thing that [`LinuxBackend::probe`] found missing.
     pub fn new() -> Result<Self, Error> {
+        Self::with_settings(&Settings::default())
+    }
+
+    /// As [`LinuxBackend::new`], with settings of the host's.
+    ///
+    /// # Errors
+    ///
+    /// As [`LinuxBackend::new`], and [`Error::Invalid`] for settings that cannot be.
+    pub fn with_settings(settings: &Settings) -> Result<Self, Error> {
+        settings.check()?;
         let probe = Self::probe()?;
         if let Some(missing) = probe.missing.first() {
             return Err(Error::Unavailable {
@@ -172,7 +184,7 @@ impl LinuxBackend {
                 .and_then(|file| sys::above_given(std::os::fd::AsFd::as_fd(&file)))
                 .map_err(|source| Error::step("making a file in memory", source))
         };
-        let instance = Instance::claim()?;
+        let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let shared = Arc::new(Shared {
             hierarchies: probe.hierarchies,
@@ -240,7 +252,7 @@ impl Backend for LinuxBackend {
             (Defence::FileSystem, "mount namespace, read-only root, pivot_root".to_owned()),
             (Defence::Network, "network namespace with a loopback only".to_owned()),
             (Defence::Ipc, "ipc and uts namespaces".to_owned()),
-            (Defence::User, "user namespace, an id of its own".to_owned()),
+            (Defence::User, "user namespace, a user and group id of its own outside".to_owned()),
             (Defence::Capabilities, "none in any set, no_new_privs".to_owned()),
             (Defence::SystemCalls, "seccomp allow list".to_owned()),
             (Defence::Keyring, "session keyring of its own; keyctl refused".to_owned()),
