@@ -1,8 +1,9 @@
 //! Pid 1 of a sandbox: becomes nobody, closes the door behind itself, starts the program, reaps.
 //!
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
-//! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters; and the arguments
-//! `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace.
+//! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
+//! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace,
+//! `l` for landlock.
 //! To the host it sends messages of three numbers: kind (1 failed, 2 ended), then step and errno, or 0 and the wait status.
 //! It starts the program when the host sends a byte, and ends when the host's end of the socket is closed.
 #![no_std]
@@ -43,9 +44,11 @@ const PRCTL: usize = 157;
 const KEYCTL: usize = 250;
 const UNSHARE: usize = 272;
 const SECCOMP: usize = 317;
+const LANDLOCK_RESTRICT_SELF: usize = 446;
 
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
+const RULES: usize = 5;
 
 /// The steps, in order, as the host names them in its errors.
 const STEP_USER: u32 = 1;
@@ -55,7 +58,8 @@ const STEP_CAPABILITIES: u32 = 4;
 const STEP_KEYRING: u32 = 5;
 const STEP_PARENT_DEATH: u32 = 6;
 const STEP_FILTER: u32 = 7;
-const STEP_PROGRAM: u32 = 8;
+const STEP_RULES: u32 = 8;
+const STEP_PROGRAM: u32 = 9;
 
 fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     let result: isize;
@@ -103,6 +107,17 @@ fn number(mut text: *const u8) -> usize {
         }
         value = value * 10 + usize::from(byte - b'0');
         text = text.wrapping_add(1);
+    }
+}
+
+fn has(mut text: *const u8, wanted: u8) -> bool {
+    loop {
+        // SAFETY: `text` walks over a C string that the kernel put on the stack, up to its NUL.
+        match unsafe { *text } {
+            0 => return false,
+            byte if byte == wanted => return true,
+            _ => text = text.wrapping_add(1),
+        }
     }
 }
 
@@ -183,8 +198,6 @@ fn load_filters() {
     }
     const BYTES: usize = 32_768;
     const PREAD: usize = 17;
-    const SET_NO_NEW_PRIVS: usize = 38;
-    must(STEP_FILTER, call(PRCTL, SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     // Not zeroed: the kernel fills what is read, and nothing else is looked at.
     let buffer = core::mem::MaybeUninit::<[u64; BYTES / 8]>::uninit();
     let address = buffer.as_ptr() as usize;
@@ -217,8 +230,8 @@ extern "C" fn main(stack: *const usize) -> ! {
     }
     // SAFETY: there are at least four arguments, so this one is a C string of the kernel's.
     let id = number(unsafe { *arguments.add(1) } as *const u8);
-    // SAFETY: as above; a C string has at least its NUL.
-    let user_namespace = unsafe { *(*arguments.add(2) as *const u8) } == b'u';
+    // SAFETY: as above.
+    let flags = unsafe { *arguments.add(2) } as *const u8;
     let program_arguments = arguments.wrapping_add(3);
     // SAFETY: the fourth argument is there.
     let program = unsafe { *program_arguments };
@@ -227,12 +240,18 @@ extern "C" fn main(stack: *const usize) -> ! {
     const SET_PDEATHSIG: usize = 1;
     const JOIN_SESSION_KEYRING: usize = 1;
     const ENOSYS: isize = -38;
-    become_nobody(id, user_namespace);
+    const SET_NO_NEW_PRIVS: usize = 38;
+    become_nobody(id, has(flags, b'u'));
     let keyring = call(KEYCTL, JOIN_SESSION_KEYRING, 0, 0, 0, 0);
     if keyring != ENOSYS {
         must(STEP_KEYRING, keyring);
     }
     must(STEP_PARENT_DEATH, call(PRCTL, SET_PDEATHSIG, 9, 0, 0, 0));
+    must(STEP_FILTER, call(PRCTL, SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    if has(flags, b'l') {
+        must(STEP_RULES, call(LANDLOCK_RESTRICT_SELF, RULES, 0, 0, 0, 0));
+        call(CLOSE, RULES, 0, 0, 0, 0);
+    }
     load_filters();
     const SETFD: usize = 2;
     call(FCNTL, SOCKET, SETFD, 1, 0, 0);

@@ -35,6 +35,12 @@ pub enum Defence {
     ProcessCount,
     /// Scratch space held to its limit.
     Scratch,
+    /// File access checked a second time, by path: a hole in the mounts does not pass it.
+    FileAccess,
+    /// Signals and abstract sockets held inside a second time: a hole in the namespaces does not pass it.
+    Scope,
+    /// Clocks that do not tell how long the machine has been up.
+    Time,
     /// A kernel of its own.
     Kernel,
 }

@@ -3,11 +3,13 @@
 //! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
 //! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
-//! [`Backend::isolation`]; every table is public data ([`plan`], [`seccomp`]).
+//! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
 mod cgroup;
+mod features;
 mod filter;
 mod instance;
+pub mod landlock;
 mod netns;
 pub mod plan;
 mod sandbox;
@@ -25,13 +27,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
-pub use settings::Settings;
+pub use features::Features;
+pub use settings::{OPTIONAL, Settings};
 
+use self::features::Defences;
 use self::instance::Instance;
 use self::sandbox::{Janitor, LinuxSandbox};
 use crate::supervised::Supervised;
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Sandbox, SandboxSpec, Swept,
+    Backend, BoxFuture, Capability, Created, Error, Isolation, Sandbox, SandboxSpec, Swept,
 };
 
 /// The init's program, compiled from `init/init.rs`.
@@ -64,6 +68,7 @@ impl Drop for Closing {
 /// What the sandboxes of a host share; lives as long as the last of them.
 struct Shared {
     hierarchies: Hierarchies,
+    defences: Defences,
     instance: Instance,
     networks: netns::Pool,
     spawner: spawn::Spawner,
@@ -92,6 +97,8 @@ impl Drop for Shared {
 pub struct Probe {
     /// The control groups found.
     pub hierarchies: Hierarchies,
+    /// What the kernel has of what the backend can do without.
+    pub features: Features,
     /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
     pub missing: Vec<Missing>,
 }
@@ -152,7 +159,7 @@ impl LinuxBackend {
                 });
             }
         }
-        Ok(Probe { hierarchies, missing })
+        Ok(Probe { hierarchies, features: Features::detect(), missing })
     }
 
     /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
@@ -188,6 +195,7 @@ impl LinuxBackend {
         instance.sweep(&probe.hierarchies)?;
         let shared = Arc::new(Shared {
             hierarchies: probe.hierarchies,
+            defences: Defences::of(probe.features, &settings.without),
             instance,
             networks: netns::Pool::start(NETWORKS_READY_MAX)?,
             spawner: spawn::Spawner::start()?,
@@ -205,7 +213,8 @@ impl LinuxBackend {
     /// When the root names something that is not there.
     pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
         spec.check()?;
-        plan::plan(spec, &Instance::stage())
+        let defences = Defences::of(Features::detect(), &BTreeSet::new());
+        plan::plan(spec, &Instance::stage(), &defences)
     }
 
     async fn network(&self) -> Result<netns::Network, Error> {
@@ -246,27 +255,7 @@ impl Backend for LinuxBackend {
     }
 
     fn isolation(&self) -> Isolation {
-        let groups = self.shared.hierarchies.kind();
-        let in_force = [
-            (Defence::Processes, "pid namespace, init as pid 1".to_owned()),
-            (Defence::FileSystem, "mount namespace, read-only root, pivot_root".to_owned()),
-            (Defence::Network, "network namespace with a loopback only".to_owned()),
-            (Defence::Ipc, "ipc and uts namespaces".to_owned()),
-            (Defence::User, "user namespace, a user and group id of its own outside".to_owned()),
-            (Defence::Capabilities, "none in any set, no_new_privs".to_owned()),
-            (Defence::SystemCalls, "seccomp allow list".to_owned()),
-            (Defence::Keyring, "session keyring of its own; keyctl refused".to_owned()),
-            (Defence::Descriptors, "all but the given closed at exec".to_owned()),
-            (Defence::KernelInterfaces, "/proc masked and read-only; no /sys".to_owned()),
-            (Defence::Memory, format!("memory control group ({groups})")),
-            (Defence::Cpu, format!("cpu control group ({groups})")),
-            (Defence::ProcessCount, format!("pids control group ({groups})")),
-            (Defence::Scratch, "tmpfs with a limit of bytes and files".to_owned()),
-        ];
-        Isolation {
-            in_force: in_force.into(),
-            absent: [(Defence::Kernel, "the kernel is the host's".to_owned())].into(),
-        }
+        self.shared.defences.isolation(&self.shared.hierarchies)
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {

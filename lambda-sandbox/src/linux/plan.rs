@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use super::features::Defences;
+use super::landlock::{RULES, Restriction};
 use crate::{Error, SandboxSpec};
 
 /// One step of a new process.
@@ -20,6 +22,8 @@ pub enum Step {
     EnterNetwork(RawFd),
     /// Makes the groups it is in the root of what it sees.
     HideGroups,
+    /// Makes a time namespace for what it executes, with these offsets (`/proc/PID/timens_offsets`).
+    OwnTime(Vec<u8>),
     /// Keeps its mounts from the host's view.
     PrivateMounts,
     /// Mounts a new file system.
@@ -66,6 +70,21 @@ pub enum Step {
     Limit(u32, u64),
     /// Sets the host name.
     HostName(CString),
+    /// Begins landlock's rules as the next descriptor given: `LANDLOCK_ACCESS_FS_*` that are refused but for what
+    /// follows, and `LANDLOCK_SCOPE_*`. The init puts them into force.
+    Rules {
+        /// The rights refused where no rule gives them.
+        handled: u64,
+        /// The scopes.
+        scoped: u64,
+    },
+    /// Gives rights below a path.
+    Allow {
+        /// The path inside.
+        path: CString,
+        /// The rights.
+        rights: u64,
+    },
     /// Goes to the folder that the program starts in.
     GoTo(CString),
 }
@@ -126,7 +145,11 @@ pub const MASKED_FOLDERS: [&str; 10] = [
 pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
 
 /// Makes the list for `spec`, on the host's folder `stage`.
-pub(super) fn plan(spec: &SandboxSpec, stage: &Path) -> Result<Vec<Step>, Error> {
+pub(super) fn plan(
+    spec: &SandboxSpec,
+    stage: &Path,
+    defences: &Defences,
+) -> Result<Vec<Step>, Error> {
     let mut plan = Plan {
         stage,
         steps: vec![Step::PrivateMounts],
@@ -144,7 +167,24 @@ pub(super) fn plan(spec: &SandboxSpec, stage: &Path) -> Result<Vec<Step>, Error>
     let stage = c_string(stage.as_os_str())?;
     plan.steps.push(Step::Pivot(stage));
     plan.limits(spec)?;
+    if defences.own_time {
+        plan.steps.insert(0, Step::OwnTime(from_zero()?));
+    }
+    if let Some(restriction) = defences.landlock {
+        plan.rules(restriction)?;
+    }
     Ok(plan.steps)
+}
+
+/// Returns the offsets with which the clocks that count from the machine's start count from now.
+fn from_zero() -> Result<Vec<u8>, Error> {
+    let seconds = |clock| {
+        let now = nix::time::clock_gettime(clock);
+        now.map(|now| now.tv_sec()).map_err(|errno| Error::step("reading a clock", errno))
+    };
+    let monotonic = seconds(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let boot = seconds(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    Ok(format!("monotonic -{monotonic} 0\nboottime -{boot} 0\n").into_bytes())
 }
 
 struct Plan<'a> {
@@ -283,6 +323,16 @@ impl Plan<'_> {
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
         self.steps.push(Step::GoTo(working_directory));
+        Ok(())
+    }
+
+    fn rules(&mut self, restriction: Restriction) -> Result<(), Error> {
+        let Restriction { scoped, .. } = restriction;
+        self.steps.push(Step::Rules { handled: restriction.handled(), scoped });
+        for rule in RULES {
+            let path = c_string(OsStr::new(rule.path))?;
+            self.steps.push(Step::Allow { path, rights: restriction.bits(rule.rights) });
+        }
         Ok(())
     }
 

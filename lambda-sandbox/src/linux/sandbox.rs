@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::cgroup::Group;
+use super::features::Defences;
 use super::plan::{Step, c_string, plan};
 use super::spawn::Start;
 use super::{Shared, netns, sys};
@@ -23,7 +24,7 @@ const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
 
 /// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 9] = [
+const INIT_STEPS: [&str; 10] = [
     "starting the sandbox's init",
     "becoming nobody",
     "making a user namespace",
@@ -32,6 +33,7 @@ const INIT_STEPS: [&str; 9] = [
     "making a keyring",
     "asking to end with the host",
     "loading the system call filter",
+    "restricting file access",
     "starting the program",
 ];
 
@@ -123,8 +125,8 @@ impl LinuxSandbox {
                 .map_err(|source| Error::step("copying a descriptor", source))
         };
         let start = Start {
-            steps: steps(spec, &group, network)?,
-            arguments: arguments(spec, id)?,
+            steps: steps(spec, &group, network, &shared.defences)?,
+            arguments: arguments(spec, id, &shared.defences)?,
             environment: environment(spec)?,
             given: [
                 above(&null)?,
@@ -187,22 +189,32 @@ impl LinuxSandbox {
     }
 }
 
-fn steps(spec: &SandboxSpec, group: &Group, network: &netns::Network) -> Result<Vec<Step>, Error> {
+fn steps(
+    spec: &SandboxSpec,
+    group: &Group,
+    network: &netns::Network,
+    defences: &Defences,
+) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
     for tasks in group.v1_tasks() {
         steps.push(Step::JoinGroup(c_string(tasks.as_os_str())?));
     }
     steps.push(Step::EnterNetwork(network.namespace.as_raw_fd()));
     steps.push(Step::HideGroups);
-    steps.extend(plan(spec, &super::instance::Instance::stage())?);
+    steps.extend(plan(spec, &super::instance::Instance::stage(), defences)?);
     Ok(steps)
 }
 
-fn arguments(spec: &SandboxSpec, id: u32) -> Result<Vec<std::ffi::CString>, Error> {
+fn arguments(
+    spec: &SandboxSpec,
+    id: u32,
+    defences: &Defences,
+) -> Result<Vec<std::ffi::CString>, Error> {
+    let flags = if defences.landlock.is_some() { "ul" } else { "u" };
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
-        c_string("u".as_ref())?,
+        c_string(flags.as_ref())?,
     ];
     for argument in &spec.command {
         arguments.push(c_string(argument)?);

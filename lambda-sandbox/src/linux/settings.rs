@@ -1,7 +1,9 @@
 //! What a host decides about the backend, beside each sandbox's specification.
 
+use std::collections::BTreeSet;
+
 use super::instance::{INSTANCES_MAX, SLOTS_MAX};
-use crate::Error;
+use crate::{Defence, Error};
 
 /// What a host decides about the backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +16,17 @@ pub struct Settings {
     /// The default is `0x7000_0000`, above what systemd hands out to containers. Hosts of one machine may differ:
     /// a host takes no part that a live one has.
     pub id_base: u32,
+    /// Defences left out though this machine has them: those of [`OPTIONAL`] only. To find out what one costs, or
+    /// whether it is what refuses something.
+    pub without: BTreeSet<Defence>,
 }
+
+/// The defences that a kernel may lack and a host may leave out: each stands behind another.
+pub const OPTIONAL: &[Defence] = &[Defence::FileAccess, Defence::Scope, Defence::Time];
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { id_base: 0x7000_0000 }
+        Self { id_base: 0x7000_0000, without: BTreeSet::new() }
     }
 }
 
@@ -30,7 +38,14 @@ impl Settings {
         self
     }
 
-    /// Checks that the ids are nobody's by custom, and fit into 32 bits.
+    /// Leaves out a defence of [`OPTIONAL`].
+    #[must_use]
+    pub fn without(mut self, defence: Defence) -> Self {
+        self.without.insert(defence);
+        self
+    }
+
+    /// Checks that the ids are nobody's by custom and fit into 32 bits, and that what is left out may be.
     ///
     /// # Errors
     ///
@@ -47,7 +62,14 @@ impl Settings {
                 ),
             ));
         }
-        Ok(())
+        match self.without.iter().find(|defence| !OPTIONAL.contains(defence)) {
+            None => Ok(()),
+            Some(defence) => Err(Error::invalid(
+                "without",
+                format!("{defence:?}"),
+                format!("only {OPTIONAL:?} may be left out"),
+            )),
+        }
     }
 }
 
@@ -71,5 +93,11 @@ mod tests {
         check(65_536, true);
         check(u32::MAX - INSTANCES_MAX * SLOTS_MAX, true);
         check(u32::MAX - INSTANCES_MAX * SLOTS_MAX + 1, false);
+    }
+
+    #[test]
+    fn what_everything_rests_on_cannot_be_left_out() {
+        assert!(Settings::default().without(Defence::Time).check().is_ok());
+        assert!(Settings::default().without(Defence::FileSystem).check().is_err());
     }
 }

@@ -106,6 +106,7 @@ struct Child<'a> {
     arguments: &'a [*const c_char],
     environment: &'a [*const c_char],
     given: [RawFd; 5],
+    rules: bool,
     init: RawFd,
     failed: usize,
     errno: i32,
@@ -124,6 +125,7 @@ impl Start {
             arguments: &arguments,
             environment: &environment,
             given: self.given.each_ref().map(|file| file.as_raw_fd()),
+            rules: self.steps.iter().any(|step| matches!(step, Step::Rules { .. })),
             init: self.init,
             failed: 0,
             errno: 0,
@@ -191,6 +193,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
         Step::EnterNetwork(_) => ("entering the network namespace", None),
         Step::HideGroups => ("making a cgroup namespace", None),
+        Step::OwnTime(_) => ("making a time namespace", None),
         Step::PrivateMounts => ("making mounts private", None),
         Step::Mount { target, .. } => ("mounting", path(target)),
         Step::Bind { source, .. } => ("showing a file or folder", path(source)),
@@ -203,6 +206,8 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Limit(..) => ("setting a limit", None),
         Step::HostName(_) => ("setting the host name", None),
         Step::GoTo(folder) => ("going to the working directory", path(folder)),
+        Step::Rules { .. } => ("making landlock's rules", None),
+        Step::Allow { path: below, .. } => ("making landlock's rule", path(below)),
     }
 }
 
@@ -253,7 +258,8 @@ extern "C" fn in_child(child: &mut Child<'_>) -> ! {
         }
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
-    let others = [child.given.len(), u32::MAX as usize, cloexec, 0, 0];
+    let kept = child.given.len() + usize::from(child.rules);
+    let others = [kept, u32::MAX as usize, cloexec, 0, 0];
     let no_signals = 0_u64;
     let mask = (&raw const no_signals).addr();
     let unblock = [libc::SIG_SETMASK as usize, mask, 0, 8, 0];
@@ -340,6 +346,15 @@ fn carry_out(step: &Step) -> libc::c_long {
             call(libc::SYS_sethostname, [at(name), length, 0, 0, 0])
         }
         Step::GoTo(folder) => call(libc::SYS_chdir, [at(folder), 0, 0, 0, 0]),
+        Step::OwnTime(offsets) => {
+            let kind = libc::CLONE_NEWTIME as usize;
+            match call(libc::SYS_unshare, [kind, 0, 0, 0, 0]) {
+                0 => write_to(c"/proc/self/timens_offsets", libc::O_WRONLY, offsets),
+                result => result,
+            }
+        }
+        Step::Rules { handled, scoped } => begin_rules(*handled, *scoped),
+        Step::Allow { path, rights } => allow(path, *rights),
     }
 }
 
@@ -359,6 +374,47 @@ fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
         return written;
     }
     call(libc::SYS_close, [file, 0, 0, 0, 0])
+}
+
+/// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.
+const RULES: usize = 5;
+
+fn begin_rules(handled: u64, scoped: u64) -> libc::c_long {
+    // `struct landlock_ruleset_attr`: files, network, scopes. Kernels without the last ones want them to be 0.
+    let attributes = [handled, 0, scoped];
+    let address = attributes.as_ptr().addr();
+    let made =
+        call(libc::SYS_landlock_create_ruleset, [address, size_of_val(&attributes), 0, 0, 0]);
+    if made < 0 {
+        return made;
+    }
+    if made as usize != RULES {
+        for (number, arguments) in [
+            (libc::SYS_dup3, [made as usize, RULES, libc::O_CLOEXEC as usize, 0, 0]),
+            (libc::SYS_close, [made as usize, 0, 0, 0, 0]),
+        ] {
+            let result = call(number, arguments);
+            if result < 0 {
+                return result;
+            }
+        }
+    }
+    // The kernel closes rules at exec; the init is to have them.
+    call(libc::SYS_fcntl, [RULES, libc::F_SETFD as usize, 0, 0, 0])
+}
+
+fn allow(path: &CStr, rights: u64) -> libc::c_long {
+    const PATH_BENEATH: usize = 1;
+    let flags = (libc::O_PATH | libc::O_CLOEXEC) as usize;
+    let folder = call(libc::SYS_openat, [HERE, at(path), flags, 0, 0]);
+    if folder < 0 {
+        return folder;
+    }
+    // `struct landlock_path_beneath_attr`, which is packed: rights in 8 bytes, the descriptor in 4.
+    let rule = [rights, folder as u64];
+    let address = rule.as_ptr().addr();
+    let added = call(libc::SYS_landlock_add_rule, [RULES, PATH_BENEATH, address, 0, 0]);
+    if added < 0 { added } else { call(libc::SYS_close, [folder as usize, 0, 0, 0, 0]) }
 }
 
 /// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).

@@ -76,3 +76,13 @@ pub(super) fn wait_ended(pidfd: BorrowedFd<'_>) {
     {
     }
 }
+
+/// Returns the version of landlock's interface, 0 where there is none.
+pub(super) fn landlock_abi() -> u32 {
+    const VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag landlock_create_ruleset asks for the version; the null pointer and the size 0 are what
+    // it wants then, and it reads no memory.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
