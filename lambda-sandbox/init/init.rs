@@ -2,8 +2,8 @@
 //!
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
 //! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
-//! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace,
-//! `l` for landlock.
+//! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
+//! make, `r` for one that it is in already as nobody, `l` for landlock.
 //! To the host it sends messages of three numbers: kind (1 failed, 2 ended), then step and errno, or 0 and the wait status.
 //! It starts the program when the host sends a byte, and ends when the host's end of the socket is closed.
 #![no_std]
@@ -46,6 +46,7 @@ const UNSHARE: usize = 272;
 const SECCOMP: usize = 317;
 const LANDLOCK_RESTRICT_SELF: usize = 446;
 
+const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
 const RULES: usize = 5;
@@ -154,9 +155,9 @@ fn write_file(path: &[u8], content: usize, length: usize) {
     call(CLOSE, file, 0, 0, 0, 0);
 }
 
-fn become_nobody(id: usize, user_namespace: bool) {
+/// Leaves the host's user for that of the sandbox.
+fn change_user(id: usize, user_namespace: bool) {
     const CLONE_NEWUSER: usize = 0x1000_0000;
-    const SET_DUMPABLE: usize = 4;
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
     must(STEP_USER, call(SETRESGID, id, id, id, 0, 0));
     if user_namespace {
@@ -172,6 +173,9 @@ fn become_nobody(id: usize, user_namespace: bool) {
         drop_bounding();
         must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
     }
+}
+
+fn give_up_capabilities() {
     let header: [u32; 2] = [0x2008_0522, 0];
     let none = [0_u32; 6];
     let result = call(CAPSET, header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0);
@@ -241,7 +245,10 @@ extern "C" fn main(stack: *const usize) -> ! {
     const JOIN_SESSION_KEYRING: usize = 1;
     const ENOSYS: isize = -38;
     const SET_NO_NEW_PRIVS: usize = 38;
-    become_nobody(id, has(flags, b'u'));
+    if !has(flags, b'r') {
+        change_user(id, has(flags, b'u'));
+    }
+    give_up_capabilities();
     let keyring = call(KEYCTL, JOIN_SESSION_KEYRING, 0, 0, 0, 0);
     if keyring != ENOSYS {
         must(STEP_KEYRING, keyring);

@@ -10,6 +10,8 @@
     reason = "the arguments of system calls are machine words, whatever their sign"
 )]
 
+mod unprivileged;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::Write as _;
@@ -19,9 +21,11 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
 use lambda_sandbox::{Backend, Defence, Error, MemoryLog, Root, SandboxSpec};
+
+use self::unprivileged::With;
 
 struct Probe {
     name: &'static str,
@@ -303,17 +307,9 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
         .collect()
 }
 
-#[tokio::test]
-async fn attacks_are_refused_inside_and_work_outside() {
-    let backend = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("attacks on the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
-    let verdicts_inside = verdicts(&backend, false).await;
+/// Runs every probe inside and demands that each is refused; names those that nothing here refuses.
+async fn check_inside(backend: &LinuxBackend) {
+    let verdicts_inside = verdicts(backend, false).await;
     let isolation = backend.isolation();
     let mut moot = Vec::new();
     for (name, defence) in NEEDS {
@@ -327,9 +323,52 @@ async fn attacks_are_refused_inside_and_work_outside() {
         .collect();
     assert_eq!(through, Vec::<(&String, &String)>::new());
     assert_eq!(verdicts_inside.len(), PROBES.len());
+}
+
+#[tokio::test]
+async fn attacks_are_refused_inside_and_work_outside() {
+    if unprivileged::is_inside() {
+        return;
+    }
+    let backend = match LinuxBackend::new() {
+        Ok(backend) => backend,
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("attacks on the Linux backend", &error.to_string());
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    check_inside(&backend).await;
 
     let verdicts_outside = verdicts(&ProcessBackend::new(), true).await;
     let refused: Vec<_> =
         (verdicts_outside.iter()).filter(|(_, verdict)| *verdict != "through").collect();
     assert_eq!(refused, Vec::<(&String, &String)>::new());
+}
+
+#[test]
+fn attacks_are_refused_without_root() {
+    if !unprivileged::is_inside() {
+        unprivileged::run("attacks_on_a_user", With::Nothing);
+        unprivileged::run("attacks_on_a_user", With::Groups);
+    }
+}
+
+/// Runs again as a user without rights; not on its own.
+#[tokio::test]
+async fn attacks_on_a_user() {
+    if !unprivileged::is_inside() {
+        return;
+    }
+    match LinuxBackend::with_settings(&Settings::default().rootless()) {
+        Ok(backend) => {
+            check_inside(&backend).await;
+            let memory = backend.isolation().in_force.contains_key(&Defence::Memory);
+            assert_eq!(memory, unprivileged::has_groups(), "{}", backend.isolation());
+        }
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("attacks on the Linux backend without root", &error.to_string());
+        }
+        Err(error) => panic!("{error:?}"),
+    }
 }

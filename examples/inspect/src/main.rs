@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::io::Write as _;
 
-use lambda_sandbox::linux::{LinuxBackend, landlock, seccomp};
+use lambda_sandbox::linux::{LinuxBackend, Settings, landlock, seccomp};
 use lambda_sandbox::{Backend, Root, SandboxSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,7 +24,8 @@ fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
 
 fn print() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
-    let probe = LinuxBackend::probe()?;
+    let settings = Settings::default().rootless();
+    let probe = LinuxBackend::probe_with(&settings)?;
     writeln!(out, "control groups: {}", probe.hierarchies.kind())?;
     for (controller, path) in &probe.hierarchies.v1 {
         writeln!(out, "  v1 {controller:?} at {}", path.display())?;
@@ -39,7 +40,7 @@ fn print() -> Result<(), Box<dyn Error>> {
         writeln!(out, "missing: {missing}")?;
     }
     if probe.missing.is_empty() {
-        writeln!(out, "\nin force:\n{}", LinuxBackend::new()?.isolation())?;
+        writeln!(out, "\nin force:\n{}", LinuxBackend::with_settings(&settings)?.isolation())?;
     }
     let spec = SandboxSpec::new("inspect", Root::of_machine(), vec!["/bin/true".into()]);
     writeln!(out, "steps of a new process, before the init is executed:")?;

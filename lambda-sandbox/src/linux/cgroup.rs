@@ -25,7 +25,7 @@ pub enum Controller {
     Freezer,
 }
 
-const CONTROLLERS: [(Controller, &str); 5] = [
+pub(super) const CONTROLLERS: [(Controller, &str); 5] = [
     (Controller::Memory, "memory"),
     (Controller::Cpu, "cpu"),
     (Controller::CpuAcct, "cpuacct"),
@@ -56,15 +56,18 @@ impl Hierarchies {
             .map_err(|source| Error::failed("looking for control groups", path, source))?;
         let mut found = Self::parse(&text);
         if let Some(v2) = &found.v2 {
-            let controllers = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
-            let words: Vec<&str> = controllers.split_whitespace().collect();
-            found.v2_controllers = CONTROLLERS
-                .iter()
-                .filter(|(_, name)| words.contains(name))
-                .map(|(controller, _)| *controller)
-                .collect();
+            found.v2_controllers = Self::controllers_of(v2);
         }
         Ok(found)
+    }
+
+    /// Returns the controllers that a v2 group has to hand out.
+    pub(super) fn controllers_of(v2: &Path) -> BTreeSet<Controller> {
+        let words = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
+        let words: Vec<&str> = words.split_whitespace().collect();
+        (CONTROLLERS.iter().filter(|(_, name)| words.contains(name)))
+            .map(|(controller, _)| *controller)
+            .collect()
     }
 
     /// Reads the text of a `mountinfo` file (proc_pid_mountinfo(5)).

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::cgroup::Hierarchies;
+use super::cgroup::{Controller, Hierarchies};
 use super::landlock::Restriction;
 use crate::{Defence, Isolation};
 
@@ -28,10 +28,33 @@ impl Features {
     }
 }
 
+/// Whose rights the backend works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Rights {
+    /// All of them.
+    #[default]
+    Root,
+    /// A user's, in user namespaces.
+    User { user: u32, group: u32 },
+}
+
+impl Rights {
+    /// Returns those of this process.
+    pub(super) fn own() -> Self {
+        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if user.is_root() {
+            Self::Root
+        } else {
+            Self::User { user: user.as_raw(), group: group.as_raw() }
+        }
+    }
+}
+
 /// Which of the defences that a kernel may lack are put up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Defences {
     features: Features,
+    pub(super) rights: Rights,
     pub(super) landlock: Option<Restriction>,
     pub(super) own_time: bool,
 }
@@ -40,6 +63,7 @@ impl Defences {
     pub(super) fn of(features: Features, without: &BTreeSet<Defence>) -> Self {
         Self {
             features,
+            rights: Rights::own(),
             landlock: Restriction::of(features.landlock_abi, without),
             own_time: features.time_namespace && !without.contains(&Defence::Time),
         }
@@ -47,7 +71,6 @@ impl Defences {
 
     /// Tells what is in force, and why the rest is not.
     pub(super) fn isolation(&self, hierarchies: &Hierarchies) -> Isolation {
-        let groups = hierarchies.kind();
         let mut isolation = Isolation::default();
         let mut put = |defence, means: &str| {
             isolation.in_force.insert(defence, means.to_owned());
@@ -56,19 +79,58 @@ impl Defences {
         put(Defence::FileSystem, "mount namespace, read-only root, pivot_root");
         put(Defence::Network, "network namespace with a loopback only");
         put(Defence::Ipc, "ipc and uts namespaces");
-        put(Defence::User, "user namespace, a user and group id of its own outside");
         put(Defence::Capabilities, "none in any set, no_new_privs");
         put(Defence::SystemCalls, "seccomp allow list");
         put(Defence::Keyring, "session keyring of its own; keyctl refused");
         put(Defence::Descriptors, "all but the given closed at exec");
         put(Defence::KernelInterfaces, "/proc masked and read-only; no /sys");
-        put(Defence::Memory, &format!("memory control group ({groups})"));
-        put(Defence::Cpu, &format!("cpu control group ({groups})"));
-        put(Defence::ProcessCount, &format!("pids control group ({groups})"));
         put(Defence::Scratch, "tmpfs with a limit of bytes and files");
         isolation.absent.insert(Defence::Kernel, "the kernel is the host's".to_owned());
+        self.of_user(&mut isolation);
+        self.of_groups(hierarchies, &mut isolation);
         self.optional(&mut isolation);
         isolation
+    }
+
+    fn of_user(&self, isolation: &mut Isolation) {
+        match self.rights {
+            Rights::Root => {
+                let means = "user namespace, a user and group id of its own outside";
+                isolation.in_force.insert(Defence::User, means.to_owned());
+            }
+            Rights::User { user, .. } => {
+                let why = format!(
+                    "a user namespace, but outside it is user {user} with its groups, as the host and every \
+                     other sandbox of it: no root, no other id"
+                );
+                isolation.absent.insert(Defence::User, why);
+            }
+        }
+    }
+
+    fn of_groups(&self, hierarchies: &Hierarchies, isolation: &mut Isolation) {
+        let groups = hierarchies.kind();
+        for (defence, controller, name, moot) in [
+            (
+                Defence::Memory,
+                Controller::Memory,
+                "memory",
+                "memory by heap, page cache, shared memory, pipes or sockets is not counted and not stopped",
+            ),
+            (Defence::Cpu, Controller::Cpu, "cpu", "a busy loop takes all that the machine has"),
+            (Defence::ProcessCount, Controller::Pids, "pids", ""),
+        ] {
+            if hierarchies.has(controller) {
+                let means = format!("{name} control group ({groups})");
+                isolation.in_force.insert(defence, means);
+            } else if defence == Defence::ProcessCount {
+                let means = "limit of processes, counted in a user namespace of its own";
+                isolation.in_force.insert(defence, means.to_owned());
+            } else {
+                let why = format!("no {name} control group is delegated to this user: {moot}");
+                isolation.absent.insert(defence, why);
+            }
+        }
     }
 
     fn optional(&self, isolation: &mut Isolation) {

@@ -3,15 +3,51 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::cgroup::{Hierarchies, remove_folder};
+use super::features::Rights;
 use crate::Error;
 
-/// Where locks and the folder that roots are built on lie.
+/// Where root's locks and the folder that roots are built on lie.
 const HOME: &str = "/run/lambda-sandbox";
+
+/// Returns where locks and the folder that roots are built on lie: a user's own, without root.
+fn home() -> PathBuf {
+    match Rights::own() {
+        Rights::Root => PathBuf::from(HOME),
+        Rights::User { user, .. } => {
+            let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+            (own.filter(|folder| folder.is_absolute() && folder.is_dir()))
+                .map(|folder| folder.join("lambda-sandbox"))
+                .unwrap_or_else(|| std::env::temp_dir().join(format!("lambda-sandbox-{user}")))
+        }
+    }
+}
+
+/// Makes the folder `home`, and sees that nobody else has made it before.
+fn make_home(home: &Path) -> Result<(), Error> {
+    let failed = |source| Error::failed("making a folder", home, source);
+    let rights = Rights::own();
+    let mode = if rights == Rights::Root { 0o755 } else { 0o700 };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(home).map_err(failed)?;
+    let found = fs::symlink_metadata(home).map_err(failed)?;
+    let owner = match rights {
+        Rights::Root => 0,
+        Rights::User { user, .. } => user,
+    };
+    if found.is_dir() && found.uid() == owner && found.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(Error::Unavailable {
+            what: "a folder for locks",
+            why: format!("{} is another's, or others may write to it", home.display()),
+            remedy: "remove it",
+        })
+    }
+}
 /// What the names of our control groups begin with.
 const GROUP_PREFIX: &str = "lambda-sandbox-";
 /// Most hosts on a machine at a time.
@@ -38,6 +74,7 @@ struct Slots {
 impl Instance {
     /// Takes a number whose user ids, counted from `id_base`, no live host has.
     pub(super) fn claim(id_base: u32) -> Result<Self, Error> {
+        make_home(&home())?;
         for folder in [Self::stage(), Self::empty()] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -62,12 +99,12 @@ impl Instance {
 
     /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
     pub(super) fn stage() -> PathBuf {
-        Path::new(HOME).join("stage")
+        home().join("stage")
     }
 
     /// Returns the empty folder that hides others; cheaper than a file system for each.
     pub(super) fn empty() -> PathBuf {
-        Path::new(HOME).join("empty")
+        home().join("empty")
     }
 
     /// Returns the name of this host's control groups.
@@ -185,7 +222,7 @@ fn numbers(hierarchies: &Hierarchies) -> BTreeSet<u32> {
 }
 
 fn lock_path(number: u32) -> PathBuf {
-    Path::new(HOME).join(format!("{number}.lock"))
+    home().join(format!("{number}.lock"))
 }
 
 /// Writes into a held lock which user ids its host has.

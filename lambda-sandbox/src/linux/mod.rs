@@ -1,17 +1,21 @@
-//! Sandboxes by Linux namespaces, control groups and system call filters. Needs root.
+//! Sandboxes by Linux namespaces, control groups and system call filters. As root with all of them; without root, where
+//! the host allows it by [`Settings::rootless`], with what the kernel lets a user have.
 //!
 //! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
 //! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
+mod carry;
 mod cgroup;
+mod delegation;
 mod features;
 mod filter;
 mod instance;
 pub mod landlock;
 mod netns;
 pub mod plan;
+mod probe;
 mod sandbox;
 pub mod seccomp;
 mod settings;
@@ -28,9 +32,10 @@ use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
 pub use features::Features;
+pub use probe::{Missing, Probe};
 pub use settings::{OPTIONAL, Settings};
 
-use self::features::Defences;
+use self::features::{Defences, Rights};
 use self::instance::Instance;
 use self::sandbox::{Janitor, LinuxSandbox};
 use crate::supervised::Supervised;
@@ -70,7 +75,7 @@ struct Shared {
     hierarchies: Hierarchies,
     defences: Defences,
     instance: Instance,
-    networks: netns::Pool,
+    networks: Option<netns::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
     init: OwnedFd,
@@ -92,34 +97,6 @@ impl Drop for Shared {
     }
 }
 
-/// What this machine has of what the backend needs.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// The control groups found.
-    pub hierarchies: Hierarchies,
-    /// What the kernel has of what the backend can do without.
-    pub features: Features,
-    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
-    pub missing: Vec<Missing>,
-}
-
-/// Something that the backend needs and this machine lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// What is missing.
-    pub what: &'static str,
-    /// How that was found.
-    pub why: String,
-    /// What a person can do about it.
-    pub remedy: &'static str,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.what, self.why, self.remedy)
-    }
-}
-
 impl LinuxBackend {
     /// Looks what this machine has, and changes nothing.
     ///
@@ -127,37 +104,31 @@ impl LinuxBackend {
     ///
     /// When `/proc` cannot be read.
     pub fn probe() -> Result<Probe, Error> {
-        let hierarchies = Hierarchies::detect()?;
+        Self::probe_with(&Settings::default())
+    }
+
+    /// As [`LinuxBackend::probe`], for a backend with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`LinuxBackend::probe`].
+    pub fn probe_with(settings: &Settings) -> Result<Probe, Error> {
+        let mut hierarchies = Hierarchies::detect()?;
         let mut missing = Vec::new();
-        if !nix::unistd::geteuid().is_root() {
-            missing.push(Missing {
-                what: "root",
-                why: format!("this process runs as user {}", nix::unistd::geteuid()),
-                remedy: "run the host as root, or take the process backend",
-            });
-        }
-        for (controller, what) in [
-            (Controller::Memory, "the memory control group"),
-            (Controller::Cpu, "the cpu control group"),
-            (Controller::Pids, "the pids control group"),
-        ] {
-            if !hierarchies.has(controller) {
-                missing.push(Missing {
-                    what,
-                    why: format!("not mounted (control groups here: {})", hierarchies.kind()),
-                    remedy: "mount cgroup2 at /sys/fs/cgroup, or take the process backend",
-                });
+        match Rights::own() {
+            Rights::User { .. } if settings.rootless => {
+                hierarchies = hierarchies.delegated()?;
+                missing.extend(probe::user_namespaces());
             }
-        }
-        for root in hierarchies.roots() {
-            let writable = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK);
-            if let Err(errno) = writable {
+            Rights::User { user, .. } => {
                 missing.push(Missing {
-                    what: "writable control groups",
-                    why: format!("{}: {errno}", root.display()),
-                    remedy: "run as root with /sys/fs/cgroup mounted read-write",
+                    what: "root",
+                    why: format!("this process runs as user {user}"),
+                    remedy: "run the host as root, or allow to work without it by `Settings::rootless`",
                 });
+                missing.extend(probe::groups(&hierarchies));
             }
+            Rights::Root => missing.extend(probe::groups(&hierarchies)),
         }
         Ok(Probe { hierarchies, features: Features::detect(), missing })
     }
@@ -178,7 +149,7 @@ impl LinuxBackend {
     /// As [`LinuxBackend::new`], and [`Error::Invalid`] for settings that cannot be.
     pub fn with_settings(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
-        let probe = Self::probe()?;
+        let probe = Self::probe_with(settings)?;
         if let Some(missing) = probe.missing.first() {
             return Err(Error::Unavailable {
                 what: missing.what,
@@ -197,7 +168,10 @@ impl LinuxBackend {
             hierarchies: probe.hierarchies,
             defences: Defences::of(probe.features, &settings.without),
             instance,
-            networks: netns::Pool::start(NETWORKS_READY_MAX)?,
+            // A user's process makes its own: nobody could enter one made beforehand.
+            networks: (Rights::own() == Rights::Root)
+                .then(|| netns::Pool::start(NETWORKS_READY_MAX))
+                .transpose()?,
             spawner: spawn::Spawner::start()?,
             janitor: Janitor::start()?,
             init: sealed(c"sandbox-init", INIT)?,
@@ -218,12 +192,17 @@ impl LinuxBackend {
     }
 
     async fn network(&self) -> Result<netns::Network, Error> {
-        if let Some(ready) = self.shared.networks.try_take() {
+        let Some(networks) = &self.shared.networks else {
+            return Ok(netns::Network::Own);
+        };
+        if let Some(ready) = networks.try_take() {
             return ready;
         }
         let shared = Arc::clone(&self.shared);
-        (tokio::task::spawn_blocking(move || shared.networks.take()).await)
-            .map_err(|_runtime_ends| Error::Ended)?
+        let taking = tokio::task::spawn_blocking(move || {
+            shared.networks.as_ref().map_or(Ok(netns::Network::Own), netns::Pool::take)
+        });
+        taking.await.map_err(|_runtime_ends| Error::Ended)?
     }
 
     /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
@@ -242,8 +221,8 @@ impl Backend for LinuxBackend {
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
-                let sandbox = LinuxSandbox::make(&shared, &spec, &network).await?;
-                Ok::<_, Error>((spec, network.listener, sandbox))
+                let (sandbox, listener) = LinuxSandbox::make(&shared, &spec, network).await?;
+                Ok::<_, Error>((spec, listener, sandbox))
             });
             let (spec, listener, sandbox) =
                 making.await.map_err(|_runtime_ends| Error::Ended)??;
@@ -259,20 +238,26 @@ impl Backend for LinuxBackend {
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
+        let groups = &self.shared.hierarchies;
+        let some = |there: bool, capability| there.then_some(capability);
+        let memory = groups.has(Controller::Memory);
+        let v2 = groups.v2.is_some();
         BTreeSet::from([
             Capability::Programs,
             Capability::RuntimeApi,
-            Capability::Freeze,
-            Capability::MemoryLimit,
-            Capability::CpuLimit,
             Capability::ProcessLimit,
             Capability::ScratchLimit,
-            Capability::MemoryPeak,
-            Capability::CpuTime,
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
         ])
+        .into_iter()
+        .chain(some(v2 || groups.has(Controller::Freezer), Capability::Freeze))
+        .chain(some(memory, Capability::MemoryLimit))
+        .chain(some(memory, Capability::MemoryPeak))
+        .chain(some(groups.has(Controller::Cpu), Capability::CpuLimit))
+        .chain(some(v2 || groups.has(Controller::CpuAcct), Capability::CpuTime))
+        .collect()
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {

@@ -14,11 +14,13 @@ use crate::Error;
 /// The port that the Runtime API has inside every sandbox.
 pub(super) const API_PORT: u16 = 9001;
 
-/// A network namespace with a loopback and a listener.
+/// The network that a sandbox gets.
 #[derive(Debug)]
-pub(super) struct Network {
-    pub(super) namespace: OwnedFd,
-    pub(super) listener: TcpListener,
+pub(super) enum Network {
+    /// A namespace made beforehand, with a loopback and a listener.
+    Made { namespace: OwnedFd, listener: TcpListener },
+    /// A namespace that the new process makes, with a listener that it hands over.
+    Own,
 }
 
 /// Makes namespaces in the background, on a thread that moves from each into the next.
@@ -68,7 +70,7 @@ fn make() -> Result<Network, Error> {
     let path = "/proc/thread-self/ns/net";
     let namespace = File::open(path)
         .map_err(|source| Error::failed("opening a network namespace", path, source))?;
-    Ok(Network { namespace: namespace.into(), listener })
+    Ok(Network::Made { namespace: namespace.into(), listener })
 }
 
 fn bring_up_loopback() -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::features::Defences;
+use super::features::{Defences, Rights};
 use super::landlock::{RULES, Restriction};
 use crate::{Error, SandboxSpec};
 
@@ -18,6 +18,19 @@ use crate::{Error, SandboxSpec};
 pub enum Step {
     /// Joins the v1 group whose `tasks` file this is.
     JoinGroup(CString),
+    /// Becomes user 1000 of the user namespace that it was made in: the lines of its `uid_map` and `gid_map`.
+    MapIds {
+        /// The user's.
+        user: Vec<u8>,
+        /// The group's.
+        group: Vec<u8>,
+    },
+    /// Gives up each capability for good, before the program that it executes could have it.
+    DropBounding,
+    /// Brings up the loopback of its network namespace.
+    BringUpLoopback,
+    /// Listens on this port of its loopback, and hands the listener over the socket behind this descriptor.
+    Listen(u16, RawFd),
     /// Enters the network namespace behind this descriptor.
     EnterNetwork(RawFd),
     /// Makes the groups it is in the root of what it sees.
@@ -43,6 +56,8 @@ pub enum Step {
         source: CString,
         /// Where.
         target: CString,
+        /// With what is mounted below.
+        whole: bool,
     },
     /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
     Attributes {
@@ -50,6 +65,8 @@ pub enum Step {
         target: CString,
         /// The attributes.
         attributes: u64,
+        /// With what is mounted below.
+        whole: bool,
     },
     /// Makes a folder; one that is there will do.
     Folder(CString),
@@ -155,6 +172,7 @@ pub(super) fn plan(
         steps: vec![Step::PrivateMounts],
         made: BTreeSet::new(),
         own_root: spec.root.directory.is_none(),
+        rootless: defences.rights != Rights::Root,
     };
     plan.root(spec)?;
     plan.devices()?;
@@ -172,6 +190,10 @@ pub(super) fn plan(
     }
     if let Some(restriction) = defences.landlock {
         plan.rules(restriction)?;
+    }
+    if plan.rootless {
+        // As root the init does so itself: here it has no capability left to do it with.
+        plan.steps.push(Step::DropBounding);
     }
     Ok(plan.steps)
 }
@@ -192,6 +214,7 @@ struct Plan<'a> {
     steps: Vec<Step>,
     made: BTreeSet<PathBuf>,
     own_root: bool,
+    rootless: bool,
 }
 
 impl Plan<'_> {
@@ -205,8 +228,7 @@ impl Plan<'_> {
         if let Some(directory) = &spec.root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
-            self.steps.push(Step::Bind { source, target: target.clone() });
-            self.attributes(target, RDONLY | NOSUID | NODEV);
+            self.show(source, target);
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
@@ -215,8 +237,7 @@ impl Plan<'_> {
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
             let source = c_string(bind.source.as_os_str())?;
-            self.steps.push(Step::Bind { source, target: target.clone() });
-            self.attributes(target, RDONLY | NOSUID | NODEV);
+            self.show(source, target);
         }
         for link in &spec.root.links {
             self.parents(&link.path)?;
@@ -243,8 +264,7 @@ impl Plan<'_> {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            self.steps
-                .push(Step::Bind { source: c_string(device.as_os_str())?, target: target.clone() });
+            self.bind(c_string(device.as_os_str())?, target.clone());
             self.attributes(target, NOSUID | NOEXEC);
         }
         for (name, points_to) in DEVICE_LINKS {
@@ -283,7 +303,7 @@ impl Plan<'_> {
             if path.exists() {
                 let target = self.inside(&path)?;
                 let source = c_string(OsStr::new("/dev/null"))?;
-                self.steps.push(Step::Bind { source, target });
+                self.bind(source, target);
             }
         }
         for name in MASKED_FOLDERS {
@@ -291,7 +311,7 @@ impl Plan<'_> {
             if path.is_dir() {
                 let target = self.inside(&path)?;
                 let source = c_string(super::instance::Instance::empty().as_os_str())?;
-                self.steps.push(Step::Bind { source, target: target.clone() });
+                self.bind(source, target.clone());
                 self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
             }
         }
@@ -299,7 +319,7 @@ impl Plan<'_> {
             let path = proc.join(name);
             if path.exists() {
                 let target = self.inside(&path)?;
-                self.steps.push(Step::Bind { source: target.clone(), target: target.clone() });
+                self.bind(target.clone(), target.clone());
                 self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
             }
         }
@@ -307,6 +327,9 @@ impl Plan<'_> {
     }
 
     fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+        // Counted in the sandbox's own user namespace; the init is one of them.
+        let processes =
+            self.rootless.then(|| (libc::RLIMIT_NPROC, u64::from(spec.limits.processes_max) + 1));
         let limits = [
             (libc::RLIMIT_CORE, 0),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
@@ -315,7 +338,7 @@ impl Plan<'_> {
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
         ];
-        for (resource, value) in limits {
+        for (resource, value) in limits.into_iter().chain(processes) {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
@@ -346,8 +369,20 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Shows a part of the host's files read-only. What a user's namespace has copied of the host's mounts is one
+    /// piece: it is shown with all that is mounted below, or not at all.
+    fn show(&mut self, source: CString, target: CString) {
+        let whole = self.rootless;
+        self.steps.push(Step::Bind { source, target: target.clone(), whole });
+        self.steps.push(Step::Attributes { target, attributes: RDONLY | NOSUID | NODEV, whole });
+    }
+
+    fn bind(&mut self, source: CString, target: CString) {
+        self.steps.push(Step::Bind { source, target, whole: false });
+    }
+
     fn attributes(&mut self, target: CString, attributes: u64) {
-        self.steps.push(Step::Attributes { target, attributes });
+        self.steps.push(Step::Attributes { target, attributes, whole: false });
     }
 
     /// Makes the place for a mount, in a root that is made here; a given folder must have it.

@@ -1,18 +1,22 @@
 //! One sandbox on Linux: its group, its init, and their end.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::cgroup::Group;
-use super::features::Defences;
+use super::features::{Defences, Rights};
+use super::netns::Network;
 use super::plan::{Step, c_string, plan};
 use super::spawn::Start;
 use super::{Shared, netns, sys};
@@ -101,9 +105,10 @@ impl LinuxSandbox {
     pub(super) async fn make(
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
-        network: &netns::Network,
-    ) -> Result<Self, Error> {
+        network: Network,
+    ) -> Result<(Self, TcpListener), Error> {
         let slot = Slot { number: shared.instance.take_slot()?, shared: Arc::clone(shared) };
+        let defences = &shared.defences;
         let id = shared.instance.id(slot.number);
         let host = shared.instance.group();
         let group =
@@ -124,18 +129,20 @@ impl LinuxSandbox {
             sys::above_given(file.as_fd())
                 .map_err(|source| Error::step("copying a descriptor", source))
         };
+        let to_host = above(&inside)?;
         let start = Start {
-            steps: steps(spec, &group, network, &shared.defences)?,
-            arguments: arguments(spec, id, &shared.defences)?,
+            steps: steps(spec, &group, &network, to_host.as_raw_fd(), defences)?,
+            arguments: arguments(spec, id, defences)?,
             environment: environment(spec)?,
             given: [
                 above(&null)?,
                 above(&stdout_inside)?,
                 above(&stderr_inside)?,
-                above(&inside)?,
+                to_host,
                 above(&shared.filters)?,
             ],
             init: shared.init.as_raw_fd(),
+            rootless: defences.rights != Rights::Root,
             group: group.v2().map(open_folder).transpose()?,
         };
         let pidfd = Arc::new(shared.spawner.spawn(start).await?);
@@ -144,7 +151,7 @@ impl LinuxSandbox {
             pidfd: Arc::clone(&pidfd),
             slot,
         });
-        Ok(Self {
+        let sandbox = Self {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             started: Mutex::new(Some(Outputs { stdout, stderr })),
@@ -153,7 +160,12 @@ impl LinuxSandbox {
             socket: Arc::new(socket),
             failed: Arc::default(),
             program: spec.command[0].clone().into(),
-        })
+        };
+        let listener = match network {
+            Network::Made { listener, .. } => listener,
+            Network::Own => TcpListener::from(handed_over(&sandbox.socket)?),
+        };
+        Ok((sandbox, listener))
     }
 
     fn begin(&self) -> Result<Started, Error> {
@@ -192,14 +204,24 @@ impl LinuxSandbox {
 fn steps(
     spec: &SandboxSpec,
     group: &Group,
-    network: &netns::Network,
+    network: &Network,
+    to_host: std::os::fd::RawFd,
     defences: &Defences,
 ) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
+    if let Rights::User { user, group } = defences.rights {
+        let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
+        steps.push(Step::MapIds { user: line(user), group: line(group) });
+    }
     for tasks in group.v1_tasks() {
         steps.push(Step::JoinGroup(c_string(tasks.as_os_str())?));
     }
-    steps.push(Step::EnterNetwork(network.namespace.as_raw_fd()));
+    match network {
+        Network::Made { namespace, .. } => steps.push(Step::EnterNetwork(namespace.as_raw_fd())),
+        Network::Own => {
+            steps.extend([Step::BringUpLoopback, Step::Listen(netns::API_PORT, to_host)]);
+        }
+    }
     steps.push(Step::HideGroups);
     steps.extend(plan(spec, &super::instance::Instance::stage(), defences)?);
     Ok(steps)
@@ -210,7 +232,8 @@ fn arguments(
     id: u32,
     defences: &Defences,
 ) -> Result<Vec<std::ffi::CString>, Error> {
-    let flags = if defences.landlock.is_some() { "ul" } else { "u" };
+    let user = if defences.rights == Rights::Root { "u" } else { "r" };
+    let flags = format!("{user}{}", if defences.landlock.is_some() { "l" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
@@ -233,6 +256,25 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<std::ffi::CString>, Error> {
             c_string(&variable)
         })
         .collect()
+}
+
+/// Takes the descriptor that the new process has sent.
+fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("taking the listener", errno);
+    let mut byte = [0];
+    let mut parts = [std::io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
+    let file = message.cmsgs().map_err(failed)?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(files) => files.first().copied(),
+        _ => None,
+    });
+    let file = file.ok_or_else(|| failed(nix::errno::Errno::EBADMSG))?;
+    // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and nobody else
+    // knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {

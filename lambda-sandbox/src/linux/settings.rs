@@ -16,6 +16,12 @@ pub struct Settings {
     /// The default is `0x7000_0000`, above what systemd hands out to containers. Hosts of one machine may differ:
     /// a host takes no part that a live one has.
     pub id_base: u32,
+    /// Whether to work with what is left of the defences where this process is not root: user namespaces, and the
+    /// control groups that are delegated to its user. [`crate::Backend::isolation`] tells what is in force then, and
+    /// [`crate::Limits::isolation_min`] refuses sandboxes that need more. As root it changes nothing.
+    ///
+    /// The default is no: the backend refuses to start without root.
+    pub rootless: bool,
     /// Defences left out though this machine has them: those of [`OPTIONAL`] only. To find out what one costs, or
     /// whether it is what refuses something.
     pub without: BTreeSet<Defence>,
@@ -26,7 +32,7 @@ pub const OPTIONAL: &[Defence] = &[Defence::FileAccess, Defence::Scope, Defence:
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { id_base: 0x7000_0000, without: BTreeSet::new() }
+        Self { id_base: 0x7000_0000, rootless: false, without: BTreeSet::new() }
     }
 }
 
@@ -35,6 +41,13 @@ impl Settings {
     #[must_use]
     pub fn with_id_base(mut self, id_base: u32) -> Self {
         self.id_base = id_base;
+        self
+    }
+
+    /// Allows to work without root.
+    #[must_use]
+    pub fn rootless(mut self) -> Self {
+        self.rootless = true;
         self
     }
 

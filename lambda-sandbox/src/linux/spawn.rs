@@ -9,14 +9,14 @@
 )]
 
 use std::arch::asm;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::oneshot;
 
+use super::carry::{call, carry_out, name};
 use super::plan::Step;
 use crate::Error;
 
@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub(super) given: [OwnedFd; 5],
     /// The init's program.
     pub(super) init: RawFd,
+    /// Whether it starts in user and network namespaces of its own.
+    pub(super) rootless: bool,
     /// The v2 group to start in.
     pub(super) group: Option<OwnedFd>,
 }
@@ -89,6 +91,8 @@ struct CloneArgs {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+const OWN_USER_AND_NETWORK: u64 = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET).cast_unsigned() as u64;
+
 const fn flags() -> u64 {
     let flags = libc::CLONE_VM
         | libc::CLONE_VFORK
@@ -136,6 +140,9 @@ impl Start {
             pidfd: (&raw mut pidfd).addr() as u64,
             ..CloneArgs::default()
         };
+        if self.rootless {
+            arguments.flags |= OWN_USER_AND_NETWORK;
+        }
         if let Some(group) = &self.group {
             arguments.flags |= CLONE_INTO_CGROUP;
             arguments.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
@@ -185,30 +192,6 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     let mut pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
     pointers.push(std::ptr::null());
     pointers
-}
-
-fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
-    let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
-    match step {
-        Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
-        Step::EnterNetwork(_) => ("entering the network namespace", None),
-        Step::HideGroups => ("making a cgroup namespace", None),
-        Step::OwnTime(_) => ("making a time namespace", None),
-        Step::PrivateMounts => ("making mounts private", None),
-        Step::Mount { target, .. } => ("mounting", path(target)),
-        Step::Bind { source, .. } => ("showing a file or folder", path(source)),
-        Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
-        Step::Folder(folder) => ("making a folder", path(folder)),
-        Step::File(file) => ("making a file", path(file)),
-        Step::Content(file, _) => ("writing a file", path(file)),
-        Step::Link { path: link, .. } => ("making a link", path(link)),
-        Step::Pivot(root) => ("changing the root", path(root)),
-        Step::Limit(..) => ("setting a limit", None),
-        Step::HostName(_) => ("setting the host name", None),
-        Step::GoTo(folder) => ("going to the working directory", path(folder)),
-        Step::Rules { .. } => ("making landlock's rules", None),
-        Step::Allow { path: below, .. } => ("making landlock's rule", path(below)),
-    }
 }
 
 /// Makes a process that shares our memory, on our stack, and runs [`in_child`] in it. Returns the system call's
@@ -283,154 +266,4 @@ fn give_up(child: &mut Child<'_>, failed: usize) -> ! {
     loop {
         call(libc::SYS_exit_group, [1, 0, 0, 0, 0]);
     }
-}
-
-/// Makes a system call with up to five arguments; on an error returns -1 and leaves the cause in `errno`.
-fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
-    // SAFETY: every caller in this file passes, where the call takes a pointer, the address of memory that lives
-    // in the `Start` of the standing thread or on this stack, NUL-terminated where text is due, of the size told.
-    unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
-}
-
-fn at(text: &CStr) -> usize {
-    text.as_ptr().addr()
-}
-
-const HERE: usize = libc::AT_FDCWD as usize;
-
-fn carry_out(step: &Step) -> libc::c_long {
-    match step {
-        Step::JoinGroup(tasks) => write_to(tasks, libc::O_WRONLY, b"0"),
-        Step::EnterNetwork(file) => {
-            let kind = libc::CLONE_NEWNET as usize;
-            call(libc::SYS_setns, [*file as usize, kind, 0, 0, 0])
-        }
-        Step::HideGroups => {
-            let kind = libc::CLONE_NEWCGROUP as usize;
-            call(libc::SYS_unshare, [kind, 0, 0, 0, 0])
-        }
-        Step::PrivateMounts => {
-            let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
-            call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
-        }
-        Step::Mount { kind, target, flags, options } => {
-            let (kind, flags) = (at(kind), *flags as usize);
-            call(libc::SYS_mount, [kind, at(target), kind, flags, at(options)])
-        }
-        Step::Bind { source, target } => {
-            let flags = libc::MS_BIND as usize;
-            call(libc::SYS_mount, [at(source), at(target), 0, flags, 0])
-        }
-        Step::Attributes { target, attributes } => {
-            // `struct mount_attr`: set, clear, propagation, user namespace.
-            let attributes: [u64; 4] = [*attributes, 0, 0, 0];
-            let address = attributes.as_ptr().addr();
-            call(libc::SYS_mount_setattr, [HERE, at(target), 0, address, 32])
-        }
-        Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
-        Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
-        Step::Content(path, content) => {
-            write_to(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, content)
-        }
-        Step::Link { points_to, path } => {
-            call(libc::SYS_symlinkat, [at(points_to), HERE, at(path), 0, 0])
-        }
-        Step::Pivot(root) => pivot(root),
-        Step::Limit(resource, value) => {
-            let limit = [*value, *value];
-            let address = limit.as_ptr().addr();
-            call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
-        }
-        Step::HostName(name) => {
-            let length = name.as_bytes().len();
-            call(libc::SYS_sethostname, [at(name), length, 0, 0, 0])
-        }
-        Step::GoTo(folder) => call(libc::SYS_chdir, [at(folder), 0, 0, 0, 0]),
-        Step::OwnTime(offsets) => {
-            let kind = libc::CLONE_NEWTIME as usize;
-            match call(libc::SYS_unshare, [kind, 0, 0, 0, 0]) {
-                0 => write_to(c"/proc/self/timens_offsets", libc::O_WRONLY, offsets),
-                result => result,
-            }
-        }
-        Step::Rules { handled, scoped } => begin_rules(*handled, *scoped),
-        Step::Allow { path, rights } => allow(path, *rights),
-    }
-}
-
-fn or_there(result: libc::c_long) -> libc::c_long {
-    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
-}
-
-fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
-    let flags = (flags | libc::O_CLOEXEC) as usize;
-    let file = call(libc::SYS_openat, [HERE, at(path), flags, 0o644, 0]);
-    if file < 0 {
-        return file;
-    }
-    let file = file as usize;
-    let written = call(libc::SYS_write, [file, content.as_ptr().addr(), content.len(), 0, 0]);
-    if written < 0 {
-        return written;
-    }
-    call(libc::SYS_close, [file, 0, 0, 0, 0])
-}
-
-/// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.
-const RULES: usize = 5;
-
-fn begin_rules(handled: u64, scoped: u64) -> libc::c_long {
-    // `struct landlock_ruleset_attr`: files, network, scopes. Kernels without the last ones want them to be 0.
-    let attributes = [handled, 0, scoped];
-    let address = attributes.as_ptr().addr();
-    let made =
-        call(libc::SYS_landlock_create_ruleset, [address, size_of_val(&attributes), 0, 0, 0]);
-    if made < 0 {
-        return made;
-    }
-    if made as usize != RULES {
-        for (number, arguments) in [
-            (libc::SYS_dup3, [made as usize, RULES, libc::O_CLOEXEC as usize, 0, 0]),
-            (libc::SYS_close, [made as usize, 0, 0, 0, 0]),
-        ] {
-            let result = call(number, arguments);
-            if result < 0 {
-                return result;
-            }
-        }
-    }
-    // The kernel closes rules at exec; the init is to have them.
-    call(libc::SYS_fcntl, [RULES, libc::F_SETFD as usize, 0, 0, 0])
-}
-
-fn allow(path: &CStr, rights: u64) -> libc::c_long {
-    const PATH_BENEATH: usize = 1;
-    let flags = (libc::O_PATH | libc::O_CLOEXEC) as usize;
-    let folder = call(libc::SYS_openat, [HERE, at(path), flags, 0, 0]);
-    if folder < 0 {
-        return folder;
-    }
-    // `struct landlock_path_beneath_attr`, which is packed: rights in 8 bytes, the descriptor in 4.
-    let rule = [rights, folder as u64];
-    let address = rule.as_ptr().addr();
-    let added = call(libc::SYS_landlock_add_rule, [RULES, PATH_BENEATH, address, 0, 0]);
-    if added < 0 { added } else { call(libc::SYS_close, [folder as usize, 0, 0, 0, 0]) }
-}
-
-/// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).
-fn pivot(root: &CStr) -> libc::c_long {
-    let here = at(c".");
-    let detach = libc::MNT_DETACH as usize;
-    for (number, arguments) in [
-        (libc::SYS_chdir, [at(root), 0, 0, 0, 0]),
-        (libc::SYS_pivot_root, [here, here, 0, 0, 0]),
-        (libc::SYS_umount2, [here, detach, 0, 0, 0]),
-        (libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0]),
-    ] {
-        let result = call(number, arguments);
-        if result < 0 {
-            return result;
-        }
-    }
-    0
 }
