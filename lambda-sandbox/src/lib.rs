@@ -78,8 +78,8 @@ pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use spec::{
-    Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,
-    TimeLimits,
+    Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link, Root, SandboxSpec,
+    SmallFile, TimeLimits,
 };
 
 #[cfg(doctest)]

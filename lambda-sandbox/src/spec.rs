@@ -57,10 +57,7 @@ impl SandboxSpec {
         };
         absolute("command", Path::new(program))?;
         absolute("working_directory", &self.working_directory)?;
-        for bind in &self.root.binds {
-            absolute("root.binds.source", &bind.source)?;
-            absolute("root.binds.target", &bind.target)?;
-        }
+        self.root.check()?;
         for text in self
             .command
             .iter()
@@ -94,6 +91,8 @@ impl SandboxSpec {
     }
 }
 
+/// Most layers of a root: Lambda gives five to a function; the base and the code are more.
+pub const LAYERS_MAX: usize = 32;
 /// Most environment variables of a sandbox.
 pub const ENVIRONMENT_MAX: usize = 4096;
 /// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
@@ -118,9 +117,14 @@ fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
 /// paths below its source, so that one specification serves every backend.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
-    /// A folder that is the root itself, or an empty root when there is none. It must hold the mount points
-    /// `/proc`, `/dev` and `/tmp`, and the target of each bind.
+    /// A folder that is the root itself. It must hold the mount points `/proc`, `/dev` and `/tmp`, and the target of
+    /// each bind. Without it, layers and an image the root is empty at first, and made as needed.
     pub directory: Option<PathBuf>,
+    /// Folders that are the root together, each over those before it, as a function's layers are. Mount points need not
+    /// be there, but the target of each bind.
+    pub layers: Vec<PathBuf>,
+    /// A file with a squashfs or erofs image that is the root. It must hold what a folder must.
+    pub image: Option<PathBuf>,
     /// Host folders and files shown inside, read-only, in this order.
     pub binds: Vec<Bind>,
     /// Links made in an empty root, such as `/bin` to `usr/bin`.
@@ -134,6 +138,56 @@ impl Root {
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// Makes a root of this folder.
+    #[must_use]
+    pub fn of_directory(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()), ..Self::default() }
+    }
+
+    /// Makes a root of these folders, the last on top.
+    #[must_use]
+    pub fn of_layers<P: Into<PathBuf>>(layers: impl IntoIterator<Item = P>) -> Self {
+        Self { layers: layers.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Makes a root of this squashfs or erofs image.
+    #[must_use]
+    pub fn of_image(image: impl Into<PathBuf>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// Returns whether nothing is there before it is made.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.directory.is_none() && self.layers.is_empty() && self.image.is_none()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bases = [self.directory.is_some(), !self.layers.is_empty(), self.image.is_some()];
+        if bases.into_iter().filter(|there| *there).count() > 1 {
+            return Err(Error::invalid(
+                "root",
+                "",
+                "it is one of a directory, layers or an image, not several",
+            ));
+        }
+        if self.layers.len() > LAYERS_MAX {
+            return Err(Error::invalid(
+                "root.layers",
+                self.layers.len().to_string(),
+                format!("at most {LAYERS_MAX}"),
+            ));
+        }
+        for layer in &self.layers {
+            absolute("root.layers", layer)?;
+        }
+        for bind in &self.binds {
+            absolute("root.binds.source", &bind.source)?;
+            absolute("root.binds.target", &bind.target)?;
+        }
+        Ok(())
     }
 
     /// Shows the host's `source` read-only at `target`.

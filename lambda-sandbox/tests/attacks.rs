@@ -327,7 +327,7 @@ async fn check_inside(backend: &LinuxBackend) {
 
 #[tokio::test]
 async fn attacks_are_refused_inside_and_work_outside() {
-    if unprivileged::is_inside() {
+    if unprivileged::inside().is_some() {
         return;
     }
     let backend = match LinuxBackend::new() {
@@ -348,7 +348,7 @@ async fn attacks_are_refused_inside_and_work_outside() {
 
 #[test]
 fn attacks_are_refused_without_root() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         unprivileged::run("attacks_on_a_user", With::Nothing);
         unprivileged::run("attacks_on_a_user", With::Groups);
     }
@@ -357,14 +357,15 @@ fn attacks_are_refused_without_root() {
 /// Runs again as a user without rights; not on its own.
 #[tokio::test]
 async fn attacks_on_a_user() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         return;
     }
     match LinuxBackend::with_settings(&Settings::default().rootless()) {
         Ok(backend) => {
             check_inside(&backend).await;
             let memory = backend.isolation().in_force.contains_key(&Defence::Memory);
-            assert_eq!(memory, unprivileged::has_groups(), "{}", backend.isolation());
+            let groups = unprivileged::inside() == Some(With::Groups);
+            assert_eq!(memory, groups, "{}", backend.isolation());
         }
         Err(error @ Error::Unavailable { .. }) => {
             test_support::left_out("attacks on the Linux backend without root", &error.to_string());

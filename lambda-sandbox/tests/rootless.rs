@@ -42,7 +42,7 @@ async fn run(
 
 #[test]
 fn a_user_has_sandboxes() {
-    if unprivileged::is_inside() {
+    if unprivileged::inside().is_some() {
         return;
     }
     for with in [With::Nothing, With::Groups] {
@@ -57,7 +57,7 @@ const TESTS: [&str; 4] =
 
 #[tokio::test]
 async fn programs_run() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         return;
     }
     let Some(backend) = backend() else { return };
@@ -94,7 +94,7 @@ async fn programs_run() {
 
 #[tokio::test]
 async fn limits_hold() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         return;
     }
     let Some(backend) = backend() else { return };
@@ -112,7 +112,7 @@ async fn limits_hold() {
     spec.limits.scratch_bytes = 1 << 20;
     let (_, output) = run(&backend, (spec, log)).await;
     assert!(output.contains("1048576\n"), "{output}");
-    if unprivileged::has_groups() {
+    if unprivileged::inside() == Some(With::Groups) {
         let (mut spec, log) = shell("head -c 100000000 /dev/zero | tail | wc -c; exit 1");
         spec.limits.memory_bytes = 32 << 20;
         let (finished, _) = run(&backend, (spec, log)).await;
@@ -133,7 +133,7 @@ async fn limits_hold() {
 
 #[tokio::test]
 async fn the_report_is_exact() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         return;
     }
     assert!(matches!(LinuxBackend::new(), Err(Error::Unavailable { what: "root", .. })));
@@ -141,7 +141,7 @@ async fn the_report_is_exact() {
     let isolation = backend.isolation();
     assert!(isolation.absent.contains_key(&Defence::User), "{isolation}");
     // What no group holds is named with the attacks that it lets through; what one holds is in force.
-    let groups = unprivileged::has_groups();
+    let groups = unprivileged::inside() == Some(With::Groups);
     for (defence, attack) in [(Defence::Memory, "memory by heap"), (Defence::Cpu, "busy loop")] {
         assert_eq!(isolation.in_force.contains_key(&defence), groups, "{isolation}");
         assert!(groups || isolation.absent[&defence].contains(attack), "{isolation}");
@@ -183,7 +183,7 @@ done
 
 #[tokio::test]
 async fn the_runtime_api_is_served() {
-    if !unprivileged::is_inside() {
+    if unprivileged::inside().is_none() {
         return;
     }
     let Some(backend) = backend() else { return };

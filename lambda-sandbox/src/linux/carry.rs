@@ -24,6 +24,7 @@ pub(super) fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::HideGroups => ("making a cgroup namespace", None),
         Step::OwnTime(_) => ("making a time namespace", None),
         Step::PrivateMounts => ("making mounts private", None),
+        Step::Image { device, .. } => ("mounting the root's image", path(device)),
         Step::Mount { target, .. } => ("mounting", path(target)),
         Step::Bind { source, .. } => ("showing a file or folder", path(source)),
         Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
@@ -71,6 +72,10 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         Step::PrivateMounts => {
             let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
             call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
+        }
+        Step::Image { device, kind, target } => {
+            let flags = (libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV) as usize;
+            call(libc::SYS_mount, [at(device), at(target), at(kind), flags, 0])
         }
         Step::Mount { kind, target, flags, options } => {
             let (kind, flags) = (at(kind), *flags as usize);

@@ -75,7 +75,8 @@ impl Instance {
     /// Takes a number whose user ids, counted from `id_base`, no live host has.
     pub(super) fn claim(id_base: u32) -> Result<Self, Error> {
         make_home(&home())?;
-        for folder in [Self::stage(), Self::empty()] {
+        let points = ["proc", "dev", "tmp"].map(|name| Self::points().join(name));
+        for folder in [Self::stage(), Self::empty()].into_iter().chain(points) {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
@@ -105,6 +106,11 @@ impl Instance {
     /// Returns the empty folder that hides others; cheaper than a file system for each.
     pub(super) fn empty() -> PathBuf {
         home().join("empty")
+    }
+
+    /// Returns the folder that has the mount points which layers may lack.
+    pub(super) fn points() -> PathBuf {
+        home().join("points")
     }
 
     /// Returns the name of this host's control groups.

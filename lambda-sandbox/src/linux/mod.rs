@@ -11,6 +11,7 @@ mod cgroup;
 mod delegation;
 mod features;
 mod filter;
+mod image;
 mod instance;
 pub mod landlock;
 mod netns;
@@ -75,6 +76,7 @@ struct Shared {
     hierarchies: Hierarchies,
     defences: Defences,
     instance: Instance,
+    images: image::Images,
     networks: Option<netns::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
@@ -168,6 +170,7 @@ impl LinuxBackend {
             hierarchies: probe.hierarchies,
             defences: Defences::of(probe.features, &settings.without),
             instance,
+            images: image::Images::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             networks: (Rights::own() == Rights::Root)
                 .then(|| netns::Pool::start(NETWORKS_READY_MAX))
@@ -188,7 +191,7 @@ impl LinuxBackend {
     pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
         spec.check()?;
         let defences = Defences::of(Features::detect(), &BTreeSet::new());
-        plan::plan(spec, &Instance::stage(), &defences)
+        plan::plan(spec, &Instance::stage(), &defences, None)
     }
 
     async fn network(&self) -> Result<netns::Network, Error> {

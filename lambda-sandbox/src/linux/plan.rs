@@ -3,12 +3,13 @@
 //! Made in full before the process is: between clone and exec nothing is allocated.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::features::{Defences, Rights};
+use super::image::{Image, kind_of};
 use super::landlock::{RULES, Restriction};
 use crate::{Error, SandboxSpec};
 
@@ -39,6 +40,15 @@ pub enum Step {
     OwnTime(Vec<u8>),
     /// Keeps its mounts from the host's view.
     PrivateMounts,
+    /// Mounts an image that is on a block device.
+    Image {
+        /// The device.
+        device: CString,
+        /// The type of file system.
+        kind: CString,
+        /// Where.
+        target: CString,
+    },
     /// Mounts a new file system.
     Mount {
         /// The type of file system.
@@ -166,15 +176,16 @@ pub(super) fn plan(
     spec: &SandboxSpec,
     stage: &Path,
     defences: &Defences,
+    image: Option<&Image>,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan {
         stage,
         steps: vec![Step::PrivateMounts],
         made: BTreeSet::new(),
-        own_root: spec.root.directory.is_none(),
+        own_root: spec.root.is_empty(),
         rootless: defences.rights != Rights::Root,
     };
-    plan.root(spec)?;
+    plan.root(spec, image)?;
     plan.devices()?;
     plan.scratch(spec)?;
     plan.processes()?;
@@ -223,12 +234,24 @@ impl Plan<'_> {
         c_string(self.stage.join(below).as_os_str())
     }
 
-    fn root(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+    fn root(&mut self, spec: &SandboxSpec, image: Option<&Image>) -> Result<(), Error> {
         let target = c_string(self.stage.as_os_str())?;
         if let Some(directory) = &spec.root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
             self.show(source, target);
+        } else if let Some(path) = &spec.root.image {
+            let kind = c_string(OsStr::new(kind_of(path)?))?;
+            let device = image.map_or(path, |image| &image.device);
+            let device = c_string(device.as_os_str())?;
+            self.steps.push(Step::Image { device, kind, target });
+        } else if !spec.root.layers.is_empty() {
+            self.steps.push(Step::Mount {
+                kind: c_string(OsStr::new("overlay"))?,
+                target,
+                flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV,
+                options: layers(&spec.root.layers)?,
+            });
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
@@ -414,6 +437,34 @@ impl Plan<'_> {
         Ok(())
     }
 }
+
+/// Returns the options of an overlay of these folders, the last on top, over one with the mount points.
+fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
+    // Nothing in a layer says where else to look.
+    let mut options = OsString::from("redirect_dir=nofollow,lowerdir=");
+    for folder in folders.iter().rev() {
+        look("looking for a layer", folder)?;
+        for byte in folder.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b',' | b'\\') {
+                options.push("\\");
+            }
+            options.push(OsStr::from_bytes(&[*byte]));
+        }
+        options.push(":");
+    }
+    options.push(super::instance::Instance::points());
+    if options.len() >= MOUNT_OPTIONS_MAX {
+        return Err(Error::invalid(
+            "root.layers",
+            format!("{} bytes of paths", options.len()),
+            format!("less than {MOUNT_OPTIONS_MAX}, the kernel's page"),
+        ));
+    }
+    c_string(&options)
+}
+
+/// Most bytes of a mount's options (mount(2)).
+const MOUNT_OPTIONS_MAX: usize = 4096;
 
 /// Memory that a function may lock.
 const MEMLOCK_BYTES: u64 = 64 * 1024;

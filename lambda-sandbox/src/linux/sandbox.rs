@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::cgroup::Group;
 use super::features::{Defences, Rights};
+use super::image::Image;
 use super::netns::Network;
 use super::plan::{Step, c_string, plan};
 use super::spawn::Start;
@@ -60,6 +61,8 @@ struct Remains {
     group: Group,
     pidfd: Arc<OwnedFd>,
     slot: Slot,
+    /// The root's, where it is one: its device goes with its last user.
+    image: Option<Arc<Image>>,
 }
 
 /// A sandbox's number, given back when dropped.
@@ -130,8 +133,13 @@ impl LinuxSandbox {
                 .map_err(|source| Error::step("copying a descriptor", source))
         };
         let to_host = above(&inside)?;
+        let image =
+            spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose()?;
+        let mut steps = joining(&group, &network, to_host.as_raw_fd(), defences)?;
+        let stage = super::instance::Instance::stage();
+        steps.extend(plan(spec, &stage, defences, image.as_deref())?);
         let start = Start {
-            steps: steps(spec, &group, &network, to_host.as_raw_fd(), defences)?,
+            steps,
             arguments: arguments(spec, id, defences)?,
             environment: environment(spec)?,
             given: [
@@ -150,6 +158,7 @@ impl LinuxSandbox {
             group,
             pidfd: Arc::clone(&pidfd),
             slot,
+            image,
         });
         let sandbox = Self {
             shared: Arc::clone(shared),
@@ -201,8 +210,8 @@ impl LinuxSandbox {
     }
 }
 
-fn steps(
-    spec: &SandboxSpec,
+/// Returns the first steps: what is not in the specification.
+fn joining(
     group: &Group,
     network: &Network,
     to_host: std::os::fd::RawFd,
@@ -223,7 +232,6 @@ fn steps(
         }
     }
     steps.push(Step::HideGroups);
-    steps.extend(plan(spec, &super::instance::Instance::stage(), defences)?);
     Ok(steps)
 }
 
@@ -435,6 +443,7 @@ impl Remains {
         sys::reap(self.pidfd.as_raw_fd());
         self.group.kill();
         let removed = self.group.remove();
+        drop(self.image);
         drop(self.slot);
         removed
     }

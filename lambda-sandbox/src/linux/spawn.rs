@@ -180,6 +180,15 @@ impl Start {
             };
             return Error::step(step, source);
         };
+        if errno == libc::ENODEV
+            && let Step::Image { kind, .. } | Step::Mount { kind, .. } = step
+        {
+            return Error::Unavailable {
+                what: "the root's file system",
+                why: format!("the kernel has no {}", kind.to_string_lossy()),
+                remedy: "load its module, or take a folder as the root",
+            };
+        }
         let (step, path) = name(step);
         match path {
             Some(path) => Error::failed(step, path, source),

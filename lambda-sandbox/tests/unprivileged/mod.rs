@@ -12,14 +12,10 @@ const USER: u32 = 0x6E00_0000;
 /// Tells the test that it is the one that runs without rights, and whether it has control groups.
 const MARK: &str = "UNPRIVILEGED_TEST";
 
-/// Returns whether this process is one that [`run`] has started.
-pub(crate) fn is_inside() -> bool {
-    std::env::var_os(MARK).is_some()
-}
-
-/// Returns whether this process is one that [`run`] has started with control groups of its own.
-pub(crate) fn has_groups() -> bool {
-    std::env::var_os(MARK).is_some_and(|mark| mark == "groups")
+/// Returns how [`run`] has started this process, if it has.
+pub(crate) fn inside() -> Option<With> {
+    let mark = std::env::var_os(MARK)?;
+    Some(if mark == "groups" { With::Groups } else { With::Nothing })
 }
 
 /// How a test is run without rights.
