@@ -54,6 +54,7 @@ mod life;
 pub mod linux;
 pub mod log;
 mod machine;
+mod network;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
@@ -77,6 +78,7 @@ pub use invocation::{
 pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
+pub use network::{Interface, Network};
 pub use spec::{
     Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link, Root, SandboxSpec,
     SmallFile, TimeLimits,

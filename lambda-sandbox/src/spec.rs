@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{LogSink, NoLog};
-use crate::{Error, Isolation};
+use crate::{Error, Isolation, Network};
 
 /// Describes one sandbox.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct SandboxSpec {
     pub environment: Vec<(OsString, OsString)>,
     /// The folder that the program starts in, inside the root.
     pub working_directory: PathBuf,
+    /// What it reaches.
+    pub network: Network,
     /// What it may use.
     pub limits: Limits,
     /// How long it may take.
@@ -40,6 +42,7 @@ impl SandboxSpec {
             command,
             environment: Vec::new(),
             working_directory: PathBuf::from("/"),
+            network: Network::default(),
             limits: Limits::default(),
             times: TimeLimits::default(),
             log: Arc::new(NoLog),
@@ -58,6 +61,7 @@ impl SandboxSpec {
         absolute("command", Path::new(program))?;
         absolute("working_directory", &self.working_directory)?;
         self.root.check()?;
+        self.network.check()?;
         for text in self
             .command
             .iter()

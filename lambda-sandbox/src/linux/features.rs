@@ -77,7 +77,10 @@ impl Defences {
         };
         put(Defence::Processes, "pid namespace, init as pid 1");
         put(Defence::FileSystem, "mount namespace, read-only root, pivot_root");
-        put(Defence::Network, "network namespace with a loopback only");
+        put(
+            Defence::Network,
+            "network namespace with a loopback only, unless the specification gives more",
+        );
         put(Defence::Ipc, "ipc and uts namespaces");
         put(Defence::Capabilities, "none in any set, no_new_privs");
         put(Defence::SystemCalls, "seccomp allow list");

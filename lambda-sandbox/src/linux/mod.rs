@@ -14,6 +14,7 @@ mod filter;
 mod image;
 mod instance;
 pub mod landlock;
+mod netlink;
 mod netns;
 pub mod plan;
 mod probe;
@@ -25,7 +26,7 @@ mod sys;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ use self::instance::Instance;
 use self::sandbox::{Janitor, LinuxSandbox};
 use crate::supervised::Supervised;
 use crate::{
-    Backend, BoxFuture, Capability, Created, Error, Isolation, Sandbox, SandboxSpec, Swept,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
+    SandboxSpec, Swept,
 };
 
 /// The init's program, compiled from `init/init.rs`.
@@ -194,18 +196,44 @@ impl LinuxBackend {
         plan::plan(spec, &Instance::stage(), &defences, None)
     }
 
-    async fn network(&self) -> Result<netns::Network, Error> {
+    async fn network(&self, wanted: &Network) -> Result<netns::Network, Error> {
         let Some(networks) = &self.shared.networks else {
-            return Ok(netns::Network::Own);
+            return if wanted.is_loopback() {
+                Ok(netns::Network::Own)
+            } else {
+                Err(Error::Unavailable {
+                    what: "a network beyond the loopback",
+                    why:
+                        "without root nobody can enter or change a network namespace of the host's"
+                            .into(),
+                    remedy: "run the host as root",
+                })
+            };
         };
-        if let Some(ready) = networks.try_take() {
-            return ready;
-        }
+        let ready = match wanted {
+            Network::Namespace(namespace) => {
+                let namespace = Arc::clone(namespace);
+                return blocking(move || netns::listen_in(&namespace)).await;
+            }
+            _ => networks.try_take(),
+        };
         let shared = Arc::clone(&self.shared);
-        let taking = tokio::task::spawn_blocking(move || {
-            shared.networks.as_ref().map_or(Ok(netns::Network::Own), netns::Pool::take)
-        });
-        taking.await.map_err(|_runtime_ends| Error::Ended)?
+        let take = move || shared.networks.as_ref().map_or(Err(Error::Ended), netns::Pool::take);
+        let network = match ready {
+            Some(ready) => ready?,
+            None => blocking(take).await?,
+        };
+        let Network::Interface(interface) = wanted else {
+            return Ok(network);
+        };
+        let interface = interface.clone();
+        blocking(move || {
+            if let netns::Network::Made { namespace, .. } = &network {
+                netns::give(&interface, namespace.as_fd())?;
+            }
+            Ok(network)
+        })
+        .await
     }
 
     /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
@@ -215,12 +243,27 @@ impl LinuxBackend {
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)?
+}
+
 impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         Box::pin(async move {
             spec.check()?;
             spec.limits.check_isolation(&self.isolation())?;
-            let network = self.network().await?;
+            if !spec.network.is_loopback() && spec.limits.isolation_min.contains(&Defence::Network)
+            {
+                return Err(Error::Unavailable {
+                    what: "the isolation demanded",
+                    why: "[Network] not in force: the specification asks for more than a loopback"
+                        .into(),
+                    remedy: "demand less, or leave the network at its loopback",
+                });
+            }
+            let network = self.network(&spec.network).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {

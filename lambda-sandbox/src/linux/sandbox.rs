@@ -141,7 +141,7 @@ impl LinuxSandbox {
         let start = Start {
             steps,
             arguments: arguments(spec, id, defences)?,
-            environment: environment(spec)?,
+            environment: environment(spec, network.port()?)?,
             given: [
                 above(&null)?,
                 above(&stdout_inside)?,
@@ -253,8 +253,8 @@ fn arguments(
     Ok(arguments)
 }
 
-fn environment(spec: &SandboxSpec) -> Result<Vec<std::ffi::CString>, Error> {
-    let api = format!("127.0.0.1:{}", netns::API_PORT);
+fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, Error> {
+    let api = format!("127.0.0.1:{port}");
     let api = [("AWS_LAMBDA_RUNTIME_API".into(), api.into())];
     (spec.environment.iter().chain(&api))
         .map(|(name, value)| {
