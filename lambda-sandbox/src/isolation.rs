@@ -100,6 +100,8 @@ pub enum Capability {
     PrivateNetwork,
     /// Everything but the scratch space is read-only.
     ReadOnlyRoot,
+    /// Starts the extensions that lie in `/opt/extensions`.
+    ExternalExtensions,
     /// Runs a program without the Runtime API ([`crate::Sandbox::run`]).
     Run,
 }

@@ -352,6 +352,9 @@ pub struct TimeLimits {
     pub init: Duration,
     /// From the answer until runtime and extensions ask for the next event.
     pub settle: Duration,
+    /// From SIGTERM to the kill for the runtime, at a shutdown with external extensions; Lambda gives 300 ms, which
+    /// count to the extensions' time.
+    pub shutdown_runtime: Duration,
     /// From SHUTDOWN to the kill when only internal extensions are registered; Lambda gives 500 ms. Without any
     /// extension there is no wait.
     pub shutdown_internal: Duration,
@@ -364,6 +367,7 @@ impl Default for TimeLimits {
         Self {
             init: Duration::from_secs(10),
             settle: Duration::from_secs(2),
+            shutdown_runtime: Duration::from_millis(300),
             shutdown_internal: Duration::from_millis(500),
             shutdown_external: Duration::from_secs(2),
         }

@@ -296,6 +296,7 @@ impl Backend for LinuxBackend {
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
+            Capability::ExternalExtensions,
         ])
         .into_iter()
         .chain(some(v2 || groups.has(Controller::Freezer), Capability::Freeze))

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,15 +23,17 @@ use super::netns::Network;
 use super::plan::{Step, c_string, plan};
 use super::spawn::Start;
 use super::{Shared, netns, sys};
-use crate::supervised::{Platform, Sample, Started};
+use crate::supervised::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exit, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
+const MESSAGE_EXTENSIONS: u32 = 3;
+const MESSAGE_EXTENSION_ENDED: u32 = 4;
 
 /// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 10] = [
+const INIT_STEPS: [&str; 11] = [
     "starting the sandbox's init",
     "becoming nobody",
     "making a user namespace",
@@ -40,7 +44,11 @@ const INIT_STEPS: [&str; 10] = [
     "loading the system call filter",
     "restricting file access",
     "starting the program",
+    "starting the extensions",
 ];
+/// Those of them that concern a file.
+const STEP_PROGRAM: usize = 9;
+const STEP_EXTENSION: usize = 10;
 
 /// A sandbox whose init waits for the word to start the program, or has got it.
 pub(super) struct LinuxSandbox {
@@ -52,7 +60,9 @@ pub(super) struct LinuxSandbox {
     socket: Arc<OwnedFd>,
     /// The step and the error number that the init reported, if it could not go on.
     failed: Arc<Mutex<Option<(u32, u32)>>>,
-    program: std::path::PathBuf,
+    /// Whether extensions may end.
+    ending: Arc<AtomicBool>,
+    program: PathBuf,
 }
 
 /// What there is to release when a sandbox has ended.
@@ -168,6 +178,7 @@ impl LinuxSandbox {
             pidfd,
             socket: Arc::new(socket),
             failed: Arc::default(),
+            ending: Arc::default(),
             program: spec.command[0].clone().into(),
         };
         let listener = match network {
@@ -177,36 +188,88 @@ impl LinuxSandbox {
         Ok((sandbox, listener))
     }
 
-    fn begin(&self) -> Result<Started, Error> {
+    fn begin(&self, what: What) -> Result<Started, Error> {
         let outputs = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
+        let (counted, extensions) = watch::channel(External::default());
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
         // end and never changes it.
         let told_by = unsafe {
             AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
         }
         .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
-        if let Err(errno) = send(self.socket.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL) {
-            return Err(match message(&self.socket) {
-                Some([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
-                _ => Error::step("starting the program", errno),
-            });
+        self.say(if what == What::Function { b"e" } else { b"g" })?;
+        let watcher = Watcher {
+            failed: Arc::clone(&self.failed),
+            ending: Arc::clone(&self.ending),
+            told,
+            counted,
+        };
+        tokio::spawn(watcher.watch(told_by));
+        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit, extensions })
+    }
+
+    /// Sends the init a word.
+    fn say(&self, word: &[u8]) -> Result<(), Error> {
+        let Err(errno) = send(self.socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) else {
+            return Ok(());
+        };
+        Err(match message(&self.socket) {
+            Ok([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
+            _ => Error::step("starting the program", errno),
+        })
+    }
+}
+
+/// Hears what the init reports, until it is gone.
+struct Watcher {
+    failed: Arc<Mutex<Option<(u32, u32)>>>,
+    ending: Arc<AtomicBool>,
+    told: watch::Sender<Option<Exit>>,
+    counted: watch::Sender<External>,
+}
+
+impl Watcher {
+    async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
+        // The init speaks before the kernel takes its namespaces down, which is slow.
+        while let Ok(mut ready) = told_by.readable().await {
+            match ready.try_io(|socket| message(socket.get_ref())) {
+                Err(_not_yet) => {}
+                Ok(Ok(message)) => self.hear(message),
+                Ok(Err(_gone)) => break,
+            }
+            if self.told.is_closed() && self.counted.is_closed() {
+                return;
+            }
         }
-        let failed = Arc::clone(&self.failed);
-        tokio::spawn(async move {
-            // Readable when the init has something to say, or has ended without a word. The init speaks before
-            // the kernel takes its namespaces down, which is slow.
-            drop(told_by.readable().await);
-            told.send_replace(Some(match message(told_by.get_ref()) {
-                Some([MESSAGE_ENDED, _, status]) => exit_of(status),
-                Some([MESSAGE_FAILED, step, errno]) => {
-                    *lock(&failed) = Some((step, errno));
-                    Exit::Signal(libc::SIGKILL)
+        self.tell(Exit::Signal(libc::SIGKILL));
+        self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
+    }
+
+    fn hear(&self, message: [u32; 3]) {
+        match message {
+            [MESSAGE_ENDED, _, status] => self.tell(exit_of(status)),
+            [MESSAGE_FAILED, step, errno] => {
+                *lock(&self.failed) = Some((step, errno));
+                self.tell(Exit::Signal(libc::SIGKILL));
+            }
+            [MESSAGE_EXTENSIONS, count, _] => {
+                self.counted.send_modify(|it| it.started = usize::try_from(count).ok());
+            }
+            [MESSAGE_EXTENSION_ENDED, _, status] => {
+                self.counted.send_modify(|it| it.ended += 1);
+                // A sandbox without one of its extensions is as broken as one without its runtime.
+                if !self.ending.load(Ordering::Acquire) {
+                    self.tell(exit_of(status));
                 }
-                _ => Exit::Signal(libc::SIGKILL),
-            }));
-        });
-        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit })
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the first end; what follows it is its consequence.
+    fn tell(&self, exit: Exit) {
+        self.told.send_if_modified(|told| told.replace(told.unwrap_or(exit)).is_none());
     }
 }
 
@@ -304,15 +367,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes one message of the init's, if there is one.
-fn message(socket: &OwnedFd) -> Option<[u32; 3]> {
+/// Takes one message of the init's; an error is that there is none yet, or that the init is gone.
+fn message(socket: &OwnedFd) -> std::io::Result<[u32; 3]> {
     let mut bytes = [0_u8; 12];
-    let read = nix::unistd::read(socket, &mut bytes).ok()?;
+    let read = nix::unistd::read(socket, &mut bytes)?;
     let number = |at: usize| {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_ne_bytes(four.try_into().ok()?))
     };
-    (read == bytes.len()).then_some([number(0)?, number(4)?, number(8)?])
+    let whole = || Some([number(0)?, number(4)?, number(8)?]);
+    (whole().filter(|_| read == bytes.len()))
+        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
 }
 
 fn exit_of(wait_status: u32) -> Exit {
@@ -325,9 +390,22 @@ fn exit_of(wait_status: u32) -> Exit {
 }
 
 impl Platform for LinuxSandbox {
-    fn start(&self) -> BoxFuture<'_, Result<Started, Error>> {
-        let started = self.begin();
+    fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
+        let started = self.begin(what);
         Box::pin(async move { started })
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        self.say(b"g")
+    }
+
+    fn begin_end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    fn end_runtime(&self, kill: bool) {
+        // An init that is gone has taken the runtime along.
+        drop(self.say(if kill { b"k" } else { b"t" }));
     }
 
     fn failure(&self) -> Option<Error> {
@@ -369,10 +447,10 @@ impl LinuxSandbox {
         let index = usize::try_from(step).unwrap_or(0);
         let name = INIT_STEPS.get(index).copied().unwrap_or(INIT_STEPS[0]);
         let source = std::io::Error::from_raw_os_error(errno.cast_signed());
-        if index + 1 == INIT_STEPS.len() {
-            Error::failed(name, &self.program, source)
-        } else {
-            Error::step(name, source)
+        match index {
+            STEP_PROGRAM => Error::failed(name, &self.program, source),
+            STEP_EXTENSION => Error::failed(name, "/opt/extensions", source),
+            _ => Error::step(name, source),
         }
     }
 }
