@@ -257,12 +257,40 @@ pub struct Limits {
     pub scratch_bytes: u64,
     /// Files in the scratch space.
     pub scratch_files_max: u64,
+    /// Traffic with disks, if it is to be limited.
+    pub block_io: Option<BlockIo>,
     /// Bytes of a payload and of a buffered answer.
     pub payload_bytes_max: usize,
     /// Bytes of a streamed answer.
     pub stream_bytes_max: usize,
     /// What must be in force; a backend that has less refuses the sandbox.
     pub isolation_min: Vec<crate::isolation::Defence>,
+}
+
+/// Most traffic with each disk that the root's files lie on; `None` is no limit. What is in the page cache is not read from
+/// a disk, whoever has read it first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// Bytes read.
+    pub read_bytes_per_second: Option<u64>,
+    /// Bytes written.
+    pub write_bytes_per_second: Option<u64>,
+    /// Requests to read.
+    pub read_operations_per_second: Option<u64>,
+    /// Requests to write.
+    pub write_operations_per_second: Option<u64>,
+}
+
+impl BlockIo {
+    /// Returns the limits with their names, as v1 of the control groups has them, and v2.
+    pub(crate) fn named(&self) -> [(&'static str, &'static str, Option<u64>); 4] {
+        [
+            ("read_bps", "rbps", self.read_bytes_per_second),
+            ("write_bps", "wbps", self.write_bytes_per_second),
+            ("read_iops", "riops", self.read_operations_per_second),
+            ("write_iops", "wiops", self.write_operations_per_second),
+        ]
+    }
 }
 
 /// Lambda's share of a vCPU for each MB of memory is one 1,769th.
@@ -285,6 +313,7 @@ impl Limits {
             files_max: 1024,
             scratch_bytes: 512 * 1024 * 1024,
             scratch_files_max: 65_536,
+            block_io: None,
             payload_bytes_max: 6 * 1024 * 1024 + 100,
             stream_bytes_max: 200 * 1024 * 1024,
             isolation_min: Vec::new(),
@@ -306,6 +335,10 @@ impl Limits {
         }
         if self.files_max < FILES_MIN {
             return too_small("limits.files_max", self.files_max.to_string());
+        }
+        let stopped = |(_, _, limit)| limit == Some(0);
+        if self.block_io.is_some_and(|limits| limits.named().into_iter().any(stopped)) {
+            return too_small("limits.block_io", "0".into());
         }
         if self.memory_bytes > i64::MAX.unsigned_abs()
             || self.scratch_bytes > i64::MAX.unsigned_abs()

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::runtime_api::{Ready, Session, SessionSettings, serve};
 use crate::{
     Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
-    Outcome, SandboxSpec, ShutdownReason, Usage,
+    Outcome, Pressure, SandboxSpec, ShutdownReason, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -76,6 +76,10 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     fn thaw(&self) -> Result<(), Error>;
     /// Counts.
     fn sample(&self) -> Sample;
+    /// Tells what was waited for.
+    fn pressure(&self) -> Option<Pressure> {
+        None
+    }
     /// Kills, and waits until all is released.
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }
@@ -341,6 +345,10 @@ impl<P: Platform> Driver for Supervised<P> {
             drop(self);
             platform.release().await
         })
+    }
+
+    fn pressure(&self) -> Option<Pressure> {
+        self.platform.pressure()
     }
 
     fn killer(&self) -> Killer {

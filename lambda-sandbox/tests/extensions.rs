@@ -30,14 +30,14 @@ while true; do
 done
 "#;
 
-/// Registers after a pause, says each event, and ends at SHUTDOWN.
+/// Registers after a pause, which it says before it does, says each event, and ends at SHUTDOWN.
 const EXTENSION: &str = r#"
 name=${0##*/}
 sleep 0.2
+echo $name registers
 body='{"events":["INVOKE","SHUTDOWN"]}'
 ask "POST /2020-01-01/extension/register HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLambda-Extension-Name: $name\r\nContent-Length: ${#body}\r\n\r\n$body"
 id=$(grep -i lambda-extension-identifier <&3 | tr -d '\r' | cut -d' ' -f2)
-echo $name registered
 while true; do
   ask "GET /2020-01-01/extension/event/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLambda-Extension-Identifier: $id\r\n\r\n"
   event=$(cat <&3)
@@ -108,7 +108,7 @@ async fn extensions_come_first_and_hear_of_everything() {
     let mut idle = init(&backend, &spec, &log).await;
     let output = text(&log);
     let at = |what: &str| output.find(what).unwrap_or_else(|| panic!("{what} not in\n{output}"));
-    assert!(at("one registered").max(at("two registered")) < at("runtime starts"), "{output}");
+    assert!(at("one registers").max(at("two registers")) < at("runtime starts"), "{output}");
     for _ in 0..2 {
         let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
         let (outcome, busy) = idle.invoke(event).await.expect("invoked");

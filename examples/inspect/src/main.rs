@@ -36,6 +36,7 @@ fn print() -> Result<(), Box<dyn Error>> {
     let features = probe.features;
     writeln!(out, "landlock: version {} of its interface", features.landlock_abi)?;
     writeln!(out, "time namespaces: {}", if features.time_namespace { "yes" } else { "no" })?;
+    writeln!(out, "pressure: {}", if features.pressure { "counted" } else { "not counted" })?;
     for missing in &probe.missing {
         writeln!(out, "missing: {missing}")?;
     }

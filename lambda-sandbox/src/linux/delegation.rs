@@ -49,7 +49,7 @@ impl Hierarchies {
                 let (above, group) = below(root);
                 found.v2 = above.into_iter().chain([group]).find(|folder| writable(folder));
             }
-            for (controller, name) in CONTROLLERS {
+            for (controller, name, _) in CONTROLLERS {
                 let Some(root) = self.v1.get(&controller) else { continue };
                 if names.split(',').any(|one| one == name) {
                     let (above, group) = below(root);

@@ -15,6 +15,8 @@ pub struct Features {
     pub landlock_abi: u32,
     /// Whether there are time namespaces.
     pub time_namespace: bool,
+    /// Whether pressure is counted.
+    pub pressure: bool,
 }
 
 impl Features {
@@ -23,6 +25,7 @@ impl Features {
     pub fn detect() -> Self {
         Self {
             landlock_abi: super::sys::landlock_abi(),
+            pressure: Path::new("/proc/pressure/cpu").exists(),
             time_namespace: Path::new("/proc/self/ns/time_for_children").exists(),
         }
     }
@@ -53,7 +56,7 @@ impl Rights {
 /// Which of the defences that a kernel may lack are put up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Defences {
-    features: Features,
+    pub(super) features: Features,
     pub(super) rights: Rights,
     pub(super) landlock: Option<Restriction>,
     pub(super) own_time: bool,
@@ -122,6 +125,7 @@ impl Defences {
             ),
             (Defence::Cpu, Controller::Cpu, "cpu", "a busy loop takes all that the machine has"),
             (Defence::ProcessCount, Controller::Pids, "pids", ""),
+            (Defence::BlockIo, Controller::Io, "block I/O", "a reader can keep a disk busy"),
         ] {
             if hierarchies.has(controller) {
                 let means = format!("{name} control group ({groups})");
@@ -130,7 +134,11 @@ impl Defences {
                 let means = "limit of processes, counted in a user namespace of its own";
                 isolation.in_force.insert(defence, means.to_owned());
             } else {
-                let why = format!("no {name} control group is delegated to this user: {moot}");
+                let lack = match self.rights {
+                    Rights::Root => "mounted here",
+                    Rights::User { .. } => "delegated to this user",
+                };
+                let why = format!("no {name} control group is {lack}: {moot}");
                 isolation.absent.insert(defence, why);
             }
         }
@@ -145,7 +153,7 @@ impl Defences {
             };
         };
         let time = self.own_time.then(|| "time namespace: clocks since boot begin at 0".to_owned());
-        let Features { landlock_abi, time_namespace } = self.features;
+        let Features { landlock_abi, time_namespace, .. } = self.features;
         tell(Defence::Time, time, time_namespace, "the kernel has no time namespaces");
         let files = self.landlock.map(Restriction::describe);
         tell(Defence::FileAccess, files, landlock_abi > 0, "the kernel has no landlock");

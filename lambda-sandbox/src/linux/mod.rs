@@ -6,6 +6,7 @@
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
+mod block_io;
 mod carry;
 mod cgroup;
 mod delegation;
@@ -303,6 +304,8 @@ impl Backend for LinuxBackend {
         .chain(some(memory, Capability::MemoryLimit))
         .chain(some(memory, Capability::MemoryPeak))
         .chain(some(groups.has(Controller::Cpu), Capability::CpuLimit))
+        .chain(some(groups.has(Controller::Io), Capability::BlockIoLimit))
+        .chain(some(v2 && self.shared.defences.features.pressure, Capability::Pressure))
         .chain(some(v2 || groups.has(Controller::CpuAcct), Capability::CpuTime))
         .collect()
     }

@@ -1,5 +1,6 @@
 //! One sandbox on Linux: its group, its init, and their end.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -16,6 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
+use super::block_io::{Disk, disks_of};
 use super::cgroup::Group;
 use super::features::{Defences, Rights};
 use super::image::Image;
@@ -24,7 +26,7 @@ use super::plan::{Step, c_string, plan};
 use super::spawn::Start;
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exit, SandboxSpec};
+use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
@@ -124,8 +126,11 @@ impl LinuxSandbox {
         let defences = &shared.defences;
         let id = shared.instance.id(slot.number);
         let host = shared.instance.group();
-        let group =
-            Group::make(&shared.hierarchies, &host, &slot.number.to_string(), &spec.limits)?;
+        let image =
+            spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose()?;
+        let disks = disks(spec, image.as_deref());
+        let name = slot.number.to_string();
+        let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (stdout, stdout_inside) = pipe()?;
@@ -143,8 +148,6 @@ impl LinuxSandbox {
                 .map_err(|source| Error::step("copying a descriptor", source))
         };
         let to_host = above(&inside)?;
-        let image =
-            spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose()?;
         let mut steps = joining(&group, &network, to_host.as_raw_fd(), defences)?;
         let stage = super::instance::Instance::stage();
         steps.extend(plan(spec, &stage, defences, image.as_deref())?);
@@ -271,6 +274,13 @@ impl Watcher {
     fn tell(&self, exit: Exit) {
         self.told.send_if_modified(|told| told.replace(told.unwrap_or(exit)).is_none());
     }
+}
+
+/// Returns the disks whose traffic is limited, if any is.
+fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
+    (spec.limits.block_io.iter())
+        .flat_map(|_| disks_of(&spec.root, image.map(|image| image.device.as_path())))
+        .collect()
 }
 
 /// Returns the first steps: what is not in the specification.
@@ -427,6 +437,10 @@ impl Platform for LinuxSandbox {
 
     fn sample(&self) -> Sample {
         self.group.sample()
+    }
+
+    fn pressure(&self) -> Option<Pressure> {
+        self.group.pressure()
     }
 
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
