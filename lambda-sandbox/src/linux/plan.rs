@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::features::{Defences, Rights};
 use super::image::{Image, kind_of};
@@ -130,7 +132,7 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-/// Files of `/proc` that read as empty: they tell of the host's kernel, memory, processes or keys.
+/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes or keys.
 pub const MASKED_FILES: [&str; 22] = [
     "config.gz",
     "kcore",
@@ -170,6 +172,29 @@ pub const MASKED_FOLDERS: [&str; 10] = [
 ];
 /// What is left of `/proc` that could be written: read-only.
 pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
+
+/// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
+/// each mask costs a mount. Looked up once, as it costs as much as the mounts.
+struct Masks {
+    files: Vec<&'static str>,
+    folders: Vec<&'static str>,
+    read_only: Vec<&'static str>,
+}
+
+static MASKS: LazyLock<Masks> = LazyLock::new(|| {
+    let mode = |name: &str| {
+        let found = std::fs::metadata(Path::new("/proc").join(name)).ok()?;
+        Some((found.is_dir(), found.mode() & 0o007 != 0))
+    };
+    Masks {
+        files: MASKED_FILES.into_iter().filter(|it| mode(it) == Some((false, true))).collect(),
+        folders: MASKED_FOLDERS.into_iter().filter(|it| mode(it).is_some_and(|it| it.0)).collect(),
+        read_only: READ_ONLY
+            .into_iter()
+            .filter(|it| mode(it).is_some_and(|(folder, others)| folder || others))
+            .collect(),
+    }
+});
 
 /// Makes the list for `spec`, on the host's folder `stage`.
 pub(super) fn plan(
@@ -321,30 +346,21 @@ impl Plan<'_> {
             flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
             options: CString::default(),
         });
-        for name in MASKED_FILES {
-            let path = proc.join(name);
-            if path.exists() {
-                let target = self.inside(&path)?;
-                let source = c_string(OsStr::new("/dev/null"))?;
-                self.bind(source, target);
-            }
+        let masks = &*MASKS;
+        for name in &masks.files {
+            let target = self.inside(&proc.join(name))?;
+            self.bind(c_string(OsStr::new("/dev/null"))?, target);
         }
-        for name in MASKED_FOLDERS {
-            let path = proc.join(name);
-            if path.is_dir() {
-                let target = self.inside(&path)?;
-                let source = c_string(super::instance::Instance::empty().as_os_str())?;
-                self.bind(source, target.clone());
-                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
-            }
+        for name in &masks.folders {
+            let target = self.inside(&proc.join(name))?;
+            let source = c_string(super::instance::Instance::empty().as_os_str())?;
+            self.bind(source, target.clone());
+            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
         }
-        for name in READ_ONLY {
-            let path = proc.join(name);
-            if path.exists() {
-                let target = self.inside(&path)?;
-                self.bind(target.clone(), target.clone());
-                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
-            }
+        for name in &masks.read_only {
+            let target = self.inside(&proc.join(name))?;
+            self.bind(target.clone(), target.clone());
+            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
         }
         Ok(())
     }
