@@ -119,7 +119,7 @@ fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
 ///
 /// A backend that does not isolate runs on the host's own file system and reads paths below a bind's target as
 /// paths below its source, so that one specification serves every backend.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Root {
     /// A folder that is the root itself. It must hold the mount points `/proc`, `/dev` and `/tmp`, and the target of
     /// each bind. Without it, layers and an image the root is empty at first, and made as needed.

@@ -7,12 +7,31 @@
 )]
 
 use std::ffi::CStr;
+use std::io;
 use std::path::PathBuf;
 
 use super::plan::Step;
+use crate::Error;
 
-/// Returns what a step is called in an error, and the path it is about; in the host, after the new process has ended.
-pub(super) fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
+/// Returns the error of a step that was not carried out; in the host, after the new process has ended.
+pub(super) fn failure(step: &Step, source: io::Error) -> Error {
+    if source.raw_os_error() == Some(libc::ENODEV)
+        && let Step::Image { kind, .. } | Step::Mount { kind, .. } = step
+    {
+        return Error::Unavailable {
+            what: "the root's file system",
+            why: format!("the kernel has no {}", kind.to_string_lossy()),
+            remedy: "load its module, or take a folder as the root",
+        };
+    }
+    match name(step) {
+        (step, Some(path)) => Error::failed(step, path, source),
+        (step, None) => Error::step(step, source),
+    }
+}
+
+/// Returns what a step is called, and the path it is about.
+fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
     let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
     match step {
         Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
@@ -22,6 +41,7 @@ pub(super) fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Listen(..) => ("listening inside the sandbox", None),
         Step::EnterNetwork(_) => ("entering the network namespace", None),
         Step::HideGroups => ("making a cgroup namespace", None),
+        Step::EnterRoot(_) => ("taking a copy of the mounted root", None),
         Step::OwnTime(_) => ("making a time namespace", None),
         Step::PrivateMounts => ("making mounts private", None),
         Step::Image { device, .. } => ("mounting the root's image", path(device)),
@@ -69,6 +89,7 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             let kind = libc::CLONE_NEWCGROUP as usize;
             call(libc::SYS_unshare, [kind, 0, 0, 0, 0])
         }
+        Step::EnterRoot(file) => enter_root(*file),
         Step::PrivateMounts => {
             let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
             call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
@@ -198,6 +219,14 @@ fn pivot(root: &CStr) -> libc::c_long {
         }
     }
     0
+}
+
+fn enter_root(namespace: i32) -> libc::c_long {
+    let kind = libc::CLONE_NEWNS as usize;
+    match call(libc::SYS_setns, [namespace as usize, kind, 0, 0, 0]) {
+        0 => call(libc::SYS_unshare, [kind, 0, 0, 0, 0]),
+        result => result,
+    }
 }
 
 fn map_ids(user: &[u8], group: &[u8]) -> libc::c_long {

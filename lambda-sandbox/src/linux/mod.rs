@@ -24,6 +24,7 @@ pub mod seccomp;
 mod settings;
 mod spawn;
 mod sys;
+mod template;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -80,6 +81,7 @@ struct Shared {
     defences: Defences,
     instance: Instance,
     images: image::Images,
+    templates: template::Templates,
     networks: Option<netns::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
@@ -174,6 +176,7 @@ impl LinuxBackend {
             defences: Defences::of(probe.features, &settings.without),
             instance,
             images: image::Images::default(),
+            templates: template::Templates::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             networks: (Rights::own() == Rights::Root)
                 .then(|| netns::Pool::start(NETWORKS_READY_MAX))
@@ -186,7 +189,8 @@ impl LinuxBackend {
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
-    /// Returns what a new process does to become the sandbox of `spec`, but for joining groups and the network.
+    /// Returns what becomes the sandbox of `spec`, but for joining groups, the network and the clocks: as root, up to the
+    /// change of root it is done once for all sandboxes with this root, and then in each of them.
     ///
     /// # Errors
     ///
@@ -194,7 +198,13 @@ impl LinuxBackend {
     pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
         spec.check()?;
         let defences = Defences::of(Features::detect(), &BTreeSet::new());
-        plan::plan(spec, &Instance::stage(), &defences, None)
+        let stage = Instance::stage();
+        if defences.rights != Rights::Root {
+            return plan::user_steps(spec, &stage, &defences);
+        }
+        let mut steps = plan::root_steps(&spec.root, &stage, None)?;
+        steps.extend(plan::own_steps(spec, &defences)?);
+        Ok(steps)
     }
 
     async fn network(&self, wanted: &Network) -> Result<netns::Network, Error> {
@@ -312,6 +322,7 @@ impl Backend for LinuxBackend {
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
         Box::pin(async move {
+            self.shared.templates.forget();
             let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
             Ok(Swept { removed })
         })

@@ -10,10 +10,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 
-use super::features::{Defences, Rights};
+use super::features::Defences;
 use super::image::{Image, kind_of};
 use super::landlock::{RULES, Restriction};
-use crate::{Error, SandboxSpec};
+use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum Step {
     HideGroups,
     /// Makes a time namespace for what it executes, with these offsets (`/proc/PID/timens_offsets`).
     OwnTime(Vec<u8>),
+    /// Takes a copy of the mount namespace behind this descriptor, whose root is the sandbox's.
+    EnterRoot(RawFd),
     /// Keeps its mounts from the host's view.
     PrivateMounts,
     /// Mounts an image that is on a block device.
@@ -196,46 +198,58 @@ static MASKS: LazyLock<Masks> = LazyLock::new(|| {
     }
 });
 
-/// Makes the list for `spec`, on the host's folder `stage`.
-pub(super) fn plan(
-    spec: &SandboxSpec,
+/// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
+pub(super) fn root_steps(
+    root: &Root,
     stage: &Path,
-    defences: &Defences,
     image: Option<&Image>,
 ) -> Result<Vec<Step>, Error> {
-    let mut plan = Plan {
-        stage,
-        steps: vec![Step::PrivateMounts],
-        made: BTreeSet::new(),
-        own_root: spec.root.is_empty(),
-        rootless: defences.rights != Rights::Root,
-    };
-    plan.root(spec, image)?;
+    let mut plan = Plan::new(stage, root.is_empty(), false);
+    plan.root(root, image)?;
     plan.devices()?;
-    plan.scratch(spec)?;
-    plan.processes()?;
-    if plan.own_root {
-        let stage = c_string(stage.as_os_str())?;
-        plan.attributes(stage, RDONLY | NOSUID | NODEV);
+    for own in [SCRATCH, PROC] {
+        plan.mount_point(Path::new(own), true)?;
     }
-    let stage = c_string(stage.as_os_str())?;
-    plan.steps.push(Step::Pivot(stage));
-    plan.limits(spec)?;
-    if defences.own_time {
-        plan.steps.insert(0, Step::OwnTime(from_zero()?));
-    }
-    if let Some(restriction) = defences.landlock {
-        plan.rules(restriction)?;
-    }
-    if plan.rootless {
-        // As root the init does so itself: here it has no capability left to do it with.
-        plan.steps.push(Step::DropBounding);
-    }
+    plan.close()?;
     Ok(plan.steps)
 }
 
+/// Makes the list of what is each sandbox's own, in a copy of such a namespace.
+pub(super) fn own_steps(spec: &SandboxSpec, defences: &Defences) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(Path::new("/"), false, false);
+    plan.steps.clear();
+    plan.scratch(spec)?;
+    plan.processes()?;
+    plan.finish(spec, defences)?;
+    Ok(plan.steps)
+}
+
+/// Makes the list of a user without root, who can enter no namespace made before, and has to have the host's `/proc`
+/// in sight to mount one.
+pub(super) fn user_steps(
+    spec: &SandboxSpec,
+    stage: &Path,
+    defences: &Defences,
+) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(stage, spec.root.is_empty(), true);
+    plan.root(&spec.root, None)?;
+    plan.devices()?;
+    plan.scratch(spec)?;
+    plan.processes()?;
+    plan.close()?;
+    plan.finish(spec, defences)?;
+    // As root the init does so itself: here it has no capability left to do it with.
+    plan.steps.push(Step::DropBounding);
+    Ok(plan.steps)
+}
+
+/// Where the scratch space is.
+const SCRATCH: &str = "/tmp";
+/// Where the kernel tells of processes.
+const PROC: &str = "/proc";
+
 /// Returns the offsets with which the clocks that count from the machine's start count from now.
-fn from_zero() -> Result<Vec<u8>, Error> {
+pub(super) fn from_zero() -> Result<Vec<u8>, Error> {
     let seconds = |clock| {
         let now = nix::time::clock_gettime(clock);
         now.map(|now| now.tv_sec()).map_err(|errno| Error::step("reading a clock", errno))
@@ -253,41 +267,61 @@ struct Plan<'a> {
     rootless: bool,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn new(stage: &'a Path, own_root: bool, rootless: bool) -> Self {
+        let steps = vec![Step::PrivateMounts];
+        Plan { stage, steps, made: BTreeSet::new(), own_root, rootless }
+    }
+
+    /// Makes what is mounted the root, for good.
+    fn close(&mut self) -> Result<(), Error> {
+        let stage = c_string(self.stage.as_os_str())?;
+        if self.own_root {
+            self.attributes(stage.clone(), RDONLY | NOSUID | NODEV);
+        }
+        self.steps.push(Step::Pivot(stage));
+        Ok(())
+    }
+
+    fn finish(&mut self, spec: &SandboxSpec, defences: &Defences) -> Result<(), Error> {
+        self.limits(spec)?;
+        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
+    }
+
     fn inside(&self, path: &Path) -> Result<CString, Error> {
         let below = path.strip_prefix("/").unwrap_or(path);
         c_string(self.stage.join(below).as_os_str())
     }
 
-    fn root(&mut self, spec: &SandboxSpec, image: Option<&Image>) -> Result<(), Error> {
+    fn root(&mut self, root: &Root, image: Option<&Image>) -> Result<(), Error> {
         let target = c_string(self.stage.as_os_str())?;
-        if let Some(directory) = &spec.root.directory {
+        if let Some(directory) = &root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
             self.show(source, target);
-        } else if let Some(path) = &spec.root.image {
+        } else if let Some(path) = &root.image {
             let kind = c_string(OsStr::new(kind_of(path)?))?;
             let device = image.map_or(path, |image| &image.device);
             let device = c_string(device.as_os_str())?;
             self.steps.push(Step::Image { device, kind, target });
-        } else if !spec.root.layers.is_empty() {
+        } else if !root.layers.is_empty() {
             self.steps.push(Step::Mount {
                 kind: c_string(OsStr::new("overlay"))?,
                 target,
                 flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV,
-                options: layers(&spec.root.layers)?,
+                options: layers(&root.layers)?,
             });
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
-        for bind in &spec.root.binds {
+        for bind in &root.binds {
             let folder = look("looking for what the root shows", &bind.source)?.is_dir();
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
             let source = c_string(bind.source.as_os_str())?;
             self.show(source, target);
         }
-        for link in &spec.root.links {
+        for link in &root.links {
             self.parents(&link.path)?;
             let step = Step::Link {
                 points_to: c_string(link.points_to.as_os_str())?,
@@ -295,7 +329,7 @@ impl Plan<'_> {
             };
             self.steps.push(step);
         }
-        for file in &spec.root.files {
+        for file in &root.files {
             self.parents(&file.path)?;
             let step = Step::Content(self.inside(&file.path)?, file.content.clone());
             self.steps.push(step);
@@ -327,7 +361,7 @@ impl Plan<'_> {
     }
 
     fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
-        let tmp = Path::new("/tmp");
+        let tmp = Path::new(SCRATCH);
         self.mount_point(tmp, true)?;
         let target = self.inside(tmp)?;
         // A size of 0 would mean no limit.
@@ -337,7 +371,7 @@ impl Plan<'_> {
     }
 
     fn processes(&mut self) -> Result<(), Error> {
-        let proc = Path::new("/proc");
+        let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
         let target = self.inside(proc)?;
         self.steps.push(Step::Mount {
@@ -351,11 +385,21 @@ impl Plan<'_> {
             let target = self.inside(&proc.join(name))?;
             self.bind(c_string(OsStr::new("/dev/null"))?, target);
         }
+        // One empty file system hides them all: a bind keeps the attributes of what it shows.
+        let mut empty = None;
         for name in &masks.folders {
             let target = self.inside(&proc.join(name))?;
-            let source = c_string(super::instance::Instance::empty().as_os_str())?;
-            self.bind(source, target.clone());
-            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
+            if let Some(source) = &empty {
+                self.bind(CString::clone(source), target);
+            } else {
+                empty = Some(target.clone());
+                self.steps.push(Step::Mount {
+                    kind: c_string(OsStr::new("tmpfs"))?,
+                    target,
+                    flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+                    options: c_string(OsStr::new("size=4k,nr_inodes=1,mode=555"))?,
+                });
+            }
         }
         for name in &masks.read_only {
             let target = self.inside(&proc.join(name))?;

@@ -21,9 +21,11 @@ use super::block_io::{Disk, disks_of};
 use super::cgroup::Group;
 use super::features::{Defences, Rights};
 use super::image::Image;
+use super::instance::Instance;
 use super::netns::Network;
-use super::plan::{Step, c_string, plan};
+use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::Start;
+use super::template::Template;
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
@@ -73,8 +75,8 @@ struct Remains {
     group: Group,
     pidfd: Arc<OwnedFd>,
     slot: Slot,
-    /// The root's, where it is one: its device goes with its last user.
-    image: Option<Arc<Image>>,
+    /// The root, which goes with its last user unless it is kept.
+    template: Option<Arc<Template>>,
 }
 
 /// A sandbox's number, given back when dropped.
@@ -126,21 +128,16 @@ impl LinuxSandbox {
         let defences = &shared.defences;
         let id = shared.instance.id(slot.number);
         let host = shared.instance.group();
-        let image =
-            spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose()?;
-        let disks = disks(spec, image.as_deref());
+        let template = template(shared, spec).await?;
+        let image = template.as_ref().and_then(|it| it.image.as_deref());
+        let disks = disks(spec, image);
         let name = slot.number.to_string();
         let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (socket, inside) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-            .map_err(|errno| Error::step("making the init's socket", errno))?;
-        // The init's end blocks: it waits there.
-        nix::fcntl::fcntl(&inside, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))
-            .map_err(|errno| Error::step("making the init's socket", errno))?;
+        let (socket, inside) = sockets()?;
         let null = File::open("/dev/null")
             .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
         let above = |file: &dyn std::os::fd::AsFd| {
@@ -149,8 +146,12 @@ impl LinuxSandbox {
         };
         let to_host = above(&inside)?;
         let mut steps = joining(&group, &network, to_host.as_raw_fd(), defences)?;
-        let stage = super::instance::Instance::stage();
-        steps.extend(plan(spec, &stage, defences, image.as_deref())?);
+        if let Some(template) = &template {
+            steps.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            steps.extend(own_steps(spec, defences)?);
+        } else {
+            steps.extend(user_steps(spec, &Instance::stage(), defences)?);
+        }
         let start = Start {
             steps,
             arguments: arguments(spec, id, defences)?,
@@ -171,7 +172,7 @@ impl LinuxSandbox {
             group,
             pidfd: Arc::clone(&pidfd),
             slot,
-            image,
+            template,
         });
         let sandbox = Self {
             shared: Arc::clone(shared),
@@ -276,6 +277,24 @@ impl Watcher {
     }
 }
 
+/// Returns the mounted root, which without root nobody could enter.
+async fn template(
+    shared: &Arc<Shared>,
+    spec: &SandboxSpec,
+) -> Result<Option<Arc<Template>>, Error> {
+    let image = || spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose();
+    if shared.defences.rights != Rights::Root {
+        // It cannot be had, and the error says why.
+        return image().map(|_| None);
+    }
+    if let Some(found) = shared.templates.find(&spec.root)? {
+        return Ok(Some(found));
+    }
+    let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
+    let made = super::blocking(move || shared.templates.make(&root, image)).await?;
+    Ok(Some(made))
+}
+
 /// Returns the disks whose traffic is limited, if any is.
 fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
     (spec.limits.block_io.iter())
@@ -305,6 +324,9 @@ fn joining(
         }
     }
     steps.push(Step::HideGroups);
+    if defences.own_time {
+        steps.push(Step::OwnTime(from_zero()?));
+    }
     Ok(steps)
 }
 
@@ -356,6 +378,17 @@ fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
     // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and nobody else
     // knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// Makes the socket to the init: the host's end, and the init's, which blocks, as it waits there.
+fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making the init's socket", errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (socket, inside) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
+    let blocking = nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty());
+    nix::fcntl::fcntl(&inside, blocking).map_err(failed)?;
+    Ok((socket, inside))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
@@ -535,7 +568,7 @@ impl Remains {
         sys::reap(self.pidfd.as_raw_fd());
         self.group.kill();
         let removed = self.group.remove();
-        drop(self.image);
+        drop(self.template);
         drop(self.slot);
         removed
     }

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::oneshot;
 
-use super::carry::{call, carry_out, name};
+use super::carry::{call, carry_out, failure};
 use super::plan::Step;
 use crate::Error;
 
@@ -31,7 +31,7 @@ pub(super) struct Start {
     pub(super) given: [OwnedFd; 5],
     /// The init's program.
     pub(super) init: RawFd,
-    /// Whether it starts in user and network namespaces of its own.
+    /// Whether it starts in user, network and mount namespaces of its own, and enters none.
     pub(super) rootless: bool,
     /// The v2 group to start in.
     pub(super) group: Option<OwnedFd>,
@@ -91,14 +91,14 @@ struct CloneArgs {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-const OWN_USER_AND_NETWORK: u64 = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET).cast_unsigned() as u64;
+const OWN_EVERYTHING: u64 =
+    (libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS).cast_unsigned() as u64;
 
 const fn flags() -> u64 {
     let flags = libc::CLONE_VM
         | libc::CLONE_VFORK
         | libc::CLONE_PIDFD
         | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
     flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
@@ -141,7 +141,7 @@ impl Start {
             ..CloneArgs::default()
         };
         if self.rootless {
-            arguments.flags |= OWN_USER_AND_NETWORK;
+            arguments.flags |= OWN_EVERYTHING;
         }
         if let Some(group) = &self.group {
             arguments.flags |= CLONE_INTO_CGROUP;
@@ -173,26 +173,10 @@ impl Start {
 
     fn error(&self, failed: usize, errno: i32) -> Error {
         let source = io::Error::from_raw_os_error(errno);
-        let Some(step) = self.steps.get(failed) else {
-            let step = match failed {
-                STEP_DESCRIPTORS => "arranging descriptors",
-                _ => "starting the sandbox's init",
-            };
-            return Error::step(step, source);
-        };
-        if errno == libc::ENODEV
-            && let Step::Image { kind, .. } | Step::Mount { kind, .. } = step
-        {
-            return Error::Unavailable {
-                what: "the root's file system",
-                why: format!("the kernel has no {}", kind.to_string_lossy()),
-                remedy: "load its module, or take a folder as the root",
-            };
-        }
-        let (step, path) = name(step);
-        match path {
-            Some(path) => Error::failed(step, path, source),
-            None => Error::step(step, source),
+        match self.steps.get(failed) {
+            Some(step) => failure(step, source),
+            None if failed == STEP_DESCRIPTORS => Error::step("arranging descriptors", source),
+            None => Error::step("starting the sandbox's init", source),
         }
     }
 }
