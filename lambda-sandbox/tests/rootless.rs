@@ -115,6 +115,8 @@ async fn limits_hold() {
     if unprivileged::inside() == Some(With::Groups) {
         let (mut spec, log) = shell("head -c 100000000 /dev/zero | tail | wc -c; exit 1");
         spec.limits.memory_bytes = 32 << 20;
+        // With a small share of a processor, looking for memory to take back can last half a minute.
+        spec.limits.cpus = 2.0;
         let (finished, _) = run(&backend, (spec, log)).await;
         assert!(finished.out_of_memory, "{finished:?}");
         let (mut spec, log) = shell("while :; do :; done");

@@ -176,7 +176,7 @@ pub const MASKED_FOLDERS: [&str; 10] = [
 pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
 
 /// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
-/// each mask costs a mount. Looked up once, as it costs as much as the mounts.
+/// each mask costs a mount. Looked up once, not at each start.
 struct Masks {
     files: Vec<&'static str>,
     folders: Vec<&'static str>,
