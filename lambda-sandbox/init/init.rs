@@ -1,10 +1,15 @@
 //! Pid 1 of a sandbox: becomes nobody, closes the door behind itself, starts the program, reaps.
 //!
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
-//! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters; and the arguments
-//! `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace.
-//! To the host it sends messages of three numbers: kind (1 failed, 2 ended), then step and errno, or 0 and the wait status.
-//! It starts the program when the host sends a byte, and ends when the host's end of the socket is closed.
+//! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
+//! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
+//! make, `r` for one that it is in already as nobody, `l` for landlock.
+//! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
+//! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
+//! wait status when that has ended.
+//! The host sends bytes: `e` starts what lies in /opt/extensions, and the program, too, if nothing does; `g` starts the
+//! program; `t` asks the program to end, `k` kills it. Pid 1 ends, and everything with it, when the program has ended and
+//! there are no extensions, or when the host's end of the socket is closed.
 #![no_std]
 #![no_main]
 
@@ -20,6 +25,26 @@ global_asm!(
     main = sym main,
 );
 
+/// What the compiler calls to fill memory; there is no libc that has it.
+///
+/// # Safety
+///
+/// `length` bytes from `target` on may be written.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(target: *mut u8, byte: i32, length: usize) -> *mut u8 {
+    // SAFETY: writes `length` bytes from `target` on, which the caller may; the direction flag is clear by the ABI.
+    unsafe {
+        asm!(
+            "rep stosb",
+            inout("rdi") target => _,
+            inout("rcx") length => _,
+            in("al") byte as u8,
+            options(nostack, preserves_flags),
+        );
+    }
+    target
+}
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     exit(125)
@@ -31,6 +56,11 @@ const OPEN: usize = 2;
 const CLOSE: usize = 3;
 const FORK: usize = 57;
 const EXECVE: usize = 59;
+const POLL: usize = 7;
+const SIGPROCMASK: usize = 14;
+const KILL: usize = 62;
+const GETDENTS: usize = 217;
+const SIGNALFD: usize = 289;
 const EXIT: usize = 231;
 const WAIT4: usize = 61;
 const FCNTL: usize = 72;
@@ -43,9 +73,12 @@ const PRCTL: usize = 157;
 const KEYCTL: usize = 250;
 const UNSHARE: usize = 272;
 const SECCOMP: usize = 317;
+const LANDLOCK_RESTRICT_SELF: usize = 446;
 
+const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
+const RULES: usize = 5;
 
 /// The steps, in order, as the host names them in its errors.
 const STEP_USER: u32 = 1;
@@ -55,7 +88,19 @@ const STEP_CAPABILITIES: u32 = 4;
 const STEP_KEYRING: u32 = 5;
 const STEP_PARENT_DEATH: u32 = 6;
 const STEP_FILTER: u32 = 7;
-const STEP_PROGRAM: u32 = 8;
+const STEP_RULES: u32 = 8;
+const STEP_PROGRAM: u32 = 9;
+const STEP_EXTENSION: u32 = 10;
+
+const TELL_FAILED: u32 = 1;
+const TELL_ENDED: u32 = 2;
+const TELL_EXTENSIONS: u32 = 3;
+const TELL_EXTENSION_ENDED: u32 = 4;
+
+/// Where extensions lie, as Lambda has it, and how many there may be.
+const EXTENSIONS: &[u8] = b"/opt/extensions/";
+const EXTENSIONS_MAX: usize = 10;
+const SIGCHLD: u64 = 17;
 
 fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     let result: isize;
@@ -84,7 +129,7 @@ fn tell(kind: u32, step: u32, value: u32) {
 }
 
 fn fail(step: u32, result: isize) -> ! {
-    tell(1, step, result.unsigned_abs() as u32);
+    tell(TELL_FAILED, step, result.unsigned_abs() as u32);
     exit(126)
 }
 
@@ -103,6 +148,17 @@ fn number(mut text: *const u8) -> usize {
         }
         value = value * 10 + usize::from(byte - b'0');
         text = text.wrapping_add(1);
+    }
+}
+
+fn has(mut text: *const u8, wanted: u8) -> bool {
+    loop {
+        // SAFETY: `text` walks over a C string that the kernel put on the stack, up to its NUL.
+        match unsafe { *text } {
+            0 => return false,
+            byte if byte == wanted => return true,
+            _ => text = text.wrapping_add(1),
+        }
     }
 }
 
@@ -139,9 +195,9 @@ fn write_file(path: &[u8], content: usize, length: usize) {
     call(CLOSE, file, 0, 0, 0, 0);
 }
 
-fn become_nobody(id: usize, user_namespace: bool) {
+/// Leaves the host's user for that of the sandbox.
+fn change_user(id: usize, user_namespace: bool) {
     const CLONE_NEWUSER: usize = 0x1000_0000;
-    const SET_DUMPABLE: usize = 4;
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
     must(STEP_USER, call(SETRESGID, id, id, id, 0, 0));
     if user_namespace {
@@ -157,6 +213,9 @@ fn become_nobody(id: usize, user_namespace: bool) {
         drop_bounding();
         must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
     }
+}
+
+fn give_up_capabilities() {
     let header: [u32; 2] = [0x2008_0522, 0];
     let none = [0_u32; 6];
     let result = call(CAPSET, header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0);
@@ -183,8 +242,6 @@ fn load_filters() {
     }
     const BYTES: usize = 32_768;
     const PREAD: usize = 17;
-    const SET_NO_NEW_PRIVS: usize = 38;
-    must(STEP_FILTER, call(PRCTL, SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     // Not zeroed: the kernel fills what is read, and nothing else is looked at.
     let buffer = core::mem::MaybeUninit::<[u64; BYTES / 8]>::uninit();
     let address = buffer.as_ptr() as usize;
@@ -217,8 +274,8 @@ extern "C" fn main(stack: *const usize) -> ! {
     }
     // SAFETY: there are at least four arguments, so this one is a C string of the kernel's.
     let id = number(unsafe { *arguments.add(1) } as *const u8);
-    // SAFETY: as above; a C string has at least its NUL.
-    let user_namespace = unsafe { *(*arguments.add(2) as *const u8) } == b'u';
+    // SAFETY: as above.
+    let flags = unsafe { *arguments.add(2) } as *const u8;
     let program_arguments = arguments.wrapping_add(3);
     // SAFETY: the fourth argument is there.
     let program = unsafe { *program_arguments };
@@ -227,52 +284,199 @@ extern "C" fn main(stack: *const usize) -> ! {
     const SET_PDEATHSIG: usize = 1;
     const JOIN_SESSION_KEYRING: usize = 1;
     const ENOSYS: isize = -38;
-    become_nobody(id, user_namespace);
+    const SET_NO_NEW_PRIVS: usize = 38;
+    if !has(flags, b'r') {
+        change_user(id, has(flags, b'u'));
+    }
+    give_up_capabilities();
     let keyring = call(KEYCTL, JOIN_SESSION_KEYRING, 0, 0, 0, 0);
     if keyring != ENOSYS {
         must(STEP_KEYRING, keyring);
     }
     must(STEP_PARENT_DEATH, call(PRCTL, SET_PDEATHSIG, 9, 0, 0, 0));
+    must(STEP_FILTER, call(PRCTL, SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    if has(flags, b'l') {
+        must(STEP_RULES, call(LANDLOCK_RESTRICT_SELF, RULES, 0, 0, 0, 0));
+        call(CLOSE, RULES, 0, 0, 0, 0);
+    }
     load_filters();
     const SETFD: usize = 2;
     call(FCNTL, SOCKET, SETFD, 1, 0, 0);
 
-    let mut go = [0_u8; 1];
-    if call(READ, SOCKET, go.as_mut_ptr() as usize, 1, 0, 0) != 1 {
-        exit(0);
-    }
-    let child = must(STEP_PROGRAM, call(FORK, 0, 0, 0, 0, 0));
-    if child == 0 {
-        call(SETSID, 0, 0, 0, 0, 0);
-        let result = call(
-            EXECVE,
-            program,
-            program_arguments as usize,
-            environment as usize,
-            0,
-            0,
-        );
-        fail(STEP_PROGRAM, result);
-    }
-    // The program's outputs end with the program, not with pid 1.
-    for descriptor in 0..3 {
-        call(CLOSE, descriptor, 0, 0, 0, 0);
-    }
-    reap(child)
+    // Ends of children are waited for beside the host's words.
+    let ends = 1_u64 << (SIGCHLD - 1);
+    let mask = &raw const ends as usize;
+    must(STEP_PROGRAM, call(SIGPROCMASK, 0, mask, 0, 8, 0));
+    const CLOEXEC: usize = 0o2_000_000;
+    let signals = must(STEP_PROGRAM, call(SIGNALFD, usize::MAX, mask, 8, CLOEXEC, 0));
+    let mut life = Life {
+        program,
+        arguments: program_arguments as usize,
+        environment: environment as usize,
+        signals,
+        runs: 0,
+        extensions: [0; EXTENSIONS_MAX],
+        count: 0,
+    };
+    life.live()
 }
 
-fn reap(child: usize) -> ! {
-    let mut status = 0_u32;
-    const EINTR: isize = -4;
-    loop {
-        let ended = call(WAIT4, usize::MAX, &raw mut status as usize, 0, 0, 0);
-        if ended == child as isize {
-            tell(2, 0, status);
-            // The kernel kills what is left in the namespace when its pid 1 ends.
-            exit(0);
-        }
-        if ended < 0 && ended != EINTR {
-            exit(123);
+/// What runs inside, and what is to run.
+struct Life {
+    program: usize,
+    arguments: usize,
+    environment: usize,
+    signals: usize,
+    /// The program's pid, 0 when it does not run.
+    runs: usize,
+    extensions: [usize; EXTENSIONS_MAX],
+    count: usize,
+}
+
+impl Life {
+    fn live(&mut self) -> ! {
+        // `struct pollfd`: descriptor, then events and what came of them; 1 is readable.
+        let mut polled = [[SOCKET as u32, 1], [self.signals as u32, 1]];
+        loop {
+            // The kernel writes what came into the upper half.
+            polled[0][1] = 1;
+            polled[1][1] = 1;
+            call(POLL, polled.as_mut_ptr() as usize, 2, usize::MAX, 0, 0);
+            if polled[0][1] >> 16 != 0 {
+                self.listen();
+            }
+            if polled[1][1] >> 16 != 0 {
+                self.reap();
+            }
         }
     }
+
+    fn listen(&mut self) {
+        let mut word = [0_u8; 1];
+        if call(READ, SOCKET, word.as_mut_ptr() as usize, 1, 0, 0) != 1 {
+            exit(0);
+        }
+        match word[0] {
+            b'e' => {
+                self.start_extensions();
+                tell(TELL_EXTENSIONS, self.count as u32, 0);
+                if self.count == 0 {
+                    self.start_program();
+                }
+            }
+            b'g' => self.start_program(),
+            b't' => self.signal(15),
+            b'k' => self.signal(9),
+            _ => {}
+        }
+    }
+
+    fn signal(&self, signal: usize) {
+        if self.runs != 0 {
+            call(KILL, self.runs, signal, 0, 0, 0);
+        }
+    }
+
+    fn start_program(&mut self) {
+        self.runs = start(STEP_PROGRAM, self.program, self.arguments, self.environment);
+        // The outputs end with who writes to them, not with pid 1.
+        for descriptor in 0..3 {
+            call(CLOSE, descriptor, 0, 0, 0, 0);
+        }
+    }
+
+    /// Starts each file in the folder; what cannot be executed is an error, as it is to Lambda.
+    fn start_extensions(&mut self) {
+        const DIRECTORY: usize = 0o2_200_000;
+        const ENOENT: isize = -2;
+        const NAME_AT: usize = 19;
+        const KIND_AT: usize = 18;
+        const KIND_FOLDER: u8 = 4;
+        const E2BIG: isize = -7;
+        let mut path = [0_u8; EXTENSIONS.len() + 256];
+        for (place, byte) in path.iter_mut().zip(EXTENSIONS) {
+            *place = *byte;
+        }
+        let folder = call(OPEN, path.as_ptr() as usize, DIRECTORY, 0, 0, 0);
+        if folder == ENOENT {
+            return;
+        }
+        let folder = must(STEP_EXTENSION, folder);
+        let mut entries = [0_u8; 4096];
+        loop {
+            let size = entries.len();
+            let read = call(GETDENTS, folder, entries.as_mut_ptr() as usize, size, 0, 0);
+            let mut rest = entries.get(..must(STEP_EXTENSION, read)).unwrap_or(&[]);
+            if rest.is_empty() {
+                break;
+            }
+            // `struct linux_dirent64`: 16 bytes, the entry's length in 2, its kind in 1, its name and a NUL.
+            while let (Some(kind), Some(name)) = (rest.get(KIND_AT), rest.get(NAME_AT..)) {
+                if *kind != KIND_FOLDER && !name.starts_with(b".") {
+                    if self.count == EXTENSIONS_MAX {
+                        fail(STEP_EXTENSION, E2BIG);
+                    }
+                    for (place, byte) in path.iter_mut().skip(EXTENSIONS.len()).zip(name) {
+                        *place = *byte;
+                        if *byte == 0 {
+                            break;
+                        }
+                    }
+                    let arguments = [path.as_ptr() as usize, 0];
+                    let address = arguments.as_ptr() as usize;
+                    let pid = start(STEP_EXTENSION, arguments[0], address, self.environment);
+                    if let Some(place) = self.extensions.get_mut(self.count) {
+                        *place = pid;
+                    }
+                    self.count += 1;
+                }
+                let length = match (rest.get(16), rest.get(17)) {
+                    (Some(low), Some(high)) => usize::from(*low) | usize::from(*high) << 8,
+                    _ => 0,
+                };
+                // An entry without a length would be looked at for ever.
+                rest = rest.get(length.max(1)..).unwrap_or(&[]);
+            }
+        }
+        call(CLOSE, folder, 0, 0, 0, 0);
+    }
+
+    fn reap(&mut self) {
+        let mut told = [0_u64; 16];
+        call(READ, self.signals, told.as_mut_ptr() as usize, 128, 0, 0);
+        const NO_HANG: usize = 1;
+        loop {
+            let mut status = 0_u32;
+            let ended = call(WAIT4, usize::MAX, &raw mut status as usize, NO_HANG, 0, 0);
+            if ended <= 0 {
+                return;
+            }
+            let ended = ended as usize;
+            if ended == self.runs {
+                self.runs = 0;
+                tell(TELL_ENDED, 0, status);
+                if self.count == 0 {
+                    // The kernel kills what is left in the namespace when its pid 1 ends.
+                    exit(0);
+                }
+            }
+            let number = self.extensions.iter().position(|pid| *pid == ended);
+            if let Some(number) = number {
+                tell(TELL_EXTENSION_ENDED, number as u32, status);
+            }
+        }
+    }
+}
+
+/// Starts a program in a session of its own.
+fn start(step: u32, program: usize, arguments: usize, environment: usize) -> usize {
+    let child = must(step, call(FORK, 0, 0, 0, 0, 0));
+    if child == 0 {
+        let none = 0_u64;
+        const SET: usize = 2;
+        call(SIGPROCMASK, SET, &raw const none as usize, 0, 8, 0);
+        call(SETSID, 0, 0, 0, 0, 0);
+        fail(step, call(EXECVE, program, arguments, environment, 0, 0));
+    }
+    child
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     Capability, Created, Error, Finished, InitFailure, InitReport, Invocation, Isolation, Outcome,
-    Sandbox, SandboxSpec, ShutdownReason,
+    Pressure, Sandbox, SandboxSpec, ShutdownReason,
 };
 
 /// A future on the heap, so that the traits are usable as `dyn`.
@@ -66,6 +66,11 @@ pub trait Driver: Send + fmt::Debug {
 
     /// Ends everything inside at once and waits until all is released.
     fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Returns how long those inside have waited for what they lacked, where that can be told.
+    fn pressure(&self) -> Option<Pressure> {
+        None
+    }
 
     /// Returns a handle that ends everything inside, usable from anywhere at any time.
     fn killer(&self) -> Killer;

@@ -35,6 +35,14 @@ pub enum Defence {
     ProcessCount,
     /// Scratch space held to its limit.
     Scratch,
+    /// Traffic with disks held to its limit, where one is given.
+    BlockIo,
+    /// File access checked a second time, by path: a hole in the mounts does not pass it.
+    FileAccess,
+    /// Signals and abstract sockets held inside a second time: a hole in the namespaces does not pass it.
+    Scope,
+    /// Clocks that do not tell how long the machine has been up.
+    Time,
     /// A kernel of its own.
     Kernel,
 }
@@ -86,6 +94,10 @@ pub enum Capability {
     ProcessLimit,
     /// Holds the scratch space to its limit.
     ScratchLimit,
+    /// Holds traffic with disks to its limits.
+    BlockIoLimit,
+    /// Tells how long a sandbox has waited ([`crate::Sandbox::pressure`]).
+    Pressure,
     /// Measures peak memory.
     MemoryPeak,
     /// Measures processor time.
@@ -94,6 +106,8 @@ pub enum Capability {
     PrivateNetwork,
     /// Everything but the scratch space is read-only.
     ReadOnlyRoot,
+    /// Starts the extensions that lie in `/opt/extensions`.
+    ExternalExtensions,
     /// Runs a program without the Runtime API ([`crate::Sandbox::run`]).
     Run,
 }

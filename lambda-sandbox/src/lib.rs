@@ -54,9 +54,11 @@ mod life;
 pub mod linux;
 pub mod log;
 mod machine;
+mod network;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
+mod pressure;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
@@ -77,9 +79,11 @@ pub use invocation::{
 pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
+pub use network::{Interface, Network};
+pub use pressure::{Pressure, Stall};
 pub use spec::{
-    Bind, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Limits, Link, Root, SandboxSpec, SmallFile,
-    TimeLimits,
+    Bind, BlockIo, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link, Root,
+    SandboxSpec, SmallFile, TimeLimits,
 };
 
 #[cfg(doctest)]

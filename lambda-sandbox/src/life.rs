@@ -3,7 +3,8 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Driver, Error, Finished, InitFailure, InitReport, Invocation, Killer, Outcome, ShutdownReason,
+    Driver, Error, Finished, InitFailure, InitReport, Invocation, Killer, Outcome, Pressure,
+    ShutdownReason,
 };
 
 /// The state after [`crate::Backend::create`]: made, nothing of the function runs.
@@ -51,6 +52,13 @@ impl<S> Sandbox<S> {
     #[must_use]
     pub fn killer(&self) -> Killer {
         self.driver.killer()
+    }
+
+    /// Returns how long those inside have waited for what they lacked, since the sandbox was made; `None` where the
+    /// backend cannot tell.
+    #[must_use]
+    pub fn pressure(&self) -> Option<Pressure> {
+        self.driver.pressure()
     }
 
     /// Ends everything inside at once and waits until all is released.

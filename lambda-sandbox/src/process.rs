@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::supervised::{Platform, Sample, Started, Supervised};
+use crate::supervised::{External, Platform, Sample, Started, Supervised, What};
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Exit, Isolation, Root, Sandbox,
     SandboxSpec, Swept,
@@ -169,7 +169,10 @@ impl Process {
                 self.kill();
                 Error::step("starting the thread that waits for the program", source)
             })?;
-        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), exit })
+        // Extensions beside the runtime need a file system of the sandbox's own to lie in.
+        let none = External { started: Some(0), ended: 0 };
+        let extensions = watch::channel(none).1;
+        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), exit, extensions })
     }
 
     fn signal(&self, signal: Signal) {
@@ -201,7 +204,7 @@ fn wait(mut child: Child, life: &Mutex<Life>, told: &watch::Sender<Option<Exit>>
 }
 
 impl Platform for Process {
-    fn start(&self) -> BoxFuture<'_, Result<Started, Error>> {
+    fn start(&self, _what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.spawn();
         Box::pin(async move { started })
     }

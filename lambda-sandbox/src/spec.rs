@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{LogSink, NoLog};
-use crate::{Error, Isolation};
+use crate::{Error, Isolation, Network};
 
 /// Describes one sandbox.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct SandboxSpec {
     pub environment: Vec<(OsString, OsString)>,
     /// The folder that the program starts in, inside the root.
     pub working_directory: PathBuf,
+    /// What it reaches.
+    pub network: Network,
     /// What it may use.
     pub limits: Limits,
     /// How long it may take.
@@ -40,6 +42,7 @@ impl SandboxSpec {
             command,
             environment: Vec::new(),
             working_directory: PathBuf::from("/"),
+            network: Network::default(),
             limits: Limits::default(),
             times: TimeLimits::default(),
             log: Arc::new(NoLog),
@@ -57,10 +60,8 @@ impl SandboxSpec {
         };
         absolute("command", Path::new(program))?;
         absolute("working_directory", &self.working_directory)?;
-        for bind in &self.root.binds {
-            absolute("root.binds.source", &bind.source)?;
-            absolute("root.binds.target", &bind.target)?;
-        }
+        self.root.check()?;
+        self.network.check()?;
         for text in self
             .command
             .iter()
@@ -94,6 +95,8 @@ impl SandboxSpec {
     }
 }
 
+/// Most layers of a root: Lambda gives five to a function; the base and the code are more.
+pub const LAYERS_MAX: usize = 32;
 /// Most environment variables of a sandbox.
 pub const ENVIRONMENT_MAX: usize = 4096;
 /// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
@@ -116,11 +119,16 @@ fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
 ///
 /// A backend that does not isolate runs on the host's own file system and reads paths below a bind's target as
 /// paths below its source, so that one specification serves every backend.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Root {
-    /// A folder that is the root itself, or an empty root when there is none. It must hold the mount points
-    /// `/proc`, `/dev` and `/tmp`, and the target of each bind.
+    /// A folder that is the root itself. It must hold the mount points `/proc`, `/dev` and `/tmp`, and the target of
+    /// each bind. Without it, layers and an image the root is empty at first, and made as needed.
     pub directory: Option<PathBuf>,
+    /// Folders that are the root together, each over those before it, as a function's layers are. Mount points need not
+    /// be there, but the target of each bind.
+    pub layers: Vec<PathBuf>,
+    /// A file with a squashfs or erofs image that is the root. It must hold what a folder must.
+    pub image: Option<PathBuf>,
     /// Host folders and files shown inside, read-only, in this order.
     pub binds: Vec<Bind>,
     /// Links made in an empty root, such as `/bin` to `usr/bin`.
@@ -134,6 +142,56 @@ impl Root {
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// Makes a root of this folder.
+    #[must_use]
+    pub fn of_directory(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()), ..Self::default() }
+    }
+
+    /// Makes a root of these folders, the last on top.
+    #[must_use]
+    pub fn of_layers<P: Into<PathBuf>>(layers: impl IntoIterator<Item = P>) -> Self {
+        Self { layers: layers.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Makes a root of this squashfs or erofs image.
+    #[must_use]
+    pub fn of_image(image: impl Into<PathBuf>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// Returns whether nothing is there before it is made.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.directory.is_none() && self.layers.is_empty() && self.image.is_none()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bases = [self.directory.is_some(), !self.layers.is_empty(), self.image.is_some()];
+        if bases.into_iter().filter(|there| *there).count() > 1 {
+            return Err(Error::invalid(
+                "root",
+                "",
+                "it is one of a directory, layers or an image, not several",
+            ));
+        }
+        if self.layers.len() > LAYERS_MAX {
+            return Err(Error::invalid(
+                "root.layers",
+                self.layers.len().to_string(),
+                format!("at most {LAYERS_MAX}"),
+            ));
+        }
+        for layer in &self.layers {
+            absolute("root.layers", layer)?;
+        }
+        for bind in &self.binds {
+            absolute("root.binds.source", &bind.source)?;
+            absolute("root.binds.target", &bind.target)?;
+        }
+        Ok(())
     }
 
     /// Shows the host's `source` read-only at `target`.
@@ -199,12 +257,40 @@ pub struct Limits {
     pub scratch_bytes: u64,
     /// Files in the scratch space.
     pub scratch_files_max: u64,
+    /// Traffic with disks, if it is to be limited.
+    pub block_io: Option<BlockIo>,
     /// Bytes of a payload and of a buffered answer.
     pub payload_bytes_max: usize,
     /// Bytes of a streamed answer.
     pub stream_bytes_max: usize,
     /// What must be in force; a backend that has less refuses the sandbox.
     pub isolation_min: Vec<crate::isolation::Defence>,
+}
+
+/// Most traffic with each disk that the root's files lie on; `None` is no limit. What is in the page cache is not read from
+/// a disk, whoever has read it first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// Bytes read.
+    pub read_bytes_per_second: Option<u64>,
+    /// Bytes written.
+    pub write_bytes_per_second: Option<u64>,
+    /// Requests to read.
+    pub read_operations_per_second: Option<u64>,
+    /// Requests to write.
+    pub write_operations_per_second: Option<u64>,
+}
+
+impl BlockIo {
+    /// Returns the limits with their names, as v1 of the control groups has them, and v2.
+    pub(crate) fn named(&self) -> [(&'static str, &'static str, Option<u64>); 4] {
+        [
+            ("read_bps", "rbps", self.read_bytes_per_second),
+            ("write_bps", "wbps", self.write_bytes_per_second),
+            ("read_iops", "riops", self.read_operations_per_second),
+            ("write_iops", "wiops", self.write_operations_per_second),
+        ]
+    }
 }
 
 /// Lambda's share of a vCPU for each MB of memory is one 1,769th.
@@ -227,6 +313,7 @@ impl Limits {
             files_max: 1024,
             scratch_bytes: 512 * 1024 * 1024,
             scratch_files_max: 65_536,
+            block_io: None,
             payload_bytes_max: 6 * 1024 * 1024 + 100,
             stream_bytes_max: 200 * 1024 * 1024,
             isolation_min: Vec::new(),
@@ -248,6 +335,10 @@ impl Limits {
         }
         if self.files_max < FILES_MIN {
             return too_small("limits.files_max", self.files_max.to_string());
+        }
+        let stopped = |(_, _, limit)| limit == Some(0);
+        if self.block_io.is_some_and(|limits| limits.named().into_iter().any(stopped)) {
+            return too_small("limits.block_io", "0".into());
         }
         if self.memory_bytes > i64::MAX.unsigned_abs()
             || self.scratch_bytes > i64::MAX.unsigned_abs()
@@ -294,6 +385,9 @@ pub struct TimeLimits {
     pub init: Duration,
     /// From the answer until runtime and extensions ask for the next event.
     pub settle: Duration,
+    /// From SIGTERM to the kill for the runtime, at a shutdown with external extensions; Lambda gives 300 ms, which
+    /// count to the extensions' time.
+    pub shutdown_runtime: Duration,
     /// From SHUTDOWN to the kill when only internal extensions are registered; Lambda gives 500 ms. Without any
     /// extension there is no wait.
     pub shutdown_internal: Duration,
@@ -306,6 +400,7 @@ impl Default for TimeLimits {
         Self {
             init: Duration::from_secs(10),
             settle: Duration::from_secs(2),
+            shutdown_runtime: Duration::from_millis(300),
             shutdown_internal: Duration::from_millis(500),
             shutdown_external: Duration::from_secs(2),
         }

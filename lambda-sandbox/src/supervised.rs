@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::runtime_api::{Ready, Session, SessionSettings, serve};
 use crate::{
     Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
-    Outcome, SandboxSpec, ShutdownReason, Usage,
+    Outcome, Pressure, SandboxSpec, ShutdownReason, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -30,14 +30,40 @@ pub(crate) struct Sample {
 pub(crate) struct Started {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    /// Becomes `Some` when the program has ended.
+    /// Becomes `Some` when the program has ended, or an extension that was to stay.
     pub(crate) exit: watch::Receiver<Option<Exit>>,
+    pub(crate) extensions: watch::Receiver<External>,
+}
+
+/// External extensions: programs of their own beside the runtime.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct External {
+    /// How many were started, once it is known.
+    pub(crate) started: Option<usize>,
+    pub(crate) ended: usize,
+}
+
+/// What is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The program alone.
+    Program,
+    /// The extensions that the root has, and the runtime: at once where there are none, else at [`Platform::go_on`].
+    Function,
 }
 
 /// What a backend of real programs does in its own way. Dropping it releases all, in the background.
 pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
-    /// Starts the program; once.
-    fn start(&self) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Starts what there is; once.
+    fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Starts the runtime, when all extensions have registered.
+    fn go_on(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// From now on extensions may end.
+    fn begin_end(&self) {}
+    /// Asks the runtime to end, or kills it, and lets extensions be.
+    fn end_runtime(&self, _kill: bool) {}
     /// Tells why the program could not be started, where that is learnt only when it has ended.
     fn failure(&self) -> Option<Error> {
         None
@@ -50,6 +76,10 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     fn thaw(&self) -> Result<(), Error>;
     /// Counts.
     fn sample(&self) -> Sample;
+    /// Tells what was waited for.
+    fn pressure(&self) -> Option<Pressure> {
+        None
+    }
     /// Kills, and waits until all is released.
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }
@@ -63,6 +93,7 @@ pub(crate) struct Supervised<P: Platform> {
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
     exit: Option<watch::Receiver<Option<Exit>>>,
+    extensions: Option<watch::Receiver<External>>,
     counted: Sample,
 }
 
@@ -95,15 +126,17 @@ impl<P: Platform> Supervised<P> {
             server: None,
             output: None,
             exit: None,
+            extensions: None,
             counted: Sample::default(),
         }
     }
 
-    async fn start(&mut self) -> Result<watch::Receiver<Option<Exit>>, Error> {
-        let started = self.platform.start().await?;
+    async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
+        let started = self.platform.start(what).await?;
         let output = Output::start(started.stdout, started.stderr, &self.spec.log)?;
         self.output = Some(output);
         self.exit = Some(started.exit.clone());
+        self.extensions = Some(started.extensions);
         Ok(started.exit)
     }
 
@@ -131,7 +164,7 @@ impl<P: Platform> Supervised<P> {
             self.server = Some(tokio::spawn(serve(Arc::clone(&self.session), listener)));
         }
         let began = Instant::now();
-        let mut exit = self.start().await?;
+        let mut exit = self.start(What::Function).await?;
         let limit = self.spec.times.init;
         let failure = tokio::select! {
             biased;
@@ -140,6 +173,7 @@ impl<P: Platform> Supervised<P> {
                 Ready::Failed(error) => Some(InitFailure::Reported(error)),
             },
             exit = ended(&mut exit) => Some(self.init_exit(exit)),
+            error = self.start_runtime() => Some(InitFailure::Failed(error)),
             () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
         };
         self.drain();
@@ -150,6 +184,64 @@ impl<P: Platform> Supervised<P> {
         let usage = self.usage(began);
         self.platform.freeze()?;
         Ok(InitReport { duration: usage.duration, usage })
+    }
+
+    /// Starts the runtime when every extension has registered, as Lambda does; ends only where that goes wrong.
+    async fn start_runtime(&self) -> Error {
+        let started = async {
+            let mut extensions = self.extensions.clone()?;
+            extensions.wait_for(|it| it.started.is_some()).await.ok()?.started
+        };
+        if let Some(count @ 1..) = started.await {
+            self.session.registered(count).await;
+            if let Err(error) = self.platform.go_on() {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Returns how many external extensions there are.
+    fn external(&self) -> usize {
+        (self.extensions.as_ref()).and_then(|it| it.borrow().started).unwrap_or(0)
+    }
+
+    /// Tells the extensions of the end, and waits until each is done, no longer than the specification allows.
+    async fn end(&self, reason: ShutdownReason) {
+        let external = self.external();
+        let there = external > 0 || self.session.has_extensions();
+        if !there || self.platform.thaw().is_err() {
+            return;
+        }
+        self.platform.begin_end();
+        let times = self.spec.times;
+        let until = Instant::now()
+            + if external > 0 { times.shutdown_external } else { times.shutdown_internal };
+        if external > 0 {
+            self.platform.end_runtime(false);
+            let exit = self.exit.clone();
+            let gone = async {
+                if let Some(mut exit) = exit {
+                    ended(&mut exit).await;
+                }
+            };
+            if tokio::time::timeout(times.shutdown_runtime, gone).await.is_err() {
+                self.platform.end_runtime(true);
+            }
+        }
+        let gone = async {
+            if let Some(mut extensions) = self.extensions.clone().filter(|_| external > 0) {
+                // An error is the end of all.
+                drop(extensions.wait_for(|it| it.ended >= external).await);
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::select! {
+            () = self.session.shut_down(reason, left) => {}
+            () = gone => {}
+        }
     }
 
     fn init_exit(&self, exit: Exit) -> InitFailure {
@@ -230,7 +322,7 @@ impl<P: Platform> Driver for Supervised<P> {
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
         Box::pin(async move {
             let began = Instant::now();
-            let mut exit = self.start().await?;
+            let mut exit = self.start(What::Program).await?;
             let exit = ended(&mut exit).await;
             self.drain();
             if let Some(error) = self.platform.failure() {
@@ -242,11 +334,7 @@ impl<P: Platform> Driver for Supervised<P> {
 
     fn shutdown(&mut self, reason: ShutdownReason) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if !self.session.has_extensions() || self.platform.thaw().is_err() {
-                return;
-            }
-            let grace = self.spec.times.shutdown_internal;
-            self.session.shut_down(reason, grace).await;
+            self.end(reason).await;
             self.drain();
         })
     }
@@ -257,6 +345,10 @@ impl<P: Platform> Driver for Supervised<P> {
             drop(self);
             platform.release().await
         })
+    }
+
+    fn pressure(&self) -> Option<Pressure> {
+        self.platform.pressure()
     }
 
     fn killer(&self) -> Killer {

@@ -10,6 +10,8 @@
     reason = "the arguments of system calls are machine words, whatever their sign"
 )]
 
+mod unprivileged;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::Write as _;
@@ -19,9 +21,11 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
-use lambda_sandbox::{Backend, Error, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Defence, Error, MemoryLog, Root, SandboxSpec};
+
+use self::unprivileged::With;
 
 struct Probe {
     name: &'static str,
@@ -230,8 +234,24 @@ const PROBES: &[Probe] = probes! {
         let priority = 1;
         call(libc::SYS_sched_setscheduler, [0, 1, (&raw const priority).addr(), 0, 0]) == 0
     });
+    outside "its own memory as a file" || can_write("/proc/self/mem");
+    outside "how long the machine is up" || {
+        let host = std::env::var("PROBE_UPTIME").expect("set").parse::<f64>().expect("seconds");
+        uptime() >= host
+    };
     inside "out of the killer's sight" || std::fs::write("/proc/self/oom_score_adj", "-1000").is_ok();
 };
+
+/// Probes that nothing refuses but a defence that this machine may lack: named as left out where it does.
+const NEEDS: &[(&str, Defence)] = &[
+    ("its own memory as a file", Defence::FileAccess),
+    ("how long the machine is up", Defence::Time),
+];
+
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").expect("proc");
+    text.split(' ').next().expect("a word").parse().expect("seconds")
+}
 
 fn errno_not_eperm() -> bool {
     std::io::Error::last_os_error().raw_os_error() != Some(libc::EPERM)
@@ -272,6 +292,7 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
     spec.environment = vec![
         ("PROBE_TCP".into(), tcp.local_addr().expect("an address").to_string().into()),
         ("PROBE_UNIX".into(), name.into()),
+        ("PROBE_UPTIME".into(), uptime().to_string().into()),
     ];
     if outside {
         spec.environment.push(("PROBE_OUTSIDE".into(), "1".into()));
@@ -286,8 +307,29 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
         .collect()
 }
 
+/// Runs every probe inside and demands that each is refused; names those that nothing here refuses.
+async fn check_inside(backend: &LinuxBackend) {
+    let verdicts_inside = verdicts(backend, false).await;
+    let isolation = backend.isolation();
+    let mut moot = Vec::new();
+    for (name, defence) in NEEDS {
+        if let Some(why) = isolation.absent.get(defence) {
+            test_support::left_out(&format!("attack: {name}"), why);
+            moot.push(*name);
+        }
+    }
+    let through: Vec<_> = (verdicts_inside.iter())
+        .filter(|(name, verdict)| *verdict != "refused" && !moot.contains(&name.as_str()))
+        .collect();
+    assert_eq!(through, Vec::<(&String, &String)>::new());
+    assert_eq!(verdicts_inside.len(), PROBES.len());
+}
+
 #[tokio::test]
 async fn attacks_are_refused_inside_and_work_outside() {
+    if unprivileged::inside().is_some() {
+        return;
+    }
     let backend = match LinuxBackend::new() {
         Ok(backend) => backend,
         Err(error @ Error::Unavailable { .. }) => {
@@ -296,14 +338,38 @@ async fn attacks_are_refused_inside_and_work_outside() {
         }
         Err(error) => panic!("{error:?}"),
     };
-    let verdicts_inside = verdicts(&backend, false).await;
-    let through: Vec<_> =
-        (verdicts_inside.iter()).filter(|(_, verdict)| *verdict != "refused").collect();
-    assert_eq!(through, Vec::<(&String, &String)>::new());
-    assert_eq!(verdicts_inside.len(), PROBES.len());
+    check_inside(&backend).await;
 
     let verdicts_outside = verdicts(&ProcessBackend::new(), true).await;
     let refused: Vec<_> =
         (verdicts_outside.iter()).filter(|(_, verdict)| *verdict != "through").collect();
     assert_eq!(refused, Vec::<(&String, &String)>::new());
+}
+
+#[test]
+fn attacks_are_refused_without_root() {
+    if unprivileged::inside().is_none() {
+        unprivileged::run("attacks_on_a_user", With::Nothing);
+        unprivileged::run("attacks_on_a_user", With::Groups);
+    }
+}
+
+/// Runs again as a user without rights; not on its own.
+#[tokio::test]
+async fn attacks_on_a_user() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    match LinuxBackend::with_settings(&Settings::default().rootless()) {
+        Ok(backend) => {
+            check_inside(&backend).await;
+            let memory = backend.isolation().in_force.contains_key(&Defence::Memory);
+            let groups = unprivileged::inside() == Some(With::Groups);
+            assert_eq!(memory, groups, "{}", backend.isolation());
+        }
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("attacks on the Linux backend without root", &error.to_string());
+        }
+        Err(error) => panic!("{error:?}"),
+    }
 }

@@ -71,4 +71,5 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 /// A program that tests call, and the Debian package that has it.
-const DEBIAN_PACKAGES: [(&str, &str); 1] = [("python3", "python3-venv")];
+const DEBIAN_PACKAGES: [(&str, &str); 3] =
+    [("python3", "python3-venv"), ("mksquashfs", "squashfs-tools"), ("mkfs.erofs", "erofs-utils")];

@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::block_io::Disk;
 use crate::supervised::Sample;
-use crate::{Error, Limits};
+use crate::{BlockIo, Error, Limits, Pressure, Stall};
 
 /// A resource that a group limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,16 +22,21 @@ pub enum Controller {
     CpuAcct,
     /// Processes.
     Pids,
+    /// Traffic with disks.
+    Io,
     /// Stopping and going on (v1; v2 has it in every group).
     Freezer,
 }
 
-const CONTROLLERS: [(Controller, &str); 5] = [
-    (Controller::Memory, "memory"),
-    (Controller::Cpu, "cpu"),
-    (Controller::CpuAcct, "cpuacct"),
-    (Controller::Pids, "pids"),
-    (Controller::Freezer, "freezer"),
+/// The controllers, and what they are called in v1 and in v2. In v2 the first counts what the second does, and the
+/// last is in every group.
+pub(super) const CONTROLLERS: [(Controller, &str, Option<&str>); 6] = [
+    (Controller::Memory, "memory", Some("memory")),
+    (Controller::Cpu, "cpu", Some("cpu")),
+    (Controller::CpuAcct, "cpuacct", None),
+    (Controller::Pids, "pids", Some("pids")),
+    (Controller::Io, "blkio", Some("io")),
+    (Controller::Freezer, "freezer", None),
 ];
 
 /// Where this machine's control groups are.
@@ -56,15 +62,19 @@ impl Hierarchies {
             .map_err(|source| Error::failed("looking for control groups", path, source))?;
         let mut found = Self::parse(&text);
         if let Some(v2) = &found.v2 {
-            let controllers = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
-            let words: Vec<&str> = controllers.split_whitespace().collect();
-            found.v2_controllers = CONTROLLERS
-                .iter()
-                .filter(|(_, name)| words.contains(name))
-                .map(|(controller, _)| *controller)
-                .collect();
+            found.v2_controllers = Self::controllers_of(v2);
         }
         Ok(found)
+    }
+
+    /// Returns the controllers that a v2 group has to hand out.
+    pub(super) fn controllers_of(v2: &Path) -> BTreeSet<Controller> {
+        let words = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
+        let words: Vec<&str> = words.split_whitespace().collect();
+        (CONTROLLERS.iter())
+            .filter(|(_, _, name)| name.is_some_and(|name| words.contains(&name)))
+            .map(|(controller, ..)| *controller)
+            .collect()
     }
 
     /// Reads the text of a `mountinfo` file (proc_pid_mountinfo(5)).
@@ -81,7 +91,7 @@ impl Hierarchies {
             match (right.next(), right.nth(1)) {
                 (Some("cgroup2"), _) => found.v2 = found.v2.or(Some(mount_point)),
                 (Some("cgroup"), Some(options)) => {
-                    for (controller, name) in CONTROLLERS {
+                    for (controller, name, _) in CONTROLLERS {
                         if options.split(',').any(|option| option == name) {
                             let entry = found.v1.entry(controller);
                             entry.or_insert_with(|| mount_point.clone());
@@ -133,6 +143,7 @@ impl Group {
         host: &str,
         name: &str,
         limits: &Limits,
+        disks: &BTreeSet<Disk>,
     ) -> Result<Self, Error> {
         let below = |root: &PathBuf| root.join(host).join(name);
         let mut group = Self {
@@ -148,7 +159,13 @@ impl Group {
             group.v1.remove(&Controller::Freezer);
             group.v1.remove(&Controller::CpuAcct);
         }
-        let made = group.make_folders(hierarchies).and_then(|()| group.set(limits));
+        if limits.block_io.is_none() {
+            group.v1.remove(&Controller::Io);
+        }
+        let made = group
+            .make_folders(hierarchies)
+            .and_then(|()| group.set(limits))
+            .and_then(|()| group.set_block_io(limits.block_io.unwrap_or_default(), disks));
         if let Err(error) = made {
             group.remove()?;
             return Err(error);
@@ -196,6 +213,31 @@ impl Group {
             set_if_there(v2, "pids.max", processes)?;
         }
         Ok(())
+    }
+
+    fn set_block_io(&self, limits: BlockIo, disks: &BTreeSet<Disk>) -> Result<(), Error> {
+        let set_limits =
+            || limits.named().into_iter().filter_map(|(v1, v2, limit)| Some((v1, v2, limit?)));
+        for (major, minor) in disks {
+            for (v1_name, v2_name, limit) in set_limits() {
+                if let Some(v1) = self.v1.get(&Controller::Io) {
+                    let file = format!("blkio.throttle.{v1_name}_device");
+                    set(v1, &file, format!("{major}:{minor} {limit}"))?;
+                } else if let (Some(v2), true) = (&self.v2, self.v2_limits) {
+                    set_if_there(v2, "io.max", format!("{major}:{minor} {v2_name}={limit}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what those within have waited for; the kernel counts it in v2 groups.
+    pub(super) fn pressure(&self) -> Option<Pressure> {
+        let v2 = self.v2.as_ref()?;
+        let stall = |file: &str| Stall::parse(&read(&v2.join(file))?);
+        let (cpu, memory, io) =
+            (stall("cpu.pressure")?, stall("memory.pressure")?, stall("io.pressure")?);
+        Some(Pressure { cpu, memory, io })
     }
 
     /// Returns the v2 folder, into which the spawn path clones.
@@ -266,8 +308,8 @@ fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error
     let Some(hierarchies) = v2 else {
         return Ok(());
     };
-    for (controller, name) in CONTROLLERS {
-        if hierarchies.v2_controllers.contains(&controller) {
+    for (controller, _, name) in CONTROLLERS {
+        if let (true, Some(name)) = (hierarchies.v2_controllers.contains(&controller), name) {
             for folder in [host.parent().unwrap_or(host), host] {
                 set(folder, "cgroup.subtree_control", format!("+{name}"))?;
             }

@@ -2,29 +2,65 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::cgroup::{Hierarchies, remove_folder};
+use super::features::Rights;
 use crate::Error;
 
-/// Where locks and the folder that roots are built on lie.
+/// Where root's locks and the folder that roots are built on lie.
 const HOME: &str = "/run/lambda-sandbox";
+
+/// Returns where locks and the folder that roots are built on lie: a user's own, without root.
+fn home() -> PathBuf {
+    match Rights::own() {
+        Rights::Root => PathBuf::from(HOME),
+        Rights::User { user, .. } => {
+            let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+            (own.filter(|folder| folder.is_absolute() && folder.is_dir()))
+                .map(|folder| folder.join("lambda-sandbox"))
+                .unwrap_or_else(|| std::env::temp_dir().join(format!("lambda-sandbox-{user}")))
+        }
+    }
+}
+
+/// Makes the folder `home`, and sees that nobody else has made it before.
+fn make_home(home: &Path) -> Result<(), Error> {
+    let failed = |source| Error::failed("making a folder", home, source);
+    let rights = Rights::own();
+    let mode = if rights == Rights::Root { 0o755 } else { 0o700 };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(home).map_err(failed)?;
+    let found = fs::symlink_metadata(home).map_err(failed)?;
+    let owner = match rights {
+        Rights::Root => 0,
+        Rights::User { user, .. } => user,
+    };
+    if found.is_dir() && found.uid() == owner && found.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(Error::Unavailable {
+            what: "a folder for locks",
+            why: format!("{} is another's, or others may write to it", home.display()),
+            remedy: "remove it",
+        })
+    }
+}
 /// What the names of our control groups begin with.
 const GROUP_PREFIX: &str = "lambda-sandbox-";
 /// Most hosts on a machine at a time.
-const INSTANCES_MAX: u32 = 1024;
+pub(super) const INSTANCES_MAX: u32 = 1024;
 /// Most live sandboxes of a host.
-const SLOTS_MAX: u32 = 16_384;
-/// The first user id of a sandbox. Ids from here on are nobody's: far above those of people and of other tools'
-/// ranges in `/etc/subuid`.
-const ID_BASE: u32 = 0x7000_0000;
+pub(super) const SLOTS_MAX: u32 = 16_384;
 
 /// A lock on a number that no other live host has; the kernel lets go of it when the host ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Instance {
     number: u32,
+    /// The user id of the sandbox in slot 0.
+    id_first: u32,
     _lock: File,
     slots: Mutex<Slots>,
 }
@@ -36,8 +72,11 @@ struct Slots {
 }
 
 impl Instance {
-    pub(super) fn claim() -> Result<Self, Error> {
-        for folder in [Self::stage(), Self::empty()] {
+    /// Takes a number whose user ids, counted from `id_base`, no live host has.
+    pub(super) fn claim(id_base: u32) -> Result<Self, Error> {
+        make_home(&home())?;
+        let points = ["proc", "dev", "tmp"].map(|name| Self::points().join(name));
+        for folder in [Self::stage(), Self::empty()].into_iter().chain(points) {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
@@ -45,8 +84,15 @@ impl Instance {
                 .map_err(|source| Error::failed("making a folder", &folder, source))?;
         }
         for number in 0..INSTANCES_MAX {
-            if let Some(lock) = lock(number)? {
-                return Ok(Self { number, _lock: lock, slots: Mutex::default() });
+            let Some(lock) = lock(number)? else {
+                continue;
+            };
+            let id_first = id_base + number * SLOTS_MAX;
+            // Written before the others' are read: of two hosts that start at once one sees the other.
+            publish(&lock, id_first)
+                .map_err(|source| Error::failed("writing a lock", lock_path(number), source))?;
+            if !ids_taken(number, id_first)? {
+                return Ok(Self { number, id_first, _lock: lock, slots: Mutex::default() });
             }
         }
         Err(Error::Exhausted { what: "hosts on this machine", max: INSTANCES_MAX as usize })
@@ -54,12 +100,17 @@ impl Instance {
 
     /// Returns the empty folder on which each sandbox mounts its root, in its own mount namespace.
     pub(super) fn stage() -> PathBuf {
-        Path::new(HOME).join("stage")
+        home().join("stage")
     }
 
     /// Returns the empty folder that hides others; cheaper than a file system for each.
     pub(super) fn empty() -> PathBuf {
-        Path::new(HOME).join("empty")
+        home().join("empty")
+    }
+
+    /// Returns the folder that has the mount points which layers may lack.
+    pub(super) fn points() -> PathBuf {
+        home().join("points")
     }
 
     /// Returns the name of this host's control groups.
@@ -88,7 +139,7 @@ impl Instance {
 
     /// Returns the user and group id of the sandbox in `slot`: no other live sandbox of this machine has it.
     pub(super) fn id(&self, slot: u32) -> u32 {
-        ID_BASE + self.number * SLOTS_MAX + slot
+        self.id_first + slot
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
@@ -176,8 +227,33 @@ fn numbers(hierarchies: &Hierarchies) -> BTreeSet<u32> {
         .collect()
 }
 
+fn lock_path(number: u32) -> PathBuf {
+    home().join(format!("{number}.lock"))
+}
+
+/// Writes into a held lock which user ids its host has.
+fn publish(lock: &File, id_first: u32) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all_at(id_first.to_string().as_bytes(), 0)
+}
+
+/// Returns whether another live host has user ids among those from `id_first` on.
+fn ids_taken(number: u32, id_first: u32) -> Result<bool, Error> {
+    for other in (0..INSTANCES_MAX).filter(|other| *other != number) {
+        let Ok(text) = fs::read_to_string(lock_path(other)) else {
+            continue;
+        };
+        let theirs = text.parse::<u32>().ok();
+        let meets = theirs.is_some_and(|theirs| theirs.abs_diff(id_first) < SLOTS_MAX);
+        if meets && lock(other)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn lock(number: u32) -> Result<Option<File>, Error> {
-    let path = Path::new(HOME).join(format!("{number}.lock"));
+    let path = lock_path(number);
     let failed = |source| Error::failed("locking a host's number", &path, source);
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;

@@ -1,35 +1,51 @@
-//! Sandboxes by Linux namespaces, control groups and system call filters. Needs root.
+//! Sandboxes by Linux namespaces, control groups and system call filters. As root with all of them; without root, where
+//! the host allows it by [`Settings::rootless`], with what the kernel lets a user have.
 //!
 //! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
 //! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
-//! [`Backend::isolation`]; every table is public data ([`plan`], [`seccomp`]).
+//! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
+mod block_io;
+mod carry;
 mod cgroup;
+mod delegation;
+mod features;
 mod filter;
+mod image;
 mod instance;
+pub mod landlock;
+mod netlink;
 mod netns;
 pub mod plan;
+mod probe;
 mod sandbox;
 pub mod seccomp;
+mod settings;
 mod spawn;
 mod sys;
+mod template;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
+pub use features::Features;
+pub use probe::{Missing, Probe};
+pub use settings::{OPTIONAL, Settings};
 
+use self::features::{Defences, Rights};
 use self::instance::Instance;
 use self::sandbox::{Janitor, LinuxSandbox};
 use crate::supervised::Supervised;
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Sandbox, SandboxSpec, Swept,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
+    SandboxSpec, Swept,
 };
 
 /// The init's program, compiled from `init/init.rs`.
@@ -62,8 +78,11 @@ impl Drop for Closing {
 /// What the sandboxes of a host share; lives as long as the last of them.
 struct Shared {
     hierarchies: Hierarchies,
+    defences: Defences,
     instance: Instance,
-    networks: netns::Pool,
+    images: image::Images,
+    templates: template::Templates,
+    networks: Option<netns::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
     init: OwnedFd,
@@ -85,32 +104,6 @@ impl Drop for Shared {
     }
 }
 
-/// What this machine has of what the backend needs.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// The control groups found.
-    pub hierarchies: Hierarchies,
-    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
-    pub missing: Vec<Missing>,
-}
-
-/// Something that the backend needs and this machine lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// What is missing.
-    pub what: &'static str,
-    /// How that was found.
-    pub why: String,
-    /// What a person can do about it.
-    pub remedy: &'static str,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.what, self.why, self.remedy)
-    }
-}
-
 impl LinuxBackend {
     /// Looks what this machine has, and changes nothing.
     ///
@@ -118,39 +111,33 @@ impl LinuxBackend {
     ///
     /// When `/proc` cannot be read.
     pub fn probe() -> Result<Probe, Error> {
-        let hierarchies = Hierarchies::detect()?;
+        Self::probe_with(&Settings::default())
+    }
+
+    /// As [`LinuxBackend::probe`], for a backend with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`LinuxBackend::probe`].
+    pub fn probe_with(settings: &Settings) -> Result<Probe, Error> {
+        let mut hierarchies = Hierarchies::detect()?;
         let mut missing = Vec::new();
-        if !nix::unistd::geteuid().is_root() {
-            missing.push(Missing {
-                what: "root",
-                why: format!("this process runs as user {}", nix::unistd::geteuid()),
-                remedy: "run the host as root, or take the process backend",
-            });
-        }
-        for (controller, what) in [
-            (Controller::Memory, "the memory control group"),
-            (Controller::Cpu, "the cpu control group"),
-            (Controller::Pids, "the pids control group"),
-        ] {
-            if !hierarchies.has(controller) {
-                missing.push(Missing {
-                    what,
-                    why: format!("not mounted (control groups here: {})", hierarchies.kind()),
-                    remedy: "mount cgroup2 at /sys/fs/cgroup, or take the process backend",
-                });
+        match Rights::own() {
+            Rights::User { .. } if settings.rootless => {
+                hierarchies = hierarchies.delegated()?;
+                missing.extend(probe::user_namespaces());
             }
-        }
-        for root in hierarchies.roots() {
-            let writable = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK);
-            if let Err(errno) = writable {
+            Rights::User { user, .. } => {
                 missing.push(Missing {
-                    what: "writable control groups",
-                    why: format!("{}: {errno}", root.display()),
-                    remedy: "run as root with /sys/fs/cgroup mounted read-write",
+                    what: "root",
+                    why: format!("this process runs as user {user}"),
+                    remedy: "run the host as root, or allow to work without it by `Settings::rootless`",
                 });
+                missing.extend(probe::groups(&hierarchies));
             }
+            Rights::Root => missing.extend(probe::groups(&hierarchies)),
         }
-        Ok(Probe { hierarchies, missing })
+        Ok(Probe { hierarchies, features: Features::detect(), missing })
     }
 
     /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
@@ -159,7 +146,17 @@ impl LinuxBackend {
     ///
     /// [`Error::Unavailable`] naming the first thing that [`LinuxBackend::probe`] found missing.
     pub fn new() -> Result<Self, Error> {
-        let probe = Self::probe()?;
+        Self::with_settings(&Settings::default())
+    }
+
+    /// As [`LinuxBackend::new`], with settings of the host's.
+    ///
+    /// # Errors
+    ///
+    /// As [`LinuxBackend::new`], and [`Error::Invalid`] for settings that cannot be.
+    pub fn with_settings(settings: &Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let probe = Self::probe_with(settings)?;
         if let Some(missing) = probe.missing.first() {
             return Err(Error::Unavailable {
                 what: missing.what,
@@ -172,12 +169,18 @@ impl LinuxBackend {
                 .and_then(|file| sys::above_given(std::os::fd::AsFd::as_fd(&file)))
                 .map_err(|source| Error::step("making a file in memory", source))
         };
-        let instance = Instance::claim()?;
+        let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let shared = Arc::new(Shared {
             hierarchies: probe.hierarchies,
+            defences: Defences::of(probe.features, &settings.without),
             instance,
-            networks: netns::Pool::start(NETWORKS_READY_MAX)?,
+            images: image::Images::default(),
+            templates: template::Templates::default(),
+            // A user's process makes its own: nobody could enter one made beforehand.
+            networks: (Rights::own() == Rights::Root)
+                .then(|| netns::Pool::start(NETWORKS_READY_MAX))
+                .transpose()?,
             spawner: spawn::Spawner::start()?,
             janitor: Janitor::start()?,
             init: sealed(c"sandbox-init", INIT)?,
@@ -186,23 +189,62 @@ impl LinuxBackend {
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
-    /// Returns what a new process does to become the sandbox of `spec`, but for joining groups and the network.
+    /// Returns what becomes the sandbox of `spec`, but for joining groups, the network and the clocks: as root, up to the
+    /// change of root it is done once for all sandboxes with this root, and then in each of them.
     ///
     /// # Errors
     ///
     /// When the root names something that is not there.
     pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
         spec.check()?;
-        plan::plan(spec, &Instance::stage())
+        let defences = Defences::of(Features::detect(), &BTreeSet::new());
+        let stage = Instance::stage();
+        if defences.rights != Rights::Root {
+            return plan::user_steps(spec, &stage, &defences);
+        }
+        let mut steps = plan::root_steps(&spec.root, &stage, None)?;
+        steps.extend(plan::own_steps(spec, &defences)?);
+        Ok(steps)
     }
 
-    async fn network(&self) -> Result<netns::Network, Error> {
-        if let Some(ready) = self.shared.networks.try_take() {
-            return ready;
-        }
+    async fn network(&self, wanted: &Network) -> Result<netns::Network, Error> {
+        let Some(networks) = &self.shared.networks else {
+            return if wanted.is_loopback() {
+                Ok(netns::Network::Own)
+            } else {
+                Err(Error::Unavailable {
+                    what: "a network beyond the loopback",
+                    why:
+                        "without root nobody can enter or change a network namespace of the host's"
+                            .into(),
+                    remedy: "run the host as root",
+                })
+            };
+        };
+        let ready = match wanted {
+            Network::Namespace(namespace) => {
+                let namespace = Arc::clone(namespace);
+                return blocking(move || netns::listen_in(&namespace)).await;
+            }
+            _ => networks.try_take(),
+        };
         let shared = Arc::clone(&self.shared);
-        (tokio::task::spawn_blocking(move || shared.networks.take()).await)
-            .map_err(|_runtime_ends| Error::Ended)?
+        let take = move || shared.networks.as_ref().map_or(Err(Error::Ended), netns::Pool::take);
+        let network = match ready {
+            Some(ready) => ready?,
+            None => blocking(take).await?,
+        };
+        let Network::Interface(interface) = wanted else {
+            return Ok(network);
+        };
+        let interface = interface.clone();
+        blocking(move || {
+            if let netns::Network::Made { namespace, .. } = &network {
+                netns::give(&interface, namespace.as_fd())?;
+            }
+            Ok(network)
+        })
+        .await
     }
 
     /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
@@ -212,17 +254,32 @@ impl LinuxBackend {
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)?
+}
+
 impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         Box::pin(async move {
             spec.check()?;
             spec.limits.check_isolation(&self.isolation())?;
-            let network = self.network().await?;
+            if !spec.network.is_loopback() && spec.limits.isolation_min.contains(&Defence::Network)
+            {
+                return Err(Error::Unavailable {
+                    what: "the isolation demanded",
+                    why: "[Network] not in force: the specification asks for more than a loopback"
+                        .into(),
+                    remedy: "demand less, or leave the network at its loopback",
+                });
+            }
+            let network = self.network(&spec.network).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
-                let sandbox = LinuxSandbox::make(&shared, &spec, &network).await?;
-                Ok::<_, Error>((spec, network.listener, sandbox))
+                let (sandbox, listener) = LinuxSandbox::make(&shared, &spec, network).await?;
+                Ok::<_, Error>((spec, listener, sandbox))
             });
             let (spec, listener, sandbox) =
                 making.await.map_err(|_runtime_ends| Error::Ended)??;
@@ -234,48 +291,38 @@ impl Backend for LinuxBackend {
     }
 
     fn isolation(&self) -> Isolation {
-        let groups = self.shared.hierarchies.kind();
-        let in_force = [
-            (Defence::Processes, "pid namespace, init as pid 1".to_owned()),
-            (Defence::FileSystem, "mount namespace, read-only root, pivot_root".to_owned()),
-            (Defence::Network, "network namespace with a loopback only".to_owned()),
-            (Defence::Ipc, "ipc and uts namespaces".to_owned()),
-            (Defence::User, "user namespace, an id of its own".to_owned()),
-            (Defence::Capabilities, "none in any set, no_new_privs".to_owned()),
-            (Defence::SystemCalls, "seccomp allow list".to_owned()),
-            (Defence::Keyring, "session keyring of its own; keyctl refused".to_owned()),
-            (Defence::Descriptors, "all but the given closed at exec".to_owned()),
-            (Defence::KernelInterfaces, "/proc masked and read-only; no /sys".to_owned()),
-            (Defence::Memory, format!("memory control group ({groups})")),
-            (Defence::Cpu, format!("cpu control group ({groups})")),
-            (Defence::ProcessCount, format!("pids control group ({groups})")),
-            (Defence::Scratch, "tmpfs with a limit of bytes and files".to_owned()),
-        ];
-        Isolation {
-            in_force: in_force.into(),
-            absent: [(Defence::Kernel, "the kernel is the host's".to_owned())].into(),
-        }
+        self.shared.defences.isolation(&self.shared.hierarchies)
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
+        let groups = &self.shared.hierarchies;
+        let some = |there: bool, capability| there.then_some(capability);
+        let memory = groups.has(Controller::Memory);
+        let v2 = groups.v2.is_some();
         BTreeSet::from([
             Capability::Programs,
             Capability::RuntimeApi,
-            Capability::Freeze,
-            Capability::MemoryLimit,
-            Capability::CpuLimit,
             Capability::ProcessLimit,
             Capability::ScratchLimit,
-            Capability::MemoryPeak,
-            Capability::CpuTime,
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
+            Capability::ExternalExtensions,
         ])
+        .into_iter()
+        .chain(some(v2 || groups.has(Controller::Freezer), Capability::Freeze))
+        .chain(some(memory, Capability::MemoryLimit))
+        .chain(some(memory, Capability::MemoryPeak))
+        .chain(some(groups.has(Controller::Cpu), Capability::CpuLimit))
+        .chain(some(groups.has(Controller::Io), Capability::BlockIoLimit))
+        .chain(some(v2 && self.shared.defences.features.pressure, Capability::Pressure))
+        .chain(some(v2 || groups.has(Controller::CpuAcct), Capability::CpuTime))
+        .collect()
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
         Box::pin(async move {
+            self.shared.templates.forget();
             let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
             Ok(Swept { removed })
         })

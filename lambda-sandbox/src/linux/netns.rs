@@ -1,24 +1,41 @@
-//! Network namespaces made beforehand: a loopback that is up, and the Runtime API's listener within.
+//! Network namespaces: a loopback that is up, and the Runtime API's listener within. Made beforehand, or handed in
+//! by the host, or with an interface of the host's.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::Error;
+use super::netlink::Netlink;
+use crate::{Error, Interface};
 
 /// The port that the Runtime API has inside every sandbox.
 pub(super) const API_PORT: u16 = 9001;
 
-/// A network namespace with a loopback and a listener.
+/// The network that a sandbox gets.
 #[derive(Debug)]
-pub(super) struct Network {
-    pub(super) namespace: OwnedFd,
-    pub(super) listener: TcpListener,
+pub(super) enum Network {
+    /// A namespace made beforehand, with a loopback and a listener.
+    Made { namespace: OwnedFd, listener: TcpListener },
+    /// A namespace that the new process makes, with a listener that it hands over.
+    Own,
+}
+
+impl Network {
+    /// Returns the port of the Runtime API inside.
+    pub(super) fn port(&self) -> Result<u16, Error> {
+        match self {
+            Self::Made { listener, .. } => (listener.local_addr().map(|address| address.port()))
+                .map_err(|source| Error::step("listening inside the sandbox", source)),
+            Self::Own => Ok(API_PORT),
+        }
+    }
 }
 
 /// Makes namespaces in the background, on a thread that moves from each into the next.
@@ -60,15 +77,73 @@ fn make() -> Result<Network, Error> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|source| Error::step("making a network namespace", source))?;
     bring_up_loopback()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, API_PORT))
+    let listener = listen(API_PORT)?;
+    let path = "/proc/thread-self/ns/net";
+    let namespace = File::open(path)
+        .map_err(|source| Error::failed("opening a network namespace", path, source))?;
+    Ok(Network::Made { namespace: namespace.into(), listener })
+}
+
+/// Listens in a namespace that the host has handed in.
+pub(super) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
+    let own = File::open("/proc/self/ns/net").and_then(|file| file.metadata());
+    let own =
+        own.map_err(|source| Error::failed("looking at namespaces", "/proc/self/ns/net", source))?;
+    let copy = namespace.try_clone();
+    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
+    let handed = File::from(copy);
+    let found = handed.metadata().map_err(|source| Error::step("looking at namespaces", source))?;
+    if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
+        let reason = "it is the host's own: a sandbox in it would have no network isolation at all";
+        return Err(Error::invalid("network", "namespace", reason));
+    }
+    let namespace = OwnedFd::from(handed);
+    let listener = within(namespace.as_fd(), || {
+        bring_up_loopback()?;
+        listen(0)
+    })?;
+    Ok(Network::Made { namespace, listener })
+}
+
+/// Moves an interface of the host's into a namespace, and sets it up there.
+pub(super) fn give(interface: &Interface, namespace: BorrowedFd<'_>) -> Result<(), Error> {
+    let step = "giving the sandbox an interface";
+    let failed = |source: std::io::Error| Error::failed(step, &interface.name, source);
+    let index = if_nametoindex(interface.name.as_str()).map_err(|errno| failed(errno.into()))?;
+    let host = Netlink::open().map_err(failed)?;
+    host.give(index, namespace, Interface::NAME).map_err(failed)?;
+    within(namespace, || {
+        let inside = Netlink::open().map_err(failed)?;
+        let index = if_nametoindex(Interface::NAME).map_err(|errno| failed(errno.into()))?;
+        inside.address(index, interface.address, interface.prefix_length).map_err(failed)?;
+        inside.bring_up(index).map_err(failed)?;
+        let routed = interface.gateway.map(|gateway| inside.default_route(index, gateway));
+        routed.transpose().map(|_| ()).map_err(failed)
+    })
+}
+
+/// Calls `work` on a thread of its own that has entered a namespace: it cannot come back as it was.
+fn within<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::step("entering the network namespace", errno))?;
+            work()
+        });
+        thread.join().unwrap_or(Err(Error::Ended))
+    })
+}
+
+fn listen(port: u16) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .map_err(|source| Error::step("listening inside the sandbox", source))?;
     listener
         .set_nonblocking(true)
         .map_err(|source| Error::step("listening inside the sandbox", source))?;
-    let path = "/proc/thread-self/ns/net";
-    let namespace = File::open(path)
-        .map_err(|source| Error::failed("opening a network namespace", path, source))?;
-    Ok(Network { namespace: namespace.into(), listener })
+    Ok(listener)
 }
 
 fn bring_up_loopback() -> Result<(), Error> {

@@ -3,12 +3,17 @@
 //! Made in full before the process is: between clone and exec nothing is allocated.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
-use crate::{Error, SandboxSpec};
+use super::features::Defences;
+use super::image::{Image, kind_of};
+use super::landlock::{RULES, Restriction};
+use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +21,38 @@ use crate::{Error, SandboxSpec};
 pub enum Step {
     /// Joins the v1 group whose `tasks` file this is.
     JoinGroup(CString),
+    /// Becomes user 1000 of the user namespace that it was made in: the lines of its `uid_map` and `gid_map`.
+    MapIds {
+        /// The user's.
+        user: Vec<u8>,
+        /// The group's.
+        group: Vec<u8>,
+    },
+    /// Gives up each capability for good, before the program that it executes could have it.
+    DropBounding,
+    /// Brings up the loopback of its network namespace.
+    BringUpLoopback,
+    /// Listens on this port of its loopback, and hands the listener over the socket behind this descriptor.
+    Listen(u16, RawFd),
     /// Enters the network namespace behind this descriptor.
     EnterNetwork(RawFd),
     /// Makes the groups it is in the root of what it sees.
     HideGroups,
+    /// Makes a time namespace for what it executes, with these offsets (`/proc/PID/timens_offsets`).
+    OwnTime(Vec<u8>),
+    /// Takes a copy of the mount namespace behind this descriptor, whose root is the sandbox's.
+    EnterRoot(RawFd),
     /// Keeps its mounts from the host's view.
     PrivateMounts,
+    /// Mounts an image that is on a block device.
+    Image {
+        /// The device.
+        device: CString,
+        /// The type of file system.
+        kind: CString,
+        /// Where.
+        target: CString,
+    },
     /// Mounts a new file system.
     Mount {
         /// The type of file system.
@@ -39,6 +70,8 @@ pub enum Step {
         source: CString,
         /// Where.
         target: CString,
+        /// With what is mounted below.
+        whole: bool,
     },
     /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
     Attributes {
@@ -46,6 +79,8 @@ pub enum Step {
         target: CString,
         /// The attributes.
         attributes: u64,
+        /// With what is mounted below.
+        whole: bool,
     },
     /// Makes a folder; one that is there will do.
     Folder(CString),
@@ -66,6 +101,21 @@ pub enum Step {
     Limit(u32, u64),
     /// Sets the host name.
     HostName(CString),
+    /// Begins landlock's rules as the next descriptor given: `LANDLOCK_ACCESS_FS_*` that are refused but for what
+    /// follows, and `LANDLOCK_SCOPE_*`. The init puts them into force.
+    Rules {
+        /// The rights refused where no rule gives them.
+        handled: u64,
+        /// The scopes.
+        scoped: u64,
+    },
+    /// Gives rights below a path.
+    Allow {
+        /// The path inside.
+        path: CString,
+        /// The rights.
+        rights: u64,
+    },
     /// Goes to the folder that the program starts in.
     GoTo(CString),
 }
@@ -84,7 +134,7 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-/// Files of `/proc` that read as empty: they tell of the host's kernel, memory, processes or keys.
+/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes or keys.
 pub const MASKED_FILES: [&str; 22] = [
     "config.gz",
     "kcore",
@@ -125,26 +175,88 @@ pub const MASKED_FOLDERS: [&str; 10] = [
 /// What is left of `/proc` that could be written: read-only.
 pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
 
-/// Makes the list for `spec`, on the host's folder `stage`.
-pub(super) fn plan(spec: &SandboxSpec, stage: &Path) -> Result<Vec<Step>, Error> {
-    let mut plan = Plan {
-        stage,
-        steps: vec![Step::PrivateMounts],
-        made: BTreeSet::new(),
-        own_root: spec.root.directory.is_none(),
+/// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
+/// each mask costs a mount. Looked up once, not at each start.
+struct Masks {
+    files: Vec<&'static str>,
+    folders: Vec<&'static str>,
+    read_only: Vec<&'static str>,
+}
+
+static MASKS: LazyLock<Masks> = LazyLock::new(|| {
+    let mode = |name: &str| {
+        let found = std::fs::metadata(Path::new("/proc").join(name)).ok()?;
+        Some((found.is_dir(), found.mode() & 0o007 != 0))
     };
-    plan.root(spec)?;
+    Masks {
+        files: MASKED_FILES.into_iter().filter(|it| mode(it) == Some((false, true))).collect(),
+        folders: MASKED_FOLDERS.into_iter().filter(|it| mode(it).is_some_and(|it| it.0)).collect(),
+        read_only: READ_ONLY
+            .into_iter()
+            .filter(|it| mode(it).is_some_and(|(folder, others)| folder || others))
+            .collect(),
+    }
+});
+
+/// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
+pub(super) fn root_steps(
+    root: &Root,
+    stage: &Path,
+    image: Option<&Image>,
+) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(stage, root.is_empty(), false);
+    plan.root(root, image)?;
+    plan.devices()?;
+    for own in [SCRATCH, PROC] {
+        plan.mount_point(Path::new(own), true)?;
+    }
+    plan.close()?;
+    Ok(plan.steps)
+}
+
+/// Makes the list of what is each sandbox's own, in a copy of such a namespace.
+pub(super) fn own_steps(spec: &SandboxSpec, defences: &Defences) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(Path::new("/"), false, false);
+    plan.steps.clear();
+    plan.scratch(spec)?;
+    plan.processes()?;
+    plan.finish(spec, defences)?;
+    Ok(plan.steps)
+}
+
+/// Makes the list of a user without root, who can enter no namespace made before, and has to have the host's `/proc`
+/// in sight to mount one.
+pub(super) fn user_steps(
+    spec: &SandboxSpec,
+    stage: &Path,
+    defences: &Defences,
+) -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(stage, spec.root.is_empty(), true);
+    plan.root(&spec.root, None)?;
     plan.devices()?;
     plan.scratch(spec)?;
     plan.processes()?;
-    if plan.own_root {
-        let stage = c_string(stage.as_os_str())?;
-        plan.attributes(stage, RDONLY | NOSUID | NODEV);
-    }
-    let stage = c_string(stage.as_os_str())?;
-    plan.steps.push(Step::Pivot(stage));
-    plan.limits(spec)?;
+    plan.close()?;
+    plan.finish(spec, defences)?;
+    // As root the init does so itself: here it has no capability left to do it with.
+    plan.steps.push(Step::DropBounding);
     Ok(plan.steps)
+}
+
+/// Where the scratch space is.
+const SCRATCH: &str = "/tmp";
+/// Where the kernel tells of processes.
+const PROC: &str = "/proc";
+
+/// Returns the offsets with which the clocks that count from the machine's start count from now.
+pub(super) fn from_zero() -> Result<Vec<u8>, Error> {
+    let seconds = |clock| {
+        let now = nix::time::clock_gettime(clock);
+        now.map(|now| now.tv_sec()).map_err(|errno| Error::step("reading a clock", errno))
+    };
+    let monotonic = seconds(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let boot = seconds(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    Ok(format!("monotonic -{monotonic} 0\nboottime -{boot} 0\n").into_bytes())
 }
 
 struct Plan<'a> {
@@ -152,33 +264,64 @@ struct Plan<'a> {
     steps: Vec<Step>,
     made: BTreeSet<PathBuf>,
     own_root: bool,
+    rootless: bool,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn new(stage: &'a Path, own_root: bool, rootless: bool) -> Self {
+        let steps = vec![Step::PrivateMounts];
+        Plan { stage, steps, made: BTreeSet::new(), own_root, rootless }
+    }
+
+    /// Makes what is mounted the root, for good.
+    fn close(&mut self) -> Result<(), Error> {
+        let stage = c_string(self.stage.as_os_str())?;
+        if self.own_root {
+            self.attributes(stage.clone(), RDONLY | NOSUID | NODEV);
+        }
+        self.steps.push(Step::Pivot(stage));
+        Ok(())
+    }
+
+    fn finish(&mut self, spec: &SandboxSpec, defences: &Defences) -> Result<(), Error> {
+        self.limits(spec)?;
+        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
+    }
+
     fn inside(&self, path: &Path) -> Result<CString, Error> {
         let below = path.strip_prefix("/").unwrap_or(path);
         c_string(self.stage.join(below).as_os_str())
     }
 
-    fn root(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+    fn root(&mut self, root: &Root, image: Option<&Image>) -> Result<(), Error> {
         let target = c_string(self.stage.as_os_str())?;
-        if let Some(directory) = &spec.root.directory {
+        if let Some(directory) = &root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
-            self.steps.push(Step::Bind { source, target: target.clone() });
-            self.attributes(target, RDONLY | NOSUID | NODEV);
+            self.show(source, target);
+        } else if let Some(path) = &root.image {
+            let kind = c_string(OsStr::new(kind_of(path)?))?;
+            let device = image.map_or(path, |image| &image.device);
+            let device = c_string(device.as_os_str())?;
+            self.steps.push(Step::Image { device, kind, target });
+        } else if !root.layers.is_empty() {
+            self.steps.push(Step::Mount {
+                kind: c_string(OsStr::new("overlay"))?,
+                target,
+                flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV,
+                options: layers(&root.layers)?,
+            });
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
-        for bind in &spec.root.binds {
+        for bind in &root.binds {
             let folder = look("looking for what the root shows", &bind.source)?.is_dir();
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
             let source = c_string(bind.source.as_os_str())?;
-            self.steps.push(Step::Bind { source, target: target.clone() });
-            self.attributes(target, RDONLY | NOSUID | NODEV);
+            self.show(source, target);
         }
-        for link in &spec.root.links {
+        for link in &root.links {
             self.parents(&link.path)?;
             let step = Step::Link {
                 points_to: c_string(link.points_to.as_os_str())?,
@@ -186,7 +329,7 @@ impl Plan<'_> {
             };
             self.steps.push(step);
         }
-        for file in &spec.root.files {
+        for file in &root.files {
             self.parents(&file.path)?;
             let step = Step::Content(self.inside(&file.path)?, file.content.clone());
             self.steps.push(step);
@@ -203,8 +346,7 @@ impl Plan<'_> {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            self.steps
-                .push(Step::Bind { source: c_string(device.as_os_str())?, target: target.clone() });
+            self.bind(c_string(device.as_os_str())?, target.clone());
             self.attributes(target, NOSUID | NOEXEC);
         }
         for (name, points_to) in DEVICE_LINKS {
@@ -219,7 +361,7 @@ impl Plan<'_> {
     }
 
     fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
-        let tmp = Path::new("/tmp");
+        let tmp = Path::new(SCRATCH);
         self.mount_point(tmp, true)?;
         let target = self.inside(tmp)?;
         // A size of 0 would mean no limit.
@@ -229,7 +371,7 @@ impl Plan<'_> {
     }
 
     fn processes(&mut self) -> Result<(), Error> {
-        let proc = Path::new("/proc");
+        let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
         let target = self.inside(proc)?;
         self.steps.push(Step::Mount {
@@ -238,35 +380,39 @@ impl Plan<'_> {
             flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
             options: CString::default(),
         });
-        for name in MASKED_FILES {
-            let path = proc.join(name);
-            if path.exists() {
-                let target = self.inside(&path)?;
-                let source = c_string(OsStr::new("/dev/null"))?;
-                self.steps.push(Step::Bind { source, target });
+        let masks = &*MASKS;
+        for name in &masks.files {
+            let target = self.inside(&proc.join(name))?;
+            self.bind(c_string(OsStr::new("/dev/null"))?, target);
+        }
+        // One empty file system hides them all: a bind keeps the attributes of what it shows.
+        let mut empty = None;
+        for name in &masks.folders {
+            let target = self.inside(&proc.join(name))?;
+            if let Some(source) = &empty {
+                self.bind(CString::clone(source), target);
+            } else {
+                empty = Some(target.clone());
+                self.steps.push(Step::Mount {
+                    kind: c_string(OsStr::new("tmpfs"))?,
+                    target,
+                    flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+                    options: c_string(OsStr::new("size=4k,nr_inodes=1,mode=555"))?,
+                });
             }
         }
-        for name in MASKED_FOLDERS {
-            let path = proc.join(name);
-            if path.is_dir() {
-                let target = self.inside(&path)?;
-                let source = c_string(super::instance::Instance::empty().as_os_str())?;
-                self.steps.push(Step::Bind { source, target: target.clone() });
-                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
-            }
-        }
-        for name in READ_ONLY {
-            let path = proc.join(name);
-            if path.exists() {
-                let target = self.inside(&path)?;
-                self.steps.push(Step::Bind { source: target.clone(), target: target.clone() });
-                self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
-            }
+        for name in &masks.read_only {
+            let target = self.inside(&proc.join(name))?;
+            self.bind(target.clone(), target.clone());
+            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
         }
         Ok(())
     }
 
     fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+        // Counted in the sandbox's own user namespace; the init is one of them.
+        let processes =
+            self.rootless.then(|| (libc::RLIMIT_NPROC, u64::from(spec.limits.processes_max) + 1));
         let limits = [
             (libc::RLIMIT_CORE, 0),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
@@ -275,7 +421,7 @@ impl Plan<'_> {
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
         ];
-        for (resource, value) in limits {
+        for (resource, value) in limits.into_iter().chain(processes) {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
@@ -283,6 +429,16 @@ impl Plan<'_> {
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
         self.steps.push(Step::GoTo(working_directory));
+        Ok(())
+    }
+
+    fn rules(&mut self, restriction: Restriction) -> Result<(), Error> {
+        let Restriction { scoped, .. } = restriction;
+        self.steps.push(Step::Rules { handled: restriction.handled(), scoped });
+        for rule in RULES {
+            let path = c_string(OsStr::new(rule.path))?;
+            self.steps.push(Step::Allow { path, rights: restriction.bits(rule.rights) });
+        }
         Ok(())
     }
 
@@ -296,8 +452,20 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Shows a part of the host's files read-only. What a user's namespace has copied of the host's mounts is one
+    /// piece: it is shown with all that is mounted below, or not at all.
+    fn show(&mut self, source: CString, target: CString) {
+        let whole = self.rootless;
+        self.steps.push(Step::Bind { source, target: target.clone(), whole });
+        self.steps.push(Step::Attributes { target, attributes: RDONLY | NOSUID | NODEV, whole });
+    }
+
+    fn bind(&mut self, source: CString, target: CString) {
+        self.steps.push(Step::Bind { source, target, whole: false });
+    }
+
     fn attributes(&mut self, target: CString, attributes: u64) {
-        self.steps.push(Step::Attributes { target, attributes });
+        self.steps.push(Step::Attributes { target, attributes, whole: false });
     }
 
     /// Makes the place for a mount, in a root that is made here; a given folder must have it.
@@ -329,6 +497,34 @@ impl Plan<'_> {
         Ok(())
     }
 }
+
+/// Returns the options of an overlay of these folders, the last on top, over one with the mount points.
+fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
+    // Nothing in a layer says where else to look.
+    let mut options = OsString::from("redirect_dir=nofollow,lowerdir=");
+    for folder in folders.iter().rev() {
+        look("looking for a layer", folder)?;
+        for byte in folder.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b',' | b'\\') {
+                options.push("\\");
+            }
+            options.push(OsStr::from_bytes(&[*byte]));
+        }
+        options.push(":");
+    }
+    options.push(super::instance::Instance::points());
+    if options.len() >= MOUNT_OPTIONS_MAX {
+        return Err(Error::invalid(
+            "root.layers",
+            format!("{} bytes of paths", options.len()),
+            format!("less than {MOUNT_OPTIONS_MAX}, the kernel's page"),
+        ));
+    }
+    c_string(&options)
+}
+
+/// Most bytes of a mount's options (mount(2)).
+const MOUNT_OPTIONS_MAX: usize = 4096;
 
 /// Memory that a function may lock.
 const MEMLOCK_BYTES: u64 = 64 * 1024;

@@ -1,29 +1,43 @@
 //! One sandbox on Linux: its group, its init, and their end.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
+use super::block_io::{Disk, disks_of};
 use super::cgroup::Group;
-use super::plan::{Step, c_string, plan};
+use super::features::{Defences, Rights};
+use super::image::Image;
+use super::instance::Instance;
+use super::netns::Network;
+use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::Start;
+use super::template::Template;
 use super::{Shared, netns, sys};
-use crate::supervised::{Platform, Sample, Started};
-use crate::{BoxFuture, Error, Exit, SandboxSpec};
+use crate::supervised::{External, Platform, Sample, Started, What};
+use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
+const MESSAGE_EXTENSIONS: u32 = 3;
+const MESSAGE_EXTENSION_ENDED: u32 = 4;
 
 /// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 9] = [
+const INIT_STEPS: [&str; 11] = [
     "starting the sandbox's init",
     "becoming nobody",
     "making a user namespace",
@@ -32,8 +46,13 @@ const INIT_STEPS: [&str; 9] = [
     "making a keyring",
     "asking to end with the host",
     "loading the system call filter",
+    "restricting file access",
     "starting the program",
+    "starting the extensions",
 ];
+/// Those of them that concern a file.
+const STEP_PROGRAM: usize = 9;
+const STEP_EXTENSION: usize = 10;
 
 /// A sandbox whose init waits for the word to start the program, or has got it.
 pub(super) struct LinuxSandbox {
@@ -45,7 +64,9 @@ pub(super) struct LinuxSandbox {
     socket: Arc<OwnedFd>,
     /// The step and the error number that the init reported, if it could not go on.
     failed: Arc<Mutex<Option<(u32, u32)>>>,
-    program: std::path::PathBuf,
+    /// Whether extensions may end.
+    ending: Arc<AtomicBool>,
+    program: PathBuf,
 }
 
 /// What there is to release when a sandbox has ended.
@@ -54,6 +75,8 @@ struct Remains {
     group: Group,
     pidfd: Arc<OwnedFd>,
     slot: Slot,
+    /// The root, which goes with its last user unless it is kept.
+    template: Option<Arc<Template>>,
 }
 
 /// A sandbox's number, given back when dropped.
@@ -99,41 +122,49 @@ impl LinuxSandbox {
     pub(super) async fn make(
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
-        network: &netns::Network,
-    ) -> Result<Self, Error> {
+        network: Network,
+    ) -> Result<(Self, TcpListener), Error> {
         let slot = Slot { number: shared.instance.take_slot()?, shared: Arc::clone(shared) };
+        let defences = &shared.defences;
         let id = shared.instance.id(slot.number);
         let host = shared.instance.group();
-        let group =
-            Group::make(&shared.hierarchies, &host, &slot.number.to_string(), &spec.limits)?;
+        let template = template(shared, spec).await?;
+        let image = template.as_ref().and_then(|it| it.image.as_deref());
+        let disks = disks(spec, image);
+        let name = slot.number.to_string();
+        let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (socket, inside) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-            .map_err(|errno| Error::step("making the init's socket", errno))?;
-        // The init's end blocks: it waits there.
-        nix::fcntl::fcntl(&inside, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))
-            .map_err(|errno| Error::step("making the init's socket", errno))?;
+        let (socket, inside) = sockets()?;
         let null = File::open("/dev/null")
             .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
         let above = |file: &dyn std::os::fd::AsFd| {
             sys::above_given(file.as_fd())
                 .map_err(|source| Error::step("copying a descriptor", source))
         };
+        let to_host = above(&inside)?;
+        let mut steps = joining(&group, &network, to_host.as_raw_fd(), defences)?;
+        if let Some(template) = &template {
+            steps.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            steps.extend(own_steps(spec, defences)?);
+        } else {
+            steps.extend(user_steps(spec, &Instance::stage(), defences)?);
+        }
         let start = Start {
-            steps: steps(spec, &group, network)?,
-            arguments: arguments(spec, id)?,
-            environment: environment(spec)?,
+            steps,
+            arguments: arguments(spec, id, defences)?,
+            environment: environment(spec, network.port()?)?,
             given: [
                 above(&null)?,
                 above(&stdout_inside)?,
                 above(&stderr_inside)?,
-                above(&inside)?,
+                to_host,
                 above(&shared.filters)?,
             ],
             init: shared.init.as_raw_fd(),
+            rootless: defences.rights != Rights::Root,
             group: group.v2().map(open_folder).transpose()?,
         };
         let pidfd = Arc::new(shared.spawner.spawn(start).await?);
@@ -141,8 +172,9 @@ impl LinuxSandbox {
             group,
             pidfd: Arc::clone(&pidfd),
             slot,
+            template,
         });
-        Ok(Self {
+        let sandbox = Self {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             started: Mutex::new(Some(Outputs { stdout, stderr })),
@@ -150,59 +182,165 @@ impl LinuxSandbox {
             pidfd,
             socket: Arc::new(socket),
             failed: Arc::default(),
+            ending: Arc::default(),
             program: spec.command[0].clone().into(),
-        })
+        };
+        let listener = match network {
+            Network::Made { listener, .. } => listener,
+            Network::Own => TcpListener::from(handed_over(&sandbox.socket)?),
+        };
+        Ok((sandbox, listener))
     }
 
-    fn begin(&self) -> Result<Started, Error> {
+    fn begin(&self, what: What) -> Result<Started, Error> {
         let outputs = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
+        let (counted, extensions) = watch::channel(External::default());
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
         // end and never changes it.
         let told_by = unsafe {
             AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
         }
         .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
-        if let Err(errno) = send(self.socket.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL) {
-            return Err(match message(&self.socket) {
-                Some([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
-                _ => Error::step("starting the program", errno),
-            });
-        }
-        let failed = Arc::clone(&self.failed);
-        tokio::spawn(async move {
-            // Readable when the init has something to say, or has ended without a word. The init speaks before
-            // the kernel takes its namespaces down, which is slow.
-            drop(told_by.readable().await);
-            told.send_replace(Some(match message(told_by.get_ref()) {
-                Some([MESSAGE_ENDED, _, status]) => exit_of(status),
-                Some([MESSAGE_FAILED, step, errno]) => {
-                    *lock(&failed) = Some((step, errno));
-                    Exit::Signal(libc::SIGKILL)
-                }
-                _ => Exit::Signal(libc::SIGKILL),
-            }));
-        });
-        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit })
+        self.say(if what == What::Function { b"e" } else { b"g" })?;
+        let watcher = Watcher {
+            failed: Arc::clone(&self.failed),
+            ending: Arc::clone(&self.ending),
+            told,
+            counted,
+        };
+        tokio::spawn(watcher.watch(told_by));
+        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit, extensions })
+    }
+
+    /// Sends the init a word.
+    fn say(&self, word: &[u8]) -> Result<(), Error> {
+        let Err(errno) = send(self.socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) else {
+            return Ok(());
+        };
+        Err(match message(&self.socket) {
+            Ok([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
+            _ => Error::step("starting the program", errno),
+        })
     }
 }
 
-fn steps(spec: &SandboxSpec, group: &Group, network: &netns::Network) -> Result<Vec<Step>, Error> {
+/// Hears what the init reports, until it is gone.
+struct Watcher {
+    failed: Arc<Mutex<Option<(u32, u32)>>>,
+    ending: Arc<AtomicBool>,
+    told: watch::Sender<Option<Exit>>,
+    counted: watch::Sender<External>,
+}
+
+impl Watcher {
+    async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
+        // The init speaks before the kernel takes its namespaces down, which is slow.
+        while let Ok(mut ready) = told_by.readable().await {
+            match ready.try_io(|socket| message(socket.get_ref())) {
+                Err(_not_yet) => {}
+                Ok(Ok(message)) => self.hear(message),
+                Ok(Err(_gone)) => break,
+            }
+            if self.told.is_closed() && self.counted.is_closed() {
+                return;
+            }
+        }
+        self.tell(Exit::Signal(libc::SIGKILL));
+        self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
+    }
+
+    fn hear(&self, message: [u32; 3]) {
+        match message {
+            [MESSAGE_ENDED, _, status] => self.tell(exit_of(status)),
+            [MESSAGE_FAILED, step, errno] => {
+                *lock(&self.failed) = Some((step, errno));
+                self.tell(Exit::Signal(libc::SIGKILL));
+            }
+            [MESSAGE_EXTENSIONS, count, _] => {
+                self.counted.send_modify(|it| it.started = usize::try_from(count).ok());
+            }
+            [MESSAGE_EXTENSION_ENDED, _, status] => {
+                self.counted.send_modify(|it| it.ended += 1);
+                // A sandbox without one of its extensions is as broken as one without its runtime.
+                if !self.ending.load(Ordering::Acquire) {
+                    self.tell(exit_of(status));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the first end; what follows it is its consequence.
+    fn tell(&self, exit: Exit) {
+        self.told.send_if_modified(|told| told.replace(told.unwrap_or(exit)).is_none());
+    }
+}
+
+/// Returns the mounted root, which without root nobody could enter.
+async fn template(
+    shared: &Arc<Shared>,
+    spec: &SandboxSpec,
+) -> Result<Option<Arc<Template>>, Error> {
+    let image = || spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose();
+    if shared.defences.rights != Rights::Root {
+        // It cannot be had, and the error says why.
+        return image().map(|_| None);
+    }
+    if let Some(found) = shared.templates.find(&spec.root)? {
+        return Ok(Some(found));
+    }
+    let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
+    let made = super::blocking(move || shared.templates.make(&root, image)).await?;
+    Ok(Some(made))
+}
+
+/// Returns the disks whose traffic is limited, if any is.
+fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
+    (spec.limits.block_io.iter())
+        .flat_map(|_| disks_of(&spec.root, image.map(|image| image.device.as_path())))
+        .collect()
+}
+
+/// Returns the first steps: what is not in the specification.
+fn joining(
+    group: &Group,
+    network: &Network,
+    to_host: std::os::fd::RawFd,
+    defences: &Defences,
+) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
+    if let Rights::User { user, group } = defences.rights {
+        let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
+        steps.push(Step::MapIds { user: line(user), group: line(group) });
+    }
     for tasks in group.v1_tasks() {
         steps.push(Step::JoinGroup(c_string(tasks.as_os_str())?));
     }
-    steps.push(Step::EnterNetwork(network.namespace.as_raw_fd()));
+    match network {
+        Network::Made { namespace, .. } => steps.push(Step::EnterNetwork(namespace.as_raw_fd())),
+        Network::Own => {
+            steps.extend([Step::BringUpLoopback, Step::Listen(netns::API_PORT, to_host)]);
+        }
+    }
     steps.push(Step::HideGroups);
-    steps.extend(plan(spec, &super::instance::Instance::stage())?);
+    if defences.own_time {
+        steps.push(Step::OwnTime(from_zero()?));
+    }
     Ok(steps)
 }
 
-fn arguments(spec: &SandboxSpec, id: u32) -> Result<Vec<std::ffi::CString>, Error> {
+fn arguments(
+    spec: &SandboxSpec,
+    id: u32,
+    defences: &Defences,
+) -> Result<Vec<std::ffi::CString>, Error> {
+    let user = if defences.rights == Rights::Root { "u" } else { "r" };
+    let flags = format!("{user}{}", if defences.landlock.is_some() { "l" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
-        c_string("u".as_ref())?,
+        c_string(flags.as_ref())?,
     ];
     for argument in &spec.command {
         arguments.push(c_string(argument)?);
@@ -210,8 +348,8 @@ fn arguments(spec: &SandboxSpec, id: u32) -> Result<Vec<std::ffi::CString>, Erro
     Ok(arguments)
 }
 
-fn environment(spec: &SandboxSpec) -> Result<Vec<std::ffi::CString>, Error> {
-    let api = format!("127.0.0.1:{}", netns::API_PORT);
+fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, Error> {
+    let api = format!("127.0.0.1:{port}");
     let api = [("AWS_LAMBDA_RUNTIME_API".into(), api.into())];
     (spec.environment.iter().chain(&api))
         .map(|(name, value)| {
@@ -221,6 +359,36 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<std::ffi::CString>, Error> {
             c_string(&variable)
         })
         .collect()
+}
+
+/// Takes the descriptor that the new process has sent.
+fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("taking the listener", errno);
+    let mut byte = [0];
+    let mut parts = [std::io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
+    let file = message.cmsgs().map_err(failed)?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(files) => files.first().copied(),
+        _ => None,
+    });
+    let file = file.ok_or_else(|| failed(nix::errno::Errno::EBADMSG))?;
+    // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and nobody else
+    // knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// Makes the socket to the init: the host's end, and the init's, which blocks, as it waits there.
+fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making the init's socket", errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (socket, inside) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
+    let blocking = nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty());
+    nix::fcntl::fcntl(&inside, blocking).map_err(failed)?;
+    Ok((socket, inside))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
@@ -242,15 +410,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes one message of the init's, if there is one.
-fn message(socket: &OwnedFd) -> Option<[u32; 3]> {
+/// Takes one message of the init's; an error is that there is none yet, or that the init is gone.
+fn message(socket: &OwnedFd) -> std::io::Result<[u32; 3]> {
     let mut bytes = [0_u8; 12];
-    let read = nix::unistd::read(socket, &mut bytes).ok()?;
+    let read = nix::unistd::read(socket, &mut bytes)?;
     let number = |at: usize| {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_ne_bytes(four.try_into().ok()?))
     };
-    (read == bytes.len()).then_some([number(0)?, number(4)?, number(8)?])
+    let whole = || Some([number(0)?, number(4)?, number(8)?]);
+    (whole().filter(|_| read == bytes.len()))
+        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
 }
 
 fn exit_of(wait_status: u32) -> Exit {
@@ -263,9 +433,22 @@ fn exit_of(wait_status: u32) -> Exit {
 }
 
 impl Platform for LinuxSandbox {
-    fn start(&self) -> BoxFuture<'_, Result<Started, Error>> {
-        let started = self.begin();
+    fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
+        let started = self.begin(what);
         Box::pin(async move { started })
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        self.say(b"g")
+    }
+
+    fn begin_end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    fn end_runtime(&self, kill: bool) {
+        // An init that is gone has taken the runtime along.
+        drop(self.say(if kill { b"k" } else { b"t" }));
     }
 
     fn failure(&self) -> Option<Error> {
@@ -289,6 +472,10 @@ impl Platform for LinuxSandbox {
         self.group.sample()
     }
 
+    fn pressure(&self) -> Option<Pressure> {
+        self.group.pressure()
+    }
+
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
             self.kill();
@@ -307,10 +494,10 @@ impl LinuxSandbox {
         let index = usize::try_from(step).unwrap_or(0);
         let name = INIT_STEPS.get(index).copied().unwrap_or(INIT_STEPS[0]);
         let source = std::io::Error::from_raw_os_error(errno.cast_signed());
-        if index + 1 == INIT_STEPS.len() {
-            Error::failed(name, &self.program, source)
-        } else {
-            Error::step(name, source)
+        match index {
+            STEP_PROGRAM => Error::failed(name, &self.program, source),
+            STEP_EXTENSION => Error::failed(name, "/opt/extensions", source),
+            _ => Error::step(name, source),
         }
     }
 }
@@ -381,6 +568,7 @@ impl Remains {
         sys::reap(self.pidfd.as_raw_fd());
         self.group.kill();
         let removed = self.group.remove();
+        drop(self.template);
         drop(self.slot);
         removed
     }

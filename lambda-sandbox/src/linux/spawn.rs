@@ -9,14 +9,14 @@
 )]
 
 use std::arch::asm;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::oneshot;
 
+use super::carry::{call, carry_out, failure};
 use super::plan::Step;
 use crate::Error;
 
@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub(super) given: [OwnedFd; 5],
     /// The init's program.
     pub(super) init: RawFd,
+    /// Whether it starts in user, network and mount namespaces of its own, and enters none.
+    pub(super) rootless: bool,
     /// The v2 group to start in.
     pub(super) group: Option<OwnedFd>,
 }
@@ -89,12 +91,14 @@ struct CloneArgs {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+const OWN_EVERYTHING: u64 =
+    (libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS).cast_unsigned() as u64;
+
 const fn flags() -> u64 {
     let flags = libc::CLONE_VM
         | libc::CLONE_VFORK
         | libc::CLONE_PIDFD
         | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
     flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
@@ -106,6 +110,7 @@ struct Child<'a> {
     arguments: &'a [*const c_char],
     environment: &'a [*const c_char],
     given: [RawFd; 5],
+    rules: bool,
     init: RawFd,
     failed: usize,
     errno: i32,
@@ -124,6 +129,7 @@ impl Start {
             arguments: &arguments,
             environment: &environment,
             given: self.given.each_ref().map(|file| file.as_raw_fd()),
+            rules: self.steps.iter().any(|step| matches!(step, Step::Rules { .. })),
             init: self.init,
             failed: 0,
             errno: 0,
@@ -134,6 +140,9 @@ impl Start {
             pidfd: (&raw mut pidfd).addr() as u64,
             ..CloneArgs::default()
         };
+        if self.rootless {
+            arguments.flags |= OWN_EVERYTHING;
+        }
         if let Some(group) = &self.group {
             arguments.flags |= CLONE_INTO_CGROUP;
             arguments.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
@@ -164,17 +173,10 @@ impl Start {
 
     fn error(&self, failed: usize, errno: i32) -> Error {
         let source = io::Error::from_raw_os_error(errno);
-        let Some(step) = self.steps.get(failed) else {
-            let step = match failed {
-                STEP_DESCRIPTORS => "arranging descriptors",
-                _ => "starting the sandbox's init",
-            };
-            return Error::step(step, source);
-        };
-        let (step, path) = name(step);
-        match path {
-            Some(path) => Error::failed(step, path, source),
-            None => Error::step(step, source),
+        match self.steps.get(failed) {
+            Some(step) => failure(step, source),
+            None if failed == STEP_DESCRIPTORS => Error::step("arranging descriptors", source),
+            None => Error::step("starting the sandbox's init", source),
         }
     }
 }
@@ -183,27 +185,6 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     let mut pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
     pointers.push(std::ptr::null());
     pointers
-}
-
-fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
-    let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
-    match step {
-        Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
-        Step::EnterNetwork(_) => ("entering the network namespace", None),
-        Step::HideGroups => ("making a cgroup namespace", None),
-        Step::PrivateMounts => ("making mounts private", None),
-        Step::Mount { target, .. } => ("mounting", path(target)),
-        Step::Bind { source, .. } => ("showing a file or folder", path(source)),
-        Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
-        Step::Folder(folder) => ("making a folder", path(folder)),
-        Step::File(file) => ("making a file", path(file)),
-        Step::Content(file, _) => ("writing a file", path(file)),
-        Step::Link { path: link, .. } => ("making a link", path(link)),
-        Step::Pivot(root) => ("changing the root", path(root)),
-        Step::Limit(..) => ("setting a limit", None),
-        Step::HostName(_) => ("setting the host name", None),
-        Step::GoTo(folder) => ("going to the working directory", path(folder)),
-    }
 }
 
 /// Makes a process that shares our memory, on our stack, and runs [`in_child`] in it. Returns the system call's
@@ -253,7 +234,8 @@ extern "C" fn in_child(child: &mut Child<'_>) -> ! {
         }
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
-    let others = [child.given.len(), u32::MAX as usize, cloexec, 0, 0];
+    let kept = child.given.len() + usize::from(child.rules);
+    let others = [kept, u32::MAX as usize, cloexec, 0, 0];
     let no_signals = 0_u64;
     let mask = (&raw const no_signals).addr();
     let unblock = [libc::SIG_SETMASK as usize, mask, 0, 8, 0];
@@ -277,104 +259,4 @@ fn give_up(child: &mut Child<'_>, failed: usize) -> ! {
     loop {
         call(libc::SYS_exit_group, [1, 0, 0, 0, 0]);
     }
-}
-
-/// Makes a system call with up to five arguments; on an error returns -1 and leaves the cause in `errno`.
-fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
-    // SAFETY: every caller in this file passes, where the call takes a pointer, the address of memory that lives
-    // in the `Start` of the standing thread or on this stack, NUL-terminated where text is due, of the size told.
-    unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
-}
-
-fn at(text: &CStr) -> usize {
-    text.as_ptr().addr()
-}
-
-const HERE: usize = libc::AT_FDCWD as usize;
-
-fn carry_out(step: &Step) -> libc::c_long {
-    match step {
-        Step::JoinGroup(tasks) => write_to(tasks, libc::O_WRONLY, b"0"),
-        Step::EnterNetwork(file) => {
-            let kind = libc::CLONE_NEWNET as usize;
-            call(libc::SYS_setns, [*file as usize, kind, 0, 0, 0])
-        }
-        Step::HideGroups => {
-            let kind = libc::CLONE_NEWCGROUP as usize;
-            call(libc::SYS_unshare, [kind, 0, 0, 0, 0])
-        }
-        Step::PrivateMounts => {
-            let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
-            call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
-        }
-        Step::Mount { kind, target, flags, options } => {
-            let (kind, flags) = (at(kind), *flags as usize);
-            call(libc::SYS_mount, [kind, at(target), kind, flags, at(options)])
-        }
-        Step::Bind { source, target } => {
-            let flags = libc::MS_BIND as usize;
-            call(libc::SYS_mount, [at(source), at(target), 0, flags, 0])
-        }
-        Step::Attributes { target, attributes } => {
-            // `struct mount_attr`: set, clear, propagation, user namespace.
-            let attributes: [u64; 4] = [*attributes, 0, 0, 0];
-            let address = attributes.as_ptr().addr();
-            call(libc::SYS_mount_setattr, [HERE, at(target), 0, address, 32])
-        }
-        Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
-        Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
-        Step::Content(path, content) => {
-            write_to(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, content)
-        }
-        Step::Link { points_to, path } => {
-            call(libc::SYS_symlinkat, [at(points_to), HERE, at(path), 0, 0])
-        }
-        Step::Pivot(root) => pivot(root),
-        Step::Limit(resource, value) => {
-            let limit = [*value, *value];
-            let address = limit.as_ptr().addr();
-            call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
-        }
-        Step::HostName(name) => {
-            let length = name.as_bytes().len();
-            call(libc::SYS_sethostname, [at(name), length, 0, 0, 0])
-        }
-        Step::GoTo(folder) => call(libc::SYS_chdir, [at(folder), 0, 0, 0, 0]),
-    }
-}
-
-fn or_there(result: libc::c_long) -> libc::c_long {
-    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
-}
-
-fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
-    let flags = (flags | libc::O_CLOEXEC) as usize;
-    let file = call(libc::SYS_openat, [HERE, at(path), flags, 0o644, 0]);
-    if file < 0 {
-        return file;
-    }
-    let file = file as usize;
-    let written = call(libc::SYS_write, [file, content.as_ptr().addr(), content.len(), 0, 0]);
-    if written < 0 {
-        return written;
-    }
-    call(libc::SYS_close, [file, 0, 0, 0, 0])
-}
-
-/// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).
-fn pivot(root: &CStr) -> libc::c_long {
-    let here = at(c".");
-    let detach = libc::MNT_DETACH as usize;
-    for (number, arguments) in [
-        (libc::SYS_chdir, [at(root), 0, 0, 0, 0]),
-        (libc::SYS_pivot_root, [here, here, 0, 0, 0]),
-        (libc::SYS_umount2, [here, detach, 0, 0, 0]),
-        (libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0]),
-    ] {
-        let result = call(number, arguments);
-        if result < 0 {
-            return result;
-        }
-    }
-    0
 }

@@ -76,3 +76,56 @@ pub(super) fn wait_ended(pidfd: BorrowedFd<'_>) {
     {
     }
 }
+
+/// Returns the version of landlock's interface, 0 where there is none.
+pub(super) fn landlock_abi() -> u32 {
+    const VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag landlock_create_ruleset asks for the version; the null pointer and the size 0 are what
+    // it wants then, and it reads no memory.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// Returns the number of a loop device that nobody uses, at this moment.
+pub(super) fn free_loop(control: &std::fs::File) -> io::Result<i32> {
+    const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument; the descriptor is borrowed, so open.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
+}
+
+/// Puts a file on a loop device, read-only, until the last who has the device open is gone.
+pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+    const READ_ONLY_AND_AUTOCLEAR: u32 = 1 | 4;
+    /// `struct loop_config` (linux/loop.h), whose `loop_info64` is spelled out.
+    #[repr(C)]
+    struct Configuration {
+        file: u32,
+        block_size: u32,
+        places: [u64; 5],
+        number: u32,
+        encryption: [u32; 2],
+        flags: u32,
+        names: [u64; 20],
+        init: [u64; 2],
+        reserved: [u64; 8],
+    }
+    let configuration = Configuration {
+        file,
+        block_size: 0,
+        places: [0; 5],
+        number: 0,
+        encryption: [0; 2],
+        flags: READ_ONLY_AND_AUTOCLEAR,
+        names: [0; 20],
+        init: [0; 2],
+        reserved: [0; 8],
+    };
+    // SAFETY: LOOP_CONFIGURE reads one `loop_config` of 304 bytes, which `configuration` is, alive for the call;
+    // the descriptors are open.
+    let result =
+        unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -130,6 +130,14 @@ impl Session {
         .await
     }
 
+    /// Waits until this many extensions have registered, or one reported an error.
+    pub async fn registered(&self, count: usize) {
+        self.wait(|state| {
+            (state.extensions.len() >= count || state.failure.is_some()).then_some(())
+        })
+        .await;
+    }
+
     /// Gives the runtime its next invocation, and tells the extensions that want to know.
     ///
     /// Legal after [`Session::ready`] or [`Session::settled`]; replaces an invocation that nobody took.

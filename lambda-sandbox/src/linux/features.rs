@@ -1,0 +1,166 @@
+//! What this kernel and this user's rights offer, and what follows for the isolation.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::cgroup::{Controller, Hierarchies};
+use super::landlock::Restriction;
+use crate::{Defence, Isolation};
+
+/// What this kernel has beyond what the backend cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Features {
+    /// The version of landlock's interface; 0 without it.
+    pub landlock_abi: u32,
+    /// Whether there are time namespaces.
+    pub time_namespace: bool,
+    /// Whether pressure is counted.
+    pub pressure: bool,
+}
+
+impl Features {
+    /// Looks at the running kernel.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self {
+            landlock_abi: super::sys::landlock_abi(),
+            pressure: Path::new("/proc/pressure/cpu").exists(),
+            time_namespace: Path::new("/proc/self/ns/time_for_children").exists(),
+        }
+    }
+}
+
+/// Whose rights the backend works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Rights {
+    /// All of them.
+    #[default]
+    Root,
+    /// A user's, in user namespaces.
+    User { user: u32, group: u32 },
+}
+
+impl Rights {
+    /// Returns those of this process.
+    pub(super) fn own() -> Self {
+        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if user.is_root() {
+            Self::Root
+        } else {
+            Self::User { user: user.as_raw(), group: group.as_raw() }
+        }
+    }
+}
+
+/// Which of the defences that a kernel may lack are put up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Defences {
+    pub(super) features: Features,
+    pub(super) rights: Rights,
+    pub(super) landlock: Option<Restriction>,
+    pub(super) own_time: bool,
+}
+
+impl Defences {
+    pub(super) fn of(features: Features, without: &BTreeSet<Defence>) -> Self {
+        Self {
+            features,
+            rights: Rights::own(),
+            landlock: Restriction::of(features.landlock_abi, without),
+            own_time: features.time_namespace && !without.contains(&Defence::Time),
+        }
+    }
+
+    /// Tells what is in force, and why the rest is not.
+    pub(super) fn isolation(&self, hierarchies: &Hierarchies) -> Isolation {
+        let mut isolation = Isolation::default();
+        let mut put = |defence, means: &str| {
+            isolation.in_force.insert(defence, means.to_owned());
+        };
+        put(Defence::Processes, "pid namespace, init as pid 1");
+        put(Defence::FileSystem, "mount namespace, read-only root, pivot_root");
+        put(
+            Defence::Network,
+            "network namespace with a loopback only, unless the specification gives more",
+        );
+        put(Defence::Ipc, "ipc and uts namespaces");
+        put(Defence::Capabilities, "none in any set, no_new_privs");
+        put(Defence::SystemCalls, "seccomp allow list");
+        put(Defence::Keyring, "session keyring of its own; keyctl refused");
+        put(Defence::Descriptors, "all but the given closed at exec");
+        put(Defence::KernelInterfaces, "/proc masked and read-only; no /sys");
+        put(Defence::Scratch, "tmpfs with a limit of bytes and files");
+        isolation.absent.insert(Defence::Kernel, "the kernel is the host's".to_owned());
+        self.of_user(&mut isolation);
+        self.of_groups(hierarchies, &mut isolation);
+        self.optional(&mut isolation);
+        isolation
+    }
+
+    fn of_user(&self, isolation: &mut Isolation) {
+        match self.rights {
+            Rights::Root => {
+                let means = "user namespace, a user and group id of its own outside";
+                isolation.in_force.insert(Defence::User, means.to_owned());
+            }
+            Rights::User { user, .. } => {
+                let why = format!(
+                    "a user namespace, but outside it is user {user} with its groups, as the host and every \
+                     other sandbox of it: no root, no other id"
+                );
+                isolation.absent.insert(Defence::User, why);
+            }
+        }
+    }
+
+    fn of_groups(&self, hierarchies: &Hierarchies, isolation: &mut Isolation) {
+        let groups = hierarchies.kind();
+        for (defence, controller, name, moot) in [
+            (
+                Defence::Memory,
+                Controller::Memory,
+                "memory",
+                "memory by heap, page cache, shared memory, pipes or sockets is not counted and not stopped",
+            ),
+            (Defence::Cpu, Controller::Cpu, "cpu", "a busy loop takes all that the machine has"),
+            (Defence::ProcessCount, Controller::Pids, "pids", ""),
+            (Defence::BlockIo, Controller::Io, "block I/O", "a reader can keep a disk busy"),
+        ] {
+            if hierarchies.has(controller) {
+                let means = format!("{name} control group ({groups})");
+                isolation.in_force.insert(defence, means);
+            } else if defence == Defence::ProcessCount {
+                let means = "limit of processes, counted in a user namespace of its own";
+                isolation.in_force.insert(defence, means.to_owned());
+            } else {
+                let lack = match self.rights {
+                    Rights::Root => "mounted here",
+                    Rights::User { .. } => "delegated to this user",
+                };
+                let why = format!("no {name} control group is {lack}: {moot}");
+                isolation.absent.insert(defence, why);
+            }
+        }
+    }
+
+    fn optional(&self, isolation: &mut Isolation) {
+        let mut tell = |defence, means: Option<String>, there: bool, lack: &str| {
+            let why = if there { "left out by the host's settings" } else { lack };
+            match means {
+                Some(means) => isolation.in_force.insert(defence, means),
+                None => isolation.absent.insert(defence, why.to_owned()),
+            };
+        };
+        let time = self.own_time.then(|| "time namespace: clocks since boot begin at 0".to_owned());
+        let Features { landlock_abi, time_namespace, .. } = self.features;
+        tell(Defence::Time, time, time_namespace, "the kernel has no time namespaces");
+        let files = self.landlock.map(Restriction::describe);
+        tell(Defence::FileAccess, files, landlock_abi > 0, "the kernel has no landlock");
+        let scope = (self.landlock.filter(|it| it.scoped != 0))
+            .map(|_| "landlock: no signal and no abstract socket beyond the sandbox".to_owned());
+        let old = format!("landlock here is of version {landlock_abi}, scopes came with 6");
+        let lack = if landlock_abi == 0 { "the kernel has no landlock" } else { &old };
+        tell(Defence::Scope, scope, landlock_abi >= 6, lack);
+    }
+}

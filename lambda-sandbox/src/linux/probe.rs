@@ -1,0 +1,80 @@
+//! What this machine has of what the backend needs, and what to do about the rest.
+
+use std::fmt;
+
+use super::cgroup::{Controller, Hierarchies};
+use super::features::Features;
+
+/// What this machine has of what the backend needs.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The control groups found.
+    pub hierarchies: Hierarchies,
+    /// What the kernel has of what the backend can do without.
+    pub features: Features,
+    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that the backend needs and this machine lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub what: &'static str,
+    /// How that was found.
+    pub why: String,
+    /// What a person can do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.what, self.why, self.remedy)
+    }
+}
+
+/// Looks whether control groups can hold limits.
+pub(super) fn groups(hierarchies: &Hierarchies) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    for (controller, what) in [
+        (Controller::Memory, "the memory control group"),
+        (Controller::Cpu, "the cpu control group"),
+        (Controller::Pids, "the pids control group"),
+    ] {
+        if !hierarchies.has(controller) {
+            missing.push(Missing {
+                what,
+                why: format!("not mounted (control groups here: {})", hierarchies.kind()),
+                remedy: "mount cgroup2 at /sys/fs/cgroup, or take the process backend",
+            });
+        }
+    }
+    for root in hierarchies.roots() {
+        let writable = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK);
+        if let Err(errno) = writable {
+            missing.push(Missing {
+                what: "writable control groups",
+                why: format!("{}: {errno}", root.display()),
+                remedy: "run as root with /sys/fs/cgroup mounted read-write",
+            });
+        }
+    }
+    missing
+}
+
+/// Looks whether a user may make user namespaces.
+pub(super) fn user_namespaces() -> Option<Missing> {
+    let forbidding = [
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ];
+    let (path, value) = forbidding.into_iter().find(|(path, value)| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == *value)
+    })?;
+    Some(Missing {
+        what: "user namespaces",
+        why: format!("{path} is {value}"),
+        remedy: "run the host as root, or set it otherwise",
+    })
+}

@@ -1,0 +1,98 @@
+//! Traffic with disks is held to its limit, and what a sandbox waits for is told.
+
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, BlockIo, Capability, Error, Exit, Root, SandboxSpec};
+
+fn backend(what: &str, needed: Capability) -> Option<LinuxBackend> {
+    let why = match LinuxBackend::new() {
+        Ok(backend) if backend.capabilities().contains(&needed) => return Some(backend),
+        Ok(_) => format!("no {needed:?} here"),
+        Err(error @ Error::Unavailable { .. }) => error.to_string(),
+        Err(error) => panic!("{error:?}"),
+    };
+    test_support::left_out(what, &why);
+    None
+}
+
+fn shell(root: Root, script: &str) -> SandboxSpec {
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    let mut spec = SandboxSpec::new("f", root, command);
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    spec.limits.cpus = 1.0;
+    spec
+}
+
+const BYTES: usize = 3 << 20;
+
+/// Makes a file that is on a disk and not in the page cache, where there is a disk.
+fn cold_file(folder: &std::path::Path) -> bool {
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder, open).expect("readable");
+    let mut file = std::fs::File::create(folder.join("data")).expect("made");
+    if libc::major(file.metadata().expect("there").dev()) == 0 {
+        return false;
+    }
+    file.write_all(&vec![7; BYTES]).expect("written");
+    file.sync_all().expect("written");
+    // SAFETY: posix_fadvise takes integers only; the file is open.
+    let dropped = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(dropped, 0);
+    true
+}
+
+#[tokio::test]
+async fn reading_is_held_to_its_limit() {
+    let what = "limits of block I/O";
+    let Some(backend) = backend(what, Capability::BlockIoLimit) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    if !cold_file(folder.path()) {
+        test_support::left_out(what, "the folder for temporary files is on no disk");
+        return;
+    }
+    let root = Root::of_machine().with_bind(folder.path(), "/var/task");
+    let mut spec = shell(root, "cat /var/task/data > /dev/null");
+    let rate = 1 << 20;
+    spec.limits.block_io =
+        Some(BlockIo { read_bytes_per_second: Some(rate), ..BlockIo::default() });
+    // The programs that the shell needs are read before: their reading would be held, too.
+    let mut warm = spec.clone();
+    warm.limits.block_io = None;
+    warm.command[2] = "cat /dev/null".into();
+    backend.create(warm).await.expect("created").run().await.expect("run");
+    let began = Instant::now();
+    let created = backend.create(spec).await.expect("created");
+    let finished = created.run().await.expect("run");
+    assert_eq!(finished.exit, Exit::Status(0));
+    // A lower bound: three times what a second allows takes more than one, on however slow a machine.
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(backend.groups(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_limit_of_nothing_is_refused() {
+    let mut spec = shell(Root::of_machine(), "");
+    spec.limits.block_io = Some(BlockIo { write_bytes_per_second: Some(0), ..BlockIo::default() });
+    let refused = spec.check().expect_err("refused");
+    assert!(matches!(refused, Error::Invalid { setting: "limits.block_io", .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_a_sandbox_waits_for_is_told() {
+    let what = "pressure of a sandbox";
+    let Some(backend) = backend(what, Capability::Pressure) else { return };
+    let mut spec = shell(Root::of_machine(), "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+    spec.limits.cpus = 0.2;
+    let created = backend.create(spec).await.expect("created");
+    let before = created.pressure().expect("told");
+    let (finished, ended) = created.run_to_exit().await.expect("run");
+    assert_eq!(finished.exit, Exit::Status(0));
+    let after = ended.pressure().expect("told");
+    // A fifth of a processor for more than a tenth of a second's work.
+    assert!(after.cpu.some > before.cpu.some, "{before:?} {after:?}");
+    ended.destroy().await.expect("destroyed");
+}

@@ -1,0 +1,195 @@
+//! External extensions: what lies in `/opt/extensions` is started inside before the runtime, hears of each invocation
+//! and of the end, and has its time to finish.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{
+    Answer, Backend, Error, Exit, Idle, InitFailure, Invocation, MemoryLog, Root, Sandbox,
+    SandboxSpec, ShutdownReason,
+};
+
+/// What the runtime and the extensions here have in common: a shell that speaks TCP.
+const ASK: &str = r#"#!/bin/bash
+ask() {
+  exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
+  printf '%b' "$1" >&3
+}
+"#;
+
+const RUNTIME: &str = r#"
+echo runtime starts
+while true; do
+  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
+  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
+  cat <&3 >/dev/null
+done
+"#;
+
+/// Registers after a pause, which it says before it does, says each event, and ends at SHUTDOWN.
+const EXTENSION: &str = r#"
+name=${0##*/}
+sleep 0.2
+echo $name registers
+body='{"events":["INVOKE","SHUTDOWN"]}'
+ask "POST /2020-01-01/extension/register HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLambda-Extension-Name: $name\r\nContent-Length: ${#body}\r\n\r\n$body"
+id=$(grep -i lambda-extension-identifier <&3 | tr -d '\r' | cut -d' ' -f2)
+while true; do
+  ask "GET /2020-01-01/extension/event/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLambda-Extension-Identifier: $id\r\n\r\n"
+  event=$(cat <&3)
+  case $event in
+    *SHUTDOWN*) echo $name ${event##*shutdownReason}; sleep ${LAST:-0}; echo $name ends; exit 0;;
+    *INVOKE*) echo $name invoked;;
+  esac
+done
+"#;
+
+fn backend() -> Option<LinuxBackend> {
+    match LinuxBackend::new() {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("extensions on the Linux backend", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn executable(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+/// A function with these extensions. Its folder must stay while it is used.
+fn function(extensions: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSpec, Arc<MemoryLog>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("readable");
+    executable(&folder.path().join("task/bootstrap"), &format!("{ASK}{RUNTIME}"));
+    for (name, script) in extensions {
+        executable(&folder.path().join("opt/extensions").join(name), &format!("{ASK}{script}"));
+    }
+    let root = Root::of_machine()
+        .with_bind(folder.path().join("task"), "/var/task")
+        .with_bind(folder.path().join("opt"), "/opt");
+    let log = Arc::new(MemoryLog::new(1 << 16));
+    let mut spec = SandboxSpec::new("f", root, vec!["/var/task/bootstrap".into()]);
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    spec.limits.cpus = 2.0;
+    spec.log = log.clone();
+    (folder, spec, log)
+}
+
+fn text(log: &MemoryLog) -> String {
+    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+}
+
+async fn init(backend: &LinuxBackend, spec: &SandboxSpec, log: &MemoryLog) -> Sandbox<Idle> {
+    let created = backend.create(spec.clone()).await.expect("created");
+    match created.init().await {
+        Ok((idle, _)) => idle,
+        Err(failure) => panic!("{failure:?}\n{}", text(log)),
+    }
+}
+
+async fn fails(backend: &LinuxBackend, spec: SandboxSpec) -> InitFailure {
+    backend.create(spec).await.expect("created").init().await.expect_err("fails")
+}
+
+#[tokio::test]
+async fn extensions_come_first_and_hear_of_everything() {
+    let Some(backend) = backend() else { return };
+    let (_folder, spec, log) = function(&[("one", EXTENSION), ("two", EXTENSION)]);
+    let mut idle = init(&backend, &spec, &log).await;
+    let output = text(&log);
+    let at = |what: &str| output.find(what).unwrap_or_else(|| panic!("{what} not in\n{output}"));
+    assert!(at("one registers").max(at("two registers")) < at("runtime starts"), "{output}");
+    for _ in 0..2 {
+        let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+        let (outcome, busy) = idle.invoke(event).await.expect("invoked");
+        assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
+        idle = busy.expect("usable").settle().await.expect("settled");
+    }
+    idle.shutdown(ShutdownReason::Spindown).await.expect("shut down");
+    let output = text(&log);
+    for name in ["one", "two"] {
+        assert_eq!(output.matches(&format!("{name} invoked")).count(), 2, "{output}");
+        assert_eq!(output.matches(&format!("{name} ends")).count(), 1, "{output}");
+    }
+    assert_eq!(output.matches("spindown").count(), 2, "{output}");
+}
+
+#[tokio::test]
+async fn the_end_waits_for_extensions_and_not_for_ever() {
+    let Some(backend) = backend() else { return };
+    let (_folder, mut spec, log) = function(&[("slow", EXTENSION)]);
+    spec.environment.push(("LAST".into(), "1".into()));
+    let idle = init(&backend, &spec, &log).await;
+    idle.shutdown(ShutdownReason::Spindown).await.expect("shut down");
+    // Longer than a sandbox without external extensions has, and within the 2 s of one that has them.
+    assert!(text(&log).contains("slow ends"), "{}", text(&log));
+    let (_folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
+    spec.environment.push(("LAST".into(), "600".into()));
+    spec.times.shutdown_external = Duration::from_millis(500);
+    let idle = init(&backend, &spec, &log).await;
+    idle.shutdown(ShutdownReason::Timeout).await.expect("shut down");
+    let output = text(&log);
+    assert!(output.contains("timeout") && !output.contains("stuck ends"), "{output}");
+}
+
+#[tokio::test]
+async fn an_extension_that_fails_fails_the_sandbox() {
+    let Some(backend) = backend() else { return };
+    // One that ends before it registers; one that never registers; one that is no program.
+    let (_folder, spec, _) = function(&[("quits", "exit 3")]);
+    let failure = fails(&backend, spec).await;
+    assert!(matches!(failure, InitFailure::Exited(Exit::Status(3))), "{failure:?}");
+    let (_folder, mut spec, log) = function(&[("silent", "sleep 600")]);
+    spec.times.init = Duration::from_millis(300);
+    let failure = fails(&backend, spec).await;
+    assert!(matches!(failure, InitFailure::TimedOut(_)), "{failure:?}");
+    assert!(!text(&log).contains("runtime starts"), "{}", text(&log));
+    let (folder, spec, _) = function(&[("data", "")]);
+    let data = folder.path().join("opt/extensions/data");
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    let failure = fails(&backend, spec).await;
+    let named = matches!(&failure, InitFailure::Failed(Error::Failed { path: Some(path), .. })
+        if path == Path::new("/opt/extensions"));
+    assert!(named, "{failure:?}");
+    // Eleven are one more than Lambda allows.
+    let names: Vec<String> = (0..11).map(|number| format!("extension-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), EXTENSION)).collect();
+    let (_folder, spec, _) = function(&many);
+    let failure = fails(&backend, spec).await;
+    assert!(matches!(&failure, InitFailure::Failed(Error::Failed { .. })), "{failure:?}");
+    // One that dies during an invocation takes the sandbox along.
+    let dies = EXTENSION.replace("*INVOKE*) echo $name invoked", "*INVOKE*) exit 4");
+    let (_folder, spec, log) = function(&[("dies", &dies)]);
+    let idle = init(&backend, &spec, &log).await;
+    let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+    let (outcome, busy) = idle.invoke(event).await.expect("invoked");
+    // The runtime's answer and the extension's end come in either order.
+    match busy {
+        None => assert_eq!(outcome.answer, Answer::Exited(Exit::Status(4))),
+        Some(busy) => assert!(matches!(busy.settle().await, Err(Error::Ended))),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_without_extensions_is_none() {
+    let Some(backend) = backend() else { return };
+    let (folder, spec, log) = function(&[]);
+    std::fs::create_dir_all(folder.path().join("opt/extensions/folder")).expect("made");
+    std::fs::write(folder.path().join("opt/extensions/.hidden"), "").expect("written");
+    init(&backend, &spec, &log).await.destroy().await.expect("destroyed");
+    // And a program that is run without the Runtime API has none beside it.
+    let (_folder, mut spec, log) = function(&[("one", "echo started")]);
+    spec.command = vec!["/bin/echo".into(), "alone".into()];
+    backend.create(spec).await.expect("created").run().await.expect("run");
+    assert_eq!(text(&log), "alone\n");
+}

@@ -1,0 +1,108 @@
+//! Sandboxes share no user id: looked at from the host, where ids tell who may signal whom and read whose files.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::{Backend, Error, Root, SandboxSpec};
+
+fn backend(settings: &Settings) -> Option<LinuxBackend> {
+    match LinuxBackend::with_settings(settings) {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("user ids of the Linux backend", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn spec(seconds: &str) -> SandboxSpec {
+    SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sleep".into(), seconds.into()])
+}
+
+/// Returns the user and group ids of the processes of this host whose command line is `sleep seconds`, as the kernel tells
+/// them outside: real, effective, saved and of the file system, all that `/proc/PID/status` has.
+fn ids_of(seconds: &str) -> Vec<(BTreeSet<u32>, BTreeSet<u32>)> {
+    let wanted = format!("/bin/sleep\0{seconds}\0");
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    (std::fs::read_dir("/proc").expect("proc").flatten())
+        .filter(|entry| read(entry.path().join("cmdline")) == wanted)
+        .map(|entry| {
+            let status = read(entry.path().join("status"));
+            let numbers = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap_or_default().split_whitespace().flat_map(str::parse).collect()
+            };
+            (numbers("Uid:"), numbers("Gid:"))
+        })
+        .collect()
+}
+
+async fn running(seconds: &str) -> (BTreeSet<u32>, BTreeSet<u32>) {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let [one] = ids_of(seconds).as_slice() {
+            return one.clone();
+        }
+        assert!(Instant::now() < until, "{:?}", ids_of(seconds));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn two_live_sandboxes_share_no_id_outside() {
+    let base = 0x6A00_0000;
+    let Some(backend) = backend(&Settings::default().with_id_base(base)) else { return };
+    // Unlikely numbers, so that the programs are told from any other on this machine.
+    let names = [1, 2].map(|number| format!("7{}.{number}", std::process::id()));
+    let mut seen = Vec::new();
+    let mut lives = Vec::new();
+    for name in &names {
+        let created = backend.create(spec(name)).await.expect("created");
+        lives.push((created.killer(), tokio::spawn(created.run())));
+        seen.push(running(name).await);
+    }
+    let ((users, groups), (other_users, other_groups)) = (&seen[0], &seen[1]);
+    for ids in [users, groups, other_users, other_groups] {
+        assert_eq!(ids.len(), 1, "{seen:?}");
+        assert!(ids.iter().all(|id| (base..base + 0x100_0000).contains(id)), "{seen:?}");
+    }
+    assert!(users.is_disjoint(other_users) && groups.is_disjoint(other_groups), "{seen:?}");
+    for (killer, life) in lives {
+        killer.kill();
+        life.await.expect("joined").expect("run");
+    }
+}
+
+#[tokio::test]
+async fn hosts_with_bases_that_overlap_share_no_id() {
+    // Each base is one host's width below the one before, and each number one above: without a look at what is
+    // taken, all would have the same ids.
+    let base = 0x6C00_0000;
+    let Some(first) = backend(&Settings::default().with_id_base(base)) else { return };
+    let mut seen = BTreeSet::new();
+    let mut hosts = vec![first];
+    for step in 1..4 {
+        let settings = Settings::default().with_id_base(base - 16_384 * step);
+        hosts.push(LinuxBackend::with_settings(&settings).expect("a host"));
+    }
+    let mut lives = Vec::new();
+    for (number, host) in hosts.iter().enumerate() {
+        let name = format!("8{}.{number}", std::process::id());
+        let created = host.create(spec(&name)).await.expect("created");
+        lives.push((created.killer(), tokio::spawn(created.run())));
+        let (users, _) = running(&name).await;
+        assert!(users.iter().all(|id| seen.insert(*id)), "{users:?} in {seen:?}");
+    }
+    for (killer, life) in lives {
+        killer.kill();
+        life.await.expect("joined").expect("run");
+    }
+}
+
+#[test]
+fn ids_of_people_are_refused() {
+    let refused = LinuxBackend::with_settings(&Settings::default().with_id_base(1000));
+    assert!(matches!(refused, Err(Error::Invalid { setting: "id_base", .. })), "{refused:?}");
+}

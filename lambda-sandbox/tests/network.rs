@@ -1,0 +1,238 @@
+//! What a sandbox reaches beyond its loopback: a namespace handed in, an interface of the host's. And nothing else.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::{
+    Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, Root, SandboxSpec,
+};
+use nix::sched::{CloneFlags, unshare};
+
+fn backend() -> Option<LinuxBackend> {
+    match LinuxBackend::new() {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("networks of the Linux backend", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn bash(network: Network, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
+    let log = Arc::new(MemoryLog::new(1 << 16));
+    let command = vec!["/bin/bash".into(), "-c".into(), script.into()];
+    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    spec.network = network;
+    spec.log = log.clone();
+    spec.limits.cpus = 1.0;
+    (spec, log)
+}
+
+async fn run(backend: &LinuxBackend, network: Network, script: &str) -> String {
+    let (spec, log) = bash(network, script);
+    backend.create(spec).await.expect("created").run().await.expect("run");
+    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+}
+
+/// Makes a network namespace, and runs `inside` in it; what that returns stays alive with it.
+fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Network, T) {
+    let made = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+        let file = File::open("/proc/thread-self/ns/net").expect("opened");
+        (OwnedFd::from(file), inside())
+    });
+    let (file, kept) = made.join().expect("made");
+    (Network::Namespace(Arc::new(file)), kept)
+}
+
+/// Asks for one invocation and answers it, with nothing but a shell that speaks TCP.
+const RUNTIME: &str = r#"
+ask() {
+  exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
+  printf '%b' "$1" >&3
+}
+while true; do
+  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
+  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
+  cat <&3 >/dev/null
+done
+"#;
+
+#[tokio::test]
+async fn the_runtime_api_is_in_the_namespace_handed_in() {
+    let Some(backend) = backend() else { return };
+    let (network, ()) = namespace(|| ());
+    // Two in one namespace: each has a port of its own.
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let (spec, log) = bash(network.clone(), RUNTIME);
+        match backend.create(spec).await.expect("created").init().await {
+            Ok((sandbox, _)) => idle.push(sandbox),
+            Err(failure) => panic!("{failure:?} {:?}", log.lines()),
+        }
+    }
+    for sandbox in idle {
+        let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+        let (outcome, busy) = sandbox.invoke(event).await.expect("invoked");
+        assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
+        busy.expect("usable").destroy().await.expect("destroyed");
+    }
+    // The host's namespace is untouched: nothing listens there that did not.
+    let own = Network::Namespace(Arc::new(File::open("/proc/self/ns/net").expect("opened").into()));
+    let refused = backend.create(bash(own, "").0).await.expect_err("refused");
+    assert!(matches!(refused, Error::Invalid { setting: "network", .. }), "{refused:?}");
+    let other =
+        Network::Namespace(Arc::new(File::open("/proc/self/ns/uts").expect("opened").into()));
+    let refused = backend.create(bash(other, "").0).await.expect_err("refused");
+    assert!(matches!(refused, Error::Failed { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn landlock_holds_abstract_sockets_where_the_namespace_does_not() {
+    let Some(with) = backend() else { return };
+    if let Some(why) = with.isolation().absent.get(&Defence::Scope) {
+        test_support::left_out("the defence Scope", why);
+        return;
+    }
+    if Command::new("python3").arg("--version").output().is_err() {
+        test_support::left_out("abstract sockets in a namespace handed in", "no python3");
+        return;
+    }
+    let without = Settings::default().without(Defence::Scope);
+    let without = LinuxBackend::with_settings(&without).expect("a backend");
+    let (network, _listener) = namespace(|| {
+        let address = UnixAddr::from_abstract_name("lambda-sandbox-scope").expect("a name");
+        UnixListener::bind_addr(&address).expect("bound")
+    });
+    let script = "python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); \
+                  s.connect(\"\\0lambda-sandbox-scope\"); print(\"through\")' 2>&1 | tail -n 1";
+    let refused = run(&with, network.clone(), script).await;
+    assert!(refused.contains("PermissionError"), "{refused}");
+    assert_eq!(run(&without, network, script).await, "through\n");
+}
+
+/// A pair of interfaces of the host's; what is left of it goes at the end.
+struct Pair {
+    host: String,
+    given: String,
+}
+
+impl Pair {
+    /// Makes one, the host's end with this address.
+    fn make(letter: char, address: &str) -> Option<Self> {
+        let name = |end| format!("lsb{letter}{end}{}", std::process::id() % 1_000_000);
+        let pair = Self { host: name('h'), given: name('g') };
+        let made = ip(&["link", "add", &pair.host, "type", "veth", "peer", "name", &pair.given]);
+        if let Err(why) = made {
+            test_support::left_out("an interface given to a sandbox", &why);
+            return None;
+        }
+        ip(&["addr", "add", address, "dev", &pair.host]).expect("an address");
+        ip(&["link", "set", &pair.host, "up"]).expect("up");
+        Some(pair)
+    }
+
+    fn is_there(&self) -> bool {
+        std::path::Path::new("/sys/class/net").join(&self.host).exists()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        drop(ip(&["link", "del", &self.host]));
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<(), String> {
+    let done = Command::new("ip").args(arguments).output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    if done.status.success() { Ok(()) } else { Err(text) }
+}
+
+#[tokio::test]
+async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
+    let Some(backend) = backend() else { return };
+    let Some(pair) = Pair::make('a', "10.213.77.1/30") else { return };
+    ip(&["addr", "add", "10.213.78.1/32", "dev", &pair.host]).expect("an address");
+    // One address in the network of the interface, one behind the gateway.
+    for address in ["10.213.77.1", "10.213.78.1"] {
+        let listener = TcpListener::bind((address, 7007)).expect("bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut stream = stream;
+                let from = stream.peer_addr().expect("an address").ip();
+                drop(write!(stream, "hello {from}"));
+            }
+        });
+    }
+    let interface = Interface {
+        name: pair.given.clone(),
+        address: "10.213.77.2".parse().expect("an address"),
+        prefix_length: 30,
+        gateway: Some("10.213.77.1".parse().expect("an address")),
+    };
+    let script = "for a in 10.213.77.1 10.213.78.1; do cat < /dev/tcp/$a/7007; echo; done; \
+                  ls /proc/sys/net/ipv4/conf; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null && echo wrote";
+    let network = Network::Interface(interface);
+    let output = run(&backend, network.clone(), script).await;
+    let expected = "hello 10.213.77.2\nhello 10.213.77.2\nall\ndefault\neth0\nlo\n";
+    assert_eq!(output, expected);
+    // The interface has gone with the sandbox, and its other end with it.
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while pair.is_there() && std::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!pair.is_there());
+    let gone = backend.create(bash(network, "").0).await.expect_err("refused");
+    let named = matches!(&gone, Error::Failed { path: Some(path), .. } if path.to_str() == Some(&pair.given));
+    assert!(named, "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_interface_has_an_address_of_version_6() {
+    let Some(backend) = backend() else { return };
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        test_support::left_out("an interface with an address of version 6", "the kernel has none");
+        return;
+    }
+    let Some(pair) = Pair::make('b', "10.213.79.1/30") else { return };
+    let address = "fd4c:616d:6264:6100::1";
+    let with_prefix = format!("{address}/64");
+    ip(&["addr", "add", &with_prefix, "dev", &pair.host, "nodad"]).expect("an address");
+    let listener = TcpListener::bind((address, 7007)).expect("bound");
+    std::thread::spawn(move || {
+        let (mut stream, from) = listener.accept().expect("a caller");
+        drop(write!(stream, "hello {}", from.ip()));
+    });
+    let network = Network::Interface(Interface {
+        name: pair.given.clone(),
+        address: "fd4c:616d:6264:6100::2".parse().expect("an address"),
+        prefix_length: 64,
+        gateway: Some(address.parse().expect("an address")),
+    });
+    let script = "until exec 3< /dev/tcp/fd4c:616d:6264:6100::1/7007; do sleep 0.1; done 2>/dev/null; cat <&3";
+    assert_eq!(run(&backend, network, script).await.trim_end(), "hello fd4c:616d:6264:6100::2");
+}
+
+#[tokio::test]
+async fn more_than_a_loopback_is_refused_to_who_demands_no_more() {
+    let Some(backend) = backend() else { return };
+    let (network, ()) = namespace(|| ());
+    let (mut spec, _) = bash(network, "exit 0");
+    spec.limits.isolation_min = vec![Defence::Network];
+    let refused = backend.create(spec.clone()).await.expect_err("refused");
+    assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+    spec.network = Network::Loopback;
+    backend.create(spec).await.expect("created").destroy().await.expect("destroyed");
+}

@@ -1,0 +1,80 @@
+//! Defences that a kernel may lack: each refuses what gets through when the host leaves it out, and is told as such.
+
+use std::sync::Arc;
+
+use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::{Backend, Defence, Error, MemoryLog, Root, SandboxSpec};
+
+/// Returns a backend with the defence and one without, where both can be.
+fn backends(defence: Defence) -> Option<(LinuxBackend, LinuxBackend)> {
+    let with = match LinuxBackend::new() {
+        Ok(backend) => backend,
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out(
+                &format!("{defence:?} on the Linux backend"),
+                &error.to_string(),
+            );
+            return None;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    if let Some(why) = with.isolation().absent.get(&defence) {
+        test_support::left_out(&format!("the defence {defence:?}"), why);
+        return None;
+    }
+    let settings = Settings::default().without(defence);
+    Some((with, LinuxBackend::with_settings(&settings).expect("a backend")))
+}
+
+async fn run(backend: &LinuxBackend, script: &str) -> String {
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    let log = Arc::new(MemoryLog::new(1 << 16));
+    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    spec.limits.cpus = 1.0;
+    spec.log = log.clone();
+    backend.create(spec).await.expect("created").run().await.expect("run");
+    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+}
+
+#[tokio::test]
+async fn landlock_refuses_what_the_mounts_let_through() {
+    let Some((with, without)) = backends(Defence::FileAccess) else { return };
+    // Writable by the owner on any mount: only the rules stand in between.
+    let script = "for f in comm coredump_filter timerslack_ns; do \
+                  (echo 1 > /proc/self/$f) 2>/dev/null && echo wrote $f; done; \
+                  echo kept > /tmp/x && mv /tmp/x /tmp/y && cat /tmp/y; : > /dev/null && echo nulled; \
+                  cp /bin/echo /tmp/e && /tmp/e ran";
+    assert_eq!(run(&with, script).await, "kept\nnulled\nran\n");
+    let all = "wrote comm\nwrote coredump_filter\nwrote timerslack_ns\nkept\nnulled\nran\n";
+    assert_eq!(run(&without, script).await, all);
+    assert!(without.isolation().absent[&Defence::FileAccess].contains("left out"));
+}
+
+#[tokio::test]
+async fn clocks_do_not_tell_how_long_the_machine_is_up() {
+    let Some((with, without)) = backends(Defence::Time) else { return };
+    let seconds = |text: &str| text.split(['.', ' ']).next().map(str::parse::<u64>);
+    let host = std::fs::read_to_string("/proc/uptime").expect("proc");
+    let host = seconds(&host).expect("a number").expect("a number");
+    let script = "cat /proc/uptime; sleep 0.01; date +%Y";
+    let inside = run(&with, script).await;
+    let own = seconds(&inside).expect("a number").expect("a number");
+    // A machine that has just been started would tell nothing apart.
+    assert!(host < 60 || own < host / 2, "{inside} on a host up for {host} s");
+    assert!(inside.lines().nth(1).is_some_and(|year| year > "2020"), "{inside}");
+    let outside = run(&without, script).await;
+    assert!(seconds(&outside).expect("a number").expect("a number") >= host, "{outside}");
+}
+
+#[tokio::test]
+async fn a_defence_that_is_left_out_is_refused_to_who_demands_it() {
+    for defence in [Defence::FileAccess, Defence::Scope, Defence::Time] {
+        let Some((with, without)) = backends(defence) else { continue };
+        let mut spec = SandboxSpec::new("f", Root::of_machine(), vec!["/bin/true".into()]);
+        spec.limits.isolation_min = vec![defence];
+        with.create(spec.clone()).await.expect("created").destroy().await.expect("destroyed");
+        let refused = without.create(spec).await.expect_err("refused");
+        assert!(matches!(&refused, Error::Unavailable { .. }), "{refused:?}");
+    }
+}

@@ -1,0 +1,210 @@
+//! The Linux backend without root: this program runs itself again as a user without any rights.
+
+mod unprivileged;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::unprivileged::With;
+use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::{
+    Answer, Backend, Capability, Defence, Error, Exit, Finished, Invocation, MemoryLog, Root,
+    SandboxSpec,
+};
+
+fn backend() -> Option<LinuxBackend> {
+    match LinuxBackend::with_settings(&Settings::default().rootless()) {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("the Linux backend without root", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn shell(script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    let log = Arc::new(MemoryLog::new(1 << 20));
+    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
+    spec.log = log.clone();
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    (spec, log)
+}
+
+async fn run(
+    backend: &LinuxBackend,
+    (spec, log): (SandboxSpec, Arc<MemoryLog>),
+) -> (Finished, String) {
+    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
+    (finished, String::from_utf8_lossy(&log.tail(1 << 20)).into_owned())
+}
+
+#[test]
+fn a_user_has_sandboxes() {
+    if unprivileged::inside().is_some() {
+        return;
+    }
+    for with in [With::Nothing, With::Groups] {
+        for test in TESTS {
+            unprivileged::run(test, with);
+        }
+    }
+}
+
+const TESTS: [&str; 4] =
+    ["programs_run", "limits_hold", "the_report_is_exact", "the_runtime_api_is_served"];
+
+#[tokio::test]
+async fn programs_run() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    let Some(backend) = backend() else { return };
+    let (finished, output) = run(&backend, shell("echo hello; id -u; id -g; pwd; exit 7")).await;
+    assert_eq!((output.as_str(), finished.exit), ("hello\n1000\n1000\n/\n", Exit::Status(7)));
+    let (_, output) =
+        run(&backend, shell("cat /proc/self/status; ls /proc | grep -c '^[0-9]'")).await;
+    for line in [
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(output.contains(line), "{line} not in\n{output}");
+    }
+    let script = "for f in /x /usr/x /etc/x /dev/x /proc/sys/kernel/hostname /proc/self/comm; do \
+                  (echo x > $f) 2>/dev/null && echo wrote $f; done; echo x > /tmp/x && cat /tmp/x";
+    assert_eq!(run(&backend, shell(script)).await.1, "x\n");
+    let (mut spec, _) = shell("");
+    spec.command = vec!["/bin/not-there".into()];
+    let error = backend.create(spec).await.expect("created").run().await.expect_err("refused");
+    assert!(matches!(&error, Error::Failed { path: Some(_), .. }), "{error:?}");
+    // A killed one takes all its children along.
+    let created = backend.create(shell("setsid sleep 60 & sleep 60").0).await.expect("created");
+    let killer = created.killer();
+    let running = tokio::spawn(created.run());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    killer.kill();
+    assert_eq!(running.await.expect("joined").expect("run").exit, Exit::Signal(9));
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    let Some(backend) = backend() else { return };
+    let (mut spec, log) = shell("for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; echo all");
+    spec.limits.processes_max = 5;
+    // Another sandbox of the same user, with more processes than that, is none of this one's business.
+    let many = backend.create(shell("for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; sleep 60").0);
+    let many = tokio::spawn(many.await.expect("created").run());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (finished, output) = run(&backend, (spec, log)).await;
+    many.abort();
+    assert_ne!(finished.exit, Exit::Status(0));
+    assert!(output.contains("fork"), "{output}");
+    let (mut spec, log) = shell("head -c 20000000 /dev/zero > /tmp/big; stat -c %s /tmp/big");
+    spec.limits.scratch_bytes = 1 << 20;
+    let (_, output) = run(&backend, (spec, log)).await;
+    assert!(output.contains("1048576\n"), "{output}");
+    if unprivileged::inside() == Some(With::Groups) {
+        let (mut spec, log) = shell("head -c 100000000 /dev/zero | tail | wc -c; exit 1");
+        spec.limits.memory_bytes = 32 << 20;
+        // With a small share of a processor, looking for memory to take back can last half a minute.
+        spec.limits.cpus = 2.0;
+        let (finished, _) = run(&backend, (spec, log)).await;
+        assert!(finished.out_of_memory, "{finished:?}");
+        let (mut spec, log) = shell("while :; do :; done");
+        spec.limits.cpus = 0.1;
+        let created = backend.create(spec).await.expect("created");
+        let killer = created.killer();
+        let busy = tokio::spawn(created.run());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        killer.kill();
+        let used = busy.await.expect("joined").expect("run").usage;
+        let (time, wall) = (used.cpu_time.expect("counted"), used.duration);
+        assert!(time.as_secs_f64() < wall.as_secs_f64() * 0.1 + 0.1, "{time:?} of {wall:?}");
+        drop(log);
+    }
+}
+
+#[tokio::test]
+async fn the_report_is_exact() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    assert!(matches!(LinuxBackend::new(), Err(Error::Unavailable { what: "root", .. })));
+    let Some(backend) = backend() else { return };
+    let isolation = backend.isolation();
+    assert!(isolation.absent.contains_key(&Defence::User), "{isolation}");
+    // What no group holds is named with the attacks that it lets through; what one holds is in force.
+    let groups = unprivileged::inside() == Some(With::Groups);
+    for (defence, attack) in [(Defence::Memory, "memory by heap"), (Defence::Cpu, "busy loop")] {
+        assert_eq!(isolation.in_force.contains_key(&defence), groups, "{isolation}");
+        assert!(groups || isolation.absent[&defence].contains(attack), "{isolation}");
+    }
+    let probe = LinuxBackend::probe_with(&Settings::default().rootless()).expect("probed");
+    let delegated = |controller| probe.hierarchies.has(controller);
+    for (defence, controller, capability) in [
+        (Defence::Memory, lambda_sandbox::linux::Controller::Memory, Capability::MemoryLimit),
+        (Defence::Cpu, lambda_sandbox::linux::Controller::Cpu, Capability::CpuLimit),
+    ] {
+        assert_eq!(isolation.in_force.contains_key(&defence), delegated(controller), "{isolation}");
+        assert_eq!(isolation.absent.contains_key(&defence), !delegated(controller), "{isolation}");
+        assert_eq!(backend.capabilities().contains(&capability), delegated(controller));
+    }
+    let (mut spec, _) = shell("exit 0");
+    spec.limits.isolation_min = vec![Defence::SystemCalls, Defence::FileSystem];
+    backend.create(spec.clone()).await.expect("created").run().await.expect("run");
+    spec.limits.isolation_min.push(Defence::User);
+    let refused = backend.create(spec).await.expect_err("refused");
+    assert!(
+        matches!(&refused, Error::Unavailable { why, .. } if why.contains("User")),
+        "{refused:?}"
+    );
+}
+
+/// Asks for an invocation and answers it, with nothing but a shell that speaks TCP.
+const RUNTIME: &str = r#"
+ask() {
+  exec 3<>/dev/tcp/127.0.0.1/9001
+  printf '%b' "$1" >&3
+}
+while true; do
+  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
+  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
+  cat <&3 >/dev/null
+done
+"#;
+
+#[tokio::test]
+async fn the_runtime_api_is_served() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    let Some(backend) = backend() else { return };
+    let (mut spec, log) = shell("");
+    spec.command = vec!["/bin/bash".into(), "-c".into(), RUNTIME.into()];
+    // Two at a time: each has its own address of the same name.
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let created = backend.create(spec.clone()).await.expect("created");
+        match created.init().await {
+            Ok((sandbox, _)) => idle.push(sandbox),
+            Err(failure) => panic!("{failure:?} {:?}", log.lines()),
+        }
+    }
+    for sandbox in idle {
+        let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+        let (outcome, busy) = sandbox.invoke(event).await.expect("invoked");
+        assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
+        let idle = busy.expect("usable").settle().await.expect("settled");
+        idle.destroy().await.expect("destroyed");
+    }
+}

@@ -1,0 +1,248 @@
+//! Root file systems: layers one over another, squashfs and erofs images; what they take of the machine is given back.
+
+mod unprivileged;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::{Backend, Error, Exit, MemoryLog, Root, SandboxSpec};
+
+use self::unprivileged::With;
+
+fn backend() -> Option<LinuxBackend> {
+    match LinuxBackend::with_settings(&Settings::default().rootless()) {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("root file systems of the Linux backend", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn spec(root: Root, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
+    let log = Arc::new(MemoryLog::new(1 << 16));
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    let mut spec = SandboxSpec::new("f", root, command);
+    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    spec.log = log.clone();
+    (spec, log)
+}
+
+async fn run(backend: &LinuxBackend, root: Root, script: &str) -> (Exit, String) {
+    let (spec, log) = spec(root, script);
+    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
+    (finished.exit, String::from_utf8_lossy(&log.tail(1 << 16)).into_owned())
+}
+
+/// Makes a folder that everybody can read, with these files.
+fn folder(place: &Path, files: &[(&str, &str)]) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (name, content) in files {
+        let path = place.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, content).expect("written");
+    }
+    std::fs::create_dir_all(place).expect("made");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place, open.clone()).expect("readable");
+    std::fs::set_permissions(place.parent().expect("a folder"), open).expect("readable");
+    place.to_owned()
+}
+
+/// Makes a folder that a shell can run on: links and mount points, the programs to be bound into it.
+fn base(place: &Path) -> PathBuf {
+    let base = folder(place, &[("etc/base", "base\n"), ("opt/both", "below\n")]);
+    for name in ["usr", "proc", "dev", "tmp"] {
+        std::fs::create_dir_all(base.join(name)).expect("made");
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), base.join(name)).expect("linked");
+    }
+    base
+}
+
+#[tokio::test]
+async fn layers_lie_one_over_another() {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let base = base(&place.path().join("base"));
+    // Characters that an option of overlayfs has to have escaped.
+    let middle =
+        folder(&place.path().join("mi:d,d\\le"), &[("opt/both", "middle\n"), ("opt/own", "own\n")]);
+    let top = folder(&place.path().join("top"), &[("opt/both", "top\n"), ("srv/code", "code\n")]);
+    let layers = |folders: &[&PathBuf]| {
+        Root::of_layers(folders.iter().map(|it| it.as_path())).with_bind("/usr", "/usr")
+    };
+    let script = "cat /etc/base /opt/both /opt/own /srv/code";
+    let (exit, output) = run(&backend, layers(&[&base, &middle, &top]), script).await;
+    assert_eq!((output.as_str(), exit), ("base\ntop\nown\ncode\n", Exit::Status(0)));
+    let (_, output) = run(&backend, layers(&[&base, &top, &middle]), "cat /opt/both").await;
+    assert_eq!(output, "middle\n");
+    // One layer alone will do, and one that lacks the mount points.
+    let (exit, output) =
+        run(&backend, layers(&[&base]), "cat /opt/both; ls /tmp /proc/self/comm").await;
+    assert_eq!((output.as_str(), exit), ("below\n/proc/self/comm\n\n/tmp:\n", Exit::Status(0)));
+
+    let writes = "for f in /x /opt/both /opt/new /srv/code; do (echo x > $f) 2>/dev/null && echo wrote $f; \
+                  rm -f $f 2>/dev/null && [ ! -e $f ] && echo no $f; done; mv /opt /o 2>/dev/null; ls -d /opt";
+    let (_, output) = run(&backend, layers(&[&base, &middle, &top]), writes).await;
+    // What was never there is not there after its removal either.
+    assert_eq!(output, "no /x\nno /opt/new\n/opt\n");
+    for layer in [&base, &middle, &top] {
+        assert!(!layer.join("x").exists() && !layer.join("opt/new").exists());
+    }
+    assert_eq!(std::fs::read_to_string(top.join("opt/both")).expect("there"), "top\n");
+}
+
+#[tokio::test]
+async fn bad_roots_are_told_by_name() {
+    let Some(backend) = backend() else { return };
+    let check = async |root: Root, what: &dyn Fn(&Error) -> bool| {
+        let error = backend.create(spec(root, "").0).await.expect_err("refused");
+        assert!(what(&error), "{error:?}");
+    };
+    let at = |error: &Error, wanted: &str| matches!(error, Error::Failed { path: Some(path), .. } if path == Path::new(wanted));
+    check(Root::of_layers(["/not/there"]), &|error| at(error, "/not/there")).await;
+    check(Root::of_layers(vec!["/usr"; 33]), &|error| {
+        matches!(error, Error::Invalid { setting: "root.layers", .. })
+    })
+    .await;
+    check(Root::of_layers(["usr"]), &|error| {
+        matches!(error, Error::Invalid { setting: "root.layers", .. })
+    })
+    .await;
+    let long = format!("/{}", "x/".repeat(3000));
+    check(Root::of_layers([long]), &|error| matches!(error, Error::Failed { .. })).await;
+    let mut both = Root::of_directory("/usr");
+    both.layers = vec!["/usr".into()];
+    check(both, &|error| matches!(error, Error::Invalid { setting: "root", .. })).await;
+    if unprivileged::inside().is_some() {
+        return;
+    }
+    check(Root::of_image("/not/there"), &|error| at(error, "/not/there")).await;
+    check(Root::of_image("/bin/sh"), &|error| {
+        matches!(error, Error::Invalid { setting: "root.image", .. })
+    })
+    .await;
+    // An image by its first bytes, and nothing behind them.
+    let place = tempfile::tempdir().expect("a folder");
+    let broken = place.path().join("broken");
+    std::fs::write(&broken, [&b"hsqs"[..], &[0xFF; 8192]].concat()).expect("written");
+    check(Root::of_image(&broken), &|error| {
+        matches!(
+            error,
+            Error::Failed { step: "mounting the root's image", .. } | Error::Unavailable { .. }
+        )
+    })
+    .await;
+    assert_eq!(loop_devices_of(&broken), 0);
+}
+
+/// Returns how many loop devices have this file, as the kernel tells it.
+fn loop_devices_of(image: &Path) -> usize {
+    (std::fs::read_dir("/sys/block").expect("sys").flatten())
+        .filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok())
+        .filter(|file| Path::new(file.trim_end()) == image)
+        .count()
+}
+
+async fn loop_devices_become(image: &Path, wanted: usize) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while loop_devices_of(image) != wanted && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(loop_devices_of(image), wanted, "{}", image.display());
+}
+
+async fn check_image(
+    program: &str,
+    arguments: &[&str],
+    order: fn(PathBuf, PathBuf) -> [PathBuf; 2],
+) {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let base = base(&place.path().join("base"));
+    let image = place.path().join("image");
+    let made = Command::new(program).args(order(base, image.clone())).args(arguments).output();
+    match made {
+        Err(error) => {
+            test_support::left_out(
+                &format!("a root from an image of {program}"),
+                &error.to_string(),
+            );
+            return;
+        }
+        Ok(made) => assert!(made.status.success(), "{made:?}"),
+    }
+    let root = || Root::of_image(&image).with_bind("/usr", "/usr");
+    let ran = backend.create(spec(root(), "").0).await;
+    if let Err(error @ Error::Unavailable { .. }) = ran {
+        test_support::left_out(&format!("a root from an image of {program}"), &error.to_string());
+        return;
+    }
+    ran.expect("created").destroy().await.expect("destroyed");
+    let script = "cat /etc/base /opt/both; (echo x > /opt/both) 2>/dev/null && echo wrote";
+    let (_, output) = run(&backend, root(), script).await;
+    assert_eq!(output, "base\nbelow\n");
+    // Two at a time share a device; the last one takes it along, and so does one that is killed.
+    let first = backend.create(spec(root(), "sleep 60").0).await.expect("created");
+    let second = backend.create(spec(root(), "sleep 60").0).await.expect("created");
+    assert_eq!(loop_devices_of(&image), 1);
+    let killer = first.killer();
+    let running = tokio::spawn(first.run());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    killer.kill();
+    running.await.expect("joined").expect("run");
+    assert_eq!(loop_devices_of(&image), 1);
+    second.destroy().await.expect("destroyed");
+    loop_devices_become(&image, 0).await;
+    // Dropped at any moment, too.
+    for round in 0..20 {
+        let life = backend.create(spec(root(), "exit 0").0);
+        drop(tokio::time::timeout(Duration::from_micros(round * 300), life).await);
+    }
+    loop_devices_become(&image, 0).await;
+}
+
+#[tokio::test]
+async fn a_root_from_a_squashfs_image() {
+    if unprivileged::inside().is_none() {
+        check_image("mksquashfs", &["-quiet", "-no-progress"], |base, image| [base, image]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_root_from_an_erofs_image() {
+    if unprivileged::inside().is_none() {
+        check_image("mkfs.erofs", &[], |base, image| [image, base]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_image_needs_root() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    let Some(backend) = backend() else { return };
+    let refused = backend.create(spec(Root::of_image("/etc/passwd"), "").0).await;
+    let refused = refused.expect_err("refused");
+    assert!(
+        matches!(refused, Error::Unavailable { what: "a root from an image", .. }),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_user_has_layers() {
+    if unprivileged::inside().is_none() {
+        for test in
+            ["layers_lie_one_over_another", "bad_roots_are_told_by_name", "an_image_needs_root"]
+        {
+            unprivileged::run(test, With::Nothing);
+        }
+    }
+}

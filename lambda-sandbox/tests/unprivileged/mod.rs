@@ -1,0 +1,153 @@
+//! Runs one test of the calling test program again as a user without any rights.
+
+use std::ffi::OsString;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lambda_sandbox::linux::LinuxBackend;
+
+/// A user that nobody is.
+const USER: u32 = 0x6E00_0000;
+/// Tells the test that it is the one that runs without rights, and whether it has control groups.
+const MARK: &str = "UNPRIVILEGED_TEST";
+
+/// Returns how [`run`] has started this process, if it has.
+pub(crate) fn inside() -> Option<With> {
+    let mark = std::env::var_os(MARK)?;
+    Some(if mark == "groups" { With::Groups } else { With::Nothing })
+}
+
+/// How a test is run without rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum With {
+    /// With nothing.
+    Nothing,
+    /// With a control group of its own in every hierarchy, as root hands them over.
+    Groups,
+}
+
+/// Runs `test` as a user without rights (as the one that runs the tests, where that is not root). Passes on what it left out.
+///
+/// # Panics
+///
+/// When the test does not pass there.
+pub(crate) fn run(test: &str, with: With) {
+    let root = std::fs::metadata("/proc/self").expect("proc").uid() == 0;
+    let groups = match with {
+        With::Groups if !root => {
+            test_support::left_out(
+                &format!("{test} with delegated control groups"),
+                "only root can hand them over",
+            );
+            return;
+        }
+        With::Groups => Groups::hand_over(),
+        With::Nothing => Groups(Vec::new()),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("readable");
+    };
+    open(folder.path());
+    let me = folder.path().join("test");
+    std::fs::copy(std::env::current_exe().expect("a path"), &me).expect("copied");
+    open(&me);
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).expect("made");
+    let mut command = Command::new("/bin/sh");
+    // Enters the groups, then gives up root, then runs the test.
+    command.args([
+        "-ec",
+        "for f in $GROUPS_TO_ENTER; do echo $$ > $f/cgroup.procs; done; exec \"$@\"",
+        "sh",
+    ]);
+    if root {
+        chown(&home, Some(USER), Some(USER)).expect("changed");
+        let user = USER.to_string();
+        command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
+    }
+    command
+        .arg(&me)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(MARK, if with == With::Groups { "groups" } else { "nothing" })
+        .env("GROUPS_TO_ENTER", groups.to_enter())
+        .env("XDG_RUNTIME_DIR", &home)
+        .env_remove("TEST_LEFT_OUT")
+        .current_dir("/");
+    let done = command.output().expect("started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (output, errors) = (text(&done.stdout), text(&done.stderr));
+    assert!(done.status.success(), "{output}\n{errors}");
+    assert!(output.contains("1 passed"), "{output}\n{errors}");
+    for line in errors.lines().filter_map(|line| line.strip_prefix("left out: ")) {
+        let (what, why) = line.split_once(": ").unwrap_or((line, ""));
+        test_support::left_out(what, why);
+    }
+}
+
+/// Control groups that are the user's; removed when dropped.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    fn hand_over() -> Self {
+        let found = LinuxBackend::probe().expect("probed").hierarchies;
+        let name = format!("test-delegated-{}", std::process::id());
+        let mut roots: Vec<&PathBuf> = found.v1.values().collect();
+        roots.sort();
+        roots.dedup();
+        let mut made = Self(Vec::new());
+        for root in roots {
+            made.make(root.join(&name));
+        }
+        if let Some(root) = &found.v2 {
+            for controller in ["memory", "cpu", "pids", "io"] {
+                // Those that are not there, or v1's, are not needed.
+                drop(std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}")));
+            }
+            made.make(root.join(&name));
+            // A group with processes passes no controllers on: the host sits in a leaf.
+            made.make(root.join(&name).join("host"));
+        }
+        made
+    }
+
+    fn make(&mut self, folder: PathBuf) {
+        std::fs::create_dir(&folder).expect("a control group");
+        for path in [folder.clone(), folder.join("cgroup.procs"), folder.join("tasks")]
+            .into_iter()
+            .chain([folder.join("cgroup.subtree_control")])
+            .filter(|path| path.exists())
+        {
+            chown(path, Some(USER), Some(USER)).expect("changed");
+        }
+        self.0.push(folder);
+    }
+
+    /// Returns the folders to enter: all but those that have a leaf.
+    fn to_enter(&self) -> OsString {
+        let leaf = |folder: &&PathBuf| !self.0.iter().any(|it| it.parent() == Some(folder));
+        let all: Vec<_> = self.0.iter().filter(leaf).map(|it| it.as_os_str().to_owned()).collect();
+        all.join(" ".as_ref())
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        fn remove(folder: &Path) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    remove(&entry.path());
+                }
+            }
+            // A process that was just killed takes a moment to leave.
+            for _ in 0..100 {
+                if std::fs::remove_dir(folder).is_ok() || !folder.exists() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        self.0.iter().rev().for_each(|folder| remove(folder));
+    }
+}
