@@ -22,6 +22,11 @@ fn backend() -> Option<LinuxBackend> {
     }
 }
 
+/// Whether the limits are held for as long as they are promised, or for a shorter time.
+fn long() -> bool {
+    std::env::var_os("TEST_LONG").is_some()
+}
+
 fn shell(script: &str) -> SandboxSpec {
     let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
@@ -32,18 +37,21 @@ fn shell(script: &str) -> SandboxSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
     let Some(backend) = backend() else { return };
-    let seconds = if std::env::var_os("TEST_LONG").is_some() { 5 } else { 2 };
-    let spin = format!("exec timeout {seconds} sh -c 'while :; do :; done'");
+    let seconds = if long() { 5 } else { 2 };
     let mut neighbour = shell("while :; do :; done");
     neighbour.limits.cpus = 1.0;
     let neighbour = backend.create(neighbour).await.expect("created");
     let killer = neighbour.killer();
     let neighbour = tokio::spawn(neighbour.run());
-    for cpus in [0.1, 0.5] {
+    put_first(&backend);
+    // Two threads want more than each of these shares, the whole of a processor too.
+    let spin = format!("timeout {seconds} sh -c 'while :; do :; done'");
+    let spin = format!("{spin} & exec {spin}");
+    for cpus in [0.1, 0.5, 1.0] {
         // One period of 100 ms more or less at either end.
         let slack = 0.05 * cpus + 0.1 * cpus / f64::from(seconds);
         let mut best: f64 = 0.0;
-        for _ in 0..12 {
+        for _ in 0..6 {
             let mut spec = shell(&spin);
             spec.limits.cpus = cpus;
             let finished = backend.create(spec).await.expect("created").run().await.expect("run");
@@ -55,6 +63,7 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
                 break;
             }
         }
+        println!("{best:.3} of {cpus} beside a busy neighbour, over {seconds} s");
         // A share is the most that a sandbox gets. Where the machine has less to give, a plain thread gets
         // less than the whole of a processor too.
         if best < cpus - slack {
@@ -67,6 +76,22 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
     }
     killer.kill();
     neighbour.await.expect("joined").expect("run");
+}
+
+/// Gives this host's sandboxes, among which the neighbour is, precedence over all else that this machine does:
+/// a share that is not reached shall be the limit's doing, not that of a stranger's work.
+fn put_first(backend: &LinuxBackend) {
+    let mut put = 0;
+    for group in backend.groups() {
+        let host = group.parent().expect("a host's group");
+        for (file, most) in [("cpu.shares", "262144"), ("cpu.weight", "10000")] {
+            if host.join(file).exists() {
+                std::fs::write(host.join(file), most).expect("set");
+                put += 1;
+            }
+        }
+    }
+    assert!(put > 0, "no group with processor time");
 }
 
 /// The share of a processor that a thread gets that nobody limits.
@@ -99,8 +124,7 @@ impl LogSink for Counter {
 #[tokio::test]
 async fn output_without_end_is_passed_on_in_bounded_pieces() {
     let Some(backend) = backend() else { return };
-    let bytes: u64 =
-        if std::env::var_os("TEST_LONG").is_some() { 1_000_000_000 } else { 100_000_000 };
+    let bytes: u64 = if long() { 1_000_000_000 } else { 100_000_000 };
     let counter = Arc::new(Counter::default());
     let mut spec = shell(&format!("head -c {bytes} /dev/zero; echo; echo last; kill -ABRT $$"));
     spec.log = counter.clone();
@@ -108,14 +132,66 @@ async fn output_without_end_is_passed_on_in_bounded_pieces() {
     assert_eq!(finished.exit, Exit::Signal(6));
     assert_eq!(counter.bytes.load(Ordering::Relaxed), bytes + 4);
     assert!(counter.longest.load(Ordering::Relaxed) <= 16 * 1024);
+}
 
-    // The last lines before a crash are there, and no more than the bound.
+#[tokio::test]
+async fn the_last_lines_before_a_crash_are_kept_within_the_bound_on_memory() {
+    let Some(backend) = backend() else { return };
+    let bytes: u64 = if long() { 1_000_000_000 } else { 100_000_000 };
+    // What is counted is of this whole process: the other tests beside it hold a few MiB.
+    let before = resident_peak();
     let log = Arc::new(MemoryLog::new(64 * 1024));
-    let mut spec = shell("yes | head -c 20000000; echo last words; kill -KILL $$");
+    let line = "a line of fifty letters, more or less, as logs have";
+    let script = format!("yes {line} | head -c {bytes}; echo; echo last words; kill -KILL $$");
+    let mut spec = shell(&script);
     spec.log = log.clone();
-    backend.create(spec).await.expect("created").run().await.expect("run");
-    assert!(log.tail(4096).ends_with(b"y\nlast words\n"));
+    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
+    assert_eq!(finished.exit, Exit::Signal(9));
+    let tail = String::from_utf8_lossy(&log.tail(4096)).into_owned();
+    assert!(tail.contains(line) && tail.ends_with("\nlast words\n"), "{tail}");
     assert!(log.tail(usize::MAX).len() <= 64 * 1024);
+    assert!(log.dropped() > bytes / 60, "{}", log.dropped());
+    let grown = resident_peak() - before;
+    println!("{bytes} bytes of output: the host grew by {grown} KiB at most");
+    assert!(grown < 32 * 1024, "{grown} KiB");
+}
+
+/// The most that this process ever had in memory, in KiB.
+fn resident_peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// On one thread with the reader of an output without end, others are made, run and are gone: were the host
+/// blocked by it, this would never end.
+#[tokio::test]
+async fn output_without_end_does_not_block_the_host() {
+    let Some(backend) = backend() else { return };
+    let mut flood = shell("exec yes");
+    let counter = Arc::new(Counter::default());
+    flood.log = counter.clone();
+    let flood = backend.create(flood).await.expect("created");
+    let killer = flood.killer();
+    let flood = tokio::spawn(flood.run());
+    while counter.bytes.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..20 {
+        let before = counter.bytes.load(Ordering::Relaxed);
+        let log = Arc::new(MemoryLog::new(64 * 1024));
+        let mut spec = shell("echo heard");
+        spec.log = log.clone();
+        let finished = backend.create(spec).await.expect("created").run().await.expect("run");
+        assert_eq!(finished.exit, Exit::Status(0));
+        assert_eq!(log.tail(64), b"heard\n");
+        // It was not the flood that waited, either.
+        while counter.bytes.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    killer.kill();
+    assert_eq!(flood.await.expect("joined").expect("run").exit, Exit::Signal(9));
 }
 
 /// Asks for an invocation as a runtime does, then spins: frozen in the middle of that, it must stand still.
@@ -131,7 +207,7 @@ while True:
 #[tokio::test]
 async fn frozen_uses_no_processor_time() {
     let Some(backend) = backend() else { return };
-    let seconds = if std::env::var_os("TEST_LONG").is_some() { 10 } else { 2 };
+    let seconds = if long() { 10 } else { 2 };
     let mut spec = shell("");
     spec.command = vec!["/usr/bin/python3".into(), "-c".into(), SPINNING_RUNTIME.into()];
     if !std::path::Path::new("/usr/bin/python3").exists() {
@@ -156,19 +232,6 @@ async fn frozen_uses_no_processor_time() {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     assert_eq!(used(), before);
     idle.destroy().await.expect("destroyed");
-}
-
-#[tokio::test]
-async fn scratch_space_is_limited_in_files() {
-    let Some(backend) = backend() else { return };
-    let log = Arc::new(MemoryLog::new(1 << 20));
-    let mut spec = shell("i=0; while : > /tmp/$i; do i=$((i+1)); done 2>/dev/null; echo $i");
-    spec.limits.scratch_files_max = 50;
-    spec.log = log.clone();
-    backend.create(spec).await.expect("created").run().await.expect("run");
-    let made: u32 = String::from_utf8_lossy(&log.tail(64)).trim().parse().unwrap_or_default();
-    // dash ends the script when a redirection of `:` is refused, so that nothing is printed; other shells print.
-    assert!(made <= 50, "{made}");
 }
 
 #[tokio::test]
