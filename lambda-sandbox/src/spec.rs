@@ -340,6 +340,13 @@ impl Limits {
         if self.block_io.is_some_and(|limits| limits.named().into_iter().any(stopped)) {
             return too_small("limits.block_io", "0".into());
         }
+        if self.scratch_files_max > SCRATCH_FILES_MAX {
+            return Err(Error::invalid(
+                "limits.scratch_files_max",
+                self.scratch_files_max.to_string(),
+                format!("a file system counts no more than {SCRATCH_FILES_MAX}"),
+            ));
+        }
         if self.memory_bytes > i64::MAX.unsigned_abs()
             || self.scratch_bytes > i64::MAX.unsigned_abs()
         {
@@ -377,6 +384,9 @@ const MEMORY_BYTES_MIN: u64 = 4 << 20;
 const CPUS_MIN: f64 = 0.01;
 /// Standard streams, and a few more for the loader.
 const FILES_MIN: u64 = 8;
+
+/// The most files that a tmpfs takes for its limit, but for a few.
+const SCRATCH_FILES_MAX: u64 = 1 << 50;
 
 /// How long each part of a sandbox's life may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

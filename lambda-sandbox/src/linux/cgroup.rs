@@ -191,7 +191,7 @@ impl Group {
     }
 
     fn set(&self, limits: &Limits) -> Result<(), Error> {
-        let processes = u64::from(limits.processes_max) + 1;
+        let processes = (u64::from(limits.processes_max) + 1).min(PROCESSES_MAX);
         let quota = quota_us(limits.cpus);
         if let Some(memory) = self.v1.get(&Controller::Memory) {
             set(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
@@ -340,6 +340,10 @@ pub(super) fn remove_folder(folder: &Path) -> Result<(), Error> {
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The period of processor time quotas.
 const PERIOD_US: u64 = 100_000;
+/// The kernel refuses a longer quota than 44 bits of microseconds, which no machine could use up.
+const QUOTA_US_MAX: u64 = (1 << 44) - 1;
+/// The kernel refuses a larger limit than it has process numbers.
+const PROCESSES_MAX: u64 = 4_194_304;
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -347,7 +351,7 @@ const PERIOD_US: u64 = 100_000;
     reason = "checked by the specification to be finite and positive; more vCPUs than u64 saturate"
 )]
 fn quota_us(cpus: f64) -> u64 {
-    ((cpus * 100_000.0) as u64).clamp(1_000, u64::MAX / 1_000_000)
+    ((cpus * 100_000.0) as u64).clamp(1_000, QUOTA_US_MAX)
 }
 
 fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {

@@ -413,7 +413,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Takes one message of the init's; an error is that there is none yet, or that the init is gone.
 fn message(socket: &OwnedFd) -> std::io::Result<[u32; 3]> {
     let mut bytes = [0_u8; 12];
-    let read = nix::unistd::read(socket, &mut bytes)?;
+    let read = match nix::unistd::read(socket, &mut bytes) {
+        // An init that ends before it has read the word to start resets the connection: that is told first, and
+        // once, before what it had said.
+        Err(nix::errno::Errno::ECONNRESET) => nix::unistd::read(socket, &mut bytes),
+        result => result,
+    };
+    let read = read?;
     let number = |at: usize| {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_ne_bytes(four.try_into().ok()?))
