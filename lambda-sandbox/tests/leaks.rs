@@ -1,43 +1,16 @@
 //! Nothing is left of a sandbox, wherever its life was cut off. One test in a process of its own, as it counts
 //! what belongs to the whole process.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+mod counted;
 
+use std::time::Duration;
+
+use counted::Counted;
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
 
 fn spec(script: &str) -> SandboxSpec {
     SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sh".into(), "-c".into(), script.into()])
-}
-
-/// What there is of this process on the machine.
-fn counted(backend: &LinuxBackend) -> BTreeSet<String> {
-    let count = |path: &str| std::fs::read_dir(path).expect(path).count();
-    let lines = |path: &str| std::fs::read_to_string(path).expect(path).lines().count();
-    let me = std::process::id();
-    let children = (std::fs::read_dir("/proc").expect("proc").flatten()).filter(|entry| {
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        status.contains(&format!("\nPPid:\t{me}\n"))
-    });
-    BTreeSet::from([
-        format!("{} children", children.count()),
-        format!("{} descriptors", count("/proc/self/fd")),
-        format!("{} mounts", lines("/proc/self/mountinfo")),
-        format!("{} control groups", backend.groups().len()),
-        format!("{} in the stage", count("/run/lambda-sandbox/stage")),
-    ])
-}
-
-async fn settled(backend: &LinuxBackend, wanted: &BTreeSet<String>) -> BTreeSet<String> {
-    let until = Instant::now() + Duration::from_secs(15);
-    loop {
-        let now = counted(backend);
-        if now == *wanted || Instant::now() > until {
-            return now;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]
@@ -54,7 +27,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
     // The pool of network namespaces fills, and the runtime starts its threads.
     drop(backend.create(spec("exit 0")).await.expect("created").run().await);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let before = counted(&backend);
+    let before = Counted::now(Some(&backend));
     for round in 0..rounds {
         // A fixed walk over moments of a life, some before it is created, some after its end.
         let pause = Duration::from_micros(round * 7919 % 12_000);
@@ -69,7 +42,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
         };
         drop(tokio::time::timeout(pause, life).await);
     }
-    assert_eq!(settled(&backend, &before).await, before);
+    assert_eq!(before.again(Some(&backend)).await, before);
 
     // A kill from outside while the program runs is told as such, with all its children.
     let created = backend.create(spec("setsid sleep 60 & sleep 60")).await.expect("created");
@@ -79,5 +52,5 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
     killer.kill();
     let finished = running.await.expect("joined").expect("run");
     assert_eq!(finished.exit, Exit::Signal(9));
-    assert_eq!(settled(&backend, &before).await, before);
+    assert_eq!(before.again(Some(&backend)).await, before);
 }

@@ -1,0 +1,93 @@
+//! What there is of this process and its sandboxes on the machine, each kind counted: what there is more of
+//! afterwards than before was left behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::linux::LinuxBackend;
+
+/// Numbers of each kind; equal when nothing was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Children, ended ones that nobody has reaped included.
+    children: usize,
+    /// Processes in the host's control groups.
+    inside: usize,
+    groups: usize,
+    mounts: usize,
+    /// Namespaces of any kind that a child or a descriptor of ours holds, and our own.
+    namespaces: usize,
+    descriptors: usize,
+    threads: usize,
+    /// Files in the folders of the machine that roots are built on.
+    files: usize,
+}
+
+impl Counted {
+    /// Counts, with the control groups where there is a backend.
+    pub(crate) fn now(backend: Option<&LinuxBackend>) -> Self {
+        let children = children();
+        let groups = backend.map(LinuxBackend::groups).unwrap_or_default();
+        let inside = |group: &std::path::PathBuf| {
+            fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().count()
+        };
+        Self {
+            children: children.len(),
+            inside: groups.iter().map(inside).sum(),
+            groups: groups.len(),
+            mounts: fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count(),
+            namespaces: namespaces(&children),
+            descriptors: fs::read_dir("/proc/self/fd").expect("descriptors").count(),
+            threads: fs::read_dir("/proc/self/task").expect("threads").count(),
+            files: files(Path::new("/run/lambda-sandbox/stage"))
+                + files(Path::new("/run/lambda-sandbox/empty")),
+        }
+    }
+
+    /// Counts again until all is as it was in `self`, as the kernel takes some things down late; for 20 seconds at
+    /// most. Returns the last count.
+    pub(crate) async fn again(&self, backend: Option<&LinuxBackend>) -> Self {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let now = Self::now(backend);
+            if now == *self || Instant::now() > until {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The processes whose parent this process is.
+fn children() -> Vec<String> {
+    let parent = format!("\nPPid:\t{}\n", std::process::id());
+    (fs::read_dir("/proc").expect("processes").flatten())
+        .filter(|entry| {
+            let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            status.contains(&parent)
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn namespaces(children: &[String]) -> usize {
+    let mut folders: Vec<String> =
+        children.iter().map(|child| format!("/proc/{child}/ns")).collect();
+    folders.extend(["/proc/self/ns".to_owned(), "/proc/self/fd".to_owned()]);
+    let links: BTreeSet<String> = (folders.iter())
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flat_map(Iterator::flatten)
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|link| link.to_string_lossy().into_owned())
+        .filter(|link| link.ends_with(']') && !link.starts_with("socket:["))
+        .filter(|link| !link.starts_with("pipe:[") && !link.starts_with("anon_inode:["))
+        .collect();
+    links.len()
+}
+
+fn files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| 1 + if entry.path().is_dir() { files(&entry.path()) } else { 0 }).sum()
+}

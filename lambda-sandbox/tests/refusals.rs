@@ -1,0 +1,337 @@
+//! Bad input and bad machines: an error that names the step, the path and the cause, and nothing left.
+//!
+//! One test counts what belongs to the whole process, so it has a process of its own: each kernel that lacks
+//! something is this program run again behind a filter that says so.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod counted;
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use counted::Counted;
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
+
+fn shell(script: &str) -> SandboxSpec {
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    SandboxSpec::new("f", Root::of_machine(), command)
+}
+
+/// Makes and runs a sandbox, with success only if the program ended with success.
+async fn run(backend: &LinuxBackend, spec: SandboxSpec) -> Result<(), Error> {
+    let finished = backend.create(spec).await?.run().await?;
+    assert_eq!(finished.exit, Exit::Status(0), "{finished:?}");
+    Ok(())
+}
+
+/// The step, the path and the cause that an error names.
+fn named(error: &Error) -> (String, Option<PathBuf>, Option<i32>) {
+    match error {
+        Error::Failed { step, path, source, .. } => {
+            ((*step).to_owned(), path.clone(), source.raw_os_error())
+        }
+        Error::Invalid { setting, .. } => ((*setting).to_owned(), None, None),
+        other => panic!("{other:?}"),
+    }
+}
+
+type Wanted = (&'static str, Option<PathBuf>, Option<i32>);
+
+fn failed(step: &'static str, path: impl Into<PathBuf>, errno: i32) -> Wanted {
+    (step, Some(path.into()), Some(errno))
+}
+
+fn invalid(setting: &'static str) -> Wanted {
+    (setting, None, None)
+}
+
+/// Specifications that no sandbox can be made of or run with, and what the error must name.
+fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
+    let stage = |inside: &str| Path::new("/run/lambda-sandbox/stage").join(inside);
+    let rooted = |directory: PathBuf| {
+        let mut spec = shell("exit 0");
+        spec.root = Root { directory: Some(directory), ..Root::default() };
+        spec
+    };
+    let file = folder.join("file");
+    std::fs::write(&file, "#!/not/there\n").expect("written");
+    let garbage = folder.join("garbage");
+    std::fs::write(&garbage, [0x7f; 64]).expect("written");
+    for (file, mode) in [(&file, 0o755), (&garbage, 0o755)] {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).expect("set");
+    }
+    let bare = folder.join("bare");
+    std::fs::create_dir(&bare).expect("made");
+    let mut broken = vec![
+        (rooted("/not/there".into()), failed("looking for the root", "/not/there", libc::ENOENT)),
+        (rooted(file.clone()), failed("showing a file or folder", &file, libc::ENOTDIR)),
+        (rooted(bare), failed("mounting", stage("dev"), libc::ENOENT)),
+    ];
+    for (path, errno) in [
+        ("/bin/not-there", libc::ENOENT),
+        ("/usr", libc::EACCES),
+        ("/etc/passwd", libc::EACCES),
+        ("/script", libc::ENOENT),
+        ("/garbage", libc::ENOEXEC),
+    ] {
+        let mut spec = shell("");
+        spec.root = spec.root.with_bind(&file, "/script").with_bind(&garbage, "/garbage");
+        spec.command = vec![path.into()];
+        broken.push((spec, failed("starting the program", path, errno)));
+    }
+    let mut set = |wanted: Wanted, change: &dyn Fn(&mut SandboxSpec)| {
+        let mut spec = shell("exit 0");
+        change(&mut spec);
+        broken.push((spec, wanted));
+    };
+    set(invalid("command"), &|spec| spec.command.clear());
+    set(invalid("command"), &|spec| spec.command = vec!["sh".into()]);
+    set(invalid("working_directory"), &|spec| spec.working_directory = "/a/../..".into());
+    set(failed("going to the working directory", "/not/there", libc::ENOENT), &|spec| {
+        spec.working_directory = "/not/there".into();
+    });
+    set(failed("looking for what the root shows", "/not/there", libc::ENOENT), &|spec| {
+        spec.root = std::mem::take(&mut spec.root).with_bind("/not/there", "/opt");
+    });
+    for cpus in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        set(invalid("limits.cpus"), &|spec| spec.limits.cpus = cpus);
+    }
+    set(invalid("limits.memory_bytes"), &|spec| spec.limits.memory_bytes = 0);
+    set(invalid("limits.memory_bytes or limits.scratch_bytes"), &|spec| {
+        spec.limits.memory_bytes = u64::MAX;
+    });
+    set(invalid("limits.memory_bytes or limits.scratch_bytes"), &|spec| {
+        spec.limits.scratch_bytes = u64::MAX;
+    });
+    set(invalid("limits.processes_max"), &|spec| spec.limits.processes_max = 0);
+    set(invalid("limits.files_max"), &|spec| spec.limits.files_max = 0);
+    set(invalid("limits.scratch_files_max"), &|spec| spec.limits.scratch_files_max = u64::MAX);
+    set(invalid("environment"), &|spec| {
+        spec.environment = (0..100_000).map(|i| (format!("V{i}").into(), "x".into())).collect();
+    });
+    set(("starting the sandbox's init", None, Some(libc::E2BIG)), &|spec| {
+        spec.command.extend((0..100_000).map(|_| "x".repeat(100).into()));
+    });
+    broken
+}
+
+/// Limits that are odd but can be had.
+fn odd() -> Vec<SandboxSpec> {
+    let with = |change: fn(&mut SandboxSpec)| {
+        let mut spec = shell("exit 0");
+        change(&mut spec);
+        spec
+    };
+    vec![
+        with(|spec| spec.limits.memory_bytes = 1 << 50),
+        with(|spec| spec.limits.cpus = 1e6),
+        with(|spec| spec.limits.cpus = f64::MAX),
+        with(|spec| spec.limits.processes_max = u32::MAX),
+        with(|spec| spec.limits.files_max = u64::MAX),
+        with(|spec| spec.limits.scratch_bytes = i64::MAX.unsigned_abs()),
+        with(|spec| (spec.limits.scratch_bytes, spec.limits.scratch_files_max) = (0, 0)),
+        with(|spec| spec.limits.payload_bytes_max = 0),
+    ]
+}
+
+fn backend() -> Option<LinuxBackend> {
+    match LinuxBackend::new() {
+        Ok(backend) => Some(backend),
+        Err(error @ Error::Unavailable { .. }) => {
+            test_support::left_out("refusals of the Linux backend", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
+    let Some(backend) = backend() else { return };
+    if std::env::var_os("WITHOUT").is_some() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("refusals-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("made");
+    run(&backend, shell("exit 0")).await.expect("runs");
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let before = Counted::now(Some(&backend));
+    let mut wrong = Vec::new();
+    for (spec, wanted) in broken(&folder) {
+        let told = match run(&backend, spec).await {
+            Ok(()) => None,
+            Err(error) => Some(named(&error)),
+        };
+        let wanted = (wanted.0.to_owned(), wanted.1, wanted.2);
+        if told.as_ref() != Some(&wanted) {
+            wrong.push(format!("{told:?} instead of {wanted:?}"));
+        }
+    }
+    for spec in odd() {
+        let limits = format!("{:?}", spec.limits);
+        if let Err(error) = run(&backend, spec).await {
+            wrong.push(format!("{error:?} of {limits}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    full_groups(&backend).await;
+    assert_eq!(before.again(Some(&backend)).await, before);
+    std::fs::remove_dir_all(folder).expect("removed");
+
+    for lack in LACKS {
+        let wanted = format!("{}|{}|{}|nothing left", lack.step, lack.path, lack.errno);
+        let told = without(lack.name);
+        if told != wanted {
+            wrong.push(format!("{told} instead of {wanted} without {}", lack.name));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// A host whose group may have no more groups below it, as where another has used up the machine's.
+async fn full_groups(backend: &LinuxBackend) {
+    let held = backend.create(shell("exit 0")).await.expect("created");
+    let most = (backend.groups().iter())
+        .filter_map(|group| Some(group.parent()?.join("cgroup.max.descendants")))
+        .find(|file| file.exists());
+    let Some(most) = most else {
+        test_support::left_out("a full cgroup file system", "no cgroup2 here");
+        return;
+    };
+    std::fs::write(&most, "1").expect("set");
+    let error = backend.create(shell("exit 0")).await.expect_err("full");
+    let (step, path, errno) = named(&error);
+    assert_eq!((step.as_str(), errno), ("making a control group", Some(libc::EAGAIN)));
+    assert_eq!(path.as_deref().and_then(Path::parent), most.parent());
+    held.destroy().await.expect("destroyed");
+    std::fs::write(&most, "max").expect("set");
+    run(backend, shell("exit 0")).await.expect("runs again");
+}
+
+/// A kernel that lacks something, and what is told of it.
+struct Lack {
+    name: &'static str,
+    call: libc::c_long,
+    /// Only when the first argument has one of these bits; any with 0.
+    bits: u32,
+    errno: i32,
+    step: &'static str,
+    path: &'static str,
+}
+
+macro_rules! lacks {
+    ($($name:literal $call:ident $bits:expr, $errno:ident => $step:literal $path:literal;)*) => {
+        &[$(Lack {
+            name: $name,
+            call: libc::$call,
+            bits: { let bits: i32 = $bits; bits.cast_unsigned() },
+            errno: libc::$errno,
+            step: $step,
+            path: $path,
+        }),*]
+    };
+}
+
+const LACKS: &[Lack] = lacks! {
+    "clone3" SYS_clone3 0, ENOSYS => "making a process" "";
+    "memory files" SYS_memfd_create 0, ENOSYS => "making a file in memory" "";
+    "network namespaces" SYS_unshare libc::CLONE_NEWNET, EINVAL => "making a network namespace" "";
+    "cgroup namespaces" SYS_unshare libc::CLONE_NEWCGROUP, EINVAL => "making a cgroup namespace" "";
+    "user namespaces" SYS_unshare libc::CLONE_NEWUSER, EINVAL => "making a user namespace" "";
+    "user namespaces left" SYS_unshare libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";
+    "setns" SYS_setns 0, ENOSYS => "entering the network namespace" "";
+    "mounts" SYS_mount 0, EPERM => "making mounts private" "";
+    "mount_setattr" SYS_mount_setattr 0, ENOSYS
+        => "making a mount read-only" "/run/lambda-sandbox/stage/usr";
+    "pivot_root" SYS_pivot_root 0, ENOSYS => "changing the root" "/run/lambda-sandbox/stage";
+    "close_range" SYS_close_range 0, ENOSYS => "arranging descriptors" "";
+    "execveat" SYS_execveat 0, ENOSYS => "starting the sandbox's init" "";
+    "seccomp" SYS_seccomp 0, ENOSYS => "loading the system call filter" "";
+    "capset" SYS_capset 0, EPERM => "dropping capabilities" "";
+    // A failure so early that the word to start was on its way: that must not hide it.
+    "a user's ids" SYS_setresuid 0, EPERM => "becoming nobody" "";
+    "keyrings" SYS_keyctl 0, ENOSYS => "none" "";
+    "pidfd_send_signal" SYS_pidfd_send_signal 0, ENOSYS => "none" "";
+};
+
+/// Runs this program as a host on a kernel that lacks `name`; returns what it told.
+fn without(name: &str) -> String {
+    let me = std::env::current_exe().expect("a path");
+    let mut host = Command::new(me);
+    host.args(["--exact", "lacking", "--nocapture", "--test-threads=1"]).env("WITHOUT", name);
+    let output = host.output().expect("started");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = text.split_once("told|").and_then(|(_, rest)| rest.lines().next());
+    told.map_or_else(|| format!("{output:?}"), str::to_owned)
+}
+
+/// Is the host on the lesser kernel: tries a sandbox there, and tells the error and whether anything is left.
+#[test]
+fn lacking() {
+    let Ok(name) = std::env::var("WITHOUT") else {
+        return;
+    };
+    let lack = LACKS.iter().find(|lack| lack.name == name).expect("a name from the list");
+    filter(lack);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
+    let (result, left) = runtime.block_on(async {
+        let before = Counted::now(None);
+        let backend = match LinuxBackend::new() {
+            Ok(backend) => backend,
+            Err(error) => return (Err(error), before.again(None).await == before),
+        };
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let before = Counted::now(Some(&backend));
+        let mut result = run(&backend, shell("exit 0")).await;
+        // Again and again: what is left each time adds up.
+        for _ in 0..5 {
+            result = run(&backend, shell("exit 0")).await;
+        }
+        let after = before.again(Some(&backend)).await;
+        if after != before {
+            println!("{before:?}\n{after:?}");
+        }
+        (result, after == before)
+    });
+    let (step, path, errno) = match &result {
+        Ok(()) => ("none".to_owned(), None, Some(lack.errno)),
+        Err(error) => named(error),
+    };
+    let path = path.unwrap_or_default();
+    let (path, errno) = (path.display(), errno.unwrap_or_default());
+    let left = if left { "nothing left" } else { "something left" };
+    writeln!(std::io::stdout(), "told|{step}|{path}|{errno}|{left}").expect("written");
+}
+
+/// Answers a system call with an error, for this thread and all that it starts.
+fn filter(lack: &Lack) {
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const ANY_BIT: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FIRST_ARGUMENT: u32 = 16;
+    let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let number = u32::try_from(lack.call).expect("a number");
+    let refuse = libc::SECCOMP_RET_ERRNO | lack.errno.cast_unsigned();
+    // With no bits to look for, whatever is loaded is taken as found.
+    let look = if lack.bits == 0 { line(0x35, 0, 1, 0) } else { line(ANY_BIT, 0, 1, lack.bits) };
+    let mut program = [
+        line(LOAD, 0, 0, 0),
+        line(EQUAL, 0, 3, number),
+        line(LOAD, 0, 0, FIRST_ARGUMENT),
+        look,
+        line(RETURN, 0, 0, refuse),
+        line(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let length = u16::try_from(program.len()).expect("short");
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: PR_SET_SECCOMP reads the program, which lives for the call with as many lines as it says.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
