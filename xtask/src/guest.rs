@@ -195,5 +195,14 @@ busybox poweroff -f
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz=2300000";
 const BOOT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Integration tests of `lambda-sandbox`, by name. What needs Python names itself as left out there.
-const TESTS: [&str; 8] =
-    ["attacks", "bounds", "conformance", "crash", "leaks", "limits", "linux", "refusals"];
+const TESTS: [&str; 9] = [
+    "attacks",
+    "bounds",
+    "conformance",
+    "crash",
+    "leaks",
+    "limits",
+    "linux",
+    "refusals",
+    "spawn_path",
+];
