@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use benches::{median, static_program};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Exit, Limits, Root, SandboxSpec};
 
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Failure> {
     let rounds =
         std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
     let folder = tempfile::tempdir()?;
-    let program = static_program(folder.path())?;
+    let program = static_program(folder.path(), "true", "fn main() {}")?;
     let root = folder.path().join("root");
     for mount_point in ["proc", "dev", "tmp"] {
         std::fs::create_dir_all(root.join(mount_point))?;
@@ -107,18 +108,6 @@ fn timed(command: &mut Command) -> Result<Duration, Failure> {
     let status = command.status()?;
     let took = began.elapsed();
     if status.success() { Ok(took) } else { Err(format!("{command:?}: {status}").into()) }
-}
-
-/// Compiles a static program that does nothing.
-fn static_program(folder: &Path) -> Result<PathBuf, Failure> {
-    let source = folder.join("true.rs");
-    let program = folder.join("true");
-    std::fs::write(&source, "fn main() {}")?;
-    let status = Command::new("rustc")
-        .args(["-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
-        .args([&program, &source])
-        .status()?;
-    if status.success() { Ok(program) } else { Err("rustc could not make a static program".into()) }
 }
 
 type Peer = (String, Box<dyn Fn() -> Command>);
@@ -212,9 +201,4 @@ fn print(rows: &mut [Row]) {
         }
         println!("|");
     }
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }

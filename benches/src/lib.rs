@@ -1,2 +1,46 @@
-//! Criterion benches and comparisons with peers live in `benches/`; what was measured, with machine,
-//! commit and command, in `results/`.
+//! Benches are in `benches/`, recorded results in `results/`; here is what several of them need.
+
+use std::io::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Compiles a program of one file, without any shared library, and returns where it lies.
+///
+/// # Errors
+///
+/// When `folder` cannot be written or `rustc` refuses.
+pub fn static_program(folder: &Path, name: &str, source: &str) -> Result<PathBuf> {
+    let file = folder.join(name).with_extension("rs");
+    let program = folder.join(name);
+    std::fs::write(&file, source)?;
+    let status = Command::new("rustc")
+        .args(["-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
+        .args([&program, &file])
+        .status()?;
+    if status.success() {
+        Ok(program)
+    } else {
+        Err(Error::other(format!("rustc could not make {name}: {status}")))
+    }
+}
+
+/// The source of a program that asks for an invocation, as a runtime does, and waits for it for ever.
+pub const WAITING_RUNTIME: &str = r#"
+use std::io::{Read, Write};
+fn main() {
+    let address = std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap();
+    let mut api = std::net::TcpStream::connect(address).unwrap();
+    api.write_all(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    api.read(&mut [0; 4096]).unwrap();
+}
+"#;
+
+/// Sorts `times` and returns the one in the middle.
+///
+/// # Panics
+///
+/// When there is none.
+pub fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
