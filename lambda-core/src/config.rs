@@ -9,6 +9,8 @@ use crate::Zone;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Config {
+    /// Which of a function's idle sandboxes takes an invocation.
+    pub routing: Routing,
     /// How long a sandbox may take from its command to its being ready, before it is given up.
     pub start_timeout: Duration,
     /// How often a sandbox is started again for a worker's fault before its invocation is rejected.
@@ -60,6 +62,20 @@ pub struct Config {
     pub explanations_kept: u32,
     /// Whether decisions are written into the journal, which the driver then has to drain.
     pub journal: bool,
+}
+
+/// Which of a function's idle sandboxes takes an invocation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Routing {
+    /// The most recently used: load is concentrated on the fewest sandboxes, the surplus falls idle and ends.
+    #[default]
+    MostRecentlyUsed,
+    /// The least recently used. For comparison: it keeps every sandbox alive.
+    LeastRecentlyUsed,
+    /// One after another. For comparison: it looks at every idle sandbox of the function.
+    RoundRobin,
 }
 
 /// When workers are recycled. Each draws its own moment, so that they do not end together.
@@ -191,6 +207,7 @@ impl Default for InterfaceConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            routing: Routing::default(),
             start_timeout: Duration::from_secs(30),
             start_retries_max: 2,
             stop_timeout: Duration::from_secs(60),

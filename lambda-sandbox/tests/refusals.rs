@@ -159,6 +159,8 @@ async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
     std::fs::create_dir(&folder).expect("made");
     run(&backend, shell("exit 0")).await.expect("runs");
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // Roots stay mounted for the next sandbox; a sweep lets go of those that none has.
+    backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&backend));
     let mut wrong = Vec::new();
     for (spec, wanted) in broken(&folder) {
@@ -179,6 +181,7 @@ async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
     }
     assert_eq!(wrong, Vec::<String>::new());
     full_groups(&backend).await;
+    backend.sweep().await.expect("swept");
     assert_eq!(before.again(Some(&backend)).await, before);
     std::fs::remove_dir_all(folder).expect("removed");
 
@@ -286,12 +289,15 @@ fn lacking() {
             Err(error) => return (Err(error), before.again(None).await == before),
         };
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        // What a sweep lets go of, roots that stay mounted for the next sandbox, is not left.
+        drop(backend.sweep().await);
         let before = Counted::now(Some(&backend));
         let mut result = run(&backend, shell("exit 0")).await;
         // Again and again: what is left each time adds up.
         for _ in 0..5 {
             result = run(&backend, shell("exit 0")).await;
         }
+        drop(backend.sweep().await);
         let after = before.again(Some(&backend)).await;
         if after != before {
             println!("{before:?}\n{after:?}");

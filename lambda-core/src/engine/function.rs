@@ -8,7 +8,7 @@ use crate::settings::FunctionSettings;
 use crate::stats::demand::Demand;
 use crate::stats::histogram::Histogram;
 use crate::store::slab::NONE;
-use crate::{InvocationId, Time};
+use crate::{InvocationId, Routing, Time};
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -40,6 +40,8 @@ pub(crate) struct Function {
     /// How long its sandboxes take to be made, lately.
     pub(crate) start: Duration,
     pub(crate) worth: Option<f32>,
+    /// The sandbox that took an invocation last.
+    pub(crate) last: u32,
     /// When nothing of it ran any more.
     pub(crate) quiet_since: Time,
     pub(crate) prewarm_at: Option<Time>,
@@ -70,6 +72,7 @@ impl Function {
             uses: 0,
             start: Duration::ZERO,
             worth: None,
+            last: 0,
             quiet_since: Time::ZERO,
             prewarm_at: None,
             blocked_since: None,
@@ -142,6 +145,25 @@ impl IdleStack {
             self.holes -= 1;
         }
         None
+    }
+
+    /// Takes the one that a routing chooses; `last` is the one that was taken before.
+    pub(crate) fn take(&mut self, routing: Routing, last: u32) -> Option<u32> {
+        match routing {
+            Routing::MostRecentlyUsed => self.pop(),
+            Routing::LeastRecentlyUsed => {
+                let first = self.places.front().copied()?;
+                self.remove(self.first);
+                Some(first)
+            }
+            Routing::RoundRobin => {
+                let next = self.iter().filter(|it| *it > last).min();
+                let next = next.or_else(|| self.iter().min())?;
+                let at = self.places.iter().position(|it| *it == next)?;
+                self.remove(self.first.wrapping_add(u32::try_from(at).ok()?));
+                Some(next)
+            }
+        }
     }
 
     /// Takes the one at a place. What is left of holes at both ends goes with it.

@@ -26,9 +26,12 @@ impl Engine {
         if concurrency == 0 {
             self.end_gap(id.0);
         }
+        let routing = self.state.config.routing;
         let popped = self.function_mut(id.0).and_then(|function| {
             function.uses = function.uses.saturating_add(1);
-            function.idle.pop()
+            let taken = function.idle.take(routing, function.last)?;
+            function.last = taken;
+            Some(taken)
         });
         if let Some(sandbox) = popped {
             self.count(id.0, concurrency, concurrency + 1);
