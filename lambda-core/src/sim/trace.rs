@@ -114,13 +114,14 @@ impl Trace {
         }
         let mut table = Table::new("durations", durations)?;
         let function = table.column("HashFunction")?;
-        let columns =
-            PERCENTILES.map(|percentile| table.column(&format!("percentile_Average_{percentile}")));
+        let mut columns = [0; 7];
+        for (column, percentile) in columns.iter_mut().zip(PERCENTILES) {
+            *column = table.column(&format!("percentile_Average_{percentile}"))?;
+        }
         while let Some(fields) = table.next()? {
             let Some(at) = by_hash.get(fields[function]) else { continue };
             let mut least = 0;
-            for (to, column) in trace.functions[*at].durations_ms.iter_mut().zip(&columns) {
-                let column = *column.as_ref().map_err(Clone::clone)?;
+            for (to, column) in trace.functions[*at].durations_ms.iter_mut().zip(columns) {
                 // Percentiles of averages may cross by rounding.
                 least = table.number(fields[column])?.max(least);
                 *to = least;
