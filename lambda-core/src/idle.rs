@@ -74,6 +74,9 @@ pub struct HistogramIdle {
     pub gaps_min: u32,
     /// From which 5th percentile on a sandbox is given up at once and made in advance.
     pub prewarm_from: Duration,
+    /// Shortest that a sandbox is kept: the paper's bins are a minute wide. Without it the surplus of a busy function
+    /// would end in the breath between two invocations.
+    pub keep_min: Duration,
     /// Longest that a sandbox is kept.
     pub keep_max: Duration,
 }
@@ -84,6 +87,7 @@ impl Default for HistogramIdle {
             fallback: Duration::from_secs(600),
             gaps_min: 8,
             prewarm_from: Duration::from_secs(120),
+            keep_min: Duration::from_secs(60),
             keep_max: Duration::from_secs(4 * 3600),
         }
     }
@@ -97,13 +101,16 @@ impl IdlePolicy for HistogramIdle {
         let Some((head, tail)) = edges.filter(|_| known) else {
             return Keep { idle: self.fallback, prewarm: None };
         };
-        let tail = tail.min(self.keep_max);
+        let tail = tail.clamp(self.keep_min, self.keep_max.max(self.keep_min));
         if head < self.prewarm_from {
             return Keep { idle: tail, prewarm: None };
         }
         // A tenth earlier, as the paper has it.
         let ahead = head / 10 * 9;
-        Keep { idle: Duration::ZERO, prewarm: Some((ahead, tail.saturating_sub(ahead))) }
+        Keep {
+            idle: Duration::ZERO,
+            prewarm: Some((ahead, tail.saturating_sub(ahead).max(self.keep_min))),
+        }
     }
 
     fn name(&self) -> String {
@@ -157,8 +164,9 @@ mod tests {
 
     #[test]
     fn what_comes_soon_is_kept_and_what_comes_late_is_made_in_advance() {
-        let soon = keep(&[5; 20]);
-        assert!(soon.idle > Duration::from_secs(5) && soon.idle < Duration::from_secs(10));
+        assert_eq!(keep(&[5; 20]).idle, Duration::from_secs(60));
+        let soon = keep(&[90; 20]);
+        assert!(soon.idle > Duration::from_secs(90) && soon.idle < Duration::from_secs(180));
         let late = keep(&[3600; 20]);
         let (ahead, kept) = late.prewarm.unwrap();
         assert_eq!(late.idle, Duration::ZERO);
