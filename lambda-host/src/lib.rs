@@ -37,11 +37,13 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
+mod life;
 mod local;
 mod registry;
 #[cfg(feature = "roles")]
 mod roles;
 mod runtime;
+mod specification;
 mod worker;
 
 pub use arn::Arns;
