@@ -25,18 +25,14 @@ impl Failure {
             Answer::FunctionError(error) => {
                 Self { kind: error.error_type.clone(), payload: error.body.clone() }
             }
-            Answer::TimedOut => {
-                let seconds = timeout.as_secs_f64();
-                let message = format!("Task timed out after {seconds:.2} seconds");
-                Self::said("Sandbox.Timedout", Some(request_id), &message)
-            }
+            Answer::TimedOut => Self::timed_out(request_id, timeout),
             Answer::OutOfMemory => Self::out_of_memory(Some(request_id)),
             Answer::Exited(exit) => Self::exited(*exit, Some(request_id)),
             _ => Self::said("Sandbox.Failure", Some(request_id), "Sandbox failed"),
         })
     }
 
-    /// Tells how an init failed; `None` when it was not by the function's fault.
+    /// Tells how an init failed; `None` when it was not by the function's fault, or only took too long.
     pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
         Some(match failure {
             InitFailure::Reported(error) => {
@@ -44,12 +40,14 @@ impl Failure {
             }
             InitFailure::Exited(exit) => Self::exited(*exit, None),
             InitFailure::OutOfMemory => Self::out_of_memory(None),
-            InitFailure::TimedOut(limit) => {
-                let message = format!("Init timed out after {:.2} seconds", limit.as_secs_f64());
-                Self::said("Sandbox.Timedout", None, &message)
-            }
             _ => return None,
         })
+    }
+
+    /// The invocation took longer than its function may.
+    pub(crate) fn timed_out(request_id: &str, timeout: Duration) -> Self {
+        let message = format!("Task timed out after {:.2} seconds", timeout.as_secs_f64());
+        Self::said(TIMED_OUT, Some(request_id), &message)
     }
 
     /// The function's code has no program to start.
@@ -71,6 +69,12 @@ impl Failure {
     /// Returns the error as JSON.
     pub(crate) fn payload(&self) -> Bytes {
         self.payload.clone()
+    }
+
+    /// Returns the end of a REPORT line.
+    pub(crate) fn status(&self) -> String {
+        let status = if self.kind == TIMED_OUT { "timeout" } else { "error" };
+        format!("Status: {status}\tError Type: {}", self.kind)
     }
 
     fn out_of_memory(request_id: Option<&str>) -> Self {
@@ -113,3 +117,5 @@ fn signal_name(signal: i32) -> String {
         other => other.to_string(),
     }
 }
+
+const TIMED_OUT: &str = "Sandbox.Timedout";

@@ -123,6 +123,13 @@ impl LogTail {
         self.line(format!("START RequestId: {request_id} Version: {LATEST}").as_bytes());
     }
 
+    /// Adds Lambda's line on an init that took too long.
+    pub(crate) fn init_timed_out(&mut self, duration: Duration) {
+        let ms = duration.as_secs_f64() * 1000.0;
+        let line = format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout");
+        self.line(line.as_bytes());
+    }
+
     /// Adds a line, which has no line break at its end.
     pub(crate) fn line(&mut self, line: &[u8]) {
         self.text.extend_from_slice(&line[line.len().saturating_sub(LOG_TAIL_BYTES)..]);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lambda_sandbox::{
-    Answer as SandboxAnswer, Busy, Created, Idle, InitFailure, InitReport, Invocation as Call,
-    LogLine, LogSink, Outcome, Sandbox, ShutdownReason,
+    Answer as SandboxAnswer, Busy, Created, Idle, InitFailure, Invocation as Call, LogLine,
+    LogSink, Sandbox, ShutdownReason, Usage,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -34,74 +34,162 @@ impl Drop for Life {
     }
 }
 
+/// An invocation that a sandbox runs, and what came before it.
+#[derive(Debug)]
+struct Turn {
+    invocation: Invocation,
+    /// Of the sandbox, when this is its first invocation.
+    init_duration: Option<Duration>,
+    /// How much of the invocation's time is over already.
+    spent: Duration,
+}
+
+/// A sandbox that was made, and is ready.
+#[derive(Debug)]
+struct Made {
+    idle: Sandbox<Idle>,
+    init_duration: Duration,
+    /// How long its credentials hold; `None` for ever.
+    usable_for: Option<Duration>,
+}
+
+/// Why a sandbox could not be made. Nothing of it is left.
+#[derive(Debug)]
+enum Unmade {
+    /// Its init took longer than it may.
+    InitTooLong(Duration),
+    /// By the function's fault, so long after its start.
+    Function(Failure, Duration),
+    /// By the machine's: the error with its causes.
+    Machine(String),
+}
+
 impl Life {
     pub(crate) async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let sandbox = self.sandbox;
         let made = tokio::select! {
-            made = self.make() => made,
+            made = self.make(None) => made,
             // Dropping what is being made releases it.
-            () = self.kill.notified() => Err(StartFault::Worker { reason: "killed".to_owned() }),
+            () = self.kill.notified() => Err(Unmade::Machine("killed".to_owned())),
         };
         match made {
-            Err(fault) => self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await,
-            Ok((idle, init, usable_for)) => {
-                let init_duration = init.duration;
+            Ok(made) => {
+                let init_duration = made.init_duration;
                 self.shared.tell(WorkerEvent::Ready { sandbox, init_duration }).await;
-                self.serve(idle, init, usable_for, &mut orders).await;
-                self.refuse_waiting(&mut orders).await;
-                self.shared.tell(WorkerEvent::Gone { sandbox }).await;
+                self.serve(made, None, &mut orders).await;
+            }
+            Err(Unmade::InitTooLong(init_duration)) => {
+                self.shared.tell(WorkerEvent::Ready { sandbox, init_duration }).await;
+                self.serve_late(init_duration, &mut orders).await;
+            }
+            Err(Unmade::Function(failure, init_duration)) => {
+                let (payload, log) = (failure.payload(), self.log.take());
+                let fault =
+                    StartFault::Function { payload, kind: failure.kind, log, init_duration };
+                return self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await;
+            }
+            Err(Unmade::Machine(reason)) => {
+                let fault = StartFault::Worker { reason };
+                return self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await;
             }
         }
+        self.refuse_waiting(&mut orders).await;
+        self.shared.tell(WorkerEvent::Gone { sandbox }).await;
     }
 
-    /// Makes the sandbox and waits for its init.
-    async fn make(&self) -> Result<(Sandbox<Idle>, InitReport, Option<Duration>), StartFault> {
-        let mut spec = self.spec().map_err(|failure| self.init_failed(&failure, Duration::ZERO))?;
-        let worker =
-            |error: &dyn std::error::Error| StartFault::Worker { reason: with_causes(error) };
-        let usable_for = self.add_credentials(&mut spec).await?;
+    /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda does.
+    async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
+        let mut spec = self.spec().map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
+        spec.times.init = init_max.unwrap_or(spec.times.init);
+        let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
+        let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
         let created: Sandbox<Created> =
-            self.shared.backend.create(spec).await.map_err(|error| worker(&error))?;
-        let initialised = created.init().await;
-        let (idle, init) =
-            initialised.map_err(|failure: InitFailure| match Failure::of_init(&failure) {
-                Some(function) => self.init_failed(&function, start.elapsed()),
-                None => worker(&failure),
-            })?;
-        Ok((idle, init, usable_for))
+            self.shared.backend.create(spec).await.map_err(|error| machine(&error))?;
+        let (idle, init) = created.init().await.map_err(|failure| match failure {
+            InitFailure::TimedOut(limit) => Unmade::InitTooLong(limit),
+            failure => match Failure::of_init(&failure) {
+                Some(function) => Unmade::Function(function, start.elapsed()),
+                None => machine(&failure),
+            },
+        })?;
+        Ok(Made { idle, init_duration: init.duration, usable_for })
     }
 
-    fn init_failed(&self, failure: &Failure, init_duration: Duration) -> StartFault {
-        let (payload, log) = (failure.payload(), self.log.take());
-        StartFault::Function { payload, kind: failure.kind.clone(), log, init_duration }
-    }
-
-    /// Runs invocations until the sandbox ends, which it has when this returns.
-    async fn serve(
+    /// Makes the sandbox anew in the first invocation, whose timeout covers init and all: the init took too long
+    /// when nobody waited for it.
+    ///
+    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the Init phase.
+    async fn serve_late(
         &self,
-        idle: Sandbox<Idle>,
-        init: InitReport,
-        usable_for: Option<Duration>,
+        init_duration: Duration,
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) {
-        let retire_at = usable_for.map(|usable| Instant::now() + usable);
-        let mut init = Some(init.duration);
-        let mut idle = idle;
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            () = self.kill.notified() => return,
+        };
+        let Some(Order::Run(invocation)) = order else { return };
+        self.log.init_timed_out(init_duration);
+        self.log.start(&invocation.request_id);
+        let start = Instant::now();
+        let made = tokio::select! {
+            made = self.make(Some(invocation.timeout)) => made,
+            () = self.kill.notified() => {
+                Err(Unmade::Function(Failure::stopped(&invocation.request_id), Duration::ZERO))
+            }
+        };
+        let failure = match made {
+            Ok(made) => {
+                let first = Turn { invocation, init_duration: None, spent: start.elapsed() };
+                return self.serve(made, Some(first), orders).await;
+            }
+            Err(Unmade::InitTooLong(_)) => {
+                Failure::timed_out(&invocation.request_id, invocation.timeout)
+            }
+            Err(Unmade::Function(failure, _)) => failure,
+            Err(Unmade::Machine(reason)) => {
+                tracing::warn!(reason, sandbox = self.sandbox, "sandbox not made");
+                let (sandbox, invocation) = (self.sandbox, invocation.number);
+                return self.shared.tell(WorkerEvent::Refused { sandbox, invocation }).await;
+            }
+        };
+        let turn = Turn { invocation, init_duration: None, spent: start.elapsed() };
+        self.tell_ended(&turn, Usage::default(), Err(failure), false).await;
+    }
+
+    /// Runs invocations until the sandbox ends, which it has when this returns; `first` has come already.
+    async fn serve(
+        &self,
+        made: Made,
+        mut first: Option<Turn>,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+    ) {
+        let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
+        let mut init_duration = Some(made.init_duration);
+        let mut idle = made.idle;
         loop {
-            let order = tokio::select! {
-                order = orders.recv() => order,
-                () = until(retire_at) => None,
-                () = self.kill.notified() => {
-                    return self.ended(idle.destroy().await);
+            let turn = match first.take() {
+                Some(turn) => turn,
+                None => {
+                    let order = tokio::select! {
+                        order = orders.recv() => order,
+                        () = until(retire_at) => None,
+                        () = self.kill.notified() => {
+                            return self.ended(idle.destroy().await);
+                        }
+                    };
+                    // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An
+                    // invocation that was sent meanwhile is refused, and another sandbox takes it.
+                    let Some(Order::Run(invocation)) = order else {
+                        return self.ended(idle.shutdown(ShutdownReason::Spindown).await);
+                    };
+                    self.log.start(&invocation.request_id);
+                    Turn { invocation, init_duration, spent: Duration::ZERO }
                 }
             };
-            // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An invocation
-            // that was sent meanwhile is refused, and another sandbox takes it.
-            let Some(Order::Run(invocation)) = order else {
-                return self.ended(idle.shutdown(ShutdownReason::Spindown).await);
-            };
-            let Some(busy) = self.invoke(idle, &invocation, init.take()).await else {
+            init_duration = None;
+            let Some(busy) = self.invoke(idle, &turn).await else {
                 return;
             };
             match busy.settle().await {
@@ -119,17 +207,12 @@ impl Life {
     }
 
     /// Runs one invocation and tells how it ended; returns the sandbox when it can be used again.
-    async fn invoke(
-        &self,
-        idle: Sandbox<Idle>,
-        invocation: &Invocation,
-        init_duration: Option<Duration>,
-    ) -> Option<Sandbox<Busy>> {
+    async fn invoke(&self, idle: Sandbox<Idle>, turn: &Turn) -> Option<Sandbox<Busy>> {
+        let invocation = &turn.invocation;
         let killer = idle.killer();
         let mut killed = false;
-        self.log.start(&invocation.request_id);
         let ended = {
-            let mut running = std::pin::pin!(idle.invoke(self.call(invocation)));
+            let mut running = std::pin::pin!(idle.invoke(self.call(turn)));
             tokio::select! {
                 ended = &mut running => ended,
                 () = self.kill.notified() => {
@@ -139,13 +222,14 @@ impl Life {
                 }
             }
         };
-        let (sandbox, number) = (self.sandbox, invocation.number);
         let (outcome, busy) = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 // The function has not seen it: another sandbox may.
+                let sandbox = self.sandbox;
                 tracing::warn!(error = with_causes(&error), sandbox, "invocation not handed over");
-                self.shared.tell(WorkerEvent::Refused { sandbox, invocation: number }).await;
+                let invocation = invocation.number;
+                self.shared.tell(WorkerEvent::Refused { sandbox, invocation }).await;
                 return None;
             }
         };
@@ -154,46 +238,53 @@ impl Life {
         } else {
             Failure::of(&outcome.answer, &invocation.request_id, invocation.timeout)
         };
-        let cpu_time = outcome.usage.cpu_time.unwrap_or_default();
-        let answer = self.answer(invocation, outcome, failure, init_duration);
-        let reusable = busy.is_some();
-        let ended = WorkerEvent::Ended { sandbox, invocation: number, answer, cpu_time, reusable };
-        self.shared.tell(ended).await;
+        let response = match (failure, outcome.answer) {
+            (Some(failure), _) => Err(failure),
+            (None, SandboxAnswer::Success(response)) => Ok(response.body),
+            (None, _) => Ok(Bytes::new()),
+        };
+        self.tell_ended(turn, outcome.usage, response, busy.is_some()).await;
         busy
     }
 
-    fn answer(
+    async fn tell_ended(
         &self,
-        invocation: &Invocation,
-        outcome: Outcome,
-        failure: Option<Failure>,
-        init_duration: Option<Duration>,
-    ) -> Answer {
+        turn: &Turn,
+        usage: Usage,
+        response: Result<Bytes, Failure>,
+        reusable: bool,
+    ) {
+        let ended = WorkerEvent::Ended {
+            sandbox: self.sandbox,
+            invocation: turn.invocation.number,
+            answer: self.answer(turn, usage, response),
+            cpu_time: usage.cpu_time.unwrap_or_default(),
+            reusable,
+        };
+        self.shared.tell(ended).await;
+    }
+
+    fn answer(&self, turn: &Turn, usage: Usage, response: Result<Bytes, Failure>) -> Answer {
         let report = Report {
-            duration: outcome.usage.duration,
-            init_duration,
+            duration: turn.spent + usage.duration,
+            init_duration: turn.init_duration,
             memory_mb: self.function.config.memory_mb,
-            memory_peak_bytes: outcome.usage.memory_peak_bytes,
+            memory_peak_bytes: usage.memory_peak_bytes,
         };
-        let function_error = failure.is_some();
-        let status = failure.as_ref().map_or_else(String::new, |failure| {
-            let timed_out = matches!(outcome.answer, SandboxAnswer::TimedOut);
-            let status = if timed_out { "timeout" } else { "error" };
-            format!("Status: {status}\tError Type: {}", failure.kind)
-        });
-        let payload = match (failure, outcome.answer) {
-            (Some(failure), _) => failure.payload(),
-            (None, SandboxAnswer::Success(response)) => response.body,
-            (None, _) => Bytes::new(),
+        let function_error = response.is_err();
+        let (payload, status) = match response {
+            Ok(body) => (body, String::new()),
+            Err(failure) => (failure.payload(), failure.status()),
         };
-        let request_id = invocation.request_id.clone();
+        let request_id = turn.invocation.request_id.clone();
         let log_tail = self.log.take().end(&request_id, &report, &status);
         Answer { request_id, payload, function_error, log_tail, report }
     }
 
-    fn call(&self, invocation: &Invocation) -> Call {
-        let id = invocation.request_id.clone();
-        let mut call = Call::new(id, invocation.payload.clone(), invocation.timeout);
+    fn call(&self, turn: &Turn) -> Call {
+        let invocation = &turn.invocation;
+        let left = invocation.timeout.saturating_sub(turn.spent);
+        let mut call = Call::new(invocation.request_id.clone(), invocation.payload.clone(), left);
         call.invoked_function_arn = self.shared.arns.function(&self.function.config.name);
         call.trace_id.clone_from(&invocation.trace_id);
         call.client_context.clone_from(&invocation.client_context);
@@ -228,6 +319,10 @@ pub(crate) struct SandboxLog {
 impl SandboxLog {
     fn start(&self, request_id: &str) {
         self.tail().start(request_id);
+    }
+
+    fn init_timed_out(&self, duration: Duration) {
+        self.tail().init_timed_out(duration);
     }
 
     fn take(&self) -> LogTail {

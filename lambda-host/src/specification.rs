@@ -13,7 +13,6 @@ use crate::failure::Failure;
 use crate::host::LATEST;
 use crate::life::Life;
 use crate::runtime::Entry;
-use crate::worker::StartFault;
 
 impl Life {
     /// Describes the sandbox: base system, runtime, code, environment, limits.
@@ -80,15 +79,14 @@ impl Life {
     pub(crate) async fn add_credentials(
         &self,
         spec: &mut SandboxSpec,
-    ) -> Result<Option<Duration>, StartFault> {
+    ) -> Result<Option<Duration>, String> {
         let config = &self.function.config;
         let Some(roles) = self.shared.roles.as_ref().filter(|_| !config.role.is_empty()) else {
             return Ok(None);
         };
         let session = roles.session(&config.role, config.name.as_str()).await;
-        let credentials = session.map_err(|error| StartFault::Worker {
-            reason: format!("role {}: {}", config.role, with_causes(&error)),
-        })?;
+        let credentials =
+            session.map_err(|error| format!("role {}: {}", config.role, with_causes(&error)))?;
         let token = credentials.session_token.as_ref().map(|token| token.expose());
         let variables = [
             ("AWS_ACCESS_KEY_ID", Some(credentials.access_key_id.as_str())),
@@ -106,7 +104,7 @@ impl Life {
     pub(crate) async fn add_credentials(
         &self,
         _spec: &mut SandboxSpec,
-    ) -> Result<Option<Duration>, StartFault> {
+    ) -> Result<Option<Duration>, String> {
         Ok(None)
     }
 }

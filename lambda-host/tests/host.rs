@@ -104,6 +104,34 @@ async fn an_init_that_fails_answers_each_invocation_once() {
     assert_eq!(backend.live(), 0);
 }
 
+/// Lambda gives an init 10 s, and where they do not suffice all that the first invocation has.
+#[tokio::test(start_paused = true)]
+async fn an_init_that_takes_too_long_is_made_again_in_the_first_invocation() {
+    let backend = echo().with_init("f", || Ok(12 * SECOND));
+    let host = Host::builder(Arc::new(backend.clone())).start().await.unwrap();
+    host.deploy(config().with_timeout(14 * SECOND), zip("1")).await.unwrap();
+    let answer = invoke(&host, "1").await.unwrap();
+    let log = String::from_utf8(answer.log_tail.to_vec()).unwrap();
+    assert!(!answer.function_error, "{answer:?}");
+    assert_eq!((answer.report.duration, answer.report.init_duration), (13 * SECOND, None));
+    let line =
+        "INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout\nSTART RequestId: ";
+    assert!(log.contains(line), "{log}");
+    assert_eq!(invoke(&host, "1").await.unwrap().report.duration, SECOND, "the sandbox lives on");
+    assert_eq!(backend.live(), 1);
+
+    for (timeout, kind) in [(5, "init"), (12, "handler")] {
+        host.update_config(config().with_timeout(timeout * SECOND)).await.unwrap();
+        let answer = invoke(&host, "1").await.unwrap();
+        let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
+        let told = format!("Task timed out after {timeout}.00 seconds");
+        assert!(answer.function_error && payload.contains(&told), "{kind}: {payload}");
+        assert_eq!(answer.report.duration, timeout * SECOND, "{kind}");
+    }
+    host.shutdown().await;
+    assert_eq!(backend.live(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_runs_out_of_time_is_answered_and_its_sandbox_replaced() {
     let backend = FakeBackend::new().with_handler("f", |invocation: &Invocation| {
