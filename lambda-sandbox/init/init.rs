@@ -57,6 +57,7 @@ const CLOSE: usize = 3;
 const FORK: usize = 57;
 const EXECVE: usize = 59;
 const POLL: usize = 7;
+const SIGACTION: usize = 13;
 const SIGPROCMASK: usize = 14;
 const KILL: usize = 62;
 const GETDENTS: usize = 217;
@@ -265,6 +266,18 @@ fn load_filters() {
     }
 }
 
+/// Gives every signal its default again: what the host ignores (SIGPIPE in a Rust program, SIGHUP under nohup) is
+/// ignored by all that it starts, and a program is no less surprised for being in a sandbox.
+fn default_signals() {
+    const SIGNALS: usize = 64;
+    // `struct sigaction` of the kernel: handler, flags, restorer, mask. All zero is the default.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // Refused for SIGKILL and SIGSTOP, which nobody can ignore.
+        call(SIGACTION, signal, &raw const default as usize, 0, 8, 0);
+    }
+}
+
 extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: the kernel puts the number of arguments at the top of the stack.
     let count = unsafe { *stack };
@@ -281,6 +294,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     let program = unsafe { *program_arguments };
     let environment = arguments.wrapping_add(count + 1);
 
+    default_signals();
     const SET_PDEATHSIG: usize = 1;
     const JOIN_SESSION_KEYRING: usize = 1;
     const ENOSYS: isize = -38;

@@ -58,6 +58,14 @@ async fn a_program_runs_and_ends() {
     assert_eq!(finished.exit, Exit::Signal(15));
 }
 
+/// A host in Rust ignores SIGPIPE, and the programs that it started did too: `yes | head` never ended quietly.
+#[tokio::test]
+async fn a_program_gets_every_signal_as_if_nothing_had_ignored_it() {
+    let Some(backend) = backend() else { return };
+    let (_, output) = run(&backend, "grep -E '^Sig(Ign|Blk)' /proc/self/status").await;
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
 #[tokio::test]
 async fn nothing_can_be_written_but_the_scratch_space() {
     let Some(backend) = backend() else { return };
