@@ -1,4 +1,4 @@
-//! What a run could leave behind on the machine: cgroups, mounts, processes in namespaces of their own.
+//! What a run could leave behind on the machine: our control groups, mounts, processes in namespaces of their own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,7 +53,10 @@ fn cgroups(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.insert(format!("cgroup {}", entry.path().display()));
+            // Others on the machine make groups, too, and at any time.
+            if entry.file_name().to_string_lossy().starts_with(OUR_GROUPS) {
+                found.insert(format!("cgroup {}", entry.path().display()));
+            }
             cgroups(&entry.path(), depth + 1, found);
         }
     }
@@ -78,4 +81,6 @@ fn namespaced_processes(found: &mut BTreeSet<String>) {
     }
 }
 
+/// What the names of the sandbox crate's groups and of its tests' begin with.
+const OUR_GROUPS: &str = "lambda-sandbox-";
 const CGROUP_DEPTH_MAX: usize = 8;

@@ -92,7 +92,7 @@ struct Groups(Vec<PathBuf>);
 impl Groups {
     fn hand_over() -> Self {
         let found = LinuxBackend::probe().expect("probed").hierarchies;
-        let name = format!("test-delegated-{}", std::process::id());
+        let name = format!("lambda-sandbox-test-{}", std::process::id());
         let mut roots: Vec<&PathBuf> = found.v1.values().collect();
         roots.sort();
         roots.dedup();
