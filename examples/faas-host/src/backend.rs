@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use lambda_host::Runtimes;
 use lambda_sandbox::Backend;
-use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
 
 use crate::client::Error;
@@ -17,6 +17,9 @@ pub(crate) enum BackendName {
     /// Namespaces, cgroups, seccomp: isolated and limited. Needs root and writable cgroups.
     #[default]
     Linux,
+    /// The same without root, as far as the kernel lets a user; every sandbox is that user outside. For functions of
+    /// your own.
+    LinuxRootless,
     /// Plain processes: works anywhere, isolates nothing. For functions that you trust.
     Process,
 }
@@ -33,17 +36,24 @@ impl BackendName {
     /// Opens the backend; says what is missing, and what to do, where it cannot be used.
     pub(crate) fn open(self) -> Result<Opened, Error> {
         let backend: Arc<dyn Backend> = match self {
-            Self::Linux => Arc::new(LinuxBackend::new().map_err(|error| {
-                let error: Error = Box::new(error);
-                eprintln!(
-                    "hint: `--backend process` runs anywhere, but does not isolate functions\n"
-                );
-                error
-            })?),
+            Self::Linux => linux(&Settings::default())?,
+            Self::LinuxRootless => linux(&Settings::default().rootless())?,
             Self::Process => Arc::new(ProcessBackend::new()),
         };
         Ok(Opened { backend, runtimes: Runtimes::discover(), name: self })
     }
+}
+
+fn linux(settings: &Settings) -> Result<Arc<dyn Backend>, Error> {
+    let opened = LinuxBackend::with_settings(settings).inspect_err(|_| {
+        if !settings.rootless {
+            eprintln!(
+                "hint: `--backend linux-rootless` isolates without root, as far as this machine lets a user"
+            );
+        }
+        eprintln!("hint: `--backend process` runs anywhere, but does not isolate functions\n");
+    });
+    Ok(Arc::new(opened?))
 }
 
 impl Opened {

@@ -12,3 +12,5 @@ mod runtimes;
 mod shutdown;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod without_root;
