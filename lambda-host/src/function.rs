@@ -207,6 +207,14 @@ impl FunctionConfig {
                 "Member must have length less than or equal to 256",
             ));
         }
+        if !self.role.is_empty() && !is_role(&self.role) {
+            return Err(Error::validation(
+                "role",
+                &self.role,
+                "Member must satisfy regular expression pattern: \
+                 arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+",
+            ));
+        }
         self.check_environment()
     }
 
@@ -260,6 +268,24 @@ impl fmt::Debug for FunctionConfig {
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
+}
+
+/// Tells whether `text` is a role's ARN, as Lambda's API has it.
+fn is_role(text: &str) -> bool {
+    let mut parts = text.splitn(6, ':');
+    let mut next = || parts.next().unwrap_or_default();
+    let (arn, partition, service, region, account, name) =
+        (next(), next(), next(), next(), next(), next());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-/".contains(c);
+    let name = name.strip_prefix("role").unwrap_or_default();
+    arn == "arn"
+        && (partition.is_empty() || partition.starts_with("aws"))
+        && partition.chars().all(|c| c.is_ascii_alphabetic() || c == '-')
+        && (service, region) == ("iam", "")
+        && account.len() == 12
+        && account.bytes().all(|c| c.is_ascii_digit())
+        && !name.trim_start_matches('/').is_empty()
+        && name.chars().all(allowed)
 }
 
 /// Tells whether `key` is one of the variables that Lambda sets itself.
@@ -325,6 +351,30 @@ mod tests {
         }
         for seconds in [0, 901] {
             assert!(config().with_timeout(Duration::from_secs(seconds)).check().is_err());
+        }
+    }
+
+    #[test]
+    fn roles_are_arns_of_roles() {
+        let check = |role: &str| {
+            let mut config = config();
+            config.role = role.to_owned();
+            config.check().is_ok()
+        };
+        for role in
+            ["", "arn:aws:iam::123456789012:role/x", "arn:aws-cn:iam::123456789012:role/a/b@c"]
+        {
+            assert!(check(role), "{role}");
+        }
+        for role in [
+            "notarole",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:iam::12345678901:role/x",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role/a b",
+            "arn:aws:sts::123456789012:role/x",
+        ] {
+            assert!(!check(role), "{role}");
         }
     }
 

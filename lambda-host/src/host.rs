@@ -97,6 +97,18 @@ impl Host {
         self.put(function.config.clone(), digest, true).await
     }
 
+    /// Checks an archive as [`Host::update_code`] does, and keeps nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidCode`]; [`Error::Io`] when there is no room to look at it.
+    pub async fn check_code(&self, zip: Bytes) -> Result<(), Error> {
+        let _deploying = self.inner.deploying.lock().await;
+        let code = Arc::clone(&self.inner.code);
+        blocking(move || code.put(&zip)).await?;
+        self.sweep_code().await
+    }
+
     /// Gives a function new settings. Invocations that run finish with the old.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use super::shapes::{Configuration, CreateFunction, FunctionCode, Settings};
 use crate::function::FunctionName;
 use crate::host::{Host, LATEST};
 use crate::invocation::{Answer, Request};
+use crate::registry::Function;
 
 /// An operation and the function that it names.
 #[derive(Debug)]
@@ -175,9 +176,19 @@ async fn update_code(
     name: &str,
     body: Bytes,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
+    let name = unqualified(host, name)?;
     let code: FunctionCode = parse(&body)?;
     drop(body);
-    let function = host.update_code(&unqualified(host, name)?, code.zip()?).await?;
+    let before = host.function(&name)?;
+    check_revision(&before, code.revision_id.as_deref())?;
+    let dry_run = code.dry_run;
+    let zip = code.zip()?;
+    let function = if dry_run {
+        host.check_code(zip).await?;
+        before
+    } else {
+        host.update_code(&name, zip).await?
+    };
     reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
 }
 
@@ -188,9 +199,24 @@ async fn update_configuration(
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let name = unqualified(host, name)?;
     let settings: Settings = parse(&body)?;
-    let config = settings.change(host.function(&name)?.config.clone())?;
+    let before = host.function(&name)?;
+    check_revision(&before, settings.revision_id.as_deref())?;
+    let config = settings.change(before.config.clone())?;
     let function = host.update_config(config).await?;
     reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
+}
+
+/// Refuses to replace another revision than the caller has seen. Two callers at the same moment may both pass.
+fn check_revision(function: &Function, wanted: Option<&str>) -> Result<(), ApiError> {
+    match wanted {
+        Some(wanted) if wanted != function.revision => Err(ApiError::new(
+            StatusCode::PRECONDITION_FAILED,
+            "PreconditionFailedException",
+            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction API to \
+             retrieve the latest Revision Id",
+        )),
+        _ => Ok(()),
+    }
 }
 
 async fn put_concurrency(

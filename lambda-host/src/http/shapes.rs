@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use crate::Arns;
@@ -31,6 +31,11 @@ pub(super) struct CreateFunction {
 pub(super) struct FunctionCode {
     #[serde(default, deserialize_with = "base64_bytes")]
     zip_file: Option<Bytes>,
+    /// Whether the archive is to be looked at, and no more.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// The revision that the caller means to replace.
+    pub(super) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -38,7 +43,8 @@ pub(super) struct FunctionCode {
 impl FunctionCode {
     /// Returns the archive.
     pub(super) fn zip(self) -> Result<Bytes, ApiError> {
-        refuse_unsupported(&self.rest, &["Publish", "DryRun", "Architectures", "RevisionId"])?;
+        refuse_unsupported(&self.rest, &["Publish", "Architectures"])?;
+        check_architectures(&self.rest)?;
         self.zip_file
             .ok_or_else(|| ApiError::parameter("Please provide a source for function code."))
     }
@@ -56,6 +62,8 @@ pub(super) struct Settings {
     timeout: Option<u32>,
     environment: Option<Environment>,
     ephemeral_storage: Option<EphemeralStorage>,
+    /// The revision that the caller means to replace.
+    pub(super) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -72,15 +80,11 @@ impl Settings {
 
     /// Returns `config` with what is given here in place of what it had.
     pub(super) fn change(self, mut config: FunctionConfig) -> Result<FunctionConfig, ApiError> {
-        refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures", "RevisionId"])?;
+        refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures"])?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
         }
-        let other =
-            |it: &Value| it.as_array().is_some_and(|all| all.iter().any(|it| it != ARCHITECTURE));
-        if self.rest.get("Architectures").is_some_and(other) {
-            return Err(ApiError::parameter(format!("this host's architecture is {ARCHITECTURE}")));
-        }
+        check_architectures(&self.rest)?;
         let set = |to: &mut String, from: Option<String>| {
             if let Some(from) = from {
                 *to = from;
@@ -179,7 +183,18 @@ fn iso_8601(ms: u64) -> String {
     timestamp.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
 }
 
-/// Refuses a member that this host would have to ignore, unless it is empty or among `harmless`.
+/// Refuses code for other machines.
+fn check_architectures(rest: &Map<String, Value>) -> Result<(), ApiError> {
+    let other =
+        |it: &Value| it.as_array().is_some_and(|all| all.iter().any(|it| it != ARCHITECTURE));
+    if rest.get("Architectures").is_some_and(other) {
+        return Err(ApiError::parameter(format!("this host's architecture is {ARCHITECTURE}")));
+    }
+    Ok(())
+}
+
+/// Refuses a member that this host would have to ignore, unless it is empty, asks for what is so anyway, or is among
+/// `harmless`.
 fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<(), ApiError> {
     let empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
@@ -190,7 +205,13 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
         Value::String(text) => text.is_empty(),
         _ => false,
     };
-    match rest.iter().find(|(name, value)| !harmless.contains(&name.as_str()) && !empty(value)) {
+    let so_anyway = |name: &str, value: &Value| match name {
+        "TracingConfig" => *value == json!({ "Mode": "PassThrough" }),
+        "SnapStart" => *value == json!({ "ApplyOn": "None" }),
+        "LoggingConfig" => *value == json!({ "LogFormat": "Text" }),
+        name => harmless.contains(&name),
+    };
+    match rest.iter().find(|(name, value)| !so_anyway(name, value) && !empty(value)) {
         Some((name, _)) => {
             Err(ApiError::parameter(format!("{name} is not supported by this host")))
         }
@@ -230,6 +251,13 @@ mod tests {
         };
         assert!(check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":[],"Publish":true}"#));
         assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":["arn"]}"#));
+        let tracing = |mode| {
+            format!(
+                r#"{{"Runtime":"python3.11","Handler":"a.b","TracingConfig":{{"Mode":"{mode}"}}}}"#
+            )
+        };
+        assert!(check(&tracing("PassThrough")));
+        assert!(!check(&tracing("Active")));
         assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","PackageType":"Image"}"#));
         assert!(!check(r#"{"Runtime":"python3.11"}"#));
     }

@@ -50,6 +50,20 @@ again = client.invoke(FunctionName="boto", Payload=json.dumps({"do": "echo"}))
 assert json.loads(again["Payload"].read())["sandbox"] != answer["sandbox"], "new settings, new sandbox"
 client.update_function_code(FunctionName="boto", ZipFile=code)
 
+# Only looked at: the function stays as it is.
+before = client.get_function_configuration(FunctionName="boto")
+tried = client.update_function_code(FunctionName="boto", ZipFile=code, DryRun=True)
+assert tried["RevisionId"] == before["RevisionId"], tried
+# Whoever has seen another revision is refused.
+try:
+    client.update_function_code(FunctionName="boto", ZipFile=code, RevisionId="seen long ago")
+    raise SystemExit("a revision that is gone was replaced")
+except client.exceptions.PreconditionFailedException as error:
+    assert "Revision Id" in str(error), error
+client.update_function_configuration(
+    FunctionName="boto", Description="new", RevisionId=before["RevisionId"], TracingConfig={"Mode": "PassThrough"}
+)
+
 names = [f["FunctionName"] for page in client.get_paginator("list_functions").paginate() for f in page["Functions"]]
 assert names == ["boto"], names
 try:
@@ -70,7 +84,7 @@ raw = boto3.client(
     endpoint_url=endpoint,
     config=Config(retries={"max_attempts": 0}, parameter_validation=False),
 )
-for setting in ({"MemorySize": 64}, {"MemorySize": 10_241}, {"Timeout": 0}, {"Handler": "a b"}):
+for setting in ({"MemorySize": 64}, {"MemorySize": 10_241}, {"Timeout": 0}, {"Handler": "a b"}, {"Role": "no role"}):
     try:
         raw.update_function_configuration(FunctionName="boto", **setting)
         raise SystemExit(f"{setting} was taken")
