@@ -6,14 +6,18 @@
 //! [`Report`] that serialises.
 
 mod checker;
+mod meter;
 mod report;
+mod settings;
 mod simulation;
 mod trace;
 pub mod workload;
 
 pub use checker::{
-    Checker, FunctionSeen, InterfaceSeen, SandboxSeen, StateSeen, Violation, VmSeen, WorkerSeen,
+    Checker, FunctionSeen, InterfaceSeen, Invariant, SandboxSeen, StateSeen, Violation, VmSeen,
+    WorkerSeen,
 };
 pub use report::{Report, Shape, lower_bound};
-pub use simulation::{Faults, Latencies, Settings, Simulation};
+pub use settings::{Faults, Latencies, Settings};
+pub use simulation::Simulation;
 pub use trace::{PERCENTILES, Trace, TraceError, TraceFunction};

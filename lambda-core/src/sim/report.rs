@@ -26,6 +26,22 @@ pub struct Report {
     pub rejected: u64,
     /// Time that the cold ones waited, in seconds, together.
     pub waited_seconds: f64,
+    /// Those of the refused that had been accepted and were lost with a sandbox or a worker.
+    pub lost: u64,
+    /// How long half of the cold ones waited at most, in seconds.
+    pub wait_p50_seconds: f64,
+    /// How long 99 of 100 cold ones waited at most, in seconds.
+    pub wait_p99_seconds: f64,
+    /// VMs that were started.
+    pub vms_started: u64,
+    /// Network interfaces that were made, training included.
+    pub interfaces_started: u64,
+    /// Workers that joined.
+    pub workers_joined: u64,
+    /// Workers that were given back, empty.
+    pub workers_retired: u64,
+    /// Fewest workers that took sandboxes at any time.
+    pub workers_min: u32,
     /// Load of a worker in a minute that 99.9 % do not exceed, over the mean of all.
     pub load_p999: f64,
     /// The highest load of a worker in a minute over the mean of all.

@@ -1,100 +1,26 @@
 //! Plays a trace against an engine: carries commands out in virtual time, with latencies and faults by chance.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::checker::{Checker, Violation};
-use super::report::{Report, Shape, lower_bound, peak_and_p999};
+use super::meter::{MINUTE, Meter};
+use super::report::Report;
+use super::settings::Settings;
 use super::trace::Trace;
 use crate::random::Random;
 use crate::*;
-
-/// How long things take: each between two bounds, any time as likely as another.
-#[derive(Clone, Copy, Debug)]
-pub struct Latencies {
-    /// A sandbox, from its command to its being ready.
-    pub sandbox_start: (Duration, Duration),
-    /// The end of a sandbox, from its command.
-    pub sandbox_stop: (Duration, Duration),
-    /// A VM, from its command to its being ready.
-    pub vm_start: (Duration, Duration),
-    /// A network interface, from its command to its being ready.
-    pub interface_start: (Duration, Duration),
-    /// A worker, from its being asked for to its joining.
-    pub worker_start: (Duration, Duration),
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let ms = |low, high| (Duration::from_millis(low), Duration::from_millis(high));
-        Self {
-            sandbox_start: ms(100, 400),
-            sandbox_stop: ms(5, 20),
-            vm_start: ms(100, 150),
-            interface_start: ms(10_000, 20_000),
-            worker_start: ms(60_000, 90_000),
-        }
-    }
-}
-
-/// What goes wrong, and how often.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// Of 1,000 starts of sandboxes so many fail.
-    pub starts_failed: u32,
-    /// Of 1,000 events so many come twice.
-    pub events_repeated: u32,
-    /// So many workers are lost in an hour, of all together; each joins again, empty.
-    pub workers_lost: u32,
-}
-
-/// What a simulation is made of.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Workers at the start.
-    pub workers: u32,
-    /// What each has.
-    pub capacity: Capacity,
-    /// How long things take.
-    pub latencies: Latencies,
-    /// What goes wrong.
-    pub faults: Faults,
-    /// How many of the trace's first minutes are played without being measured.
-    pub train_minutes: usize,
-    /// The seed of arrivals, durations, latencies and faults.
-    pub seed: u64,
-    /// Processor time of a busy sandbox, in thousandths.
-    pub cpu_milli: u32,
-    /// Whether every command is checked: slow, for tests.
-    pub check: bool,
-    /// Whether the run is reported by minute.
-    pub shape: bool,
-}
-
-impl Default for Settings {
-    /// 20 workers of 64 GiB whose processors are not counted.
-    fn default() -> Self {
-        Self {
-            workers: 20,
-            capacity: Capacity::of_memory(64 << 30),
-            latencies: Latencies::default(),
-            faults: Faults::default(),
-            train_minutes: 0,
-            seed: 0,
-            cpu_milli: 1000,
-            check: false,
-            shape: false,
-        }
-    }
-}
 
 /// A run that has not ended.
 #[derive(Debug)]
 pub struct Simulation<'a> {
     trace: &'a Trace,
     settings: Settings,
+    functions: Vec<FunctionSettings>,
     engine: Engine,
+    /// The engine that takes over, when, and whether it is told what runs.
+    successor: Option<(Time, Engine, bool)>,
     checker: Option<Checker>,
     random: Random,
     now: Time,
@@ -102,22 +28,24 @@ pub struct Simulation<'a> {
     sequence: u64,
     /// Function, arrival and duration of each invocation, by its id.
     invocations: Vec<(u32, Time, u32)>,
+    /// Those that wait for a sandbox, as whoever waits for their answer knows them.
+    waiting: BTreeMap<InvocationId, FunctionId>,
     /// What each slot's sandbox is, by slot.
     sandboxes: Vec<Option<Alive>>,
-    alive: u32,
-    alive_memory_mib: u64,
+    vms: BTreeMap<VmId, (WorkerId, ReportedVm)>,
+    /// Workers that are there, and whether they take sandboxes.
+    workers: BTreeMap<WorkerId, (Capacity, bool)>,
     next_worker: u32,
-    load: Vec<Vec<f64>>,
-    report: Report,
-    shape: Shape,
+    meter: Meter,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Alive {
-    sandbox: SandboxId,
     worker: WorkerId,
     memory_mib: u32,
-    since: Time,
+    /// When it was ready.
+    since: Option<Time>,
+    is: ReportedSandbox,
 }
 
 #[derive(Clone, Debug)]
@@ -147,44 +75,56 @@ impl Ord for Happening {
     }
 }
 
-const MINUTE: u64 = 60_000_000_000;
-/// How many functions, those with most sandboxes, are looked at for their spread.
-const SPREAD_FUNCTIONS: usize = 8;
-
 impl<'a> Simulation<'a> {
-    /// Prepares a run: the engine is told of workers and functions. `config` is what the engine was made with.
+    /// Prepares a run: the engine will be told of workers and functions. `config` is what the engine was made with.
     #[must_use]
     pub fn new(trace: &'a Trace, settings: Settings, engine: Engine, config: &Config) -> Self {
-        let keep = None;
-        let checker = settings.check.then(|| Checker::new(config.clone(), keep));
-        let report = Report {
-            policy: engine.placement.name().to_owned(),
-            idle: engine.idle.name(),
-            trace: trace.name.clone(),
-            seed: settings.seed,
-            workers: settings.workers,
-            minutes: trace.minutes.saturating_sub(settings.train_minutes),
-            digest: 0xcbf2_9ce4_8422_2325,
-            ..Report::default()
+        let one = |function: &super::TraceFunction| {
+            let memory_bytes = u64::from(function.memory_mib) << 20;
+            let mut it = FunctionSettings::new(AccountId(function.owner), memory_bytes);
+            it.trigger = function.trigger;
+            it.cpu_milli = settings.cpu_milli;
+            let longest = Duration::from_millis(u64::from(function.durations_ms[6]) + 1000);
+            it.timeout = longest.min(Duration::from_secs(900));
+            it
         };
         Self {
             trace,
-            engine,
-            checker,
+            functions: trace.functions.iter().map(one).collect(),
+            checker: settings.check.then(|| Checker::new(config.clone(), None)),
             random: Random::new(settings.seed ^ 0x5eed),
             now: Time::ZERO,
             happenings: BinaryHeap::new(),
             sequence: 0,
             invocations: Vec::new(),
+            waiting: BTreeMap::new(),
             sandboxes: Vec::new(),
-            alive: 0,
-            alive_memory_mib: 0,
+            vms: BTreeMap::new(),
+            workers: BTreeMap::new(),
             next_worker: settings.workers,
-            load: vec![vec![0.0; settings.workers as usize]; trace.minutes],
-            report,
-            shape: Shape::default(),
+            meter: Meter::new(trace, &settings, &engine),
+            successor: None,
+            engine,
             settings,
         }
+    }
+
+    /// Changes the settings of the trace's functions, which are numbered as they stand there.
+    #[must_use]
+    pub fn with_functions(mut self, change: impl Fn(FunctionId, &mut FunctionSettings)) -> Self {
+        for (id, settings) in (0..).zip(&mut self.functions) {
+            change(FunctionId(id), settings);
+        }
+        self
+    }
+
+    /// At a time the engine is lost and another takes over, which [`Engine::restarted`] made. It is told of workers and
+    /// functions, and of what runs if it `adopts`; if not, whatever ran is lost with the first. Callers who wait for a
+    /// sandbox ask again. Nothing is checked from then on.
+    #[must_use]
+    pub fn with_successor(mut self, at: Time, engine: Engine, adopts: bool) -> Self {
+        self.successor = Some((at, engine, adopts));
+        self
     }
 
     /// Plays the whole trace. `progress` is told how many minutes are done, of how many.
@@ -196,10 +136,16 @@ impl<'a> Simulation<'a> {
         self.prepare()?;
         for minute in 0..self.trace.minutes {
             self.play(minute)?;
-            self.look(minute);
+            self.meter.look(minute, self.trace, &self.engine);
             progress(minute + 1, self.trace.minutes);
         }
-        Ok(self.finish())
+        let now = self.now;
+        for alive in self.sandboxes.iter().flatten() {
+            if let Some(since) = alive.since {
+                self.meter.count_alive(now, since, alive.memory_mib);
+            }
+        }
+        Ok(self.meter.finish())
     }
 
     /// Returns the engine as it is, for whoever wants to look at it or to go on with another.
@@ -210,19 +156,17 @@ impl<'a> Simulation<'a> {
 
     fn prepare(&mut self) -> Result<(), Violation> {
         for worker in 0..self.settings.workers {
-            let joined =
-                Event::WorkerJoined { worker: WorkerId(worker), capacity: self.settings.capacity };
-            self.happen(joined)?;
+            let capacity = self.settings.capacity;
+            self.happen(Event::WorkerJoined { worker: WorkerId(worker), capacity })?;
         }
-        for (id, function) in (0..).zip(&self.trace.functions) {
-            let mut settings = FunctionSettings::new(
-                AccountId(function.owner),
-                u64::from(function.memory_mib) << 20,
-            );
-            settings.trigger = function.trigger;
-            settings.cpu_milli = self.settings.cpu_milli;
-            let longest = Duration::from_millis(u64::from(function.durations_ms[6]) + 1000);
-            settings.timeout = longest.min(Duration::from_secs(900));
+        for (at, event) in std::mem::take(&mut self.settings.events) {
+            if at == Time::ZERO {
+                self.happen(event)?;
+            } else {
+                self.later(at, event);
+            }
+        }
+        for (id, settings) in (0..).zip(self.functions.clone()) {
             self.happen(Event::FunctionPut { function: FunctionId(id), revision: 0, settings })?;
         }
         let lost = u64::from(self.settings.faults.workers_lost) * self.trace.minutes as u64 / 60;
@@ -246,9 +190,10 @@ impl<'a> Simulation<'a> {
             let id = InvocationId(self.invocations.len() as u64);
             self.invocations.push((function, at, duration_us));
             if minute >= self.settings.train_minutes {
-                self.report.invocations += 1;
+                self.meter.report.invocations += 1;
             }
             let function = FunctionId(function);
+            self.waiting.insert(id, function);
             self.happen(Event::InvocationArrived { invocation: id, function })?;
         }
         self.play_until(Time::from_nanos((minute as u64 + 1) * MINUTE))
@@ -279,6 +224,9 @@ impl<'a> Simulation<'a> {
 
     fn play_until(&mut self, until: Time) -> Result<(), Violation> {
         loop {
+            if self.successor.as_ref().is_some_and(|(at, ..)| *at <= self.now) {
+                self.change_engines()?;
+            }
             let next = self.happenings.peek().map(|Reverse(it)| it.at).filter(|at| *at <= until);
             let due = self.engine.next_timeout().filter(|due| *due <= until);
             match (next, due) {
@@ -312,10 +260,63 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
+    /// The engine is lost: its successor is told what a driver knows, and by the workers what they run.
+    fn change_engines(&mut self) -> Result<(), Violation> {
+        let Some((_, engine, adopts)) = self.successor.take() else { return Ok(()) };
+        (self.engine, self.checker) = (engine, None);
+        let now = self.now;
+        if !adopts {
+            self.vms.clear();
+        }
+        for place in &mut self.sandboxes {
+            // What is being made is not reported: its worker drops it.
+            let Some(alive) = place.take_if(|it| !adopts || it.since.is_none()) else { continue };
+            if let Some(since) = alive.since {
+                self.meter.sandbox_ended(now, since, alive.memory_mib);
+                let lost = u64::from(alive.is.invocation.is_some() && self.meter.measures(now));
+                self.meter.report.lost += lost;
+                self.meter.report.rejected += lost;
+            }
+        }
+        for (worker, (capacity, _)) in self.workers.clone() {
+            self.happen(Event::WorkerJoined { worker, capacity })?;
+        }
+        for (id, settings) in (0..).zip(self.functions.clone()) {
+            self.happen(Event::FunctionPut { function: FunctionId(id), revision: 0, settings })?;
+        }
+        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
+            let on = self.sandboxes.iter().flatten().filter(|it| it.worker == worker);
+            let sandboxes: Vec<_> = on.filter(|it| it.since.is_some()).map(|it| it.is).collect();
+            let on = self.vms.values().filter(|(on, _)| *on == worker);
+            let vms = on.map(|(_, vm)| *vm).collect();
+            self.happen(Event::WorkerReported { worker, vms, sandboxes })?;
+        }
+        for (invocation, function) in self.waiting.clone() {
+            self.happen(Event::InvocationArrived { invocation, function })?;
+        }
+        Ok(())
+    }
+
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        let measures = self.meter.measures(self.now);
         match &event {
+            Event::WorkerJoined { worker, capacity } => {
+                let known = self.workers.insert(*worker, (*capacity, true)).is_some();
+                if !known {
+                    self.meter.report.workers_joined += u64::from(measures);
+                    self.meter.worker_serves(self.now, true);
+                }
+            }
             Event::WorkerLost { worker } => self.lost(*worker),
             Event::SandboxReady { sandbox } => self.began(*sandbox),
+            Event::InvocationEnded { invocation, sandbox, .. } => {
+                if let Some(alive) = self.alive(*sandbox) {
+                    alive.is.invocation.take_if(|it| it == invocation);
+                }
+            }
+            Event::VmGone { vm } => {
+                self.vms.remove(vm);
+            }
             _ => {}
         }
         match &mut self.checker {
@@ -340,22 +341,21 @@ impl<'a> Simulation<'a> {
 
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn carry_out(&mut self, command: &Command) {
-        self.report.commands += 1;
-        self.digest(command);
-        let latencies = self.settings.latencies;
+        let (now, latencies) = (self.now, self.settings.latencies);
+        self.meter.digest(now, command);
+        let measures = self.meter.measures(now);
         match *command {
-            Command::StartSandbox { sandbox, worker, function, .. } => {
-                self.report.started += u64::from(self.measures());
+            Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
+                self.meter.report.started += u64::from(measures);
                 let fails = self.chance(self.settings.faults.starts_failed);
-                let slot = usize::try_from(sandbox.0 & u64::from(u32::MAX)).unwrap_or(0);
+                let slot = slot(sandbox);
                 if self.sandboxes.len() <= slot {
                     self.sandboxes.resize(slot + 1, None);
                 }
-                let memory_mib =
-                    self.trace.functions.get(function.0 as usize).map_or(0, |it| it.memory_mib);
-                // Counted from its being ready on.
-                let since = Time::from_nanos(u64::MAX);
-                self.sandboxes[slot] = Some(Alive { sandbox, worker, memory_mib, since });
+                let memory_mib = self.memory_mib(function);
+                let invocation = None;
+                let is = ReportedSandbox { sandbox, function, revision, vm, interface, invocation };
+                self.sandboxes[slot] = Some(Alive { worker, memory_mib, since: None, is });
                 let fault = Fault::Worker;
                 let event = if fails {
                     Event::SandboxFailed { sandbox, fault }
@@ -369,22 +369,18 @@ impl<'a> Simulation<'a> {
                 self.after(latencies.sandbox_stop, Event::SandboxGone { sandbox });
             }
             Command::Dispatch { invocation, sandbox, worker, deadline } => {
+                self.waiting.remove(&invocation);
                 let at = usize::try_from(invocation.0).unwrap_or(0);
                 let Some((function, arrived, duration_us)) = self.invocations.get(at).copied()
                 else {
                     return;
                 };
-                if self.measures() {
-                    self.report.cold += u64::from(self.now > arrived);
-                    self.report.waited_seconds += self.now.since(arrived).as_secs_f64();
-                    let minute = self.minute();
-                    if self.now > arrived && self.settings.shape {
-                        grow(&mut self.shape.cold, minute - self.settings.train_minutes);
-                        self.shape.cold[minute - self.settings.train_minutes] += 1;
-                    }
+                self.meter.dispatched(now, now.since(arrived));
+                let end = (now + Duration::from_micros(u64::from(duration_us))).min(deadline);
+                self.meter.carry(worker, now, end, self.memory_mib(FunctionId(function)));
+                if let Some(alive) = self.alive(sandbox) {
+                    alive.is.invocation = Some(invocation);
                 }
-                let end = (self.now + Duration::from_micros(u64::from(duration_us))).min(deadline);
-                self.carry(worker, self.now, end, function);
                 let used = Used::default();
                 let ended = Event::InvocationEnded { invocation, sandbox, reusable: true, used };
                 if end < deadline {
@@ -395,10 +391,20 @@ impl<'a> Simulation<'a> {
                 self.ended(sandbox);
                 self.after(latencies.sandbox_stop, Event::SandboxGone { sandbox });
             }
-            Command::Reject { .. } => self.report.rejected += u64::from(self.measures()),
-            Command::StartVm { vm, .. } => self.after(latencies.vm_start, Event::VmReady { vm }),
+            Command::Reject { invocation, reason } => {
+                self.waiting.remove(&invocation);
+                let lost = matches!(reason, RejectReason::WorkerLost | RejectReason::SandboxLost);
+                self.meter.report.lost += u64::from(lost && measures);
+                self.meter.report.rejected += u64::from(measures);
+            }
+            Command::StartVm { vm, worker, memory_bytes, account } => {
+                self.meter.report.vms_started += u64::from(measures);
+                self.vms.insert(vm, (worker, ReportedVm { vm, account, memory_bytes }));
+                self.after(latencies.vm_start, Event::VmReady { vm });
+            }
             Command::StopVm { vm, .. } => self.after(latencies.sandbox_stop, Event::VmGone { vm }),
             Command::StartInterface { interface, .. } => {
+                self.meter.report.interfaces_started += 1;
                 self.after(latencies.interface_start, Event::InterfaceReady { interface });
             }
             Command::StopInterface { interface } => {
@@ -411,151 +417,53 @@ impl<'a> Simulation<'a> {
                 self.after(latencies.worker_start, Event::WorkerJoined { worker, capacity });
             }
             Command::LoseWorker { worker } => self.lost(worker),
-            Command::DrainWorker { .. } | Command::RetireWorker { .. } => {}
+            Command::DrainWorker { worker } => self.serves_no_more(worker),
+            Command::RetireWorker { worker } => {
+                self.workers.remove(&worker);
+                self.meter.report.workers_retired += u64::from(measures);
+            }
+        }
+    }
+
+    fn serves_no_more(&mut self, worker: WorkerId) {
+        let Some((_, serves)) = self.workers.get_mut(&worker) else { return };
+        if std::mem::replace(serves, false) {
+            self.meter.worker_serves(self.now, false);
         }
     }
 
     fn lost(&mut self, worker: WorkerId) {
+        self.serves_no_more(worker);
+        self.workers.remove(&worker);
+        self.vms.retain(|_, (on, _)| *on != worker);
         let all = self.sandboxes.iter().flatten();
-        let on: Vec<_> = all.filter(|it| it.worker == worker).map(|it| it.sandbox).collect();
+        let on: Vec<_> = all.filter(|it| it.worker == worker).map(|it| it.is.sandbox).collect();
         on.into_iter().for_each(|sandbox| self.ended(sandbox));
     }
 
-    /// Counts the load of one invocation, minute by minute.
-    fn carry(&mut self, worker: WorkerId, from: Time, to: Time, function: u32) {
-        let memory = self.trace.functions.get(function as usize).map_or(0, |it| it.memory_mib);
-        let seconds = to.since(from).as_secs_f64();
-        if self.measures() {
-            self.report.busy_gb_seconds += seconds * f64::from(memory) / 1024.0;
-        }
-        let (mut at, end) = (from.as_nanos(), to.as_nanos());
-        while at < end {
-            let minute = at / MINUTE;
-            let until = end.min((minute + 1) * MINUTE);
-            let Some(loads) = usize::try_from(minute).ok().and_then(|it| self.load.get_mut(it))
-            else {
-                return;
-            };
-            let worker = worker.0 as usize;
-            if loads.len() <= worker {
-                loads.resize(worker + 1, 0.0);
-            }
-            loads[worker] += (until - at) as f64 / MINUTE as f64;
-            at = until;
-        }
+    fn memory_mib(&self, function: FunctionId) -> u32 {
+        self.trace.functions.get(function.0 as usize).map_or(0, |it| it.memory_mib)
+    }
+
+    fn alive(&mut self, sandbox: SandboxId) -> Option<&mut Alive> {
+        let alive = self.sandboxes.get_mut(slot(sandbox))?.as_mut()?;
+        (alive.is.sandbox == sandbox).then_some(alive)
     }
 
     fn began(&mut self, sandbox: SandboxId) {
         let now = self.now;
-        let slot = usize::try_from(sandbox.0 & u64::from(u32::MAX)).unwrap_or(0);
-        let Some(Some(alive)) = self.sandboxes.get_mut(slot) else { return };
-        if alive.sandbox == sandbox && alive.since > now {
-            alive.since = now;
-            self.alive += 1;
-            self.alive_memory_mib += u64::from(alive.memory_mib);
-        }
+        let Some(alive) = self.alive(sandbox).filter(|it| it.since.is_none()) else { return };
+        alive.since = Some(now);
+        let memory_mib = alive.memory_mib;
+        self.meter.sandbox_began(memory_mib);
     }
 
     fn ended(&mut self, sandbox: SandboxId) {
-        let slot = usize::try_from(sandbox.0 & u64::from(u32::MAX)).unwrap_or(0);
-        let Some(place) = self.sandboxes.get_mut(slot) else { return };
-        let Some(alive) = place.take_if(|it| it.sandbox == sandbox) else { return };
-        if alive.since > self.now {
-            return;
+        let Some(place) = self.sandboxes.get_mut(slot(sandbox)) else { return };
+        let Some(alive) = place.take_if(|it| it.is.sandbox == sandbox) else { return };
+        if let Some(since) = alive.since {
+            self.meter.sandbox_ended(self.now, since, alive.memory_mib);
         }
-        self.alive -= 1;
-        self.alive_memory_mib -= u64::from(alive.memory_mib);
-        self.count_alive(&alive);
-    }
-
-    /// Counts the time that a sandbox was there, after training; busy time is taken off at the end.
-    fn count_alive(&mut self, alive: &Alive) {
-        let start = Time::from_nanos(self.settings.train_minutes as u64 * MINUTE);
-        let lived = self.now.since(alive.since.max(start)).as_secs_f64();
-        self.report.idle_gb_seconds += lived * f64::from(alive.memory_mib) / 1024.0;
-        self.report.sandboxes_mean += lived;
-    }
-
-    /// Looks at the fleet at the end of a minute.
-    fn look(&mut self, minute: usize) {
-        if minute < self.settings.train_minutes {
-            return;
-        }
-        self.report.sandboxes_peak = self.report.sandboxes_peak.max(self.alive);
-        let spread = self.spread();
-        let excess: f64 = spread
-            .iter()
-            .map(|counts| {
-                let all: u32 = counts.iter().sum();
-                let least = all.div_ceil(u32::try_from(counts.len()).unwrap_or(1).max(1)).max(1);
-                f64::from(counts.iter().copied().max().unwrap_or(0).max(1)) / f64::from(least)
-            })
-            .sum();
-        self.report.spread += excess / spread.len().max(1) as f64;
-        if !self.settings.shape {
-            return;
-        }
-        let used = self.engine.workers().filter(|worker| worker.sandboxes() > 0).count();
-        let each = self.settings.capacity.memory_bytes >> 20;
-        let bound = self.alive_memory_mib.div_ceil(each.max(1));
-        grow(&mut self.shape.cold, minute - self.settings.train_minutes);
-        self.shape.sandboxes.push(self.alive);
-        self.shape.workers_used.push(u32::try_from(used).unwrap_or(u32::MAX));
-        self.shape.workers_bound.push(u32::try_from(bound).unwrap_or(u32::MAX));
-        if minute + 1 == self.trace.minutes {
-            self.shape.spread = spread;
-        }
-    }
-
-    /// How many sandboxes each worker has, of the functions that have most.
-    fn spread(&self) -> Vec<Vec<u32>> {
-        let ids = (0..).zip(&self.trace.functions).map(|(id, _)| FunctionId(id));
-        let of = |id: FunctionId| self.engine.function_status(id).map_or(0, |it| it.sandboxes);
-        let mut most: Vec<_> = ids.map(|id| (Reverse(of(id)), id)).collect();
-        most.sort_unstable();
-        (most.into_iter().take(SPREAD_FUNCTIONS))
-            .map(|(_, id)| self.engine.workers().map(|worker| worker.of_function(id)).collect())
-            .collect()
-    }
-
-    fn finish(mut self) -> Report {
-        let now = self.now;
-        let left: Vec<_> = self.sandboxes.iter().flatten().copied().collect();
-        for alive in left.into_iter().filter(|it| it.since <= now) {
-            self.count_alive(&alive);
-        }
-        let measured = &self.load[self.settings.train_minutes.min(self.load.len())..];
-        let widest = measured.iter().map(Vec::len).max().unwrap_or_default();
-        let measured: Vec<Vec<f64>> = measured
-            .iter()
-            .map(|minute| {
-                let mut minute = minute.clone();
-                minute.resize(widest, 0.0);
-                minute
-            })
-            .collect();
-        let report = &mut self.report;
-        (report.load_peak, report.load_p999) = peak_and_p999(&measured);
-        (report.bound_peak, report.bound_p999) = lower_bound(&measured);
-        report.idle_gb_seconds = (report.idle_gb_seconds - report.busy_gb_seconds).max(0.0);
-        report.sandboxes_mean /= (report.minutes.max(1) * 60) as f64;
-        report.spread /= report.minutes.max(1) as f64;
-        if self.settings.shape {
-            #[expect(clippy::cast_possible_truncation, reason = "for drawing")]
-            let narrow = |minute: Vec<f64>| minute.into_iter().map(|load| load as f32).collect();
-            self.shape.load = measured.into_iter().map(narrow).collect();
-            report.shape = Some(self.shape);
-        }
-        self.report
-    }
-
-    fn measures(&self) -> bool {
-        self.minute() >= self.settings.train_minutes
-    }
-
-    fn minute(&self) -> usize {
-        let last = (self.trace.minutes as u64).saturating_sub(1);
-        usize::try_from((self.now.as_nanos() / MINUTE).min(last)).unwrap_or(0)
     }
 
     fn chance(&mut self, of_thousand: u32) -> bool {
@@ -572,32 +480,9 @@ impl<'a> Simulation<'a> {
         self.sequence += 1;
         self.happenings.push(Reverse(Happening { at, sequence: self.sequence, event }));
     }
-
-    /// FNV-1a over the words of a command.
-    fn digest(&mut self, command: &Command) {
-        let words = match *command {
-            Command::StartSandbox { sandbox, worker, .. } => [1, sandbox.0, u64::from(worker.0)],
-            Command::StopSandbox { sandbox, worker, .. } => [2, sandbox.0, u64::from(worker.0)],
-            Command::Dispatch { invocation, sandbox, .. } => [3, invocation.0, sandbox.0],
-            Command::TimeOut { invocation, sandbox, .. } => [4, invocation.0, sandbox.0],
-            Command::Reject { invocation, .. } => [5, invocation.0, 0],
-            Command::StartVm { vm, worker, .. } => [6, vm.0, u64::from(worker.0)],
-            Command::StopVm { vm, .. } => [7, vm.0, 0],
-            Command::StartInterface { interface, .. } => [8, interface.0, 0],
-            Command::StopInterface { interface } => [9, interface.0, 0],
-            Command::AskWorker { zone } => [10, u64::from(zone.0), 0],
-            Command::DrainWorker { worker } => [11, u64::from(worker.0), 0],
-            Command::RetireWorker { worker } => [12, u64::from(worker.0), 0],
-            Command::LoseWorker { worker } => [13, u64::from(worker.0), 0],
-        };
-        for word in words.into_iter().chain([self.now.as_nanos()]) {
-            self.report.digest = (self.report.digest ^ word).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
 }
 
-fn grow(list: &mut Vec<u32>, at: usize) {
-    if list.len() <= at {
-        list.resize(at + 1, 0);
-    }
+/// The lower half of a sandbox's id: its slot in the engine.
+fn slot(sandbox: SandboxId) -> usize {
+    usize::try_from(sandbox.0 & u64::from(u32::MAX)).unwrap_or(0)
 }

@@ -1,0 +1,191 @@
+//! Limits: what fits into VMs, workers, interfaces, accounts.
+
+use super::invariant::{Checked, hold};
+use super::seen::{FunctionSeen, InterfaceSeen, SandboxSeen};
+use super::{Checker, Invariant};
+use crate::*;
+
+impl Checker {
+    pub(super) fn in_its_vm(&mut self, sandbox: &SandboxSeen) -> Checked {
+        let isolation = self.workers.get(&sandbox.worker).map(|it| it.capacity.isolation);
+        let told = || format!("{sandbox:?}");
+        let Some(id) = sandbox.vm else {
+            return hold(
+                isolation == Some(Isolation::Sandbox),
+                Invariant::OneCustomerPerVm,
+                "a sandbox is in a VM",
+                told,
+            );
+        };
+        let account = sandbox.settings.account;
+        let Some(vm) = self.vms.get_mut(&id) else {
+            return hold(
+                false,
+                Invariant::NothingToWhatEnds,
+                "a sandbox is in a VM that is there",
+                told,
+            );
+        };
+        hold(
+            vm.ready && vm.worker == sandbox.worker,
+            Invariant::NothingToWhatEnds,
+            "a sandbox is in a VM that runs",
+            told,
+        )?;
+        hold(
+            vm.account.is_none_or(|it| it == account),
+            Invariant::OneCustomerPerVm,
+            "one customer for each VM",
+            told,
+        )?;
+        vm.account = Some(account);
+        vm.had += 1;
+        let alone = isolation == Some(Isolation::VmPerAccount) || vm.had == 1;
+        hold(
+            alone,
+            Invariant::OneCustomerPerVm,
+            "one sandbox for each VM, where VMs are each one's",
+            told,
+        )?;
+        let inside = self.sandboxes.values().filter(|it| it.vm == Some(id));
+        let used: u64 = inside.map(|it| kib(it.settings.memory_bytes)).sum();
+        let fits = used + kib(sandbox.settings.memory_bytes) <= kib(vm.memory_bytes);
+        hold(fits, Invariant::CapacityHolds, "the sandboxes of a VM fit into its memory", told)
+    }
+
+    pub(super) fn with_its_interface(&self, sandbox: &SandboxSeen) -> Checked {
+        let told = || format!("{sandbox:?}");
+        let Some(network) = sandbox.settings.network else {
+            return hold(
+                sandbox.interface.is_none(),
+                Invariant::InterfaceSlotsHold,
+                "no interface without a network",
+                told,
+            );
+        };
+        let interface = sandbox.interface.and_then(|id| self.interfaces.get(&id));
+        let zone = self.workers.get(&sandbox.worker).map(|it| it.capacity.zone);
+        let fits = |it: &InterfaceSeen| it.ready && it.network == network && Some(it.zone) == zone;
+        hold(
+            interface.is_some_and(fits),
+            Invariant::InterfaceSlotsHold,
+            "an interface of the function's network and zone",
+            told,
+        )?;
+        let users = self.sandboxes.values().filter(|it| it.interface == sandbox.interface).count();
+        let max = self.config.interface.sandboxes_max as usize;
+        hold(
+            users < max,
+            Invariant::InterfaceSlotsHold,
+            "an interface is shared by no more than may",
+            told,
+        )
+    }
+
+    pub(super) fn within_capacity(&self, id: WorkerId) -> Checked {
+        let Some(worker) = self.workers.get(&id) else {
+            return hold(
+                false,
+                Invariant::NothingToWhatEnds,
+                "nothing is placed on a worker that is not there",
+                || format!("{id:?}"),
+            );
+        };
+        hold(
+            !worker.draining,
+            Invariant::NothingToWhatEnds,
+            "nothing is placed on a draining worker",
+            || format!("{id:?}"),
+        )?;
+        let on = || self.sandboxes.values().filter(|it| it.worker == id);
+        let alone = on().filter(|it| it.vm.is_none()).map(|it| kib(it.settings.memory_bytes));
+        let vms = self.vms.values().filter(|it| it.worker == id).map(|it| kib(it.memory_bytes));
+        let memory: u64 = alone.chain(vms).sum();
+        let may =
+            (worker.capacity.memory_bytes >> 10) * u64::from(self.config.memory_percent) / 100;
+        hold(
+            memory <= may,
+            Invariant::CapacityHolds,
+            "a worker's memory is not given away twice",
+            || format!("{memory} of {may} KiB on {id:?}"),
+        )?;
+        let cpu: u64 = on().map(|it| u64::from(it.settings.cpu_milli)).sum();
+        let may = u64::from(worker.capacity.cpu_milli) * u64::from(self.config.cpu_percent) / 100;
+        let counted = worker.capacity.cpu_milli != Capacity::CPU_UNCOUNTED;
+        hold(
+            !counted || cpu <= may,
+            Invariant::CapacityHolds,
+            "a worker's processor time is given away within its limit",
+            || format!("{cpu} of {may} thousandths on {id:?}"),
+        )?;
+        let slots = on().filter(|it| it.settings.network.is_some()).count();
+        let may = worker.capacity.interface_slots as usize;
+        hold(slots <= may, Invariant::InterfaceSlotsHold, "a worker's interface slots hold", || {
+            format!("{slots} on {id:?}")
+        })
+    }
+
+    pub(super) fn within_limits(
+        &self,
+        before: usize,
+        invocation: InvocationId,
+        id: FunctionId,
+    ) -> Checked {
+        // Refused: nothing to check.
+        if self.open.len() <= before || self.function_of(invocation).is_none() {
+            return Ok(());
+        }
+        let Some(function) = self.functions.get(&id) else {
+            return hold(
+                false,
+                Invariant::LimitsHold,
+                "invocations are of functions that are there",
+                || format!("{id:?}"),
+            );
+        };
+        hold(
+            !function.removed,
+            Invariant::NothingToWhatEnds,
+            "a removed function takes no invocation",
+            || format!("{id:?}"),
+        )?;
+        let concurrency =
+            |id: FunctionId| self.functions_of.values().filter(|it| **it == id).count() as u64;
+        if let Some(reserved) = function.settings.reserved_concurrency {
+            let open = concurrency(id);
+            return hold(
+                open <= u64::from(reserved),
+                Invariant::LimitsHold,
+                "reserved concurrency holds",
+                || format!("{open} of {reserved} of {id:?}"),
+            );
+        }
+        let provisioned = |it: &FunctionSeen| u64::from(it.settings.provisioned_concurrency);
+        if concurrency(id) <= provisioned(function) {
+            return Ok(());
+        }
+        let account = function.settings.account;
+        let max =
+            self.accounts.get(&account).copied().unwrap_or(self.config.account_concurrency_max);
+        let (mut open, mut claimed) = (0, 0);
+        for (id, it) in self.functions.iter().filter(|(_, it)| it.settings.account == account) {
+            match it.settings.reserved_concurrency {
+                Some(reserved) => claimed += u64::from(reserved),
+                None => {
+                    claimed += provisioned(it);
+                    open += concurrency(*id).saturating_sub(provisioned(it));
+                }
+            }
+        }
+        hold(
+            open + claimed <= u64::from(max),
+            Invariant::LimitsHold,
+            "an account's concurrency holds",
+            || format!("{open} and {claimed} of {max} of {account:?}"),
+        )
+    }
+}
+
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
+}

@@ -1,0 +1,427 @@
+//! Holds what goes into an engine and what comes out against the invariants, knowing nothing of its inside.
+
+mod invariant;
+mod limits;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use self::invariant::{Checked, hold};
+pub use self::invariant::{Invariant, Violation};
+pub use self::seen::{FunctionSeen, InterfaceSeen, SandboxSeen, StateSeen, VmSeen, WorkerSeen};
+use crate::*;
+
+/// The world as events and commands made it.
+#[derive(Clone, Debug, Default)]
+pub struct Checker {
+    config: Config,
+    /// How long idle sandboxes may be kept, where that is the same for all.
+    keep: Option<Duration>,
+    now: Time,
+    /// Workers that are there.
+    pub workers: BTreeMap<WorkerId, WorkerSeen>,
+    /// Functions that are there, those included that were removed and have sandboxes.
+    pub functions: BTreeMap<FunctionId, FunctionSeen>,
+    /// Sandboxes that are there, in any state.
+    pub sandboxes: BTreeMap<SandboxId, SandboxSeen>,
+    /// VMs that are there.
+    pub vms: BTreeMap<VmId, VmSeen>,
+    /// Network interfaces that are there.
+    pub interfaces: BTreeMap<InterfaceId, InterfaceSeen>,
+    /// Accepted invocations that have not ended, with their functions: an id that a driver uses twice is twice there.
+    open: BTreeSet<(InvocationId, u64)>,
+    functions_of: BTreeMap<(InvocationId, u64), FunctionId>,
+    arrived: u64,
+    accounts: BTreeMap<AccountId, u32>,
+    idle: BTreeSet<(Time, SandboxId)>,
+    ids: BTreeSet<SandboxId>,
+}
+
+impl Checker {
+    /// Returns a checker for a new engine. `keep`: how long idle sandboxes may be kept, where that is the same
+    /// for all.
+    #[must_use]
+    pub fn new(config: Config, keep: Option<Duration>) -> Self {
+        Self { config, keep, ..Self::default() }
+    }
+
+    /// Gives an event to an engine and checks every command that comes of it, which are returned.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that did not hold.
+    pub fn handle(
+        &mut self,
+        engine: &mut Engine,
+        now: Time,
+        event: Event,
+    ) -> Result<Vec<Command>, Violation> {
+        // Timers first, so that what they do is not held against the event.
+        let mut commands = self.handle_timeout(engine, now)?;
+        let before = self.open.len();
+        let taken = engine.handle(now, event.clone());
+        if taken.is_ok() {
+            self.happened(&event);
+        }
+        let first = commands.len();
+        commands.extend(std::iter::from_fn(|| engine.poll()));
+        for command in &commands[first..] {
+            self.commanded(command)?;
+        }
+        self.moves_nothing_else(&event, &commands[first..])?;
+        if let Event::InvocationArrived { invocation, function } = event {
+            self.within_limits(before, invocation, function)?;
+        }
+        self.counts(engine)?;
+        Ok(commands)
+    }
+
+    /// Lets an engine's timers fire, and checks every command that comes of it.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that did not hold.
+    pub fn handle_timeout(
+        &mut self,
+        engine: &mut Engine,
+        now: Time,
+    ) -> Result<Vec<Command>, Violation> {
+        self.now = now.max(self.now);
+        engine.handle_timeout(now);
+        let commands: Vec<_> = std::iter::from_fn(|| engine.poll()).collect();
+        for command in &commands {
+            self.commanded(command)?;
+        }
+        self.idle_is_gone_in_time()?;
+        let due = engine.next_timeout();
+        hold(
+            due.is_none_or(|due| due > self.now),
+            Invariant::CommandsMakeSense,
+            "timers that are due have fired",
+            || format!("{due:?} at {:?}", self.now),
+        )?;
+        Ok(commands)
+    }
+    /// Takes a command of the engine's and checks it.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that it breaks.
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
+    pub fn commanded(&mut self, command: &Command) -> Checked {
+        let told = || format!("{command:?} at {:?}", self.now);
+        match *command {
+            Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
+                hold(
+                    self.ids.insert(sandbox),
+                    Invariant::CommandsMakeSense,
+                    "no sandbox id is given twice",
+                    || format!("{sandbox:?}"),
+                )?;
+                let Some(seen) = self.functions.get(&function) else {
+                    return hold(
+                        false,
+                        Invariant::OneFunctionPerSandbox,
+                        "sandboxes are of functions that are there",
+                        told,
+                    );
+                };
+                hold(
+                    seen.revision == revision,
+                    Invariant::OneFunctionPerSandbox,
+                    "a new sandbox has its function's code",
+                    told,
+                )?;
+                let settings = seen.settings;
+                let started = SandboxSeen {
+                    function,
+                    revision,
+                    worker,
+                    vm,
+                    interface,
+                    state: StateSeen::Starting,
+                    settings,
+                    deadline: None,
+                };
+                self.in_its_vm(&started)?;
+                self.with_its_interface(&started)?;
+                self.sandboxes.insert(sandbox, started);
+                self.within_capacity(worker)
+            }
+            Command::StopSandbox { sandbox, reason: StopReason::Stray, .. } => {
+                self.forget(sandbox);
+                Ok(())
+            }
+            Command::StopSandbox { sandbox, worker, .. } => {
+                let Some(seen) = self.sandboxes.get(&sandbox) else {
+                    // A stray that a worker reported.
+                    return Ok(());
+                };
+                let busy = matches!(seen.state, StateSeen::Busy(_));
+                hold(
+                    !busy,
+                    Invariant::BusyIsNotStopped,
+                    "no busy sandbox is stopped, but for its timeout",
+                    told,
+                )?;
+                hold(
+                    seen.worker == worker,
+                    Invariant::CommandsMakeSense,
+                    "commands name a sandbox's own worker",
+                    told,
+                )?;
+                self.set(sandbox, StateSeen::Stopping);
+                Ok(())
+            }
+            Command::Dispatch { invocation, sandbox, worker, deadline } => {
+                let Some(seen) = self.sandboxes.get(&sandbox) else {
+                    return hold(
+                        false,
+                        Invariant::NothingToWhatEnds,
+                        "nothing is dispatched to a sandbox that is gone",
+                        told,
+                    );
+                };
+                let function = self.functions.get(&seen.function);
+                let drains = self.workers.get(&worker).is_none_or(|it| it.draining);
+                hold(
+                    !drains,
+                    Invariant::NothingToWhatEnds,
+                    "nothing is dispatched to a draining worker",
+                    told,
+                )?;
+                let state = || format!("{command:?} while {:?}", seen.state);
+                let busy = matches!(seen.state, StateSeen::Busy(_));
+                hold(!busy, Invariant::OneInvocationAtATime, "one invocation at a time", state)?;
+                hold(
+                    seen.state == StateSeen::Idle,
+                    Invariant::NothingToWhatEnds,
+                    "nothing is dispatched to a sandbox that is not ready",
+                    state,
+                )?;
+                let timeout = function.map(|it| it.settings.timeout).unwrap_or_default();
+                hold(
+                    deadline == self.now + timeout,
+                    Invariant::CommandsMakeSense,
+                    "a deadline is its function's timeout from now",
+                    told,
+                )?;
+                let own = self.function_of(invocation) == Some(seen.function);
+                hold(
+                    own,
+                    Invariant::OneFunctionPerSandbox,
+                    "a sandbox runs one function all its life",
+                    told,
+                )?;
+                let current = function.is_some_and(|it| it.revision == seen.revision);
+                hold(
+                    current,
+                    Invariant::OneFunctionPerSandbox,
+                    "nothing new is dispatched to old code",
+                    told,
+                )?;
+                self.set(sandbox, StateSeen::Busy(invocation));
+                if let Some(seen) = self.sandboxes.get_mut(&sandbox) {
+                    seen.deadline = Some(deadline);
+                }
+                Ok(())
+            }
+            Command::TimeOut { invocation, sandbox, .. } => {
+                let seen = self.sandboxes.get(&sandbox);
+                let runs = seen.map(|it| it.state) == Some(StateSeen::Busy(invocation));
+                let over = seen.and_then(|it| it.deadline).is_none_or(|it| it <= self.now);
+                hold(runs, Invariant::BusyIsNotStopped, "only what runs is timed out", told)?;
+                hold(over, Invariant::BusyIsNotStopped, "nothing is timed out too early", told)?;
+                self.end(invocation, command)?;
+                self.set(sandbox, StateSeen::Stopping);
+                Ok(())
+            }
+            Command::Reject { invocation, .. } => self.end(invocation, command),
+            Command::StartVm { vm, worker, memory_bytes, account } => {
+                let seen = VmSeen { worker, ready: false, memory_bytes, account, had: 0 };
+                let new = self.vms.insert(vm, seen).is_none();
+                hold(new, Invariant::CommandsMakeSense, "no VM id is given twice", || {
+                    format!("{vm:?}")
+                })?;
+                self.within_capacity(worker)
+            }
+            Command::StopVm { vm, .. } => {
+                let empty = !self.sandboxes.values().any(|it| it.vm == Some(vm));
+                hold(
+                    empty,
+                    Invariant::BusyIsNotStopped,
+                    "no VM is stopped with sandboxes in it",
+                    told,
+                )?;
+                if let Some(vm) = self.vms.get_mut(&vm) {
+                    vm.ready = false;
+                }
+                Ok(())
+            }
+            Command::StartInterface { interface, network, zone } => {
+                let seen = InterfaceSeen { ready: false, network, zone };
+                let new = self.interfaces.insert(interface, seen).is_none();
+                hold(new, Invariant::CommandsMakeSense, "no interface id is given twice", || {
+                    format!("{interface:?}")
+                })
+            }
+            Command::StopInterface { interface } => {
+                let used = |it: &SandboxSeen| it.interface == Some(interface);
+                let unused = !self.sandboxes.values().any(used);
+                if let Some(interface) = self.interfaces.get_mut(&interface) {
+                    interface.ready = false;
+                }
+                hold(
+                    unused,
+                    Invariant::BusyIsNotStopped,
+                    "no interface is removed with sandboxes on it",
+                    || format!("{interface:?}"),
+                )
+            }
+            Command::DrainWorker { worker } => {
+                self.drains_within_its_window(worker)?;
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.draining = true;
+                }
+                Ok(())
+            }
+            Command::RetireWorker { worker } => {
+                let empty = !self.sandboxes.values().any(|it| it.worker == worker);
+                hold(
+                    empty,
+                    Invariant::BusyIsNotStopped,
+                    "a worker retires when nothing is left on it",
+                    told,
+                )?;
+                self.ends_within_its_window(worker)?;
+                self.lose_worker(worker);
+                Ok(())
+            }
+            Command::LoseWorker { worker } => {
+                self.lose_worker(worker);
+                Ok(())
+            }
+            Command::AskWorker { .. } => Ok(()),
+        }
+    }
+
+    /// An accepted invocation has its end.
+    fn end(&mut self, invocation: InvocationId, command: &Command) -> Checked {
+        let open = self.close(invocation);
+        hold(open, Invariant::InvocationsEndOnce, "every invocation ends exactly once", || {
+            format!("{command:?} at {:?}", self.now)
+        })
+    }
+
+    /// A worker that joins or leaves moves no sandbox that it does not hold.
+    fn moves_nothing_else(&self, event: &Event, commands: &[Command]) -> Checked {
+        let (Event::WorkerJoined { worker, .. }
+        | Event::WorkerLost { worker }
+        | Event::WorkerDraining { worker }) = event
+        else {
+            return Ok(());
+        };
+        for command in commands {
+            if let Command::StopSandbox { worker: on, reason, .. } = command {
+                let own = on == worker || *reason == StopReason::Evicted;
+                hold(
+                    own,
+                    Invariant::OthersStayWhereTheyAre,
+                    "a worker that comes or goes moves no sandbox of others",
+                    || format!("{command:?} after {event:?}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn idle_is_gone_in_time(&self) -> Checked {
+        let (Some(keep), Some((since, id))) = (self.keep, self.idle.first()) else { return Ok(()) };
+        let kept = self.sandboxes.get(id).is_some_and(|it| {
+            self.functions
+                .get(&it.function)
+                .is_some_and(|it| it.settings.provisioned_concurrency > 0)
+        });
+        let late = *since + keep + Duration::from_nanos(2 << 20) < self.now;
+        hold(
+            kept || !late,
+            Invariant::IdleIsGoneInTime,
+            "idle sandboxes are gone by the idle timeout",
+            || format!("{id:?} since {since:?} at {:?}", self.now),
+        )
+    }
+
+    fn ends_within_its_window(&self, id: WorkerId) -> Checked {
+        let (Some(recycling), Some(worker)) = (self.config.recycling, self.workers.get(&id)) else {
+            return Ok(());
+        };
+        let life = self.now.since(worker.joined);
+        // Nobody but the driver can end what a driver does not tell the end of.
+        hold(
+            life <= recycling.life_max,
+            Invariant::WorkersEndInTheirWindow,
+            "a worker's end is within its window",
+            || format!("{id:?} lived {life:?}"),
+        )
+    }
+
+    /// Without a driver that drains it and a fleet that gives it back a worker drains when it is recycled.
+    fn drains_within_its_window(&self, id: WorkerId) -> Checked {
+        let Some(worker) = self.workers.get(&id).filter(|it| !it.draining) else { return Ok(()) };
+        if self.config.fleet.is_some() {
+            return Ok(());
+        }
+        let life = self.now.since(worker.joined);
+        let holds = self.config.recycling.is_some_and(|it| {
+            (it.life_min..=it.life_max.saturating_sub(it.drain_max).max(it.life_min) + LATE)
+                .contains(&life)
+        });
+        let window = Invariant::WorkersEndInTheirWindow;
+        hold(holds, window, "a worker drains within its window", || format!("{id:?} at {life:?}"))
+    }
+
+    /// The engine holds no more than the world does, and no more than may be.
+    fn counts(&self, engine: &Engine) -> Checked {
+        let waiting = engine.waiting();
+        let running =
+            self.sandboxes.values().filter(|it| matches!(it.state, StateSeen::Busy(_))).count();
+        hold(
+            self.open.len() == waiting + running,
+            Invariant::InvocationsEndOnce,
+            "every accepted invocation waits or runs",
+            || format!("{} open, {waiting} wait, {running} run", self.open.len()),
+        )?;
+        let commanded = self.sandboxes.len();
+        // Sandboxes that wait for a VM or an interface are not commanded yet.
+        let bounded = Invariant::StateIsBounded;
+        hold(engine.sandboxes() >= commanded, bounded, "the engine knows every sandbox", || {
+            format!("{} of {commanded}", engine.sandboxes())
+        })?;
+        let config = &self.config;
+        let bounds = [
+            ("sandboxes", engine.sandboxes(), config.sandboxes_max as usize),
+            ("waiting invocations", waiting, config.waiting_max as usize),
+            ("VMs", engine.vms(), self.vms.len().min(config.vm.vms_max as usize)),
+            (
+                "interfaces",
+                engine.interfaces(),
+                self.interfaces.len().min(config.interface.interfaces_max as usize),
+            ),
+            ("workers", engine.fleet().len(), self.workers.len()),
+            ("explanations", engine.explanations().count(), config.explanations_kept as usize),
+        ];
+        for (what, has, may) in bounds {
+            hold(
+                has <= may,
+                bounded,
+                "the engine holds no more than the world and its limits",
+                || format!("{has} {what}, {may} at most"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How late a timer of a worker's may be: events come between.
+const LATE: Duration = Duration::from_millis(2);
