@@ -1,6 +1,7 @@
 //! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod fuzz;
 mod guest;
 mod leftovers;
 mod machine;
@@ -15,12 +16,14 @@ const USAGE: &str = "\
 usage: cargo xtask test [--all] [--long]
        cargo xtask prepare
        cargo xtask guest
+       cargo xtask fuzz SECONDS
 
 test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
-  --long  the same checks at full length (soaks, 100,000 property cases, the QEMU guest)
+  --long  the same checks at full length (soaks, fuzzing, 100,000 property cases, the QEMU guest)
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
-guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)";
+guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
+fuzz      runs every fuzz target so many seconds (part of --long)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -38,17 +41,24 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Some((&"guest", [])) => match guest::check(root) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        },
+        Some((&"guest", [])) => exit(guest::check(root)),
+        Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
+            exit(fuzz::check(root, seconds.parse().unwrap_or(1)))
+        }
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn exit(checked: Result<bool, String>) -> ExitCode {
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

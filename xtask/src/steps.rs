@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{guest, machine, tidy, tree};
+use crate::{fuzz, guest, machine, tidy, tree};
 
 /// Runs every check; `strict` fails where anything was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
@@ -21,12 +21,8 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
     run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
     if long {
-        let name = "cgroup v2 in a QEMU guest";
-        let missing = run.timed(name, || match guest::check(root) {
-            Ok(passed) => (passed, None),
-            Err(error) => (true, Some(format!("{name}: {error}"))),
-        });
-        run.left_out.extend(missing);
+        run.optional("fuzzing", || fuzz::check(root, FUZZ_SECONDS));
+        run.optional("cgroup v2 in a QEMU guest", || guest::check(root));
     }
     run.timed("machine left as it was", || (before.compare(&Snapshot::settled(&before)), ()));
     let of_tests = fs::read_to_string(&report).unwrap_or_default();
@@ -86,6 +82,15 @@ impl Run<'_> {
         });
     }
 
+    /// A check that is left out where what it needs cannot be had.
+    fn optional(&mut self, name: &str, check: impl FnOnce() -> Result<bool, String>) {
+        let missing = self.timed(name, || match check() {
+            Ok(passed) => (passed, None),
+            Err(error) => (true, Some(format!("{name}: {error}"))),
+        });
+        self.left_out.extend(missing);
+    }
+
     fn timed<T>(&mut self, name: &str, check: impl FnOnce() -> (bool, T)) -> T {
         println!("\n--- {name}");
         let start = Instant::now();
@@ -111,3 +116,6 @@ impl Run<'_> {
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
+
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 60;
