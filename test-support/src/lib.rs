@@ -50,6 +50,12 @@ pub fn traces_dir() -> PathBuf {
     folder("TRACES_DIR", "../shared/traces")
 }
 
+/// Tells whether the checks run at full length: `cargo xtask test --long`, which sets `TEST_LONG`.
+#[must_use]
+pub fn long() -> bool {
+    std::env::var_os("TEST_LONG").is_some()
+}
+
 /// Returns the program `name` of the Python environment that `cargo xtask test` makes under
 /// `target/venv`, or `None` where it is not there.
 #[must_use]

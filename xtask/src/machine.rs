@@ -5,20 +5,24 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Brings everything; returns what could not be had, a line each.
-pub(crate) fn prepare(root: &Path) -> Vec<String> {
+/// Brings everything, with `long` what only the long run needs, too; returns what could not be had, a line each.
+pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     let mut left_out = Vec::new();
-    left_out.extend(debian_packages().err());
+    left_out.extend(debian_packages(&DEBIAN_PACKAGES).err());
     left_out.extend(python_environment(root).err());
+    if long {
+        left_out.extend(debian_packages(&COMPILERS).err());
+        left_out.extend(node_packages(root).err());
+    }
     left_out
 }
 
-/// Installs the Debian packages that the tests use and the machine lacks.
-fn debian_packages() -> Result<(), String> {
-    let missing: Vec<&str> = DEBIAN_PACKAGES
-        .into_iter()
+/// Installs those of the Debian packages that the machine lacks.
+fn debian_packages(wanted: &[(&str, &'static str)]) -> Result<(), String> {
+    let missing: Vec<&str> = wanted
+        .iter()
         .filter(|(program, _)| !on_path(program))
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
         println!("Debian packages: all there");
@@ -54,6 +58,28 @@ fn python_environment(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("Python environment: {error}"))
 }
 
+/// Brings AWS's runtime for Node.js into `target/node`. It compiles its HTTP client, which takes minutes.
+fn node_packages(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/node");
+    let stamp = folder.join("installed");
+    if !on_path("npm") {
+        return Err(format!("{NODE_PACKAGE}: npm is not there"));
+    }
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == NODE_PACKAGE) {
+        println!("Node.js packages: target/node is there");
+        return Ok(());
+    }
+    println!("Node.js packages: compiling {NODE_PACKAGE} into target/node, some minutes");
+    let make = || -> Result<(), String> {
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder);
+        run(npm.arg(NODE_PACKAGE))?;
+        fs::write(&stamp, NODE_PACKAGE).map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("Node.js packages: {error}"))
+}
+
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     match command.status() {
@@ -73,3 +99,14 @@ pub(crate) fn on_path(program: &str) -> bool {
 /// A program that tests call, and the Debian package that has it.
 const DEBIAN_PACKAGES: [(&str, &str); 3] =
     [("python3", "python3-venv"), ("mksquashfs", "squashfs-tools"), ("mkfs.erofs", "erofs-utils")];
+
+/// What AWS's runtime for Node.js is compiled with.
+const COMPILERS: [(&str, &str); 6] = [
+    ("cmake", "cmake"),
+    ("autoconf", "autoconf"),
+    ("automake", "automake"),
+    ("libtoolize", "libtool"),
+    ("unzip", "unzip"),
+    ("g++", "g++"),
+];
+const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

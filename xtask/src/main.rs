@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--all] [--long]
-       cargo xtask prepare
+       cargo xtask prepare [--long]
        cargo xtask guest
        cargo xtask fuzz SECONDS
 
@@ -22,6 +22,7 @@ test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
   --long  the same checks at full length (soaks, fuzzing, 100,000 property cases, the QEMU guest)
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
+  --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)";
 
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
             let long = flags.contains(&"--long");
             steps::test(root, strict, long)
         }
-        Some((&"prepare", [])) => {
-            for line in machine::prepare(root) {
+        Some((&"prepare", flags)) if flags.iter().all(|flag| *flag == "--long") => {
+            for line in machine::prepare(root, !flags.is_empty()) {
                 println!("left out: {line}");
             }
             ExitCode::SUCCESS

@@ -14,7 +14,7 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     drop(fs::remove_file(&report));
     let before = Snapshot::take();
     let mut run = Run { root, report: &report, long, rows: Vec::new(), left_out: Vec::new() };
-    let missing = run.timed("prepare", || (true, machine::prepare(root)));
+    let missing = run.timed("prepare", || (true, machine::prepare(root, long)));
     run.left_out.extend(missing);
     run.static_checks();
     run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);

@@ -61,6 +61,59 @@ async fn awslambdaric_runs_unmodified() {
     host.shutdown().await;
 }
 
+/// AWS's own runtime interface client for Node.js, from the npm registry; it is compiled when it is installed, which
+/// takes minutes.
+#[tokio::test]
+async fn aws_lambda_ric_runs_unmodified() {
+    if !test_support::long() || !ready("aws-lambda-ric") {
+        return;
+    }
+    let packages = test_support::workspace().join("target/node/node_modules");
+    let client = packages.join("aws-lambda-ric");
+    let found = Runtimes::discover();
+    let node =
+        found.identifiers().find(|it| it.starts_with("nodejs")).and_then(|it| found.image(it));
+    let (Some(ours), true) = (node, client.is_dir()) else {
+        test_support::left_out("aws-lambda-ric", "needs Node.js, and the package in target/node");
+        return;
+    };
+    let Entry::Program(command) = &ours.entry else { panic!("{ours:?}") };
+    let start = format!(
+        "exec {} /opt/nodejs/node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"",
+        command[0]
+    );
+    let mut image = RuntimeImage::program(["/bin/sh", "-c", &start])
+        .with_mount(Mount::new(packages, "/opt/nodejs/node_modules"));
+    let own = |mount: &&Mount| !mount.source.as_os_str().is_empty();
+    image.mounts.extend(ours.mounts.iter().filter(own).cloned());
+    let host = host(Runtimes::default().with("aws-lambda-ric", image)).await;
+
+    let config = FunctionConfig::new("ric", "aws-lambda-ric", "app.handler").unwrap();
+    let config = config.with_memory_mb(1024).with_timeout(Duration::from_secs(20));
+    let source = br#"
+        let count = 0;
+        exports.handler = async (event, context) => {
+            if (event.fail) throw new TypeError(event.fail);
+            console.log("echoing " + event.text);
+            return { text: event.text, request: context.awsRequestId, count: ++count };
+        };"#;
+    host.deploy(config.clone(), archive(&[("app.js", source)]).into()).await.unwrap();
+    let (cold, first) = invoke(&host, &config, r#"{"text":"Ã©"}"#).await;
+    let (warm, second) = invoke(&host, &config, r#"{"text":"b"}"#).await;
+    assert_eq!((&first["text"], &second["text"]), (&"Ã©".into(), &"b".into()), "{first} {second}");
+    assert_eq!((cold.report.is_cold(), warm.report.is_cold()), (true, false));
+    assert_eq!(
+        (&first["request"], &second["count"]),
+        (&cold.request_id.as_str().into(), &2.into())
+    );
+    let log = String::from_utf8(warm.log_tail.to_vec()).unwrap();
+    assert!(log.contains("echoing b\n"), "{log}");
+    let (failed, error) = invoke(&host, &config, r#"{"fail":"x"}"#).await;
+    assert!(failed.function_error && error["errorType"] == "TypeError", "{error}");
+    println!("aws-lambda-ric: {} / {}", cold.report, warm.report);
+    host.shutdown().await;
+}
+
 /// AWS's own runtime for Rust.
 #[tokio::test]
 async fn lambda_runtime_runs_unmodified() {
