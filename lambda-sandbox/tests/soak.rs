@@ -229,6 +229,12 @@ fn marked(mark: &str) -> usize {
         .count()
 }
 
+/// Returns whether the host of this number lives, which keeps groups for sandboxes to come.
+fn lives(number: &str) -> bool {
+    let lock = std::fs::File::open(format!("/run/lambda-sandbox/{number}.lock"));
+    lock.is_ok_and(|lock| lock.try_lock().is_err())
+}
+
 /// Groups of all hosts on this machine that are gone: those of ours that were killed among them.
 fn orphans(backend: &LinuxBackend) -> usize {
     let own: Vec<PathBuf> = backend.groups();
@@ -236,7 +242,10 @@ fn orphans(backend: &LinuxBackend) -> usize {
     let roots: std::collections::BTreeSet<_> =
         probe.hierarchies.v1.values().chain(&probe.hierarchies.v2).collect();
     (roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten())
-        .filter(|host| host.file_name().to_string_lossy().starts_with("lambda-sandbox-"))
+        .filter(|host| {
+            let name = host.file_name().to_string_lossy().into_owned();
+            name.strip_prefix("lambda-sandbox-").is_some_and(|number| !lives(number))
+        })
         .filter_map(|host| std::fs::read_dir(host.path()).ok())
         .flatten()
         .flatten()

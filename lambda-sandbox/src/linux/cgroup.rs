@@ -134,6 +134,11 @@ pub(super) struct Group {
     v2: Option<PathBuf>,
     v2_limits: bool,
     folders: BTreeSet<PathBuf>,
+    /// What was counted before this sandbox.
+    before: Sample,
+    /// Whether the kernel was told to kill in it: it would kill what is made in it later as well (as of Linux 6.18,
+    /// a process that is cloned into the group from outside).
+    spent: bool,
 }
 
 impl Group {
@@ -153,6 +158,8 @@ impl Group {
             v2: hierarchies.v2.as_ref().map(below),
             v2_limits: !hierarchies.v2_controllers.is_empty(),
             folders: BTreeSet::new(),
+            before: Sample::default(),
+            spent: false,
         };
         if group.v2.is_some() {
             // v2 stops and kills in any hierarchy: the v1 freezer is not needed, and v2 counts processor time.
@@ -260,6 +267,21 @@ impl Group {
         }
     }
 
+    /// Lets what is within end, whose init has been killed: with it the kernel kills the rest, one after another. Of a crowd
+    /// it kills all at once.
+    pub(super) fn end(&mut self) {
+        let current = [self.v1.get(&Controller::Pids), self.v2.as_ref().filter(|_| self.v2_limits)]
+            .into_iter()
+            .flatten()
+            .find_map(|folder| read(&folder.join("pids.current"))?.trim().parse::<u32>().ok());
+        if current.is_none_or(|current| current > CROWD_MIN) {
+            self.spent = true;
+            self.kill();
+        } else {
+            drop(self.freeze(false));
+        }
+    }
+
     /// Kills all within, frozen or not. What cannot be written is not there any more.
     pub(super) fn kill(&self) {
         if let Some(v2) = &self.v2 {
@@ -269,7 +291,44 @@ impl Group {
         drop(self.freeze(false));
     }
 
+    /// Makes an empty group as good as new for another sandbox with the same limits; returns whether it is.
+    ///
+    /// Not where its memory is version 2's, whose peak cannot be set back, nor where memory is still charged to it:
+    /// files that were read stay in the machine's memory, and go to the host's group with this one.
+    pub(super) fn renew(&mut self) -> bool {
+        let empty = match &self.v2 {
+            Some(v2) => read(&v2.join("cgroup.events"))
+                .is_some_and(|text| field(&text, "populated") == Some(0)),
+            None => (self.folders.iter())
+                .all(|folder| read(&folder.join("cgroup.procs")).is_some_and(|it| it.is_empty())),
+        };
+        if self.spent || self.v2_limits || !empty {
+            return false;
+        }
+        if let Some(memory) = self.v1.get(&Controller::Memory) {
+            let left = read(&memory.join("memory.usage_in_bytes"));
+            let left = left.and_then(|text| text.trim().parse().ok());
+            if left.is_none_or(|left: u64| left > LEFT_BYTES_MAX)
+                || set(memory, "memory.max_usage_in_bytes", 0).is_err()
+            {
+                return false;
+            }
+        }
+        self.before = self.counted();
+        true
+    }
+
+    /// Tells what this sandbox has used.
     pub(super) fn sample(&self) -> Sample {
+        let mut sample = self.counted();
+        let before = self.before.cpu_time.unwrap_or_default();
+        sample.cpu_time = sample.cpu_time.map(|now| now.saturating_sub(before));
+        sample.out_of_memory_kills -=
+            self.before.out_of_memory_kills.min(sample.out_of_memory_kills);
+        sample
+    }
+
+    fn counted(&self) -> Sample {
         let v1 = |controller, file: &str| read(&self.v1.get(&controller)?.join(file));
         let v2 = |file: &str| read(&self.v2.as_ref()?.join(file));
         let cpu_time = v2("cpu.stat")
@@ -336,6 +395,10 @@ pub(super) fn remove_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
+/// From here on processes and threads are a crowd.
+const CROWD_MIN: u32 = 64;
+/// Most memory charged to a group that serves again: what the kernel sets aside for each processor, and its own.
+const LEFT_BYTES_MAX: u64 = 1024 * 1024;
 /// The last pause before removal is given up: about two seconds in all.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The period of processor time quotas.

@@ -14,6 +14,7 @@ mod features;
 mod filter;
 mod image;
 mod instance;
+mod kept_groups;
 pub mod landlock;
 mod netlink;
 mod netns;
@@ -41,6 +42,7 @@ pub use settings::{OPTIONAL, Settings};
 
 use self::features::{Defences, Rights};
 use self::instance::Instance;
+use self::kept_groups::{KeptGroup, KeptGroups};
 use self::sandbox::{Janitor, LinuxSandbox};
 use crate::supervised::Supervised;
 use crate::{
@@ -82,6 +84,7 @@ struct Shared {
     instance: Instance,
     images: image::Images,
     templates: template::Templates,
+    groups: KeptGroups,
     networks: Option<netns::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
@@ -98,8 +101,25 @@ impl fmt::Debug for Shared {
     }
 }
 
+impl Shared {
+    /// Removes a group that nobody has.
+    fn remove(&self, kept: &KeptGroup) -> Result<(), Error> {
+        let removed = kept.group.remove();
+        self.instance.give_slot(kept.number);
+        removed
+    }
+
+    /// Removes the groups that no sandbox has; what cannot be removed is the next sweep's.
+    fn forget_groups(&self) {
+        for kept in self.groups.take_all() {
+            drop(self.remove(&kept));
+        }
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.forget_groups();
         self.instance.leave(&self.hierarchies);
     }
 }
@@ -177,6 +197,7 @@ impl LinuxBackend {
             instance,
             images: image::Images::default(),
             templates: template::Templates::default(),
+            groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             networks: (Rights::own() == Rights::Root)
                 .then(|| netns::Pool::start(NETWORKS_READY_MAX))
@@ -247,10 +268,18 @@ impl LinuxBackend {
         .await
     }
 
-    /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak.
+    /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak. Those that are kept
+    /// for sandboxes to come are not among them.
     #[must_use]
     pub fn groups(&self) -> Vec<std::path::PathBuf> {
-        self.shared.instance.groups(&self.shared.hierarchies)
+        let kept = self.shared.groups.numbers();
+        let kept = |group: &std::path::PathBuf| {
+            let name = group.file_name().map(|name| name.to_string_lossy().parse());
+            matches!(name, Some(Ok(number)) if kept.contains(&number))
+        };
+        let mut groups = self.shared.instance.groups(&self.shared.hierarchies);
+        groups.retain(|group| !kept(group));
+        groups
     }
 }
 
@@ -323,6 +352,7 @@ impl Backend for LinuxBackend {
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
         Box::pin(async move {
             self.shared.templates.forget();
+            self.shared.forget_groups();
             let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
             Ok(Swept { removed })
         })

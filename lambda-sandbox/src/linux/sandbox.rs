@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -22,13 +22,14 @@ use super::cgroup::Group;
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
+use super::kept_groups::KeptGroup;
 use super::netns::Network;
 use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::Start;
 use super::template::Template;
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
+use crate::{BoxFuture, Error, Exit, Limits, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
@@ -57,9 +58,9 @@ const STEP_EXTENSION: usize = 10;
 /// A sandbox whose init waits for the word to start the program, or has got it.
 pub(super) struct LinuxSandbox {
     shared: Arc<Shared>,
+    /// The group is used under this lock and not after: another sandbox may have it then.
     remains: Mutex<Option<Remains>>,
     started: Mutex<Option<Outputs>>,
-    group: Group,
     pidfd: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
     /// The step and the error number that the init reported, if it could not go on.
@@ -73,6 +74,7 @@ pub(super) struct LinuxSandbox {
 #[derive(Debug)]
 struct Remains {
     group: Group,
+    limits: Limits,
     pidfd: Arc<OwnedFd>,
     slot: Slot,
     /// The root, which goes with its last user unless it is kept.
@@ -84,11 +86,23 @@ struct Remains {
 struct Slot {
     shared: Arc<Shared>,
     number: u32,
+    /// Whether the number stays taken.
+    kept: bool,
+}
+
+impl Slot {
+    /// Leaves the number taken, for the group that is kept with it.
+    fn keep(mut self) -> u32 {
+        self.kept = true;
+        self.number
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.instance.give_slot(self.number);
+        if !self.kept {
+            self.shared.instance.give_slot(self.number);
+        }
     }
 }
 
@@ -124,52 +138,44 @@ impl LinuxSandbox {
         spec: &SandboxSpec,
         network: Network,
     ) -> Result<(Self, TcpListener), Error> {
-        let slot = Slot { number: shared.instance.take_slot()?, shared: Arc::clone(shared) };
         let defences = &shared.defences;
-        let id = shared.instance.id(slot.number);
-        let host = shared.instance.group();
         let template = template(shared, spec).await?;
         let image = template.as_ref().and_then(|it| it.image.as_deref());
-        let disks = disks(spec, image);
-        let name = slot.number.to_string();
-        let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
+        let (group, slot) = group(shared, spec, image)?;
+        let id = shared.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
         let (socket, inside) = sockets()?;
-        let null = File::open("/dev/null")
-            .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
-        let above = |file: &dyn std::os::fd::AsFd| {
-            sys::above_given(file.as_fd())
-                .map_err(|source| Error::step("copying a descriptor", source))
-        };
-        let to_host = above(&inside)?;
-        let mut steps = joining(&group, &network, to_host.as_raw_fd(), defences)?;
+        let null = OwnedFd::from(
+            File::open("/dev/null")
+                .map_err(|source| Error::failed("opening a device", "/dev/null", source))?,
+        );
+        let mut steps = joining(&group, &network, inside.as_raw_fd(), defences)?;
         if let Some(template) = &template {
             steps.push(Step::EnterRoot(template.namespace.as_raw_fd()));
             steps.extend(own_steps(spec, defences)?);
         } else {
             steps.extend(user_steps(spec, &Instance::stage(), defences)?);
         }
+        let folder = group.v2().map(open_folder).transpose()?;
         let start = Start {
             steps,
             arguments: arguments(spec, id, defences)?,
             environment: environment(spec, network.port()?)?,
-            given: [
-                above(&null)?,
-                above(&stdout_inside)?,
-                above(&stderr_inside)?,
-                to_host,
-                above(&shared.filters)?,
-            ],
+            given: [&null, &stdout_inside, &stderr_inside, &inside, &shared.filters]
+                .map(AsRawFd::as_raw_fd),
             init: shared.init.as_raw_fd(),
             rootless: defences.rights != Rights::Root,
-            group: group.v2().map(open_folder).transpose()?,
+            group: folder.as_ref().map(AsRawFd::as_raw_fd),
         };
-        let pidfd = Arc::new(shared.spawner.spawn(start).await?);
+        let socket = Arc::new(socket);
+        let held = (null, stdout_inside, stderr_inside, inside, folder);
+        let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
+            limits: spec.limits.clone(),
             pidfd: Arc::clone(&pidfd),
             slot,
             template,
@@ -178,9 +184,8 @@ impl LinuxSandbox {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             started: Mutex::new(Some(Outputs { stdout, stderr })),
-            group,
             pidfd,
-            socket: Arc::new(socket),
+            socket,
             failed: Arc::default(),
             ending: Arc::default(),
             program: spec.command[0].clone().into(),
@@ -218,10 +223,14 @@ impl LinuxSandbox {
         let Err(errno) = send(self.socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) else {
             return Ok(());
         };
-        Err(match message(&self.socket) {
-            Ok([MESSAGE_FAILED, step, errno]) => self.init_error((step, errno)),
-            _ => Error::step("starting the program", errno),
-        })
+        loop {
+            match message(&self.socket) {
+                Ok([MESSAGE_FAILED, step, errno]) => return Err(self.init_error((step, errno))),
+                // The spawner's word that there is an init.
+                Ok(_) => {}
+                Err(_gone) => return Err(Error::step("starting the program", errno)),
+            }
+        }
     }
 }
 
@@ -293,6 +302,23 @@ async fn template(
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
     let made = super::blocking(move || shared.templates.make(&root, image)).await?;
     Ok(Some(made))
+}
+
+/// Returns a group that is kept for these limits, or makes one.
+fn group(
+    shared: &Arc<Shared>,
+    spec: &SandboxSpec,
+    image: Option<&Image>,
+) -> Result<(Group, Slot), Error> {
+    if let Some(KeptGroup { group, number }) = shared.groups.take(&spec.limits) {
+        return Ok((group, Slot { number, shared: Arc::clone(shared), kept: false }));
+    }
+    let number = shared.instance.take_slot()?;
+    let slot = Slot { number, shared: Arc::clone(shared), kept: false };
+    let (host, name) = (shared.instance.group(), slot.number.to_string());
+    let disks = disks(spec, image);
+    let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
+    Ok((group, slot))
 }
 
 /// Returns the disks whose traffic is limited, if any is.
@@ -462,24 +488,26 @@ impl Platform for LinuxSandbox {
     }
 
     fn kill(&self) {
-        self.group.kill();
         sys::kill(self.pidfd.as_fd());
+        if let Some(remains) = lock(&self.remains).as_mut() {
+            remains.group.end();
+        }
     }
 
     fn freeze(&self) -> Result<(), Error> {
-        self.group.freeze(true)
+        self.in_group(|group| group.freeze(true)).unwrap_or(Err(Error::Ended))
     }
 
     fn thaw(&self) -> Result<(), Error> {
-        self.group.freeze(false)
+        self.in_group(|group| group.freeze(false)).unwrap_or(Err(Error::Ended))
     }
 
     fn sample(&self) -> Sample {
-        self.group.sample()
+        self.in_group(Group::sample).unwrap_or_default()
     }
 
     fn pressure(&self) -> Option<Pressure> {
-        self.group.pressure()
+        self.in_group(Group::pressure).flatten()
     }
 
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
@@ -496,6 +524,11 @@ impl Platform for LinuxSandbox {
 }
 
 impl LinuxSandbox {
+    /// Does something in the group, which is this sandbox's until it is released.
+    fn in_group<T>(&self, work: impl FnOnce(&Group) -> T) -> Option<T> {
+        lock(&self.remains).as_ref().map(|remains| work(&remains.group))
+    }
+
     fn init_error(&self, (step, errno): (u32, u32)) -> Error {
         let index = usize::try_from(step).unwrap_or(0);
         let name = INIT_STEPS.get(index).copied().unwrap_or(INIT_STEPS[0]);
@@ -510,8 +543,8 @@ impl LinuxSandbox {
 
 impl Drop for LinuxSandbox {
     fn drop(&mut self) {
+        self.kill();
         if let Some(remains) = lock(&self.remains).take() {
-            self.kill();
             self.shared.janitor.bury(remains, None);
         }
     }
@@ -526,7 +559,7 @@ pub(super) struct Janitor {
 #[derive(Debug)]
 enum Work {
     /// Releases what is left of a sandbox, and tells the one who asked, if any.
-    Bury(Remains, Option<oneshot::Sender<Result<(), Error>>>),
+    Bury(Box<Remains>, Option<oneshot::Sender<Result<(), Error>>>),
     /// Tells that all before it is done.
     Mark(Sender<()>),
 }
@@ -556,7 +589,7 @@ impl Janitor {
 
     fn bury(&self, remains: Remains, reply: Option<oneshot::Sender<Result<(), Error>>>) {
         // The thread lives as long as this sender.
-        drop(self.work.send(Work::Bury(remains, reply)));
+        drop(self.work.send(Work::Bury(Box::new(remains), reply)));
     }
 
     /// Waits until all that was dropped before is released, no longer than `limit`.
@@ -570,12 +603,16 @@ impl Janitor {
 
 impl Remains {
     fn release(self) -> Result<(), Error> {
-        sys::wait_ended(self.pidfd.as_fd());
-        sys::reap(self.pidfd.as_raw_fd());
-        self.group.kill();
-        let removed = self.group.remove();
-        drop(self.template);
-        drop(self.slot);
-        removed
+        let Self { mut group, limits, pidfd, slot, template } = self;
+        sys::wait_ended(pidfd.as_fd());
+        sys::reap(pidfd.as_raw_fd());
+        drop(template);
+        if !group.renew() {
+            group.kill();
+            return group.remove();
+        }
+        let shared = Arc::clone(&slot.shared);
+        let kept = KeptGroup { group, number: slot.keep() };
+        shared.groups.keep(&limits, kept).map_or(Ok(()), |surplus| shared.remove(&surplus))
     }
 }

@@ -11,63 +11,275 @@
 use std::arch::asm;
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::mpsc::{Sender, channel};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
+    recvmsg, send, sendmsg, socketpair,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 
 use super::carry::{call, carry_out, failure};
 use super::plan::Step;
 use crate::Error;
 
-/// Everything that a new process needs, made beforehand.
+/// Everything that a new process needs, made beforehand. Descriptors are by number: who asks keeps them open meanwhile.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) steps: Vec<Step>,
     /// The init's arguments, whose tail is the program's.
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
-    /// What the new process has as descriptors 0, 1, ...; each is 16 or more here.
-    pub(super) given: [OwnedFd; 5],
+    /// What the new process has as descriptors 0, 1, ...
+    pub(super) given: [RawFd; 5],
     /// The init's program.
     pub(super) init: RawFd,
     /// Whether it starts in user, network and mount namespaces of its own, and enters none.
     pub(super) rootless: bool,
     /// The v2 group to start in.
-    pub(super) group: Option<OwnedFd>,
+    pub(super) group: Option<RawFd>,
 }
 
 /// A thread that starts processes, and lives as long as any of them: the kernel kills a sandbox's init when the
 /// thread that started it ends, so it must not be one of a pool.
+///
+/// It has a table of descriptors of its own, with what it was sent for one start and nothing else: a new process begins
+/// with a copy of its maker's table, and that of a host is as large as the host's work. So it cannot wake a task of the
+/// host's, which goes by a descriptor: it says that it is done over the init's socket.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    jobs: Sender<(Start, oneshot::Sender<Result<OwnedFd, Error>>)>,
+    jobs: Mutex<Sender<Job>>,
+    /// Where the descriptors of each job go, in the order of the jobs.
+    socket: OwnedFd,
+    waiting: Semaphore,
+}
+
+#[derive(Debug)]
+struct Job {
+    start: Start,
+    /// The descriptors that were sent for it, by their numbers in the host.
+    sent: Vec<RawFd>,
+    answer: Answer,
+}
+
+/// What came of a job, once that has been said.
+type Answer = Arc<Mutex<Option<Result<Process, Error>>>>;
+
+/// A message as the init's that says nothing: the thread's word that there is an answer.
+const NOTHING: [u8; 12] = [0; 12];
+/// The init's socket among the descriptors given.
+const GIVEN_SOCKET: usize = 3;
+/// Jobs that wait for the thread: as many as the socket holds with ease.
+const WAITING_MAX: usize = 64;
+/// Most descriptors of one start.
+const SENT_MAX: usize = 16;
+
+/// The number of a process that nobody has taken over yet: unless somebody does, it is killed and reaped.
+///
+/// It stays the process's own until it is reaped: without a signal at its end, only those who ask for just this process
+/// reap it.
+#[derive(Debug)]
+struct Process(libc::pid_t);
+
+impl Process {
+    fn take_over(self) -> Result<OwnedFd, Error> {
+        // SAFETY: pidfd_open takes two numbers and no pointer.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.0, 0) };
+        let pidfd = i32::try_from(pidfd).unwrap_or(-1);
+        if pidfd < 0 {
+            return Err(Error::step("watching the sandbox's init", io::Error::last_os_error()));
+        }
+        std::mem::forget(self);
+        // SAFETY: the descriptor was made above and nobody else owns it; the kernel closes it at exec.
+        Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SAFETY: kill takes two numbers and no pointer; the process is not reaped, so the number is still its own.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        // SAFETY: waitpid accepts a null pointer for the status.
+        unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL) };
+    }
 }
 
 impl Spawner {
     pub(super) fn start() -> Result<Self, Error> {
-        let (jobs, queue) = channel::<(Start, oneshot::Sender<Result<OwnedFd, Error>>)>();
+        let failed =
+            |errno: nix::errno::Errno| Error::step("making the spawn thread's socket", errno);
+        let (socket, inside) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed)?;
+        let null = std::fs::File::open("/dev/null")
+            .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
+        let (jobs, queue) = channel();
+        let (reply, alone) = channel();
+        let (in_thread, null_in_thread) = (inside.as_raw_fd(), null.as_raw_fd());
         std::thread::Builder::new()
             .name("sandbox-spawn".into())
             .spawn(move || {
-                for (start, reply) in queue {
-                    // Who asked may have gone with the runtime: the init is nobody's then.
-                    if let Err(Ok(pidfd)) = reply.send(start.run()) {
-                        super::sys::kill(pidfd.as_fd());
-                        super::sys::wait_ended(pidfd.as_fd());
-                        super::sys::reap(pidfd.as_raw_fd());
-                    }
+                let own = own_table(in_thread, null_in_thread);
+                let (own, told) = match own {
+                    Ok(own) => (Some(own), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                drop(reply.send(told));
+                if let Some(socket) = own {
+                    serve(&socket, queue);
                 }
             })
             .map_err(|source| Error::step("starting the spawn thread", source))?;
-        Ok(Self { jobs })
+        // From then on the thread has its own.
+        alone.recv().unwrap_or(Err(Error::Ended))?;
+        drop((inside, null));
+        Ok(Self { jobs: Mutex::new(jobs), socket, waiting: Semaphore::new(WAITING_MAX) })
     }
 
-    /// Starts a process and returns its pidfd.
-    pub(super) async fn spawn(&self, start: Start) -> Result<OwnedFd, Error> {
-        let (reply, started) = oneshot::channel();
-        self.jobs.send((start, reply)).map_err(|_thread_gone| Error::Ended)?;
-        started.await.map_err(|_thread_gone| Error::Ended)?
+    /// Starts a process and returns its pidfd. `held` are the descriptors of `start`; `socket` is the host's end of the
+    /// init's socket.
+    pub(super) async fn spawn<T>(
+        &self,
+        start: Start,
+        held: T,
+        socket: &Arc<OwnedFd>,
+    ) -> Result<OwnedFd, Error> {
+        let answer = Answer::default();
+        let _turn = self.waiting.acquire().await.map_err(|_closed| Error::Ended)?;
+        // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
+        // end and never changes it.
+        let said =
+            unsafe { AsyncFd::register_with_interest(Arc::clone(socket), Interest::READABLE) };
+        let said =
+            said.map_err(|error| Error::step("watching the init", io::Error::from(error)))?;
+        self.send(start, Arc::clone(&answer))?;
+        // In the message the kernel keeps them open: that all ends are closed tells of the thread's end.
+        drop(held);
+        loop {
+            let mut ready = (said.readable().await)
+                .map_err(|source| Error::step("watching the init", source))?;
+            ready.clear_ready();
+            let answer = lock(&answer).take();
+            if let Some(answer) = answer {
+                return answer?.take_over();
+            }
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            match recv(socket.as_raw_fd(), &mut [0], flags) {
+                Ok(1..) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+                _ => return Err(Error::Ended),
+            }
+        }
+    }
+
+    fn send(&self, start: Start, answer: Answer) -> Result<(), Error> {
+        let mut sent = Vec::with_capacity(SENT_MAX);
+        start.each(|file| sent.push(file));
+        // In one turn, so that the thread finds the descriptors in the order of the jobs.
+        let jobs = lock(&self.jobs);
+        let part = [io::IoSlice::new(b"j")];
+        let rights = [ControlMessage::ScmRights(&sent)];
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(self.socket.as_raw_fd(), &part, &rights, flags, None)
+            .map_err(|errno| Error::step("handing descriptors to the spawn thread", errno))?;
+        jobs.send(Job { start, sent, answer }).map_err(|_thread_gone| Error::Ended)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the thread that calls it a table of descriptors of its own, which holds the socket, behind the places that new
+/// processes have for theirs, and the null device in these places. The host keeps both open meanwhile.
+fn own_table(socket: RawFd, null: RawFd) -> Result<OwnedFd, Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making a table of descriptors", errno);
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).map_err(failed)?;
+    let copy = |from: RawFd, to: RawFd| {
+        // SAFETY: dup3 takes numbers and no pointer; what was at `to` in this thread's own table is used by nobody.
+        nix::errno::Errno::result(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
+    };
+    let aside = RESERVED.max(socket.max(null)) + 1;
+    copy(socket, aside).map_err(failed)?;
+    copy(null, aside + 1).map_err(failed)?;
+    for place in 0..RESERVED {
+        copy(aside + 1, place).map_err(failed)?;
+    }
+    copy(aside, RESERVED).map_err(failed)?;
+    // SAFETY: close_range takes numbers and no pointer; nobody uses what is behind the socket in this thread's own table.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, RESERVED + 1, u32::MAX, 0) };
+    nix::errno::Errno::result(closed).map_err(failed)?;
+    // SAFETY: the descriptor was made above, in this thread's own table, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(RESERVED) })
+}
+
+/// The place of the socket: what the thread is sent is above, what a new process has is below.
+const RESERVED: RawFd = 15;
+
+fn serve(socket: &OwnedFd, queue: Receiver<Job>) {
+    for Job { mut start, sent, answer } in queue {
+        let Ok(files) = received(socket, sent.len()) else {
+            // With the job its end of the init's socket is gone.
+            continue;
+        };
+        let here = |file: RawFd| {
+            let place = sent.iter().position(|it| *it == file);
+            place.and_then(|place| files.get(place)).map_or(-1, AsRawFd::as_raw_fd)
+        };
+        start.move_to(here);
+        let to_host = start.given[GIVEN_SOCKET];
+        *lock(&answer) = Some(start.run());
+        // Who asked may have gone: a process that nobody takes over ends with the answer.
+        let _gone = send(to_host, &NOTHING, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
+    }
+}
+
+/// Takes the descriptors of one job.
+fn received(socket: &OwnedFd, number: usize) -> Result<Vec<OwnedFd>, Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("taking descriptors", errno);
+    let mut byte = [0];
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([RawFd; SENT_MAX]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
+    let mut files = Vec::with_capacity(number);
+    for control in message.cmsgs().map_err(failed)? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            for file in numbers {
+                // SAFETY: the kernel has made the descriptor for this message, in this thread's own table, and nobody
+                // else knows it.
+                files.push(unsafe { OwnedFd::from_raw_fd(file) });
+            }
+        }
+    }
+    if files.len() == number { Ok(files) } else { Err(failed(nix::errno::Errno::EMFILE)) }
+}
+
+impl Start {
+    /// Calls `with` with each descriptor that a new process needs.
+    fn each(&self, mut with: impl FnMut(RawFd)) {
+        self.given.into_iter().chain([self.init]).chain(self.group).for_each(&mut with);
+        for step in &self.steps {
+            if let Step::EnterNetwork(file) | Step::EnterRoot(file) = step {
+                with(*file);
+            }
+        }
+    }
+
+    /// Puts in what the descriptors are called in another table.
+    fn move_to(&mut self, there: impl Fn(RawFd) -> RawFd) {
+        self.given.iter_mut().chain([&mut self.init]).chain(&mut self.group).for_each(|file| {
+            *file = there(*file);
+        });
+        for step in &mut self.steps {
+            if let Step::EnterNetwork(file) | Step::EnterRoot(file) | Step::Listen(_, file) = step {
+                *file = there(*file);
+            }
+        }
     }
 }
 
@@ -97,7 +309,6 @@ const OWN_EVERYTHING: u64 =
 const fn flags() -> u64 {
     let flags = libc::CLONE_VM
         | libc::CLONE_VFORK
-        | libc::CLONE_PIDFD
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
@@ -121,31 +332,26 @@ const STEP_DESCRIPTORS: usize = usize::MAX - 1;
 const STEP_EXECUTE: usize = usize::MAX;
 
 impl Start {
-    fn run(self) -> Result<OwnedFd, Error> {
+    fn run(self) -> Result<Process, Error> {
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
         let mut child = Child {
             steps: &self.steps,
             arguments: &arguments,
             environment: &environment,
-            given: self.given.each_ref().map(|file| file.as_raw_fd()),
+            given: self.given,
             rules: self.steps.iter().any(|step| matches!(step, Step::Rules { .. })),
             init: self.init,
             failed: 0,
             errno: 0,
         };
-        let mut pidfd: RawFd = -1;
-        let mut arguments = CloneArgs {
-            flags: flags(),
-            pidfd: (&raw mut pidfd).addr() as u64,
-            ..CloneArgs::default()
-        };
+        let mut arguments = CloneArgs { flags: flags(), ..CloneArgs::default() };
         if self.rootless {
             arguments.flags |= OWN_EVERYTHING;
         }
-        if let Some(group) = &self.group {
+        if let Some(group) = self.group {
             arguments.flags |= CLONE_INTO_CGROUP;
-            arguments.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+            arguments.cgroup = u64::from(group.cast_unsigned());
         }
         let blocked = nix::sys::signal::SigSet::all()
             .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
@@ -160,14 +366,13 @@ impl Start {
             let source = io::Error::from_raw_os_error(errno);
             return Err(Error::step("making a process", source));
         }
-        // SAFETY: clone3 succeeded with CLONE_PIDFD, so it has put a new descriptor into `pidfd`.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let process = Process(result as libc::pid_t);
         restored.map_err(|errno| Error::step("restoring signals", errno))?;
         if child.errno == 0 {
-            return Ok(pidfd);
+            return Ok(process);
         }
-        super::sys::wait_ended(pidfd.as_fd());
-        super::sys::reap(pidfd.as_raw_fd());
+        // It ends by itself, and is reaped here.
+        drop(process);
         Err(self.error(child.failed, child.errno))
     }
 
