@@ -3,7 +3,9 @@
 //! No task is spawned: whoever waits drives the load, and when that caller goes away the next one
 //! does. While old credentials still serve, callers push a refresh along without waiting for it.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::context::{BoxFuture, Context};
@@ -56,7 +58,30 @@ struct Shared {
     context: Context,
     settings: CacheSettings,
     entry: RwLock<Option<Arc<Entry>>>,
+    /// The number of the latest change of `entry`, of all changes of all caches; see [`Glimpse`].
+    change: AtomicU64,
     load: Mutex<Load>,
+}
+
+/// What a thread saw of the cache that it read last. Most reads find the change to be the same and so
+/// touch no lock, whose two writes to shared memory cost as much as the clock.
+struct Glimpse {
+    /// The number of the change, which no other cache has.
+    change: u64,
+    credentials: Weak<Credentials>,
+    refresh_at: Option<SystemTime>,
+}
+
+thread_local! {
+    static GLIMPSE: RefCell<Glimpse> = const {
+        RefCell::new(Glimpse { change: 0, credentials: Weak::new(), refresh_at: None })
+    };
+}
+
+/// Numbers the changes of all caches, from one.
+fn next_change() -> u64 {
+    static CHANGES: AtomicU64 = AtomicU64::new(0);
+    CHANGES.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 #[derive(Default)]
@@ -91,6 +116,7 @@ impl Cache {
             context,
             settings,
             entry: RwLock::new(None),
+            change: AtomicU64::new(next_change()),
             load: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -123,11 +149,45 @@ impl Cache {
     /// Returns the kept credentials where they are valid and no refresh is due; loads nothing.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Credentials>> {
+        let change = self.shared.change.load(Ordering::Acquire);
+        let glimpsed = GLIMPSE.try_with(|last| {
+            let last = last.try_borrow().ok().filter(|last| last.change == change)?;
+            if self.is_due(last.refresh_at) { None } else { last.credentials.upgrade() }
+        });
+        match glimpsed {
+            Ok(Some(credentials)) => Some(credentials),
+            _ => self.look(),
+        }
+    }
+
+    /// Reads the entry, and remembers it for this thread.
+    fn look(&self) -> Option<Arc<Credentials>> {
         let entry = self.shared.entry.read().unwrap_or_else(PoisonError::into_inner);
         let entry = entry.as_ref()?;
-        // Keys without an end need no clock, which is half of what a read costs.
-        let fresh = entry.refresh_at.is_none_or(|at| self.shared.context.clock.now() < at);
-        fresh.then(|| entry.credentials.clone())
+        if self.is_due(entry.refresh_at) {
+            return None;
+        }
+        // The lock is held, so the number is that of this entry.
+        let glimpse = Glimpse {
+            change: self.shared.change.load(Ordering::Acquire),
+            credentials: Arc::downgrade(&entry.credentials),
+            refresh_at: entry.refresh_at,
+        };
+        // A thread that is ending keeps none.
+        let _ending =
+            GLIMPSE.try_with(|last| last.try_borrow_mut().map(|mut last| *last = glimpse));
+        Some(entry.credentials.clone())
+    }
+
+    /// Keys without an end need no clock, which is half of what a read costs.
+    fn is_due(&self, refresh_at: Option<SystemTime>) -> bool {
+        refresh_at.is_some_and(|at| self.shared.context.clock.now() >= at)
+    }
+
+    fn put(&self, entry: Arc<Entry>) {
+        let mut slot = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(entry);
+        self.shared.change.store(next_change(), Ordering::Release);
     }
 
     /// Forgets `refused`, which a service did not accept; newer ones stay.
@@ -135,6 +195,7 @@ impl Cache {
         let mut entry = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
         if entry.as_ref().is_some_and(|kept| *kept.credentials == *refused) {
             *entry = None;
+            self.shared.change.store(next_change(), Ordering::Release);
         }
     }
 
@@ -260,7 +321,7 @@ impl Cache {
             Ok(credentials) => {
                 load.error = None;
                 let entry = Arc::new(self.plan(credentials.clone()));
-                *self.shared.entry.write().unwrap_or_else(PoisonError::into_inner) = Some(entry);
+                self.put(entry);
             }
             Err(error) => {
                 crate::log::unresolved(error);

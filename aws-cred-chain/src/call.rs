@@ -53,7 +53,11 @@ impl Call {
         let mut attempt = 1;
         loop {
             let start = context.clock.monotonic();
-            let exchange = context.http.send(request()?);
+            let mut request = request()?;
+            if let Some(bundle) = run.ca_bundle() {
+                request.extensions_mut().insert(bundle);
+            }
+            let exchange = context.http.send(request);
             let timed_out = HttpError::TimedOut { after: self.attempt_timeout };
             let result = within(&*context.clock, self.attempt_timeout, exchange)
                 .await
@@ -63,14 +67,14 @@ impl Call {
                 Ok(response) => {
                     let status = response.status();
                     let done = !(self.again)(response) || attempt >= self.attempts_max;
-                    (Outcome::Note(format!("HTTP {}", status.as_u16())), done)
+                    (Outcome::Note(format!("HTTP {}", status.as_u16()).into()), done)
                 }
                 Err(error) => {
                     unanswered += 1;
                     let permanent =
                         matches!(error, HttpError::Unavailable | HttpError::TooLarge { .. });
                     let spent = attempt >= self.attempts_max || unanswered >= self.unanswered_max;
-                    (Outcome::Failed(error.to_string()), permanent || spent)
+                    (Outcome::Failed(error.to_string().into()), permanent || spent)
                 }
             };
             run.trace.push(Step {

@@ -1,11 +1,13 @@
 //! The chain: which source is asked when, and what its answer means for the next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::{BoxFuture, Context};
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
 use crate::explain::Plan;
+use crate::files::Kept;
 use crate::options::Options;
 use crate::plan::{self, Base, ProfilePlan, Role};
 use crate::run::{Run, within};
@@ -55,28 +57,30 @@ impl From<Unresolved> for Error {
 pub struct Chain {
     context: Context,
     options: Options,
+    kept: Arc<Kept>,
 }
 
 impl Chain {
     /// Returns the chain over this world.
     #[must_use]
     pub fn new(context: Context, options: Options) -> Self {
-        Self { context, options }
+        Self { context, options, kept: Arc::default() }
     }
 
-    /// Finds credentials now. Nothing is kept: see [`crate::Cache`].
+    /// Finds credentials now. No credentials are kept (see [`crate::Cache`]); what the shared files say is,
+    /// while they are unchanged.
     ///
     /// # Errors
     ///
     /// [`Unresolved`], with the [`Error`] and the trace.
     pub async fn resolve(&self) -> Result<Resolved, Box<Unresolved>> {
-        let mut run = Run::new(&self.context, &self.options);
+        let mut run = Run::new(&self.context, &self.options).with_kept(&self.kept);
         let start = cfg!(feature = "tracing").then(|| self.context.clock.monotonic());
-        let budget = self.options.chain_budget;
-        let result = within(&*self.context.clock, budget, resolve(&mut run)).await;
-        let result = result.unwrap_or_else(|| {
-            Err(Error::TimedOut { operation: "the credential chain".to_owned(), budget })
-        });
+        let result = match at_once(&mut run) {
+            Ok(None) => Box::pin(in_time(&mut run)).await,
+            Ok(Some(credentials)) => Ok(credentials),
+            Err(error) => Err(error),
+        };
         match result {
             Ok(credentials) => {
                 if let Some(start) = start {
@@ -98,17 +102,21 @@ impl Chain {
     ///
     /// [`Error::NotConfigured`] where the profile names no SSO session; else as [`Chain::resolve`].
     pub async fn token(&self) -> Result<sso::Token, Error> {
-        let mut run = Run::new(&self.context, &self.options);
-        run.load().await?;
-        let name = run.location().profile.clone();
-        let plan = match run.profile() {
-            Some(profile) => plan::sso(run.profiles(), profile, &name)?,
+        let mut run = Run::new(&self.context, &self.options).with_kept(&self.kept);
+        let reading = match run.load_kept() {
+            Some(reading) => reading,
+            None => run.load().await?,
+        };
+        let name = &reading.location.profile;
+        let plan = match reading.profile() {
+            Some(profile) => plan::sso(&reading.profiles, profile, name)?,
             None => None,
         };
         match plan {
             Some(plan) => sso::token(&mut run, &plan).await,
             None => {
-                let why = Outcome::NotConfigured(format!("profile {name} has no sso_session"));
+                let why = format!("profile {name} has no sso_session");
+                let why = Outcome::NotConfigured(why.into());
                 run.trace.record(Source::Sso, "token", Origin::Unknown, why, Duration::ZERO);
                 Err(Error::NotConfigured { attempts: run.trace })
             }
@@ -149,21 +157,54 @@ impl ProvideCredentials for Chain {
     }
 }
 
-async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
-    if let Some(credentials) = run.options.credentials.clone() {
+const WEB_IDENTITY_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+
+/// Asks what needs no waiting: options, environment, and keys in files that are unchanged.
+fn at_once(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
+    if let Some(credentials) = &run.options.credentials {
         let origin = Origin::Option("credentials");
         run.trace.record(credentials.source, "given", origin, Outcome::Found, Duration::ZERO);
-        return Ok(credentials);
+        return Ok(Some(credentials.clone()));
     }
     if asked(run, Source::Environment) {
         if let Some(profile) = &run.options.profile {
-            let why = Outcome::Skipped(format!("profile {profile} is named explicitly"));
+            let why = Outcome::Skipped(format!("profile {profile} is named explicitly").into());
             let origin = Origin::Option("profile");
             run.trace.record(Source::Environment, "keys", origin, why, Duration::ZERO);
         } else if let Some(found) = from_environment(run)? {
-            return Ok(found);
+            return Ok(Some(found));
         }
     }
+    Ok(keys_at_once(run))
+}
+
+/// Returns the profile's keys where the profile is kept and has nothing else to do.
+fn keys_at_once(run: &mut Run<'_>) -> Option<Credentials> {
+    let reading = run.load_kept()?;
+    let plan = reading.plan().as_ref().ok()?.as_ref()?;
+    let Base::Keys(keys) = &plan.base else {
+        return None;
+    };
+    let web_identity = asked(run, Source::WebIdentity)
+        && run.options.profile.is_none()
+        && run.context.var(WEB_IDENTITY_FILE).is_some();
+    if !plan.roles.is_empty() || run.options.mfa_session || web_identity {
+        return None;
+    }
+    let action = format!("profile {}", plan.base_profile);
+    let origin = plan.base_origin.clone();
+    run.trace.record(keys.source, action, origin, Outcome::Found, Duration::ZERO);
+    Some(keys.clone())
+}
+
+/// Asks the rest, within the budget of the chain.
+async fn in_time(run: &mut Run<'_>) -> Result<Credentials, Error> {
+    let (clock, budget) = (run.context.clock.clone(), run.options.chain_budget);
+    let timed_out = Error::TimedOut { operation: "the credential chain".to_owned(), budget };
+    within(&*clock, budget, resolve(run)).await.unwrap_or(Err(timed_out))
+}
+
+async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
     // Boxed, here and below: the future of the common short way stays small.
     if let Some(found) = Box::pin(from_profile(run)).await? {
         return Ok(found);
@@ -196,49 +237,54 @@ fn ended<T>(
 ) -> Result<T, Error> {
     let outcome = match &result {
         Ok(_) => Outcome::Found,
-        Err(error) => Outcome::Failed(error.report()),
+        Err(error) => Outcome::Failed(error.report().into()),
     };
     let took = run.elapsed_since(start);
     run.trace.record(source, action, origin, outcome, took);
     result
 }
 
+/// Takes no time worth a look at the clock, which would be a tenth of it.
 fn from_environment(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    let start = run.context.clock.monotonic();
-    let (source, variable) = (Source::Environment, "AWS_ACCESS_KEY_ID");
-    match environment::load(run.context) {
+    let loaded = environment::load(run.context);
+    let (origin, outcome) = match &loaded {
         Ok(None) => {
-            let why = Outcome::NotConfigured(format!("{variable} is not set"));
-            let took = run.elapsed_since(start);
-            run.trace.record(source, "keys", Origin::Unknown, why, took);
-            Ok(None)
+            (Origin::Unknown, Outcome::NotConfigured("AWS_ACCESS_KEY_ID is not set".into()))
         }
-        result => {
-            let origin = Origin::Variable(variable.into());
-            ended(run, start, source, "keys", origin, result)
+        Ok(Some(_)) => (Origin::Variable("AWS_ACCESS_KEY_ID".into()), Outcome::Found),
+        Err(error) => {
+            let why = Outcome::Failed(error.report().into());
+            (Origin::Variable("AWS_ACCESS_KEY_ID".into()), why)
         }
-    }
+    };
+    run.trace.record(Source::Environment, "keys", origin, outcome, Duration::ZERO);
+    loaded
 }
 
 async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     let start = run.context.clock.monotonic();
-    let location = run.location().clone();
-    let (name, origin) = (location.profile, location.profile_origin);
-    let plan = match run.load().await {
-        Ok(()) => plan::plan(run.profiles(), &name),
-        Err(error) => Err(error),
-    };
-    let plan = match plan {
-        Ok(plan) => plan,
+    let reading = match run.load().await {
+        Ok(reading) => reading,
         Err(error) => {
-            let action = format!("profile {name}");
+            let location = run.location();
+            let (action, origin) =
+                (format!("profile {}", location.profile), location.profile_origin.clone());
             return ended(run, start, Source::SharedFile, action, origin, Err(error));
         }
     };
-    if run.profile().is_none() && origin != Origin::Default {
+    let name = &reading.location.profile;
+    let origin = reading.location.profile_origin.clone();
+    let action = format!("profile {name}");
+    let plan = match reading.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            let error = Err(error.clone());
+            return ended(run, start, Source::SharedFile, action, origin, error);
+        }
+    };
+    if reading.profile().is_none() && origin != Origin::Default {
         let problem = format!("the profile `{name}` could not be found");
         let error = Error::invalid(problem, origin.clone());
-        let action = format!("profile {name}");
         return ended(run, start, Source::SharedFile, action, origin, Err(error));
     }
     // A role of the profile goes before the variables of web identity, those before all else of it.
@@ -251,16 +297,16 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
         return Ok(Some(found));
     }
     let Some(plan) = plan else {
-        let why = match run.profile() {
+        let why = match reading.profile() {
             None => format!("there is no profile {name}"),
             Some(_) => format!("profile {name} says nothing of credentials"),
         };
         let took = run.elapsed_since(start);
-        let action = format!("profile {name}");
-        run.trace.record(Source::SharedFile, action, origin, Outcome::NotConfigured(why), took);
+        let why = Outcome::NotConfigured(why.into());
+        run.trace.record(Source::SharedFile, action, origin, why, took);
         return Ok(None);
     };
-    Box::pin(carry_out(run, &plan)).await.map(Some)
+    Box::pin(carry_out(run, plan)).await.map(Some)
 }
 
 /// Loads what a plan begins with, then assumes its roles.
@@ -327,11 +373,11 @@ async fn base(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Erro
 }
 
 async fn from_web_identity(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    const FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
-    let start = run.context.clock.monotonic();
+    const FILE: &str = WEB_IDENTITY_FILE;
     let Some(file) = run.context.var(FILE) else {
         return Ok(None);
     };
+    let start = run.context.clock.monotonic();
     let origin = Origin::Variable(FILE.into());
     let result = match run.context.var("AWS_ROLE_ARN") {
         None => {
@@ -352,7 +398,7 @@ async fn from_container(run: &mut Run<'_>) -> Result<Option<Credentials>, Error>
     match container::endpoint(run.context) {
         Ok(None) => {
             let why = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set";
-            let why = Outcome::NotConfigured(why.to_owned());
+            let why = Outcome::NotConfigured(why.into());
             run.trace.record(source, "endpoint", Origin::Unknown, why, Duration::ZERO);
             Ok(None)
         }
@@ -387,8 +433,8 @@ async fn from_metadata(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> 
         }
         Ok(Err(absent)) => {
             let why = match &absent {
-                Absent::Disabled(_) => Outcome::Skipped(absent.to_string()),
-                _ => Outcome::NotConfigured(absent.to_string()),
+                Absent::Disabled(_) => Outcome::Skipped(absent.to_string().into()),
+                _ => Outcome::NotConfigured(absent.to_string().into()),
             };
             run.trace.record(source, "instance role", Origin::Unknown, why, took);
             Ok(None)

@@ -3,8 +3,10 @@
 //! All exchanges run on one thread of this crate's own, started at the first, so that any executor, or
 //! none, may wait for them. A connection serves one request: credentials are asked for rarely.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -16,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
-use crate::context::{BoxFuture, Env, HTTP_BODY_BYTES_MAX, HttpError, SendHttp};
+use crate::context::{BoxFuture, CaBundle, Env, HTTP_BODY_BYTES_MAX, HttpError, SendHttp};
+use crate::memory::lock;
 
 /// The largest answer of a proxy to `CONNECT`, in bytes.
 const PROXY_HEAD_BYTES_MAX: usize = 8192;
@@ -35,8 +38,20 @@ struct Settings {
     http_proxy: Option<String>,
     no_proxy: Vec<String>,
     ca_bundle: Option<String>,
-    tls: OnceLock<Result<Arc<rustls::ClientConfig>, String>>,
+    tls: OnceLock<TlsOrWhyNot>,
+    /// By the bundles that profiles name.
+    tls_of_profiles: Mutex<BTreeMap<PathBuf, TlsOrWhyNot>>,
 }
+
+type TlsOrWhyNot = Result<Arc<rustls::ClientConfig>, String>;
+
+/// Bundles of profiles that are kept read.
+const BUNDLES_MAX: usize = 16;
+
+/// A connection, be it to the service or through proxies.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl std::fmt::Debug for HttpClient {
     /// Shows no proxy: its URL may hold a password.
@@ -53,8 +68,8 @@ impl std::fmt::Debug for HttpClient {
 impl HttpClient {
     /// Returns a client that follows `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (either case, lower case
     /// first) and `AWS_CA_BUNDLE`, as they are now. Roots are the platform's, or those bundled with
-    /// this program where the platform has none; `AWS_CA_BUNDLE` replaces both. It is read at the
-    /// first use of TLS.
+    /// this program where the platform has none; `AWS_CA_BUNDLE` replaces both, and without it what a
+    /// request's [`CaBundle`] names. Either is read at its first use.
     #[must_use]
     pub fn from_env(env: &dyn Env) -> Self {
         let var = |name: &str| {
@@ -68,6 +83,7 @@ impl HttpClient {
             no_proxy: no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase()).collect(),
             ca_bundle: env.var("AWS_CA_BUNDLE").filter(|path| !path.trim().is_empty()),
             tls: OnceLock::new(),
+            tls_of_profiles: Mutex::default(),
         };
         Self { settings: Arc::new(settings) }
     }
@@ -137,26 +153,38 @@ async fn exchange(
     };
     let connect = |reason: String| HttpError::Connect { host: target.host.clone(), reason };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut stream =
-        TcpStream::connect((host, port)).await.map_err(|error| connect(error.to_string()))?;
-    stream.set_nodelay(true).map_err(|error| connect(error.to_string()))?;
+    let tcp = TcpStream::connect((host, port)).await.map_err(|error| connect(error.to_string()))?;
+    tcp.set_nodelay(true).map_err(|error| connect(error.to_string()))?;
+    let mut stream: Box<dyn Stream> = Box::new(tcp);
+    let bundle = request.extensions().get::<CaBundle>().map(|bundle| bundle.0.clone());
+    if proxy.as_ref().is_some_and(|proxy| proxy.https) {
+        let tls = settings.tls(bundle.as_deref()).map_err(connect)?;
+        stream = secure(stream, tls, host).await.map_err(|why| connect(format!("proxy: {why}")))?;
+    }
     let form = if target.https || proxy.is_none() { Form::Origin } else { Form::Absolute };
     let authorization = proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
     if !target.https {
         let authorization = authorization.filter(|_| form == Form::Absolute);
         return converse(stream, request, &target, form, authorization).await;
     }
-    if host != target.host.trim_start_matches('[').trim_end_matches(']') || port != target.port {
+    if proxy.is_some() {
         tunnel(&mut stream, &target, authorization).await.map_err(connect)?;
     }
-    let tls = settings.tls().map_err(connect)?;
-    let name = ServerName::try_from(target.host.trim_matches(['[', ']']).to_owned())
-        .map_err(|error| connect(error.to_string()))?;
-    let stream = tokio_rustls::TlsConnector::from(tls)
-        .connect(name, stream)
-        .await
-        .map_err(|error| connect(error.to_string()))?;
+    let tls = settings.tls(bundle.as_deref()).map_err(connect)?;
+    let stream =
+        secure(stream, tls, target.host.trim_matches(['[', ']'])).await.map_err(connect)?;
     converse(stream, request, &target, Form::Origin, None).await
+}
+
+/// Puts TLS on a connection.
+async fn secure(
+    stream: Box<dyn Stream>,
+    tls: Arc<rustls::ClientConfig>,
+    host: &str,
+) -> Result<Box<dyn Stream>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    let connecting = tokio_rustls::TlsConnector::from(tls).connect(name, stream);
+    Ok(Box::new(connecting.await.map_err(|error| error.to_string())?))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +246,7 @@ async fn converse(
 
 /// Opens a tunnel through an HTTP proxy.
 async fn tunnel(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     target: &Target,
     authorization: Option<String>,
 ) -> Result<(), String> {
@@ -248,6 +276,7 @@ async fn tunnel(
 struct Proxy {
     host: String,
     port: u16,
+    https: bool,
     authorization: Option<String>,
 }
 
@@ -263,9 +292,11 @@ impl Settings {
             reason: reason.to_owned(),
         };
         let uri: http::Uri = url.parse().map_err(|_| error("the proxy is not a URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(error("only proxies spoken to by plain http are supported"));
-        }
+        let https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(error("only http and https proxies are supported")),
+        };
         let authority = uri.authority().ok_or_else(|| error("the proxy has no host"))?;
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
         let authorization = user.map(|user| {
@@ -273,7 +304,8 @@ impl Settings {
         });
         Ok(Some(Proxy {
             host: authority.host().to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
+            https,
             authorization,
         }))
     }
@@ -297,19 +329,33 @@ impl Settings {
         })
     }
 
-    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
-        self.tls.get_or_init(|| self.make_tls().map(Arc::new)).clone()
+    fn tls(&self, bundle_of_profile: Option<&Path>) -> TlsOrWhyNot {
+        let make = |bundle: Option<(&str, &str)>| Self::make_tls(bundle).map(Arc::new);
+        match (&self.ca_bundle, bundle_of_profile) {
+            (None, Some(bundle)) => {
+                let mut made = lock(&self.tls_of_profiles);
+                if made.len() >= BUNDLES_MAX && !made.contains_key(bundle) {
+                    made.pop_first();
+                }
+                let make = || make(Some(("ca_bundle", &bundle.display().to_string())));
+                made.entry(bundle.to_owned()).or_insert_with(make).clone()
+            }
+            (Some(bundle), _) => {
+                self.tls.get_or_init(|| make(Some(("AWS_CA_BUNDLE", bundle)))).clone()
+            }
+            (None, None) => self.tls.get_or_init(|| make(None)).clone(),
+        }
     }
 
-    fn make_tls(&self) -> Result<rustls::ClientConfig, String> {
+    fn make_tls(bundle: Option<(&str, &str)>) -> Result<rustls::ClientConfig, String> {
         let mut roots = rustls::RootCertStore::empty();
-        if let Some(path) = &self.ca_bundle {
+        if let Some((setting, path)) = bundle {
             let certificates = CertificateDer::pem_file_iter(path)
                 .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| format!("AWS_CA_BUNDLE {path}: {error}"))?;
+                .map_err(|error| format!("{setting} {path}: {error}"))?;
             let (added, _) = roots.add_parsable_certificates(certificates);
             if added == 0 {
-                return Err(format!("AWS_CA_BUNDLE {path} holds no certificate"));
+                return Err(format!("{setting} {path} holds no certificate"));
             }
         } else {
             let platform = rustls_native_certs::load_native_certs();

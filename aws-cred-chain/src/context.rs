@@ -28,7 +28,7 @@ pub trait Env: fmt::Debug + Send + Sync {
 }
 
 /// What [`ReadFile::read`] found.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct FileData {
     /// The whole content.
@@ -36,6 +36,16 @@ pub struct FileData {
     /// Whether users other than the owner may read the file (always `false` where the system has no
     /// such notion).
     pub others_may_read: bool,
+}
+
+impl fmt::Debug for FileData {
+    /// Shows no content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileData")
+            .field("bytes", &self.bytes.len())
+            .field("others_may_read", &self.others_may_read)
+            .finish()
+    }
 }
 
 impl FileData {
@@ -57,6 +67,31 @@ pub trait ReadFile: fmt::Debug + Send + Sync {
     ///
     /// As the system gives them; [`io::ErrorKind::NotFound`] means that the file is not configured.
     fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>>;
+
+    /// Returns what tells the state of `path`, be it there or not; must not wait for anything far away.
+    ///
+    /// Implementors must return another stamp after every change of the file, or `None` where they cannot
+    /// promise that. What a file said is used again only while its stamp is the same. The default promises
+    /// nothing.
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let _unused = path;
+        None
+    }
+}
+
+/// What tells a file's state: another one after every change. Its parts mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp([u64; 5]);
+
+impl Stamp {
+    /// The stamp of a file that is not there.
+    pub const ABSENT: Self = Self([0; 5]);
+
+    /// Returns a stamp of these parts, which must not all be zero.
+    #[must_use]
+    pub const fn new(parts: [u64; 5]) -> Self {
+        Self(parts)
+    }
 }
 
 /// Writes the files of caches.
@@ -129,6 +164,11 @@ pub trait SendHttp: fmt::Debug + Send + Sync {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>>;
 }
+
+/// The file of root certificates that the profile names (`ca_bundle`): an extension of the requests that
+/// [`SendHttp::send`] is given. `AWS_CA_BUNDLE` goes before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaBundle(pub PathBuf);
 
 /// The largest response body in bytes that is read of any service.
 pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 20;

@@ -9,12 +9,12 @@ use crate::error::Error;
 
 /// A string that `Debug` and `Display` do not show.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(Arc<str>);
+pub struct Secret(Box<str>);
 
 impl Secret {
     /// Wraps a string.
     #[must_use]
-    pub fn new(value: impl Into<Arc<str>>) -> Self {
+    pub fn new(value: impl Into<Box<str>>) -> Self {
         Self(value.into())
     }
 

@@ -46,7 +46,7 @@ impl Plan {
             }
             Err(error) => plan.broken(Source::Container, "endpoint", Origin::Unknown, &error),
         }
-        let asked = Outcome::Note("would be asked by network".to_owned());
+        let asked = Outcome::Note("would be asked by network".into());
         plan.step(Source::InstanceMetadata, "instance role", Origin::Default, asked);
         Ok(plan)
     }
@@ -57,13 +57,13 @@ impl Plan {
 
     fn broken(&mut self, source: Source, action: &str, origin: Origin, error: &Error) {
         self.findings.push(Finding::of(error));
-        self.step(source, action, origin, Outcome::Failed(error.report()));
+        self.step(source, action, origin, Outcome::Failed(error.report().into()));
     }
 
     fn environment(&mut self, run: &Run<'_>) {
         let source = Source::Environment;
         if run.options.profile.is_some() {
-            let why = Outcome::Skipped("a profile is named explicitly".to_owned());
+            let why = Outcome::Skipped("a profile is named explicitly".into());
             return self.step(source, "keys", Origin::Option("profile"), why);
         }
         match environment::load(run.context) {
@@ -118,8 +118,8 @@ impl Plan {
     }
 }
 
-fn unset(what: &str) -> Outcome {
-    Outcome::NotConfigured(what.to_owned())
+fn unset(what: &'static str) -> Outcome {
+    Outcome::NotConfigured(what.into())
 }
 
 impl std::fmt::Display for Plan {

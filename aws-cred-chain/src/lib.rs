@@ -98,8 +98,9 @@ pub use blocking::block_on;
 pub use cache::{Cache, CacheSettings};
 pub use chain::{Chain, Resolved, Unresolved};
 pub use context::{
-    BoxFuture, Clock, Command, CommandOutput, Context, Env, FileData, HTTP_BODY_BYTES_MAX,
-    HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, WriteFile,
+    BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
+    HTTP_BODY_BYTES_MAX, HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp,
+    WriteFile,
 };
 pub use credentials::{Credentials, ProvideCredentials, Secret, Source};
 pub use endpoint::{Endpoint, endpoint};

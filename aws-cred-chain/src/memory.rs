@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::context::{
     BoxFuture, Command, CommandOutput, Env, FileData, HttpError, Prompt, Question, ReadFile,
-    RunCommand, SendHttp, WriteFile,
+    RunCommand, SendHttp, Stamp, WriteFile,
 };
 use crate::credentials::Secret;
 
@@ -48,45 +48,58 @@ impl Env for MapEnv {
 
 /// A file system that is a map, shared by its clones. `Debug` shows paths only.
 #[derive(Clone, Default)]
-pub struct MapFiles(Arc<Mutex<BTreeMap<PathBuf, FileData>>>);
+pub struct MapFiles(Arc<Mutex<Files>>);
+
+#[derive(Default)]
+struct Files {
+    /// Each with the number of the change that put it there.
+    by_path: BTreeMap<PathBuf, (FileData, u64)>,
+    changes: u64,
+}
 
 impl MapFiles {
     /// Returns files with these paths and contents.
     pub fn new<P: Into<PathBuf>, C: Into<Vec<u8>>>(
         files: impl IntoIterator<Item = (P, C)>,
     ) -> Self {
-        let map = files.into_iter().map(|(path, content)| (path.into(), FileData::new(content)));
-        Self(Arc::new(Mutex::new(map.collect())))
+        let map = Self::default();
+        for (path, content) in files {
+            map.put(path, content);
+        }
+        map
     }
 
     /// Puts a file there, replacing what was.
     pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
-        lock(&self.0).insert(path.into(), FileData::new(content));
+        let mut files = lock(&self.0);
+        files.changes += 1;
+        let file = (FileData::new(content), files.changes);
+        files.by_path.insert(path.into(), file);
     }
 
     /// Returns a file's content.
     #[must_use]
     pub fn content(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
-        lock(&self.0).get(path.as_ref()).map(|file| file.bytes.clone())
+        lock(&self.0).by_path.get(path.as_ref()).map(|(file, _)| file.bytes.clone())
     }
 
     /// Returns all paths, sorted.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        lock(&self.0).keys().cloned().collect()
+        lock(&self.0).by_path.keys().cloned().collect()
     }
 }
 
 impl std::fmt::Debug for MapFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(lock(&self.0).keys()).finish()
+        f.debug_set().entries(lock(&self.0).by_path.keys()).finish()
     }
 }
 
 impl ReadFile for MapFiles {
     fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>> {
         Box::pin(async move {
-            let Some(data) = lock(&self.0).get(path).cloned() else {
+            let Some((data, _)) = lock(&self.0).by_path.get(path).cloned() else {
                 return Err(io::Error::from_raw_os_error(2)); // ENOENT
             };
             if u64::try_from(data.bytes.len()).is_ok_and(|len| len > bytes_max) {
@@ -94,6 +107,16 @@ impl ReadFile for MapFiles {
             }
             Ok(data)
         })
+    }
+
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let files = lock(&self.0);
+        Some(
+            files
+                .by_path
+                .get(path)
+                .map_or(Stamp::ABSENT, |(_, change)| Stamp::new([*change, 0, 0, 0, 0])),
+        )
     }
 }
 

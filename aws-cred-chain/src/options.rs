@@ -51,6 +51,10 @@ pub struct Options {
     pub ignore_configured_endpoint_urls: Option<bool>,
     /// How the shared files are read.
     pub dialect: Dialect,
+    /// How long a chain uses what it read of the shared files without looking whether they have changed;
+    /// default zero: it looks at every resolution, so that an edit takes effect at once. What it read is
+    /// kept in the chain and its clones either way.
+    pub files_kept_for: Duration,
     /// How `credential_process` is run.
     pub process_shell: ProcessShell,
     /// Whether the AWS CLI's cache of roles is shared.
@@ -88,6 +92,7 @@ impl Default for Options {
             use_dual_stack: None,
             ignore_configured_endpoint_urls: None,
             dialect: Dialect::default(),
+            files_kept_for: Duration::ZERO,
             process_shell: ProcessShell::default(),
             cli_cache: CliCache::default(),
             mfa_session: false,

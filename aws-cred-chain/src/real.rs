@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::context::{
     BoxFuture, Clock, Command, CommandOutput, Env, FileData, Prompt, Question, ReadFile,
-    RunCommand, WriteFile,
+    RunCommand, Stamp, WriteFile,
 };
 use crate::credentials::Secret;
 use crate::memory::lock;
@@ -47,6 +47,39 @@ impl ReadFile for LocalFiles {
     fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>> {
         Box::pin(std::future::ready(read_file(path, bytes_max)))
     }
+
+    /// Returns the file's place, size and time of change; `None` within two seconds after a change, since
+    /// another one could fall on the same tick of the file system's clock, and for what is no file.
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => settled(&metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Stamp::ABSENT),
+            _ => None,
+        }
+    }
+}
+
+/// The coarsest clock of the file systems in use (FAT) ticks every two seconds.
+const TICK: Duration = Duration::from_secs(2);
+
+#[cfg(unix)]
+fn settled(metadata: &fs::Metadata) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    // The time of change of the inode, which no program can set back, unlike that of the content.
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    let nanos = u64::try_from(metadata.ctime_nsec()).ok()?;
+    let changed = Duration::from_secs(seconds) + Duration::from_nanos(nanos);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let parts = [metadata.dev(), metadata.ino(), metadata.size(), seconds, nanos];
+    (now.checked_sub(changed)? > TICK).then(|| Stamp::new(parts))
+}
+
+#[cfg(not(unix))]
+fn settled(metadata: &fs::Metadata) -> Option<Stamp> {
+    let changed = metadata.modified().ok()?;
+    let since = changed.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let parts = [1, 1, metadata.len(), since.as_secs(), u64::from(since.subsec_nanos())];
+    (SystemTime::now().duration_since(changed).ok()? > TICK).then(|| Stamp::new(parts))
 }
 
 fn read_file(path: &Path, bytes_max: u64) -> io::Result<FileData> {

@@ -1,12 +1,13 @@
 //! One resolution: what it has read, what it may still take, what it has noted.
 
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::context::{Clock, Context};
+use crate::context::{CaBundle, Clock, Context};
 use crate::error::Error;
-use crate::files::{self, Location, Profile, Profiles};
+use crate::files::{self, Kept, Location, Profile, Profiles, Reading};
 use crate::options::Options;
 use crate::trace::{Origin, Trace};
 
@@ -16,8 +17,9 @@ pub(crate) struct Run<'a> {
     pub(crate) context: &'a Context,
     pub(crate) options: &'a Options,
     pub(crate) trace: Trace,
-    pub(crate) location: Option<Location>,
-    profiles: Option<Profiles>,
+    kept: Option<&'a Kept>,
+    location: Option<Location>,
+    reading: Option<Arc<Reading>>,
 }
 
 /// A setting and where it stands.
@@ -25,11 +27,21 @@ pub(crate) type Setting = (String, Origin);
 
 impl<'a> Run<'a> {
     pub(crate) fn new(context: &'a Context, options: &'a Options) -> Self {
-        Self { context, options, trace: Trace::default(), location: None, profiles: None }
+        let (kept, location, reading) = (None, None, None);
+        Self { context, options, trace: Trace::default(), kept, location, reading }
+    }
+
+    /// Uses again what `kept` has of the files, and keeps there what is read.
+    pub(crate) fn with_kept(mut self, kept: &'a Kept) -> Self {
+        self.kept = Some(kept);
+        self
     }
 
     /// Returns where the files are and which profile is meant.
     pub(crate) fn location(&mut self) -> &Location {
+        if let Some(reading) = &self.reading {
+            return &reading.location;
+        }
         let (context, options) = (self.context, self.options);
         self.location.get_or_insert_with(|| {
             let mut location = Location::find(&*context.env, context.windows);
@@ -41,31 +53,53 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Reads the files, once.
-    pub(crate) async fn load(&mut self) -> Result<(), Error> {
-        if self.profiles.is_none() {
-            let location = self.location().clone();
-            let files = files::read(self.context, &location).await?;
-            let (dialect, name) = (self.options.dialect, &location.profile);
-            self.profiles = Some(Profiles::parse_for(&files, dialect, name)?);
+    /// Takes what is kept of the files, where they are unchanged.
+    pub(crate) fn load_kept(&mut self) -> Option<Arc<Reading>> {
+        if self.reading.is_none() {
+            self.reading = self.kept?.current(self.context, self.options);
         }
-        Ok(())
+        self.reading.clone()
+    }
+
+    /// Reads the files, once.
+    pub(crate) async fn load(&mut self) -> Result<Arc<Reading>, Error> {
+        if let Some(reading) = &self.reading {
+            return Ok(reading.clone());
+        }
+        let before = self.kept.and_then(|kept| kept.before(self.context, self.options));
+        let location = self.location().clone();
+        let files = files::read(self.context, &location).await?;
+        let (dialect, name) = (self.options.dialect, &location.profile);
+        let profiles = Profiles::parse_for(&files, dialect, name)?;
+        let reading = Arc::new(Reading::new(location, profiles));
+        if let (Some(kept), Some(before)) = (self.kept, before) {
+            kept.keep(self.context, before, &reading);
+        }
+        self.reading = Some(reading.clone());
+        Ok(reading)
     }
 
     /// Takes all that the files say, not only what leads from the selected profile.
     pub(crate) fn load_whole(&mut self, profiles: Profiles) {
-        self.profiles = Some(profiles);
+        let location = self.location().clone();
+        self.reading = Some(Arc::new(Reading::new(location, profiles)));
     }
 
     /// Returns what [`Run::load`] read; nothing before it.
     pub(crate) fn profiles(&self) -> &Profiles {
         static NONE: std::sync::LazyLock<Profiles> = std::sync::LazyLock::new(Profiles::default);
-        self.profiles.as_ref().unwrap_or(&NONE)
+        self.reading.as_ref().map_or(&NONE, |reading| &reading.profiles)
     }
 
     /// Returns the selected profile, where the files have it.
     pub(crate) fn profile(&self) -> Option<&Profile> {
-        self.profiles().profiles.get(&self.location.as_ref()?.profile)
+        self.reading.as_ref()?.profile()
+    }
+
+    /// Returns the root certificates that the selected profile names.
+    pub(crate) fn ca_bundle(&self) -> Option<CaBundle> {
+        let path = self.profile()?.value("ca_bundle")?;
+        Some(CaBundle(self.context.expand(path)))
     }
 
     /// Returns a setting: the variable, then the selected profile's key.

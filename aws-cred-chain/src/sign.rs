@@ -14,7 +14,7 @@ use crate::timestamp;
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// A request as it is signed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Unsigned<'a> {
     /// The method, upper case.
@@ -27,6 +27,19 @@ pub struct Unsigned<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// The body.
     pub body: &'a [u8],
+}
+
+impl std::fmt::Debug for Unsigned<'_> {
+    /// Shows the method, the path and the names of the headers: the rest may hold tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("Unsigned")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("headers", &names)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Unsigned<'a> {

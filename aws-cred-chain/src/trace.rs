@@ -61,13 +61,13 @@ pub enum Outcome {
     /// It gave what was looked for.
     Found,
     /// It is not configured; the chain went on.
-    NotConfigured(String),
+    NotConfigured(Cow<'static, str>),
     /// It is not asked, by a setting or because another was named.
-    Skipped(String),
+    Skipped(Cow<'static, str>),
     /// It is configured and broken; the chain stopped, or used older credentials.
-    Failed(String),
+    Failed(Cow<'static, str>),
     /// Worth knowing; nothing changed by it.
-    Note(String),
+    Note(Cow<'static, str>),
 }
 
 /// One step of a resolution.
@@ -120,7 +120,11 @@ impl Trace {
         self.push(Step { source: Some(source), action: action.into(), origin, outcome, took });
     }
 
-    pub(crate) fn note(&mut self, action: impl Into<Cow<'static, str>>, text: impl Into<String>) {
+    pub(crate) fn note(
+        &mut self,
+        action: impl Into<Cow<'static, str>>,
+        text: impl Into<Cow<'static, str>>,
+    ) {
         self.push(Step {
             source: None,
             action: action.into(),
@@ -155,10 +159,10 @@ impl fmt::Display for Trace {
         for step in &self.steps {
             let (mark, text) = match &step.outcome {
                 Outcome::Found => ("found  ", ""),
-                Outcome::NotConfigured(why) => ("no     ", why.as_str()),
-                Outcome::Skipped(why) => ("skipped", why.as_str()),
-                Outcome::Failed(why) => ("failed ", why.as_str()),
-                Outcome::Note(why) => ("note   ", why.as_str()),
+                Outcome::NotConfigured(why) => ("no     ", &**why),
+                Outcome::Skipped(why) => ("skipped", &**why),
+                Outcome::Failed(why) => ("failed ", &**why),
+                Outcome::Note(why) => ("note   ", &**why),
             };
             let source = step.source.map_or("", Source::cli_name);
             write!(f, "{mark} {source:<29} {}", step.action)?;

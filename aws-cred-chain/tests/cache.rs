@@ -335,3 +335,43 @@ fn after_a_panic_in_a_load_the_next_caller_loads_again() {
     assert!(std::thread::spawn(move || block_on(theirs.credentials())).join().is_err());
     assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID");
 }
+
+/// A thread remembers the cache that it read last: never another's, an older one's, nor longer than it lives.
+#[test]
+fn what_a_thread_saw_last_is_not_taken_for_anything_else() {
+    let clock = VirtualClock::manual(start());
+    let caches: Vec<Cache> = (0..3)
+        .map(|number| {
+            Cache::new(
+                Context::empty(clock.clone()),
+                Credentials::new(format!("AKID{number}"), "s"),
+            )
+        })
+        .collect();
+    for _ in 0..3 {
+        for (number, cache) in caches.iter().enumerate() {
+            let found = block_on(cache.credentials()).unwrap();
+            assert_eq!(found.access_key_id, format!("AKID{number}"));
+            assert_eq!(cache.peek().unwrap(), found);
+        }
+    }
+    let (provider, cache) = virtual_world(&clock, Duration::ZERO);
+    let first = block_on(cache.credentials()).unwrap();
+    assert!(Arc::ptr_eq(&cache.peek().unwrap(), &cache.peek().unwrap()));
+    cache.invalidate(&first);
+    assert_eq!(cache.peek(), None);
+    let second = block_on(cache.credentials()).unwrap();
+    // Another thread's renewal is seen by this one at once.
+    let theirs = cache.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            theirs.invalidate(&second);
+            block_on(theirs.credentials()).unwrap();
+        });
+    });
+    assert_eq!(cache.peek().unwrap().access_key_id, "AKID3");
+    assert_eq!(provider.loads(), 3);
+    let kept = Arc::downgrade(&cache.peek().unwrap());
+    drop((cache, theirs));
+    assert!(kept.upgrade().is_none(), "the thread keeps no secrets of a cache that is gone");
+}

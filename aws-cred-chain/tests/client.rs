@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_cred_chain::client::HttpClient;
-use aws_cred_chain::memory::MapEnv;
+use aws_cred_chain::memory::{MapEnv, MapFiles};
 use aws_cred_chain::real::SystemClock;
 use aws_cred_chain::{Chain, Context, Error, HttpError, Options, SendHttp, Source, block_on};
 use bytes::Bytes;
@@ -175,12 +175,13 @@ fn a_proxy_gets_plain_requests_whole_and_tls_through_a_tunnel() {
     assert!(!error.contains("u:p"));
 }
 
-#[test]
-fn tls_needs_a_root_that_is_trusted() {
-    let folder = tempfile::tempdir().unwrap();
+/// A TLS server for `localhost` that answers what `answer` says of each head; its address and its root.
+fn tls_server(
+    answer: impl Fn(&str) -> &'static str + Send + 'static,
+) -> (u16, tempfile::NamedTempFile) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let bundle = folder.path().join("roots.pem");
-    std::fs::write(&bundle, key.cert.pem()).unwrap();
+    let bundle = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(bundle.path(), key.cert.pem()).unwrap();
     let server_key =
         rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
@@ -193,18 +194,26 @@ fn tls_needs_a_root_that_is_trusted() {
     .unwrap();
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
             let mut tls = rustls::StreamOwned::new(connection, stream.unwrap());
-            let mut head = [0; 1024];
-            if tls.read(&mut head).is_ok() {
-                let _gone = tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            let mut head = [0; 4096];
+            if let Ok(read) = tls.read(&mut head) {
+                let said = answer(&String::from_utf8_lossy(&head[..read]));
+                let _gone = tls.write_all(said.as_bytes());
             }
         }
     });
-    let trusting = MapEnv::new([("AWS_CA_BUNDLE", bundle.to_str().unwrap())]);
+    (port, bundle)
+}
+
+#[test]
+fn tls_needs_a_root_that_is_trusted() {
+    let (port, bundle) = tls_server(|_| "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let url = format!("https://localhost:{port}/");
+    let trusting = MapEnv::new([("AWS_CA_BUNDLE", bundle.path().to_str().unwrap())]);
     let answer = get(&HttpClient::from_env(&trusting), &url).unwrap();
     assert_eq!(answer.body(), "ok");
     let error = get(&HttpClient::from_env(&MapEnv::default()), &url).unwrap_err();
@@ -212,4 +221,59 @@ fn tls_needs_a_root_that_is_trusted() {
     let missing = MapEnv::new([("AWS_CA_BUNDLE", "/nowhere.pem")]);
     let error = get(&HttpClient::from_env(&missing), &url).unwrap_err();
     assert!(error.to_string().contains("AWS_CA_BUNDLE /nowhere.pem"), "{error}");
+}
+
+/// As the AWS CLI has it: the variable, then the selected profile's `ca_bundle`.
+#[test]
+fn a_profile_names_its_root_certificates() {
+    let (port, bundle) = tls_server(|_| "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]");
+    let report = |bundle: &str, variable: Option<&str>| {
+        let config = format!("[default]\nca_bundle = {bundle}\n");
+        let mut env = MapEnv::new([
+            ("HOME".to_owned(), "/h".to_owned()),
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("https://localhost:{port}/")),
+        ]);
+        if let Some(variable) = variable {
+            env.set("AWS_CA_BUNDLE", variable);
+        }
+        let context = Context::empty(SystemClock)
+            .with_http(HttpClient::from_env(&env))
+            .with_env(env)
+            .with_files(MapFiles::new([("/h/.aws/config", config)]));
+        let mut options = Options::default();
+        options.attempts_max = 1;
+        block_on(Chain::new(context, options).resolve()).unwrap_err().error.report()
+    };
+    let path = bundle.path().to_str().unwrap();
+    let trusted = "the answer is JSON but no object";
+    assert!(report(path, None).contains(trusted), "{}", report(path, None));
+    let missing = report("/nowhere.pem", None);
+    assert!(missing.contains("ca_bundle /nowhere.pem"), "{missing}");
+    let by_variable = report("/nowhere.pem", Some(path));
+    assert!(by_variable.contains(trusted), "{by_variable}");
+}
+
+#[test]
+fn a_proxy_may_be_spoken_to_by_tls() {
+    let (port, bundle) = tls_server(|head| {
+        if head.starts_with("GET http://sts.example.com/x HTTP/1.1") {
+            "HTTP/1.1 204 No Content\r\n\r\n"
+        } else if head.starts_with("CONNECT sts.example.com:443 HTTP/1.1") {
+            "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+        } else {
+            "HTTP/1.1 500 No\r\n\r\n"
+        }
+    });
+    let env = MapEnv::new([
+        ("http_proxy", format!("https://localhost:{port}")),
+        ("https_proxy", format!("https://localhost:{port}")),
+        ("AWS_CA_BUNDLE", bundle.path().to_str().unwrap().to_owned()),
+    ]);
+    let client = HttpClient::from_env(&env);
+    assert_eq!(get(&client, "http://sts.example.com/x").unwrap().status(), 204);
+    let error = get(&client, "https://sts.example.com/").unwrap_err().to_string();
+    assert!(error.contains("the proxy answered 407"), "{error}");
+    let socks = MapEnv::new([("https_proxy", "socks5://localhost:1")]);
+    let error = get(&HttpClient::from_env(&socks), "https://sts.example.com/").unwrap_err();
+    assert!(error.to_string().contains("only http and https proxies"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The promised number of crates, as `cargo tree` counts them.
+//! The promised numbers that are counted: crates as `cargo tree` has them, lines of an example.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -24,4 +24,15 @@ fn at_most_20_crates_without_input_and_output_and_80_with() {
     assert!(crates("") <= 20);
     assert!(crates("tokio") <= 80);
     assert!(crates("tokio,tracing,query") <= 80);
+}
+
+/// Twenty lines suffice to test "the role's session ends while STS is down": those of the test kit's
+/// documentation, which is run as a test there.
+#[test]
+fn the_example_of_the_test_kit_has_at_most_20_lines() {
+    let text = include_str!("../src/testing/mod.rs");
+    let example = text.split("//! ```\n").nth(1).expect("the documentation has an example");
+    let lines = example.lines().filter(|line| line.trim() != "//!").count();
+    assert!((5..=20).contains(&lines), "{lines} lines");
+    assert!(example.contains("Fault::Status(503)"), "{example}");
 }

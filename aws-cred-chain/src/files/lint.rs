@@ -142,12 +142,13 @@ fn distance_is_small(a: &str, b: &str) -> bool {
 }
 
 /// Keys about credentials, region and endpoint; others are not judged.
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 34] = [
     "aws_access_key_id",
     "aws_secret_access_key",
     "aws_session_token",
     "aws_security_token",
     "aws_account_id",
+    "ca_bundle",
     "credential_process",
     "credential_source",
     "duration_seconds",

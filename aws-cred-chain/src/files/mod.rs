@@ -2,6 +2,7 @@
 //! what the AWS CLI would read.
 
 mod cli;
+mod kept;
 mod lint;
 mod parse;
 mod profiles;
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use cli::split as split_command;
+pub(crate) use kept::{Kept, Reading};
 
 use crate::context::{Context, Env};
 use crate::error::Error;
 use crate::trace::Origin;
 
+use kept::Inputs;
 pub(crate) use lint::lint;
 pub use lint::{Finding, Severity, differences};
 pub use profiles::{Profile, Profiles, Property};
@@ -92,13 +95,18 @@ impl Location {
     /// `AWS_SHARED_CREDENTIALS_FILE`, `AWS_PROFILE`, then `AWS_DEFAULT_PROFILE` as the AWS CLI 2 does.
     #[must_use]
     pub fn find(env: &dyn Env, windows: bool) -> Self {
-        let (profile, profile_origin) = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]
-            .into_iter()
-            .find_map(|name| Some((set(env, name)?, Origin::Variable(name.into()))))
-            .unwrap_or_else(|| ("default".into(), Origin::Default));
+        Self::of(&Inputs::read(env, windows, true), windows)
+    }
+
+    fn of(inputs: &Inputs, windows: bool) -> Self {
+        let (profile, profile_origin) = match &inputs.profile {
+            Some((variable, name)) => (name.clone(), Origin::Variable((*variable).into())),
+            None => ("default".into(), Origin::Default),
+        };
+        let home = inputs.home.as_deref();
         Self {
-            config: file(env, windows, "AWS_CONFIG_FILE", "config"),
-            credentials: file(env, windows, "AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+            config: file(inputs.config.as_deref(), home, windows, "config"),
+            credentials: file(inputs.credentials.as_deref(), home, windows, "credentials"),
             profile,
             profile_origin,
         }
@@ -109,12 +117,12 @@ fn set(env: &dyn Env, name: &str) -> Option<String> {
     env.var(name).filter(|value| !value.trim().is_empty())
 }
 
-fn file(env: &dyn Env, windows: bool, variable: &str, name: &str) -> Option<PathBuf> {
-    if let Some(path) = set(env, variable) {
-        return Some(expand_home(&path, home(env, windows).as_deref(), windows));
+fn file(set: Option<&str>, home: Option<&str>, windows: bool, name: &str) -> Option<PathBuf> {
+    if let Some(path) = set {
+        return Some(expand_home(path, home, windows));
     }
     let separator = if windows { '\\' } else { '/' };
-    home(env, windows).map(|home| {
+    home.map(|home| {
         let home = home.trim_end_matches(['/', separator]);
         PathBuf::from(format!("{home}{separator}.aws{separator}{name}"))
     })

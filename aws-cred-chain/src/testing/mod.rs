@@ -8,20 +8,13 @@
 //! use aws_cred_chain::testing::{Fault, World};
 //! use aws_cred_chain::{Cache, Chain, Options, block_on};
 //!
+//! let config = "[default]\nrole_arn = arn:aws:iam::123456789012:role/Reader\nsource_profile = base\n\
+//!     [profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = base-secret\n";
 //! let world = World::new()
 //!     .user("AKIDBASE", "base-secret", "123456789012")
 //!     .role("arn:aws:iam::123456789012:role/Reader")
-//!     .file("/home/user/.aws/config", "\
-//! [default]
-//! region = us-east-1
-//! role_arn = arn:aws:iam::123456789012:role/Reader
-//! source_profile = base
-//! [profile base]
-//! aws_access_key_id = AKIDBASE
-//! aws_secret_access_key = base-secret
-//! ");
-//! let chain = Chain::new(world.context(), Options::default());
-//! let cache = Cache::new(world.context(), chain);
+//!     .file("/home/user/.aws/config", config);
+//! let cache = Cache::new(world.context(), Chain::new(world.context(), Options::default()));
 //! let first = block_on(cache.credentials()).expect("STS is up");
 //!
 //! world.services().fault("sts", Fault::Status(503));
