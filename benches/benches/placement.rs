@@ -20,28 +20,40 @@ use lambda_core::*;
 const ROUNDS: usize = 15;
 
 fn main() {
-    println!(
-        "| decision | workers | alone ns | a second | single call p50 ns | p99 ns |\n|---|---|---|---|---|---|"
-    );
-    for workers in [1_000, 10_000, 100_000] {
-        for policy in [Policy::PowerOfTwo, Policy::Ours] {
-            decisions(policy, workers);
+    let only = std::env::args().nth(1).filter(|it| !it.starts_with('-'));
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let size = std::env::args().nth(2).and_then(|it| it.parse().ok());
+    let sizes = size.map_or_else(|| vec![1_000, 10_000, 100_000], |it| vec![it]);
+    if wanted("decisions") {
+        println!(
+            "| decision | workers | alone ns | a second | single call p50 ns | p99 ns |\n|---|---|---|---|---|---|"
+        );
+        for workers in sizes {
+            for policy in [Policy::PowerOfTwo, Policy::Ours] {
+                decisions(policy, workers);
+            }
         }
     }
-    for workers in [1_000, 10_000] {
-        decisions(Policy::LeastLoaded, workers);
+    if wanted("scan") {
+        for workers in [1_000, 10_000] {
+            decisions(Policy::LeastLoaded, workers);
+        }
     }
-    println!("\n| cold start, all counted | workers | ns | a second |\n|---|---|---|---|");
-    for workers in [1_000, 10_000, 100_000] {
-        cold(workers);
+    if wanted("cold") {
+        println!("\n| cold start, all counted | workers | ns | a second |\n|---|---|---|---|");
+        for workers in [1_000, 10_000, 100_000] {
+            cold(workers);
+        }
     }
-    println!(
-        "\n| warm | sandboxes | functions | dispatch and release ns | a second |\n|---|---|---|---|---|"
-    );
-    for (sandboxes, functions) in
-        [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)]
-    {
-        warm(sandboxes, functions);
+    if wanted("warm") {
+        println!(
+            "\n| warm | sandboxes | functions | dispatch and release ns | a second |\n|---|---|---|---|---|"
+        );
+        for (sandboxes, functions) in
+            [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)]
+        {
+            warm(sandboxes, functions);
+        }
     }
 }
 
