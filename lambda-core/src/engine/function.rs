@@ -100,6 +100,16 @@ impl Function {
         }
     }
 
+    /// The idle sandbox that was used last, if it stands apart.
+    pub(crate) fn top(&self) -> u32 {
+        self.top.sandbox
+    }
+
+    /// Reads of each line that an invocation needs.
+    pub(crate) fn touch(&self) -> u32 {
+        self.busy ^ self.uses ^ u32::from(self.prewarm_at.is_some())
+    }
+
     pub(crate) fn idle_view(&self) -> IdleView<'_> {
         IdleView {
             gaps: &self.gaps,

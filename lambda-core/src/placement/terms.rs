@@ -75,6 +75,21 @@ pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32)
 /// Bins that are added and compared at once.
 const LANES: usize = 16;
 
+/// All bits of the first so many lanes.
+const FIRST: [[u16; LANES]; LANES + 1] = {
+    let mut first = [[0; LANES]; LANES + 1];
+    let mut count = 0;
+    while count <= LANES {
+        let mut lane = 0;
+        while lane < count {
+            first[count][lane] = u16::MAX;
+            lane += 1;
+        }
+        count += 1;
+    }
+    first
+};
+
 /// Returns the highest sum of two loads in the bins from `from` to `to`, where the first is divided by a power of two.
 fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 {
     let start = from.min(bins.len().saturating_sub(LANES));
@@ -84,12 +99,12 @@ fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 
         && to - start <= LANES
         && let (Some(bins), Some(own)) = (lanes(bins), lanes(own))
     {
-        // Sums beyond what a bin holds are cut off, and all of them beyond any gate.
+        // Sums beyond what a bin holds are cut off, and all of them beyond any gate. Without branches, eight at a time.
+        let (below, until) = (&FIRST[from - start], &FIRST[to - start]);
         let mut most = 0;
         for lane in 0..LANES {
-            let within = (from - start..to - start).contains(&lane);
             let sum = bins[lane].saturating_add(own[lane]);
-            most = u16::max(most, if within { sum } else { 0 });
+            most = u16::max(most, sum & until[lane] & !below[lane]);
         }
         return u32::from(most);
     }
@@ -225,4 +240,26 @@ pub(crate) fn share(load: u32, worker: &WorkerView<'_>) -> f32 {
 #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
 pub(crate) fn float(number: u32) -> f32 {
     number as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_highest_of_lanes_is_the_highest_of_each(
+            bins in prop::collection::vec(0..30_000_u16, 60),
+            own in prop::collection::vec(0..30_000_u16, 60),
+            from in 0..60_usize,
+            length in 0..60_usize,
+            shift in 0..3_u8,
+        ) {
+            let to = (from + length).min(60);
+            let each = (from..to).map(|at| (u32::from(bins[at]) << shift) + u32::from(own[at]));
+            prop_assert_eq!(highest(&bins, &own, from, to, shift), each.max().unwrap_or(0));
+        }
+    }
 }
