@@ -1,48 +1,146 @@
 //! The engine's speed and size.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement
+//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm]
 //! ```
 //!
-//! Decisions: where a sandbox goes, by fleet size; alone, and with everything that a cold start counts. Warm: an
-//! invocation's dispatch and its end, with timers, statistics and counting, at a million idle sandboxes. Size: the
-//! process's resident memory before and after a million idle sandboxes. Figures are medians of rounds; p99 is of single
-//! calls, clock included.
+//! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
+//! arrival and its end, told by `handle` and drained by `poll`, with timers, statistics and counting, at a million idle
+//! sandboxes: one at a time, and in batches of 32 arrivals that the engine is let `touch` before. Size: what the engine
+//! has allocated, counted by the allocator. Figures are medians of rounds, with the fastest and the slowest; p99 is of
+//! single calls, clock included. The floor is a read that depends on the one before, in as much memory as the calls go
+//! through: a decision waits for two in a row (the function, the workers), an arrival for three (the function, the sandbox,
+//! its worker).
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::*;
 
 const ROUNDS: usize = 15;
+/// Arrivals that are told at once, where they are.
+const BATCH: usize = 32;
+/// Invocations that run at once.
+const RUNNING: usize = 1_000;
+
+/// Counts the bytes that are allocated. The bench has one thread: no count is lost.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator with the arguments that came, whose contract is ours; counting
+// touches no memory but the counter.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.store(ALLOCATED.load(Relaxed).wrapping_add(layout.size()), Relaxed);
+        // SAFETY: the caller's layout is not of size zero, as `System` wants it, too.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.store(ALLOCATED.load(Relaxed).wrapping_sub(layout.size()), Relaxed);
+        // SAFETY: all that we hand out comes from `System`, with the layout that comes back.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
 fn main() {
-    println!(
-        "| decision | workers | alone ns | a second | single call p50 ns | p99 ns |\n|---|---|---|---|---|---|"
-    );
-    for workers in [1_000, 10_000, 100_000] {
-        for policy in [Policy::PowerOfTwo, Policy::Ours] {
-            decisions(policy, workers);
+    let only = std::env::args().nth(1).filter(|it| !it.starts_with('-'));
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let sizes = [1_000, 10_000, 100_000];
+    if wanted("decisions") {
+        println!(
+            "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | two dependent reads ns | times that |"
+        );
+        println!("|---|---|---|---|---|---|---|---|");
+        for workers in sizes {
+            for policy in [Policy::PowerOfTwo, Policy::Ours] {
+                decisions(policy, workers);
+            }
         }
     }
-    for workers in [1_000, 10_000] {
-        decisions(Policy::LeastLoaded, workers);
+    if wanted("scan") {
+        for workers in [1_000, 10_000] {
+            decisions(Policy::LeastLoaded, workers);
+        }
     }
-    println!("\n| cold start, all counted | workers | ns | a second |\n|---|---|---|---|");
-    for workers in [1_000, 10_000, 100_000] {
-        cold(workers);
+    if wanted("cold") {
+        println!(
+            "\n| cold start, all counted | workers | ns (least, most) | a second |\n|---|---|---|---|"
+        );
+        sizes.into_iter().for_each(cold);
     }
-    println!(
-        "\n| warm | sandboxes | functions | dispatch and release ns | a second |\n|---|---|---|---|---|"
-    );
-    for (sandboxes, functions) in
-        [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)]
-    {
-        warm(sandboxes, functions);
+    if wanted("warm") {
+        println!(
+            "\n| warm: arrival and end | sandboxes | functions | ns (least, most) | a second | three dependent reads ns | times that |"
+        );
+        println!("|---|---|---|---|---|---|---|");
+        let sizes =
+            [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)];
+        let bytes: Vec<_> = sizes.map(|(sandboxes, functions)| warm(sandboxes, functions)).into();
+        println!(
+            "\n| memory | functions | bytes for an idle sandbox | all there is, for each sandbox |\n|---|---|---|---|"
+        );
+        for ((sandboxes, functions), (each, all)) in sizes.into_iter().zip(bytes) {
+            println!("| {sandboxes} sandboxes | {functions} | {each:.0} | {all:.0} |");
+        }
     }
+}
+
+/// Rounds of `calls` calls each: the median time of a call, the least and the most, in nanoseconds.
+struct Rounds(Vec<f64>);
+
+impl Rounds {
+    fn of(calls: usize, mut round: impl FnMut()) -> Self {
+        let mut times: Vec<_> = (0..ROUNDS)
+            .map(|_| {
+                let began = Instant::now();
+                round();
+                began.elapsed().as_nanos() as f64 / calls as f64
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        Self(times)
+    }
+
+    fn median(&self) -> f64 {
+        self.0[ROUNDS / 2]
+    }
+
+    /// Two columns: the time with its range, and how many that makes a second.
+    fn columns(&self) -> String {
+        let (least, most) = (self.0[0], self.0[ROUNDS - 1]);
+        let median = self.median();
+        format!("{median:.0} ({least:.0}, {most:.0}) | {:.2} M", 1000.0 / median)
+    }
+}
+
+/// Nanoseconds of a read that depends on the one before, anywhere in `lines` lines of the cache.
+fn dependent_read(lines: usize) -> f64 {
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line(usize);
+    let mut chain: Vec<_> = (0..lines).map(Line).collect();
+    // One cycle through all (Sattolo).
+    let mut chance = Chance(3);
+    for at in (1..lines).rev() {
+        let other = chance.below(at as u64) as usize;
+        let swapped = chain[at];
+        chain[at] = chain[other];
+        chain[other] = swapped;
+    }
+    const READS: usize = 200_000;
+    let mut at = 0;
+    Rounds::of(READS, || (0..READS).for_each(|_| at = black_box(chain[at].0))).median()
 }
 
 #[derive(Clone, Copy)]
@@ -126,19 +224,15 @@ fn fleet(
 }
 
 fn decisions(policy: Policy, workers: u32) {
-    let (mut engine, _, _) = fleet(policy, workers, workers.min(20_000), workers * 20);
+    let functions = workers.min(20_000);
+    let (mut engine, _, _) = fleet(policy, workers, functions, workers * 20);
     let mut chance = Chance(7);
-    let functions = u64::from(workers.min(20_000));
     let calls = if matches!(policy, Policy::LeastLoaded) { 2_000 } else { 100_000 };
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
+    let rounds = Rounds::of(calls, || {
         for _ in 0..calls {
             black_box(engine.choose(chance.function(functions)).unwrap());
         }
-        rounds.push(began.elapsed().as_nanos() / calls);
-    }
-    rounds.sort_unstable();
+    });
     let mut single: Vec<_> = (0..calls)
         .map(|_| {
             let function = chance.function(functions);
@@ -148,9 +242,17 @@ fn decisions(policy: Policy, workers: u32) {
         })
         .collect();
     single.sort_unstable();
-    let (median, at) = (rounds[ROUNDS / 2], |share: usize| single[single.len() * share / 100]);
-    let (name, million) = (policy.make().name().to_owned(), 1000.0 / median as f64);
-    println!("| {name} | {workers} | {median} | {million:.2} M | {} | {} |", at(50), at(99));
+    drop(engine);
+    // Three lines of a worker, six of a function.
+    let floor = 2.0 * dependent_read(workers as usize * 3 + functions as usize * 6);
+    let at = |share: usize| single[single.len() * share / 100];
+    let (name, columns, ratio) =
+        (policy.make().name().to_owned(), rounds.columns(), rounds.median() / floor);
+    println!(
+        "| {name} | {workers} | {columns} | {} | {} | {floor:.0} | {ratio:.1} |",
+        at(50),
+        at(99)
+    );
 }
 
 /// From an invocation's arrival to the end of its sandbox: everything but the sandbox itself.
@@ -158,14 +260,12 @@ fn cold(workers: u32) {
     let functions = workers.min(20_000);
     let (mut engine, _, mut now) = fleet(Policy::Ours, workers, functions, 0);
     let (mut chance, mut id) = (Chance(7), 0);
-    let mut rounds = Vec::new();
-    const CALLS: u128 = 50_000;
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
+    const CALLS: usize = 50_000;
+    let rounds = Rounds::of(CALLS, || {
         for _ in 0..CALLS {
             id += 1;
             now = now + Duration::from_micros(50);
-            let (invocation, function) = (InvocationId(id), chance.function(u64::from(functions)));
+            let (invocation, function) = (InvocationId(id), chance.function(functions));
             engine.handle(now, Event::InvocationArrived { invocation, function }).unwrap();
             while let Some(command) = engine.poll() {
                 let event = match command {
@@ -182,72 +282,85 @@ fn cold(workers: u32) {
                 engine.handle(now, event).unwrap();
             }
         }
-        rounds.push(began.elapsed().as_nanos() / CALLS);
-    }
-    rounds.sort_unstable();
-    let median = rounds[ROUNDS / 2];
-    println!("| ours | {workers} | {median} | {:.2} M |", 1000.0 / median as f64);
+    });
+    println!("| ours | {workers} | {} |", rounds.columns());
 }
 
-fn warm(sandboxes: u32, functions: u32) {
-    let empty = fleet(Policy::Ours, 10_000, functions, 0);
-    let before = resident();
+/// Returns the bytes of an idle sandbox, and of everything over the sandboxes.
+fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
+    const WORKERS: u32 = 10_000;
+    let nothing = ALLOCATED.load(Relaxed);
+    let empty = fleet(Policy::Ours, WORKERS, functions, 0);
+    let without = ALLOCATED.load(Relaxed);
     drop(empty);
-    let (mut engine, made, mut now) = fleet(Policy::Ours, 10_000, functions, sandboxes);
+    let (mut engine, made, mut now) = fleet(Policy::Ours, WORKERS, functions, sandboxes);
     assert_eq!(made.len(), engine.sandboxes());
     drop(made);
-    let bytes = (resident().saturating_sub(before)) as f64 / f64::from(sandboxes);
+    let with = ALLOCATED.load(Relaxed);
+    let each = (with - without) as f64 / f64::from(sandboxes);
+    let all = (with - nothing) as f64 / f64::from(sandboxes);
+    // Three lines of a function, two of the sandbox that it uses, one of a worker.
+    let floor = 3.0 * dependent_read((functions * 5 + WORKERS) as usize);
     let (mut chance, mut id) = (Chance(7), 1_u64 << 40);
-    let mut rounds = Vec::new();
     const CALLS: usize = 200_000;
-    // A thousand run at once.
-    let mut running = std::collections::VecDeque::with_capacity(1024);
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
-        for _ in 0..CALLS {
-            id += 1;
-            now = now + Duration::from_nanos(200);
-            let (invocation, function) = (InvocationId(id), chance.function(u64::from(functions)));
-            engine.handle(now, Event::InvocationArrived { invocation, function }).unwrap();
-            while let Some(command) = engine.poll() {
-                if let Command::Dispatch { invocation, sandbox, .. } = command {
-                    running.push_back((invocation, sandbox));
+    for batch in [1, BATCH] {
+        let mut running = VecDeque::with_capacity(RUNNING * 2);
+        let mut batched = Vec::with_capacity(batch);
+        let rounds = Rounds::of(CALLS / batch * batch, || {
+            for _ in 0..CALLS / batch {
+                batched.clear();
+                batched.extend((0..batch).map(|_| chance.function(functions)));
+                if batch > 1 {
+                    engine.touch(&batched);
+                }
+                for function in &batched {
+                    id += 1;
+                    now = now + Duration::from_nanos(200);
+                    let (invocation, function) = (InvocationId(id), *function);
+                    engine.handle(now, Event::InvocationArrived { invocation, function }).unwrap();
+                    while let Some(command) = engine.poll() {
+                        if let Command::Dispatch { invocation, sandbox, .. } = command {
+                            running.push_back((invocation, sandbox));
+                        }
+                    }
+                    if running.len() > RUNNING
+                        && let Some((invocation, sandbox)) = running.pop_front()
+                    {
+                        let used = Used::default();
+                        let ended =
+                            Event::InvocationEnded { invocation, sandbox, reusable: true, used };
+                        engine.handle(now, ended).unwrap();
+                    }
                 }
             }
-            if running.len() > 1000
-                && let Some((invocation, sandbox)) = running.pop_front()
-            {
-                let used = Used::default();
-                let event = Event::InvocationEnded { invocation, sandbox, reusable: true, used };
-                engine.handle(now, event).unwrap();
-            }
+        });
+        // What still runs ends before the next way of calling.
+        for (invocation, sandbox) in running {
+            let used = Used::default();
+            let ended = Event::InvocationEnded { invocation, sandbox, reusable: true, used };
+            engine.handle(now, ended).unwrap();
         }
-        rounds.push(began.elapsed().as_nanos() / CALLS as u128);
+        let name =
+            if batch == 1 { "one at a time".to_owned() } else { format!("{batch}, touched") };
+        let (columns, ratio) = (rounds.columns(), rounds.median() / floor);
+        println!("| {name} | {sandboxes} | {functions} | {columns} | {floor:.0} | {ratio:.1} |");
     }
-    rounds.sort_unstable();
-    let median = rounds[ROUNDS / 2];
-    println!(
-        "| ours | {sandboxes} | {functions} | {median} | {:.2} M | {bytes:.0} bytes of resident memory each",
-        1000.0 / median as f64
-    );
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    (each, all)
 }
 
 struct Chance(u64);
 
 impl Chance {
-    /// Splitmix64.
-    fn function(&mut self, functions: u64) -> FunctionId {
+    /// A number below `bound` (splitmix64).
+    fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let number = (u128::from(mixed ^ (mixed >> 31)) * u128::from(functions)) >> 64;
-        FunctionId(u32::try_from(number).unwrap())
+        u64::try_from((u128::from(mixed ^ (mixed >> 31)) * u128::from(bound)) >> 64).unwrap()
+    }
+
+    fn function(&mut self, functions: u32) -> FunctionId {
+        FunctionId(u32::try_from(self.below(u64::from(functions))).unwrap())
     }
 }

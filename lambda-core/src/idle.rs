@@ -28,7 +28,8 @@ pub struct Keep {
     pub prewarm: Option<(Duration, Duration)>,
 }
 
-/// Decides how long idle sandboxes are kept. Asked when a function's first invocation after a gap comes.
+/// Decides how long idle sandboxes are kept. Asked when a function's first invocation after a gap comes; of gaps below a
+/// second, after every sixth.
 pub trait IdlePolicy: fmt::Debug + Send {
     /// Returns how long the function's sandboxes are kept.
     fn keep(&self, function: &IdleView<'_>) -> Keep;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Engine;
 use crate::engine::State;
 use crate::idle::IdlePolicy;
-use crate::placement::Placement;
+use crate::placement::{Placement, Scratch};
 
 /// The whole state of an engine, to be serialised in any format that serde has. It fits the version of the crate
 /// that made it; the journal is what other versions can read.
@@ -28,6 +28,6 @@ impl Engine {
         placement: Box<dyn Placement>,
         idle: Box<dyn IdlePolicy>,
     ) -> Self {
-        Self { state: snapshot.0, placement, idle }
+        Self { state: snapshot.0, placement, idle, scratch: Scratch::default() }
     }
 }

@@ -4,12 +4,12 @@ use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
 use crate::stats::demand::{BINS, Load};
 use crate::store::slab::{NONE, Slab};
-use crate::{Time, WorkerId, ZONES_MAX, Zone};
+use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Workers {
-    by_id: Vec<Option<Worker>>,
+    rows: Vec<Worker>,
     /// Expected load by minute of the hour, [`BINS`] for each worker.
     loads: Vec<u32>,
     kinds: Vec<Kinds>,
@@ -18,13 +18,19 @@ pub(crate) struct Workers {
     rooms: Vec<Vec<u32>>,
     /// One bit for each class whose list is not empty, by zone; then those that are near their end.
     occupied: Vec<u64>,
+    /// One bit for each zone that has such a class; then those that are near their end.
+    zones: [u32; 2],
     count: u32,
 }
 
-/// Hot: what is looked at for each candidate.
+/// What is looked at for a candidate, in four lines of the cache: a decision reads the first, the second, and that
+/// one of the others which has this minute.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C, align(64))]
 pub(crate) struct Worker {
+    /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
+    pub(crate) variance: u64,
     pub(crate) memory_kib: u32,
     pub(crate) memory_used_kib: u32,
     /// What may be given away.
@@ -38,20 +44,26 @@ pub(crate) struct Worker {
     pub(crate) slots_used: u32,
     pub(crate) starting: u32,
     pub(crate) sandboxes: u32,
-    pub(crate) vms: u32,
-    /// The first of its sandboxes.
-    pub(crate) head: u32,
+    /// The highest of all minutes of its load.
+    pub(crate) peak: u32,
     room: u32,
     room_place: u32,
     pub(crate) zone: Zone,
     pub(crate) isolation: Isolation,
     pub(crate) phase: Phase,
-    pub(crate) lease_until: Time,
+    /// What the bins are divided by, as a power of two: 0 up to a load of 64 processors.
+    bins_shift: u8,
+
+    owners: [u8; 32],
+    runtimes: [u8; 16],
+    /// The first of its sandboxes.
+    pub(crate) head: u32,
+    pub(crate) vms: u32,
     pub(crate) drain_at: Time,
-    /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
-    pub(crate) variance: u64,
-    /// The highest bin of its load.
-    pub(crate) peak: u32,
+
+    /// Its expected load by minute of the hour, rounded up where it is divided.
+    bins: [[u16; BINS / 2]; 2],
+    pub(crate) lease_until: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +73,16 @@ pub(crate) enum Phase {
     /// Near its end: takes sandboxes only where no other worker can.
     Quiet,
     Draining,
+    /// Nobody has this id.
+    Absent,
 }
 
 /// How many sandboxes of each kind a worker has. Owners share counters by their number: a hint, not a count.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Kinds {
-    pub(crate) owners: [u16; 32],
-    pub(crate) runtimes: [u16; 16],
+struct Kinds {
+    owners: [u16; 32],
+    runtimes: [u16; 16],
 }
 
 const CLASSES: u32 = 33;
@@ -85,8 +99,8 @@ impl Workers {
         drain_at: Time,
     ) {
         let at = id.0 as usize;
-        if self.by_id.len() <= at {
-            self.by_id.resize_with(at + 1, || None);
+        if self.rows.len() <= at {
+            self.rows.resize_with(at + 1, Worker::absent);
             self.loads.resize((at + 1) * BINS, 0);
             self.kinds.resize_with(at + 1, Kinds::default);
         }
@@ -97,29 +111,18 @@ impl Workers {
         let given = |real: u64, percent: u32| {
             u32::try_from(real.saturating_mul(u64::from(percent)) / 100).unwrap_or(u32::MAX)
         };
-        self.by_id[at] = Some(Worker {
+        self.rows[at] = Worker {
             memory_kib: given(capacity.memory_bytes >> 10, percent.0),
-            memory_used_kib: 0,
             cpu_milli: given(u64::from(capacity.cpu_milli), percent.1),
             cpu_real_milli: capacity.cpu_milli,
-            cpu_used_milli: 0,
-            cpu_busy_milli: 0,
             slots: capacity.interface_slots,
-            slots_used: 0,
-            starting: 0,
-            sandboxes: 0,
-            vms: 0,
-            head: NONE,
-            room: NO_ROOM,
-            room_place: 0,
             zone: capacity.zone,
             isolation: capacity.isolation,
             phase: Phase::Serving,
             lease_until,
             drain_at,
-            variance: 0,
-            peak: 0,
-        });
+            ..Worker::absent()
+        };
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
         self.kinds[at] = Kinds::default();
         self.count += 1;
@@ -128,21 +131,22 @@ impl Workers {
 
     pub(crate) fn remove(&mut self, at: u32) -> Option<Worker> {
         self.leave_room(at);
-        let worker = self.by_id.get_mut(at as usize)?.take()?;
+        let worker = self.get_mut(at)?;
+        let worker = std::mem::replace(worker, Worker::absent());
         self.count -= 1;
         Some(worker)
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&Worker> {
-        self.by_id.get(at as usize)?.as_ref()
+        self.rows.get(at as usize).filter(|it| it.phase != Phase::Absent)
     }
 
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Worker> {
-        self.by_id.get_mut(at as usize)?.as_mut()
+        self.rows.get_mut(at as usize).filter(|it| it.phase != Phase::Absent)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        (0..).zip(&self.by_id).filter_map(|(at, worker)| Some((at, worker.as_ref()?)))
+        (0..).zip(&self.rows).filter(|(_, it)| it.phase != Phase::Absent)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,7 +155,7 @@ impl Workers {
 
     /// One past the highest id.
     pub(crate) fn ids(&self) -> u32 {
-        u32::try_from(self.by_id.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn load(&self, at: u32) -> &[u32] {
@@ -159,12 +163,34 @@ impl Workers {
         self.loads.get(at..at + BINS).unwrap_or_default()
     }
 
-    pub(crate) fn kinds(&self, at: u32) -> Option<&Kinds> {
-        self.kinds.get(at as usize)
+    /// Reads of a worker every line that a decision in a minute of the hour needs, and nothing depends on what was
+    /// read: the waits for memory of one worker after another overlap.
+    pub(crate) fn touch(&self, at: u32, minute: usize) -> u32 {
+        let Some(it) = self.rows.get(at as usize) else { return 0 };
+        let bin = it.bins.as_flattened().get(minute).copied().unwrap_or_default();
+        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(bin)
     }
 
-    pub(crate) fn kinds_mut(&mut self, at: u32) -> Option<&mut Kinds> {
-        self.kinds.get_mut(at as usize)
+    /// Counts one more sandbox of an owner and a runtime.
+    pub(crate) fn add_kind(&mut self, at: u32, owner: AccountId, runtime: u8) {
+        self.change_kind(at, owner, runtime, |count| count.saturating_add(1));
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_kind(&mut self, at: u32, owner: AccountId, runtime: u8) {
+        self.change_kind(at, owner, runtime, |count| count.saturating_sub(1));
+    }
+
+    fn change_kind(&mut self, at: u32, owner: AccountId, runtime: u8, change: impl Fn(u16) -> u16) {
+        let at = at as usize;
+        let (Some(kinds), Some(row)) = (self.kinds.get_mut(at), self.rows.get_mut(at)) else {
+            return;
+        };
+        let (owner, runtime) = (owner_class(owner), runtime_class(runtime));
+        kinds.owners[owner] = change(kinds.owners[owner]);
+        kinds.runtimes[runtime] = change(kinds.runtimes[runtime]);
+        row.owners[owner] = squeezed(kinds.owners[owner]);
+        row.runtimes[runtime] = squeezed(kinds.runtimes[runtime]);
     }
 
     pub(crate) fn add_load(&mut self, at: u32, load: &Load) {
@@ -189,9 +215,14 @@ impl Workers {
             *sum = change(*sum, *load);
             peak = peak.max(*sum);
         }
-        if let Some(worker) = self.get_mut(at) {
-            worker.variance = change_variance(worker.variance, variance(load));
-            worker.peak = peak;
+        let Some(worker) = self.rows.get_mut(at as usize) else { return };
+        worker.variance = change_variance(worker.variance, variance(load));
+        worker.peak = peak;
+        let shift = (u32::BITS - peak.leading_zeros()).saturating_sub(u16::BITS);
+        worker.bins_shift = u8::try_from(shift).unwrap_or_default();
+        let below_one = (1 << shift) - 1;
+        for (bin, sum) in worker.bins.as_flattened_mut().iter_mut().zip(&*sums) {
+            *bin = u16::try_from(sum.saturating_add(below_one) >> shift).unwrap_or(u16::MAX);
         }
     }
 
@@ -257,23 +288,43 @@ impl Workers {
         })
     }
 
-    /// Returns the lists of a zone's workers that are not empty and all of whose workers have `kib` free.
+    /// Finds the lists of workers of some zones that all have `kib` free: where each ends, were they one, and which it
+    /// is. Returns how many workers they have.
     pub(crate) fn sure_rooms(
         &self,
-        zone: Zone,
+        zones: u32,
         kib: u32,
         quiet: bool,
-    ) -> impl Iterator<Item = &[u32]> {
-        let block = if quiet { usize::from(ZONES_MAX) } else { 0 } + usize::from(zone.0);
+        to: &mut Vec<(usize, u32)>,
+    ) -> usize {
+        to.clear();
+        let (block, mut zones) = if quiet {
+            (u32::from(ZONES_MAX), zones & self.zones[1])
+        } else {
+            (0, zones & self.zones[0])
+        };
         let above = class(kib) + 1;
-        let occupied = self.occupied.get(block).map_or(0, |bits| bits >> above << above);
-        let first = block * CLASSES as usize;
-        let mut left = occupied;
-        std::iter::from_fn(move || {
-            let class = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            self.rooms.get(first + class as usize).filter(|_| class < CLASSES).map(Vec::as_slice)
-        })
+        let mut end = 0;
+        while zones != 0 {
+            let zone = block + zones.trailing_zeros();
+            zones &= zones - 1;
+            let mut left =
+                self.occupied.get(zone as usize).map_or(0, |bits| bits >> above << above);
+            while left != 0 {
+                let room = zone * CLASSES + left.trailing_zeros();
+                left &= left - 1;
+                end += self.rooms.get(room as usize).map_or(0, Vec::len);
+                to.push((end, room));
+            }
+        }
+        end
+    }
+
+    /// Returns one of the workers in such lists.
+    pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<u32> {
+        let (end, room) = rooms.iter().find(|(end, _)| nth < *end)?;
+        let room = self.rooms.get(*room as usize)?;
+        room.get(nth + room.len() - end).copied()
     }
 
     /// Returns the workers of a zone that may have `kib` free: first a list of lists whose workers all have, then
@@ -292,6 +343,7 @@ impl Workers {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
             Phase::Draining => NO_ROOM,
+            Phase::Absent => return,
             phase => {
                 let quiet = if phase == Phase::Quiet { ROOMS } else { 0 };
                 let zone = usize::from(worker.zone.0) * CLASSES as usize;
@@ -327,13 +379,66 @@ impl Workers {
     /// Marks whether a room is empty.
     fn mark(&mut self, room: u32) {
         let empty = self.rooms.get(room as usize).is_none_or(Vec::is_empty);
-        let Some(zone) = self.occupied.get_mut((room / CLASSES) as usize) else { return };
+        let at = (room / CLASSES) as usize;
+        let Some(zone) = self.occupied.get_mut(at) else { return };
         let bit = 1 << (room % CLASSES);
-        if empty { *zone &= !bit } else { *zone |= bit }
+        if empty {
+            *zone &= !bit
+        } else {
+            *zone |= bit
+        }
+        let zones = &mut self.zones[at / usize::from(ZONES_MAX)];
+        let bit = 1 << (at % usize::from(ZONES_MAX));
+        if *zone == 0 { *zones &= !bit } else { *zones |= bit }
     }
 }
 
 impl Worker {
+    fn absent() -> Self {
+        Self {
+            variance: 0,
+            memory_kib: 0,
+            memory_used_kib: 0,
+            cpu_milli: 0,
+            cpu_real_milli: 0,
+            cpu_used_milli: 0,
+            cpu_busy_milli: 0,
+            slots: 0,
+            slots_used: 0,
+            starting: 0,
+            sandboxes: 0,
+            peak: 0,
+            room: NO_ROOM,
+            room_place: 0,
+            zone: Zone(0),
+            isolation: Isolation::Sandbox,
+            phase: Phase::Absent,
+            bins_shift: 0,
+            owners: [0; 32],
+            runtimes: [0; 16],
+            head: NONE,
+            vms: 0,
+            drain_at: Time::ZERO,
+            bins: [[0; BINS / 2]; 2],
+            lease_until: Time::ZERO,
+        }
+    }
+
+    /// Returns its expected load by minute of the hour, and the power of two that it is divided by.
+    pub(crate) fn bins(&self) -> (&[u16], u8) {
+        (self.bins.as_flattened(), self.bins_shift)
+    }
+
+    /// Returns about how many sandboxes of an owner it has.
+    pub(crate) fn of_owner(&self, owner: AccountId) -> u32 {
+        unsqueezed(self.owners[owner_class(owner)])
+    }
+
+    /// Returns about how many sandboxes of a runtime it has.
+    pub(crate) fn of_runtime(&self, runtime: u8) -> u32 {
+        unsqueezed(self.runtimes[runtime_class(runtime)])
+    }
+
     pub(crate) fn free_kib(&self) -> u32 {
         self.memory_kib.saturating_sub(self.memory_used_kib)
     }
@@ -351,6 +456,25 @@ impl State {
     }
 }
 
+fn owner_class(owner: AccountId) -> usize {
+    owner.0 as usize % 32
+}
+
+fn runtime_class(runtime: u8) -> usize {
+    usize::from(runtime) % 16
+}
+
+/// A count in a byte: itself below 192, in steps of 32 from there to 2,208.
+fn squeezed(count: u16) -> u8 {
+    let steps = count.saturating_sub(192) / 32;
+    u8::try_from(count.min(192) + steps).unwrap_or(u8::MAX)
+}
+
+fn unsqueezed(byte: u8) -> u32 {
+    let byte = u32::from(byte);
+    byte + byte.saturating_sub(192) * 31
+}
+
 /// Free memory's class: all of one class have at least half of what the next begins with.
 fn class(kib: u32) -> u32 {
     32 - kib.leading_zeros()
@@ -362,4 +486,53 @@ fn variance(load: &Load) -> u64 {
     let peak = u64::from(load.iter().copied().max().unwrap_or_default());
     let mean = sum / BINS as u64;
     mean * peak.saturating_sub(mean)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_four_lines_and_a_decision_reads_three() {
+        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (256, 64));
+        assert_eq!((offset_of!(Worker, owners), offset_of!(Worker, bins)), (64, 128));
+    }
+
+    #[test]
+    fn counts_in_a_byte_grow_with_the_count() {
+        for count in 0..3000_u16 {
+            let seen = unsqueezed(squeezed(count));
+            let exact = u32::from(count);
+            assert!(seen <= exact && exact < seen + 32 || seen == 2208, "{count}: {seen}");
+        }
+        assert_eq!((unsqueezed(squeezed(191)), unsqueezed(squeezed(u16::MAX))), (191, 2208));
+    }
+
+    #[test]
+    fn bins_are_exact_up_to_64_processors_and_never_less_than_the_load_beyond() {
+        let mut workers = Workers::default();
+        workers.insert(
+            WorkerId(0),
+            &Capacity::of_memory(1 << 30),
+            (100, 100),
+            Time::ZERO,
+            Time::ZERO,
+        );
+        let mut load = [0; BINS];
+        (load[0], load[59]) = (60_001, 7);
+        for added in 1..6_u32 {
+            workers.add_load(0, &load);
+            let (bins, shift) = workers.get(0).unwrap().bins();
+            for (bin, sum) in bins.iter().zip(workers.load(0)) {
+                let seen = u32::from(*bin) << shift;
+                assert!(seen >= *sum && seen - sum < 1 << shift);
+            }
+            assert_eq!(shift == 0, added == 1);
+        }
+        (0..4).for_each(|_| workers.take_load(0, &load));
+        let (bins, shift) = workers.get(0).unwrap().bins();
+        assert_eq!((bins[0], bins[59], shift), (60_001, 7, 0));
+    }
 }

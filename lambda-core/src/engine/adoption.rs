@@ -91,7 +91,7 @@ impl Engine {
             (State::Idle, Some(invocation)) => {
                 let (id, place) = (sandbox.function, sandbox.idle_place);
                 if let Some(function) = self.function_mut(id) {
-                    function.idle.remove(place);
+                    function.remove_idle(place);
                 }
                 self.run_adopted(at, invocation);
             }

@@ -5,46 +5,61 @@ use std::time::Duration;
 
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
-use crate::stats::demand::Demand;
-use crate::stats::histogram::Histogram;
+use crate::stats::demand::{Demand, Meter};
+use crate::stats::histogram::{Histogram, Pending};
 use crate::store::slab::NONE;
+use crate::store::spread::Spread;
 use crate::{InvocationId, Routing, Time};
 
+/// In the order of use: an invocation and its end read and write the first three lines of the cache, placement reads
+/// the first and those that follow.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C, align(64))]
 pub(crate) struct Function {
     pub(crate) settings: FunctionSettings,
-    pub(crate) revision: u64,
+    pub(crate) busy: u32,
+    waiting_count: u32,
+
+    pub(crate) meter: Meter,
+    /// When nothing of it ran any more.
+    pub(crate) quiet_since: Time,
+    top: Top,
+    pub(crate) uses: u32,
+    pub(crate) recent_durations: Pending,
+    pub(crate) recent_gaps: Pending,
     pub(crate) removed: bool,
-    pub(crate) idle: IdleStack,
+
+    pub(crate) keep: Keep,
+    pub(crate) prewarm_at: Option<Time>,
+
     /// All its sandboxes, by rank.
     pub(crate) members: Vec<u32>,
+    /// On which workers they are.
+    pub(crate) spread: Spread,
+    pub(crate) demand: Demand,
+
+    pub(crate) revision: u64,
+    idle: IdleStack,
     /// Sandboxes that are being made.
     pub(crate) coming: u32,
     /// Sandboxes that are being ended, or whose code is old.
     pub(crate) going: u32,
-    pub(crate) busy: u32,
     /// Accepted invocations without a sandbox, in order of arrival.
-    pub(crate) waiting: VecDeque<InvocationId>,
+    waiting: VecDeque<InvocationId>,
     /// Failed starts by workers' faults since the last good one.
     pub(crate) start_failures: u32,
     /// How many sandboxes it may still be given in this period.
     pub(crate) scaling_left: u32,
     pub(crate) scaling_since: Time,
-    pub(crate) demand: Demand,
-    pub(crate) durations: Histogram,
+    durations: Histogram,
     pub(crate) memory_peaks_mib: Histogram,
-    pub(crate) gaps: Histogram,
-    pub(crate) keep: Keep,
-    pub(crate) uses: u32,
+    gaps: Histogram,
     /// How long its sandboxes take to be made, lately.
     pub(crate) start: Duration,
     pub(crate) worth: Option<f32>,
-    /// The sandbox that took an invocation last.
-    pub(crate) last: u32,
-    /// When nothing of it ran any more.
-    pub(crate) quiet_since: Time,
-    pub(crate) prewarm_at: Option<Time>,
+    /// The sandbox that took an invocation last, where they take turns.
+    last: u32,
     /// Since when it has waited for room in vain.
     pub(crate) blocked_since: Option<Time>,
 }
@@ -55,8 +70,14 @@ impl Function {
             settings,
             revision,
             removed: false,
+            top: Top::default(),
             idle: IdleStack::default(),
+            meter: Meter::default(),
+            recent_durations: Pending::default(),
+            recent_gaps: Pending::default(),
+            waiting_count: 0,
             members: Vec::new(),
+            spread: Spread::default(),
             coming: 0,
             going: 0,
             busy: 0,
@@ -79,6 +100,16 @@ impl Function {
         }
     }
 
+    /// The idle sandbox that was used last, if it stands apart.
+    pub(crate) fn top(&self) -> u32 {
+        self.top.sandbox
+    }
+
+    /// Reads of each line that an invocation needs.
+    pub(crate) fn touch(&self) -> u32 {
+        self.busy ^ self.uses ^ u32::from(self.prewarm_at.is_some())
+    }
+
     pub(crate) fn idle_view(&self) -> IdleView<'_> {
         IdleView {
             gaps: &self.gaps,
@@ -94,7 +125,108 @@ impl Function {
     }
 
     pub(crate) fn waiting_count(&self) -> u32 {
-        u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
+        self.waiting_count
+    }
+
+    /// Lets an invocation wait.
+    pub(crate) fn wait(&mut self, invocation: InvocationId) {
+        self.waiting.push_back(invocation);
+        self.waiting_count += 1;
+    }
+
+    /// Takes the invocation that waits longest.
+    pub(crate) fn pop_waiting(&mut self) -> Option<InvocationId> {
+        if self.waiting_count == 0 {
+            return None;
+        }
+        self.waiting_count -= 1;
+        self.waiting.pop_front()
+    }
+
+    /// Takes the invocation that came last.
+    pub(crate) fn pop_last_waiting(&mut self) -> Option<InvocationId> {
+        let popped = self.waiting.pop_back()?;
+        self.waiting_count -= 1;
+        Some(popped)
+    }
+
+    /// Counts how long an invocation ran.
+    pub(crate) fn ran(&mut self, millis: u64) {
+        if self.recent_durations.add_number(millis) {
+            self.recent_durations.flush(&mut self.durations);
+        }
+    }
+
+    /// Returns how long its invocations run.
+    pub(crate) fn durations(&self) -> Histogram {
+        let (mut durations, mut recent) = (self.durations, self.recent_durations);
+        recent.flush(&mut durations);
+        durations
+    }
+
+    /// Counts for how long nothing ran; tells whether it is time to ask again how long to keep its sandboxes: after a
+    /// few short gaps, or one that is not short.
+    pub(crate) fn was_quiet(&mut self, gap: Duration) -> bool {
+        let millis = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+        let full = self.recent_gaps.add_number(millis);
+        if full || gap >= GAP_SHORT {
+            self.recent_gaps.flush(&mut self.gaps);
+            return true;
+        }
+        false
+    }
+
+    /// Puts an idle sandbox on top and returns its place.
+    pub(crate) fn push_idle(&mut self, sandbox: u32) -> u32 {
+        if self.top.sandbox != NONE {
+            let top = std::mem::take(&mut self.top);
+            self.idle.push_at(top.place, top.sandbox);
+        }
+        self.top = Top { sandbox, place: self.idle.end() };
+        self.top.place
+    }
+
+    /// Takes the idle sandbox that a routing chooses.
+    pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<u32> {
+        let taken = match routing {
+            Routing::MostRecentlyUsed if self.top.sandbox != NONE => {
+                return Some(std::mem::take(&mut self.top).sandbox);
+            }
+            Routing::MostRecentlyUsed => return self.idle.pop(),
+            Routing::LeastRecentlyUsed => self.idle().next()?,
+            Routing::RoundRobin => {
+                let next = self.idle().filter(|it| *it > self.last).min();
+                next.or_else(|| self.idle().min())?
+            }
+        };
+        self.last = taken;
+        if taken == self.top.sandbox {
+            self.top = Top::default();
+        } else {
+            self.idle.remove_sandbox(taken);
+        }
+        Some(taken)
+    }
+
+    /// Takes the idle sandbox at a place.
+    pub(crate) fn remove_idle(&mut self, place: u32) {
+        if self.top.sandbox != NONE && self.top.place == place {
+            self.top = Top::default();
+        } else {
+            self.idle.remove(place);
+        }
+    }
+
+    /// Returns the idle ones, the longest idle first.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = u32> + '_ {
+        self.idle.iter().chain(Some(self.top.sandbox).filter(|it| *it != NONE))
+    }
+
+    /// Closes holes, where there are many; the places of those that moved are told.
+    pub(crate) fn compact_idle(&mut self, moved: impl FnMut(u32, u32)) {
+        if self.idle.is_sparse() {
+            self.idle.compact(moved);
+        }
     }
 
     /// Sandboxes that serve it, or will.
@@ -118,26 +250,51 @@ impl Function {
     }
 }
 
-/// Idle sandboxes, the most recently used last. One that goes from the middle leaves a hole, so that no other
+/// Gaps below this are short: how long to keep sandboxes is not asked after each.
+const GAP_SHORT: Duration = Duration::from_secs(1);
+
+/// The most recently used idle sandbox, apart from the others: a function that is called one at a time reads and writes
+/// no list. Its place is the next one of the list.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Top {
+    sandbox: u32,
+    place: u32,
+}
+
+impl Default for Top {
+    fn default() -> Self {
+        Self { sandbox: NONE, place: 0 }
+    }
+}
+
+/// Idle sandboxes below the top, the most recently used last. One that goes from the middle leaves a hole, so that no other
 /// moves; places are numbered from the first sandbox on and wrap.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct IdleStack {
+struct IdleStack {
     places: VecDeque<u32>,
     first: u32,
     holes: u32,
 }
 
 impl IdleStack {
-    /// Puts a sandbox on top and returns its place.
-    pub(crate) fn push(&mut self, sandbox: u32) -> u32 {
-        let place = self.first.wrapping_add(u32::try_from(self.places.len()).unwrap_or(0));
+    /// Puts a sandbox on top, at a place at the end or beyond it.
+    fn push_at(&mut self, place: u32, sandbox: u32) {
+        while self.end() != place {
+            self.places.push_back(NONE);
+            self.holes += 1;
+        }
         self.places.push_back(sandbox);
-        place
+    }
+
+    /// The place of the next one.
+    fn end(&self) -> u32 {
+        self.first.wrapping_add(u32::try_from(self.places.len()).unwrap_or(0))
     }
 
     /// Takes the most recently used one.
-    pub(crate) fn pop(&mut self) -> Option<u32> {
+    fn pop(&mut self) -> Option<u32> {
         while let Some(sandbox) = self.places.pop_back() {
             if sandbox != NONE {
                 return Some(sandbox);
@@ -147,27 +304,14 @@ impl IdleStack {
         None
     }
 
-    /// Takes the one that a routing chooses; `last` is the one that was taken before.
-    pub(crate) fn take(&mut self, routing: Routing, last: u32) -> Option<u32> {
-        match routing {
-            Routing::MostRecentlyUsed => self.pop(),
-            Routing::LeastRecentlyUsed => {
-                let first = self.places.front().copied()?;
-                self.remove(self.first);
-                Some(first)
-            }
-            Routing::RoundRobin => {
-                let next = self.iter().filter(|it| *it > last).min();
-                let next = next.or_else(|| self.iter().min())?;
-                let at = self.places.iter().position(|it| *it == next)?;
-                self.remove(self.first.wrapping_add(u32::try_from(at).ok()?));
-                Some(next)
-            }
+    fn remove_sandbox(&mut self, sandbox: u32) {
+        if let Some(at) = self.places.iter().position(|it| *it == sandbox) {
+            self.remove(self.first.wrapping_add(u32::try_from(at).unwrap_or(0)));
         }
     }
 
     /// Takes the one at a place. What is left of holes at both ends goes with it.
-    pub(crate) fn remove(&mut self, place: u32) {
+    fn remove(&mut self, place: u32) {
         let at = place.wrapping_sub(self.first) as usize;
         if let Some(sandbox) = self.places.get_mut(at)
             && *sandbox != NONE
@@ -187,21 +331,17 @@ impl IdleStack {
     }
 
     /// Returns the idle ones, the longest idle first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.places.iter().copied().filter(|sandbox| *sandbox != NONE)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.holes as usize
-    }
-
     /// Returns whether holes are more than half, and more than a few.
-    pub(crate) fn is_sparse(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         self.holes > 16 && self.holes as usize * 2 > self.places.len()
     }
 
     /// Closes the holes; the places of all are new, and told.
-    pub(crate) fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
+    fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
         self.places.retain(|sandbox| *sandbox != NONE);
         self.holes = 0;
         for (place, sandbox) in (0..).zip(&self.places) {
@@ -213,33 +353,77 @@ impl IdleStack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AccountId;
+
+    fn function() -> Function {
+        Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0, 0)
+    }
+
+    fn idle(function: &Function) -> Vec<u32> {
+        function.idle().collect()
+    }
+
+    #[test]
+    fn an_invocation_reads_three_lines() {
+        use std::mem::offset_of;
+        assert_eq!((offset_of!(Function, meter), offset_of!(Function, keep)), (64, 128));
+        assert!(offset_of!(Function, members) <= 192);
+    }
 
     #[test]
     fn the_most_recently_used_comes_first_and_holes_do_not_count() {
-        let mut stack = IdleStack::default();
-        let places: Vec<_> = (10..15).map(|sandbox| stack.push(sandbox)).collect();
-        stack.remove(places[1]);
-        stack.remove(places[3]);
-        assert_eq!((stack.len(), stack.pop()), (3, Some(14)));
-        assert_eq!(stack.iter().collect::<Vec<_>>(), [10, 12]);
-        stack.remove(places[0]);
-        let place = stack.push(20);
-        assert_eq!((stack.pop(), stack.pop(), stack.pop()), (Some(20), Some(12), None));
-        stack.remove(place);
-        assert_eq!(stack.len(), 0);
+        let mut function = function();
+        let pop = |it: &mut Function| it.take_idle(Routing::MostRecentlyUsed);
+        let places: Vec<_> = (10..15).map(|sandbox| function.push_idle(sandbox)).collect();
+        function.remove_idle(places[1]);
+        function.remove_idle(places[3]);
+        assert_eq!((idle(&function).len(), pop(&mut function)), (3, Some(14)));
+        assert_eq!(idle(&function), [10, 12]);
+        function.remove_idle(places[0]);
+        let place = function.push_idle(20);
+        assert_eq!([(); 3].map(|()| pop(&mut function)), [Some(20), Some(12), None]);
+        function.remove_idle(place);
+        assert_eq!(idle(&function), [0; 0]);
+    }
+
+    #[test]
+    fn a_place_stays_while_others_below_it_go() {
+        let mut function = function();
+        let places: Vec<_> = (0..4).map(|sandbox| function.push_idle(sandbox)).collect();
+        // The end of the list goes, and the place above it stays as it was told.
+        (1..3).for_each(|at| function.remove_idle(places[at]));
+        let above = function.push_idle(9);
+        assert_eq!(idle(&function), [0, 3, 9]);
+        function.remove_idle(places[3]);
+        assert_eq!(idle(&function), [0, 9]);
+        function.remove_idle(above);
+        assert_eq!(idle(&function), [0]);
+    }
+
+    #[test]
+    fn the_least_recently_used_and_in_turn() {
+        let mut function = function();
+        [5, 3, 8].into_iter().for_each(|sandbox| {
+            function.push_idle(sandbox);
+        });
+        assert_eq!(function.take_idle(Routing::LeastRecentlyUsed), Some(5));
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(8));
+        function.push_idle(8);
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(3));
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(8));
+        assert_eq!(function.take_idle(Routing::RoundRobin), None);
     }
 
     #[test]
     fn a_sparse_stack_is_compacted() {
-        let mut stack = IdleStack::default();
-        let places: Vec<_> = (0..60).map(|sandbox| stack.push(sandbox)).collect();
-        places.iter().skip(1).step_by(3).for_each(|place| stack.remove(*place));
-        places.iter().skip(2).step_by(3).for_each(|place| stack.remove(*place));
-        assert!(stack.is_sparse());
+        let mut function = function();
+        let places: Vec<_> = (0..60).map(|sandbox| function.push_idle(sandbox)).collect();
+        places.iter().skip(1).step_by(3).for_each(|place| function.remove_idle(*place));
+        places.iter().skip(2).step_by(3).for_each(|place| function.remove_idle(*place));
         let mut moved = Vec::new();
-        stack.compact(|sandbox, place| moved.push((sandbox, place)));
-        assert_eq!((stack.len(), moved.len(), moved[3]), (20, 20, (9, 3)));
-        stack.remove(3);
-        assert_eq!(stack.iter().nth(3), Some(12));
+        function.compact_idle(|sandbox, place| moved.push((sandbox, place)));
+        assert_eq!((idle(&function).len(), moved.len(), moved[3]), (20, 20, (9, 3)));
+        function.remove_idle(3);
+        assert_eq!(idle(&function)[3], 12);
     }
 }

@@ -43,8 +43,7 @@ impl Engine {
         }
         self.provision(id);
         // Those that were kept for being provisioned may have been idle for long.
-        let idle: Vec<_> =
-            self.function(id.0).map(|it| it.idle.iter().collect()).unwrap_or_default();
+        let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
         idle.into_iter().for_each(|at| self.on_sandbox_due(at));
         // A higher limit lets nobody in who was refused; a new function may have been waited for.
         self.start_what_is_needed(id.0);
@@ -129,8 +128,7 @@ impl Engine {
         if let Some(at) = function.prewarm_at.take() {
             self.state.agenda.remove(&(at, Agenda::Prewarm(id)));
         }
-        let idle: Vec<_> =
-            self.function(id.0).map(|it| it.idle.iter().collect()).unwrap_or_default();
+        let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
         self.stop_all(&idle, StopReason::FunctionRemoved);
         self.drop_function_if_done(id.0);
         Ok(())
@@ -138,7 +136,7 @@ impl Engine {
 
     /// Forgets a removed function of which nothing is left.
     pub(super) fn drop_function_if_done(&mut self, id: u32) {
-        let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting.is_empty();
+        let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
             self.state.functions[id as usize] = None;
             self.state.blocked.remove(&FunctionId(id));

@@ -56,7 +56,7 @@ impl Engine {
     #[must_use]
     pub fn fleet(&self) -> FleetView<'_> {
         let state = &self.state;
-        FleetView { workers: &state.workers, spread: &state.spread, config: &state.config }
+        FleetView { workers: &state.workers, functions: &state.functions, config: &state.config }
     }
 
     /// Returns every worker, by id.
@@ -104,16 +104,17 @@ impl Engine {
     #[must_use]
     pub fn function_status(&self, function: FunctionId) -> Option<FunctionStatus> {
         let it = self.function(function.0)?;
+        let durations = it.durations();
         let (expected_concurrency, deviation) = it.demand.expected(self.state.now);
         Some(FunctionStatus {
             running: it.busy,
             waiting: it.waiting_count(),
             sandboxes: u32::try_from(it.members.len()).unwrap_or(u32::MAX),
-            idle: u32::try_from(it.idle.len()).unwrap_or(u32::MAX),
+            idle: u32::try_from(it.idle().count()).unwrap_or(u32::MAX),
             expected_concurrency,
             deviation,
-            duration_median: it.durations.quantile(500),
-            duration_p99: it.durations.quantile(990),
+            duration_median: durations.quantile(500),
+            duration_p99: durations.quantile(990),
             memory_median_mib: it.memory_peaks_mib.quantile_number(500),
             memory_p99_mib: it.memory_peaks_mib.quantile_number(990),
         })

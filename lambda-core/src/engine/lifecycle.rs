@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Agenda, Engine};
 use crate::explain::Decided;
 use crate::sandbox::{Sandbox, State};
+use crate::settings::FunctionSettings;
 use crate::store::slab::NONE;
 use crate::workers::Phase;
 use crate::{
@@ -39,17 +40,17 @@ impl Engine {
         function.start_failures = 0;
         function.start =
             if function.start.is_zero() { took } else { (function.start * 3 + took) / 4 };
-        if stale || draining || function.removed && function.waiting.is_empty() {
+        if stale || draining || function.removed && function.waiting_count() == 0 {
             let reason = if draining { StopReason::Draining } else { StopReason::FunctionRemoved };
             self.stop_unlisted(at, reason);
             return self.start_what_is_needed(id);
         }
-        if let Some(invocation) = function.waiting.pop_front() {
+        if let Some(invocation) = function.pop_waiting() {
             self.state.waiting -= 1;
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
-        let place = function.idle.push(at);
+        let place = function.push_idle(at);
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.idle_place = place;
         }
@@ -101,15 +102,13 @@ impl Engine {
 
     fn leave_idle(&mut self, id: u32, place: u32) {
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
-        function.idle.remove(place);
-        if function.idle.is_sparse() {
-            let sandboxes = &mut self.state.sandboxes;
-            function.idle.compact(|at, place| {
-                if let Some(sandbox) = sandboxes.get_mut(at) {
-                    sandbox.idle_place = place;
-                }
-            });
-        }
+        function.remove_idle(place);
+        let sandboxes = &mut self.state.sandboxes;
+        function.compact_idle(|at, place| {
+            if let Some(sandbox) = sandboxes.get_mut(at) {
+                sandbox.idle_place = place;
+            }
+        });
     }
 
     /// Stops a sandbox that is in no list of its function's.
@@ -220,7 +219,6 @@ impl Engine {
     fn release(&mut self, at: u32, sandbox: &Sandbox) {
         let state = &mut self.state;
         state.workers.unlink(&mut state.sandboxes, at);
-        state.spread.remove(sandbox.function, sandbox.worker);
         if sandbox.vm == NONE {
             state.workers.hold_memory(sandbox.worker, -i64::from(sandbox.memory_kib));
         }
@@ -234,21 +232,20 @@ impl Engine {
             worker.cpu_used_milli = worker.cpu_used_milli.saturating_sub(sandbox.cpu_milli);
             worker.slots_used -= u32::from(sandbox.slot);
         }
-        if let Some(kinds) = state.workers.kinds_mut(sandbox.worker) {
-            let owner = &mut kinds.owners[function.settings.account.0 as usize % 32];
-            *owner = owner.saturating_sub(1);
-            let runtime = &mut kinds.runtimes[usize::from(function.settings.runtime) % 16];
-            *runtime = runtime.saturating_sub(1);
-        }
-        // The sandbox of the last rank takes the place: its load becomes that of the place.
-        let load = function.demand.load(sandbox.rank, sandbox.cpu_milli);
+        function.spread.remove(sandbox.worker);
+        let FunctionSettings { account, runtime, .. } = function.settings;
+        state.workers.take_kind(sandbox.worker, account, runtime);
+        // The sandbox of the last rank takes the place: its load becomes that of the place. What ran in it may have
+        // ended a minute just now, and the ranks are others since.
+        let rank = state.sandboxes.get(at).map_or(sandbox.rank, |it| it.rank);
+        let load = function.demand.load(rank, sandbox.cpu_milli);
         state.workers.take_load(sandbox.worker, &load);
-        function.members.swap_remove(sandbox.rank as usize);
-        let Some(moved) = function.members.get(sandbox.rank as usize).copied() else { return };
+        function.members.swap_remove(rank as usize);
+        let Some(moved) = function.members.get(rank as usize).copied() else { return };
         let Some(moved) = state.sandboxes.get_mut(moved) else { return };
         let before = function.demand.load(moved.rank, moved.cpu_milli);
-        let after = function.demand.load(sandbox.rank, moved.cpu_milli);
-        moved.rank = sandbox.rank;
+        let after = function.demand.load(rank, moved.cpu_milli);
+        moved.rank = rank;
         state.workers.take_load(moved.worker, &before);
         state.workers.add_load(moved.worker, &after);
     }
@@ -322,13 +319,13 @@ impl Engine {
 
     /// Refuses the invocation that waits longest.
     pub(super) fn reject_first(&mut self, id: u32, reason: RejectReason) {
-        let popped = self.function_mut(id).and_then(|it| it.waiting.pop_front());
+        let popped = self.function_mut(id).and_then(|it| it.pop_waiting());
         self.rejected(id, popped, reason);
     }
 
     /// Refuses the invocation that came last.
     pub(super) fn reject_last(&mut self, id: u32, reason: RejectReason) {
-        let popped = self.function_mut(id).and_then(|it| it.waiting.pop_back());
+        let popped = self.function_mut(id).and_then(|it| it.pop_last_waiting());
         self.rejected(id, popped, reason);
     }
 

@@ -22,12 +22,11 @@ use self::function::Function;
 use self::interfaces::Interfaces;
 use self::vms::Vms;
 use crate::idle::{FixedIdle, IdlePolicy};
-use crate::placement::{Placement, Scored};
+use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
 use crate::stats::prior::Priors;
 use crate::store::slab::Slab;
-use crate::store::spread::Spread;
 use crate::store::wheel::Wheel;
 use crate::workers::Workers;
 use crate::{
@@ -40,6 +39,7 @@ pub struct Engine {
     pub(crate) state: State,
     pub(crate) placement: Box<dyn Placement>,
     pub(crate) idle: Box<dyn IdlePolicy>,
+    pub(crate) scratch: Scratch,
 }
 
 /// All that the engine knows.
@@ -57,7 +57,6 @@ pub(crate) struct State {
     pub(crate) sandboxes: Slab<Sandbox>,
     pub(crate) vms: Vms,
     pub(crate) interfaces: Interfaces,
-    pub(crate) spread: Spread,
     pub(crate) priors: Priors,
     pub(crate) wheel: Wheel,
     /// All timers that are not a sandbox's.
@@ -129,7 +128,6 @@ impl Engine {
             sandboxes: Slab::from_generation(generation),
             vms: Vms::new(generation, &config.vm),
             interfaces: Interfaces::new(generation),
-            spread: Spread::default(),
             priors: Priors::default(),
             wheel: Wheel::default(),
             agenda: BTreeSet::new(),
@@ -148,7 +146,12 @@ impl Engine {
         if !state.config.vm.pool_sizes_bytes.is_empty() {
             state.agenda.insert((Time::ZERO, Agenda::Pool));
         }
-        Self { state, placement: Box::new(Scored::default()), idle: Box::new(FixedIdle::default()) }
+        Self {
+            state,
+            placement: Box::new(Scored::default()),
+            idle: Box::new(FixedIdle::default()),
+            scratch: Scratch::default(),
+        }
     }
 
     /// Replaces the placement policy.

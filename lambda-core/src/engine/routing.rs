@@ -15,6 +15,21 @@ use crate::{
 const RANKED_MAX: usize = 256;
 
 impl Engine {
+    /// Reads what the arrivals of invocations of these functions are going to read, and changes nothing. For a driver that
+    /// has several events at hand, a few dozen: the waits for memory of all of them overlap here, where
+    /// [`Engine::handle`] would wait for each, one after another. It is never needed.
+    pub fn touch(&self, functions: &[FunctionId]) {
+        let mut read = 0;
+        for function in functions {
+            let Some(function) = self.function(function.0) else { continue };
+            read ^= function.touch();
+            let Some(sandbox) = self.state.sandboxes.get(function.top()) else { continue };
+            read ^= sandbox.wheel_prev ^ sandbox.function;
+            read ^= self.state.workers.get(sandbox.worker).map_or(0, |it| it.cpu_busy_milli);
+        }
+        std::hint::black_box(read);
+    }
+
     pub(super) fn on_arrived(&mut self, invocation: InvocationId, id: FunctionId) {
         let Some(function) = self.function(id.0).filter(|it| !it.removed) else {
             return self.refuse(invocation, id, RejectReason::FunctionUnknown);
@@ -29,9 +44,7 @@ impl Engine {
         let routing = self.state.config.routing;
         let popped = self.function_mut(id.0).and_then(|function| {
             function.uses = function.uses.saturating_add(1);
-            let taken = function.idle.take(routing, function.last)?;
-            function.last = taken;
-            Some(taken)
+            function.take_idle(routing)
         });
         if let Some(sandbox) = popped {
             self.count(id.0, concurrency, concurrency + 1);
@@ -46,7 +59,7 @@ impl Engine {
         }
         self.count(id.0, concurrency, concurrency + 1);
         if let Some(function) = self.function_mut(id.0) {
-            function.waiting.push_back(invocation);
+            function.wait(invocation);
             self.state.waiting += 1;
             self.start_what_is_needed(id.0);
         }
@@ -56,11 +69,10 @@ impl Engine {
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
-        if function.uses > 0 {
-            function.gaps.add(now.since(function.quiet_since));
+        if function.uses == 0 || function.was_quiet(now.since(function.quiet_since)) {
+            function.keep = self.idle.keep(&function.idle_view());
+            function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
         }
-        function.keep = self.idle.keep(&function.idle_view());
-        function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
         if let Some(at) = function.prewarm_at.take() {
             self.state.agenda.remove(&(at, super::Agenda::Prewarm(FunctionId(id))));
         }
@@ -102,10 +114,11 @@ impl Engine {
         let now = self.state.now;
         loop {
             let Some(function) = self.function_mut(id) else { return };
-            let Some(closed) = function.demand.advance(now, function.busy) else {
+            let Some(observed) = function.meter.advance(now, function.busy) else {
                 function.busy = function.busy.saturating_add_signed(change);
                 return;
             };
+            let closed = function.demand.close(observed);
             self.learn(id, &closed);
             self.rank_anew(id);
         }
@@ -119,7 +132,7 @@ impl Engine {
         if !(2..=RANKED_MAX).contains(&function.members.len()) {
             return;
         }
-        let idle: Vec<_> = function.idle.iter().collect();
+        let idle: Vec<_> = function.idle().collect();
         let mut order = Vec::with_capacity(function.members.len());
         let is = |at: &u32, wanted: &dyn Fn(State) -> bool| {
             state.sandboxes.get(*at).is_some_and(|it| wanted(it.state))
@@ -181,9 +194,9 @@ impl Engine {
         let Some(held) = self.state.sandboxes.get(at).filter(|it| runs(it)) else {
             return Err(EventError::OutOfOrder);
         };
-        let (ran, id) = (self.state.now.since(held.since), held.function);
+        let (now, since, id) = (self.state.now, held.since, held.function);
         if let Some(function) = self.function_mut(id) {
-            function.durations.add(ran);
+            function.ran(now.as_nanos().saturating_sub(since.as_nanos()) / 1_000_000);
             if let Some(peak) = used.memory_peak_bytes {
                 function.memory_peaks_mib.add_number(peak >> 20);
             }
@@ -220,7 +233,7 @@ impl Engine {
         let draining = (self.state.workers.get(worker))
             .is_none_or(|it| it.phase == crate::workers::Phase::Draining);
         let Some(function) = self.function_mut(id) else { return };
-        let reason = if stale || function.removed && function.waiting.is_empty() {
+        let reason = if stale || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)
         } else {
             draining.then_some(StopReason::Draining)
@@ -229,12 +242,12 @@ impl Engine {
             self.stop_unlisted(at, reason);
             return self.start_what_is_needed(id);
         }
-        if let Some(invocation) = function.waiting.pop_front() {
+        if let Some(invocation) = function.pop_waiting() {
             self.state.waiting -= 1;
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
-        let place = function.idle.push(at);
+        let place = function.push_idle(at);
         let deadline = now + function.keep.idle;
         if function.busy == 0 {
             self.begin_gap(id);

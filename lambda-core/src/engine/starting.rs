@@ -4,7 +4,8 @@ use super::{Agenda, Engine};
 use crate::explain::{Decided, Explanation};
 use crate::placement::{Considered, Draw, FleetView, Record, Request};
 use crate::sandbox::{Sandbox, State};
-use crate::stats::demand::Load;
+use crate::settings::FunctionSettings;
+use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slab::NONE;
 use crate::store::wheel::UNLINKED;
 use crate::workers::Phase;
@@ -138,8 +139,7 @@ impl Engine {
     pub(super) fn start_one(&mut self, id: u32) -> Wish {
         let keeps = self.state.config.explanations_kept > 0;
         let mut considered = Vec::new();
-        let load = self.expected_load(id);
-        let placed = self.find_place(id, &load, &mut Record(keeps.then_some(&mut considered)));
+        let placed = self.find_place(id, &mut Record(keeps.then_some(&mut considered)));
         let (worker, ready) = match placed {
             Ok(Some(placed)) => placed,
             Ok(None) => {
@@ -148,7 +148,7 @@ impl Engine {
             }
             Err(reason) => return Wish::Never(reason),
         };
-        let Some(at) = self.make(id, worker, ready, &load) else { return Wish::NoRoom };
+        let Some(at) = self.make(id, worker, ready) else { return Wish::NoRoom };
         let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
         self.explain(
             FunctionId(id),
@@ -173,11 +173,15 @@ impl Engine {
     fn find_place(
         &mut self,
         id: u32,
-        load: &Load,
         record: &mut Record<'_>,
     ) -> Result<Option<(u32, Option<u32>)>, RejectReason> {
-        let Some(function) = self.function(id) else { return Ok(None) };
+        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
+            return Ok(None);
+        };
         let settings = function.settings;
+        let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
+        let prior = || self.state.priors.expect(settings.trigger, settings.account);
+        function.demand.prepare(rank, settings.cpu_milli, prior);
         let memory_kib = kib(settings.memory_bytes);
         let (zones, zones_ready) = match settings.network {
             Some(network) => self.interface_zones(network).ok_or(RejectReason::NoNetwork)?,
@@ -188,22 +192,31 @@ impl Engine {
         }
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
-        let (load_peak, load_mean) = peak_and_mean(load);
+        let Some(Some(function)) = state.functions.get(id as usize) else { return Ok(None) };
         let request = Request {
             function: FunctionId(id),
             settings: &settings,
-            load,
+            next: function.demand.next(),
             now: state.now,
+            minute: minute_of_hour(state.now),
+            busy_load: u32::try_from(u64::from(settings.cpu_milli) * u64::from(LOAD_ONE) / 1000)
+                .unwrap_or(u32::MAX),
+            spread: &function.spread,
             memory_kib,
-            load_peak,
-            load_mean,
             zones,
             zones_ready,
             ready: &ready,
         };
-        let fleet =
-            FleetView { workers: &state.workers, spread: &state.spread, config: &state.config };
-        let mut draw = Draw { random: &mut state.random, cursor: &mut state.cursor };
+        let fleet = FleetView {
+            workers: &state.workers,
+            functions: &state.functions,
+            config: &state.config,
+        };
+        let mut draw = Draw {
+            random: &mut state.random,
+            cursor: &mut state.cursor,
+            scratch: &mut self.scratch,
+        };
         let placed = self.placement.place(&fleet, &request, &mut draw, record);
         let placed = placed.and_then(|worker| {
             let view = fleet.worker(worker)?;
@@ -217,11 +230,11 @@ impl Engine {
     fn fits_any(&self, memory_kib: u32) -> bool {
         self.state.config.fleet.is_some()
             || self.state.sizes.is_empty()
-            || self.state.sizes.range(memory_kib..).next().is_some()
+            || self.state.sizes.last_key_value().is_some_and(|(most, _)| *most >= memory_kib)
     }
 
     /// Makes a sandbox's record, and tells whoever has to make it.
-    fn make(&mut self, id: u32, worker: u32, ready: Option<u32>, load: &Load) -> Option<u32> {
+    fn make(&mut self, id: u32, worker: u32, ready: Option<u32>) -> Option<u32> {
         let function = self.function(id)?;
         let (settings, revision) = (function.settings, function.revision);
         let rank = u32::try_from(function.members.len()).ok()?;
@@ -267,7 +280,8 @@ impl Engine {
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             (sandbox.vm, sandbox.interface) = (vm, interface);
         }
-        self.hold(at, load);
+        let load = self.expected_load(id);
+        self.hold(at, &load);
         let state = &mut self.state;
         state.wheel.arm(&mut state.sandboxes, at, state.now + state.config.start_timeout);
         self.begin_if_ready(at, revision);
@@ -286,7 +300,7 @@ impl Engine {
         if sandbox.state.is_coming() {
             function.coming += 1;
         }
-        state.spread.add(sandbox.function, sandbox.worker);
+        function.spread.add(sandbox.worker);
         state.workers.add_load(sandbox.worker, load);
         if sandbox.vm == NONE {
             state.workers.hold_memory(sandbox.worker, i64::from(sandbox.memory_kib));
@@ -296,12 +310,8 @@ impl Engine {
             worker.starting += u32::from(sandbox.state.is_coming());
             worker.slots_used += u32::from(sandbox.slot);
         }
-        if let Some(kinds) = state.workers.kinds_mut(sandbox.worker) {
-            let owner = &mut kinds.owners[function.settings.account.0 as usize % 32];
-            *owner = owner.saturating_add(1);
-            let runtime = &mut kinds.runtimes[usize::from(function.settings.runtime) % 16];
-            *runtime = runtime.saturating_add(1);
-        }
+        let FunctionSettings { account, runtime, .. } = function.settings;
+        state.workers.add_kind(sandbox.worker, account, runtime);
     }
 
     /// Commands a sandbox whose VM and network interface are ready.
@@ -425,8 +435,7 @@ impl Engine {
     #[must_use]
     pub fn choose(&mut self, function: FunctionId) -> Option<WorkerId> {
         self.function(function.0)?;
-        let load = self.expected_load(function.0);
-        let placed = self.find_place(function.0, &load, &mut Record(None)).ok()??;
+        let placed = self.find_place(function.0, &mut Record(None)).ok()??;
         Some(WorkerId(placed.0))
     }
 
@@ -436,8 +445,7 @@ impl Engine {
         self.function(function.0)?;
         let (random, cursor) = (self.state.random.clone(), self.state.cursor);
         let mut considered = Vec::new();
-        let load = self.expected_load(function.0);
-        let placed = self.find_place(function.0, &load, &mut Record(Some(&mut considered)));
+        let placed = self.find_place(function.0, &mut Record(Some(&mut considered)));
         (self.state.random, self.state.cursor) = (random, cursor);
         let decided = match placed {
             Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker: WorkerId(worker) },
@@ -445,18 +453,6 @@ impl Engine {
         };
         Some(Explanation { at: self.state.now, function, decided, considered })
     }
-}
-
-/// Peak and mean of a load, in processors.
-#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
-fn peak_and_mean(load: &Load) -> (f32, f32) {
-    let (mut peak, mut sum) = (0, 0_u64);
-    for bin in load {
-        peak = peak.max(*bin);
-        sum += u64::from(*bin);
-    }
-    let one = crate::stats::demand::LOAD_ONE as f32;
-    (peak as f32 / one, sum as f32 / (one * load.len() as f32))
 }
 
 /// Bytes in KiB, rounded up.

@@ -1,8 +1,9 @@
 //! What a policy sees: the fleet, one worker, and the sandbox that wants a place.
 
 use super::{Draw, Refusal};
+use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
-use crate::stats::demand::{LOAD_ONE, Load};
+use crate::stats::demand::{BINS, LOAD_ONE, Load, Next};
 use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
@@ -11,7 +12,7 @@ use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 #[derive(Clone, Copy, Debug)]
 pub struct FleetView<'a> {
     pub(crate) workers: &'a Workers,
-    pub(crate) spread: &'a Spread,
+    pub(crate) functions: &'a Vec<Option<Function>>,
     pub(crate) config: &'a Config,
 }
 
@@ -22,14 +23,17 @@ pub struct Request<'a> {
     pub function: FunctionId,
     /// The function's settings.
     pub settings: &'a FunctionSettings,
-    /// The load that the sandbox is expected to have, by minute of the hour.
-    pub load: &'a Load,
     /// Now.
     pub now: Time,
+    /// The minute of the hour.
+    pub(crate) minute: usize,
+    /// What a busy sandbox of the function takes, in parts of [`LOAD_ONE`].
+    pub(crate) busy_load: u32,
+    /// Where the function's sandboxes are.
+    pub(crate) spread: &'a Spread,
     pub(crate) memory_kib: u32,
-    /// Peak and mean of `load`, in processors.
-    pub(crate) load_peak: f32,
-    pub(crate) load_mean: f32,
+    /// What the sandbox is expected to carry.
+    pub(crate) next: &'a Next,
     /// One bit for each zone that will do.
     pub(crate) zones: u32,
     /// Zones where a network interface is ready.
@@ -38,26 +42,40 @@ pub struct Request<'a> {
     pub(crate) ready: &'a [(u32, u32)],
 }
 
+impl Request<'_> {
+    /// Returns the load that the sandbox is expected to have, by minute of the hour.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let mut load = [0; BINS];
+        for (load, bin) in load.iter_mut().zip(self.next.bins()) {
+            *load = u32::from(*bin);
+        }
+        load
+    }
+}
+
 /// One worker as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerView<'a> {
     fleet: FleetView<'a>,
     worker: &'a Worker,
     at: u32,
+    /// Its processors; 1 where they are not counted.
+    cpus: f32,
 }
 
 impl<'a> FleetView<'a> {
     /// Returns every worker, by id. Its cost grows with the fleet: for comparison, and for small fleets.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
         let fleet = *self;
-        self.workers.iter().map(move |(at, worker)| WorkerView { fleet, worker, at })
+        self.workers.iter().map(move |(at, worker)| WorkerView::new(fleet, worker, at))
     }
 
     /// Returns one worker.
     #[must_use]
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'a>> {
         let worker = self.workers.get(id.0)?;
-        Some(WorkerView { fleet: *self, worker, at: id.0 })
+        Some(WorkerView::new(*self, worker, id.0))
     }
 
     /// Returns how many workers there are.
@@ -128,18 +146,11 @@ impl<'a> FleetView<'a> {
             add(candidates, *worker);
         }
         for quiet in [false, true] {
-            let rooms = || {
-                zones(request)
-                    .flat_map(|zone| self.workers.sure_rooms(zone, request.memory_kib, quiet))
-            };
-            let sure: usize = rooms().map(<[u32]>::len).sum();
-            let mut add_nth = |mut nth: usize| {
-                for room in rooms() {
-                    match room.get(nth) {
-                        Some(worker) => return add(candidates, *worker),
-                        None => nth -= room.len(),
-                    }
-                }
+            let rooms = &mut draw.scratch.rooms;
+            let sure = self.workers.sure_rooms(request.zones, request.memory_kib, quiet, rooms);
+            let rooms = &*draw.scratch.rooms;
+            let mut add_nth = |nth: usize| {
+                self.workers.in_rooms(rooms, nth).into_iter().for_each(|it| add(candidates, it));
             };
             if sure <= count {
                 (0..sure).for_each(add_nth);
@@ -148,7 +159,7 @@ impl<'a> FleetView<'a> {
                 // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
                 // is one candidate less.
                 for _ in 0..count.div_ceil(2) {
-                    add_nth(draw.below(sure));
+                    add_nth(draw.random.below(sure));
                 }
                 for _ in 0..count / 2 {
                     let turn = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
@@ -160,6 +171,17 @@ impl<'a> FleetView<'a> {
                 return;
             }
         }
+    }
+
+    /// Reads all that deciding between these workers needs, before anything depends on it: the waits for memory then
+    /// overlap, where one worker looked at after another would wait for each.
+    pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
+        let mut read = 0;
+        for worker in workers {
+            read ^= self.workers.touch(worker.0, request.minute);
+            read ^= request.spread.touch(worker.0);
+        }
+        std::hint::black_box(read);
     }
 
     fn add_unsure(
@@ -209,7 +231,13 @@ fn float(number: u32) -> f32 {
     number as f32
 }
 
-impl WorkerView<'_> {
+impl<'a> WorkerView<'a> {
+    fn new(fleet: FleetView<'a>, worker: &'a Worker, at: u32) -> Self {
+        let milli = worker.cpu_real_milli;
+        let cpus = if milli == u32::MAX { 1.0 } else { float(milli) / 1000.0 };
+        Self { fleet, worker, at, cpus }
+    }
+
     /// Returns its id.
     #[must_use]
     pub fn id(&self) -> WorkerId {
@@ -254,8 +282,11 @@ impl WorkerView<'_> {
     /// Returns its processors; `None` where they are not counted.
     #[must_use]
     pub fn cpus(&self) -> Option<f32> {
-        let milli = self.worker.cpu_real_milli;
-        (milli != u32::MAX).then(|| float(milli) / 1000.0)
+        (self.worker.cpu_real_milli != u32::MAX).then_some(self.cpus)
+    }
+
+    pub(crate) fn cpus_or_one(&self) -> f32 {
+        self.cpus
     }
 
     /// Returns how many sandboxes it has.
@@ -273,27 +304,36 @@ impl WorkerView<'_> {
     /// Returns how many of the function's sandboxes it has.
     #[must_use]
     pub fn of_function(&self, function: FunctionId) -> u32 {
-        self.fleet.spread.count(function.0, self.at)
+        let function = self.fleet.functions.get(function.0 as usize).and_then(Option::as_ref);
+        function.map_or(0, |function| function.spread.count(self.at))
+    }
+
+    /// The same for the function that wants a place.
+    pub(crate) fn of_same(&self, request: &Request<'_>) -> u32 {
+        request.spread.count(self.at)
     }
 
     /// Returns about how many of the owner's sandboxes it has: owners share 32 counters by their number.
     #[must_use]
     pub fn of_owner(&self, request: &Request<'_>) -> u32 {
-        let owner = request.settings.account.0 as usize % 32;
-        self.fleet.workers.kinds(self.at).map_or(0, |kinds| u32::from(kinds.owners[owner]))
+        self.worker.of_owner(request.settings.account)
     }
 
     /// Returns how many sandboxes with the same class of runtime it has: classes share 16 counters.
     #[must_use]
     pub fn of_runtime(&self, request: &Request<'_>) -> u32 {
-        let runtime = usize::from(request.settings.runtime) % 16;
-        self.fleet.workers.kinds(self.at).map_or(0, |kinds| u32::from(kinds.runtimes[runtime]))
+        self.worker.of_runtime(request.settings.runtime)
     }
 
     /// Returns its expected load by minute of the hour; [`LOAD_ONE`] is a processor.
     #[must_use]
     pub fn load(&self) -> &[u32] {
         self.fleet.workers.load(self.at)
+    }
+
+    /// The same, divided by a power of two where it is beyond what 64 processors are, and rounded up: a quarter to read.
+    pub(crate) fn bins(&self) -> (&[u16], u8) {
+        self.worker.bins()
     }
 
     /// Returns the highest expected load of all minutes, in processors.

@@ -12,7 +12,7 @@ use std::fmt;
 
 pub use fleet::{FleetView, Request, WorkerView};
 pub use scored::{Gate, Scored};
-pub use terms::Term;
+pub use terms::{Candidate, Term};
 
 use crate::WorkerId;
 use crate::random::Random;
@@ -40,6 +40,14 @@ pub struct Draw<'a> {
     pub(crate) random: &'a mut Random,
     /// A number that is kept from one placement to the next, 0 at first.
     pub cursor: &'a mut u64,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// Lists that are used again, so that a decision allocates little.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) rooms: Vec<(usize, u32)>,
+    pub(crate) drawn: Vec<WorkerId>,
 }
 
 impl Draw<'_> {

@@ -2,8 +2,8 @@
 
 use super::fleet::{FleetView, Request, WorkerView};
 use super::terms::{
-    BusyNow, DeviationBound, MemoryShare, NotReady, PredictedPeak, SameFunction, SameOwner,
-    SameRuntime, Term, peak, share,
+    BusyNow, Candidate, DeviationBound, MemoryShare, NotReady, PredictedPeak, SameFunction,
+    SameOwner, SameRuntime, Term, peak, share,
 };
 use super::{Draw, Placement, Record, Refusal};
 use crate::WorkerId;
@@ -73,13 +73,49 @@ impl Scored {
         self
     }
 
+    /// Returns the best of some workers, `None` when none can have the sandbox.
+    fn best<'a>(
+        &self,
+        fleet: &FleetView<'a>,
+        request: &Request<'_>,
+        drawn: &[WorkerId],
+        candidates: &mut Vec<Candidate<'a>>,
+        record: &mut Record<'_>,
+    ) -> Option<WorkerId> {
+        candidates.clear();
+        for worker in drawn.iter().filter_map(|id| fleet.worker(*id)) {
+            let refusal = fleet.refusal(&worker, request);
+            let refusal =
+                refusal.or_else(|| (!self.passes(&worker, request)).then_some(Refusal::Compliance));
+            match refusal {
+                Some(refusal) => record.refused(worker.id(), refusal),
+                None => candidates.push(Candidate { worker, score: 0.0 }),
+            }
+        }
+        for (weight, term) in &self.terms {
+            term.add_to(*weight, candidates, request);
+        }
+        if record.keeps() {
+            for Candidate { worker, .. } in &*candidates {
+                let part = |(weight, term): &(f32, Box<dyn Term>)| {
+                    (term.name().to_owned(), weight * term.score(worker, request))
+                };
+                record.scored(worker.id(), || self.terms.iter().map(part).collect());
+            }
+        }
+        let best = candidates
+            .iter()
+            .min_by(|a, b| a.score.total_cmp(&b.score).then(a.worker.id().cmp(&b.worker.id())))?;
+        Some(best.worker.id())
+    }
+
     fn passes(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
         let (Some(gate), Some(cpus)) = (self.gate, worker.cpus()) else {
             return true;
         };
         let deviation = gate.deviations * worker.load_variance().sqrt() / cpus;
         // The two peaks, were they in the same minute.
-        let most = (worker.load_peak() + request.load_peak) / cpus + deviation;
+        let most = (worker.load_peak() + request.next.peak) / cpus + deviation;
         if most.max(worker.busy_share(request)) <= gate.cpu_share {
             return true;
         }
@@ -98,41 +134,19 @@ impl Placement for Scored {
         draw: &mut Draw<'_>,
         record: &mut Record<'_>,
     ) -> Option<WorkerId> {
-        let mut drawn = Vec::with_capacity(self.candidates);
-        let mut candidates: Vec<(f32, WorkerView<'_>)> = Vec::with_capacity(self.candidates);
+        let mut drawn = std::mem::take(&mut draw.scratch.drawn);
+        let mut candidates = Vec::with_capacity(self.candidates);
+        let mut best = None;
         for _ in 0..ROUNDS {
             fleet.sample(request, draw, &mut drawn, self.candidates);
-            candidates.clear();
-            candidates.extend(drawn.iter().filter_map(|id| Some((0.0, fleet.worker(*id)?))));
-            candidates.retain(|(_, worker)| {
-                let refusal = fleet.refusal(worker, request);
-                let refusal = refusal
-                    .or_else(|| (!self.passes(worker, request)).then_some(Refusal::Compliance));
-                if let Some(refusal) = refusal {
-                    record.refused(worker.id(), refusal);
-                }
-                refusal.is_none()
-            });
-            // Term by term, not worker by worker: the reads of different workers' rows overlap.
-            for (weight, term) in &self.terms {
-                for (score, worker) in &mut candidates {
-                    *score += weight * term.score(worker, request);
-                }
-            }
-            let explained = if record.keeps() { candidates.as_slice() } else { &[] };
-            for (_, worker) in explained {
-                let part = |(weight, term): &(f32, Box<dyn Term>)| {
-                    (term.name().to_owned(), weight * term.score(worker, request))
-                };
-                record.scored(worker.id(), || self.terms.iter().map(part).collect());
-            }
-            let best =
-                candidates.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.id().cmp(&b.1.id())));
-            if let Some((_, worker)) = best {
-                return Some(worker.id());
+            fleet.touch(&drawn, request);
+            best = self.best(fleet, request, &drawn, &mut candidates, record);
+            if best.is_some() {
+                break;
             }
         }
-        None
+        draw.scratch.drawn = drawn;
+        best
     }
 
     fn name(&self) -> &str {

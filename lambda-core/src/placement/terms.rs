@@ -14,6 +14,22 @@ pub trait Term: fmt::Debug + Send {
 
     /// Returns how bad it is to give this worker the sandbox; not NaN.
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32;
+
+    /// Adds its part to the score of each candidate: one call for all of them. Must be what `score` says, times the weight.
+    fn add_to(&self, weight: f32, candidates: &mut [Candidate<'_>], request: &Request<'_>) {
+        for candidate in candidates {
+            candidate.score += weight * self.score(&candidate.worker, request);
+        }
+    }
+}
+
+/// A worker that can have the sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The worker.
+    pub worker: WorkerView<'a>,
+    /// The sum of the weighted terms so far.
+    pub score: f32,
 }
 
 /// The peak of the worker's expected load with the sandbox's, over the minutes of the hour: what peaks together is
@@ -44,19 +60,57 @@ impl Term for PredictedPeak {
 /// Returns the highest sum of a worker's expected load and a sandbox's, within so many minutes from now on. In this
 /// minute what runs counts, if it is more than was expected, and the sandbox is busy: it is made because it will be.
 pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32) -> u32 {
-    let load = worker.load();
-    let now = usize::try_from(request.now.as_nanos() / 60_000_000_000 % 60).unwrap_or_default();
-    let this = load.get(now).copied().unwrap_or_default().max(worker.busy_load(request));
-    let own = u64::from(request.settings.cpu_milli) * u64::from(LOAD_ONE) / 1000;
-    let this = this.saturating_add(u32::try_from(own).unwrap_or(u32::MAX));
-    let highest = |bins: std::ops::Range<usize>| {
-        let (Some(load), Some(own)) = (load.get(bins.clone()), request.load.get(bins)) else {
-            return 0;
-        };
-        load.iter().zip(own).fold(0, |most, (sum, own)| u32::max(most, sum.saturating_add(*own)))
-    };
+    let (bins, shift) = worker.bins();
+    let (now, own) = (request.minute, request.next.bins());
+    let this = bins.get(now).map_or(0, |bin| u32::from(*bin) << shift);
+    let this = this.max(worker.busy_load(request)).saturating_add(request.busy_load);
     let end = now + minutes.min(60) as usize;
-    this.max(highest(now..end.min(60))).max(highest(0..end.saturating_sub(60).min(now)))
+    let soon = highest(bins, own, now, end.min(60), shift);
+    if end <= 60 {
+        return this.max(soon);
+    }
+    this.max(soon).max(highest(bins, own, 0, (end - 60).min(now), shift))
+}
+
+/// Bins that are added and compared at once.
+const LANES: usize = 16;
+
+/// All bits of the first so many lanes.
+const FIRST: [[u16; LANES]; LANES + 1] = {
+    let mut first = [[0; LANES]; LANES + 1];
+    let mut count = 0;
+    while count <= LANES {
+        let mut lane = 0;
+        while lane < count {
+            first[count][lane] = u16::MAX;
+            lane += 1;
+        }
+        count += 1;
+    }
+    first
+};
+
+/// Returns the highest sum of two loads in the bins from `from` to `to`, where the first is divided by a power of two.
+fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 {
+    let start = from.min(bins.len().saturating_sub(LANES));
+    let lanes =
+        |of: &[u16]| -> Option<[u16; LANES]> { of.get(start..start + LANES)?.try_into().ok() };
+    if shift == 0
+        && to - start <= LANES
+        && let (Some(bins), Some(own)) = (lanes(bins), lanes(own))
+    {
+        // Sums beyond what a bin holds are cut off, and all of them beyond any gate. Without branches, eight at a time.
+        let (below, until) = (&FIRST[from - start], &FIRST[to - start]);
+        let mut most = 0;
+        for lane in 0..LANES {
+            let sum = bins[lane].saturating_add(own[lane]);
+            most = u16::max(most, sum & until[lane] & !below[lane]);
+        }
+        return u32::from(most);
+    }
+    let (Some(bins), Some(own)) = (bins.get(from..to), own.get(from..to)) else { return 0 };
+    let sum = |(bin, own): (&u16, &u16)| (u32::from(*bin) << shift).saturating_add(u32::from(*own));
+    bins.iter().zip(own).map(sum).fold(0, u32::max)
 }
 
 /// How much the bound of the worker's load, its mean and some deviations, grows by the sandbox: the sum of means
@@ -79,10 +133,10 @@ impl Term for DeviationBound {
     }
 
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        let (mean, peak) = (request.load_mean, request.load_peak);
+        let (mean, peak) = (request.next.mean, request.next.peak);
         let variance = worker.load_variance();
         let more = variance + mean * (peak - mean).max(0.0);
-        (mean + self.deviations * (more.sqrt() - variance.sqrt())) / worker.cpus().unwrap_or(1.0)
+        (mean + self.deviations * (more.sqrt() - variance.sqrt())) / worker.cpus_or_one()
     }
 }
 
@@ -98,7 +152,7 @@ impl Term for BusyNow {
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
         let one = float(request.settings.cpu_milli) / 1000.0;
         let starting = float(worker.starting()) * one;
-        (worker.busy_cpus() + starting) / worker.cpus().unwrap_or(1.0)
+        (worker.busy_cpus() + starting) / worker.cpus_or_one()
     }
 }
 
@@ -112,7 +166,7 @@ impl Term for SameFunction {
     }
 
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        each(worker.of_function(request.function), worker, request)
+        each(worker.of_same(request), worker, request)
     }
 }
 
@@ -176,14 +230,36 @@ impl Term for NotReady {
 
 fn each(count: u32, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
     let one = float(request.settings.cpu_milli.max(1)) / 1000.0;
-    float(count) * one / worker.cpus().unwrap_or(1.0)
+    float(count) * one / worker.cpus_or_one()
 }
 
 pub(crate) fn share(load: u32, worker: &WorkerView<'_>) -> f32 {
-    float(load) / float(LOAD_ONE) / worker.cpus().unwrap_or(1.0)
+    float(load) / float(LOAD_ONE) / worker.cpus_or_one()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
 pub(crate) fn float(number: u32) -> f32 {
     number as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_highest_of_lanes_is_the_highest_of_each(
+            bins in prop::collection::vec(0..30_000_u16, 60),
+            own in prop::collection::vec(0..30_000_u16, 60),
+            from in 0..60_usize,
+            length in 0..60_usize,
+            shift in 0..3_u8,
+        ) {
+            let to = (from + length).min(60);
+            let each = (from..to).map(|at| (u32::from(bins[at]) << shift) + u32::from(own[at]));
+            prop_assert_eq!(highest(&bins, &own, from, to, shift), each.max().unwrap_or(0));
+        }
+    }
 }

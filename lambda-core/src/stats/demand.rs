@@ -5,9 +5,8 @@
 //! minute, the concurrency less `k`, held between 0 and 1. All is integer, so that what was added to a worker's sum
 //! is exactly what is taken off it again.
 
-use std::time::Duration;
-
 use crate::Time;
+use crate::store::slab::NONE;
 
 /// Minutes of the hour.
 pub const BINS: usize = 60;
@@ -20,22 +19,112 @@ const MINUTE: u64 = 60_000_000_000;
 /// Expected load of one sandbox, or of all of a worker's, by minute of the hour; [`LOAD_ONE`] is a processor.
 pub type Load = [u32; BINS];
 
+/// What a function's next sandbox is expected to carry, ready for the decision where it goes.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub(crate) struct Next {
+    /// Of which rank; [`NONE`] before it is known, and when more was learnt.
+    rank: u32,
+    cpu_milli: u32,
+    /// Peak and mean, in processors.
+    pub(crate) peak: f32,
+    pub(crate) mean: f32,
+    /// By minute of the hour, in parts of [`LOAD_ONE`]; more than 63 processors count as that.
+    bins: [[u16; BINS / 2]; 2],
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        Self { rank: NONE, cpu_milli: 0, peak: 0.0, mean: 0.0, bins: [[0; BINS / 2]; 2] }
+    }
+}
+
+impl Next {
+    fn new(load: &Load, rank: u32, cpu_milli: u32) -> Self {
+        let mut next = Self { rank, cpu_milli, ..Self::default() };
+        let (mut peak, mut sum) = (0, 0);
+        for (bin, load) in next.bins.as_flattened_mut().iter_mut().zip(load) {
+            peak = peak.max(*load);
+            // 60 times 2^20 at most.
+            sum += load;
+            *bin = u16::try_from(*load).unwrap_or(u16::MAX);
+        }
+        let one = to_f32(LOAD_ONE);
+        (next.peak, next.mean) = (to_f32(peak) / one, to_f32(sum) / (one * to_f32(60)));
+        next
+    }
+
+    /// Returns what is expected, by minute of the hour.
+    pub(crate) fn bins(&self) -> &[u16] {
+        self.bins.as_flattened()
+    }
+}
+
 /// A function's concurrency, by minute of the hour.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
 pub(crate) struct Demand {
+    next: Next,
     /// Concurrency in 65,536ths; empty before the first sandbox.
     bins: Vec<u32>,
     /// One bit for each bin that was observed.
     seen: u64,
-    /// The minute that is being observed, since the origin of time.
+    /// Mean squared difference between observed and expected, in invocations squared.
+    variance: f32,
+}
+
+/// A function's concurrency in the minute that is being observed.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Meter {
+    /// The minute, since the origin of time.
     minute: u64,
     /// Nanoseconds times concurrency in it.
     area: u64,
     /// Until when that is counted.
     until: Time,
-    /// Mean squared difference between observed and expected, in invocations squared.
-    variance: f32,
+}
+
+/// The concurrency of a minute that is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observed {
+    bin: usize,
+    concurrency: u32,
+}
+
+impl Meter {
+    /// Counts the time since the last call, in which `concurrency` invocations ran, up to `now` or to the end of a
+    /// minute, which is returned; to be called until there is none.
+    pub(crate) fn advance(&mut self, now: Time, concurrency: u32) -> Option<Observed> {
+        let minute = now.as_nanos() / MINUTE;
+        if minute == self.minute {
+            self.add(now, concurrency);
+            self.until = now.max(self.until);
+            return None;
+        }
+        // Of a gap longer than the season only the last season counts.
+        if minute - self.minute > BINS as u64 {
+            self.minute = minute - BINS as u64;
+            self.area = u64::from(concurrency).saturating_mul(MINUTE);
+        } else {
+            let end = Time::from_nanos((self.minute + 1) * MINUTE);
+            self.add(end, concurrency);
+        }
+        let observed = u64::min(self.area / (MINUTE / u64::from(ONE)), u64::from(u32::MAX / 2));
+        let observed = u32::try_from(observed).unwrap_or(u32::MAX / 2);
+        let bin = usize::try_from(self.minute % BINS as u64).unwrap_or_default();
+        self.minute += 1;
+        self.until = Time::from_nanos(self.minute * MINUTE);
+        self.area = 0;
+        Some(Observed { bin, concurrency: observed })
+    }
+
+    fn add(&mut self, until: Time, concurrency: u32) {
+        let nanos = until.as_nanos().saturating_sub(self.until.as_nanos());
+        self.area = self.area.saturating_add(nanos.saturating_mul(u64::from(concurrency)));
+    }
 }
 
 /// A minute is over: what was expected of it is corrected.
@@ -53,45 +142,31 @@ impl Demand {
     pub(crate) fn expect(&mut self, prior: impl FnOnce() -> Vec<u32>) {
         if self.bins.is_empty() {
             self.bins = prior();
+            self.next.rank = NONE;
         }
     }
 
-    /// Counts the time since the last call, in which `concurrency` invocations ran, up to `now` or to the end of a
-    /// minute, which is returned; to be called until there is none.
-    pub(crate) fn advance(&mut self, now: Time, concurrency: u32) -> Option<Closed> {
-        let minute = now.as_nanos() / MINUTE;
-        if minute == self.minute {
-            let passed = now.since(self.until);
-            self.add(passed, concurrency);
-            self.until = now.max(self.until);
-            return None;
+    /// Makes ready what the sandbox of rank `rank` is expected to carry, where it is not; `prior` as for
+    /// [`Self::expect`].
+    pub(crate) fn prepare(&mut self, rank: u32, cpu_milli: u32, prior: impl FnOnce() -> Vec<u32>) {
+        if (self.next.rank, self.next.cpu_milli) != (rank, cpu_milli) {
+            self.expect(prior);
+            self.next = Next::new(&self.load(rank, cpu_milli), rank, cpu_milli);
         }
-        // Of a gap longer than the season only the last season counts.
-        if minute - self.minute > BINS as u64 {
-            self.minute = minute - BINS as u64;
-            self.area = u64::from(concurrency).saturating_mul(MINUTE);
-        } else {
-            let end = Time::from_nanos((self.minute + 1) * MINUTE);
-            self.add(end.since(self.until), concurrency);
-        }
-        let observed = u64::min(self.area / (MINUTE / u64::from(ONE)), u64::from(u32::MAX / 2));
-        let observed = u32::try_from(observed).unwrap_or(u32::MAX / 2);
-        let bin = usize::try_from(self.minute % BINS as u64).unwrap_or_default();
-        self.minute += 1;
-        self.until = Time::from_nanos(self.minute * MINUTE);
-        self.area = 0;
-        Some(self.close(bin, observed))
     }
 
-    fn add(&mut self, passed: Duration, concurrency: u32) {
-        let nanos = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
-        self.area = self.area.saturating_add(nanos.saturating_mul(u64::from(concurrency)));
+    /// Returns what was made ready.
+    pub(crate) fn next(&self) -> &Next {
+        &self.next
     }
 
-    fn close(&mut self, bin: usize, observed: u32) -> Closed {
+    /// A minute is over: learns what was observed in it.
+    pub(crate) fn close(&mut self, observed: Observed) -> Closed {
+        let Observed { bin, concurrency: observed } = observed;
         if self.bins.is_empty() {
             self.bins = vec![0; BINS];
         }
+        self.next.rank = NONE;
         let old = self.bins[bin];
         let known = self.seen >> bin & 1 == 1;
         self.seen |= 1 << bin;
@@ -117,10 +192,14 @@ impl Demand {
 
     /// Returns the expected concurrency now and the deviation from it, in invocations.
     pub(crate) fn expected(&self, now: Time) -> (f32, f32) {
-        let bin = usize::try_from(now.as_nanos() / MINUTE % BINS as u64).unwrap_or_default();
-        let expected = self.bins.get(bin).copied().unwrap_or_default();
+        let expected = self.bins.get(minute_of_hour(now)).copied().unwrap_or_default();
         (to_f32(expected) / to_f32(ONE), self.variance.sqrt())
     }
+}
+
+/// Returns the minute of the hour, as bins count it.
+pub(crate) fn minute_of_hour(now: Time) -> usize {
+    usize::try_from(now.as_nanos() / MINUTE % BINS as u64).unwrap_or_default()
 }
 
 /// Returns the ranks of sandboxes whose share of a bin is another one after a change.
@@ -168,14 +247,19 @@ mod tests {
 
     #[test]
     fn a_timers_minute_is_learnt() {
-        let mut demand = Demand::default();
+        let (mut demand, mut meter) = (Demand::default(), Meter::default());
+        let mut advance = |demand: &mut Demand, now, concurrency| {
+            while let Some(observed) = meter.advance(now, concurrency) {
+                demand.close(observed);
+            }
+        };
         for hour in 0..4_u64 {
             // Three at once for half of the first minute of each hour.
             let start = hour * 3600;
-            while demand.advance(at(start), 0).is_some() {}
-            while demand.advance(at(start + 30), 3).is_some() {}
+            advance(&mut demand, at(start), 0);
+            advance(&mut demand, at(start + 30), 3);
         }
-        while demand.advance(at(4 * 3600), 0).is_some() {}
+        advance(&mut demand, at(4 * 3600), 0);
         let (first, second) = (demand.load(0, 1000), demand.load(1, 1000));
         assert_eq!((first[0], second[0], first[1]), (LOAD_ONE, LOAD_ONE / 2, 0));
         assert_eq!(demand.load(2, 1000)[0], 0);

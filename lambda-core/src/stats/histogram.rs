@@ -18,7 +18,10 @@ impl Histogram {
 
     /// Counts a number. When a bin is full, all are halved: what is old weighs less.
     pub fn add_number(&mut self, number: u64) {
-        let bin = bin_of(number);
+        self.add_bin(bin_of(number));
+    }
+
+    fn add_bin(&mut self, bin: usize) {
         let count = &mut self.counts[bin / 10][bin % 10];
         *count = count.saturating_add(1);
         self.total += 1;
@@ -75,6 +78,33 @@ impl Histogram {
     }
 }
 
+/// A few numbers that a histogram has not counted yet, so that not each of them reads and writes it.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Pending {
+    bins: [u8; 6],
+    count: u8,
+}
+
+impl Pending {
+    /// Keeps a number; tells whether there is no room for another.
+    pub(crate) fn add_number(&mut self, number: u64) -> bool {
+        if let Some(bin) = self.bins.get_mut(usize::from(self.count)) {
+            *bin = u8::try_from(bin_of(number)).unwrap_or_default();
+            self.count += 1;
+        }
+        usize::from(self.count) == self.bins.len()
+    }
+
+    /// Has a histogram count them.
+    pub(crate) fn flush(&mut self, to: &mut Histogram) {
+        for bin in &self.bins[..usize::from(self.count)] {
+            to.add_bin(usize::from(*bin));
+        }
+        self.count = 0;
+    }
+}
+
 const BINS: usize = 50;
 
 fn bin_of(number: u64) -> usize {
@@ -104,6 +134,23 @@ mod tests {
             assert!(edge(bin) <= number && number < edge(bin + 1), "{number} in {bin}");
         }
         assert_eq!(bin_of(u64::MAX), BINS - 1);
+    }
+
+    #[test]
+    fn what_is_pending_is_counted_once() {
+        let (mut pending, mut late, mut at_once) =
+            (Pending::default(), Histogram::default(), Histogram::default());
+        for number in 0..1000 {
+            at_once.add_number(number * 7);
+            if pending.add_number(number * 7) {
+                pending.flush(&mut late);
+            }
+        }
+        assert_ne!(late, at_once);
+        pending.flush(&mut late);
+        assert_eq!(late, at_once);
+        pending.flush(&mut late);
+        assert_eq!(late, at_once);
     }
 
     #[test]
