@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::runtime_api::{Ready, Session, SessionSettings, serve};
 use crate::{
     Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
-    Outcome, Pressure, SandboxSpec, ShutdownReason, Usage,
+    Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -95,6 +95,8 @@ pub(crate) struct Supervised<P: Platform> {
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
     counted: Sample,
+    /// Whether extensions are having their time, after which all ends.
+    parting: bool,
 }
 
 impl<P: Platform> fmt::Debug for Supervised<P> {
@@ -128,6 +130,7 @@ impl<P: Platform> Supervised<P> {
             exit: None,
             extensions: None,
             counted: Sample::default(),
+            parting: false,
         }
     }
 
@@ -201,20 +204,81 @@ impl<P: Platform> Supervised<P> {
         std::future::pending().await
     }
 
+    /// Tells the extensions of the end, and waits until each is done, no longer than the specification allows.
+    async fn end(&self, reason: ShutdownReason) {
+        self.farewell().say(reason).await;
+    }
+
+    fn farewell(&self) -> Farewell<P> {
+        Farewell {
+            platform: Arc::clone(&self.platform),
+            session: Arc::clone(&self.session),
+            times: self.spec.times,
+            exit: self.exit.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+
+    /// Ends what can serve no more: at once, or where there are extensions when these had their time, in the background,
+    /// as whoever waits for the answer has no part in that.
+    fn part(&mut self, reason: ShutdownReason) {
+        let farewell = self.farewell();
+        if !farewell.is_heard() {
+            self.platform.kill();
+            return;
+        }
+        self.parting = true;
+        let (server, output) = (self.server.take(), self.output.take());
+        tokio::spawn(async move {
+            farewell.say(reason).await;
+            farewell.platform.kill();
+            if let Some(output) = output {
+                output.drain();
+            }
+            if let Some(server) = server {
+                server.abort();
+            }
+        });
+    }
+
+    fn init_exit(&self, exit: Exit) -> InitFailure {
+        if let Some(error) = self.platform.failure() {
+            InitFailure::Failed(error)
+        } else if self.out_of_memory() {
+            InitFailure::OutOfMemory
+        } else {
+            InitFailure::Exited(exit)
+        }
+    }
+}
+
+/// What it takes to let extensions end in their own time.
+struct Farewell<P> {
+    platform: Arc<P>,
+    session: Arc<Session>,
+    times: TimeLimits,
+    exit: Option<watch::Receiver<Option<Exit>>>,
+    extensions: Option<watch::Receiver<External>>,
+}
+
+impl<P: Platform> Farewell<P> {
     /// Returns how many external extensions there are.
     fn external(&self) -> usize {
         (self.extensions.as_ref()).and_then(|it| it.borrow().started).unwrap_or(0)
     }
 
-    /// Tells the extensions of the end, and waits until each is done, no longer than the specification allows.
-    async fn end(&self, reason: ShutdownReason) {
+    /// Returns whether there is anybody to tell.
+    fn is_heard(&self) -> bool {
+        self.external() > 0 || self.session.has_extensions()
+    }
+
+    async fn say(&self, reason: ShutdownReason) {
         let external = self.external();
-        let there = external > 0 || self.session.has_extensions();
-        if !there || self.platform.thaw().is_err() {
+        if !self.is_heard() || self.platform.thaw().is_err() {
             return;
         }
         self.platform.begin_end();
-        let times = self.spec.times;
+        let times = self.times;
         let until = Instant::now()
             + if external > 0 { times.shutdown_external } else { times.shutdown_internal };
         if external > 0 {
@@ -241,16 +305,6 @@ impl<P: Platform> Supervised<P> {
         tokio::select! {
             () = self.session.shut_down(reason, left) => {}
             () = gone => {}
-        }
-    }
-
-    fn init_exit(&self, exit: Exit) -> InitFailure {
-        if let Some(error) = self.platform.failure() {
-            InitFailure::Failed(error)
-        } else if self.out_of_memory() {
-            InitFailure::OutOfMemory
-        } else {
-            InitFailure::Exited(exit)
         }
     }
 }
@@ -294,7 +348,11 @@ impl<P: Platform> Driver for Supervised<P> {
                 answer = Answer::OutOfMemory;
             }
             if !answer.leaves_usable() {
-                self.platform.kill();
+                self.part(if answer == Answer::TimedOut {
+                    ShutdownReason::Timeout
+                } else {
+                    ShutdownReason::Failure
+                });
             }
             Ok(Outcome { answer, usage })
         })
@@ -313,7 +371,7 @@ impl<P: Platform> Driver for Supervised<P> {
             if settled {
                 self.platform.freeze()
             } else {
-                self.platform.kill();
+                self.part(ShutdownReason::Failure);
                 Err(Error::Ended)
             }
         })
@@ -363,7 +421,9 @@ impl<P: Platform> Driver for Supervised<P> {
 
 impl<P: Platform> Drop for Supervised<P> {
     fn drop(&mut self) {
-        self.platform.kill();
+        if !self.parting {
+            self.platform.kill();
+        }
         if let Some(server) = &self.server {
             server.abort();
         }

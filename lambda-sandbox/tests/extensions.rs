@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{
@@ -140,6 +140,53 @@ async fn the_end_waits_for_extensions_and_not_for_ever() {
     idle.shutdown(ShutdownReason::Timeout).await.expect("shut down");
     let output = text(&log);
     assert!(output.contains("timeout") && !output.contains("stuck ends"), "{output}");
+}
+
+/// Waits until `what` is said and all is released.
+async fn heard(backend: &LinuxBackend, log: &MemoryLog, what: &str) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !(text(log).contains(what) && backend.groups().is_empty()) {
+        assert!(Instant::now() < until, "{what}: {:?}\n{}", backend.groups(), text(log));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn extensions_hear_of_a_timeout_and_of_a_failure() {
+    let Some(backend) = backend() else { return };
+    for (work, answer, reason) in [
+        ("sleep 600", Answer::TimedOut, "timeout"),
+        ("exit 3", Answer::Exited(Exit::Status(3)), "failure"),
+    ] {
+        let (folder, mut spec, log) = function(&[("one", EXTENSION)]);
+        let runtime =
+            format!("{ASK}{}", RUNTIME.replace("  ask \"POST", &format!("  {work}\n  ask \"POST")));
+        executable(&folder.path().join("task/bootstrap"), &runtime);
+        spec.environment.push(("LAST".into(), "0.5".into()));
+        let idle = init(&backend, &spec, &log).await;
+        let event = Invocation::new("id-1", "{}", Duration::from_millis(700));
+        let (outcome, busy) = idle.invoke(event).await.expect("invoked");
+        assert_eq!(outcome.answer, answer);
+        assert!(busy.is_none());
+        // The answer does not wait for the extension, which has its time.
+        assert!(!text(&log).contains("one ends"), "{}", text(&log));
+        heard(&backend, &log, "one ends").await;
+        assert!(text(&log).contains(reason), "{}", text(&log));
+    }
+    // And no more than its time.
+    let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
+    executable(
+        &folder.path().join("task/bootstrap"),
+        &format!("{ASK}{}", RUNTIME.replace("  id=", "  exit 3; id=")),
+    );
+    spec.environment.push(("LAST".into(), "600".into()));
+    spec.times.shutdown_external = Duration::from_millis(500);
+    let idle = init(&backend, &spec, &log).await;
+    let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+    let (_, busy) = idle.invoke(event).await.expect("invoked");
+    assert!(busy.is_none());
+    heard(&backend, &log, "failure").await;
+    assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod features;
 mod filter;
 mod image;
 mod instance;
+mod janitor;
 mod kept_groups;
 pub mod landlock;
 mod netlink;
@@ -42,8 +43,9 @@ pub use settings::{OPTIONAL, Settings};
 
 use self::features::{Defences, Rights};
 use self::instance::Instance;
+use self::janitor::Janitor;
 use self::kept_groups::{KeptGroup, KeptGroups};
-use self::sandbox::{Janitor, LinuxSandbox};
+use self::sandbox::LinuxSandbox;
 use crate::supervised::Supervised;
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,

@@ -245,6 +245,8 @@ pub(super) fn user_steps(
 
 /// Where the scratch space is.
 const SCRATCH: &str = "/tmp";
+/// A folder with nothing in it, shown in place of what is hidden.
+const EMPTY: &str = "/dev/empty";
 /// Where the kernel tells of processes.
 const PROC: &str = "/proc";
 
@@ -356,6 +358,7 @@ impl<'a> Plan<'a> {
             };
             self.steps.push(step);
         }
+        self.steps.push(Step::Folder(self.inside(Path::new(EMPTY))?));
         self.attributes(target, RDONLY | NOSUID | NOEXEC);
         Ok(())
     }
@@ -385,8 +388,12 @@ impl<'a> Plan<'a> {
             let target = self.inside(&proc.join(name))?;
             self.bind(c_string(OsStr::new("/dev/null"))?, target);
         }
-        // One empty file system hides them all: a bind keeps the attributes of what it shows.
+        // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does: a
+        // bind keeps the attributes of what it shows.
         let mut empty = None;
+        if !self.rootless {
+            empty = Some(self.inside(Path::new(EMPTY))?);
+        }
         for name in &masks.folders {
             let target = self.inside(&proc.join(name))?;
             if let Some(source) = &empty {

@@ -6,9 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
@@ -22,6 +20,7 @@ use super::cgroup::Group;
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
+use super::janitor::{Remains, Slot};
 use super::kept_groups::KeptGroup;
 use super::netns::Network;
 use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
@@ -29,7 +28,7 @@ use super::spawn::Start;
 use super::template::Template;
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exit, Limits, Pressure, SandboxSpec};
+use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
@@ -68,42 +67,6 @@ pub(super) struct LinuxSandbox {
     /// Whether extensions may end.
     ending: Arc<AtomicBool>,
     program: PathBuf,
-}
-
-/// What there is to release when a sandbox has ended.
-#[derive(Debug)]
-struct Remains {
-    group: Group,
-    limits: Limits,
-    pidfd: Arc<OwnedFd>,
-    slot: Slot,
-    /// The root, which goes with its last user unless it is kept.
-    template: Option<Arc<Template>>,
-}
-
-/// A sandbox's number, given back when dropped.
-#[derive(Debug)]
-struct Slot {
-    shared: Arc<Shared>,
-    number: u32,
-    /// Whether the number stays taken.
-    kept: bool,
-}
-
-impl Slot {
-    /// Leaves the number taken, for the group that is kept with it.
-    fn keep(mut self) -> u32 {
-        self.kept = true;
-        self.number
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.shared.instance.give_slot(self.number);
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -311,10 +274,9 @@ fn group(
     image: Option<&Image>,
 ) -> Result<(Group, Slot), Error> {
     if let Some(KeptGroup { group, number }) = shared.groups.take(&spec.limits) {
-        return Ok((group, Slot { number, shared: Arc::clone(shared), kept: false }));
+        return Ok((group, Slot::new(shared, number)));
     }
-    let number = shared.instance.take_slot()?;
-    let slot = Slot { number, shared: Arc::clone(shared), kept: false };
+    let slot = Slot::new(shared, shared.instance.take_slot()?);
     let (host, name) = (shared.instance.group(), slot.number.to_string());
     let disks = disks(spec, image);
     let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
@@ -547,72 +509,5 @@ impl Drop for LinuxSandbox {
         if let Some(remains) = lock(&self.remains).take() {
             self.shared.janitor.bury(remains, None);
         }
-    }
-}
-
-/// A thread that waits for ended sandboxes, reaps them and removes their groups, one after another.
-#[derive(Debug)]
-pub(super) struct Janitor {
-    work: Sender<Work>,
-}
-
-#[derive(Debug)]
-enum Work {
-    /// Releases what is left of a sandbox, and tells the one who asked, if any.
-    Bury(Box<Remains>, Option<oneshot::Sender<Result<(), Error>>>),
-    /// Tells that all before it is done.
-    Mark(Sender<()>),
-}
-
-impl Janitor {
-    pub(super) fn start() -> Result<Self, Error> {
-        let (work, queue) = channel();
-        std::thread::Builder::new()
-            .name("sandbox-janitor".into())
-            .spawn(move || {
-                for work in queue {
-                    match work {
-                        Work::Bury(remains, reply) => {
-                            let removed = remains.release();
-                            if let Some(reply) = reply {
-                                // Who asked may have gone; what could not be removed is the next sweep's.
-                                drop(reply.send(removed));
-                            }
-                        }
-                        Work::Mark(reply) => drop(reply.send(())),
-                    }
-                }
-            })
-            .map_err(|source| Error::step("starting the janitor thread", source))?;
-        Ok(Self { work })
-    }
-
-    fn bury(&self, remains: Remains, reply: Option<oneshot::Sender<Result<(), Error>>>) {
-        // The thread lives as long as this sender.
-        drop(self.work.send(Work::Bury(Box::new(remains), reply)));
-    }
-
-    /// Waits until all that was dropped before is released, no longer than `limit`.
-    pub(super) fn wait(&self, limit: Duration) {
-        let (reply, done) = channel();
-        drop(self.work.send(Work::Mark(reply)));
-        // What takes longer is the next sweep's.
-        let _late = done.recv_timeout(limit);
-    }
-}
-
-impl Remains {
-    fn release(self) -> Result<(), Error> {
-        let Self { mut group, limits, pidfd, slot, template } = self;
-        sys::wait_ended(pidfd.as_fd());
-        sys::reap(pidfd.as_raw_fd());
-        drop(template);
-        if !group.renew() {
-            group.kill();
-            return group.remove();
-        }
-        let shared = Arc::clone(&slot.shared);
-        let kept = KeptGroup { group, number: slot.keep() };
-        shared.groups.keep(&limits, kept).map_or(Ok(()), |surplus| shared.remove(&surplus))
     }
 }
