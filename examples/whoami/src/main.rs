@@ -6,11 +6,13 @@
 //! cargo run -p whoami -- --explain          every step of the chain, on standard error
 //! cargo run -p whoami -- --plan             what would be tried, without network
 //! cargo run -p whoami -- --list             like `aws configure list`
+//! cargo run -p whoami -- --query Arn        a part of the answer, by JMESPath
 //! ```
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use aws_cred_chain::query::Query;
 use aws_cred_chain::real::TerminalPrompt;
 use aws_cred_chain::{Chain, Context, Error, Options, block_on, caller_identity, region};
 use serde_json::json;
@@ -21,7 +23,17 @@ struct Arguments {
     explain: bool,
     plan: bool,
     list: bool,
+    query: Option<Query>,
+    help: bool,
 }
+
+const USAGE: &str = "\
+usage: whoami [--profile NAME] [--region NAME] [--endpoint-url URL] [--query JMESPATH]
+              [--explain] [--plan | --list]
+
+Says who AWS takes this program for. --explain tells every step on standard error, --plan what would be
+tried (without network) and what is wrong with the files, --list the keys and the region in use.
+";
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
@@ -51,13 +63,21 @@ fn arguments() -> Result<Arguments, String> {
             "--explain" => arguments.explain = true,
             "--plan" => arguments.plan = true,
             "--list" => arguments.list = true,
-            other => return Err(format!("unknown argument {other}")),
+            "--query" => {
+                let query = Query::parse(&value()?).map_err(|error| error.report())?;
+                arguments.query = Some(query);
+            }
+            "--help" | "-h" => arguments.help = true,
+            other => return Err(format!("unknown argument {other}; see whoami --help")),
         }
     }
     Ok(arguments)
 }
 
 async fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), String> {
+    if arguments.help {
+        return out.write_all(USAGE.as_bytes()).map_err(|error| error.to_string());
+    }
     let context = Context::real().with_prompt(TerminalPrompt);
     let options = arguments.options.clone();
     let chain = Chain::new(context.clone(), options.clone());
@@ -96,5 +116,9 @@ async fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), String> 
         "Account": identity.account,
         "Arn": identity.arn,
     });
+    let answer = match &arguments.query {
+        Some(query) => query.evaluate(&answer).map_err(say)?,
+        None => answer,
+    };
     writeln!(out, "{answer:#}").map_err(|error| error.to_string())
 }
