@@ -6,7 +6,7 @@
 //!
 //! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
 //! arrival and its end, told by `handle` and drained by `poll`, with timers, statistics and counting, at a million idle
-//! sandboxes: one at a time, and in batches of 32 arrivals that the engine is let `touch` before. Size: what the engine
+//! sandboxes: one at a time, and in batches of 32 arrivals and ends that the engine is let `touch` before. Size: what the engine
 //! has allocated, counted by the allocator. Figures are medians of rounds, with the fastest and the slowest; p99 is of
 //! single calls, clock included. The floor is a read that depends on the one before, in as much memory as the calls go
 //! through: a decision waits for two in a row (the function, the workers), an arrival for three (the function, the sandbox,
@@ -24,7 +24,7 @@ use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::*;
 
 const ROUNDS: usize = 15;
-/// Arrivals that are told at once, where they are.
+/// Arrivals, and ends, that are told at once, where they are.
 const BATCH: usize = 32;
 /// Invocations that run at once.
 const RUNNING: usize = 1_000;
@@ -126,17 +126,14 @@ impl Rounds {
 
 /// Nanoseconds of a read that depends on the one before, anywhere in `lines` lines of the cache.
 fn dependent_read(lines: usize) -> f64 {
-    #[derive(Clone, Copy)]
     #[repr(align(64))]
     struct Line(usize);
     let mut chain: Vec<_> = (0..lines).map(Line).collect();
     // One cycle through all (Sattolo).
     let mut chance = Chance(3);
     for at in (1..lines).rev() {
-        let other = chance.below(at as u64) as usize;
-        let swapped = chain[at];
-        chain[at] = chain[other];
-        chain[other] = swapped;
+        let other = usize::try_from(chance.below(at as u64)).unwrap();
+        chain.swap(at, other);
     }
     const READS: usize = 200_000;
     let mut at = 0;
@@ -305,31 +302,35 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     const CALLS: usize = 200_000;
     for batch in [1, BATCH] {
         let mut running = VecDeque::with_capacity(RUNNING * 2);
-        let mut batched = Vec::with_capacity(batch);
+        let mut events = Vec::with_capacity(batch * 2);
         let rounds = Rounds::of(CALLS / batch * batch, || {
             for _ in 0..CALLS / batch {
-                batched.clear();
-                batched.extend((0..batch).map(|_| chance.function(functions)));
-                if batch > 1 {
-                    engine.touch(&batched);
-                }
-                for function in &batched {
+                for _ in 0..batch {
                     id += 1;
-                    now = now + Duration::from_nanos(200);
-                    let (invocation, function) = (InvocationId(id), *function);
-                    engine.handle(now, Event::InvocationArrived { invocation, function }).unwrap();
+                    let (invocation, function) = (InvocationId(id), chance.function(functions));
+                    events.push(Event::InvocationArrived { invocation, function });
+                    if running.len() >= RUNNING
+                        && let Some((invocation, sandbox)) = running.pop_front()
+                    {
+                        let used = Used::default();
+                        events.push(Event::InvocationEnded {
+                            invocation,
+                            sandbox,
+                            reusable: true,
+                            used,
+                        });
+                    }
+                }
+                if batch > 1 {
+                    engine.touch(&events);
+                }
+                for event in events.drain(..) {
+                    now = now + Duration::from_nanos(100);
+                    engine.handle(now, event).unwrap();
                     while let Some(command) = engine.poll() {
                         if let Command::Dispatch { invocation, sandbox, .. } = command {
                             running.push_back((invocation, sandbox));
                         }
-                    }
-                    if running.len() > RUNNING
-                        && let Some((invocation, sandbox)) = running.pop_front()
-                    {
-                        let used = Used::default();
-                        let ended =
-                            Event::InvocationEnded { invocation, sandbox, reusable: true, used };
-                        engine.handle(now, ended).unwrap();
                     }
                 }
             }

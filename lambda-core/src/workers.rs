@@ -27,7 +27,7 @@ pub(crate) struct Workers {
 /// one of the others which has this minute.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(C, align(64))]
+#[repr(C, align(256))]
 pub(crate) struct Worker {
     /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
     pub(crate) variance: u64,
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_row_is_four_lines_and_a_decision_reads_three() {
-        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (256, 64));
+        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (256, 256));
         assert_eq!((offset_of!(Worker, owners), offset_of!(Worker, bins)), (64, 128));
     }
 

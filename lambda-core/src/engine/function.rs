@@ -140,13 +140,23 @@ impl Function {
             return None;
         }
         self.waiting_count -= 1;
-        self.waiting.pop_front()
+        let popped = self.waiting.pop_front();
+        self.forget_room();
+        popped
+    }
+
+    /// Gives back the room that a burst needed.
+    fn forget_room(&mut self) {
+        if self.waiting_count == 0 {
+            self.waiting = VecDeque::new();
+        }
     }
 
     /// Takes the invocation that came last.
     pub(crate) fn pop_last_waiting(&mut self) -> Option<InvocationId> {
         let popped = self.waiting.pop_back()?;
         self.waiting_count -= 1;
+        self.forget_room();
         Some(popped)
     }
 

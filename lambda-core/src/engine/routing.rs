@@ -7,23 +7,34 @@ use crate::explain::Decided;
 use crate::sandbox::State;
 use crate::stats::demand;
 use crate::{
-    Command, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason, Time, Used,
-    WorkerId,
+    Command, Event, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
+    Time, Used, WorkerId,
 };
 
 /// Most sandboxes of a function that are ranked anew each minute: the more there are, the less it matters.
 const RANKED_MAX: usize = 256;
 
 impl Engine {
-    /// Reads what the arrivals of invocations of these functions are going to read, and changes nothing. For a driver that
-    /// has several events at hand, a few dozen: the waits for memory of all of them overlap here, where
-    /// [`Engine::handle`] would wait for each, one after another. It is never needed.
-    pub fn touch(&self, functions: &[FunctionId]) {
+    /// Reads what taking these events is going to read, and changes nothing. For a driver that has several arrivals and
+    /// ends of invocations at hand, a few dozen: the waits for memory of all of them overlap here, where
+    /// [`Engine::handle`] waits for each, one after another. It is never needed.
+    pub fn touch<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
         let mut read = 0;
-        for function in functions {
-            let Some(function) = self.function(function.0) else { continue };
+        for event in events {
+            let (function, sandbox) = match event {
+                Event::InvocationArrived { function, .. } => (Some(function.0), None),
+                Event::InvocationEnded { sandbox, .. } => {
+                    (None, self.state.sandboxes.find(sandbox.0))
+                }
+                _ => (None, None),
+            };
+            let sandbox = sandbox.and_then(|at| self.state.sandboxes.get(at));
+            let function =
+                function.or_else(|| Some(sandbox?.function)).and_then(|id| self.function(id));
+            let Some(function) = function else { continue };
             read ^= function.touch();
-            let Some(sandbox) = self.state.sandboxes.get(function.top()) else { continue };
+            let sandbox = sandbox.or_else(|| self.state.sandboxes.get(function.top()));
+            let Some(sandbox) = sandbox else { continue };
             read ^= sandbox.wheel_prev ^ sandbox.function;
             read ^= self.state.workers.get(sandbox.worker).map_or(0, |it| it.cpu_busy_milli);
         }
