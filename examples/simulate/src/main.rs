@@ -47,6 +47,11 @@ fn run(options: &Options) -> Result<(), String> {
         let minutes = trace.minutes;
         return Err(format!("--train {train_minutes}: the trace has {minutes} minutes in all"));
     }
+    // Before minutes of work, not after.
+    for path in options.report.iter().chain(&options.json) {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        drop(opened.map_err(|error| format!("{}: {error}", path.display()))?);
+    }
     println!(
         "{}: {} functions, {} minutes, {} invocations of which {} are measured",
         trace.name,

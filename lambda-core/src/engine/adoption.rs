@@ -1,6 +1,6 @@
 //! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
 use super::starting::kib;
@@ -28,8 +28,11 @@ impl Engine {
         for reported in sandboxes {
             let known = self.state.sandboxes.find(reported.sandbox.0);
             let own = known.filter(|at| {
-                (self.state.sandboxes.get(*at))
-                    .is_some_and(|it| it.worker == worker.0 && it.function == reported.function.0)
+                // What nobody was told to make yet cannot be there.
+                (self.state.sandboxes.get(*at)).is_some_and(|it| {
+                    let own = it.worker == worker.0 && it.function == reported.function.0;
+                    own && it.state != State::Waiting
+                })
             });
             let taken = match own {
                 Some(at) => {
@@ -58,22 +61,29 @@ impl Engine {
         vms: &[ReportedVm],
         sandboxes: &[ReportedSandbox],
     ) {
-        let reported: BTreeSet<_> = sandboxes.iter().map(|it| it.sandbox.0).collect();
-        let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
-            .filter(|(at, sandbox)| {
-                !sandbox.state.is_coming() && !reported.contains(&self.state.sandboxes.id(*at))
-            })
-            .map(|(at, _)| at)
-            .collect();
-        for at in missing {
-            self.forget(at, RejectReason::SandboxLost);
-        }
+        // VMs first: what was in one that is gone is gone with it, and leaves none to be stopped.
         let reported: BTreeSet<_> = vms.iter().map(|it| it.vm).collect();
         for at in self.state.vms.of_worker(worker.0) {
             let id = self.state.vms.id(at).map(crate::VmId);
             let known = id.is_some_and(|id| reported.contains(&id));
             if !known && self.vm_is_ready(at) {
                 self.lose_vm(at);
+            }
+        }
+        let reported: BTreeMap<_, _> =
+            sandboxes.iter().map(|it| (it.sandbox.0, it.function.0)).collect();
+        let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
+            .filter(|(at, sandbox)| match reported.get(&self.state.sandboxes.id(*at)) {
+                // It is another function's, whoever said so: it cannot be what the engine knows.
+                Some(function) => sandbox.function != *function && sandbox.state != State::Waiting,
+                None => !sandbox.state.is_coming(),
+            })
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
+            .collect();
+        for (at, function, coming) in missing {
+            self.forget(at, RejectReason::SandboxLost);
+            if coming {
+                self.start_what_is_needed(function);
             }
         }
     }

@@ -45,7 +45,9 @@ impl Engine {
             let nanos = |duration: std::time::Duration| {
                 u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
             };
-            let life = self.state.random.between(nanos(it.life_min), nanos(latest));
+            // The last quarter of the window is for waiting for a replacement that is late.
+            let drawn = latest - latest.saturating_sub(it.life_min) / 4;
+            let life = self.state.random.between(nanos(it.life_min), nanos(drawn));
             now + std::time::Duration::from_nanos(life)
         });
         let state = &mut self.state;
@@ -200,6 +202,9 @@ impl Engine {
         for replaced in self.state.asked.replaced.values_mut() {
             replaced.retain(|it| it.0 != at);
         }
+        let id = WorkerId(at);
+        let timers = [Agenda::Lease(id), Agenda::Replace(id), Agenda::Quiet(id), Agenda::Drain(id)];
+        timers.into_iter().for_each(|item| self.state.agenda.clear(item));
     }
 
     pub(super) fn on_worker_lost(&mut self, worker: WorkerId) -> Result<(), EventError> {

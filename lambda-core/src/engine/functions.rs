@@ -1,5 +1,7 @@
 //! Functions: put, changed, removed.
 
+use std::time::Duration;
+
 use super::function::Function;
 use super::{Agenda, Engine};
 use crate::sandbox::State;
@@ -22,12 +24,13 @@ impl Engine {
         if settings.memory_bytes == 0 || settings.memory_bytes >> 10 >= u64::from(u32::MAX) {
             return Err(EventError::Size);
         }
+        let other = |it: &Function| it.settings.account != settings.account;
+        if self.function(id.0).is_some_and(other) {
+            return Err(EventError::InUse);
+        }
         self.check_claim(id, &settings)?;
         let fresh = match self.function(id.0) {
             Some(known) => {
-                if known.settings.account != settings.account {
-                    return Err(EventError::InUse);
-                }
                 if known.revision == revision
                     && !only_concurrency_differs(&known.settings, &settings)
                 {
@@ -37,9 +40,10 @@ impl Engine {
             }
             None => false,
         };
+        let timeout = self.function(id.0).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
         if fresh {
-            self.end_old_revision(id);
+            self.end_old_revision(id, timeout);
         }
         self.provision(id);
         // Those that were kept for being provisioned may have been idle for long.
@@ -95,14 +99,16 @@ impl Engine {
         }
     }
 
-    /// The sandboxes of a function's old code end: idle ones now, busy ones with their invocation.
-    fn end_old_revision(&mut self, id: FunctionId) {
+    /// The sandboxes of a function's old code end: idle ones now, busy ones with their invocation, which keeps the deadline
+    /// that it was given.
+    fn end_old_revision(&mut self, id: FunctionId, timeout: Duration) {
         let members = self.function(id.0).map_or_else(Vec::new, |it| it.members.clone());
         for at in members {
             self.stop(at, StopReason::FunctionRemoved);
             let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
             if sandbox.state == State::Busy && !sandbox.stale {
                 sandbox.stale = true;
+                self.state.old_deadlines.insert(at, sandbox.since + timeout);
                 if let Some(function) = self.function_mut(id.0) {
                     function.going += 1;
                 }
@@ -140,6 +146,10 @@ impl Engine {
         if self.function(id).is_some_and(done) {
             self.state.functions[id as usize] = None;
             self.state.blocked.remove(&FunctionId(id));
+            let id = FunctionId(id);
+            for item in [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id)] {
+                self.state.agenda.clear(item);
+            }
         }
     }
 }

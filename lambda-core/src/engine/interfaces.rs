@@ -44,6 +44,9 @@ enum Phase {
     Stopping,
 }
 
+/// How long an engine that follows another waits for reports before it makes interfaces beforehand.
+const ADOPTION: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl Interfaces {
     pub(crate) fn new(generation: u32) -> Self {
         Self { slab: Slab::from_generation(generation), networks: Vec::new() }
@@ -93,14 +96,24 @@ impl Engine {
                 networks[at] = Some(Network { settings, removed: false, interfaces: Vec::new() });
             }
         }
-        // One of each zone beforehand.
+        // One of each zone beforehand; by an engine that follows another when the workers have reported theirs.
+        if self.state.interfaces.slab.is_first() {
+            self.start_beforehand(id);
+        } else {
+            let later = self.state.now + ADOPTION;
+            self.state.agenda.insert((later, Agenda::Network(id)));
+        }
+        Ok(())
+    }
+
+    /// Makes an interface in each of a network's zones that has none.
+    pub(super) fn start_beforehand(&mut self, id: NetworkId) {
         for zone in self.zones_of(id) {
             let Some(network) = self.state.interfaces.network(id) else { continue };
             if self.state.interfaces.addresses_taken(network, zone) == 0 {
                 self.start_interface(id, zone);
             }
         }
-        Ok(())
     }
 
     fn zones_of(&self, id: NetworkId) -> Vec<Zone> {
@@ -257,6 +270,7 @@ impl Engine {
                 self.on_worker_fault(function, id);
             }
         }
+        self.state.agenda.clear(Agenda::Interface(self.state.interfaces.slab.id(at)));
         self.state.interfaces.slab.remove(at);
         if let Some(network) = self.state.interfaces.network_mut(network) {
             network.interfaces.retain(|it| *it != at);
@@ -320,9 +334,13 @@ impl Engine {
             }
             Phase::Ready if held.sandboxes == 0 && over(config.interface.linger) => {
                 let interfaces = &self.state.interfaces;
+                let stays = |other: &&u32| {
+                    let other = interfaces.slab.get(**other);
+                    other.is_some_and(|it| it.zone == held.zone && it.phase != Phase::Stopping)
+                };
                 let others = interfaces
                     .network(held.network)
-                    .is_none_or(|network| interfaces.addresses_taken(network, held.zone) > 1);
+                    .is_none_or(|network| network.interfaces.iter().filter(stays).count() > 1);
                 if others {
                     self.stop_interface(at);
                 }

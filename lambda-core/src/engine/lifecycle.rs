@@ -48,7 +48,9 @@ impl Engine {
         if let Some(invocation) = function.pop_waiting() {
             self.state.waiting -= 1;
             self.unblock_if_served(id);
-            return self.dispatch(invocation, at);
+            self.dispatch(invocation, at);
+            // One less is being made: of a burst that was held back the next may be.
+            return self.start_what_is_needed(id);
         }
         let place = function.push_idle(at);
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
@@ -206,6 +208,8 @@ impl Engine {
             State::Stopping => {}
         }
         self.state.wheel.disarm(&mut self.state.sandboxes, at);
+        // Read anew: what ended with it may have closed a minute, and ranked its function's sandboxes anew.
+        let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         self.release(at, &sandbox);
         self.state.sandboxes.remove(at);
         self.leave_vm(sandbox.vm, sandbox.memory_kib);
@@ -265,7 +269,8 @@ impl Engine {
             State::Busy => self.function(id).map(|it| it.settings.timeout).unwrap_or_default(),
             State::Stopping => config.stop_timeout,
         };
-        let deadline = since + limit;
+        let old = self.state.old_deadlines.get(&at).filter(|_| state == State::Busy);
+        let deadline = old.copied().unwrap_or(since + limit);
         if deadline > self.state.now {
             return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         }
@@ -349,7 +354,8 @@ impl Engine {
             // After failures later, so that a function that cannot start makes no storm.
             let failures = self.function(id).map_or(0, |it| it.start_failures).min(6);
             let wait = Duration::from_millis(if failures == 0 { 0 } else { 500 << failures });
-            self.state.agenda.insert((self.state.now + wait, Agenda::Provision(FunctionId(id))));
+            let at = self.state.now + wait;
+            self.state.agenda.insert_earlier((at, Agenda::Provision(FunctionId(id))));
         }
     }
 }

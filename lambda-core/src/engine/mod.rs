@@ -26,12 +26,13 @@ use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
 use crate::stats::prior::Priors;
+use crate::store::deadlines::Deadlines;
 use crate::store::slab::Slab;
 use crate::store::wheel::Wheel;
 use crate::workers::Workers;
 use crate::{
-    Command, Config, Decision, Event, EventError, Explanation, FunctionId, StopReason, Time,
-    WorkerId,
+    Command, Config, Decision, Event, EventError, Explanation, FunctionId, NetworkId, StopReason,
+    Time, WorkerId,
 };
 
 /// Decides which sandbox runs which invocation, which sandboxes there are, and where.
@@ -60,7 +61,9 @@ pub(crate) struct State {
     pub(crate) priors: Priors,
     pub(crate) wheel: Wheel,
     /// All timers that are not a sandbox's.
-    pub(crate) agenda: BTreeSet<(Time, Agenda)>,
+    pub(crate) agenda: Deadlines<Agenda>,
+    /// Until when what runs old code may run: its function's timeout may be another now.
+    pub(crate) old_deadlines: BTreeMap<u32, Time>,
     /// Functions whose invocations wait for room.
     pub(crate) blocked: BTreeSet<FunctionId>,
     /// Invocations that wait, of all functions.
@@ -84,6 +87,7 @@ pub(crate) enum Agenda {
     Drain(WorkerId),
     Vm(u64),
     Interface(u64),
+    Network(NetworkId),
     Prewarm(FunctionId),
     Blocked(FunctionId),
     Provision(FunctionId),
@@ -130,7 +134,8 @@ impl Engine {
             interfaces: Interfaces::new(generation),
             priors: Priors::default(),
             wheel: Wheel::default(),
-            agenda: BTreeSet::new(),
+            agenda: Deadlines::default(),
+            old_deadlines: BTreeMap::new(),
             blocked: BTreeSet::new(),
             waiting: 0,
             sizes: BTreeMap::new(),
@@ -247,6 +252,7 @@ impl Engine {
             Agenda::Drain(worker) => self.on_drain_due(at, worker),
             Agenda::Vm(vm) => self.on_vm_due(vm),
             Agenda::Interface(interface) => self.on_interface_due(interface),
+            Agenda::Network(network) => self.start_beforehand(network),
             Agenda::Prewarm(function) => self.on_prewarm(at, function),
             Agenda::Blocked(function) => self.on_blocked_too_long(at, function),
             Agenda::Provision(function) => self.provision(function),

@@ -225,6 +225,9 @@ impl Engine {
     pub(super) fn finish(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
+        if sandbox.stale {
+            self.state.old_deadlines.remove(&at);
+        }
         if let Some(worker) = self.state.workers.get_mut(worker) {
             worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_sub(cpu_milli);
         }

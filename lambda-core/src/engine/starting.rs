@@ -274,7 +274,15 @@ impl Engine {
             },
         };
         let interface = match settings.network {
-            Some(network) => self.take_interface(at, network, zone).unwrap_or(NONE),
+            Some(network) => match self.take_interface(at, network, zone) {
+                Some(interface) => interface,
+                // There are as many as may be: it is not made without.
+                None => {
+                    self.state.sandboxes.remove(at);
+                    self.leave_vm(vm, memory_kib);
+                    return None;
+                }
+            },
             None => NONE,
         };
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {

@@ -291,6 +291,7 @@ impl Engine {
                 self.on_worker_fault(function, id);
             }
         }
+        self.state.agenda.clear(Agenda::Vm(self.state.vms.slab.id(at)));
         self.state.vms.slab.remove(at);
         self.state.vms.by_worker.remove(&(worker, at));
         self.state.workers.hold_memory(worker, -i64::from(memory_kib));

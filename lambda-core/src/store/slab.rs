@@ -109,6 +109,11 @@ impl<T> Slab<T> {
         self.slots.get_mut(at as usize)?.item.as_mut()
     }
 
+    /// Returns whether no other engine gave ids before.
+    pub(crate) fn is_first(&self) -> bool {
+        self.generation == 0
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.live as usize
     }

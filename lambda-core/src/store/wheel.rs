@@ -137,7 +137,8 @@ impl Wheel {
 }
 
 fn tick_of(time: Time) -> u64 {
-    time.as_nanos().div_ceil(1 << TICK_SHIFT)
+    // The last tick that is a time: what is due at the end of time is due there.
+    time.as_nanos().div_ceil(1 << TICK_SHIFT).min(u64::MAX >> TICK_SHIFT)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub struct Checker {
     /// How long idle sandboxes may be kept, where that is the same for all.
     keep: Option<Duration>,
     now: Time,
+    /// How late the driver was for a timer, at most: what it does late is not held against the engine.
+    late: Duration,
     /// Workers that are there.
     pub workers: BTreeMap<WorkerId, WorkerSeen>,
     /// Functions that are there, those included that were removed and have sandboxes.
@@ -36,6 +38,7 @@ pub struct Checker {
     accounts: BTreeMap<AccountId, u32>,
     idle: BTreeSet<(Time, SandboxId)>,
     ids: BTreeSet<SandboxId>,
+    vms_commanded: BTreeSet<VmId>,
 }
 
 impl Checker {
@@ -88,12 +91,15 @@ impl Checker {
         now: Time,
     ) -> Result<Vec<Command>, Violation> {
         self.now = now.max(self.now);
+        let due = engine.next_timeout().unwrap_or(self.now);
+        self.late = self.late.max(self.now.since(due));
         engine.handle_timeout(now);
         let commands: Vec<_> = std::iter::from_fn(|| engine.poll()).collect();
         for command in &commands {
             self.commanded(command)?;
         }
         self.idle_is_gone_in_time()?;
+        self.nothing_runs_beyond_a_workers_life()?;
         let due = engine.next_timeout();
         hold(
             due.is_none_or(|due| due > self.now),
@@ -119,6 +125,8 @@ impl Checker {
                     "no sandbox id is given twice",
                     || format!("{sandbox:?}"),
                 )?;
+                let new = !self.sandboxes.contains_key(&sandbox);
+                hold(new, Invariant::CommandsMakeSense, "no sandbox id is in use already", told)?;
                 let Some(seen) = self.functions.get(&function) else {
                     return hold(
                         false,
@@ -149,8 +157,10 @@ impl Checker {
                 self.sandboxes.insert(sandbox, started);
                 self.within_capacity(worker)
             }
-            Command::StopSandbox { sandbox, reason: StopReason::Stray, .. } => {
-                self.forget(sandbox);
+            Command::StopSandbox { sandbox, worker, reason: StopReason::Stray } => {
+                if self.sandboxes.get(&sandbox).is_some_and(|it| it.worker == worker) {
+                    self.forget(sandbox);
+                }
                 Ok(())
             }
             Command::StopSandbox { sandbox, worker, .. } => {
@@ -239,8 +249,10 @@ impl Checker {
             }
             Command::Reject { invocation, .. } => self.end(invocation, command),
             Command::StartVm { vm, worker, memory_bytes, account } => {
-                let seen = VmSeen { worker, ready: false, memory_bytes, account, had: 0 };
-                let new = self.vms.insert(vm, seen).is_none();
+                let seen =
+                    VmSeen { worker, ready: false, commanded: true, memory_bytes, account, had: 0 };
+                self.vms_commanded.insert(vm);
+                let new = self.vms.insert(vm, seen).is_none_or(|it| !it.commanded);
                 hold(new, Invariant::CommandsMakeSense, "no VM id is given twice", || {
                     format!("{vm:?}")
                 })?;
@@ -260,8 +272,9 @@ impl Checker {
                 Ok(())
             }
             Command::StartInterface { interface, network, zone } => {
-                let seen = InterfaceSeen { ready: false, network, zone };
-                let new = self.interfaces.insert(interface, seen).is_none();
+                let seen = InterfaceSeen { ready: false, commanded: true, network, zone };
+                let before = self.interfaces.insert(interface, seen);
+                let new = before.is_none_or(|it| !it.commanded);
                 hold(new, Invariant::CommandsMakeSense, "no interface id is given twice", || {
                     format!("{interface:?}")
                 })
@@ -294,7 +307,6 @@ impl Checker {
                     "a worker retires when nothing is left on it",
                     told,
                 )?;
-                self.ends_within_its_window(worker)?;
                 self.lose_worker(worker);
                 Ok(())
             }
@@ -352,18 +364,21 @@ impl Checker {
         )
     }
 
-    fn ends_within_its_window(&self, id: WorkerId) -> Checked {
-        let (Some(recycling), Some(worker)) = (self.config.recycling, self.workers.get(&id)) else {
-            return Ok(());
-        };
-        let life = self.now.since(worker.joined);
-        // Nobody but the driver can end what a driver does not tell the end of.
-        hold(
-            life <= recycling.life_max,
-            Invariant::WorkersEndInTheirWindow,
-            "a worker's end is within its window",
-            || format!("{id:?} lived {life:?}"),
-        )
+    /// Where no function may run longer than draining waits for.
+    fn nothing_runs_beyond_a_workers_life(&self) -> Checked {
+        let Some(recycling) = self.config.recycling else { return Ok(()) };
+        let may = recycling.life_max + self.late + LATE;
+        for (id, sandbox) in &self.sandboxes {
+            let StateSeen::Busy(_) = sandbox.state else { continue };
+            let Some(worker) = self.workers.get(&sandbox.worker) else { continue };
+            let life = self.now.since(worker.joined);
+            let short = sandbox.settings.timeout <= recycling.drain_max;
+            let window = Invariant::WorkersEndInTheirWindow;
+            hold(!short || life <= may, window, "nothing runs beyond a worker's life", || {
+                format!("{id:?} on {:?} at {life:?}", sandbox.worker)
+            })?;
+        }
+        Ok(())
     }
 
     /// Without a driver that drains it and a fleet that gives it back a worker drains when it is recycled.
@@ -374,8 +389,8 @@ impl Checker {
         }
         let life = self.now.since(worker.joined);
         let holds = self.config.recycling.is_some_and(|it| {
-            (it.life_min..=it.life_max.saturating_sub(it.drain_max).max(it.life_min) + LATE)
-                .contains(&life)
+            let latest = it.life_max.saturating_sub(it.drain_max).max(it.life_min);
+            (it.life_min..=latest + self.late + LATE).contains(&life)
         });
         let window = Invariant::WorkersEndInTheirWindow;
         hold(holds, window, "a worker drains within its window", || format!("{id:?} at {life:?}"))

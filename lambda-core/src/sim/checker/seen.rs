@@ -1,6 +1,6 @@
 //! What the checker has seen: the world as events made it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checker;
 use crate::*;
@@ -73,11 +73,49 @@ pub struct VmSeen {
     pub ready: bool,
     pub(super) memory_bytes: u64,
     pub(super) account: Option<AccountId>,
+    /// The engine asked for it; what was only reported may not be there.
+    pub(super) commanded: bool,
     /// How many sandboxes it ever had.
     pub(super) had: u32,
 }
 
+impl SandboxSeen {
+    /// Returns whether it was made: its worker would name it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.state != StateSeen::Starting
+    }
+
+    /// Returns what runs in it.
+    #[must_use]
+    pub fn running(&self) -> Option<InvocationId> {
+        match self.state {
+            StateSeen::Busy(invocation) => Some(invocation),
+            _ => None,
+        }
+    }
+
+    /// Returns it as its worker would name it.
+    #[must_use]
+    pub fn reported(&self, sandbox: SandboxId) -> ReportedSandbox {
+        ReportedSandbox {
+            sandbox,
+            function: self.function,
+            revision: self.revision,
+            vm: self.vm,
+            interface: self.interface,
+            invocation: self.running(),
+        }
+    }
+}
+
 impl VmSeen {
+    /// Returns it as its worker would name it.
+    #[must_use]
+    pub fn reported(&self, vm: VmId) -> ReportedVm {
+        ReportedVm { vm, account: self.account, memory_bytes: self.memory_bytes }
+    }
+
     /// Returns whose it is.
     #[must_use]
     pub fn account(&self) -> Option<AccountId> {
@@ -97,6 +135,8 @@ impl VmSeen {
 pub struct InterfaceSeen {
     /// Whether it can be used.
     pub ready: bool,
+    /// The engine asked for it; what was only reported may not be there.
+    pub(super) commanded: bool,
     pub(super) network: NetworkId,
     pub(super) zone: Zone,
 }
@@ -169,10 +209,11 @@ impl Checker {
 
     /// Takes a worker's word; what the engine does not take over it commands to be stopped, as a stray.
     fn reported(&mut self, worker: WorkerId, vms: &[ReportedVm], sandboxes: &[ReportedSandbox]) {
-        let named: BTreeSet<_> = sandboxes.iter().map(|it| it.sandbox).collect();
+        let named: BTreeMap<_, _> = sandboxes.iter().map(|it| (it.sandbox, it.function)).collect();
         let gone: Vec<_> = (self.sandboxes.iter())
-            .filter(|(id, it)| {
-                it.worker == worker && it.state != StateSeen::Starting && !named.contains(id)
+            .filter(|(id, it)| match named.get(id) {
+                Some(function) => it.worker == worker && it.function != *function,
+                None => it.worker == worker && it.state != StateSeen::Starting,
             })
             .map(|(id, _)| *id)
             .collect();
@@ -186,36 +227,60 @@ impl Checker {
             self.vms.remove(&vm);
             self.forget_all(|it| it.vm == Some(vm));
         }
-        for vm in vms {
+        // What was commanded and is gone cannot be there again.
+        for vm in vms.iter().filter(|vm| !self.vms_commanded.contains(&vm.vm)) {
             let (memory_bytes, account) = (vm.memory_bytes, vm.account);
-            let seen = VmSeen { worker, ready: true, memory_bytes, account, had: 1 };
+            let inside = sandboxes.iter().filter(|it| it.vm == Some(vm.vm)).count();
+            let had = u32::try_from(inside).unwrap_or(u32::MAX).max(u32::from(account.is_some()));
+            let seen = VmSeen { worker, ready: true, commanded: false, memory_bytes, account, had };
             self.vms.entry(vm.vm).or_insert(seen);
         }
-        for it in sandboxes {
-            let Some(function) = self.functions.get(&it.function) else { continue };
-            let seen = SandboxSeen {
-                function: it.function,
-                revision: it.revision,
-                worker,
-                vm: it.vm,
-                interface: it.interface,
-                state: StateSeen::Idle,
-                settings: function.settings,
-                deadline: None,
-            };
-            if let Some(known) = self.sandboxes.get(&it.sandbox) {
-                let ready = known.state == StateSeen::Starting && it.invocation.is_none();
-                if known.worker == worker && known.function == it.function && ready {
-                    self.set(it.sandbox, StateSeen::Idle);
+        sandboxes.iter().for_each(|it| self.reported_one(worker, it));
+    }
+
+    fn reported_one(&mut self, worker: WorkerId, it: &ReportedSandbox) {
+        let known = self.sandboxes.get(&it.sandbox).map(|seen| {
+            let own = seen.worker == worker && seen.function == it.function;
+            (own, seen.state)
+        });
+        match (known, self.functions.get(&it.function)) {
+            (Some((true, state)), _) => match (state, it.invocation) {
+                (StateSeen::Starting, None) => self.set(it.sandbox, StateSeen::Idle),
+                (StateSeen::Idle, Some(invocation)) => {
+                    self.set(it.sandbox, StateSeen::Busy(invocation));
+                    self.begin(invocation, it.function);
                 }
-                continue;
+                _ => {}
+            },
+            (None, Some(function)) => {
+                let seen = SandboxSeen {
+                    function: it.function,
+                    revision: it.revision,
+                    worker,
+                    vm: it.vm,
+                    interface: it.interface,
+                    state: StateSeen::Idle,
+                    settings: function.settings,
+                    deadline: None,
+                };
+                let zone = self.workers.get(&worker).map(|it| it.capacity.zone);
+                let shared = it.interface.zip(function.settings.network).zip(zone);
+                if let Some(((interface, network), zone)) = shared {
+                    let seen = InterfaceSeen { ready: true, commanded: false, network, zone };
+                    self.interfaces.entry(interface).or_insert(seen);
+                }
+                self.sandboxes.insert(it.sandbox, seen);
+                self.set(it.sandbox, StateSeen::Idle);
+                if let Some(invocation) = it.invocation {
+                    self.set(it.sandbox, StateSeen::Busy(invocation));
+                    self.begin(invocation, it.function);
+                }
             }
-            self.ids.insert(it.sandbox);
-            self.sandboxes.insert(it.sandbox, seen);
-            self.set(it.sandbox, StateSeen::Idle);
-            if let Some(invocation) = it.invocation {
-                self.set(it.sandbox, StateSeen::Busy(invocation));
-                self.begin(invocation, it.function);
+            // It cannot be taken over: who waits for it is told.
+            _ => {
+                if let Some(invocation) = it.invocation {
+                    self.begin(invocation, it.function);
+                }
             }
         }
     }

@@ -1,0 +1,305 @@
+//! Bytes as events: any bytes are a driver's doings, which the engine takes and the checker judges.
+//!
+//! The fuzz target and an ordinary test share it.
+
+use std::time::Duration;
+
+use lambda_core::placement::{Placement, Scored, baselines};
+use lambda_core::sim::{Checker, Violation};
+use lambda_core::*;
+
+/// Plays what the bytes say; returns what happened, and when.
+///
+/// # Errors
+///
+/// The first invariant that did not hold.
+pub(crate) fn play(bytes: &[u8]) -> Result<Log, (Log, Violation)> {
+    let mut bytes = Bytes(bytes);
+    let (kind, policy) = (bytes.next(), bytes.next());
+    let config = config(kind);
+    let keep = (policy & 3 == 0).then_some(KEEP);
+    let mut engine = Engine::new(config.clone(), u64::from(bytes.next()))
+        .with_placement(placement(policy))
+        .with_idle_policy(idle(policy));
+    let mut checker = Checker::new(config, keep);
+    let mut log = Log::new();
+    let mut now = Time::ZERO;
+    while !bytes.0.is_empty() && log.len() < EVENTS_MAX {
+        let done = match bytes.next() % 32 {
+            0 => {
+                now = now + bytes.pick(&WAITS);
+                checker.handle_timeout(&mut engine, now)
+            }
+            1 => {
+                let snapshot = engine.snapshot();
+                engine = Engine::restore(snapshot, placement(policy), idle(policy));
+                continue;
+            }
+            2 => {
+                ask(&mut engine, &mut bytes);
+                continue;
+            }
+            // Once more, or late.
+            3 if !log.is_empty() => {
+                let event = log[usize::from(bytes.next()) % log.len()].1.clone();
+                log.push((now, event.clone()));
+                checker.handle(&mut engine, now, event)
+            }
+            // The clock goes back.
+            4 => {
+                let event = event(5, &mut bytes, &checker, log.len());
+                let at = Time::from_nanos(now.as_nanos() / 2);
+                log.push((at, event.clone()));
+                checker.handle(&mut engine, at, event)
+            }
+            code => {
+                let event = event(code, &mut bytes, &checker, log.len());
+                log.push((now, event.clone()));
+                checker.handle(&mut engine, now, event)
+            }
+        };
+        if let Err(violation) = done {
+            return Err((log, violation));
+        }
+    }
+    Ok(log)
+}
+
+/// What happened, and when.
+pub(crate) type Log = Vec<(Time, Event)>;
+
+const EVENTS_MAX: usize = 2_000;
+const KEEP: Duration = Duration::from_secs(10);
+const MIB: u64 = 1 << 20;
+const WAITS: [Duration; 8] = [
+    Duration::ZERO,
+    Duration::from_nanos(1),
+    Duration::from_millis(1),
+    Duration::from_secs(1),
+    Duration::from_secs(7),
+    Duration::from_secs(31),
+    Duration::from_secs(400),
+    Duration::from_secs(5_000),
+];
+
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    /// The next byte; 0 when there is none.
+    fn next(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::from(self.next()) % of.len()]
+    }
+
+    fn small(&mut self) -> u32 {
+        u32::from(self.next() % 6)
+    }
+
+    /// One of those that are there, or any.
+    fn id(&mut self, mut there: impl Iterator<Item = u64>, count: usize) -> u64 {
+        let byte = self.next();
+        let any = (u64::from(byte % 4) << 32) | u64::from(byte / 4 % 8);
+        if byte >= 248 || count == 0 {
+            return any;
+        }
+        there.nth(usize::from(byte) % count).unwrap_or(any)
+    }
+
+    fn sandbox(&mut self, checker: &Checker) -> SandboxId {
+        SandboxId(self.id(checker.sandboxes.keys().map(|it| it.0), checker.sandboxes.len()))
+    }
+
+    fn vm(&mut self, checker: &Checker) -> VmId {
+        VmId(self.id(checker.vms.keys().map(|it| it.0), checker.vms.len()))
+    }
+
+    fn interface(&mut self, checker: &Checker) -> InterfaceId {
+        InterfaceId(self.id(checker.interfaces.keys().map(|it| it.0), checker.interfaces.len()))
+    }
+}
+
+fn config(kind: u8) -> Config {
+    let mut config = Config::default();
+    config.account_concurrency_max = 8;
+    config.account_unreserved_min = 1;
+    config.scaling_starts_max = 5;
+    config.starts_per_worker_max = 3;
+    config.starts_per_function_max = 4;
+    config.waiting_max = 20;
+    config.sandboxes_max = 24;
+    config.functions_max = 16;
+    config.workers_max = 16;
+    config.accounts_max = 8;
+    config.networks_max = 8;
+    config.explanations_kept = 2;
+    config.memory_percent = if kind & 1 == 0 { 100 } else { 250 };
+    config.cpu_percent = if kind & 1 == 0 { 100 } else { 1000 };
+    config.worker_lease = (kind & 2 != 0).then(|| Duration::from_secs(60));
+    config.recycling = (kind & 4 != 0).then(|| Recycling {
+        life_min: Duration::from_secs(100),
+        life_max: Duration::from_secs(600),
+        drain_max: Duration::from_secs(60),
+        replace_ahead: Duration::from_secs(20),
+        quiet: Duration::from_secs(30),
+    });
+    config.fleet = (kind & 8 != 0).then(|| Fleet {
+        zones: vec![Zone(0), Zone(1)],
+        workers_max: 3,
+        ..Fleet::default()
+    });
+    config.routing = match kind >> 4 & 3 {
+        1 => Routing::LeastRecentlyUsed,
+        2 => Routing::RoundRobin,
+        _ => Routing::MostRecentlyUsed,
+    };
+    config.vm.shared_memory_bytes = 8 * MIB;
+    config.vm.vms_max = 12;
+    if kind & 64 != 0 {
+        config.vm.pool_sizes_bytes = vec![MIB, 4 * MIB];
+        config.vm.pool_max = 2;
+    }
+    config.interface.sandboxes_max = 2;
+    config.interface.interfaces_max = 4;
+    config.interface.linger = Duration::from_secs(30);
+    config
+}
+
+fn placement(policy: u8) -> Box<dyn Placement> {
+    let mut all = baselines::all();
+    match usize::from(policy >> 2) % (all.len() + 2) {
+        at if at < all.len() => all.swap_remove(at),
+        _ => Box::new(Scored::default()),
+    }
+}
+
+fn idle(policy: u8) -> Box<dyn IdlePolicy> {
+    match policy & 3 {
+        1 => Box::new(HistogramIdle { gaps_min: 2, ..HistogramIdle::default() }),
+        2 => Box::new(GreedyDual::default()),
+        _ => Box::new(FixedIdle(KEEP)),
+    }
+}
+
+fn ask(engine: &mut Engine, bytes: &mut Bytes<'_>) {
+    let function = FunctionId(bytes.small());
+    let rehearsed = engine.rehearse(function).map(|it| it.to_string());
+    let told: Vec<_> = engine.explanations().map(ToString::to_string).collect();
+    let status = engine.function_status(function);
+    assert_eq!(status.is_some(), engine.knows_function(function));
+    assert!(told.iter().chain(&rehearsed).all(|it| it.contains("function")));
+    let _chosen = engine.choose(function);
+}
+
+fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> Event {
+    let worker = |bytes: &mut Bytes<'_>| WorkerId(bytes.small());
+    match code {
+        5..=10 => {
+            // Repeated events repeat them; otherwise no two are the same.
+            let invocation = InvocationId(number as u64);
+            Event::InvocationArrived { invocation, function: FunctionId(bytes.small()) }
+        }
+        11..=14 => Event::SandboxReady { sandbox: bytes.sandbox(checker) },
+        15 => {
+            let fault = bytes.pick(&[Fault::Worker, Fault::Function]);
+            Event::SandboxFailed { sandbox: bytes.sandbox(checker), fault }
+        }
+        16 | 17 => Event::SandboxGone { sandbox: bytes.sandbox(checker) },
+        18..=20 => {
+            let sandbox = bytes.sandbox(checker);
+            let running = checker.sandboxes.get(&sandbox).and_then(|it| it.running());
+            let invocation = running.unwrap_or(InvocationId(number as u64));
+            let used = Used {
+                cpu_time: Some(Duration::from_millis(5)),
+                memory_peak_bytes: Some(bytes.pick(&[0, MIB, u64::MAX])),
+            };
+            let reusable = bytes.next() >= 64;
+            Event::InvocationEnded { invocation, sandbox, reusable, used }
+        }
+        21 => Event::VmReady { vm: bytes.vm(checker) },
+        22 => Event::VmGone { vm: bytes.vm(checker) },
+        23 => Event::InterfaceReady { interface: bytes.interface(checker) },
+        24 => Event::InterfaceGone { interface: bytes.interface(checker) },
+        25 => {
+            let capacity = Capacity {
+                memory_bytes: bytes.pick(&[0, 1, 10 * MIB, 16 * MIB, 20 * MIB, u64::MAX]),
+                cpu_milli: bytes.pick(&[0, 1000, 2000, u32::MAX]),
+                interface_slots: bytes.pick(&[0, 1, 3, u32::MAX]),
+                zone: Zone(bytes.pick(&[0, 0, 1, 15, 16, 255])),
+                isolation: bytes.pick(&[
+                    Isolation::Sandbox,
+                    Isolation::VmPerAccount,
+                    Isolation::VmPerSandbox,
+                ]),
+            };
+            Event::WorkerJoined { worker: worker(bytes), capacity }
+        }
+        26 => match bytes.next() % 4 {
+            0 => Event::WorkerDraining { worker: worker(bytes) },
+            1 => Event::WorkerLost { worker: worker(bytes) },
+            _ => Event::WorkerBeat { worker: worker(bytes) },
+        },
+        27 => report(worker(bytes), bytes, checker),
+        28 => {
+            let account = AccountId(bytes.pick(&[0, 1, 2, 7, 8, u32::MAX]));
+            Event::AccountPut { account, concurrency_max: bytes.pick(&[0, 2, 8, u32::MAX]) }
+        }
+        29 => match bytes.next() % 3 {
+            0 => Event::NetworkRemoved { network: NetworkId(bytes.small()) },
+            _ => {
+                let addresses = bytes.pick(&[0, 1, 2, u32::MAX]);
+                let subnets = vec![(Zone(0), addresses), (Zone(bytes.pick(&[0, 1, 16])), 2)];
+                let network = NetworkId(bytes.pick(&[0, 1, 7, 8, u32::MAX]));
+                let settings = NetworkSettings { account: AccountId(bytes.small()), subnets };
+                Event::NetworkPut { network, settings }
+            }
+        },
+        30 => Event::FunctionRemoved { function: FunctionId(bytes.small()) },
+        _ => put(bytes),
+    }
+}
+
+fn put(bytes: &mut Bytes<'_>) -> Event {
+    let account = AccountId(bytes.pick(&[0, 0, 1, 2, 8]));
+    let memory = bytes.pick(&[0, 1, MIB, 3 * MIB, 9 * MIB, 30 * MIB, u64::MAX]);
+    let mut settings = FunctionSettings::new(account, memory);
+    settings.cpu_milli = bytes.pick(&[0, 300, 1000, u32::MAX]);
+    settings.timeout = bytes.pick(&[
+        Duration::ZERO,
+        Duration::from_millis(1),
+        Duration::from_secs(5),
+        Duration::from_secs(50),
+        Duration::MAX,
+    ]);
+    settings.reserved_concurrency = bytes.pick(&[None, None, None, Some(0), Some(2)]);
+    settings.provisioned_concurrency = bytes.pick(&[0, 0, 0, 1, 2, u32::MAX]);
+    settings.network = bytes.pick(&[None, None, Some(0), Some(1), Some(9)]).map(NetworkId);
+    settings.trigger = bytes.pick(&[Trigger::Http, Trigger::Timer]);
+    settings.runtime = bytes.next();
+    let revision = u64::from(bytes.next() % 3);
+    Event::FunctionPut { function: FunctionId(bytes.pick(&[0, 1, 2, 3, 16])), revision, settings }
+}
+
+/// What a worker has, as it says itself; now and then it forgets something.
+fn report(worker: WorkerId, bytes: &mut Bytes<'_>, checker: &Checker) -> Event {
+    let mut sandboxes: Vec<_> = (checker.sandboxes.iter())
+        .filter(|(_, it)| it.worker == worker && it.is_there())
+        .map(|(sandbox, it)| it.reported(*sandbox))
+        .collect();
+    let mut vms: Vec<_> = (checker.vms.iter())
+        .filter(|(_, it)| it.worker == worker && it.ready)
+        .map(|(vm, it)| it.reported(*vm))
+        .collect();
+    let byte = bytes.next();
+    if byte & 1 == 1 {
+        sandboxes.pop();
+    }
+    if byte & 2 == 2 {
+        vms.pop();
+    }
+    Event::WorkerReported { worker, vms, sandboxes }
+}

@@ -1,0 +1,137 @@
+//! An engine is lost, and another takes over what the workers say they run.
+
+use std::collections::BTreeMap;
+
+use lambda_core::sim::{Checker, StateSeen};
+use lambda_core::*;
+use proptest::prelude::*;
+
+use super::world::{Fleet, KEEP, Step, World, cases, config, fleet, run, step};
+
+/// Puts a new engine into the place of a world's, and tells it what the driver knows; then the workers report.
+/// Returns what the successor commanded, for each worker that reported.
+fn succeed(world: &mut World, kind: Fleet) -> BTreeMap<WorkerId, Vec<Command>> {
+    let old = std::mem::replace(&mut world.checker, Checker::new(config(kind), Some(KEEP)));
+    let mut engine =
+        Engine::restarted(config(kind), 7, 1).with_idle_policy(Box::new(FixedIdle(KEEP)));
+    let mut tell = |world: &mut World, event: Event| {
+        world.checker.handle(&mut engine, world.now, event).unwrap_or_else(|it| panic!("{it}"))
+    };
+    if kind.networks {
+        let subnets = vec![(Zone(0), 2), (Zone(1), 1)];
+        let settings = NetworkSettings { account: AccountId(1), subnets };
+        tell(world, Event::NetworkPut { network: NetworkId(0), settings });
+    }
+    for (function, it) in old.functions.iter().filter(|(_, it)| !it.removed) {
+        // What it is provisioned with is put when all have reported.
+        let settings = FunctionSettings { provisioned_concurrency: 0, ..it.settings };
+        tell(world, Event::FunctionPut { function: *function, revision: it.revision, settings });
+    }
+    let serving: Vec<_> = old.workers.iter().filter(|(_, it)| !it.draining).collect();
+    for (worker, it) in &serving {
+        tell(world, Event::WorkerJoined { worker: **worker, capacity: it.capacity });
+    }
+    let mut answers = BTreeMap::new();
+    for (worker, _) in serving {
+        let here = |it: &&WorkerId| **it == *worker;
+        let sandboxes = (old.sandboxes.iter())
+            .filter(|(_, it)| here(&&it.worker) && it.is_there())
+            .map(|(id, it)| it.reported(*id));
+        let vms = (old.vms.iter())
+            .filter(|(_, it)| here(&&it.worker) && it.ready)
+            .map(|(id, it)| it.reported(*id));
+        let report = Event::WorkerReported {
+            worker: *worker,
+            vms: vms.collect(),
+            sandboxes: sandboxes.collect(),
+        };
+        answers.insert(*worker, tell(world, report));
+    }
+    world.engine = engine;
+    answers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+
+    /// What a worker runs is taken over, or commanded to end, or refused to whoever waits for it; and what is taken over
+    /// is in the state that its worker says. The invariants hold on.
+    #[test]
+    fn adoption_ends_with_the_workers_truth(
+        kind in fleet(),
+        steps in prop::collection::vec(step(), 0..150),
+        more in prop::collection::vec(step(), 0..100),
+    ) {
+        let mut world = run(kind, &steps);
+        let old = world.checker.clone();
+        let answers = succeed(&mut world, kind);
+        for (id, it) in &old.sandboxes {
+            let Some(commands) = answers.get(&it.worker).filter(|_| it.is_there()) else { continue };
+            let stopped = commands.iter().any(|command| {
+                matches!(command, Command::StopSandbox { sandbox, .. } if sandbox == id)
+            });
+            let taken = world.checker.sandboxes.get(id);
+            prop_assert!(stopped || taken.is_some(), "{id:?} is forgotten: {it:?}");
+            let function = &old.functions[&it.function];
+            let interface = it.interface.is_none_or(|it| old.interfaces.get(&it).is_some_and(|it| it.ready));
+            let current = function.revision == it.revision && !function.removed && interface;
+            if current && matches!(it.state, StateSeen::Idle | StateSeen::Busy(_)) {
+                prop_assert!(taken.is_some(), "{id:?} is not taken over: {it:?}\n{commands:?}");
+            }
+            if let (Some(invocation), false) = (it.running(), stopped) {
+                let state = taken.map(|it| it.state);
+                prop_assert_eq!(state, Some(StateSeen::Busy(invocation)));
+            }
+        }
+        for step in &more {
+            world.step(step);
+        }
+    }
+}
+
+/// A journal, replayed, knows what runs where; the report that it makes is adopted whole.
+#[test]
+fn a_journal_replayed_is_adopted() {
+    let kind = Fleet {
+        isolation: Isolation::Sandbox,
+        networks: false,
+        leases: false,
+        recycles: false,
+        grows: false,
+    };
+    let mut config = config(kind);
+    config.journal = true;
+    let mut world = World::new(kind);
+    world.engine = Engine::new(config.clone(), 3);
+    world.checker = Checker::new(config.clone(), None);
+    let put = |function| Step::Put { function, revision: 0, reserved: None, provisioned: 0 };
+    for step in [Step::Join { worker: 1 }, Step::Join { worker: 2 }, put(0), put(1)] {
+        world.step(&step);
+    }
+    for function in [0, 1, 0, 1, 0] {
+        world.step(&Step::Invoke { function });
+        world.step(&Step::Ready(0));
+    }
+    world.step(&Step::End(0, true));
+    world.step(&Step::End(1, false));
+    world.step(&Step::Gone(0));
+    let decisions = std::iter::from_fn(|| world.engine.poll_journal());
+    let ledger = Ledger::replay(decisions);
+    let old = world.checker.clone();
+    let mut engine = Engine::restarted(config, 3, 1);
+    for (function, it) in &old.functions {
+        let (function, revision, settings) = (*function, it.revision, it.settings);
+        engine.handle(world.now, Event::FunctionPut { function, revision, settings }).expect("put");
+    }
+    for (worker, it) in &old.workers {
+        let (worker, capacity) = (*worker, it.capacity);
+        engine.handle(world.now, Event::WorkerJoined { worker, capacity }).expect("joined");
+        engine.handle(world.now, ledger.report(worker)).expect("reported");
+    }
+    assert_eq!(std::iter::from_fn(|| engine.poll()).collect::<Vec<_>>(), []);
+    // What a worker ended by itself a journal cannot know: only the report of the worker tells.
+    assert_eq!((ledger.sandboxes(), engine.sandboxes()), (5, 5));
+    for (id, it) in &old.sandboxes {
+        assert_eq!(ledger.worker_of(*id), Some(it.worker));
+    }
+}

@@ -1,0 +1,519 @@
+//! Every limit and setting of `Config`: reached, and held.
+
+use std::time::Duration;
+
+use lambda_core::*;
+
+const MIB: u64 = 1 << 20;
+
+/// An engine and its time.
+struct Host {
+    engine: Engine,
+    now: Time,
+    invoked: u64,
+}
+
+impl Host {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        Self { engine: Engine::new(config, 1), now: Time::ZERO, invoked: 0 }
+    }
+
+    /// A host with a worker of so many MiB and functions of 1 MiB.
+    fn with_worker(mib: u64, change: impl FnOnce(&mut Config)) -> Self {
+        let mut host = Self::new(change);
+        host.join(0, Capacity::of_memory(mib * MIB));
+        host.put(0, |_| ());
+        host
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Command> {
+        self.try_tell(event).expect("taken")
+    }
+
+    fn try_tell(&mut self, event: Event) -> Result<Vec<Command>, EventError> {
+        self.engine.handle(self.now, event)?;
+        Ok(self.commands())
+    }
+
+    fn commands(&mut self) -> Vec<Command> {
+        std::iter::from_fn(|| self.engine.poll()).collect()
+    }
+
+    fn join(&mut self, worker: u32, capacity: Capacity) -> Vec<Command> {
+        self.tell(Event::WorkerJoined { worker: WorkerId(worker), capacity })
+    }
+
+    fn put(&mut self, function: u32, change: impl FnOnce(&mut FunctionSettings)) -> Vec<Command> {
+        let mut settings = FunctionSettings::new(AccountId(0), MIB);
+        settings.cpu_milli = 100;
+        change(&mut settings);
+        self.tell(Event::FunctionPut { function: FunctionId(function), revision: 0, settings })
+    }
+
+    fn invoke(&mut self, function: u32) -> Vec<Command> {
+        self.invoked += 1;
+        let invocation = InvocationId(self.invoked);
+        self.tell(Event::InvocationArrived { invocation, function: FunctionId(function) })
+    }
+
+    /// Invokes and makes ready what was started.
+    fn run(&mut self, function: u32) -> Option<SandboxId> {
+        let sandbox = started(&self.invoke(function)).first().copied()?;
+        self.tell(Event::SandboxReady { sandbox });
+        Some(sandbox)
+    }
+
+    fn end(&mut self, invocation: u64, sandbox: SandboxId) -> Vec<Command> {
+        let (invocation, used) = (InvocationId(invocation), Used::default());
+        self.tell(Event::InvocationEnded { invocation, sandbox, reusable: true, used })
+    }
+
+    /// Lets time pass, timer by timer.
+    fn wait(&mut self, duration: Duration) -> Vec<Command> {
+        let until = self.now + duration;
+        let mut commands = Vec::new();
+        while let Some(due) = self.engine.next_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.engine.handle_timeout(self.now);
+            commands.extend(self.commands());
+        }
+        self.now = until;
+        self.engine.handle_timeout(self.now);
+        commands.extend(self.commands());
+        commands
+    }
+}
+
+fn started(commands: &[Command]) -> Vec<SandboxId> {
+    let one = |command: &Command| match command {
+        Command::StartSandbox { sandbox, .. } => Some(*sandbox),
+        _ => None,
+    };
+    commands.iter().filter_map(one).collect()
+}
+
+fn rejected(commands: &[Command]) -> Vec<RejectReason> {
+    let one = |command: &Command| match command {
+        Command::Reject { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    commands.iter().filter_map(one).collect()
+}
+
+fn stopped(commands: &[Command]) -> Vec<StopReason> {
+    let one = |command: &Command| match command {
+        Command::StopSandbox { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    commands.iter().filter_map(one).collect()
+}
+
+fn count(commands: &[Command], which: impl Fn(&Command) -> bool) -> usize {
+    commands.iter().filter(|command| which(command)).count()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn start_timeout_gives_a_sandbox_up_and_start_retries_max_the_invocation() {
+    let mut host = Host::with_worker(100, |config| {
+        config.start_timeout = SECOND;
+        config.start_retries_max = 2;
+    });
+    assert_eq!(started(&host.invoke(0)).len(), 1);
+    let commands = host.wait(SECOND / 2);
+    assert_eq!((started(&commands).len(), rejected(&commands).len()), (0, 0));
+    // Two more starts, and then an answer.
+    let commands = host.wait(SECOND * 4);
+    assert_eq!(started(&commands).len(), 2);
+    assert!(stopped(&commands).contains(&StopReason::StartTimedOut));
+    assert!(matches!(rejected(&commands)[..], [RejectReason::SandboxFailed { .. }]));
+}
+
+#[test]
+fn stop_timeout_says_again_what_nobody_confirmed() {
+    let mut host = Host::with_worker(100, |config| config.stop_timeout = SECOND * 7);
+    let sandbox = host.run(0).expect("started");
+    host.end(1, sandbox);
+    assert_eq!(stopped(&host.wait(SECOND * 601)), [StopReason::Idle]);
+    assert_eq!(stopped(&host.wait(SECOND * 15)).len(), 2);
+    host.tell(Event::SandboxGone { sandbox });
+    assert!(host.wait(SECOND * 15).is_empty());
+}
+
+#[test]
+fn starts_are_limited_by_function_and_by_worker() {
+    let mut host = Host::with_worker(100, |config| config.starts_per_function_max = 3);
+    let all: Vec<_> = (0..5).flat_map(|_| started(&host.invoke(0))).collect();
+    assert_eq!((all.len(), host.engine.waiting()), (3, 5));
+    assert_eq!(started(&host.tell(Event::SandboxReady { sandbox: all[0] })).len(), 1);
+
+    let mut host = Host::with_worker(100, |config| config.starts_per_worker_max = 2);
+    let all: Vec<_> = (0..5).flat_map(|_| started(&host.invoke(0))).collect();
+    assert_eq!((all.len(), host.engine.waiting()), (2, 5));
+}
+
+#[test]
+fn scaling_starts_max_in_a_scaling_period() {
+    let mut host = Host::with_worker(100, |config| {
+        config.scaling_starts_max = 2;
+        config.scaling_period = SECOND * 10;
+    });
+    assert!(host.run(0).is_some() && host.run(0).is_some());
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::ScalingRate]);
+    host.wait(SECOND);
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::ScalingRate]);
+    host.wait(SECOND * 10);
+    assert_eq!(started(&host.invoke(0)).len(), 1);
+}
+
+#[test]
+fn accounts_have_their_concurrency_and_keep_their_unreserved_minimum() {
+    let mut host = Host::with_worker(100, |config| {
+        config.account_concurrency_max = 3;
+        config.account_unreserved_min = 1;
+    });
+    let reserve = |concurrency| Event::FunctionPut {
+        function: FunctionId(1),
+        revision: 0,
+        settings: FunctionSettings {
+            reserved_concurrency: Some(concurrency),
+            ..FunctionSettings::new(AccountId(0), MIB)
+        },
+    };
+    assert_eq!(host.try_tell(reserve(3)), Err(EventError::Reserved));
+    host.tell(reserve(2));
+    assert!(host.run(0).is_some());
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::AccountConcurrency]);
+    assert!(host.run(1).is_some() && host.run(1).is_some());
+    assert_eq!(rejected(&host.invoke(1)), [RejectReason::ReservedConcurrency]);
+    host.tell(Event::AccountPut { account: AccountId(0), concurrency_max: 4 });
+    assert!(host.run(0).is_some());
+}
+
+#[test]
+fn waiting_max_and_sandboxes_max() {
+    let mut host = Host::with_worker(100, |config| config.waiting_max = 2);
+    assert!(rejected(&host.invoke(0)).is_empty() && rejected(&host.invoke(0)).is_empty());
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::WaitingFull]);
+
+    let mut host = Host::with_worker(100, |config| config.sandboxes_max = 2);
+    assert!(host.run(0).is_some() && host.run(0).is_some());
+    assert_eq!(host.run(0), None);
+    assert_eq!(host.engine.sandboxes(), 2);
+}
+
+#[test]
+fn ids_are_below_their_limits() {
+    let mut host = Host::new(|config| {
+        config.functions_max = 2;
+        config.workers_max = 2;
+        config.accounts_max = 2;
+        config.networks_max = 2;
+    });
+    let settings = |account| FunctionSettings::new(AccountId(account), MIB);
+    let function = |id, account| Event::FunctionPut {
+        function: FunctionId(id),
+        revision: 0,
+        settings: settings(account),
+    };
+    let worker =
+        |id| Event::WorkerJoined { worker: WorkerId(id), capacity: Capacity::of_memory(MIB) };
+    let account = |id| Event::AccountPut { account: AccountId(id), concurrency_max: 1 };
+    let network = |id| Event::NetworkPut {
+        network: NetworkId(id),
+        settings: NetworkSettings { account: AccountId(0), subnets: Vec::new() },
+    };
+    for event in [function(1, 1), worker(1), account(1), network(1)] {
+        assert!(host.try_tell(event).is_ok());
+    }
+    for event in [function(2, 0), function(0, 2), worker(2), account(2), network(2)] {
+        assert_eq!(host.try_tell(event.clone()), Err(EventError::TooMany), "{event:?}");
+    }
+}
+
+#[test]
+fn memory_and_processor_time_are_given_away_up_to_their_percentage() {
+    for (memory_percent, wanted) in [(100, 4), (150, 6)] {
+        let mut host = Host::with_worker(4, |config| config.memory_percent = memory_percent);
+        assert_eq!((0..10).filter(|_| host.run(0).is_some()).count(), wanted);
+        assert_eq!(rejected(&host.invoke(0)), []);
+    }
+    for (cpu_percent, wanted) in [(100, 10), (300, 30)] {
+        let mut host = Host::new(|config| config.cpu_percent = cpu_percent);
+        // Without the gate, which keeps what is busy within what is there.
+        host.engine = host.engine.with_placement(Box::new(placement::baselines::LeastLoaded));
+        host.join(0, Capacity { cpu_milli: 1000, ..Capacity::of_memory(1 << 30) });
+        host.put(0, |_| ());
+        let refused = |host: &Host| {
+            let fleet = host.engine.fleet();
+            fleet.workers().next().map(|it| it.cpu_share())
+        };
+        assert_eq!((0..40).filter(|_| host.run(0).is_some()).count(), wanted);
+        assert_eq!(refused(&host), Some(1.0));
+    }
+}
+
+#[test]
+fn worker_lease_ends_without_a_beat() {
+    let mut host = Host::with_worker(100, |config| config.worker_lease = Some(SECOND * 10));
+    host.wait(SECOND * 8);
+    host.tell(Event::WorkerBeat { worker: WorkerId(0) });
+    assert!(host.wait(SECOND * 9).is_empty());
+    let worker = WorkerId(0);
+    assert_eq!(host.wait(SECOND * 2), [Command::LoseWorker { worker }]);
+    assert_eq!(host.try_tell(Event::WorkerBeat { worker }), Err(EventError::Unknown));
+}
+
+#[test]
+fn recycling_asks_ahead_goes_quiet_and_drains_in_the_window() {
+    let recycling = Recycling {
+        life_min: SECOND * 1000,
+        life_max: SECOND * 2000,
+        drain_max: SECOND * 100,
+        replace_ahead: SECOND * 50,
+        quiet: SECOND * 200,
+    };
+    let mut host = Host::new(|config| config.recycling = Some(recycling));
+    host.join(0, Capacity::of_memory(100 * MIB));
+    host.join(1, Capacity::of_memory(100 * MIB));
+    let (mut asked, mut drained) = (Vec::new(), Vec::new());
+    while host.now < Time::ZERO + recycling.life_max {
+        for command in host.wait(SECOND) {
+            match command {
+                Command::AskWorker { .. } => asked.push(host.now),
+                Command::DrainWorker { worker } => drained.push((worker, host.now)),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((asked.len(), drained.len()), (2, 2));
+    for (ask, (_, drain)) in asked.iter().zip(&drained) {
+        assert!(drain.since(*ask) >= recycling.replace_ahead, "{ask:?} {drain:?}");
+        let latest = recycling.life_max - recycling.drain_max;
+        let life = drain.since(Time::ZERO);
+        assert!((recycling.life_min..=latest + SECOND).contains(&life), "{life:?}");
+    }
+    assert_ne!(drained[0].1, drained[1].1);
+}
+
+/// A worker near its end takes a sandbox only where no other can.
+#[test]
+fn recycling_quiet_leaves_new_sandboxes_to_others() {
+    let recycling = Recycling {
+        life_min: SECOND * 1000,
+        life_max: SECOND * 1110,
+        drain_max: SECOND * 100,
+        replace_ahead: SECOND * 5,
+        quiet: SECOND * 500,
+    };
+    let mut host = Host::new(|config| config.recycling = Some(recycling));
+    host.join(0, Capacity::of_memory(100 * MIB));
+    host.wait(SECOND * 600);
+    host.join(1, Capacity::of_memory(4 * MIB));
+    host.put(0, |settings| settings.timeout = SECOND * 1000);
+    let mut on = Vec::new();
+    for _ in 0..6 {
+        for command in host.invoke(0) {
+            if let Command::StartSandbox { sandbox, worker, .. } = command {
+                on.push(worker.0);
+                host.tell(Event::SandboxReady { sandbox });
+            }
+        }
+    }
+    assert_eq!(on, [1, 1, 1, 1, 0, 0]);
+}
+
+#[test]
+fn a_fleet_grows_and_shrinks_between_its_bounds() {
+    let fleet = Fleet {
+        workers_min: 2,
+        workers_max: 3,
+        memory_high_percent: 50,
+        memory_low_percent: 20,
+        interval: SECOND * 10,
+        ask_again: SECOND * 100,
+        ..Fleet::default()
+    };
+    let mut host = Host::new(|config| config.fleet = Some(fleet));
+    let asks = |commands: &[Command]| count(commands, |it| matches!(it, Command::AskWorker { .. }));
+    assert_eq!(asks(&host.wait(SECOND * 30)), 2);
+    // What does not come is asked for again, not before its time.
+    assert_eq!(asks(&host.wait(SECOND * 60)), 0);
+    assert_eq!(asks(&host.wait(SECOND * 40)), 2);
+    host.join(0, Capacity::of_memory(4 * MIB));
+    host.join(1, Capacity::of_memory(4 * MIB));
+    host.put(0, |settings| settings.timeout = SECOND * 900);
+    let held: Vec<_> = (0..6).filter_map(|_| host.run(0)).collect();
+    assert_eq!((held.len(), asks(&host.wait(SECOND * 11))), (6, 1));
+    host.join(2, Capacity::of_memory(4 * MIB));
+    let more: Vec<_> = (0..4).filter_map(|_| host.run(0)).collect();
+    assert_eq!((more.len(), asks(&host.wait(SECOND * 50))), (4, 0), "no more than workers_max");
+    for (invocation, sandbox) in (1..).zip(held.iter().chain(&more)) {
+        host.end(invocation, *sandbox);
+    }
+    let mut commands = host.wait(SECOND * 700);
+    for sandbox in held.iter().chain(&more) {
+        let _known =
+            host.try_tell(Event::SandboxGone { sandbox: *sandbox }).map(|it| commands.extend(it));
+    }
+    commands.extend(host.wait(SECOND * 100));
+    let drained = count(&commands, |it| matches!(it, Command::DrainWorker { .. }));
+    assert_eq!((drained, host.engine.fleet().len()), (1, 2), "no fewer than workers_min");
+}
+
+fn vms(config: impl FnOnce(&mut VmConfig), isolation: Isolation) -> Host {
+    let mut host = Host::new(|all| config(&mut all.vm));
+    host.join(0, Capacity { isolation, ..Capacity::of_memory(64 * MIB) });
+    host.put(0, |_| ());
+    host
+}
+
+fn vm_started(commands: &[Command]) -> Vec<(VmId, u64)> {
+    let one = |command: &Command| match command {
+        Command::StartVm { vm, memory_bytes, .. } => Some((*vm, *memory_bytes)),
+        _ => None,
+    };
+    commands.iter().filter_map(one).collect()
+}
+
+#[test]
+fn shared_vms_have_their_size_and_linger() {
+    let change = |vm: &mut VmConfig| (vm.shared_memory_bytes, vm.linger) = (2 * MIB, SECOND * 5);
+    let mut host = vms(change, Isolation::VmPerAccount);
+    let (vm, memory) = vm_started(&host.invoke(0))[0];
+    assert_eq!(memory, 2 * MIB);
+    let sandbox = started(&host.tell(Event::VmReady { vm }))[0];
+    host.tell(Event::SandboxReady { sandbox });
+    // The second fits, the third has to have a VM of its own.
+    assert_eq!(vm_started(&host.invoke(0)).len(), 0);
+    assert_eq!(vm_started(&host.invoke(0)).len(), 1);
+    let mut host = vms(change, Isolation::VmPerAccount);
+    let (vm, _) = vm_started(&host.invoke(0))[0];
+    let sandbox = started(&host.tell(Event::VmReady { vm }))[0];
+    host.tell(Event::SandboxReady { sandbox });
+    host.end(1, sandbox);
+    host.wait(SECOND * 601);
+    host.tell(Event::SandboxGone { sandbox });
+    let stops = |commands: &[Command]| count(commands, |it| matches!(it, Command::StopVm { .. }));
+    assert_eq!(stops(&host.wait(SECOND * 4)), 0);
+    assert_eq!(stops(&host.wait(SECOND * 2)), 1);
+}
+
+#[test]
+fn a_vm_has_its_time_to_start_and_there_are_no_more_than_may_be() {
+    let mut host = vms(|vm| vm.start_timeout = SECOND * 5, Isolation::VmPerSandbox);
+    assert_eq!(vm_started(&host.invoke(0)).len(), 1);
+    let commands = host.wait(SECOND * 6);
+    assert_eq!(count(&commands, |it| matches!(it, Command::StopVm { .. })), 1);
+    assert_eq!(vm_started(&commands).len(), 1, "and another one is tried");
+
+    let mut host = vms(|vm| vm.vms_max = 2, Isolation::VmPerSandbox);
+    let all: usize = (0..5).map(|_| vm_started(&host.invoke(0)).len()).sum();
+    assert_eq!((all, host.engine.vms()), (2, 2));
+}
+
+#[test]
+fn pools_have_their_sizes_and_no_more_vms_than_may_be() {
+    let change = |vm: &mut VmConfig| {
+        vm.pool_sizes_bytes = vec![MIB, 4 * MIB];
+        vm.start_time = SECOND * 100;
+        vm.pool_max = 3;
+    };
+    let mut host = vms(change, Isolation::VmPerSandbox);
+    let first = vm_started(&host.wait(SECOND * 11));
+    let mut sizes: Vec<_> = first.iter().map(|(_, memory)| *memory).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [MIB, 4 * MIB], "one of each size before anything is known");
+    for (vm, _) in first {
+        host.tell(Event::VmReady { vm });
+    }
+    assert_eq!(host.engine.vms_pooled(), [1, 1]);
+    // A hundred seconds a start and one taken in ten: ten would be wanted, three may be.
+    for _ in 0..5 {
+        for (vm, _) in vm_started(&host.invoke(0)) {
+            host.tell(Event::VmReady { vm });
+        }
+    }
+    for _ in 0..5 {
+        for (vm, _) in vm_started(&host.wait(SECOND * 11)) {
+            host.tell(Event::VmReady { vm });
+        }
+    }
+    assert_eq!(host.engine.vms_pooled()[0], 3);
+}
+
+fn networked(addresses: u32, config: impl FnOnce(&mut InterfaceConfig)) -> (Host, Vec<Command>) {
+    let mut host = Host::new(|all| config(&mut all.interface));
+    host.join(0, Capacity { interface_slots: 4, ..Capacity::of_memory(64 * MIB) });
+    let settings = NetworkSettings { account: AccountId(0), subnets: vec![(Zone(0), addresses)] };
+    let commands = host.tell(Event::NetworkPut { network: NetworkId(0), settings });
+    host.put(0, |settings| settings.network = Some(NetworkId(0)));
+    (host, commands)
+}
+
+fn interfaces(commands: &[Command]) -> Vec<InterfaceId> {
+    let one = |command: &Command| match command {
+        Command::StartInterface { interface, .. } => Some(*interface),
+        _ => None,
+    };
+    commands.iter().filter_map(one).collect()
+}
+
+#[test]
+fn interfaces_are_shared_linger_and_have_their_addresses() {
+    let change = |it: &mut InterfaceConfig| (it.sandboxes_max, it.linger) = (1, SECOND * 5);
+    let (mut host, commands) = networked(2, change);
+    let first = interfaces(&commands)[0];
+    host.tell(Event::InterfaceReady { interface: first });
+    let one = host.run(0).expect("started");
+    let second = interfaces(&host.invoke(0))[0];
+    let other = started(&host.tell(Event::InterfaceReady { interface: second }))[0];
+    host.tell(Event::SandboxReady { sandbox: other });
+    // Both addresses are taken.
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::NoNetwork]);
+    for (invocation, sandbox) in [(1, one), (2, other)] {
+        host.end(invocation, sandbox);
+    }
+    host.wait(SECOND * 601);
+    for sandbox in [one, other] {
+        host.tell(Event::SandboxGone { sandbox });
+    }
+    let stops =
+        |commands: &[Command]| count(commands, |it| matches!(it, Command::StopInterface { .. }));
+    assert_eq!(stops(&host.wait(SECOND * 4)), 0);
+    assert_eq!(stops(&host.wait(SECOND * 2)), 1, "the last of a network stays");
+}
+
+#[test]
+fn an_interface_has_its_time_to_come_and_a_worker_its_slots() {
+    let (mut host, commands) = networked(9, |it| it.start_timeout = SECOND * 5);
+    assert_eq!(interfaces(&commands).len(), 1);
+    host.invoke(0);
+    let commands = host.wait(SECOND * 6);
+    assert_eq!(count(&commands, |it| matches!(it, Command::StopInterface { .. })), 1);
+    assert_eq!(interfaces(&commands).len(), 1, "and another one is tried");
+
+    let (mut host, commands) = networked(9, |_| ());
+    host.tell(Event::InterfaceReady { interface: interfaces(&commands)[0] });
+    assert_eq!((0..9).filter(|_| host.run(0).is_some()).count(), 4, "as many as it has slots");
+
+    let (mut host, _) = networked(9, |it| (it.interfaces_max, it.sandboxes_max) = (1, 1));
+    host.invoke(0);
+    host.invoke(0);
+    assert_eq!(host.engine.interfaces(), 1);
+}
+
+#[test]
+fn explanations_are_kept_up_to_their_number_and_a_journal_if_wanted() {
+    let mut host = Host::with_worker(100, |config| config.explanations_kept = 2);
+    (0..5).for_each(|_| drop(host.invoke(0)));
+    assert_eq!(host.engine.explanations().count(), 2);
+    assert_eq!(host.engine.poll_journal(), None);
+    let mut host = Host::with_worker(100, |config| config.journal = true);
+    let given = host.invoke(0);
+    let written: Vec<_> = std::iter::from_fn(|| host.engine.poll_journal()).collect();
+    assert_eq!(written.iter().map(|it| it.command).collect::<Vec<_>>(), given);
+}
