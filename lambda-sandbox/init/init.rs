@@ -493,14 +493,26 @@ struct Program {
 /// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
 /// longer than all else here.
 fn start(step: u32, program: usize, arguments: usize, environment: usize) -> usize {
-    // CLONE_VM, CLONE_VFORK, and the signal at its end.
-    const FLAGS: usize = 0x100 | 0x4000 | SIGCHLD as usize;
+    // CLONE_VM and CLONE_VFORK.
+    const BORROWING: usize = 0x100 | 0x4000;
+    const EINVAL: isize = -22;
     let what = Program { step, program, arguments, environment };
+    let child = match clone(BORROWING | SIGCHLD as usize, &what) {
+        // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
+        // the first process that is made.
+        EINVAL => clone(SIGCHLD as usize, &what),
+        child => child,
+    };
+    must(step, child)
+}
+
+/// Makes a process that executes a program, on memory that is ours or a copy of it.
+fn clone(flags: usize, what: &Program) -> isize {
     let child: isize;
     // SAFETY: here the block is one system call. The new process begins behind it with the same registers and stack
     // pointer and calls `execute`, which never returns, and so writes only below the stack pointer, where there is
-    // nothing of ours (the block is not `nostack`). We stand still until it has executed or ended, and `what` lives
-    // as long. No handler of a signal can run in it: there is none.
+    // nothing of ours (the block is not `nostack`). Where it borrows our memory we stand still until it has executed or ended,
+    // and `what` lives as long. No handler of a signal can run in it: there is none.
     unsafe {
         asm!(
             "syscall",
@@ -512,17 +524,17 @@ fn start(step: u32, program: usize, arguments: usize, environment: usize) -> usi
             "2:",
             execute = sym execute,
             inlateout("rax") CLONE as isize => child,
-            in("rdi") FLAGS,
+            in("rdi") flags,
             in("rsi") 0_usize,
             in("rdx") 0_usize,
             in("r10") 0_usize,
             in("r8") 0_usize,
-            in("r12") &raw const what,
+            in("r12") what as *const Program,
             lateout("rcx") _,
             lateout("r11") _,
         );
     }
-    must(step, child)
+    child
 }
 
 extern "C" fn execute(what: &Program) -> ! {
