@@ -135,3 +135,49 @@ fn a_journal_replayed_is_adopted() {
         assert_eq!(ledger.worker_of(*id), Some(it.worker));
     }
 }
+
+/// A report that was sent before a VM went, and is told again when its place is another's: all that it names is stray. The
+/// checker once took the VM's sandbox for a live one, and its stop for a broken promise.
+#[test]
+fn a_report_that_comes_late_brings_nothing_back() {
+    let mut engine = Engine::new(Config::default(), 1);
+    let mut checker = Checker::new(Config::default(), None);
+    let mut tell = |event: Event| {
+        checker.handle(&mut engine, Time::ZERO, event).unwrap_or_else(|it| panic!("{it}"))
+    };
+    let (worker, function, invocation) = (WorkerId(0), FunctionId(0), InvocationId(1));
+    let mut capacity = Capacity::of_memory(8 << 30);
+    capacity.isolation = Isolation::VmPerAccount;
+    tell(Event::WorkerJoined { worker, capacity });
+    let settings = FunctionSettings::new(AccountId(0), 128 << 20);
+    tell(Event::FunctionPut { function, revision: 0, settings });
+    let started = tell(Event::InvocationArrived { invocation, function });
+    let [Command::StartVm { vm, memory_bytes, account, .. }] = started[..] else {
+        panic!("{started:?}")
+    };
+    let made = tell(Event::VmReady { vm });
+    let [Command::StartSandbox { sandbox, .. }] = made[..] else { panic!("{made:?}") };
+    tell(Event::SandboxReady { sandbox });
+    let report = Event::WorkerReported {
+        worker,
+        vms: vec![ReportedVm { vm, account, memory_bytes }],
+        sandboxes: vec![ReportedSandbox {
+            sandbox,
+            function,
+            revision: 0,
+            vm: Some(vm),
+            interface: None,
+            invocation: Some(invocation),
+        }],
+    };
+    assert_eq!(tell(report.clone()), []);
+    tell(Event::VmGone { vm });
+    // Takes the place of the one that is gone.
+    tell(Event::InvocationArrived { invocation: InvocationId(2), function });
+    let told = tell(report);
+    let strays = [
+        Command::StopVm { vm, worker },
+        Command::StopSandbox { sandbox, worker, reason: StopReason::Stray },
+    ];
+    assert!(strays.iter().all(|it| told.contains(it)), "{told:?}");
+}
