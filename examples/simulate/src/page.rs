@@ -39,8 +39,8 @@ pub(crate) fn draw(
     }
     put(
         &mut page,
-        "<h2>Load of each worker over time</h2><p>A row is a worker, a column a minute; darker is more busy processors. \
-        The same scale for all.</p><div class=grid>",
+        "<h2>Load of each worker over time</h2><p>Down: workers, by number. Across: measured minutes, from the first to the last. \
+        Darker is more busy processors; the same scale for all.</p><div class=grid>",
     );
     let of_all = |load: &[Vec<f32>]| f64::from(load.iter().flatten().copied().fold(0.0, f32::max));
     let most = middle(shapes.iter().map(|(_, _, shape)| of_all(&shape.load)).collect());
@@ -118,14 +118,15 @@ fn figures(page: &mut String, rows: &[Row], idle_differs: bool) {
 /// The loads as bars, with the lower bound as a line.
 fn bars(page: &mut String, rows: &[Row], idle_differs: bool, run: &Report) {
     let width = 720.0;
-    let most =
-        rows.iter().map(|row| row.mean(|run| run.load_peak).0).fold(run.bound_peak, f64::max);
+    // What is far off does not flatten the rest: it is cut at the edge, its figures stand beside it.
+    let peaks = rows.iter().map(|row| row.mean(|run| run.load_peak).0).collect();
+    let most = middle(peaks).max(run.bound_peak);
     let x = |load: f64| 180.0 + (load / most).min(1.0) * (width - 260.0);
     let height = rows.len() as f64 * 26.0 + 24.0;
     put(
         page,
         &format!(
-            "<h2>Load of a worker, p99.9 (dark) and peak (light)</h2><svg viewBox='0 0 {width} {height}' width='{width}'>"
+            "<h2>Load of a worker over the mean of all, p99.9 (dark) and peak (light)</h2><svg viewBox='0 0 {width} {height}' width='{width}'>"
         ),
     );
     for (at, row) in rows.iter().enumerate() {
