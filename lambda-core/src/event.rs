@@ -78,7 +78,8 @@ pub enum Event {
         /// Which.
         network: NetworkId,
     },
-    /// Someone invokes a function. Answered by exactly one `Dispatch` that ends, or by a `Reject`.
+    /// Someone invokes a function. Answered by exactly one `Dispatch` that ends, or by a `Reject`. The driver gives the ids: the
+    /// engine keeps no list of those that run, and takes one that comes twice for two.
     InvocationArrived {
         /// Which invocation.
         invocation: InvocationId,
