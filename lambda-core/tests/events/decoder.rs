@@ -301,5 +301,7 @@ fn report(worker: WorkerId, bytes: &mut Bytes<'_>, checker: &Checker) -> Event {
     if byte & 2 == 2 {
         vms.pop();
     }
+    // With a VM goes what was in it.
+    sandboxes.retain(|it| it.vm.is_none_or(|vm| vms.iter().any(|there| there.vm == vm)));
     Event::WorkerReported { worker, vms, sandboxes }
 }

@@ -309,12 +309,16 @@ impl World {
             sandboxes.remove(usize::from(forgets) % sandboxes.len());
         }
         let on = self.checker.vms.iter().filter(|(_, it)| it.worker == worker && it.ready);
-        let vms = on.map(|(vm, it)| ReportedVm {
-            vm: *vm,
-            account: it.account(),
-            memory_bytes: it.memory_bytes(),
-        });
-        Event::WorkerReported { worker, vms: vms.collect(), sandboxes }
+        let vms: Vec<_> = on
+            .map(|(vm, it)| ReportedVm {
+                vm: *vm,
+                account: it.account(),
+                memory_bytes: it.memory_bytes(),
+            })
+            .collect();
+        // With a VM goes what was in it.
+        sandboxes.retain(|it| it.vm.is_none_or(|vm| vms.iter().any(|there| there.vm == vm)));
+        Event::WorkerReported { worker, vms, sandboxes }
     }
 
     /// Does a step; the first invariant that it breaks is the error.
