@@ -28,6 +28,6 @@ impl Engine {
         placement: Box<dyn Placement>,
         idle: Box<dyn IdlePolicy>,
     ) -> Self {
-        Self { state: snapshot.0, placement, idle, scratch: Scratch::default() }
+        Self { state: snapshot.0, placement, idle, scratch: Scratch::default(), deferred: None }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Engine;
 use super::starting::kib;
+use super::{Deferred, Engine};
 use crate::sandbox::{Sandbox, State};
 use crate::store::slab::NONE;
 use crate::store::wheel::UNLINKED;
@@ -19,6 +19,7 @@ impl Engine {
         sandboxes: &[ReportedSandbox],
     ) -> Result<(), EventError> {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        self.deferred = Some(Deferred::default());
         for vm in vms {
             if !self.adopt_vm(worker.0, vm) {
                 self.command(Command::StopVm { vm: vm.vm, worker });
@@ -50,6 +51,14 @@ impl Engine {
                 }
             }
         }
+        let deferred = self.deferred.take().unwrap_or_default();
+        for vm in deferred.vms {
+            self.stop_vm_if_empty(vm);
+        }
+        for function in deferred.functions {
+            self.start_what_is_needed(function);
+        }
+        self.retire_if_empty(worker.0);
         self.try_blocked();
         Ok(())
     }

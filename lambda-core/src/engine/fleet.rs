@@ -185,7 +185,8 @@ impl Engine {
     /// Forgets a draining worker on which nothing is left.
     pub(super) fn retire_if_empty(&mut self, at: u32) {
         let done = |it: &crate::workers::Worker| it.phase == Phase::Draining && it.is_empty();
-        if self.state.workers.get(at).is_some_and(done) {
+        // A report that is half taken in may still name what is there.
+        if self.deferred.is_none() && self.state.workers.get(at).is_some_and(done) {
             self.remove_worker(at);
             self.command(Command::RetireWorker { worker: WorkerId(at) });
         }

@@ -41,6 +41,18 @@ pub struct Engine {
     pub(crate) placement: Box<dyn Placement>,
     pub(crate) idle: Box<dyn IdlePolicy>,
     pub(crate) scratch: Scratch,
+    /// What waits until a report is taken in whole.
+    pub(crate) deferred: Option<Deferred>,
+}
+
+/// What waits until a report is taken in whole: what was started on half of it could be in what the other half says is
+/// gone, and a VM that seems empty can hold what is still to be read.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    /// Functions that want sandboxes.
+    pub(crate) functions: BTreeSet<u32>,
+    /// VMs of which the last known sandbox is gone.
+    pub(crate) vms: BTreeSet<u32>,
 }
 
 /// All that the engine knows.
@@ -156,6 +168,7 @@ impl Engine {
             placement: Box::new(Scored::default()),
             idle: Box::new(FixedIdle::default()),
             scratch: Scratch::default(),
+            deferred: None,
         }
     }
 

@@ -34,6 +34,10 @@ const RETRIED_MAX: usize = 64;
 impl Engine {
     /// Starts as many sandboxes as waiting invocations need: not one for each event.
     pub(super) fn start_what_is_needed(&mut self, id: u32) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.functions.insert(id);
+            return;
+        }
         let max = self.state.config.starts_per_function_max;
         while let Some(function) = self.function(id)
             && function.coming < function.waiting_count().min(max)
@@ -113,7 +117,7 @@ impl Engine {
 
     /// Room may be there again: tries the functions that wait for it.
     pub(super) fn try_blocked(&mut self) {
-        if self.state.blocked.is_empty() {
+        if self.state.blocked.is_empty() || self.deferred.is_some() {
             return;
         }
         let blocked: Vec<_> = self.state.blocked.iter().take(RETRIED_MAX).copied().collect();

@@ -306,7 +306,16 @@ impl Engine {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         vm.sandboxes -= 1;
         vm.used_kib -= memory_kib;
-        if vm.sandboxes == 0 && vm.phase != VmPhase::Stopping {
+        match &mut self.deferred {
+            Some(deferred) => drop(deferred.vms.insert(at)),
+            None => self.stop_vm_if_empty(at),
+        }
+    }
+
+    /// Stops a VM that has no sandbox, now or after it has lingered.
+    pub(super) fn stop_vm_if_empty(&mut self, at: u32) {
+        let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
+        if self.state.vms.slab.get(at).is_some_and(empty) {
             self.vm_is_empty(at);
         }
     }

@@ -82,7 +82,8 @@ impl Checker {
         )
     }
 
-    pub(super) fn within_capacity(&self, id: WorkerId) -> Checked {
+    /// A worker takes a sandbox or a VM; `adds_memory` but for a sandbox in a VM, whose memory is taken already.
+    pub(super) fn within_capacity(&self, id: WorkerId, adds_memory: bool) -> Checked {
         let Some(worker) = self.workers.get(&id) else {
             return hold(
                 false,
@@ -104,7 +105,7 @@ impl Checker {
         let may =
             (worker.capacity.memory_bytes >> 10) * u64::from(self.config.memory_percent) / 100;
         hold(
-            memory <= may,
+            memory <= may || !adds_memory,
             Invariant::CapacityHolds,
             "a worker's memory is not given away twice",
             || format!("{memory} of {may} KiB on {id:?}"),

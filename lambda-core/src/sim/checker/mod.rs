@@ -155,7 +155,7 @@ impl Checker {
                 self.in_its_vm(&started)?;
                 self.with_its_interface(&started)?;
                 self.sandboxes.insert(sandbox, started);
-                self.within_capacity(worker)
+                self.within_capacity(worker, vm.is_none())
             }
             Command::StopSandbox { sandbox, worker, reason: StopReason::Stray } => {
                 if self.sandboxes.get(&sandbox).is_some_and(|it| it.worker == worker) {
@@ -256,7 +256,7 @@ impl Checker {
                 hold(new, Invariant::CommandsMakeSense, "no VM id is given twice", || {
                     format!("{vm:?}")
                 })?;
-                self.within_capacity(worker)
+                self.within_capacity(worker, true)
             }
             Command::StopVm { vm, .. } => {
                 let empty = !self.sandboxes.values().any(|it| it.vm == Some(vm));
