@@ -1,4 +1,5 @@
 //! The JMESPath compliance suite, run from its files as they are.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aws_cred_chain::query::Query;
 use serde_json::Value;
@@ -50,4 +51,35 @@ fn conformance_jmespath() {
     println!("JMESPath: {ran} cases");
     assert!(ran > 0, "no case was found");
     assert!(failures.is_empty(), "{} of {ran}:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Runs this program's conformance test on the data in `folder`.
+fn run(folder: &std::path::Path) -> (bool, String, String) {
+    let list = folder.join("left-out");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["conformance_", "--nocapture"])
+        .env("CONFORMANCE_DIR", folder)
+        .env("TEST_LEFT_OUT", &list)
+        .output()
+        .unwrap();
+    let left_out = std::fs::read_to_string(list).unwrap_or_default();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned(), left_out)
+}
+
+#[test]
+fn what_is_absent_is_reported_and_what_is_there_can_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (passed, shown, left_out) = run(folder.path());
+    assert!(passed && left_out.contains("conformance jmespath: "), "{shown}{left_out}");
+    let suite = |result: &str| {
+        let case = format!(r#"{{"comment": "c", "expression": "a.b", "result": {result}}}"#);
+        let suite = format!(r#"[{{"given": {{"a": {{"b": 7}}}}, "cases": [{case}]}}]"#);
+        std::fs::create_dir_all(folder.path().join("jmespath")).unwrap();
+        std::fs::write(folder.path().join("jmespath/of no list.json"), suite).unwrap();
+        run(folder.path())
+    };
+    let (passed, shown, _) = suite("7");
+    assert!(passed && shown.contains("JMESPath: 1 cases"), "{shown}");
+    let (passed, ..) = suite("8");
+    assert!(!passed);
 }
