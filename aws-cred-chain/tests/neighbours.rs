@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use aws_cred_chain::files::{Dialect, FileKind, Location, Profiles, SharedFile};
 use aws_cred_chain::memory::MapEnv;
 use aws_cred_chain::plan::{Base, plan};
+use aws_cred_chain::sign::{Signer, Unsigned};
 use aws_cred_chain::testing::World;
 use aws_cred_chain::{
-    Chain, Error, Options, block_on, container_endpoint, endpoint, metadata_endpoint,
+    Chain, Credentials, Error, Options, block_on, container_endpoint, endpoint, metadata_endpoint,
 };
 
 const CONFIG: &str = "/home/user/.aws/config";
@@ -341,4 +342,114 @@ fn the_session_token_goes_before_its_older_name() {
     assert_eq!(token(&blank).as_deref(), Some("older"));
     let both = blank.env("AWS_SESSION_TOKEN", "newer");
     assert_eq!(token(&both).as_deref(), Some("newer"));
+}
+
+/// The lines of a canonical request from the path to the names of the signed headers.
+fn canonical(
+    path: &str,
+    query: &str,
+    headers: &[(&str, &str)],
+    set: &dyn Fn(&mut Signer<'_>),
+) -> Vec<String> {
+    let credentials = Credentials::new("id", "secret").with_session_token("tok en/+=");
+    let mut signer = Signer::new(&credentials, "r", "s", std::time::SystemTime::UNIX_EPOCH);
+    set(&mut signer);
+    let signed = signer.sign_headers(&Unsigned::new("GET", path, query, headers, b""));
+    let lines = signed.canonical_request.lines().map(str::to_owned);
+    lines.skip(1).collect()
+}
+
+#[test]
+fn paths_as_they_are_signed() {
+    for (path, plain, normal, twice) in [
+        ("", "/", "/", "/"),
+        ("/", "/", "/", "/"),
+        ("//", "//", "/", "/"),
+        ("/./", "/./", "/", "/"),
+        ("/a/..", "/a/..", "/", "/"),
+        ("/../../a", "/../../a", "/a", "/a"),
+        ("/a/./b//c/", "/a/./b//c/", "/a/b/c/", "/a/b/c/"),
+        ("/a/b/.", "/a/b/.", "/a/b/", "/a/b/"),
+        ("/a b", "/a%20b", "/a%20b", "/a%20b"),
+        ("/a%20b", "/a%20b", "/a%20b", "/a%2520b"),
+        ("/a%2fb", "/a%2Fb", "/a%2Fb", "/a%252fb"),
+        ("/\u{1F511}", "/%F0%9F%94%91", "/%F0%9F%94%91", "/%F0%9F%94%91"),
+        ("/a%zz%", "/a%25zz%25", "/a%25zz%25", "/a%25zz%25"),
+        ("/-_.~09azAZ", "/-_.~09azAZ", "/-_.~09azAZ", "/-_.~09azAZ"),
+        ("/a+b:c@d", "/a%2Bb%3Ac%40d", "/a%2Bb%3Ac%40d", "/a%2Bb%3Ac%40d"),
+    ] {
+        for (normalize, double, expected) in
+            [(false, false, plain), (true, false, normal), (true, true, twice)]
+        {
+            let lines = canonical(path, "", &[], &|signer| {
+                signer.normalize_path = normalize;
+                signer.double_encode = double;
+            });
+            assert_eq!(lines[0], expected, "{path} {normalize} {double}");
+        }
+    }
+}
+
+#[test]
+fn queries_and_headers_as_they_are_signed() {
+    for (query, expected) in [
+        ("", ""),
+        ("b=1&a=2", "a=2&b=1"),
+        ("a=2&a=10&a=1&A=0", "A=0&a=1&a=10&a=2"),
+        ("a", "a="),
+        ("a=&b", "a=&b="),
+        ("=x", "=x"),
+        ("a=b=c", "a=b%3Dc"),
+        ("a=x%20y&a=x%2fy", "a=x%20y&a=x%2Fy"),
+        ("a b=c d", "a%20b=c%20d"),
+        ("\u{e9}=\u{e9}", "%C3%A9=%C3%A9"),
+        ("a-=1&a=2&a~=3", "a=2&a-=1&a~=3"),
+        ("-._~=-._~", "-._~=-._~"),
+    ] {
+        assert_eq!(canonical("/", query, &[], &|_| {})[1], expected, "{query}");
+    }
+    let headers = [
+        ("Host", "h"),
+        ("X-B", "  two   words\t here "),
+        ("x-a", "z"),
+        ("X-A", "y"),
+        ("x-A", "  z,  y "),
+    ];
+    let lines = canonical("/", "", &headers, &|signer| signer.omit_session_token = true);
+    let expected = [
+        "host:h",
+        "x-a:z,y,z, y",
+        "x-amz-date:19700101T000000Z",
+        "x-b:two words here",
+        "",
+        "host;x-a;x-amz-date;x-b",
+    ];
+    assert_eq!(lines[2..8], expected);
+    let lines = canonical("/", "", &[("host", "h")], &|signer| signer.sign_body = true);
+    assert!(lines.contains(&"x-amz-security-token:tok en/+=".to_owned()), "{lines:?}");
+    assert!(
+        lines.contains(&"host;x-amz-content-sha256;x-amz-date;x-amz-security-token".to_owned())
+    );
+}
+
+#[test]
+fn a_token_in_a_presigned_query_is_signed_or_added_after() {
+    let credentials = Credentials::new("id", "secret").with_session_token("to/k=en");
+    let headers = [("host", "h")];
+    let request = Unsigned::new("GET", "/", "z=1", &headers, b"");
+    let mut signer = Signer::new(&credentials, "r", "s", std::time::SystemTime::UNIX_EPOCH);
+    for omit in [false, true] {
+        signer.omit_session_token = omit;
+        let signed = signer.sign_query(&request, std::time::Duration::from_secs(60));
+        let token = "X-Amz-Security-Token=to%2Fk%3Den";
+        assert_eq!(signed.canonical_request.contains(token), !omit);
+        let query = signed.canonical_request.lines().nth(2).unwrap();
+        assert!(query.starts_with(
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=id%2F19700101%2Fr%2Fs%2Faws4_request&\
+             X-Amz-Date=19700101T000000Z&X-Amz-Expires=60&X-Amz-Sec"
+        ) || omit);
+        assert!(query.ends_with("X-Amz-SignedHeaders=host&z=1"), "{query}");
+        let added: Vec<&str> = signed.additions.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(added.contains(&"X-Amz-Security-Token") && added.contains(&"X-Amz-Signature"));
+    }
 }
