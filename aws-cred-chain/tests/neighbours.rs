@@ -9,8 +9,10 @@ use aws_cred_chain::plan::{Base, plan};
 use aws_cred_chain::sign::{Signer, Unsigned};
 use aws_cred_chain::testing::World;
 use aws_cred_chain::{
-    Chain, Credentials, Error, Options, block_on, container_endpoint, endpoint, metadata_endpoint,
+    BoxFuture, Chain, Credentials, Error, HttpError, Options, SendHttp, block_on,
+    container_endpoint, endpoint, metadata_endpoint,
 };
+use bytes::Bytes;
 
 const CONFIG: &str = "/home/user/.aws/config";
 
@@ -451,5 +453,57 @@ fn a_token_in_a_presigned_query_is_signed_or_added_after() {
         assert!(query.ends_with("X-Amz-SignedHeaders=host&z=1"), "{query}");
         let added: Vec<&str> = signed.additions.iter().map(|(name, _)| name.as_str()).collect();
         assert!(added.contains(&"X-Amz-Security-Token") && added.contains(&"X-Amz-Signature"));
+    }
+}
+
+/// A metadata service that lists its roles as the test says.
+#[derive(Debug)]
+struct Metadata(&'static str);
+
+impl SendHttp for Metadata {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+        let body = match request.uri().path() {
+            "/latest/api/token" => " token \n",
+            ROLES => self.0,
+            path if path == format!("{ROLES}my.role+1") => {
+                r#"{"Code": "Success", "AccessKeyId": "A", "SecretAccessKey": "s", "Token": "t",
+                    "Expiration": "1970-01-01T00:00:00Z"}"#
+            }
+            _ => return Box::pin(std::future::ready(Ok(status(404)))),
+        };
+        let mut response = status(200);
+        *response.body_mut() = Bytes::from_static(body.as_bytes());
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+fn status(status: u16) -> http::Response<Bytes> {
+    let mut response = http::Response::new(Bytes::new());
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+    response
+}
+
+#[test]
+fn roles_as_the_metadata_service_lists_them() {
+    let resolve = |list| {
+        let context = World::new().context().with_http(Metadata(list));
+        block_on(Chain::new(context, Options::default()).resolve()).map_err(|found| found.error)
+    };
+    for list in ["my.role+1", "my.role+1\n", "\r\n  my.role+1 \r\nother\n"] {
+        let found = resolve(list).unwrap();
+        assert_eq!(found.credentials.access_key_id, "A", "{list:?}");
+        assert!(found.trace.to_string().contains("beyond their expiry"), "{}", found.trace);
+    }
+    for none in ["", "\n \n", "unknown"] {
+        let error = resolve(none).unwrap_err();
+        assert!(matches!(error, Error::NotConfigured { .. }), "{none:?}: {error:?}");
+    }
+    for bad in ["../../x", "a b", "a?b", "<html>"] {
+        let error = resolve(bad).unwrap_err();
+        assert!(matches!(error, Error::Failed { .. }), "{bad:?}: {error:?}");
     }
 }
