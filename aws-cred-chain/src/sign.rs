@@ -264,10 +264,16 @@ fn canonical_path(path: &str, normalize: bool, double_encode: bool) -> String {
             resolved.push('/');
         }
     }
-    let bytes = if double_encode { resolved.into_bytes() } else { percent_decode(&resolved) };
-    let mut encoded = String::with_capacity(bytes.len());
-    for byte in bytes {
-        encode_byte(byte, b"/", &mut encoded);
+    let mut encoded = String::with_capacity(resolved.len());
+    for (index, segment) in resolved.split('/').enumerate() {
+        if index > 0 {
+            encoded.push('/');
+        }
+        // By segments: an encoded slash is part of a name, and stays encoded.
+        let decoded = (!double_encode).then(|| percent_decode(segment));
+        for byte in decoded.as_deref().unwrap_or(segment.as_bytes()) {
+            encode_byte(*byte, &mut encoded);
+        }
     }
     encoded
 }
@@ -287,7 +293,7 @@ fn canonical_query(pairs: Vec<(Vec<u8>, Vec<u8>)>) -> String {
     let encode = |bytes: Vec<u8>| {
         let mut text = String::new();
         for byte in bytes {
-            encode_byte(byte, b"", &mut text);
+            encode_byte(byte, &mut text);
         }
         text
     };
@@ -299,8 +305,8 @@ fn canonical_query(pairs: Vec<(Vec<u8>, Vec<u8>)>) -> String {
     pairs.join("&")
 }
 
-fn encode_byte(byte: u8, kept: &[u8], text: &mut String) {
-    if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || kept.contains(&byte) {
+fn encode_byte(byte: u8, text: &mut String) {
+    if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
         text.push(char::from(byte));
     } else {
         // Writing to a `String` cannot fail.
@@ -312,7 +318,7 @@ fn encode_byte(byte: u8, kept: &[u8], text: &mut String) {
 pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
-        encode_byte(byte, b"", &mut encoded);
+        encode_byte(byte, &mut encoded);
     }
     encoded
 }

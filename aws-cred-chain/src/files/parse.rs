@@ -30,8 +30,10 @@ pub(super) struct SyntaxError {
 ///
 /// A line that begins with a blank continues the property above; one that begins with `#` or `;` is a
 /// comment; inside a line a comment needs a blank before it, after a section's bracket it needs none.
+/// A byte order mark at the start, which editors on Windows write, is not part of the text.
 pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     let mut sections: Vec<RawSection<'_>> = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.split('\n').enumerate() {
         let number = index + 1;
         let line = line.strip_suffix('\r').unwrap_or(line);

@@ -22,6 +22,9 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     };
     let mut credentials =
         Credentials::new(trimmed(id), trimmed(secret)).with_source(Source::Environment);
+    // `AWS_SECURITY_TOKEN` is the older name. botocore takes it first where both are set; here the name
+    // that AWS documents goes first, as in the SDKs that know one name only: who sets new keys sets that
+    // one, and an older one left behind would not fit them.
     credentials.session_token = context
         .var("AWS_SESSION_TOKEN")
         .or_else(|| context.var("AWS_SECURITY_TOKEN"))

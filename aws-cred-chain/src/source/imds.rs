@@ -96,7 +96,7 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     let Some(roles) = session.fetch(run, "metadata role", ROLES).await? else {
         return Ok(Err(Absent::NoRole));
     };
-    let Some(role) = roles.lines().next().map(str::trim).filter(|role| !role.is_empty()) else {
+    let Some(role) = roles.lines().map(str::trim).find(|role| !role.is_empty()) else {
         return Ok(Err(Absent::NoRole));
     };
     if !role.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b)) {

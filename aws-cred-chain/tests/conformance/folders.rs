@@ -169,9 +169,8 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
             options = options.without(source);
         }
     }
-    if case.name == "sso_server_error" {
-        // Recorded with retries off: there is one answer.
-        options.attempts_max = 1;
+    if let Some(attempts_max) = replay.attempts_max() {
+        options.attempts_max = attempts_max;
     }
     let chain = Chain::new(context, options);
     let logs = Logs::default();
@@ -238,8 +237,10 @@ fn token(case: &Case, chain: &Chain) -> (Option<String>, String) {
     let shown = format!("{found:?}");
     let problem = match (&found, case.expected.get("Ok")) {
         (Ok(token), Some(wanted)) => {
-            let good = wanted["token"] == token.token.expose();
-            (!good).then(|| "another token".to_owned())
+            let ends = wanted["expiration"].as_str().map(crate::signing::time);
+            let good = wanted["token"] == token.token.expose()
+                && (ends.is_none() || ends == token.expires_at);
+            (!good).then(|| "another token, or another end of it".to_owned())
         }
         (Err(error), None) => {
             let text = case.expected["ErrorContains"].as_str().unwrap();

@@ -4,6 +4,7 @@
 
 mod files;
 mod folders;
+mod left_out;
 mod plan;
 mod replay;
 mod settings;

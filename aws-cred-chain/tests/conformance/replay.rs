@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use aws_cred_chain::{BoxFuture, HttpError, SendHttp};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -51,16 +53,30 @@ impl Replay {
                     None => Err(response["Err"].to_string()),
                 });
             } else if let Some(data) = action.get("Data") {
-                let text = data["data"]["Utf8"].as_str().unwrap_or_default().as_bytes();
+                let bytes = recorded_bytes(&data["data"]);
                 if data["direction"] == "Request" {
-                    exchange.body.get_or_insert_default().extend(text);
+                    exchange.body.get_or_insert_default().extend(bytes);
                 } else if let Some(Ok((_, body))) = &mut exchange.answer {
-                    body.extend(text);
+                    body.extend(bytes);
                 }
             }
         }
         let exchanges = exchanges.into_iter().map(|(_, exchange)| exchange).collect();
         Self(Arc::new(Mutex::new(State { exchanges, next: 0, problems: Vec::new() })))
+    }
+
+    /// Returns how often the recording SDK asked before it gave up, where the recording ends in a failure
+    /// that is worth another attempt: its number of retries is no part of what is compared.
+    pub(crate) fn attempts_max(&self) -> Option<u32> {
+        let state = self.0.lock().unwrap();
+        let last = state.exchanges.last()?;
+        match &last.answer {
+            Some(Ok((status, _))) if *status != 429 && *status < 500 => return None,
+            _ => {}
+        }
+        let same = |other: &&Exchange| other.method == last.method && other.uri == last.uri;
+        let count = state.exchanges.iter().rev().take_while(same).count();
+        Some(u32::try_from(count).unwrap())
     }
 
     /// Returns what differed from the recording, requests that never came among it.
@@ -72,6 +88,14 @@ impl Replay {
         }
         problems
     }
+}
+
+/// What a recording holds as text or in Base64.
+fn recorded_bytes(data: &Value) -> Vec<u8> {
+    if let Some(text) = data["Utf8"].as_str() {
+        return text.as_bytes().to_vec();
+    }
+    STANDARD.decode(data["Base64"].as_str().unwrap()).unwrap()
 }
 
 /// A URI with its query's pairs sorted and no slash at its end.
@@ -111,8 +135,9 @@ impl SendHttp for Replay {
         // must be the same.
         let compared = ["content-type", "accept", "authorization-token"];
         for (name, value) in &exchange.headers {
-            let token =
-                name.starts_with("x-aws-ec2-metadata-token") || name == "x-amz-sso_bearer_token";
+            let token = name.starts_with("x-aws-ec2-metadata-token")
+                || name == "x-amz-sso_bearer_token"
+                || name == "authorization" && !value.starts_with("AWS4-");
             if compared.contains(&name.as_str()) || token {
                 let sent =
                     request.headers().get(name).map(|sent| sent.to_str().unwrap().to_owned());
