@@ -3,8 +3,12 @@
 //! That crate recurses with the expression and aborts the process on a deep one (20,000 nested
 //! parentheses): here an expression's length, nesting and steps have limits that no stack of a thread
 //! comes near. Its `avg([])` is mended to be null, and `sum`, `abs`, `ceil` and `floor` of integers are
-//! integers, as the AWS CLI shows them. What is left: the members of an object come out sorted by
+//! integers, as the AWS CLI shows them; strings are ordered as there, and literals
+//! that are no JSON are strings. What is left: the members of an object come out sorted by
 //! name, because that crate keeps them in a sorted map; JSON gives their order no meaning.
+
+mod bare;
+mod order;
 
 use std::sync::LazyLock;
 
@@ -90,9 +94,10 @@ const STACK_BYTES_PER_STEP: usize = 48 * 1024;
 
 fn compile(expression: &str) -> Result<jmespath::Expression<'static>, Error> {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(runtime);
-    RUNTIME
-        .compile(expression)
-        .map_err(|error| Error::invalid(one_line(&error), Origin::Option("query")))
+    let mut ast = jmespath::parse(&bare::quoted(expression))
+        .map_err(|error| Error::invalid(one_line(&error), Origin::Option("query")))?;
+    order::mend(&mut ast);
+    Ok(jmespath::Expression::new(expression, ast, &RUNTIME))
 }
 
 fn one_line(error: &jmespath::JmespathError) -> String {
@@ -131,9 +136,7 @@ fn check_limits(expression: &str) -> Result<usize, String> {
             _ => {}
         }
         if nesting > NESTING_MAX || steps > STEPS_MAX {
-            return Err(format!(
-                "query nests deeper than {NESTING_MAX} or takes more than {STEPS_MAX} steps"
-            ));
+            return Err(too_deep());
         }
         if digits > 9 {
             return Err(
@@ -141,7 +144,12 @@ fn check_limits(expression: &str) -> Result<usize, String> {
             );
         }
     }
-    Ok(steps)
+    // The last of it may have been a literal.
+    if steps > STEPS_MAX { Err(too_deep()) } else { Ok(steps) }
+}
+
+fn too_deep() -> String {
+    format!("query nests deeper than {NESTING_MAX} or takes more than {STEPS_MAX} steps")
 }
 
 /// Bounds how many copies of its input an expression can put into its result.
@@ -219,6 +227,7 @@ fn runtime() -> Runtime {
     });
     add("ceil", ArgumentType::Number, |items| rounded(&items[0], f64::ceil));
     add("floor", ArgumentType::Number, |items| rounded(&items[0], f64::floor));
+    order::register(&mut runtime);
     runtime
 }
 
@@ -319,6 +328,8 @@ mod tests {
             "!".repeat(STEPS_MAX) + "a",
             format!("{}a{}", "(".repeat(NESTING_MAX), ")".repeat(NESTING_MAX)),
             "a".to_owned() + &"||a".repeat(STEPS_MAX / 2),
+            "a".to_owned() + &"<a".repeat(STEPS_MAX),
+            "a".to_owned() + &"[?a<a]".repeat(STEPS_MAX / 2),
         ];
         let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
             for expression in worst {
