@@ -88,7 +88,9 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
         for (name, program) in &tests {
             fs::copy(program, tree.join("system/tests").join(name))?;
         }
-        for (name, text) in [("init", INIT), ("system/init", SYSTEM), ("system/setpriv", SETPRIV)] {
+        for (name, text) in
+            [("init", INIT), ("system/init", SYSTEM), ("system/usr/bin/setpriv", SETPRIV)]
+        {
             let path = tree.join(name);
             fs::write(&path, text)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
@@ -181,9 +183,6 @@ busybox mount -t tmpfs run /run
 busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 busybox ifconfig lo 127.0.0.1 up
 busybox --install -s /bin
-# Busybox's own takes no user.
-rm /bin/setpriv
-mv /setpriv /bin/setpriv
 /faas-host demo
 echo \"demo: exit $?\"
 for name in $(ls /tests); do
@@ -194,7 +193,7 @@ find /sys/fs/cgroup -mindepth 2 -type d | sed 's/^/left behind: /'
 busybox poweroff -f
 ";
 
-/// `setpriv --reuid USER --regid GROUP --clear-groups PROGRAM ARGS`, as the tests call util-linux's.
+/// Busybox's own takes no user. `setpriv --reuid USER --regid GROUP --clear-groups PROGRAM ARGS`, as the tests call util-linux's.
 const SETPRIV: &str = "\
 #!/bin/busybox sh
 user=$2:$4

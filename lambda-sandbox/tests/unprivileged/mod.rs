@@ -65,7 +65,7 @@ pub(crate) fn run(test: &str, with: With) {
     if root {
         chown(&home, Some(USER), Some(USER)).expect("changed");
         let user = USER.to_string();
-        command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
+        command.args(["/usr/bin/setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
     }
     command
         .arg(&me)

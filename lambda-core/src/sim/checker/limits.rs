@@ -1,7 +1,7 @@
 //! Limits: what fits into VMs, workers, interfaces, accounts.
 
 use super::invariant::{Checked, hold};
-use super::seen::{FunctionSeen, InterfaceSeen, SandboxSeen};
+use super::seen::{FunctionSeen, InterfaceSeen, SandboxSeen, VmSeen};
 use super::{Checker, Invariant};
 use crate::*;
 
@@ -100,7 +100,9 @@ impl Checker {
         )?;
         let on = || self.sandboxes.values().filter(|it| it.worker == id);
         let alone = on().filter(|it| it.vm.is_none()).map(|it| kib(it.settings.memory_bytes));
-        let vms = self.vms.values().filter(|it| it.worker == id).map(|it| kib(it.memory_bytes));
+        // What a report brought and is being stopped may be a stray, which was never the engine's to count.
+        let counted = |it: &&VmSeen| it.worker == id && (it.commanded || it.ready);
+        let vms = self.vms.values().filter(counted).map(|it| kib(it.memory_bytes));
         let memory: u64 = alone.chain(vms).sum();
         let may =
             (worker.capacity.memory_bytes >> 10) * u64::from(self.config.memory_percent) / 100;
