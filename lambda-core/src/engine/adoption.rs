@@ -1,5 +1,6 @@
 //! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::starting::kib;
@@ -20,13 +21,17 @@ impl Engine {
     ) -> Result<(), EventError> {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
+        let mut strays = Vec::new();
         for vm in vms {
             if !self.adopt_vm(worker.0, vm) {
-                self.command(Command::StopVm { vm: vm.vm, worker });
+                strays.push(vm.vm);
             }
         }
         self.forget_unreported(worker, vms, sandboxes);
-        for reported in sandboxes {
+        // The newer of two interfaces in one place first: the older is gone, and what was on it is on its way out.
+        let mut in_order: Vec<_> = sandboxes.iter().collect();
+        in_order.sort_by_key(|it| (Reverse(it.interface), it.sandbox));
+        for reported in in_order {
             let known = self.state.sandboxes.find(reported.sandbox.0);
             let own = known.filter(|at| {
                 // What nobody was told to make yet cannot be there.
@@ -50,6 +55,10 @@ impl Engine {
                     self.refuse(invocation, reported.function, RejectReason::SandboxLost);
                 }
             }
+        }
+        // After what is in them.
+        for vm in strays {
+            self.command(Command::StopVm { vm, worker });
         }
         let deferred = self.deferred.take().unwrap_or_default();
         for vm in deferred.vms {

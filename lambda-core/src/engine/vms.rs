@@ -518,12 +518,14 @@ impl Engine {
         true
     }
 
-    /// Puts an adopted sandbox into its VM; `false` when the VM is not there, is another customer's, or is full.
+    /// Puts an adopted sandbox into its VM; `false` when the VM is not there, is being stopped, is another customer's, or is
+    /// full.
     pub(super) fn adopt_into_vm(&mut self, vm: u32, account: AccountId, memory_kib: u32) -> bool {
         let Some(vm) = self.state.vms.slab.get_mut(vm) else { return false };
         let alone = vm.isolation == Isolation::VmPerSandbox && vm.sandboxes > 0;
         let full = vm.memory_kib - vm.used_kib < memory_kib;
-        if alone || full || vm.account.is_some_and(|it| it != account) {
+        let stopping = vm.phase == VmPhase::Stopping;
+        if stopping || alone || full || vm.account.is_some_and(|it| it != account) {
             return false;
         }
         vm.account = Some(account);
