@@ -45,27 +45,31 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<d
             return Ok(spec);
         }
         let option = option.into_string().map_err(|_| "options are text")?;
-        let value = arguments.next().ok_or("an option needs a value")?;
+        let value = arguments.next().ok_or(USAGE)?;
         let text = value.into_string().map_err(|_| "values are text")?;
+        let number = |error: &dyn std::fmt::Display| format!("{option} {text}: {error}");
         let pair = || text.split_once('=').ok_or("NAME=VALUE is due");
         match option.as_str() {
-            "--memory-mb" => spec.limits.memory_bytes = text.parse::<u64>()? << 20,
-            "--scratch-mb" => spec.limits.scratch_bytes = text.parse::<u64>()? << 20,
-            "--cpus" => spec.limits.cpus = text.parse()?,
-            "--processes" => spec.limits.processes_max = text.parse()?,
+            "--memory-mb" => {
+                spec.limits.memory_bytes = text.parse::<u64>().map_err(|it| number(&it))? << 20
+            }
+            "--scratch-mb" => {
+                spec.limits.scratch_bytes = text.parse::<u64>().map_err(|it| number(&it))? << 20
+            }
+            "--cpus" => spec.limits.cpus = text.parse().map_err(|it| number(&it))?,
+            "--processes" => spec.limits.processes_max = text.parse().map_err(|it| number(&it))?,
             "--bind" => spec.root = spec.root.with_bind(pair()?.0, pair()?.1),
             "--env" => {
                 let (name, value) = pair()?;
                 spec.environment.push((name.into(), value.into()));
             }
-            _ => return Err(format!("no such option: {option}").into()),
+            _ => return Err(format!("no such option: {option}\n{USAGE}").into()),
         }
     }
-    Err("usage: exec [options] -- PROGRAM ARGS...".into())
+    Err(USAGE.into())
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let spec = parse(std::env::args_os().skip(1))?;
     let backend = LinuxBackend::with_settings(&Settings::default().rootless())?;
     let finished = backend.create(spec).await?.run().await?;
@@ -80,3 +84,20 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     })
 }
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    run().await.unwrap_or_else(|error| {
+        eprintln!("exec: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            eprintln!("  because: {error}");
+            cause = error.source();
+        }
+        ExitCode::FAILURE
+    })
+}
+
+const USAGE: &str = "\
+usage: exec [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N]
+            [--bind SOURCE=TARGET]... [--env NAME=VALUE]... -- PROGRAM ARGS...";
