@@ -393,10 +393,6 @@ impl Life {
 
     fn start_program(&mut self) {
         self.runs = start(STEP_PROGRAM, self.program, self.arguments, self.environment);
-        // The outputs end with who writes to them, not with pid 1.
-        for descriptor in 0..3 {
-            call(CLOSE, descriptor, 0, 0, 0, 0);
-        }
     }
 
     /// Starts each file in the folder; what cannot be executed is an error, as it is to Lambda.
@@ -472,6 +468,10 @@ impl Life {
                 if self.count == 0 {
                     // The kernel kills what is left in the namespace when its pid 1 ends.
                     exit(0);
+                }
+                // Not before: the host would be woken by the end of the outputs, and then again by the word above.
+                for descriptor in 0..3 {
+                    call(CLOSE, descriptor, 0, 0, 0, 0);
                 }
             }
             let number = self.extensions.iter().position(|pid| *pid == ended);

@@ -76,6 +76,8 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     fn thaw(&self) -> Result<(), Error>;
     /// Counts.
     fn sample(&self) -> Sample;
+    /// Makes the first count as cheap as the others; called while the program is at work.
+    fn open_counters(&self) {}
     /// Tells what was waited for.
     fn pressure(&self) -> Option<Pressure> {
         None
@@ -144,12 +146,22 @@ impl<P: Platform> Supervised<P> {
     }
 
     fn usage(&mut self, since: Instant) -> Usage {
+        self.count(since).0
+    }
+
+    /// Tells what was used, and whether the kernel has ended anything for want of memory.
+    fn count(&mut self, since: Instant) -> (Usage, bool) {
         let sample = self.platform.sample();
         let cpu_time = sample
             .cpu_time
             .map(|now| now.saturating_sub(self.counted.cpu_time.unwrap_or_default()));
         self.counted = sample;
-        Usage { duration: since.elapsed(), memory_peak_bytes: sample.memory_peak_bytes, cpu_time }
+        let usage = Usage {
+            duration: since.elapsed(),
+            memory_peak_bytes: sample.memory_peak_bytes,
+            cpu_time,
+        };
+        (usage, sample.out_of_memory_kills > 0)
     }
 
     fn out_of_memory(&self) -> bool {
@@ -342,9 +354,9 @@ impl<P: Platform> Driver for Supervised<P> {
                 exit = ended(&mut exit) => Answer::Exited(exit),
                 () = tokio::time::sleep(timeout) => Answer::TimedOut,
             };
-            let usage = self.usage(began);
+            let (usage, out_of_memory) = self.count(began);
             self.drain();
-            if matches!(answer, Answer::Exited(_)) && self.out_of_memory() {
+            if matches!(answer, Answer::Exited(_)) && out_of_memory {
                 answer = Answer::OutOfMemory;
             }
             if !answer.leaves_usable() {
@@ -381,12 +393,14 @@ impl<P: Platform> Driver for Supervised<P> {
         Box::pin(async move {
             let began = Instant::now();
             let mut exit = self.start(What::Program).await?;
+            self.platform.open_counters();
             let exit = ended(&mut exit).await;
             self.drain();
             if let Some(error) = self.platform.failure() {
                 return Err(error);
             }
-            Ok(Finished { exit, out_of_memory: self.out_of_memory(), usage: self.usage(began) })
+            let (usage, out_of_memory) = self.count(began);
+            Ok(Finished { exit, out_of_memory, usage })
         })
     }
 

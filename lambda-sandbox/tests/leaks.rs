@@ -27,6 +27,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
     // The pool of network namespaces fills, and the runtime starts its threads.
     drop(backend.create(spec("exit 0")).await.expect("created").run().await);
     tokio::time::sleep(Duration::from_millis(300)).await;
+    backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&backend));
     for round in 0..rounds {
         // A fixed walk over moments of a life, some before it is created, some after its end.

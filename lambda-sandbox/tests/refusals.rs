@@ -245,6 +245,7 @@ const LACKS: &[Lack] = lacks! {
     "clone3" SYS_clone3 0, ENOSYS => "making a process" "";
     "memory files" SYS_memfd_create 0, ENOSYS => "making a file in memory" "";
     "network namespaces" SYS_unshare libc::CLONE_NEWNET, EINVAL => "making a network namespace" "";
+    "ipc namespaces" SYS_unshare libc::CLONE_NEWIPC, EINVAL => "making an ipc namespace" "";
     "cgroup namespaces" SYS_unshare libc::CLONE_NEWCGROUP, EINVAL => "making a cgroup namespace" "";
     "user namespaces" SYS_unshare libc::CLONE_NEWUSER, EINVAL => "making a user namespace" "";
     "user namespaces left" SYS_unshare libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";

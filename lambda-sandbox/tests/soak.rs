@@ -193,6 +193,7 @@ async fn host() {
     });
     host.serve(0).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
+    host.backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&host.backend));
     let killer = std::thread::spawn({
         let host = Arc::clone(&host);

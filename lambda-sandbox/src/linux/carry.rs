@@ -34,12 +34,13 @@ pub(super) fn failure(step: &Step, source: io::Error) -> Error {
 fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
     let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
     match step {
-        Step::JoinGroup(tasks) => ("joining a control group", path(tasks)),
+        Step::JoinGroup { path: tasks, .. } => ("joining a control group", path(tasks)),
         Step::MapIds { .. } => ("writing the user's map", None),
         Step::DropBounding => ("giving up capabilities", None),
         Step::BringUpLoopback => ("bringing up the loopback", None),
         Step::Listen(..) => ("listening inside the sandbox", None),
         Step::EnterNetwork(_) => ("entering the network namespace", None),
+        Step::EnterIpc(_) => ("entering the ipc namespace", None),
         Step::HideGroups => ("making a cgroup namespace", None),
         Step::EnterRoot(_) => ("taking a copy of the mounted root", None),
         Step::OwnTime(_) => ("making a time namespace", None),
@@ -76,15 +77,15 @@ const HERE: usize = libc::AT_FDCWD as usize;
 
 pub(super) fn carry_out(step: &Step) -> libc::c_long {
     match step {
-        Step::JoinGroup(tasks) => write_to(tasks, libc::O_WRONLY, b"0"),
+        Step::JoinGroup { tasks, .. } => {
+            call(libc::SYS_write, [*tasks as usize, at(c"0"), 1, 0, 0])
+        }
         Step::MapIds { user, group } => map_ids(user, group),
         Step::DropBounding => drop_bounding(),
         Step::BringUpLoopback => bring_up_loopback(),
         Step::Listen(port, to) => listen(*port, *to),
-        Step::EnterNetwork(file) => {
-            let kind = libc::CLONE_NEWNET as usize;
-            call(libc::SYS_setns, [*file as usize, kind, 0, 0, 0])
-        }
+        Step::EnterNetwork(file) => enter(*file, libc::CLONE_NEWNET),
+        Step::EnterIpc(file) => enter(*file, libc::CLONE_NEWIPC),
         Step::HideGroups => {
             let kind = libc::CLONE_NEWCGROUP as usize;
             call(libc::SYS_unshare, [kind, 0, 0, 0, 0])
@@ -221,10 +222,13 @@ fn pivot(root: &CStr) -> libc::c_long {
     0
 }
 
+fn enter(namespace: i32, kind: i32) -> libc::c_long {
+    call(libc::SYS_setns, [namespace as usize, kind as usize, 0, 0, 0])
+}
+
 fn enter_root(namespace: i32) -> libc::c_long {
-    let kind = libc::CLONE_NEWNS as usize;
-    match call(libc::SYS_setns, [namespace as usize, kind, 0, 0, 0]) {
-        0 => call(libc::SYS_unshare, [kind, 0, 0, 0, 0]),
+    match enter(namespace, libc::CLONE_NEWNS) {
+        0 => call(libc::SYS_unshare, [libc::CLONE_NEWNS as usize, 0, 0, 0, 0]),
         result => result,
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::block_io::Disk;
+use super::counters::Counters;
 use crate::supervised::Sample;
 use crate::{BlockIo, Error, Limits, Pressure, Stall};
 
@@ -125,6 +127,15 @@ impl Hierarchies {
     pub(super) fn roots(&self) -> BTreeSet<PathBuf> {
         self.v1.values().chain(&self.v2).cloned().collect()
     }
+}
+
+/// What a process needs to start in a group, open. Not part of the group: as many live at once, and descriptors are few.
+#[derive(Debug, Default)]
+pub(super) struct Entrance {
+    /// The v1 `tasks` files, which a process writes `0` to, to join: writing a pid would wait for the kernel.
+    pub(super) tasks: Vec<(PathBuf, OwnedFd)>,
+    /// The v2 folder, into which the spawn path clones.
+    pub(super) v2: Option<OwnedFd>,
 }
 
 /// One sandbox's group in each hierarchy. Removing is explicit: [`Group::remove`].
@@ -247,14 +258,23 @@ impl Group {
         Some(Pressure { cpu, memory, io })
     }
 
-    /// Returns the v2 folder, into which the spawn path clones.
-    pub(super) fn v2(&self) -> Option<&Path> {
-        self.v2.as_deref()
-    }
-
-    /// Returns the `tasks` files that a process writes `0` to, to join: writing a pid would wait for the kernel.
-    pub(super) fn v1_tasks(&self) -> BTreeSet<PathBuf> {
-        self.v1.values().map(|folder| folder.join("tasks")).collect()
+    /// Opens what it takes to start in the group.
+    pub(super) fn entrance(&self) -> Result<Entrance, Error> {
+        let open = |path: &Path, options: &fs::OpenOptions| {
+            let file = options.open(path);
+            file.map_err(|source| Error::failed("opening a control group", path, source))
+        };
+        let folders: BTreeSet<&PathBuf> = self.v1.values().collect();
+        let tasks = folders.into_iter().map(|folder| {
+            let path = folder.join("tasks");
+            let file = open(&path, fs::OpenOptions::new().write(true))?;
+            Ok((path, file.into()))
+        });
+        let v2 = self.v2.as_ref().map(|folder| open(folder, fs::OpenOptions::new().read(true)));
+        Ok(Entrance {
+            tasks: tasks.collect::<Result<_, Error>>()?,
+            v2: v2.transpose()?.map(Into::into),
+        })
     }
 
     pub(super) fn freeze(&self, frozen: bool) -> Result<(), Error> {
@@ -314,37 +334,15 @@ impl Group {
                 return false;
             }
         }
-        self.before = self.counted();
+        self.before = self.counters().counted();
         true
     }
 
-    /// Tells what this sandbox has used.
-    pub(super) fn sample(&self) -> Sample {
-        let mut sample = self.counted();
-        let before = self.before.cpu_time.unwrap_or_default();
-        sample.cpu_time = sample.cpu_time.map(|now| now.saturating_sub(before));
-        sample.out_of_memory_kills -=
-            self.before.out_of_memory_kills.min(sample.out_of_memory_kills);
-        sample
-    }
-
-    fn counted(&self) -> Sample {
-        let v1 = |controller, file: &str| read(&self.v1.get(&controller)?.join(file));
-        let v2 = |file: &str| read(&self.v2.as_ref()?.join(file));
-        let cpu_time = v2("cpu.stat")
-            .and_then(|text| Some(Duration::from_micros(field(&text, "usage_usec")?)))
-            .or_else(|| {
-                let text = v1(Controller::CpuAcct, "cpuacct.usage")?;
-                Some(Duration::from_nanos(text.trim().parse().ok()?))
-            });
-        let memory_peak_bytes = v1(Controller::Memory, "memory.max_usage_in_bytes")
-            .or_else(|| v2("memory.peak"))
-            .and_then(|text| text.trim().parse().ok());
-        let out_of_memory_kills = v1(Controller::Memory, "memory.oom_control")
-            .or_else(|| v2("memory.events"))
-            .and_then(|text| field(&text, "oom_kill"))
-            .unwrap_or(0);
-        Sample { cpu_time, memory_peak_bytes, out_of_memory_kills }
+    /// Opens what tells how much this sandbox uses.
+    pub(super) fn counters(&self) -> Counters {
+        let v1 = |controller| self.v1.get(&controller).map(PathBuf::as_path);
+        let (memory, processor) = (v1(Controller::Memory), v1(Controller::CpuAcct));
+        Counters::open(memory, processor, self.v2.as_deref(), self.before)
     }
 
     /// Removes the folders, once all within have ended: a process that was just killed takes a moment to go.
@@ -431,7 +429,7 @@ fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
         .and_then(|value| value.trim().parse().ok())

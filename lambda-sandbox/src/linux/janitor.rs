@@ -39,7 +39,7 @@ impl Slot {
     }
 
     /// Leaves the number taken, for the group that is kept with it.
-    fn keep(mut self) -> u32 {
+    pub(super) fn keep(mut self) -> u32 {
         self.kept = true;
         self.number
     }
@@ -110,12 +110,13 @@ impl Remains {
         sys::wait_ended(pidfd.as_fd());
         sys::reap(pidfd.as_raw_fd());
         drop(template);
-        if !group.renew() {
+        let entrance = if group.renew() { group.entrance().ok() } else { None };
+        let Some(entrance) = entrance else {
             group.kill();
             return group.remove();
-        }
+        };
         let shared = Arc::clone(&slot.shared);
-        let kept = KeptGroup { group, number: slot.keep() };
+        let kept = KeptGroup { group, entrance, number: slot.keep() };
         shared.groups.keep(&limits, kept).map_or(Ok(()), |surplus| shared.remove(&surplus))
     }
 }

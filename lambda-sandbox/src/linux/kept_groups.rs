@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::cgroup::Group;
+use super::cgroup::{Entrance, Group};
 use crate::Limits;
 
 /// Most groups that are kept while no sandbox has them.
@@ -16,6 +16,7 @@ const KEPT_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct KeptGroup {
     pub(super) group: Group,
+    pub(super) entrance: Entrance,
     pub(super) number: u32,
 }
 
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     fn group(number: u32) -> KeptGroup {
-        KeptGroup { group: Group::default(), number }
+        KeptGroup { group: Group::default(), entrance: Entrance::default(), number }
     }
 
     #[test]

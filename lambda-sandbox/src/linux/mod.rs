@@ -6,9 +6,11 @@
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
+mod ahead;
 mod block_io;
 mod carry;
 mod cgroup;
+mod counters;
 mod delegation;
 mod features;
 mod filter;
@@ -27,10 +29,11 @@ mod settings;
 mod spawn;
 mod sys;
 mod template;
+mod wires;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,11 +44,13 @@ pub use features::Features;
 pub use probe::{Missing, Probe};
 pub use settings::{OPTIONAL, Settings};
 
+use self::ahead::Ahead;
 use self::features::{Defences, Rights};
 use self::instance::Instance;
 use self::janitor::Janitor;
 use self::kept_groups::{KeptGroup, KeptGroups};
 use self::sandbox::LinuxSandbox;
+use self::wires::Wires;
 use crate::supervised::Supervised;
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
@@ -56,8 +61,8 @@ use crate::{
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 /// Longest wait for released sandboxes at a host's end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// Network namespaces made ahead of their use.
-const NETWORKS_READY_MAX: usize = 8;
+/// Starts of sandboxes made ahead of their use.
+const AHEAD_MAX: usize = 8;
 
 /// Makes sandboxes on this machine. Clones share everything.
 ///
@@ -87,11 +92,9 @@ struct Shared {
     images: image::Images,
     templates: template::Templates,
     groups: KeptGroups,
-    networks: Option<netns::Pool>,
+    ahead: Option<ahead::Pool>,
     spawner: spawn::Spawner,
     janitor: Janitor,
-    init: OwnedFd,
-    filters: OwnedFd,
 }
 
 impl fmt::Debug for Shared {
@@ -188,9 +191,10 @@ impl LinuxBackend {
         }
         let sealed = |name, content: &[u8]| {
             sys::sealed_file(name, content)
-                .and_then(|file| sys::above_given(std::os::fd::AsFd::as_fd(&file)))
                 .map_err(|source| Error::step("making a file in memory", source))
         };
+        let init = sealed(c"sandbox-init", INIT)?;
+        let filters = sealed(c"sandbox-filters", &filter::compile()?)?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let shared = Arc::new(Shared {
@@ -201,13 +205,11 @@ impl LinuxBackend {
             templates: template::Templates::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
-            networks: (Rights::own() == Rights::Root)
-                .then(|| netns::Pool::start(NETWORKS_READY_MAX))
+            ahead: (Rights::own() == Rights::Root)
+                .then(|| ahead::Pool::start(AHEAD_MAX))
                 .transpose()?,
-            spawner: spawn::Spawner::start()?,
+            spawner: spawn::Spawner::start(&init, &filters)?,
             janitor: Janitor::start()?,
-            init: sealed(c"sandbox-init", INIT)?,
-            filters: sealed(c"sandbox-filters", &filter::compile()?)?,
         });
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
@@ -230,10 +232,10 @@ impl LinuxBackend {
         Ok(steps)
     }
 
-    async fn network(&self, wanted: &Network) -> Result<netns::Network, Error> {
-        let Some(networks) = &self.shared.networks else {
+    async fn ahead(&self, wanted: &Network) -> Result<Ahead, Error> {
+        let Some(pool) = &self.shared.ahead else {
             return if wanted.is_loopback() {
-                Ok(netns::Network::Own)
+                Ok(Ahead { network: netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
                     what: "a network beyond the loopback",
@@ -247,25 +249,26 @@ impl LinuxBackend {
         let ready = match wanted {
             Network::Namespace(namespace) => {
                 let namespace = Arc::clone(namespace);
-                return blocking(move || netns::listen_in(&namespace)).await;
+                let network = blocking(move || netns::listen_in(&namespace)).await?;
+                return Ok(Ahead { network, wires: Wires::make()? });
             }
-            _ => networks.try_take(),
+            _ => pool.try_take(),
         };
         let shared = Arc::clone(&self.shared);
-        let take = move || shared.networks.as_ref().map_or(Err(Error::Ended), netns::Pool::take);
-        let network = match ready {
+        let take = move || shared.ahead.as_ref().map_or(Err(Error::Ended), ahead::Pool::take);
+        let ahead = match ready {
             Some(ready) => ready?,
             None => blocking(take).await?,
         };
         let Network::Interface(interface) = wanted else {
-            return Ok(network);
+            return Ok(ahead);
         };
         let interface = interface.clone();
         blocking(move || {
-            if let netns::Network::Made { namespace, .. } = &network {
+            if let netns::Network::Made { namespace, .. } = &ahead.network {
                 netns::give(&interface, namespace.as_fd())?;
             }
-            Ok(network)
+            Ok(ahead)
         })
         .await
     }
@@ -305,11 +308,11 @@ impl Backend for LinuxBackend {
                     remedy: "demand less, or leave the network at its loopback",
                 });
             }
-            let network = self.network(&spec.network).await?;
+            let ahead = self.ahead(&spec.network).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
-                let (sandbox, listener) = LinuxSandbox::make(&shared, &spec, network).await?;
+                let (sandbox, listener) = LinuxSandbox::make(&shared, &spec, ahead).await?;
                 Ok::<_, Error>((spec, listener, sandbox))
             });
             let (spec, listener, sandbox) =

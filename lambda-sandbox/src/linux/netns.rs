@@ -5,11 +5,10 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::netlink::Netlink;
@@ -21,8 +20,8 @@ pub(super) const API_PORT: u16 = 9001;
 /// The network that a sandbox gets.
 #[derive(Debug)]
 pub(super) enum Network {
-    /// A namespace made beforehand, with a loopback and a listener.
-    Made { namespace: OwnedFd, listener: TcpListener },
+    /// A namespace made beforehand, with a loopback and a listener; and an ipc namespace, if that was made with it.
+    Made { namespace: OwnedFd, ipc: Option<OwnedFd>, listener: TcpListener },
     /// A namespace that the new process makes, with a listener that it hands over.
     Own,
 }
@@ -38,50 +37,14 @@ impl Network {
     }
 }
 
-/// Makes namespaces in the background, on a thread that moves from each into the next.
-#[derive(Debug)]
-pub(super) struct Pool {
-    ready: Mutex<Receiver<Result<Network, Error>>>,
-}
-
-impl Pool {
-    /// Starts to make namespaces, `ready_max` ahead of their use.
-    pub(super) fn start(ready_max: usize) -> Result<Self, Error> {
-        let (sender, ready) = sync_channel(ready_max);
-        std::thread::Builder::new()
-            .name("sandbox-netns".into())
-            .spawn(move || fill(&sender))
-            .map_err(|source| Error::step("starting the network thread", source))?;
-        Ok(Self { ready: Mutex::new(ready) })
-    }
-
-    /// Takes one if one is ready.
-    pub(super) fn try_take(&self) -> Option<Result<Network, Error>> {
-        let ready = self.ready.try_lock().ok()?;
-        ready.try_recv().ok()
-    }
-
-    /// Takes one; blocks its thread while the pool is empty.
-    pub(super) fn take(&self) -> Result<Network, Error> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.recv().map_err(|_thread_gone| Error::Ended)?
-    }
-}
-
-fn fill(sender: &SyncSender<Result<Network, Error>>) {
-    // Ends when the pool is dropped: nobody receives then.
-    while sender.send(make()).is_ok() {}
-}
-
-fn make() -> Result<Network, Error> {
-    unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(|source| Error::step("making a network namespace", source))?;
+/// Makes the network namespace that the calling thread is in a sandbox's.
+pub(super) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     bring_up_loopback()?;
     let listener = listen(API_PORT)?;
     let path = "/proc/thread-self/ns/net";
     let namespace = File::open(path)
         .map_err(|source| Error::failed("opening a network namespace", path, source))?;
-    Ok(Network::Made { namespace: namespace.into(), listener })
+    Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
 }
 
 /// Listens in a namespace that the host has handed in.
@@ -102,7 +65,7 @@ pub(super) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
         bring_up_loopback()?;
         listen(0)
     })?;
-    Ok(Network::Made { namespace, listener })
+    Ok(Network::Made { namespace, ipc: None, listener })
 }
 
 /// Moves an interface of the host's into a namespace, and sets it up there.

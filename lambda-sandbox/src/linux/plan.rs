@@ -19,8 +19,13 @@ use crate::{Error, Root, SandboxSpec};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Joins the v1 group whose `tasks` file this is.
-    JoinGroup(CString),
+    /// Joins a v1 group.
+    JoinGroup {
+        /// The descriptor of its `tasks` file.
+        tasks: RawFd,
+        /// The file's path.
+        path: CString,
+    },
     /// Becomes user 1000 of the user namespace that it was made in: the lines of its `uid_map` and `gid_map`.
     MapIds {
         /// The user's.
@@ -36,6 +41,8 @@ pub enum Step {
     Listen(u16, RawFd),
     /// Enters the network namespace behind this descriptor.
     EnterNetwork(RawFd),
+    /// Enters the ipc namespace behind this descriptor.
+    EnterIpc(RawFd),
     /// Makes the groups it is in the root of what it sees.
     HideGroups,
     /// Makes a time namespace for what it executes, with these offsets (`/proc/PID/timens_offsets`).

@@ -1,22 +1,21 @@
 //! One sandbox on Linux: its group, its init, and their end.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
+use super::ahead::Ahead;
 use super::block_io::{Disk, disks_of};
-use super::cgroup::Group;
+use super::cgroup::{Entrance, Group};
+use super::counters::Counters;
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
@@ -26,6 +25,7 @@ use super::netns::Network;
 use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::Start;
 use super::template::Template;
+use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
@@ -59,6 +59,8 @@ pub(super) struct LinuxSandbox {
     shared: Arc<Shared>,
     /// The group is used under this lock and not after: another sandbox may have it then.
     remains: Mutex<Option<Remains>>,
+    /// Opened when first looked at, and read as long as the group is this sandbox's.
+    counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
     pidfd: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
@@ -99,42 +101,35 @@ impl LinuxSandbox {
     pub(super) async fn make(
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
-        network: Network,
+        Ahead { network, wires }: Ahead,
     ) -> Result<(Self, TcpListener), Error> {
         let defences = &shared.defences;
         let template = template(shared, spec).await?;
         let image = template.as_ref().and_then(|it| it.image.as_deref());
-        let (group, slot) = group(shared, spec, image)?;
+        let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
+        let slot = Slot::new(shared, number);
         let id = shared.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
-        let (stdout, stdout_inside) = pipe()?;
-        let (stderr, stderr_inside) = pipe()?;
-        let (socket, inside) = sockets()?;
-        let null = OwnedFd::from(
-            File::open("/dev/null")
-                .map_err(|source| Error::failed("opening a device", "/dev/null", source))?,
-        );
-        let mut steps = joining(&group, &network, inside.as_raw_fd(), defences)?;
+        let mut steps = joining(&entrance, &network, wires.inside.socket.as_raw_fd(), defences)?;
         if let Some(template) = &template {
             steps.push(Step::EnterRoot(template.namespace.as_raw_fd()));
             steps.extend(own_steps(spec, defences)?);
         } else {
             steps.extend(user_steps(spec, &Instance::stage(), defences)?);
         }
-        let folder = group.v2().map(open_folder).transpose()?;
         let start = Start {
             steps,
             arguments: arguments(spec, id, defences)?,
             environment: environment(spec, network.port()?)?,
-            given: [&null, &stdout_inside, &stderr_inside, &inside, &shared.filters]
-                .map(AsRawFd::as_raw_fd),
-            init: shared.init.as_raw_fd(),
+            ends: wires.inside.files(),
+            own_ipc: !matches!(network, Network::Made { ipc: Some(_), .. }),
             rootless: defences.rights != Rights::Root,
-            group: folder.as_ref().map(AsRawFd::as_raw_fd),
+            group: entrance.v2.as_ref().map(AsRawFd::as_raw_fd),
         };
+        let Wires { host: Ends { stdout, stderr, socket }, inside } = wires;
         let socket = Arc::new(socket);
-        let held = (null, stdout_inside, stderr_inside, inside, folder);
+        let held = (inside, entrance);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
@@ -146,6 +141,7 @@ impl LinuxSandbox {
         let sandbox = Self {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
+            counters: OnceLock::new(),
             started: Mutex::new(Some(Outputs { stdout, stderr })),
             pidfd,
             socket,
@@ -272,15 +268,16 @@ fn group(
     shared: &Arc<Shared>,
     spec: &SandboxSpec,
     image: Option<&Image>,
-) -> Result<(Group, Slot), Error> {
-    if let Some(KeptGroup { group, number }) = shared.groups.take(&spec.limits) {
-        return Ok((group, Slot::new(shared, number)));
+) -> Result<KeptGroup, Error> {
+    if let Some(kept) = shared.groups.take(&spec.limits) {
+        return Ok(kept);
     }
     let slot = Slot::new(shared, shared.instance.take_slot()?);
     let (host, name) = (shared.instance.group(), slot.number.to_string());
     let disks = disks(spec, image);
     let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
-    Ok((group, slot))
+    let entrance = group.entrance().inspect_err(|_| drop(group.remove()))?;
+    Ok(KeptGroup { group, entrance, number: slot.keep() })
 }
 
 /// Returns the disks whose traffic is limited, if any is.
@@ -292,7 +289,7 @@ fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
 
 /// Returns the first steps: what is not in the specification.
 fn joining(
-    group: &Group,
+    entrance: &Entrance,
     network: &Network,
     to_host: std::os::fd::RawFd,
     defences: &Defences,
@@ -302,11 +299,15 @@ fn joining(
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
         steps.push(Step::MapIds { user: line(user), group: line(group) });
     }
-    for tasks in group.v1_tasks() {
-        steps.push(Step::JoinGroup(c_string(tasks.as_os_str())?));
+    for (path, file) in &entrance.tasks {
+        let path = c_string(path.as_os_str())?;
+        steps.push(Step::JoinGroup { tasks: file.as_raw_fd(), path });
     }
     match network {
-        Network::Made { namespace, .. } => steps.push(Step::EnterNetwork(namespace.as_raw_fd())),
+        Network::Made { namespace, ipc, .. } => {
+            steps.push(Step::EnterNetwork(namespace.as_raw_fd()));
+            steps.extend(ipc.as_ref().map(|ipc| Step::EnterIpc(ipc.as_raw_fd())));
+        }
         Network::Own => {
             steps.extend([Step::BringUpLoopback, Step::Listen(netns::API_PORT, to_host)]);
         }
@@ -366,32 +367,6 @@ fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
     // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and nobody else
     // knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
-}
-
-/// Makes the socket to the init: the host's end, and the init's, which blocks, as it waits there.
-fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
-    let failed = |errno: nix::errno::Errno| Error::step("making the init's socket", errno);
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (socket, inside) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
-    let blocking = nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty());
-    nix::fcntl::fcntl(&inside, blocking).map_err(failed)?;
-    Ok((socket, inside))
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    let flags = nix::fcntl::OFlag::O_CLOEXEC;
-    let (read, write) =
-        nix::unistd::pipe2(flags).map_err(|errno| Error::step("making an output pipe", errno))?;
-    nix::fcntl::fcntl(&read, nix::fcntl::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
-        .map_err(|errno| Error::step("making an output pipe", errno))?;
-    Ok((read, write))
-}
-
-fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Error> {
-    let file = File::open(path)
-        .map_err(|source| Error::failed("opening a control group", path, source))?;
-    Ok(file.into())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -465,7 +440,14 @@ impl Platform for LinuxSandbox {
     }
 
     fn sample(&self) -> Sample {
-        self.in_group(Group::sample).unwrap_or_default()
+        let look = |group: &Group| self.counters.get_or_init(|| group.counters()).sample();
+        self.in_group(look).unwrap_or_default()
+    }
+
+    fn open_counters(&self) {
+        self.in_group(|group| {
+            self.counters.get_or_init(|| group.counters());
+        });
     }
 
     fn pressure(&self) -> Option<Pressure> {

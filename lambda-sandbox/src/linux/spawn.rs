@@ -9,10 +9,11 @@
 )]
 
 use std::arch::asm;
+use std::collections::VecDeque;
 use std::ffi::{CString, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::socket::{
@@ -34,10 +35,10 @@ pub(super) struct Start {
     /// The init's arguments, whose tail is the program's.
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
-    /// What the new process has as descriptors 0, 1, ...
-    pub(super) given: [RawFd; 5],
-    /// The init's program.
-    pub(super) init: RawFd,
+    /// Where the program's outputs go, and the init's socket.
+    pub(super) ends: [RawFd; 3],
+    /// Whether it starts in an ipc namespace of its own.
+    pub(super) own_ipc: bool,
     /// Whether it starts in user, network and mount namespaces of its own, and enters none.
     pub(super) rootless: bool,
     /// The v2 group to start in.
@@ -52,11 +53,13 @@ pub(super) struct Start {
 /// host's, which goes by a descriptor: it says that it is done over the init's socket.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    jobs: Mutex<Sender<Job>>,
-    /// Where the descriptors of each job go, in the order of the jobs.
+    jobs: Jobs,
+    /// Where the descriptors of each job go, in the order of the jobs; they wake the thread, and the socket's end ends it.
     socket: OwnedFd,
     waiting: Semaphore,
 }
+
+type Jobs = Arc<Mutex<VecDeque<Job>>>;
 
 #[derive(Debug)]
 struct Job {
@@ -71,8 +74,8 @@ type Answer = Arc<Mutex<Option<Result<Process, Error>>>>;
 
 /// A message as the init's that says nothing: the thread's word that there is an answer.
 const NOTHING: [u8; 12] = [0; 12];
-/// The init's socket among the descriptors given.
-const GIVEN_SOCKET: usize = 3;
+/// The init's socket among the ends.
+const SOCKET_END: usize = 2;
 /// Jobs that wait for the thread: as many as the socket holds with ease.
 const WAITING_MAX: usize = 64;
 /// Most descriptors of one start.
@@ -109,7 +112,8 @@ impl Drop for Process {
 }
 
 impl Spawner {
-    pub(super) fn start() -> Result<Self, Error> {
+    /// Starts the thread. `init` is the init's program, and `filters` what it reads.
+    pub(super) fn start(init: &OwnedFd, filters: &OwnedFd) -> Result<Self, Error> {
         let failed =
             |errno: nix::errno::Errno| Error::step("making the spawn thread's socket", errno);
         let (socket, inside) =
@@ -117,27 +121,28 @@ impl Spawner {
                 .map_err(failed)?;
         let null = std::fs::File::open("/dev/null")
             .map_err(|source| Error::failed("opening a device", "/dev/null", source))?;
-        let (jobs, queue) = channel();
+        let jobs = Jobs::default();
+        let queue = Arc::clone(&jobs);
         let (reply, alone) = channel();
-        let (in_thread, null_in_thread) = (inside.as_raw_fd(), null.as_raw_fd());
+        let own = [inside.as_raw_fd(), null.as_raw_fd(), filters.as_raw_fd(), init.as_raw_fd()];
         std::thread::Builder::new()
             .name("sandbox-spawn".into())
             .spawn(move || {
-                let own = own_table(in_thread, null_in_thread);
+                let own = own_table(own);
                 let (own, told) = match own {
                     Ok(own) => (Some(own), Ok(())),
                     Err(error) => (None, Err(error)),
                 };
                 drop(reply.send(told));
                 if let Some(socket) = own {
-                    serve(&socket, queue);
+                    serve(&socket, &queue);
                 }
             })
             .map_err(|source| Error::step("starting the spawn thread", source))?;
         // From then on the thread has its own.
         alone.recv().unwrap_or(Err(Error::Ended))?;
         drop((inside, null));
-        Ok(Self { jobs: Mutex::new(jobs), socket, waiting: Semaphore::new(WAITING_MAX) })
+        Ok(Self { jobs, socket, waiting: Semaphore::new(WAITING_MAX) })
     }
 
     /// Starts a process and returns its pidfd. `held` are the descriptors of `start`; `socket` is the host's end of the
@@ -178,14 +183,17 @@ impl Spawner {
     fn send(&self, start: Start, answer: Answer) -> Result<(), Error> {
         let mut sent = Vec::with_capacity(SENT_MAX);
         start.each(|file| sent.push(file));
-        // In one turn, so that the thread finds the descriptors in the order of the jobs.
-        let jobs = lock(&self.jobs);
         let part = [io::IoSlice::new(b"j")];
-        let rights = [ControlMessage::ScmRights(&sent)];
+        let rights = [ControlMessage::ScmRights(&sent.clone())];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        sendmsg::<()>(self.socket.as_raw_fd(), &part, &rights, flags, None)
-            .map_err(|errno| Error::step("handing descriptors to the spawn thread", errno))?;
-        jobs.send(Job { start, sent, answer }).map_err(|_thread_gone| Error::Ended)
+        // In one turn, so that the thread finds the descriptors in the order of the jobs, and each job with them.
+        let mut jobs = lock(&self.jobs);
+        jobs.push_back(Job { start, sent, answer });
+        sendmsg::<()>(self.socket.as_raw_fd(), &part, &rights, flags, None).map_err(|errno| {
+            jobs.pop_back();
+            Error::step("handing descriptors to the spawn thread", errno)
+        })?;
+        Ok(())
     }
 }
 
@@ -193,61 +201,80 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives the thread that calls it a table of descriptors of its own, which holds the socket, behind the places that new
-/// processes have for theirs, and the null device in these places. The host keeps both open meanwhile.
-fn own_table(socket: RawFd, null: RawFd) -> Result<OwnedFd, Error> {
+/// Gives the thread that calls it a table of descriptors of its own, which holds these in their places behind those that new
+/// processes have for theirs, and the null device in the latter. The host keeps all open meanwhile.
+fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making a table of descriptors", errno);
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).map_err(failed)?;
     let copy = |from: RawFd, to: RawFd| {
         // SAFETY: dup3 takes numbers and no pointer; what was at `to` in this thread's own table is used by nobody.
         nix::errno::Errno::result(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
     };
-    let aside = RESERVED.max(socket.max(null)) + 1;
-    copy(socket, aside).map_err(failed)?;
-    copy(null, aside + 1).map_err(failed)?;
-    for place in 0..RESERVED {
-        copy(aside + 1, place).map_err(failed)?;
+    // First out of the way of each other.
+    let aside = INIT.max(socket).max(null).max(filters).max(init) + 1;
+    for (from, to) in [socket, null, filters, init].into_iter().zip(aside..) {
+        copy(from, to).map_err(failed)?;
     }
-    copy(aside, RESERVED).map_err(failed)?;
-    // SAFETY: close_range takes numbers and no pointer; nobody uses what is behind the socket in this thread's own table.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, RESERVED + 1, u32::MAX, 0) };
+    for (from, to) in (aside..).zip([SOCKET, NULL, FILTERS, INIT]) {
+        copy(from, to).map_err(failed)?;
+    }
+    for place in 0..SOCKET {
+        copy(NULL, place).map_err(failed)?;
+    }
+    // SAFETY: close_range takes numbers and no pointer; nobody uses what is behind these in this thread's own table.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, INIT + 1, u32::MAX, 0) };
     nix::errno::Errno::result(closed).map_err(failed)?;
     // SAFETY: the descriptor was made above, in this thread's own table, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(RESERVED) })
+    Ok(unsafe { OwnedFd::from_raw_fd(SOCKET) })
 }
 
-/// The place of the socket: what the thread is sent is above, what a new process has is below.
-const RESERVED: RawFd = 15;
+/// Places in the thread's table: what it is sent is above, what a new process has is below.
+const SOCKET: RawFd = 15;
+const NULL: RawFd = 16;
+const FILTERS: RawFd = 17;
+const INIT: RawFd = 18;
 
-fn serve(socket: &OwnedFd, queue: Receiver<Job>) {
-    for Job { mut start, sent, answer } in queue {
-        let Ok(files) = received(socket, sent.len()) else {
-            // With the job its end of the init's socket is gone.
-            continue;
+fn serve(socket: &OwnedFd, queue: &Jobs) {
+    loop {
+        let Ok(files) = received(socket) else {
+            return;
         };
+        let Some(Job { mut start, sent, answer }) = lock(queue).pop_front() else {
+            return;
+        };
+        if files.len() != sent.len() {
+            // With the descriptors its end of the init's socket is gone.
+            continue;
+        }
         let here = |file: RawFd| {
             let place = sent.iter().position(|it| *it == file);
             place.and_then(|place| files.get(place)).map_or(-1, AsRawFd::as_raw_fd)
         };
         start.move_to(here);
-        let to_host = start.given[GIVEN_SOCKET];
+        let to_host = start.ends[SOCKET_END];
         *lock(&answer) = Some(start.run());
         // Who asked may have gone: a process that nobody takes over ends with the answer.
         let _gone = send(to_host, &NOTHING, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
 }
 
-/// Takes the descriptors of one job.
-fn received(socket: &OwnedFd, number: usize) -> Result<Vec<OwnedFd>, Error> {
-    let failed = |errno: nix::errno::Errno| Error::step("taking descriptors", errno);
+/// Waits for the descriptors of one job, and takes them. An error is the end of the host.
+fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!([RawFd; SENT_MAX]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
-    let mut files = Vec::with_capacity(number);
-    for control in message.cmsgs().map_err(failed)? {
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            message => break message?,
+        }
+    };
+    if message.bytes == 0 {
+        return Err(nix::errno::Errno::EPIPE);
+    }
+    let mut files = Vec::with_capacity(SENT_MAX);
+    for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             for file in numbers {
                 // SAFETY: the kernel has made the descriptor for this message, in this thread's own table, and nobody
@@ -256,15 +283,19 @@ fn received(socket: &OwnedFd, number: usize) -> Result<Vec<OwnedFd>, Error> {
             }
         }
     }
-    if files.len() == number { Ok(files) } else { Err(failed(nix::errno::Errno::EMFILE)) }
+    Ok(files)
 }
 
 impl Start {
     /// Calls `with` with each descriptor that a new process needs.
     fn each(&self, mut with: impl FnMut(RawFd)) {
-        self.given.into_iter().chain([self.init]).chain(self.group).for_each(&mut with);
+        self.ends.into_iter().chain(self.group).for_each(&mut with);
         for step in &self.steps {
-            if let Step::EnterNetwork(file) | Step::EnterRoot(file) = step {
+            if let Step::JoinGroup { tasks: file, .. }
+            | Step::EnterNetwork(file)
+            | Step::EnterIpc(file)
+            | Step::EnterRoot(file) = step
+            {
                 with(*file);
             }
         }
@@ -272,11 +303,16 @@ impl Start {
 
     /// Puts in what the descriptors are called in another table.
     fn move_to(&mut self, there: impl Fn(RawFd) -> RawFd) {
-        self.given.iter_mut().chain([&mut self.init]).chain(&mut self.group).for_each(|file| {
+        self.ends.iter_mut().chain(&mut self.group).for_each(|file| {
             *file = there(*file);
         });
         for step in &mut self.steps {
-            if let Step::EnterNetwork(file) | Step::EnterRoot(file) | Step::Listen(_, file) = step {
+            if let Step::JoinGroup { tasks: file, .. }
+            | Step::EnterNetwork(file)
+            | Step::EnterIpc(file)
+            | Step::EnterRoot(file)
+            | Step::Listen(_, file) = step
+            {
                 *file = there(*file);
             }
         }
@@ -307,11 +343,7 @@ const OWN_EVERYTHING: u64 =
     (libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS).cast_unsigned() as u64;
 
 const fn flags() -> u64 {
-    let flags = libc::CLONE_VM
-        | libc::CLONE_VFORK
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_NEWUTS;
     flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
 }
 
@@ -322,7 +354,6 @@ struct Child<'a> {
     environment: &'a [*const c_char],
     given: [RawFd; 5],
     rules: bool,
-    init: RawFd,
     failed: usize,
     errno: i32,
 }
@@ -339,15 +370,17 @@ impl Start {
             steps: &self.steps,
             arguments: &arguments,
             environment: &environment,
-            given: self.given,
+            given: [NULL, self.ends[0], self.ends[1], self.ends[SOCKET_END], FILTERS],
             rules: self.steps.iter().any(|step| matches!(step, Step::Rules { .. })),
-            init: self.init,
             failed: 0,
             errno: 0,
         };
         let mut arguments = CloneArgs { flags: flags(), ..CloneArgs::default() };
         if self.rootless {
             arguments.flags |= OWN_EVERYTHING;
+        }
+        if self.own_ipc {
+            arguments.flags |= libc::CLONE_NEWIPC.cast_unsigned() as u64;
         }
         if let Some(group) = self.group {
             arguments.flags |= CLONE_INTO_CGROUP;
@@ -448,7 +481,7 @@ extern "C" fn in_child(child: &mut Child<'_>) -> ! {
         give_up(child, STEP_DESCRIPTORS);
     }
     let init = [
-        child.init as usize,
+        INIT as usize,
         c"".as_ptr().addr(),
         child.arguments.as_ptr().addr(),
         child.environment.as_ptr().addr(),

@@ -1,0 +1,59 @@
+//! What connects a sandbox to its host: the pipes of its outputs and the socket of its init.
+
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::Error;
+
+/// Both ends of each; of the host's none blocks.
+#[derive(Debug)]
+pub(super) struct Wires {
+    pub(super) host: Ends,
+    pub(super) inside: Ends,
+}
+
+/// One side's ends.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) socket: OwnedFd,
+}
+
+impl Ends {
+    /// Returns the descriptors, in the order of the fields.
+    pub(super) fn files(&self) -> [RawFd; 3] {
+        [&self.stdout, &self.stderr, &self.socket].map(|file| file.as_raw_fd())
+    }
+}
+
+impl Wires {
+    pub(super) fn make() -> Result<Self, Error> {
+        let (stdout, stdout_inside) = pipe()?;
+        let (stderr, stderr_inside) = pipe()?;
+        let (socket, socket_inside) = sockets()?;
+        Ok(Self {
+            host: Ends { stdout, stderr, socket },
+            inside: Ends { stdout: stdout_inside, stderr: stderr_inside, socket: socket_inside },
+        })
+    }
+}
+
+/// Makes the socket to the init: the host's end, and the init's, which blocks, as it waits there.
+fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making the init's socket", errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (socket, inside) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
+    fcntl(&inside, FcntlArg::F_SETFL(OFlag::empty())).map_err(failed)?;
+    Ok((socket, inside))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making an output pipe", errno);
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok((read, write))
+}
