@@ -144,7 +144,7 @@ async fn the_end_waits_for_extensions_and_not_for_ever() {
 
 /// Waits until `what` is said and all is released.
 async fn heard(backend: &LinuxBackend, log: &MemoryLog, what: &str) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while !(text(log).contains(what) && backend.groups().is_empty()) {
         assert!(Instant::now() < until, "{what}: {:?}\n{}", backend.groups(), text(log));
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -185,6 +185,66 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
     let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
     let (_, busy) = idle.invoke(event).await.expect("invoked");
     assert!(busy.is_none());
+    heard(&backend, &log, "failure").await;
+    assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
+}
+
+/// An init that failed killed extensions unheard: what they had to send was lost just when it mattered.
+#[tokio::test]
+async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
+    let Some(backend) = backend() else { return };
+    let report = "ask 'POST /2018-06-01/runtime/init/error HTTP/1.1\\r\\nHost: x\\r\\n\
+                  Content-Length: 2\\r\\n\\r\\n{}'; sleep 600";
+    for (runtime, reason) in [("exit 3", "failure"), (report, "failure"), ("sleep 600", "timeout")]
+    {
+        let (folder, mut spec, log) = function(&[("one", EXTENSION), ("two", EXTENSION)]);
+        executable(&folder.path().join("task/bootstrap"), &format!("{ASK}\n{runtime}"));
+        spec.environment.push(("LAST".into(), "1".into()));
+        spec.times.shutdown_external = Duration::from_secs(8);
+        if reason == "timeout" {
+            spec.times.init = Duration::from_secs(2);
+        }
+        let failure = fails(&backend, spec).await;
+        match (&failure, runtime) {
+            (InitFailure::Exited(Exit::Status(3)), "exit 3") => {}
+            (InitFailure::TimedOut(_), "sleep 600") => {}
+            (InitFailure::Reported(_), _) if runtime == report => {}
+            _ => panic!("{failure:?} of {runtime}\n{}", text(&log)),
+        }
+        // The error does not wait for the extensions, which have their time.
+        assert!(!text(&log).contains("ends"), "{}", text(&log));
+        heard(&backend, &log, "one ends").await;
+        heard(&backend, &log, "two ends").await;
+        assert_eq!(text(&log).matches(reason).count(), 2, "{runtime}: {}", text(&log));
+    }
+}
+
+#[tokio::test]
+async fn an_extension_hears_that_another_failed_init() {
+    let Some(backend) = backend() else { return };
+    let quits = "sleep 1; exit 3";
+    let reports = EXTENSION.replace(
+        "while true",
+        "ask \"POST /2020-01-01/extension/init/error HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 2\\r\\n\
+         Lambda-Extension-Identifier: $id\\r\\n\\r\\n{}\"; exit 4\nwhile true",
+    );
+    for other in [quits, &reports] {
+        let (_folder, mut spec, log) = function(&[("one", EXTENSION), ("other", other)]);
+        // Who never registers holds nobody up, and who is stuck has no more than its time.
+        spec.environment.push(("LAST".into(), "1".into()));
+        spec.times.shutdown_external = Duration::from_secs(8);
+        let failure = fails(&backend, spec).await;
+        let told = matches!(failure, InitFailure::Exited(Exit::Status(3 | 4)))
+            || matches!(failure, InitFailure::Reported(_));
+        assert!(told, "{failure:?}");
+        heard(&backend, &log, "one ends").await;
+        assert!(text(&log).contains("failure"), "{}", text(&log));
+    }
+    let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
+    executable(&folder.path().join("task/bootstrap"), &format!("{ASK}\nexit 3"));
+    spec.environment.push(("LAST".into(), "600".into()));
+    spec.times.shutdown_external = Duration::from_millis(1500);
+    fails(&backend, spec).await;
     heard(&backend, &log, "failure").await;
     assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
 }
