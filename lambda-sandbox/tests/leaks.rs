@@ -13,8 +13,12 @@ fn spec(script: &str) -> SandboxSpec {
     SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sh".into(), "-c".into(), script.into()])
 }
 
-#[tokio::test]
-async fn dropping_and_killing_at_any_moment_leaves_nothing() {
+#[test]
+fn dropping_and_killing_at_any_moment_leaves_nothing() {
+    counted::runtime().block_on(cut_off_anywhere());
+}
+
+async fn cut_off_anywhere() {
     let backend = match LinuxBackend::new() {
         Ok(backend) => backend,
         Err(error @ Error::Unavailable { .. }) => {

@@ -149,8 +149,12 @@ fn backend() -> Option<LinuxBackend> {
     }
 }
 
-#[tokio::test]
-async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
+#[test]
+fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
+    counted::runtime().block_on(bad_input());
+}
+
+async fn bad_input() {
     let Some(backend) = backend() else { return };
     if std::env::var_os("WITHOUT").is_some() {
         return;
@@ -282,9 +286,7 @@ fn lacking() {
     };
     let lack = LACKS.iter().find(|lack| lack.name == name).expect("a name from the list");
     filter(lack);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
-    let (result, left) = runtime.block_on(async {
+    let (result, left) = counted::runtime().block_on(async {
         let before = Counted::now(None);
         let backend = match LinuxBackend::new() {
             Ok(backend) => backend,

@@ -179,10 +179,13 @@ fn pidfd(process: libc::pid_t) -> Option<OwnedFd> {
 }
 
 /// Is one of the hosts; ends by itself if nobody kills it, and tells what it then holds more than before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn host() {
+#[test]
+fn host() {
     let Ok(seed) = std::env::var("SOAK_HOST") else { return };
-    let seed: u64 = seed.parse().expect("a number");
+    counted::runtime().block_on(be_host(seed.parse().expect("a number")));
+}
+
+async fn be_host(seed: u64) {
     let host = Arc::new(Host {
         backend: LinuxBackend::new().expect("a backend"),
         mark: std::env::var("SOAK_MARK").expect("a mark"),
@@ -254,11 +257,14 @@ fn orphans(backend: &LinuxBackend) -> usize {
         .count()
 }
 
-#[tokio::test]
-async fn nothing_is_left_of_thousands_of_lives() {
-    if std::env::var_os("SOAK_HOST").is_some() {
-        return;
+#[test]
+fn nothing_is_left_of_thousands_of_lives() {
+    if std::env::var_os("SOAK_HOST").is_none() {
+        counted::runtime().block_on(thousands_of_lives());
     }
+}
+
+async fn thousands_of_lives() {
     match LinuxBackend::new() {
         Ok(_) => {}
         Err(error @ Error::Unavailable { .. }) => {
@@ -298,10 +304,12 @@ async fn nothing_is_left_of_thousands_of_lives() {
         assert_eq!(marked(&mark), 0, "processes after host {hosts}");
     }
     let [programs, inits, answers] = seen;
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{lives} lives in {hosts} hosts, {hosts_killed} of them killed; in the others {programs} programs and \
          {inits} inits were killed, {answers} invocations answered"
-    );
+    )
+    .expect("told");
     assert!(hosts_killed > 0 && programs > 0 && inits > 0 && answers > 0);
     let backend = LinuxBackend::new().expect("a backend");
     let until = Instant::now() + Duration::from_secs(20);

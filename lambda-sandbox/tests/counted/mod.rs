@@ -8,6 +8,14 @@ use std::time::{Duration, Instant};
 
 use lambda_sandbox::linux::LinuxBackend;
 
+/// A runtime whose threads for work that blocks go as soon as they have nothing to do: tokio keeps them for ten seconds, which
+/// whoever counts threads would have to wait for.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).thread_keep_alive(Duration::from_millis(1));
+    runtime.enable_all().build().expect("a runtime")
+}
+
 /// Numbers of each kind; equal when nothing was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counted {
