@@ -340,13 +340,7 @@ impl<P: Platform> Driver for Supervised<P> {
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
             let mut exit = self.exit.clone().ok_or(Error::Ended)?;
-            if invocation.payload.len() > self.spec.limits.payload_bytes_max {
-                return Err(Error::invalid(
-                    "payload",
-                    format!("{} bytes", invocation.payload.len()),
-                    format!("at most {} bytes", self.spec.limits.payload_bytes_max),
-                ));
-            }
+            invocation.check(&self.spec.limits)?;
             self.platform.thaw()?;
             let began = Instant::now();
             let timeout = invocation.timeout;

@@ -177,7 +177,7 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
     let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
     executable(
         &folder.path().join("task/bootstrap"),
-        &format!("{ASK}{}", RUNTIME.replace("  id=", "  exit 3; id=")),
+        &format!("{ASK}{}", RUNTIME.replace("  id=", "  read -r _ <&3; exit 3; id=")),
     );
     spec.environment.push(("LAST".into(), "600".into()));
     spec.times.shutdown_external = Duration::from_millis(500);

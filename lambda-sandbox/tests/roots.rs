@@ -116,7 +116,10 @@ async fn bad_roots_are_told_by_name() {
     })
     .await;
     let long = format!("/{}", "x/".repeat(3000));
-    check(Root::of_layers([long]), &|error| matches!(error, Error::Failed { .. })).await;
+    check(Root::of_layers([long]), &|error| {
+        matches!(error, Error::Invalid { setting: "root.layers", value, .. } if value == "6001 bytes")
+    })
+    .await;
     let mut both = Root::of_directory("/usr");
     both.layers = vec!["/usr".into()];
     check(both, &|error| matches!(error, Error::Invalid { setting: "root", .. })).await;
@@ -140,6 +143,50 @@ async fn bad_roots_are_told_by_name() {
     })
     .await;
     assert_eq!(loop_devices_of(&broken), 0);
+}
+
+/// Roots and layers are the code of others, and so are their links: where one led out of the root, folders and files for binds
+/// below it were made on the host.
+#[tokio::test]
+async fn links_of_others_lead_nowhere_on_the_host() {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let victim = folder(&place.path().join("victim"), &[]);
+    let data = folder(&place.path().join("data"), &[("file", "shown")]);
+    let up: PathBuf = std::iter::repeat_n("..", 12).collect();
+    let out = up.join(victim.strip_prefix("/").expect("absolute"));
+    for (name, points_to) in [("absolute", &victim), ("relative", &out)] {
+        let code = folder(&place.path().join(name), &[("real/place/file", "")]);
+        std::os::unix::fs::symlink(points_to, code.join("evil")).expect("linked");
+        std::os::unix::fs::symlink("real", code.join("good")).expect("linked");
+        for below in ["evil/x", "evil/deep/er/x"] {
+            for shown in [data.clone(), data.join("file")] {
+                let root = Root::of_machine()
+                    .with_bind(&code, "/var/task")
+                    .with_bind(shown, Path::new("/var/task").join(below));
+                refused_out(&backend, root).await;
+            }
+        }
+        let root = Root::of_machine()
+            .with_bind(&code, "/var/task")
+            .with_bind(&data, "/var/task/good/place");
+        assert_eq!(run(&backend, root, "cat /var/task/real/place/file").await.1, "shown");
+        // A whole root of others, with a link in the place of a mount point.
+        let whole = base(&place.path().join(format!("whole-{name}")));
+        std::fs::remove_dir(whole.join("dev")).expect("removed");
+        std::os::unix::fs::symlink(points_to, whole.join("dev")).expect("linked");
+        refused_out(&backend, Root::of_directory(&whole).with_bind("/usr", "/usr")).await;
+        refused_out(&backend, Root::of_layers([&whole]).with_bind("/usr", "/usr")).await;
+    }
+    assert_eq!(std::fs::read_dir(&victim).expect("there").count(), 0);
+}
+
+async fn refused_out(backend: &LinuxBackend, root: Root) {
+    let (spec, _) = spec(root, "exit 0");
+    let error = backend.create(spec).await.expect_err("refused");
+    let told = matches!(&error, Error::Failed { step: "looking where a path inside leads", source, .. }
+        if source.raw_os_error() == Some(libc::EXDEV));
+    assert!(told, "{error:?}");
 }
 
 /// Returns how many loop devices have this file, as the kernel tells it.

@@ -196,6 +196,8 @@ async fn be_host(seed: u64) {
     });
     host.serve(0).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
+    // Roots stay mounted for sandboxes to come, and another is mounted when the machine's files have changed.
+    host.backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&host.backend));
     let killer = std::thread::spawn({
         let host = Arc::clone(&host);
@@ -216,6 +218,7 @@ async fn be_host(seed: u64) {
     }
     host.done.store(true, Ordering::Relaxed);
     killer.join().expect("no panic");
+    host.backend.sweep().await.expect("swept");
     let after = before.again(Some(&host.backend)).await;
     let left = if after == before { "nothing".into() } else { format!("{before:?} {after:?}") };
     let [programs, inits] = host.killed.each_ref().map(|killed| killed.load(Ordering::Relaxed));
