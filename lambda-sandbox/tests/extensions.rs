@@ -1,34 +1,21 @@
 //! External extensions: what lies in `/opt/extensions` is started inside before the runtime, hears of each invocation
 //! and of the end, and has its time to finish.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{ASK, RUNTIME, logged, shell_in, text};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{
     Answer, Backend, Error, Exit, Idle, InitFailure, Invocation, MemoryLog, Root, Sandbox,
     SandboxSpec, ShutdownReason,
 };
-
-/// What the runtime and the extensions here have in common: a shell that speaks TCP.
-const ASK: &str = r#"#!/bin/bash
-ask() {
-  exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
-  printf '%b' "$1" >&3
-}
-"#;
-
-const RUNTIME: &str = r#"
-echo runtime starts
-while true; do
-  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
-  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
-  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
-  cat <&3 >/dev/null
-done
-"#;
 
 /// Registers after a pause, which it says before it does, says each event, and ends at SHUTDOWN.
 const EXTENSION: &str = r#"
@@ -49,14 +36,7 @@ done
 "#;
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("extensions on the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("extensions")
 }
 
 fn executable(path: &Path, text: &str) {
@@ -77,16 +57,11 @@ fn function(extensions: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSpec, Arc
     let root = Root::of_machine()
         .with_bind(folder.path().join("task"), "/var/task")
         .with_bind(folder.path().join("opt"), "/opt");
-    let log = Arc::new(MemoryLog::new(1 << 16));
-    let mut spec = SandboxSpec::new("f", root, vec!["/var/task/bootstrap".into()]);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    let mut spec = shell_in(root, "");
+    spec.command = vec!["/var/task/bootstrap".into()];
     spec.limits.cpus = 2.0;
-    spec.log = log.clone();
+    let log = logged(&mut spec);
     (folder, spec, log)
-}
-
-fn text(log: &MemoryLog) -> String {
-    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
 }
 
 async fn init(backend: &LinuxBackend, spec: &SandboxSpec, log: &MemoryLog) -> Sandbox<Idle> {

@@ -3,8 +3,9 @@
 //! One test counts what belongs to the whole process, so it has a process of its own: each kernel that lacks
 //! something is this program run again behind a filter that says so.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
+mod common;
 mod counted;
 
 use std::io::Write as _;
@@ -13,16 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use common::shell;
 use counted::Counted;
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{
     Backend, Error, Exit, Interface, Link, Network, Root, SandboxSpec, SmallFile,
 };
-
-fn shell(script: &str) -> SandboxSpec {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    SandboxSpec::new("f", Root::of_machine(), command)
-}
 
 /// Makes and runs a sandbox, with success only if the program ended with success.
 async fn run(backend: &LinuxBackend, spec: SandboxSpec) -> Result<(), Error> {
@@ -315,14 +312,7 @@ fn odd_roots(folder: &Path) -> Vec<SandboxSpec> {
 }
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("refusals of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("refusals")
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! killed at a random moment; the others go on to their end and count what they hold. Short by default; 10,000 lives
 //! with `TEST_LONG`.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
+mod common;
 mod counted;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use counted::Counted;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Answer, Backend, Error, Invocation, Root, SandboxSpec, ShutdownReason};
+use lambda_sandbox::{Answer, Backend, Invocation, Root, SandboxSpec, ShutdownReason};
 
 /// Lives of a host that is not killed, and how many at a time.
 const LIVES: usize = 120;
@@ -268,13 +269,8 @@ fn nothing_is_left_of_thousands_of_lives() {
 }
 
 async fn thousands_of_lives() {
-    match LinuxBackend::new() {
-        Ok(_) => {}
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("thousands of lives of the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
+    if common::backend("thousands of lives").is_none() {
+        return;
     }
     let wanted = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 400 };
     // The threads of that backend, and of the tests beside this one, have ended by then.
@@ -286,7 +282,7 @@ async fn thousands_of_lives() {
     let mut random = Random(1);
     while lives < wanted {
         hosts += 1;
-        let kill_after = (hosts % 2 == 0).then(|| Duration::from_millis(300 + random.below(1500)));
+        let kill_after = (hosts % 2 == 0).then(|| Duration::from_millis(100 + random.below(900)));
         let (text, killed) = run_host(hosts, &mark, kill_after);
         lives += text.matches("life|").count();
         hosts_killed += usize::from(killed);
