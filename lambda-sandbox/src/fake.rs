@@ -230,6 +230,7 @@ impl Driver for FakeDriver {
 
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
+            invocation.check(&self.spec.limits)?;
             let fake = (self.handler)(&invocation);
             let wanted = match fake.answer {
                 Some(_) => fake.after,

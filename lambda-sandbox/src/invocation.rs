@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::Error;
+use crate::{Error, Limits, TIME_MAX};
 
 /// One call of the function.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Makes an invocation that ends `timeout` from now at the latest.
+    /// Makes an invocation that ends `timeout` from now at the latest, [`TIME_MAX`] if that is less.
     #[must_use]
     pub fn new(
         request_id: impl Into<String>,
@@ -44,7 +44,7 @@ impl Invocation {
             request_id: request_id.into(),
             payload: payload.into(),
             timeout,
-            deadline: SystemTime::now() + timeout,
+            deadline: SystemTime::now() + timeout.min(TIME_MAX),
             invoked_function_arn: "arn:aws:lambda:us-east-1:000000000000:function:function".into(),
             trace_id: None,
             client_context: None,
@@ -52,7 +52,30 @@ impl Invocation {
             stream: None,
         }
     }
+
+    /// Checks what can be checked without a sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`], naming the field.
+    pub fn check(&self, limits: &Limits) -> Result<(), Error> {
+        let (length, max) = (self.payload.len(), limits.payload_bytes_max);
+        if length > max {
+            let reason = format!("at most {max} bytes");
+            return Err(Error::invalid("payload", format!("{length} bytes"), reason));
+        }
+        // A runtime sends it back as a part of a path.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
+        let id = &self.request_id;
+        if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX || !id.bytes().all(plain) {
+            let reason = "1 to 256 letters, digits and signs of \"-_.~:\"";
+            return Err(Error::invalid("request_id", id, reason));
+        }
+        Ok(())
+    }
 }
+
+const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// A function's successful answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -82,8 +82,8 @@ pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use network::{Interface, Network};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
-    Bind, BlockIo, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link, Root,
-    SandboxSpec, SmallFile, TimeLimits,
+    Bind, BlockIo, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link,
+    ROOT_PARTS_MAX, Root, SandboxSpec, SmallFile, TIME_MAX, TimeLimits,
 };
 
 #[cfg(doctest)]

@@ -81,7 +81,8 @@ impl Sandbox<Created> {
     ///
     /// # Errors
     ///
-    /// Why it did not come up; the sandbox is gone.
+    /// Why it did not come up; the sandbox is gone, once extensions that have registered were told and had their time.
+    /// The error does not wait for that.
     pub async fn init(mut self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
         let report = self.driver.init().await?;
         Ok((self.become_(), report))

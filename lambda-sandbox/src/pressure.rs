@@ -26,7 +26,7 @@ pub struct Stall {
 
 impl Stall {
     /// Reads the text of a `*.pressure` file of the kernel's.
-    #[cfg_attr(not(feature = "linux"), expect(dead_code, reason = "only Linux tells"))]
+    #[cfg_attr(not(any(feature = "linux", test)), expect(dead_code, reason = "only Linux tells"))]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let total = |kind: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;

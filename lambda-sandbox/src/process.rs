@@ -47,6 +47,14 @@ impl Backend for ProcessBackend {
             if let Err(source) = std::fs::metadata(&program) {
                 return Err(Error::failed("looking for the program", program, source));
             }
+            let folder = on_host(&spec.root, spec.working_directory.as_os_str());
+            let found = std::fs::metadata(&folder).and_then(|found| {
+                let no_folder = std::io::Error::from_raw_os_error(libc::ENOTDIR);
+                if found.is_dir() { Ok(()) } else { Err(no_folder) }
+            });
+            if let Err(source) = found {
+                return Err(Error::failed("going to the working directory", folder, source));
+            }
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
                 .await
                 .map_err(|source| Error::step("listening on loopback", source))?;

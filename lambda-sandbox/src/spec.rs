@@ -1,6 +1,7 @@
 //! What a sandbox is to be: a description that any backend can read.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,14 +63,11 @@ impl SandboxSpec {
         absolute("working_directory", &self.working_directory)?;
         self.root.check()?;
         self.network.check()?;
-        for text in self
-            .command
-            .iter()
-            .chain(self.environment.iter().flat_map(|(name, value)| [name, value]))
-        {
-            if text.as_encoded_bytes().contains(&0) {
-                return Err(Error::invalid("command or environment", "", "it contains a NUL byte"));
-            }
+        for argument in &self.command {
+            no_nul("command", argument)?;
+        }
+        for text in self.environment.iter().flat_map(|(name, value)| [name, value]) {
+            no_nul("environment", text)?;
         }
         if let Some((name, _)) = self
             .environment
@@ -91,7 +89,8 @@ impl SandboxSpec {
                 format!("at most {ENVIRONMENT_MAX} variables and {ENVIRONMENT_BYTES_MAX} bytes"),
             ));
         }
-        self.limits.check()
+        self.limits.check()?;
+        self.times.check()
     }
 }
 
@@ -102,18 +101,47 @@ pub const ENVIRONMENT_MAX: usize = 4096;
 /// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
 pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 
-fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
-    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if path.is_absolute() && plain {
-        Ok(())
-    } else {
-        Err(Error::invalid(
-            setting,
-            path.display().to_string(),
-            "a path here is absolute and has no '..'",
-        ))
+/// Most binds, links and files of a root together.
+pub const ROOT_PARTS_MAX: usize = 4096;
+/// Longest path, its NUL included (PATH_MAX).
+const PATH_BYTES_MAX: usize = 4096;
+
+fn no_nul(setting: &'static str, text: &OsStr) -> Result<(), Error> {
+    if text.as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid(setting, text.to_string_lossy(), "it contains a NUL byte"));
     }
+    Ok(())
 }
+
+fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
+    no_nul(setting, path.as_os_str())?;
+    let refused = |reason: &str| Err(Error::invalid(setting, path.display().to_string(), reason));
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if !path.is_absolute() || !plain {
+        return refused("a path here is absolute and has no '..'");
+    }
+    if path.as_os_str().len() >= PATH_BYTES_MAX {
+        let length = format!("{} bytes", path.as_os_str().len());
+        return Err(Error::invalid(setting, length, "it is longer than a path can be"));
+    }
+    Ok(())
+}
+
+/// Checks the path of something inside that is made or shown there.
+fn inside(setting: &'static str, path: &Path) -> Result<(), Error> {
+    absolute(setting, path)?;
+    if path.parent().is_none() {
+        return Err(Error::invalid(setting, "/", "it is the root itself"));
+    }
+    if let Some(own) = OWN.iter().find(|own| path.starts_with(own)) {
+        let reason = format!("the sandbox has a {own} of its own, which would hide it");
+        return Err(Error::invalid(setting, path.display().to_string(), reason));
+    }
+    Ok(())
+}
+
+/// What every sandbox has of its own.
+const OWN: [&str; 3] = ["/dev", "/proc", "/tmp"];
 
 /// The file system inside: read-only parts, and a scratch folder at `/tmp`.
 ///
@@ -187,9 +215,42 @@ impl Root {
         for layer in &self.layers {
             absolute("root.layers", layer)?;
         }
+        self.directory.iter().try_for_each(|path| absolute("root.directory", path))?;
+        self.image.iter().try_for_each(|path| absolute("root.image", path))?;
+        let parts = self.binds.len() + self.links.len() + self.files.len();
+        if parts > ROOT_PARTS_MAX {
+            return Err(Error::invalid(
+                "root",
+                format!("{parts} binds, links and files"),
+                format!("at most {ROOT_PARTS_MAX}"),
+            ));
+        }
         for bind in &self.binds {
             absolute("root.binds.source", &bind.source)?;
-            absolute("root.binds.target", &bind.target)?;
+            inside("root.binds.target", &bind.target)?;
+        }
+        self.check_made()
+    }
+
+    /// Checks what is made inside: that would be written through what is shown there, and through links.
+    fn check_made(&self) -> Result<(), Error> {
+        let links = self.links.iter().map(|link| ("root.links", &link.path));
+        let files = self.files.iter().map(|file| ("root.files", &file.path));
+        let shown: BTreeSet<&Path> = (self.binds.iter().map(|bind| bind.target.as_path()))
+            .chain(self.links.iter().map(|link| link.path.as_path()))
+            .collect();
+        for (setting, path) in links.chain(files) {
+            inside(setting, path)?;
+            let refused = |reason| Err(Error::invalid(setting, path.display().to_string(), reason));
+            if !self.is_empty() {
+                return refused("only a root that is empty at first can have it");
+            }
+            if path.ancestors().skip(1).any(|above| shown.contains(above)) {
+                return refused("it lies below a bind or a link");
+            }
+        }
+        for link in &self.links {
+            no_nul("root.links", link.points_to.as_os_str())?;
         }
         Ok(())
     }
@@ -403,6 +464,30 @@ pub struct TimeLimits {
     pub shutdown_internal: Duration,
     /// The same with an external extension; Lambda gives 2,000 ms.
     pub shutdown_external: Duration,
+}
+
+/// Longest time limit: as good as none, and no clock runs over.
+pub const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+impl TimeLimits {
+    fn check(&self) -> Result<(), Error> {
+        for (setting, time) in [
+            ("times.init", self.init),
+            ("times.settle", self.settle),
+            ("times.shutdown_runtime", self.shutdown_runtime),
+            ("times.shutdown_internal", self.shutdown_internal),
+            ("times.shutdown_external", self.shutdown_external),
+        ] {
+            if time > TIME_MAX {
+                return Err(Error::invalid(
+                    setting,
+                    format!("{time:?}"),
+                    format!("at most {TIME_MAX:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for TimeLimits {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -96,6 +97,8 @@ pub(crate) struct Supervised<P: Platform> {
     output: Option<Output>,
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
+    /// Whether the runtime was started behind external extensions.
+    runs: AtomicBool,
     counted: Sample,
     /// Whether extensions are having their time, after which all ends.
     parting: bool,
@@ -131,6 +134,7 @@ impl<P: Platform> Supervised<P> {
             output: None,
             exit: None,
             extensions: None,
+            runs: AtomicBool::default(),
             counted: Sample::default(),
             parting: false,
         }
@@ -193,7 +197,11 @@ impl<P: Platform> Supervised<P> {
         };
         self.drain();
         if let Some(failure) = failure {
-            self.platform.kill();
+            self.part(if matches!(failure, InitFailure::TimedOut(_)) {
+                ShutdownReason::Timeout
+            } else {
+                ShutdownReason::Failure
+            });
             return Err(failure);
         }
         let usage = self.usage(began);
@@ -209,6 +217,7 @@ impl<P: Platform> Supervised<P> {
         };
         if let Some(count @ 1..) = started.await {
             self.session.registered(count).await;
+            self.runs.store(true, Ordering::Release);
             if let Err(error) = self.platform.go_on() {
                 return error;
             }
@@ -228,6 +237,7 @@ impl<P: Platform> Supervised<P> {
             times: self.spec.times,
             exit: self.exit.clone(),
             extensions: self.extensions.clone(),
+            runs: self.runs.load(Ordering::Acquire),
         }
     }
 
@@ -271,6 +281,8 @@ struct Farewell<P> {
     times: TimeLimits,
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
+    /// Whether there is a runtime beside external extensions.
+    runs: bool,
 }
 
 impl<P: Platform> Farewell<P> {
@@ -279,9 +291,16 @@ impl<P: Platform> Farewell<P> {
         (self.extensions.as_ref()).and_then(|it| it.borrow().started).unwrap_or(0)
     }
 
-    /// Returns whether there is anybody to tell.
+    /// Returns whether there is anybody to tell: who has not registered cannot be told.
     fn is_heard(&self) -> bool {
-        self.external() > 0 || self.session.has_extensions()
+        self.session.has_extensions()
+    }
+
+    /// Waits until the runtime has ended, or an extension that was to stay.
+    async fn ended(&self) {
+        if let Some(mut exit) = self.exit.clone() {
+            ended(&mut exit).await;
+        }
     }
 
     async fn say(&self, reason: ShutdownReason) {
@@ -293,24 +312,20 @@ impl<P: Platform> Farewell<P> {
         let times = self.times;
         let until = Instant::now()
             + if external > 0 { times.shutdown_external } else { times.shutdown_internal };
-        if external > 0 {
+        if external > 0 && self.runs {
             self.platform.end_runtime(false);
-            let exit = self.exit.clone();
-            let gone = async {
-                if let Some(mut exit) = exit {
-                    ended(&mut exit).await;
-                }
-            };
-            if tokio::time::timeout(times.shutdown_runtime, gone).await.is_err() {
+            if tokio::time::timeout(times.shutdown_runtime, self.ended()).await.is_err() {
                 self.platform.end_runtime(true);
             }
         }
         let gone = async {
-            if let Some(mut extensions) = self.extensions.clone().filter(|_| external > 0) {
+            match self.extensions.clone().filter(|_| external > 0) {
                 // An error is the end of all.
-                drop(extensions.wait_for(|it| it.ended >= external).await);
-            } else {
-                std::future::pending::<()>().await;
+                Some(mut extensions) => {
+                    drop(extensions.wait_for(|it| it.ended >= external).await);
+                }
+                // Internal extensions go with their runtime.
+                None => self.ended().await,
             }
         };
         let left = until.saturating_duration_since(Instant::now());
@@ -337,13 +352,7 @@ impl<P: Platform> Driver for Supervised<P> {
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
             let mut exit = self.exit.clone().ok_or(Error::Ended)?;
-            if invocation.payload.len() > self.spec.limits.payload_bytes_max {
-                return Err(Error::invalid(
-                    "payload",
-                    format!("{} bytes", invocation.payload.len()),
-                    format!("at most {} bytes", self.spec.limits.payload_bytes_max),
-                ));
-            }
+            invocation.check(&self.spec.limits)?;
             self.platform.thaw()?;
             let began = Instant::now();
             let timeout = invocation.timeout;

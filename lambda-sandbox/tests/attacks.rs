@@ -3,13 +3,14 @@
 //!
 //! The test program runs itself inside the sandbox, with the one test `inside`, which prints what got through.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the arguments of system calls are machine words, whatever their sign"
 )]
 
+mod common;
 mod unprivileged;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,11 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
-use lambda_sandbox::{Backend, Defence, Error, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Defence, Root, SandboxSpec};
 
 use self::unprivileged::With;
 
@@ -286,8 +286,7 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
     let mut spec = SandboxSpec::new("probe", root, command.map(Into::into).into());
-    let log = Arc::new(MemoryLog::new(1 << 20));
-    spec.log = log.clone();
+    let log = common::logged(&mut spec);
     spec.limits.cpus = 1.0;
     spec.environment = vec![
         ("PROBE_TCP".into(), tcp.local_addr().expect("an address").to_string().into()),
@@ -330,14 +329,7 @@ async fn attacks_are_refused_inside_and_work_outside() {
     if unprivileged::inside().is_some() {
         return;
     }
-    let backend = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("attacks on the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let Some(backend) = common::backend("attacks") else { return };
     check_inside(&backend).await;
 
     let verdicts_outside = verdicts(&ProcessBackend::new(), true).await;
@@ -360,16 +352,10 @@ async fn attacks_on_a_user() {
     if unprivileged::inside().is_none() {
         return;
     }
-    match LinuxBackend::with_settings(&Settings::default().rootless()) {
-        Ok(backend) => {
-            check_inside(&backend).await;
-            let memory = backend.isolation().in_force.contains_key(&Defence::Memory);
-            let groups = unprivileged::inside() == Some(With::Groups);
-            assert_eq!(memory, groups, "{}", backend.isolation());
-        }
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("attacks on the Linux backend without root", &error.to_string());
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    let settings = Settings::default().rootless();
+    let Some(backend) = common::backend_with(&settings, "attacks without root") else { return };
+    check_inside(&backend).await;
+    let memory = backend.isolation().in_force.contains_key(&Defence::Memory);
+    let groups = unprivileged::inside() == Some(With::Groups);
+    assert_eq!(memory, groups, "{}", backend.isolation());
 }

@@ -1,30 +1,25 @@
 //! Traffic with disks is held to its limit, and what a sandbox waits for is told.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
+use common::shell_in;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, BlockIo, Capability, Error, Exit, Root, SandboxSpec};
+use lambda_sandbox::{Backend, BlockIo, Capability, Error, Exit, Root};
 
 fn backend(what: &str, needed: Capability) -> Option<LinuxBackend> {
-    let why = match LinuxBackend::new() {
-        Ok(backend) if backend.capabilities().contains(&needed) => return Some(backend),
-        Ok(_) => format!("no {needed:?} here"),
-        Err(error @ Error::Unavailable { .. }) => error.to_string(),
-        Err(error) => panic!("{error:?}"),
-    };
-    test_support::left_out(what, &why);
+    let backend = common::backend(what)?;
+    if backend.capabilities().contains(&needed) {
+        return Some(backend);
+    }
+    test_support::left_out(what, &format!("no {needed:?} here"));
     None
-}
-
-fn shell(root: Root, script: &str) -> SandboxSpec {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", root, command);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    spec.limits.cpus = 1.0;
-    spec
 }
 
 const BYTES: usize = 3 << 20;
@@ -55,7 +50,7 @@ async fn reading_is_held_to_its_limit() {
         return;
     }
     let root = Root::of_machine().with_bind(folder.path(), "/var/task");
-    let mut spec = shell(root, "cat /var/task/data > /dev/null");
+    let mut spec = shell_in(root, "cat /var/task/data > /dev/null");
     let rate = 1 << 20;
     spec.limits.block_io =
         Some(BlockIo { read_bytes_per_second: Some(rate), ..BlockIo::default() });
@@ -75,7 +70,7 @@ async fn reading_is_held_to_its_limit() {
 
 #[tokio::test]
 async fn a_limit_of_nothing_is_refused() {
-    let mut spec = shell(Root::of_machine(), "");
+    let mut spec = shell_in(Root::of_machine(), "");
     spec.limits.block_io = Some(BlockIo { write_bytes_per_second: Some(0), ..BlockIo::default() });
     let refused = spec.check().expect_err("refused");
     assert!(matches!(refused, Error::Invalid { setting: "limits.block_io", .. }), "{refused:?}");
@@ -85,7 +80,8 @@ async fn a_limit_of_nothing_is_refused() {
 async fn what_a_sandbox_waits_for_is_told() {
     let what = "pressure of a sandbox";
     let Some(backend) = backend(what, Capability::Pressure) else { return };
-    let mut spec = shell(Root::of_machine(), "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+    let mut spec =
+        shell_in(Root::of_machine(), "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
     spec.limits.cpus = 0.2;
     let created = backend.create(spec).await.expect("created");
     let before = created.pressure().expect("told");

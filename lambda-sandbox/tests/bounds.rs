@@ -2,14 +2,17 @@
 //!
 //! The test program runs itself inside the sandbox, with the one test `inside`, which takes what `TAKE` names.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 
 use std::fs::File;
 use std::io::{Error as IoError, Write as _};
 use std::sync::Arc;
 
+use common::{logged, text};
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, Exit, Finished, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Exit, Finished, MemoryLog, Root, SandboxSpec};
 
 /// The memory that a sandbox has which takes until it is killed.
 const MEMORY_BYTES: u64 = 48 << 20;
@@ -180,14 +183,7 @@ fn set_nonblocking(file: &impl std::os::fd::AsRawFd) {
 }
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("bounds of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("bounds")
 }
 
 fn taking(what: &str) -> (SandboxSpec, Arc<MemoryLog>) {
@@ -195,8 +191,7 @@ fn taking(what: &str) -> (SandboxSpec, Arc<MemoryLog>) {
     let root = Root::of_machine().with_bind(me, "/take");
     let command = ["/take", "--exact", "inside", "--nocapture", "--test-threads=1"];
     let mut spec = SandboxSpec::new("take", root, command.map(Into::into).into());
-    let log = Arc::new(MemoryLog::new(1 << 20));
-    spec.log = log.clone();
+    let log = logged(&mut spec);
     spec.limits.cpus = 1.0;
     spec.environment = vec![("TAKE".into(), what.into())];
     (spec, log)
@@ -208,7 +203,7 @@ async fn run(
     log: &MemoryLog,
 ) -> (Finished, Option<(u64, i32)>, String) {
     let finished = backend.create(spec).await.expect("created").run().await.expect("run");
-    let output = String::from_utf8_lossy(&log.tail(1 << 20)).into_owned();
+    let output = text(log);
     let mut numbers = output.split_once("took|").map(|(_, rest)| rest.split('|'));
     let took = numbers
         .as_mut()

@@ -1,11 +1,17 @@
 //! The public conformance suite on each of our backends, real ones with an unmodified `awslambdaric`.
 
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+mod common;
+
 use lambda_sandbox::conformance::{self, FUNCTION, Verdict};
 use lambda_sandbox::fake::FakeBackend;
-use lambda_sandbox::linux::LinuxBackend;
+#[cfg(all(feature = "runtime-api", unix))]
 use lambda_sandbox::process::ProcessBackend;
-use lambda_sandbox::{Backend, Capability, Error, Limits, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Capability, SandboxSpec};
+#[cfg(all(feature = "runtime-api", unix))]
+use lambda_sandbox::{Limits, Root};
 
+#[cfg(all(feature = "runtime-api", unix))]
 const HANDLER: &str = r#"
 import os, time
 def handler(event, context):
@@ -32,6 +38,7 @@ async fn check(backend: &dyn Backend, spec: &SandboxSpec, declined: &[Capability
 }
 
 /// The suite's function in Python. Its folder must stay while it is used.
+#[cfg(all(feature = "runtime-api", unix))]
 fn python() -> Option<(tempfile::TempDir, SandboxSpec)> {
     use std::os::unix::fs::PermissionsExt as _;
     let Some(python) = test_support::venv_program("python") else {
@@ -70,6 +77,7 @@ async fn conformance_fake() {
     assert_eq!(backend.live(), 0);
 }
 
+#[cfg(all(feature = "runtime-api", unix))]
 #[tokio::test]
 async fn conformance_process() {
     let Some((_folder, spec)) = python() else {
@@ -79,16 +87,10 @@ async fn conformance_process() {
     check(&ProcessBackend::new(), &spec, &declined).await;
 }
 
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #[tokio::test]
 async fn conformance_linux() {
-    let backend = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("conformance of the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let Some(backend) = common::backend("conformance") else { return };
     let Some((_folder, spec)) = python() else {
         return;
     };

@@ -2,13 +2,17 @@
 //!
 //! The test program runs itself as the host that is killed.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lambda_sandbox::Backend;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, Root, SandboxSpec};
 
 /// Is the host that is killed: makes two sandboxes, one of them frozen by hand, and waits.
 #[tokio::test]
@@ -19,10 +23,8 @@ async fn host() {
     let backend = LinuxBackend::new().expect("a backend");
     let mut running = Vec::new();
     for _ in 0..2 {
-        let script = "sleep 600 & sleep 600";
-        let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-        let spec = SandboxSpec::new("f", Root::of_machine(), command);
-        let created = backend.create(spec).await.expect("created");
+        let created = backend.create(common::shell("sleep 600 & sleep 600")).await;
+        let created = created.expect("created");
         running.push(tokio::spawn(created.run()));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -51,13 +53,8 @@ async fn a_killed_host_leaves_nothing() {
     if std::env::var_os("CRASH_HOST").is_some() {
         return;
     }
-    match LinuxBackend::new() {
-        Ok(_) => {}
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("the end of a killed host", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
+    if common::backend("the end of a killed host").is_none() {
+        return;
     }
     let me = std::env::current_exe().expect("a path");
     let mut host = Command::new(me)

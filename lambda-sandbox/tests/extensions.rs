@@ -1,34 +1,21 @@
 //! External extensions: what lies in `/opt/extensions` is started inside before the runtime, hears of each invocation
 //! and of the end, and has its time to finish.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{ASK, RUNTIME, logged, shell_in, text};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{
     Answer, Backend, Error, Exit, Idle, InitFailure, Invocation, MemoryLog, Root, Sandbox,
     SandboxSpec, ShutdownReason,
 };
-
-/// What the runtime and the extensions here have in common: a shell that speaks TCP.
-const ASK: &str = r#"#!/bin/bash
-ask() {
-  exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
-  printf '%b' "$1" >&3
-}
-"#;
-
-const RUNTIME: &str = r#"
-echo runtime starts
-while true; do
-  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
-  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
-  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
-  cat <&3 >/dev/null
-done
-"#;
 
 /// Registers after a pause, which it says before it does, says each event, and ends at SHUTDOWN.
 const EXTENSION: &str = r#"
@@ -49,14 +36,7 @@ done
 "#;
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("extensions on the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("extensions")
 }
 
 fn executable(path: &Path, text: &str) {
@@ -77,16 +57,11 @@ fn function(extensions: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSpec, Arc
     let root = Root::of_machine()
         .with_bind(folder.path().join("task"), "/var/task")
         .with_bind(folder.path().join("opt"), "/opt");
-    let log = Arc::new(MemoryLog::new(1 << 16));
-    let mut spec = SandboxSpec::new("f", root, vec!["/var/task/bootstrap".into()]);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    let mut spec = shell_in(root, "");
+    spec.command = vec!["/var/task/bootstrap".into()];
     spec.limits.cpus = 2.0;
-    spec.log = log.clone();
+    let log = logged(&mut spec);
     (folder, spec, log)
-}
-
-fn text(log: &MemoryLog) -> String {
-    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
 }
 
 async fn init(backend: &LinuxBackend, spec: &SandboxSpec, log: &MemoryLog) -> Sandbox<Idle> {
@@ -144,7 +119,7 @@ async fn the_end_waits_for_extensions_and_not_for_ever() {
 
 /// Waits until `what` is said and all is released.
 async fn heard(backend: &LinuxBackend, log: &MemoryLog, what: &str) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while !(text(log).contains(what) && backend.groups().is_empty()) {
         assert!(Instant::now() < until, "{what}: {:?}\n{}", backend.groups(), text(log));
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -177,7 +152,7 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
     let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
     executable(
         &folder.path().join("task/bootstrap"),
-        &format!("{ASK}{}", RUNTIME.replace("  id=", "  exit 3; id=")),
+        &format!("{ASK}{}", RUNTIME.replace("  id=", "  read -r _ <&3; exit 3; id=")),
     );
     spec.environment.push(("LAST".into(), "600".into()));
     spec.times.shutdown_external = Duration::from_millis(500);
@@ -185,6 +160,66 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
     let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
     let (_, busy) = idle.invoke(event).await.expect("invoked");
     assert!(busy.is_none());
+    heard(&backend, &log, "failure").await;
+    assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
+}
+
+/// An init that failed killed extensions unheard: what they had to send was lost just when it mattered.
+#[tokio::test]
+async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
+    let Some(backend) = backend() else { return };
+    let report = "ask 'POST /2018-06-01/runtime/init/error HTTP/1.1\\r\\nHost: x\\r\\n\
+                  Content-Length: 2\\r\\n\\r\\n{}'; sleep 600";
+    for (runtime, reason) in [("exit 3", "failure"), (report, "failure"), ("sleep 600", "timeout")]
+    {
+        let (folder, mut spec, log) = function(&[("one", EXTENSION), ("two", EXTENSION)]);
+        executable(&folder.path().join("task/bootstrap"), &format!("{ASK}\n{runtime}"));
+        spec.environment.push(("LAST".into(), "1".into()));
+        spec.times.shutdown_external = Duration::from_secs(8);
+        if reason == "timeout" {
+            spec.times.init = Duration::from_secs(2);
+        }
+        let failure = fails(&backend, spec).await;
+        match (&failure, runtime) {
+            (InitFailure::Exited(Exit::Status(3)), "exit 3") => {}
+            (InitFailure::TimedOut(_), "sleep 600") => {}
+            (InitFailure::Reported(_), _) if runtime == report => {}
+            _ => panic!("{failure:?} of {runtime}\n{}", text(&log)),
+        }
+        // The error does not wait for the extensions, which have their time.
+        assert!(!text(&log).contains("ends"), "{}", text(&log));
+        heard(&backend, &log, "one ends").await;
+        heard(&backend, &log, "two ends").await;
+        assert_eq!(text(&log).matches(reason).count(), 2, "{runtime}: {}", text(&log));
+    }
+}
+
+#[tokio::test]
+async fn an_extension_hears_that_another_failed_init() {
+    let Some(backend) = backend() else { return };
+    let quits = "sleep 1; exit 3";
+    let reports = EXTENSION.replace(
+        "while true",
+        "ask \"POST /2020-01-01/extension/init/error HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 2\\r\\n\
+         Lambda-Extension-Identifier: $id\\r\\n\\r\\n{}\"; exit 4\nwhile true",
+    );
+    for other in [quits, &reports] {
+        let (_folder, mut spec, log) = function(&[("one", EXTENSION), ("other", other)]);
+        // Who never registers holds nobody up, and who is stuck has no more than its time.
+        spec.environment.push(("LAST".into(), "1".into()));
+        spec.times.shutdown_external = Duration::from_secs(8);
+        let failure = fails(&backend, spec).await;
+        let told = matches!(failure, InitFailure::Exited(Exit::Status(3 | 4)))
+            || matches!(failure, InitFailure::Reported(_));
+        assert!(told, "{failure:?}");
+        heard(&backend, &log, "one ends").await;
+        assert!(text(&log).contains("failure"), "{}", text(&log));
+    }
+    let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
+    executable(&folder.path().join("task/bootstrap"), &format!("{ASK}\nexit 3"));
+    spec.environment.push(("LAST".into(), "600".into()));
+    spec.times.shutdown_external = Duration::from_millis(1500);
+    fails(&backend, spec).await;
     heard(&backend, &log, "failure").await;
     assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
 }

@@ -1,5 +1,9 @@
 //! Sandboxes share no user id: looked at from the host, where ids tell who may signal whom and read whose files.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -7,14 +11,7 @@ use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{Backend, Error, Root, SandboxSpec};
 
 fn backend(settings: &Settings) -> Option<LinuxBackend> {
-    match LinuxBackend::with_settings(settings) {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("user ids of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend_with(settings, "user ids")
 }
 
 fn spec(seconds: &str) -> SandboxSpec {

@@ -1,22 +1,19 @@
 //! Roots stay mounted between sandboxes: what has changed on the host is seen all the same, and few are kept. One test
 //! in a process of its own, as it counts descriptors.
 
-use std::path::Path;
-use std::sync::Arc;
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
+mod common;
+
+use std::path::Path;
+
+use common::shell_in;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Root};
 
 async fn run(backend: &LinuxBackend, folder: &Path, script: &str) -> String {
-    let log = Arc::new(MemoryLog::new(1 << 16));
     let root = Root::of_machine().with_bind(folder, "/var/task");
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", root, command);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    spec.limits.cpus = 1.0;
-    spec.log = log.clone();
-    backend.create(spec).await.expect("created").run().await.expect("run");
-    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+    common::run(backend, shell_in(root, script)).await.1
 }
 
 fn folder(path: &Path, content: &str) {
@@ -35,14 +32,7 @@ fn descriptors() -> usize {
 
 #[tokio::test]
 async fn kept_roots_are_never_stale_and_few() {
-    let backend = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("kept roots of the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let Some(backend) = common::backend("kept roots") else { return };
     let place = tempfile::tempdir().expect("a folder");
     let code = place.path().join("task");
     folder(&code, "first");

@@ -1,31 +1,27 @@
 //! Nothing is left of a sandbox, wherever its life was cut off. One test in a process of its own, as it counts
 //! what belongs to the whole process.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 mod counted;
 
 use std::time::Duration;
 
+use common::shell;
 use counted::Counted;
-use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Exit};
 
-fn spec(script: &str) -> SandboxSpec {
-    SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sh".into(), "-c".into(), script.into()])
+#[test]
+fn dropping_and_killing_at_any_moment_leaves_nothing() {
+    counted::runtime().block_on(cut_off_anywhere());
 }
 
-#[tokio::test]
-async fn dropping_and_killing_at_any_moment_leaves_nothing() {
-    let backend = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("leaks of the Linux backend", &error.to_string());
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+async fn cut_off_anywhere() {
+    let Some(backend) = common::backend("leaks") else { return };
     let rounds = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 150 };
     // The pool of network namespaces fills, and the runtime starts its threads.
-    drop(backend.create(spec("exit 0")).await.expect("created").run().await);
+    drop(backend.create(shell("exit 0")).await.expect("created").run().await);
     tokio::time::sleep(Duration::from_millis(300)).await;
     backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&backend));
@@ -34,7 +30,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
         let pause = Duration::from_micros(round * 7919 % 12_000);
         let script = if round % 3 == 0 { "exit 0" } else { "sleep 60 & exec sleep 60" };
         let life = async {
-            let created = backend.create(spec(script)).await.expect("created");
+            let created = backend.create(shell(script)).await.expect("created");
             let killer = created.killer();
             if round % 5 == 1 {
                 killer.kill();
@@ -46,7 +42,7 @@ async fn dropping_and_killing_at_any_moment_leaves_nothing() {
     assert_eq!(before.again(Some(&backend)).await, before);
 
     // A kill from outside while the program runs is told as such, with all its children.
-    let created = backend.create(spec("setsid sleep 60 & sleep 60")).await.expect("created");
+    let created = backend.create(shell("setsid sleep 60 & sleep 60")).await.expect("created");
     let killer = created.killer();
     let running = tokio::spawn(created.run());
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,43 +1,27 @@
 //! Limits are met exactly: processor share beside a busy neighbour, output without end, frozen means still.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use common::shell;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{
-    Backend, Error, Exit, InitFailure, LogLine, LogSink, MemoryLog, Root, SandboxSpec,
-};
+use lambda_sandbox::{Backend, Exit, InitFailure, LogLine, LogSink, MemoryLog};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("limits of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
-}
-
-/// Whether the limits are held for as long as they are promised, or for a shorter time.
-fn long() -> bool {
-    std::env::var_os("TEST_LONG").is_some()
-}
-
-fn shell(script: &str) -> SandboxSpec {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
-    spec.limits.cpus = 1.0;
-    spec
+    common::backend("limits")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
     let Some(backend) = backend() else { return };
-    let seconds = if long() { 5 } else { 2 };
+    let seconds = if test_support::long() { 5 } else { 2 };
     let mut neighbour = shell("while :; do :; done");
     neighbour.limits.cpus = 1.0;
     let neighbour = backend.create(neighbour).await.expect("created");
@@ -124,7 +108,7 @@ impl LogSink for Counter {
 #[tokio::test]
 async fn output_without_end_is_passed_on_in_bounded_pieces() {
     let Some(backend) = backend() else { return };
-    let bytes: u64 = if long() { 1_000_000_000 } else { 100_000_000 };
+    let bytes: u64 = if test_support::long() { 1_000_000_000 } else { 100_000_000 };
     let counter = Arc::new(Counter::default());
     let mut spec = shell(&format!("head -c {bytes} /dev/zero; echo; echo last; kill -ABRT $$"));
     spec.log = counter.clone();
@@ -137,7 +121,7 @@ async fn output_without_end_is_passed_on_in_bounded_pieces() {
 #[tokio::test]
 async fn the_last_lines_before_a_crash_are_kept_within_the_bound_on_memory() {
     let Some(backend) = backend() else { return };
-    let bytes: u64 = if long() { 1_000_000_000 } else { 100_000_000 };
+    let bytes: u64 = if test_support::long() { 1_000_000_000 } else { 100_000_000 };
     // What is counted is of this whole process: the other tests beside it hold a few MiB.
     let before = resident_peak();
     let log = Arc::new(MemoryLog::new(64 * 1024));
@@ -207,7 +191,7 @@ while True:
 #[tokio::test]
 async fn frozen_uses_no_processor_time() {
     let Some(backend) = backend() else { return };
-    let seconds = if long() { 10 } else { 2 };
+    let seconds = if test_support::long() { 10 } else { 2 };
     let mut spec = shell("");
     spec.command = vec!["/usr/bin/python3".into(), "-c".into(), SPINNING_RUNTIME.into()];
     if !std::path::Path::new("/usr/bin/python3").exists() {

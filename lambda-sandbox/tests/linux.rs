@@ -1,34 +1,27 @@
 //! The Linux backend: programs, an unmodified runtime, limits, and nothing left behind.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{logged, text};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{
-    Answer, Backend, Error, Exit, Finished, InitFailure, Invocation, Limits, MemoryLog, Root,
-    SandboxSpec,
+    Answer, Backend, Error, Exit, Finished, InitFailure, Invocation, Limits, MemoryLog, SandboxSpec,
 };
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("programs")
 }
 
 fn shell(script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let log = Arc::new(MemoryLog::new(1 << 20));
-    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
-    spec.log = log.clone();
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    spec.limits = Limits::for_memory_mb(256);
-    spec.limits.cpus = 2.0;
+    let mut spec = common::shell(script);
+    spec.limits = Limits { cpus: 2.0, ..Limits::for_memory_mb(256) };
+    let log = logged(&mut spec);
     (spec, log)
 }
 
@@ -44,8 +37,7 @@ async fn run_spec(
 ) -> (Finished, String) {
     let created = backend.create(spec).await.expect("created");
     let finished = created.run().await.expect("run");
-    let output = String::from_utf8_lossy(&log.tail(1 << 20)).into_owned();
-    (finished, output)
+    (finished, text(log))
 }
 
 #[tokio::test]

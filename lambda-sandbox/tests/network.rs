@@ -1,5 +1,9 @@
 //! What a sandbox reaches beyond its loopback: a namespace handed in, an interface of the host's. And nothing else.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -10,38 +14,27 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::{ASK, RUNTIME, logged, shell};
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{
-    Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, Root, SandboxSpec,
+    Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, SandboxSpec,
 };
 use nix::sched::{CloneFlags, unshare};
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("networks of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("networks")
 }
 
 fn bash(network: Network, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
-    let log = Arc::new(MemoryLog::new(1 << 16));
-    let command = vec!["/bin/bash".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    let mut spec = shell("");
+    spec.command = vec!["/bin/bash".into(), "-c".into(), script.into()];
     spec.network = network;
-    spec.log = log.clone();
-    spec.limits.cpus = 1.0;
+    let log = logged(&mut spec);
     (spec, log)
 }
 
 async fn run(backend: &LinuxBackend, network: Network, script: &str) -> String {
-    let (spec, log) = bash(network, script);
-    backend.create(spec).await.expect("created").run().await.expect("run");
-    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+    common::run(backend, bash(network, script).0).await.1
 }
 
 /// Makes a network namespace, and runs `inside` in it; what that returns stays alive with it.
@@ -55,20 +48,6 @@ fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Network, T) {
     (Network::Namespace(Arc::new(file)), kept)
 }
 
-/// Asks for one invocation and answers it, with nothing but a shell that speaks TCP.
-const RUNTIME: &str = r#"
-ask() {
-  exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
-  printf '%b' "$1" >&3
-}
-while true; do
-  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
-  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
-  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
-  cat <&3 >/dev/null
-done
-"#;
-
 #[tokio::test]
 async fn the_runtime_api_is_in_the_namespace_handed_in() {
     let Some(backend) = backend() else { return };
@@ -76,7 +55,7 @@ async fn the_runtime_api_is_in_the_namespace_handed_in() {
     // Two in one namespace: each has a port of its own.
     let mut idle = Vec::new();
     for _ in 0..2 {
-        let (spec, log) = bash(network.clone(), RUNTIME);
+        let (spec, log) = bash(network.clone(), &format!("{ASK}{RUNTIME}"));
         match backend.create(spec).await.expect("created").init().await {
             Ok((sandbox, _)) => idle.push(sandbox),
             Err(failure) => panic!("{failure:?} {:?}", log.lines()),

@@ -1,5 +1,7 @@
 //! The `process` backend with a real, unmodified runtime (`awslambdaric`).
 
+#![cfg(all(feature = "runtime-api", unix))]
+
 use std::sync::Arc;
 use std::time::Duration;
 

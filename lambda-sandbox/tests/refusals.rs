@@ -3,23 +3,23 @@
 //! One test counts what belongs to the whole process, so it has a process of its own: each kernel that lacks
 //! something is this program run again behind a filter that says so.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
+mod common;
 mod counted;
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use common::shell;
 use counted::Counted;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
-
-fn shell(script: &str) -> SandboxSpec {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    SandboxSpec::new("f", Root::of_machine(), command)
-}
+use lambda_sandbox::{
+    Backend, Error, Exit, Interface, Link, Network, Root, SandboxSpec, SmallFile,
+};
 
 /// Makes and runs a sandbox, with success only if the program ended with success.
 async fn run(backend: &LinuxBackend, spec: SandboxSpec) -> Result<(), Error> {
@@ -69,7 +69,7 @@ fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     let mut broken = vec![
         (rooted("/not/there".into()), failed("looking for the root", "/not/there", libc::ENOENT)),
         (rooted(file.clone()), failed("showing a file or folder", &file, libc::ENOTDIR)),
-        (rooted(bare), failed("mounting", stage("dev"), libc::ENOENT)),
+        (rooted(bare), failed("looking where a path inside leads", stage("dev"), libc::ENOENT)),
     ];
     for (path, errno) in [
         ("/bin/not-there", libc::ENOENT),
@@ -88,9 +88,6 @@ fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
         change(&mut spec);
         broken.push((spec, wanted));
     };
-    set(invalid("command"), &|spec| spec.command.clear());
-    set(invalid("command"), &|spec| spec.command = vec!["sh".into()]);
-    set(invalid("working_directory"), &|spec| spec.working_directory = "/a/../..".into());
     set(failed("going to the working directory", "/not/there", libc::ENOENT), &|spec| {
         spec.working_directory = "/not/there".into();
     });
@@ -116,7 +113,145 @@ fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     set(("starting the sandbox's init", None, Some(libc::E2BIG)), &|spec| {
         spec.command.extend((0..100_000).map(|_| "x".repeat(100).into()));
     });
+    broken.extend(odd_paths(folder));
+    broken.extend(NOT_CARRIED_OUT.iter().map(|(setting, change)| {
+        let mut spec = shell("exit 0");
+        change(&mut spec);
+        (spec, invalid(setting))
+    }));
     broken
+}
+
+/// Paths that the machine, not the specification alone, finds fault with.
+fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
+    let mut odd = Vec::new();
+    let mut set = |wanted: Wanted, change: &dyn Fn(&mut SandboxSpec)| {
+        let mut spec = shell("exit 0");
+        change(&mut spec);
+        odd.push((spec, wanted));
+    };
+    // A path of PATH_MAX is too long with what the root is mounted on before it.
+    let long: PathBuf = format!("/{}", "a/".repeat(2047)).into();
+    let name = Path::new("/").join("n".repeat(256));
+    set(failed("looking for the root", &long, libc::ENOENT), &|spec| {
+        spec.root = Root::of_directory(&long);
+    });
+    set(failed("looking for the root", &name, libc::ENAMETOOLONG), &|spec| {
+        spec.root = Root::of_directory(&name);
+    });
+    set(failed("looking for what the root shows", &name, libc::ENAMETOOLONG), &|spec| {
+        spec.root.binds[0].source.clone_from(&name);
+    });
+    set(failed("going to the working directory", &name, libc::ENAMETOOLONG), &|spec| {
+        spec.working_directory.clone_from(&name);
+    });
+    let stage = Path::new("/run/lambda-sandbox/stage");
+    set(
+        failed("making a folder", stage.join(&name.to_string_lossy()[1..]), libc::ENAMETOOLONG),
+        &|spec| {
+            spec.root = std::mem::take(&mut spec.root).with_bind("/usr", name.join("x"));
+        },
+    );
+    let round = folder.join("round");
+    std::os::unix::fs::symlink(&round, &round).expect("linked");
+    set(failed("looking for the root", &round, libc::ELOOP), &|spec| {
+        spec.root = Root::of_directory(&round);
+    });
+    set(failed("looking for a layer", &round, libc::ELOOP), &|spec| {
+        spec.root = Root::of_layers([&round]);
+    });
+    set(failed("opening the root's image", &round, libc::ELOOP), &|spec| {
+        spec.root = Root::of_image(&round);
+    });
+    set(failed("mounting", stage, libc::ELOOP), &|spec| {
+        spec.root = Root::of_layers(["/usr", "/usr"]);
+    });
+    // Two mounts on one place: the later is seen. A file where a folder is shown cannot be, nor the other way round.
+    set(failed("showing a file or folder", "/etc/mime.types", libc::ENOTDIR), &|spec| {
+        spec.root =
+            Root::of_machine().with_bind("/usr", "/opt").with_bind("/etc/mime.types", "/opt");
+    });
+    set(failed("writing a file", stage.join("great"), libc::ENOSPC), &|spec| {
+        let content = vec![1; 5 << 20];
+        spec.root.files.push(SmallFile { path: "/great".into(), content });
+    });
+    set(failed("writing a file", stage.join("twice"), libc::EEXIST), &|spec| {
+        for _ in 0..2 {
+            spec.root.files.push(SmallFile { path: "/twice".into(), content: Vec::new() });
+        }
+    });
+    odd
+}
+
+type Change = fn(&mut SandboxSpec);
+
+/// What is refused without a look at the machine.
+const NOT_CARRIED_OUT: &[(&str, Change)] = &[
+    ("command", |spec| spec.command.clear()),
+    ("command", |spec| spec.command = vec!["sh".into()]),
+    ("command", |spec| spec.command.push("a\0b".into())),
+    ("command", |spec| spec.command[0] = "/a\0b".into()),
+    ("environment", |spec| spec.environment.push(("a\0b".into(), "c".into()))),
+    ("environment", |spec| spec.environment.push(("a".into(), "b\0c".into()))),
+    ("environment", |spec| spec.environment.push(("a=b".into(), "c".into()))),
+    ("environment", |spec| spec.environment.push(("".into(), "c".into()))),
+    ("environment", |spec| spec.environment.push(("a".into(), "b".repeat(1 << 20).into()))),
+    ("working_directory", |spec| spec.working_directory = "tmp".into()),
+    ("working_directory", |spec| spec.working_directory = "/a/../..".into()),
+    ("working_directory", |spec| spec.working_directory = "/tmp\0".into()),
+    ("working_directory", |spec| spec.working_directory = "/a".repeat(2048).into()),
+    ("root", |spec| spec.root = Root { directory: Some("/".into()), ..Root::of_layers(["/usr"]) }),
+    ("root", |spec| spec.root.binds = vec![spec.root.binds[0].clone(); 5000]),
+    ("root.directory", |spec| spec.root = Root::of_directory("usr")),
+    ("root.directory", |spec| spec.root = Root::of_directory("/usr\0")),
+    ("root.directory", |spec| spec.root = Root::of_directory("/a".repeat(2048))),
+    ("root.layers", |spec| spec.root = Root::of_layers(["usr"])),
+    ("root.layers", |spec| spec.root = Root::of_layers(["/usr"; 33])),
+    ("root.layers", |spec| spec.root = Root::of_layers(["/usr", "/usr\0"])),
+    ("root.image", |spec| spec.root = Root::of_image("image")),
+    ("root.image", |spec| spec.root = Root::of_image("/image\0")),
+    ("root.image", |spec| spec.root = Root::of_image("/bin/true")),
+    ("root.binds.source", |spec| spec.root.binds[0].source = "usr".into()),
+    ("root.binds.source", |spec| spec.root.binds[0].source = "/usr\0".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "usr".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "/usr\0".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "/usr/../..".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "/".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "/proc/sys".into()),
+    ("root.binds.target", |spec| spec.root.binds[0].target = "/tmp/x".into()),
+    ("root.links", |spec| spec.root.links.push(link("/a/../../../etc/x", "y"))),
+    ("root.links", |spec| spec.root.links.push(link("a", "y"))),
+    ("root.links", |spec| spec.root.links.push(link("/a\0", "y"))),
+    ("root.links", |spec| spec.root.links.push(link("/a", "y\0"))),
+    ("root.links", |spec| spec.root.links.push(link("/dev/sda", "y"))),
+    ("root.links", |spec| spec.root.links.push(link("/usr/a", "y"))),
+    ("root.links", |spec| spec.root.links.extend([link("/a", "/etc"), link("/a/b", "y")])),
+    ("root.links", |spec| {
+        spec.root = Root { links: vec![link("/a", "b")], ..Root::of_directory("/") };
+    }),
+    ("root.files", |spec| spec.root.files[0].path = "/../../../etc/x".into()),
+    ("root.files", |spec| spec.root.files[0].path = "/a\0".into()),
+    ("root.files", |spec| spec.root.files[0].path = "/usr/a".into()),
+    ("root.files", |spec| {
+        spec.root.links.push(link("/a", "/etc"));
+        spec.root.files[0].path = "/a/b".into();
+    }),
+    ("network.name", |spec| spec.network = interface("a\0")),
+    ("network.name", |spec| spec.network = interface("a\n")),
+    ("times.init", |spec| spec.times.init = Duration::MAX),
+    ("times.settle", |spec| spec.times.settle = Duration::MAX),
+    ("times.shutdown_runtime", |spec| spec.times.shutdown_runtime = Duration::MAX),
+    ("times.shutdown_internal", |spec| spec.times.shutdown_internal = Duration::MAX),
+    ("times.shutdown_external", |spec| spec.times.shutdown_external = Duration::MAX),
+];
+
+fn link(path: &str, points_to: &str) -> Link {
+    Link { path: path.into(), points_to: points_to.into() }
+}
+
+fn interface(name: &str) -> Network {
+    let address = std::net::IpAddr::from([10, 0, 0, 1]);
+    Network::Interface(Interface { name: name.into(), address, prefix_length: 24, gateway: None })
 }
 
 /// Limits that are odd but can be had.
@@ -135,22 +270,57 @@ fn odd() -> Vec<SandboxSpec> {
         with(|spec| spec.limits.scratch_bytes = i64::MAX.unsigned_abs()),
         with(|spec| (spec.limits.scratch_bytes, spec.limits.scratch_files_max) = (0, 0)),
         with(|spec| spec.limits.payload_bytes_max = 0),
+        with(|spec| spec.limits.payload_bytes_max = usize::MAX),
+        with(|spec| spec.function = "a\nb\0c/..".into()),
+        with(|spec| spec.environment.push(("a\nb".into(), "c\n".into()))),
+        with(|spec| {
+            // The same mount again and again.
+            let same = spec.root.binds[0].clone();
+            spec.root.binds.extend(vec![same; 5]);
+        }),
+        with(|spec| spec.times.init = lambda_sandbox::TIME_MAX),
+        with(|spec| spec.times.shutdown_external = Duration::ZERO),
+    ]
+}
+
+/// Roots by odd names that can be had: over a link, with a line feed, a colon and a comma in the name.
+fn odd_roots(folder: &Path) -> Vec<SandboxSpec> {
+    let name = folder.join("a\nb:c,d\\e \u{fffd}");
+    for inside in ["usr", "proc", "dev", "tmp"] {
+        std::fs::create_dir_all(name.join(inside)).expect("made");
+    }
+    for (link, points_to) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+        std::os::unix::fs::symlink(points_to, name.join(link)).expect("linked");
+    }
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(&name, &link).expect("linked");
+    let program = |root: Root, test: &str| {
+        let mut spec = shell(test);
+        spec.root = root.with_bind("/usr", "/usr");
+        spec
+    };
+    vec![
+        program(Root::of_directory(&name), "exit 0"),
+        program(Root::of_directory(&link), "exit 0"),
+        program(Root::of_layers([&link]), "exit 0"),
+        program(
+            Root { binds: Root::of_machine().binds, ..Root::of_machine() }
+                .with_bind(&link, "/a\nb"),
+            "[ -d '/a\nb/usr' ]",
+        ),
     ]
 }
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("refusals of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("refusals")
 }
 
-#[tokio::test]
-async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
+#[test]
+fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
+    counted::runtime().block_on(bad_input());
+}
+
+async fn bad_input() {
     let Some(backend) = backend() else { return };
     if std::env::var_os("WITHOUT").is_some() {
         return;
@@ -158,7 +328,7 @@ async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
     let folder = std::env::temp_dir().join(format!("refusals-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("made");
     run(&backend, shell("exit 0")).await.expect("runs");
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     // Roots stay mounted for the next sandbox; a sweep lets go of those that none has.
     backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&backend));
@@ -173,10 +343,10 @@ async fn bad_input_is_told_by_step_path_and_cause_and_leaves_nothing() {
             wrong.push(format!("{told:?} instead of {wanted:?}"));
         }
     }
-    for spec in odd() {
-        let limits = format!("{:?}", spec.limits);
+    for spec in odd().into_iter().chain(odd_roots(&folder)) {
+        let told = format!("{spec:?}");
         if let Err(error) = run(&backend, spec).await {
-            wrong.push(format!("{error:?} of {limits}"));
+            wrong.push(format!("{error:?} of {told}"));
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
@@ -283,15 +453,13 @@ fn lacking() {
     };
     let lack = LACKS.iter().find(|lack| lack.name == name).expect("a name from the list");
     filter(lack);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
-    let (result, left) = runtime.block_on(async {
+    let (result, left) = counted::runtime().block_on(async {
         let before = Counted::now(None);
         let backend = match LinuxBackend::new() {
             Ok(backend) => backend,
             Err(error) => return (Err(error), before.again(None).await == before),
         };
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         // What a sweep lets go of, roots that stay mounted for the next sandbox, is not left.
         drop(backend.sweep().await);
         let before = Counted::now(Some(&backend));

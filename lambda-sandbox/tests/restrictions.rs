@@ -1,23 +1,15 @@
 //! Defences that a kernel may lack: each refuses what gets through when the host leaves it out, and is told as such.
 
-use std::sync::Arc;
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 
 use lambda_sandbox::linux::{LinuxBackend, Settings};
-use lambda_sandbox::{Backend, Defence, Error, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Defence, Error, Root, SandboxSpec};
 
 /// Returns a backend with the defence and one without, where both can be.
 fn backends(defence: Defence) -> Option<(LinuxBackend, LinuxBackend)> {
-    let with = match LinuxBackend::new() {
-        Ok(backend) => backend,
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out(
-                &format!("{defence:?} on the Linux backend"),
-                &error.to_string(),
-            );
-            return None;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let with = common::backend(&format!("the defence {defence:?}"))?;
     if let Some(why) = with.isolation().absent.get(&defence) {
         test_support::left_out(&format!("the defence {defence:?}"), why);
         return None;
@@ -27,14 +19,7 @@ fn backends(defence: Defence) -> Option<(LinuxBackend, LinuxBackend)> {
 }
 
 async fn run(backend: &LinuxBackend, script: &str) -> String {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let log = Arc::new(MemoryLog::new(1 << 16));
-    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    spec.limits.cpus = 1.0;
-    spec.log = log.clone();
-    backend.create(spec).await.expect("created").run().await.expect("run");
-    String::from_utf8_lossy(&log.tail(1 << 16)).into_owned()
+    common::run(backend, common::shell(script)).await.1
 }
 
 #[tokio::test]

@@ -1,34 +1,28 @@
 //! The Linux backend without root: this program runs itself again as a user without any rights.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 mod unprivileged;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::unprivileged::With;
+use common::{logged, text};
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{
-    Answer, Backend, Capability, Defence, Error, Exit, Finished, Invocation, MemoryLog, Root,
-    SandboxSpec,
+    Answer, Backend, Capability, Defence, Error, Exit, Finished, Invocation, MemoryLog, SandboxSpec,
 };
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::with_settings(&Settings::default().rootless()) {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("the Linux backend without root", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend_with(&Settings::default().rootless(), "sandboxes without root")
 }
 
 fn shell(script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let log = Arc::new(MemoryLog::new(1 << 20));
-    let mut spec = SandboxSpec::new("f", Root::of_machine(), command);
-    spec.log = log.clone();
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
+    let mut spec = common::shell(script);
+    spec.limits.cpus = lambda_sandbox::Limits::default().cpus;
+    let log = logged(&mut spec);
     (spec, log)
 }
 
@@ -37,7 +31,7 @@ async fn run(
     (spec, log): (SandboxSpec, Arc<MemoryLog>),
 ) -> (Finished, String) {
     let finished = backend.create(spec).await.expect("created").run().await.expect("run");
-    (finished, String::from_utf8_lossy(&log.tail(1 << 20)).into_owned())
+    (finished, text(&log))
 }
 
 #[test]
@@ -169,20 +163,6 @@ async fn the_report_is_exact() {
     );
 }
 
-/// Asks for an invocation and answers it, with nothing but a shell that speaks TCP.
-const RUNTIME: &str = r#"
-ask() {
-  exec 3<>/dev/tcp/127.0.0.1/9001
-  printf '%b' "$1" >&3
-}
-while true; do
-  ask 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
-  id=$(grep -i lambda-runtime-aws-request-id <&3 | tr -d '\r' | cut -d' ' -f2)
-  ask "POST /2018-06-01/runtime/invocation/$id/response HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
-  cat <&3 >/dev/null
-done
-"#;
-
 #[tokio::test]
 async fn the_runtime_api_is_served() {
     if unprivileged::inside().is_none() {
@@ -190,7 +170,7 @@ async fn the_runtime_api_is_served() {
     }
     let Some(backend) = backend() else { return };
     let (mut spec, log) = shell("");
-    spec.command = vec!["/bin/bash".into(), "-c".into(), RUNTIME.into()];
+    spec.command = common::runtime().command;
     // Two at a time: each has its own address of the same name.
     let mut idle = Vec::new();
     for _ in 0..2 {

@@ -1,41 +1,27 @@
 //! Root file systems: layers one over another, squashfs and erofs images; what they take of the machine is given back.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 mod unprivileged;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::shell_in;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
-use lambda_sandbox::{Backend, Error, Exit, MemoryLog, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Error, Exit, Root};
 
 use self::unprivileged::With;
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::with_settings(&Settings::default().rootless()) {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("root file systems of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
-}
-
-fn spec(root: Root, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
-    let log = Arc::new(MemoryLog::new(1 << 16));
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", root, command);
-    spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    spec.log = log.clone();
-    (spec, log)
+    common::backend_with(&Settings::default().rootless(), "root file systems")
 }
 
 async fn run(backend: &LinuxBackend, root: Root, script: &str) -> (Exit, String) {
-    let (spec, log) = spec(root, script);
-    let finished = backend.create(spec).await.expect("created").run().await.expect("run");
-    (finished.exit, String::from_utf8_lossy(&log.tail(1 << 16)).into_owned())
+    let (finished, output) = common::run(backend, shell_in(root, script)).await;
+    (finished.exit, output)
 }
 
 /// Makes a folder that everybody can read, with these files.
@@ -102,7 +88,7 @@ async fn layers_lie_one_over_another() {
 async fn bad_roots_are_told_by_name() {
     let Some(backend) = backend() else { return };
     let check = async |root: Root, what: &dyn Fn(&Error) -> bool| {
-        let error = backend.create(spec(root, "").0).await.expect_err("refused");
+        let error = backend.create(shell_in(root, "")).await.expect_err("refused");
         assert!(what(&error), "{error:?}");
     };
     let at = |error: &Error, wanted: &str| matches!(error, Error::Failed { path: Some(path), .. } if path == Path::new(wanted));
@@ -116,7 +102,10 @@ async fn bad_roots_are_told_by_name() {
     })
     .await;
     let long = format!("/{}", "x/".repeat(3000));
-    check(Root::of_layers([long]), &|error| matches!(error, Error::Failed { .. })).await;
+    check(Root::of_layers([long]), &|error| {
+        matches!(error, Error::Invalid { setting: "root.layers", value, .. } if value == "6001 bytes")
+    })
+    .await;
     let mut both = Root::of_directory("/usr");
     both.layers = vec!["/usr".into()];
     check(both, &|error| matches!(error, Error::Invalid { setting: "root", .. })).await;
@@ -140,6 +129,50 @@ async fn bad_roots_are_told_by_name() {
     })
     .await;
     assert_eq!(loop_devices_of(&broken), 0);
+}
+
+/// Roots and layers are the code of others, and so are their links: where one led out of the root, folders and files for binds
+/// below it were made on the host.
+#[tokio::test]
+async fn links_of_others_lead_nowhere_on_the_host() {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let victim = folder(&place.path().join("victim"), &[]);
+    let data = folder(&place.path().join("data"), &[("file", "shown")]);
+    let up: PathBuf = std::iter::repeat_n("..", 12).collect();
+    let out = up.join(victim.strip_prefix("/").expect("absolute"));
+    for (name, points_to) in [("absolute", &victim), ("relative", &out)] {
+        let code = folder(&place.path().join(name), &[("real/place/file", "")]);
+        std::os::unix::fs::symlink(points_to, code.join("evil")).expect("linked");
+        std::os::unix::fs::symlink("real", code.join("good")).expect("linked");
+        for below in ["evil/x", "evil/deep/er/x"] {
+            for shown in [data.clone(), data.join("file")] {
+                let root = Root::of_machine()
+                    .with_bind(&code, "/var/task")
+                    .with_bind(shown, Path::new("/var/task").join(below));
+                refused_out(&backend, root).await;
+            }
+        }
+        let root = Root::of_machine()
+            .with_bind(&code, "/var/task")
+            .with_bind(&data, "/var/task/good/place");
+        assert_eq!(run(&backend, root, "cat /var/task/real/place/file").await.1, "shown");
+        // A whole root of others, with a link in the place of a mount point.
+        let whole = base(&place.path().join(format!("whole-{name}")));
+        std::fs::remove_dir(whole.join("dev")).expect("removed");
+        std::os::unix::fs::symlink(points_to, whole.join("dev")).expect("linked");
+        refused_out(&backend, Root::of_directory(&whole).with_bind("/usr", "/usr")).await;
+        refused_out(&backend, Root::of_layers([&whole]).with_bind("/usr", "/usr")).await;
+    }
+    assert_eq!(std::fs::read_dir(&victim).expect("there").count(), 0);
+}
+
+async fn refused_out(backend: &LinuxBackend, root: Root) {
+    let spec = shell_in(root, "exit 0");
+    let error = backend.create(spec).await.expect_err("refused");
+    let told = matches!(&error, Error::Failed { step: "looking where a path inside leads", source, .. }
+        if source.raw_os_error() == Some(libc::EXDEV));
+    assert!(told, "{error:?}");
 }
 
 /// Returns how many loop devices have this file, as the kernel tells it.
@@ -179,7 +212,7 @@ async fn check_image(
         Ok(made) => assert!(made.status.success(), "{made:?}"),
     }
     let root = || Root::of_image(&image).with_bind("/usr", "/usr");
-    let ran = backend.create(spec(root(), "").0).await;
+    let ran = backend.create(shell_in(root(), "")).await;
     if let Err(error @ Error::Unavailable { .. }) = ran {
         test_support::left_out(&format!("a root from an image of {program}"), &error.to_string());
         return;
@@ -189,8 +222,8 @@ async fn check_image(
     let (_, output) = run(&backend, root(), script).await;
     assert_eq!(output, "base\nbelow\n");
     // Two at a time share a device; the last one takes it along, and so does one that is killed.
-    let first = backend.create(spec(root(), "sleep 60").0).await.expect("created");
-    let second = backend.create(spec(root(), "sleep 60").0).await.expect("created");
+    let first = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
+    let second = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
     assert_eq!(loop_devices_of(&image), 1);
     let killer = first.killer();
     let running = tokio::spawn(first.run());
@@ -202,7 +235,7 @@ async fn check_image(
     loop_devices_become(&image, 0).await;
     // Dropped at any moment, too.
     for round in 0..20 {
-        let life = backend.create(spec(root(), "exit 0").0);
+        let life = backend.create(shell_in(root(), "exit 0"));
         drop(tokio::time::timeout(Duration::from_micros(round * 300), life).await);
     }
     loop_devices_become(&image, 0).await;
@@ -228,7 +261,7 @@ async fn an_image_needs_root() {
         return;
     }
     let Some(backend) = backend() else { return };
-    let refused = backend.create(spec(Root::of_image("/etc/passwd"), "").0).await;
+    let refused = backend.create(shell_in(Root::of_image("/etc/passwd"), "")).await;
     let refused = refused.expect_err("refused");
     assert!(
         matches!(refused, Error::Unavailable { what: "a root from an image", .. }),

@@ -1,5 +1,7 @@
 //! The Runtime API and Extensions API as a client meets them: codes, headers and bodies.
 
+#![cfg(feature = "runtime-api")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,9 @@
 //! with a lock prefix, by an exchange with memory, or by futex(2). Both are tried on a process that does what it
 //! must not, too. The test program runs itself as the host that is walked through.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{c_int, c_void};
@@ -17,7 +19,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Error, Exit, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Exit, Root, SandboxSpec};
 
 /// Passes everything on to the system's allocator, and counts what a borrowing process asks for: it has the host's
 /// memory, so that the host sees the count, and another number.
@@ -57,14 +59,7 @@ fn spec() -> SandboxSpec {
 }
 
 fn backend() -> Option<LinuxBackend> {
-    match LinuxBackend::new() {
-        Ok(backend) => Some(backend),
-        Err(error @ Error::Unavailable { .. }) => {
-            test_support::left_out("the spawn path of the Linux backend", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    common::backend("the spawn path")
 }
 
 /// Makes a process that borrows our memory and runs `child` in it, as the spawn path does.

@@ -50,6 +50,12 @@ impl Run<'_> {
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
         self.cargo("clippy, no features", &clippy);
+        for feature in ["", "runtime-api", "linux"] {
+            let alone = ["--no-default-features", "--features", feature, "--all-targets"];
+            let clippy =
+                [&["clippy", "-plambda-sandbox"], &alone[..], &["--", "-Dwarnings"]].concat();
+            self.cargo(&format!("clippy, lambda-sandbox with {feature:?} alone"), &clippy);
+        }
         self.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
         let root = self.root;
         self.timed("house rules", || (tidy::check(root), ()));

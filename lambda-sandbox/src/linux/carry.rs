@@ -49,6 +49,11 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Mount { target, .. } => ("mounting", path(target)),
         Step::Bind { source, .. } => ("showing a file or folder", path(source)),
         Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
+        Step::Stay { root, path: inside } => {
+            let root = PathBuf::from(root.to_string_lossy().into_owned());
+            let inside = inside.to_string_lossy().into_owned();
+            ("looking where a path inside leads", Some(root.join(inside)))
+        }
         Step::Folder(folder) => ("making a folder", path(folder)),
         Step::File(file) => ("making a file", path(file)),
         Step::Content(file, _) => ("writing a file", path(file)),
@@ -114,6 +119,7 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             let address = attributes.as_ptr().addr();
             call(libc::SYS_mount_setattr, [HERE, at(target), flags, address, 32])
         }
+        Step::Stay { root, path } => stay(root, path),
         Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
         Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
         Step::Content(path, content) => {
@@ -149,6 +155,29 @@ fn or_there(result: libc::c_long) -> libc::c_long {
     if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
 }
 
+/// Opens what is there on the way that the steps that follow will take (openat2(2)): a link out of the root is EXDEV.
+fn stay(root: &CStr, path: &CStr) -> libc::c_long {
+    let folder = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
+    let root = call(libc::SYS_openat, [HERE, at(root), folder, 0, 0]);
+    if root < 0 {
+        return root;
+    }
+    // `struct open_how`: flags, mode, how to resolve.
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+    let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, resolve];
+    let (place, length) = (how.as_ptr().addr(), size_of_val(&how));
+    let found = call(libc::SYS_openat2, [root as usize, at(path), place, length, 0]);
+    let result = close_after(root as usize, found);
+    if result < 0 { result } else { close_after(found as usize, 0) }
+}
+
+/// Closes a file and returns what was done with it. A root is mounted by a thread of the host, with the host's descriptors: an
+/// error must not leave one behind. That of the work stays in `errno`, which a close that succeeds does not touch.
+fn close_after(file: usize, result: libc::c_long) -> libc::c_long {
+    let closed = call(libc::SYS_close, [file, 0, 0, 0, 0]);
+    if result < 0 { result } else { closed }
+}
+
 fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
     let flags = (flags | libc::O_CLOEXEC) as usize;
     let file = call(libc::SYS_openat, [HERE, at(path), flags, 0o644, 0]);
@@ -156,11 +185,14 @@ fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
         return file;
     }
     let file = file as usize;
-    let written = call(libc::SYS_write, [file, content.as_ptr().addr(), content.len(), 0, 0]);
-    if written < 0 {
-        return written;
+    let mut rest = content;
+    let mut written = 0;
+    while !rest.is_empty() && written >= 0 {
+        // A file system that fills up takes a part first, and refuses the rest.
+        written = call(libc::SYS_write, [file, rest.as_ptr().addr(), rest.len(), 0, 0]);
+        rest = rest.get(written.max(0) as usize..).unwrap_or(&[]);
     }
-    call(libc::SYS_close, [file, 0, 0, 0, 0])
+    close_after(file, written.min(0))
 }
 
 /// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.

@@ -89,6 +89,13 @@ pub enum Step {
         /// With what is mounted below.
         whole: bool,
     },
+    /// Looks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
+    Stay {
+        /// The root.
+        root: CString,
+        /// The path, relative to it.
+        path: CString,
+    },
     /// Makes a folder; one that is there will do.
     Folder(CString),
     /// Makes an empty file; one that is there will do.
@@ -272,6 +279,8 @@ struct Plan<'a> {
     stage: &'a Path,
     steps: Vec<Step>,
     made: BTreeSet<PathBuf>,
+    /// What is shown inside and not made here.
+    shown: BTreeSet<PathBuf>,
     own_root: bool,
     rootless: bool,
 }
@@ -279,7 +288,8 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(stage: &'a Path, own_root: bool, rootless: bool) -> Self {
         let steps = vec![Step::PrivateMounts];
-        Plan { stage, steps, made: BTreeSet::new(), own_root, rootless }
+        let (made, shown) = (BTreeSet::new(), BTreeSet::new());
+        Plan { stage, steps, made, shown, own_root, rootless }
     }
 
     /// Makes what is mounted the root, for good.
@@ -329,6 +339,7 @@ impl<'a> Plan<'a> {
             let target = self.inside(&bind.target)?;
             let source = c_string(bind.source.as_os_str())?;
             self.show(source, target);
+            self.shown.insert(bind.target.clone());
         }
         for link in &root.links {
             self.parents(&link.path)?;
@@ -485,9 +496,14 @@ impl<'a> Plan<'a> {
     /// Makes the place for a mount, in a root that is made here; a given folder must have it.
     fn mount_point(&mut self, path: &Path, folder: bool) -> Result<(), Error> {
         if !self.own_root {
-            return Ok(());
+            // Where the root is the root already, every link ends in it.
+            return if self.stage == Path::new("/") { Ok(()) } else { self.stay(path) };
         }
         self.parents(path)?;
+        if path.parent().is_some_and(|parent| self.is_shown(parent)) {
+            // What is made there would be made wherever a link points to.
+            self.stay(path.parent().unwrap_or(path))?;
+        }
         if self.made.insert(path.to_owned()) {
             let place = self.inside(path)?;
             self.steps.push(if folder { Step::Folder(place) } else { Step::File(place) });
@@ -504,10 +520,24 @@ impl<'a> Plan<'a> {
             folder.push(part);
             let new = matches!(part, Component::Normal(_)) && self.own_root;
             if new && self.made.insert(folder.clone()) {
+                if let Some(above) = folder.parent().filter(|above| self.is_shown(above)) {
+                    self.stay(above)?;
+                }
                 let step = Step::Folder(self.inside(&folder)?);
                 self.steps.push(step);
             }
         }
+        Ok(())
+    }
+
+    fn is_shown(&self, path: &Path) -> bool {
+        path.ancestors().any(|above| self.shown.contains(above))
+    }
+
+    fn stay(&mut self, path: &Path) -> Result<(), Error> {
+        let root = c_string(self.stage.as_os_str())?;
+        let path = c_string(path.strip_prefix("/").unwrap_or(path).as_os_str())?;
+        self.steps.push(Step::Stay { root, path });
         Ok(())
     }
 }
