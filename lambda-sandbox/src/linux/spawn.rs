@@ -128,6 +128,7 @@ impl Spawner {
         std::thread::Builder::new()
             .name("sandbox-spawn".into())
             .spawn(move || {
+                super::sys::take_short_turns();
                 let own = own_table(own);
                 let (own, told) = match own {
                     Ok(own) => (Some(own), Ok(())),
