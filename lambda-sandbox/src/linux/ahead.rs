@@ -1,9 +1,9 @@
 //! What a sandbox needs that does not depend on its specification, made ahead of its use: the network and ipc namespaces, which
 //! are slow to make, and its wires.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -19,38 +19,113 @@ pub(super) struct Ahead {
 }
 
 /// Makes them in the background, on a thread that moves from each namespace into the next.
+///
+/// It begins when half of them are used up, or when it is asked to: at each use it would compete with the very start that uses one.
 #[derive(Debug)]
-pub(super) struct Pool {
-    ready: Mutex<Receiver<Result<Ahead, Error>>>,
+pub(super) struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when there is one more, when there are fewer, and at the end.
+    changed: Condvar,
+    ready_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Result<Ahead, Error>>,
+    /// How many wait for one.
+    waiting: usize,
+    /// Whether to make as many as there may be.
+    asked: bool,
+    ended: bool,
 }
 
 impl Pool {
     /// Starts to make them, `ready_max` ahead of their use.
     pub(super) fn start(ready_max: usize) -> Result<Self, Error> {
-        let (sender, ready) = sync_channel(ready_max);
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), ready_max });
+        let in_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("sandbox-ahead".into())
-            .spawn(move || fill(&sender))
+            .spawn(move || in_thread.fill())
             .map_err(|source| Error::step("starting the thread that works ahead", source))?;
-        Ok(Self { ready: Mutex::new(ready) })
+        Ok(Self(shared))
     }
 
     /// Takes one if one is ready.
     pub(super) fn try_take(&self) -> Option<Result<Ahead, Error>> {
-        let ready = self.ready.try_lock().ok()?;
-        ready.try_recv().ok()
+        self.0.take(&mut self.0.state())
     }
 
-    /// Takes one; blocks its thread while the pool is empty.
+    /// Takes one; blocks its thread while there is none.
     pub(super) fn take(&self) -> Result<Ahead, Error> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.recv().map_err(|_thread_gone| Error::Ended)?
+        let mut state = self.0.state();
+        loop {
+            if let Some(ahead) = self.0.take(&mut state) {
+                return ahead;
+            }
+            state.waiting += 1;
+            self.0.changed.notify_all();
+            state = self.0.wait(state);
+            state.waiting -= 1;
+        }
+    }
+
+    /// Has those replaced that are used up.
+    pub(super) fn fill(&self) {
+        self.0.state().asked = true;
+        self.0.changed.notify_all();
     }
 }
 
-fn fill(sender: &SyncSender<Result<Ahead, Error>>) {
-    // Ends when the pool is dropped: nobody receives then.
-    while sender.send(make()).is_ok() {}
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.state().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, state: &mut State) -> Option<Result<Ahead, Error>> {
+        let taken = state.ready.pop_front();
+        if state.ready.len() == self.ready_max / 2 {
+            state.asked = true;
+            self.changed.notify_all();
+        }
+        taken
+    }
+
+    fn fill(&self) {
+        let mut state = self.state();
+        state.asked = true;
+        while !state.ended {
+            if !state.asked && state.waiting == 0 {
+                state = self.wait(state);
+                continue;
+            }
+            state.asked = false;
+            while state.ready.len() < self.ready_max && !state.ended {
+                drop(state);
+                let made = make();
+                state = self.state();
+                state.ready.push_back(made);
+                if state.waiting > 0 {
+                    self.changed.notify_all();
+                }
+            }
+        }
+    }
 }
 
 fn make() -> Result<Ahead, Error> {

@@ -50,13 +50,9 @@ fn program() -> Result<BpfProgram, BackendError> {
         instruction(RETURN, KILL_PROCESS),
         instruction(LOAD, NUMBER_AT),
     ];
-    let mut looks = Vec::new();
-    tree(&runs, &mut program, &mut looks);
-    let end = program.len();
-    for at in looks {
-        // A jump counts from the instruction behind it; programs are at most 4,096 instructions long.
-        program[at].k = u32::try_from(end - at - 1).unwrap_or(u32::MAX);
-    }
+    let mut exits = Vec::new();
+    tree(&runs, &mut program, &mut exits);
+    leave(&exits, &mut program);
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let rest = SeccompFilter::new(looked_at, refused, SeccompAction::Allow, TargetArch::x86_64)?;
     program.extend(BpfProgram::try_from(rest)?);
@@ -91,29 +87,55 @@ fn runs(looked_at: &BTreeSet<i64>) -> Vec<(u32, Verdict)> {
     runs
 }
 
-/// Adds the instructions that find the run of a number; `looks` gets where arguments have to be looked at.
-fn tree(runs: &[(u32, Verdict)], program: &mut BpfProgram, looks: &mut Vec<usize>) {
+/// A branch that leaves the tree: the place of its instruction, whether it is the one taken, and the verdict it leads to.
+type Exit = (usize, bool, Verdict);
+
+/// Adds the instructions that find the run of a number, one for each run but the first.
+fn tree(runs: &[(u32, Verdict)], program: &mut BpfProgram, exits: &mut Vec<Exit>) {
     let (left, right) = runs.split_at(runs.len() / 2);
     let Some((first, _)) = right.first().filter(|_| !left.is_empty()) else {
-        let leaf = match runs.first().map(|run| run.1) {
-            Some(Verdict::Allowed) => instruction(RETURN, ALLOW),
-            Some(Verdict::Absent) => instruction(RETURN, ERRNO | libc::ENOSYS.unsigned_abs()),
-            Some(Verdict::LookedAt) => {
-                looks.push(program.len());
-                instruction(JUMP, 0)
-            }
-            Some(Verdict::Refused) | None => {
-                instruction(RETURN, ERRNO | libc::EPERM.unsigned_abs())
-            }
-        };
-        return program.push(leaf);
+        return;
     };
     let at = program.len();
     program.push(instruction(JUMP_IF_AT_LEAST, *first));
-    tree(left, program, looks);
-    // Half of a tree; a test holds that none is longer than a jump can be.
-    program[at].jt = u8::try_from(program.len() - at - 1).unwrap_or(u8::MAX);
-    tree(right, program, looks);
+    for (half, taken) in [(left, false), (right, true)] {
+        if let [(_, verdict)] = half {
+            exits.push((at, taken, *verdict));
+        } else {
+            branch_here(program, at, taken);
+            tree(half, program, exits);
+        }
+    }
+}
+
+/// Adds what the tree ends in, each once: the kernel compiles every instruction at each start.
+fn leave(exits: &[Exit], program: &mut BpfProgram) {
+    let ends = [
+        (Verdict::Allowed, instruction(RETURN, ALLOW)),
+        (Verdict::Absent, instruction(RETURN, ERRNO | libc::ENOSYS.unsigned_abs())),
+        (Verdict::Refused, instruction(RETURN, ERRNO | libc::EPERM.unsigned_abs())),
+    ];
+    let leave_by = |program: &mut BpfProgram, verdict| {
+        for (at, taken, _) in exits.iter().filter(|exit| exit.2 == verdict) {
+            branch_here(program, *at, *taken);
+        }
+    };
+    for (verdict, end) in ends {
+        leave_by(program, verdict);
+        program.push(end);
+    }
+    // The rest of the program is what looks at arguments.
+    leave_by(program, Verdict::LookedAt);
+}
+
+/// Lets a branch lead to the next instruction. A test holds that none is longer than a branch can be.
+fn branch_here(program: &mut BpfProgram, at: usize, taken: bool) {
+    let distance = u8::try_from(program.len() - at - 1).unwrap_or(u8::MAX);
+    if taken {
+        program[at].jt = distance;
+    } else {
+        program[at].jf = distance;
+    }
 }
 
 fn instruction(code: u16, k: u32) -> sock_filter {
@@ -148,7 +170,6 @@ fn looked_at() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
 
 // Instructions of classic BPF, and what a filter may answer (linux/filter.h, linux/seccomp.h, linux/audit.h).
 const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
@@ -162,6 +183,8 @@ const ALLOW: u32 = 0x7FFF_0000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const JUMP: u16 = 0x05;
 
     /// Runs a filter on a call as the kernel does; returns its answer and how many instructions that took.
     fn answer(
@@ -248,7 +271,7 @@ mod tests {
     fn the_filter_fits_what_the_init_reads_and_its_jumps_what_they_can_be() {
         assert!(compile().unwrap().len() < 32_768);
         let runs = runs(&looked_at().unwrap().keys().copied().collect());
-        // Each half has an instruction a run and one less for its branches.
-        assert!(runs.len() < 250, "{} runs", runs.len());
+        // An instruction for each run but the first, and three ends.
+        assert!(runs.len() + 2 < 255, "{} runs", runs.len());
     }
 }

@@ -23,6 +23,7 @@ mod netlink;
 mod netns;
 pub mod plan;
 mod probe;
+mod processor;
 mod sandbox;
 pub mod seccomp;
 mod settings;
@@ -35,6 +36,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -63,6 +65,8 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Starts of sandboxes made ahead of their use.
 const AHEAD_MAX: usize = 8;
+/// As long after a start it is over, for a program that does little.
+const QUIET_TIME: Duration = Duration::from_millis(10);
 
 /// Makes sandboxes on this machine. Clones share everything.
 ///
@@ -88,12 +92,17 @@ impl Drop for Closing {
 struct Shared {
     hierarchies: Hierarchies,
     defences: Defences,
+    isolation: Isolation,
     instance: Instance,
     images: image::Images,
     templates: template::Templates,
     groups: KeptGroups,
     ahead: Option<ahead::Pool>,
+    /// Whether somebody is about to have the pool filled.
+    refilling: AtomicBool,
     spawner: spawn::Spawner,
+    /// What mounts `/proc`; nothing without root, where it depends on the root.
+    processes: Arc<[plan::Step]>,
     janitor: Janitor,
 }
 
@@ -197,9 +206,11 @@ impl LinuxBackend {
         let filters = sealed(c"sandbox-filters", &filter::compile()?)?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
+        let defences = Defences::of(probe.features, &settings.without);
         let shared = Arc::new(Shared {
+            isolation: defences.isolation(&probe.hierarchies),
             hierarchies: probe.hierarchies,
-            defences: Defences::of(probe.features, &settings.without),
+            defences,
             instance,
             images: image::Images::default(),
             templates: template::Templates::default(),
@@ -208,7 +219,12 @@ impl LinuxBackend {
             ahead: (Rights::own() == Rights::Root)
                 .then(|| ahead::Pool::start(AHEAD_MAX))
                 .transpose()?,
+            refilling: AtomicBool::default(),
             spawner: spawn::Spawner::start(&init, &filters)?,
+            processes: match Rights::own() {
+                Rights::Root => plan::process_steps()?.into(),
+                Rights::User { .. } => Arc::default(),
+            },
             janitor: Janitor::start()?,
         });
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
@@ -228,6 +244,7 @@ impl LinuxBackend {
             return plan::user_steps(spec, &stage, &defences);
         }
         let mut steps = plan::root_steps(&spec.root, &stage, None)?;
+        steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);
         Ok(steps)
     }
@@ -288,6 +305,22 @@ impl LinuxBackend {
     }
 }
 
+/// Has what this start has used up replaced, when the start and others that come with it are over.
+fn refill(shared: &Arc<Shared>) {
+    if shared.ahead.is_none() || shared.refilling.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    // Must not hold up the end of the host.
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        tokio::time::sleep(QUIET_TIME).await;
+        if let Some(shared) = shared.upgrade() {
+            shared.refilling.store(false, Ordering::Release);
+            shared.ahead.iter().for_each(ahead::Pool::fill);
+        }
+    });
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -298,7 +331,7 @@ impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         Box::pin(async move {
             spec.check()?;
-            spec.limits.check_isolation(&self.isolation())?;
+            spec.limits.check_isolation(&self.shared.isolation)?;
             if !spec.network.is_loopback() && spec.limits.isolation_min.contains(&Defence::Network)
             {
                 return Err(Error::Unavailable {
@@ -312,7 +345,9 @@ impl Backend for LinuxBackend {
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
-                let (sandbox, listener) = LinuxSandbox::make(&shared, &spec, ahead).await?;
+                let made = LinuxSandbox::make(&shared, &spec, ahead).await;
+                refill(&shared);
+                let (sandbox, listener) = made?;
                 Ok::<_, Error>((spec, listener, sandbox))
             });
             let (spec, listener, sandbox) =
@@ -325,7 +360,7 @@ impl Backend for LinuxBackend {
     }
 
     fn isolation(&self) -> Isolation {
-        self.shared.defences.isolation(&self.shared.hierarchies)
+        self.shared.isolation.clone()
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {

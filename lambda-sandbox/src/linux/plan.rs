@@ -228,12 +228,19 @@ pub(super) fn root_steps(
     Ok(plan.steps)
 }
 
-/// Makes the list of what is each sandbox's own, in a copy of such a namespace.
+/// Makes the list that mounts `/proc` in a copy of such a namespace: the same for every sandbox, and long.
+pub(super) fn process_steps() -> Result<Vec<Step>, Error> {
+    let mut plan = Plan::new(Path::new("/"), false, false);
+    plan.steps.clear();
+    plan.processes()?;
+    Ok(plan.steps)
+}
+
+/// Makes the list of what is each sandbox's own behind that.
 pub(super) fn own_steps(spec: &SandboxSpec, defences: &Defences) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
     plan.scratch(spec)?;
-    plan.processes()?;
     plan.finish(spec, defences)?;
     Ok(plan.steps)
 }

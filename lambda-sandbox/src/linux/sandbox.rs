@@ -23,7 +23,7 @@ use super::janitor::{Remains, Slot};
 use super::kept_groups::KeptGroup;
 use super::netns::Network;
 use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
-use super::spawn::Start;
+use super::spawn::{Start, Steps};
 use super::template::Template;
 use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
@@ -111,13 +111,17 @@ impl LinuxSandbox {
         let id = shared.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
-        let mut steps = joining(&entrance, &network, wires.inside.socket.as_raw_fd(), defences)?;
-        if let Some(template) = &template {
-            steps.push(Step::EnterRoot(template.namespace.as_raw_fd()));
-            steps.extend(own_steps(spec, defences)?);
+        let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
+        let mut own = if let Some(template) = &template {
+            first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            own_steps(spec, defences)?
         } else {
-            steps.extend(user_steps(spec, &Instance::stage(), defences)?);
+            user_steps(spec, &Instance::stage(), defences)?
+        };
+        if defences.own_time {
+            own.push(Step::OwnTime(from_zero()?));
         }
+        let steps = Steps { first, processes: Arc::clone(&shared.processes), own };
         let start = Start {
             steps,
             arguments: arguments(spec, id, defences)?,
@@ -292,10 +296,9 @@ fn joining(
     entrance: &Entrance,
     network: &Network,
     to_host: std::os::fd::RawFd,
-    defences: &Defences,
 ) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
-    if let Rights::User { user, group } = defences.rights {
+    if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
         steps.push(Step::MapIds { user: line(user), group: line(group) });
     }
@@ -313,9 +316,6 @@ fn joining(
         }
     }
     steps.push(Step::HideGroups);
-    if defences.own_time {
-        steps.push(Step::OwnTime(from_zero()?));
-    }
     Ok(steps)
 }
 

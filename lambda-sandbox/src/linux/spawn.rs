@@ -26,12 +26,13 @@ use tokio::sync::Semaphore;
 
 use super::carry::{call, carry_out, failure};
 use super::plan::Step;
+use super::processor::{self, Processors};
 use crate::Error;
 
 /// Everything that a new process needs, made beforehand. Descriptors are by number: who asks keeps them open meanwhile.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Steps,
     /// The init's arguments, whose tail is the program's.
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
@@ -45,6 +46,22 @@ pub(super) struct Start {
     pub(super) group: Option<RawFd>,
 }
 
+/// Steps in the order in which they are carried out.
+#[derive(Debug)]
+pub(super) struct Steps {
+    /// Only these have descriptors.
+    pub(super) first: Vec<Step>,
+    /// The same for every sandbox of a host.
+    pub(super) processes: Arc<[Step]>,
+    pub(super) own: Vec<Step>,
+}
+
+impl Steps {
+    fn each(&self) -> impl Iterator<Item = &Step> {
+        self.first.iter().chain(self.processes.iter()).chain(&self.own)
+    }
+}
+
 /// A thread that starts processes, and lives as long as any of them: the kernel kills a sandbox's init when the
 /// thread that started it ends, so it must not be one of a pool.
 ///
@@ -53,6 +70,7 @@ pub(super) struct Start {
 /// host's, which goes by a descriptor: it says that it is done over the init's socket.
 #[derive(Debug)]
 pub(super) struct Spawner {
+    turn: Mutex<()>,
     jobs: Jobs,
     /// Where the descriptors of each job go, in the order of the jobs; they wake the thread, and the socket's end ends it.
     socket: OwnedFd,
@@ -143,7 +161,7 @@ impl Spawner {
         // From then on the thread has its own.
         alone.recv().unwrap_or(Err(Error::Ended))?;
         drop((inside, null));
-        Ok(Self { jobs, socket, waiting: Semaphore::new(WAITING_MAX) })
+        Ok(Self { turn: Mutex::default(), jobs, socket, waiting: Semaphore::new(WAITING_MAX) })
     }
 
     /// Starts a process and returns its pidfd. `held` are the descriptors of `start`; `socket` is the host's end of the
@@ -187,11 +205,12 @@ impl Spawner {
         let part = [io::IoSlice::new(b"j")];
         let rights = [ControlMessage::ScmRights(&sent.clone())];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        // In one turn, so that the thread finds the descriptors in the order of the jobs, and each job with them.
-        let mut jobs = lock(&self.jobs);
-        jobs.push_back(Job { start, sent, answer });
+        // In one turn, so that the thread finds the descriptors in the order of the jobs, and each job with them. It does not wait
+        // for the end of the turn.
+        let _turn = lock(&self.turn);
+        lock(&self.jobs).push_back(Job { start, sent, answer });
         sendmsg::<()>(self.socket.as_raw_fd(), &part, &rights, flags, None).map_err(|errno| {
-            jobs.pop_back();
+            lock(&self.jobs).pop_back();
             Error::step("handing descriptors to the spawn thread", errno)
         })?;
         Ok(())
@@ -236,6 +255,7 @@ const FILTERS: RawFd = 17;
 const INIT: RawFd = 18;
 
 fn serve(socket: &OwnedFd, queue: &Jobs) {
+    let processors = processor::count();
     loop {
         let Ok(files) = received(socket) else {
             return;
@@ -253,7 +273,7 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
         };
         start.move_to(here);
         let to_host = start.ends[SOCKET_END];
-        *lock(&answer) = Some(start.run());
+        *lock(&answer) = Some(start.run(processors));
         // Who asked may have gone: a process that nobody takes over ends with the answer.
         let _gone = send(to_host, &NOTHING, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
@@ -291,7 +311,7 @@ impl Start {
     /// Calls `with` with each descriptor that a new process needs.
     fn each(&self, mut with: impl FnMut(RawFd)) {
         self.ends.into_iter().chain(self.group).for_each(&mut with);
-        for step in &self.steps {
+        for step in &self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
             | Step::EnterNetwork(file)
             | Step::EnterIpc(file)
@@ -307,7 +327,7 @@ impl Start {
         self.ends.iter_mut().chain(&mut self.group).for_each(|file| {
             *file = there(*file);
         });
-        for step in &mut self.steps {
+        for step in &mut self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
             | Step::EnterNetwork(file)
             | Step::EnterIpc(file)
@@ -350,11 +370,13 @@ const fn flags() -> u64 {
 
 /// What the new process reads, and where it writes why it could not go on: both live in the host's memory.
 struct Child<'a> {
-    steps: &'a [Step],
+    steps: &'a Steps,
     arguments: &'a [*const c_char],
     environment: &'a [*const c_char],
     given: [RawFd; 5],
     rules: bool,
+    /// Where it may run from then on, if the thread is held to one processor.
+    processors: Option<&'a Processors>,
     failed: usize,
     errno: i32,
 }
@@ -364,7 +386,8 @@ const STEP_DESCRIPTORS: usize = usize::MAX - 1;
 const STEP_EXECUTE: usize = usize::MAX;
 
 impl Start {
-    fn run(self) -> Result<Process, Error> {
+    /// Makes the process; `processors` is how many the machine can have.
+    fn run(self, processors: usize) -> Result<Process, Error> {
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
         let mut child = Child {
@@ -372,7 +395,8 @@ impl Start {
             arguments: &arguments,
             environment: &environment,
             given: [NULL, self.ends[0], self.ends[1], self.ends[SOCKET_END], FILTERS],
-            rules: self.steps.iter().any(|step| matches!(step, Step::Rules { .. })),
+            rules: self.steps.own.iter().any(|step| matches!(step, Step::Rules { .. })),
+            processors: None,
             failed: 0,
             errno: 0,
         };
@@ -390,10 +414,12 @@ impl Start {
         let blocked = nix::sys::signal::SigSet::all()
             .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
             .map_err(|errno| Error::step("blocking signals", errno))?;
+        child.processors = processor::hold(processors);
         // SAFETY: all signals are blocked on this thread, so no handler runs in the child on our memory; `child`
         // and what it points to outlive the call, as the thread stands still until the child has executed or
         // ended; `arguments` is a whole `clone_args`.
         let result = unsafe { clone_vfork(&arguments, &mut child) };
+        child.processors.map(processor::free);
         let restored = blocked.thread_set_mask();
         if result < 0 {
             let errno = i32::try_from(-result).unwrap_or(libc::EINVAL);
@@ -412,7 +438,7 @@ impl Start {
 
     fn error(&self, failed: usize, errno: i32) -> Error {
         let source = io::Error::from_raw_os_error(errno);
-        match self.steps.get(failed) {
+        match self.steps.each().nth(failed) {
             Some(step) => failure(step, source),
             None if failed == STEP_DESCRIPTORS => Error::step("arranging descriptors", source),
             None => Error::step("starting the sandbox's init", source),
@@ -462,7 +488,10 @@ unsafe fn clone_vfork(arguments: &CloneArgs, child: &mut Child<'_>) -> isize {
 
 /// Runs in the new process: the steps, the descriptors, exec. Allocates nothing, takes no lock, never returns.
 extern "C" fn in_child(child: &mut Child<'_>) -> ! {
-    for (number, step) in child.steps.iter().enumerate() {
+    if child.processors.is_some_and(|processors| processor::set(processors) < 0) {
+        give_up(child, STEP_DESCRIPTORS);
+    }
+    for (number, step) in child.steps.each().enumerate() {
         if carry_out(step) < 0 {
             give_up(child, number);
         }
