@@ -353,6 +353,27 @@ const KINDS: &[(&str, &[&str])] = &[
     ("clocks", &["clock_settime", "adjtimex is allowed", "how long the machine is up"]),
     ("files by handle", &["open_by_handle_at is allowed"]),
     ("socket families", &["packet socket", "raw socket", "crypto socket", "vsock socket"]),
+    (
+        "protocols of sockets",
+        &[
+            "the host's device events",
+            "netfilter by netlink",
+            "a protocol beyond TCP and UDP",
+            "pairs of any family",
+        ],
+    ),
+    (
+        "figures of the whole machine",
+        &[
+            "how many control groups",
+            "free memory by place",
+            "traffic of the host's disks",
+            "the host's interrupts",
+            "the host's buses and file systems",
+        ],
+    ),
+    ("the host's disks", &["writing out the host's disks"]),
+    ("system calls of late", &["system calls of late"]),
     ("the host's network", &["the host's loopback", "the metadata address"]),
     ("the host's abstract sockets", &["the host's abstract sockets"]),
     ("descriptors not given", &["more descriptors than given"]),

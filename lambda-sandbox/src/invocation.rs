@@ -147,6 +147,9 @@ pub struct Usage {
     /// From handing over to the answer.
     pub duration: Duration,
     /// The highest memory use of the sandbox so far, in bytes, where the backend measures it.
+    ///
+    /// On Linux as the kernel counts it, which sets memory aside in steps of 256 KiB for each processor. By control groups of version
+    /// 1, which serve one sandbox after another, it may tell up to 1 MiB too much, never too little.
     pub memory_peak_bytes: Option<u64>,
     /// Processor time of all processes of the sandbox during this invocation, where measured.
     pub cpu_time: Option<Duration>,

@@ -75,6 +75,10 @@ fn can_make_socket(family: i32, kind: i32, protocol: i32) -> bool {
     call(libc::SYS_socket, [family, kind, protocol, 0, 0]) >= 0
 }
 
+fn has_entries(folder: &str) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn unshare(flag: i32) -> bool {
     call(libc::SYS_unshare, [flag as usize, 0, 0, 0, 0]) == 0
 }
@@ -159,6 +163,19 @@ const PROBES: &[Probe] = probes! {
     outside "timer_list" || can_read("/proc/timer_list");
     outside "iomem" || can_read("/proc/iomem");
     outside "kernel command line" || can_read("/proc/cmdline");
+    outside "how many control groups" || can_read("/proc/cgroups");
+    outside "free memory by place" || can_read("/proc/buddyinfo");
+    inside "traffic of the host's disks" || can_read("/proc/diskstats");
+    outside "the host's interrupts" || has_entries("/proc/irq");
+    inside "the host's buses and file systems" || has_entries("/proc/bus") || has_entries("/proc/fs");
+    // No such file is open: whoever is told so has reached the kernel.
+    outside "writing out the host's disks" || call(libc::SYS_syncfs, [usize::MAX, 0, 0, 0, 0]) != 0;
+    // quotactl_fd, memfd_secret, process_mrelease, then all that came after fchmodat2 up to Linux 6.18.
+    outside "system calls of late" || [443, 447, 448, 451].into_iter().chain(453..=469).any(|number| {
+        call(number, [usize::MAX; 5]) >= 0 || !matches!(
+            std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM | libc::ENOSYS)
+        )
+    });
     outside "sys" || std::fs::read_dir("/sys/kernel").is_ok();
     outside "syslog" || call(libc::SYS_syslog, [10, 0, 0, 0, 0]) >= 0;
     outside "cgroup file system" || std::fs::read_dir("/sys/fs/cgroup").is_ok();
@@ -195,6 +212,16 @@ const PROBES: &[Probe] = probes! {
     outside "open_by_handle_at is allowed" || call(libc::SYS_open_by_handle_at, [0; 5]) >= 0 || errno_not_eperm();
     outside "packet socket" || can_make_socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
     outside "raw socket" || can_make_socket(libc::AF_INET, libc::SOCK_RAW, 1);
+    // The kernel tells events of all devices in every network namespace that root has made.
+    outside "the host's device events" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 15);
+    outside "netfilter by netlink" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 12);
+    inside "a protocol beyond TCP and UDP" || can_make_socket(libc::AF_INET, libc::SOCK_STREAM, 262);
+    // A pair of any family is refused only after its module is loaded and its socket made.
+    outside "pairs of any family" || {
+        let mut pair = [0_i32; 2];
+        let arguments = [libc::AF_INET as usize, 1, 0, pair.as_mut_ptr().addr(), 0];
+        call(libc::SYS_socketpair, arguments) == 0 || errno_not_eperm()
+    };
     inside "crypto socket" || can_make_socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0);
     inside "vsock socket" || can_make_socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0);
     outside "the host's loopback" || {

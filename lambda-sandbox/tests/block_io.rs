@@ -4,12 +4,9 @@
 
 mod common;
 
-use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
-use common::shell_in;
+use common::{cold_file, shell_in};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, BlockIo, Capability, Error, Exit, Root};
 
@@ -24,28 +21,12 @@ fn backend(what: &str, needed: Capability) -> Option<LinuxBackend> {
 
 const BYTES: usize = 3 << 20;
 
-/// Makes a file that is on a disk and not in the page cache, where there is a disk.
-fn cold_file(folder: &std::path::Path) -> bool {
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder, open).expect("readable");
-    let mut file = std::fs::File::create(folder.join("data")).expect("made");
-    if libc::major(file.metadata().expect("there").dev()) == 0 {
-        return false;
-    }
-    file.write_all(&vec![7; BYTES]).expect("written");
-    file.sync_all().expect("written");
-    // SAFETY: posix_fadvise takes integers only; the file is open.
-    let dropped = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    assert_eq!(dropped, 0);
-    true
-}
-
 #[tokio::test]
 async fn reading_is_held_to_its_limit() {
     let what = "limits of block I/O";
     let Some(backend) = backend(what, Capability::BlockIoLimit) else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    if !cold_file(folder.path()) {
+    if !cold_file(folder.path(), BYTES) {
         test_support::left_out(what, "the folder for temporary files is on no disk");
         return;
     }

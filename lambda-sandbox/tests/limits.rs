@@ -4,13 +4,14 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::shell;
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Exit, InitFailure, LogLine, LogSink, MemoryLog};
+use lambda_sandbox::{Backend, Exit, InitFailure, LogLine, LogSink, MemoryLog, Root, SandboxSpec};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -232,4 +233,61 @@ async fn killing_a_fork_bomb_ends_it_within_a_second() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// Control groups serve one sandbox after another: what is charged to one of the sandbox before is in the next one's peak.
+#[tokio::test]
+async fn a_small_sandbox_after_a_large_one_has_a_small_peak() {
+    let Some(backend) = backend() else { return };
+    let (Some(fresh), _) = peak(&backend, shell("exit 0")).await else {
+        test_support::left_out("peaks of memory", "nothing counts memory here");
+        return;
+    };
+    let (mut before, mut again) = (Vec::new(), 0);
+    for _ in 0..4 {
+        let tail = shell("head -c 60000000 /dev/zero | tail -c 60000000 | wc -c");
+        let scratch = shell("head -c 40000000 /dev/zero > /tmp/x; (sleep 0.05 &) ; exit 0");
+        for (large, least) in [(tail, 60_000_000), (scratch, 40_000_000)] {
+            let (large, groups) = peak(&backend, large).await;
+            assert!(large.expect("counted") >= least, "{large:?} of {least}");
+            again += usize::from(groups == before);
+            let (small, groups) = peak(&backend, shell("exit 0")).await;
+            let small = small.expect("counted");
+            // What the kernel sets aside, and what may be left in a group that serves again.
+            assert!(small <= fresh + (1 << 20), "{small}, at first {fresh}");
+            before = groups;
+        }
+    }
+    // Without that the test would say nothing; groups of version 2 that hold memory never do.
+    let v2 = LinuxBackend::probe().expect("probed").hierarchies.v2_controllers;
+    assert_eq!(again > 0, v2.is_empty(), "{again} groups served again");
+}
+
+/// Files that a sandbox had read stayed charged to its group, and counted to the peak of every one that had the group later.
+#[tokio::test]
+async fn a_group_that_files_are_charged_to_does_not_serve_again() {
+    let Some(backend) = backend() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    // Little enough for the bound of what may be left of a sandbox.
+    if !common::cold_file(folder.path(), 400 << 10) {
+        test_support::left_out("peaks of memory", "the folder for temporary files is on no disk");
+        return;
+    }
+    // What the shell itself reads may not be in memory yet.
+    peak(&backend, shell("cat /dev/null")).await;
+    let root = Root::of_machine().with_bind(folder.path(), "/var/task");
+    let reads = common::shell_in(root, "cat /var/task/data > /dev/null");
+    let (_, first) = peak(&backend, reads).await;
+    let (_, second) = peak(&backend, shell("exit 0")).await;
+    assert_ne!(first, second);
+}
+
+/// Returns a sandbox's highest use of memory, and which control groups it had.
+async fn peak(backend: &LinuxBackend, mut spec: SandboxSpec) -> (Option<u64>, Vec<PathBuf>) {
+    spec.limits.cpus = 2.0;
+    let created = backend.create(spec).await.expect("created");
+    let groups = backend.groups();
+    let finished = created.run().await.expect("run");
+    assert_eq!(finished.exit, Exit::Status(0));
+    (finished.usage.memory_peak_bytes, groups)
 }

@@ -314,7 +314,8 @@ impl Group {
     /// Makes an empty group as good as new for another sandbox with the same limits; returns whether it is.
     ///
     /// Not where its memory is version 2's, whose peak cannot be set back, nor where memory is still charged to it:
-    /// files that were read stay in the machine's memory, and go to the host's group with this one.
+    /// files that were read stay in the machine's memory, and go to the host's group with this one. What is left else is what the
+    /// kernel frees late and what it sets aside for each processor, half a MiB as a rule: a part of the next peak.
     pub(super) fn renew(&mut self) -> bool {
         let empty = match &self.v2 {
             Some(v2) => read(&v2.join("cgroup.events"))
@@ -328,7 +329,9 @@ impl Group {
         if let Some(memory) = self.v1.get(&Controller::Memory) {
             let left = read(&memory.join("memory.usage_in_bytes"));
             let left = left.and_then(|text| text.trim().parse().ok());
+            let files = read(&memory.join("memory.stat")).and_then(|text| field(&text, "cache"));
             if left.is_none_or(|left: u64| left > LEFT_BYTES_MAX)
+                || files.is_none_or(|files| files > FILES_BYTES_MAX)
                 || set(memory, "memory.max_usage_in_bytes", 0).is_err()
             {
                 return false;
@@ -395,8 +398,11 @@ pub(super) fn remove_folder(folder: &Path) -> Result<(), Error> {
 
 /// From here on processes and threads are a crowd.
 const CROWD_MIN: u32 = 64;
-/// Most memory charged to a group that serves again: what the kernel sets aside for each processor, and its own.
+/// Most memory charged to a group that serves again. To force it out (`memory.force_empty`) takes half a millisecond to five,
+/// and would take files with it that the next sandbox reads.
 const LEFT_BYTES_MAX: u64 = 1024 * 1024;
+/// Most of it that files may have, which does not go by itself.
+const FILES_BYTES_MAX: u64 = 64 * 1024;
 /// The last pause before removal is given up: about two seconds in all.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The period of processor time quotas.

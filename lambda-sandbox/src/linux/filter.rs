@@ -11,7 +11,10 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
-use super::seccomp::{ABSENT, ALLOWED, FAMILIES, NEW_NAMESPACES, PERSONALITIES, TERMINAL_CALLS};
+use super::seccomp::{
+    ABSENT, ALLOWED, FAMILIES, IGNORED, NEW_FIRST, NEW_NAMESPACES, PAIRS, PERSONALITIES,
+    TERMINAL_CALLS,
+};
 use crate::Error;
 
 /// Compiles the filter into the form that the init loads: a count of instructions, then these.
@@ -37,6 +40,7 @@ enum Verdict {
     Allowed,
     Refused,
     Absent,
+    Ignored,
     /// Its arguments decide.
     LookedAt,
 }
@@ -59,16 +63,18 @@ fn program() -> Result<BpfProgram, BackendError> {
     Ok(program)
 }
 
-/// Cuts all numbers into runs of one verdict: where each begins, in order. What is past the last call,
-/// the numbers of the x32 interface with it, is refused.
+/// Cuts all numbers into runs of one verdict: where each begins, in order. Of what is in no list, old calls are refused, as are
+/// the numbers of the x32 interface, and new ones are not there.
 fn runs(looked_at: &BTreeSet<i64>) -> Vec<(u32, Verdict)> {
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let allowed =
         ALLOWED.iter().flat_map(|group| group.calls).map(|(_, it)| (*it, Verdict::Allowed));
     let absent = ABSENT.iter().map(|(_, it)| (*it, Verdict::Absent));
+    let ignored = IGNORED.iter().map(|(_, it)| (*it, Verdict::Ignored));
     let looked_at = looked_at.iter().map(|it| (*it, Verdict::LookedAt));
-    let known: BTreeMap<u32, Verdict> =
-        allowed.chain(absent).chain(looked_at).map(|(it, verdict)| (number(it), verdict)).collect();
+    let listed = allowed.chain(absent).chain(ignored).chain(looked_at);
+    let known: BTreeMap<u32, Verdict> = listed.map(|(it, verdict)| (number(it), verdict)).collect();
+    let new = number(NEW_FIRST);
     let mut runs = vec![(0, Verdict::Refused)];
     let mut next = 0;
     let mut begin = |at: u32, verdict| match runs.last_mut() {
@@ -77,13 +83,17 @@ fn runs(looked_at: &BTreeSet<i64>) -> Vec<(u32, Verdict)> {
         _ => runs.push((at, verdict)),
     };
     for (number, verdict) in known {
-        if number > next {
+        if next < number && next < new {
             begin(next, Verdict::Refused);
+        }
+        if next.max(new) < number {
+            begin(next.max(new), Verdict::Absent);
         }
         begin(number, verdict);
         next = number + 1;
     }
-    begin(next, Verdict::Refused);
+    begin(next.max(new), Verdict::Absent);
+    begin(X32_FIRST, Verdict::Refused);
     runs
 }
 
@@ -113,6 +123,7 @@ fn leave(exits: &[Exit], program: &mut BpfProgram) {
     let ends = [
         (Verdict::Allowed, instruction(RETURN, ALLOW)),
         (Verdict::Absent, instruction(RETURN, ERRNO | libc::ENOSYS.unsigned_abs())),
+        (Verdict::Ignored, instruction(RETURN, ERRNO)),
         (Verdict::Refused, instruction(RETURN, ERRNO | libc::EPERM.unsigned_abs())),
     ];
     let leave_by = |program: &mut BpfProgram, verdict| {
@@ -150,6 +161,12 @@ fn looked_at() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let one_of = |values: &[u64]| -> Result<Vec<SeccompRule>, BackendError> {
         values.iter().map(|value| SeccompRule::new(vec![is(0, *value)?])).collect()
     };
+    let up_to = |argument, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Le, value)
+    };
+    let families = (FAMILIES.iter())
+        .map(|(family, protocol)| SeccompRule::new(vec![is(0, *family)?, up_to(2, *protocol)?]))
+        .collect::<Result<Vec<_>, _>>()?;
     let no_namespace = SeccompCondition::new(
         0,
         SeccompCmpArgLen::Qword,
@@ -162,7 +179,8 @@ fn looked_at() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         .collect::<Result<Vec<_>, _>>()?;
     Ok(BTreeMap::from([
         (libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]),
-        (libc::SYS_socket, one_of(&FAMILIES)?),
+        (libc::SYS_socket, families),
+        (libc::SYS_socketpair, one_of(&[PAIRS])?),
         (libc::SYS_personality, one_of(&PERSONALITIES)?),
         (libc::SYS_ioctl, vec![SeccompRule::new(not_terminal)?]),
     ]))
@@ -179,6 +197,8 @@ const ARCHITECTURE: u32 = 0xC000_003E;
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
 const ALLOW: u32 = 0x7FFF_0000;
+/// The first number of the x32 interface.
+const X32_FIRST: u32 = 0x4000_0000;
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +211,7 @@ mod tests {
         program: &BpfProgram,
         architecture: u32,
         number: u32,
-        arguments: [u64; 2],
+        arguments: [u64; 3],
     ) -> (u32, u32) {
         let mut data = [0_u32; 16];
         (data[0], data[1]) = (number, architecture);
@@ -228,10 +248,14 @@ mod tests {
             ALLOWED.iter().flat_map(|group| group.calls).map(|(_, number)| *number).collect();
         let looked_at = looked_at().unwrap();
         for number in (0..2_000).chain((0..2_000).map(|it| 0x4000_0000 + it)).chain([u32::MAX]) {
-            let (found, steps) = answer(&program, ARCHITECTURE, number, [0, 0]);
+            let (found, steps) = answer(&program, ARCHITECTURE, number, [0; 3]);
             let number = i64::from(number);
-            if number == libc::SYS_clone3 {
-                assert_eq!(found, ERRNO | 38);
+            let ignored = IGNORED.iter().any(|(_, it)| *it == number);
+            let new = (NEW_FIRST..0x4000_0000).contains(&number) && !listed.contains(&number);
+            if number == libc::SYS_clone3 || new {
+                assert_eq!(found, ERRNO | 38, "{number}");
+            } else if ignored {
+                assert_eq!(found, ERRNO, "{number}");
             } else if listed.contains(&number) {
                 assert_eq!(found, ALLOW, "{number}");
             } else if !looked_at.contains_key(&number) {
@@ -239,39 +263,56 @@ mod tests {
             }
             assert!(steps <= 40, "{number}: {steps} instructions");
         }
-        assert_eq!(answer(&program, 0x4000_0003, 1, [0, 0]).0, KILL_PROCESS, "32-bit calls");
+        assert_eq!(answer(&program, 0x4000_0003, 1, [0; 3]).0, KILL_PROCESS, "32-bit calls");
     }
 
     #[test]
     fn arguments_decide_where_they_matter() {
         let program = program().unwrap();
-        let check = |call: libc::c_long, arguments: [u64; 2], expected: u32| {
+        let check = |call: libc::c_long, arguments: [u64; 3], expected: u32| {
             let number = u32::try_from(call).unwrap();
             let (found, _) = answer(&program, ARCHITECTURE, number, arguments);
             assert_eq!(found, expected, "{call} {arguments:x?}");
         };
-        check(libc::SYS_clone, [0x11, 0], ALLOW);
+        check(libc::SYS_clone, [0x11, 0, 0], ALLOW);
         for bit in
             [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
         {
-            check(libc::SYS_clone, [bit | 0x11, 0], REFUSE);
+            check(libc::SYS_clone, [bit | 0x11, 0, 0], REFUSE);
         }
-        check(libc::SYS_socket, [2, 1], ALLOW);
+        check(libc::SYS_socket, [2, 1, 0], ALLOW);
         for family in [17, 38, 40, 0x1_0000_0011] {
-            check(libc::SYS_socket, [family, 0], REFUSE);
+            check(libc::SYS_socket, [family, 0, 0], REFUSE);
         }
-        check(libc::SYS_personality, [0xFFFF_FFFF, 0], ALLOW);
-        check(libc::SYS_personality, [0x40_0000, 0], REFUSE);
-        check(libc::SYS_ioctl, [0, 0x5401], ALLOW);
-        check(libc::SYS_ioctl, [0, 0x5412], REFUSE);
-        check(libc::SYS_ioctl, [0, 0xFFFF_FFFF_0000_5412], REFUSE);
+        for (family, protocol, verdict) in [
+            (1, 0, ALLOW),
+            (1, 2, REFUSE),
+            (2, 6, ALLOW),
+            (10, 17, ALLOW),
+            (2, 262, REFUSE),
+            (10, 0x1_0000_0006, ALLOW),
+            (2, 0xFFFF_FFFF, REFUSE),
+            (16, 0, ALLOW),
+            (16, 15, REFUSE),
+        ] {
+            check(libc::SYS_socket, [family, 3, protocol], verdict);
+        }
+        check(libc::SYS_socketpair, [1, 1, 0], ALLOW);
+        for family in [2, 16, 30, 40] {
+            check(libc::SYS_socketpair, [family, 1, 0], REFUSE);
+        }
+        check(libc::SYS_personality, [0xFFFF_FFFF, 0, 0], ALLOW);
+        check(libc::SYS_personality, [0x40_0000, 0, 0], REFUSE);
+        check(libc::SYS_ioctl, [0, 0x5401, 0], ALLOW);
+        check(libc::SYS_ioctl, [0, 0x5412, 0], REFUSE);
+        check(libc::SYS_ioctl, [0, 0xFFFF_FFFF_0000_5412, 0], REFUSE);
     }
 
     #[test]
     fn the_filter_fits_what_the_init_reads_and_its_jumps_what_they_can_be() {
         assert!(compile().unwrap().len() < 32_768);
         let runs = runs(&looked_at().unwrap().keys().copied().collect());
-        // An instruction for each run but the first, and three ends.
-        assert!(runs.len() + 2 < 255, "{} runs", runs.len());
+        // An instruction for each run but the first, and four ends.
+        assert!(runs.len() + 3 < 255, "{} runs", runs.len());
     }
 }

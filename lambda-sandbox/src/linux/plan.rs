@@ -148,8 +148,13 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes or keys.
-pub const MASKED_FILES: [&str; 22] = [
+/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes,
+/// keys, of its disks' traffic or of how many groups, and so sandboxes, it has.
+///
+/// Not among them though they tell of the whole machine: `stat`, `meminfo`, `vmstat`, `cpuinfo`, `loadavg`, which programs read to fit
+/// themselves to it, and which sysinfo(2) tells as well; `sys/kernel/random/boot_id`, as statfs(2) tells machines apart too;
+/// `self/mountinfo`, in which the kernel has the host's path of each bind.
+pub const MASKED_FILES: [&str; 25] = [
     "config.gz",
     "kcore",
     "kmsg",
@@ -172,9 +177,12 @@ pub const MASKED_FILES: [&str; 22] = [
     "cmdline",
     "latency_stats",
     "modules",
+    "buddyinfo",
+    "cgroups",
+    "diskstats",
 ];
 /// Folders of `/proc` that are empty.
-pub const MASKED_FOLDERS: [&str; 10] = [
+pub const MASKED_FOLDERS: [&str; 13] = [
     "acpi",
     "scsi",
     "asound",
@@ -185,9 +193,12 @@ pub const MASKED_FOLDERS: [&str; 10] = [
     "sysvipc",
     "mtrr",
     "dynamic_debug",
+    "irq",
+    "bus",
+    "fs",
 ];
 /// What is left of `/proc` that could be written: read-only.
-pub const READ_ONLY: [&str; 5] = ["sys", "irq", "bus", "fs", "sysrq-trigger"];
+pub const READ_ONLY: [&str; 2] = ["sys", "sysrq-trigger"];
 
 /// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
 /// each mask costs a mount. Looked up once, not at each start.

@@ -1,4 +1,4 @@
-//! The system calls a function may make, as data; everything else is refused with EPERM.
+//! The system calls a function may make, as data; everything else is refused with EPERM, or is not there.
 
 /// A group of allowed system calls, and why.
 #[derive(Debug, Clone, Copy)]
@@ -33,11 +33,17 @@ pub const ALLOWED: &[Group] = &[
             SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmodat SYS_faccessat SYS_fchownat
             SYS_futimesat SYS_utimensat SYS_fallocate SYS_dup3 SYS_pipe2 SYS_preadv SYS_pwritev
             SYS_renameat2 SYS_copy_file_range SYS_preadv2 SYS_pwritev2 SYS_statx SYS_close_range
-            SYS_openat2 SYS_faccessat2 SYS_fchmodat2 SYS_statfs SYS_fstatfs SYS_sync SYS_syncfs
+            SYS_openat2 SYS_faccessat2 SYS_fchmodat2 SYS_statfs SYS_fstatfs
             SYS_sync_file_range SYS_splice SYS_tee SYS_vmsplice SYS_readahead SYS_getxattr
             SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr
-            SYS_inotify_init SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
             SYS_memfd_create
+        ),
+    },
+    Group {
+        reason: "watching files, which frameworks do to read their settings again. Who shares files with others (a root of the \
+                 machine's own programs) sees when they open them: give customers files of their own where that matters",
+        calls: calls!(
+            SYS_inotify_init SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
         ),
     },
     Group {
@@ -88,7 +94,7 @@ pub const ALLOWED: &[Group] = &[
         calls: calls!(
             SYS_connect SYS_accept SYS_accept4 SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg
             SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
-            SYS_getpeername SYS_socketpair SYS_setsockopt SYS_getsockopt SYS_eventfd SYS_eventfd2
+            SYS_getpeername SYS_setsockopt SYS_getsockopt SYS_eventfd SYS_eventfd2
             SYS_epoll_create SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_ctl_old SYS_epoll_wait
             SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6
         ),
@@ -104,11 +110,20 @@ pub const ALLOWED: &[Group] = &[
 
 /// Answered with ENOSYS, so that libraries fall back to clone, whose flags a filter can see.
 pub const ABSENT: &[(&str, libc::c_long)] = calls!(SYS_clone3);
+/// From this number on whatever is not allowed is answered with ENOSYS: these calls are so new that whoever makes one has another
+/// way for kernels without it, and takes that only then.
+pub const NEW_FIRST: libc::c_long = 450;
+/// Answered with success and not made: they write to the host's disks what others have left to be written, and wait for it;
+/// nothing inside lies on a disk that it can write to.
+pub const IGNORED: &[(&str, libc::c_long)] = calls!(SYS_sync SYS_syncfs);
 
 /// The flags of clone that make a namespace.
 pub(super) const NEW_NAMESPACES: u64 = 0x7E02_0000;
-/// Address families allowed: unix, IPv4, IPv6, netlink (resolvers ask for interfaces).
-pub(super) const FAMILIES: [u64; 4] = [1, 2, 10, 16];
+/// Address families allowed, and the greatest protocol of each: unix, IPv4 and IPv6 (TCP and UDP among what is up to UDP's number),
+/// netlink (resolvers ask for interfaces; its other protocols tell of the host's devices, and are seldom looked through).
+pub(super) const FAMILIES: [(u64, u64); 4] = [(1, 1), (2, 17), (10, 17), (16, 0)];
+/// The family of which a pair may be made: others do not make any, but are loaded and asked.
+pub(super) const PAIRS: u64 = 1;
 /// Terminal calls that put words into another's mouth.
 pub(super) const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
 /// Personalities allowed: none, and asking.
@@ -117,7 +132,11 @@ pub(super) const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
 /// What is allowed by its arguments, in words.
 pub const BY_ARGUMENT: &[(&str, &str)] = &[
     ("clone", "no flag that makes a namespace"),
-    ("socket", "families unix, IPv4, IPv6 and netlink only"),
+    (
+        "socket",
+        "families unix, IPv4, IPv6 and netlink only, protocols up to UDP's number, of netlink that of routes",
+    ),
+    ("socketpair", "family unix only"),
     ("personality", "0 and the question for it only"),
     ("ioctl", "all but TIOCSTI and TIOCLINUX, which type for another"),
 ];

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test program takes its part of it")]
 
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use lambda_sandbox::linux::{LinuxBackend, Settings};
@@ -84,4 +88,20 @@ pub(crate) async fn run(backend: &LinuxBackend, mut spec: SandboxSpec) -> (Finis
     let log = logged(&mut spec);
     let finished = backend.create(spec).await.expect("created").run().await.expect("run");
     (finished, text(&log))
+}
+
+/// Makes a file `data` that everybody can read, and that is on a disk and not in the page cache, where there is a disk.
+pub(crate) fn cold_file(folder: &Path, bytes: usize) -> bool {
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder, open).expect("readable");
+    let mut file = std::fs::File::create(folder.join("data")).expect("made");
+    if libc::major(file.metadata().expect("there").dev()) == 0 {
+        return false;
+    }
+    file.write_all(&vec![7; bytes]).expect("written");
+    file.sync_all().expect("written");
+    // SAFETY: posix_fadvise takes integers only; the file is open.
+    let dropped = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(dropped, 0);
+    true
 }
