@@ -1,6 +1,5 @@
 //! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::starting::kib;
@@ -28,10 +27,7 @@ impl Engine {
             }
         }
         self.forget_unreported(worker, vms, sandboxes);
-        // The newer of two interfaces in one place first: the older is gone, and what was on it is on its way out.
-        let mut in_order: Vec<_> = sandboxes.iter().collect();
-        in_order.sort_by_key(|it| (Reverse(it.interface), it.sandbox));
-        for reported in in_order {
+        for reported in sandboxes {
             let known = self.state.sandboxes.find(reported.sandbox.0);
             let own = known.filter(|at| {
                 // What nobody was told to make yet cannot be there.
@@ -63,6 +59,9 @@ impl Engine {
         let deferred = self.deferred.take().unwrap_or_default();
         for vm in deferred.vms {
             self.stop_vm_if_empty(vm);
+        }
+        for interface in deferred.interfaces {
+            self.look_at_unused(interface);
         }
         for function in deferred.functions {
             self.start_what_is_needed(function);

@@ -67,7 +67,7 @@ const POOL_TICK: Duration = Duration::from_secs(10);
 const LOOKED_AT_MAX: usize = 8;
 
 impl Vms {
-    pub(crate) fn new(generation: u32, config: &VmConfig) -> Self {
+    pub(crate) fn new(restarts: u16, config: &VmConfig) -> Self {
         let pool = |bytes: &u64| Pool {
             memory_kib: kib(*bytes),
             ready: Vec::new(),
@@ -76,7 +76,7 @@ impl Vms {
             rate: 0.0,
         };
         Self {
-            slab: Slab::from_generation(generation),
+            slab: Slab::new(restarts),
             by_worker: BTreeSet::new(),
             by_account: BTreeSet::new(),
             pools: config.pool_sizes_bytes.iter().map(pool).collect(),
