@@ -381,7 +381,7 @@ impl Engine {
             }
         };
         let held = self.state.interfaces.slab.get_mut(at)?;
-        if held.network != network || held.zone != zone || held.phase == Phase::Stopping {
+        if held.network != network || held.zone != zone || held.phase != Phase::Ready {
             return None;
         }
         held.sandboxes += 1;

@@ -52,7 +52,7 @@ fn succeed(world: &mut World, kind: Fleet) -> BTreeMap<WorkerId, Vec<Command>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+    #![proptest_config(ProptestConfig::with_cases(cases(2_000)))]
 
     /// What a worker runs is taken over, or commanded to end, or refused to whoever waits for it; and what is taken over
     /// is in the state that its worker says. The invariants hold on.
