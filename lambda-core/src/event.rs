@@ -34,8 +34,9 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
-    /// All that a worker runs, as it says itself. What the engine does not know it adopts, what the worker does
-    /// not have the engine forgets: workers are the truth.
+    /// All that a worker runs, as it says itself. What the worker does not have the engine forgets; what the engine does not
+    /// know it adopts if an engine before it can have started that ([`Engine::restarted`](crate::Engine::restarted)), and
+    /// stops if not.
     WorkerReported {
         /// Which.
         worker: WorkerId,

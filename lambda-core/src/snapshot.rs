@@ -21,7 +21,8 @@ impl Engine {
     }
 
     /// Returns an engine that goes on from a snapshot. With the same policies it gives the same commands as the one
-    /// that the snapshot was made of would have.
+    /// that the snapshot was made of would have. The snapshot is to be of that engine's end: what was started after it
+    /// was made is not taken over, and its ids would be given again. [`Engine::restarted`] is for what has no such end.
     #[must_use]
     pub fn restore(
         snapshot: Snapshot,

@@ -6,7 +6,7 @@ mod decoder;
 use proptest::prelude::*;
 
 fn cases() -> u32 {
-    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 250 }
+    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 2_000 }
 }
 
 proptest! {

@@ -5,6 +5,8 @@
 mod adoption;
 #[path = "invariants/bounded.rs"]
 mod bounded;
+#[path = "invariants/dishonest.rs"]
+mod dishonest;
 #[path = "invariants/world.rs"]
 mod world;
 
@@ -29,7 +31,7 @@ fn holds(invariant: Invariant, fleet: Kind, steps: &[Step]) -> Result<(), TestCa
 macro_rules! invariants {
     ($($name:ident: $invariant:ident,)*) => {
         proptest! {
-            #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+            #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
             $(
                 #[test]
                 fn $name(fleet in fleet(), steps in prop::collection::vec(step(), 0..250)) {
@@ -58,7 +60,7 @@ invariants! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
+    #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
 
     /// Every accepted invocation ends, and the state shrinks to nothing with the work.
     #[test]

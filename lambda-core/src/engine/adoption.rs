@@ -1,7 +1,6 @@
 //! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::starting::kib;
 use super::{Deferred, Engine};
@@ -9,7 +8,8 @@ use crate::sandbox::{Sandbox, State};
 use crate::store::slab::NONE;
 use crate::store::wheel::UNLINKED;
 use crate::{
-    Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, StopReason, WorkerId,
+    Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, SandboxId,
+    StopReason, VmId, WorkerId,
 };
 
 impl Engine {
@@ -21,17 +21,17 @@ impl Engine {
     ) -> Result<(), EventError> {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
+        // Of what is named twice the first counts: nothing is both taken over and stopped.
+        let named_vms: BTreeMap<_, _> = vms.iter().rev().map(|it| (it.vm, it)).collect();
+        let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let mut strays = Vec::new();
-        for vm in vms {
+        for vm in named_vms.values() {
             if !self.adopt_vm(worker.0, vm) {
                 strays.push(vm.vm);
             }
         }
-        self.forget_unreported(worker, vms, sandboxes);
-        // The newer of two interfaces in one place first: the older is gone, and what was on it is on its way out.
-        let mut in_order: Vec<_> = sandboxes.iter().collect();
-        in_order.sort_by_key(|it| (Reverse(it.interface), it.sandbox));
-        for reported in in_order {
+        self.forget_unreported(worker, &named_vms, &named);
+        for reported in named.into_values() {
             let known = self.state.sandboxes.find(reported.sandbox.0);
             let own = known.filter(|at| {
                 // What nobody was told to make yet cannot be there.
@@ -56,6 +56,10 @@ impl Engine {
                 }
             }
         }
+        // Something was in it, and is a stray: it can be nobody's pooled VM any more.
+        for vm in sandboxes.iter().filter_map(|it| it.vm) {
+            self.stop_vm_if_ownerless(worker.0, vm);
+        }
         // After what is in them.
         for vm in strays {
             self.command(Command::StopVm { vm, worker });
@@ -63,6 +67,9 @@ impl Engine {
         let deferred = self.deferred.take().unwrap_or_default();
         for vm in deferred.vms {
             self.stop_vm_if_empty(vm);
+        }
+        for interface in deferred.interfaces {
+            self.look_at_unused(interface);
         }
         for function in deferred.functions {
             self.start_what_is_needed(function);
@@ -76,24 +83,20 @@ impl Engine {
     fn forget_unreported(
         &mut self,
         worker: WorkerId,
-        vms: &[ReportedVm],
-        sandboxes: &[ReportedSandbox],
+        vms: &BTreeMap<VmId, &ReportedVm>,
+        sandboxes: &BTreeMap<SandboxId, &ReportedSandbox>,
     ) {
         // VMs first: what was in one that is gone is gone with it, and leaves none to be stopped.
-        let reported: BTreeSet<_> = vms.iter().map(|it| it.vm).collect();
         for at in self.state.vms.of_worker(worker.0) {
-            let id = self.state.vms.id(at).map(crate::VmId);
-            let known = id.is_some_and(|id| reported.contains(&id));
+            let known = self.state.vms.id(at).is_some_and(|id| vms.contains_key(&VmId(id)));
             if !known && self.vm_is_ready(at) {
                 self.lose_vm(at);
             }
         }
-        let reported: BTreeMap<_, _> =
-            sandboxes.iter().map(|it| (it.sandbox.0, it.function.0)).collect();
         let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
-            .filter(|(at, sandbox)| match reported.get(&self.state.sandboxes.id(*at)) {
+            .filter(|(at, sandbox)| match sandboxes.get(&SandboxId(self.state.sandboxes.id(*at))) {
                 // It is another function's, whoever said so: it cannot be what the engine knows.
-                Some(function) => sandbox.function != *function && sandbox.state != State::Waiting,
+                Some(it) => sandbox.function != it.function.0 && sandbox.state != State::Waiting,
                 None => !sandbox.state.is_coming(),
             })
             .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))

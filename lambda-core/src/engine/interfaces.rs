@@ -48,8 +48,8 @@ enum Phase {
 const ADOPTION: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Interfaces {
-    pub(crate) fn new(generation: u32) -> Self {
-        Self { slab: Slab::from_generation(generation), networks: Vec::new() }
+    pub(crate) fn new(restarts: u16) -> Self {
+        Self { slab: Slab::new(restarts), networks: Vec::new() }
     }
 
     pub(crate) fn id(&self, at: u32) -> Option<u64> {
@@ -282,11 +282,14 @@ impl Engine {
     pub(super) fn leave_interface(&mut self, at: u32) {
         let Some(interface) = self.state.interfaces.slab.get_mut(at) else { return };
         interface.sandboxes -= 1;
-        self.look_at_unused(at);
+        match &mut self.deferred {
+            Some(deferred) => drop(deferred.interfaces.insert(at)),
+            None => self.look_at_unused(at),
+        }
     }
 
     /// An interface without sandboxes lingers, and is then removed, unless it is its network's last in the zone.
-    fn look_at_unused(&mut self, at: u32) {
+    pub(super) fn look_at_unused(&mut self, at: u32) {
         let now = self.state.now;
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
         if held.sandboxes > 0 || held.phase != Phase::Ready {
@@ -378,7 +381,7 @@ impl Engine {
             }
         };
         let held = self.state.interfaces.slab.get_mut(at)?;
-        if held.network != network || held.zone != zone || held.phase == Phase::Stopping {
+        if held.network != network || held.zone != zone || held.phase != Phase::Ready {
             return None;
         }
         held.sandboxes += 1;

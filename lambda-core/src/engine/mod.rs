@@ -53,6 +53,8 @@ pub(crate) struct Deferred {
     pub(crate) functions: BTreeSet<u32>,
     /// VMs of which the last known sandbox is gone.
     pub(crate) vms: BTreeSet<u32>,
+    /// Interfaces that a sandbox has left.
+    pub(crate) interfaces: BTreeSet<u32>,
 }
 
 /// All that the engine knows.
@@ -129,10 +131,10 @@ impl Engine {
 
     /// Returns the engine that follows others which are lost, `restarts` of them: it gives no id that one of them
     /// may have given. It is to be told of workers, functions and networks, and then by
-    /// [`Event::WorkerReported`] what runs.
+    /// [`Event::WorkerReported`] what runs: what one of the others started it takes over under its own id. A first
+    /// engine takes over nothing: what it did not start itself it stops as a stray.
     #[must_use]
     pub fn restarted(config: Config, seed: u64, restarts: u16) -> Self {
-        let generation = u32::from(restarts) << 16;
         let mut state = State {
             now: Time::ZERO,
             random: Random::new(seed),
@@ -141,9 +143,9 @@ impl Engine {
             workers: Workers::default(),
             functions: Vec::new(),
             accounts: Accounts::default(),
-            sandboxes: Slab::from_generation(generation),
-            vms: Vms::new(generation, &config.vm),
-            interfaces: Interfaces::new(generation),
+            sandboxes: Slab::new(restarts),
+            vms: Vms::new(restarts, &config.vm),
+            interfaces: Interfaces::new(restarts),
             priors: Priors::default(),
             wheel: Wheel::default(),
             agenda: Deadlines::default(),

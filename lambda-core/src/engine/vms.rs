@@ -67,7 +67,7 @@ const POOL_TICK: Duration = Duration::from_secs(10);
 const LOOKED_AT_MAX: usize = 8;
 
 impl Vms {
-    pub(crate) fn new(generation: u32, config: &VmConfig) -> Self {
+    pub(crate) fn new(restarts: u16, config: &VmConfig) -> Self {
         let pool = |bytes: &u64| Pool {
             memory_kib: kib(*bytes),
             ready: Vec::new(),
@@ -76,7 +76,7 @@ impl Vms {
             rate: 0.0,
         };
         Self {
-            slab: Slab::from_generation(generation),
+            slab: Slab::new(restarts),
             by_worker: BTreeSet::new(),
             by_account: BTreeSet::new(),
             pools: config.pool_sizes_bytes.iter().map(pool).collect(),
@@ -355,6 +355,16 @@ impl Engine {
         self.command(Command::StopVm { vm, worker });
     }
 
+    /// Stops a worker's VM if it was started beforehand and nobody has it.
+    pub(super) fn stop_vm_if_ownerless(&mut self, worker: u32, vm: VmId) {
+        let Some(at) = self.state.vms.slab.find(vm.0) else { return };
+        let ownerless =
+            |it: &Vm| it.worker == worker && it.account.is_none() && it.phase == VmPhase::Ready;
+        if self.state.vms.slab.get(at).is_some_and(ownerless) {
+            self.stop_vm(at);
+        }
+    }
+
     /// Stops the VMs of a worker in which nothing is.
     pub(super) fn stop_empty_vms(&mut self, worker: u32) {
         for at in self.state.vms.of_worker(worker) {
@@ -476,15 +486,23 @@ impl Engine {
         best.map(|(_, at)| at)
     }
 
-    /// Takes over a VM that a worker reports; `false` when it cannot be.
+    /// Takes over a VM that a worker reports; `false` when it cannot be: it is another worker's, there is no room for it, or
+    /// it is nobody's where every VM is a customer's.
     pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm) -> bool {
-        if self.state.vms.slab.find(vm.vm.0).is_some() {
-            return true;
+        if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {
+            return known.worker == worker;
         }
-        let Some(isolation) = self.state.workers.get(worker).map(|it| it.isolation) else {
-            return false;
-        };
+        let Some(held) = self.state.workers.get(worker) else { return false };
+        let (isolation, free_kib) = (held.isolation, held.free_kib());
         let memory_kib = kib(vm.memory_bytes);
+        let may_be = match isolation {
+            Isolation::Sandbox => false,
+            Isolation::VmPerAccount => vm.account.is_some(),
+            Isolation::VmPerSandbox => true,
+        };
+        if !may_be || memory_kib > free_kib {
+            return false;
+        }
         let adopted = Vm {
             worker,
             account: vm.account,
@@ -511,24 +529,33 @@ impl Engine {
                 let pools = &mut self.state.vms.pools;
                 match pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
                     Some(pool) => pool.ready.push(at),
-                    None => self.stop_vm(at),
+                    // It is stopped if the report names nothing in it.
+                    None => {
+                        if let Some(deferred) = &mut self.deferred {
+                            deferred.vms.insert(at);
+                        }
+                    }
                 }
             }
         }
         true
     }
 
-    /// Puts an adopted sandbox into its VM; `false` when the VM is not there, is being stopped, is another customer's, or is
-    /// full.
-    pub(super) fn adopt_into_vm(&mut self, vm: u32, account: AccountId, memory_kib: u32) -> bool {
-        let Some(vm) = self.state.vms.slab.get_mut(vm) else { return false };
+    /// Puts an adopted sandbox into its VM; `false` when the VM is not ready, is another customer's, or is full.
+    pub(super) fn adopt_into_vm(&mut self, at: u32, account: AccountId, memory_kib: u32) -> bool {
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return false };
         let alone = vm.isolation == Isolation::VmPerSandbox && vm.sandboxes > 0;
         let full = vm.memory_kib - vm.used_kib < memory_kib;
-        let stopping = vm.phase == VmPhase::Stopping;
-        if stopping || alone || full || vm.account.is_some_and(|it| it != account) {
+        let ready = vm.phase == VmPhase::Ready;
+        if !ready || alone || full || vm.account.is_some_and(|it| it != account) {
             return false;
         }
-        vm.account = Some(account);
+        if vm.account.replace(account).is_none() {
+            // It was taken out of its pool before.
+            for pool in &mut self.state.vms.pools {
+                pool.ready.retain(|it| *it != at);
+            }
+        }
         vm.sandboxes += 1;
         vm.used_kib += memory_kib;
         true

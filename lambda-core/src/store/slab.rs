@@ -1,16 +1,38 @@
 //! Slots with generations: an id finds its item by one read, and never another's.
+//!
+//! Engines that follow one another have generations of their own, [`GENERATIONS`] each, and none gives an id that another
+//! may have given. What an earlier one gave is taken in under its own id: in its own place where that is near and this
+//! engine has not used it, elsewhere if not.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A place that is no place.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// How many ids of a place an engine can give, and where the next engine's begin. The last of them is never given.
+const GENERATIONS: u32 = 1 << 16;
+
+/// Most slots for each item, where items are put into places that they had.
+const SPARSE_MAX: u32 = 32;
+
+/// The generation of a slot whose item has an id of another place. No id has it.
+const DISPLACED: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Slab<T> {
     slots: Vec<Slot<T>>,
+    /// Slots that can be used again, the one that was freed last at the end.
     free: Vec<u32>,
+    /// Slots that nothing was ever in.
+    untouched: BTreeSet<u32>,
     live: u32,
     /// Where the generations of this engine begin.
     generation: u32,
+    /// Where the items are that are not in their own place, by id.
+    displaced: BTreeMap<u64, u32>,
+    /// The ids of those items by place, and the generations of the slots that they are in.
+    displaced_ids: BTreeMap<u32, (u64, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -20,16 +42,18 @@ struct Slot<T> {
     item: Option<T>,
 }
 
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self::from_generation(0)
-    }
-}
-
 impl<T> Slab<T> {
-    /// Makes a slab whose ids are of this generation or a later one.
-    pub(crate) fn from_generation(generation: u32) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), live: 0, generation }
+    /// Makes the slab of the engine that follows `restarts` others.
+    pub(crate) fn new(restarts: u16) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            untouched: BTreeSet::new(),
+            live: 0,
+            generation: u32::from(restarts) * GENERATIONS,
+            displaced: BTreeMap::new(),
+            displaced_ids: BTreeMap::new(),
+        }
     }
 
     /// Puts an item into the slot that was freed last, or a new one; `None` when there are `max`.
@@ -37,68 +61,104 @@ impl<T> Slab<T> {
         if self.live >= max {
             return None;
         }
-        let at = match self.free.pop() {
+        let at = match self.free.pop().or_else(|| self.untouched.pop_first()) {
             Some(at) => at,
-            None => {
-                let at = u32::try_from(self.slots.len()).ok().filter(|at| *at < NONE)?;
-                if self.slots.len() == self.slots.capacity() {
-                    // An eighth more, not twice as much: it is most of what an idle sandbox takes.
-                    self.slots.reserve_exact((self.slots.len() / 8).max(64));
-                }
-                self.slots.push(Slot { generation: self.generation, item: None });
-                at
-            }
+            None => self.grow()?,
         };
         self.slots[at as usize].item = Some(item);
         self.live += 1;
         Some(at)
     }
 
-    /// Puts an item where another engine had it; refused when the place is taken or beyond `max`.
+    fn grow(&mut self) -> Option<u32> {
+        let at = u32::try_from(self.slots.len()).ok().filter(|at| *at < NONE)?;
+        if self.slots.len() == self.slots.capacity() {
+            // An eighth more, not twice as much: it is most of what an idle sandbox takes.
+            self.slots.reserve_exact((self.slots.len() / 8).max(64));
+        }
+        self.slots.push(Slot { generation: self.generation, item: None });
+        Some(at)
+    }
+
+    /// Puts in an item that has its id of an earlier engine; refused when no earlier one can have given it, when it is
+    /// here already, and beyond `max`.
     pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32) -> Option<u32> {
         let (generation, at) = split(id);
-        if at >= max || self.live >= max {
+        let given = generation < self.generation && generation % GENERATIONS != GENERATIONS - 1;
+        if !given || at == NONE || self.live >= max || self.find(id).is_some() {
             return None;
         }
-        while self.slots.len() <= at as usize {
-            let new = u32::try_from(self.slots.len()).ok()?;
-            self.slots.push(Slot { generation: self.generation, item: None });
-            self.free.push(new);
+        // An id can name any place: as many slots as are worth it are made to reach that.
+        if at / SPARSE_MAX <= self.live {
+            while self.slots.len() <= at as usize {
+                let new = self.grow()?;
+                self.untouched.insert(new);
+            }
         }
-        let slot = &mut self.slots[at as usize];
-        // An id of an earlier engine, or one of this engine's that is not used up.
-        let unused = generation < self.generation || generation >= slot.generation;
-        if slot.item.is_some() || !unused {
-            return None;
+        if self.untouched.remove(&at) {
+            self.slots[at as usize] = Slot { generation, item: Some(item) };
+            self.live += 1;
+            return Some(at);
         }
-        *slot = Slot { generation, item: Some(item) };
-        self.free.retain(|free| *free != at);
-        self.live += 1;
-        Some(at)
+        let elsewhere = self.insert(item, max)?;
+        let own = std::mem::replace(&mut self.slots[elsewhere as usize].generation, DISPLACED);
+        self.displaced.insert(id, elsewhere);
+        self.displaced_ids.insert(elsewhere, (id, own));
+        Some(elsewhere)
     }
 
     pub(crate) fn remove(&mut self, at: u32) -> Option<T> {
         let slot = self.slots.get_mut(at as usize)?;
         let item = slot.item.take()?;
+        self.live -= 1;
+        if slot.generation == DISPLACED {
+            // The slot's own id was not given.
+            let (id, own) = self.displaced_ids.remove(&at)?;
+            self.displaced.remove(&id);
+            slot.generation = own;
+        } else if slot.generation < self.generation {
+            slot.generation = self.generation;
+        } else {
+            slot.generation += 1;
+        }
         // A slot whose generations are used up is never used again: no id is given twice.
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next.max(self.generation);
+        if slot.generation % GENERATIONS != GENERATIONS - 1 {
             self.free.push(at);
         }
-        self.live -= 1;
         Some(item)
     }
 
     /// Returns the id of what is at `at`.
     pub(crate) fn id(&self, at: u32) -> u64 {
-        (u64::from(self.slots[at as usize].generation) << 32) | u64::from(at)
+        match self.slots[at as usize].generation {
+            DISPLACED => self.displaced_id(at),
+            generation => (u64::from(generation) << 32) | u64::from(at),
+        }
+    }
+
+    #[cold]
+    fn displaced_id(&self, at: u32) -> u64 {
+        self.displaced_ids[&at].0
     }
 
     /// Finds the place of an id, if its item is there.
     pub(crate) fn find(&self, id: u64) -> Option<u32> {
         let (generation, at) = split(id);
-        let slot = self.slots.get(at as usize)?;
-        (slot.generation == generation && slot.item.is_some()).then_some(at)
+        match self.slots.get(at as usize) {
+            Some(slot)
+                if slot.generation == generation
+                    && slot.item.is_some()
+                    && generation != DISPLACED =>
+            {
+                Some(at)
+            }
+            _ => self.find_displaced(id),
+        }
+    }
+
+    #[cold]
+    fn find_displaced(&self, id: u64) -> Option<u32> {
+        self.displaced.get(&id).copied()
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&T> {
@@ -134,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_id_is_never_given_twice() {
-        let mut slab = Slab::default();
+        let mut slab = Slab::new(0);
         let first = slab.insert('a', 2).unwrap();
         let id = slab.id(first);
         assert_eq!(slab.find(id), Some(first));
@@ -146,14 +206,83 @@ mod tests {
     }
 
     #[test]
-    fn adopted_ids_keep_their_place() {
-        let mut slab = Slab::default();
+    fn the_ids_of_earlier_engines_are_kept() {
+        let mut slab = Slab::new(8);
         let id = (7_u64 << 32) | 3;
         assert_eq!(slab.insert_as(id, 'a', 10), Some(3));
-        assert_eq!(slab.insert_as(id, 'b', 10), None);
-        assert_eq!(slab.insert_as(10, 'b', 10), None);
+        assert_eq!(slab.insert_as(id, 'b', 10), None, "it is here");
         assert_eq!((slab.find(id), slab.id(3)), (Some(3), id));
         let others: Vec<_> = (0..4).filter_map(|_| slab.insert('c', 10)).collect();
-        assert_eq!(others, [2, 1, 0, 4]);
+        assert_eq!(others, [0, 1, 2, 4]);
+        let own = slab.id(4);
+        assert_eq!(slab.remove(3), Some('a'));
+        assert_eq!((slab.find(id), slab.find(own)), (None, Some(4)));
+        let next = slab.insert('d', 10).unwrap();
+        assert_eq!((next, slab.id(next) >> 32), (3, 8 << 16));
+    }
+
+    #[test]
+    fn an_id_whose_place_is_taken_is_kept_elsewhere() {
+        let mut slab = Slab::new(1);
+        let own = slab.insert('a', 10).unwrap();
+        let own_id = slab.id(own);
+        // Two earlier ids of the place that the engine's own is in.
+        let [first, second] = [0, 5 << 32];
+        let [at, beside] = [first, second].map(|id| slab.insert_as(id, 'b', 10).unwrap());
+        assert_eq!([own, at, beside], [0, 1, 2]);
+        let ids = [own_id, first, second];
+        assert_eq!(ids.map(|id| slab.find(id)), [Some(0), Some(1), Some(2)]);
+        assert_eq!([0, 1, 2].map(|at| slab.id(at)), ids);
+        // Nobody has these: the ids that the places would have.
+        for generation in [1 << 16, u64::from(DISPLACED)] {
+            assert_eq!(slab.find((generation << 32) | 1), None);
+        }
+        assert_eq!((slab.insert_as(first, 'c', 10), slab.len()), (None, 3));
+        assert_eq!(slab.remove(at), Some('b'));
+        assert_eq!(slab.find(first), None);
+        let new = slab.insert('d', 10).unwrap();
+        assert_eq!((new, slab.id(new)), (at, own_id | 1));
+        // What this engine had in a place is not given again because an earlier id went through.
+        assert_eq!(slab.remove(own), Some('a'));
+        let again = slab.insert_as(first, 'e', 10).unwrap();
+        slab.remove(again);
+        let next = slab.insert('f', 10).unwrap();
+        assert_eq!((next, slab.id(next) == own_id), (own, false));
+    }
+
+    #[test]
+    fn an_id_of_a_place_far_away_makes_no_slots_up_to_there() {
+        let mut slab = Slab::new(1);
+        let far = u64::from(NONE - 1);
+        let at = slab.insert_as(far, 'a', 10).unwrap();
+        assert_eq!((slab.slots.len(), slab.id(at), slab.find(far)), (1, far, Some(at)));
+        assert_eq!(slab.insert_as(u64::from(NONE), 'b', 10), None, "no place");
+    }
+
+    #[test]
+    fn only_what_an_earlier_engine_can_have_given_is_taken_in() {
+        let mut first = Slab::new(0);
+        assert_eq!(first.insert_as(0, 'a', 10), None);
+        let mut third = Slab::new(2);
+        let taken: Vec<_> = [0, (1 << 16) - 1, 1 << 16, 2 << 16, u64::from(u32::MAX)]
+            .into_iter()
+            .filter(|generation| third.insert_as(generation << 32, 'a', 10).is_some())
+            .collect();
+        assert_eq!(taken, [0, 1 << 16]);
+    }
+
+    #[test]
+    fn a_place_whose_ids_are_used_up_is_left() {
+        for restarts in [0, 1, u16::MAX] {
+            let mut slab = Slab::new(restarts);
+            let mut ids = BTreeSet::new();
+            for nth in 0..2 * GENERATIONS {
+                let at = slab.insert(nth, 1).unwrap();
+                assert!(ids.insert(slab.id(at)), "given twice");
+                assert_eq!(slab.id(at) >> 48, u64::from(restarts), "another engine's");
+                slab.remove(at);
+            }
+            assert_eq!(slab.slots.len(), 3);
+        }
     }
 }

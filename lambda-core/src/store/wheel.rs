@@ -178,7 +178,7 @@ mod tests {
         fn timers_fire_on_time(
             delays in prop::collection::vec((0..4_u32, 0..u64::MAX, 0..60_u32), 1..60)
         ) {
-            let (mut wheel, mut sandboxes) = (Wheel::default(), Slab::default());
+            let (mut wheel, mut sandboxes) = (Wheel::default(), Slab::new(0));
             let mut deadlines: Vec<Option<Time>> = Vec::new();
             let mut now = Time::ZERO;
             for (step, chance, shift) in delays {

@@ -323,17 +323,21 @@ impl World {
 
     /// Does a step; the first invariant that it breaks is the error.
     pub(crate) fn try_step(&mut self, step: &Step) -> Result<(), Violation> {
-        let event = self.event(step);
-        let commands = match event {
-            Some(event) => {
-                self.past.push(event.clone());
-                let back = std::mem::take(&mut self.back).as_nanos();
-                let back = u64::try_from(back).unwrap_or(0);
-                let at = Time::from_nanos(self.now.as_nanos().saturating_sub(back));
-                self.checker.handle(&mut self.engine, at, event)
-            }
-            None => self.checker.handle_timeout(&mut self.engine, self.now),
-        };
+        if let Some(event) = self.event(step) {
+            return self.tell(event);
+        }
+        let commands = self.checker.handle_timeout(&mut self.engine, self.now);
+        self.log.extend(commands?);
+        Ok(())
+    }
+
+    /// Tells the engine an event; the first invariant that it breaks is the error.
+    pub(crate) fn tell(&mut self, event: Event) -> Result<(), Violation> {
+        self.past.push(event.clone());
+        let back = std::mem::take(&mut self.back).as_nanos();
+        let back = u64::try_from(back).unwrap_or(0);
+        let at = Time::from_nanos(self.now.as_nanos().saturating_sub(back));
+        let commands = self.checker.handle(&mut self.engine, at, event);
         self.log.extend(commands?);
         Ok(())
     }
@@ -377,15 +381,19 @@ pub(crate) fn nonsense(number: u64) -> Event {
     }
 }
 
-/// Puts functions, a network and a worker, and then does the steps.
-pub(crate) fn try_run(fleet: Fleet, steps: &[Step]) -> Result<World, Violation> {
-    let mut world = World::new(fleet);
+/// Puts functions, a network and a worker.
+pub(crate) fn start(world: &mut World) -> Result<(), Violation> {
     let put = |function| Step::Put { function, revision: 0, reserved: None, provisioned: 0 };
     let first =
         [Step::Join { worker: 1 }, Step::Network { settle: true }, put(0), put(1), put(2), put(3)];
-    for step in first.iter().chain(steps) {
-        world.try_step(step)?;
-    }
+    first.iter().try_for_each(|step| world.try_step(step))
+}
+
+/// Starts a world and does the steps.
+pub(crate) fn try_run(fleet: Fleet, steps: &[Step]) -> Result<World, Violation> {
+    let mut world = World::new(fleet);
+    start(&mut world)?;
+    steps.iter().try_for_each(|step| world.try_step(step))?;
     Ok(world)
 }
 

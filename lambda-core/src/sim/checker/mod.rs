@@ -249,14 +249,20 @@ impl Checker {
             }
             Command::Reject { invocation, .. } => self.end(invocation, command),
             Command::StartVm { vm, worker, memory_bytes, account } => {
-                let seen =
-                    VmSeen { worker, ready: false, commanded: true, memory_bytes, account, had: 0 };
+                let (ready, commanded, stopped, had) = (false, true, false, 0);
+                let seen = VmSeen { worker, ready, commanded, stopped, memory_bytes, account, had };
                 self.vms_commanded.insert(vm);
                 let new = self.vms.insert(vm, seen).is_none_or(|it| !it.commanded);
                 hold(new, Invariant::CommandsMakeSense, "no VM id is given twice", || {
                     format!("{vm:?}")
                 })?;
                 self.within_capacity(worker, true)
+            }
+            // A stray: the VM is another worker's.
+            Command::StopVm { vm, worker }
+                if self.vms.get(&vm).is_some_and(|it| it.worker != worker) =>
+            {
+                Ok(())
             }
             Command::StopVm { vm, .. } => {
                 let empty = !self.sandboxes.values().any(|it| it.vm == Some(vm));
@@ -269,7 +275,7 @@ impl Checker {
                     told,
                 )?;
                 if let Some(vm) = self.vms.get_mut(&vm) {
-                    vm.ready = false;
+                    (vm.ready, vm.stopped) = (false, true);
                 }
                 Ok(())
             }
@@ -372,6 +378,10 @@ impl Checker {
         let may = recycling.life_max + self.late + LATE;
         for (id, sandbox) in &self.sandboxes {
             let StateSeen::Busy(_) = sandbox.state else { continue };
+            // A worker may say at any time that it runs what nobody sent.
+            if sandbox.deadline.is_none() {
+                continue;
+            }
             let Some(worker) = self.workers.get(&sandbox.worker) else { continue };
             let life = self.now.since(worker.joined);
             let short = sandbox.settings.timeout <= recycling.drain_max;

@@ -75,6 +75,8 @@ pub struct VmSeen {
     pub(super) account: Option<AccountId>,
     /// The engine asked for it; what was only reported may not be there.
     pub(super) commanded: bool,
+    /// It was commanded to be stopped.
+    pub(super) stopped: bool,
     /// How many sandboxes it ever had.
     pub(super) had: u32,
 }
@@ -209,33 +211,42 @@ impl Checker {
 
     /// Takes a worker's word; what the engine does not take over it commands to be stopped, as a stray.
     fn reported(&mut self, worker: WorkerId, vms: &[ReportedVm], sandboxes: &[ReportedSandbox]) {
-        let named: BTreeMap<_, _> = sandboxes.iter().map(|it| (it.sandbox, it.function)).collect();
+        // Of what is named twice the first counts.
+        let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let gone: Vec<_> = (self.sandboxes.iter())
             .filter(|(id, it)| match named.get(id) {
-                Some(function) => it.worker == worker && it.function != *function,
+                Some(named) => it.worker == worker && it.function != named.function,
                 None => it.worker == worker && it.state != StateSeen::Starting,
             })
             .map(|(id, _)| *id)
             .collect();
         gone.into_iter().for_each(|sandbox| self.forget(sandbox));
-        let named: BTreeSet<_> = vms.iter().map(|it| it.vm).collect();
+        let named_vms: BTreeSet<_> = vms.iter().map(|it| it.vm).collect();
         let gone: Vec<_> = (self.vms.iter())
-            .filter(|(id, vm)| vm.worker == worker && vm.ready && !named.contains(id))
+            .filter(|(id, vm)| vm.worker == worker && vm.ready && !named_vms.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for vm in gone {
-            self.vms.remove(&vm);
+            // The engine may still wait for the end of one that it stopped, whatever was reported since.
+            if let Some(stopped) = self.vms.get_mut(&vm).filter(|it| it.stopped) {
+                stopped.ready = false;
+            } else {
+                self.vms.remove(&vm);
+            }
             self.forget_all(|it| it.vm == Some(vm));
         }
         // What was commanded and is gone cannot be there again.
         for vm in vms.iter().filter(|vm| !self.vms_commanded.contains(&vm.vm)) {
             let (memory_bytes, account) = (vm.memory_bytes, vm.account);
-            let inside = sandboxes.iter().filter(|it| it.vm == Some(vm.vm)).count();
+            let inside = named.values().filter(|it| it.vm == Some(vm.vm)).count();
             let had = u32::try_from(inside).unwrap_or(u32::MAX).max(u32::from(account.is_some()));
-            let seen = VmSeen { worker, ready: true, commanded: false, memory_bytes, account, had };
-            self.vms.entry(vm.vm).or_insert(seen);
+            let (ready, commanded, stopped) = (true, false, false);
+            let seen = VmSeen { worker, ready, commanded, stopped, memory_bytes, account, had };
+            // One that was to be stopped as a stray is there again by its worker's word.
+            let known = self.vms.entry(vm.vm).or_insert(seen);
+            known.ready |= known.worker == worker;
         }
-        sandboxes.iter().for_each(|it| self.reported_one(worker, it));
+        named.into_values().for_each(|it| self.reported_one(worker, it));
     }
 
     fn reported_one(&mut self, worker: WorkerId, it: &ReportedSandbox) {
