@@ -41,7 +41,10 @@ pub(super) fn above_given(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int and no pointer; the descriptor is borrowed, so open.
     let copy = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 16) };
     if copy < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        // A limit below the number asked for is an invalid argument to the kernel; to the host it is as good as used up.
+        let none_left = error.raw_os_error() == Some(libc::EINVAL);
+        return Err(if none_left { io::Error::from_raw_os_error(libc::EMFILE) } else { error });
     }
     // SAFETY: the descriptor was made above and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
