@@ -53,6 +53,7 @@ async fn kept_roots_are_never_stale_and_few() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc");
     assert!(!mounts.contains("lambda-sandbox"), "{mounts}");
 
+    settled(&backend).await;
     let before = descriptors();
     for number in 0..50 {
         let code = place.path().join(number.to_string());
@@ -60,8 +61,15 @@ async fn kept_roots_are_never_stale_and_few() {
         assert_eq!(run(&backend, &code, "cat /var/task/code").await, "x");
         std::fs::remove_dir_all(&code).expect("removed while its root is kept");
     }
+    // Groups that have served them are kept, too, with what it takes to join each: one, or two where the next came early.
     let kept = descriptors().saturating_sub(before);
-    assert!(kept <= 32, "{kept} descriptors more");
-    backend.sweep().await.expect("swept");
+    assert!(kept <= 32 + 2 * 4, "{kept} descriptors more");
+    settled(&backend).await;
     assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
+}
+
+/// Waits until what is made ahead is there again, and lets go of what is kept.
+async fn settled(backend: &LinuxBackend) {
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    backend.sweep().await.expect("swept");
 }

@@ -110,7 +110,8 @@ impl Shared {
         let mut state = self.state();
         state.asked = true;
         while !state.ended {
-            if !state.asked && state.waiting == 0 {
+            let full = state.ready.len() >= self.ready_max;
+            if full || (!state.asked && state.waiting == 0) {
                 state = self.wait(state);
                 continue;
             }

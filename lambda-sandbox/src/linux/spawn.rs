@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
@@ -176,25 +177,25 @@ impl Spawner {
         let _turn = self.waiting.acquire().await.map_err(|_closed| Error::Ended)?;
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
         // end and never changes it.
-        let said =
+        let watched =
             unsafe { AsyncFd::register_with_interest(Arc::clone(socket), Interest::READABLE) };
-        let said =
-            said.map_err(|error| Error::step("watching the init", io::Error::from(error)))?;
+        let watched =
+            watched.map_err(|error| Error::step("watching the init", io::Error::from(error)))?;
         self.send(start, Arc::clone(&answer))?;
         // In the message the kernel keeps them open: that all ends are closed tells of the thread's end.
         drop(held);
         loop {
-            let mut ready = (said.readable().await)
+            let mut ready = (watched.readable().await)
                 .map_err(|source| Error::step("watching the init", source))?;
             ready.clear_ready();
-            let answer = lock(&answer).take();
-            if let Some(answer) = answer {
-                return answer?.take_over();
+            let said = lock(&answer).take();
+            if let Some(said) = said {
+                return said?.take_over();
             }
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             match recv(socket.as_raw_fd(), &mut [0], flags) {
                 Ok(1..) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                _ => return Err(Error::Ended),
+                _ => return Err(cause(&answer).await),
             }
         }
     }
@@ -264,7 +265,9 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
             return;
         };
         if files.len() != sent.len() {
-            // With the descriptors its end of the init's socket is gone.
+            // With the descriptors its end of the init's socket is gone: the host hears that.
+            let error = Error::step("taking descriptors", nix::errno::Errno::EMFILE);
+            *lock(&answer) = Some(Err(error));
             continue;
         }
         let here = |file: RawFd| {
@@ -279,7 +282,19 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
     }
 }
 
-/// Waits for the descriptors of one job, and takes them. An error is the end of the host.
+/// Returns why the thread has given up a job: it says so right after the init's socket is closed.
+async fn cause(answer: &Answer) -> Error {
+    // The other has it who is still to say something.
+    while Arc::strong_count(answer) > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    match lock(answer).take() {
+        Some(Err(error)) => error,
+        _ => Error::Ended,
+    }
+}
+
+/// Waits for the descriptors of one job, and takes them; none where there was no room for all. An error is the end of the host.
 fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -295,7 +310,13 @@ fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
         return Err(nix::errno::Errno::EPIPE);
     }
     let mut files = Vec::with_capacity(SENT_MAX);
-    for control in message.cmsgs()? {
+    let Ok(controls) = message.cmsgs() else {
+        // SAFETY: close_range takes numbers and no pointer; what is behind the thread's own are descriptors of this message,
+        // which nobody knows.
+        unsafe { libc::syscall(libc::SYS_close_range, INIT + 1, u32::MAX, 0) };
+        return Ok(files);
+    };
+    for control in controls {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             for file in numbers {
                 // SAFETY: the kernel has made the descriptor for this message, in this thread's own table, and nobody
