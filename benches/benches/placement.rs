@@ -1,7 +1,7 @@
 //! The engine's speed and size.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm]
+//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm [WORKERS|FUNCTIONS]]
 //! ```
 //!
 //! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
@@ -56,13 +56,15 @@ static COUNTING: Counting = Counting;
 fn main() {
     let only = std::env::args().nth(1).filter(|it| !it.starts_with('-'));
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    let sizes = [1_000, 10_000, 100_000];
+    let size: Option<u32> = std::env::args().nth(2).and_then(|it| it.parse().ok());
+    let sized = |it: &u32| size.is_none_or(|size| size == *it);
+    let sizes: Vec<_> = [1_000, 10_000, 100_000].into_iter().filter(sized).collect();
     if wanted("decisions") {
         println!(
             "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | two dependent reads ns | times that |"
         );
         println!("|---|---|---|---|---|---|---|---|");
-        for workers in sizes {
+        for workers in sizes.clone() {
             for policy in [Policy::PowerOfTwo, Policy::Ours] {
                 decisions(policy, workers);
             }
@@ -77,7 +79,7 @@ fn main() {
         println!(
             "\n| cold start, all counted | workers | ns (least, most) | a second |\n|---|---|---|---|"
         );
-        sizes.into_iter().for_each(cold);
+        sizes.iter().copied().for_each(cold);
     }
     if wanted("warm") {
         println!(
@@ -86,7 +88,9 @@ fn main() {
         println!("|---|---|---|---|---|---|---|");
         let sizes =
             [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)];
-        let bytes: Vec<_> = sizes.map(|(sandboxes, functions)| warm(sandboxes, functions)).into();
+        let sizes: Vec<_> = sizes.into_iter().filter(|(_, functions)| sized(functions)).collect();
+        let bytes: Vec<_> =
+            sizes.iter().map(|(sandboxes, functions)| warm(*sandboxes, *functions)).collect();
         println!(
             "\n| memory | functions | bytes for an idle sandbox | all there is, for each sandbox |\n|---|---|---|---|"
         );

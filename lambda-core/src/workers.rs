@@ -13,6 +13,11 @@ pub(crate) struct Workers {
     /// Expected load by minute of the hour, [`BINS`] for each worker.
     loads: Vec<u32>,
     kinds: Vec<Kinds>,
+    /// Processor time of each one's busy sandboxes, in thousandths. With `open` it is all that warm traffic reads of a
+    /// worker: of thousands it stays in the cache.
+    busy_milli: Vec<u32>,
+    /// One bit for each that keeps what falls idle on it: it is there and not draining.
+    open: Vec<u64>,
     /// Workers that take sandboxes, by zone and by their free memory's power of two; then those that are near their
     /// end.
     rooms: Vec<Vec<u32>>,
@@ -38,12 +43,11 @@ pub(crate) struct Worker {
     /// What is there.
     pub(crate) cpu_real_milli: u32,
     pub(crate) cpu_used_milli: u32,
-    /// Of busy sandboxes.
-    pub(crate) cpu_busy_milli: u32,
     pub(crate) slots: u32,
     pub(crate) slots_used: u32,
     pub(crate) starting: u32,
     pub(crate) sandboxes: u32,
+    pub(crate) vms: u32,
     /// The highest of all minutes of its load.
     pub(crate) peak: u32,
     room: u32,
@@ -58,7 +62,6 @@ pub(crate) struct Worker {
     runtimes: [u8; 16],
     /// The first of its sandboxes.
     pub(crate) head: u32,
-    pub(crate) vms: u32,
     pub(crate) drain_at: Time,
 
     /// Its expected load by minute of the hour, rounded up where it is divided.
@@ -103,6 +106,8 @@ impl Workers {
             self.rows.resize_with(at + 1, Worker::absent);
             self.loads.resize((at + 1) * BINS, 0);
             self.kinds.resize_with(at + 1, Kinds::default);
+            self.busy_milli.resize(at + 1, 0);
+            self.open.resize(at / 64 + 1, 0);
         }
         if self.rooms.is_empty() {
             self.rooms.resize_with(ROOMS * 2, Vec::new);
@@ -125,6 +130,8 @@ impl Workers {
         };
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
         self.kinds[at] = Kinds::default();
+        self.busy_milli[at] = 0;
+        self.set_open(id.0, true);
         self.count += 1;
         self.sort(id.0);
     }
@@ -133,6 +140,7 @@ impl Workers {
         self.leave_room(at);
         let worker = self.get_mut(at)?;
         let worker = std::mem::replace(worker, Worker::absent());
+        self.set_open(at, false);
         self.count -= 1;
         Some(worker)
     }
@@ -168,7 +176,7 @@ impl Workers {
     pub(crate) fn touch(&self, at: u32, minute: usize) -> u32 {
         let Some(it) = self.rows.get(at as usize) else { return 0 };
         let bin = it.bins.as_flattened().get(minute).copied().unwrap_or_default();
-        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(bin)
+        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(bin) ^ self.busy_milli(at)
     }
 
     /// Counts one more sandbox of an owner and a runtime.
@@ -238,7 +246,38 @@ impl Workers {
     pub(crate) fn set_phase(&mut self, at: u32, phase: Phase) {
         if let Some(worker) = self.get_mut(at) {
             worker.phase = phase;
+            self.set_open(at, phase != Phase::Draining);
             self.sort(at);
+        }
+    }
+
+    fn set_open(&mut self, at: u32, open: bool) {
+        let Some(bits) = self.open.get_mut(at as usize / 64) else { return };
+        let bit = 1 << (at % 64);
+        if open { *bits |= bit } else { *bits &= !bit }
+    }
+
+    /// Returns whether a worker keeps what falls idle on it: it is there and not draining.
+    pub(crate) fn is_open(&self, at: u32) -> bool {
+        self.open.get(at as usize / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
+    }
+
+    /// Returns the processor time of a worker's busy sandboxes, in thousandths.
+    pub(crate) fn busy_milli(&self, at: u32) -> u32 {
+        self.busy_milli.get(at as usize).copied().unwrap_or_default()
+    }
+
+    /// Counts one more busy sandbox of a worker.
+    pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
+            *busy = busy.saturating_add(cpu_milli);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
+            *busy = busy.saturating_sub(cpu_milli);
         }
     }
 
@@ -402,7 +441,6 @@ impl Worker {
             cpu_milli: 0,
             cpu_real_milli: 0,
             cpu_used_milli: 0,
-            cpu_busy_milli: 0,
             slots: 0,
             slots_used: 0,
             starting: 0,

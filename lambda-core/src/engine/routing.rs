@@ -36,7 +36,7 @@ impl Engine {
             let sandbox = sandbox.or_else(|| self.state.sandboxes.get(function.top()));
             let Some(sandbox) = sandbox else { continue };
             read ^= sandbox.wheel_prev ^ sandbox.function;
-            read ^= self.state.workers.get(sandbox.worker).map_or(0, |it| it.cpu_busy_milli);
+            read ^= self.state.workers.busy_milli(sandbox.worker);
         }
         std::hint::black_box(read);
     }
@@ -109,9 +109,7 @@ impl Engine {
         sandbox.invocation = invocation.0;
         let (worker, cpu_milli, id) = (sandbox.worker, sandbox.cpu_milli, sandbox.function);
         self.run(id, 1);
-        if let Some(worker) = self.state.workers.get_mut(worker) {
-            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_add(cpu_milli);
-        }
+        self.state.workers.add_busy(worker, cpu_milli);
         let timeout = self.function(id).map(|it| it.settings.timeout).unwrap_or_default();
         let deadline = now + timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
@@ -228,9 +226,7 @@ impl Engine {
         if sandbox.stale {
             self.state.old_deadlines.remove(&at);
         }
-        if let Some(worker) = self.state.workers.get_mut(worker) {
-            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_sub(cpu_milli);
-        }
+        self.state.workers.take_busy(worker, cpu_milli);
         let before = self.function(id).map_or(0, super::Function::concurrency);
         self.run(id, -1);
         self.count(id, before, before.saturating_sub(1));
@@ -244,8 +240,7 @@ impl Engine {
         sandbox.since = now;
         sandbox.used = true;
         let (id, stale, worker) = (sandbox.function, sandbox.stale, sandbox.worker);
-        let draining = (self.state.workers.get(worker))
-            .is_none_or(|it| it.phase == crate::workers::Phase::Draining);
+        let draining = !self.state.workers.is_open(worker);
         let Some(function) = self.function_mut(id) else { return };
         let reason = if stale || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)

@@ -269,14 +269,14 @@ impl<'a> WorkerView<'a> {
     /// Returns the processors that its busy sandboxes may take now.
     #[must_use]
     pub fn busy_cpus(&self) -> f32 {
-        float(self.worker.cpu_busy_milli) / 1000.0
+        float(self.fleet.workers.busy_milli(self.at)) / 1000.0
     }
 
     /// Returns what its busy sandboxes take, and those of the function's size that it is making will; in parts of
     /// [`LOAD_ONE`].
     pub(crate) fn busy_load(&self, request: &Request<'_>) -> u32 {
         let starting = u64::from(self.worker.starting) * u64::from(request.settings.cpu_milli);
-        let milli = u64::from(self.worker.cpu_busy_milli) + starting;
+        let milli = u64::from(self.fleet.workers.busy_milli(self.at)) + starting;
         u32::try_from(milli * u64::from(LOAD_ONE) / 1000).unwrap_or(u32::MAX)
     }
 
