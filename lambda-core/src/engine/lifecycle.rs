@@ -64,9 +64,9 @@ impl Engine {
     fn keep(&self, at: u32) -> Duration {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
         let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
-        match function.keep.prewarm {
+        match function.prewarm() {
             Some((_, keep)) if !sandbox.used => keep,
-            _ => function.keep.idle,
+            _ => function.keep_idle(),
         }
     }
 

@@ -80,11 +80,11 @@ impl Engine {
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
-        if function.uses == 0 || function.was_quiet(now.since(function.quiet_since)) {
-            function.keep = self.idle.keep(&function.idle_view());
+        if function.uses == 0 || function.was_quiet(now) {
+            function.set_keep(self.idle.keep(&function.idle_view()));
             function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
         }
-        if let Some(at) = function.prewarm_at.take() {
+        if let Some(at) = function.set_prewarm_at(None) {
             self.state.agenda.remove(&(at, super::Agenda::Prewarm(FunctionId(id))));
         }
     }
@@ -123,9 +123,8 @@ impl Engine {
         let now = self.state.now;
         loop {
             let Some(function) = self.function_mut(id) else { return };
-            let Some(observed) = function.meter.advance(now, function.busy) else {
-                function.busy = function.busy.saturating_add_signed(change);
-                return;
+            let Some(observed) = function.meter.advance(now) else {
+                return function.meter.change(change);
             };
             let closed = function.demand.close(observed);
             self.learn(id, &closed);
@@ -257,8 +256,8 @@ impl Engine {
             return self.dispatch(invocation, at);
         }
         let place = function.push_idle(at);
-        let deadline = now + function.keep.idle;
-        if function.busy == 0 {
+        let deadline = now + function.keep_idle();
+        if function.meter.busy() == 0 {
             self.begin_gap(id);
         }
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
@@ -271,20 +270,20 @@ impl Engine {
     fn begin_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
-        function.quiet_since = now;
-        let Some((after, _)) = function.keep.prewarm else { return };
+        let Some((after, _)) = function.prewarm() else { return };
         let at = now + after;
-        if let Some(before) = function.prewarm_at.replace(at) {
+        if let Some(before) = function.set_prewarm_at(Some(at)) {
             self.state.agenda.remove(&(before, super::Agenda::Prewarm(FunctionId(id))));
         }
         self.state.agenda.insert((at, super::Agenda::Prewarm(FunctionId(id))));
     }
 
     pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {
-        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at == Some(at)) else {
+        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at() == Some(at))
+        else {
             return;
         };
-        function.prewarm_at = None;
+        function.set_prewarm_at(None);
         if function.serving() == 0 && !function.removed {
             // Made in advance or not made: an invocation that comes tries again.
             let _made = self.start_one(id.0);

@@ -105,7 +105,7 @@ impl Engine {
             return;
         }
         function.blocked_since = None;
-        let has_its_own = function.busy > 0 || function.coming > 0;
+        let has_its_own = function.meter.busy() > 0 || function.coming > 0;
         self.state.blocked.remove(&id);
         if has_its_own {
             return self.start_what_is_needed(id.0);
