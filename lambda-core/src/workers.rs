@@ -2,7 +2,7 @@
 
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
-use crate::stats::demand::{BINS, Load};
+use crate::stats::demand::{BINS, LOAD_ONE, Load};
 use crate::store::slab::{NONE, Slab};
 use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 
@@ -12,6 +12,9 @@ pub(crate) struct Workers {
     rows: Vec<Worker>,
     /// Expected load by minute of the hour, [`BINS`] for each worker.
     loads: Vec<u32>,
+    /// Sum of its sandboxes' mean loads times what is left to one, for each worker: a bound of the variance of a sum of
+    /// coins.
+    variances: Vec<u64>,
     kinds: Vec<Kinds>,
     /// Processor time of each one's busy sandboxes, in thousandths. With `open` it is all that warm traffic reads of a
     /// worker: of thousands it stays in the cache.
@@ -34,8 +37,9 @@ pub(crate) struct Workers {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(256))]
 pub(crate) struct Worker {
-    /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
-    pub(crate) variance: u64,
+    /// The variance of its load, in processors squared, and the root of it.
+    pub(crate) variance: f32,
+    pub(crate) deviation: f32,
     pub(crate) memory_kib: u32,
     pub(crate) memory_used_kib: u32,
     /// What may be given away.
@@ -105,6 +109,7 @@ impl Workers {
         if self.rows.len() <= at {
             self.rows.resize_with(at + 1, Worker::absent);
             self.loads.resize((at + 1) * BINS, 0);
+            self.variances.resize(at + 1, 0);
             self.kinds.resize_with(at + 1, Kinds::default);
             self.busy_milli.resize(at + 1, 0);
             self.open.resize(at / 64 + 1, 0);
@@ -129,6 +134,7 @@ impl Workers {
             ..Worker::absent()
         };
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
+        self.variances[at] = 0;
         self.kinds[at] = Kinds::default();
         self.busy_milli[at] = 0;
         self.set_open(id.0, true);
@@ -175,8 +181,10 @@ impl Workers {
     /// read: the waits for memory of one worker after another overlap.
     pub(crate) fn touch(&self, at: u32, minute: usize) -> u32 {
         let Some(it) = self.rows.get(at as usize) else { return 0 };
-        let bin = it.bins.as_flattened().get(minute).copied().unwrap_or_default();
-        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(bin) ^ self.busy_milli(at)
+        let bins = it.bins.as_flattened();
+        let bin = |minute: usize| bins.get(minute % BINS).map_or(0, |it| u32::from(*it));
+        let bins = bin(minute) ^ bin(minute + 9);
+        it.memory_kib ^ u32::from(it.owners[0]) ^ bins ^ self.busy_milli(at)
     }
 
     /// Counts one more sandbox of an owner and a runtime.
@@ -216,15 +224,20 @@ impl Workers {
         change: impl Fn(u32, u32) -> u32,
         change_variance: impl Fn(u64, u64) -> u64,
     ) {
-        let start = at as usize * BINS;
+        let at = at as usize;
+        let start = at * BINS;
         let Some(sums) = self.loads.get_mut(start..start + BINS) else { return };
         let mut peak = 0;
         for (sum, load) in sums.iter_mut().zip(load) {
             *sum = change(*sum, *load);
             peak = peak.max(*sum);
         }
-        let Some(worker) = self.rows.get_mut(at as usize) else { return };
-        worker.variance = change_variance(worker.variance, variance(load));
+        let (Some(worker), Some(sum)) = (self.rows.get_mut(at), self.variances.get_mut(at)) else {
+            return;
+        };
+        *sum = change_variance(*sum, variance(load));
+        worker.variance = processors_squared(*sum);
+        worker.deviation = worker.variance.sqrt();
         worker.peak = peak;
         let shift = (u32::BITS - peak.leading_zeros()).saturating_sub(u16::BITS);
         worker.bins_shift = u8::try_from(shift).unwrap_or_default();
@@ -435,7 +448,8 @@ impl Workers {
 impl Worker {
     fn absent() -> Self {
         Self {
-            variance: 0,
+            variance: 0.0,
+            deviation: 0.0,
             memory_kib: 0,
             memory_used_kib: 0,
             cpu_milli: 0,
@@ -524,6 +538,12 @@ fn variance(load: &Load) -> u64 {
     let peak = u64::from(load.iter().copied().max().unwrap_or_default());
     let mean = sum / BINS as u64;
     mean * peak.saturating_sub(mean)
+}
+
+/// A variance of loads, where [`LOAD_ONE`] is a processor, in processors squared.
+#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+fn processors_squared(variance: u64) -> f32 {
+    variance as f32 / (LOAD_ONE as f32 * LOAD_ONE as f32)
 }
 
 #[cfg(test)]

@@ -182,6 +182,8 @@ impl Engine {
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
             return Ok(None);
         };
+        let minute = minute_of_hour(self.state.now);
+        std::hint::black_box(function.touch_to_place(minute));
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
         let prior = || self.state.priors.expect(settings.trigger, settings.account);
@@ -202,7 +204,7 @@ impl Engine {
             settings: &settings,
             next: function.demand.next(),
             now: state.now,
-            minute: minute_of_hour(state.now),
+            minute,
             busy_load: u32::try_from(u64::from(settings.cpu_milli) * u64::from(LOAD_ONE) / 1000)
                 .unwrap_or(u32::MAX),
             spread: &function.spread,

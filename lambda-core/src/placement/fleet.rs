@@ -1,6 +1,6 @@
 //! What a policy sees: the fleet, one worker, and the sandbox that wants a place.
 
-use super::{Draw, Refusal};
+use super::{Draw, Refusal, Scratch};
 use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next};
@@ -148,29 +148,38 @@ impl<'a> FleetView<'a> {
         for quiet in [false, true] {
             let rooms = &mut draw.scratch.rooms;
             let sure = self.workers.sure_rooms(request.zones, request.memory_kib, quiet, rooms);
-            let rooms = &*draw.scratch.rooms;
-            let mut add_nth = |nth: usize| {
-                self.workers.in_rooms(rooms, nth).into_iter().for_each(|it| add(candidates, it));
-            };
+            let Scratch { rooms, picked, .. } = &mut *draw.scratch;
+            picked.clear();
             if sure <= count {
-                (0..sure).for_each(add_nth);
+                picked.extend(0..sure);
+                self.add_picked(rooms, picked, candidates);
                 self.add_unsure(request, quiet, draw, candidates, count);
             } else {
                 // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
                 // is one candidate less.
-                for _ in 0..count.div_ceil(2) {
-                    add_nth(draw.random.below(sure));
-                }
+                picked.extend((0..count.div_ceil(2)).map(|_| draw.random.below(sure)));
+                let mut next = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
                 for _ in 0..count / 2 {
-                    let turn = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
-                    *draw.cursor = turn as u64 + 1;
-                    add_nth(turn);
+                    let turn = if next < sure { next } else { 0 };
+                    picked.push(turn);
+                    next = turn + 1;
+                    *draw.cursor = next as u64;
                 }
+                self.add_picked(rooms, picked, candidates);
             }
             if !candidates.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Adds the workers in some places of lists. All are read before the first is compared: the waits overlap.
+    fn add_picked(&self, rooms: &[(usize, u32)], picked: &mut [usize], to: &mut Vec<WorkerId>) {
+        for nth in &mut *picked {
+            let worker = self.workers.in_rooms(rooms, *nth);
+            *nth = worker.map_or(usize::MAX, |it| it as usize);
+        }
+        picked.iter().filter_map(|it| u32::try_from(*it).ok()).for_each(|it| add(to, it));
     }
 
     /// Reads all that deciding between these workers needs, before anything depends on it: the waits for memory then
@@ -352,10 +361,13 @@ impl<'a> WorkerView<'a> {
 
     /// Returns the variance of its load, in processors squared.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
     pub fn load_variance(&self) -> f32 {
-        let one = float(LOAD_ONE);
-        self.worker.variance as f32 / (one * one)
+        self.worker.variance
+    }
+
+    /// Returns the deviation of its load, in processors.
+    pub(crate) fn load_deviation(&self) -> f32 {
+        self.worker.deviation
     }
 
     /// Returns whether a VM on it is ready for the sandbox.

@@ -174,6 +174,13 @@ impl Demand {
         }
     }
 
+    /// Reads what [`Self::prepare`] begins with, and what is expected in a minute of the hour and in the tenth from it.
+    pub(crate) fn touch(&self, minute: usize) -> u32 {
+        let bin =
+            |minute: usize| self.next.bins().get(minute % BINS).map_or(0, |it| u32::from(*it));
+        self.next.rank ^ bin(minute) ^ bin(minute + 9)
+    }
+
     /// Returns what was made ready.
     pub(crate) fn next(&self) -> &Next {
         &self.next

@@ -87,8 +87,8 @@ impl Histogram {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pending {
     /// Those that are in use come first.
-    bins: [u8; 5],
-    counts: [u8; 5],
+    bins: [u8; 3],
+    counts: [u8; 3],
 }
 
 impl Pending {
