@@ -177,14 +177,15 @@ impl Workers {
         self.loads.get(at..at + BINS).unwrap_or_default()
     }
 
-    /// Reads of a worker every line that a decision in a minute of the hour needs, and nothing depends on what was
+    /// Reads of a worker every line that a decision needs which looks at the bins from one to another, and nothing depends on what was
     /// read: the waits for memory of one worker after another overlap.
-    pub(crate) fn touch(&self, at: u32, minute: usize) -> u32 {
+    ///
+    /// Short, so that the processor comes to all of some candidates before it has waited for the first.
+    pub(crate) fn touch(&self, at: u32, [first, last]: [usize; 2]) -> u32 {
         let Some(it) = self.rows.get(at as usize) else { return 0 };
         let bins = it.bins.as_flattened();
-        let bin = |minute: usize| bins.get(minute % BINS).map_or(0, |it| u32::from(*it));
-        let bins = bin(minute) ^ bin(minute + 9);
-        it.memory_kib ^ u32::from(it.owners[0]) ^ bins ^ self.busy_milli(at)
+        let (first, last) = (bins[first % BINS], bins[last % BINS]);
+        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(first ^ last) ^ self.busy_milli(at)
     }
 
     /// Counts one more sandbox of an owner and a runtime.

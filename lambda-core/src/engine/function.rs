@@ -170,6 +170,14 @@ impl Function {
         }
     }
 
+    /// Adds a sandbox, at the last rank.
+    pub(crate) fn add_member(&mut self, sandbox: u32) {
+        if self.members.len() == self.members.capacity() {
+            self.members.reserve_exact(growth(self.members.len()));
+        }
+        self.members.push(sandbox);
+    }
+
     /// Accepted invocations: waiting or running.
     pub(crate) fn concurrency(&self) -> u32 {
         self.meter.busy().saturating_add(self.waiting_count())
@@ -324,6 +332,12 @@ impl Function {
     }
 }
 
+/// How many more a list of sandboxes is to have room for: a quarter, not twice as many. Functions are many, and most have
+/// few.
+fn growth(len: usize) -> usize {
+    (len / 4).max(2)
+}
+
 /// Gaps below this are short: how long to keep sandboxes is not asked after each.
 const GAP_SHORT: Duration = Duration::from_secs(1);
 /// After so many short gaps it is asked at the latest.
@@ -358,10 +372,18 @@ impl IdleStack {
     /// Puts a sandbox on top, at a place at the end or beyond it.
     fn push_at(&mut self, place: u32, sandbox: u32) {
         while self.end() != place {
+            self.make_place();
             self.places.push_back(NONE);
             self.holes += 1;
         }
+        self.make_place();
         self.places.push_back(sandbox);
+    }
+
+    fn make_place(&mut self) {
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(growth(self.places.len()));
+        }
     }
 
     /// The place of the next one.

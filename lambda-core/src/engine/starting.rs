@@ -310,7 +310,7 @@ impl Engine {
         let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
-        function.members.push(at);
+        function.add_member(at);
         if sandbox.state.is_coming() {
             function.coming += 1;
         }

@@ -185,11 +185,13 @@ impl<'a> FleetView<'a> {
     /// Reads all that deciding between these workers needs, before anything depends on it: the waits for memory then
     /// overlap, where one worker looked at after another would wait for each.
     pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
-        let soon = request.next.bins().get(request.minute..).unwrap_or_default();
-        let mut read = soon.iter().step_by(16).take(2).fold(0, |read, bin| read ^ u32::from(*bin));
+        let bins = [request.minute, (request.minute + 9) % BINS];
+        let mut read = 0;
         for worker in workers {
-            read ^= self.workers.touch(worker.0, request.minute);
             read ^= request.spread.touch(worker.0);
+        }
+        for worker in workers {
+            read ^= self.workers.touch(worker.0, bins);
         }
         std::hint::black_box(read);
     }
