@@ -105,8 +105,8 @@ impl Engine {
         for at in members {
             self.stop(at, StopReason::FunctionRemoved);
             let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
-            if sandbox.state == State::Busy && !sandbox.stale {
-                sandbox.stale = true;
+            if sandbox.state == State::Busy && !sandbox.marks.stale() {
+                sandbox.marks.set_stale();
                 self.state.old_deadlines.insert(at, sandbox.since + timeout);
                 if let Some(function) = self.function_mut(id.0) {
                     function.going += 1;

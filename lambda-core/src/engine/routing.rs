@@ -104,9 +104,7 @@ impl Engine {
     pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
-        sandbox.state = State::Busy;
-        sandbox.since = now;
-        sandbox.invocation = invocation.0;
+        sandbox.run(invocation, now);
         let (worker, cpu_milli, id) = (sandbox.worker, sandbox.cpu_milli, sandbox.function);
         self.run(id, 1);
         self.state.workers.add_busy(worker, cpu_milli);
@@ -197,9 +195,7 @@ impl Engine {
         used: Used,
     ) -> Result<(), EventError> {
         let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
-        let runs =
-            |it: &crate::sandbox::Sandbox| it.state == State::Busy && it.invocation == invocation.0;
-        let Some(held) = self.state.sandboxes.get(at).filter(|it| runs(it)) else {
+        let Some(held) = self.state.sandboxes.get(at).filter(|it| it.runs(invocation)) else {
             return Err(EventError::OutOfOrder);
         };
         let (now, since, id) = (self.state.now, held.since, held.function);
@@ -222,7 +218,7 @@ impl Engine {
     pub(super) fn finish(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
-        if sandbox.stale {
+        if sandbox.marks.stale() {
             self.state.old_deadlines.remove(&at);
         }
         self.state.workers.take_busy(worker, cpu_milli);
@@ -237,8 +233,7 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
         sandbox.since = now;
-        sandbox.used = true;
-        let (id, stale, worker) = (sandbox.function, sandbox.stale, sandbox.worker);
+        let (id, stale, worker) = (sandbox.function, sandbox.marks.stale(), sandbox.worker);
         let draining = !self.state.workers.is_open(worker);
         let Some(function) = self.function_mut(id) else { return };
         let reason = if stale || function.removed && function.waiting_count() == 0 {
@@ -261,7 +256,7 @@ impl Engine {
             self.begin_gap(id);
         }
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
-            sandbox.idle_place = place;
+            sandbox.set_idle_place(place, true);
         }
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
     }

@@ -3,11 +3,10 @@
 use super::{Agenda, Engine};
 use crate::explain::{Decided, Explanation};
 use crate::placement::{Considered, Draw, FleetView, Record, Request};
-use crate::sandbox::{Sandbox, State};
+use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slab::NONE;
-use crate::store::wheel::UNLINKED;
 use crate::workers::Phase;
 use crate::{
     Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, StopReason, Time, VmId,
@@ -247,27 +246,16 @@ impl Engine {
         let held = self.state.workers.get(worker)?;
         let (isolation, zone) = (held.isolation, held.zone);
         let memory_kib = kib(settings.memory_bytes);
-        let sandbox = Sandbox {
-            invocation: 0,
-            since: self.state.now,
+        let made = Made {
             function: id,
             worker,
             vm: NONE,
-            interface: NONE,
             memory_kib,
             cpu_milli: settings.cpu_milli,
             rank,
-            idle_place: 0,
-            worker_next: NONE,
-            worker_prev: NONE,
-            wheel_next: NONE,
-            wheel_prev: NONE,
-            wheel_slot: UNLINKED,
-            state: State::Waiting,
             slot: settings.network.is_some(),
-            used: false,
-            stale: false,
         };
+        let sandbox = Sandbox::new(made, State::Waiting, self.state.now);
         let at = self.state.sandboxes.insert(sandbox, self.state.config.sandboxes_max)?;
         let vm = match isolation {
             Isolation::Sandbox => NONE,
@@ -322,7 +310,7 @@ impl Engine {
         if let Some(worker) = state.workers.get_mut(sandbox.worker) {
             worker.cpu_used_milli = worker.cpu_used_milli.saturating_add(sandbox.cpu_milli);
             worker.starting += u32::from(sandbox.state.is_coming());
-            worker.slots_used += u32::from(sandbox.slot);
+            worker.slots_used += u32::from(sandbox.marks.slot());
         }
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.add_kind(sandbox.worker, account, runtime);
