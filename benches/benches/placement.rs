@@ -1,14 +1,14 @@
 //! The engine's speed and size.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm]
+//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm [WORKERS|FUNCTIONS]]
 //! ```
 //!
 //! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
 //! arrival and its end, told by `handle` and drained by `poll`, with timers, statistics and counting, at a million idle
 //! sandboxes: one at a time, and in batches of 32 arrivals and ends that the engine is let `touch` before. Size: what the engine
-//! has allocated, counted by the allocator. Figures are medians of rounds, with the fastest and the slowest; p99 is of
-//! single calls, clock included. The floor is a read that depends on the one before, in as much memory as the calls go
+//! has allocated, counted by the allocator. Figures are medians of rounds, with the fastest and the slowest; p50 and p99
+//! are of single calls, the clock's own time included, which is measured beside them. The floor is a read that depends on the one before, in as much memory as the calls go
 //! through: a decision waits for two in a row (the function, the workers), an arrival for three (the function, the sandbox,
 //! its worker).
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -56,13 +56,15 @@ static COUNTING: Counting = Counting;
 fn main() {
     let only = std::env::args().nth(1).filter(|it| !it.starts_with('-'));
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    let sizes = [1_000, 10_000, 100_000];
+    let size: Option<u32> = std::env::args().nth(2).and_then(|it| it.parse().ok());
+    let sized = |it: &u32| size.is_none_or(|size| size == *it);
+    let sizes: Vec<_> = [1_000, 10_000, 100_000].into_iter().filter(sized).collect();
     if wanted("decisions") {
         println!(
-            "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | two dependent reads ns | times that |"
+            "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | the clock alone p50 ns | p99 ns | p99 less the clock's p50 ns | two dependent reads ns | times that |"
         );
-        println!("|---|---|---|---|---|---|---|---|");
-        for workers in sizes {
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        for workers in sizes.clone() {
             for policy in [Policy::PowerOfTwo, Policy::Ours] {
                 decisions(policy, workers);
             }
@@ -77,7 +79,7 @@ fn main() {
         println!(
             "\n| cold start, all counted | workers | ns (least, most) | a second |\n|---|---|---|---|"
         );
-        sizes.into_iter().for_each(cold);
+        sizes.iter().copied().for_each(cold);
     }
     if wanted("warm") {
         println!(
@@ -86,7 +88,9 @@ fn main() {
         println!("|---|---|---|---|---|---|---|");
         let sizes =
             [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)];
-        let bytes: Vec<_> = sizes.map(|(sandboxes, functions)| warm(sandboxes, functions)).into();
+        let sizes: Vec<_> = sizes.into_iter().filter(|(_, functions)| sized(functions)).collect();
+        let bytes: Vec<_> =
+            sizes.iter().map(|(sandboxes, functions)| warm(*sandboxes, *functions)).collect();
         println!(
             "\n| memory | functions | bytes for an idle sandbox | all there is, for each sandbox |\n|---|---|---|---|"
         );
@@ -230,26 +234,37 @@ fn decisions(policy: Policy, workers: u32) {
             black_box(engine.choose(chance.function(functions)).unwrap());
         }
     });
-    let mut single: Vec<_> = (0..calls)
-        .map(|_| {
-            let function = chance.function(functions);
-            let began = Instant::now();
-            black_box(engine.choose(function).unwrap());
-            began.elapsed().as_nanos()
-        })
-        .collect();
-    single.sort_unstable();
+    let single = singly(calls, || chance.function(functions), |it| engine.choose(it).unwrap());
     drop(engine);
+    let clock = singly(calls, || (), |()| ());
     // Three lines of a worker, six of a function.
     let floor = 2.0 * dependent_read(workers as usize * 3 + functions as usize * 6);
-    let at = |share: usize| single[single.len() * share / 100];
+    let at = |of: &[u128], share: usize| of[of.len() * share / 100];
+    let (p50, p99) = (at(&single, 50), at(&single, 99));
+    let (clock, clock_p99) = (at(&clock, 50), at(&clock, 99));
+    let less = p99.saturating_sub(clock);
     let (name, columns, ratio) =
         (policy.make().name().to_owned(), rounds.columns(), rounds.median() / floor);
     println!(
-        "| {name} | {workers} | {columns} | {} | {} | {floor:.0} | {ratio:.1} |",
-        at(50),
-        at(99)
+        "| {name} | {workers} | {columns} | {p50} | {p99} | {clock} | {clock_p99} | {less} | {floor:.0} | {ratio:.1} |"
     );
+}
+
+/// Times calls one by one: ascending, in nanoseconds, the clock's own time included.
+fn singly<T, R>(
+    calls: usize,
+    mut prepare: impl FnMut() -> T,
+    mut call: impl FnMut(T) -> R,
+) -> Vec<u128> {
+    let one = |_| {
+        let given = prepare();
+        let began = Instant::now();
+        black_box(call(given));
+        began.elapsed().as_nanos()
+    };
+    let mut times: Vec<_> = (0..calls).map(one).collect();
+    times.sort_unstable();
+    times
 }
 
 /// From an invocation's arrival to the end of its sandbox: everything but the sandbox itself.

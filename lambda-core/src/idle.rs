@@ -29,7 +29,7 @@ pub struct Keep {
 }
 
 /// Decides how long idle sandboxes are kept. Asked when a function's first invocation after a gap comes; of gaps below a
-/// second, after every sixth.
+/// second, after 32 at the latest.
 pub trait IdlePolicy: fmt::Debug + Send {
     /// Returns how long the function's sandboxes are kept.
     fn keep(&self, function: &IdleView<'_>) -> Keep;

@@ -1,12 +1,15 @@
-//! A sandbox as the engine keeps it: 80 bytes with its slot.
+//! A sandbox as the engine keeps it: 72 bytes with its slot.
 
-use crate::Time;
+use crate::store::slab::NONE;
+use crate::store::wheel::UNLINKED;
+use crate::{InvocationId, Time};
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Sandbox {
-    /// What runs in it, while it is busy.
-    pub(crate) invocation: u64,
+    /// While it is busy, what runs in it. While it is idle, its place among its function's idle ones, and above that
+    /// whether it has run an invocation.
+    work: u64,
     /// Since when it is in its state.
     pub(crate) since: Time,
     pub(crate) function: u32,
@@ -18,8 +21,6 @@ pub(crate) struct Sandbox {
     pub(crate) cpu_milli: u32,
     /// Its place among its function's sandboxes.
     pub(crate) rank: u32,
-    /// Its place among its function's idle ones.
-    pub(crate) idle_place: u32,
     /// Neighbours on its worker.
     pub(crate) worker_next: u32,
     pub(crate) worker_prev: u32,
@@ -29,12 +30,102 @@ pub(crate) struct Sandbox {
     /// Its list in the timer wheel.
     pub(crate) wheel_slot: u16,
     pub(crate) state: State,
+    pub(crate) marks: Marks,
+}
+
+/// What a sandbox is besides, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    const SLOT: u8 = 1;
+    const STALE: u8 = 2;
+
+    /// Returns the marks of one that holds a slot for network interfaces of its worker, or does not.
+    pub(crate) fn new(slot: bool) -> Self {
+        Self(if slot { Self::SLOT } else { 0 })
+    }
+
     /// It holds one of its worker's slots for network interfaces.
-    pub(crate) slot: bool,
-    /// It has run an invocation.
-    pub(crate) used: bool,
+    pub(crate) fn slot(self) -> bool {
+        self.0 & Self::SLOT != 0
+    }
+
     /// Its code is another than its function's now.
-    pub(crate) stale: bool,
+    pub(crate) fn stale(self) -> bool {
+        self.0 & Self::STALE != 0
+    }
+
+    pub(crate) fn set_stale(&mut self) {
+        self.0 |= Self::STALE;
+    }
+}
+
+/// Where a sandbox is made, and how large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    pub(crate) function: u32,
+    pub(crate) worker: u32,
+    pub(crate) vm: u32,
+    pub(crate) memory_kib: u32,
+    pub(crate) cpu_milli: u32,
+    pub(crate) rank: u32,
+    pub(crate) slot: bool,
+}
+
+impl Sandbox {
+    /// Returns one without an interface, in no list.
+    pub(crate) fn new(made: Made, state: State, now: Time) -> Self {
+        Self {
+            work: 0,
+            since: now,
+            function: made.function,
+            worker: made.worker,
+            vm: made.vm,
+            interface: NONE,
+            memory_kib: made.memory_kib,
+            cpu_milli: made.cpu_milli,
+            rank: made.rank,
+            worker_next: NONE,
+            worker_prev: NONE,
+            wheel_next: NONE,
+            wheel_prev: NONE,
+            wheel_slot: UNLINKED,
+            state,
+            marks: Marks::new(made.slot),
+        }
+    }
+
+    /// Returns whether it runs an invocation.
+    pub(crate) fn runs(&self, invocation: InvocationId) -> bool {
+        self.state == State::Busy && self.work == invocation.0
+    }
+
+    /// Returns what runs in it, while it is busy.
+    pub(crate) fn invocation(&self) -> InvocationId {
+        InvocationId(self.work)
+    }
+
+    /// Is busy with an invocation from now on.
+    pub(crate) fn run(&mut self, invocation: InvocationId, now: Time) {
+        (self.state, self.since, self.work) = (State::Busy, now, invocation.0);
+    }
+
+    /// Returns its place among its function's idle ones, while it is idle.
+    pub(crate) fn idle_place(&self) -> u32 {
+        u32::try_from(self.work & u64::from(u32::MAX)).unwrap_or(NONE)
+    }
+
+    /// Returns whether it has run an invocation, while it is idle.
+    pub(crate) fn is_used(&self) -> bool {
+        self.work >> 32 != 0
+    }
+
+    /// Puts it at a place among its function's idle ones.
+    pub(crate) fn set_idle_place(&mut self, place: u32, used: bool) {
+        self.work = u64::from(used) << 32 | u64::from(place);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +144,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_80_bytes() {
-        // The generation, 4 bytes, takes the room that alignment leaves.
-        assert!(size_of::<Option<Sandbox>>() <= 80, "{}", size_of::<Option<Sandbox>>());
+    fn a_slot_is_72_bytes() {
+        // With the generation, 4 bytes, and what alignment leaves.
+        assert_eq!(size_of::<Option<Sandbox>>(), 64);
+    }
+
+    #[test]
+    fn an_idle_one_knows_its_place_and_whether_it_was_used() {
+        let made = Made {
+            function: 0,
+            worker: 0,
+            vm: NONE,
+            memory_kib: 1,
+            cpu_milli: 1,
+            rank: 0,
+            slot: true,
+        };
+        let mut sandbox = Sandbox::new(made, State::Idle, Time::ZERO);
+        for (place, used) in [(0, false), (u32::MAX, false), (7, true)] {
+            sandbox.set_idle_place(place, used);
+            assert_eq!((sandbox.idle_place(), sandbox.is_used()), (place, used));
+        }
+        sandbox.run(InvocationId(u64::MAX), Time::ZERO);
+        assert!(sandbox.runs(InvocationId(u64::MAX)) && !sandbox.runs(InvocationId(7)));
+        sandbox.marks.set_stale();
+        assert!(sandbox.marks.slot() && sandbox.marks.stale());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
-use crate::stats::demand::{BINS, Load};
+use crate::stats::demand::{BINS, LOAD_ONE, Load};
 use crate::store::slab::{NONE, Slab};
 use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 
@@ -12,7 +12,15 @@ pub(crate) struct Workers {
     rows: Vec<Worker>,
     /// Expected load by minute of the hour, [`BINS`] for each worker.
     loads: Vec<u32>,
+    /// Sum of its sandboxes' mean loads times what is left to one, for each worker: a bound of the variance of a sum of
+    /// coins.
+    variances: Vec<u64>,
     kinds: Vec<Kinds>,
+    /// Processor time of each one's busy sandboxes, in thousandths. With `open` it is all that warm traffic reads of a
+    /// worker: of thousands it stays in the cache.
+    busy_milli: Vec<u32>,
+    /// One bit for each that keeps what falls idle on it: it is there and not draining.
+    open: Vec<u64>,
     /// Workers that take sandboxes, by zone and by their free memory's power of two; then those that are near their
     /// end.
     rooms: Vec<Vec<u32>>,
@@ -29,8 +37,9 @@ pub(crate) struct Workers {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(256))]
 pub(crate) struct Worker {
-    /// Sum of its sandboxes' mean loads times what is left to one: a bound of the variance of a sum of coins.
-    pub(crate) variance: u64,
+    /// The variance of its load, in processors squared, and the root of it.
+    pub(crate) variance: f32,
+    pub(crate) deviation: f32,
     pub(crate) memory_kib: u32,
     pub(crate) memory_used_kib: u32,
     /// What may be given away.
@@ -38,12 +47,11 @@ pub(crate) struct Worker {
     /// What is there.
     pub(crate) cpu_real_milli: u32,
     pub(crate) cpu_used_milli: u32,
-    /// Of busy sandboxes.
-    pub(crate) cpu_busy_milli: u32,
     pub(crate) slots: u32,
     pub(crate) slots_used: u32,
     pub(crate) starting: u32,
     pub(crate) sandboxes: u32,
+    pub(crate) vms: u32,
     /// The highest of all minutes of its load.
     pub(crate) peak: u32,
     room: u32,
@@ -58,7 +66,6 @@ pub(crate) struct Worker {
     runtimes: [u8; 16],
     /// The first of its sandboxes.
     pub(crate) head: u32,
-    pub(crate) vms: u32,
     pub(crate) drain_at: Time,
 
     /// Its expected load by minute of the hour, rounded up where it is divided.
@@ -102,7 +109,10 @@ impl Workers {
         if self.rows.len() <= at {
             self.rows.resize_with(at + 1, Worker::absent);
             self.loads.resize((at + 1) * BINS, 0);
+            self.variances.resize(at + 1, 0);
             self.kinds.resize_with(at + 1, Kinds::default);
+            self.busy_milli.resize(at + 1, 0);
+            self.open.resize(at / 64 + 1, 0);
         }
         if self.rooms.is_empty() {
             self.rooms.resize_with(ROOMS * 2, Vec::new);
@@ -124,7 +134,10 @@ impl Workers {
             ..Worker::absent()
         };
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
+        self.variances[at] = 0;
         self.kinds[at] = Kinds::default();
+        self.busy_milli[at] = 0;
+        self.set_open(id.0, true);
         self.count += 1;
         self.sort(id.0);
     }
@@ -133,6 +146,7 @@ impl Workers {
         self.leave_room(at);
         let worker = self.get_mut(at)?;
         let worker = std::mem::replace(worker, Worker::absent());
+        self.set_open(at, false);
         self.count -= 1;
         Some(worker)
     }
@@ -163,12 +177,15 @@ impl Workers {
         self.loads.get(at..at + BINS).unwrap_or_default()
     }
 
-    /// Reads of a worker every line that a decision in a minute of the hour needs, and nothing depends on what was
+    /// Reads of a worker every line that a decision needs which looks at the bins from one to another, and nothing depends on what was
     /// read: the waits for memory of one worker after another overlap.
-    pub(crate) fn touch(&self, at: u32, minute: usize) -> u32 {
+    ///
+    /// Short, so that the processor comes to all of some candidates before it has waited for the first.
+    pub(crate) fn touch(&self, at: u32, [first, last]: [usize; 2]) -> u32 {
         let Some(it) = self.rows.get(at as usize) else { return 0 };
-        let bin = it.bins.as_flattened().get(minute).copied().unwrap_or_default();
-        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(bin)
+        let bins = it.bins.as_flattened();
+        let (first, last) = (bins[first % BINS], bins[last % BINS]);
+        it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(first ^ last) ^ self.busy_milli(at)
     }
 
     /// Counts one more sandbox of an owner and a runtime.
@@ -208,15 +225,20 @@ impl Workers {
         change: impl Fn(u32, u32) -> u32,
         change_variance: impl Fn(u64, u64) -> u64,
     ) {
-        let start = at as usize * BINS;
+        let at = at as usize;
+        let start = at * BINS;
         let Some(sums) = self.loads.get_mut(start..start + BINS) else { return };
         let mut peak = 0;
         for (sum, load) in sums.iter_mut().zip(load) {
             *sum = change(*sum, *load);
             peak = peak.max(*sum);
         }
-        let Some(worker) = self.rows.get_mut(at as usize) else { return };
-        worker.variance = change_variance(worker.variance, variance(load));
+        let (Some(worker), Some(sum)) = (self.rows.get_mut(at), self.variances.get_mut(at)) else {
+            return;
+        };
+        *sum = change_variance(*sum, variance(load));
+        worker.variance = processors_squared(*sum);
+        worker.deviation = worker.variance.sqrt();
         worker.peak = peak;
         let shift = (u32::BITS - peak.leading_zeros()).saturating_sub(u16::BITS);
         worker.bins_shift = u8::try_from(shift).unwrap_or_default();
@@ -238,7 +260,38 @@ impl Workers {
     pub(crate) fn set_phase(&mut self, at: u32, phase: Phase) {
         if let Some(worker) = self.get_mut(at) {
             worker.phase = phase;
+            self.set_open(at, phase != Phase::Draining);
             self.sort(at);
+        }
+    }
+
+    fn set_open(&mut self, at: u32, open: bool) {
+        let Some(bits) = self.open.get_mut(at as usize / 64) else { return };
+        let bit = 1 << (at % 64);
+        if open { *bits |= bit } else { *bits &= !bit }
+    }
+
+    /// Returns whether a worker keeps what falls idle on it: it is there and not draining.
+    pub(crate) fn is_open(&self, at: u32) -> bool {
+        self.open.get(at as usize / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
+    }
+
+    /// Returns the processor time of a worker's busy sandboxes, in thousandths.
+    pub(crate) fn busy_milli(&self, at: u32) -> u32 {
+        self.busy_milli.get(at as usize).copied().unwrap_or_default()
+    }
+
+    /// Counts one more busy sandbox of a worker.
+    pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
+            *busy = busy.saturating_add(cpu_milli);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
+            *busy = busy.saturating_sub(cpu_milli);
         }
     }
 
@@ -396,13 +449,13 @@ impl Workers {
 impl Worker {
     fn absent() -> Self {
         Self {
-            variance: 0,
+            variance: 0.0,
+            deviation: 0.0,
             memory_kib: 0,
             memory_used_kib: 0,
             cpu_milli: 0,
             cpu_real_milli: 0,
             cpu_used_milli: 0,
-            cpu_busy_milli: 0,
             slots: 0,
             slots_used: 0,
             starting: 0,
@@ -486,6 +539,12 @@ fn variance(load: &Load) -> u64 {
     let peak = u64::from(load.iter().copied().max().unwrap_or_default());
     let mean = sum / BINS as u64;
     mean * peak.saturating_sub(mean)
+}
+
+/// A variance of loads, where [`LOAD_ONE`] is a processor, in processors squared.
+#[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
+fn processors_squared(variance: u64) -> f32 {
+    variance as f32 / (LOAD_ONE as f32 * LOAD_ONE as f32)
 }
 
 #[cfg(test)]

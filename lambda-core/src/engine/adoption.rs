@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::starting::kib;
 use super::{Deferred, Engine};
-use crate::sandbox::{Sandbox, State};
+use crate::sandbox::{Made, Sandbox, State};
 use crate::store::slab::NONE;
-use crate::store::wheel::UNLINKED;
 use crate::{
     Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, SandboxId,
     StopReason, VmId, WorkerId,
@@ -120,7 +119,7 @@ impl Engine {
             }
             // It runs what this engine did not send: an earlier one did.
             (State::Idle, Some(invocation)) => {
-                let (id, place) = (sandbox.function, sandbox.idle_place);
+                let (id, place) = (sandbox.function, sandbox.idle_place());
                 if let Some(function) = self.function_mut(id) {
                     function.remove_idle(place);
                 }
@@ -168,27 +167,16 @@ impl Engine {
         if !fits {
             return None;
         }
-        let sandbox = Sandbox {
-            invocation: 0,
-            since: now,
+        let made = Made {
             function: reported.function.0,
             worker: worker.0,
             vm: vm.unwrap_or(NONE),
-            interface: NONE,
             memory_kib,
             cpu_milli: settings.cpu_milli,
             rank,
-            idle_place: 0,
-            worker_next: NONE,
-            worker_prev: NONE,
-            wheel_next: NONE,
-            wheel_prev: NONE,
-            wheel_slot: UNLINKED,
-            state: State::Idle,
             slot: settings.network.is_some(),
-            used: true,
-            stale: false,
         };
+        let sandbox = Sandbox::new(made, State::Idle, now);
         let max = self.state.config.sandboxes_max;
         let at = self.state.sandboxes.insert_as(reported.sandbox.0, sandbox, max)?;
         let vm_taken = vm.is_none_or(|vm| self.adopt_into_vm(vm, settings.account, memory_kib));

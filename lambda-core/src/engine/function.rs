@@ -11,27 +11,26 @@ use crate::store::slab::NONE;
 use crate::store::spread::Spread;
 use crate::{InvocationId, Routing, Time};
 
-/// In the order of use: an invocation and its end read and write the first three lines of the cache, placement reads
+/// In the order of use: an invocation and its end read and write the first two lines of the cache, placement reads
 /// the first and those that follow.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(64))]
 pub(crate) struct Function {
     pub(crate) settings: FunctionSettings,
-    pub(crate) busy: u32,
     waiting_count: u32,
+    pub(crate) uses: u32,
 
     pub(crate) meter: Meter,
-    /// When nothing of it ran any more.
-    pub(crate) quiet_since: Time,
+    /// How long an idle sandbox is kept after an invocation, in nanoseconds.
+    keep_nanos: u64,
+    here: Here,
     top: Top,
-    pub(crate) uses: u32,
     pub(crate) recent_durations: Pending,
     pub(crate) recent_gaps: Pending,
     pub(crate) removed: bool,
-
-    pub(crate) keep: Keep,
-    pub(crate) prewarm_at: Option<Time>,
+    /// Sandboxes are made in advance, or one is about to be: what is at the end of the record counts.
+    prewarms: bool,
 
     /// All its sandboxes, by rank.
     pub(crate) members: Vec<u32>,
@@ -62,6 +61,18 @@ pub(crate) struct Function {
     last: u32,
     /// Since when it has waited for room in vain.
     pub(crate) blocked_since: Option<Time>,
+    /// As in [`Keep`].
+    prewarm: Option<(Duration, Duration)>,
+    prewarm_at: Option<Time>,
+}
+
+/// That there is a function. Of all that a function has this leaves most values unused, so that the compiler tells by it
+/// whether an `Option` of one is empty: in a line of the cache that is read in any case, not at the record's end.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u64)]
+enum Here {
+    Here = 1,
 }
 
 impl Function {
@@ -80,7 +91,6 @@ impl Function {
             spread: Spread::default(),
             coming: 0,
             going: 0,
-            busy: 0,
             waiting: VecDeque::new(),
             start_failures: 0,
             scaling_left,
@@ -89,12 +99,14 @@ impl Function {
             durations: Histogram::default(),
             memory_peaks_mib: Histogram::default(),
             gaps: Histogram::default(),
-            keep: Keep { idle: Duration::ZERO, prewarm: None },
+            keep_nanos: 0,
+            here: Here::Here,
+            prewarms: false,
+            prewarm: None,
             uses: 0,
             start: Duration::ZERO,
             worth: None,
             last: 0,
-            quiet_since: Time::ZERO,
             prewarm_at: None,
             blocked_since: None,
         }
@@ -105,9 +117,48 @@ impl Function {
         self.top.sandbox
     }
 
+    /// Reads of each line that placement needs, in which the load in a minute of the hour and in the ten that follow is.
+    pub(crate) fn touch_to_place(&self, minute: usize) -> u32 {
+        let members = u32::try_from(self.members.len()).unwrap_or_default();
+        members ^ self.demand.touch(minute)
+    }
+
     /// Reads of each line that an invocation needs.
     pub(crate) fn touch(&self) -> u32 {
-        self.busy ^ self.uses ^ u32::from(self.prewarm_at.is_some())
+        self.meter.busy() ^ self.uses
+    }
+
+    /// Returns how long an idle sandbox is kept after an invocation.
+    pub(crate) fn keep_idle(&self) -> Duration {
+        Duration::from_nanos(self.keep_nanos)
+    }
+
+    pub(crate) fn set_keep(&mut self, keep: Keep) {
+        self.keep_nanos = u64::try_from(keep.idle.as_nanos()).unwrap_or(u64::MAX);
+        if self.prewarms || keep.prewarm.is_some() {
+            self.prewarm = keep.prewarm;
+            self.prewarms = self.prewarm.is_some() || self.prewarm_at.is_some();
+        }
+    }
+
+    /// Returns after how long one is made in advance, and how long that one is kept.
+    pub(crate) fn prewarm(&self) -> Option<(Duration, Duration)> {
+        if self.prewarms { self.prewarm } else { None }
+    }
+
+    /// Returns when one is to be made in advance, where that is to be.
+    pub(crate) fn prewarm_at(&self) -> Option<Time> {
+        if self.prewarms { self.prewarm_at } else { None }
+    }
+
+    /// Sets when one is to be made in advance; returns what it was.
+    pub(crate) fn set_prewarm_at(&mut self, at: Option<Time>) -> Option<Time> {
+        if !self.prewarms && at.is_none() {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.prewarm_at, at);
+        self.prewarms = self.prewarm.is_some() || self.prewarm_at.is_some();
+        before
     }
 
     pub(crate) fn idle_view(&self) -> IdleView<'_> {
@@ -119,9 +170,17 @@ impl Function {
         }
     }
 
+    /// Adds a sandbox, at the last rank.
+    pub(crate) fn add_member(&mut self, sandbox: u32) {
+        if self.members.len() == self.members.capacity() {
+            self.members.reserve_exact(growth(self.members.len()));
+        }
+        self.members.push(sandbox);
+    }
+
     /// Accepted invocations: waiting or running.
     pub(crate) fn concurrency(&self) -> u32 {
-        self.busy.saturating_add(self.waiting_count())
+        self.meter.busy().saturating_add(self.waiting_count())
     }
 
     pub(crate) fn waiting_count(&self) -> u32 {
@@ -162,9 +221,7 @@ impl Function {
 
     /// Counts how long an invocation ran.
     pub(crate) fn ran(&mut self, millis: u64) {
-        if self.recent_durations.add_number(millis) {
-            self.recent_durations.flush(&mut self.durations);
-        }
+        self.recent_durations.add_number(millis, &mut self.durations);
     }
 
     /// Returns how long its invocations run.
@@ -174,25 +231,26 @@ impl Function {
         durations
     }
 
-    /// Counts for how long nothing ran; tells whether it is time to ask again how long to keep its sandboxes: after a
-    /// few short gaps, or one that is not short.
-    pub(crate) fn was_quiet(&mut self, gap: Duration) -> bool {
+    /// Counts for how long nothing ran; tells whether it is time to ask again how long to keep its sandboxes: after
+    /// some short gaps, or one that is not short.
+    pub(crate) fn was_quiet(&mut self, now: Time) -> bool {
+        let gap = now.since(self.meter.until());
         let millis = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        let full = self.recent_gaps.add_number(millis);
-        if full || gap >= GAP_SHORT {
+        let full = self.recent_gaps.add_number(millis, &mut self.gaps);
+        let ask = full || gap >= GAP_SHORT || self.recent_gaps.count() >= GAPS_SHORT_MAX;
+        if ask {
             self.recent_gaps.flush(&mut self.gaps);
-            return true;
         }
-        false
+        ask
     }
 
     /// Puts an idle sandbox on top and returns its place.
     pub(crate) fn push_idle(&mut self, sandbox: u32) -> u32 {
         if self.top.sandbox != NONE {
-            let top = std::mem::take(&mut self.top);
-            self.idle.push_at(top.place, top.sandbox);
+            self.idle.push_at(self.top.place, self.top.sandbox);
+            self.top.place = self.idle.end();
         }
-        self.top = Top { sandbox, place: self.idle.end() };
+        self.top.sandbox = sandbox;
         self.top.place
     }
 
@@ -200,9 +258,13 @@ impl Function {
     pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<u32> {
         let taken = match routing {
             Routing::MostRecentlyUsed if self.top.sandbox != NONE => {
-                return Some(std::mem::take(&mut self.top).sandbox);
+                return Some(std::mem::replace(&mut self.top.sandbox, NONE));
             }
-            Routing::MostRecentlyUsed => return self.idle.pop(),
+            Routing::MostRecentlyUsed => {
+                let popped = self.idle.pop();
+                self.top.place = self.idle.end();
+                return popped;
+            }
             Routing::LeastRecentlyUsed => self.idle().next()?,
             Routing::RoundRobin => {
                 let next = self.idle().filter(|it| *it > self.last).min();
@@ -211,9 +273,10 @@ impl Function {
         };
         self.last = taken;
         if taken == self.top.sandbox {
-            self.top = Top::default();
+            self.top.sandbox = NONE;
         } else {
             self.idle.remove_sandbox(taken);
+            self.place_next();
         }
         Some(taken)
     }
@@ -221,9 +284,17 @@ impl Function {
     /// Takes the idle sandbox at a place.
     pub(crate) fn remove_idle(&mut self, place: u32) {
         if self.top.sandbox != NONE && self.top.place == place {
-            self.top = Top::default();
+            self.top.sandbox = NONE;
         } else {
             self.idle.remove(place);
+        }
+        self.place_next();
+    }
+
+    /// The list is another: so is the place of what comes on top of it next.
+    fn place_next(&mut self) {
+        if self.top.sandbox == NONE {
+            self.top.place = self.idle.end();
         }
     }
 
@@ -236,6 +307,7 @@ impl Function {
     pub(crate) fn compact_idle(&mut self, moved: impl FnMut(u32, u32)) {
         if self.idle.is_sparse() {
             self.idle.compact(moved);
+            self.place_next();
         }
     }
 
@@ -260,11 +332,19 @@ impl Function {
     }
 }
 
+/// How many more a list of sandboxes is to have room for: a quarter, not twice as many. Functions are many, and most have
+/// few.
+fn growth(len: usize) -> usize {
+    (len / 4).max(2)
+}
+
 /// Gaps below this are short: how long to keep sandboxes is not asked after each.
 const GAP_SHORT: Duration = Duration::from_secs(1);
+/// After so many short gaps it is asked at the latest.
+const GAPS_SHORT_MAX: u32 = 32;
 
 /// The most recently used idle sandbox, apart from the others: a function that is called one at a time reads and writes
-/// no list. Its place is the next one of the list.
+/// no list. Its place is at the end of the list or beyond it, also of the next one while there is none.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Top {
@@ -292,10 +372,18 @@ impl IdleStack {
     /// Puts a sandbox on top, at a place at the end or beyond it.
     fn push_at(&mut self, place: u32, sandbox: u32) {
         while self.end() != place {
+            self.make_place();
             self.places.push_back(NONE);
             self.holes += 1;
         }
+        self.make_place();
         self.places.push_back(sandbox);
+    }
+
+    fn make_place(&mut self) {
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(growth(self.places.len()));
+        }
     }
 
     /// The place of the next one.
@@ -374,10 +462,9 @@ mod tests {
     }
 
     #[test]
-    fn an_invocation_reads_three_lines() {
+    fn an_invocation_reads_two_lines() {
         use std::mem::offset_of;
-        assert_eq!((offset_of!(Function, meter), offset_of!(Function, keep)), (64, 128));
-        assert!(offset_of!(Function, members) <= 192);
+        assert_eq!((offset_of!(Function, meter), offset_of!(Function, members)), (64, 128));
     }
 
     #[test]

@@ -91,8 +91,7 @@ impl Engine {
             }
             none => {
                 let mut function = Function::new(settings, revision, scaling);
-                function.keep = self.idle.keep(&function.idle_view());
-                function.quiet_since = state.now;
+                function.set_keep(self.idle.keep(&function.idle_view()));
                 account.claim(function.claimed());
                 *none = Some(function);
             }
@@ -106,8 +105,8 @@ impl Engine {
         for at in members {
             self.stop(at, StopReason::FunctionRemoved);
             let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
-            if sandbox.state == State::Busy && !sandbox.stale {
-                sandbox.stale = true;
+            if sandbox.state == State::Busy && !sandbox.marks.stale() {
+                sandbox.marks.set_stale();
                 self.state.old_deadlines.insert(at, sandbox.since + timeout);
                 if let Some(function) = self.function_mut(id.0) {
                     function.going += 1;
@@ -131,7 +130,7 @@ impl Engine {
         account.take(before);
         account.add(after);
         let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
-        if let Some(at) = function.prewarm_at.take() {
+        if let Some(at) = function.set_prewarm_at(None) {
             self.state.agenda.remove(&(at, Agenda::Prewarm(id)));
         }
         let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();

@@ -107,7 +107,7 @@ impl Engine {
         let durations = it.durations();
         let (expected_concurrency, deviation) = it.demand.expected(self.state.now);
         Some(FunctionStatus {
-            running: it.busy,
+            running: it.meter.busy(),
             waiting: it.waiting_count(),
             sandboxes: u32::try_from(it.members.len()).unwrap_or(u32::MAX),
             idle: u32::try_from(it.idle().count()).unwrap_or(u32::MAX),

@@ -254,10 +254,10 @@ impl Engine {
             self.stop(sandbox, StopReason::PrerequisiteGone);
             if state == State::Busy
                 && let Some(busy) = self.state.sandboxes.get_mut(sandbox)
-                && !busy.stale
+                && !busy.marks.stale()
             {
                 // It ends with its invocation, as those do whose code is old.
-                busy.stale = true;
+                busy.marks.set_stale();
                 if let Some(function) = self.function_mut(function) {
                     function.going += 1;
                 }

@@ -33,7 +33,7 @@ impl Engine {
         self.no_longer_coming(at);
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
         (held.state, held.since) = (State::Idle, now);
-        let (id, stale, worker) = (held.function, held.stale, held.worker);
+        let (id, stale, worker) = (held.function, held.marks.stale(), held.worker);
         let draining =
             (self.state.workers.get(worker)).is_none_or(|it| it.phase == Phase::Draining);
         let Some(function) = self.function_mut(id) else { return };
@@ -54,7 +54,7 @@ impl Engine {
         }
         let place = function.push_idle(at);
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
-            sandbox.idle_place = place;
+            sandbox.set_idle_place(place, false);
         }
         let deadline = now + self.keep(at);
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
@@ -64,16 +64,16 @@ impl Engine {
     fn keep(&self, at: u32) -> Duration {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
         let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
-        match function.keep.prewarm {
-            Some((_, keep)) if !sandbox.used => keep,
-            _ => function.keep.idle,
+        match function.prewarm() {
+            Some((_, keep)) if !sandbox.is_used() => keep,
+            _ => function.keep_idle(),
         }
     }
 
     /// Takes a sandbox that was being made out of the counts of those.
     fn no_longer_coming(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
-        let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.stale);
+        let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.marks.stale());
         if let Some(worker) = self.state.workers.get_mut(worker) {
             worker.starting -= 1;
         }
@@ -85,7 +85,7 @@ impl Engine {
     /// Stops a sandbox that runs nothing; tells whether it did.
     pub(super) fn stop(&mut self, at: u32, reason: StopReason) -> bool {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return false };
-        let (id, place) = (sandbox.function, sandbox.idle_place);
+        let (id, place) = (sandbox.function, sandbox.idle_place());
         match sandbox.state {
             State::Idle => self.leave_idle(id, place),
             State::Starting => self.no_longer_coming(at),
@@ -108,7 +108,7 @@ impl Engine {
         let sandboxes = &mut self.state.sandboxes;
         function.compact_idle(|at, place| {
             if let Some(sandbox) = sandboxes.get_mut(at) {
-                sandbox.idle_place = place;
+                sandbox.set_idle_place(place, sandbox.is_used());
             }
         });
     }
@@ -134,7 +134,7 @@ impl Engine {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         (sandbox.state, sandbox.since) = (State::Stopping, now);
-        let (id, counted) = (sandbox.function, sandbox.stale);
+        let (id, counted) = (sandbox.function, sandbox.marks.stale());
         if let Some(function) = self.function_mut(id).filter(|_| !counted) {
             function.going += 1;
         }
@@ -199,10 +199,10 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         match sandbox.state {
             State::Waiting | State::Starting => self.no_longer_coming(at),
-            State::Idle => self.leave_idle(sandbox.function, sandbox.idle_place),
+            State::Idle => self.leave_idle(sandbox.function, sandbox.idle_place()),
             State::Busy => {
                 self.finish(at);
-                let invocation = InvocationId(sandbox.invocation);
+                let invocation = sandbox.invocation();
                 self.refuse(invocation, FunctionId(sandbox.function), reason);
             }
             State::Stopping => {}
@@ -229,12 +229,12 @@ impl Engine {
         let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
-        if sandbox.stale || sandbox.state == State::Stopping {
+        if sandbox.marks.stale() || sandbox.state == State::Stopping {
             function.going -= 1;
         }
         if let Some(worker) = state.workers.get_mut(sandbox.worker) {
             worker.cpu_used_milli = worker.cpu_used_milli.saturating_sub(sandbox.cpu_milli);
-            worker.slots_used -= u32::from(sandbox.slot);
+            worker.slots_used -= u32::from(sandbox.marks.slot());
         }
         function.spread.remove(sandbox.worker);
         let FunctionSettings { account, runtime, .. } = function.settings;
@@ -301,7 +301,7 @@ impl Engine {
 
     fn on_timed_out(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
-        let (invocation, worker) = (InvocationId(sandbox.invocation), WorkerId(sandbox.worker));
+        let (invocation, worker) = (sandbox.invocation(), WorkerId(sandbox.worker));
         let id = sandbox.function;
         self.finish(at);
         self.ending(at);

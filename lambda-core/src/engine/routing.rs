@@ -36,7 +36,7 @@ impl Engine {
             let sandbox = sandbox.or_else(|| self.state.sandboxes.get(function.top()));
             let Some(sandbox) = sandbox else { continue };
             read ^= sandbox.wheel_prev ^ sandbox.function;
-            read ^= self.state.workers.get(sandbox.worker).map_or(0, |it| it.cpu_busy_milli);
+            read ^= self.state.workers.busy_milli(sandbox.worker);
         }
         std::hint::black_box(read);
     }
@@ -80,11 +80,11 @@ impl Engine {
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
-        if function.uses == 0 || function.was_quiet(now.since(function.quiet_since)) {
-            function.keep = self.idle.keep(&function.idle_view());
+        if function.uses == 0 || function.was_quiet(now) {
+            function.set_keep(self.idle.keep(&function.idle_view()));
             function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
         }
-        if let Some(at) = function.prewarm_at.take() {
+        if let Some(at) = function.set_prewarm_at(None) {
             self.state.agenda.remove(&(at, super::Agenda::Prewarm(FunctionId(id))));
         }
     }
@@ -104,14 +104,10 @@ impl Engine {
     pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
-        sandbox.state = State::Busy;
-        sandbox.since = now;
-        sandbox.invocation = invocation.0;
+        sandbox.run(invocation, now);
         let (worker, cpu_milli, id) = (sandbox.worker, sandbox.cpu_milli, sandbox.function);
         self.run(id, 1);
-        if let Some(worker) = self.state.workers.get_mut(worker) {
-            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_add(cpu_milli);
-        }
+        self.state.workers.add_busy(worker, cpu_milli);
         let timeout = self.function(id).map(|it| it.settings.timeout).unwrap_or_default();
         let deadline = now + timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
@@ -125,9 +121,8 @@ impl Engine {
         let now = self.state.now;
         loop {
             let Some(function) = self.function_mut(id) else { return };
-            let Some(observed) = function.meter.advance(now, function.busy) else {
-                function.busy = function.busy.saturating_add_signed(change);
-                return;
+            let Some(observed) = function.meter.advance(now) else {
+                return function.meter.change(change);
             };
             let closed = function.demand.close(observed);
             self.learn(id, &closed);
@@ -200,9 +195,7 @@ impl Engine {
         used: Used,
     ) -> Result<(), EventError> {
         let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
-        let runs =
-            |it: &crate::sandbox::Sandbox| it.state == State::Busy && it.invocation == invocation.0;
-        let Some(held) = self.state.sandboxes.get(at).filter(|it| runs(it)) else {
+        let Some(held) = self.state.sandboxes.get(at).filter(|it| it.runs(invocation)) else {
             return Err(EventError::OutOfOrder);
         };
         let (now, since, id) = (self.state.now, held.since, held.function);
@@ -225,12 +218,10 @@ impl Engine {
     pub(super) fn finish(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
-        if sandbox.stale {
+        if sandbox.marks.stale() {
             self.state.old_deadlines.remove(&at);
         }
-        if let Some(worker) = self.state.workers.get_mut(worker) {
-            worker.cpu_busy_milli = worker.cpu_busy_milli.saturating_sub(cpu_milli);
-        }
+        self.state.workers.take_busy(worker, cpu_milli);
         let before = self.function(id).map_or(0, super::Function::concurrency);
         self.run(id, -1);
         self.count(id, before, before.saturating_sub(1));
@@ -242,10 +233,8 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
         sandbox.since = now;
-        sandbox.used = true;
-        let (id, stale, worker) = (sandbox.function, sandbox.stale, sandbox.worker);
-        let draining = (self.state.workers.get(worker))
-            .is_none_or(|it| it.phase == crate::workers::Phase::Draining);
+        let (id, stale, worker) = (sandbox.function, sandbox.marks.stale(), sandbox.worker);
+        let draining = !self.state.workers.is_open(worker);
         let Some(function) = self.function_mut(id) else { return };
         let reason = if stale || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)
@@ -262,12 +251,12 @@ impl Engine {
             return self.dispatch(invocation, at);
         }
         let place = function.push_idle(at);
-        let deadline = now + function.keep.idle;
-        if function.busy == 0 {
+        let deadline = now + function.keep_idle();
+        if function.meter.busy() == 0 {
             self.begin_gap(id);
         }
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
-            sandbox.idle_place = place;
+            sandbox.set_idle_place(place, true);
         }
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
     }
@@ -276,20 +265,20 @@ impl Engine {
     fn begin_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
-        function.quiet_since = now;
-        let Some((after, _)) = function.keep.prewarm else { return };
+        let Some((after, _)) = function.prewarm() else { return };
         let at = now + after;
-        if let Some(before) = function.prewarm_at.replace(at) {
+        if let Some(before) = function.set_prewarm_at(Some(at)) {
             self.state.agenda.remove(&(before, super::Agenda::Prewarm(FunctionId(id))));
         }
         self.state.agenda.insert((at, super::Agenda::Prewarm(FunctionId(id))));
     }
 
     pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {
-        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at == Some(at)) else {
+        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at() == Some(at))
+        else {
             return;
         };
-        function.prewarm_at = None;
+        function.set_prewarm_at(None);
         if function.serving() == 0 && !function.removed {
             // Made in advance or not made: an invocation that comes tries again.
             let _made = self.start_one(id.0);

@@ -3,11 +3,10 @@
 use super::{Agenda, Engine};
 use crate::explain::{Decided, Explanation};
 use crate::placement::{Considered, Draw, FleetView, Record, Request};
-use crate::sandbox::{Sandbox, State};
+use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slab::NONE;
-use crate::store::wheel::UNLINKED;
 use crate::workers::Phase;
 use crate::{
     Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, StopReason, Time, VmId,
@@ -105,7 +104,7 @@ impl Engine {
             return;
         }
         function.blocked_since = None;
-        let has_its_own = function.busy > 0 || function.coming > 0;
+        let has_its_own = function.meter.busy() > 0 || function.coming > 0;
         self.state.blocked.remove(&id);
         if has_its_own {
             return self.start_what_is_needed(id.0);
@@ -182,6 +181,8 @@ impl Engine {
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
             return Ok(None);
         };
+        let minute = minute_of_hour(self.state.now);
+        std::hint::black_box(function.touch_to_place(minute));
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
         let prior = || self.state.priors.expect(settings.trigger, settings.account);
@@ -202,7 +203,7 @@ impl Engine {
             settings: &settings,
             next: function.demand.next(),
             now: state.now,
-            minute: minute_of_hour(state.now),
+            minute,
             busy_load: u32::try_from(u64::from(settings.cpu_milli) * u64::from(LOAD_ONE) / 1000)
                 .unwrap_or(u32::MAX),
             spread: &function.spread,
@@ -245,27 +246,16 @@ impl Engine {
         let held = self.state.workers.get(worker)?;
         let (isolation, zone) = (held.isolation, held.zone);
         let memory_kib = kib(settings.memory_bytes);
-        let sandbox = Sandbox {
-            invocation: 0,
-            since: self.state.now,
+        let made = Made {
             function: id,
             worker,
             vm: NONE,
-            interface: NONE,
             memory_kib,
             cpu_milli: settings.cpu_milli,
             rank,
-            idle_place: 0,
-            worker_next: NONE,
-            worker_prev: NONE,
-            wheel_next: NONE,
-            wheel_prev: NONE,
-            wheel_slot: UNLINKED,
-            state: State::Waiting,
             slot: settings.network.is_some(),
-            used: false,
-            stale: false,
         };
+        let sandbox = Sandbox::new(made, State::Waiting, self.state.now);
         let at = self.state.sandboxes.insert(sandbox, self.state.config.sandboxes_max)?;
         let vm = match isolation {
             Isolation::Sandbox => NONE,
@@ -308,7 +298,7 @@ impl Engine {
         let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
-        function.members.push(at);
+        function.add_member(at);
         if sandbox.state.is_coming() {
             function.coming += 1;
         }
@@ -320,7 +310,7 @@ impl Engine {
         if let Some(worker) = state.workers.get_mut(sandbox.worker) {
             worker.cpu_used_milli = worker.cpu_used_milli.saturating_add(sandbox.cpu_milli);
             worker.starting += u32::from(sandbox.state.is_coming());
-            worker.slots_used += u32::from(sandbox.slot);
+            worker.slots_used += u32::from(sandbox.marks.slot());
         }
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.add_kind(sandbox.worker, account, runtime);

@@ -1,6 +1,6 @@
 //! What a policy sees: the fleet, one worker, and the sandbox that wants a place.
 
-use super::{Draw, Refusal};
+use super::{Draw, Refusal, Scratch};
 use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next};
@@ -148,24 +148,24 @@ impl<'a> FleetView<'a> {
         for quiet in [false, true] {
             let rooms = &mut draw.scratch.rooms;
             let sure = self.workers.sure_rooms(request.zones, request.memory_kib, quiet, rooms);
-            let rooms = &*draw.scratch.rooms;
-            let mut add_nth = |nth: usize| {
-                self.workers.in_rooms(rooms, nth).into_iter().for_each(|it| add(candidates, it));
-            };
+            let Scratch { rooms, picked, .. } = &mut *draw.scratch;
+            picked.clear();
             if sure <= count {
-                (0..sure).for_each(add_nth);
+                picked.extend(0..sure);
+                self.add_picked(rooms, picked, candidates);
                 self.add_unsure(request, quiet, draw, candidates, count);
             } else {
                 // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
                 // is one candidate less.
-                for _ in 0..count.div_ceil(2) {
-                    add_nth(draw.random.below(sure));
-                }
+                picked.extend((0..count.div_ceil(2)).map(|_| draw.random.below(sure)));
+                let mut next = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
                 for _ in 0..count / 2 {
-                    let turn = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
-                    *draw.cursor = turn as u64 + 1;
-                    add_nth(turn);
+                    let turn = if next < sure { next } else { 0 };
+                    picked.push(turn);
+                    next = turn + 1;
+                    *draw.cursor = next as u64;
                 }
+                self.add_picked(rooms, picked, candidates);
             }
             if !candidates.is_empty() {
                 return;
@@ -173,14 +173,25 @@ impl<'a> FleetView<'a> {
         }
     }
 
+    /// Adds the workers in some places of lists. All are read before the first is compared: the waits overlap.
+    fn add_picked(&self, rooms: &[(usize, u32)], picked: &mut [usize], to: &mut Vec<WorkerId>) {
+        for nth in &mut *picked {
+            let worker = self.workers.in_rooms(rooms, *nth);
+            *nth = worker.map_or(usize::MAX, |it| it as usize);
+        }
+        picked.iter().filter_map(|it| u32::try_from(*it).ok()).for_each(|it| add(to, it));
+    }
+
     /// Reads all that deciding between these workers needs, before anything depends on it: the waits for memory then
     /// overlap, where one worker looked at after another would wait for each.
     pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
-        let soon = request.next.bins().get(request.minute..).unwrap_or_default();
-        let mut read = soon.iter().step_by(16).take(2).fold(0, |read, bin| read ^ u32::from(*bin));
+        let bins = [request.minute, (request.minute + 9) % BINS];
+        let mut read = 0;
         for worker in workers {
-            read ^= self.workers.touch(worker.0, request.minute);
             read ^= request.spread.touch(worker.0);
+        }
+        for worker in workers {
+            read ^= self.workers.touch(worker.0, bins);
         }
         std::hint::black_box(read);
     }
@@ -269,14 +280,14 @@ impl<'a> WorkerView<'a> {
     /// Returns the processors that its busy sandboxes may take now.
     #[must_use]
     pub fn busy_cpus(&self) -> f32 {
-        float(self.worker.cpu_busy_milli) / 1000.0
+        float(self.fleet.workers.busy_milli(self.at)) / 1000.0
     }
 
     /// Returns what its busy sandboxes take, and those of the function's size that it is making will; in parts of
     /// [`LOAD_ONE`].
     pub(crate) fn busy_load(&self, request: &Request<'_>) -> u32 {
         let starting = u64::from(self.worker.starting) * u64::from(request.settings.cpu_milli);
-        let milli = u64::from(self.worker.cpu_busy_milli) + starting;
+        let milli = u64::from(self.fleet.workers.busy_milli(self.at)) + starting;
         u32::try_from(milli * u64::from(LOAD_ONE) / 1000).unwrap_or(u32::MAX)
     }
 
@@ -352,10 +363,13 @@ impl<'a> WorkerView<'a> {
 
     /// Returns the variance of its load, in processors squared.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
     pub fn load_variance(&self) -> f32 {
-        let one = float(LOAD_ONE);
-        self.worker.variance as f32 / (one * one)
+        self.worker.variance
+    }
+
+    /// Returns the deviation of its load, in processors.
+    pub(crate) fn load_deviation(&self) -> f32 {
+        self.worker.deviation
     }
 
     /// Returns whether a VM on it is ready for the sandbox.

@@ -47,6 +47,7 @@ pub struct Draw<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) rooms: Vec<(usize, u32)>,
+    pub(crate) picked: Vec<usize>,
     pub(crate) drawn: Vec<WorkerId>,
 }
 

@@ -113,7 +113,7 @@ impl Scored {
         let (Some(gate), Some(cpus)) = (self.gate, worker.cpus()) else {
             return true;
         };
-        let deviation = gate.deviations * worker.load_variance().sqrt() / cpus;
+        let deviation = gate.deviations * worker.load_deviation() / cpus;
         // The two peaks, were they in the same minute.
         let most = (worker.load_peak() + request.next.peak) / cpus + deviation;
         if most.max(worker.busy_share(request)) <= gate.cpu_share {

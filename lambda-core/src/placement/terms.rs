@@ -136,7 +136,7 @@ impl Term for DeviationBound {
         let (mean, peak) = (request.next.mean, request.next.peak);
         let variance = worker.load_variance();
         let more = variance + mean * (peak - mean).max(0.0);
-        (mean + self.deviations * (more.sqrt() - variance.sqrt())) / worker.cpus_or_one()
+        (mean + self.deviations * (more.sqrt() - worker.load_deviation())) / worker.cpus_or_one()
     }
 }
 

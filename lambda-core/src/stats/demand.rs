@@ -15,6 +15,8 @@ pub const LOAD_ONE: u32 = 1024;
 /// One invocation at a time in a function's bins.
 const ONE: u32 = 1 << 16;
 const MINUTE: u64 = 60_000_000_000;
+/// Minutes after which the bins begin anew.
+const SEASON: u32 = 60;
 
 /// Expected load of one sandbox, or of all of a worker's, by minute of the hour; [`LOAD_ONE`] is a processor.
 pub type Load = [u32; BINS];
@@ -75,16 +77,18 @@ pub(crate) struct Demand {
     variance: f32,
 }
 
-/// A function's concurrency in the minute that is being observed.
+/// A function's concurrency, and what it was in the minute that is being observed.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Meter {
-    /// The minute, since the origin of time.
-    minute: u64,
-    /// Nanoseconds times concurrency in it.
+    /// Nanoseconds times concurrency in the minute.
     area: u64,
     /// Until when that is counted.
     until: Time,
+    /// The minute, since the origin of time: 584 years have not as many.
+    minute: u32,
+    /// Invocations that run.
+    busy: u32,
 }
 
 /// The concurrency of a minute that is over.
@@ -95,35 +99,50 @@ pub(crate) struct Observed {
 }
 
 impl Meter {
-    /// Counts the time since the last call, in which `concurrency` invocations ran, up to `now` or to the end of a
-    /// minute, which is returned; to be called until there is none.
-    pub(crate) fn advance(&mut self, now: Time, concurrency: u32) -> Option<Observed> {
-        let minute = now.as_nanos() / MINUTE;
-        if minute == self.minute {
-            self.add(now, concurrency);
+    /// Returns until when it has counted: while nothing runs, when the last invocation ended.
+    pub(crate) fn until(&self) -> Time {
+        self.until
+    }
+
+    /// Returns how many invocations run.
+    pub(crate) fn busy(&self) -> u32 {
+        self.busy
+    }
+
+    /// Counts one more or one less running invocation.
+    pub(crate) fn change(&mut self, by: i32) {
+        self.busy = self.busy.saturating_add_signed(by);
+    }
+
+    /// Counts the time since the last call, up to `now` or to the end of a minute, which is returned; to be called
+    /// until there is none.
+    pub(crate) fn advance(&mut self, now: Time) -> Option<Observed> {
+        let begun = u64::from(self.minute) * MINUTE;
+        if now.as_nanos().wrapping_sub(begun) < MINUTE {
+            self.add(now);
             self.until = now.max(self.until);
             return None;
         }
+        let minute = u32::try_from(now.as_nanos() / MINUTE).unwrap_or(u32::MAX);
         // Of a gap longer than the season only the last season counts.
-        if minute - self.minute > BINS as u64 {
-            self.minute = minute - BINS as u64;
-            self.area = u64::from(concurrency).saturating_mul(MINUTE);
+        if minute - self.minute > SEASON {
+            self.minute = minute - SEASON;
+            self.area = u64::from(self.busy).saturating_mul(MINUTE);
         } else {
-            let end = Time::from_nanos((self.minute + 1) * MINUTE);
-            self.add(end, concurrency);
+            self.add(Time::from_nanos(begun + MINUTE));
         }
         let observed = u64::min(self.area / (MINUTE / u64::from(ONE)), u64::from(u32::MAX / 2));
         let observed = u32::try_from(observed).unwrap_or(u32::MAX / 2);
-        let bin = usize::try_from(self.minute % BINS as u64).unwrap_or_default();
+        let bin = (self.minute % SEASON) as usize;
         self.minute += 1;
-        self.until = Time::from_nanos(self.minute * MINUTE);
+        self.until = Time::from_nanos(u64::from(self.minute) * MINUTE);
         self.area = 0;
         Some(Observed { bin, concurrency: observed })
     }
 
-    fn add(&mut self, until: Time, concurrency: u32) {
+    fn add(&mut self, until: Time) {
         let nanos = until.as_nanos().saturating_sub(self.until.as_nanos());
-        self.area = self.area.saturating_add(nanos.saturating_mul(u64::from(concurrency)));
+        self.area = self.area.saturating_add(nanos.saturating_mul(u64::from(self.busy)));
     }
 }
 
@@ -153,6 +172,13 @@ impl Demand {
             self.expect(prior);
             self.next = Next::new(&self.load(rank, cpu_milli), rank, cpu_milli);
         }
+    }
+
+    /// Reads what [`Self::prepare`] begins with, and what is expected in a minute of the hour and in the tenth from it.
+    pub(crate) fn touch(&self, minute: usize) -> u32 {
+        let bin =
+            |minute: usize| self.next.bins().get(minute % BINS).map_or(0, |it| u32::from(*it));
+        self.next.rank ^ bin(minute) ^ bin(minute + 9)
     }
 
     /// Returns what was made ready.
@@ -249,15 +275,16 @@ mod tests {
     fn a_timers_minute_is_learnt() {
         let (mut demand, mut meter) = (Demand::default(), Meter::default());
         let mut advance = |demand: &mut Demand, now, concurrency| {
-            while let Some(observed) = meter.advance(now, concurrency) {
+            while let Some(observed) = meter.advance(now) {
                 demand.close(observed);
             }
+            meter.change(concurrency);
         };
         for hour in 0..4_u64 {
             // Three at once for half of the first minute of each hour.
             let start = hour * 3600;
-            advance(&mut demand, at(start), 0);
-            advance(&mut demand, at(start + 30), 3);
+            advance(&mut demand, at(start), 3);
+            advance(&mut demand, at(start + 30), -3);
         }
         advance(&mut demand, at(4 * 3600), 0);
         let (first, second) = (demand.load(0, 1000), demand.load(1, 1000));

@@ -18,19 +18,23 @@ impl Histogram {
 
     /// Counts a number. When a bin is full, all are halved: what is old weighs less.
     pub fn add_number(&mut self, number: u64) {
-        self.add_bin(bin_of(number));
+        self.add_bin(bin_of(number), 1);
     }
 
-    fn add_bin(&mut self, bin: usize) {
-        let count = &mut self.counts[bin / 10][bin % 10];
-        *count = count.saturating_add(1);
-        self.total += 1;
-        if *count >= 1 << 12 {
-            self.total = 0;
-            for count in self.counts.as_flattened_mut() {
-                *count /= 2;
-                self.total += u32::from(*count);
+    fn add_bin(&mut self, bin: usize, mut times: u16) {
+        while times > 0 {
+            let count = &mut self.counts[bin / 10][bin % 10];
+            let added = times.min(COUNT_MAX.saturating_sub(*count)).max(1);
+            *count = count.saturating_add(added);
+            self.total += u32::from(added);
+            if *count >= COUNT_MAX {
+                self.total = 0;
+                for count in self.counts.as_flattened_mut() {
+                    *count /= 2;
+                    self.total += u32::from(*count);
+                }
             }
+            times -= added;
         }
     }
 
@@ -78,34 +82,48 @@ impl Histogram {
     }
 }
 
-/// A few numbers that a histogram has not counted yet, so that not each of them reads and writes it.
+/// Numbers of a few bins that a histogram has not counted yet, so that not each of them reads and writes it.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pending {
-    bins: [u8; 6],
-    count: u8,
+    /// Those that are in use come first.
+    bins: [u8; 3],
+    counts: [u8; 3],
 }
 
 impl Pending {
-    /// Keeps a number; tells whether there is no room for another.
-    pub(crate) fn add_number(&mut self, number: u64) -> bool {
-        if let Some(bin) = self.bins.get_mut(usize::from(self.count)) {
-            *bin = u8::try_from(bin_of(number)).unwrap_or_default();
-            self.count += 1;
+    /// Keeps a number; where there is no room for it, a histogram counts those that are kept first. Tells whether it
+    /// did.
+    pub(crate) fn add_number(&mut self, number: u64, to: &mut Histogram) -> bool {
+        let bin = u8::try_from(bin_of(number)).unwrap_or_default();
+        for (its, count) in self.bins.iter_mut().zip(&mut self.counts) {
+            if *count == 0 || *its == bin && *count < u8::MAX {
+                *its = bin;
+                *count += 1;
+                return false;
+            }
         }
-        usize::from(self.count) == self.bins.len()
+        self.flush(to);
+        (self.bins[0], self.counts[0]) = (bin, 1);
+        true
+    }
+
+    /// Returns how many are kept.
+    pub(crate) fn count(&self) -> u32 {
+        self.counts.iter().map(|count| u32::from(*count)).sum()
     }
 
     /// Has a histogram count them.
     pub(crate) fn flush(&mut self, to: &mut Histogram) {
-        for bin in &self.bins[..usize::from(self.count)] {
-            to.add_bin(usize::from(*bin));
+        for (bin, count) in self.bins.iter().zip(&mut self.counts) {
+            to.add_bin(usize::from(*bin), u16::from(std::mem::take(count)));
         }
-        self.count = 0;
     }
 }
 
 const BINS: usize = 50;
+/// What a bin is full at.
+const COUNT_MAX: u16 = 1 << 12;
 
 fn bin_of(number: u64) -> usize {
     if number == 0 {
@@ -142,9 +160,7 @@ mod tests {
             (Pending::default(), Histogram::default(), Histogram::default());
         for number in 0..1000 {
             at_once.add_number(number * 7);
-            if pending.add_number(number * 7) {
-                pending.flush(&mut late);
-            }
+            pending.add_number(number * 7, &mut late);
         }
         assert_ne!(late, at_once);
         pending.flush(&mut late);

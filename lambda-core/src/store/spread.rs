@@ -16,7 +16,26 @@ pub(crate) struct Spread {
 
 impl Spread {
     pub(crate) fn count(&self, worker: u32) -> u32 {
+        if self.tags.len() <= SCANNED_MAX && !self.may_have(home(worker).1) {
+            return 0;
+        }
         self.place(worker).map_or(0, |at| self.counts[at].1)
+    }
+
+    /// Returns whether a tag is there: without branches, sixteen at a time. Of a small table most workers that are asked
+    /// for are not in it, and where to stop looking for them cannot be foreseen.
+    fn may_have(&self, wanted: u8) -> bool {
+        let (chunks, rest) = self.tags.as_chunks::<16>();
+        let mut found = 0;
+        for chunk in chunks {
+            for tag in chunk {
+                found |= u8::from(*tag == wanted);
+            }
+        }
+        for tag in rest {
+            found |= u8::from(*tag == wanted);
+        }
+        found != 0
     }
 
     /// Reads what the count of a worker begins with, and nothing depends on it.
@@ -104,9 +123,12 @@ impl Spread {
 /// Where a worker's place is looked for first, and its tag: parts of its product with the golden ratio (Knuth).
 fn home(worker: u32) -> (usize, u8) {
     let mixed = u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let tag = u8::try_from(mixed >> 25 & 0x7f).unwrap_or_default();
-    ((mixed >> 32) as usize, tag | 0x80)
+    let tag = u8::try_from(mixed >> 24 & 0xff).unwrap_or_default();
+    ((mixed >> 32) as usize, tag.max(1))
 }
+
+/// Tables of so many places, two lines of the cache, are looked at as a whole.
+const SCANNED_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -146,30 +146,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sandbox::State;
+    use crate::sandbox::{Made, State};
 
     fn sandbox() -> Sandbox {
-        Sandbox {
-            invocation: 0,
-            since: Time::ZERO,
+        let made = Made {
             function: 0,
             worker: 0,
             vm: NONE,
-            interface: NONE,
             memory_kib: 0,
             cpu_milli: 0,
             rank: 0,
-            idle_place: 0,
-            worker_next: NONE,
-            worker_prev: NONE,
-            wheel_next: NONE,
-            wheel_prev: NONE,
-            wheel_slot: UNLINKED,
-            state: State::Idle,
             slot: false,
-            used: false,
-            stale: false,
-        }
+        };
+        Sandbox::new(made, State::Idle, Time::ZERO)
     }
 
     proptest! {
