@@ -11,12 +11,14 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use benches::{median, static_program};
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::{Backend, Exit, Limits, Root, SandboxSpec};
+use lambda_sandbox::pool::{Pool, PoolSettings};
+use lambda_sandbox::{Backend, Created, Exit, Limits, Root, SandboxSpec};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 type Failure = Box<dyn Error>;
@@ -42,10 +44,15 @@ async fn main() -> Result<(), Failure> {
     }
     std::fs::copy(&program, root.join("true"))?;
     let backend = LinuxBackend::new()?;
+    let pool = Pool::created(
+        Arc::new(backend.clone()),
+        spec(&root),
+        PoolSettings { ready: 3, ..PoolSettings::default() },
+    );
     let peers = peers(&root, folder.path())?;
     let mut rows: Vec<Row> = [
         "posix_spawn (floor)",
-        "ours, made beforehand, to the exit",
+        "ours, from a pool, to the exit",
         "ours, to the exit",
         "ours, until all is released",
     ]
@@ -60,7 +67,7 @@ async fn main() -> Result<(), Failure> {
                 tokio::time::sleep(pause).await;
                 let took = match number {
                     0 => timed(&mut Command::new(&program))?,
-                    1 => beforehand(&backend, &root, pause).await?,
+                    1 => pooled(&pool).await?,
                     2 => ours(&backend, &root, false).await?,
                     3 => ours(&backend, &root, true).await?,
                     peer => peers[peer - 4].1()?,
@@ -90,15 +97,12 @@ async fn ours(backend: &LinuxBackend, root: &Path, released: bool) -> Result<Dur
     if finished.exit == Exit::Status(0) { Ok(took) } else { Err(finished.exit.to_string().into()) }
 }
 
-async fn beforehand(
-    backend: &LinuxBackend,
-    root: &Path,
-    pause: Duration,
-) -> Result<Duration, Failure> {
-    let created = backend.create(spec(root)).await?;
-    tokio::time::sleep(pause).await;
+async fn pooled(pool: &Pool<Created>) -> Result<Duration, Failure> {
+    while pool.figures().ready < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let began = Instant::now();
-    let (finished, ended) = created.run_to_exit().await?;
+    let (finished, ended) = pool.take().await?.run_to_exit().await?;
     let took = began.elapsed();
     ended.destroy().await?;
     if finished.exit == Exit::Status(0) { Ok(took) } else { Err(finished.exit.to_string().into()) }

@@ -58,6 +58,7 @@ mod network;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
+pub mod pool;
 mod pressure;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]

@@ -214,7 +214,8 @@ const PROBES: &[Probe] = probes! {
     outside "raw socket" || can_make_socket(libc::AF_INET, libc::SOCK_RAW, 1);
     // The kernel tells events of all devices in every network namespace that root has made.
     outside "the host's device events" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 15);
-    outside "netfilter by netlink" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 12);
+    // Through is also what the kernel does not know.
+    outside "netfilter by netlink" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 12) || errno_not_eperm();
     inside "a protocol beyond TCP and UDP" || can_make_socket(libc::AF_INET, libc::SOCK_STREAM, 262);
     // A pair of any family is refused only after its module is loaded and its socket made.
     outside "pairs of any family" || {

@@ -167,9 +167,9 @@ fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
         spec.root = Root::of_layers(["/usr", "/usr"]);
     });
     // Two mounts on one place: the later is seen. A file where a folder is shown cannot be, nor the other way round.
-    set(failed("showing a file or folder", "/etc/mime.types", libc::ENOTDIR), &|spec| {
-        spec.root =
-            Root::of_machine().with_bind("/usr", "/opt").with_bind("/etc/mime.types", "/opt");
+    let file = folder.join("file");
+    set(failed("showing a file or folder", &file, libc::ENOTDIR), &|spec| {
+        spec.root = Root::of_machine().with_bind("/usr", "/opt").with_bind(&file, "/opt");
     });
     set(failed("writing a file", stage.join("great"), libc::ENOSPC), &|spec| {
         let content = vec![1; 5 << 20];

@@ -22,7 +22,9 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
         }
     }
     let kernel = kernel(&folder)?;
-    let image = image(root, &folder)?;
+    let overlay = module(&folder.join("kernel"), "overlay.ko")
+        .ok_or("the kernel's package holds no overlay.ko")?;
+    let image = image(root, &folder, &overlay)?;
     let output = boot(&folder, &kernel, &image)?;
     println!("{output}");
     let left = output.lines().any(|line| line.starts_with("left behind: "));
@@ -60,8 +62,16 @@ fn kernel(folder: &Path) -> Result<PathBuf, String> {
     find().ok_or_else(|| "the kernel's package holds no vmlinuz".to_owned())
 }
 
+/// Looks for a module of the kernel.
+fn module(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    entries.into_iter().find_map(|path| {
+        if path.is_dir() { module(&path, name) } else { path.ends_with(name).then_some(path) }
+    })
+}
+
 /// Makes the initial file system: busybox, the host as a static program, and what starts it.
-fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
+fn image(root: &Path, folder: &Path, overlay: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder.join("build"));
@@ -70,14 +80,14 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let tree = folder.join("root");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
-        for path in
-            ["bin", "new", "system/bin", "system/proc", "system/sys", "system/dev", "system/tmp"]
-        {
+        for path in ["bin", "new", "system/proc", "system/sys", "system/dev", "system/tmp"] {
             fs::create_dir_all(tree.join(path))?;
         }
         for path in ["system/run", "system/usr/bin", "system/etc", "system/var"] {
             fs::create_dir_all(tree.join(path))?;
         }
+        symlink("usr/bin", tree.join("system/bin"))?;
+        fs::copy(overlay, tree.join("system/overlay.ko"))?;
         for path in ["bin/busybox", "system/bin/busybox"] {
             fs::copy("/usr/bin/busybox", tree.join(path))?;
         }
@@ -88,9 +98,7 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
         for (name, program) in &tests {
             fs::copy(program, tree.join("system/tests").join(name))?;
         }
-        for (name, text) in
-            [("init", INIT), ("system/init", SYSTEM), ("system/usr/bin/setpriv", SETPRIV)]
-        {
+        for (name, text) in [("init", INIT), ("system/init", SYSTEM)] {
             let path = tree.join(name);
             fs::write(&path, text)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
@@ -183,6 +191,7 @@ busybox mount -t tmpfs run /run
 busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 busybox ifconfig lo 127.0.0.1 up
 busybox --install -s /bin
+insmod /overlay.ko
 /faas-host demo
 echo \"demo: exit $?\"
 for name in $(ls /tests); do
@@ -191,15 +200,6 @@ for name in $(ls /tests); do
 done
 find /sys/fs/cgroup -mindepth 2 -type d | sed 's/^/left behind: /'
 busybox poweroff -f
-";
-
-/// Busybox's own takes no user. `setpriv --reuid USER --regid GROUP --clear-groups PROGRAM ARGS`, as the tests call util-linux's.
-const SETPRIV: &str = "\
-#!/bin/busybox sh
-user=$2:$4
-program=$6
-shift 6
-exec busybox start-stop-daemon -S -c $user -x \"$program\" -- \"$@\"
 ";
 
 /// Without `tsc_early_khz` an emulated machine can wait for its clock for ever.

@@ -1,9 +1,10 @@
 //! Runs one test of the calling test program again as a user without any rights.
 
-use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use lambda_sandbox::linux::LinuxBackend;
 
@@ -56,26 +57,28 @@ pub(crate) fn run(test: &str, with: With) {
     let home = folder.path().join("home");
     std::fs::create_dir(&home).expect("made");
     let mut command = Command::new("/bin/sh");
-    // Enters the groups, then gives up root, then runs the test.
-    command.args([
-        "-ec",
-        "for f in $GROUPS_TO_ENTER; do echo $$ > $f/cgroup.procs; done; exec \"$@\"",
-        "sh",
-    ]);
+    // Without root, and without its groups, from the start; waits until it is in the control groups.
+    command.args(["-c", "read -r _go && exec \"$@\"", "sh"]);
     if root {
         chown(&home, Some(USER), Some(USER)).expect("changed");
-        let user = USER.to_string();
-        command.args(["/usr/bin/setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
+        command.uid(USER).gid(USER);
     }
     command
         .arg(&me)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(MARK, if with == With::Groups { "groups" } else { "nothing" })
-        .env("GROUPS_TO_ENTER", groups.to_enter())
         .env("XDG_RUNTIME_DIR", &home)
         .env_remove("TEST_LEFT_OUT")
-        .current_dir("/");
-    let done = command.output().expect("started");
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    for folder in groups.to_enter() {
+        std::fs::write(folder.join("cgroup.procs"), child.id().to_string()).expect("entered");
+    }
+    child.stdin.take().expect("piped").write_all(b"\n").expect("told");
+    let done = child.wait_with_output().expect("ended");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (output, errors) = (text(&done.stdout), text(&done.stderr));
     assert!(done.status.success(), "{output}\n{errors}");
@@ -125,10 +128,9 @@ impl Groups {
     }
 
     /// Returns the folders to enter: all but those that have a leaf.
-    fn to_enter(&self) -> OsString {
+    fn to_enter(&self) -> impl Iterator<Item = &PathBuf> {
         let leaf = |folder: &&PathBuf| !self.0.iter().any(|it| it.parent() == Some(folder));
-        let all: Vec<_> = self.0.iter().filter(leaf).map(|it| it.as_os_str().to_owned()).collect();
-        all.join(" ".as_ref())
+        self.0.iter().filter(leaf)
     }
 }
 
