@@ -22,9 +22,7 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
         }
     }
     let kernel = kernel(&folder)?;
-    let overlay = module(&folder.join("kernel"), "overlay.ko")
-        .ok_or("the kernel's package holds no overlay.ko")?;
-    let image = image(root, &folder, &overlay)?;
+    let image = image(root, &folder)?;
     let output = boot(&folder, &kernel, &image)?;
     println!("{output}");
     let left = output.lines().any(|line| line.starts_with("left behind: "));
@@ -71,7 +69,7 @@ fn module(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Makes the initial file system: busybox, the host as a static program, and what starts it.
-fn image(root: &Path, folder: &Path, overlay: &Path) -> Result<PathBuf, String> {
+fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder.join("build"));
@@ -87,7 +85,11 @@ fn image(root: &Path, folder: &Path, overlay: &Path) -> Result<PathBuf, String> 
             fs::create_dir_all(tree.join(path))?;
         }
         symlink("usr/bin", tree.join("system/bin"))?;
-        fs::copy(overlay, tree.join("system/overlay.ko"))?;
+        for name in MODULES {
+            let found = module(&folder.join("kernel"), name);
+            let found = found.ok_or_else(|| std::io::Error::other(format!("no {name}")))?;
+            fs::copy(found, tree.join("system").join(name))?;
+        }
         for path in ["bin/busybox", "system/bin/busybox"] {
             fs::copy("/usr/bin/busybox", tree.join(path))?;
         }
@@ -192,6 +194,7 @@ busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 busybox ifconfig lo 127.0.0.1 up
 busybox --install -s /bin
 insmod /overlay.ko
+insmod /loop.ko
 /faas-host demo
 echo \"demo: exit $?\"
 for name in $(ls /tests); do
@@ -205,6 +208,8 @@ busybox poweroff -f
 /// Without `tsc_early_khz` an emulated machine can wait for its clock for ever.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz=2300000";
 const BOOT_TIME_MAX: Duration = Duration::from_secs(600);
+/// What roots of layers and of images need, and Debian's kernel has as modules.
+const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];
 /// Integration tests of `lambda-sandbox`, by name. What needs Python names itself as left out there.
 const TESTS: [&str; 10] = [
     "attacks",
