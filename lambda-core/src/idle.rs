@@ -172,6 +172,21 @@ mod tests {
         let (ahead, kept) = late.prewarm.unwrap();
         assert_eq!(late.idle, Duration::ZERO);
         assert!(ahead < Duration::from_secs(3600) && ahead + kept > Duration::from_secs(3600));
+        // Not for the whole gap once more.
+        assert!(kept < Duration::from_secs(1800));
+    }
+
+    #[test]
+    fn a_sandbox_is_worth_its_uses_and_its_start_by_its_size() {
+        let worth = |uses, seconds, mib: u64| {
+            let (gaps, start) = (&Histogram::default(), Duration::from_secs(seconds));
+            let view = IdleView { gaps, uses, start, memory_bytes: mib << 20 };
+            GreedyDual::default().worth(&view, 1.0).unwrap()
+        };
+        let [one, used, slow, large] =
+            [worth(4, 2, 128), worth(8, 2, 128), worth(4, 4, 128), worth(4, 2, 256)];
+        let wanted = [1.0625_f32, 1.125, 1.125, 1.03125];
+        assert_eq!([one, used, slow, large].map(f32::to_bits), wanted.map(f32::to_bits));
     }
 
     #[test]

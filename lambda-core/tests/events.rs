@@ -3,10 +3,47 @@
 #[path = "events/decoder.rs"]
 mod decoder;
 
+use lambda_core::Event;
 use proptest::prelude::*;
 
 fn cases() -> u32 {
     if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 2_000 }
+}
+
+/// Bytes of which more comes than of any: workers that have room, functions that fit, invocations that run, engines that are
+/// lost meanwhile.
+fn likely() -> impl Strategy<Value = Vec<u8>> {
+    let byte = any::<u8>;
+    let doing = prop_oneof![
+        4 => prop::collection::vec(byte(), 1..20),
+        2 => (0..3u8, byte()).prop_map(|(isolation, worker)| join(isolation, worker)),
+        2 => (0..4u8, 0..6u8, 0..4u8).prop_map(|(function, provisioned, account)| put(function, provisioned, account)),
+        4 => (0..4u8).prop_map(|function| vec![5, function]),
+        4 => byte().prop_map(|sandbox| vec![11, sandbox % 248]),
+        2 => byte().prop_map(|sandbox| vec![18, sandbox % 248, 0, 64]),
+        1 => byte().prop_map(|vm| vec![21, vm % 248]),
+        1 => (2..5u8).prop_map(|wait| vec![0, wait]),
+        1 => byte().prop_map(|unreported| vec![2, 0, unreported, 0, 0, 0, 0, 0, 0]),
+        1 => byte().prop_map(|which| vec![2, 1, which]),
+    ];
+    prop::collection::vec(doing, 0..150).prop_map(|doings| doings.concat())
+}
+
+fn join(isolation: u8, worker: u8) -> Vec<u8> {
+    vec![25, 4, 2, 2, 0, isolation, worker]
+}
+
+fn put(function: u8, provisioned: u8, account: u8) -> Vec<u8> {
+    vec![31, account, 2, 1, 3, 0, provisioned, 0, 0, 0, 0, function]
+}
+
+fn keep_the_invariants(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let played = decoder::play(bytes).map_err(|(log, violation)| {
+        let last = log.len().saturating_sub(8);
+        TestCaseError::fail(format!("{violation}\nafter {:#?}", &log[last..]))
+    })?;
+    prop_assert_eq!(Ok(played), decoder::play(bytes));
+    Ok(())
 }
 
 proptest! {
@@ -15,10 +52,27 @@ proptest! {
     /// No bytes make the engine panic or break an invariant, and the same bytes are the same events.
     #[test]
     fn any_bytes_keep_the_invariants(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
-        let played = decoder::play(&bytes).map_err(|(log, violation)| {
-            let last = log.len().saturating_sub(8);
-            TestCaseError::fail(format!("{violation}\nafter {:#?}", &log[last..]))
-        })?;
-        prop_assert_eq!(Ok(played), decoder::play(&bytes));
+        keep_the_invariants(&bytes)?;
     }
+
+    #[test]
+    fn likely_bytes_keep_the_invariants(bytes in likely()) {
+        keep_the_invariants(&bytes)?;
+    }
+}
+
+/// Bytes can say that an engine is lost, and that its successor is told what runs.
+#[test]
+fn engines_are_lost_and_followed() {
+    let config_policy_seed = vec![0, 0, 1];
+    let lost = vec![2, 0, 0, 0];
+    let doings =
+        [config_policy_seed, join(0, 0), put(0, 0, 0), vec![5, 0], vec![11, 0], lost].concat();
+    let log = decoder::play(&doings).expect("no violation");
+    let lost_at = log.iter().position(|(_, event)| event.is_none()).expect("lost");
+    let reported = log[lost_at..].iter().find_map(|(_, event)| match event {
+        Some(Event::WorkerReported { sandboxes, .. }) => Some(sandboxes.len()),
+        _ => None,
+    });
+    assert_eq!(reported, Some(1));
 }

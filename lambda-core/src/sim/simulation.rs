@@ -30,8 +30,8 @@ pub struct Simulation<'a> {
     invocations: Vec<(u32, Time, u32)>,
     /// Those that wait for a sandbox, as whoever waits for their answer knows them.
     waiting: BTreeMap<InvocationId, FunctionId>,
-    /// What each slot's sandbox is, by slot.
-    sandboxes: Vec<Option<Alive>>,
+    /// By the whole id: engines that follow one another give ids of the same places.
+    sandboxes: BTreeMap<SandboxId, Alive>,
     vms: BTreeMap<VmId, (WorkerId, ReportedVm)>,
     /// Workers that are there, and whether they take sandboxes.
     workers: BTreeMap<WorkerId, (Capacity, bool)>,
@@ -98,7 +98,7 @@ impl<'a> Simulation<'a> {
             sequence: 0,
             invocations: Vec::new(),
             waiting: BTreeMap::new(),
-            sandboxes: Vec::new(),
+            sandboxes: BTreeMap::new(),
             vms: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: settings.workers,
@@ -140,7 +140,7 @@ impl<'a> Simulation<'a> {
             progress(minute + 1, self.trace.minutes);
         }
         let now = self.now;
-        for alive in self.sandboxes.iter().flatten() {
+        for alive in self.sandboxes.values() {
             if let Some(since) = alive.since {
                 self.meter.count_alive(now, since, alive.memory_mib);
             }
@@ -268,9 +268,9 @@ impl<'a> Simulation<'a> {
         if !adopts {
             self.vms.clear();
         }
-        for place in &mut self.sandboxes {
-            // What is being made is not reported: its worker drops it.
-            let Some(alive) = place.take_if(|it| !adopts || it.since.is_none()) else { continue };
+        // What is being made is not reported: its worker drops it.
+        let gone = |_: &SandboxId, it: &mut Alive| !adopts || it.since.is_none();
+        for (_, alive) in self.sandboxes.extract_if(.., gone) {
             if let Some(since) = alive.since {
                 self.meter.sandbox_ended(now, since, alive.memory_mib);
                 let lost = u64::from(alive.is.invocation.is_some() && self.meter.measures(now));
@@ -285,7 +285,7 @@ impl<'a> Simulation<'a> {
             self.happen(Event::FunctionPut { function: FunctionId(id), revision: 0, settings })?;
         }
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
-            let on = self.sandboxes.iter().flatten().filter(|it| it.worker == worker);
+            let on = self.sandboxes.values().filter(|it| it.worker == worker);
             let sandboxes: Vec<_> = on.filter(|it| it.since.is_some()).map(|it| it.is).collect();
             let on = self.vms.values().filter(|(on, _)| *on == worker);
             let vms = on.map(|(_, vm)| *vm).collect();
@@ -310,7 +310,7 @@ impl<'a> Simulation<'a> {
             Event::WorkerLost { worker } => self.lost(*worker),
             Event::SandboxReady { sandbox } => self.began(*sandbox),
             Event::InvocationEnded { invocation, sandbox, .. } => {
-                if let Some(alive) = self.alive(*sandbox) {
+                if let Some(alive) = self.sandboxes.get_mut(sandbox) {
                     alive.is.invocation.take_if(|it| it == invocation);
                 }
             }
@@ -348,14 +348,10 @@ impl<'a> Simulation<'a> {
             Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
                 self.meter.report.started += u64::from(measures);
                 let fails = self.chance(self.settings.faults.starts_failed);
-                let slot = slot(sandbox);
-                if self.sandboxes.len() <= slot {
-                    self.sandboxes.resize(slot + 1, None);
-                }
                 let memory_mib = self.memory_mib(function);
                 let invocation = None;
                 let is = ReportedSandbox { sandbox, function, revision, vm, interface, invocation };
-                self.sandboxes[slot] = Some(Alive { worker, memory_mib, since: None, is });
+                self.sandboxes.insert(sandbox, Alive { worker, memory_mib, since: None, is });
                 let fault = Fault::Worker;
                 let event = if fails {
                     Event::SandboxFailed { sandbox, fault }
@@ -378,7 +374,7 @@ impl<'a> Simulation<'a> {
                 self.meter.dispatched(now, now.since(arrived));
                 let end = (now + Duration::from_micros(u64::from(duration_us))).min(deadline);
                 self.meter.carry(worker, now, end, self.memory_mib(FunctionId(function)));
-                if let Some(alive) = self.alive(sandbox) {
+                if let Some(alive) = self.sandboxes.get_mut(&sandbox) {
                     alive.is.invocation = Some(invocation);
                 }
                 let used = Used::default();
@@ -436,7 +432,7 @@ impl<'a> Simulation<'a> {
         self.serves_no_more(worker);
         self.workers.remove(&worker);
         self.vms.retain(|_, (on, _)| *on != worker);
-        let all = self.sandboxes.iter().flatten();
+        let all = self.sandboxes.values();
         let on: Vec<_> = all.filter(|it| it.worker == worker).map(|it| it.is.sandbox).collect();
         on.into_iter().for_each(|sandbox| self.ended(sandbox));
     }
@@ -445,22 +441,15 @@ impl<'a> Simulation<'a> {
         self.trace.functions.get(function.0 as usize).map_or(0, |it| it.memory_mib)
     }
 
-    fn alive(&mut self, sandbox: SandboxId) -> Option<&mut Alive> {
-        let alive = self.sandboxes.get_mut(slot(sandbox))?.as_mut()?;
-        (alive.is.sandbox == sandbox).then_some(alive)
-    }
-
     fn began(&mut self, sandbox: SandboxId) {
-        let now = self.now;
-        let Some(alive) = self.alive(sandbox).filter(|it| it.since.is_none()) else { return };
-        alive.since = Some(now);
-        let memory_mib = alive.memory_mib;
-        self.meter.sandbox_began(memory_mib);
+        let starting = |it: &&mut Alive| it.since.is_none();
+        let Some(alive) = self.sandboxes.get_mut(&sandbox).filter(starting) else { return };
+        alive.since = Some(self.now);
+        self.meter.sandbox_began(alive.memory_mib);
     }
 
     fn ended(&mut self, sandbox: SandboxId) {
-        let Some(place) = self.sandboxes.get_mut(slot(sandbox)) else { return };
-        let Some(alive) = place.take_if(|it| it.is.sandbox == sandbox) else { return };
+        let Some(alive) = self.sandboxes.remove(&sandbox) else { return };
         if let Some(since) = alive.since {
             self.meter.sandbox_ended(self.now, since, alive.memory_mib);
         }
@@ -480,9 +469,4 @@ impl<'a> Simulation<'a> {
         self.sequence += 1;
         self.happenings.push(Reverse(Happening { at, sequence: self.sequence, event }));
     }
-}
-
-/// The lower half of a sandbox's id: its slot in the engine.
-fn slot(sandbox: SandboxId) -> usize {
-    usize::try_from(sandbox.0 & u64::from(u32::MAX)).unwrap_or(0)
 }

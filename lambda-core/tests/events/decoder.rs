@@ -2,6 +2,7 @@
 //!
 //! The fuzz target and an ordinary test share it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lambda_core::placement::{Placement, Scored, baselines};
@@ -15,58 +16,159 @@ use lambda_core::*;
 /// The first invariant that did not hold.
 pub(crate) fn play(bytes: &[u8]) -> Result<Log, (Log, Violation)> {
     let mut bytes = Bytes(bytes);
-    let (kind, policy) = (bytes.next(), bytes.next());
-    let config = config(kind);
-    let keep = (policy & 3 == 0).then_some(KEEP);
-    let mut engine = Engine::new(config.clone(), u64::from(bytes.next()))
-        .with_placement(placement(policy))
-        .with_idle_policy(idle(policy));
-    let mut checker = Checker::new(config, keep);
-    let mut log = Log::new();
-    let mut now = Time::ZERO;
-    while !bytes.0.is_empty() && log.len() < EVENTS_MAX {
-        let done = match bytes.next() % 32 {
+    let mut driver = Driver::new(&mut bytes);
+    while !bytes.0.is_empty() && driver.log.len() < EVENTS_MAX {
+        if let Err(violation) = driver.go_on(&mut bytes) {
+            return Err((driver.log, violation));
+        }
+    }
+    Ok(driver.log)
+}
+
+/// What happened, and when; `None`: the engine was lost, and its successor went on.
+pub(crate) type Log = Vec<(Time, Option<Event>)>;
+
+/// What a driver has: an engine, and what it has to tell the next one when this one is lost.
+struct Driver {
+    config: Config,
+    policy: u8,
+    seed: u64,
+    restarts: u16,
+    engine: Engine,
+    checker: Checker,
+    networks: BTreeMap<NetworkId, NetworkSettings>,
+    /// What workers had when the last engine was lost, and have not reported yet.
+    unreported: Vec<Event>,
+    /// What engines of this line gave: kind and number.
+    given: BTreeSet<(u8, u64)>,
+    log: Log,
+    now: Time,
+}
+
+impl Driver {
+    fn new(bytes: &mut Bytes<'_>) -> Self {
+        let (kind, policy, seed) = (bytes.next(), bytes.next(), u64::from(bytes.next()));
+        let config = config(kind);
+        Self {
+            engine: engine(&config, policy, seed, 0),
+            checker: checker(&config, policy),
+            config,
+            policy,
+            seed,
+            restarts: 0,
+            networks: BTreeMap::new(),
+            unreported: Vec::new(),
+            given: BTreeSet::new(),
+            log: Log::new(),
+            now: Time::ZERO,
+        }
+    }
+
+    fn go_on(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Violation> {
+        match bytes.next() % 32 {
             0 => {
-                now = now + bytes.pick(&WAITS);
-                checker.handle_timeout(&mut engine, now)
+                self.now = self.now + bytes.pick(&WAITS);
+                let commands = self.checker.handle_timeout(&mut self.engine, self.now)?;
+                self.none_is_given_twice(&commands);
+                Ok(())
             }
             1 => {
-                let snapshot = engine.snapshot();
-                engine = Engine::restore(snapshot, placement(policy), idle(policy));
-                continue;
+                let snapshot = self.engine.snapshot();
+                self.engine = Engine::restore(snapshot, placement(self.policy), idle(self.policy));
+                Ok(())
             }
-            2 => {
-                ask(&mut engine, &mut bytes);
-                continue;
-            }
+            2 => match bytes.next() % 16 {
+                0 => self.succeed(bytes),
+                1..=4 if !self.unreported.is_empty() => {
+                    let at = usize::from(bytes.next()) % self.unreported.len();
+                    let report = self.unreported.swap_remove(at);
+                    self.tell(self.now, report)
+                }
+                _ => {
+                    ask(&mut self.engine, bytes);
+                    Ok(())
+                }
+            },
             // Once more, or late.
-            3 if !log.is_empty() => {
-                let event = log[usize::from(bytes.next()) % log.len()].1.clone();
-                log.push((now, event.clone()));
-                checker.handle(&mut engine, now, event)
+            3 if !self.log.is_empty() => {
+                let past = self.log[usize::from(bytes.next()) % self.log.len()].1.clone();
+                past.map_or(Ok(()), |event| self.tell(self.now, event))
             }
             // The clock goes back.
             4 => {
-                let event = event(5, &mut bytes, &checker, log.len());
-                let at = Time::from_nanos(now.as_nanos() / 2);
-                log.push((at, event.clone()));
-                checker.handle(&mut engine, at, event)
+                let event = event(5, bytes, &self.checker, self.log.len());
+                self.tell(Time::from_nanos(self.now.as_nanos() / 2), event)
             }
             code => {
-                let event = event(code, &mut bytes, &checker, log.len());
-                log.push((now, event.clone()));
-                checker.handle(&mut engine, now, event)
+                let event = event(code, bytes, &self.checker, self.log.len());
+                self.tell(self.now, event)
             }
-        };
-        if let Err(violation) = done {
-            return Err((log, violation));
         }
     }
-    Ok(log)
+
+    fn tell(&mut self, at: Time, event: Event) -> Result<(), Violation> {
+        if let Event::NetworkPut { network, settings } = &event {
+            self.networks.insert(*network, settings.clone());
+        }
+        self.log.push((at, Some(event.clone())));
+        let commands = self.checker.handle(&mut self.engine, at, event)?;
+        self.none_is_given_twice(&commands);
+        Ok(())
+    }
+
+    /// The engine is lost. Another is told of networks, functions and workers, and by some of these at once what they have, by
+    /// others later or never.
+    fn succeed(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Violation> {
+        self.restarts += 1;
+        self.log.push((self.now, None));
+        self.engine = engine(&self.config, self.policy, self.seed, self.restarts);
+        let lost = std::mem::replace(&mut self.checker, checker(&self.config, self.policy));
+        for (network, settings) in self.networks.clone() {
+            self.tell(self.now, Event::NetworkPut { network, settings })?;
+        }
+        for (worker, it) in &lost.workers {
+            let (worker, capacity) = (*worker, it.capacity);
+            self.tell(self.now, Event::WorkerJoined { worker, capacity })?;
+        }
+        for (function, it) in lost.functions.iter().filter(|(_, it)| !it.removed) {
+            let (function, revision, settings) = (*function, it.revision, it.settings);
+            self.tell(self.now, Event::FunctionPut { function, revision, settings })?;
+        }
+        let byte = bytes.next();
+        self.unreported.clear();
+        for (nth, worker) in lost.workers.keys().enumerate() {
+            let report = report(*worker, bytes, &lost);
+            if byte >> (nth % 8) & 1 == 0 {
+                self.tell(self.now, report)?;
+            } else {
+                self.unreported.push(report);
+            }
+        }
+        Ok(())
+    }
+
+    fn none_is_given_twice(&mut self, commands: &[Command]) {
+        for command in commands {
+            let id = match command {
+                Command::StartSandbox { sandbox, .. } => (0, sandbox.0),
+                Command::StartVm { vm, .. } => (1, vm.0),
+                Command::StartInterface { interface, .. } => (2, interface.0),
+                _ => continue,
+            };
+            assert!(self.given.insert(id), "given twice: {command:?}\nafter {:#?}", self.log);
+        }
+    }
 }
 
-/// What happened, and when.
-pub(crate) type Log = Vec<(Time, Event)>;
+fn engine(config: &Config, policy: u8, seed: u64, restarts: u16) -> Engine {
+    Engine::restarted(config.clone(), seed, restarts)
+        .with_placement(placement(policy))
+        .with_idle_policy(idle(policy))
+}
+
+fn checker(config: &Config, policy: u8) -> Checker {
+    Checker::new(config.clone(), (policy & 3 == 0).then_some(KEEP))
+}
 
 const EVENTS_MAX: usize = 2_000;
 const KEEP: Duration = Duration::from_secs(10);
@@ -103,7 +205,8 @@ impl Bytes<'_> {
     /// One of those that are there, or any.
     fn id(&mut self, mut there: impl Iterator<Item = u64>, count: usize) -> u64 {
         let byte = self.next();
-        let any = (u64::from(byte % 4) << 32) | u64::from(byte / 4 % 8);
+        let generation = [0, 1, 1 << 16, (1 << 16) + 1][usize::from(byte % 4)];
+        let any = (generation << 32) | u64::from(byte / 4 % 8);
         if byte >= 248 || count == 0 {
             return any;
         }

@@ -1,0 +1,65 @@
+//! What idle policies are told, and what they say comes to be.
+
+mod host;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use host::{Host, MIB, SECOND, started, stopped};
+use lambda_core::*;
+
+/// Keeps what it was told of starts, and says always the same.
+#[derive(Debug)]
+struct Told(Keep, Sender<Duration>);
+
+impl IdlePolicy for Told {
+    fn keep(&self, function: &IdleView<'_>) -> Keep {
+        self.1.send(function.start).expect("listened to");
+        self.0
+    }
+
+    fn name(&self) -> String {
+        "told".to_owned()
+    }
+}
+
+fn host(keep: Keep) -> (Host, Receiver<Duration>) {
+    let (tells, told) = channel();
+    let mut host = Host::new(|_| ());
+    let policy = Told(keep, tells);
+    host.engine = Engine::new(Config::default(), 1).with_idle_policy(Box::new(policy));
+    host.join(0, Capacity::of_memory(64 * MIB));
+    host.put(0, |_| ());
+    (host, told)
+}
+
+#[test]
+fn a_start_is_a_quarter_the_last_and_three_those_before() {
+    let (mut host, told) = host(Keep { idle: SECOND, prewarm: None });
+    for (invocation, took) in [(1, 4), (2, 8), (3, 1)] {
+        let sandbox = started(&host.invoke(0))[0];
+        host.wait(SECOND * took);
+        host.tell(Event::SandboxReady { sandbox });
+        host.end(invocation, sandbox);
+        host.wait(SECOND * 100);
+        host.tell(Event::SandboxGone { sandbox });
+    }
+    // It is asked when the function is put, and then each time.
+    let wanted = [Duration::ZERO, Duration::ZERO, SECOND * 4, SECOND * 5];
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn what_was_made_in_advance_is_kept_for_its_own_time() {
+    let keep = Keep { idle: SECOND * 10, prewarm: Some((SECOND * 100, SECOND * 50)) };
+    let (mut host, _told) = host(keep);
+    let sandbox = host.run(0).expect("room");
+    host.end(1, sandbox);
+    assert_eq!(stopped(&host.wait(SECOND * 11)), [StopReason::Idle]);
+    host.tell(Event::SandboxGone { sandbox });
+    assert_eq!(started(&host.wait(SECOND * 88)), []);
+    let advance = started(&host.wait(SECOND * 2))[0];
+    host.tell(Event::SandboxReady { sandbox: advance });
+    assert_eq!(stopped(&host.wait(SECOND * 49)), []);
+    assert_eq!(stopped(&host.wait(SECOND * 2)), [StopReason::Idle]);
+}

@@ -1,0 +1,50 @@
+//! A simulated engine is lost and another goes on with what the workers run.
+
+use std::time::Duration;
+
+use lambda_core::sim::{Report, Settings, Simulation, Trace, TraceFunction};
+use lambda_core::{Config, Engine, FixedIdle, Time, Trigger};
+
+const PROVISIONED: u32 = 30;
+
+fn run(successor: Option<bool>) -> Report {
+    let function = TraceFunction {
+        owner: 0,
+        trigger: Trigger::Http,
+        memory_mib: 128,
+        counts: vec![60; 6],
+        durations_ms: [10_000; 7],
+    };
+    let trace = Trace { name: "one function".to_owned(), functions: vec![function], minutes: 6 };
+    let config = Config::default();
+    let engine = |restarts| {
+        let engine = Engine::restarted(config.clone(), 1, restarts);
+        engine.with_idle_policy(Box::new(FixedIdle(Duration::from_secs(50))))
+    };
+    let settings = Settings { workers: 4, shape: true, ..Settings::default() };
+    let mut simulation = Simulation::new(&trace, settings, engine(0), &config)
+        .with_functions(|_, settings| settings.provisioned_concurrency = PROVISIONED);
+    if let Some(adopts) = successor {
+        let at = Time::ZERO + Duration::from_secs(150);
+        simulation = simulation.with_successor(at, engine(1), adopts);
+    }
+    simulation.run(&mut |_, _| ()).unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// A successor starts what functions are provisioned with before the workers have reported. The simulator knew sandboxes by
+/// their place alone: the new ones took the places of the old ones, which nobody reported then, nor ended.
+#[test]
+fn what_a_successor_starts_takes_no_place_of_what_runs() {
+    let sandboxes = |report: &Report| report.shape.as_ref().unwrap().sandboxes.clone();
+    let never_lost = run(None);
+    assert_eq!(sandboxes(&never_lost), [PROVISIONED; 6]);
+    let adopted = run(Some(true));
+    assert_eq!((adopted.lost, adopted.rejected), (0, 0));
+    // Both the old ones and the new ones are there, until the surplus is idle for too long.
+    let both = 2 * PROVISIONED;
+    let most = [PROVISIONED, PROVISIONED, both, PROVISIONED, PROVISIONED, PROVISIONED];
+    assert_eq!(sandboxes(&adopted), most);
+    let anew = run(Some(false));
+    assert!(anew.lost > 0);
+    assert_eq!(sandboxes(&anew), [PROVISIONED; 6]);
+}

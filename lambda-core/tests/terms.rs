@@ -1,0 +1,186 @@
+//! What each term of the score says of a worker, in a rehearsal.
+#![expect(
+    clippy::float_cmp,
+    reason = "the expected parts are sums and quotients of small numbers, rounded alike"
+)]
+
+mod host;
+
+use std::collections::BTreeMap;
+
+use host::{Host, MIB, SECOND, started};
+use lambda_core::placement::{Scored, terms};
+use lambda_core::*;
+
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A host whose placement weighs all terms alike, with workers of four processors and functions of one.
+fn host(workers: u32) -> Host {
+    let mut host = Host::new(|_| ());
+    host.engine = Engine::new(Config::default(), 1)
+        .with_placement(Box::new(all_terms()))
+        .with_idle_policy(Box::new(FixedIdle(MINUTE * 240)));
+    for worker in 0..workers {
+        host.join(worker, capacity(Isolation::Sandbox));
+    }
+    host
+}
+
+fn all_terms() -> Scored {
+    Scored::new("all alike", 8)
+        .with_term(1.0, terms::PredictedPeak::default())
+        .with_term(1.0, terms::DeviationBound::default())
+        .with_term(1.0, terms::BusyNow)
+        .with_term(1.0, terms::SameFunction)
+        .with_term(1.0, terms::SameOwner)
+        .with_term(1.0, terms::SameRuntime)
+        .with_term(1.0, terms::MemoryShare)
+        .with_term(1.0, terms::NotReady)
+}
+
+fn capacity(isolation: Isolation) -> Capacity {
+    Capacity { cpu_milli: 4000, isolation, ..Capacity::of_memory(64 * MIB) }
+}
+
+fn put(host: &mut Host, function: u32, change: impl FnOnce(&mut FunctionSettings)) {
+    host.put(function, |settings| {
+        (settings.cpu_milli, settings.timeout) = (1000, MINUTE * 15);
+        change(settings);
+    });
+}
+
+/// What a term says of each worker, were a function given another sandbox.
+fn says(host: &mut Host, function: u32, term: &str) -> BTreeMap<u32, f32> {
+    let rehearsed = host.engine.rehearse(FunctionId(function)).expect("there");
+    let parts = rehearsed.considered.iter().map(|considered| {
+        let Verdict::Scored { terms, .. } = &considered.verdict else { panic!("{considered:?}") };
+        let part = terms.iter().find(|(name, _)| name == term).expect("a term");
+        (considered.worker.0, part.1)
+    });
+    parts.collect()
+}
+
+fn placed(commands: &[Command]) -> u32 {
+    let one = commands.iter().find_map(|it| match it {
+        Command::StartSandbox { worker, .. } | Command::StartVm { worker, .. } => Some(worker.0),
+        _ => None,
+    });
+    one.expect("placed")
+}
+
+#[test]
+fn what_is_made_and_what_is_busy_counts_and_what_is_idle_does_not() {
+    let mut host = host(2);
+    put(&mut host, 0, |_| ());
+    let commands = host.invoke(0);
+    let (on, sandbox) = (placed(&commands), started(&commands)[0]);
+    let says = |host: &mut Host| says(host, 0, "busy now")[&on];
+    assert_eq!(says(&mut host), 0.25);
+    host.tell(Event::SandboxReady { sandbox });
+    assert_eq!(says(&mut host), 0.25);
+    host.end(1, sandbox);
+    assert_eq!(says(&mut host), 0.0);
+}
+
+#[test]
+fn sandboxes_of_a_kind_are_counted() {
+    let mut host = host(1);
+    put(&mut host, 0, |settings| settings.runtime = 1);
+    put(&mut host, 1, |settings| settings.runtime = 2);
+    for function in [0, 0, 1] {
+        host.run(function).expect("started");
+    }
+    let mut says = |term| says(&mut host, 0, term)[&0];
+    assert_eq!((says("same function"), says("same owner")), (0.5, 0.75));
+    assert_eq!((says("same runtime"), says("memory share")), (2.0 / 3.0, 3.0 / 64.0));
+}
+
+/// A function that is busy in the first five minutes of the hour, and another of which the same is expected.
+fn of_a_season() -> (Host, u32) {
+    let mut host = host(2);
+    put(&mut host, 0, |_| ());
+    let commands = host.invoke(0);
+    let (on, sandbox) = (placed(&commands), started(&commands)[0]);
+    host.tell(Event::SandboxReady { sandbox });
+    host.wait(MINUTE * 5);
+    host.end(1, sandbox);
+    host.wait(MINUTE * 55);
+    // What was learnt is known when something runs again.
+    host.invoke(0);
+    host.end(2, sandbox);
+    put(&mut host, 1, |_| ());
+    (host, on)
+}
+
+#[test]
+fn a_peak_is_seen_ten_minutes_ahead_also_over_the_end_of_the_hour() {
+    let (mut host, on) = of_a_season();
+    let mut seen = Vec::new();
+    for _ in 0..60 {
+        seen.push(says(&mut host, 1, "predicted peak")[&on]);
+        assert_eq!(says(&mut host, 1, "predicted peak")[&(1 - on)], 0.25);
+        host.wait(MINUTE);
+    }
+    // From 0:51 on the next hour's first minute is one of ten.
+    let expected: Vec<_> =
+        (0..60).map(|minute| if (5..51).contains(&minute) { 0.25 } else { 0.5 }).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_deviation_adds_less_where_there_is_one() {
+    let (mut host, on) = of_a_season();
+    let said = says(&mut host, 1, "deviation bound");
+    let mean: f32 = 5.0 / 60.0;
+    let variance = mean * (1.0 - mean);
+    let alone = (mean + 3.7 * variance.sqrt()) / 4.0;
+    let beside = (mean + 3.7 * ((2.0 * variance).sqrt() - variance.sqrt())) / 4.0;
+    let near = |a: f32, b: f32| (a - b).abs() < 0.001;
+    assert!(near(said[&on], beside) && near(said[&(1 - on)], alone), "{said:?} {beside} {alone}");
+}
+
+#[test]
+fn an_even_load_has_no_variance_and_one_of_a_season_has() {
+    let mut even = host(1);
+    put(&mut even, 0, |_| ());
+    even.run(0).expect("started");
+    let worker = even.engine.workers().next().expect("one");
+    assert_eq!((worker.load_peak(), worker.load_variance()), (1.0, 0.0));
+    let (season, on) = of_a_season();
+    let worker = season.engine.workers().find(|it| it.id().0 == on).expect("there");
+    let variance = 5.0 / 60.0 * (55.0 / 60.0);
+    assert_eq!(worker.load_peak(), 1.0);
+    assert!((worker.load_variance() - variance).abs() < 0.001, "{}", worker.load_variance());
+}
+
+#[test]
+fn a_worker_with_a_vm_or_an_interface_is_ready() {
+    let mut vms = host(0);
+    let large = Capacity { memory_bytes: 8 << 30, ..capacity(Isolation::VmPerAccount) };
+    (0..2).for_each(|worker| drop(vms.join(worker, large)));
+    put(&mut vms, 0, |_| ());
+    assert_eq!(says(&mut vms, 0, "not ready"), BTreeMap::from([(0, 0.0), (1, 0.0)]));
+    let commands = vms.invoke(0);
+    let [Command::StartVm { vm, worker, .. }] = commands[..] else { panic!("{commands:?}") };
+    vms.tell(Event::VmReady { vm });
+    let other = 1 - worker.0;
+    assert_eq!(says(&mut vms, 0, "not ready"), BTreeMap::from([(worker.0, 0.0), (other, 1.0)]));
+
+    let mut networked = host(0);
+    for zone in 0..2 {
+        let slots = Capacity { interface_slots: 4, ..capacity(Isolation::Sandbox) };
+        networked.join(zone, Capacity { zone: Zone(u8::try_from(zone).unwrap()), ..slots });
+    }
+    let subnets = vec![(Zone(0), 4), (Zone(1), 4)];
+    let settings = NetworkSettings { account: AccountId(0), subnets };
+    let network = NetworkId(0);
+    let commands = networked.tell(Event::NetworkPut { network, settings });
+    put(&mut networked, 0, |settings| settings.network = Some(network));
+    let ready = commands.iter().find_map(|it| match it {
+        Command::StartInterface { interface, zone: Zone(1), .. } => Some(*interface),
+        _ => None,
+    });
+    networked.tell(Event::InterfaceReady { interface: ready.expect("made beforehand") });
+    assert_eq!(says(&mut networked, 0, "not ready"), BTreeMap::from([(0, 1.0), (1, 0.0)]));
+    networked.wait(SECOND);
+}
