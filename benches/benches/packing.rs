@@ -1,12 +1,13 @@
 //! How well sandboxes are packed, on the recorded trace and on made ones: every baseline beside ours.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench packing [-- SEEDS]
+//! cargo bench -p benches --features core --bench packing [-- SEEDS [candidates]]
 //! ```
 //!
 //! Load is a worker's in a minute over the mean of all workers and minutes; the bound is every minute's load spread
 //! evenly. Each policy plays the same invocations, seed for seed; the first half of each trace is training. Means ± standard
-//! deviations over the seeds. Then the correlated spikes, how invocations are routed, and how long idle sandboxes are kept.
+//! deviations over the seeds. With `candidates` only ours plays, with several numbers of candidates, beside power of two
+//! choices and round robin. Without, there are then the correlated spikes, how invocations are routed, and how long idle sandboxes are kept.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -24,6 +25,16 @@ fn main() {
     match recorded() {
         Some(trace) => traces.insert(0, trace),
         None => println!("the recorded trace is not there: its rows are left out"),
+    }
+    if std::env::args().any(|it| it == "candidates") {
+        println!(
+            "| workload | workers | candidates | load p99.9 | peak | gap closed from power of two | less round robin |"
+        );
+        println!("|---|---|---|---|---|---|---|");
+        for trace in &traces {
+            [20, 60].iter().for_each(|workers| candidates(trace, *workers, seeds));
+        }
+        return;
     }
     for trace in &traces {
         for workers in [20, 60] {
@@ -138,21 +149,55 @@ fn packing(trace: &Trace, workers: u32, seeds: u64) {
             mean(runs, |run| run.spread).0,
         );
     }
-    // Seed by seed: the same invocations, so that what differs is the policy.
     let ours = &all[all.len() - 1];
     let best = (all[..all.len() - 1].iter())
         .min_by(|a, b| mean(a, |run| run.load_p999).0.total_cmp(&mean(b, |run| run.load_p999).0))
         .unwrap();
+    let less = less(ours, best);
+    println!(
+        "\nOurs less the best baseline, {}, seed by seed: {less} (standard error).",
+        best[0].policy
+    );
+}
+
+/// The mean difference of two policies' p99.9 and its standard error, seed by seed: the same invocations, so that what
+/// differs is the policy.
+fn less(ours: &[Report], other: &[Report]) -> String {
     let differences: Vec<f64> =
-        ours.iter().zip(best).map(|(our, its)| our.load_p999 - its.load_p999).collect();
+        ours.iter().zip(other).map(|(our, its)| our.load_p999 - its.load_p999).collect();
     let count = differences.len() as f64;
     let average = differences.iter().sum::<f64>() / count;
     let squares = differences.iter().map(|it| (it - average) * (it - average)).sum::<f64>();
     let error = (squares / (count - 1.0).max(1.0) / count).sqrt();
-    println!(
-        "\nOurs less the best baseline, {}, seed by seed: {average:+.3} ± {error:.3} (standard error).",
-        best[0].policy
-    );
+    format!("{average:+.3} ± {error:.3}")
+}
+
+/// Ours with fewer and more candidates.
+fn candidates(trace: &Trace, workers: u32, seeds: u64) {
+    let make: [fn() -> Box<dyn Placement>; 8] = [
+        || Box::new(baselines::PowerOfTwo),
+        || Box::new(baselines::RoundRobin),
+        || Box::new(Scored::default().with_candidates(3)),
+        || Box::new(Scored::default().with_candidates(4)),
+        || Box::new(Scored::default().with_candidates(5)),
+        || Box::new(Scored::default().with_candidates(6)),
+        || Box::new(Scored::default().with_candidates(8)),
+        || Box::new(Scored::default().with_candidates(12)),
+    ];
+    let settings = Settings { workers, ..Settings::default() };
+    let all = play_all(trace, &make.map(Policy::of), seeds, &settings);
+    let of_two = mean(&all[0], |run| run.load_p999).0;
+    let bound = mean(&all[0], |run| run.bound_p999).0;
+    for (candidates, runs) in [3, 4, 5, 6, 8, 12].iter().zip(&all[2..]) {
+        let (p999, deviation) = mean(runs, |run| run.load_p999);
+        let (peak, peak_deviation) = mean(runs, |run| run.load_peak);
+        let closed = (of_two - p999) / (of_two - bound) * 100.0;
+        let less = less(runs, &all[1]);
+        println!(
+            "| {} | {workers} | {candidates} | {p999:.2} ± {deviation:.2} | {peak:.2} ± {peak_deviation:.2} | {closed:.0} % | {less} |",
+            trace.name
+        );
+    }
 }
 
 /// The minutes in which much comes together: those in which timers fire at the full hour, or one customer's surge.

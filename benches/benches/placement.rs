@@ -1,7 +1,7 @@
 //! The engine's speed and size.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement [-- decisions|scan|cold|warm [WORKERS|FUNCTIONS]]
+//! cargo bench -p benches --features core --bench placement [-- decisions|candidates|scan|cold|warm [WORKERS|FUNCTIONS [CANDIDATES]]]
 //! ```
 //!
 //! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
@@ -60,13 +60,22 @@ fn main() {
     let sized = |it: &u32| size.is_none_or(|size| size == *it);
     let sizes: Vec<_> = [1_000, 10_000, 100_000].into_iter().filter(sized).collect();
     if wanted("decisions") {
-        println!(
-            "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | the clock alone p50 ns | p99 ns | p99 less the clock's p50 ns | two dependent reads ns | times that |"
-        );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("{DECISIONS}");
         for workers in sizes.clone() {
             for policy in [Policy::PowerOfTwo, Policy::Ours] {
                 decisions(policy, workers);
+            }
+        }
+    }
+    // Not part of the whole: the same again with other settings.
+    if only.as_deref() == Some("candidates") {
+        println!("{DECISIONS}");
+        for workers in sizes.clone() {
+            let one = std::env::args().nth(3).and_then(|it| it.parse::<usize>().ok());
+            for candidates in [3, 4, 5, 6, 8, 12] {
+                if one.is_none_or(|one| one == candidates) {
+                    decisions(Policy::Of(candidates), workers);
+                }
             }
         }
     }
@@ -99,6 +108,9 @@ fn main() {
         }
     }
 }
+
+const DECISIONS: &str = "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | the clock alone p50 ns | p99 ns | p99 less the clock's p50 ns | two dependent reads ns | times that |
+|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// Rounds of `calls` calls each: the median time of a call, the least and the most, in nanoseconds.
 struct Rounds(Vec<f64>);
@@ -149,6 +161,8 @@ enum Policy {
     PowerOfTwo,
     LeastLoaded,
     Ours,
+    /// Ours with so many candidates.
+    Of(usize),
 }
 
 impl Policy {
@@ -157,6 +171,7 @@ impl Policy {
             Self::PowerOfTwo => Box::new(baselines::PowerOfTwo),
             Self::LeastLoaded => Box::new(baselines::LeastLoaded),
             Self::Ours => Box::new(Scored::default()),
+            Self::Of(candidates) => Box::new(Scored::default().with_candidates(candidates)),
         }
     }
 }
@@ -243,8 +258,11 @@ fn decisions(policy: Policy, workers: u32) {
     let (p50, p99) = (at(&single, 50), at(&single, 99));
     let (clock, clock_p99) = (at(&clock, 50), at(&clock, 99));
     let less = p99.saturating_sub(clock);
-    let (name, columns, ratio) =
-        (policy.make().name().to_owned(), rounds.columns(), rounds.median() / floor);
+    let name = match policy {
+        Policy::Of(candidates) => format!("{candidates} candidates"),
+        policy => policy.make().name().to_owned(),
+    };
+    let (columns, ratio) = (rounds.columns(), rounds.median() / floor);
     println!(
         "| {name} | {workers} | {columns} | {p50} | {p99} | {clock} | {clock_p99} | {less} | {floor:.0} | {ratio:.1} |"
     );

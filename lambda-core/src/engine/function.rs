@@ -32,10 +32,10 @@ pub(crate) struct Function {
     /// Sandboxes are made in advance, or one is about to be: what is at the end of the record counts.
     prewarms: bool,
 
+    /// On which workers its sandboxes are.
+    pub(crate) spread: Spread,
     /// All its sandboxes, by rank.
     pub(crate) members: Vec<u32>,
-    /// On which workers they are.
-    pub(crate) spread: Spread,
     pub(crate) demand: Demand,
 
     pub(crate) revision: u64,
@@ -120,7 +120,7 @@ impl Function {
     /// Reads of each line that placement needs, in which the load in a minute of the hour and in the ten that follow is.
     pub(crate) fn touch_to_place(&self, minute: usize) -> u32 {
         let members = u32::try_from(self.members.len()).unwrap_or_default();
-        members ^ self.demand.touch(minute)
+        members ^ self.spread.touch_few() ^ self.demand.touch(minute)
     }
 
     /// Reads of each line that an invocation needs.
@@ -462,9 +462,11 @@ mod tests {
     }
 
     #[test]
-    fn an_invocation_reads_two_lines() {
+    fn an_invocation_reads_two_lines_and_placement_six_that_follow() {
         use std::mem::offset_of;
-        assert_eq!((offset_of!(Function, meter), offset_of!(Function, members)), (64, 128));
+        assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (64, 128));
+        assert_eq!(offset_of!(Function, members), 128 + 2 * 64 + 48);
+        assert!(offset_of!(Function, revision) <= 8 * 64);
     }
 
     #[test]

@@ -172,17 +172,41 @@ impl Engine {
         function.demand.load(rank, settings.cpu_milli)
     }
 
+    /// Reads of the function, and of the workers that are drawn before it is known, all that placement needs: no read waits for
+    /// another. Few instructions, so that the processor comes to all of them before it has waited for the first.
+    fn begin_placing(&mut self, id: u32) {
+        let state = &mut self.state;
+        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        let mut read = function.touch_to_place(minute_of_hour(state.now));
+        let fleet = FleetView {
+            workers: &state.workers,
+            functions: &state.functions,
+            config: &state.config,
+        };
+        self.scratch.ahead.clear();
+        let mut draw = Draw {
+            random: &mut state.random,
+            cursor: &mut state.cursor,
+            scratch: &mut self.scratch,
+        };
+        self.placement.begin(&fleet, state.now, &mut draw);
+        for worker in &self.scratch.ahead {
+            read ^= function.spread.touch(*worker);
+        }
+        std::hint::black_box(read);
+    }
+
     /// Finds a worker, and the VM on it that is ready, if there is one.
     fn find_place(
         &mut self,
         id: u32,
         record: &mut Record<'_>,
     ) -> Result<Option<(u32, Option<u32>)>, RejectReason> {
+        self.begin_placing(id);
         let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
             return Ok(None);
         };
         let minute = minute_of_hour(self.state.now);
-        std::hint::black_box(function.touch_to_place(minute));
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
         let prior = || self.state.priors.expect(settings.trigger, settings.account);

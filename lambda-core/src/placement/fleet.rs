@@ -3,7 +3,7 @@
 use super::{Draw, Refusal, Scratch};
 use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
-use crate::stats::demand::{BINS, LOAD_ONE, Load, Next};
+use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
 use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
@@ -60,8 +60,9 @@ pub struct WorkerView<'a> {
     fleet: FleetView<'a>,
     worker: &'a Worker,
     at: u32,
-    /// Its processors; 1 where they are not counted.
-    cpus: f32,
+    /// The share that one processor is of its processors; 1 where they are not counted. A decision asks for many shares,
+    /// and divisions are slow.
+    one_cpu: f32,
 }
 
 impl<'a> FleetView<'a> {
@@ -145,6 +146,55 @@ impl<'a> FleetView<'a> {
         for (worker, _) in request.ready.iter().take(count / 2) {
             add(candidates, *worker);
         }
+        let ahead = &mut draw.scratch.ahead;
+        if ahead.is_empty() {
+            let parts = [count.div_ceil(2), count / 2];
+            return self.add_drawn(request, draw, candidates, count, parts);
+        }
+        // For each that has no room another is drawn among those that have: all of these are as likely as before.
+        let mut missing = 0;
+        for at in ahead.drain(..) {
+            match self.workers.get(at) {
+                Some(worker) if has_room(worker, request) => add(candidates, at),
+                _ => missing += 1,
+            }
+        }
+        if missing > 0 {
+            self.add_drawn(request, draw, candidates, count, [missing, 0]);
+        }
+    }
+
+    /// Draws workers of the whole fleet before it is known for what, half by chance and half in turn, and reads what a decision
+    /// needs of them. [`Self::sample`] then takes those that have room.
+    pub(crate) fn draw_ahead(&self, now: Time, draw: &mut Draw<'_>, count: usize) {
+        let ids = self.workers.ids();
+        let Scratch { ahead, .. } = &mut *draw.scratch;
+        ahead.clear();
+        if self.workers.len() <= count {
+            return;
+        }
+        let mut next = u32::try_from(*draw.cursor).unwrap_or(0);
+        for _ in 0..count / 2 {
+            next = if next < ids { next } else { 0 };
+            ahead.push(next);
+            next += 1;
+        }
+        *draw.cursor = u64::from(next);
+        for _ in 0..count.div_ceil(2) {
+            ahead.push(u32::try_from(draw.random.below(ids as usize)).unwrap_or(0));
+        }
+        self.touch_rows(ahead, minute_of_hour(now));
+    }
+
+    /// Adds different workers of those that have room: so many by chance and so many in turn, or all if they are few.
+    fn add_drawn(
+        &self,
+        request: &Request<'_>,
+        draw: &mut Draw<'_>,
+        candidates: &mut Vec<WorkerId>,
+        count: usize,
+        [by_chance, in_turn]: [usize; 2],
+    ) {
         for quiet in [false, true] {
             let rooms = &mut draw.scratch.rooms;
             let sure = self.workers.sure_rooms(request.zones, request.memory_kib, quiet, rooms);
@@ -157,9 +207,9 @@ impl<'a> FleetView<'a> {
             } else {
                 // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
                 // is one candidate less.
-                picked.extend((0..count.div_ceil(2)).map(|_| draw.random.below(sure)));
+                picked.extend((0..by_chance).map(|_| draw.random.below(sure)));
                 let mut next = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
-                for _ in 0..count / 2 {
+                for _ in 0..in_turn {
                     let turn = if next < sure { next } else { 0 };
                     picked.push(turn);
                     next = turn + 1;
@@ -186,7 +236,7 @@ impl<'a> FleetView<'a> {
     /// overlap, where one worker looked at after another would wait for each.
     pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
         let bins = [request.minute, (request.minute + 9) % BINS];
-        let mut read = 0;
+        let mut read = request.spread.touch_few();
         for worker in workers {
             read ^= request.spread.touch(worker.0);
         }
@@ -194,6 +244,13 @@ impl<'a> FleetView<'a> {
             read ^= self.workers.touch(worker.0, bins);
         }
         std::hint::black_box(read);
+    }
+
+    /// Reads the rows of some workers.
+    fn touch_rows(&self, workers: &[u32], minute: usize) {
+        let bins = [minute, (minute + 9) % BINS];
+        let touch = |read, worker: &u32| read ^ self.workers.touch(*worker, bins);
+        std::hint::black_box(workers.iter().fold(0, touch));
     }
 
     fn add_unsure(
@@ -218,6 +275,13 @@ impl<'a> FleetView<'a> {
             }
         }
     }
+}
+
+/// Returns whether a worker takes sandboxes, and has room for this one.
+fn has_room(worker: &Worker, request: &Request<'_>) -> bool {
+    worker.phase == Phase::Serving
+        && request.zones >> worker.zone.0 & 1 == 1
+        && worker.free_kib() >= request.memory_kib
 }
 
 /// Most workers of a class that are looked at for one that has room.
@@ -246,8 +310,8 @@ fn float(number: u32) -> f32 {
 impl<'a> WorkerView<'a> {
     fn new(fleet: FleetView<'a>, worker: &'a Worker, at: u32) -> Self {
         let milli = worker.cpu_real_milli;
-        let cpus = if milli == u32::MAX { 1.0 } else { float(milli) / 1000.0 };
-        Self { fleet, worker, at, cpus }
+        let one_cpu = if milli == u32::MAX { 1.0 } else { 1000.0 / float(milli.max(1)) };
+        Self { fleet, worker, at, one_cpu }
     }
 
     /// Returns its id.
@@ -294,11 +358,17 @@ impl<'a> WorkerView<'a> {
     /// Returns its processors; `None` where they are not counted.
     #[must_use]
     pub fn cpus(&self) -> Option<f32> {
-        (self.worker.cpu_real_milli != u32::MAX).then_some(self.cpus)
+        let milli = self.worker.cpu_real_milli;
+        (milli != u32::MAX).then(|| float(milli) / 1000.0)
     }
 
-    pub(crate) fn cpus_or_one(&self) -> f32 {
-        self.cpus
+    pub(crate) fn counts_cpus(&self) -> bool {
+        self.worker.cpu_real_milli != u32::MAX
+    }
+
+    /// Returns some processors as a share of its own; as they are where those are not counted.
+    pub(crate) fn share_of_cpus(&self, cpus: f32) -> f32 {
+        cpus * self.one_cpu
     }
 
     /// Returns how many sandboxes it has.
@@ -354,11 +424,11 @@ impl<'a> WorkerView<'a> {
         float(self.worker.peak) / float(LOAD_ONE)
     }
 
-    /// Returns what is busy now, with the sandbox, as a share of its processors.
+    /// Returns what is busy now, with the sandbox, as a share of its processors, where these are counted.
     pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {
         let own = float(request.settings.cpu_milli) / 1000.0;
         let busy = float(self.busy_load(request)) / float(LOAD_ONE);
-        (busy + own) / self.cpus().unwrap_or(f32::MAX)
+        self.share_of_cpus(busy + own)
     }
 
     /// Returns the variance of its load, in processors squared.

@@ -14,8 +14,8 @@ pub use fleet::{FleetView, Request, WorkerView};
 pub use scored::{Gate, Scored};
 pub use terms::{Candidate, Term};
 
-use crate::WorkerId;
 use crate::random::Random;
+use crate::{Time, WorkerId};
 
 /// Chooses the worker of a new sandbox. Reads, and returns a value: all state is the engine's.
 pub trait Placement: fmt::Debug + Send {
@@ -29,6 +29,12 @@ pub trait Placement: fmt::Debug + Send {
         draw: &mut Draw<'_>,
         record: &mut Record<'_>,
     ) -> Option<WorkerId>;
+
+    /// Is called before each [`Self::place`], before anything of the function is read: what does not depend on the function
+    /// can be drawn and read here, so that the waits for memory overlap. Does nothing by default.
+    fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
+        let _ = (fleet, now, draw);
+    }
 
     /// Returns its name, as reports show it.
     fn name(&self) -> &str;
@@ -49,6 +55,8 @@ pub(crate) struct Scratch {
     pub(crate) rooms: Vec<(usize, u32)>,
     pub(crate) picked: Vec<usize>,
     pub(crate) drawn: Vec<WorkerId>,
+    /// Workers that were drawn before it was known for what.
+    pub(crate) ahead: Vec<u32>,
 }
 
 impl Draw<'_> {

@@ -6,7 +6,7 @@ use super::terms::{
     SameOwner, SameRuntime, Term, peak, share,
 };
 use super::{Draw, Placement, Record, Refusal};
-use crate::WorkerId;
+use crate::{Time, WorkerId};
 
 /// Draws a few candidates, refuses those that cannot have the sandbox or would leave the compliance goal, and takes
 /// the one whose weighted sum of terms is lowest.
@@ -35,9 +35,9 @@ impl Default for Gate {
 }
 
 impl Default for Scored {
-    /// Eight candidates, the gate, and every term, at the weights that did best on the recorded workloads.
+    /// Four candidates, the gate, and every term, at the weights that did best on the recorded workloads.
     fn default() -> Self {
-        Self::new("ours", 8)
+        Self::new("ours", 4)
             .with_gate(Gate::default())
             .with_term(0.5, PredictedPeak::default())
             .with_term(0.05, DeviationBound::default())
@@ -57,6 +57,13 @@ impl Scored {
     pub fn new(name: impl Into<String>, candidates: usize) -> Self {
         let candidates = candidates.max(1);
         Self { name: name.into(), candidates, gate: None, terms: Vec::new() }
+    }
+
+    /// Draws so many candidates, at least 1: fewer decide faster, more pack better.
+    #[must_use]
+    pub fn with_candidates(mut self, candidates: usize) -> Self {
+        self.candidates = candidates.max(1);
+        self
     }
 
     /// Adds the gate.
@@ -110,12 +117,12 @@ impl Scored {
     }
 
     fn passes(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
-        let (Some(gate), Some(cpus)) = (self.gate, worker.cpus()) else {
+        let Some(gate) = self.gate.filter(|_| worker.counts_cpus()) else {
             return true;
         };
-        let deviation = gate.deviations * worker.load_deviation() / cpus;
+        let deviation = worker.share_of_cpus(gate.deviations * worker.load_deviation());
         // The two peaks, were they in the same minute.
-        let most = (worker.load_peak() + request.next.peak) / cpus + deviation;
+        let most = worker.share_of_cpus(worker.load_peak() + request.next.peak) + deviation;
         if most.max(worker.busy_share(request)) <= gate.cpu_share {
             return true;
         }
@@ -138,8 +145,11 @@ impl Placement for Scored {
         let mut candidates = Vec::with_capacity(self.candidates);
         let mut best = None;
         for _ in 0..ROUNDS {
+            let touched = !draw.scratch.ahead.is_empty();
             fleet.sample(request, draw, &mut drawn, self.candidates);
-            fleet.touch(&drawn, request);
+            if !touched {
+                fleet.touch(&drawn, request);
+            }
             best = self.best(fleet, request, &drawn, &mut candidates, record);
             if best.is_some() {
                 break;
@@ -147,6 +157,10 @@ impl Placement for Scored {
         }
         draw.scratch.drawn = drawn;
         best
+    }
+
+    fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
+        fleet.draw_ahead(now, draw, self.candidates);
     }
 
     fn name(&self) -> &str {

@@ -136,7 +136,7 @@ impl Term for DeviationBound {
         let (mean, peak) = (request.next.mean, request.next.peak);
         let variance = worker.load_variance();
         let more = variance + mean * (peak - mean).max(0.0);
-        (mean + self.deviations * (more.sqrt() - worker.load_deviation())) / worker.cpus_or_one()
+        worker.share_of_cpus(mean + self.deviations * (more.sqrt() - worker.load_deviation()))
     }
 }
 
@@ -152,7 +152,7 @@ impl Term for BusyNow {
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
         let one = float(request.settings.cpu_milli) / 1000.0;
         let starting = float(worker.starting()) * one;
-        (worker.busy_cpus() + starting) / worker.cpus_or_one()
+        worker.share_of_cpus(worker.busy_cpus() + starting)
     }
 }
 
@@ -230,11 +230,11 @@ impl Term for NotReady {
 
 fn each(count: u32, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
     let one = float(request.settings.cpu_milli.max(1)) / 1000.0;
-    float(count) * one / worker.cpus_or_one()
+    worker.share_of_cpus(float(count) * one)
 }
 
 pub(crate) fn share(load: u32, worker: &WorkerView<'_>) -> f32 {
-    float(load) / float(LOAD_ONE) / worker.cpus_or_one()
+    worker.share_of_cpus(float(load) / float(LOAD_ONE))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]

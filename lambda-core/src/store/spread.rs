@@ -5,18 +5,58 @@
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
 pub(crate) struct Spread {
-    /// A byte of each worker's hash, never 0; 0 in a free place. Most questions read nothing else, and the bytes of
-    /// a hundred workers are two lines of the cache.
-    tags: Vec<u8>,
+    tags: Tags,
+    used: u32,
     /// Workers, and how many sandboxes are on each.
-    counts: Vec<(u32, u32)>,
-    used: usize,
+    counts: Box<[(u32, u32)]>,
+}
+
+/// A byte of each worker's hash, never 0; 0 in a free place. Most questions read nothing else. Those of a hundred
+/// workers are in the record itself, in two lines of the cache: where they are is known before the record is read.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+struct Tags {
+    few: [[u8; 32]; 4],
+    many: Box<[u8]>,
+    places: u32,
+}
+
+impl Tags {
+    fn new(places: usize) -> Self {
+        let many = if places > FEW { vec![0; places].into() } else { Box::default() };
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        Self { few: Default::default(), many, places }
+    }
+
+    fn are_few(&self) -> bool {
+        self.places as usize <= FEW
+    }
+}
+
+impl std::ops::Deref for Tags {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        if self.are_few() { &self.few.as_flattened()[..self.places as usize] } else { &self.many }
+    }
+}
+
+impl std::ops::DerefMut for Tags {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        if self.are_few() {
+            &mut self.few.as_flattened_mut()[..self.places as usize]
+        } else {
+            &mut self.many
+        }
+    }
 }
 
 impl Spread {
     pub(crate) fn count(&self, worker: u32) -> u32 {
-        if self.tags.len() <= SCANNED_MAX && !self.may_have(home(worker).1) {
+        if self.tags.are_few() && !self.may_have(home(worker).1) {
             return 0;
         }
         self.place(worker).map_or(0, |at| self.counts[at].1)
@@ -38,15 +78,23 @@ impl Spread {
         found != 0
     }
 
-    /// Reads what the count of a worker begins with, and nothing depends on it.
+    /// Reads the lines of a small table.
+    pub(crate) fn touch_few(&self) -> u32 {
+        u32::from(self.tags.few[0][0] ^ self.tags.few[2][0]) ^ self.tags.places
+    }
+
+    /// Reads what the count of a worker begins with in a large table, and nothing depends on it.
     pub(crate) fn touch(&self, worker: u32) -> u32 {
+        if self.tags.are_few() {
+            return 0;
+        }
         let mask = self.tags.len().wrapping_sub(1);
         self.tags.get(home(worker).0 & mask).copied().map_or(0, u32::from)
     }
 
     pub(crate) fn add(&mut self, worker: u32) {
         // At most 7 of 8 places are taken.
-        if (self.used + 1) * 8 > self.tags.len() * 7 {
+        if (self.used as usize + 1) * 8 > self.tags.len() * 7 {
             self.resize((self.tags.len() * 2).max(4));
         }
         if let Some(at) = self.place(worker) {
@@ -79,7 +127,7 @@ impl Spread {
         }
         if self.used == 0 {
             *self = Self::default();
-        } else if self.used * 8 <= self.tags.len() && self.tags.len() > 4 {
+        } else if self.used as usize * 8 <= self.tags.len() && self.tags.len() > 4 {
             self.resize(self.tags.len() / 4);
         }
     }
@@ -112,9 +160,9 @@ impl Spread {
     }
 
     fn resize(&mut self, places: usize) {
-        let tags = std::mem::replace(&mut self.tags, vec![0; places]);
-        let counts = std::mem::replace(&mut self.counts, vec![(0, 0); places]);
-        for (_, (worker, count)) in tags.into_iter().zip(counts).filter(|(tag, _)| *tag != 0) {
+        let tags = std::mem::replace(&mut self.tags, Tags::new(places));
+        let counts = std::mem::replace(&mut self.counts, vec![(0, 0); places].into());
+        for (_, (worker, count)) in tags.iter().zip(counts).filter(|(tag, _)| **tag != 0) {
             self.put(worker, count);
         }
     }
@@ -127,8 +175,8 @@ fn home(worker: u32) -> (usize, u8) {
     ((mixed >> 32) as usize, tag.max(1))
 }
 
-/// Tables of so many places, two lines of the cache, are looked at as a whole.
-const SCANNED_MAX: usize = 128;
+/// Tables of so many places are in the record, and looked at as a whole.
+const FEW: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +205,7 @@ mod tests {
                     let wanted = map.get(&worker).copied().unwrap_or_default();
                     prop_assert_eq!(spread.count(worker), wanted);
                 }
-                prop_assert!(spread.tags.len() <= 4 || spread.used * 8 > spread.tags.len());
+                prop_assert!(spread.tags.len() <= 4 || spread.used as usize * 8 > spread.tags.len());
             }
         }
     }
