@@ -138,3 +138,17 @@ fn the_worker_that_has_least_is_given_back() {
     };
     assert_eq!(drained(host.wait(SECOND * 60)), [0, 2]);
 }
+
+/// Workers that surely have room are looked at first, however many there are that have a little too little.
+#[test]
+fn few_workers_with_room_are_found_among_many_with_almost_enough() {
+    let mut host = Host::new(|_| ());
+    for worker in 0..300 {
+        host.join(worker, Capacity::of_memory(1100 << 10));
+    }
+    host.join(300, Capacity::of_memory(64 * MIB));
+    host.put(0, |settings| settings.memory_bytes = 1500 << 10);
+    for _ in 0..8 {
+        assert!(host.run(0).is_some());
+    }
+}
