@@ -193,5 +193,7 @@ mod tests {
     fn what_is_not_known_falls_back() {
         let fallback = Keep { idle: Duration::from_secs(600), prewarm: None };
         assert_eq!((keep(&[5; 3]), keep(&[100_000; 20])), (fallback, fallback));
+        // Most of them beyond.
+        assert_eq!(keep(&[[5; 8], [100_000; 8], [100_000; 8]].concat()), fallback);
     }
 }

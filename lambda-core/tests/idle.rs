@@ -63,3 +63,24 @@ fn what_was_made_in_advance_is_kept_for_its_own_time() {
     assert_eq!(stopped(&host.wait(SECOND * 49)), []);
     assert_eq!(stopped(&host.wait(SECOND * 2)), [StopReason::Idle]);
 }
+
+#[test]
+fn what_a_function_is_provisioned_with_stays_and_what_is_beyond_goes() {
+    let mut host = Host::new(|_| ());
+    host.join(0, Capacity::of_memory(64 * MIB));
+    let mut commands = host.put(0, |settings| settings.provisioned_concurrency = 2);
+    commands.extend(host.wait(SECOND));
+    for sandbox in started(&commands) {
+        host.tell(Event::SandboxReady { sandbox });
+    }
+    (0..2).for_each(|_| drop(host.invoke(0)));
+    let third = host.run(0).expect("room");
+    host.end(3, third);
+    for (invocation, sandbox) in (1..).zip(started(&commands).iter().rev()) {
+        host.end(invocation, *sandbox);
+    }
+    let commands = host.wait(SECOND * 610);
+    let [Command::StopSandbox { sandbox, .. }] = commands[..] else { panic!("{commands:?}") };
+    host.tell(Event::SandboxGone { sandbox });
+    assert_eq!(host.wait(SECOND * 3600), []);
+}

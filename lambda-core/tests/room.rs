@@ -118,3 +118,37 @@ fn workers_that_are_asked_for_count_when_more_are_wanted() {
     host.run(0).expect("room");
     assert_eq!(asked(&host.wait(SECOND * 50)), 1, "of twice as much half is enough");
 }
+
+#[test]
+fn the_worker_that_has_least_is_given_back() {
+    let fleet = Fleet { workers_min: 1, interval: SECOND * 10, ..Fleet::default() };
+    let mut host = Host::new(|config| config.fleet = Some(fleet));
+    host.put(0, |settings| settings.timeout = SECOND * 900);
+    host.join(1, Capacity::of_memory(100 * MIB));
+    host.run(0).expect("room");
+    for worker in [0, 2] {
+        host.join(worker, Capacity::of_memory(100 * MIB));
+    }
+    let drained = |commands: Vec<Command>| -> Vec<_> {
+        let one = |command: Command| match command {
+            Command::DrainWorker { worker } => Some(worker.0),
+            _ => None,
+        };
+        commands.into_iter().filter_map(one).collect()
+    };
+    assert_eq!(drained(host.wait(SECOND * 60)), [0, 2]);
+}
+
+/// Workers that surely have room are looked at first, however many there are that have a little too little.
+#[test]
+fn few_workers_with_room_are_found_among_many_with_almost_enough() {
+    let mut host = Host::new(|_| ());
+    for worker in 0..300 {
+        host.join(worker, Capacity::of_memory(1100 << 10));
+    }
+    host.join(300, Capacity::of_memory(64 * MIB));
+    host.put(0, |settings| settings.memory_bytes = 1500 << 10);
+    for _ in 0..8 {
+        assert!(host.run(0).is_some());
+    }
+}
