@@ -19,6 +19,7 @@ mod instance;
 mod janitor;
 mod kept_groups;
 pub mod landlock;
+mod masks;
 mod netlink;
 mod netns;
 pub mod plan;

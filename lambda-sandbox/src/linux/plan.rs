@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::LazyLock;
 
 use super::features::Defences;
 use super::image::{Image, kind_of};
 use super::landlock::{RULES, Restriction};
+use super::masks::MASKS;
+pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -148,81 +148,6 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes,
-/// keys, of its disks' traffic or of how many groups, and so sandboxes, it has.
-///
-/// Not among them though they tell of the whole machine: `stat`, `meminfo`, `vmstat`, `cpuinfo`, `loadavg`, which programs read to fit
-/// themselves to it, and which sysinfo(2) tells as well; `sys/kernel/random/boot_id`, as statfs(2) tells machines apart too;
-/// `self/mountinfo`, in which the kernel has the host's path of each bind.
-pub const MASKED_FILES: [&str; 25] = [
-    "config.gz",
-    "kcore",
-    "kmsg",
-    "kallsyms",
-    "keys",
-    "key-users",
-    "timer_list",
-    "sched_debug",
-    "kpagecgroup",
-    "kpagecount",
-    "kpageflags",
-    "iomem",
-    "ioports",
-    "interrupts",
-    "softirqs",
-    "slabinfo",
-    "vmallocinfo",
-    "pagetypeinfo",
-    "zoneinfo",
-    "cmdline",
-    "latency_stats",
-    "modules",
-    "buddyinfo",
-    "cgroups",
-    "diskstats",
-];
-/// Folders of `/proc` that are empty.
-pub const MASKED_FOLDERS: [&str; 13] = [
-    "acpi",
-    "scsi",
-    "asound",
-    "driver",
-    "tty",
-    "dma",
-    "pressure",
-    "sysvipc",
-    "mtrr",
-    "dynamic_debug",
-    "irq",
-    "bus",
-    "fs",
-];
-/// What is left of `/proc` that could be written: read-only.
-pub const READ_ONLY: [&str; 2] = ["sys", "sysrq-trigger"];
-
-/// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
-/// each mask costs a mount. Looked up once, not at each start.
-struct Masks {
-    files: Vec<&'static str>,
-    folders: Vec<&'static str>,
-    read_only: Vec<&'static str>,
-}
-
-static MASKS: LazyLock<Masks> = LazyLock::new(|| {
-    let mode = |name: &str| {
-        let found = std::fs::metadata(Path::new("/proc").join(name)).ok()?;
-        Some((found.is_dir(), found.mode() & 0o007 != 0))
-    };
-    Masks {
-        files: MASKED_FILES.into_iter().filter(|it| mode(it) == Some((false, true))).collect(),
-        folders: MASKED_FOLDERS.into_iter().filter(|it| mode(it).is_some_and(|it| it.0)).collect(),
-        read_only: READ_ONLY
-            .into_iter()
-            .filter(|it| mode(it).is_some_and(|(folder, others)| folder || others))
-            .collect(),
-    }
-});
-
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
 pub(super) fn root_steps(
     root: &Root,
