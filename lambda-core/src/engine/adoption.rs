@@ -55,6 +55,7 @@ impl Engine {
                 }
             }
         }
+        self.take_back(worker.0);
         // Something was in it, and is a stray: it can be nobody's pooled VM any more.
         for vm in sandboxes.iter().filter_map(|it| it.vm) {
             self.stop_vm_if_ownerless(worker.0, vm);
@@ -105,6 +106,24 @@ impl Engine {
             if coming {
                 self.start_what_is_needed(function);
             }
+        }
+    }
+
+    /// Takes back what was promised of a worker and not commanded yet, where what it runs leaves no room for that; newest first.
+    fn take_back(&mut self, worker: u32) {
+        while self
+            .state
+            .workers
+            .get(worker)
+            .is_some_and(|it| it.cpu_used_milli > it.cpu_milli || it.slots_used > it.slots)
+        {
+            let waiting = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
+                .filter(|(_, sandbox)| sandbox.state == State::Waiting)
+                .max_by_key(|(at, _)| self.state.sandboxes.id(*at))
+                .map(|(at, sandbox)| (at, sandbox.function));
+            let Some((at, function)) = waiting else { return };
+            self.forget(at, RejectReason::SandboxLost);
+            self.start_what_is_needed(function);
         }
     }
 
