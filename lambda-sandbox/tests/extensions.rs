@@ -179,7 +179,8 @@ async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
         spec.environment.push(("LAST".into(), "1".into()));
         spec.times.shutdown_external = Duration::from_secs(8);
         if reason == "timeout" {
-            spec.times.init = Duration::from_secs(2);
+            // Who has not registered by then hears nothing, and a busy machine takes its time for that.
+            spec.times.init = Duration::from_secs(8);
         }
         let failure = fails(&backend, spec).await;
         match (&failure, runtime) {

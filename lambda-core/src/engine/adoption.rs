@@ -111,19 +111,25 @@ impl Engine {
 
     /// Takes back what was promised of a worker and not commanded yet, where what it runs leaves no room for that; newest first.
     fn take_back(&mut self, worker: u32) {
-        while self
-            .state
-            .workers
-            .get(worker)
-            .is_some_and(|it| it.cpu_used_milli > it.cpu_milli || it.slots_used > it.slots)
-        {
-            let waiting = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
-                .filter(|(_, sandbox)| sandbox.state == State::Waiting)
-                .max_by_key(|(at, _)| self.state.sandboxes.id(*at))
-                .map(|(at, sandbox)| (at, sandbox.function));
-            let Some((at, function)) = waiting else { return };
+        // What is promised in place of one that is taken back has found room.
+        let mut waiting: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
+            .filter(|(_, sandbox)| sandbox.state == State::Waiting)
+            .map(|(at, sandbox)| (self.state.sandboxes.id(at), sandbox.marks.slot()))
+            .collect();
+        waiting.sort_unstable();
+        for (id, slot) in waiting.into_iter().rev() {
+            let Some(held) = self.state.workers.get(worker) else { return };
+            let short_of_processors = held.cpu_used_milli > held.cpu_milli;
+            let short_of_slots = held.slots_used > held.slots;
+            if !(short_of_processors || short_of_slots && slot) {
+                continue;
+            }
+            let Some(at) = self.state.sandboxes.find(id) else { continue };
+            let function = self.state.sandboxes.get(at).map(|it| it.function);
             self.forget(at, RejectReason::SandboxLost);
-            self.start_what_is_needed(function);
+            if let Some(function) = function {
+                self.start_what_is_needed(function);
+            }
         }
     }
 

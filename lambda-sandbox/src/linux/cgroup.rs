@@ -129,7 +129,7 @@ impl Hierarchies {
     }
 }
 
-/// What a process needs to start in a group, open. Not part of the group: as many live at once, and descriptors are few.
+/// What a process needs to start in a group, open. Not part of the group: a live sandbox would keep descriptors that it needs no more.
 #[derive(Debug, Default)]
 pub(super) struct Entrance {
     /// The v1 `tasks` files, which a process writes `0` to, to join: writing a pid would wait for the kernel.

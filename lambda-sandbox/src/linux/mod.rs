@@ -36,8 +36,8 @@ mod wires;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -311,15 +311,23 @@ fn refill(shared: &Arc<Shared>) {
     if shared.ahead.is_none() || shared.refilling.swap(true, Ordering::AcqRel) {
         return;
     }
-    // Must not hold up the end of the host.
-    let shared = Arc::downgrade(shared);
+    let refill = Refill(Arc::downgrade(shared));
     tokio::spawn(async move {
         tokio::time::sleep(QUIET_TIME).await;
-        if let Some(shared) = shared.upgrade() {
+        drop(refill);
+    });
+}
+
+/// Has the pool filled when it is dropped, be it that the runtime ends first. Must not hold up the end of the host.
+struct Refill(Weak<Shared>);
+
+impl Drop for Refill {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
             shared.refilling.store(false, Ordering::Release);
             shared.ahead.iter().for_each(ahead::Pool::fill);
         }
-    });
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -148,6 +148,7 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
+
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
 pub(super) fn root_steps(
     root: &Root,
