@@ -166,10 +166,20 @@ fn stay(root: &CStr, path: &CStr) -> libc::c_long {
     let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
     let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, resolve];
     let (place, length) = (how.as_ptr().addr(), size_of_val(&how));
-    let found = call(libc::SYS_openat2, [root as usize, at(path), place, length, 0]);
+    let mut found = -1;
+    for _ in 0..STAY_TRIES {
+        found = call(libc::SYS_openat2, [root as usize, at(path), place, length, 0]);
+        // Somebody has mounted or renamed something meanwhile, wherever on the machine: the kernel wants it tried again.
+        if found >= 0 || nix::errno::Errno::last_raw() != libc::EAGAIN {
+            break;
+        }
+    }
     let result = close_after(root as usize, found);
     if result < 0 { result } else { close_after(found as usize, 0) }
 }
+
+/// So many times in a row nobody is that unlucky.
+const STAY_TRIES: usize = 1000;
 
 /// Closes a file and returns what was done with it. A root is mounted by a thread of the host, with the host's descriptors: an
 /// error must not leave one behind. That of the work stays in `errno`, which a close that succeeds does not touch.
