@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::function::FunctionName;
+use crate::function::config::FunctionName;
 
 /// An error of the host, by what its caller does next.
 #[derive(Debug, thiserror::Error)]

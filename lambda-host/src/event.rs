@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::function::FunctionName;
+use crate::function::config::FunctionName;
 use crate::invocation::Report;
 
 /// Something that happened in a host.

@@ -10,16 +10,16 @@ use lambda_sandbox::Backend;
 use serde::de::IgnoredAny;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 
-use crate::arn::Arns;
-use crate::code::CodeStore;
-use crate::driver::{Driver, Message, Settings};
+use crate::catalog::code::CodeStore;
+use crate::catalog::registry::{Function, Registry};
 use crate::error::Error;
 use crate::event::HostEvent;
-use crate::function::{FunctionConfig, FunctionName};
+use crate::function::arn::Arns;
+use crate::function::config::{FunctionConfig, FunctionName};
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
-use crate::local::LocalWorker;
-use crate::registry::{Function, Registry};
-use crate::runtime::Runtimes;
+use crate::manager::driver::{Driver, Message, Settings};
+use crate::worker::local::LocalWorker;
+use crate::worker::runtime::Runtimes;
 
 /// The only version that a function has here.
 pub(crate) const LATEST: &str = "$LATEST";
@@ -241,7 +241,7 @@ impl Host {
     async fn put(
         &self,
         config: FunctionConfig,
-        code: crate::code::CodeDigest,
+        code: crate::catalog::code::CodeDigest,
         replace: bool,
     ) -> Result<Arc<Function>, Error> {
         let before = self.function(&config.name).ok();

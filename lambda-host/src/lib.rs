@@ -26,33 +26,25 @@
 //! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
-mod arn;
-pub mod code;
-mod driver;
+mod catalog;
 mod error;
 mod event;
-mod failure;
 mod function;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
-mod life;
-mod local;
-mod registry;
-#[cfg(feature = "roles")]
-mod roles;
-mod runtime;
-mod specification;
+mod manager;
 mod worker;
 
-pub use arn::Arns;
+pub use catalog::code;
+pub use catalog::registry::Function;
 pub use error::Error;
 pub use event::HostEvent;
-pub use function::{FunctionConfig, FunctionName};
+pub use function::arn::Arns;
+pub use function::config::{FunctionConfig, FunctionName};
 pub use host::{Host, HostBuilder};
 pub use invocation::{Answer, PAYLOAD_BYTES_MAX, Report, Request};
-pub use registry::Function;
 #[cfg(feature = "roles")]
-pub use roles::Roles;
-pub use runtime::{Entry, Mount, RuntimeImage, Runtimes};
+pub use worker::roles::Roles;
+pub use worker::runtime::{Entry, Mount, RuntimeImage, Runtimes};

@@ -11,12 +11,12 @@ use lambda_sandbox::{
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use crate::catalog::registry::Function;
 use crate::error::with_causes;
-use crate::failure::Failure;
 use crate::invocation::{Answer, LogTail, Report};
-use crate::local::{Order, Shared};
-use crate::registry::Function;
-use crate::worker::{Invocation, SandboxNumber, StartFault, WorkerEvent};
+use crate::worker::failure::Failure;
+use crate::worker::local::{Order, Shared};
+use crate::worker::protocol::{Invocation, SandboxNumber, StartFault, WorkerEvent};
 
 /// One sandbox from its making to its end.
 #[derive(Debug)]

@@ -12,14 +12,14 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::shapes::{Configuration, CreateFunction, FunctionCode, Settings};
-use crate::function::FunctionName;
+use crate::catalog::registry::Function;
+use crate::function::config::FunctionName;
 use crate::host::{Host, LATEST};
 use crate::invocation::{Answer, Request};
-use crate::registry::Function;
 
 /// An operation and the function that it names.
 #[derive(Debug)]
-pub(super) enum Operation {
+pub(in crate::http) enum Operation {
     Create,
     List,
     Get(String),
@@ -35,7 +35,7 @@ pub(super) enum Operation {
 
 impl Operation {
     /// Tells which operation a request is, by method and path.
-    pub(super) fn of(method: &Method, path: &str) -> Result<Self, ApiError> {
+    pub(in crate::http) fn of(method: &Method, path: &str) -> Result<Self, ApiError> {
         let unknown = || ApiError::unknown_operation(method, path);
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let name = |part: &str| {
@@ -69,7 +69,7 @@ impl Operation {
     }
 
     /// The operation's name in AWS's reference.
-    pub(super) fn name(&self) -> &'static str {
+    pub(in crate::http) fn name(&self) -> &'static str {
         match self {
             Self::Create => "CreateFunction",
             Self::List => "ListFunctions",
@@ -86,7 +86,7 @@ impl Operation {
     }
 
     /// The most bytes that the request's body may have.
-    pub(super) fn body_bytes_max(&self, payload_bytes_max: usize) -> usize {
+    pub(in crate::http) fn body_bytes_max(&self, payload_bytes_max: usize) -> usize {
         match self {
             Self::Create | Self::UpdateCode(_) => CODE_REQUEST_BYTES_MAX,
             Self::Invoke(_) => payload_bytes_max,
@@ -95,7 +95,7 @@ impl Operation {
     }
 
     /// Carries the operation out.
-    pub(super) async fn run(
+    pub(in crate::http) async fn run(
         self,
         host: &Host,
         request: &Parts,

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lambda_sandbox::Backend;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::arn::Arns;
-use crate::code::CodeStore;
-use crate::driver::Message;
-use crate::life::{Life, SandboxLog};
-use crate::registry::Function;
-use crate::runtime::Runtimes;
-use crate::worker::{Invocation, SandboxNumber, Worker, WorkerCommand, WorkerEvent};
+use crate::catalog::code::CodeStore;
+use crate::catalog::registry::Function;
+use crate::function::arn::Arns;
+use crate::manager::driver::Message;
+use crate::worker::life::{Life, SandboxLog};
+use crate::worker::protocol::{Invocation, SandboxNumber, Worker, WorkerCommand, WorkerEvent};
+use crate::worker::runtime::Runtimes;
 
 /// Runs sandboxes of one backend on this machine.
 #[derive(Debug)]

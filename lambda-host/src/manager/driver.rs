@@ -13,14 +13,14 @@ use lambda_core::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::arn::Arns;
+use crate::catalog::registry::Function;
 use crate::error::Error;
 use crate::event::HostEvent;
-use crate::failure::Failure;
-use crate::function::FunctionName;
+use crate::function::arn::Arns;
+use crate::function::config::FunctionName;
 use crate::invocation::{Answer, LogTail, Report, Request};
-use crate::registry::Function;
-use crate::worker::{
+use crate::worker::failure::Failure;
+use crate::worker::protocol::{
     Invocation, InvocationNumber, SandboxNumber, StartFault, Worker, WorkerCommand, WorkerEvent,
 };
 

@@ -9,10 +9,10 @@ use lambda_sandbox::{Limits, LogSink, Root, SandboxSpec};
 
 #[cfg(feature = "roles")]
 use crate::error::with_causes;
-use crate::failure::Failure;
 use crate::host::LATEST;
-use crate::life::Life;
-use crate::runtime::Entry;
+use crate::worker::failure::Failure;
+use crate::worker::life::Life;
+use crate::worker::runtime::Entry;
 
 impl Life {
     /// Describes the sandbox: base system, runtime, code, environment, limits.

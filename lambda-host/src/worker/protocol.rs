@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::registry::Function;
 use crate::invocation::{Answer, LogTail};
-use crate::registry::Function;
 
 /// Names a sandbox; given by the placement engine, never used twice.
 pub(crate) type SandboxNumber = u64;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use crate::code::CodeDigest;
+use crate::catalog::code::CodeDigest;
 use crate::error::Error;
-use crate::function::{FunctionConfig, FunctionName};
+use crate::function::config::{FunctionConfig, FunctionName};
 
 /// A deployed function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

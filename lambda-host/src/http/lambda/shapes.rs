@@ -12,37 +12,37 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use crate::Arns;
-use crate::function::FunctionConfig;
-use crate::registry::Function;
+use crate::catalog::registry::Function;
+use crate::function::config::FunctionConfig;
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct CreateFunction {
-    pub(super) function_name: String,
-    pub(super) code: FunctionCode,
+pub(in crate::http) struct CreateFunction {
+    pub(in crate::http) function_name: String,
+    pub(in crate::http) code: FunctionCode,
     #[serde(flatten)]
-    pub(super) settings: Settings,
+    pub(in crate::http) settings: Settings,
 }
 
 /// The `Code` of `CreateFunction` and the body of `UpdateFunctionCode`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct FunctionCode {
+pub(in crate::http) struct FunctionCode {
     #[serde(default, deserialize_with = "base64_bytes")]
     zip_file: Option<Bytes>,
     /// Whether the archive is to be looked at, and no more.
     #[serde(default)]
-    pub(super) dry_run: bool,
+    pub(in crate::http) dry_run: bool,
     /// The revision that the caller means to replace.
-    pub(super) revision_id: Option<String>,
+    pub(in crate::http) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 impl FunctionCode {
     /// Returns the archive.
-    pub(super) fn zip(self) -> Result<Bytes, ApiError> {
+    pub(in crate::http) fn zip(self) -> Result<Bytes, ApiError> {
         refuse_unsupported(&self.rest, &["Publish", "Architectures"])?;
         check_architectures(&self.rest)?;
         self.zip_file
@@ -53,7 +53,7 @@ impl FunctionCode {
 /// The settings in `CreateFunction` and `UpdateFunctionConfiguration`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Settings {
+pub(in crate::http) struct Settings {
     runtime: Option<String>,
     handler: Option<String>,
     role: Option<String>,
@@ -63,14 +63,14 @@ pub(super) struct Settings {
     environment: Option<Environment>,
     ephemeral_storage: Option<EphemeralStorage>,
     /// The revision that the caller means to replace.
-    pub(super) revision_id: Option<String>,
+    pub(in crate::http) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 impl Settings {
     /// Returns the settings of a new function.
-    pub(super) fn create(self, name: &str) -> Result<FunctionConfig, ApiError> {
+    pub(in crate::http) fn create(self, name: &str) -> Result<FunctionConfig, ApiError> {
         let missing =
             |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
         let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
@@ -79,7 +79,10 @@ impl Settings {
     }
 
     /// Returns `config` with what is given here in place of what it had.
-    pub(super) fn change(self, mut config: FunctionConfig) -> Result<FunctionConfig, ApiError> {
+    pub(in crate::http) fn change(
+        self,
+        mut config: FunctionConfig,
+    ) -> Result<FunctionConfig, ApiError> {
         refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures"])?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
@@ -111,7 +114,7 @@ impl Settings {
 /// A function's environment variables.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Environment {
+pub(in crate::http) struct Environment {
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -119,14 +122,14 @@ pub(super) struct Environment {
 /// The size of `/tmp` in MB.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct EphemeralStorage {
+pub(in crate::http) struct EphemeralStorage {
     size: u32,
 }
 
 /// What the API says of a function (`FunctionConfiguration`).
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Configuration {
+pub(in crate::http) struct Configuration {
     function_name: String,
     function_arn: String,
     runtime: String,
@@ -150,7 +153,7 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    pub(super) fn of(function: &Function, arns: &Arns) -> Self {
+    pub(in crate::http) fn of(function: &Function, arns: &Arns) -> Self {
         let config = &function.config;
         Self {
             function_name: config.name.to_string(),
@@ -226,7 +229,7 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Byt
 }
 
 /// The machine's architecture in AWS's words.
-pub(super) const ARCHITECTURE: &str =
+pub(in crate::http) const ARCHITECTURE: &str =
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
 
 #[cfg(test)]

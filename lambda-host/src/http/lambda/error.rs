@@ -13,7 +13,7 @@ use crate::error::{Error, with_causes};
 ///
 /// [reference]: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(in crate::http) struct ApiError {
     status: StatusCode,
     kind: &'static str,
     message: String,
@@ -21,34 +21,38 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::http) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { status, kind, message: message.into(), reason: None }
     }
 
     /// A parameter that is well formed but cannot be used here.
-    pub(super) fn parameter(message: impl Into<String>) -> Self {
+    pub(in crate::http) fn parameter(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "InvalidParameterValueException", message)
     }
 
     /// A request whose JSON or base64 cannot be read.
-    pub(super) fn content(message: impl Into<String>) -> Self {
+    pub(in crate::http) fn content(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
     }
 
     /// A request body over the limit of its operation.
-    pub(super) fn too_large(operation: &str, bytes_max: usize) -> Self {
+    pub(in crate::http) fn too_large(operation: &str, bytes_max: usize) -> Self {
         let message =
             format!("Request must be smaller than {bytes_max} bytes for the {operation} operation");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", message)
     }
 
     /// A path that is none of the API's.
-    pub(super) fn unknown_operation(method: &http::Method, path: &str) -> Self {
+    pub(in crate::http) fn unknown_operation(method: &http::Method, path: &str) -> Self {
         let message = format!("no operation of the Lambda API at {method} {path}");
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+    pub(in crate::http) fn into_response(self) -> Response<Full<Bytes>> {
         let by_user = self.status.is_client_error();
         let mut body = json!({ "Type": if by_user { "User" } else { "Service" } });
         // The API's own model spells the member both ways, error by error.

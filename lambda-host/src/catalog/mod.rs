@@ -1,0 +1,4 @@
+//! Which functions there are, and their code.
+
+pub mod code;
+pub(crate) mod registry;

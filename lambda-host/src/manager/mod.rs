@@ -1,0 +1,3 @@
+//! The worker manager: sends each invocation to a sandbox, and has sandboxes made and destroyed.
+
+pub(crate) mod driver;
