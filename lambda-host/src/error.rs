@@ -3,23 +3,73 @@
 
 use std::path::PathBuf;
 
-use crate::function::config::FunctionName;
+use crate::function::limits::Constraint;
+use crate::function::name::FunctionName;
 
 /// An error of the host, by what its caller does next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting breaks a documented constraint: correct it.
-    #[error("1 validation error detected: {message}")]
-    Validation {
-        /// Which value at which setting breaks which rule.
-        message: String,
+    /// A value breaks a documented constraint: correct it.
+    #[error("{field} {value:?} {constraint}")]
+    Invalid {
+        /// The setting or parameter, as this crate names it.
+        field: &'static str,
+        /// The value, cut off at 200 characters.
+        value: String,
+        /// The constraint that it breaks.
+        constraint: Constraint,
     },
-    /// A setting is well formed but cannot be used: correct it.
-    #[error("{message}")]
-    InvalidParameter {
-        /// What is wrong with it.
-        message: String,
+    /// Environment variables have names that the platform sets itself: take others.
+    #[error("environment variables {} are reserved", names.join(", "))]
+    ReservedVariables {
+        /// The names.
+        names: Vec<String>,
+    },
+    /// The environment variables are too large together: shorten them.
+    #[error("environment variables take {bytes} bytes, at the most {bytes_max}")]
+    EnvironmentTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The host has no such runtime: choose one that it has, or add it.
+    #[error("runtime {runtime:?} is none of {}", known.join(", "))]
+    RuntimeUnknown {
+        /// The runtime's identifier.
+        runtime: String,
+        /// The identifiers that the host has.
+        known: Vec<String>,
+    },
+    /// A concurrency cannot be reserved, since the account must keep some unreserved: reserve less.
+    #[error("the account must keep a concurrency of {unreserved_min} unreserved")]
+    ConcurrencyReserved {
+        /// How much of the account's concurrency stays unreserved at the least.
+        unreserved_min: u32,
+    },
+    /// The placement engine cannot hold the function: see the reason.
+    #[error("function cannot be placed: {reason}")]
+    Unplaceable {
+        /// The engine's reason.
+        reason: String,
+    },
+    /// The name carries one qualifier and the request another: leave one out.
+    #[error("qualifier {in_name:?} in the name, {beside:?} beside it")]
+    QualifiersDiffer {
+        /// The qualifier in the name or ARN.
+        in_name: String,
+        /// The qualifier beside it.
+        beside: String,
+    },
+    /// `$LATEST` cannot be deleted alone: delete the function.
+    #[error("$LATEST cannot be deleted without deleting the function")]
+    LatestNotDeletable,
+    /// The function has another revision than the caller expects: read it again.
+    #[error("function {name} has another revision than expected")]
+    RevisionDiffers {
+        /// The function's name.
+        name: FunctionName,
     },
     /// The function's code cannot be used: upload another.
     #[error("could not unzip uploaded file: {reason}")]
@@ -34,7 +84,7 @@ pub enum Error {
         reason: String,
     },
     /// The payload is over the limit: send less.
-    #[error("request must be smaller than {bytes_max} bytes for the InvokeFunction operation")]
+    #[error("payload is over {bytes_max} bytes")]
     PayloadTooLarge {
         /// The limit, in bytes.
         bytes_max: usize,
@@ -45,17 +95,35 @@ pub enum Error {
         /// The function's ARN.
         arn: String,
     },
+    /// The function is of another region or account than this host's: ask the host that has it.
+    #[error("function {target} is of another region or account than {region}, {account}")]
+    Elsewhere {
+        /// The name or ARN that was given.
+        target: String,
+        /// The host's region.
+        region: String,
+        /// The host's account.
+        account: String,
+    },
     /// A function of this name is there already: update or delete it.
     #[error("function already exist: {name}")]
     FunctionExists {
         /// The function's name.
         name: FunctionName,
     },
+    /// The function was kept, but cannot run on this host: change it as the reason says.
+    #[error("function {name} cannot run: {reason}")]
+    FunctionFailed {
+        /// The function's name.
+        name: FunctionName,
+        /// Why.
+        reason: String,
+    },
     /// A concurrency or rate limit was met: try again later, or raise it.
-    #[error("rate exceeded: {limit}")]
+    #[error("throttled: {limit}")]
     Throttled {
-        /// Which limit, in AWS's words (`ReservedFunctionConcurrentInvocationLimitExceeded`, ...).
-        limit: &'static str,
+        /// Which limit.
+        limit: ThrottleLimit,
     },
     /// No worker has room for another sandbox: try again later, or add a worker.
     #[error("no capacity for another sandbox of this function: {reason}")]
@@ -67,6 +135,14 @@ pub enum Error {
     #[error("sandbox could not be started: {reason}")]
     SandboxUnavailable {
         /// The backend's error with its causes.
+        reason: String,
+    },
+    /// A worker cannot be used: correct its capacity, or its version.
+    #[error("worker {worker}: {reason}")]
+    Worker {
+        /// The worker's number.
+        worker: u32,
+        /// Why.
         reason: String,
     },
     /// The host is stopping and takes no new invocations.
@@ -97,12 +173,40 @@ pub enum Error {
     Backend(#[from] lambda_sandbox::Error),
 }
 
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// A limit that throttles invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ThrottleLimit {
+    /// The function's reserved concurrency is in use.
+    ReservedConcurrency,
+    /// The account's unreserved concurrency is in use.
+    AccountConcurrency,
+    /// The function was given as many new sandboxes as it may be in the period.
+    ScalingRate,
+    /// As many invocations wait as may.
+    Waiting,
+}
+
+impl std::fmt::Display for ThrottleLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReservedConcurrency => "reserved concurrency is in use",
+            Self::AccountConcurrency => "concurrency of the account is in use",
+            Self::ScalingRate => "scaling rate of the function",
+            Self::Waiting => "as many invocations wait as may",
+        })
+    }
+}
+
 impl Error {
-    pub(crate) fn validation(field: &str, value: &str, rule: &str) -> Self {
-        let value: String = value.chars().take(VALUE_SHOWN_MAX).collect();
-        Self::Validation {
-            message: format!("Value '{value}' at '{field}' failed to satisfy constraint: {rule}"),
-        }
+    pub(crate) fn invalid(field: &'static str, value: &str, constraint: Constraint) -> Self {
+        Self::Invalid { field, value: value.chars().take(VALUE_SHOWN_MAX).collect(), constraint }
     }
 
     pub(crate) fn io(

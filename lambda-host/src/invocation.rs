@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-
-use crate::host::LATEST;
+use serde::{Deserialize, Serialize};
 
 /// The largest payload of an invocation, each way, in bytes (AWS: 6 MB).
 pub const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -40,6 +39,12 @@ impl Request {
     }
 }
 
+impl<T: Into<Bytes>> From<T> for Request {
+    fn from(payload: T) -> Self {
+        Self::new(payload)
+    }
+}
+
 /// What an invocation came to. That the function failed is an answer too.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -57,7 +62,7 @@ pub struct Answer {
 }
 
 /// What an invocation took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// From the dispatch to a ready sandbox until its answer.
@@ -111,49 +116,6 @@ impl fmt::Display for Report {
     }
 }
 
-/// The log of one invocation, of which the end is kept.
-#[derive(Debug, Default)]
-pub(crate) struct LogTail {
-    text: Vec<u8>,
-}
-
-impl LogTail {
-    /// Adds Lambda's START line.
-    pub(crate) fn start(&mut self, request_id: &str) {
-        self.line(format!("START RequestId: {request_id} Version: {LATEST}").as_bytes());
-    }
-
-    /// Adds Lambda's line on an init that took too long.
-    pub(crate) fn init_timed_out(&mut self, duration: Duration) {
-        let ms = duration.as_secs_f64() * 1000.0;
-        let line = format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout");
-        self.line(line.as_bytes());
-    }
-
-    /// Adds a line, which has no line break at its end.
-    pub(crate) fn line(&mut self, line: &[u8]) {
-        self.text.extend_from_slice(&line[line.len().saturating_sub(LOG_TAIL_BYTES)..]);
-        self.text.push(b'\n');
-        if self.text.len() > 2 * LOG_TAIL_BYTES {
-            self.cut();
-        }
-    }
-
-    /// Ends with Lambda's END and REPORT lines and returns the last 4 KB.
-    pub(crate) fn end(mut self, request_id: &str, report: &Report, status: &str) -> Bytes {
-        self.line(format!("END RequestId: {request_id}").as_bytes());
-        self.line(format!("REPORT RequestId: {request_id}\t{report}{status}").as_bytes());
-        self.cut();
-        self.text.into()
-    }
-
-    fn cut(&mut self) {
-        self.text.drain(..self.text.len().saturating_sub(LOG_TAIL_BYTES));
-    }
-}
-
-const LOG_TAIL_BYTES: usize = 4096;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,25 +136,6 @@ mod tests {
         assert_eq!(
             warm.to_string(),
             "Duration: 1.20 ms\tBilled Duration: 2 ms\tMemory Size: 128 MB\t"
-        );
-    }
-
-    #[test]
-    fn log_keeps_its_end_in_bounded_memory() {
-        let mut tail = LogTail::default();
-        tail.start("id");
-        for _ in 0..10_000 {
-            tail.line(b"0123456789");
-            assert!(tail.text.capacity() <= 8 * LOG_TAIL_BYTES);
-        }
-        tail.line(&[b'x'; 100_000]);
-        tail.line(b"last");
-        let text = tail.end("id", &REPORT, "");
-        assert_eq!(text.len(), LOG_TAIL_BYTES);
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        assert!(
-            text.contains("x\nlast\nEND RequestId: id\nREPORT RequestId: id\tDuration"),
-            "{text}"
         );
     }
 }

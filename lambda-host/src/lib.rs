@@ -3,17 +3,15 @@
 //! A [`Host`] takes a sandbox backend and gives [`Host::deploy`], [`Host::invoke`] and [`Host::events`]. With the feature `http`,
 //! [`http::serve`] lets the AWS command line and SDKs call it.
 //!
-//! It does not check who calls, does not scale beyond this machine, and runs no container images.
+//! It does not check who calls, and runs no container images.
 //!
-//! ```
-//! use std::sync::Arc;
-//! use lambda_host::{FunctionConfig, Host, Request};
-//!
-//! # async fn run(backend: Arc<dyn lambda_sandbox::Backend>, zip: bytes::Bytes) -> Result<(), lambda_host::Error> {
-//! let host = Host::builder(backend).start().await?;
-//! let config = FunctionConfig::new("hello", "provided.al2023", "bootstrap")?;
-//! let function = host.deploy(config, zip).await?;
-//! let answer = host.invoke(&function.config.name, Request::new(r#"{"name":"you"}"#)).await?;
+//! ```no_run
+//! # use lambda_host::{FunctionConfig, Host, Runtimes};
+//! # async fn run(backend: std::sync::Arc<dyn lambda_sandbox::Backend>) -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::builder(backend).with_runtimes(Runtimes::discover()).start().await?;
+//! let config = FunctionConfig::new("hello", "python3.11", "app.handler")?;
+//! host.deploy(config, std::fs::read("hello.zip")?.into()).await?;
+//! let answer = host.invoke("hello", r#"{"name":"you"}"#).await?;
 //! println!("{:?} in {:?}", answer.payload, answer.report.duration);
 //! host.shutdown().await;
 //! # Ok(())
@@ -26,25 +24,36 @@
 //! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
+mod blocking;
+mod builder;
 mod catalog;
+pub mod code;
 mod error;
 mod event;
+mod folder;
 mod function;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
 mod manager;
-mod worker;
+pub mod worker;
 
-pub use catalog::code;
-pub use catalog::registry::Function;
-pub use error::Error;
+pub use builder::HostBuilder;
+pub use error::{Error, ThrottleLimit};
 pub use event::HostEvent;
 pub use function::arn::Arns;
-pub use function::config::{FunctionConfig, FunctionName};
-pub use host::{Host, HostBuilder};
+pub use function::config::FunctionConfig;
+pub use function::limits::Constraint;
+pub use function::name::FunctionName;
+pub use function::target::Target;
+pub use function::{Function, FunctionState};
+pub use host::Host;
 pub use invocation::{Answer, PAYLOAD_BYTES_MAX, Report, Request};
 #[cfg(feature = "roles")]
 pub use worker::roles::Roles;
 pub use worker::runtime::{Entry, Mount, RuntimeImage, Runtimes};
+
+#[cfg(all(doctest, target_os = "linux", target_arch = "x86_64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

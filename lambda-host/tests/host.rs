@@ -1,40 +1,18 @@
 //! The host on the fake backend, in virtual time: what its callers can rely on.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::io::{Cursor, Write};
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use lambda_host::{Answer, Error, FunctionConfig, FunctionName, Host, Request};
+use lambda_host::{Answer, Error, FunctionConfig, Host};
 use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use lambda_sandbox::{Exit, InitFailure, Invocation};
 use tokio::task::JoinSet;
 
-const SECOND: Duration = Duration::from_secs(1);
-
-/// A function `f` that answers its event after a second, on a backend whose sandboxes can be counted.
-fn echo() -> FakeBackend {
-    FakeBackend::new().with_handler("f", |invocation: &Invocation| {
-        FakeAnswer::success(invocation.payload.clone()).after(SECOND)
-    })
-}
-
-fn zip(content: &str) -> Bytes {
-    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default()).unwrap();
-    zip.write_all(content.as_bytes()).unwrap();
-    zip.finish().unwrap().into_inner().into()
-}
-
-fn config() -> FunctionConfig {
-    FunctionConfig::new("f", "provided.al2023", "bootstrap").unwrap()
-}
-
-fn name() -> FunctionName {
-    FunctionName::try_from("f".to_owned()).unwrap()
-}
+use crate::common::{SECOND, config, echo, zip};
 
 async fn start(backend: &FakeBackend) -> Host {
     let host = Host::builder(Arc::new(backend.clone())).start().await.unwrap();
@@ -43,7 +21,7 @@ async fn start(backend: &FakeBackend) -> Host {
 }
 
 async fn invoke(host: &Host, payload: &'static str) -> Result<Answer, Error> {
-    host.invoke(&name(), Request::new(payload)).await
+    host.invoke("f", payload).await
 }
 
 /// Invokes `count` times at once.
@@ -121,7 +99,9 @@ async fn an_init_that_takes_too_long_is_made_again_in_the_first_invocation() {
     assert_eq!(backend.live(), 1);
 
     for (timeout, kind) in [(5, "init"), (12, "handler")] {
-        host.update_config(config().with_timeout(timeout * SECOND)).await.unwrap();
+        let changed =
+            host.update_config("f", None, move |config| Ok(config.with_timeout(timeout * SECOND)));
+        changed.await.unwrap();
         let answer = invoke(&host, "1").await.unwrap();
         let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
         let told = format!("Task timed out after {timeout}.00 seconds");
@@ -155,9 +135,9 @@ async fn limits_throttle_and_free_again() {
     let answers = burst(&host, 5).await;
     let throttled = |it: &&Result<Answer, Error>| matches!(it, Err(Error::Throttled { .. }));
     assert_eq!(answers.iter().filter(throttled).count(), 2);
-    host.reserve_concurrency(&name(), Some(0)).await.unwrap();
+    host.reserve_concurrency("f", Some(0)).await.unwrap();
     assert!(matches!(invoke(&host, "1").await, Err(Error::Throttled { .. })));
-    host.reserve_concurrency(&name(), None).await.unwrap();
+    host.reserve_concurrency("f", None).await.unwrap();
     assert!(invoke(&host, "1").await.is_ok());
 }
 
@@ -171,8 +151,8 @@ async fn memory_is_not_promised_twice() {
     assert_eq!(backend.live(), 2);
     let other = FunctionConfig::new("g", "provided", "x").unwrap().with_memory_mb(400);
     host.deploy(other, zip("1")).await.unwrap();
-    let name = FunctionName::try_from("g".to_owned()).unwrap();
-    let refused = host.invoke(&name, Request::new("1")).await;
+    let name = "g";
+    let refused = host.invoke(name, "1").await;
     assert!(matches!(refused, Err(Error::NoCapacity { .. })), "{refused:?}");
 }
 
@@ -193,12 +173,12 @@ async fn new_code_or_settings_mean_a_new_sandbox() {
     let backend = echo();
     let host = start(&backend).await;
     invoke(&host, "1").await.unwrap();
-    let before = host.function(&name()).unwrap().deployment;
-    host.update_code(&name(), zip("2")).await.unwrap();
+    let before = host.function("f").unwrap().deployment;
+    host.update_code("f", None, zip("2")).await.unwrap();
     assert!(invoke(&host, "1").await.unwrap().report.is_cold());
-    host.update_config(config().with_memory_mb(256)).await.unwrap();
+    host.update_config("f", None, |config| Ok(config.with_memory_mb(256))).await.unwrap();
     assert!(invoke(&host, "1").await.unwrap().report.is_cold());
-    assert!(host.function(&name()).unwrap().deployment > before);
+    assert!(host.function("f").unwrap().deployment > before);
     assert_eq!(backend.live(), 1);
 }
 
@@ -211,7 +191,7 @@ async fn removing_a_function_lets_it_finish() {
         async move { invoke(&host, "1").await }
     });
     tokio::time::sleep(SECOND / 2).await;
-    host.remove(&name()).await.unwrap();
+    host.remove("f").await.unwrap();
     assert!(matches!(invoke(&host, "1").await, Err(Error::FunctionNotFound { .. })));
     assert!(!running.await.unwrap().unwrap().function_error);
     tokio::time::sleep(SECOND).await;
@@ -247,10 +227,10 @@ async fn what_is_no_event_is_refused() {
     assert!(matches!(invoke(&host, "{").await, Err(Error::InvalidPayload { .. })));
     assert!(matches!(invoke(&host, "").await, Err(Error::InvalidPayload { .. })));
     let large = vec![b'1'; 6 * 1024 * 1024 + 1];
-    let refused = host.invoke(&name(), Request::new(large)).await;
+    let refused = host.invoke("f", large).await;
     assert!(matches!(refused, Err(Error::PayloadTooLarge { .. })));
     let deep = "[".repeat(3_000_000) + &"]".repeat(3_000_000);
-    assert!(host.invoke(&name(), Request::new(deep)).await.is_ok());
+    assert!(host.invoke("f", deep).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +239,7 @@ async fn a_second_function_of_a_name_is_refused() {
     let again = host.deploy(config(), zip("1")).await;
     assert!(matches!(again, Err(Error::FunctionExists { .. })));
     let unknown = FunctionConfig::new("g", "cobol85", "x").unwrap();
-    assert!(matches!(host.deploy(unknown, zip("1")).await, Err(Error::InvalidParameter { .. })));
+    assert!(matches!(host.deploy(unknown, zip("1")).await, Err(Error::RuntimeUnknown { .. })));
 }
 
 #[tokio::test(start_paused = true)]

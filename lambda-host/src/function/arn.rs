@@ -1,6 +1,6 @@
 //! Amazon Resource Names of this host's functions.
 
-use crate::function::config::FunctionName;
+use super::name::FunctionName;
 
 /// Makes ARNs: the host's partition, region and account.
 #[derive(Clone, Debug, PartialEq, Eq)]

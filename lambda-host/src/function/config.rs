@@ -1,4 +1,4 @@
-//! A function: its name, its settings, and the limits that AWS Lambda sets for them.
+//! The settings of a function, and the limits that AWS Lambda sets for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,73 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Constraint;
+use super::name::FunctionName;
 use crate::error::Error;
-
-/// The name of a function: 1 to 64 letters, digits, `-` and `_`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct FunctionName(String);
-
-impl FunctionName {
-    /// Takes a bare name, a partial ARN (`123456789012:function:f`) or a full ARN; a qualifier after
-    /// the name is cut off and returned beside it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Validation`] when the name is empty, too long or has other characters.
-    pub fn parse_qualified(text: &str) -> Result<(Self, Option<String>), Error> {
-        let rest = match text.rfind("function:") {
-            Some(at) => &text[at + "function:".len()..],
-            None => text,
-        };
-        let (name, qualifier) = match rest.split_once(':') {
-            Some((name, qualifier)) => (name, Some(qualifier.to_owned())),
-            None => (rest, None),
-        };
-        Ok((Self::try_from(name.to_owned())?, qualifier))
-    }
-
-    /// Returns the name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for FunctionName {
-    type Error = Error;
-
-    fn try_from(name: String) -> Result<Self, Error> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || !name.chars().all(allowed) {
-            return Err(Error::validation(
-                "functionName",
-                &name,
-                "Member must satisfy regular expression pattern: [a-zA-Z0-9-_]+",
-            ));
-        }
-        if name.len() > NAME_LENGTH_MAX {
-            return Err(Error::validation(
-                "functionName",
-                &name,
-                "Member must have length less than or equal to 64",
-            ));
-        }
-        Ok(Self(name))
-    }
-}
-
-impl From<FunctionName> for String {
-    fn from(name: FunctionName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for FunctionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The settings of a function, within [AWS Lambda's limits][quotas].
 ///
@@ -110,8 +46,6 @@ pub struct FunctionConfig {
     pub ephemeral_storage_mb: u32,
     /// Environment variables, up to 4 KB together. Their values may be secret: `Debug` hides them.
     pub environment: BTreeMap<String, String>,
-    /// How many invocations may run at once; `None` leaves it to the account's limit.
-    pub reserved_concurrency: Option<u32>,
 }
 
 impl FunctionConfig {
@@ -119,10 +53,10 @@ impl FunctionConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`] when the name is not one.
+    /// [`Error::Invalid`] when the name is not one.
     pub fn new(name: &str, runtime: &str, handler: &str) -> Result<Self, Error> {
         Ok(Self {
-            name: FunctionName::try_from(name.to_owned())?,
+            name: name.parse()?,
             runtime: runtime.to_owned(),
             handler: handler.to_owned(),
             description: String::new(),
@@ -131,7 +65,6 @@ impl FunctionConfig {
             timeout: Duration::from_secs(3),
             ephemeral_storage_mb: 512,
             environment: BTreeMap::new(),
-            reserved_concurrency: None,
         })
     }
 
@@ -159,13 +92,6 @@ impl FunctionConfig {
         self
     }
 
-    /// Sets how many invocations may run at once.
-    #[must_use]
-    pub fn with_reserved_concurrency(mut self, invocations_max: u32) -> Self {
-        self.reserved_concurrency = Some(invocations_max);
-        self
-    }
-
     /// Returns the share of one processor that the memory buys, in thousandths (AWS: 1,769 MB are one).
     #[must_use]
     pub fn cpu_millis(&self) -> u32 {
@@ -177,81 +103,43 @@ impl FunctionConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`] or [`Error::InvalidParameter`] naming the first setting out of bounds.
+    /// [`Error::Invalid`], [`Error::ReservedVariables`] or [`Error::EnvironmentTooLarge`] for the first setting
+    /// out of bounds.
     pub fn check(&self) -> Result<(), Error> {
-        let range = |field, value: u64, min: u64, max: u64| {
-            if value < min {
-                let rule = format!("Member must have value greater than or equal to {min}");
-                return Err(Error::validation(field, &value.to_string(), &rule));
-            }
-            if value > max {
-                let rule = format!("Member must have value less than or equal to {max}");
-                return Err(Error::validation(field, &value.to_string(), &rule));
-            }
-            Ok(())
-        };
-        range("memorySize", self.memory_mb.into(), 128, 10_240)?;
+        range("memory_mb", self.memory_mb.into(), 128, 10_240)?;
         range("timeout", self.timeout.as_secs(), 1, 900)?;
-        range("ephemeralStorage.size", self.ephemeral_storage_mb.into(), 512, 10_240)?;
+        range("ephemeral_storage_mb", self.ephemeral_storage_mb.into(), 512, 10_240)?;
         if self.handler.len() > HANDLER_LENGTH_MAX || self.handler.contains(char::is_whitespace) {
-            return Err(Error::validation(
-                "handler",
-                &self.handler,
-                "Member must satisfy regular expression pattern: [^\\s]{0,128}",
-            ));
+            let constraint = Constraint::Pattern("[^\\s]{0,128}");
+            return Err(Error::invalid("handler", &self.handler, constraint));
         }
         if self.description.len() > DESCRIPTION_LENGTH_MAX {
-            return Err(Error::validation(
-                "description",
-                &self.description,
-                "Member must have length less than or equal to 256",
-            ));
+            let constraint = Constraint::LengthAtMost(DESCRIPTION_LENGTH_MAX);
+            return Err(Error::invalid("description", &self.description, constraint));
         }
         if !self.role.is_empty() && !is_role(&self.role) {
-            return Err(Error::validation(
-                "role",
-                &self.role,
-                "Member must satisfy regular expression pattern: \
-                 arn:(aws[a-zA-Z-]*)?:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+",
-            ));
+            return Err(Error::invalid("role", &self.role, Constraint::Pattern(ROLE_PATTERN)));
         }
         self.check_environment()
     }
 
     fn check_environment(&self) -> Result<(), Error> {
-        let reserved: Vec<&str> =
-            self.environment.keys().map(String::as_str).filter(|key| is_reserved(key)).collect();
+        let reserved: Vec<String> =
+            self.environment.keys().filter(|key| is_reserved(key)).cloned().collect();
         if !reserved.is_empty() {
-            return Err(Error::InvalidParameter {
-                message: format!(
-                    "Lambda was unable to configure your environment variables because the environment \
-                     variables you have provided contains reserved keys that are currently not supported \
-                     for modification. Reserved keys used in this request: {}",
-                    reserved.join(", ")
-                ),
-            });
+            return Err(Error::ReservedVariables { names: reserved });
         }
         for (key, value) in &self.environment {
             let starts = key.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
             let rest = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !(starts && rest && key.len() >= 2) || value.contains('\0') {
-                return Err(Error::validation(
-                    "environment.variables",
-                    key,
-                    "Map keys must satisfy constraint: [Member must satisfy regular expression \
-                     pattern: [a-zA-Z]([a-zA-Z0-9_])+]",
-                ));
+                let constraint = Constraint::KeyPattern("[a-zA-Z]([a-zA-Z0-9_])+");
+                return Err(Error::invalid("environment", key, constraint));
             }
         }
-        let bytes: usize =
-            self.environment.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let bytes = self.environment.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > ENVIRONMENT_BYTES_MAX {
-            return Err(Error::InvalidParameter {
-                message: format!(
-                    "Lambda was unable to configure your environment variables because the environment \
-                     variables you have provided exceeded the 4KB limit. String measured: {bytes} bytes"
-                ),
-            });
+            return Err(Error::EnvironmentTooLarge { bytes, bytes_max: ENVIRONMENT_BYTES_MAX });
         }
         Ok(())
     }
@@ -268,6 +156,17 @@ impl fmt::Debug for FunctionConfig {
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
+}
+
+fn range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), Error> {
+    let broken = if value < min {
+        Constraint::AtLeast(min)
+    } else if value > max {
+        Constraint::AtMost(max)
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(field, &value.to_string(), broken))
 }
 
 /// Tells whether `text` is a role's ARN, as Lambda's API has it.
@@ -310,7 +209,8 @@ fn is_reserved(key: &str) -> bool {
     RESERVED.contains(&key) || (key.starts_with("AWS_LAMBDA_") && key != "AWS_LAMBDA_EXEC_WRAPPER")
 }
 
-const NAME_LENGTH_MAX: usize = 64;
+/// AWS's pattern of the `Role` parameter.
+const ROLE_PATTERN: &str = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+";
 const HANDLER_LENGTH_MAX: usize = 128;
 const DESCRIPTION_LENGTH_MAX: usize = 256;
 const ENVIRONMENT_BYTES_MAX: usize = 4096;
@@ -322,25 +222,6 @@ mod tests {
 
     fn config() -> FunctionConfig {
         FunctionConfig::new("f", "provided.al2023", "bootstrap").unwrap()
-    }
-
-    #[test]
-    fn takes_names_and_arns() {
-        let check = |text: &str, name: &str, qualifier: Option<&str>| {
-            let (parsed, found) = FunctionName::parse_qualified(text).unwrap();
-            assert_eq!((parsed.as_str(), found.as_deref()), (name, qualifier), "{text}");
-        };
-        check("f", "f", None);
-        check("f:$LATEST", "f", Some("$LATEST"));
-        check("123456789012:function:f", "f", None);
-        check("arn:aws:lambda:us-east-1:123456789012:function:my-f_2:7", "my-f_2", Some("7"));
-    }
-
-    #[test]
-    fn refuses_what_is_no_name() {
-        for text in ["", "a b", "../etc", "é", &"x".repeat(65)] {
-            assert!(FunctionName::parse_qualified(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -1,4 +1,63 @@
-//! A function: its name, its settings, its ARNs.
+//! A function: its name, its settings and their limits, its ARNs, and how a caller names it.
 
 pub(crate) mod arn;
 pub(crate) mod config;
+pub(crate) mod limits;
+pub(crate) mod name;
+pub(crate) mod target;
+
+use serde::{Deserialize, Serialize};
+
+use self::config::FunctionConfig;
+use crate::code::CodeDigest;
+use crate::error::Error;
+
+/// A function that the host has, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Function {
+    /// Names this deployment of the function for good: new code or settings are a new deployment, so that
+    /// no sandbox ever runs two.
+    pub deployment: u64,
+    /// The settings.
+    pub config: FunctionConfig,
+    /// The code.
+    pub code: CodeDigest,
+    /// How many invocations may run at once; `None` leaves it to the account's limit.
+    #[serde(default)]
+    pub reserved_concurrency: Option<u32>,
+    /// When it was deployed, in milliseconds since 1970-01-01 UTC.
+    pub modified_at_ms: u64,
+    /// A random identifier that changes with every change of the function (AWS: `RevisionId`).
+    pub revision: String,
+    /// Whether it can be invoked. Not kept: each start of the host finds it out anew.
+    #[serde(skip)]
+    pub state: FunctionState,
+}
+
+impl Function {
+    /// Refuses a function that this host cannot run.
+    pub(crate) fn check_active(&self) -> Result<(), Error> {
+        match &self.state {
+            FunctionState::Active => Ok(()),
+            FunctionState::Failed { reason } => Err(Error::FunctionFailed {
+                name: self.config.name.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+/// Whether a function can be invoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FunctionState {
+    /// It can.
+    #[default]
+    Active,
+    /// This host cannot run it; a change of the function or of the host's settings may help.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}

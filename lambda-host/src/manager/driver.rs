@@ -1,61 +1,35 @@
-//! The driver: one task that owns the placement engine, tells it what happens, and carries out what it
+//! The driver: one task that owns the placement engine, tells it what happens, and has workers carry out what it
 //! decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use lambda_core::{
-    AccountId, Capacity, Command, Config, Engine, Event, EventError, Fault, FixedIdle, FunctionId,
-    FunctionSettings, InvocationId, RejectReason, SandboxId, Time, Used, WorkerId,
+    AccountId, Capacity, Command, Config, Engine, Event, EventError, Fault, FunctionId,
+    FunctionSettings, RejectReason, ReportedSandbox, Time, Used,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::catalog::registry::Function;
+use super::answer;
+use super::fleet::Fleet;
+use super::functions::Functions;
+use super::message::{Message, Settings};
+use super::pending::{Pending, PendingInvocations};
+use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::function::Function;
 use crate::function::arn::Arns;
-use crate::function::config::FunctionName;
-use crate::invocation::{Answer, LogTail, Report, Request};
-use crate::worker::failure::Failure;
+use crate::function::name::FunctionName;
+use crate::function::target::LATEST;
+use crate::invocation::{Answer, Request};
 use crate::worker::protocol::{
-    Invocation, InvocationNumber, SandboxNumber, StartFault, Worker, WorkerCommand, WorkerEvent,
+    Deployment, Epoch, FromWorker, Invocation, InvocationId, RunningSandbox, SandboxId, StartFault,
+    VERSION, WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
 };
-
-/// What the driver is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// A function is there, or changed: with another deployment its old sandboxes end.
-    Put { function: Arc<Function>, reply: oneshot::Sender<Result<(), Error>> },
-    /// A function is gone: its idle sandboxes end, its running invocations finish.
-    Remove { name: FunctionName },
-    /// Someone invokes a function.
-    Invoke {
-        function: Arc<Function>,
-        request: Request,
-        reply: oneshot::Sender<Result<Answer, Error>>,
-    },
-    /// A worker tells something.
-    Worker(WorkerEvent),
-    /// The host stops; `done` is told when no sandbox is left.
-    Stop { kill: bool, done: oneshot::Sender<()> },
-}
-
-/// Settings of the engine that a host exposes.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) idle_timeout: Duration,
-    pub(crate) account_concurrency: u32,
-    pub(crate) memory_mb: Option<u64>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(600), account_concurrency: 1000, memory_mb: None }
-    }
-}
+use crate::worker::{Connection, Link, Worker};
 
 /// Owns the engine.
 #[derive(Debug)]
@@ -64,78 +38,87 @@ pub(crate) struct Driver {
     /// When the engine's clock began.
     began: Instant,
     arns: Arns,
-    worker: Arc<dyn Worker>,
+    code: Arc<dyn FetchCode>,
+    beat_interval: Option<Duration>,
+    unreserved_min: u32,
+    fleet: Fleet,
+    /// Cloned into each worker's connection.
+    link: Link,
     events: broadcast::Sender<HostEvent>,
-    /// The engine's ids of the functions that are there.
-    ids: BTreeMap<FunctionName, FunctionId>,
-    /// What each id in use stands for, the latest deployment.
-    functions: BTreeMap<FunctionId, Arc<Function>>,
-    /// Ids of functions that are gone, of which something is left.
-    removed: BTreeSet<FunctionId>,
-    /// Every invocation that has no answer yet.
-    pending: BTreeMap<InvocationNumber, Pending>,
+    functions: Functions,
+    pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
-    sandboxes: BTreeMap<SandboxNumber, Held>,
-    next_invocation: InvocationNumber,
-    stopping: Option<Vec<oneshot::Sender<()>>>,
-    /// Whether the worker was told to take nothing new.
-    draining: bool,
+    sandboxes: BTreeMap<SandboxId, Held>,
+    stopping: Option<Stopping>,
 }
 
-/// An invocation that has no answer yet.
+/// A stop that was asked for.
 #[derive(Debug)]
-struct Pending {
-    id: FunctionId,
-    request_id: String,
-    request: Request,
-    reply: oneshot::Sender<Result<Answer, Error>>,
-    /// How often a sandbox could not take it.
-    refused: u32,
+struct Stopping {
+    /// Told when no sandbox is left.
+    done: Vec<oneshot::Sender<()>>,
+    /// Whether the workers were told to take nothing new.
+    draining: bool,
 }
 
 /// A sandbox as the driver knows it.
 #[derive(Debug)]
 struct Held {
-    function: Arc<Function>,
-    running: Option<InvocationNumber>,
+    worker: WorkerId,
+    deployment: Arc<Deployment>,
     /// Why it could not be made, until the engine has said whose answer that is.
     fault: Option<StartFault>,
+}
+
+/// Where the driver's messages arrive.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// Of callers: closed when the host is gone.
+    pub(crate) messages: mpsc::Receiver<Message>,
+    /// Of workers. A channel of their own: under overload an answer does not wait behind callers.
+    pub(crate) events: mpsc::Receiver<FromWorker>,
+    /// Workers whose connection was dropped.
+    pub(crate) lost: mpsc::UnboundedReceiver<WorkerId>,
 }
 
 impl Driver {
     pub(crate) fn new(
         settings: Settings,
         arns: Arns,
-        worker: Arc<dyn Worker>,
+        code: Arc<dyn FetchCode>,
+        link: Link,
         events: broadcast::Sender<HostEvent>,
     ) -> Self {
-        let mut config = Config::default();
-        config.account_concurrency_max = settings.account_concurrency;
-        config.account_unreserved_min = UNRESERVED_MIN.min(settings.account_concurrency / 10);
-        let engine = Engine::new(config, rand_seed());
-        let mut driver = Self {
-            engine: engine.with_idle_policy(Box::new(FixedIdle(settings.idle_timeout))),
+        let Settings { mut config, placement, idle } = settings;
+        config.account_unreserved_min =
+            config.account_unreserved_min.min(config.account_concurrency_max / 10);
+        let (unreserved_min, beat_interval) = (
+            Config::default().account_unreserved_min,
+            config.worker_lease.map(|lease| lease / BEATS_PER_LEASE),
+        );
+        let mut engine = Engine::new(config, rand_seed()).with_idle_policy(idle);
+        if let Some(placement) = placement {
+            engine = engine.with_placement(placement);
+        }
+        Self {
+            engine,
             began: Instant::now(),
             arns,
-            worker,
+            code,
+            beat_interval,
+            unreserved_min,
+            fleet: Fleet::default(),
+            link,
             events,
-            ids: BTreeMap::new(),
-            functions: BTreeMap::new(),
-            removed: BTreeSet::new(),
-            pending: BTreeMap::new(),
+            functions: Functions::default(),
+            pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
-            next_invocation: 0,
             stopping: None,
-            draining: false,
-        };
-        let memory_bytes = settings.memory_mb.map_or_else(default_memory_bytes, |mb| mb << 20);
-        let capacity = Capacity::of_memory(memory_bytes);
-        driver.handle(Event::WorkerJoined { worker: THIS, capacity });
-        driver
+        }
     }
 
     /// Runs until every handle of the host is gone, or it was stopped and nothing is left.
-    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    pub(crate) async fn run(mut self, mut inbox: Inbox) {
         loop {
             let due = self.engine.next_timeout().map(|at| self.began + at.since(Time::ZERO));
             let timeout = async {
@@ -144,45 +127,52 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            // In this order: time that is over first, then what workers say, which frees room, then callers.
             tokio::select! {
-                message = messages.recv() => match message {
-                    Some(message) => self.on_message(message),
-                    None => return,
-                },
+                biased;
                 () = timeout => {
                     self.engine.handle_timeout(self.now());
                     self.carry_out();
                 }
+                Some(event) = inbox.events.recv() => self.on_worker(event),
+                Some(worker) = inbox.lost.recv() => self.on_worker_lost(worker, "connection lost"),
+                message = inbox.messages.recv() => match message {
+                    Some(message) => self.on_message(message),
+                    None => return,
+                },
             }
-            self.forget_removed();
-            if self.stopping.is_some() && self.pending.is_empty() {
-                self.drain();
-            }
-            if self.stopping.is_some() && self.sandboxes.is_empty() && self.pending.is_empty() {
-                for done in self.stopping.take().into_iter().flatten() {
-                    // Whoever waited may have gone: nothing to do then.
-                    done.send(()).unwrap_or_default();
-                }
+            self.functions.forget_one(|id| self.engine.knows_function(id));
+            if self.is_stopped() {
                 return;
             }
         }
     }
 
-    /// Forgets the removed functions of which nothing is left: their ids can be used again.
-    fn forget_removed(&mut self) {
-        let (engine, pending) = (&self.engine, &self.pending);
-        let done = |id: &FunctionId| {
-            !engine.knows_function(*id) && !pending.values().any(|it| it.id == *id)
-        };
-        for id in self.removed.extract_if(.., done) {
-            self.functions.remove(&id);
+    /// Goes on with a stop that was asked for; tells whether it is at its end.
+    fn is_stopped(&mut self) -> bool {
+        if self.stopping.is_none() || !self.pending.is_empty() {
+            return false;
         }
+        self.drain();
+        if !self.sandboxes.is_empty() {
+            return false;
+        }
+        for done in self.stopping.take().into_iter().flat_map(|stopping| stopping.done) {
+            // Whoever waited may have gone: nothing to do then.
+            done.send(()).unwrap_or_default();
+        }
+        true
     }
 
-    /// Lets the worker take nothing new: its idle sandboxes end.
+    /// Lets the workers take nothing new: their idle sandboxes end.
     fn drain(&mut self) {
-        if !std::mem::replace(&mut self.draining, true) {
-            self.handle(Event::WorkerDraining { worker: THIS });
+        let drained =
+            self.stopping.as_mut().is_none_or(|it| std::mem::replace(&mut it.draining, true));
+        if drained {
+            return;
+        }
+        for worker in self.fleet.ids() {
+            self.handle(Event::WorkerDraining { worker: to_core(worker) });
         }
     }
 
@@ -207,294 +197,371 @@ impl Driver {
         match message {
             Message::Put { function, reply } => {
                 // Who asked may have gone: the function is there all the same.
-                drop(reply.send(self.put(function)));
+                drop(reply.send(self.put(&function)));
             }
             Message::Remove { name } => {
-                if let Some(function) = self.ids.remove(&name) {
-                    self.removed.insert(function);
+                if let Some(function) = self.functions.remove(&name) {
                     self.handle(Event::FunctionRemoved { function });
                 }
             }
-            Message::Invoke { function, request, reply } => {
-                let request_id = uuid::Uuid::new_v4().to_string();
-                // A function that is gone meanwhile has no id: the engine says so.
-                let id = self.ids.get(&function.config.name).copied().unwrap_or(GONE);
-                let pending = Pending { id, request_id, request, reply, refused: 0 };
-                if self.stopping.is_some() {
-                    return self.answer(pending, Err(Error::Stopping));
-                }
-                if id == GONE {
-                    let arn = self.arns.function(&function.config.name);
-                    return self.answer(pending, Err(Error::FunctionNotFound { arn }));
-                }
-                self.arrive(pending);
+            Message::Invoke { name, request, reply } => self.invoke(&name, request, reply),
+            Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
+            Message::Explain { reply } => {
+                drop(reply.send(self.engine.explanations().cloned().collect()));
             }
-            Message::Worker(event) => self.on_worker(event),
-            Message::Stop { kill, done } => {
-                self.stopping.get_or_insert_default().push(done);
-                if kill {
-                    for sandbox in self.sandboxes.keys().copied() {
-                        self.worker.carry_out(WorkerCommand::Kill { sandbox });
-                    }
-                    // What waits for a sandbox is refused; otherwise it is served first.
-                    self.drain();
-                }
-            }
+            Message::Stop { kill, done } => self.stop(kill, done),
         }
     }
 
-    /// Tells the engine of a function, under the id of its name or a free one.
-    fn put(&mut self, function: Arc<Function>) -> Result<(), Error> {
+    /// Tells the engine of a function.
+    fn put(&mut self, function: &Function) -> Result<(), Error> {
         let config = &function.config;
-        let free = || (0..).map(FunctionId).find(|id| !self.functions.contains_key(id));
-        let known = self.ids.get(&config.name).copied();
-        let id = known.or_else(free).unwrap_or(GONE);
         let mut settings = FunctionSettings::new(AccountId(0), u64::from(config.memory_mb) << 20);
         // The worker ends the invocation on time; the engine after it, should the worker not.
         settings.timeout = config.timeout + TIMEOUT_GRACE;
-        settings.reserved_concurrency = config.reserved_concurrency;
+        settings.reserved_concurrency = function.reserved_concurrency;
+        let deployment = Arc::new(Deployment {
+            number: function.deployment,
+            arn: self.arns.function(&config.name),
+            region: self.arns.region().to_owned(),
+            version: LATEST.to_owned(),
+            config: config.clone(),
+            code: function.code.clone(),
+        });
         // Known before the engine is told: it may ask for a sandbox at once.
-        let before = self.functions.insert(id, Arc::clone(&function));
+        let (id, before) = self.functions.put(deployment);
         let revision = function.deployment;
-        match self.try_handle(Event::FunctionPut { function: id, revision, settings }) {
-            Ok(()) => {
-                self.ids.insert(config.name.clone(), id);
-                Ok(())
-            }
-            Err(error) => {
-                match before {
-                    Some(before) => self.functions.insert(id, before),
-                    None => self.functions.remove(&id),
-                };
-                Err(refused_put(error))
-            }
+        self.try_handle(Event::FunctionPut { function: id, revision, settings }).map_err(|error| {
+            self.functions.put_back(id, before);
+            answer::refused_function(error, self.unreserved_min)
+        })
+    }
+
+    fn invoke(
+        &mut self,
+        name: &FunctionName,
+        request: Request,
+        reply: oneshot::Sender<Result<Answer, Error>>,
+    ) {
+        if self.stopping.is_some() {
+            return drop(reply.send(Err(Error::Stopping)));
         }
+        // The catalog has it, or had it a moment ago.
+        let Some(function) = self.functions.id(name) else {
+            let arn = self.arns.function(name);
+            return drop(reply.send(Err(Error::FunctionNotFound { arn })));
+        };
+        let request_id = uuid::Uuid::new_v4().to_string();
+        self.arrive(Pending { function, request_id, request, reply, refused: 0 });
     }
 
     fn arrive(&mut self, pending: Pending) {
-        self.next_invocation += 1;
-        let (number, function) = (self.next_invocation, pending.id);
-        self.pending.insert(number, pending);
-        self.handle(Event::InvocationArrived { invocation: InvocationId(number), function });
+        let function = pending.function;
+        self.functions.began(function);
+        let invocation = lambda_core::InvocationId(self.pending.insert(pending).0);
+        self.handle(Event::InvocationArrived { invocation, function });
     }
 
-    fn on_worker(&mut self, event: WorkerEvent) {
+    fn add_worker(
+        &mut self,
+        worker: Arc<dyn Worker>,
+        reply: oneshot::Sender<Result<WorkerId, Error>>,
+    ) {
+        let id = self.fleet.add(Arc::clone(&worker), reply);
+        let (link, code) = (self.link.clone(), Arc::clone(&self.code));
+        worker.connect(Connection::new(id, link, code, self.beat_interval));
+    }
+
+    fn stop(&mut self, kill: bool, done: oneshot::Sender<()>) {
+        let stopping = Stopping { done: Vec::new(), draining: false };
+        self.stopping.get_or_insert(stopping).done.push(done);
+        if kill {
+            for (sandbox, held) in &self.sandboxes {
+                self.fleet.carry_out(held.worker, WorkerCommand::Kill { sandbox: *sandbox });
+            }
+            // An invocation that waits for a sandbox is refused; otherwise it is served first.
+            self.drain();
+        }
+    }
+
+    fn on_worker(&mut self, message: FromWorker) {
+        let FromWorker { version, worker, epoch, event } = message;
+        if version != VERSION {
+            return self.on_worker_lost(worker, "speaks another version of the worker protocol");
+        }
+        if let WorkerEvent::Joined { capacity, sandboxes } = event {
+            return self.on_joined(worker, epoch, capacity, &sandboxes);
+        }
+        if self.fleet.epoch(worker) != Some(epoch) {
+            return tracing::debug!(worker = worker.0, "an event of an earlier life of a worker");
+        }
         match event {
             WorkerEvent::Ready { sandbox, init_duration } => {
                 self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
-                self.handle(Event::SandboxReady { sandbox: SandboxId(sandbox) });
+                self.handle(Event::SandboxReady { sandbox: to_engine(sandbox) });
             }
             WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
-            WorkerEvent::Ended { sandbox, invocation, answer, cpu_time, reusable } => {
-                tracing::debug!(sandbox, invocation, ?cpu_time, reusable, "answered");
-                let memory_peak = answer.report.memory_peak_bytes;
-                if let Some(held) = self.sandboxes.get_mut(&sandbox) {
-                    held.running = None;
-                }
-                if let Some(pending) = self.pending.remove(&invocation) {
+            WorkerEvent::Ended { sandbox, invocation, outcome, cpu_time, reusable } => {
+                tracing::debug!(sandbox = sandbox.0, ?cpu_time, reusable, "answered");
+                let memory_peak_bytes = outcome.report.memory_peak_bytes;
+                if let Some(pending) = self.take(invocation) {
+                    let answer = answer::answered(pending.request_id.clone(), outcome);
                     self.show(|| HostEvent::Answered {
                         request_id: answer.request_id.clone(),
                         sandbox,
                         function_error: answer.function_error,
                         report: answer.report,
                     });
-                    self.answer(pending, Ok(answer));
+                    pending.answer(Ok(answer));
                 }
-                let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes: memory_peak };
-                let (invocation, sandbox) = (InvocationId(invocation), SandboxId(sandbox));
-                self.handle(Event::InvocationEnded { invocation, sandbox, reusable, used });
+                let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes };
+                self.handle(ended(invocation, sandbox, reusable, used));
             }
             WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
             WorkerEvent::Gone { sandbox } => {
+                self.handle(Event::SandboxGone { sandbox: to_engine(sandbox) });
                 self.forget(sandbox);
-                self.handle(Event::SandboxGone { sandbox: SandboxId(sandbox) });
+            }
+            WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
+            WorkerEvent::Joined { .. } => {}
+        }
+    }
+
+    fn on_joined(
+        &mut self,
+        worker: WorkerId,
+        epoch: Epoch,
+        capacity: WorkerCapacity,
+        sandboxes: &[RunningSandbox],
+    ) {
+        if !self.fleet.contains(worker) {
+            return tracing::warn!(worker = worker.0, "a worker that was never added joins");
+        }
+        match self.fleet.epoch(worker) {
+            // Its connection was lost and is there again.
+            Some(known) if known == epoch => return self.report(worker, sandboxes),
+            Some(_) => self.lose_sandboxes(worker),
+            None => {}
+        }
+        let joined = Event::WorkerJoined {
+            worker: to_core(worker),
+            capacity: Capacity::of_memory(capacity.memory_bytes),
+        };
+        match self.try_handle(joined) {
+            Ok(()) => {
+                self.fleet.joined(worker, epoch);
+                if !sandboxes.is_empty() {
+                    self.report(worker, sandboxes);
+                }
+            }
+            Err(error) => {
+                let bytes = capacity.memory_bytes;
+                let reason = format!("a capacity of {bytes} bytes cannot be used: {error}");
+                tracing::error!(worker = worker.0, reason, "worker refused");
+                self.fleet.remove(worker, &reason);
             }
         }
     }
 
-    fn on_failed(&mut self, sandbox: SandboxNumber, fault: StartFault) {
-        let whose = match &fault {
-            StartFault::Function { .. } => Fault::Function,
-            StartFault::Worker { reason } => {
-                tracing::warn!(sandbox, reason, "sandbox not made");
-                Fault::Worker
+    /// Tells the engine all that a worker runs: the engine stops what it does not know.
+    fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox]) {
+        let mut reported = Vec::new();
+        for it in sandboxes {
+            match self.functions.id(&it.function) {
+                Some(function) => reported.push(ReportedSandbox {
+                    sandbox: to_engine(it.sandbox),
+                    function,
+                    revision: it.deployment,
+                    vm: None,
+                    interface: None,
+                    invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
+                }),
+                None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),
             }
-        };
-        let reason = match &fault {
-            StartFault::Function { kind, .. } => kind.clone(),
-            StartFault::Worker { reason } => reason.clone(),
+        }
+        let worker = to_core(worker);
+        self.handle(Event::WorkerReported { worker, vms: Vec::new(), sandboxes: reported });
+    }
+
+    fn on_worker_lost(&mut self, worker: WorkerId, reason: &str) {
+        if !self.fleet.contains(worker) {
+            return;
+        }
+        tracing::warn!(worker = worker.0, reason, "worker lost");
+        self.lose_sandboxes(worker);
+        self.fleet.remove(worker, reason);
+    }
+
+    /// Counts all sandboxes of a worker as gone: the engine answers for their invocations.
+    fn lose_sandboxes(&mut self, worker: WorkerId) {
+        self.handle(Event::WorkerLost { worker: to_core(worker) });
+        let its = |held: &Held| held.worker == worker;
+        let gone: Vec<SandboxId> =
+            self.sandboxes.iter().filter(|(_, held)| its(held)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|sandbox| self.forget(sandbox));
+    }
+
+    fn on_failed(&mut self, sandbox: SandboxId, fault: StartFault) {
+        let (whose, reason) = match &fault {
+            StartFault::Function { kind, .. } => (Fault::Function, kind.clone()),
+            StartFault::Worker { reason } => {
+                tracing::warn!(sandbox = sandbox.0, reason, "sandbox not made");
+                (Fault::Worker, reason.clone())
+            }
         };
         self.show(|| HostEvent::SandboxFailed { sandbox, reason });
         if let Some(held) = self.sandboxes.get_mut(&sandbox) {
             held.fault = Some(fault);
         }
-        self.handle(Event::SandboxFailed { sandbox: SandboxId(sandbox), fault: whose });
+        self.handle(Event::SandboxFailed { sandbox: to_engine(sandbox), fault: whose });
         self.forget(sandbox);
     }
 
     /// An invocation did not reach its function, since the sandbox had ended: another one takes it.
-    fn on_refused(&mut self, sandbox: SandboxNumber, invocation: InvocationNumber) {
-        let pending = self.pending.remove(&invocation);
-        let ended = Event::InvocationEnded {
-            invocation: InvocationId(invocation),
-            sandbox: SandboxId(sandbox),
-            reusable: false,
-            used: Used::default(),
-        };
-        self.handle(ended);
+    fn on_refused(&mut self, sandbox: SandboxId, invocation: InvocationId) {
+        let pending = self.take(invocation);
+        self.handle(ended(invocation, sandbox, false, Used::default()));
         let Some(mut pending) = pending else { return };
         pending.refused += 1;
         if pending.refused > REFUSALS_MAX {
-            let reason = format!(
-                "{} sandboxes ended before they could take the invocation",
-                pending.refused
-            );
-            return self.answer(pending, Err(Error::SandboxUnavailable { reason }));
+            let refused = pending.refused;
+            let reason = format!("{refused} sandboxes ended before they could take the invocation");
+            return pending.answer(Err(Error::SandboxUnavailable { reason }));
         }
-        tracing::debug!(sandbox, invocation, "handed to another sandbox");
+        tracing::debug!(sandbox = sandbox.0, "an invocation is handed to another sandbox");
         self.arrive(pending);
     }
 
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox { sandbox, function, revision, .. } => {
-                    self.start(sandbox.0, function, revision);
+                Command::StartSandbox { sandbox, worker, function, revision, .. } => {
+                    let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
+                    self.start(sandbox, worker, function, revision);
                 }
-                Command::StopSandbox { sandbox, .. } => {
-                    self.worker.carry_out(WorkerCommand::Stop { sandbox: sandbox.0 });
+                Command::StopSandbox { sandbox, worker, .. } => {
+                    let stop = WorkerCommand::Stop { sandbox: SandboxId(sandbox.0) };
+                    self.fleet.carry_out(WorkerId(worker.0), stop);
                 }
-                Command::Dispatch { invocation, sandbox, .. } => {
-                    self.dispatch(invocation.0, sandbox.0)
+                Command::Dispatch { invocation, sandbox, worker, .. } => {
+                    let (invocation, sandbox) = (InvocationId(invocation.0), SandboxId(sandbox.0));
+                    self.dispatch(invocation, sandbox, WorkerId(worker.0));
                 }
-                Command::TimeOut { invocation, sandbox, .. } => {
-                    self.worker.carry_out(WorkerCommand::Kill { sandbox: sandbox.0 });
-                    self.lost(invocation.0);
+                Command::TimeOut { invocation, sandbox, worker } => {
+                    let kill = WorkerCommand::Kill { sandbox: SandboxId(sandbox.0) };
+                    self.fleet.carry_out(WorkerId(worker.0), kill);
+                    self.lost(InvocationId(invocation.0));
                 }
-                Command::Reject { invocation, reason } => self.reject(invocation.0, reason),
-                // The one worker is this host: it ends when the host does.
-                Command::DrainWorker { .. } | Command::RetireWorker { .. } => {}
+                Command::Reject { invocation, reason } => {
+                    self.reject(InvocationId(invocation.0), reason);
+                }
+                Command::LoseWorker { worker } => {
+                    self.on_worker_lost(WorkerId(worker.0), "its lease is over without a beat");
+                }
+                Command::AskWorker { zone } => {
+                    self.show(|| HostEvent::WorkerWanted { zone: u32::from(zone.0) });
+                }
+                // Nothing to do: the worker works on until its last sandbox is gone.
+                Command::DrainWorker { .. } => {}
+                Command::RetireWorker { worker } => {
+                    self.fleet.remove(WorkerId(worker.0), "retired");
+                    self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
+                }
                 other => tracing::error!(?other, "a command that this driver does not know"),
             }
         }
     }
 
-    fn start(&mut self, sandbox: SandboxNumber, function: FunctionId, revision: u64) {
-        let known = self.functions.get(&function).filter(|it| it.deployment == revision);
-        let Some(function) = known.cloned() else {
+    fn start(&mut self, sandbox: SandboxId, worker: WorkerId, function: FunctionId, revision: u64) {
+        let known = self.functions.deployment(function).filter(|it| it.number == revision);
+        let Some(deployment) = known.cloned() else {
             // Kept while anything of it is left, so that the engine has no reason to ask for this.
-            tracing::error!(sandbox, "a sandbox of a function that is not there");
-            let sandbox = SandboxId(sandbox);
-            let failed = Event::SandboxFailed { sandbox, fault: Fault::Function };
+            tracing::error!(sandbox = sandbox.0, "a sandbox of a function that is not there");
+            let failed =
+                Event::SandboxFailed { sandbox: to_engine(sandbox), fault: Fault::Function };
             if let Err(error) = self.engine.handle(self.now(), failed) {
                 tracing::error!(%error, "the engine does not know its own sandbox");
             }
             return;
         };
-        let name = function.config.name.clone();
-        self.show(|| HostEvent::SandboxStarting { sandbox, function: name });
-        let held = Held { function: Arc::clone(&function), running: None, fault: None };
+        let name = deployment.config.name.clone();
+        self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
+        let held = Held { worker, deployment: Arc::clone(&deployment), fault: None };
         self.sandboxes.insert(sandbox, held);
-        self.worker.carry_out(WorkerCommand::Start { sandbox, function });
+        let deployment = Box::new(Deployment::clone(&deployment));
+        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment });
     }
 
-    fn dispatch(&mut self, number: InvocationNumber, sandbox: SandboxNumber) {
-        let (Some(pending), Some(held)) =
-            (self.pending.get(&number), self.sandboxes.get_mut(&sandbox))
+    fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {
+        let (Some(pending), Some(held)) = (self.pending.get(id), self.sandboxes.get(&sandbox))
         else {
             return;
         };
-        held.running = Some(number);
         let request = &pending.request;
         let invocation = Invocation {
-            number,
+            id,
             request_id: pending.request_id.clone(),
             payload: request.payload.clone(),
-            timeout: held.function.config.timeout,
+            timeout: held.deployment.config.timeout,
             client_context: request.client_context.clone(),
             trace_id: request.trace_id.clone(),
         };
-        self.worker.carry_out(WorkerCommand::Dispatch { sandbox, invocation });
+        self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
 
-    fn reject(&mut self, number: InvocationNumber, reason: RejectReason) {
+    fn reject(&mut self, id: InvocationId, reason: RejectReason) {
         let sandbox = match reason {
-            RejectReason::SandboxFailed { sandbox } => self.sandboxes.get_mut(&sandbox.0),
-            RejectReason::SandboxLost | RejectReason::WorkerLost => return self.lost(number),
+            RejectReason::SandboxFailed { sandbox } => {
+                self.sandboxes.get_mut(&SandboxId(sandbox.0))
+            }
+            RejectReason::SandboxLost | RejectReason::WorkerLost => return self.lost(id),
             _ => None,
         };
-        let fault = sandbox.and_then(|held| Some((Arc::clone(&held.function), held.fault.take()?)));
-        let Some(pending) = self.pending.remove(&number) else {
+        let fault =
+            sandbox.and_then(|held| Some((Arc::clone(&held.deployment), held.fault.take()?)));
+        let Some(pending) = self.take(id) else {
             return;
         };
-        let error = match (reason, fault) {
-            (_, Some((function, StartFault::Function { payload, kind, log, init_duration }))) => {
-                let answer = init_answer(&pending, &function, payload, &kind, log, init_duration);
-                return self.answer(pending, Ok(answer));
+        let error = match fault {
+            Some((deployment, StartFault::Function { payload, kind, log, init_duration })) => {
+                let id = pending.request_id.clone();
+                let answer =
+                    answer::init_failed(id, &deployment, payload, &kind, log, init_duration);
+                return pending.answer(Ok(answer));
             }
-            (_, Some((_, StartFault::Worker { reason }))) => Error::SandboxUnavailable { reason },
-            (RejectReason::ReservedConcurrency, None) => {
-                Error::Throttled { limit: "ReservedFunctionConcurrentInvocationLimitExceeded" }
+            Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
+            None => {
+                let deployment = self.functions.deployment(pending.function);
+                answer::refused(reason, deployment.map_or_else(String::new, |it| it.arn.clone()))
             }
-            (RejectReason::AccountConcurrency | RejectReason::WaitingFull, None) => {
-                Error::Throttled { limit: "ConcurrentInvocationLimitExceeded" }
-            }
-            (RejectReason::ScalingRate, None) => {
-                Error::Throttled { limit: "FunctionInvocationRateLimitExceeded" }
-            }
-            (RejectReason::NoCapacity, None) => {
-                Error::NoCapacity { reason: "memory of all workers is taken".to_owned() }
-            }
-            (RejectReason::FunctionTooLarge, None) => {
-                Error::NoCapacity { reason: "no worker has so much memory".to_owned() }
-            }
-            (RejectReason::FunctionUnknown, None) => {
-                let function = self.functions.get(&pending.id);
-                let name = function.map(|it| self.arns.function(&it.config.name));
-                Error::FunctionNotFound {
-                    arn: name.unwrap_or_else(|| "the function was removed".to_owned()),
-                }
-            }
-            (other, None) => Error::SandboxUnavailable { reason: format!("{other:?}") },
         };
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());
         self.show(|| HostEvent::Rejected { request_id, reason });
-        self.answer(pending, Err(error));
+        pending.answer(Err(error));
     }
 
     /// Answers an invocation whose sandbox ended without a word of it.
-    fn lost(&mut self, number: InvocationNumber) {
-        let Some(pending) = self.pending.remove(&number) else {
+    fn lost(&mut self, id: InvocationId) {
+        let Some(pending) = self.take(id) else {
             return;
         };
-        let memory_mb = self.functions.get(&pending.id).map_or(0, |it| it.config.memory_mb);
-        let report = Report {
-            duration: Duration::ZERO,
-            init_duration: None,
-            memory_mb,
-            memory_peak_bytes: None,
-        };
-        let failure = Failure::lost(&pending.request_id);
-        let answer = Answer {
-            request_id: pending.request_id.clone(),
-            payload: failure.payload(),
-            function_error: true,
-            log_tail: Bytes::new(),
-            report,
-        };
-        self.answer(pending, Ok(answer));
+        let deployment = self.functions.deployment(pending.function);
+        let memory_mb = deployment.map_or(0, |it| it.config.memory_mb);
+        let answer = answer::lost(pending.request_id.clone(), memory_mb);
+        pending.answer(Ok(answer));
     }
 
-    fn forget(&mut self, sandbox: SandboxNumber) {
-        self.worker.carry_out(WorkerCommand::Forget { sandbox });
+    /// Takes an invocation out of those that have no answer.
+    fn take(&mut self, id: InvocationId) -> Option<Pending> {
+        let pending = self.pending.remove(id)?;
+        self.functions.answered(pending.function);
+        Some(pending)
+    }
+
+    fn forget(&mut self, sandbox: SandboxId) {
         if self.sandboxes.remove(&sandbox).is_some() {
             self.show(|| HostEvent::SandboxGone { sandbox });
         }
-    }
-
-    fn answer(&self, pending: Pending, answer: Result<Answer, Error>) {
-        // The caller may have gone; the invocation went on, as Lambda's does.
-        drop(pending.reply.send(answer));
     }
 
     fn show(&self, event: impl FnOnce() -> HostEvent) {
@@ -505,36 +572,18 @@ impl Driver {
     }
 }
 
-/// What the caller of a function sees whose init failed.
-fn init_answer(
-    pending: &Pending,
-    function: &Function,
-    payload: Bytes,
-    kind: &str,
-    mut log: LogTail,
-    init_duration: Duration,
-) -> Answer {
-    let memory_mb = function.config.memory_mb;
-    let init_duration = Some(init_duration);
-    let report =
-        Report { duration: Duration::ZERO, init_duration, memory_mb, memory_peak_bytes: None };
-    let request_id = pending.request_id.clone();
-    log.start(&request_id);
-    let status = format!("Status: error\tError Type: {kind}");
-    let log_tail = log.end(&request_id, &report, &status);
-    Answer { request_id, payload, function_error: true, log_tail, report }
+/// The engine's event for an invocation that came to its end.
+fn ended(invocation: InvocationId, sandbox: SandboxId, reusable: bool, used: Used) -> Event {
+    let invocation = lambda_core::InvocationId(invocation.0);
+    Event::InvocationEnded { invocation, sandbox: to_engine(sandbox), reusable, used }
 }
 
-/// What the caller hears whose function the engine did not take.
-fn refused_put(error: EventError) -> Error {
-    let message = match error {
-        EventError::Reserved => format!(
-            "Specified ReservedConcurrentExecutions for function decreases account's \
-             UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MIN}]."
-        ),
-        other => other.to_string(),
-    };
-    Error::InvalidParameter { message }
+fn to_engine(sandbox: SandboxId) -> lambda_core::SandboxId {
+    lambda_core::SandboxId(sandbox.0)
+}
+
+fn to_core(worker: WorkerId) -> lambda_core::WorkerId {
+    lambda_core::WorkerId(worker.0)
 }
 
 /// A seed for the placement's draws: any will do, and hosts need not draw alike.
@@ -542,22 +591,9 @@ fn rand_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
 
-/// The machine's memory less an eighth, which is left to the host and the system.
-fn default_memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib =
-        total.and_then(|it| it.split_whitespace().next()).and_then(|it| it.parse::<u64>().ok());
-    kib.map_or(DEFAULT_MEMORY_BYTES, |kib| kib * 1024 / 8 * 7)
-}
-
-const THIS: WorkerId = WorkerId(0);
-/// The id of no function.
-const GONE: FunctionId = FunctionId(u32::MAX);
-/// How much of the account's concurrency cannot be reserved, where there is that much. AWS: 100.
-const UNRESERVED_MIN: u32 = 100;
 /// How long after a function's timeout the engine waits for the worker to say so.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// How many sandboxes may end under an invocation before it is given up.
 const REFUSALS_MAX: u32 = 3;
-const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
+/// How many beats a worker sends in the time after which one without a beat counts as lost.
+const BEATS_PER_LEASE: u32 = 3;

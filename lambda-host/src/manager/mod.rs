@@ -1,3 +1,10 @@
 //! The worker manager: sends each invocation to a sandbox, and has sandboxes made and destroyed.
 
-pub(crate) mod driver;
+mod answer;
+mod driver;
+mod fleet;
+mod functions;
+pub(crate) mod message;
+mod pending;
+
+pub(crate) use self::driver::{Driver, Inbox};

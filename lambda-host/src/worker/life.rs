@@ -1,37 +1,48 @@
 //! One sandbox's life on this machine: a task that makes it, runs invocations in it and ends it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lambda_sandbox::{
-    Answer as SandboxAnswer, Busy, Created, Idle, InitFailure, Invocation as Call, LogLine,
-    LogSink, Sandbox, ShutdownReason, Usage,
+    Answer as SandboxAnswer, Busy, Created, Idle, InitFailure, Invocation as Call, LogSink,
+    Sandbox, ShutdownReason, Usage,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::catalog::registry::Function;
-use crate::error::with_causes;
-use crate::invocation::{Answer, LogTail, Report};
-use crate::worker::failure::Failure;
-use crate::worker::local::{Order, Shared};
-use crate::worker::protocol::{Invocation, SandboxNumber, StartFault, WorkerEvent};
+use super::context::Context;
+use super::failure::Failure;
+use super::log::SandboxLog;
+use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
+use super::specification::specify;
+use crate::blocking::blocking;
+use crate::code::CodeLease;
+use crate::error::{Error, with_causes};
+use crate::invocation::Report;
 
 /// One sandbox from its making to its end.
 #[derive(Debug)]
-pub(crate) struct Life {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) sandbox: SandboxNumber,
-    pub(crate) function: Arc<Function>,
-    pub(crate) kill: Arc<Notify>,
-    pub(crate) log: Arc<SandboxLog>,
+pub(super) struct Life {
+    pub(super) context: Arc<Context>,
+    pub(super) sandbox: SandboxId,
+    pub(super) deployment: Box<Deployment>,
+    /// Holds the function's code until the sandbox is gone.
+    pub(super) code: CodeLease,
+    pub(super) kill: Arc<Notify>,
+    pub(super) log: Arc<SandboxLog>,
+    /// Set when the manager was told that the sandbox is ready.
+    pub(super) ready: Arc<AtomicBool>,
 }
 
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.shared.running.send_modify(|count| *count -= 1);
-    }
+/// What a sandbox's task is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Run an invocation.
+    Run(Invocation),
+    /// End, when no invocation runs.
+    Stop,
 }
 
 /// An invocation that a sandbox runs, and what came before it.
@@ -65,7 +76,8 @@ enum Unmade {
 }
 
 impl Life {
-    pub(crate) async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    /// Lives it; returns the last event, to be sent when nothing of the sandbox is left.
+    pub(super) async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
         let sandbox = self.sandbox;
         let made = tokio::select! {
             made = self.make(None) => made,
@@ -74,38 +86,67 @@ impl Life {
         };
         match made {
             Ok(made) => {
-                let init_duration = made.init_duration;
-                self.shared.tell(WorkerEvent::Ready { sandbox, init_duration }).await;
+                self.tell_ready(made.init_duration).await;
                 self.serve(made, None, &mut orders).await;
             }
             Err(Unmade::InitTooLong(init_duration)) => {
-                self.shared.tell(WorkerEvent::Ready { sandbox, init_duration }).await;
+                self.tell_ready(init_duration).await;
                 self.serve_late(init_duration, &mut orders).await;
             }
             Err(Unmade::Function(failure, init_duration)) => {
-                let (payload, log) = (failure.payload(), self.log.take());
+                let (payload, log) = (failure.payload(), self.log.take().text());
                 let fault =
                     StartFault::Function { payload, kind: failure.kind, log, init_duration };
-                return self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await;
+                return WorkerEvent::Failed { sandbox, fault };
             }
             Err(Unmade::Machine(reason)) => {
-                let fault = StartFault::Worker { reason };
-                return self.shared.tell(WorkerEvent::Failed { sandbox, fault }).await;
+                return WorkerEvent::Failed { sandbox, fault: StartFault::Worker { reason } };
             }
         }
         self.refuse_waiting(&mut orders).await;
-        self.shared.tell(WorkerEvent::Gone { sandbox }).await;
+        WorkerEvent::Gone { sandbox }
+    }
+
+    async fn tell_ready(&self, init_duration: Duration) {
+        self.ready.store(true, Ordering::Relaxed);
+        self.context.tell(WorkerEvent::Ready { sandbox: self.sandbox, init_duration }).await;
+    }
+
+    /// Brings the function's code here where it is not.
+    async fn fetch_code(&self) -> Result<(), String> {
+        let (lease, digest) = (self.code.clone(), &self.deployment.code);
+        let here = blocking(move || Ok(lease.is_present())).await;
+        if here.map_err(|error| with_causes(&error))? {
+            return Ok(());
+        }
+        let fetched = async {
+            let zip = self.context.fetch(digest).await?;
+            let store = self.context.code.clone();
+            let (found, lease) = blocking(move || store.put(&zip)).await?;
+            // Held by `self.code` from here on.
+            drop(lease);
+            Ok::<_, Error>(found)
+        };
+        match fetched.await {
+            Ok(found) if found.sha256 == digest.sha256 => Ok(()),
+            Ok(found) => Err(format!("code {} came for {}", found.hex(), digest.hex())),
+            Err(error) => Err(format!("code {}: {}", digest.hex(), with_causes(&error))),
+        }
     }
 
     /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda does.
     async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
-        let mut spec = self.spec().map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
+        self.fetch_code().await.map_err(Unmade::Machine)?;
+        let folder = self.code.folder();
+        let spec = specify(&self.deployment, self.sandbox, &self.context.runtimes, &folder);
+        let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
+        spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.times.init = init_max.unwrap_or(spec.times.init);
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
         let created: Sandbox<Created> =
-            self.shared.backend.create(spec).await.map_err(|error| machine(&error))?;
+            self.context.backend.create(spec).await.map_err(|error| machine(&error))?;
         let (idle, init) = created.init().await.map_err(|failure| match failure {
             InitFailure::TimedOut(limit) => Unmade::InitTooLong(limit),
             failure => match Failure::of_init(&failure) {
@@ -114,6 +155,32 @@ impl Life {
             },
         })?;
         Ok(Made { idle, init_duration: init.duration, usable_for })
+    }
+
+    /// Adds the credentials of the function's role; returns how long the sandbox may use them.
+    #[cfg(feature = "roles")]
+    async fn add_credentials(
+        &self,
+        spec: &mut lambda_sandbox::SandboxSpec,
+    ) -> Result<Option<Duration>, String> {
+        let config = &self.deployment.config;
+        let Some(roles) = self.context.roles.as_ref().filter(|_| !config.role.is_empty()) else {
+            return Ok(None);
+        };
+        let session = roles.session(&config.role, config.name.as_str()).await;
+        let credentials =
+            session.map_err(|error| format!("role {}: {}", config.role, with_causes(&error)))?;
+        spec.environment.extend(super::roles::variables(&credentials));
+        Ok(roles.usable_for(&credentials, config.timeout))
+    }
+
+    #[cfg(not(feature = "roles"))]
+    #[expect(clippy::unused_async, reason = "the same form as with the feature")]
+    async fn add_credentials(
+        &self,
+        _spec: &mut lambda_sandbox::SandboxSpec,
+    ) -> Result<Option<Duration>, String> {
+        Ok(None)
     }
 
     /// Makes the sandbox anew in the first invocation, whose timeout covers init and all: the init took too long
@@ -149,9 +216,9 @@ impl Life {
             }
             Err(Unmade::Function(failure, _)) => failure,
             Err(Unmade::Machine(reason)) => {
-                tracing::warn!(reason, sandbox = self.sandbox, "sandbox not made");
-                let (sandbox, invocation) = (self.sandbox, invocation.number);
-                return self.shared.tell(WorkerEvent::Refused { sandbox, invocation }).await;
+                tracing::warn!(reason, sandbox = self.sandbox.0, "sandbox not made");
+                let (sandbox, invocation) = (self.sandbox, invocation.id);
+                return self.context.tell(WorkerEvent::Refused { sandbox, invocation }).await;
             }
         };
         let turn = Turn { invocation, init_duration: None, spent: start.elapsed() };
@@ -197,7 +264,7 @@ impl Life {
                 Err(error) => {
                     tracing::debug!(
                         error = with_causes(&error),
-                        self.sandbox,
+                        sandbox = self.sandbox.0,
                         "ended between invocations"
                     );
                     return;
@@ -227,9 +294,10 @@ impl Life {
             Err(error) => {
                 // The function has not seen it: another sandbox may.
                 let sandbox = self.sandbox;
-                tracing::warn!(error = with_causes(&error), sandbox, "invocation not handed over");
-                let invocation = invocation.number;
-                self.shared.tell(WorkerEvent::Refused { sandbox, invocation }).await;
+                let cause = with_causes(&error);
+                tracing::warn!(error = cause, sandbox = sandbox.0, "invocation not handed over");
+                let invocation = invocation.id;
+                self.context.tell(WorkerEvent::Refused { sandbox, invocation }).await;
                 return None;
             }
         };
@@ -256,19 +324,19 @@ impl Life {
     ) {
         let ended = WorkerEvent::Ended {
             sandbox: self.sandbox,
-            invocation: turn.invocation.number,
-            answer: self.answer(turn, usage, response),
+            invocation: turn.invocation.id,
+            outcome: self.outcome(turn, usage, response),
             cpu_time: usage.cpu_time.unwrap_or_default(),
             reusable,
         };
-        self.shared.tell(ended).await;
+        self.context.tell(ended).await;
     }
 
-    fn answer(&self, turn: &Turn, usage: Usage, response: Result<Bytes, Failure>) -> Answer {
+    fn outcome(&self, turn: &Turn, usage: Usage, response: Result<Bytes, Failure>) -> Outcome {
         let report = Report {
             duration: turn.spent + usage.duration,
             init_duration: turn.init_duration,
-            memory_mb: self.function.config.memory_mb,
+            memory_mb: self.deployment.config.memory_mb,
             memory_peak_bytes: usage.memory_peak_bytes,
         };
         let function_error = response.is_err();
@@ -276,16 +344,15 @@ impl Life {
             Ok(body) => (body, String::new()),
             Err(failure) => (failure.payload(), failure.status()),
         };
-        let request_id = turn.invocation.request_id.clone();
-        let log_tail = self.log.take().end(&request_id, &report, &status);
-        Answer { request_id, payload, function_error, log_tail, report }
+        let log_tail = self.log.take().end(&turn.invocation.request_id, &report, &status);
+        Outcome { payload, function_error, log_tail, report }
     }
 
     fn call(&self, turn: &Turn) -> Call {
         let invocation = &turn.invocation;
         let left = invocation.timeout.saturating_sub(turn.spent);
         let mut call = Call::new(invocation.request_id.clone(), invocation.payload.clone(), left);
-        call.invoked_function_arn = self.shared.arns.function(&self.function.config.name);
+        call.invoked_function_arn.clone_from(&self.deployment.arn);
         call.trace_id.clone_from(&invocation.trace_id);
         call.client_context.clone_from(&invocation.client_context);
         call
@@ -296,8 +363,8 @@ impl Life {
         orders.close();
         while let Some(order) = orders.recv().await {
             if let Order::Run(invocation) = order {
-                let invocation = invocation.number;
-                self.shared.tell(WorkerEvent::Refused { sandbox: self.sandbox, invocation }).await;
+                let invocation = invocation.id;
+                self.context.tell(WorkerEvent::Refused { sandbox: self.sandbox, invocation }).await;
             }
         }
     }
@@ -305,38 +372,9 @@ impl Life {
     fn ended(&self, released: Result<(), lambda_sandbox::Error>) {
         if let Err(error) = released {
             // The next start's sweep tries again.
-            tracing::warn!(error = with_causes(&error), sandbox = self.sandbox, "not all released");
+            let (error, sandbox) = (with_causes(&error), self.sandbox.0);
+            tracing::warn!(error, sandbox, "not all released");
         }
-    }
-}
-
-/// Takes a sandbox's output: what it writes before an invocation counts to it, as in Lambda's log.
-#[derive(Debug, Default)]
-pub(crate) struct SandboxLog {
-    tail: Mutex<LogTail>,
-}
-
-impl SandboxLog {
-    fn start(&self, request_id: &str) {
-        self.tail().start(request_id);
-    }
-
-    fn init_timed_out(&self, duration: Duration) {
-        self.tail().init_timed_out(duration);
-    }
-
-    fn take(&self) -> LogTail {
-        std::mem::take(&mut self.tail())
-    }
-
-    fn tail(&self) -> MutexGuard<'_, LogTail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LogSink for SandboxLog {
-    fn line(&self, line: LogLine) {
-        self.tail().line(&line.text);
     }
 }
 

@@ -1,147 +1,239 @@
 //! The worker in this process: it gives each sandbox a task and passes on what it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use lambda_sandbox::Backend;
+use lambda_sandbox::{Backend, BoxFuture};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::catalog::code::CodeStore;
-use crate::catalog::registry::Function;
-use crate::function::arn::Arns;
-use crate::manager::driver::Message;
-use crate::worker::life::{Life, SandboxLog};
-use crate::worker::protocol::{Invocation, SandboxNumber, Worker, WorkerCommand, WorkerEvent};
-use crate::worker::runtime::Runtimes;
+use super::Worker;
+use super::connection::Connection;
+use super::context::Context;
+use super::life::{Life, Order};
+use super::log::SandboxLog;
+use super::protocol::{
+    Deployment, Epoch, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
+    WorkerCapacity, WorkerCommand, WorkerEvent,
+};
+#[cfg(feature = "roles")]
+use super::roles::Roles;
+use super::runtime::Runtimes;
+use crate::code::CodeStore;
 
 /// Runs sandboxes of one backend on this machine.
+///
+/// Its methods are called on a tokio runtime.
 #[derive(Debug)]
-pub(crate) struct LocalWorker {
-    shared: Arc<Shared>,
-    live: Mutex<BTreeMap<SandboxNumber, Handle>>,
-}
-
-/// What every sandbox's task needs.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) arns: Arns,
-    pub(crate) runtimes: Arc<Runtimes>,
-    pub(crate) code: Arc<CodeStore>,
-    #[cfg(feature = "roles")]
-    pub(crate) roles: Option<crate::Roles>,
-    events: mpsc::WeakSender<Message>,
-    /// How many tasks run.
-    pub(crate) running: watch::Sender<usize>,
+pub struct LocalWorker {
+    context: Arc<Context>,
+    capacity: WorkerCapacity,
+    live: Arc<Mutex<BTreeMap<SandboxId, Handle>>>,
 }
 
 /// The worker's end of a sandbox's task.
 #[derive(Debug)]
 struct Handle {
-    /// Unbounded, but the driver has one command under way for a sandbox, and a stop.
+    /// Unbounded, but the manager has one command under way for a sandbox, and a stop.
     orders: mpsc::UnboundedSender<Order>,
     kill: Arc<Notify>,
-    code: String,
-}
-
-/// What a sandbox's task is told.
-#[derive(Debug)]
-pub(crate) enum Order {
-    Run(Invocation),
-    Stop,
+    running: RunningSandbox,
 }
 
 impl LocalWorker {
-    pub(crate) fn new(
+    /// Returns a worker whose sandboxes `backend` makes, and which keeps code in `code`; what is not there it fetches
+    /// from its host. It runs the runtimes in `runtimes` and has `memory_bytes` for sandboxes.
+    #[must_use]
+    pub fn new(
         backend: Arc<dyn Backend>,
-        arns: Arns,
         runtimes: Arc<Runtimes>,
-        code: Arc<CodeStore>,
-        events: mpsc::WeakSender<Message>,
-        #[cfg(feature = "roles")] roles: Option<crate::Roles>,
+        code: CodeStore,
+        memory_bytes: u64,
     ) -> Self {
         let (running, _) = watch::channel(0);
-        let shared = Shared {
+        let context = Context {
             backend,
-            arns,
             runtimes,
             code,
             #[cfg(feature = "roles")]
-            roles,
-            events,
+            roles: None,
+            epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
+            connection: OnceLock::new(),
         };
-        Self { shared: Arc::new(shared), live: Mutex::default() }
+        let capacity = WorkerCapacity::of_memory(memory_bytes);
+        Self { context: Arc::new(context), capacity, live: Arc::default() }
     }
 
-    /// Returns the digests of the code that live sandboxes run.
-    pub(crate) fn code_in_use(&self) -> BTreeSet<String> {
-        self.live().values().map(|handle| handle.code.clone()).collect()
+    /// Gives sandboxes the credentials of their function's role. Has no effect once the worker is connected.
+    #[cfg(feature = "roles")]
+    #[must_use]
+    pub fn with_roles(mut self, roles: Option<Arc<Roles>>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            context.roles = roles;
+        }
+        self
     }
 
-    /// Waits until no sandbox is left.
-    pub(crate) async fn ended(&self) {
-        let mut running = self.shared.running.subscribe();
-        // The sender lives in `self`.
-        drop(running.wait_for(|count| *count == 0).await);
-    }
-
-    fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxNumber, Handle>> {
+    fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, sandbox: SandboxNumber, function: Arc<Function>) {
+    fn start(&self, sandbox: SandboxId, deployment: Box<Deployment>) {
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
-        let handle = Handle { orders, kill: Arc::clone(&kill), code: function.code.hex() };
+        let running = RunningSandbox {
+            sandbox,
+            function: deployment.config.name.clone(),
+            deployment: deployment.number,
+            invocation: None,
+        };
+        let handle = Handle { orders, kill: Arc::clone(&kill), running };
         self.live().insert(sandbox, handle);
-        self.shared.running.send_modify(|count| *count += 1);
-        let log = Arc::new(SandboxLog::default());
-        let life = Life { shared: Arc::clone(&self.shared), sandbox, function, kill, log };
-        drop(tokio::spawn(life.run(received)));
+        let ready = Arc::new(AtomicBool::new(false));
+        let life = Life {
+            context: Arc::clone(&self.context),
+            sandbox,
+            code: self.context.code.lease(&deployment.code),
+            deployment,
+            kill,
+            log: Arc::new(SandboxLog::default()),
+            ready: Arc::clone(&ready),
+        };
+        let counted = Counted::new(Arc::clone(&self.context));
+        // Not held: the orders of every task end with the worker, and the task with them.
+        let live = Arc::downgrade(&self.live);
+        let task = tokio::spawn(life.run(received));
+        drop(tokio::spawn(async move {
+            let last = task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, sandbox = sandbox.0, "a sandbox's task ended early");
+                after_panic(sandbox, ready.load(Ordering::Relaxed))
+            });
+            // Taken out first: a command that comes now hears that the sandbox is gone.
+            if let Some(live) = live.upgrade() {
+                drop(live.lock().unwrap_or_else(PoisonError::into_inner).remove(&sandbox));
+            }
+            counted.0.tell(last).await;
+        }));
+    }
+
+    /// Sends an order to a sandbox's task; tells whether there is one.
+    fn order(&self, sandbox: SandboxId, order: Order) -> bool {
+        let mut live = self.live();
+        let Some(handle) = live.get_mut(&sandbox) else {
+            return false;
+        };
+        if let Order::Run(invocation) = &order {
+            handle.running.invocation = Some(invocation.id);
+        }
+        handle.orders.send(order).is_ok()
+    }
+
+    fn kill(&self, sandbox: SandboxId) -> bool {
+        self.live().get(&sandbox).map(|handle| handle.kill.notify_one()).is_some()
+    }
+
+    fn tell_soon(&self, event: WorkerEvent) {
+        let context = Arc::clone(&self.context);
+        drop(tokio::spawn(async move { context.tell(event).await }));
+    }
+
+    fn refuse(&self, sandbox: SandboxId, invocation: InvocationId) {
+        self.tell_soon(WorkerEvent::Refused { sandbox, invocation });
     }
 }
 
 impl Worker for LocalWorker {
-    fn carry_out(&self, command: WorkerCommand) {
-        match command {
-            WorkerCommand::Start { sandbox, function } => self.start(sandbox, function),
+    fn connect(&self, connection: Connection) {
+        let beat_interval = connection.beat_interval();
+        if self.context.connection.set(connection).is_err() {
+            tracing::error!("a worker is connected twice; the second host is not served");
+            return;
+        }
+        let (context, capacity) = (Arc::downgrade(&self.context), self.capacity);
+        let sandboxes = self.live().values().map(|handle| handle.running.clone()).collect();
+        drop(tokio::spawn(async move {
+            if let Some(context) = context.upgrade() {
+                context.tell(WorkerEvent::Joined { capacity, sandboxes }).await;
+            }
+            let Some(interval) = beat_interval else { return };
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(context) = context.upgrade() else { return };
+                context.tell(WorkerEvent::Beat).await;
+            }
+        }));
+    }
+
+    fn carry_out(&self, message: ToWorker) {
+        if message.version != VERSION {
+            tracing::error!(version = message.version, "a command of another protocol version");
+            return;
+        }
+        match message.command {
+            WorkerCommand::Start { sandbox, deployment } => self.start(sandbox, deployment),
             WorkerCommand::Dispatch { sandbox, invocation } => {
-                let sent = match self.live().get(&sandbox) {
-                    Some(handle) => handle.orders.send(Order::Run(invocation.clone())).is_ok(),
-                    None => false,
-                };
-                if !sent {
-                    let refused = WorkerEvent::Refused { sandbox, invocation: invocation.number };
-                    self.shared.tell_soon(refused);
+                let id = invocation.id;
+                if !self.order(sandbox, Order::Run(invocation)) {
+                    self.refuse(sandbox, id);
                 }
             }
             WorkerCommand::Stop { sandbox } => {
-                if let Some(handle) = self.live().remove(&sandbox) {
-                    // A task that has ended has told so already.
-                    drop(handle.orders.send(Order::Stop));
+                if !self.order(sandbox, Order::Stop) && !self.kill(sandbox) {
+                    self.tell_soon(WorkerEvent::Gone { sandbox });
                 }
             }
             WorkerCommand::Kill { sandbox } => {
-                if let Some(handle) = self.live().remove(&sandbox) {
-                    handle.kill.notify_one();
+                if !self.kill(sandbox) {
+                    self.tell_soon(WorkerEvent::Gone { sandbox });
                 }
             }
-            WorkerCommand::Forget { sandbox } => drop(self.live().remove(&sandbox)),
-        }
-    }
-}
-
-impl Shared {
-    pub(crate) async fn tell(&self, event: WorkerEvent) {
-        if let Some(events) = self.events.upgrade() {
-            // An error means that the driver has ended: nobody listens.
-            drop(events.send(Message::Worker(event)).await);
         }
     }
 
-    fn tell_soon(self: &Arc<Self>, event: WorkerEvent) {
-        let shared = Arc::clone(self);
-        drop(tokio::spawn(async move { shared.tell(event).await }));
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut running = self.context.running.subscribe();
+            // The sender lives in `self`.
+            drop(running.wait_for(|count| *count == 0).await);
+        })
     }
 }
+
+/// Counts one running task for as long as it lives.
+#[derive(Debug)]
+struct Counted(Arc<Context>);
+
+impl Counted {
+    fn new(context: Arc<Context>) -> Self {
+        context.running.send_modify(|count| *count += 1);
+        Self(context)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|count| *count -= 1);
+    }
+}
+
+/// The last event of a sandbox whose task ended in the middle; the sandbox went with the task.
+fn after_panic(sandbox: SandboxId, ready: bool) -> WorkerEvent {
+    if ready {
+        return WorkerEvent::Gone { sandbox };
+    }
+    let reason = "the worker's task for the sandbox ended early".to_owned();
+    WorkerEvent::Failed { sandbox, fault: StartFault::Worker { reason } }
+}
+
+/// The machine's memory less an eighth, which is left to the host and the system. Blocks for a read of `/proc`.
+pub(crate) fn machine_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib =
+        total.and_then(|it| it.split_whitespace().next()).and_then(|it| it.parse::<u64>().ok());
+    kib.map_or(DEFAULT_MEMORY_BYTES, |kib| kib * 1024 / 8 * 7)
+}
+
+/// Memory for sandboxes where the machine does not tell its own.
+const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;

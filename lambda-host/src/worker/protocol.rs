@@ -1,137 +1,266 @@
-//! The seam between the driver and a worker, which may be in this process or on another machine: what
-//! crosses it is data alone.
+//! The worker protocol: what a worker manager and its workers say to each other.
+//!
+//! Every message is data that serde carries: a worker may be in the manager's process or on another machine. A message
+//! names the worker and its epoch, which the worker draws at its start: a manager that sees another epoch knows that all
+//! that the worker ran before is gone, and drops what is late from the earlier one.
+//!
+//! 1. The worker sends [`WorkerEvent::Joined`] with its capacity and all that it runs.
+//! 2. The manager sends [`WorkerCommand`]s. The worker answers each with the events that its documentation names, in any
+//!    order and at any time.
+//! 3. A command about a sandbox that the worker does not have is answered by [`WorkerEvent::Gone`], or
+//!    [`WorkerEvent::Refused`] for an invocation.
+//!
+//! Code is named by its digest; a worker that lacks it asks its [`FetchCode`](crate::code::FetchCode).
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::catalog::registry::Function;
-use crate::invocation::{Answer, LogTail};
+use crate::code::CodeDigest;
+use crate::function::config::FunctionConfig;
+use crate::function::name::FunctionName;
+use crate::invocation::Report;
 
-/// Names a sandbox; given by the placement engine, never used twice.
-pub(crate) type SandboxNumber = u64;
-/// Names an invocation; given by the driver, never used twice.
-pub(crate) type InvocationNumber = u64;
+/// The version of the messages in this module. A worker of another version is not taken.
+pub const VERSION: u16 = 1;
 
-/// Makes sandboxes and runs invocations in them, as the driver says.
-///
-/// Whoever implements it answers each command with the events that its documentation names, in any order
-/// and at any time, and never blocks in [`Worker::carry_out`].
-pub(crate) trait Worker: Send + Sync + fmt::Debug {
-    /// Begins to carry a command out.
-    fn carry_out(&self, command: WorkerCommand);
+/// Names a worker; the manager gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkerId(pub u32);
+
+/// Names one life of a worker; the worker draws it at random at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// Names a sandbox; the placement engine gives it, and never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SandboxId(pub u64);
+
+/// Names an invocation; the manager gives it, and never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InvocationId(pub u64);
+
+/// A message from the manager to a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToWorker {
+    /// The sender's version of the protocol.
+    pub version: u16,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The command.
+    pub command: WorkerCommand,
 }
 
-/// What a worker is told.
-#[derive(Clone, Debug)]
-pub(crate) enum WorkerCommand {
+impl ToWorker {
+    /// Returns a message of this version.
+    #[must_use]
+    pub fn new(worker: WorkerId, command: WorkerCommand) -> Self {
+        Self { version: VERSION, worker, command }
+    }
+}
+
+/// A message from a worker to the manager.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FromWorker {
+    /// The sender's version of the protocol.
+    pub version: u16,
+    /// The worker.
+    pub worker: WorkerId,
+    /// Which life of the worker.
+    pub epoch: Epoch,
+    /// The event.
+    pub event: WorkerEvent,
+}
+
+impl FromWorker {
+    /// Returns a message of this version.
+    #[must_use]
+    pub fn new(worker: WorkerId, epoch: Epoch, event: WorkerEvent) -> Self {
+        Self { version: VERSION, worker, epoch, event }
+    }
+}
+
+/// What a worker is to do. A driver must not ignore one, so the list is exhaustive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_enums, reason = "a worker must not ignore a command")]
+pub enum WorkerCommand {
     /// Make a sandbox. Answered by [`WorkerEvent::Ready`] or [`WorkerEvent::Failed`].
     Start {
-        /// Its number.
-        sandbox: SandboxNumber,
-        /// What runs in it, all its life.
-        function: Arc<Function>,
+        /// The new sandbox.
+        sandbox: SandboxId,
+        /// The function that it runs all its life.
+        deployment: Box<Deployment>,
     },
-    /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`].
+    /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or [`WorkerEvent::Refused`].
     Dispatch {
-        /// Where.
-        sandbox: SandboxNumber,
-        /// What.
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
         invocation: Invocation,
     },
     /// Destroy an idle sandbox. Answered by [`WorkerEvent::Gone`].
     Stop {
-        /// Which.
-        sandbox: SandboxNumber,
+        /// The sandbox.
+        sandbox: SandboxId,
     },
     /// Destroy a sandbox at once, whatever it does. Answered by [`WorkerEvent::Ended`] for an invocation that
     /// runs, and [`WorkerEvent::Gone`].
     Kill {
-        /// Which.
-        sandbox: SandboxNumber,
+        /// The sandbox.
+        sandbox: SandboxId,
     },
-    /// Nothing more will be said of a sandbox that is gone. Not answered.
-    Forget {
-        /// Which.
-        sandbox: SandboxNumber,
-    },
+}
+
+/// One deployment of a function, as a worker needs it to make a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Deployment {
+    /// Names the deployment; new code or settings have another number.
+    pub number: u64,
+    /// The function's ARN without a qualifier.
+    pub arn: String,
+    /// The region in the function's environment.
+    pub region: String,
+    /// The version in the function's environment, `$LATEST` or a number.
+    pub version: String,
+    /// The settings. The values of environment variables may be secret: `Debug` hides them.
+    pub config: FunctionConfig,
+    /// The code.
+    pub code: CodeDigest,
 }
 
 /// An invocation on its way to a sandbox.
-#[derive(Clone, Debug)]
-pub(crate) struct Invocation {
-    /// Its number.
-    pub(crate) number: InvocationNumber,
-    /// Its identifier, a UUID.
-    pub(crate) request_id: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Invocation {
+    /// The invocation.
+    pub id: InvocationId,
+    /// The identifier that the function sees, a UUID.
+    pub request_id: String,
     /// The event.
-    pub(crate) payload: Bytes,
-    /// The function's timeout, from the dispatch on.
-    pub(crate) timeout: Duration,
-    /// What a mobile client tells of itself, as JSON.
-    pub(crate) client_context: Option<String>,
+    pub payload: Bytes,
+    /// The longest that it may take from its dispatch on.
+    pub timeout: Duration,
+    /// Data of a mobile client, as JSON.
+    pub client_context: Option<String>,
     /// The X-Ray trace header.
-    pub(crate) trace_id: Option<String>,
+    pub trace_id: Option<String>,
 }
 
-/// What a worker tells.
-#[derive(Debug)]
-pub(crate) enum WorkerEvent {
+/// What happened on a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum WorkerEvent {
+    /// The worker is there. Sent once at its start, and again when its connection was lost.
+    Joined {
+        /// What it has.
+        capacity: WorkerCapacity,
+        /// All sandboxes that it runs.
+        sandboxes: Vec<RunningSandbox>,
+    },
+    /// The worker lives.
+    Beat,
     /// A sandbox is ready for invocations.
     Ready {
-        /// Which.
-        sandbox: SandboxNumber,
-        /// How long its init took.
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The time that its init took.
         init_duration: Duration,
     },
     /// A sandbox could not be made, and nothing of it is left.
     Failed {
-        /// Which.
-        sandbox: SandboxNumber,
-        /// Whose fault it is.
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The fault, the function's or the worker's.
         fault: StartFault,
     },
     /// An invocation came to its end.
     Ended {
-        /// Where.
-        sandbox: SandboxNumber,
-        /// Which.
-        invocation: InvocationNumber,
-        /// What it came to.
-        answer: Answer,
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
+        /// What its caller gets.
+        outcome: Outcome,
         /// Processor time that it used.
         cpu_time: Duration,
-        /// Whether the sandbox can take another; if not, the worker destroys it and tells of it.
+        /// Whether the sandbox can take another; if not, the worker destroys it and sends [`WorkerEvent::Gone`].
         reusable: bool,
     },
     /// An invocation did not reach the function: another sandbox may take it.
     Refused {
-        /// Where.
-        sandbox: SandboxNumber,
-        /// Which.
-        invocation: InvocationNumber,
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
     },
-    /// A sandbox is gone, with all that it held.
+    /// A sandbox is gone with all that it held, or never was there.
     Gone {
-        /// Which.
-        sandbox: SandboxNumber,
+        /// The sandbox.
+        sandbox: SandboxId,
     },
 }
 
+/// What a worker has for sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerCapacity {
+    /// Memory for sandboxes, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl WorkerCapacity {
+    /// Returns a capacity of so much memory, in bytes.
+    #[must_use]
+    pub fn of_memory(memory_bytes: u64) -> Self {
+        Self { memory_bytes }
+    }
+}
+
+/// A sandbox that a worker runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunningSandbox {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Its function.
+    pub function: FunctionName,
+    /// The number of the deployment that it runs.
+    pub deployment: u64,
+    /// The invocation that runs in it.
+    pub invocation: Option<InvocationId>,
+}
+
+/// What the caller of an invocation gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The function's answer, or its error as JSON.
+    pub payload: Bytes,
+    /// Whether the function failed.
+    pub function_error: bool,
+    /// The last 4 KB of the invocation's log, with Lambda's START, END and REPORT lines.
+    pub log_tail: Bytes,
+    /// What the invocation took.
+    pub report: Report,
+}
+
 /// Why a sandbox could not be made.
-#[derive(Debug)]
-pub(crate) enum StartFault {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StartFault {
     /// The function's: its init raised an error, ended or took too long.
     Function {
         /// The error as JSON, as its caller sees it.
         payload: Bytes,
         /// The error's type.
         kind: String,
-        /// The end of what it wrote.
-        log: LogTail,
-        /// How long the init took until it failed.
+        /// The end of its output.
+        log: Bytes,
+        /// The time until the init failed.
         init_duration: Duration,
     },
     /// The machine's: another worker, or another time, may do.

@@ -1,6 +1,7 @@
 //! Execution roles: a function's sandbox gets the credentials of a session of its role, as Lambda gives them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -74,6 +75,17 @@ impl Roles {
         let provider = AssumeRole::new(context, self.options.clone(), self.own.clone(), role);
         Cache::new(self.context.clone(), provider)
     }
+}
+
+/// Returns the environment variables in which Lambda gives credentials to a function.
+pub(super) fn variables(credentials: &Credentials) -> Vec<(OsString, OsString)> {
+    let token = credentials.session_token.as_ref().map(|token| token.expose());
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", Some(credentials.access_key_id.as_str())),
+        ("AWS_SECRET_ACCESS_KEY", Some(credentials.secret_access_key.expose())),
+        ("AWS_SESSION_TOKEN", token),
+    ];
+    variables.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect()
 }
 
 /// Roles whose sessions are kept.

@@ -132,14 +132,8 @@ impl Runtimes {
         if self.images.contains_key(identifier) {
             return Ok(());
         }
-        let known: Vec<_> = self.identifiers().collect();
-        Err(Error::InvalidParameter {
-            message: format!(
-                "Value {identifier} at 'runtime' failed to satisfy constraint: Member must satisfy enum \
-                 value set: [{}] or be a valid ARN",
-                known.join(", ")
-            ),
-        })
+        let known = self.identifiers().map(str::to_owned).collect();
+        Err(Error::RuntimeUnknown { runtime: identifier.to_owned(), known })
     }
 
     /// Writes our own runtime programs to `folder` and lets the images mount them. Blocks.

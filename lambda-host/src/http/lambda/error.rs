@@ -5,7 +5,8 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::error::{Error, with_causes};
+use crate::error::{Error, ThrottleLimit, with_causes};
+use crate::function::limits::Constraint;
 
 /// An error on its way to an AWS client.
 ///
@@ -52,6 +53,24 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
+    /// A function of another region or account, whose host this is not.
+    fn elsewhere(error: &Error) -> Self {
+        let Error::Elsewhere { target, region, .. } = error else {
+            return Self::parameter(error.to_string());
+        };
+        let other_region =
+            target.split(':').nth(3).is_some_and(|it| it.contains('-') && it != region);
+        if other_region {
+            let message = format!(
+                "Functions from '{}' are not reachable in this region ('{region}')",
+                target.split(':').nth(3).unwrap_or_default()
+            );
+            return Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", message);
+        }
+        let message = format!("User is not authorized to access the function: {target}");
+        Self::new(StatusCode::FORBIDDEN, "AccessDeniedException", message)
+    }
+
     pub(in crate::http) fn into_response(self) -> Response<Full<Bytes>> {
         let by_user = self.status.is_client_error();
         let mut body = json!({ "Type": if by_user { "User" } else { "Service" } });
@@ -75,30 +94,55 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
+        let bad = |kind, message: String| Self::new(StatusCode::BAD_REQUEST, kind, message);
         let capital = || {
-            let mut chars = message.chars();
+            let text = error.to_string();
+            let mut chars = text.chars();
             chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
-            Error::Validation { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "ValidationException", message)
+            Error::Invalid { field, value, constraint } => {
+                bad("ValidationException", validation(field, value, constraint))
             }
-            Error::InvalidParameter { .. } => Self::parameter(message),
-            Error::InvalidCode { .. } => Self::parameter(capital()),
+            Error::ReservedVariables { .. } | Error::EnvironmentTooLarge { .. } => {
+                Self::parameter(environment(&error))
+            }
+            Error::RuntimeUnknown { runtime, known } => Self::parameter(format!(
+                "Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value \
+                 set: [{}] or be a valid ARN",
+                known.join(", ")
+            )),
+            Error::ConcurrencyReserved { unreserved_min } => Self::parameter(format!(
+                "Specified ReservedConcurrentExecutions for function decreases account's \
+                 UnreservedConcurrentExecution below its minimum value of [{unreserved_min}]."
+            )),
+            Error::LatestNotDeletable => {
+                Self::parameter("$LATEST version cannot be deleted without deleting the function.")
+            }
+            Error::QualifiersDiffer { .. } => Self::parameter(
+                "The derived qualifier from the function name does not match the specified qualifier.",
+            ),
+            Error::Unplaceable { .. } | Error::InvalidCode { .. } => Self::parameter(capital()),
+            Error::RevisionDiffers { .. } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the \
+                 GetFunction/GetAlias API to retrieve the latest Revision Id",
+            ),
             Error::InvalidPayload { .. } => Self::content(capital()),
             Error::PayloadTooLarge { bytes_max } => Self::too_large("InvokeFunction", *bytes_max),
             Error::FunctionNotFound { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", capital())
             }
-            Error::FunctionExists { .. } => {
+            Error::Elsewhere { .. } => Self::elsewhere(&error),
+            Error::FunctionExists { .. } | Error::FunctionFailed { .. } => {
                 Self::new(StatusCode::CONFLICT, "ResourceConflictException", capital())
             }
             Error::Throttled { limit } => Self {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 kind: "TooManyRequestsException",
                 message: "Rate Exceeded.".to_owned(),
-                reason: Some(limit),
+                reason: Some(throttle_reason(*limit)),
             },
             Error::NoCapacity { .. } | Error::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", capital())
@@ -112,6 +156,67 @@ impl From<Error> for ApiError {
                     "The host met an internal error; its log names the cause.",
                 )
             }
+        }
+    }
+}
+
+/// A broken constraint in the words of AWS's request validation.
+fn validation(field: &str, value: &str, constraint: &Constraint) -> String {
+    let member = match field {
+        "name" => "functionName",
+        "memory_mb" => "memorySize",
+        "ephemeral_storage_mb" => "ephemeralStorage.size",
+        "environment" => "environment.variables",
+        other => other,
+    };
+    let rule = match constraint {
+        Constraint::AtLeast(min) => {
+            format!("Member must have value greater than or equal to {min}")
+        }
+        Constraint::AtMost(max) => format!("Member must have value less than or equal to {max}"),
+        Constraint::LengthAtMost(max) => {
+            format!("Member must have length less than or equal to {max}")
+        }
+        Constraint::Pattern(pattern) => {
+            format!("Member must satisfy regular expression pattern: {pattern}")
+        }
+        Constraint::KeyPattern(pattern) => format!(
+            "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: {pattern}]"
+        ),
+        Constraint::OneOf(values) => {
+            format!("Member must satisfy enum value set: [{}]", values.join(", "))
+        }
+    };
+    format!(
+        "1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: {rule}"
+    )
+}
+
+fn environment(error: &Error) -> String {
+    let rest = match error {
+        Error::ReservedVariables { names } => format!(
+            "contains reserved keys that are currently not supported for modification. Reserved keys used in \
+             this request: {}",
+            names.join(", ")
+        ),
+        Error::EnvironmentTooLarge { bytes, .. } => {
+            format!("exceeded the 4KB limit. String measured: {bytes} bytes")
+        }
+        other => other.to_string(),
+    };
+    format!(
+        "Lambda was unable to configure your environment variables because the environment variables you have \
+         provided {rest}"
+    )
+}
+
+/// The `Reason` of AWS's throttling error.
+fn throttle_reason(limit: ThrottleLimit) -> &'static str {
+    match limit {
+        ThrottleLimit::ReservedConcurrency => "ReservedFunctionConcurrentInvocationLimitExceeded",
+        ThrottleLimit::ScalingRate => "FunctionInvocationRateLimitExceeded",
+        ThrottleLimit::AccountConcurrency | ThrottleLimit::Waiting => {
+            "ConcurrentInvocationLimitExceeded"
         }
     }
 }

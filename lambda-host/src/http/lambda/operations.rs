@@ -12,9 +12,8 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::shapes::{Configuration, CreateFunction, FunctionCode, Settings};
-use crate::catalog::registry::Function;
-use crate::function::config::FunctionName;
-use crate::host::{Host, LATEST};
+use crate::function::target::{LATEST, Target};
+use crate::host::Host;
 use crate::invocation::{Answer, Request};
 
 /// An operation and the function that it names.
@@ -104,27 +103,31 @@ impl Operation {
         match self {
             Self::Create => create(host, body).await,
             Self::List => list(host, request),
-            Self::Get(name) => get(host, &name),
+            Self::Get(name) => get(host, target(&name, request)?),
             Self::GetConfiguration(name) => {
-                let function = host.function(&unqualified(host, &name)?)?;
+                let function = host.function(target(&name, request)?)?;
                 reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
             }
-            Self::UpdateCode(name) => update_code(host, &name, body).await,
-            Self::UpdateConfiguration(name) => update_configuration(host, &name, body).await,
+            Self::UpdateCode(name) => update_code(host, target(&name, request)?, body).await,
+            Self::UpdateConfiguration(name) => {
+                update_configuration(host, target(&name, request)?, body).await
+            }
             Self::Delete(name) => {
-                host.remove(&unqualified(host, &name)?).await?;
+                host.remove(target(&name, request)?).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
             Self::Invoke(name) => invoke(host, &name, request, body).await,
-            Self::PutConcurrency(name) => put_concurrency(host, &name, &body).await,
+            Self::PutConcurrency(name) => {
+                put_concurrency(host, target(&name, request)?, &body).await
+            }
             Self::GetConcurrency(name) => {
-                let function = host.function(&unqualified(host, &name)?)?;
-                let reserved = function.config.reserved_concurrency;
+                let function = host.function(target(&name, request)?)?;
+                let reserved = function.reserved_concurrency;
                 let body = reserved.map_or_else(|| json!({}), |it| json!({ RESERVED: it }));
                 reply(StatusCode::OK, &body)
             }
             Self::DeleteConcurrency(name) => {
-                host.reserve_concurrency(&unqualified(host, &name)?, None).await?;
+                host.reserve_concurrency(target(&name, request)?, None).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
         }
@@ -150,22 +153,21 @@ fn list(host: &Host, request: &Parts) -> Result<Response<Full<Bytes>>, ApiError>
             .ok_or_else(|| ApiError::parameter("MaxItems is a number from 1 to 10000"))?
             .min(LIST_ITEMS_MAX),
     };
-    let all = host.functions();
-    let after = all.iter().filter(|function| function.config.name.as_str() > marker.as_str());
-    let page: Vec<_> = after.take(items_max + 1).collect();
+    let after = Some(marker.as_str()).filter(|marker| !marker.is_empty());
+    let page = host.functions_after(after, items_max + 1);
     let shown = &page[..page.len().min(items_max)];
     let rows: Vec<_> = shown.iter().map(|it| Configuration::of(it, host.arns())).collect();
     let next = (page.len() > items_max).then(|| shown.last().map(|it| it.config.name.to_string()));
     reply(StatusCode::OK, &json!({ "Functions": rows, "NextMarker": next.flatten() }))
 }
 
-fn get(host: &Host, name: &str) -> Result<Response<Full<Bytes>>, ApiError> {
-    let function = host.function(&unqualified(host, name)?)?;
+fn get(host: &Host, target: Target) -> Result<Response<Full<Bytes>>, ApiError> {
+    let function = host.function(target)?;
     let mut body = json!({
         "Configuration": Configuration::of(&function, host.arns()),
         "Code": {},
     });
-    if let Some(reserved) = function.config.reserved_concurrency {
+    if let Some(reserved) = function.reserved_concurrency {
         body["Concurrency"] = json!({ RESERVED: reserved });
     }
     reply(StatusCode::OK, &body)
@@ -173,55 +175,39 @@ fn get(host: &Host, name: &str) -> Result<Response<Full<Bytes>>, ApiError> {
 
 async fn update_code(
     host: &Host,
-    name: &str,
+    target: Target,
     body: Bytes,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let name = unqualified(host, name)?;
     let code: FunctionCode = parse(&body)?;
     drop(body);
-    let before = host.function(&name)?;
-    check_revision(&before, code.revision_id.as_deref())?;
-    let dry_run = code.dry_run;
+    let (dry_run, expected) = (code.dry_run, code.revision_id.clone());
     let zip = code.zip()?;
     let function = if dry_run {
+        let function = host.function(target)?;
         host.check_code(zip).await?;
-        before
+        function
     } else {
-        host.update_code(&name, zip).await?
+        host.update_code(target, expected, zip).await?
     };
     reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
 }
 
 async fn update_configuration(
     host: &Host,
-    name: &str,
+    target: Target,
     body: Bytes,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let name = unqualified(host, name)?;
     let settings: Settings = parse(&body)?;
-    let before = host.function(&name)?;
-    check_revision(&before, settings.revision_id.as_deref())?;
-    let config = settings.change(before.config.clone())?;
-    let function = host.update_config(config).await?;
+    settings.check()?;
+    let expected = settings.revision_id.clone();
+    let change = move |config| Ok(settings.apply(config));
+    let function = host.update_config(target, expected, change).await?;
     reply(StatusCode::OK, &Configuration::of(&function, host.arns()))
-}
-
-/// Refuses to replace another revision than the caller has seen. Two callers at the same moment may both pass.
-fn check_revision(function: &Function, wanted: Option<&str>) -> Result<(), ApiError> {
-    match wanted {
-        Some(wanted) if wanted != function.revision => Err(ApiError::new(
-            StatusCode::PRECONDITION_FAILED,
-            "PreconditionFailedException",
-            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction API to \
-             retrieve the latest Revision Id",
-        )),
-        _ => Ok(()),
-    }
 }
 
 async fn put_concurrency(
     host: &Host,
-    name: &str,
+    target: Target,
     body: &Bytes,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let body: serde_json::Value = parse(body)?;
@@ -229,7 +215,7 @@ async fn put_concurrency(
         .as_u64()
         .and_then(|it| u32::try_from(it).ok())
         .ok_or_else(|| ApiError::parameter(format!("{RESERVED} is a number from 0")))?;
-    host.reserve_concurrency(&unqualified(host, name)?, Some(reserved)).await?;
+    host.reserve_concurrency(target, Some(reserved)).await?;
     reply(StatusCode::OK, &json!({ RESERVED: reserved }))
 }
 
@@ -239,9 +225,7 @@ async fn invoke(
     request: &Parts,
     body: Bytes,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let (name, in_name) = FunctionName::parse_qualified(name)?;
-    let qualifier = in_name.or_else(|| query(request, "Qualifier"));
-    check_qualifier(host, &name, qualifier.as_deref())?;
+    let target = target(name, request)?;
     let mut invocation =
         Request::new(if body.is_empty() { Bytes::from_static(b"{}") } else { body });
     if let Some(context) = text(&request.headers, "x-amz-client-context") {
@@ -253,7 +237,7 @@ async fn invoke(
     match text(&request.headers, "x-amz-invocation-type").unwrap_or("RequestResponse") {
         "RequestResponse" => {}
         "DryRun" => {
-            host.function(&name)?;
+            host.function(target)?;
             return Ok(empty(StatusCode::NO_CONTENT));
         }
         "Event" => {
@@ -266,7 +250,7 @@ async fn invoke(
         }
     }
     let tail = text(&request.headers, "x-amz-log-type").is_some_and(|kind| kind == "Tail");
-    let answer = host.invoke(&name, invocation).await?;
+    let answer = host.invoke(target, invocation).await?;
     Ok(answered(&answer, tail))
 }
 
@@ -311,24 +295,12 @@ fn ascii_json(value: &serde_json::Value) -> String {
     ascii
 }
 
-/// Takes a name or ARN whose qualifier, if any, is the only one that there is.
-fn unqualified(host: &Host, name: &str) -> Result<FunctionName, ApiError> {
-    let (name, qualifier) = FunctionName::parse_qualified(name)?;
-    check_qualifier(host, &name, qualifier.as_deref())?;
-    Ok(name)
-}
-
-fn check_qualifier(
-    host: &Host,
-    name: &FunctionName,
-    qualifier: Option<&str>,
-) -> Result<(), ApiError> {
-    match qualifier {
-        None | Some(LATEST) => Ok(()),
-        Some(other) => {
-            let arn = host.arns().qualified(name, other);
-            Err(crate::Error::FunctionNotFound { arn }.into())
-        }
+/// Takes the function that a path names, with the qualifier of the query.
+fn target(name: &str, request: &Parts) -> Result<Target, ApiError> {
+    let target: Target = name.parse()?;
+    match query(request, "Qualifier") {
+        Some(qualifier) => Ok(target.with_qualifier(&qualifier)?),
+        None => Ok(target),
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use crate::Arns;
-use crate::catalog::registry::Function;
 use crate::function::config::FunctionConfig;
+use crate::function::{Function, FunctionState};
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
@@ -75,19 +75,21 @@ impl Settings {
             |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
         let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
         let handler = self.handler.clone().ok_or_else(|| missing("Handler"))?;
-        self.change(FunctionConfig::new(name, &runtime, &handler)?)
+        self.check()?;
+        Ok(self.apply(FunctionConfig::new(name, &runtime, &handler)?))
     }
 
-    /// Returns `config` with what is given here in place of what it had.
-    pub(in crate::http) fn change(
-        self,
-        mut config: FunctionConfig,
-    ) -> Result<FunctionConfig, ApiError> {
+    /// Refuses members that this host would have to ignore.
+    pub(in crate::http) fn check(&self) -> Result<(), ApiError> {
         refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures"])?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
         }
-        check_architectures(&self.rest)?;
+        check_architectures(&self.rest)
+    }
+
+    /// Returns `config` with the settings that are given here.
+    pub(in crate::http) fn apply(self, mut config: FunctionConfig) -> FunctionConfig {
         let set = |to: &mut String, from: Option<String>| {
             if let Some(from) = from {
                 *to = from;
@@ -107,7 +109,7 @@ impl Settings {
         if let Some(storage) = self.ephemeral_storage {
             config.ephemeral_storage_mb = storage.size;
         }
-        Ok(config)
+        config
     }
 }
 
@@ -146,6 +148,8 @@ pub(in crate::http) struct Configuration {
     environment: Option<Environment>,
     revision_id: String,
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_reason: Option<String>,
     last_update_status: &'static str,
     package_type: &'static str,
     architectures: [&'static str; 1],
@@ -155,6 +159,10 @@ pub(in crate::http) struct Configuration {
 impl Configuration {
     pub(in crate::http) fn of(function: &Function, arns: &Arns) -> Self {
         let config = &function.config;
+        let (state, state_reason) = match &function.state {
+            FunctionState::Active => ("Active", None),
+            FunctionState::Failed { reason } => ("Failed", Some(reason.clone())),
+        };
         Self {
             function_name: config.name.to_string(),
             function_arn: arns.function(&config.name),
@@ -171,7 +179,8 @@ impl Configuration {
             environment: (!config.environment.is_empty())
                 .then(|| Environment { variables: config.environment.clone() }),
             revision_id: function.revision.clone(),
-            state: "Active",
+            state,
+            state_reason,
             last_update_status: "Successful",
             package_type: "Zip",
             architectures: [ARCHITECTURE],

@@ -1,18 +1,14 @@
-//! A function's code: a zip archive, checked whole before anything of it is written, unpacked once
-//! and kept by its digest.
+//! Archives of functions' code: a zip archive is checked whole before anything of it is written.
 //!
 //! Whoever uploads code is not trusted: an archive may name files outside its folder, hide them behind
 //! links, be a bomb, or lie about its sizes.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Cursor, Read, Seek};
+use std::io::{Cursor, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
@@ -24,92 +20,6 @@ pub const ZIP_BYTES_MAX: usize = 50 * 1024 * 1024;
 pub const UNPACKED_BYTES_MAX: u64 = 250 * 1024 * 1024;
 /// The most files, folders and links that an archive may hold.
 pub const ENTRIES_MAX: usize = 65_535;
-
-/// Names code that the host keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct CodeDigest {
-    /// The SHA-256 of the archive.
-    pub sha256: [u8; 32],
-    /// The archive's size in bytes.
-    pub size_bytes: u64,
-}
-
-impl CodeDigest {
-    /// Returns the digest of an archive.
-    #[must_use]
-    pub fn of(zip: &[u8]) -> Self {
-        Self { sha256: Sha256::digest(zip).into(), size_bytes: zip.len() as u64 }
-    }
-
-    /// Returns the SHA-256 in lower-case hexadecimal.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        self.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-/// Keeps unpacked code in a folder, one subfolder a digest.
-#[derive(Debug)]
-pub(crate) struct CodeStore {
-    root: PathBuf,
-}
-
-impl CodeStore {
-    /// Opens the store, making its folder. What an interrupted unpacking left there is removed.
-    pub(crate) fn open(root: PathBuf) -> Result<Self, Error> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o755);
-        builder.create(&root).map_err(Error::io("create folder", &root))?;
-        for entry in fs::read_dir(&root).map_err(Error::io("read folder", &root))? {
-            let entry = entry.map_err(Error::io("read folder", &root))?;
-            if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
-                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
-            }
-        }
-        Ok(Self { root })
-    }
-
-    /// Returns the folder with the code of `digest`.
-    pub(crate) fn folder(&self, digest: &CodeDigest) -> PathBuf {
-        self.root.join(digest.hex())
-    }
-
-    /// Checks and unpacks `zip`; does nothing when the same code is there already. Blocks.
-    pub(crate) fn put(&self, zip: &Bytes) -> Result<CodeDigest, Error> {
-        if zip.len() > ZIP_BYTES_MAX {
-            return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
-        }
-        let digest = CodeDigest::of(zip);
-        let folder = self.folder(&digest);
-        if folder.exists() {
-            return Ok(digest);
-        }
-        let partial = self.root.join(format!("{}.{}{PARTIAL}", digest.hex(), uuid::Uuid::new_v4()));
-        let unpacked = unpack(zip, &partial).and_then(|()| match fs::rename(&partial, &folder) {
-            // Another upload of the same code was faster: its folder holds the same files.
-            Err(_) if folder.exists() => Ok(()),
-            other => other.map_err(Error::io("rename", &partial)),
-        });
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
-        }
-        unpacked.map(|()| digest)
-    }
-
-    /// Removes every folder whose digest is not `kept`. Blocks.
-    pub(crate) fn retain(&self, kept: impl Fn(&str) -> bool) -> Result<(), Error> {
-        for entry in fs::read_dir(&self.root).map_err(Error::io("read folder", &self.root))? {
-            let entry = entry.map_err(Error::io("read folder", &self.root))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if !name.ends_with(PARTIAL) && !kept(&name) {
-                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Unpacks `zip` into the new folder `target`, after all of it was checked. Blocks.
 ///
@@ -134,9 +44,7 @@ pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
                 }
                 let mut from = archive.by_index(*index).map_err(|error| invalid_at(path, error))?;
                 let mut file = fs::File::create_new(&to).map_err(Error::io("create", &to))?;
-                let copied = std::io::copy(&mut (&mut from).take(left + 1), &mut file)
-                    .map_err(|error| invalid_at(path, error))?;
-                left = left.checked_sub(copied).ok_or_else(too_large)?;
+                left = copy(&mut from, path, &mut file, &to, left)?;
                 let mode = fs::Permissions::from_mode(*mode);
                 file.set_permissions(mode).map_err(Error::io("set mode of", &to))?;
             }
@@ -149,6 +57,28 @@ pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Copies an entry to a file; returns how many of the `left` bytes are left. An entry that cannot be read is the
+/// archive's fault, a file that cannot be written is the host's.
+fn copy(
+    from: &mut impl Read,
+    entry: &Path,
+    file: &mut fs::File,
+    to: &Path,
+    mut left: u64,
+) -> Result<u64, Error> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(left),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(invalid_at(entry, error)),
+        };
+        left = left.checked_sub(count as u64).ok_or_else(too_large)?;
+        file.write_all(&buffer[..count]).map_err(Error::io("write", to))?;
+    }
 }
 
 /// What an archive's entry becomes.
@@ -205,6 +135,7 @@ fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf,
         let name = entry.name().map_err(|error| invalid(error.to_string()))?.into_owned();
         let path = resolve(Path::new(""), &name)
             .ok_or_else(|| invalid(format!("entry {name:?} leads out of the archive's folder")))?;
+        check_length(&path)?;
         declared = declared.saturating_add(entry.size());
         if declared > UNPACKED_BYTES_MAX {
             return Err(too_large());
@@ -230,6 +161,16 @@ fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf,
     }
     refuse_links_through_links(&plan)?;
     Ok(plan)
+}
+
+/// Refuses a path that no file system takes.
+fn check_length(path: &Path) -> Result<(), Error> {
+    let too_long = |part: Component<'_>| part.as_os_str().len() > NAME_LENGTH_MAX;
+    if path.as_os_str().len() > PATH_LENGTH_MAX || path.components().any(too_long) {
+        let shown: String = path.display().to_string().chars().take(NAME_LENGTH_MAX).collect();
+        return Err(invalid(format!("entry {shown}...: its path is too long")));
+    }
+    Ok(())
 }
 
 /// A link whose text stays inside may still lead out through another link: `a -> sub/b`, `b -> ..`.
@@ -271,13 +212,13 @@ fn resolve(base: &Path, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn make_folder(path: &Path) -> Result<(), Error> {
+pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(path).map_err(Error::io("create folder", path))
 }
 
-fn invalid(reason: String) -> Error {
+pub(super) fn invalid(reason: String) -> Error {
     Error::InvalidCode { reason }
 }
 
@@ -289,7 +230,11 @@ fn too_large() -> Error {
     invalid(format!("unpacks to more than {UNPACKED_BYTES_MAX} bytes"))
 }
 
-const PARTIAL: &str = ".partial";
+/// The longest name of a file, in bytes (Linux: `NAME_MAX`).
+const NAME_LENGTH_MAX: usize = 255;
+/// The longest path in an archive, in bytes: beside the store's own folder it stays within `PATH_MAX`, 4,096.
+const PATH_LENGTH_MAX: usize = 3072;
+const COPY_BYTES: usize = 64 * 1024;
 const LINK_LENGTH_MAX: u64 = 4096;
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR_FILE: u32 = 0o100_000;
@@ -297,8 +242,6 @@ const SYMBOLIC_LINK: u32 = 0o120_000;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use proptest::prelude::*;
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
@@ -432,27 +375,35 @@ mod tests {
     }
 
     #[test]
+    fn refuses_names_that_no_file_can_have() {
+        assert_eq!(refusal(&files(&[&"x".repeat(255)])), None);
+        assert!(refusal(&files(&[&"x".repeat(256)])).is_some());
+        assert!(refusal(&files(&[&"0123456789/".repeat(300)])).is_some());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_the_hosts_fault() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("the archive is cut off"))
+            }
+        }
+        let path = Path::new("a.txt");
+        // `/dev/full` answers every write as a full disk does.
+        let mut full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut content = &b"content"[..];
+        let written = copy(&mut content, path, &mut full, path, 100);
+        assert!(matches!(written, Err(Error::Io { .. })), "{written:?}");
+        let read = copy(&mut Broken, path, &mut full, path, 100);
+        assert!(matches!(read, Err(Error::InvalidCode { .. })), "{read:?}");
+    }
+
+    #[test]
     fn refuses_what_is_no_zip() {
         for bytes in [&b""[..], b"PK", b"not a zip at all", &[0; 100]] {
             assert!(refusal(bytes).is_some());
         }
-    }
-
-    #[test]
-    fn same_code_is_kept_once_and_unused_code_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("code");
-        let store = CodeStore::open(root.clone()).unwrap();
-        let zip = Bytes::from(files(&["app.py"]));
-        let digest = store.put(&zip).unwrap();
-        assert_eq!(store.put(&zip).unwrap(), digest);
-        let other = store.put(&Bytes::from(files(&["b.py"]))).unwrap();
-        fs::create_dir(root.join(format!("x{PARTIAL}"))).unwrap();
-        let store = CodeStore::open(root.clone()).unwrap();
-        store.retain(|hex| hex == digest.hex()).unwrap();
-        assert!(store.folder(&digest).join("app.py").exists());
-        assert!(!store.folder(&other).exists());
-        assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
     }
 
     proptest! {

@@ -1,0 +1,195 @@
+//! Describes a host and starts it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_core::placement::Placement;
+use lambda_core::{Config, FixedIdle, IdlePolicy};
+use lambda_sandbox::Backend;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::blocking::blocking;
+use crate::catalog::Catalog;
+use crate::code::{CodeStore, FetchCode};
+use crate::error::Error;
+use crate::folder::DataFolder;
+use crate::function::arn::Arns;
+use crate::host::{Host, Inner};
+use crate::manager::message::{Message, Settings};
+use crate::manager::{Driver, Inbox};
+use crate::worker::runtime::Runtimes;
+use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
+
+/// Describes a host; [`HostBuilder::start`] starts it.
+#[derive(Debug)]
+#[must_use = "a host runs when it is started"]
+pub struct HostBuilder {
+    /// A local worker each.
+    backends: Vec<Arc<dyn Backend>>,
+    data_folder: Option<PathBuf>,
+    arns: Arns,
+    runtimes: Runtimes,
+    settings: Settings,
+    memory_mb: Option<u64>,
+    #[cfg(feature = "roles")]
+    roles: Option<Arc<crate::Roles>>,
+}
+
+impl HostBuilder {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backends: vec![backend],
+            data_folder: None,
+            arns: Arns::default(),
+            runtimes: Runtimes::default(),
+            settings: Settings::default(),
+            memory_mb: None,
+            #[cfg(feature = "roles")]
+            roles: None,
+        }
+    }
+
+    /// Adds another worker in this process, whose sandboxes `backend` makes.
+    pub fn with_another_worker(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backends.push(backend);
+        self
+    }
+
+    /// Keeps functions in `folder`, which is made if it is not there. Without one, they end with the host.
+    pub fn with_data_folder(mut self, folder: impl AsRef<Path>) -> Self {
+        self.data_folder = Some(folder.as_ref().to_path_buf());
+        self
+    }
+
+    /// Sets the region and account in the host's ARNs.
+    pub fn with_arns(mut self, arns: Arns) -> Self {
+        self.arns = arns;
+        self
+    }
+
+    /// Sets which runtimes functions may name; by default the `provided` ones alone.
+    pub fn with_runtimes(mut self, runtimes: Runtimes) -> Self {
+        self.runtimes = runtimes;
+        self
+    }
+
+    /// Gives sandboxes the credentials of their function's role; without it they get none.
+    #[cfg(feature = "roles")]
+    pub fn with_roles(mut self, roles: crate::Roles) -> Self {
+        self.roles = Some(Arc::new(roles));
+        self
+    }
+
+    /// Sets how long a sandbox may be idle before it is destroyed; 10 minutes by default.
+    pub fn with_idle_timeout(self, timeout: Duration) -> Self {
+        self.with_idle_policy(FixedIdle(timeout))
+    }
+
+    /// Sets how many invocations may run at once, all functions together; 1,000 by default.
+    pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
+        self.settings.config.account_concurrency_max = invocations_max;
+        self
+    }
+
+    /// Sets the memory for sandboxes of each worker, in MB; by default the workers share the machine's memory less an
+    /// eighth.
+    pub fn with_memory_mb(mut self, memory_mb: u64) -> Self {
+        self.memory_mb = Some(memory_mb);
+        self
+    }
+
+    /// Sets the placement engine's settings; `change` takes those that it has.
+    ///
+    /// ```
+    /// # fn run(builder: lambda_host::HostBuilder) -> lambda_host::HostBuilder {
+    /// builder.with_engine(|mut config| {
+    ///     config.explanations_kept = 100;
+    ///     config
+    /// })
+    /// # }
+    /// ```
+    pub fn with_engine(mut self, change: impl FnOnce(Config) -> Config) -> Self {
+        self.settings.config = change(self.settings.config);
+        self
+    }
+
+    /// Sets the policy that chooses a worker for a new sandbox.
+    pub fn with_placement(mut self, placement: impl Placement + 'static) -> Self {
+        self.settings.placement = Some(Box::new(placement));
+        self
+    }
+
+    /// Sets the policy that decides how long a sandbox is kept idle.
+    pub fn with_idle_policy(mut self, policy: impl IdlePolicy + 'static) -> Self {
+        self.settings.idle = Box::new(policy);
+        self
+    }
+
+    /// Sweeps what an earlier host left on this machine, connects the workers, reads the registry, and runs the host's
+    /// tasks on the current tokio runtime. A function that cannot run here is listed as failed and keeps no other
+    /// from being served.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Registry`] when the data folder cannot be used; [`Error::Backend`] when a backend
+    /// cannot sweep; [`Error::Worker`] when a worker's memory cannot be used.
+    pub async fn start(self) -> Result<Host, Error> {
+        for backend in &self.backends {
+            backend.sweep().await?;
+        }
+        let (data_folder, runtimes) = (self.data_folder, self.runtimes);
+        let opening = move || {
+            let folder = DataFolder::open(data_folder.as_deref())?;
+            let code = CodeStore::open(folder.path().join("code"))?;
+            let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
+            Ok((folder, code, runtimes, machine_memory_bytes()))
+        };
+        let (folder, code, runtimes, machine_bytes) = blocking(opening).await?;
+        let share = machine_bytes / self.backends.len() as u64;
+        let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
+        let workers: Vec<Arc<dyn Worker>> = self
+            .backends
+            .into_iter()
+            .map(|backend| {
+                let worker =
+                    LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes);
+                #[cfg(feature = "roles")]
+                let worker = worker.with_roles(self.roles.clone());
+                Arc::new(worker) as Arc<dyn Worker>
+            })
+            .collect();
+
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let (driver, messages) = mpsc::channel(MESSAGES_MAX);
+        let (worker_events, received) = mpsc::channel(WORKER_EVENTS_MAX);
+        let (lost, lost_workers) = mpsc::unbounded_channel();
+        let link = Link { events: worker_events, lost: Some(lost) };
+        let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
+        let manager = Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone());
+        drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
+        for worker in &workers {
+            let (reply, joined) = tokio::sync::oneshot::channel();
+            let add = Message::AddWorker { worker: Arc::clone(worker), reply };
+            driver.send(add).await.map_err(|_| Error::Stopping)?;
+            joined.await.map_err(|_| Error::Stopping)??;
+        }
+        let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
+        Ok(Host::new(Inner {
+            arns: self.arns,
+            runtimes,
+            catalog,
+            workers,
+            driver,
+            events,
+            _folder: folder,
+        }))
+    }
+}
+
+/// Events that a slow receiver of [`Host::events`] may be behind.
+const EVENTS_KEPT: usize = 1024;
+/// Messages of callers to the driver that may wait; further senders wait themselves.
+const MESSAGES_MAX: usize = 1024;
+/// Events of workers that may wait; further senders wait themselves.
+const WORKER_EVENTS_MAX: usize = 4096;

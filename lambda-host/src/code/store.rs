@@ -1,0 +1,329 @@
+//! The code store: archives and what they unpack to, by digest, for as long as somebody uses them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::archive::{ZIP_BYTES_MAX, invalid, make_folder, unpack};
+use super::digest::CodeDigest;
+use crate::error::{Error, with_causes};
+
+/// Keeps code in a folder: `DIGEST.zip`, the archive, and `DIGEST`, what it unpacks to.
+///
+/// Code stays while a [`CodeLease`] on it lives, and is removed with the last one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CodeStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    /// How many leases there are on each code, by its hexadecimal digest.
+    leases: Mutex<BTreeMap<String, usize>>,
+    /// Whether code stays without a lease.
+    closed: AtomicBool,
+}
+
+/// Holds code in its store: its folder is there until the last lease on it is dropped.
+#[derive(Debug)]
+pub struct CodeLease {
+    store: Arc<Inner>,
+    hex: String,
+}
+
+impl CodeStore {
+    /// Opens the store in `root`, making the folder, and removes what an interrupted change left there. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the folder cannot be made, read or cleaned.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let root = root.into();
+        make_folder(&root)?;
+        for path in entries(&root)? {
+            if path.to_string_lossy().ends_with(PARTIAL) {
+                remove(&path)?;
+            }
+        }
+        let inner = Inner { root, leases: Mutex::default(), closed: AtomicBool::new(false) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Checks an archive, keeps it and unpacks it; code that is there already is used as it is. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidCode`] when the archive cannot be used; [`Error::Io`] when it cannot be written.
+    pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
+        if zip.len() > ZIP_BYTES_MAX {
+            return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
+        }
+        let digest = CodeDigest::of(zip);
+        // Leased before it is looked for, so that its last user's going does not remove it meanwhile.
+        let lease = self.leased(digest.hex());
+        let (folder, archive) = (lease.folder(), lease.archive());
+        if folder.exists() && archive.exists() {
+            return Ok((digest, lease));
+        }
+        self.through_partial(&folder, |partial| unpack(zip, partial))?;
+        self.through_partial(&archive, |partial| {
+            let write = || -> std::io::Result<()> {
+                let mut file = fs::File::create_new(partial)?;
+                file.write_all(zip)?;
+                file.sync_data()
+            };
+            write().map_err(Error::io("write", partial))
+        })?;
+        Ok((digest, lease))
+    }
+
+    /// Holds code, which need not be there ([`CodeLease::is_present`]): what is there stays.
+    #[must_use]
+    pub fn lease(&self, digest: &CodeDigest) -> CodeLease {
+        self.leased(digest.hex())
+    }
+
+    /// Returns the archive of `digest`, as it was put. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it cannot be read, above all because nobody holds it.
+    pub fn archive(&self, digest: &CodeDigest) -> Result<Bytes, Error> {
+        let lease = self.leased(digest.hex());
+        let path = lease.archive();
+        fs::read(&path).map(Bytes::from).map_err(Error::io("read", &path))
+    }
+
+    /// Removes all code without a lease, as an earlier process may have left it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the folder cannot be read. What cannot be removed is logged and stays.
+    pub fn sweep(&self) -> Result<(), Error> {
+        for path in entries(&self.inner.root)? {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if !path.to_string_lossy().ends_with(PARTIAL) {
+                self.inner.remove_unleased(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all code that is there stay for the next process to open the store, leased or not.
+    pub fn close(&self) {
+        self.inner.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn leased(&self, hex: String) -> CodeLease {
+        *self.inner.leases().entry(hex.clone()).or_default() += 1;
+        CodeLease { store: Arc::clone(&self.inner), hex }
+    }
+
+    /// Makes `target` whole or not at all: under another name first, then renamed.
+    fn through_partial(
+        &self,
+        target: &Path,
+        make: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let partial = self.inner.partial(target);
+        let made = make(&partial).and_then(|()| match fs::rename(&partial, target) {
+            // Another upload of the same code was faster: what it made is the same.
+            Err(_) if target.exists() => Ok(()),
+            other => other.map_err(Error::io("rename", &partial)),
+        });
+        if partial.exists() {
+            remove(&partial)?;
+        }
+        made
+    }
+}
+
+impl CodeLease {
+    /// Returns the folder with the unpacked code; its files are there while the lease is.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.store.root.join(&self.hex)
+    }
+
+    /// Tells whether the code is there. Blocks.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.folder().exists()
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.store.root.join(format!("{}.zip", self.hex))
+    }
+}
+
+impl Clone for CodeLease {
+    fn clone(&self) -> Self {
+        *self.store.leases().entry(self.hex.clone()).or_default() += 1;
+        Self { store: Arc::clone(&self.store), hex: self.hex.clone() }
+    }
+}
+
+impl Drop for CodeLease {
+    fn drop(&mut self) {
+        let last = {
+            let mut leases = self.store.leases();
+            match leases.get_mut(&self.hex) {
+                Some(count) if *count > 1 => {
+                    *count -= 1;
+                    false
+                }
+                _ => leases.remove(&self.hex).is_some(),
+            }
+        };
+        if !last || self.store.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let (store, hex) = (Arc::clone(&self.store), std::mem::take(&mut self.hex));
+        // Removing files waits for a disk, which an executor's thread must not.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || store.remove_unleased(&hex))),
+            Err(_) => store.remove_unleased(&hex),
+        }
+    }
+}
+
+impl Inner {
+    fn leases(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn partial(&self, target: &Path) -> PathBuf {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        self.root.join(format!("{name}.{}{PARTIAL}", uuid::Uuid::new_v4()))
+    }
+
+    /// Removes code that nobody leases. Blocks. What cannot be removed is logged; the next start tries again.
+    fn remove_unleased(&self, hex: &str) {
+        for name in [hex.to_owned(), format!("{hex}.zip")] {
+            let path = self.root.join(&name);
+            let partial = self.partial(&path);
+            let renamed = {
+                // Renamed under the lock: whoever leases it afterwards finds it gone, and makes it anew.
+                let leases = self.leases();
+                if leases.contains_key(hex) || !path.exists() {
+                    continue;
+                }
+                fs::rename(&path, &partial).map_err(Error::io("rename", &path))
+            };
+            if let Err(error) = renamed.and_then(|()| remove(&partial)) {
+                tracing::warn!(error = with_causes(&error), "code that nobody uses stays");
+            }
+        }
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(Error::io("read folder", folder))?;
+    entries
+        .map(|entry| entry.map(|it| it.path()).map_err(Error::io("read folder", folder)))
+        .collect()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(Error::io("remove", path))
+}
+
+const PARTIAL: &str = ".partial";
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn zip(content: &str) -> Bytes {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file("bootstrap", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(content.as_bytes()).unwrap();
+        zip.finish().unwrap().into_inner().into()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = entries(folder)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn code_stays_until_its_last_lease_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(folder.path()).unwrap();
+        let (digest, first) = store.put(&zip("1")).unwrap();
+        let second = store.lease(&digest);
+        drop(first);
+        assert_eq!(fs::read_to_string(second.folder().join("bootstrap")).unwrap(), "1");
+        assert_eq!(store.archive(&digest).unwrap(), zip("1"));
+        drop(second);
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+        assert!(!store.lease(&digest).is_present());
+    }
+
+    #[test]
+    fn a_start_removes_what_nobody_uses_and_what_was_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(folder.path()).unwrap();
+        let (kept, lease) = store.put(&zip("kept")).unwrap();
+        let (_, left) = store.put(&zip("left")).unwrap();
+        // As a process that is killed leaves them.
+        std::mem::forget((lease, left));
+        fs::create_dir(folder.path().join("x.partial")).unwrap();
+
+        let store = CodeStore::open(folder.path()).unwrap();
+        let _lease = store.lease(&kept);
+        store.sweep().unwrap();
+        assert_eq!(names(folder.path()), [kept.hex(), format!("{}.zip", kept.hex())]);
+    }
+
+    #[test]
+    fn a_store_that_is_closed_keeps_its_code_for_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(folder.path()).unwrap();
+        let (digest, lease) = store.put(&zip("1")).unwrap();
+        store.close();
+        drop(lease);
+        assert!(CodeStore::open(folder.path()).unwrap().lease(&digest).is_present());
+    }
+
+    #[test]
+    fn an_archive_that_cannot_be_used_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(folder.path()).unwrap();
+        let refused = store.put(&Bytes::from_static(b"no archive"));
+        assert!(matches!(refused, Err(Error::InvalidCode { .. })));
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn leases_that_come_and_go_at_once_never_lose_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CodeStore::open(folder.path()).unwrap();
+        let zip = zip("shared");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let (_, lease) = store.put(&zip).unwrap();
+                        assert!(lease.folder().join("bootstrap").exists());
+                    }
+                });
+            }
+        });
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,46 @@
+//! The folder that a host keeps its data in.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, with_causes};
+
+/// A data folder; a temporary one is removed on drop.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl DataFolder {
+    /// Takes the folder `path`, or makes a temporary one. Blocks.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
+        match path {
+            // Absolute, since a sandbox binds it whatever the working directory is.
+            Some(path) => std::path::absolute(path)
+                .map(|path| Self { path, temporary: false })
+                .map_err(Error::io("resolve", path)),
+            None => {
+                let name = format!("lambda-host-{}", uuid::Uuid::new_v4());
+                let path = std::env::temp_dir().join(name);
+                std::fs::create_dir(&path).map_err(Error::io("create folder", &path))?;
+                Ok(Self { path, temporary: true })
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        if !self.temporary {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            let (error, folder) = (with_causes(&error), self.path.display());
+            tracing::warn!(error, %folder, "temporary folder not removed");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The constraints of a function's settings, as values that a front end puts into its own words.
+
+use std::fmt;
+
+/// A documented constraint that a value breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Constraint {
+    /// The number is at least this.
+    AtLeast(u64),
+    /// The number is at most this.
+    AtMost(u64),
+    /// The text has at most this many characters.
+    LengthAtMost(usize),
+    /// The whole text matches this regular expression.
+    Pattern(&'static str),
+    /// The key of a map matches this regular expression.
+    KeyPattern(&'static str),
+    /// The text is one of these.
+    OneOf(Vec<String>),
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(min) => write!(f, "must be at least {min}"),
+            Self::AtMost(max) => write!(f, "must be at most {max}"),
+            Self::LengthAtMost(max) => write!(f, "must have at most {max} characters"),
+            Self::Pattern(pattern) => write!(f, "must match {pattern}"),
+            Self::KeyPattern(pattern) => write!(f, "keys must match {pattern}"),
+            Self::OneOf(values) => write!(f, "must be one of {}", values.join(", ")),
+        }
+    }
+}

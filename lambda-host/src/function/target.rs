@@ -1,0 +1,242 @@
+//! How a caller names a function: by name or ARN, with or without a qualifier.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::limits::Constraint;
+use super::name::{FIELD, FunctionName, is_word};
+use crate::error::Error;
+
+/// A function as a caller names it.
+///
+/// ```
+/// use lambda_host::Target;
+///
+/// let target: Target = "arn:aws:lambda:us-east-1:123456789012:function:hello:live".parse()?;
+/// assert_eq!(target.name.as_str(), "hello");
+/// assert_eq!(target.account.as_deref(), Some("123456789012"));
+/// assert_eq!(target.qualifier.as_deref(), Some("live"));
+/// # Ok::<(), lambda_host::Error>(())
+/// ```
+///
+/// The forms are those of AWS's `FunctionName` parameter: `name`, `name:qualifier`,
+/// `123456789012:function:name[:qualifier]` and the full ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target {
+    /// The function's name.
+    pub name: FunctionName,
+    /// The region of an ARN.
+    pub region: Option<String>,
+    /// The account of a full or partial ARN, twelve digits.
+    pub account: Option<String>,
+    /// A version, an alias or `$LATEST`.
+    pub qualifier: Option<String>,
+}
+
+impl Target {
+    /// Takes a qualifier that came beside the name, as the `Qualifier` of a query does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when it is no qualifier; [`Error::QualifiersDiffer`] when the name has another.
+    pub fn with_qualifier(mut self, qualifier: &str) -> Result<Self, Error> {
+        check_qualifier(qualifier)?;
+        match &self.qualifier {
+            Some(own) if own != qualifier => {
+                Err(Error::QualifiersDiffer { in_name: own.clone(), beside: qualifier.to_owned() })
+            }
+            _ => {
+                self.qualifier = Some(qualifier.to_owned());
+                Ok(self)
+            }
+        }
+    }
+}
+
+impl From<FunctionName> for Target {
+    fn from(name: FunctionName) -> Self {
+        Self { name, region: None, account: None, qualifier: None }
+    }
+}
+
+impl From<&FunctionName> for Target {
+    fn from(name: &FunctionName) -> Self {
+        Self::from(name.clone())
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::invalid(FIELD, text, Constraint::Pattern(PATTERN));
+        if text.len() > LENGTH_MAX {
+            return Err(Error::invalid(FIELD, text, Constraint::LengthAtMost(LENGTH_MAX)));
+        }
+        let (region, account, rest) = match text.strip_prefix("arn:") {
+            Some(arn) => {
+                let mut parts = arn.splitn(5, ':');
+                let mut next = || parts.next().ok_or_else(invalid);
+                let (partition, service) = (next()?, next()?);
+                let (region, account, resource) = (next()?, next()?, next()?);
+                let name = resource.strip_prefix("function:").ok_or_else(invalid)?;
+                let partition_fits = partition.starts_with("aws")
+                    && partition.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
+                if !partition_fits || service != "lambda" || !is_region(region) {
+                    return Err(invalid());
+                }
+                if !is_account(account) {
+                    return Err(invalid());
+                }
+                (Some(region), Some(account), name)
+            }
+            None => match text.split_once(':') {
+                Some((account, rest)) if is_account(account) => {
+                    (None, Some(account), rest.strip_prefix("function:").unwrap_or(rest))
+                }
+                _ => (None, None, text.strip_prefix("function:").unwrap_or(text)),
+            },
+        };
+        let (name, qualifier) = match rest.split_once(':') {
+            Some((name, qualifier)) => (name, Some(qualifier)),
+            None => (rest, None),
+        };
+        if qualifier.is_some_and(|it| !is_qualifier(it)) {
+            return Err(invalid());
+        }
+        if name.is_empty() || !name.chars().all(is_word) {
+            return Err(invalid());
+        }
+        Ok(Self {
+            name: name.parse()?,
+            region: region.map(str::to_owned),
+            account: account.map(str::to_owned),
+            qualifier: qualifier.map(str::to_owned),
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.region, &self.account) {
+            (Some(region), Some(account)) => {
+                write!(f, "arn:aws:lambda:{region}:{account}:function:")?
+            }
+            (_, Some(account)) => write!(f, "{account}:function:")?,
+            _ => {}
+        }
+        write!(f, "{}", self.name)?;
+        self.qualifier.as_ref().map_or(Ok(()), |qualifier| write!(f, ":{qualifier}"))
+    }
+}
+
+fn check_qualifier(qualifier: &str) -> Result<(), Error> {
+    if !is_qualifier(qualifier) {
+        let constraint = Constraint::Pattern("(|[a-zA-Z0-9$_-]+)");
+        return Err(Error::invalid("qualifier", qualifier, constraint));
+    }
+    if qualifier.len() > QUALIFIER_LENGTH_MAX {
+        let constraint = Constraint::LengthAtMost(QUALIFIER_LENGTH_MAX);
+        return Err(Error::invalid("qualifier", qualifier, constraint));
+    }
+    Ok(())
+}
+
+fn is_qualifier(text: &str) -> bool {
+    text == LATEST || (!text.is_empty() && text.chars().all(is_word))
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// `us-east-1`, `us-gov-west-1`.
+fn is_region(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_lowercase());
+    let number = |part: &str| part.len() == 1 && part.bytes().all(|c| c.is_ascii_digit());
+    match parts.as_slice() {
+        [first, middle @ .., last] => {
+            (1..=2).contains(&middle.len())
+                && first.len() == 2
+                && letters(first)
+                && middle.iter().all(|part| letters(part))
+                && number(last)
+        }
+        _ => false,
+    }
+}
+
+/// The qualifier of a function's code and settings as they are now.
+pub(crate) const LATEST: &str = "$LATEST";
+/// AWS's pattern of the `FunctionName` parameter.
+const PATTERN: &str = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?";
+const LENGTH_MAX: usize = 140;
+const QUALIFIER_LENGTH_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_name_is_taken() {
+        let check = |text: &str, name: &str, account: Option<&str>, qualifier: Option<&str>| {
+            let target: Target = text.parse().unwrap();
+            let found =
+                (target.name.as_str(), target.account.as_deref(), target.qualifier.as_deref());
+            assert_eq!(found, (name, account, qualifier), "{text}");
+        };
+        let account = Some("123456789012");
+        check("f", "f", None, None);
+        check("f:$LATEST", "f", None, Some("$LATEST"));
+        check("function:f", "f", None, None);
+        check("123456789012:function:f", "f", account, None);
+        check("123456789012:f:live", "f", account, Some("live"));
+        check(
+            "arn:aws:lambda:us-east-1:123456789012:function:my-f_2:7",
+            "my-f_2",
+            account,
+            Some("7"),
+        );
+        check("arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:f", "f", account, None);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in [
+            "",
+            "a b",
+            "../etc",
+            "é",
+            "f:",
+            "f:a:b",
+            "f:$latest",
+            &"x".repeat(65),
+            &"x".repeat(141),
+            "arn:aws:s3:us-east-1:123456789012:function:f",
+            "arn:aws:lambda:us-east-1:1234:function:f",
+            "arn:aws:lambda:nowhere:123456789012:function:f",
+            "arn:aws:lambda:us-east-1:123456789012:layer:f",
+        ] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_qualifiers_must_be_one() {
+        let target: Target = "f:live".parse().unwrap();
+        assert!(target.clone().with_qualifier("live").is_ok());
+        assert!(matches!(target.with_qualifier("7"), Err(Error::QualifiersDiffer { .. })));
+        let target: Target = "f".parse().unwrap();
+        assert_eq!(target.with_qualifier("7").unwrap().to_string(), "f:7");
+    }
+}

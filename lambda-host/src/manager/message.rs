@@ -1,0 +1,53 @@
+//! What the manager's driver is told by the host, and how it is set up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_core::placement::Placement;
+use lambda_core::{Explanation, FixedIdle, IdlePolicy};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::function::Function;
+use crate::function::name::FunctionName;
+use crate::invocation::{Answer, Request};
+use crate::worker::Worker;
+use crate::worker::protocol::WorkerId;
+
+/// A message from the host to the driver.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A function is there, or changed: with another deployment its old sandboxes end.
+    Put { function: Arc<Function>, reply: oneshot::Sender<Result<(), Error>> },
+    /// A function is gone: its idle sandboxes end, its running invocations finish.
+    Remove { name: FunctionName },
+    /// Someone invokes a function.
+    Invoke { name: FunctionName, request: Request, reply: oneshot::Sender<Result<Answer, Error>> },
+    /// A worker is to be connected; `reply` is told when the engine has taken it.
+    AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
+    /// Someone asks for the engine's last decisions, oldest first.
+    Explain { reply: oneshot::Sender<Vec<Explanation>> },
+    /// The host stops; `done` is told when no sandbox is left.
+    Stop { kill: bool, done: oneshot::Sender<()> },
+}
+
+/// The engine's settings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: lambda_core::Config,
+    pub(crate) placement: Option<Box<dyn Placement>>,
+    pub(crate) idle: Box<dyn IdlePolicy>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: lambda_core::Config::default(),
+            placement: None,
+            idle: Box::new(FixedIdle(IDLE_TIMEOUT)),
+        }
+    }
+}
+
+/// How long a sandbox is kept idle by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -1,0 +1,36 @@
+//! What the host's tests have in common: functions on the fake backend.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(dead_code, reason = "each test uses some of them")]
+
+use std::io::{Cursor, Write};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lambda_host::FunctionConfig;
+use lambda_sandbox::Invocation;
+use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// A function `f` that answers with its event after a second, on a backend whose sandboxes can be counted.
+pub(crate) fn echo() -> FakeBackend {
+    FakeBackend::new().with_handler("f", |invocation: &Invocation| {
+        FakeAnswer::success(invocation.payload.clone()).after(SECOND)
+    })
+}
+
+pub(crate) fn zip(content: &str) -> Bytes {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file("bootstrap", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(content.as_bytes()).unwrap();
+    zip.finish().unwrap().into_inner().into()
+}
+
+/// The settings of `f`.
+pub(crate) fn config() -> FunctionConfig {
+    named("f")
+}
+
+pub(crate) fn named(name: &str) -> FunctionConfig {
+    FunctionConfig::new(name, "provided.al2023", "bootstrap").unwrap()
+}
