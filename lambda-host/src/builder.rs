@@ -36,8 +36,15 @@ pub struct HostBuilder {
     roles: Option<Arc<crate::Roles>>,
 }
 
+impl Host {
+    /// Begins to describe a host whose sandboxes `backend` makes.
+    pub fn builder(backend: Arc<dyn Backend>) -> HostBuilder {
+        HostBuilder::new(backend)
+    }
+}
+
 impl HostBuilder {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+    fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
             backends: vec![backend],
             data_folder: None,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::function::limits::Constraint;
+use crate::function::limits::{Constraint, Invalid};
 use crate::function::name::FunctionName;
 
 /// An error of the host, by what its caller does next.
@@ -11,15 +11,8 @@ use crate::function::name::FunctionName;
 #[non_exhaustive]
 pub enum Error {
     /// A value breaks a documented constraint: correct it.
-    #[error("{field} {value:?} {constraint}")]
-    Invalid {
-        /// The setting or parameter, as this crate names it.
-        field: &'static str,
-        /// The value, cut off at 200 characters.
-        value: String,
-        /// The constraint that it breaks.
-        constraint: Constraint,
-    },
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// Environment variables have names that the platform sets itself: take others.
     #[error("environment variables {} are reserved", names.join(", "))]
     ReservedVariables {
@@ -206,7 +199,7 @@ impl std::fmt::Display for ThrottleLimit {
 
 impl Error {
     pub(crate) fn invalid(field: &'static str, value: &str, constraint: Constraint) -> Self {
-        Self::Invalid { field, value: value.chars().take(VALUE_SHOWN_MAX).collect(), constraint }
+        Self::Invalid(Invalid::new(field, value, constraint))
     }
 
     pub(crate) fn io(
@@ -236,5 +229,3 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-const VALUE_SHOWN_MAX: usize = 200;

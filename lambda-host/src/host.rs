@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lambda_core::Explanation;
-use lambda_sandbox::Backend;
 use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::builder::HostBuilder;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::event::HostEvent;
@@ -46,11 +44,6 @@ pub(crate) struct Inner {
 }
 
 impl Host {
-    /// Begins to describe a host whose sandboxes `backend` makes.
-    pub fn builder(backend: Arc<dyn Backend>) -> HostBuilder {
-        HostBuilder::new(backend)
-    }
-
     pub(crate) fn new(inner: Inner) -> Self {
         Self { inner: Arc::new(inner) }
     }

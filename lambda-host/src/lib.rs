@@ -44,7 +44,7 @@ pub use error::{Error, ThrottleLimit};
 pub use event::HostEvent;
 pub use function::arn::Arns;
 pub use function::config::FunctionConfig;
-pub use function::limits::Constraint;
+pub use function::limits::{Constraint, Invalid};
 pub use function::name::FunctionName;
 pub use function::target::Target;
 pub use function::{Function, FunctionState};

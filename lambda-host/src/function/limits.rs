@@ -20,6 +20,25 @@ pub enum Constraint {
     OneOf(Vec<String>),
 }
 
+/// A value that breaks a documented constraint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {value:?} {constraint}")]
+#[non_exhaustive]
+pub struct Invalid {
+    /// The setting or parameter, as this crate names it.
+    pub field: &'static str,
+    /// The value, cut off at 200 characters.
+    pub value: String,
+    /// The constraint that it breaks.
+    pub constraint: Constraint,
+}
+
+impl Invalid {
+    pub(crate) fn new(field: &'static str, value: &str, constraint: Constraint) -> Self {
+        Self { field, value: value.chars().take(VALUE_SHOWN_MAX).collect(), constraint }
+    }
+}
+
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -32,3 +51,5 @@ impl fmt::Display for Constraint {
         }
     }
 }
+
+const VALUE_SHOWN_MAX: usize = 200;

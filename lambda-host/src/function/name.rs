@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::Constraint;
-use crate::error::Error;
+use super::limits::{Constraint, Invalid};
 
 /// The name of a function: 1 to 64 letters, digits, `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,31 +21,31 @@ impl FunctionName {
 }
 
 impl FromStr for FunctionName {
-    type Err = Error;
+    type Err = Invalid;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
+    fn from_str(name: &str) -> Result<Self, Invalid> {
         if name.is_empty() || !name.chars().all(is_word) {
-            return Err(Error::invalid(FIELD, name, Constraint::Pattern("[a-zA-Z0-9-_]+")));
+            return Err(Invalid::new(FIELD, name, Constraint::Pattern("[a-zA-Z0-9-_]+")));
         }
         if name.len() > LENGTH_MAX {
-            return Err(Error::invalid(FIELD, name, Constraint::LengthAtMost(LENGTH_MAX)));
+            return Err(Invalid::new(FIELD, name, Constraint::LengthAtMost(LENGTH_MAX)));
         }
         Ok(Self(name.to_owned()))
     }
 }
 
 impl TryFrom<&str> for FunctionName {
-    type Error = Error;
+    type Error = Invalid;
 
-    fn try_from(name: &str) -> Result<Self, Error> {
+    fn try_from(name: &str) -> Result<Self, Invalid> {
         name.parse()
     }
 }
 
 impl TryFrom<String> for FunctionName {
-    type Error = Error;
+    type Error = Invalid;
 
-    fn try_from(name: String) -> Result<Self, Error> {
+    fn try_from(name: String) -> Result<Self, Invalid> {
         name.parse()
     }
 }

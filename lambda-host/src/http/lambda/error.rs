@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::error::{Error, ThrottleLimit, with_causes};
-use crate::function::limits::Constraint;
+use crate::function::limits::{Constraint, Invalid};
 
 /// An error on its way to an AWS client.
 ///
@@ -101,9 +101,7 @@ impl From<Error> for ApiError {
             chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
-            Error::Invalid { field, value, constraint } => {
-                bad("ValidationException", validation(field, value, constraint))
-            }
+            Error::Invalid(invalid) => bad("ValidationException", validation(invalid)),
             Error::ReservedVariables { .. } | Error::EnvironmentTooLarge { .. } => {
                 Self::parameter(environment(&error))
             }
@@ -161,8 +159,9 @@ impl From<Error> for ApiError {
 }
 
 /// A broken constraint in the words of AWS's request validation.
-fn validation(field: &str, value: &str, constraint: &Constraint) -> String {
-    let member = match field {
+fn validation(invalid: &Invalid) -> String {
+    let Invalid { field, value, constraint } = invalid;
+    let member = match *field {
         "name" => "functionName",
         "memory_mb" => "memorySize",
         "ephemeral_storage_mb" => "ephemeralStorage.size",
