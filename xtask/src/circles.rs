@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
+use crate::steps::CRATES;
+
 /// Prints each circle, and those that the list does not have or has without need; tells whether both agree.
 pub(crate) fn check(root: &Path) -> bool {
     let mut found = BTreeSet::new();
@@ -240,8 +242,6 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// The crates whose files are looked at.
-const CRATES: [&str; 4] = ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-host"];
 const LIST: &str = "xtask/circles.txt";
 /// How many re-exports may follow each other.
 const REEXPORTS_MAX: u32 = 8;

