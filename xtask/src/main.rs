@@ -7,6 +7,7 @@ mod guest;
 mod interface;
 mod leftovers;
 mod machine;
+mod model;
 mod package;
 mod steps;
 mod tidy;
@@ -20,6 +21,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask prepare [--long]
        cargo xtask circles
        cargo xtask interface
+       cargo xtask model
        cargo xtask package
        cargo xtask guest
        cargo xtask fuzz SECONDS
@@ -31,6 +33,7 @@ prepare   brings what the tests need (Python environment under target/venv, Debi
   --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
 circles   lists files of a crate that import each other (part of test)
 interface writes the crates' public interfaces to xtask/interface (test compares them)
+model     makes the table of the Lambda API anew from botocore in target/venv
 package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)";
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Some((&"circles", [])) => passed(circles::check(root)),
         Some((&"interface", [])) => passed(interface::check(root, true)),
         Some((&"package", [])) => passed(package::check(root)),
+        Some((&"model", [])) => exit(model::write(root)),
         Some((&"guest", [])) => exit(guest::check(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))

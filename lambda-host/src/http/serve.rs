@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use crate::host::Host;
-use crate::invocation::PAYLOAD_BYTES_MAX;
 
 /// Serves the API on `listener` until `stop` resolves; then answers what was begun, and returns.
 ///
@@ -98,8 +97,8 @@ async fn operate(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
-    let operation = Operation::of(&parts.method, parts.uri.path())?;
-    let bytes_max = operation.body_bytes_max(PAYLOAD_BYTES_MAX);
+    let operation = Operation::of(&parts)?;
+    let bytes_max = operation.body_bytes_max();
     let too_large = || ApiError::too_large(operation.name(), bytes_max);
     if body.size_hint().lower() > bytes_max as u64 {
         drain(body).await;

@@ -189,7 +189,13 @@ fn bad_functions_get_the_errors_that_aws_gives() {
         ("memory", "good", "provided", "--memory-size 20000", validation),
         ("time", "good", "provided", "--timeout 901", validation),
         ("e", "good", "provided", "--environment Variables={AWS_REGION=x}", parameter),
-        ("v", "good", "provided", "--vpc-config SubnetIds=s-1,SecurityGroupIds=g-1", parameter),
+        (
+            "v",
+            "good",
+            "provided",
+            "--vpc-config SubnetIds=subnet-1,SecurityGroupIds=sg-1",
+            parameter,
+        ),
     ] {
         let zip = format!("fileb://{zip}.zip");
         let arguments = format!(

@@ -40,6 +40,25 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
     }
 
+    /// A value of a path, query or header that is not of its type.
+    pub(super) fn serialization(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "SerializationException", message)
+    }
+
+    /// Values that break constraints of the API's model, a sentence each.
+    pub(super) fn validation(broken: &[String]) -> Self {
+        let errors = if broken.len() == 1 { "error" } else { "errors" };
+        let message =
+            format!("{} validation {errors} detected: {}", broken.len(), broken.join("; "));
+        Self::new(StatusCode::BAD_REQUEST, "ValidationException", message)
+    }
+
+    /// Returns what is wrong.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// A request body over the limit of its operation.
     pub(in crate::http) fn too_large(operation: &str, bytes_max: usize) -> Self {
         let message =
@@ -94,14 +113,13 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let bad = |kind, message: String| Self::new(StatusCode::BAD_REQUEST, kind, message);
         let capital = || {
             let text = error.to_string();
             let mut chars = text.chars();
             chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
-            Error::Invalid(invalid) => bad("ValidationException", validation(invalid)),
+            Error::Invalid(invalid) => Self::validation(&[broken(invalid)]),
             Error::ReservedVariables { .. } | Error::EnvironmentTooLarge { .. } => {
                 Self::parameter(environment(&error))
             }
@@ -159,7 +177,7 @@ impl From<Error> for ApiError {
 }
 
 /// A broken constraint in the words of AWS's request validation.
-fn validation(invalid: &Invalid) -> String {
+fn broken(invalid: &Invalid) -> String {
     let Invalid { field, value, constraint } = invalid;
     let member = match *field {
         "name" => "functionName",
@@ -186,9 +204,7 @@ fn validation(invalid: &Invalid) -> String {
             format!("Member must satisfy enum value set: [{}]", values.join(", "))
         }
     };
-    format!(
-        "1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: {rule}"
-    )
+    format!("Value '{value}' at '{member}' failed to satisfy constraint: {rule}")
 }
 
 fn environment(error: &Error) -> String {

@@ -1,5 +1,13 @@
-//! The AWS Lambda API: operations, their JSON, their errors.
+//! The AWS Lambda API: operations, their input and its checks, their JSON, their errors.
 
-pub(in crate::http) mod error;
-pub(in crate::http) mod operations;
-pub(in crate::http) mod shapes;
+mod answer;
+mod concurrency;
+pub(super) mod error;
+mod functions;
+mod input;
+mod invoke;
+mod model;
+pub(super) mod operations;
+mod route;
+mod shapes;
+mod validate;

@@ -18,32 +18,32 @@ use crate::function::{Function, FunctionState};
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct CreateFunction {
-    pub(in crate::http) function_name: String,
-    pub(in crate::http) code: FunctionCode,
+pub(super) struct CreateFunction {
+    pub(super) function_name: String,
+    pub(super) code: FunctionCode,
     #[serde(flatten)]
-    pub(in crate::http) settings: Settings,
+    pub(super) settings: Settings,
 }
 
 /// The `Code` of `CreateFunction` and the body of `UpdateFunctionCode`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct FunctionCode {
+pub(super) struct FunctionCode {
     #[serde(default, deserialize_with = "base64_bytes")]
     zip_file: Option<Bytes>,
     /// Whether the archive is to be looked at, and no more.
     #[serde(default)]
-    pub(in crate::http) dry_run: bool,
+    pub(super) dry_run: bool,
     /// The revision that the caller means to replace.
-    pub(in crate::http) revision_id: Option<String>,
+    pub(super) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 impl FunctionCode {
     /// Returns the archive.
-    pub(in crate::http) fn zip(self) -> Result<Bytes, ApiError> {
-        refuse_unsupported(&self.rest, &["Publish", "Architectures"])?;
+    pub(super) fn zip(self) -> Result<Bytes, ApiError> {
+        refuse_unsupported(&self.rest, &["FunctionName", "Publish", "Architectures"])?;
         check_architectures(&self.rest)?;
         self.zip_file
             .ok_or_else(|| ApiError::parameter("Please provide a source for function code."))
@@ -53,7 +53,7 @@ impl FunctionCode {
 /// The settings in `CreateFunction` and `UpdateFunctionConfiguration`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct Settings {
+pub(super) struct Settings {
     runtime: Option<String>,
     handler: Option<String>,
     role: Option<String>,
@@ -63,14 +63,14 @@ pub(in crate::http) struct Settings {
     environment: Option<Environment>,
     ephemeral_storage: Option<EphemeralStorage>,
     /// The revision that the caller means to replace.
-    pub(in crate::http) revision_id: Option<String>,
+    pub(super) revision_id: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 impl Settings {
     /// Returns the settings of a new function.
-    pub(in crate::http) fn create(self, name: &str) -> Result<FunctionConfig, ApiError> {
+    pub(super) fn create(self, name: &str) -> Result<FunctionConfig, ApiError> {
         let missing =
             |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
         let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
@@ -80,8 +80,11 @@ impl Settings {
     }
 
     /// Refuses members that this host would have to ignore.
-    pub(in crate::http) fn check(&self) -> Result<(), ApiError> {
-        refuse_unsupported(&self.rest, &["Publish", "PackageType", "Architectures"])?;
+    pub(super) fn check(&self) -> Result<(), ApiError> {
+        refuse_unsupported(
+            &self.rest,
+            &["FunctionName", "Publish", "PackageType", "Architectures"],
+        )?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
         }
@@ -89,7 +92,7 @@ impl Settings {
     }
 
     /// Returns `config` with the settings that are given here.
-    pub(in crate::http) fn apply(self, mut config: FunctionConfig) -> FunctionConfig {
+    pub(super) fn apply(self, mut config: FunctionConfig) -> FunctionConfig {
         let set = |to: &mut String, from: Option<String>| {
             if let Some(from) = from {
                 *to = from;
@@ -116,7 +119,7 @@ impl Settings {
 /// A function's environment variables.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct Environment {
+pub(super) struct Environment {
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -124,14 +127,14 @@ pub(in crate::http) struct Environment {
 /// The size of `/tmp` in MB.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct EphemeralStorage {
+pub(super) struct EphemeralStorage {
     size: u32,
 }
 
 /// What the API says of a function (`FunctionConfiguration`).
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::http) struct Configuration {
+pub(super) struct Configuration {
     function_name: String,
     function_arn: String,
     runtime: String,
@@ -154,10 +157,13 @@ pub(in crate::http) struct Configuration {
     package_type: &'static str,
     architectures: [&'static str; 1],
     ephemeral_storage: EphemeralStorage,
+    tracing_config: Value,
+    snap_start: Value,
+    logging_config: Value,
 }
 
 impl Configuration {
-    pub(in crate::http) fn of(function: &Function, arns: &Arns) -> Self {
+    pub(super) fn of(function: &Function, arns: &Arns) -> Self {
         let config = &function.config;
         let (state, state_reason) = match &function.state {
             FunctionState::Active => ("Active", None),
@@ -185,6 +191,12 @@ impl Configuration {
             package_type: "Zip",
             architectures: [ARCHITECTURE],
             ephemeral_storage: EphemeralStorage { size: config.ephemeral_storage_mb },
+            tracing_config: json!({ "Mode": "PassThrough" }),
+            snap_start: json!({ "ApplyOn": "None", "OptimizationStatus": "Off" }),
+            logging_config: json!({
+                "LogFormat": "Text",
+                "LogGroup": format!("/aws/lambda/{}", config.name),
+            }),
         }
     }
 }
@@ -238,7 +250,7 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Byt
 }
 
 /// The machine's architecture in AWS's words.
-pub(in crate::http) const ARCHITECTURE: &str =
+pub(super) const ARCHITECTURE: &str =
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
 
 #[cfg(test)]

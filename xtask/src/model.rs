@@ -1,0 +1,108 @@
+//! The table of the AWS Lambda API that the host validates requests by, made from botocore's model of the service.
+//!
+//! Facts alone are taken: names, places, types and constraints of the operations' inputs; no documentation.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+/// Writes the table anew from the model in the Python environment; tells whether it could.
+pub(crate) fn write(root: &Path) -> Result<bool, String> {
+    let script = "import botocore.session, json; \
+                  print(json.dumps(botocore.session.Session().get_service_model('lambda')._service_description))";
+    let mut python = Command::new(root.join("target/venv/bin/python"));
+    let output = python.args(["-c", script]).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let model: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let table = table(&model);
+    let text = serde_json::to_string_pretty(&table).map_err(|error| error.to_string())?;
+    let path = root.join(TABLE);
+    fs::write(&path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(true)
+}
+
+fn table(model: &Value) -> Value {
+    let shapes = &model["shapes"];
+    let mut operations = Map::new();
+    let mut wanted = BTreeSet::new();
+    for (name, operation) in model["operations"].as_object().into_iter().flatten() {
+        let input = operation["input"]["shape"].as_str().unwrap_or_default();
+        reach(shapes, input, &mut wanted);
+        let http = &operation["http"];
+        operations.insert(
+            name.clone(),
+            json!({
+                "method": http["method"],
+                "uri": http["requestUri"],
+                "input": input,
+            }),
+        );
+    }
+    let kept = wanted.iter().map(|name| {
+        let mut kept = shape(&shapes[name.as_str()]);
+        // A host may have runtimes of its own: it checks them itself, as AWS does behind this validation.
+        if name == "Runtime"
+            && let Some(kept) = kept.as_object_mut()
+        {
+            kept.remove("enum");
+        }
+        (name.clone(), kept)
+    });
+    json!({ "operations": operations, "shapes": kept.collect::<Map<_, _>>() })
+}
+
+/// Adds a shape and all that it is made of.
+fn reach(shapes: &Value, name: &str, wanted: &mut BTreeSet<String>) {
+    if name.is_empty() || !wanted.insert(name.to_owned()) {
+        return;
+    }
+    let shape = &shapes[name];
+    let members = shape["members"].as_object().into_iter().flatten().map(|(_, member)| member);
+    let parts = [&shape["member"], &shape["key"], &shape["value"]];
+    for part in members.chain(parts) {
+        reach(shapes, part["shape"].as_str().unwrap_or_default(), wanted);
+    }
+}
+
+/// Returns what of a shape constrains a request.
+fn shape(shape: &Value) -> Value {
+    let mut kept = Map::new();
+    for key in ["type", "min", "max", "pattern", "enum", "required", "payload"] {
+        if !shape[key].is_null() {
+            kept.insert(key.to_owned(), shape[key].clone());
+        }
+    }
+    // The host's regular expressions look around in one form alone. Two patterns need more: names of S3 buckets and of
+    // DocumentDB collections, which the host takes from nobody.
+    let pattern = shape["pattern"].as_str().unwrap_or_default();
+    if pattern.contains("(?<!") || pattern.contains("(?!") && !pattern.starts_with("(?!^") {
+        kept.remove("pattern");
+    }
+    for key in ["member", "key", "value"] {
+        if let Some(name) = shape[key]["shape"].as_str() {
+            kept.insert(key.to_owned(), name.into());
+        }
+    }
+    if let Some(members) = shape["members"].as_object() {
+        let members = members.iter().map(|(name, member)| (name.clone(), self::member(member)));
+        kept.insert("members".to_owned(), members.collect::<Map<_, _>>().into());
+    }
+    kept.into()
+}
+
+fn member(member: &Value) -> Value {
+    let mut kept = Map::new();
+    for key in ["shape", "location", "locationName"] {
+        if !member[key].is_null() {
+            kept.insert(key.to_owned(), member[key].clone());
+        }
+    }
+    kept.into()
+}
+
+const TABLE: &str = "lambda-host/src/http/lambda/model.json";
