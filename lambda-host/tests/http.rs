@@ -93,6 +93,42 @@ async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+/// Sockets that announce a large body and send nothing of it take no room from others.
+#[tokio::test]
+async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
+    let address = serve().await;
+    let mut slow = Vec::new();
+    for (count, path, length) in [
+        (64, "/2015-03-31/functions", 70_000_000),
+        (400, "/2015-03-31/functions/f/invocations", 6_000_000),
+    ] {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{{");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            slow.push(stream);
+        }
+    }
+    let body = "1".repeat(1 << 20);
+    let invoked = call(address, "POST", "/2015-03-31/functions/f/invocations", &body);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(15), invoked).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+/// Connections that say nothing give way to those that do.
+#[tokio::test]
+async fn idle_connections_give_way() {
+    let address = serve().await;
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let listed = call(address, "GET", "/2015-03-31/functions", "");
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(15), listed).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -3,6 +3,8 @@
 //! Requests are not authenticated: signatures are taken and not checked. Serve on loopback, or behind
 //! something that checks callers.
 
+mod body;
+mod connections;
 mod lambda;
 mod serve;
 

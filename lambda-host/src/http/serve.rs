@@ -1,4 +1,4 @@
-//! The HTTP server: connections, bodies and their bounds.
+//! The HTTP server: accepts connections and answers their requests.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,35 +7,37 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::body::{Bodies, Refusal, drain};
+use super::connections::Connections;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use crate::host::Host;
 
 /// Serves the API on `listener` until `stop` resolves; then answers what was begun, and returns.
 ///
-/// At the most 1,024 connections are open at once; further ones wait to be taken. A request's head must
-/// arrive within 30 s, its body within 60 s. All bodies together take 1 GiB at the most: a request waits
-/// until there is room for its own.
+/// At the most 1,024 connections are open at once; when another one comes, that which has been idle longest is closed. A
+/// request's head must arrive within 30 s; its body may take 20 s, and after that a second for each 64 KiB that have come.
+/// Bodies are charged by what has arrived: 512 MiB for uploads of code, and as much for all other requests. A body that finds no
+/// room for 5 s is refused.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
+    let connections = Connections::new(CONNECTIONS_MAX);
+    let bodies = Arc::new(Bodies::new());
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let accept = async {
-            let permit = Arc::clone(&connections).acquire_owned().await;
-            (permit, listener.accept().await)
+            let accepted = listener.accept().await;
+            (connections.place().await, accepted)
         };
-        let (permit, accepted) = tokio::select! {
+        let (place, accepted) = tokio::select! {
             accepted = accept => accepted,
             () = &mut stop => break,
         };
@@ -51,10 +53,14 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let (host, bodies) = (host.clone(), Arc::clone(&bodies));
+        let (host, bodies, its_place) = (host.clone(), Arc::clone(&bodies), Arc::clone(&place));
         let service = service_fn(move |request| {
-            let (host, bodies) = (host.clone(), Arc::clone(&bodies));
-            async move { Ok::<_, Infallible>(answer(&host, &bodies, request).await) }
+            let (host, bodies, busy) = (host.clone(), Arc::clone(&bodies), its_place.busy());
+            async move {
+                let response = answer(&host, &bodies, request).await;
+                drop(busy);
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut builder = http1::Builder::new();
         // A client may say that it sends no more, and still wait for its answer.
@@ -63,20 +69,18 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         drop(tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                },
+                () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
             }
-            drop(permit);
         }));
     }
     graceful.shutdown().await;
 }
 
-async fn answer(
-    host: &Host,
-    bodies: &Semaphore,
-    request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+async fn answer(host: &Host, bodies: &Bodies, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let mut response = match operate(host, bodies, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
@@ -93,7 +97,7 @@ async fn answer(
 
 async fn operate(
     host: &Host,
-    bodies: &Semaphore,
+    bodies: &Bodies,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
@@ -104,43 +108,17 @@ async fn operate(
         drain(body).await;
         return Err(too_large());
     }
-    let announced =
-        body.size_hint().upper().map_or(bytes_max, |it| usize::try_from(it).unwrap_or(bytes_max));
-    let room = u32::try_from(announced.min(bytes_max).div_ceil(1024)).unwrap_or(u32::MAX);
-    // Given back when the request is answered. The semaphore is never closed.
-    let _room = bodies.acquire_many(room).await;
-    let body =
-        match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Err(error)) => return Err(ApiError::content(format!("request body: {error}"))),
-            Err(_) => return Err(ApiError::content("request body: not whole within 60 s")),
-        };
-    operation.run(host, &parts, body).await
-}
-
-/// Reads a body that is too large and keeps none of it, up to a bound: a client that is still writing
-/// would else meet a reset connection in place of the answer.
-async fn drain(mut body: Incoming) {
-    let mut left = DRAIN_BYTES_MAX;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let Some(rest) = frame.data_ref().map(Bytes::len).and_then(|it| left.checked_sub(it))
-            else {
-                return;
-            };
-            left = rest;
-        }
-    };
-    if tokio::time::timeout(BODY_TIMEOUT, reading).await.is_err() {
-        tracing::debug!("a request body over the limit did not end");
-    }
+    let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+        Refusal::TooLarge => too_large(),
+        Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
+        Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
+        Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
+    })?;
+    // Charged until the request is answered.
+    operation.run(host, &parts, body.bytes.clone()).await
 }
 
 const REQUEST_ID: &str = "x-amzn-requestid";
 const CONNECTIONS_MAX: usize = 1024;
-const BODIES_KIB_MAX: usize = 1 << 20;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const DRAIN_BYTES_MAX: usize = 256 << 20;

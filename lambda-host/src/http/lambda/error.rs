@@ -66,6 +66,16 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", message)
     }
 
+    /// A request that does not arrive in time.
+    pub(in crate::http) fn timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", message)
+    }
+
+    /// A request that the server has no room for now.
+    pub(in crate::http) fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", message)
+    }
+
     /// A path that is none of the API's.
     pub(in crate::http) fn unknown_operation(method: &http::Method, path: &str) -> Self {
         let message = format!("no operation of the Lambda API at {method} {path}");

@@ -1,0 +1,112 @@
+//! Request bodies: kept whole, within a bound of each and a bound of all together, and charged by what has arrived.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+/// Memory for bodies that are being read or answered. Operations with small bodies and with large ones have a share
+/// each, so that uploads of code do not keep invocations waiting.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    small: Semaphore,
+    large: Semaphore,
+}
+
+/// A body, and the memory that it is charged for until it is dropped.
+#[derive(Debug)]
+pub(super) struct Body<'a> {
+    pub(super) bytes: Bytes,
+    _charged: Vec<SemaphorePermit<'a>>,
+}
+
+/// Why a body was not taken.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It is larger than its operation allows.
+    TooLarge,
+    /// It came more slowly than the least rate.
+    TooSlow,
+    /// There was no memory for more of it.
+    NoRoom,
+    /// The connection broke.
+    Broken(hyper::Error),
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        Self { small: Semaphore::new(SHARE_UNITS), large: Semaphore::new(SHARE_UNITS) }
+    }
+
+    /// Reads a body of at most `bytes_max` bytes.
+    pub(super) async fn read(
+        &self,
+        mut body: Incoming,
+        bytes_max: usize,
+    ) -> Result<Body<'_>, Refusal> {
+        let share = if bytes_max > SMALL_BYTES { &self.large } else { &self.small };
+        let (mut bytes, mut charged) = (BytesMut::new(), Vec::new());
+        let start = Instant::now();
+        loop {
+            // What is slower than the least rate has its grace, and then ends.
+            let behind = Duration::from_secs((bytes.len() / RATE_BYTES_PER_S) as u64);
+            let frame = tokio::time::timeout_at(start + GRACE + behind, body.frame());
+            let frame = match frame.await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(Refusal::Broken(error)),
+                Ok(None) => break,
+                Err(_) => return Err(Refusal::TooSlow),
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            if data.len() > bytes_max - bytes.len() {
+                return Err(Refusal::TooLarge);
+            }
+            let units = (bytes.len() + data.len()).div_ceil(UNIT_BYTES);
+            while charged.len() < units {
+                match tokio::time::timeout(ROOM_TIMEOUT, share.acquire()).await {
+                    Ok(Ok(unit)) => charged.push(unit),
+                    // Those that hold the memory wait for more themselves: somebody has to give in.
+                    _ => return Err(Refusal::NoRoom),
+                }
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok(Body { bytes: bytes.freeze(), _charged: charged })
+    }
+}
+
+/// Reads a body that is too large and keeps none of it, up to a bound: a client that is still writing
+/// would else meet a reset connection in place of the answer.
+pub(super) async fn drain(mut body: Incoming) {
+    let mut left = DRAIN_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = frame.data_ref().map(Bytes::len).and_then(|it| left.checked_sub(it))
+            else {
+                return;
+            };
+            left = rest;
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, reading).await.is_err() {
+        tracing::debug!("a request body over the limit did not end");
+    }
+}
+
+/// Bodies of operations that take more than this are large.
+const SMALL_BYTES: usize = 8 << 20;
+/// Memory is charged in units of this size.
+const UNIT_BYTES: usize = 64 << 10;
+/// 512 MiB for the small bodies together, and as much for the large ones.
+const SHARE_UNITS: usize = (512 << 20) / UNIT_BYTES;
+/// How long a body may come slowly.
+const GRACE: Duration = Duration::from_secs(20);
+/// The least rate after that, in bytes a second: 512 kbit/s.
+const RATE_BYTES_PER_S: usize = 64 << 10;
+/// How long a body waits for memory for more of it.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_BYTES_MAX: usize = 256 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);

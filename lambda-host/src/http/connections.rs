@@ -1,0 +1,150 @@
+//! Open connections and their bound: when all are taken, the one that has been idle longest gives way.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// The open connections of a server.
+#[derive(Debug)]
+pub(super) struct Connections {
+    free: Arc<Semaphore>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    by_id: BTreeMap<u64, State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Since when no request of it is being answered; `None` while one is.
+    idle_since: Option<Instant>,
+    close: Arc<Notify>,
+}
+
+/// One open connection. Dropping it frees its place.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    id: u64,
+    close: Arc<Notify>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Marks a connection as busy for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Place>);
+
+impl Connections {
+    /// Returns a bound of `max` connections.
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { free: Arc::new(Semaphore::new(max)), open: Mutex::default() })
+    }
+
+    /// Waits for a place; when there is none, asks the longest idle connection to give way.
+    pub(super) async fn place(self: &Arc<Self>) -> Arc<Place> {
+        let permit = match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.close_idle();
+                // The semaphore is never closed.
+                match Arc::clone(&self.free).acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        };
+        let close = Arc::new(Notify::new());
+        let state = State { idle_since: Some(Instant::now()), close: Arc::clone(&close) };
+        let mut open = self.open();
+        open.last += 1;
+        let id = open.last;
+        open.by_id.insert(id, state);
+        drop(open);
+        Arc::new(Place { connections: Arc::clone(self), id, close, _permit: permit })
+    }
+
+    fn close_idle(&self) {
+        let mut open = self.open();
+        let idle = open.by_id.values_mut().filter(|state| state.idle_since.is_some());
+        if let Some(longest) = idle.min_by_key(|state| state.idle_since) {
+            // Not chosen again while it closes.
+            longest.idle_since = None;
+            longest.close.notify_one();
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_idle(&self, id: u64, idle_since: Option<Instant>) {
+        if let Some(state) = self.open().by_id.get_mut(&id) {
+            state.idle_since = idle_since;
+        }
+    }
+}
+
+impl Place {
+    /// Marks the connection as busy: it gives way to no other.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.connections.set_idle(self.id, None);
+        Busy(Arc::clone(self))
+    }
+
+    /// Waits until the connection is to give way.
+    pub(super) async fn asked_to_close(&self) {
+        self.close.notified().await;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.connections.set_idle(self.0.id, Some(Instant::now()));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.connections.open().by_id.remove(&self.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_connection_gives_way_and_no_busy_one() {
+        let connections = Connections::new(3);
+        let first = connections.place().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let second = connections.place().await;
+        let third = connections.place().await;
+        let busy = first.busy();
+        let waiting = tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move { connections.place().await }
+        });
+        second.asked_to_close().await;
+        drop(second);
+        let fourth = waiting.await.unwrap();
+        // Idle again, but later than the others.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(busy);
+        let waiting = tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move { connections.place().await }
+        });
+        third.asked_to_close().await;
+        drop((first, third, fourth));
+        waiting.await.unwrap();
+        assert!(connections.open().by_id.is_empty());
+    }
+}
