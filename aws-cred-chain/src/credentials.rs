@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::context::BoxFuture;
 use crate::error::Error;
+use crate::world::BoxFuture;
 
 /// A string that `Debug` and `Display` do not show.
 #[derive(Clone, PartialEq, Eq, Default)]

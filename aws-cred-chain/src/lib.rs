@@ -59,61 +59,47 @@
 
 #[cfg(any(feature = "login", feature = "tokio"))]
 mod base64;
-mod blocking;
 #[cfg(any(feature = "aws-credential-types", feature = "object_store", feature = "reqsign"))]
 pub mod bridge;
 mod cache;
-mod call;
 mod chain;
-pub mod cli_cache;
-#[cfg(feature = "tokio")]
-pub mod client;
-mod context;
 mod credentials;
-mod endpoint;
 mod error;
-mod explain;
 pub mod files;
-#[cfg(feature = "query")]
-pub mod filter;
-mod flight;
 mod log;
-pub mod memory;
-mod options;
-pub mod plan;
 #[cfg(feature = "query")]
 pub mod query;
-pub mod real;
-mod region;
-mod run;
-mod session;
+mod settings;
 pub mod sign;
 mod source;
 pub mod testing;
 mod timestamp;
 mod trace;
-mod xml;
+mod world;
 
-pub use blocking::block_on;
+pub use cache::cli as cli_cache;
 pub use cache::{Cache, CacheSettings};
-pub use chain::{Chain, Resolved, Unresolved};
-pub use context::{
-    BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
-    HTTP_BODY_BYTES_MAX, HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp,
-    WriteFile,
-};
+pub use chain::{Chain, Plan, Resolved, Unresolved};
 pub use credentials::{Credentials, ProvideCredentials, Secret, Source};
-pub use endpoint::{Endpoint, endpoint};
 pub use error::{Cause, Error};
-pub use explain::Plan;
-pub use options::{CliCache, Options, ProcessShell};
-pub use plan::Role;
-pub use region::region;
-pub use session::{AssumeRole, MfaSession};
+pub use files::plan::{self, Role};
+#[cfg(feature = "query")]
+pub use query::filter;
+pub use settings::endpoint::{Endpoint, endpoint};
+pub use settings::options::{CliCache, Options, ProcessShell};
+pub use settings::region::region;
 pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
 pub use source::login::cache_key as login_cache_key;
 pub use source::process::parse as parse_process_output;
+pub use source::session::{AssumeRole, MfaSession};
 pub use source::sso::Token;
 pub use source::sts::{Identity, caller_identity};
 pub use trace::{Origin, Outcome, Step, Trace};
+#[cfg(feature = "tokio")]
+pub use world::http as client;
+pub use world::{
+    BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
+    HTTP_BODY_BYTES_MAX, HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp,
+    WriteFile, block_on, memory, real,
+};

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::{Location, Profile, Profiles, set};
-use crate::context::{Context, Env, Stamp};
 use crate::error::Error;
-use crate::memory::lock;
-use crate::options::Options;
-use crate::plan::{self, ProfilePlan};
+use crate::files::plan::{self, ProfilePlan};
+use crate::settings::options::Options;
+use crate::world::lock;
+use crate::world::{Context, Env, Stamp};
 
 /// The variables that say which files are read and which profile is meant.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod cli;
 mod kept;
 mod lint;
 mod parse;
+pub mod plan;
 mod profiles;
 
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use std::sync::Arc;
 pub(crate) use cli::split as split_command;
 pub(crate) use kept::{Kept, Reading};
 
-use crate::context::{Context, Env};
 use crate::error::Error;
 use crate::trace::Origin;
+use crate::world::{Context, Env};
 
 use kept::Inputs;
 pub(crate) use lint::lint;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::parse::{RawProperty, RawSection};
 use super::{Dialect, FileKind, SharedFile, cli, parse};
 use crate::error::Error;
-use crate::plan::PROFILES_MAX;
+use crate::files::plan::PROFILES_MAX;
 use crate::trace::Origin;
 
 /// One setting of a profile.
@@ -280,7 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::plan;
+    use crate::files::plan::plan;
 
     proptest! {
         /// What is left out for speed is never missed.

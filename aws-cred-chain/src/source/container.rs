@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::json;
-use crate::call::{Call, request, short, text};
-use crate::context::Context;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::run::Run;
+use crate::settings::run::Run;
+use crate::source::call::{Call, request, short, text};
 use crate::trace::Origin;
+use crate::world::Context;
 
 const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";

@@ -1,10 +1,10 @@
 //! Keys in environment variables.
 
-use crate::context::Context;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::timestamp;
 use crate::trace::Origin;
+use crate::world::Context;
 
 const ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRET: &str = "AWS_SECRET_ACCESS_KEY";

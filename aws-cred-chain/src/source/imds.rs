@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::json;
-use crate::call::{Call, request, text};
-use crate::context::Context;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::options::Options;
-use crate::run::Run;
+use crate::settings::options::Options;
+use crate::settings::run::Run;
+use crate::source::call::{Call, request, text};
 use crate::trace::Origin;
+use crate::world::Context;
 
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
@@ -108,7 +108,7 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     };
     let map = json::object(what, body.as_bytes())?;
     if let Some(code) = json::string(&map, "Code").filter(|code| *code != "Success") {
-        return Err(Error::unexpected(what, format!("code {}", crate::call::short(code))));
+        return Err(Error::unexpected(what, format!("code {}", crate::source::call::short(code))));
     }
     let credentials = json::credentials(what, &map, "Token", Source::InstanceMetadata)?;
     if credentials.expires_at.is_some_and(|at| at <= run.context.clock.now()) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::json;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::run::Run;
+use crate::settings::run::Run;
 use crate::sign::hex;
 use crate::timestamp;
 use crate::trace::Origin;
@@ -73,14 +73,14 @@ async fn renew(
     path: &Path,
     cached: &Map<String, Value>,
 ) -> Result<Option<Credentials>, Error> {
-    use crate::call::{Call, request, short, text};
+    use crate::source::call::{Call, request, short, text};
     let member = |key| json::string(cached, key);
     let (Some(client), Some(refresh), Some(pem)) =
         (member("clientId"), member("refreshToken"), member("dpopKey"))
     else {
         return Ok(None);
     };
-    let endpoint = crate::endpoint::of(run, "signin", member("signInRegion")).await?;
+    let endpoint = crate::settings::endpoint::of(run, "signin", member("signInRegion")).await?;
     let url = format!("{}/v1/token", endpoint.url);
     let call = Call::new("sign-in CreateOAuth2Token", run);
     let body = serde_json::json!({

@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::json;
-use crate::context::Command;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::files::split_command;
-use crate::options::ProcessShell;
-use crate::run::{Run, within};
+use crate::settings::options::ProcessShell;
+use crate::settings::run::{Run, within};
 use crate::trace::Origin;
+use crate::world::Command;
 
 const WHAT: &str = "credential_process";
 

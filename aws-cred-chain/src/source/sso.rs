@@ -7,13 +7,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::json as answer;
-use crate::call::{Call, request, short, text};
 use crate::credentials::{Credentials, Secret, Source};
-use crate::endpoint;
 use crate::error::Error;
-use crate::plan::SsoPlan;
-use crate::run::Run;
+use crate::files::plan::SsoPlan;
+use crate::settings::endpoint;
+use crate::settings::run::Run;
 use crate::sign::percent_encode;
+use crate::source::call::{Call, request, short, text};
 use crate::timestamp;
 
 const BYTES_MAX: u64 = 1 << 20;

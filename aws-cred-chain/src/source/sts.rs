@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::call::{Call, short, text};
-use crate::context::{Context, Question};
+use crate::cache::cli as cli_cache;
 use crate::credentials::{Credentials, Source};
-use crate::endpoint::{self, Endpoint};
 use crate::error::Error;
-use crate::options::Options;
-use crate::plan::Role;
-use crate::run::{Run, within};
+use crate::files::plan::Role;
+use crate::settings::endpoint::{self, Endpoint};
+use crate::settings::options::Options;
+use crate::settings::run::{Run, within};
 use crate::sign::{Signer, Unsigned, percent_encode};
+use crate::source::call::{Call, short, text};
+use crate::source::xml;
+use crate::timestamp;
 use crate::trace::Origin;
-use crate::{cli_cache, timestamp, xml};
+use crate::world::{Context, Question};
 
 const TOKEN_BYTES_MAX: u64 = 1 << 16;
 
@@ -261,7 +263,7 @@ fn signed(
     }
     let headers: Vec<(&str, &str)> =
         headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    crate::call::request("POST", &url, &headers, body.clone())
+    crate::source::call::request("POST", &url, &headers, body.clone())
 }
 
 /// Reads the credentials of an answer of STS.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::context::{BoxFuture, Command, CommandOutput, Prompt, Question, RunCommand};
 use crate::credentials::Secret;
-use crate::memory::lock;
+use crate::world::lock;
+use crate::world::{BoxFuture, Command, CommandOutput, Prompt, Question, RunCommand};
 
 /// Programs by name, each with what it prints. Shared by its clones; `Debug` shows names only.
 #[derive(Clone, Default)]

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::VirtualClock;
-use crate::context::{BoxFuture, Clock, HttpError, SendHttp};
 use crate::credentials::{Credentials, Secret};
-use crate::memory::lock;
 use crate::sign::percent_decode;
+use crate::world::lock;
+use crate::world::{BoxFuture, Clock, HttpError, SendHttp};
 
 /// How a service misbehaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,7 +222,7 @@ impl Services {
         let (operation, answer) = match fault {
             Some(Fault::Refused) => return Err(refused),
             Some(Fault::Huge) => {
-                let bytes_max = crate::context::HTTP_BODY_BYTES_MAX;
+                let bytes_max = crate::world::HTTP_BODY_BYTES_MAX;
                 return Err(HttpError::TooLarge { host, bytes_max });
             }
             Some(Fault::Status(status)) => (operation(&service, &request), (status, String::new())),

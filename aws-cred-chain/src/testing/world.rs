@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::{Role, ScriptedCommands, ScriptedPrompt, Services, VirtualClock};
-use crate::context::Context;
 use crate::memory::{MapEnv, MapFiles};
+use crate::world::Context;
 
 /// Everything that a chain may touch, in memory. `HOME` is `/home/user`; the clock stands at
 /// 2026-01-01 and moves when all wait; no metadata service answers until one is put there.

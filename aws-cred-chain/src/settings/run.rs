@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::context::{CaBundle, Clock, Context};
 use crate::error::Error;
 use crate::files::{self, Kept, Location, Profile, Profiles, Reading};
-use crate::options::Options;
+use crate::settings::options::Options;
 use crate::trace::{Origin, Trace};
+use crate::world::{CaBundle, Clock, Context};
 
 /// The state of one resolution.
 #[derive(Debug)]

@@ -10,11 +10,12 @@ use serde_json::{Map, Value, json};
 
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::options::CliCache;
-use crate::plan::Role;
-use crate::run::Run;
+use crate::files::plan::Role;
+use crate::settings::options::CliCache;
+use crate::settings::run::Run;
+use crate::source::xml;
+use crate::timestamp;
 use crate::trace::Origin;
-use crate::{timestamp, xml};
 
 const BYTES_MAX: u64 = 1 << 20;
 const EARLY: Duration = Duration::from_secs(15 * 60);

@@ -3,17 +3,20 @@
 //! No task is spawned: whoever waits drives the load, and when that caller goes away the next one
 //! does. While old credentials still serve, callers push a refresh along without waiting for it.
 
+pub mod cli;
+mod flight;
+
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
-use crate::context::{BoxFuture, Context};
+use crate::cache::flight::{Flight, Outcome};
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
-use crate::flight::{Flight, Outcome};
-use crate::memory::lock;
-use crate::run::jitter;
+use crate::settings::run::jitter;
+use crate::world::lock;
+use crate::world::{BoxFuture, Context};
 
 /// How a [`Cache`] renews.
 #[derive(Clone, Copy, Debug)]

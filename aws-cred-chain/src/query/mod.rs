@@ -8,6 +8,7 @@
 //! name, because that crate keeps them in a sorted map; JSON gives their order no meaning.
 
 mod bare;
+pub mod filter;
 mod order;
 
 use std::sync::LazyLock;
@@ -101,7 +102,7 @@ fn compile(expression: &str) -> Result<jmespath::Expression<'static>, Error> {
 }
 
 fn one_line(error: &jmespath::JmespathError) -> String {
-    crate::call::short(&error.to_string())
+    crate::source::call::short(&error.to_string())
 }
 
 /// Looks at the characters outside of quotes; returns the number of steps.

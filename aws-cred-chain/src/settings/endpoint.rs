@@ -1,11 +1,11 @@
 //! The endpoint's chain: option, service's variable, variable, services section, profile, standard.
 
-use crate::context::Context;
 use crate::error::Error;
-use crate::options::Options;
-use crate::region;
-use crate::run::Run;
+use crate::settings::options::Options;
+use crate::settings::region;
+use crate::settings::run::Run;
 use crate::trace::Origin;
+use crate::world::Context;
 
 /// Where a service is reached and with which region requests to it are signed.
 #[derive(Clone, Debug, PartialEq, Eq)]

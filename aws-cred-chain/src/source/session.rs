@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::context::{BoxFuture, Context};
 use crate::credentials::{Credentials, ProvideCredentials};
 use crate::error::Error;
-use crate::options::Options;
-use crate::plan::Role;
-use crate::run::Run;
+use crate::files::plan::Role;
+use crate::settings::options::Options;
+use crate::settings::run::Run;
 use crate::source::sts;
+use crate::world::{BoxFuture, Context};
 
 /// Assumes a role with another provider's credentials, such as a host's own.
 ///

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::context::HttpError;
 use crate::error::Error;
-use crate::run::{Run, jitter, within};
+use crate::settings::run::{Run, jitter, within};
 use crate::trace::{Outcome, Step};
+use crate::world::HttpError;
 
 /// What is called, and how often it may be tried.
 #[derive(Clone, Copy, Debug)]

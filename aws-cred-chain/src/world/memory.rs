@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::context::{
+use super::lock;
+use super::{
     BoxFuture, Command, CommandOutput, Env, FileData, HttpError, Prompt, Question, ReadFile,
     RunCommand, SendHttp, Stamp, WriteFile,
 };
 use crate::credentials::Secret;
-
-/// Locks, whatever a panicking holder left: what is guarded here is valid after every statement.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// An environment that is a map. `Debug` shows names only.
 #[derive(Clone, Default)]

@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::context::{
+use crate::credentials::Secret;
+use crate::world::lock;
+use crate::world::{
     BoxFuture, Clock, Command, CommandOutput, Env, FileData, Prompt, Question, ReadFile,
     RunCommand, Stamp, WriteFile,
 };
-use crate::credentials::Secret;
-use crate::memory::lock;
 
 /// Returns a seed that differs between processes.
 pub(crate) fn random_seed() -> u64 {

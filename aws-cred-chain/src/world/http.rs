@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
-use crate::context::{BoxFuture, CaBundle, Env, HTTP_BODY_BYTES_MAX, HttpError, SendHttp};
-use crate::memory::lock;
+use crate::world::lock;
+use crate::world::{BoxFuture, CaBundle, Env, HTTP_BODY_BYTES_MAX, HttpError, SendHttp};
 
 /// The largest answer of a proxy to `CONNECT`, in bytes.
 const PROXY_HEAD_BYTES_MAX: usize = 8192;

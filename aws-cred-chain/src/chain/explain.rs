@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::credentials::Source;
 use crate::error::Error;
+use crate::files::plan::{self, Base, ProfilePlan};
 use crate::files::{self, Finding, Profiles};
-use crate::plan::{self, Base, ProfilePlan};
-use crate::run::Run;
+use crate::settings::run::Run;
 use crate::source::{container, environment, process};
 use crate::trace::{Origin, Outcome, Trace};
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::context::BoxFuture;
 use crate::credentials::Credentials;
 use crate::error::Error;
-use crate::memory::lock;
+use crate::world::BoxFuture;
+use crate::world::lock;
 
 /// What a load brings.
 pub(crate) type Outcome = Result<Arc<Credentials>, Error>;

@@ -1,19 +1,21 @@
 //! The chain: which source is asked when, and what its answer means for the next.
 
+mod explain;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::context::{BoxFuture, Context};
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
-use crate::explain::Plan;
 use crate::files::Kept;
-use crate::options::Options;
-use crate::plan::{self, Base, ProfilePlan, Role};
-use crate::run::{Run, within};
+use crate::files::plan::{self, Base, ProfilePlan, Role};
+use crate::settings::options::Options;
+use crate::settings::run::{Run, within};
 use crate::source::imds::Absent;
 use crate::source::{container, environment, imds, login, process, sso, sts};
 use crate::trace::{Origin, Outcome, Trace};
+use crate::world::{BoxFuture, Context};
+pub use explain::Plan;
 
 /// Credentials and how they were found.
 #[derive(Clone, Debug)]

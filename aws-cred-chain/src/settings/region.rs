@@ -1,11 +1,11 @@
 //! The region's chain: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile, metadata service.
 
-use crate::context::Context;
 use crate::error::Error;
-use crate::options::Options;
-use crate::run::{Run, Setting};
+use crate::settings::options::Options;
+use crate::settings::run::{Run, Setting};
 use crate::source::imds;
 use crate::trace::Origin;
+use crate::world::Context;
 
 /// Finds the region and says where it stands; `None` where nothing names one.
 ///

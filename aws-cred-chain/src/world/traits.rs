@@ -1,20 +1,15 @@
-//! The world as the chain sees it: environment, files, HTTP, processes, clock, prompt.
-//!
-//! Each is a small trait, usable as `dyn`. [`Context`] gathers them. There is no hidden default: what
-//! is not given answers "not there", and [`Context::real`] is the one call that reaches the machine.
+//! The traits by which the chain reaches the world, and the values that they exchange.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::credentials::Secret;
-use crate::memory::{NoCommands, NoFiles, NoHttp, NoPrompt};
 
 /// A boxed future, so that the traits here are usable as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -284,138 +279,4 @@ pub trait Prompt: fmt::Debug + Send + Sync {
     ///
     /// Where nobody can be asked, or the person refuses.
     fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Secret>>;
-}
-
-/// The world: every effect of this crate goes through one of these.
-#[derive(Clone, Debug)]
-pub struct Context {
-    pub(crate) env: Arc<dyn Env>,
-    pub(crate) files: Arc<dyn ReadFile>,
-    pub(crate) cache_files: Arc<dyn WriteFile>,
-    pub(crate) http: Arc<dyn SendHttp>,
-    pub(crate) commands: Arc<dyn RunCommand>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) prompt: Arc<dyn Prompt>,
-    pub(crate) seed: u64,
-    pub(crate) windows: bool,
-}
-
-impl Context {
-    /// Returns a world with nothing in it but the clock given: no variable, no file, no network, no
-    /// program, nobody to ask. Add what is wanted with the `with_` methods.
-    #[must_use]
-    pub fn empty(clock: impl Clock + 'static) -> Self {
-        Self {
-            env: Arc::new(crate::memory::MapEnv::default()),
-            files: Arc::new(NoFiles),
-            cache_files: Arc::new(NoFiles),
-            http: Arc::new(NoHttp),
-            commands: Arc::new(NoCommands),
-            clock: Arc::new(clock),
-            prompt: Arc::new(NoPrompt),
-            seed: 0,
-            windows: false,
-        }
-    }
-
-    /// Returns this machine: its environment, files, programs and clock, and with the feature `tokio`
-    /// its network. Nobody is asked: a library must not wait for a person unbidden; see
-    /// [`crate::real::TerminalPrompt`].
-    #[must_use]
-    pub fn real() -> Self {
-        let context = Self {
-            env: Arc::new(crate::real::ProcessEnv),
-            files: Arc::new(crate::real::LocalFiles),
-            cache_files: Arc::new(crate::real::LocalFiles),
-            http: Arc::new(NoHttp),
-            commands: Arc::new(crate::real::LocalCommands),
-            clock: Arc::new(crate::real::SystemClock),
-            prompt: Arc::new(NoPrompt),
-            seed: crate::real::random_seed(),
-            windows: cfg!(windows),
-        };
-        #[cfg(feature = "tokio")]
-        let context =
-            context.with_http(crate::client::HttpClient::from_env(&crate::real::ProcessEnv));
-        context
-    }
-
-    /// Replaces the environment.
-    #[must_use]
-    pub fn with_env(mut self, env: impl Env + 'static) -> Self {
-        self.env = Arc::new(env);
-        self
-    }
-
-    /// Replaces the files that are read.
-    #[must_use]
-    pub fn with_files(mut self, files: impl ReadFile + 'static) -> Self {
-        self.files = Arc::new(files);
-        self
-    }
-
-    /// Replaces what writes cache files; see [`crate::memory::NoFiles`] for a read-only world.
-    #[must_use]
-    pub fn with_cache_files(mut self, files: impl WriteFile + 'static) -> Self {
-        self.cache_files = Arc::new(files);
-        self
-    }
-
-    /// Replaces the HTTP client.
-    #[must_use]
-    pub fn with_http(mut self, http: impl SendHttp + 'static) -> Self {
-        self.http = Arc::new(http);
-        self
-    }
-
-    /// Replaces what runs programs.
-    #[must_use]
-    pub fn with_commands(mut self, commands: impl RunCommand + 'static) -> Self {
-        self.commands = Arc::new(commands);
-        self
-    }
-
-    /// Replaces the clock.
-    #[must_use]
-    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Replaces who is asked for MFA codes.
-    #[must_use]
-    pub fn with_prompt(mut self, prompt: impl Prompt + 'static) -> Self {
-        self.prompt = Arc::new(prompt);
-        self
-    }
-
-    /// Sets the seed that jitter is drawn from.
-    #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Says whether paths and home folders follow the rules of Windows.
-    #[must_use]
-    pub fn with_windows_paths(mut self, windows: bool) -> Self {
-        self.windows = windows;
-        self
-    }
-
-    /// Returns the variable `name` where it is set to more than blanks. The AWS SDKs treat blank
-    /// variables as not set.
-    pub(crate) fn var(&self, name: &str) -> Option<String> {
-        self.env.var(name).filter(|value| !value.trim().is_empty())
-    }
-
-    /// Returns a path with `~` replaced by the home folder.
-    pub(crate) fn expand(&self, path: &str) -> PathBuf {
-        crate::files::expand_home(path, self.home().as_deref(), self.windows)
-    }
-
-    /// Returns the home folder, by the rules of the AWS SDKs.
-    pub(crate) fn home(&self) -> Option<String> {
-        crate::files::home(&*self.env, self.windows)
-    }
 }
