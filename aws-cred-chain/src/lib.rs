@@ -100,6 +100,6 @@ pub use trace::{Origin, Outcome, Step, Trace};
 pub use world::http as client;
 pub use world::{
     BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
-    HTTP_BODY_BYTES_MAX, HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp,
-    WriteFile, block_on, memory, real,
+    HTTP_BODY_BYTES_MAX, HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp,
+    Stamp, WriteFile, block_on, memory, real,
 };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::files::plan::Role;
+use crate::files::plan::{Role, SsoPlan};
 use crate::settings::options::CliCache;
 use crate::settings::run::Run;
 use crate::source::xml;
@@ -27,8 +27,40 @@ pub(crate) fn path(run: &Run<'_>, role: &Role) -> Option<PathBuf> {
         CliCache::Mfa => role.mfa_serial.is_some(),
         CliCache::Roles => true,
     };
-    let home = wanted.then(|| run.context.home())??;
-    Some(Path::new(&home).join(".aws/cli/cache").join(format!("{}.json", key(role))))
+    wanted.then(|| file(run, &key(role)))?
+}
+
+/// Returns the file that caches the keys of an SSO role, `None` where this run looks at none.
+pub(crate) fn sso_path(run: &Run<'_>, plan: &SsoPlan) -> Option<PathBuf> {
+    match run.options.cli_cache {
+        CliCache::Off => None,
+        CliCache::Mfa | CliCache::Roles => file(run, &sso_key(plan)?),
+    }
+}
+
+fn file(run: &Run<'_>, key: &str) -> Option<PathBuf> {
+    Some(run.context.home()?.join(".aws/cli/cache").join(format!("{key}.json")))
+}
+
+/// Returns the name, without extension, that the AWS CLI gives to the cache file of an SSO role; `None`
+/// where the plan names no role.
+#[must_use]
+pub fn sso_key(plan: &SsoPlan) -> Option<String> {
+    let (account, role) = plan.account_and_role.as_ref()?;
+    let (name, value) = match &plan.session {
+        Some(session) => ("sessionName", session),
+        None => ("startUrl", &plan.start_url),
+    };
+    let mut python = String::new();
+    for (key, value) in [("accountId", account), ("roleName", role), (name, value)] {
+        // Compact separators, unlike for STS.
+        python.push(if python.is_empty() { '{' } else { ',' });
+        quote(key, &mut python);
+        python.push(':');
+        quote(value, &mut python);
+    }
+    python.push('}');
+    Some(sha1_smol::Sha1::from(python).hexdigest())
 }
 
 /// Returns the name, without extension, that the AWS CLI gives to the cache file of `role`.
@@ -107,7 +139,11 @@ fn quote(text: &str, out: &mut String) {
 ///
 /// What cannot be read as a cache file is taken as not there, as the AWS CLI does; a file that others
 /// may read is an error.
-pub(crate) async fn read(run: &mut Run<'_>, path: &Path) -> Result<Option<Credentials>, Error> {
+pub(crate) async fn read(
+    run: &mut Run<'_>,
+    path: &Path,
+    source: Source,
+) -> Result<Option<Credentials>, Error> {
     let data = match run.context.files.read(path, BYTES_MAX).await {
         Ok(data) => data,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -129,7 +165,11 @@ pub(crate) async fn read(run: &mut Run<'_>, path: &Path) -> Result<Option<Creden
     };
     let now = run.context.clock.now();
     let valid = credentials.expires_at.is_some_and(|at| at >= now + EARLY);
-    Ok(valid.then_some(credentials))
+    if !valid {
+        return Ok(None);
+    }
+    run.trace.note("cache of the AWS CLI", format!("used {}", path.display()));
+    Ok(Some(credentials.with_source(source)))
 }
 
 /// Reads the content of a cache file.
@@ -146,22 +186,37 @@ pub fn parse(bytes: &[u8]) -> Option<Credentials> {
     Some(credentials)
 }
 
-/// Writes an answer of `AssumeRole` as the AWS CLI would; a failure is noted, not returned.
+/// Writes an answer of STS as the AWS CLI would; a failure is noted, not returned.
 pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credentials, answer: &str) {
     let text = |name: &str| xml::text(answer, name);
-    let mut content = json!({
-        "Credentials": {
-            "AccessKeyId": credentials.access_key_id,
-            "SecretAccessKey": credentials.secret_access_key.expose(),
-            "SessionToken": credentials.session_token.as_ref().map(|t| t.expose()),
-            "Expiration": credentials.expires_at.map(timestamp::iso),
-        },
+    let content = json!({
+        "Credentials": members(credentials),
         "AssumedRoleUser": { "AssumedRoleId": text("AssumedRoleId"), "Arn": text("Arn") },
         "ResponseMetadata": { "RequestId": text("RequestId"), "HTTPStatusCode": 200 },
     });
+    put(run, path, &content).await;
+}
+
+/// Writes the keys of an SSO role as the AWS CLI would; a failure is noted, not returned.
+pub(crate) async fn write_sso(run: &mut Run<'_>, path: &Path, credentials: &Credentials) {
+    let content = json!({ "ProviderType": "sso", "Credentials": members(credentials) });
+    put(run, path, &content).await;
+}
+
+fn members(credentials: &Credentials) -> Value {
+    let mut members = json!({
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.expose(),
+        "SessionToken": credentials.session_token.as_ref().map(|token| token.expose()),
+        "Expiration": credentials.expires_at.map(timestamp::iso),
+    });
     if let Some(account) = &credentials.account_id {
-        content["Credentials"]["AccountId"] = Value::String(account.clone());
+        members["AccountId"] = Value::String(account.clone());
     }
+    members
+}
+
+async fn put(run: &mut Run<'_>, path: &Path, content: &Value) {
     let bytes = content.to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {
         crate::log::note("cache of the AWS CLI not written", &error);
@@ -172,6 +227,26 @@ pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credenti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_the_files_of_sso_roles() {
+        let mut plan = SsoPlan {
+            profile: "p".to_owned(),
+            session: Some("s".to_owned()),
+            start_url: "https://x".to_owned(),
+            region: "r".to_owned(),
+            account_and_role: Some(("1".to_owned(), "R".to_owned())),
+            origin: Origin::Unknown,
+        };
+        let sha = |text: &str| Some(sha1_smol::Sha1::from(text).hexdigest());
+        let by_session = r#"{"accountId":"1","roleName":"R","sessionName":"s"}"#;
+        assert_eq!(sso_key(&plan), sha(by_session));
+        plan.session = None;
+        let by_url = r#"{"accountId":"1","roleName":"R","startUrl":"https://x"}"#;
+        assert_eq!(sso_key(&plan), sha(by_url));
+        plan.account_and_role = None;
+        assert_eq!(sso_key(&plan), None);
+    }
 
     #[test]
     fn quotes_as_python_does() {

@@ -2,124 +2,129 @@
 
 use std::time::Duration;
 
+use super::order::{self, Candidate, STAGES, Stage, Verdict};
 use crate::credentials::Source;
 use crate::error::Error;
-use crate::files::plan::{self, Base, ProfilePlan};
-use crate::files::{self, Finding, Profiles};
+use crate::files::plan::{Base, ProfilePlan};
+use crate::files::{self, Finding};
 use crate::settings::run::Run;
-use crate::source::{container, environment, process};
+use crate::source::process;
 use crate::trace::{Origin, Outcome, Trace};
 
 /// What would be tried, and what is wrong with the files.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The sources in the order in which they would be asked; the first that is found ends the chain.
+    /// The sources in the order in which they would be asked; the first that is found ends the chain, and
+    /// those after it are what would be asked without it.
     pub steps: Trace,
     /// What the profile means, where it can be carried out.
     pub profile: Option<ProfilePlan>,
     /// What is wrong or doubtful.
     pub findings: Vec<Finding>,
+    asked: usize,
 }
 
 impl Plan {
-    pub(crate) async fn make(run: &mut Run<'_>) -> Result<Self, Error> {
-        let location = run.location().clone();
-        let texts = files::read(run.context, &location).await?;
-        run.load_whole(Profiles::parse(&texts, run.options.dialect)?);
+    pub(super) async fn make(run: &mut Run<'_>) -> Self {
         let mut plan = Self::default();
-        plan.findings.extend(files::lint(run.profiles()));
-        plan.findings.extend(files::differences(&texts));
-        if run.options.credentials.is_some() {
-            let origin = Origin::Option("credentials");
-            plan.step(Source::Explicit, "given", origin, Outcome::Found);
+        let mut ended = false;
+        let files = run.load_whole().await;
+        if let Ok(texts) = &files {
+            plan.findings.extend(files::lint(run.profiles()));
+            plan.findings.extend(files::differences(texts));
         }
-        plan.environment(run);
-        plan.profile(run, &location);
-        match container::endpoint(run.context) {
-            Ok(Some((url, origin))) => {
-                let url = container::shown(&url);
-                plan.step(Source::Container, &url, origin, Outcome::Found);
+        for stage in STAGES {
+            let ends = match stage {
+                Stage::Profile => plan.profile(run, files.as_ref().err()),
+                _ => order::at(stage, run).is_some_and(|candidate| plan.candidate(run, candidate)),
+            };
+            if !ended {
+                plan.asked = plan.steps.steps().len();
             }
-            Ok(None) => {
-                plan.step(Source::Container, "endpoint", Origin::Unknown, unset("no URI is set"))
-            }
-            Err(error) => plan.broken(Source::Container, "endpoint", Origin::Unknown, &error),
+            ended |= ends;
         }
-        let asked = Outcome::Note("would be asked by network".into());
-        plan.step(Source::InstanceMetadata, "instance role", Origin::Default, asked);
-        Ok(plan)
+        plan
     }
 
-    fn step(&mut self, source: Source, action: &str, origin: Origin, outcome: Outcome) {
-        self.steps.record(source, action.to_owned(), origin, outcome, Duration::ZERO);
+    /// Returns the sources that a resolution asks, in order: those that give nothing or are left out, up to
+    /// the one that ends the chain, and the roles that are assumed with what that one gives.
+    ///
+    /// A resolution asks exactly these where each gives what it is configured to give; it stops at the
+    /// first that fails.
+    pub fn asked(&self) -> impl Iterator<Item = Source> {
+        self.steps.steps()[..self.asked].iter().filter_map(|step| step.source)
     }
 
-    fn broken(&mut self, source: Source, action: &str, origin: Origin, error: &Error) {
-        self.findings.push(Finding::of(error));
-        self.step(source, action, origin, Outcome::Failed(error.report().into()));
+    fn step(&mut self, candidate: Candidate<'_>, outcome: Outcome) {
+        let Candidate { source, action, origin, .. } = candidate;
+        self.steps.record(source, action, origin, outcome, Duration::ZERO);
     }
 
-    fn environment(&mut self, run: &Run<'_>) {
-        let source = Source::Environment;
-        if run.options.profile.is_some() {
-            let why = Outcome::Skipped("a profile is named explicitly".into());
-            return self.step(source, "keys", Origin::Option("profile"), why);
+    /// Notes what the chain does with a candidate; returns whether that ends it.
+    fn candidate(&mut self, run: &Run<'_>, candidate: Candidate<'_>) -> bool {
+        if let Verdict::Broken(error) = &candidate.verdict {
+            self.findings.push(Finding::of(error));
         }
-        match environment::load(run.context) {
-            Ok(Some(_)) => {
-                let origin = Origin::Variable("AWS_ACCESS_KEY_ID".into());
-                self.step(source, "keys", origin, Outcome::Found);
+        if let Some(outcome) = candidate.verdict.outcome() {
+            let ends = matches!(candidate.verdict, Verdict::Keys(_) | Verdict::Broken(_));
+            self.step(candidate, outcome);
+            return ends;
+        }
+        match candidate.verdict {
+            Verdict::Profile(plan) => {
+                self.step(candidate, Outcome::Found);
+                if plan.roles.is_empty() && run.options.mfa_session {
+                    let serial = run.profile().and_then(|profile| profile.property("mfa_serial"));
+                    if let Some(serial) = serial {
+                        let (source, action) = (Source::SessionToken, "MFA session");
+                        let origin = serial.origin();
+                        self.steps.record(source, action, origin, Outcome::Found, Duration::ZERO);
+                    }
+                }
+                for role in &plan.roles {
+                    let action = format!("role {}", role.role_arn);
+                    let (source, origin) = (Source::AssumeRole, role.origin.clone());
+                    self.steps.record(source, action, origin, Outcome::Found, Duration::ZERO);
+                }
             }
-            Ok(None) => self.step(source, "keys", Origin::Unknown, unset("no keys are set")),
-            Err(error) => self.broken(source, "keys", Origin::Unknown, &error),
+            Verdict::Metadata => {
+                self.step(candidate, Outcome::Note("would be asked by network".into()));
+            }
+            _ => self.step(candidate, Outcome::Found),
         }
+        true
     }
 
-    fn profile(&mut self, run: &Run<'_>, location: &files::Location) {
-        let action = format!("profile {}", location.profile);
-        let origin = location.profile_origin.clone();
-        match plan::plan(run.profiles(), &location.profile) {
-            Ok(Some(plan)) => self.profile_plan(run, &action, plan),
-            Ok(None) if run.profile().is_some() => {
-                self.step(
-                    Source::SharedFile,
-                    &action,
-                    origin,
-                    unset("says nothing of credentials"),
-                );
-            }
-            Ok(None) if origin == Origin::Default => {
-                self.step(Source::SharedFile, &action, origin, unset("is not there"));
-            }
-            Ok(None) => {
-                let problem = format!("the profile `{}` could not be found", location.profile);
-                let error = Error::invalid(problem, origin.clone());
-                self.broken(Source::SharedFile, &action, origin, &error);
-            }
-            Err(error) => self.broken(Source::SharedFile, &action, origin, &error),
+    fn profile(&mut self, run: &Run<'_>, unread: Option<&Error>) -> bool {
+        let Some(reading) = run.reading_so_far() else {
+            let error = unread.cloned().unwrap_or_else(|| {
+                Error::invalid("the shared files were not read", Origin::Unknown)
+            });
+            let verdict = Verdict::Broken(error);
+            let (source, action) = (Source::SharedFile, "files".into());
+            let broken = Candidate { source, action, origin: Origin::Unknown, verdict };
+            return self.candidate(run, broken);
+        };
+        self.findings.extend(reading.unreadable.iter().cloned());
+        let mut skipped = Vec::new();
+        let candidate = order::profile(run, &reading, &mut |it| skipped.push(it));
+        for candidate in skipped {
+            self.candidate(run, candidate);
         }
-    }
-
-    fn profile_plan(&mut self, run: &Run<'_>, action: &str, plan: ProfilePlan) {
-        self.step(plan.base.source(), action, plan.base_origin.clone(), Outcome::Found);
-        for role in &plan.roles {
-            let action = format!("role {}", role.role_arn);
-            self.step(Source::AssumeRole, &action, role.origin.clone(), Outcome::Found);
+        if let Ok(meaning) = reading.meaning() {
+            self.profile.clone_from(&meaning.plan);
         }
-        if let Base::Process { command, .. } = &plan.base
-            && process::program(command.expose())
+        if let Some(plan) = &self.profile
+            && let Base::Process { command, .. } = &plan.base
+            && process::program(command.expose(), run.context.windows)
                 .is_none_or(|name| !run.context.commands.exists(&name))
         {
             let problem = "the program of credential_process is not there";
             self.findings.push(Finding::error(problem, plan.base_origin.clone()));
         }
-        self.profile = Some(plan);
+        self.candidate(run, candidate)
     }
-}
-
-fn unset(what: &'static str) -> Outcome {
-    Outcome::NotConfigured(what.into())
 }
 
 impl std::fmt::Display for Plan {

@@ -1,21 +1,27 @@
 //! The chain: which source is asked when, and what its answer means for the next.
 
 mod explain;
+mod order;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use explain::Plan;
 
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
 use crate::files::Kept;
-use crate::files::plan::{self, Base, ProfilePlan, Role};
+use crate::files::plan::{self, Base, ProfilePlan};
+use crate::settings::budget::{Waiting, within_working};
 use crate::settings::options::Options;
-use crate::settings::run::{Run, within};
+use crate::settings::run::Run;
 use crate::source::imds::Absent;
 use crate::source::{container, environment, imds, login, process, sso, sts};
 use crate::trace::{Origin, Outcome, Trace};
-use crate::world::{BoxFuture, Context};
-pub use explain::Plan;
+use crate::world::{BoxFuture, Clock, Context};
+
+use order::{Candidate, STAGES, Stage, Verdict};
 
 /// Credentials and how they were found.
 #[derive(Clone, Debug)]
@@ -28,15 +34,25 @@ pub struct Resolved {
 }
 
 /// No credentials, why, and what was tried.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{error}")]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unresolved {
     /// Why.
-    #[source]
     pub error: Error,
     /// Every step until then.
     pub trace: Trace,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Unresolved {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 impl From<Unresolved> for Error {
@@ -125,14 +141,15 @@ impl Chain {
         }
     }
 
-    /// Says without network what would be tried and what is wrong with the files.
+    /// Says without network what would be tried and what is wrong with the files. It names exactly the
+    /// sources that [`Chain::resolve`] then asks: see [`Plan::asked`].
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the files cannot be read at all.
+    /// None today: what is wrong is among the plan's findings.
     pub async fn plan(&self) -> Result<Plan, Error> {
         let mut run = Run::new(&self.context, &self.options);
-        Plan::make(&mut run).await
+        Ok(Plan::make(&mut run).await)
     }
 
     /// Returns the world that this chain works in.
@@ -159,170 +176,161 @@ impl ProvideCredentials for Chain {
     }
 }
 
-const WEB_IDENTITY_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
-
 /// Asks what needs no waiting: options, environment, and keys in files that are unchanged.
 fn at_once(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    if let Some(credentials) = &run.options.credentials {
-        let origin = Origin::Option("credentials");
-        run.trace.record(credentials.source, "given", origin, Outcome::Found, Duration::ZERO);
-        return Ok(Some(credentials.clone()));
-    }
-    if asked(run, Source::Environment) {
-        if let Some(profile) = &run.options.profile {
-            let why = Outcome::Skipped(format!("profile {profile} is named explicitly").into());
-            let origin = Origin::Option("profile");
-            run.trace.record(Source::Environment, "keys", origin, why, Duration::ZERO);
-        } else if let Some(found) = from_environment(run)? {
+    for stage in STAGES {
+        if stage == Stage::Profile {
+            let Some(reading) = run.load_kept() else {
+                return Ok(None);
+            };
+            let mut skipped = Vec::new();
+            let candidate = order::profile(run, &reading, &mut |it| skipped.push(it));
+            if !matches!(candidate.verdict, Verdict::Keys(_)) {
+                return Ok(None);
+            }
+            for candidate in skipped {
+                run.decided(candidate)?;
+            }
+            return run.decided(candidate);
+        }
+        if let Some(candidate) = order::at(stage, run)
+            && let Some(found) = run.decided(candidate)?
+        {
             return Ok(Some(found));
         }
     }
-    Ok(keys_at_once(run))
+    Ok(None)
 }
 
-/// Returns the profile's keys where the profile is kept and has nothing else to do.
-fn keys_at_once(run: &mut Run<'_>) -> Option<Credentials> {
-    let reading = run.load_kept()?;
-    let plan = reading.plan().as_ref().ok()?.as_ref()?;
-    let Base::Keys(keys) = &plan.base else {
-        return None;
-    };
-    let web_identity = asked(run, Source::WebIdentity)
-        && run.options.profile.is_none()
-        && run.context.var(WEB_IDENTITY_FILE).is_some();
-    if !plan.roles.is_empty() || run.options.mfa_session || web_identity {
-        return None;
-    }
-    let action = format!("profile {}", plan.base_profile);
-    let origin = plan.base_origin.clone();
-    run.trace.record(keys.source, action, origin, Outcome::Found, Duration::ZERO);
-    Some(keys.clone())
-}
-
-/// Asks the rest, within the budget of the chain.
+/// Asks the stages from the profile on, within the budget of the chain.
 async fn in_time(run: &mut Run<'_>) -> Result<Credentials, Error> {
     let (clock, budget) = (run.context.clock.clone(), run.options.chain_budget);
+    let waiting = run.waiting.clone();
     let timed_out = Error::TimedOut { operation: "the credential chain".to_owned(), budget };
-    within(&*clock, budget, resolve(run)).await.unwrap_or(Err(timed_out))
+    within_working(&*clock, budget, &waiting, resolve(run)).await.unwrap_or(Err(timed_out))
 }
 
 async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
-    // Boxed, here and below: the future of the common short way stays small.
-    if let Some(found) = Box::pin(from_profile(run)).await? {
-        return Ok(found);
-    }
-    if asked(run, Source::Container)
-        && let Some(found) = Box::pin(from_container(run)).await?
-    {
-        return Ok(found);
-    }
-    if asked(run, Source::InstanceMetadata)
-        && let Some(found) = Box::pin(from_metadata(run)).await?
-    {
-        return Ok(found);
+    let from = STAGES.into_iter().skip_while(|stage| *stage != Stage::Profile);
+    for stage in from {
+        // Boxed, here and below: the future of the common short way stays small.
+        let found = match stage {
+            Stage::Profile => Box::pin(from_profile(run)).await?,
+            _ => match order::at(stage, run) {
+                Some(candidate) => Box::pin(carry_out(run, candidate)).await?,
+                None => None,
+            },
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
     }
     Err(Error::NotConfigured { attempts: run.trace.clone() })
 }
 
-fn asked(run: &Run<'_>, source: Source) -> bool {
-    !run.options.without.contains(&source)
-}
-
-/// Notes how a source ended, and hands on what it gave.
-fn ended<T>(
-    run: &mut Run<'_>,
-    start: Duration,
-    source: Source,
-    action: impl Into<std::borrow::Cow<'static, str>>,
-    origin: Origin,
-    result: Result<T, Error>,
-) -> Result<T, Error> {
-    let outcome = match &result {
-        Ok(_) => Outcome::Found,
-        Err(error) => Outcome::Failed(error.report().into()),
-    };
-    let took = run.elapsed_since(start);
-    run.trace.record(source, action, origin, outcome, took);
-    result
-}
-
-/// Takes no time worth a look at the clock, which would be a tenth of it.
-fn from_environment(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    let loaded = environment::load(run.context);
-    let (origin, outcome) = match &loaded {
-        Ok(None) => {
-            (Origin::Unknown, Outcome::NotConfigured("AWS_ACCESS_KEY_ID is not set".into()))
-        }
-        Ok(Some(_)) => (Origin::Variable("AWS_ACCESS_KEY_ID".into()), Outcome::Found),
-        Err(error) => {
-            let why = Outcome::Failed(error.report().into());
-            (Origin::Variable("AWS_ACCESS_KEY_ID".into()), why)
-        }
-    };
-    run.trace.record(Source::Environment, "keys", origin, outcome, Duration::ZERO);
-    loaded
-}
-
 async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    let start = run.context.clock.monotonic();
     let reading = match run.load().await {
         Ok(reading) => reading,
         Err(error) => {
-            let location = run.location();
-            let (action, origin) =
-                (format!("profile {}", location.profile), location.profile_origin.clone());
-            return ended(run, start, Source::SharedFile, action, origin, Err(error));
+            let origin = Origin::Unknown;
+            run.end(Duration::ZERO, Source::SharedFile, "files", origin, Err::<(), _>(&error));
+            return Err(error);
         }
     };
-    let name = &reading.location.profile;
-    let origin = reading.location.profile_origin.clone();
-    let action = format!("profile {name}");
-    let plan = match reading.plan() {
-        Ok(plan) => plan,
-        Err(error) => {
-            let error = Err(error.clone());
-            return ended(run, start, Source::SharedFile, action, origin, error);
+    for finding in &reading.unreadable {
+        run.trace.note("shared files", format!("{}: {}", finding.origin, finding.problem));
+    }
+    let mut skipped = Vec::new();
+    let candidate = order::profile(run, &reading, &mut |it| skipped.push(it));
+    for candidate in skipped {
+        run.decided(candidate)?;
+    }
+    carry_out(run, candidate).await
+}
+
+/// Does what a candidate says; `None` lets the chain go on.
+async fn carry_out(
+    run: &mut Run<'_>,
+    candidate: Candidate<'_>,
+) -> Result<Option<Credentials>, Error> {
+    match candidate.verdict {
+        Verdict::Profile(plan) => Box::pin(by_plan(run, plan)).await.map(Some),
+        Verdict::Container(url) => {
+            let start = run.context.clock.monotonic();
+            let budget = Budget::of(run);
+            let result = budget.bound("container credentials", container::load(run, &url)).await;
+            run.end(start, candidate.source, candidate.action, candidate.origin, result.as_ref());
+            result.map(Some)
         }
-    };
-    if reading.profile().is_none() && origin != Origin::Default {
-        let problem = format!("the profile `{name}` could not be found");
-        let error = Error::invalid(problem, origin.clone());
-        return ended(run, start, Source::SharedFile, action, origin, Err(error));
+        Verdict::Metadata => Box::pin(from_metadata(run, candidate)).await,
+        _ => run.decided(candidate),
     }
-    // A role of the profile goes before the variables of web identity, those before all else of it.
-    let assumes = plan.as_ref().is_some_and(|plan| !plan.roles.is_empty());
-    if !assumes
-        && asked(run, Source::WebIdentity)
-        && run.options.profile.is_none()
-        && let Some(found) = Box::pin(from_web_identity(run)).await?
-    {
-        return Ok(Some(found));
+}
+
+impl Run<'_> {
+    /// Notes what was decided without asking, and hands on what it gave.
+    fn decided(&mut self, candidate: Candidate<'_>) -> Result<Option<Credentials>, Error> {
+        let Candidate { source, action, origin, verdict } = candidate;
+        if let Some(outcome) = verdict.outcome() {
+            self.trace.record(source, action, origin, outcome, Duration::ZERO);
+        }
+        match verdict {
+            Verdict::Keys(credentials) => Ok(Some(credentials)),
+            Verdict::Broken(error) => Err(error),
+            _ => Ok(None),
+        }
     }
-    let Some(plan) = plan else {
-        let why = match reading.profile() {
-            None => format!("there is no profile {name}"),
-            Some(_) => format!("profile {name} says nothing of credentials"),
+
+    /// Notes how a source ended that was asked from `start` on.
+    fn end<T>(
+        &mut self,
+        start: Duration,
+        source: Source,
+        action: impl Into<std::borrow::Cow<'static, str>>,
+        origin: Origin,
+        result: Result<T, &Error>,
+    ) {
+        let outcome = match result {
+            Ok(_) => Outcome::Found,
+            Err(error) => Outcome::Failed(error.report().into()),
         };
-        let took = run.elapsed_since(start);
-        let why = Outcome::NotConfigured(why.into());
-        run.trace.record(Source::SharedFile, action, origin, why, took);
-        return Ok(None);
-    };
-    Box::pin(carry_out(run, plan)).await.map(Some)
+        let took = self.elapsed_since(start);
+        self.trace.record(source, action, origin, outcome, took);
+    }
+}
+
+/// The budget of one source.
+struct Budget {
+    clock: Arc<dyn Clock>,
+    time: Duration,
+    waiting: Waiting,
+}
+
+impl Budget {
+    fn of(run: &Run<'_>) -> Self {
+        let (clock, waiting) = (run.context.clock.clone(), run.waiting.clone());
+        Self { clock, time: run.options.source_budget, waiting }
+    }
+
+    async fn bound<T>(
+        self,
+        operation: &str,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let budget = self.time;
+        let timed_out = Error::TimedOut { operation: operation.to_owned(), budget };
+        within_working(&*self.clock, budget, &self.waiting, ask).await.unwrap_or(Err(timed_out))
+    }
 }
 
 /// Loads what a plan begins with, then assumes its roles.
-async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Error> {
+async fn by_plan(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Error> {
     let start = run.context.clock.monotonic();
-    let budget = run.options.source_budget;
-    let clock = run.context.clock.clone();
-    let result = within(&*clock, budget, base(run, plan)).await.unwrap_or_else(|| {
-        let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);
-        Err(Error::TimedOut { operation, budget })
-    });
+    let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);
+    let result = Budget::of(run).bound(&operation, base(run, plan)).await;
     let action = format!("profile {}", plan.base_profile);
-    let origin = plan.base_origin.clone();
-    let mut credentials = ended(run, start, plan.base.source(), action, origin, result)?;
+    run.end(start, plan.base.source(), action, plan.base_origin.clone(), result.as_ref());
+    let mut credentials = result?;
     if plan.roles.is_empty()
         && run.options.mfa_session
         && let Some(serial) = run.profile().and_then(|profile| profile.property("mfa_serial"))
@@ -331,14 +339,15 @@ async fn carry_out(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials,
         let start = run.context.clock.monotonic();
         let profile = Some(plan.base_profile.as_str());
         let result = Box::pin(sts::session_token(run, &credentials, &serial, None, profile)).await;
-        credentials = ended(run, start, Source::SessionToken, "MFA session", origin, result)?;
+        run.end(start, Source::SessionToken, "MFA session", origin, result.as_ref());
+        credentials = result?;
     }
     for role in &plan.roles {
         let start = run.context.clock.monotonic();
         let result = Box::pin(sts::assume_role(run, &credentials, role)).await;
         let action = format!("role {}", role.role_arn);
-        let origin = role.origin.clone();
-        credentials = ended(run, start, Source::AssumeRole, action, origin, result)?;
+        run.end(start, Source::AssumeRole, action, role.origin.clone(), result.as_ref());
+        credentials = result?;
     }
     Ok(credentials)
 }
@@ -374,73 +383,27 @@ async fn base(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Erro
     }
 }
 
-async fn from_web_identity(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    const FILE: &str = WEB_IDENTITY_FILE;
-    let Some(file) = run.context.var(FILE) else {
-        return Ok(None);
-    };
+async fn from_metadata(
+    run: &mut Run<'_>,
+    candidate: Candidate<'_>,
+) -> Result<Option<Credentials>, Error> {
     let start = run.context.clock.monotonic();
-    let origin = Origin::Variable(FILE.into());
-    let result = match run.context.var("AWS_ROLE_ARN") {
-        None => {
-            Err(Error::invalid(format!("{FILE} is set, but AWS_ROLE_ARN is not"), origin.clone()))
-        }
-        Some(role_arn) => {
-            let mut role = Role::new(role_arn);
-            role.session_name = run.context.var("AWS_ROLE_SESSION_NAME");
-            sts::web_identity(run, &role, &file, &origin).await
-        }
-    };
-    ended(run, start, Source::WebIdentity, "web identity", origin, result).map(Some)
-}
-
-async fn from_container(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    let start = run.context.clock.monotonic();
-    let source = Source::Container;
-    match container::endpoint(run.context) {
-        Ok(None) => {
-            let why = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set";
-            let why = Outcome::NotConfigured(why.into());
-            run.trace.record(source, "endpoint", Origin::Unknown, why, Duration::ZERO);
-            Ok(None)
-        }
-        Err(error) => ended(run, start, source, "endpoint", Origin::Unknown, Err(error)),
-        Ok(Some((url, origin))) => {
-            let budget = run.options.source_budget;
-            let clock = run.context.clock.clone();
-            let result = within(&*clock, budget, container::load(run, &url)).await;
-            let result = result.unwrap_or_else(|| {
-                let operation = "container credentials".to_owned();
-                Err(Error::TimedOut { operation, budget })
-            });
-            ended(run, start, source, container::shown(&url), origin, result).map(Some)
-        }
-    }
-}
-
-async fn from_metadata(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
-    let start = run.context.clock.monotonic();
-    let source = Source::InstanceMetadata;
-    let budget = run.options.source_budget;
-    let clock = run.context.clock.clone();
-    let result = within(&*clock, budget, imds::load(run)).await.unwrap_or_else(|| {
-        let operation = "metadata credentials".to_owned();
-        Err(Error::TimedOut { operation, budget })
-    });
-    let took = run.elapsed_since(start);
+    let result = Budget::of(run).bound("metadata credentials", imds::load(run)).await;
+    let Candidate { source, action, origin, .. } = candidate;
     match result {
         Ok(Ok(credentials)) => {
-            run.trace.record(source, "instance role", Origin::Metadata, Outcome::Found, took);
+            run.end(start, source, action, origin, Ok(()));
             Ok(Some(credentials))
         }
         Ok(Err(absent)) => {
-            let why = match &absent {
-                Absent::Disabled(_) => Outcome::Skipped(absent.to_string().into()),
-                _ => Outcome::NotConfigured(absent.to_string().into()),
-            };
-            run.trace.record(source, "instance role", Origin::Unknown, why, took);
+            let why = Outcome::NotConfigured(absent.to_string().into());
+            let took = run.elapsed_since(start);
+            run.trace.record(source, action, Origin::Unknown, why, took);
             Ok(None)
         }
-        Err(error) => ended(run, start, source, "instance role", Origin::Metadata, Err(error)),
+        Err(error) => {
+            run.end(start, source, action, origin, Err::<(), _>(&error));
+            Err(error)
+        }
     }
 }

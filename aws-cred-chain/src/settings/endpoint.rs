@@ -85,7 +85,7 @@ async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, 
     }
     let upper = service.to_ascii_uppercase().replace(['-', ' '], "_");
     for variable in [format!("AWS_ENDPOINT_URL_{upper}"), "AWS_ENDPOINT_URL".to_owned()] {
-        if let Some(url) = run.context.var(&variable) {
+        if let Some(url) = run.context.var(&variable)? {
             return Ok(Some((url, Origin::Variable(variable.into()))));
         }
     }

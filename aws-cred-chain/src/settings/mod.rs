@@ -1,6 +1,7 @@
 //! What is configured: options of the program, variables, the profile; the region and the endpoints that
 //! follow from them.
 
+pub(crate) mod budget;
 pub(crate) mod endpoint;
 pub(crate) mod options;
 pub(crate) mod region;

@@ -32,7 +32,7 @@ pub async fn region(
 pub(crate) async fn configured(run: &mut Run<'_>) -> Result<Option<Setting>, Error> {
     let found = if let Some(region) = &run.options.region {
         Some((region.clone(), Origin::Option("region")))
-    } else if let Some(region) = run.context.var("AWS_REGION") {
+    } else if let Some(region) = run.context.var("AWS_REGION")? {
         Some((region, Origin::Variable("AWS_REGION".into())))
     } else {
         run.setting("AWS_DEFAULT_REGION", "region").await?

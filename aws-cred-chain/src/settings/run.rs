@@ -1,15 +1,16 @@
 //! One resolution: what it has read, what it may still take, what it has noted.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::files::{self, Kept, Location, Profile, Profiles, Reading};
+use crate::files::{
+    self, Finding, Inputs, Kept, Location, Profile, Profiles, Reading, SharedFile, Texts,
+};
+use crate::settings::budget::Waiting;
 use crate::settings::options::Options;
 use crate::trace::{Origin, Trace};
-use crate::world::{CaBundle, Clock, Context};
+use crate::world::{CaBundle, Context};
 
 /// The state of one resolution.
 #[derive(Debug)]
@@ -17,8 +18,9 @@ pub(crate) struct Run<'a> {
     pub(crate) context: &'a Context,
     pub(crate) options: &'a Options,
     pub(crate) trace: Trace,
+    /// Time in which a person is asked or a process runs.
+    pub(crate) waiting: Waiting,
     kept: Option<&'a Kept>,
-    location: Option<Location>,
     reading: Option<Arc<Reading>>,
 }
 
@@ -27,30 +29,14 @@ pub(crate) type Setting = (String, Origin);
 
 impl<'a> Run<'a> {
     pub(crate) fn new(context: &'a Context, options: &'a Options) -> Self {
-        let (kept, location, reading) = (None, None, None);
-        Self { context, options, trace: Trace::default(), kept, location, reading }
+        let waiting = Waiting::default();
+        Self { context, options, trace: Trace::default(), waiting, kept: None, reading: None }
     }
 
     /// Uses again what `kept` has of the files, and keeps there what is read.
     pub(crate) fn with_kept(mut self, kept: &'a Kept) -> Self {
         self.kept = Some(kept);
         self
-    }
-
-    /// Returns where the files are and which profile is meant.
-    pub(crate) fn location(&mut self) -> &Location {
-        if let Some(reading) = &self.reading {
-            return &reading.location;
-        }
-        let (context, options) = (self.context, self.options);
-        self.location.get_or_insert_with(|| {
-            let mut location = Location::find(&*context.env, context.windows);
-            if let Some(profile) = &options.profile {
-                location.profile.clone_from(profile);
-                location.profile_origin = Origin::Option("profile");
-            }
-            location
-        })
     }
 
     /// Takes what is kept of the files, where they are unchanged.
@@ -67,22 +53,51 @@ impl<'a> Run<'a> {
             return Ok(reading.clone());
         }
         let before = self.kept.and_then(|kept| kept.before(self.context, self.options));
-        let location = self.location().clone();
-        let files = files::read(self.context, &location).await?;
-        let (dialect, name) = (self.options.dialect, &location.profile);
-        let profiles = Profiles::parse_for(&files, dialect, name)?;
-        let reading = Arc::new(Reading::new(location, profiles));
+        let (inputs, location, texts) = self.texts().await?;
+        let profiles = Profiles::parse_for(&texts.files, self.options.dialect, &location.profile)?;
+        let reading = self.reading(&inputs, location, profiles, texts.unreadable);
         if let (Some(kept), Some(before)) = (self.kept, before) {
             kept.keep(self.context, before, &reading);
         }
-        self.reading = Some(reading.clone());
         Ok(reading)
     }
 
-    /// Takes all that the files say, not only what leads from the selected profile.
-    pub(crate) fn load_whole(&mut self, profiles: Profiles) {
-        let location = self.location().clone();
-        self.reading = Some(Arc::new(Reading::new(location, profiles)));
+    /// Reads the files, and keeps all that they say, not only what leads from the selected profile.
+    pub(crate) async fn load_whole(&mut self) -> Result<Vec<SharedFile>, Error> {
+        let (inputs, location, texts) = self.texts().await?;
+        match Profiles::parse(&texts.files, self.options.dialect) {
+            Ok(profiles) => {
+                self.reading(&inputs, location, profiles, texts.unreadable);
+                Ok(texts.files)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn texts(&self) -> Result<(Inputs, Location, Texts), Error> {
+        let (context, options) = (self.context, self.options);
+        let inputs = Inputs::read(&*context.env, context.windows, options);
+        let location = Location::of(&inputs, options, context.windows)?;
+        let texts = files::read(context, &location).await?;
+        Ok((inputs, location, texts))
+    }
+
+    fn reading(
+        &mut self,
+        inputs: &Inputs,
+        location: Location,
+        profiles: Profiles,
+        unreadable: Vec<Finding>,
+    ) -> Arc<Reading> {
+        let reading = Reading::new(inputs, self.options, location, profiles, unreadable);
+        let reading = Arc::new(reading);
+        self.reading = Some(reading.clone());
+        reading
+    }
+
+    /// Returns the reading, where the files were read.
+    pub(crate) fn reading_so_far(&self) -> Option<Arc<Reading>> {
+        self.reading.clone()
     }
 
     /// Returns what [`Run::load`] read; nothing before it.
@@ -108,10 +123,22 @@ impl<'a> Run<'a> {
         variable: &'static str,
         key: &str,
     ) -> Result<Option<Setting>, Error> {
-        if let Some(value) = self.context.var(variable) {
-            return Ok(Some((value, Origin::Variable(variable.into()))));
+        if self.context.is_set(variable) {
+            return self.setting_so_far(variable, key);
         }
         self.load().await?;
+        self.setting_so_far(variable, key)
+    }
+
+    /// Returns a setting: the variable, then the selected profile's key, where the files were read.
+    pub(crate) fn setting_so_far(
+        &self,
+        variable: &'static str,
+        key: &str,
+    ) -> Result<Option<Setting>, Error> {
+        if let Some(value) = self.context.var(variable)? {
+            return Ok(Some((value, Origin::Variable(variable.into()))));
+        }
         let property = self.profile().and_then(|profile| profile.property(key));
         Ok(property.map(|property| (property.value.clone(), property.origin())))
     }
@@ -120,8 +147,8 @@ impl<'a> Run<'a> {
     pub(crate) async fn flag(&mut self, variable: &'static str, key: &str) -> Result<bool, Error> {
         match self.setting(variable, key).await? {
             None => Ok(false),
-            Some((value, _)) if value.eq_ignore_ascii_case("true") => Ok(true),
-            Some((value, _)) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some((value, _)) if value.trim().eq_ignore_ascii_case("true") => Ok(true),
+            Some((value, _)) if value.trim().eq_ignore_ascii_case("false") => Ok(false),
             Some((_, origin)) => {
                 let problem = format!("{key} is neither true nor false");
                 Err(Error::invalid(problem, origin))
@@ -132,25 +159,6 @@ impl<'a> Run<'a> {
     pub(crate) fn elapsed_since(&self, start: Duration) -> Duration {
         self.context.clock.monotonic().saturating_sub(start)
     }
-}
-
-/// Completes with `future`'s value, or with `None` when `budget` has passed first.
-pub(crate) async fn within<T>(
-    clock: &dyn Clock,
-    budget: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    let mut sleep = None;
-    poll_fn(move |cx| {
-        if let Poll::Ready(value) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        // The timer is made only when there is something to wait for.
-        let sleep = sleep.get_or_insert_with(|| clock.sleep(budget));
-        sleep.as_mut().poll(cx).map(|()| None)
-    })
-    .await
 }
 
 /// Draws a number below `bound` from a seed and a moment (SplitMix64).

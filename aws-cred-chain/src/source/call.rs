@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::refusal::Refusal;
 use crate::error::Error;
-use crate::settings::run::{Run, jitter, within};
+use crate::settings::budget::within;
+use crate::settings::run::{Run, jitter};
 use crate::trace::{Outcome, Step};
 use crate::world::HttpError;
 
@@ -14,8 +16,7 @@ use crate::world::HttpError;
 pub(crate) struct Call {
     /// Shown in errors and the trace, such as `STS AssumeRole`.
     pub(crate) name: &'static str,
-    pub(crate) attempts_max: u32,
-    /// Attempts that end without any response.
+    /// The most attempts that end without any response.
     pub(crate) unanswered_max: u32,
     pub(crate) attempt_timeout: Duration,
     /// Whether a response asks for another attempt.
@@ -28,28 +29,25 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 impl Call {
     pub(crate) fn new(name: &'static str, run: &Run<'_>) -> Self {
-        let attempts_max = run.options.attempts_max.clamp(1, 10);
         Self {
             name,
-            attempts_max,
-            unanswered_max: attempts_max,
+            unanswered_max: u32::MAX,
             attempt_timeout: run.options.attempt_timeout,
-            again: |response| {
-                response.status().as_u16() == 429 || response.status().is_server_error()
-            },
+            again: |response| Refusal::of(response).is_retryable(),
         }
     }
 
     /// Sends what `request` makes, until a response comes that is not of the kind to be tried again.
     ///
-    /// A response of any status is returned, but 429 and 5xx only after the last attempt.
+    /// A response of any status is returned, but one that may be tried again only after the last attempt.
     pub(crate) async fn send(
         self,
         run: &mut Run<'_>,
         mut request: impl FnMut() -> Result<http::Request<Bytes>, Error>,
     ) -> Result<http::Response<Bytes>, Error> {
-        let context = run.context;
+        let attempts_max = attempts_max(run)?;
         let mut unanswered = 0;
+        let context = run.context;
         let mut attempt = 1;
         loop {
             let start = context.clock.monotonic();
@@ -66,15 +64,17 @@ impl Call {
             let (outcome, last) = match &result {
                 Ok(response) => {
                     let status = response.status();
-                    let done = !(self.again)(response) || attempt >= self.attempts_max;
+                    let done = !(self.again)(response) || attempt >= attempts_max;
                     (Outcome::Note(format!("HTTP {}", status.as_u16()).into()), done)
                 }
                 Err(error) => {
                     unanswered += 1;
                     let permanent =
                         matches!(error, HttpError::Unavailable | HttpError::TooLarge { .. });
-                    let spent = attempt >= self.attempts_max || unanswered >= self.unanswered_max;
-                    (Outcome::Failed(error.to_string().into()), permanent || spent)
+                    (
+                        Outcome::Failed(error.to_string().into()),
+                        permanent || attempt >= attempts_max || unanswered >= self.unanswered_max,
+                    )
                 }
             };
             run.trace.push(Step {
@@ -93,6 +93,23 @@ impl Call {
             context.clock.sleep(pause).await;
             attempt += 1;
         }
+    }
+}
+
+/// Returns how often a call is tried: the option, `AWS_MAX_ATTEMPTS`, the profile, the retry mode's number.
+fn attempts_max(run: &Run<'_>) -> Result<u32, Error> {
+    if run.options.attempts_max > 0 {
+        return Ok(run.options.attempts_max.min(10));
+    }
+    if let Some((text, origin)) = run.setting_so_far("AWS_MAX_ATTEMPTS", "max_attempts")? {
+        return match text.trim().parse::<u32>() {
+            Ok(attempts) if attempts >= 1 => Ok(attempts.min(10)),
+            _ => Err(Error::invalid("max_attempts is not a number of 1 or more", origin)),
+        };
+    }
+    match run.setting_so_far("AWS_RETRY_MODE", "retry_mode")? {
+        Some((mode, _)) if mode.trim().eq_ignore_ascii_case("legacy") => Ok(5),
+        _ => Ok(3),
     }
 }
 

@@ -73,7 +73,8 @@ async fn renew(
     path: &Path,
     cached: &Map<String, Value>,
 ) -> Result<Option<Credentials>, Error> {
-    use crate::source::call::{Call, request, short, text};
+    use super::refusal::Refusal;
+    use crate::source::call::{Call, request};
     let member = |key| json::string(cached, key);
     let (Some(client), Some(refresh), Some(pem)) =
         (member("clientId"), member("refreshToken"), member("dpopKey"))
@@ -94,21 +95,8 @@ async fn renew(
         request("POST", &url, &headers, body.clone())
     });
     let response = send.await?;
-    let status = response.status();
-    if !status.is_success() {
-        let value = serde_json::from_str::<Value>(&text(&response)).unwrap_or_default();
-        let code = value.get("error").and_then(Value::as_str);
-        let message = value.get("message").and_then(Value::as_str).map(short);
-        return Err(match code.filter(|_| status.is_client_error()) {
-            None => Error::unexpected(call.name, format!("HTTP {}", status.as_u16())),
-            Some(code) => Error::Denied {
-                service: "sign-in",
-                operation: "CreateOAuth2Token",
-                code: short(code),
-                message: message.unwrap_or_default(),
-                hint: None,
-            },
-        });
+    if !response.status().is_success() {
+        return Err(Refusal::of(&response).error("sign-in", "CreateOAuth2Token", None));
     }
     let answer = json::object(call.name, response.body())?;
     let file = renewed(call.name, cached, &answer, clock.now())?;
@@ -147,13 +135,13 @@ fn renewed(
 }
 
 fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error> {
-    let folder = match run.context.var("AWS_LOGIN_CACHE_DIRECTORY") {
+    let folder = match run.context.var("AWS_LOGIN_CACHE_DIRECTORY")? {
         Some(folder) => run.context.expand(&folder),
         None => {
             let home = run.context.home().ok_or_else(|| {
                 Error::invalid("no home folder, so no login session", origin.clone())
             })?;
-            Path::new(&home).join(".aws/login/cache")
+            home.join(".aws/login/cache")
         }
     };
     Ok(folder.join(format!("{}.json", cache_key(session))))

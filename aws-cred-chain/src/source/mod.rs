@@ -9,6 +9,7 @@ pub(crate) mod imds;
 mod json;
 pub(crate) mod login;
 pub(crate) mod process;
+pub(crate) mod refusal;
 pub(crate) mod session;
 pub(crate) mod sso;
 pub(crate) mod sts;

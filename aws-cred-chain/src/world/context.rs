@@ -1,10 +1,12 @@
 //! One value that holds an implementation of each trait of the world.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::memory::{self, NoCommands, NoFiles, NoHttp, NoPrompt};
 use super::{Clock, Env, Prompt, ReadFile, RunCommand, SendHttp, WriteFile, real};
+use crate::error::Error;
 
 /// The world: every effect of this crate goes through one of these.
 #[derive(Clone, Debug)]
@@ -124,17 +126,83 @@ impl Context {
 
     /// Returns the variable `name` where it is set to more than blanks. The AWS SDKs treat blank
     /// variables as not set.
-    pub(crate) fn var(&self, name: &str) -> Option<String> {
-        self.env.var(name).filter(|value| !value.trim().is_empty())
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a value that is not Unicode. Another value than the one that was set would
+    /// be another identity.
+    pub fn var(&self, name: &str) -> Result<Option<String>, Error> {
+        text(&*self.env, name)
+    }
+
+    /// Returns whether the variable `name` is set to more than blanks.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.env.var(name).is_some_and(|value| !is_blank(&value))
     }
 
     /// Returns a path with `~` replaced by the home folder.
-    pub(crate) fn expand(&self, path: &str) -> PathBuf {
+    #[must_use]
+    pub fn expand(&self, path: &str) -> PathBuf {
         crate::files::expand_home(path, self.home().as_deref(), self.windows)
     }
 
     /// Returns the home folder, by the rules of the AWS SDKs.
-    pub(crate) fn home(&self) -> Option<String> {
+    #[must_use]
+    pub fn home(&self) -> Option<PathBuf> {
         crate::files::home(&*self.env, self.windows)
     }
+
+    /// Returns the files that are read.
+    #[must_use]
+    pub fn files(&self) -> &dyn ReadFile {
+        &*self.files
+    }
+
+    /// Returns what writes cache files.
+    #[must_use]
+    pub fn cache_files(&self) -> &dyn WriteFile {
+        &*self.cache_files
+    }
+
+    /// Returns the HTTP client.
+    #[must_use]
+    pub fn http(&self) -> &dyn SendHttp {
+        &*self.http
+    }
+
+    /// Returns what runs programs.
+    #[must_use]
+    pub fn commands(&self) -> &dyn RunCommand {
+        &*self.commands
+    }
+
+    /// Returns the clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Returns who is asked for codes.
+    #[must_use]
+    pub fn prompt(&self) -> &dyn Prompt {
+        &*self.prompt
+    }
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Returns a variable that is set to more than blanks.
+pub(crate) fn text(env: &dyn Env, name: &str) -> Result<Option<String>, Error> {
+    match env.var(name).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        Some(Err(_)) => Err(Error::not_unicode(name)),
+    }
+}
+
+/// Returns a variable that is a path and set to more than blanks; a path need not be Unicode.
+pub(crate) fn path(env: &dyn Env, name: &str) -> Option<OsString> {
+    env.var(name).filter(|value| !is_blank(value))
 }

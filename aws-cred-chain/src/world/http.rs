@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
 use crate::world::lock;
-use crate::world::{BoxFuture, CaBundle, Env, HTTP_BODY_BYTES_MAX, HttpError, SendHttp};
+use crate::world::{BoxFuture, CaBundle, Env, HTTP_BODY_BYTES_MAX, HttpError, Progress, SendHttp};
 
 /// The largest answer of a proxy to `CONNECT`, in bytes.
 const PROXY_HEAD_BYTES_MAX: usize = 8192;
@@ -73,20 +73,26 @@ impl HttpClient {
     #[must_use]
     pub fn from_env(env: &dyn Env) -> Self {
         let var = |name: &str| {
-            let lower = env.var(&name.to_ascii_lowercase());
-            lower.or_else(|| env.var(name)).filter(|value| !value.trim().is_empty())
+            let lower = text(env, &name.to_ascii_lowercase());
+            lower.or_else(|| text(env, name))
         };
         let no_proxy = var("NO_PROXY").unwrap_or_default();
         let settings = Settings {
             https_proxy: var("HTTPS_PROXY"),
             http_proxy: var("HTTP_PROXY"),
             no_proxy: no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase()).collect(),
-            ca_bundle: env.var("AWS_CA_BUNDLE").filter(|path| !path.trim().is_empty()),
+            ca_bundle: text(env, "AWS_CA_BUNDLE"),
             tls: OnceLock::new(),
             tls_of_profiles: Mutex::default(),
         };
         Self { settings: Arc::new(settings) }
     }
+}
+
+/// Returns a variable that is set to more than blanks; of one that is not Unicode what can be read.
+fn text(env: &dyn Env, name: &str) -> Option<String> {
+    let value = env.var(name)?.to_string_lossy().into_owned();
+    Some(value).filter(|value| !value.trim().is_empty())
 }
 
 impl SendHttp for HttpClient {
@@ -153,7 +159,10 @@ async fn exchange(
     };
     let connect = |reason: String| HttpError::Connect { host: target.host.clone(), reason };
     let host = host.trim_start_matches('[').trim_end_matches(']');
+    let progress = request.extensions().get::<Progress>().cloned().unwrap_or_default();
+    progress.set_connecting();
     let tcp = TcpStream::connect((host, port)).await.map_err(|error| connect(error.to_string()))?;
+    progress.set_connected();
     tcp.set_nodelay(true).map_err(|error| connect(error.to_string()))?;
     let mut stream: Box<dyn Stream> = Box::new(tcp);
     let bundle = request.extensions().get::<CaBundle>().map(|bundle| bundle.0.clone());

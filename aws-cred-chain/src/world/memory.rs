@@ -1,6 +1,7 @@
 //! A world in memory: the trivial implementation of every trait of [`crate::Context`].
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,16 +17,18 @@ use crate::credentials::Secret;
 
 /// An environment that is a map. `Debug` shows names only.
 #[derive(Clone, Default)]
-pub struct MapEnv(BTreeMap<String, String>);
+pub struct MapEnv(BTreeMap<String, OsString>);
 
 impl MapEnv {
     /// Returns an environment of these pairs.
-    pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+    pub fn new<K: Into<String>, V: Into<OsString>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
         Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
     }
 
     /// Sets one variable.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<OsString>) {
         self.0.insert(name.into(), value.into());
     }
 }
@@ -37,7 +40,7 @@ impl std::fmt::Debug for MapEnv {
 }
 
 impl Env for MapEnv {
-    fn var(&self, name: &str) -> Option<String> {
+    fn var(&self, name: &str) -> Option<OsString> {
         self.0.get(name).cloned()
     }
 }

@@ -15,8 +15,9 @@ mod traits;
 
 pub use blocking::block_on;
 pub use context::Context;
+pub(crate) use context::path as path_var;
 pub(crate) use lock::lock;
 pub use traits::{
     BoxFuture, CaBundle, Clock, Command, CommandOutput, Env, FileData, HTTP_BODY_BYTES_MAX,
-    HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp, WriteFile,
+    HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp, WriteFile,
 };

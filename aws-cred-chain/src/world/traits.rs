@@ -1,10 +1,13 @@
 //! The traits by which the chain reaches the world, and the values that they exchange.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,8 +21,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// May be called at any time and from any thread; must not block.
 pub trait Env: fmt::Debug + Send + Sync {
-    /// Returns the variable `name`, or `None` where it is not set or is not Unicode.
-    fn var(&self, name: &str) -> Option<String>;
+    /// Returns the variable `name`, `None` where it is not set. A value need not be Unicode: the chain
+    /// refuses such a one with the variable's name where it needs text.
+    fn var(&self, name: &str) -> Option<OsString>;
 }
 
 /// What [`ReadFile::read`] found.
@@ -72,6 +76,12 @@ pub trait ReadFile: fmt::Debug + Send + Sync {
         let _unused = path;
         None
     }
+
+    /// Returns how long a stamp may be taken for the present one without a new look. The default is zero:
+    /// every use looks.
+    fn stamp_serves(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What tells a file's state: another one after every change. Its parts mean nothing.
@@ -105,14 +115,12 @@ pub trait WriteFile: fmt::Debug + Send + Sync {
 }
 
 /// Why an HTTP exchange gave no response.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HttpError {
     /// This context has no HTTP client (build with the feature `tokio`, or give one).
-    #[error("no HTTP client in this context")]
     Unavailable,
     /// No connection (name, route, TLS, proxy), so the service saw nothing.
-    #[error("no connection to {host}: {reason}")]
     Connect {
         /// The host that was tried.
         host: String,
@@ -120,7 +128,6 @@ pub enum HttpError {
         reason: String,
     },
     /// The connection broke, or what came is not HTTP.
-    #[error("broken exchange with {host}: {reason}")]
     Broken {
         /// The host that was tried.
         host: String,
@@ -128,7 +135,6 @@ pub enum HttpError {
         reason: String,
     },
     /// The response is larger than `bytes_max`.
-    #[error("response of {host} is larger than {bytes_max} bytes")]
     TooLarge {
         /// The host that answered.
         host: String,
@@ -136,12 +142,27 @@ pub enum HttpError {
         bytes_max: u64,
     },
     /// No response in time.
-    #[error("no answer in {} ms", after.as_millis())]
     TimedOut {
         /// How long was waited.
         after: Duration,
     },
 }
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable => f.write_str("no HTTP client in this context"),
+            Self::Connect { host, reason } => write!(f, "no connection to {host}: {reason}"),
+            Self::Broken { host, reason } => write!(f, "broken exchange with {host}: {reason}"),
+            Self::TooLarge { host, bytes_max } => {
+                write!(f, "response of {host} is larger than {bytes_max} bytes")
+            }
+            Self::TimedOut { after } => write!(f, "no answer in {} ms", after.as_millis()),
+        }
+    }
+}
+
+impl std::error::Error for HttpError {}
 
 /// Sends one HTTP request.
 pub trait SendHttp: fmt::Debug + Send + Sync {
@@ -164,6 +185,32 @@ pub trait SendHttp: fmt::Debug + Send + Sync {
 /// [`SendHttp::send`] is given. `AWS_CA_BUNDLE` goes before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaBundle(pub PathBuf);
+
+/// How far an exchange has come: an extension of requests by which [`SendHttp::send`] may say so. A client
+/// that says nothing is taken as one that may have a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    const CONNECTING: u8 = 1;
+    const CONNECTED: u8 = 2;
+
+    /// Says that a connection is being made.
+    pub fn set_connecting(&self) {
+        self.0.store(Self::CONNECTING, Ordering::Relaxed);
+    }
+
+    /// Says that the service has accepted the connection.
+    pub fn set_connected(&self) {
+        self.0.store(Self::CONNECTED, Ordering::Relaxed);
+    }
+
+    /// Returns whether a connection is being made and there is none yet.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::CONNECTING
+    }
+}
 
 /// The largest response body in bytes that is read of any service.
 pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 20;
