@@ -1,6 +1,7 @@
 //! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod endpoints;
 mod fuzz;
 mod guest;
 mod leftovers;
@@ -17,6 +18,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask prepare [--long]
        cargo xtask guest
        cargo xtask fuzz SECONDS
+       cargo xtask endpoints
 
 test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
@@ -24,7 +26,8 @@ test      runs every check and says what it used and what was left out
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
   --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
-fuzz      runs every fuzz target so many seconds (part of --long)";
+fuzz      runs every fuzz target so many seconds (part of --long)
+endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some((&"guest", [])) => exit(guest::check(root)),
+        Some((&"endpoints", [])) => exit(endpoints::write(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))
         }

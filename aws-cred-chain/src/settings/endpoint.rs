@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::settings::options::Options;
-use crate::settings::region;
 use crate::settings::run::Run;
+use crate::settings::{partition, region};
 use crate::trace::Origin;
 use crate::world::Context;
 
@@ -43,21 +43,15 @@ pub(crate) async fn of(
         Some(region) => Some(region.to_owned()),
         None => region::configured(run).await?.map(|(region, _)| region),
     };
-    let signing_region = region.clone().unwrap_or_else(|| "us-east-1".to_owned());
     let Some((url, origin)) = configured(run, service).await? else {
-        let fips = match run.options.use_fips {
-            Some(fips) => fips,
-            None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
-        };
-        let dual = match run.options.use_dual_stack {
-            Some(dual) => dual,
-            None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
-        };
-        return Ok(Endpoint {
-            url: standard(service, region.as_deref(), fips, dual),
-            signing_region,
-            origin: Origin::Default,
-        });
+        return standard(run, service, region.as_deref()).await;
+    };
+    let signing_region = match &region {
+        None => "us-east-1".to_owned(),
+        Some(region) => match partition::standard(service, region, false, false) {
+            Ok(standard) => standard.signing_region,
+            Err(_) => region.clone(),
+        },
     };
     let uri: http::Uri = url
         .parse()
@@ -67,6 +61,33 @@ pub(crate) async fn of(
         return Err(Error::invalid(problem, origin));
     }
     Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), signing_region, origin })
+}
+
+/// Returns the endpoint that AWS's partitions give, as the two flags want it.
+async fn standard(
+    run: &mut Run<'_>,
+    service: &str,
+    region: Option<&str>,
+) -> Result<Endpoint, Error> {
+    let fips = match run.options.use_fips {
+        Some(fips) => fips,
+        None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
+    };
+    let dual_stack = match run.options.use_dual_stack {
+        Some(dual_stack) => dual_stack,
+        None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
+    };
+    let Some(region) = region else {
+        return Ok(Endpoint {
+            url: format!("https://{}.amazonaws.com", partition::host(service)),
+            signing_region: "us-east-1".to_owned(),
+            origin: Origin::Default,
+        });
+    };
+    let found = partition::standard(service, region, fips, dual_stack)
+        .map_err(|problem| Error::invalid(problem, Origin::Default))?;
+    let (url, signing_region) = (found.url, found.signing_region);
+    Ok(Endpoint { url, signing_region, origin: Origin::Default })
 }
 
 async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, Origin)>, Error> {
@@ -109,44 +130,4 @@ async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, 
     }
     let property = profile.property("endpoint_url");
     Ok(property.map(|property| (property.value.clone(), property.origin())))
-}
-
-/// Returns the standard endpoint by the partitions of AWS's endpoint rules.
-fn standard(service: &str, region: Option<&str>, fips: bool, dual_stack: bool) -> String {
-    let Some(region) = region else {
-        return format!("https://{}.amazonaws.com", host_name(service));
-    };
-    let (suffix, dual_suffix) = suffixes(region);
-    if service == "signin" {
-        return format!("https://{region}.signin.aws.amazon.com");
-    }
-    // STS of the GovCloud regions is FIPS by itself and has no other name.
-    let fips = fips && !(service == "sts" && region.starts_with("us-gov-"));
-    let fips = if fips { "-fips" } else { "" };
-    let suffix = if dual_stack { dual_suffix } else { suffix };
-    format!("https://{}{fips}.{region}.{suffix}", host_name(service))
-}
-
-fn host_name(service: &str) -> &str {
-    match service {
-        "sso" => "portal.sso",
-        "sso_oidc" => "oidc",
-        other => other,
-    }
-}
-
-/// Returns the DNS suffix of a region's partition, and that of its dual-stack endpoints.
-fn suffixes(region: &str) -> (&'static str, &'static str) {
-    const PARTITIONS: [(&str, &str, &str); 6] = [
-        ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-        ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-        ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-        ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-        ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-        ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    ];
-    PARTITIONS
-        .iter()
-        .find(|(prefix, ..)| region.starts_with(prefix))
-        .map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (suffix, dual))
 }
