@@ -154,14 +154,19 @@ impl<'a> File<'a> {
 
 /// A value that begins on the line after its key holds sub-properties, and each line of it must be one.
 fn check_nested(property: &RawProperty<'_>) -> Result<(), SyntaxError> {
-    let is_wrong = |line: &&str| !line.is_empty() && !line.contains('=');
-    if property.value.starts_with('\n') && property.value.split('\n').any(|line| is_wrong(&line)) {
+    let is_wrong = |line: &str| !line.trim_matches(is_blank).is_empty() && !line.contains('=');
+    if property.value.starts_with('\n') && property.value.split(ends_line).any(is_wrong) {
         return Err(SyntaxError {
             line: property.line,
             problem: "a line of the indented block below this has no '='",
         });
     }
     Ok(())
+}
+
+/// What Python's `str.splitlines` splits at, by which botocore reads sub-properties.
+fn ends_line(c: char) -> bool {
+    matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 /// What Python's `str.strip` takes off and its `\s` matches.
