@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::shorthand;
 use crate::error::Error;
 use crate::trace::Origin;
 
@@ -37,7 +38,7 @@ impl Filter {
         let parsed = if text.trim_start().starts_with(['[', '{']) {
             json(text)
         } else {
-            shorthand(text).map(|filter| vec![filter])
+            by_shorthand(text).map(|filter| vec![filter])
         };
         parsed
             .filter(|filters| {
@@ -102,55 +103,18 @@ fn json(text: &str) -> Option<Vec<Filter>> {
     items.iter().map(filter).collect()
 }
 
-/// Parses `Name=n,Values=a,b`; a value may stand in single or double quotes.
-fn shorthand(text: &str) -> Option<Filter> {
-    let (mut name, mut values) = (None, Vec::new());
-    let mut rest = text.trim();
-    let mut in_values = false;
-    loop {
-        if let Some(after) = rest.strip_prefix("Name=") {
-            let (value, after) = word(after)?;
-            if name.replace(value).is_some() {
-                return None;
-            }
-            (rest, in_values) = (after, false);
-        } else {
-            if let Some(after) = rest.strip_prefix("Values=") {
-                (rest, in_values) = (after, true);
-            }
-            if !in_values {
-                return None;
-            }
-            let (value, after) = word(rest)?;
-            values.push(value);
-            rest = after;
-        }
-        match rest.strip_prefix(',') {
-            Some(after) => rest = after,
-            None if rest.is_empty() => break,
-            None => return None,
+/// Parses `Name=n,Values=a,b`, in the AWS CLI's shorthand.
+fn by_shorthand(text: &str) -> Option<Filter> {
+    let (mut name, mut values) = (None, None);
+    for (key, value) in shorthand::parse(text.trim())? {
+        match (key.as_str(), value) {
+            ("Name", shorthand::Value::One(text)) => name = Some(text),
+            ("Values", shorthand::Value::One(text)) => values = Some(vec![text]),
+            ("Values", shorthand::Value::Many(texts)) => values = Some(texts),
+            _ => return None,
         }
     }
-    (!values.is_empty()).then_some(Filter { name: name?, values })
-}
-
-/// Takes a value up to the next comma outside of quotes.
-fn word(text: &str) -> Option<(String, &str)> {
-    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''));
-    let Some(quote) = quote else {
-        let end = text.find(',').unwrap_or(text.len());
-        return Some((text[..end].to_owned(), &text[end..]));
-    };
-    let mut value = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\\' => value.push(chars.next()?.1),
-            c if c == quote => return Some((value, &text[at + 1..])),
-            c => value.push(c),
-        }
-    }
-    None
+    Some(Filter { name: name?, values: values.filter(|values| !values.is_empty())? })
 }
 
 fn tags(resource: &Value) -> impl Iterator<Item = (&str, &str)> {
@@ -244,6 +208,8 @@ mod tests {
         );
         check("Values=a,Name=b", Some(Filter::new("b", ["a"])));
         check(r#"Name=tag:Name,Values="a,b",'c'"#, Some(Filter::new("tag:Name", ["a,b", "c"])));
+        check("Name=a,Values=[b,\"c,d\"]", Some(Filter::new("a", ["b", "c,d"])));
+        check(r"Name=a,Values=b\,c", Some(Filter::new("a", ["b,c"])));
         check(r#"{"Name": "x", "Values": ["y"]}"#, Some(Filter::new("x", ["y"])));
         for bad in [
             "",

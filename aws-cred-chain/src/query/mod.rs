@@ -10,6 +10,7 @@
 mod bare;
 pub mod filter;
 mod order;
+mod shorthand;
 
 use std::sync::LazyLock;
 
