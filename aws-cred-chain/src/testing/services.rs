@@ -26,6 +26,8 @@ pub enum Fault {
     Status(u16),
     /// It answers 200 with this.
     Body(String),
+    /// It answers with this status and body.
+    Answer(u16, String),
     /// Its answer is larger than is read.
     Huge,
 }
@@ -227,6 +229,7 @@ impl Services {
             }
             Some(Fault::Status(status)) => (operation(&service, &request), (status, String::new())),
             Some(Fault::Body(body)) => (operation(&service, &request), (200, body)),
+            Some(Fault::Answer(status, body)) => (operation(&service, &request), (status, body)),
             _ => {
                 let operation = operation(&service, &request);
                 let answer = self.answer(&service, &operation, &request);

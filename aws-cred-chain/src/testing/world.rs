@@ -74,6 +74,28 @@ impl World {
         self
     }
 
+    /// Lets STS know a role that a web identity token opens.
+    #[must_use]
+    pub fn web_identity_role(self, role_arn: &str, token: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_web_identity(token));
+        self
+    }
+
+    /// Lets STS know a role that asks for the code of a device, and a person who enters that code.
+    #[must_use]
+    pub fn mfa_role(self, role_arn: &str, serial: &str, code: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_mfa(serial, code));
+        self.prompt.put(code);
+        self
+    }
+
+    /// Lets STS know a role that asks for an external id.
+    #[must_use]
+    pub fn external_id_role(self, role_arn: &str, external_id: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_external_id(external_id));
+        self
+    }
+
     /// Returns the world as the chain sees it.
     #[must_use]
     pub fn context(&self) -> Context {
