@@ -71,6 +71,8 @@ pub enum Source {
     Container,
     /// The EC2 instance metadata service.
     InstanceMetadata,
+    /// A source of the program's own, by its name.
+    Custom(&'static str),
 }
 
 impl Source {
@@ -90,6 +92,7 @@ impl Source {
             Self::Process => "custom-process",
             Self::Container => "container-role",
             Self::InstanceMetadata => "iam-role",
+            Self::Custom(name) => name,
         }
     }
 }

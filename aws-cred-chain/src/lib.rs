@@ -79,7 +79,10 @@ mod world;
 
 pub use cache::cli as cli_cache;
 pub use cache::{Cache, CacheSettings};
-pub use chain::{Chain, Plan, Resolved, Unresolved};
+pub use chain::{
+    Chain, EndpointChain, FromFn, Plan, Providers, RegionChain, Resolved, Unresolved, first_try,
+    from_fn, region,
+};
 pub use credentials::{Credentials, ProvideCredentials, Secret, Source};
 pub use error::{Cause, Error};
 pub use files::plan::{self, Role};
@@ -87,7 +90,6 @@ pub use files::plan::{self, Role};
 pub use query::filter;
 pub use settings::endpoint::{Endpoint, endpoint};
 pub use settings::options::{CliCache, Options, ProcessShell};
-pub use settings::region::region;
 pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
 pub use source::login::cache_key as login_cache_key;

@@ -76,6 +76,19 @@ pub fn key(role: &Role) -> String {
     add("DurationSeconds", role.duration.map(|duration| Value::from(duration.as_secs())));
     add("ExternalId", text(&role.external_id));
     add("Policy", role.policy.as_deref().and_then(|policy| serde_json::from_str(policy).ok()));
+    if !role.policy_arns.is_empty() {
+        let arns = role.policy_arns.iter().map(|arn| json!({ "arn": arn })).collect();
+        add("PolicyArns", Some(Value::Array(arns)));
+    }
+    if !role.tags.is_empty() {
+        let tags = role.tags.iter().map(|(key, value)| json!({ "Key": key, "Value": value }));
+        add("Tags", Some(tags.collect()));
+    }
+    if !role.transitive_tag_keys.is_empty() {
+        let keys = role.transitive_tag_keys.iter().map(|key| Value::from(key.as_str()));
+        add("TransitiveTagKeys", Some(keys.collect()));
+    }
+    add("SourceIdentity", text(&role.source_identity));
     add("RoleArn", Some(Value::String(role.role_arn.clone())));
     add("RoleSessionName", text(&role.session_name));
     add("SerialNumber", text(&role.mfa_serial));

@@ -2,18 +2,23 @@
 
 mod explain;
 mod order;
+mod providers;
+mod region;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use explain::Plan;
+pub use providers::{FromFn, Providers, first_try, from_fn};
+pub use region::{EndpointChain, RegionChain, resolve as region};
 
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
 use crate::files::Kept;
 use crate::files::plan::{self, Base, ProfilePlan};
 use crate::settings::budget::{Waiting, within_working};
+use crate::settings::endpoint::{Endpoint, endpoint};
 use crate::settings::options::Options;
 use crate::settings::run::Run;
 use crate::source::imds::Absent;
@@ -113,8 +118,39 @@ impl Chain {
         }
     }
 
-    /// Finds a bearer token: `AWS_BEARER_TOKEN_<SERVICE>` is not looked at, only the selected profile's
-    /// SSO session.
+    /// Finds the region: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile. See [`RegionChain`] for one that
+    /// asks the metadata service too.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegionChain::resolve`].
+    pub async fn region(&self) -> Result<Option<(String, Origin)>, Error> {
+        region(&self.context, &self.options, false).await
+    }
+
+    /// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EndpointChain::resolve`].
+    pub async fn endpoint(&self, service: &str) -> Result<Endpoint, Error> {
+        endpoint(&self.context, &self.options, service).await
+    }
+
+    /// Finds a bearer token for `service`: `AWS_BEARER_TOKEN_<SERVICE>`, else as [`Chain::token`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Chain::token`].
+    pub async fn token_for(&self, service: &str) -> Result<sso::Token, Error> {
+        let service = service.to_ascii_uppercase().replace(['-', ' '], "_");
+        match self.context.var(&format!("AWS_BEARER_TOKEN_{service}"))? {
+            Some(token) => Ok(sso::Token { token: token.trim().into(), expires_at: None }),
+            None => self.token().await,
+        }
+    }
+
+    /// Finds the bearer token of the selected profile's SSO session.
     ///
     /// # Errors
     ///

@@ -87,6 +87,14 @@ pub struct Role {
     pub duration: Option<Duration>,
     /// A policy in JSON that narrows the session.
     pub policy: Option<String>,
+    /// ARNs of managed policies that narrow the session, at most 10.
+    pub policy_arns: Vec<String>,
+    /// Session tags, at most 50.
+    pub tags: Vec<(String, String)>,
+    /// Keys of tags that sessions opened from this one have too.
+    pub transitive_tag_keys: Vec<String>,
+    /// The source identity, which stays through a chain of roles.
+    pub source_identity: Option<String>,
     /// The MFA device whose code must be sent.
     pub mfa_serial: Option<String>,
     /// The profile that names the role.
@@ -126,6 +134,36 @@ impl Role {
     #[must_use]
     pub fn with_policy(mut self, policy: impl Into<String>) -> Self {
         self.policy = Some(policy.into());
+        self
+    }
+
+    /// Adds a managed policy that narrows the session.
+    #[must_use]
+    pub fn with_policy_arn(mut self, arn: impl Into<String>) -> Self {
+        self.policy_arns.push(arn.into());
+        self
+    }
+
+    /// Adds a session tag; a transitive one goes on to sessions that are opened from this one.
+    #[must_use]
+    pub fn with_tag(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        transitive: bool,
+    ) -> Self {
+        let key = key.into();
+        if transitive {
+            self.transitive_tag_keys.push(key.clone());
+        }
+        self.tags.push((key, value.into()));
+        self
+    }
+
+    /// Sets the source identity.
+    #[must_use]
+    pub fn with_source_identity(mut self, identity: impl Into<String>) -> Self {
+        self.source_identity = Some(identity.into());
         self
     }
 
@@ -541,10 +579,10 @@ fn role(profile: &Profile, name: &str, role_arn: &Property) -> Result<Role, Erro
         external_id: text("external_id")?,
         session_name: text("role_session_name")?,
         duration,
-        policy: None,
         mfa_serial: text("mfa_serial")?,
         profile: Some(name.to_owned()),
         origin: role_arn.origin(),
+        ..Role::default()
     })
 }
 

@@ -115,7 +115,7 @@ impl Partition {
                 .and_then(|rest| rest.rsplit_once('-'))
                 .is_some_and(|(word, number)| is_word(word) && is_number(number))
         };
-        self.others.contains(&region) || self.prefixes.iter().any(|prefix| fits(&prefix))
+        self.others.contains(&region) || self.prefixes.iter().any(fits)
     }
 }
 

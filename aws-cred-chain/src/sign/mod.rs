@@ -1,6 +1,28 @@
-//! AWS Signature Version 4, in headers and in the query. Pure.
+//! AWS Signature Version 4, in headers and in the query, of whole and of chunked bodies. Pure.
 //!
-//! Source: "Create a signed AWS API request", AWS Identity and Access Management user guide.
+//! [`Signer::new`] knows S3's rules by the service's name. [`Signer::sign`] and [`Signer::presign`] take any
+//! [`http::Request`]; [`Signer::sign_headers`] and [`Signer::sign_query`] show each step.
+//!
+//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide; "Signature
+//! calculations for the authorization header: transferring payload in multiple chunks", Amazon S3 API
+//! reference.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use aws_cred_chain::{Credentials, sign::Signer};
+//!
+//! let credentials = Credentials::new("AKIDEXAMPLE", "secret");
+//! let signer = Signer::new(&credentials, "eu-west-1", "s3", SystemTime::now());
+//! let request = http::Request::get("https://bucket.s3.eu-west-1.amazonaws.com/key").body(())?;
+//! let url = signer.presign(&request, Duration::from_secs(900))?;
+//! assert!(url.query().unwrap_or_default().contains("X-Amz-Signature="));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chunks;
+mod request;
+
+pub use chunks::{Chunks, Events};
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -56,6 +78,27 @@ impl<'a> Unsigned<'a> {
     }
 }
 
+/// What of a body is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Payload<'a> {
+    /// The hash of [`Unsigned::body`]; in the query of a request to S3 nothing, as S3 demands. The default.
+    #[default]
+    Body,
+    /// The hash of the body in lower-case hexadecimal, for a body that is elsewhere.
+    Sha256(&'a str),
+    /// Nothing (`UNSIGNED-PAYLOAD`).
+    Unsigned,
+    /// Each chunk, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`).
+    Chunks,
+    /// Each chunk and a trailer, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`).
+    ChunksAndTrailer,
+    /// A trailer of chunks that are not signed (`STREAMING-UNSIGNED-PAYLOAD-TRAILER`).
+    UnsignedAndTrailer,
+    /// Each event of a stream, by [`Events`] (`STREAMING-AWS4-HMAC-SHA256-EVENTS`).
+    Events,
+}
+
 /// How to sign.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -76,6 +119,8 @@ pub struct Signer<'a> {
     pub sign_body: bool,
     /// Whether the session token is added after signing instead of signed.
     pub omit_session_token: bool,
+    /// What of the body is signed.
+    pub payload: Payload<'a>,
 }
 
 /// A signature and what it was made of.
@@ -100,7 +145,8 @@ impl std::fmt::Debug for Signature {
 }
 
 impl<'a> Signer<'a> {
-    /// Returns a signer for any service but S3.
+    /// Returns a signer by the rules of `service`: `s3`, `s3express`, `s3-outposts` and `s3-object-lambda`
+    /// take a path as it is, encode it once, and want the body's hash in a header; all others do not.
     #[must_use]
     pub fn new(
         credentials: &'a Credentials,
@@ -108,15 +154,48 @@ impl<'a> Signer<'a> {
         service: &'a str,
         time: SystemTime,
     ) -> Self {
+        let s3 = matches!(service, "s3" | "s3express" | "s3-outposts" | "s3-object-lambda");
         Self {
             credentials,
             region,
             service,
             time,
-            normalize_path: true,
-            double_encode: true,
-            sign_body: false,
+            normalize_path: !s3,
+            double_encode: !s3,
+            sign_body: s3,
             omit_session_token: false,
+            payload: Payload::Body,
+        }
+    }
+
+    /// Says what of the body is signed.
+    #[must_use]
+    pub fn with_payload(mut self, payload: Payload<'a>) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// Returns what stands for the body in the canonical request.
+    fn body_hash(&self, body: &[u8], in_query: bool) -> String {
+        match self.payload {
+            Payload::Body if in_query && self.service.starts_with("s3") => {
+                "UNSIGNED-PAYLOAD".into()
+            }
+            Payload::Body => hex(&Hash::hash(body)),
+            Payload::Sha256(hash) => hash.to_owned(),
+            Payload::Unsigned => "UNSIGNED-PAYLOAD".into(),
+            Payload::Chunks => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD".into(),
+            Payload::ChunksAndTrailer => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER".into(),
+            Payload::UnsignedAndTrailer => "STREAMING-UNSIGNED-PAYLOAD-TRAILER".into(),
+            Payload::Events => "STREAMING-AWS4-HMAC-SHA256-EVENTS".into(),
+        }
+    }
+
+    /// Returns the header of the session token; S3 Express has its own.
+    fn token_header(&self) -> &'static str {
+        match self.service {
+            "s3express" => "x-amz-s3session-token",
+            _ => "x-amz-security-token",
         }
     }
 
@@ -124,16 +203,16 @@ impl<'a> Signer<'a> {
     #[must_use]
     pub fn sign_headers(&self, request: &Unsigned<'_>) -> Signature {
         let date = timestamp::compact(self.time);
-        let body_hash = hex(&Hash::hash(request.body));
+        let body_hash = self.body_hash(request.body, false);
         let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
         let mut additions = vec![("x-amz-date".to_owned(), date.clone())];
-        if self.sign_body {
+        if self.sign_body || !matches!(self.payload, Payload::Body | Payload::Sha256(_)) {
             additions.push(("x-amz-content-sha256".to_owned(), body_hash.clone()));
         }
         let late_token = match token {
             Some(token) if self.omit_session_token => Some(token),
             Some(token) => {
-                additions.push(("x-amz-security-token".to_owned(), token));
+                additions.push((self.token_header().to_owned(), token));
                 None
             }
             None => None,
@@ -152,7 +231,7 @@ impl<'a> Signer<'a> {
             self.scope(&date)
         );
         additions.push(("authorization".to_owned(), authorization));
-        additions.extend(late_token.map(|token| ("x-amz-security-token".to_owned(), token)));
+        additions.extend(late_token.map(|token| (self.token_header().to_owned(), token)));
         Signature { canonical_request: canonical, string_to_sign, signature, additions }
     }
 
@@ -160,7 +239,7 @@ impl<'a> Signer<'a> {
     #[must_use]
     pub fn sign_query(&self, request: &Unsigned<'_>, expires: Duration) -> Signature {
         let date = timestamp::compact(self.time);
-        let body_hash = hex(&Hash::hash(request.body));
+        let body_hash = self.body_hash(request.body, true);
         let headers = canonical_headers(request.headers);
         let signed = join(headers.keys().map(String::as_str), ";");
         let scope = self.scope(&date);
@@ -172,7 +251,11 @@ impl<'a> Signer<'a> {
             ("X-Amz-Expires".to_owned(), expires.as_secs().to_string()),
         ];
         let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
-        let token = token.map(|token| ("X-Amz-Security-Token".to_owned(), token));
+        let token_name = match self.service {
+            "s3express" => "X-Amz-S3session-Token",
+            _ => "X-Amz-Security-Token",
+        };
+        let token = token.map(|token| (token_name.to_owned(), token));
         if !self.omit_session_token {
             additions.extend(token.clone());
         }
@@ -220,13 +303,18 @@ impl<'a> Signer<'a> {
     fn signature(&self, date: &str, canonical: &str) -> (String, String) {
         let hash = hex(&Hash::hash(canonical.as_bytes()));
         let string = format!("{ALGORITHM}\n{date}\n{}\n{hash}", self.scope(date));
+        let signature = hex(&HMAC::mac(string.as_bytes(), self.key(date)));
+        (string, signature)
+    }
+
+    /// Derives the key of one day, region and service.
+    fn key(&self, date: &str) -> [u8; 32] {
         let secret = format!("AWS4{}", self.credentials.secret_access_key.expose());
         let mut key = HMAC::mac(&date.as_bytes()[..8], secret.as_bytes());
         for part in [self.region, self.service, "aws4_request"] {
             key = HMAC::mac(part.as_bytes(), key);
         }
-        let signature = hex(&HMAC::mac(string.as_bytes(), key));
-        (string, signature)
+        key
     }
 }
 

@@ -55,6 +55,16 @@ pub(crate) async fn assume_role(
     if let Some(id) = &role.external_id {
         form.add("ExternalId", id);
     }
+    for (number, (key, value)) in (1..).zip(&role.tags) {
+        form.add(&format!("Tags.member.{number}.Key"), key);
+        form.add(&format!("Tags.member.{number}.Value"), value);
+    }
+    for (number, key) in (1..).zip(&role.transitive_tag_keys) {
+        form.add(&format!("TransitiveTagKeys.member.{number}"), key);
+    }
+    if let Some(identity) = &role.source_identity {
+        form.add("SourceIdentity", identity);
+    }
     let xml = match &role.mfa_serial {
         Some(serial) => {
             let device = (serial.as_str(), role.profile.as_deref());
@@ -168,6 +178,9 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
     }
     if let Some(policy) = &role.policy {
         form.add("Policy", policy);
+    }
+    for (number, arn) in (1..).zip(&role.policy_arns) {
+        form.add(&format!("PolicyArns.member.{number}.arn"), arn);
     }
 }
 
