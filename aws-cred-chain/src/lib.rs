@@ -101,7 +101,7 @@ pub use trace::{Origin, Outcome, Step, Trace};
 #[cfg(feature = "tokio")]
 pub use world::http as client;
 pub use world::{
-    BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
+    BoxFuture, CaBundle, CacheLock, Clock, Command, CommandOutput, Context, Env, FileData,
     HTTP_BODY_BYTES_MAX, HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp,
     Stamp, WriteFile, block_on, memory, real,
 };

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_cred_chain::files::Dialect;
@@ -248,9 +250,10 @@ fn keys_of_an_sso_role_are_left_for_the_cli_where_that_is_wanted() {
     assert_eq!(read.access_key_id, first.access_key_id);
 }
 
-/// A metadata service whose token requests end so, and that serves version 1.
-#[derive(Debug)]
-struct Version1(Result<u16, ()>);
+/// A metadata service whose token requests end so, and that serves version 1; it counts the documents that
+/// it gives.
+#[derive(Clone, Debug)]
+struct Version1(Result<u16, ()>, Arc<AtomicUsize>);
 
 impl SendHttp for Version1 {
     fn send(
@@ -258,6 +261,7 @@ impl SendHttp for Version1 {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
         let path = request.uri().path().to_owned();
+        self.1.fetch_add(usize::from(request.method() == "GET"), Ordering::SeqCst);
         Box::pin(async move {
             let (status, body) = match (request.method().as_str(), path.as_str(), self.0) {
                 ("PUT", _, Err(())) => std::future::pending().await,
@@ -281,9 +285,11 @@ impl SendHttp for Version1 {
 fn version_1_of_the_metadata_service_serves_where_no_token_is_given() {
     for token in [Err(()), Ok(302), Ok(401), Ok(403), Ok(404), Ok(405), Ok(500)] {
         let world = World::new();
-        let context = world.context().with_http(Version1(token));
+        let given = Arc::new(AtomicUsize::new(0));
+        let context = world.context().with_http(Version1(token, given.clone()));
         let resolved = block_on(Chain::new(context.clone(), Options::default()).resolve());
         assert_eq!(resolved.unwrap().credentials.access_key_id, "V1", "{token:?}");
+        given.store(0, Ordering::SeqCst);
         let env = [("HOME", "/home/user"), ("AWS_EC2_METADATA_V1_DISABLED", "true")];
         let context = context.with_env(MapEnv::new(env));
         let error = block_on(Chain::new(context, Options::default()).resolve()).unwrap_err().error;
@@ -292,6 +298,7 @@ fn version_1_of_the_metadata_service_serves_where_no_token_is_given() {
             "{}",
             error.report()
         );
+        assert_eq!(given.load(Ordering::SeqCst), 0, "version 1 was asked");
     }
 }
 

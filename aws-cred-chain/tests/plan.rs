@@ -1,5 +1,4 @@
 //! The plan names exactly the sources that the chain then asks, in random worlds.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aws_cred_chain::testing::{Role, World};
 use aws_cred_chain::{Chain, CommandOutput, Credentials, Options, Source, Trace, block_on};

@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::files::plan::{Role, SsoPlan};
+use crate::settings::budget::within;
 use crate::settings::options::CliCache;
 use crate::settings::run::Run;
 use crate::source::xml;
 use crate::timestamp;
 use crate::trace::Origin;
+use crate::world::CacheLock;
 
 const BYTES_MAX: u64 = 1 << 20;
 const EARLY: Duration = Duration::from_secs(15 * 60);
@@ -148,11 +150,55 @@ fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// What [`find`] found.
+pub(crate) enum Found {
+    /// A session that still serves.
+    Session(Credentials),
+    /// None; the lock is held until a new one is written.
+    Nothing(CacheLock),
+}
+
+/// Reads a cached session, and where there is none makes other processes wait for a new one.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(crate) async fn find(
+    run: &mut Run<'_>,
+    path: Option<&Path>,
+    source: Source,
+) -> Result<Found, Error> {
+    let Some(path) = path else {
+        return Ok(Found::Nothing(CacheLock::default()));
+    };
+    if let Some(credentials) = read(run, path, source).await? {
+        return Ok(Found::Session(credentials));
+    }
+    if !run.options.cli_cache_lock {
+        return Ok(Found::Nothing(CacheLock::default()));
+    }
+    // The holder may be asking a person.
+    let (context, limit) = (run.context, run.options.prompt_limit());
+    let locking = within(&*context.clock, limit, context.cache_files.lock(path));
+    let lock = match run.waiting().of(&*context.clock, locking).await {
+        Some(Ok(lock)) => lock,
+        Some(Err(error)) => {
+            run.trace.note("cache of the AWS CLI", format!("not locked: {error}"));
+            CacheLock::default()
+        }
+        None => CacheLock::default(),
+    };
+    match read(run, path, source).await? {
+        Some(credentials) => Ok(Found::Session(credentials)),
+        None => Ok(Found::Nothing(lock)),
+    }
+}
+
 /// Returns what the file holds and is valid for 15 minutes or more.
 ///
 /// What cannot be read as a cache file is taken as not there, as the AWS CLI does; a file that others
 /// may read is an error.
-pub(crate) async fn read(
+async fn read(
     run: &mut Run<'_>,
     path: &Path,
     source: Source,

@@ -241,7 +241,7 @@ fn at_once(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
 /// Asks the stages from the profile on, within the budget of the chain.
 async fn in_time(run: &mut Run<'_>) -> Result<Credentials, Error> {
     let (clock, budget) = (run.context.clock.clone(), run.options.chain_budget);
-    let waiting = run.waiting.clone();
+    let waiting = run.waiting();
     let timed_out = Error::TimedOut { operation: "the credential chain".to_owned(), budget };
     within_working(&*clock, budget, &waiting, resolve(run)).await.unwrap_or(Err(timed_out))
 }
@@ -344,7 +344,7 @@ struct Budget {
 
 impl Budget {
     fn of(run: &Run<'_>) -> Self {
-        let (clock, waiting) = (run.context.clock.clone(), run.waiting.clone());
+        let (clock, waiting) = (run.context.clock.clone(), run.waiting());
         Self { clock, time: run.options.source_budget, waiting }
     }
 

@@ -65,6 +65,9 @@ pub struct Options {
     pub process_shell: ProcessShell,
     /// Whether the AWS CLI's cache of roles is shared.
     pub cli_cache: CliCache,
+    /// Whether processes that share the AWS CLI's cache wait for one another: one asks the service, or the
+    /// person, and the others take what it left there. Default `false`: the AWS CLI itself does not wait.
+    pub cli_cache_lock: bool,
     /// Whether a profile with keys and `mfa_serial` but no role opens a session with an MFA code
     /// (`GetSessionToken`). The AWS CLI does not; default `false`.
     pub mfa_session: bool,
@@ -116,6 +119,7 @@ impl Default for Options {
             files_kept_for: Duration::ZERO,
             process_shell: ProcessShell::default(),
             cli_cache: CliCache::default(),
+            cli_cache_lock: false,
             mfa_session: false,
             without: Vec::new(),
             attempts_max: 0,
@@ -221,6 +225,15 @@ impl Options {
     #[must_use]
     pub fn with_credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials_file = Some(path.into());
+        self
+    }
+
+    /// Shares the sessions of all roles with the AWS CLI and with other processes of this crate, so that of
+    /// any number of them one asks the service.
+    #[must_use]
+    pub fn with_shared_sessions(mut self) -> Self {
+        self.cli_cache = CliCache::Roles;
+        self.cli_cache_lock = true;
         self
     }
 

@@ -1,6 +1,6 @@
 //! One resolution: what it has read, what it may still take, what it has noted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::Error;
@@ -19,7 +19,7 @@ pub(crate) struct Run<'a> {
     pub(crate) options: &'a Options,
     pub(crate) trace: Trace,
     /// Time in which a person is asked or a process runs.
-    pub(crate) waiting: Waiting,
+    waiting: OnceLock<Waiting>,
     kept: Option<&'a Kept>,
     reading: Option<Arc<Reading>>,
 }
@@ -29,8 +29,13 @@ pub(crate) type Setting = (String, Origin);
 
 impl<'a> Run<'a> {
     pub(crate) fn new(context: &'a Context, options: &'a Options) -> Self {
-        let waiting = Waiting::default();
+        let waiting = OnceLock::new();
         Self { context, options, trace: Trace::default(), waiting, kept: None, reading: None }
+    }
+
+    /// Returns what counts the time in which a person is asked or a process runs.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.waiting.get_or_init(Waiting::default).clone()
     }
 
     /// Uses again what `kept` has of the files, and keeps there what is read.

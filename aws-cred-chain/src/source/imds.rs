@@ -1,5 +1,6 @@
 //! The EC2 instance metadata service, version 2, and 1 where it is allowed.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use super::json;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
+use crate::settings::budget::within;
 use crate::settings::options::Options;
 use crate::settings::run::Run;
 use crate::source::call::{Call, request, text};
@@ -174,13 +176,16 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     let what = "metadata token";
     let call = session.call(run, what);
     let progress = Progress::default();
+    let context = run.context;
     let url = format!("{}/latest/api/token", session.base);
     let send = call.send(run, || {
         let mut request = request("PUT", &url, &[(TTL, "21600")], Bytes::new())?;
         request.extensions_mut().insert(progress.clone());
         Ok(request)
     });
-    session.token = match send.await {
+    let probe = version_1(context, format!("{}{ROLES}", session.base), timeout, v1_disabled);
+    let (answer, version_1) = with_probe(send, probe).await;
+    session.token = match answer {
         Ok(response) => match response.status().as_u16() {
             200 => Token::Given(text(&response).trim().to_owned()),
             403 if is_of_the_service(&response) => {
@@ -189,11 +194,18 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
             }
             status => Token::Refused(format!("no token: HTTP {status}")),
         },
-        // Nothing is there.
-        Err(error) if !error.is_time_out() || progress.is_connecting() => {
-            return Ok(Err(Absent::Unanswered(error)));
+        Err(error)
+            if error.is_time_out() && (version_1 || v1_disabled && !progress.is_connecting()) =>
+        {
+            run.trace.note(what, error.report());
+            Token::Lost
         }
-        Err(_) => Token::Lost,
+        // Something takes the connection and answers nothing.
+        Err(error) if error.is_time_out() && !progress.is_connecting() => {
+            return Ok(Err(Absent::NoToken(error.report())));
+        }
+        // Nothing is there.
+        Err(error) => return Ok(Err(Absent::Unanswered(error))),
     };
     let why = match &session.token {
         Token::Given(_) => return Ok(Ok(session)),
@@ -206,6 +218,39 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     }
     run.trace.note(what, format!("{why}; using version 1 of the service"));
     Ok(Ok(session))
+}
+
+/// Asks version 1 of the service when half of `timeout` has passed, and returns whether it answers before
+/// the other half has. So a token that is lost costs no second wait.
+async fn version_1(context: &Context, url: String, timeout: Duration, disabled: bool) -> bool {
+    if disabled {
+        return false;
+    }
+    let half = timeout / 2;
+    context.clock.sleep(half).await;
+    let Ok(request) = request("GET", &url, &[], Bytes::new()) else {
+        return false;
+    };
+    let answer = within(&*context.clock, half, context.http.send(request)).await;
+    matches!(answer, Some(Ok(_)))
+}
+
+/// Waits for `main`, and drives `probe` meanwhile; returns what `probe` has found by then.
+async fn with_probe<T>(
+    main: impl Future<Output = T>,
+    probe: impl Future<Output = bool>,
+) -> (T, bool) {
+    let (mut main, mut probe) = (std::pin::pin!(main), std::pin::pin!(probe));
+    let mut found = None;
+    std::future::poll_fn(move |cx| {
+        if found.is_none()
+            && let Poll::Ready(answer) = probe.as_mut().poll(cx)
+        {
+            found = Some(answer);
+        }
+        main.as_mut().poll(cx).map(|value| (value, found.unwrap_or(false)))
+    })
+    .await
 }
 
 /// Whether a refusal is EC2's own, whose errors are documents of XML: the service is disabled then, and its

@@ -29,7 +29,7 @@ pub(crate) async fn load(
     let budget = run.options.process_limit();
     let running = within(&*context.clock, budget, context.commands.run(command));
     let output = run
-        .waiting
+        .waiting()
         .of(&*context.clock, running)
         .await
         .ok_or_else(|| Error::TimedOut { operation: format!("{WHAT} {program}"), budget })?

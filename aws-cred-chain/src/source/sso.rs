@@ -41,11 +41,10 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
         return Err(Error::invalid(problem, plan.origin.clone()));
     };
     let cached = cli_cache::sso_path(run, plan);
-    if let Some(path) = &cached
-        && let Some(credentials) = cli_cache::read(run, path, Source::Sso).await?
-    {
-        return Ok(credentials);
-    }
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::Sso).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let token = token(run, plan).await?;
     let endpoint = endpoint::of(run, "sso", Some(&plan.region)).await?;
     let url = format!(

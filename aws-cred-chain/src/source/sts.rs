@@ -45,11 +45,10 @@ pub(crate) async fn assume_role(
     role: &Role,
 ) -> Result<Credentials, Error> {
     let cached = cli_cache::path(run, role);
-    if let Some(path) = &cached
-        && let Some(credentials) = cli_cache::read(run, path, Source::AssumeRole).await?
-    {
-        return Ok(credentials);
-    }
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::AssumeRole).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let mut form = Form::new("AssumeRole");
     add_role(run, &mut form, role);
     if let Some(id) = &role.external_id {
@@ -90,11 +89,10 @@ pub(crate) async fn web_identity(
     let mut cached_as = Role::new(&role.role_arn);
     cached_as.session_name.clone_from(&role.session_name);
     let cached = cli_cache::path(run, &cached_as);
-    if let Some(path) = &cached
-        && let Some(credentials) = cli_cache::read(run, path, Source::WebIdentity).await?
-    {
-        return Ok(credentials);
-    }
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::WebIdentity).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let path = run.context.expand(token_file);
     let data = run.context.files.read(&path, TOKEN_BYTES_MAX).await.map_err(|error| {
         let problem = format!("cannot read web identity token {token_file}: {error}");
@@ -237,7 +235,7 @@ async fn ask(
     let what = format!("MFA code for {serial}");
     let budget = run.options.prompt_limit();
     let asking = within(&*context.clock, budget, context.prompt.ask(question));
-    let answer = run.waiting.of(&*context.clock, asking).await;
+    let answer = run.waiting().of(&*context.clock, asking).await;
     let answer = answer.ok_or_else(|| Error::TimedOut { operation: what.clone(), budget })?;
     let answer = answer.map_err(|error| match error.kind() {
         std::io::ErrorKind::Unsupported => Error::failed(what.clone(), error)

@@ -18,6 +18,7 @@ pub use context::Context;
 pub(crate) use context::path as path_var;
 pub(crate) use lock::lock;
 pub use traits::{
-    BoxFuture, CaBundle, Clock, Command, CommandOutput, Env, FileData, HTTP_BODY_BYTES_MAX,
-    HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp, WriteFile,
+    BoxFuture, CaBundle, CacheLock, Clock, Command, CommandOutput, Env, FileData,
+    HTTP_BODY_BYTES_MAX, HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp,
+    Stamp, WriteFile,
 };

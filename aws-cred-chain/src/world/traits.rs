@@ -112,6 +112,37 @@ pub trait WriteFile: fmt::Debug + Send + Sync {
         path: &'a Path,
         bytes: &'a [u8],
     ) -> BoxFuture<'a, io::Result<()>>;
+
+    /// Locks the cache file `path` against other processes, until the lock is dropped or its process ends.
+    ///
+    /// Implementors must wait while another holder has it, and stop waiting when the future is dropped. The
+    /// default locks nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the system gives them. The chain reports a failed lock in its trace and goes on without.
+    fn lock<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<CacheLock>> {
+        let _unused = path;
+        Box::pin(std::future::ready(Ok(CacheLock::default())))
+    }
+}
+
+/// A lock that [`WriteFile::lock`] gives; dropped, it is released.
+#[derive(Debug, Default)]
+pub struct CacheLock(Option<std::fs::File>);
+
+impl CacheLock {
+    /// Holds the lock that lies on `file` as long as the file is open.
+    #[must_use]
+    pub fn new(file: std::fs::File) -> Self {
+        Self(Some(file))
+    }
+
+    /// Returns whether there is a lock; [`WriteFile::lock`]'s default gives none.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 /// Why an HTTP exchange gave no response.

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::thread::on_thread;
+use super::thread::{Abandoned, on_thread};
 use super::{pipe, random_seed};
-use crate::world::{BoxFuture, FileData, ReadFile, Stamp, WriteFile};
+use crate::world::{BoxFuture, CacheLock, FileData, ReadFile, Stamp, WriteFile};
 
 /// The files of this machine. Regular files are read in the calling thread: they are small and local.
 /// Pipes, such as `<(command)` of a shell, are waited for on a thread of their own.
@@ -124,21 +124,61 @@ impl WriteFile for LocalFiles {
     ) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(std::future::ready(write_private(path, bytes)))
     }
+
+    /// Locks `path` with `.lock` at its end (`flock`, on Windows `LockFileEx`). The empty file stays.
+    fn lock<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<CacheLock>> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        Box::pin(
+            async move { on_thread(move |abandoned| lock(Path::new(&name), abandoned)).await? },
+        )
+    }
+}
+
+/// Locks a file, made where it is not there.
+fn lock(path: &Path, abandoned: &Abandoned) -> io::Result<CacheLock> {
+    make_private_folder(path.parent().unwrap_or_else(|| Path::new(".")))?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let file = options.open(path)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(CacheLock::new(file)),
+            Err(fs::TryLockError::WouldBlock) if abandoned.is_set() => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(folder)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
+    make_private_folder(folder)?;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        builder.mode(0o700);
+        use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    builder.create(folder)?;
     let temporary = folder.join(format!(".{:016x}.tmp", random_seed()));
     let written = options
         .open(&temporary)
