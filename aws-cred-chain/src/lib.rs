@@ -97,6 +97,7 @@ pub use source::process::parse as parse_process_output;
 pub use source::session::{AssumeRole, MfaSession};
 pub use source::sso::Token;
 pub use source::sts::{Identity, caller_identity};
+pub use timestamp::iso as iso_8601;
 pub use trace::{Origin, Outcome, Step, Trace};
 #[cfg(feature = "tokio")]
 pub use world::http as client;

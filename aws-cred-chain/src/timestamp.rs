@@ -119,8 +119,9 @@ fn offset(text: &str) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// Formats as `2021-09-21T18:41:26Z`.
-pub(crate) fn iso(time: SystemTime) -> String {
+/// Formats as `2021-09-21T18:41:26Z`, as AWS's services and `credential_process` write times.
+#[must_use]
+pub fn iso(time: SystemTime) -> String {
     let (y, mo, d, h, mi, s) = civil(time);
     format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
 }
