@@ -61,6 +61,12 @@ pub enum Source {
     AssumeRole,
     /// A session that a user opened with an MFA code (`GetSessionToken`).
     SessionToken,
+    /// A role assumed with a SAML assertion.
+    Saml,
+    /// A session of a federated user (`GetFederationToken`).
+    Federation,
+    /// An identity of a Cognito identity pool.
+    Cognito,
     /// IAM Identity Center.
     Sso,
     /// `aws login`.
@@ -87,6 +93,9 @@ impl Source {
             Self::ConfigFile => "config-file",
             Self::AssumeRole => "assume-role",
             Self::SessionToken => "session-token",
+            Self::Saml => "assume-role-with-saml",
+            Self::Federation => "federation-token",
+            Self::Cognito => "cognito-identity",
             Self::Sso => "sso",
             Self::Login => "login",
             Self::Process => "custom-process",

@@ -1,7 +1,6 @@
 //! Beside botocore's own clients: the endpoint and the signing region of the services that give
 //! credentials, in every region that botocore knows and some that it does not, with and without FIPS and
 //! dual stack.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 use std::time::SystemTime;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_cred_chain::testing::World;
 use aws_cred_chain::{
-    AssumeRole, BoxFuture, Cache, Chain, Credentials, EndpointChain, Error, HttpError, Options,
-    Origin, ProvideCredentials, RegionChain, Role, SendHttp, Source, block_on, cli_cache,
-    first_try, from_fn,
+    AssumeRole, BoxFuture, Cache, Chain, CognitoIdentity, Credentials, EndpointChain, Error,
+    FederationToken, HttpError, Options, Origin, ProvideCredentials, RegionChain, Role, SamlRole,
+    SendHttp, Source, block_on, cli_cache, first_try, from_fn,
 };
 use bytes::Bytes;
 
@@ -132,4 +132,80 @@ fn sessions_have_tags_policies_and_an_identity() {
     // They are part of what a session is cached by.
     let plain = Role::new("arn:aws:iam::1:role/R").with_session_name("s");
     assert_ne!(cli_cache::key(&role), cli_cache::key(&plain));
+}
+
+/// Answers by the operation that a request names; keeps what was sent.
+#[derive(Clone, Debug, Default)]
+struct Scripted(Arc<std::sync::Mutex<Vec<(String, String)>>>);
+
+impl SendHttp for Scripted {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        let body = String::from_utf8_lossy(request.body()).into_owned();
+        let target =
+            request.headers().get("x-amz-target").map(|it| it.to_str().unwrap().to_owned());
+        let operation = target.unwrap_or_else(|| {
+            body.split('&').next().unwrap().trim_start_matches("Action=").to_owned()
+        });
+        let session = "<A><R><Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                       <SessionToken>t</SessionToken><Expiration>2026-01-01T01:00:00Z</Expiration></Credentials></R></A>";
+        let answer = match operation.rsplit('.').next().unwrap() {
+            "GetId" => r#"{"IdentityId": "us-east-1:me"}"#,
+            "GetCredentialsForIdentity" => {
+                r#"{"IdentityId": "us-east-1:me", "Credentials": {"AccessKeyId": "ASIA", "SecretKey": "s",
+                    "SessionToken": "t", "Expiration": 1767229200.5}}"#
+            }
+            _ => session,
+        };
+        let signed = request.headers().contains_key("authorization");
+        self.0.lock().unwrap().push((format!("{operation} {signed} {}", request.uri()), body));
+        Box::pin(async move { Ok(http::Response::new(Bytes::from(answer))) })
+    }
+}
+
+#[test]
+fn cognito_saml_and_federated_users_have_sessions() {
+    let scripted = Scripted::default();
+    let context = World::new().context().with_http(scripted.clone());
+    let options = || Options::default().with_region("us-east-1");
+    let sent = || scripted.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+    let cognito = CognitoIdentity::new(context.clone(), options(), "us-east-1:pool")
+        .with_login("accounts.google.com", "id-token");
+    let found = block_on(cognito.provide()).unwrap();
+    assert_eq!((found.access_key_id.as_str(), found.source), ("ASIA", Source::Cognito));
+    assert!(found.expires_at.is_some());
+    let calls = sent();
+    let place = "https://cognito-identity.us-east-1.amazonaws.com/";
+    assert_eq!(calls[0].0, format!("AWSCognitoIdentityService.GetId false {place}"));
+    assert!(calls[1].1.contains("us-east-1:me") && calls[1].1.contains("id-token"));
+    assert!(!format!("{cognito:?}").contains("id-token"));
+
+    let role =
+        Role::new("arn:aws:iam::1:role/R").with_duration(std::time::Duration::from_secs(900));
+    let saml = SamlRole::new(
+        context.clone(),
+        options(),
+        role,
+        "arn:aws:iam::1:saml-provider/P",
+        "PHNhbWw+",
+    );
+    assert_eq!(block_on(saml.provide()).unwrap().source, Source::Saml);
+    let calls = sent();
+    assert_eq!(calls[0].0, "AssumeRoleWithSAML false https://sts.us-east-1.amazonaws.com/");
+    assert!(calls[0].1.contains("&SAMLAssertion=PHNhbWw%2B&DurationSeconds=900"), "{}", calls[0].1);
+    assert!(!format!("{saml:?}").contains("PHNhbWw"));
+
+    let base = Credentials::new("A", "s");
+    let limits = Role::default().with_tag("team", "blue", false).with_policy("{}");
+    let user = FederationToken::new(context, options(), base, "bob").with_limits(limits);
+    assert_eq!(block_on(user.provide()).unwrap().source, Source::Federation);
+    let calls = sent();
+    assert_eq!(calls[0].0, "GetFederationToken true https://sts.us-east-1.amazonaws.com/");
+    assert!(
+        calls[0].1.contains("&Name=bob&Policy=%7B%7D&Tags.member.1.Key=team"),
+        "{}",
+        calls[0].1
+    );
 }

@@ -1,6 +1,7 @@
 //! The sources of credentials, one a file.
 
 pub(crate) mod call;
+pub(crate) mod cognito;
 pub(crate) mod container;
 #[cfg(feature = "login")]
 mod dpop;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cache::cli as cli_cache;
-use crate::credentials::{Credentials, Source};
+use crate::credentials::{Credentials, Secret, Source};
 use crate::error::Error;
 use crate::files::plan::Role;
 use crate::settings::budget::within;
@@ -54,10 +54,7 @@ pub(crate) async fn assume_role(
     if let Some(id) = &role.external_id {
         form.add("ExternalId", id);
     }
-    for (number, (key, value)) in (1..).zip(&role.tags) {
-        form.add(&format!("Tags.member.{number}.Key"), key);
-        form.add(&format!("Tags.member.{number}.Value"), value);
-    }
+    add_tags(&mut form, role);
     for (number, key) in (1..).zip(&role.transitive_tag_keys) {
         form.add(&format!("TransitiveTagKeys.member.{number}"), key);
     }
@@ -129,6 +126,39 @@ pub(crate) async fn session_token(
     Ok(credentials)
 }
 
+/// Opens a session of the federated user `name` with the keys of a user.
+pub(crate) async fn federation_token(
+    run: &mut Run<'_>,
+    base: &Credentials,
+    name: &str,
+    limits: &Role,
+) -> Result<Credentials, Error> {
+    let operation = "GetFederationToken";
+    let mut form = Form::new(operation);
+    form.add("Name", name);
+    add_limits(&mut form, limits);
+    add_tags(&mut form, limits);
+    let xml = post(run, operation, &form, Some(base)).await?;
+    credentials(operation, &xml, Source::Federation)
+}
+
+/// Assumes `role` with an assertion of the identity provider `principal_arn`.
+pub(crate) async fn saml(
+    run: &mut Run<'_>,
+    role: &Role,
+    principal_arn: &str,
+    assertion: &Secret,
+) -> Result<Credentials, Error> {
+    let operation = "AssumeRoleWithSAML";
+    let mut form = Form::new(operation);
+    form.add("RoleArn", &role.role_arn);
+    form.add("PrincipalArn", principal_arn);
+    form.add("SAMLAssertion", assertion.expose());
+    add_limits(&mut form, role);
+    let xml = post(run, operation, &form, None).await?;
+    credentials(operation, &xml, Source::Saml)
+}
+
 /// Who signs a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -171,6 +201,11 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
             form.add("RoleSessionName", &format!("aws-cred-chain-{millis}"));
         }
     }
+    add_limits(form, role);
+}
+
+/// Adds what narrows a session.
+fn add_limits(form: &mut Form, role: &Role) {
     if let Some(duration) = role.duration {
         form.add("DurationSeconds", &duration.as_secs().to_string());
     }
@@ -179,6 +214,13 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
     }
     for (number, arn) in (1..).zip(&role.policy_arns) {
         form.add(&format!("PolicyArns.member.{number}.arn"), arn);
+    }
+}
+
+fn add_tags(form: &mut Form, role: &Role) {
+    for (number, (key, value)) in (1..).zip(&role.tags) {
+        form.add(&format!("Tags.member.{number}.Key"), key);
+        form.add(&format!("Tags.member.{number}.Value"), value);
     }
 }
 
