@@ -7,6 +7,8 @@ mod lint;
 mod parse;
 pub mod plan;
 mod profiles;
+mod role;
+mod sso;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -7,6 +7,11 @@ use crate::error::Error;
 use crate::files::{FileKind, Profile, Profiles, Property};
 use crate::trace::Origin;
 
+pub use super::role::Role;
+pub use super::sso::SsoPlan;
+pub(crate) use super::sso::sso;
+use super::sso::sso_origin;
+
 /// What a profile means: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,126 +76,6 @@ impl Base {
             Self::Process { .. } => Source::Process,
         }
     }
-}
-
-/// A role to assume.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Role {
-    /// The role's ARN.
-    pub role_arn: String,
-    /// The external id that the role's trust policy asks for.
-    pub external_id: Option<String>,
-    /// The session's name; a unique one is made where none is configured.
-    pub session_name: Option<String>,
-    /// How long the session is valid: 15 minutes to 12 hours.
-    pub duration: Option<Duration>,
-    /// A policy in JSON that narrows the session.
-    pub policy: Option<String>,
-    /// ARNs of managed policies that narrow the session, at most 10.
-    pub policy_arns: Vec<String>,
-    /// Session tags, at most 50.
-    pub tags: Vec<(String, String)>,
-    /// Keys of tags that sessions opened from this one have too.
-    pub transitive_tag_keys: Vec<String>,
-    /// The source identity, which stays through a chain of roles.
-    pub source_identity: Option<String>,
-    /// The MFA device whose code must be sent.
-    pub mfa_serial: Option<String>,
-    /// The profile that names the role.
-    pub profile: Option<String>,
-    /// Where the role is configured.
-    pub origin: Origin,
-}
-
-impl Role {
-    /// Returns the role `role_arn` with nothing else set.
-    pub fn new(role_arn: impl Into<String>) -> Self {
-        Self { role_arn: role_arn.into(), ..Self::default() }
-    }
-
-    /// Sets the session's name.
-    #[must_use]
-    pub fn with_session_name(mut self, name: impl Into<String>) -> Self {
-        self.session_name = Some(name.into());
-        self
-    }
-
-    /// Sets the external id.
-    #[must_use]
-    pub fn with_external_id(mut self, id: impl Into<String>) -> Self {
-        self.external_id = Some(id.into());
-        self
-    }
-
-    /// Sets how long the session is valid: 15 minutes to 12 hours, as the role allows.
-    #[must_use]
-    pub fn with_duration(mut self, duration: Duration) -> Self {
-        self.duration = Some(duration);
-        self
-    }
-
-    /// Sets a policy in JSON that narrows the session.
-    #[must_use]
-    pub fn with_policy(mut self, policy: impl Into<String>) -> Self {
-        self.policy = Some(policy.into());
-        self
-    }
-
-    /// Adds a managed policy that narrows the session.
-    #[must_use]
-    pub fn with_policy_arn(mut self, arn: impl Into<String>) -> Self {
-        self.policy_arns.push(arn.into());
-        self
-    }
-
-    /// Adds a session tag; a transitive one goes on to sessions that are opened from this one.
-    #[must_use]
-    pub fn with_tag(
-        mut self,
-        key: impl Into<String>,
-        value: impl Into<String>,
-        transitive: bool,
-    ) -> Self {
-        let key = key.into();
-        if transitive {
-            self.transitive_tag_keys.push(key.clone());
-        }
-        self.tags.push((key, value.into()));
-        self
-    }
-
-    /// Sets the source identity.
-    #[must_use]
-    pub fn with_source_identity(mut self, identity: impl Into<String>) -> Self {
-        self.source_identity = Some(identity.into());
-        self
-    }
-
-    /// Sets the MFA device.
-    #[must_use]
-    pub fn with_mfa_serial(mut self, serial: impl Into<String>) -> Self {
-        self.mfa_serial = Some(serial.into());
-        self
-    }
-}
-
-/// The settings of IAM Identity Center.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SsoPlan {
-    /// The profile.
-    pub profile: String,
-    /// The name of the `[sso-session]` section; `None` for the older form without one.
-    pub session: Option<String>,
-    /// The start URL.
-    pub start_url: String,
-    /// The region of the directory.
-    pub region: String,
-    /// The account and the role; `None` where the profile gives a token only.
-    pub account_and_role: Option<(String, String)>,
-    /// Where it is configured.
-    pub origin: Origin,
 }
 
 /// The longest chain of `source_profile` that is followed.
@@ -599,71 +484,4 @@ fn credential_source(named: &Property) -> Result<Base, Error> {
             Err(Error::invalid(problem, named.origin()))
         }
     }
-}
-
-/// What the profile says of IAM Identity Center, `None` where it says nothing.
-pub(crate) fn sso(
-    profiles: &Profiles,
-    profile: &Profile,
-    name: &str,
-) -> Result<Option<SsoPlan>, Error> {
-    let session_name = profile.property("sso_session");
-    let Some(origin) = sso_origin(profile) else { return Ok(None) };
-    let invalid = |problem: String| Err(Error::invalid(problem, origin.clone()));
-    let section = match session_name {
-        None => profile,
-        Some(session) => match profiles.sso_sessions.get(&session.value) {
-            Some(section) => section,
-            None => {
-                return invalid(format!(
-                    "sso-session named `{}` (referenced by profile `{name}`) was not found",
-                    session.value
-                ));
-            }
-        },
-    };
-    if session_name.is_some() {
-        for key in ["sso_region", "sso_start_url"] {
-            if let Some(value) = profile.value(key)
-                && section.value(key) != Some(value)
-            {
-                return invalid(format!(
-                    "`{key}` can only be specified in the [sso-session] config when a session \
-                     name is given"
-                ));
-            }
-        }
-    }
-    let account_and_role = match (profile.value("sso_account_id"), profile.value("sso_role_name")) {
-        (Some(account), Some(role)) => Some((account.to_owned(), role.to_owned())),
-        (None, None) => None,
-        (account, _) => {
-            let (set, unset) = match account {
-                Some(_) => ("sso_account_id", "sso_role_name"),
-                None => ("sso_role_name", "sso_account_id"),
-            };
-            return invalid(format!("if `{set}` is set, then `{unset}` must also be set"));
-        }
-    };
-    let (Some(start_url), Some(region)) =
-        (section.value("sso_start_url"), section.value("sso_region"))
-    else {
-        return invalid("SSO needs both `sso_start_url` and `sso_region`".to_owned());
-    };
-    Ok(Some(SsoPlan {
-        profile: name.to_owned(),
-        session: session_name.map(|session| session.value.clone()),
-        start_url: start_url.to_owned(),
-        region: region.to_owned(),
-        account_and_role,
-        origin,
-    }))
-}
-
-const SSO_KEYS: [&str; 5] =
-    ["sso_session", "sso_start_url", "sso_region", "sso_account_id", "sso_role_name"];
-
-/// Returns where the profile first speaks of IAM Identity Center.
-fn sso_origin(profile: &Profile) -> Option<Origin> {
-    SSO_KEYS.into_iter().find_map(|key| profile.property(key)).map(Property::origin)
 }
