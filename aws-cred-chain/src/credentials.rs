@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::context::BoxFuture;
 use crate::error::Error;
+use crate::world::BoxFuture;
 
 /// A string that `Debug` and `Display` do not show.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -61,6 +61,12 @@ pub enum Source {
     AssumeRole,
     /// A session that a user opened with an MFA code (`GetSessionToken`).
     SessionToken,
+    /// A role assumed with a SAML assertion.
+    Saml,
+    /// A session of a federated user (`GetFederationToken`).
+    Federation,
+    /// An identity of a Cognito identity pool.
+    Cognito,
     /// IAM Identity Center.
     Sso,
     /// `aws login`.
@@ -71,6 +77,8 @@ pub enum Source {
     Container,
     /// The EC2 instance metadata service.
     InstanceMetadata,
+    /// A source of the program's own, by its name.
+    Custom(&'static str),
 }
 
 impl Source {
@@ -85,11 +93,15 @@ impl Source {
             Self::ConfigFile => "config-file",
             Self::AssumeRole => "assume-role",
             Self::SessionToken => "session-token",
+            Self::Saml => "assume-role-with-saml",
+            Self::Federation => "federation-token",
+            Self::Cognito => "cognito-identity",
             Self::Sso => "sso",
             Self::Login => "login",
             Self::Process => "custom-process",
             Self::Container => "container-role",
             Self::InstanceMetadata => "iam-role",
+            Self::Custom(name) => name,
         }
     }
 }

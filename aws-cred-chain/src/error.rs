@@ -1,26 +1,26 @@
 //! The one error of this crate; its variants say what the caller does next.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::trace::{Origin, Trace};
+use crate::world::HttpError;
 
 /// The cause of an [`Error`], shared so that all callers of one load can have it.
 pub type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// Why there are no credentials. No variant ever holds a secret.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// No source is configured: configure one, or ask the next provider.
-    #[error("no credentials are configured{}", attempts.one_line())]
     NotConfigured {
         /// What was looked at, and why each gave nothing.
         attempts: Trace,
     },
     /// A setting is wrong: fix it where `origin` points.
-    #[error("{problem}{}{}", origin.suffix(), advice(hint))]
     Invalid {
         /// What is wrong.
         problem: String,
@@ -30,7 +30,6 @@ pub enum Error {
         hint: Option<String>,
     },
     /// A person must log in: run `command`.
-    #[error("{problem} (run: {command})")]
     LoginRequired {
         /// Why.
         problem: String,
@@ -38,7 +37,6 @@ pub enum Error {
         command: String,
     },
     /// The service refused: ask for a permission or correct the request; a retry changes nothing.
-    #[error("{service} refused {operation}: {code}: {message}{}", advice(hint))]
     Denied {
         /// The service.
         service: &'static str,
@@ -52,24 +50,54 @@ pub enum Error {
         hint: Option<String>,
     },
     /// It did not work this time: retry later, or report it.
-    #[error("{operation} did not succeed{}", advice(hint))]
     Failed {
         /// What was being done.
         operation: String,
         /// What to do.
         hint: Option<String>,
         /// Why.
-        #[source]
         cause: Option<Cause>,
     },
     /// The budget of time ran out.
-    #[error("{operation} took longer than its budget of {} ms", budget.as_millis())]
     TimedOut {
         /// What was being done.
         operation: String,
         /// The budget.
         budget: Duration,
     },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConfigured { attempts } => {
+                write!(f, "no credentials are configured{}", attempts.one_line())
+            }
+            Self::Invalid { problem, origin, hint } => {
+                write!(f, "{problem}{}{}", origin.suffix(), advice(hint))
+            }
+            Self::LoginRequired { problem, command } => write!(f, "{problem} (run: {command})"),
+            Self::Denied { service, operation, code, message, hint } => {
+                write!(f, "{service} refused {operation}: {code}: {message}{}", advice(hint))
+            }
+            Self::Failed { operation, hint, .. } => {
+                write!(f, "{operation} did not succeed{}", advice(hint))
+            }
+            Self::TimedOut { operation, budget } => {
+                let millis = budget.as_millis();
+                write!(f, "{operation} took longer than its budget of {millis} ms")
+            }
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Failed { cause, .. } => cause.as_ref().map(|cause| &**cause as _),
+            _ => None,
+        }
+    }
 }
 
 fn advice(hint: &Option<String>) -> String {
@@ -81,6 +109,11 @@ impl Error {
         Self::Invalid { problem: problem.into(), origin, hint: None }
     }
 
+    pub(crate) fn not_unicode(variable: &str) -> Self {
+        let origin = Origin::Variable(variable.to_owned().into());
+        Self::invalid(format!("the value of {variable} is not Unicode"), origin)
+    }
+
     pub(crate) fn failed(
         operation: impl Into<String>,
         cause: impl StdError + Send + Sync + 'static,
@@ -90,6 +123,12 @@ impl Error {
 
     pub(crate) fn unexpected(operation: impl Into<String>, what: impl Into<String>) -> Self {
         Self::failed(operation, Unexpected(what.into()))
+    }
+
+    /// Whether an exchange got no answer in time.
+    pub(crate) fn is_time_out(&self) -> bool {
+        let cause = self.source().and_then(|cause| cause.downcast_ref::<HttpError>());
+        matches!(cause, Some(HttpError::TimedOut { .. }))
     }
 
     pub(crate) fn with_hint(mut self, text: impl Into<String>) -> Self {
@@ -122,6 +161,13 @@ impl Error {
 }
 
 /// An answer that is not what the protocol promises.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug)]
 struct Unexpected(String);
+
+impl fmt::Display for Unexpected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Unexpected {}

@@ -1,49 +1,41 @@
 //! AWS credential, region and endpoint resolution that explains itself, with a test kit.
 //!
-//! What it is: the AWS CLI's chain of credential sources (explicit, environment, shared files with
-//! roles, web identity, SSO, login and processes, container, EC2 metadata) with MFA and the AWS CLI's own
-//! cache, a single-flight [`Cache`], a [`Trace`] of every step, a [`Plan`] without network, Signature
-//! Version 4 ([`sign`]), and a world in memory to test with ([`testing`]).
+//! The AWS CLI's chain of credential sources (explicit, environment, shared files with roles, web identity,
+//! SSO, login and processes, container, EC2 metadata) with MFA and the AWS CLI's own cache; a single-flight
+//! [`Cache`]; a [`Trace`] of every step; a [`Plan`] without network; Signature Version 4 ([`sign`]); and a
+//! world in memory to test with ([`testing`]).
 //!
-//! What it does not do: it calls no service but those that give credentials; it starts no browser (it
-//! says which command logs in); it holds no global state but, with the
-//! feature `tokio`, one thread for input and output, and one for timers.
+//! It calls no service but those that give credentials. It starts no browser: it says which command logs in.
+//! It holds no global state but one thread for timers and, with the feature `tokio`, one for input and output.
+//!
+//! ```
+//! # use aws_cred_chain::testing::World;
+//! use aws_cred_chain::{Cache, Chain, Context, Options, block_on};
+//!
+//! let context = Context::real(); // Feature `tokio` gives it a network.
+//! # let context = World::new().file("/home/user/.aws/credentials", "[default]\n\
+//! #     aws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = secret\n").context();
+//! let chain = Chain::new(context.clone(), Options::default());
+//! let resolved = block_on(chain.resolve())?;
+//! println!("{} from {}", resolved.credentials.access_key_id, resolved.credentials.source);
+//! print!("{}", resolved.trace); // Each step, with its setting's file and line.
+//! let cache = Cache::new(context, chain); // One load for all callers, renewed ahead of expiry.
+//! let credentials = block_on(cache.credentials())?;
+//! # assert_eq!(credentials.access_key_id, "AKIDEXAMPLE");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Contract
 //!
-//! 1. Every effect goes through the [`Context`], whose parts are traits of one or two methods.
+//! 1. Every effect goes through the [`Context`], whose parts are traits of few methods.
 //!    [`Context::real`] is this machine; [`Context::empty`] is nothing.
 //! 2. The resolving code needs no runtime: any executor may drive it, or [`block_on`].
 //! 3. A source that is not configured lets the chain go on. One that is configured and broken stops it
 //!    with an [`Error`] whose variant says what to do next.
-//! 4. Every wait has an end: an attempt, a source and the chain have budgets in [`Options`].
+//! 4. Every wait has an end: an attempt, a source, the chain, a process and a person have budgets in
+//!    [`Options`]. A dropped future leaves no work behind.
 //! 5. No secret reaches a log, an error, a [`Trace`] or `Debug`.
-//!
-//! # Example
-//!
-//! ```
-//! use aws_cred_chain::memory::{MapEnv, MapFiles};
-//! use aws_cred_chain::real::SystemClock;
-//! use aws_cred_chain::{Cache, Chain, Context, Options, Source, block_on};
-//!
-//! // `Context::real()` in a program; here a home folder in memory.
-//! let context = Context::empty(SystemClock)
-//!     .with_env(MapEnv::new([("HOME", "/home/user")]))
-//!     .with_files(MapFiles::new([("/home/user/.aws/credentials", "\
-//! [default]
-//! aws_access_key_id = AKIDEXAMPLE
-//! aws_secret_access_key = secret
-//! ")]));
-//! let chain = Chain::new(context.clone(), Options::default());
-//! let resolved = block_on(chain.resolve()).expect("the file has keys");
-//! assert_eq!(resolved.credentials.source, Source::SharedFile);
-//! assert!(resolved.trace.to_string().contains("/home/user/.aws/credentials:2"));
-//!
-//! // One load for all callers, renewed ahead of expiry.
-//! let cache = Cache::new(context, chain);
-//! let credentials = block_on(cache.credentials()).expect("the file has keys");
-//! assert_eq!(credentials.access_key_id, "AKIDEXAMPLE");
-//! ```
+//! 6. A setting that cannot be meant is refused: never another identity than the one that was named.
 //!
 //! # Features
 //!
@@ -55,65 +47,59 @@
 //! - `query`: JMESPath and filters (the modules `query` and `filter`).
 //! - `aws-credential-types`, `object_store`, `reqsign`: the module `bridge`, by which those crates take
 //!   credentials from this one.
+//!
+//! Users of other crates find their names in [`coming_from`].
 #![forbid(unsafe_code)]
 
 #[cfg(any(feature = "login", feature = "tokio"))]
 mod base64;
-mod blocking;
 #[cfg(any(feature = "aws-credential-types", feature = "object_store", feature = "reqsign"))]
 pub mod bridge;
 mod cache;
-mod call;
 mod chain;
-pub mod cli_cache;
-#[cfg(feature = "tokio")]
-pub mod client;
-mod context;
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
 mod credentials;
-mod endpoint;
 mod error;
-mod explain;
 pub mod files;
-#[cfg(feature = "query")]
-pub mod filter;
-mod flight;
 mod log;
-pub mod memory;
-mod options;
-pub mod plan;
 #[cfg(feature = "query")]
 pub mod query;
-pub mod real;
-mod region;
-mod run;
-mod session;
+mod settings;
 pub mod sign;
 mod source;
 pub mod testing;
 mod timestamp;
 mod trace;
-mod xml;
+mod world;
 
-pub use blocking::block_on;
+pub use cache::cli as cli_cache;
 pub use cache::{Cache, CacheSettings};
-pub use chain::{Chain, Resolved, Unresolved};
-pub use context::{
-    BoxFuture, CaBundle, Clock, Command, CommandOutput, Context, Env, FileData,
-    HTTP_BODY_BYTES_MAX, HttpError, Prompt, Question, ReadFile, RunCommand, SendHttp, Stamp,
-    WriteFile,
+pub use chain::{
+    Chain, EndpointChain, FromFn, Plan, Providers, RegionChain, Resolved, Unresolved, first_try,
+    from_fn, region,
 };
 pub use credentials::{Credentials, ProvideCredentials, Secret, Source};
-pub use endpoint::{Endpoint, endpoint};
 pub use error::{Cause, Error};
-pub use explain::Plan;
-pub use options::{CliCache, Options, ProcessShell};
-pub use plan::Role;
-pub use region::region;
-pub use session::{AssumeRole, MfaSession};
+pub use files::plan::{self, Role};
+#[cfg(feature = "query")]
+pub use query::filter;
+pub use settings::endpoint::{Endpoint, endpoint};
+pub use settings::options::{CliCache, Options, ProcessShell};
+pub use source::cognito::CognitoIdentity;
 pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
 pub use source::login::cache_key as login_cache_key;
 pub use source::process::parse as parse_process_output;
+pub use source::session::{AssumeRole, FederationToken, MfaSession, SamlRole};
 pub use source::sso::Token;
 pub use source::sts::{Identity, caller_identity};
+pub use timestamp::iso as iso_8601;
 pub use trace::{Origin, Outcome, Step, Trace};
+#[cfg(feature = "tokio")]
+pub use world::http as client;
+pub use world::{
+    BoxFuture, CaBundle, CacheLock, Clock, Command, CommandOutput, Context, Env, FileData,
+    HTTP_BODY_BYTES_MAX, HttpError, Progress, Prompt, Question, ReadFile, RunCommand, SendHttp,
+    Stamp, WriteFile, block_on, memory, real,
+};

@@ -4,51 +4,105 @@ use std::time::{Duration, SystemTime};
 
 const DAY_S: i64 = 86_400;
 
-/// Parses `2021-09-21T18:41:26Z`, also with a fraction, an offset, a blank instead of `T`, or `UTC` at
-/// the end (botocore's caches). `None` for anything else and for times before 1970.
+/// Parses what AWS's services, botocore and programs write: `2021-09-21T18:41:26Z`, with a fraction, an
+/// offset, a blank instead of `T`, `UTC` or `GMT` at the end, without seconds, in the basic form
+/// `20210921T184126Z`, and RFC 2822's `Tue, 21 Sep 2021 18:41:26 GMT`. A time without an offset is UTC.
+/// `None` for anything else and for times before 1970.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let text = text.trim();
-    if !text.is_ascii() || text.len() < 19 {
+    if !text.is_ascii() || text.len() > 64 {
         return None;
     }
-    let bytes = text.as_bytes();
-    let number = |from: usize, to: usize| -> Option<i64> {
-        let digits = text.get(from..to)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    let mut cursor = Cursor(text);
+    let (year, month, day) = match text.bytes().next()?.is_ascii_alphabetic() {
+        true => cursor.mail_date()?,
+        false => cursor.date()?,
     };
-    let separators = [(4, b"-"), (7, b"-"), (13, b":"), (16, b":")];
-    if separators.iter().any(|(at, byte)| bytes[*at] != byte[0])
-        || !matches!(bytes[10], b'T' | b't' | b' ')
-    {
+    let month_days = match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    let (hour, minute, second, nanos) = cursor.time()?;
+    if !(1..=month_days).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
-        return None;
-    }
-    let mut rest = &text[19..];
-    let mut nanos = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        let kept = &fraction[..digits.min(9)];
-        let scale = 10_u32.pow(9 - u32::try_from(kept.len()).ok()?);
-        nanos = kept.parse::<u32>().ok()? * scale;
-        rest = &fraction[digits..];
     }
     let seconds = days_from_civil(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second
-        - offset(rest)?;
+        - offset(cursor.0.trim())?;
     Some(SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(seconds).ok()?, nanos))
+}
+
+/// What is left to read of a time.
+struct Cursor<'a>(&'a str);
+
+impl Cursor<'_> {
+    fn number(&mut self, digits: usize) -> Option<i64> {
+        let (number, rest) = self.0.split_at_checked(digits)?;
+        self.0 = rest;
+        number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
+    }
+
+    /// Takes one of `marks` where it comes next; returns whether it did.
+    fn mark(&mut self, marks: &[char]) -> bool {
+        let rest = self.0.strip_prefix(marks);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    /// `2021-09-21T` or `20210921T`.
+    fn date(&mut self) -> Option<(i64, i64, i64)> {
+        let year = self.number(4)?;
+        let extended = self.mark(&['-']);
+        let month = self.number(2)?;
+        if self.mark(&['-']) != extended {
+            return None;
+        }
+        let day = self.number(2)?;
+        self.mark(&['T', 't', ' ']).then_some((year, month, day))
+    }
+
+    /// `Tue, 21 Sep 2021 `.
+    fn mail_date(&mut self) -> Option<(i64, i64, i64)> {
+        const MONTHS: &str = "janfebmaraprmayjunjulaugsepoctnovdec";
+        let mut words = self.0.split_ascii_whitespace();
+        words.next()?.strip_suffix(',')?;
+        let (day, name, year) = (words.next()?, words.next()?, words.next()?);
+        let month = (0..12).find(|month| MONTHS[month * 3..][..3].eq_ignore_ascii_case(name))?;
+        let after = self.0.find(year)? + year.len();
+        self.0 = self.0[after..].trim_start();
+        if year.len() != 4 || day.len() > 2 {
+            return None;
+        }
+        Some((year.parse().ok()?, i64::try_from(month).ok()? + 1, day.parse().ok()?))
+    }
+
+    /// `18:41:26`, `18:41`, `184126`, with a fraction of seconds.
+    fn time(&mut self) -> Option<(i64, i64, i64, u32)> {
+        let hour = self.number(2)?;
+        let extended = self.mark(&[':']);
+        let minute = self.number(2)?;
+        let has_seconds = match extended {
+            true => self.mark(&[':']),
+            false => self.0.starts_with(|c: char| c.is_ascii_digit()),
+        };
+        let second = if has_seconds { self.number(2)? } else { 0 };
+        let mut nanos = 0;
+        if has_seconds && self.mark(&['.', ',']) {
+            let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
+            let kept = &self.0[..digits.min(9)];
+            let scale = 10_u32.pow(9 - u32::try_from(kept.len()).ok()?);
+            nanos = kept.parse::<u32>().ok()? * scale;
+            self.0 = &self.0[digits..];
+        }
+        Some((hour, minute, second, nanos))
+    }
 }
 
 /// Returns an offset from UTC in seconds.
 fn offset(text: &str) -> Option<i64> {
-    if matches!(text, "Z" | "z" | "UTC" | " UTC" | "") {
+    if matches!(text, "Z" | "z" | "UTC" | "GMT" | "") {
         return Some(0);
     }
     let (sign, digits) = match text.split_at_checked(1)? {
@@ -57,15 +111,17 @@ fn offset(text: &str) -> Option<i64> {
         _ => return None,
     };
     let digits = digits.replace(':', "");
-    if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if !matches!(digits.len(), 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let (hours, minutes): (i64, i64) = (digits[..2].parse().ok()?, digits[2..].parse().ok()?);
-    Some(sign * (hours * 3600 + minutes * 60))
+    let hours: i64 = digits[..2].parse().ok()?;
+    let minutes: i64 = if digits.len() == 4 { digits[2..].parse().ok()? } else { 0 };
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// Formats as `2021-09-21T18:41:26Z`.
-pub(crate) fn iso(time: SystemTime) -> String {
+/// Formats as `2021-09-21T18:41:26Z`, as AWS's services and `credential_process` write times.
+#[must_use]
+pub fn iso(time: SystemTime) -> String {
     let (y, mo, d, h, mi, s) = civil(time);
     format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
 }
@@ -120,6 +176,26 @@ mod tests {
         assert_eq!(seconds("2009-02-13T23:31:30.215309Z"), Some(1_234_567_890));
         assert_eq!(seconds("2009-02-14T00:31:30+01:00"), Some(1_234_567_890));
         assert_eq!(seconds("2009-02-13T23:31:30UTC"), Some(1_234_567_890));
+        for other in [
+            "20090213T233130Z",
+            "2009-02-13 23:31:30 UTC",
+            "Fri, 13 Feb 2009 23:31:30 GMT",
+            "2009-02-13T23:31:30,5Z",
+            "2009-02-14T01:31:30+02",
+            "2009-02-13T23:31:30",
+        ] {
+            assert_eq!(seconds(other), Some(1_234_567_890), "{other}");
+        }
+        assert_eq!(seconds("2009-02-13T23:31Z"), Some(1_234_567_860));
+        assert_eq!(seconds("2024-02-29T00:00:00Z"), Some(1_709_164_800));
+        for bad in [
+            "2009-02-30T00:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "2009-04-31T00:00:00Z",
+            "2009-0213T00:00:00Z",
+        ] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
         for bad in
             ["", "now", "2009-13-13T23:31:30Z", "2009-02-13T23:31:30Q", "1960-01-01T00:00:00Z"]
         {

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod circles;
+mod endpoints;
 mod fuzz;
 mod guest;
 mod interface;
@@ -25,6 +26,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask package
        cargo xtask guest
        cargo xtask fuzz SECONDS
+       cargo xtask endpoints
 
 test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
@@ -36,7 +38,8 @@ interface writes the crates' public interfaces to xtask/interface (test compares
 model     makes the table of the Lambda API anew from botocore in target/venv
 package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
-fuzz      runs every fuzz target so many seconds (part of --long)";
+fuzz      runs every fuzz target so many seconds (part of --long)
+endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Some((&"package", [])) => passed(package::check(root)),
         Some((&"model", [])) => exit(model::write(root)),
         Some((&"guest", [])) => exit(guest::check(root)),
+        Some((&"endpoints", [])) => exit(endpoints::write(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))
         }

@@ -2,70 +2,196 @@
 //! (`RawConfigParser`, strict) that botocore reads with. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::parse::{RawProperty, RawSection, SyntaxError};
+
+/// The section whose properties every other section has too.
+const FOR_ALL: &str = "DEFAULT";
 
 /// Splits `text` into sections.
 ///
 /// Differs from the SDKs' rules: `:` separates too; a comment takes a whole line (blanks before it
 /// allowed) and is never cut from the end of one; a line continues a value when it is indented deeper
-/// than its key; a section or key that stands twice is an error.
+/// than its key, a blank line does too; a section or key that stands twice is an error; a lone carriage
+/// return ends a line; `[DEFAULT]` is for all sections. A byte order mark at the start, which editors on
+/// Windows write and the AWS CLI refuses, is not part of the text.
 pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
-    let mut sections: Vec<RawSection<'_>> = Vec::new();
-    let mut seen_sections = BTreeSet::new();
-    let mut seen_keys = BTreeSet::new();
-    let mut key_indent = 0;
-    let mut open = false; // a property that the next line may continue
-    for (index, line) in text.split('\n').enumerate() {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut file = File::default();
+    for (index, line) in lines(text).enumerate() {
         let number = index + 1;
-        let error = |problem| SyntaxError { line: number, problem };
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
+        file.line(number, line).map_err(|problem| SyntaxError { line: number, problem })?;
+    }
+    file.finish()
+}
+
+/// What was read of a file so far.
+#[derive(Default)]
+struct File<'a> {
+    sections: Vec<RawSection<'a>>,
+    names: HashSet<&'a str>,
+    for_all: Option<RawSection<'a>>,
+    /// Whether the section being read is the one for all.
+    in_for_all: bool,
+    /// Keys of the section being read, where it has many.
+    keys: BTreeSet<String>,
+    key_indent: usize,
+    /// Whether the next line may continue a value.
+    open: bool,
+}
+
+impl<'a> File<'a> {
+    fn line(&mut self, number: usize, line: &'a str) -> Result<(), &'static str> {
+        let trimmed = line.trim_matches(is_blank);
+        if trimmed.starts_with(['#', ';']) {
+            return Ok(());
         }
-        let indent = line.len() - line.trim_start().len();
-        if open && indent > key_indent {
-            if let Some(property) = last_property(&mut sections) {
-                let value = property.value.to_mut();
-                value.push('\n');
-                value.push_str(trimmed);
+        if trimmed.is_empty() {
+            if self.open {
+                self.append("");
             }
-            continue;
+            return Ok(());
         }
-        key_indent = indent;
+        let indent = indent(line);
+        if self.open && indent > self.key_indent {
+            self.append(trimmed);
+            return Ok(());
+        }
+        self.key_indent = indent;
         if let Some(rest) = trimmed.strip_prefix('[')
             && let Some(end) = rest.rfind(']').filter(|end| *end > 0)
         {
-            let header = &rest[..end];
-            if !seen_sections.insert(header) {
-                return Err(error("section stands twice"));
-            }
-            seen_keys.clear();
-            open = false;
-            sections.push(RawSection { header, line: number, properties: Vec::new() });
-            continue;
+            return self.header(number, &rest[..end]);
         }
-        let section =
-            sections.last_mut().ok_or_else(|| error("property stands before any section"))?;
-        let (key, value) =
-            trimmed.split_once(['=', ':']).ok_or_else(|| error("neither section nor property"))?;
-        let key = key.trim();
-        if key.is_empty() || !seen_keys.insert(key.to_lowercase()) {
-            return Err(error("property without a name, or that stands twice"));
-        }
-        open = true;
-        section.properties.push(RawProperty {
-            key,
-            value: Cow::Borrowed(value.trim()),
-            line: number,
-        });
+        self.property(number, trimmed)
     }
-    Ok(sections)
+
+    fn header(&mut self, number: usize, header: &'a str) -> Result<(), &'static str> {
+        self.open = false;
+        self.in_for_all = header == FOR_ALL;
+        let section = RawSection { header, line: number, properties: Vec::new() };
+        self.keys.clear();
+        if self.in_for_all {
+            // It may stand more than once; its keys may not.
+            self.for_all.get_or_insert(section);
+            return Ok(());
+        }
+        if !self.names.insert(header) {
+            return Err("section stands twice");
+        }
+        self.sections.push(section);
+        Ok(())
+    }
+
+    fn property(&mut self, number: usize, line: &'a str) -> Result<(), &'static str> {
+        if self.current().is_none() {
+            return Err("property stands before any section");
+        }
+        let (key, value) = line.split_once(['=', ':']).ok_or("neither section nor property")?;
+        let key = key.trim_end_matches(is_blank);
+        if key.is_empty() {
+            return Err("property without a name");
+        }
+        if !self.is_new(key) {
+            return Err("property stands twice");
+        }
+        self.open = true;
+        let value = Cow::Borrowed(value.trim_matches(is_blank));
+        if let Some(section) = self.current() {
+            section.properties.push(RawProperty { key, value, line: number });
+        }
+        Ok(())
+    }
+
+    /// Whether no property of the section being read has this key. Few are compared one by one.
+    fn is_new(&mut self, key: &str) -> bool {
+        const FEW: usize = 16;
+        let Some(section) = self.current() else {
+            return true;
+        };
+        let known = &section.properties;
+        if known.len() < FEW && key.is_ascii() && known.iter().all(|known| known.key.is_ascii()) {
+            return !known.iter().any(|known| known.key.eq_ignore_ascii_case(key));
+        }
+        let lower: Vec<String> = known.iter().take(FEW).map(|it| it.key.to_lowercase()).collect();
+        self.keys.extend(lower);
+        self.keys.insert(key.to_lowercase())
+    }
+
+    fn append(&mut self, line: &str) {
+        if let Some(property) = self.current().and_then(|section| section.properties.last_mut()) {
+            let value = property.value.to_mut();
+            value.push('\n');
+            value.push_str(line);
+        }
+    }
+
+    fn current(&mut self) -> Option<&mut RawSection<'a>> {
+        if self.in_for_all { self.for_all.as_mut() } else { self.sections.last_mut() }
+    }
+
+    fn finish(mut self) -> Result<Vec<RawSection<'a>>, SyntaxError> {
+        let for_all = self.for_all.take().map_or_else(Vec::new, |section| section.properties);
+        for section in &mut self.sections {
+            for property in &for_all {
+                let lower = property.key.to_lowercase();
+                if !section.properties.iter().any(|own| own.key.to_lowercase() == lower) {
+                    section.properties.push(property.clone());
+                }
+            }
+            for property in &mut section.properties {
+                if property.value.contains('\n') {
+                    let end = property.value.trim_end_matches(is_blank).len();
+                    property.value.to_mut().truncate(end);
+                    check_nested(property)?;
+                }
+            }
+        }
+        Ok(self.sections)
+    }
 }
 
-fn last_property<'s, 'a>(sections: &'s mut [RawSection<'a>]) -> Option<&'s mut RawProperty<'a>> {
-    sections.last_mut()?.properties.last_mut()
+/// A value that begins on the line after its key holds sub-properties, and each line of it must be one.
+fn check_nested(property: &RawProperty<'_>) -> Result<(), SyntaxError> {
+    let is_wrong = |line: &str| !line.trim_matches(is_blank).is_empty() && !line.contains('=');
+    if property.value.starts_with('\n') && property.value.split(ends_line).any(is_wrong) {
+        return Err(SyntaxError {
+            line: property.line,
+            problem: "a line of the indented block below this has no '='",
+        });
+    }
+    Ok(())
+}
+
+/// What Python's `str.splitlines` splits at, by which botocore reads sub-properties.
+fn ends_line(c: char) -> bool {
+    matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// What Python's `str.strip` takes off and its `\s` matches.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// Counts the characters before the first that is no blank.
+fn indent(line: &str) -> usize {
+    line.chars().take_while(|c| is_blank(*c)).count()
+}
+
+/// Splits at line feeds, carriage returns, and the two together.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.find(['\n', '\r']) else {
+            rest = None;
+            return Some(text);
+        };
+        let after = if text[at..].starts_with("\r\n") { at + 2 } else { at + 1 };
+        rest = Some(&text[after..]);
+        Some(&text[..at])
+    })
 }
 
 /// Splits like Python's `shlex.split`: blanks separate, quotes and backslashes keep. `None` where a
@@ -130,6 +256,33 @@ mod tests {
         let sections = parse("[profile a]\nk = v # not a comment\nx: y\n").unwrap();
         assert_eq!(sections[0].properties[0].value, "v # not a comment");
         assert_eq!(sections[0].properties[1].value, "y");
-        assert!(parse("[a]\n[a]\n").is_err());
+        for refused in ["[a]\n[a]\n", "[a]\nk=1\nK=2\n", "k=1\n", "[a]\nk\n", "[a]\ns3 =\n  fast\n"]
+        {
+            assert!(parse(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn reads_as_configparser_does() {
+        let check = |text: &str, expected: &[(&str, &[(&str, &str)])]| {
+            let sections = parse(text).unwrap();
+            let found: Vec<(&str, Vec<(&str, &str)>)> = sections
+                .iter()
+                .map(|section| {
+                    let pairs = section.properties.iter().map(|p| (p.key, &*p.value));
+                    (section.header, pairs.collect())
+                })
+                .collect();
+            let expected: Vec<_> = expected.iter().map(|(h, pairs)| (*h, pairs.to_vec())).collect();
+            assert_eq!(found, expected, "{text:?}");
+        };
+        // A comment between the lines of a value is no part of it, however it is indented.
+        check("[a]\nk = v\n  # c\nl = w\n", &[("a", &[("k", "v"), ("l", "w")])]);
+        check("[a]\n  k = v\n  l = w\n", &[("a", &[("k", "v"), ("l", "w")])]);
+        check("[a]\nk =\n\n  x = 1\n\n\n", &[("a", &[("k", "\n\nx = 1")])]);
+        check("[a]\rk=v\r\nl=w", &[("a", &[("k", "v"), ("l", "w")])]);
+        check("[DEFAULT]\nd=1\n[a]\nD=2\n[b]\n", &[("a", &[("D", "2")]), ("b", &[("d", "1")])]);
+        check("[a] b]c\nk=v\n", &[("a] b", &[("k", "v")])]);
+        check("\u{feff}[a]\nk=v", &[("a", &[("k", "v")])]);
     }
 }

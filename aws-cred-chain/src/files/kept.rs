@@ -1,39 +1,73 @@
 //! What the shared files said when they were last read, used again while they are unchanged.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::{Location, Profile, Profiles, set};
-use crate::context::{Context, Env, Stamp};
+use super::plan::{self, Conditions, Meaning};
+use super::{Finding, Location, Profile, Profiles, expand_variables};
 use crate::error::Error;
-use crate::memory::lock;
-use crate::options::Options;
-use crate::plan::{self, ProfilePlan};
+use crate::settings::options::Options;
+use crate::world::{Context, Env, Stamp, lock, path_var};
 
-/// The variables that say which files are read and which profile is meant.
+/// The variables that say which files are read and which profile is meant, and those that are joined with
+/// the profile.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Inputs {
-    pub(super) profile: Option<(&'static str, String)>,
-    pub(super) config: Option<String>,
-    pub(super) credentials: Option<String>,
-    pub(super) home: Option<String>,
+pub(crate) struct Inputs {
+    pub(super) profile: Option<(&'static str, OsString)>,
+    pub(super) config: Option<OsString>,
+    pub(super) credentials: Option<OsString>,
+    pub(super) home: Option<PathBuf>,
+    pub(super) web_identity_token_file: Option<OsString>,
+    pub(super) role_arn: Option<OsString>,
+    pub(super) role_session_name: Option<OsString>,
 }
 
 impl Inputs {
-    pub(super) fn read(env: &dyn Env, windows: bool, profile_too: bool) -> Self {
+    pub(crate) fn read(env: &dyn Env, windows: bool, options: &Options) -> Self {
+        let by_variables = options.profile.is_none();
+        let set = |name| path_var(env, name);
+        let token_file = by_variables.then(|| set(plan::TOKEN_FILE_VARIABLE)).flatten();
+        // A role and a session's name by variables mean something with a token only, be it of the profile.
+        let with_token = |name| by_variables.then(|| set(name)).flatten();
+        let file = |given: &Option<PathBuf>, name| {
+            if given.is_some() {
+                return None;
+            }
+            set(name).map(|path| expand_variables(path, env))
+        };
         let profile = || {
             ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]
                 .into_iter()
-                .find_map(|name| Some((name, set(env, name)?)))
+                .find_map(|name| Some((name, set(name)?)))
         };
         Self {
-            profile: profile_too.then(profile).flatten(),
-            config: set(env, "AWS_CONFIG_FILE"),
-            credentials: set(env, "AWS_SHARED_CREDENTIALS_FILE"),
+            profile: by_variables.then(profile).flatten(),
+            config: file(&options.config_file, "AWS_CONFIG_FILE"),
+            credentials: file(&options.credentials_file, "AWS_SHARED_CREDENTIALS_FILE"),
             home: super::home(env, windows),
+            web_identity_token_file: token_file,
+            role_arn: with_token(plan::ROLE_VARIABLE),
+            role_session_name: with_token(plan::SESSION_NAME_VARIABLE),
         }
+    }
+
+    fn conditions(&self, options: &Options) -> Result<Conditions, Error> {
+        let text = |name: &'static str, value: &Option<OsString>| match value {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => Err(Error::not_unicode(name)),
+            },
+        };
+        Ok(Conditions {
+            token_file: text(plan::TOKEN_FILE_VARIABLE, &self.web_identity_token_file)?,
+            role_arn: text(plan::ROLE_VARIABLE, &self.role_arn)?,
+            session_name: text(plan::SESSION_NAME_VARIABLE, &self.role_session_name)?,
+            without: options.without.clone(),
+        })
     }
 }
 
@@ -42,12 +76,22 @@ impl Inputs {
 pub(crate) struct Reading {
     pub(crate) location: Location,
     pub(crate) profiles: Profiles,
-    plan: OnceLock<Result<Option<ProfilePlan>, Error>>,
+    /// Files that could not be read and count as not there.
+    pub(crate) unreadable: Vec<Finding>,
+    conditions: Result<Conditions, Error>,
+    meaning: OnceLock<Result<Meaning, Error>>,
 }
 
 impl Reading {
-    pub(crate) fn new(location: Location, profiles: Profiles) -> Self {
-        Self { location, profiles, plan: OnceLock::new() }
+    pub(crate) fn new(
+        inputs: &Inputs,
+        options: &Options,
+        location: Location,
+        profiles: Profiles,
+        unreadable: Vec<Finding>,
+    ) -> Self {
+        let conditions = inputs.conditions(options);
+        Self { location, profiles, unreadable, conditions, meaning: OnceLock::new() }
     }
 
     /// Returns the selected profile, where the files have it.
@@ -56,8 +100,11 @@ impl Reading {
     }
 
     /// Returns what the selected profile means.
-    pub(crate) fn plan(&self) -> &Result<Option<ProfilePlan>, Error> {
-        self.plan.get_or_init(|| plan::plan(&self.profiles, &self.location.profile))
+    pub(crate) fn meaning(&self) -> &Result<Meaning, Error> {
+        self.meaning.get_or_init(|| match &self.conditions {
+            Ok(conditions) => plan::meaning(&self.profiles, &self.location.profile, conditions),
+            Err(error) => Err(error.clone()),
+        })
     }
 }
 
@@ -91,13 +138,14 @@ impl Kept {
     /// Returns the kept reading where the files and the variables that lead to them are unchanged.
     pub(crate) fn current(&self, context: &Context, options: &Options) -> Option<Arc<Reading>> {
         let last = lock(&self.last).clone()?;
-        if Inputs::read(&*context.env, context.windows, options.profile.is_none()) != last.inputs {
+        if Inputs::read(&*context.env, context.windows, options) != last.inputs {
             return None;
         }
-        if options.files_kept_for > Duration::ZERO {
+        let serves = options.files_kept_for.max(context.files.stamp_serves());
+        if serves > Duration::ZERO {
             let now = nanos(context.clock.monotonic());
             let looked_at = last.looked_at.load(Ordering::Relaxed);
-            if now.saturating_sub(looked_at) < nanos(options.files_kept_for) {
+            if now.saturating_sub(looked_at) < nanos(serves) {
                 return Some(last.reading.clone());
             }
             last.looked_at.store(now, Ordering::Relaxed);
@@ -111,8 +159,8 @@ impl Kept {
         if !self.asked.swap(true, Ordering::Relaxed) {
             return None;
         }
-        let inputs = Inputs::read(&*context.env, context.windows, options.profile.is_none());
-        let stamps = stamps(context, &Location::of(&inputs, context.windows))?;
+        let inputs = Inputs::read(&*context.env, context.windows, options);
+        let stamps = stamps(context, &Location::files(&inputs, options, context.windows))?;
         Some(Before { inputs, stamps })
     }
 

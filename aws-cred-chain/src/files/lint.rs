@@ -33,7 +33,7 @@ impl Finding {
         Self { severity: Severity::Error, problem: problem.to_owned(), origin }
     }
 
-    fn warning(problem: String, origin: Origin) -> Self {
+    pub(crate) fn warning(problem: String, origin: Origin) -> Self {
         Self { severity: Severity::Warning, problem, origin }
     }
 

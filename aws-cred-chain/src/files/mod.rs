@@ -5,19 +5,25 @@ mod cli;
 mod kept;
 mod lint;
 mod parse;
+pub mod plan;
 mod profiles;
+mod role;
+mod sso;
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use cli::split as split_command;
 pub(crate) use kept::{Kept, Reading};
 
-use crate::context::{Context, Env};
 use crate::error::Error;
+use crate::settings::options::Options;
 use crate::trace::Origin;
+use crate::world::path_var;
+use crate::world::{Context, Env};
 
-use kept::Inputs;
+pub(crate) use kept::Inputs;
 pub(crate) use lint::lint;
 pub use lint::{Finding, Severity, differences};
 pub use profiles::{Profile, Profiles, Property};
@@ -30,9 +36,9 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 #[non_exhaustive]
 pub enum Dialect {
     /// The AWS SDKs' specification, as their shared parser tests have it.
-    #[default]
     Sdk,
-    /// What botocore and so the AWS CLI reads, by Python's `configparser` and `shlex`.
+    /// What botocore and so the AWS CLI reads, by Python's `configparser` and `shlex`. The default.
+    #[default]
     Cli,
 }
 
@@ -93,73 +99,152 @@ pub struct Location {
 impl Location {
     /// Finds the files and the profile by the variables `AWS_CONFIG_FILE`,
     /// `AWS_SHARED_CREDENTIALS_FILE`, `AWS_PROFILE`, then `AWS_DEFAULT_PROFILE` as the AWS CLI 2 does.
+    ///
+    /// A profile's name that is not Unicode is returned with its wrong parts replaced. The chain refuses it.
     #[must_use]
     pub fn find(env: &dyn Env, windows: bool) -> Self {
-        Self::of(&Inputs::read(env, windows, true), windows)
+        let options = Options::default();
+        let inputs = Inputs::read(env, windows, &options);
+        Self::of(&inputs, &options, windows).unwrap_or_else(|_| {
+            let mut location = Self::files(&inputs, &options, windows);
+            if let Some((variable, name)) = &inputs.profile {
+                location.profile = name.to_string_lossy().into_owned();
+                location.profile_origin = Origin::Variable((*variable).into());
+            }
+            location
+        })
     }
 
-    fn of(inputs: &Inputs, windows: bool) -> Self {
-        let (profile, profile_origin) = match &inputs.profile {
-            Some((variable, name)) => (name.clone(), Origin::Variable((*variable).into())),
-            None => ("default".into(), Origin::Default),
+    pub(crate) fn of(inputs: &Inputs, options: &Options, windows: bool) -> Result<Self, Error> {
+        let (profile, profile_origin) = match (&options.profile, &inputs.profile) {
+            (Some(name), _) => (name.clone(), Origin::Option("profile")),
+            (None, Some((variable, name))) => {
+                let origin = Origin::Variable((*variable).into());
+                let name = name.to_str().ok_or_else(|| {
+                    let problem = format!("the profile that {variable} names is not Unicode");
+                    Error::invalid(problem, origin.clone())
+                })?;
+                (name.to_owned(), origin)
+            }
+            (None, None) => ("default".into(), Origin::Default),
         };
-        let home = inputs.home.as_deref();
+        Ok(Self { profile, profile_origin, ..Self::files(inputs, options, windows) })
+    }
+
+    /// Returns where the files are, whatever names the profile.
+    pub(crate) fn files(inputs: &Inputs, options: &Options, windows: bool) -> Self {
+        let home = inputs.home.as_deref().map(Path::new);
+        let place = |given: &Option<PathBuf>, set: &Option<OsString>, name| {
+            given.clone().or_else(|| file(set.as_deref(), home, windows, name))
+        };
         Self {
-            config: file(inputs.config.as_deref(), home, windows, "config"),
-            credentials: file(inputs.credentials.as_deref(), home, windows, "credentials"),
-            profile,
-            profile_origin,
+            config: place(&options.config_file, &inputs.config, "config"),
+            credentials: place(&options.credentials_file, &inputs.credentials, "credentials"),
+            profile: "default".into(),
+            profile_origin: Origin::Default,
         }
     }
 }
 
-fn set(env: &dyn Env, name: &str) -> Option<String> {
-    env.var(name).filter(|value| !value.trim().is_empty())
-}
-
-fn file(set: Option<&str>, home: Option<&str>, windows: bool, name: &str) -> Option<PathBuf> {
+fn file(set: Option<&OsStr>, home: Option<&Path>, windows: bool, name: &str) -> Option<PathBuf> {
     if let Some(path) = set {
-        return Some(expand_home(path, home, windows));
+        return Some(match path.to_str() {
+            Some(text) => expand_home(text, home, windows),
+            None => PathBuf::from(path),
+        });
     }
     let separator = if windows { '\\' } else { '/' };
-    home.map(|home| {
-        let home = home.trim_end_matches(['/', separator]);
-        PathBuf::from(format!("{home}{separator}.aws{separator}{name}"))
-    })
+    let home = home?.as_os_str();
+    let mut path = match home.to_str() {
+        Some(text) => OsString::from(text.trim_end_matches(['/', separator])),
+        None => home.to_owned(),
+    };
+    path.push(format!("{separator}.aws{separator}{name}"));
+    Some(path.into())
 }
 
 /// Returns the home folder: `HOME`, on Windows then `USERPROFILE`, then `HOMEDRIVE` with `HOMEPATH`.
-pub(crate) fn home(env: &dyn Env, windows: bool) -> Option<String> {
-    set(env, "HOME").or_else(|| {
+pub(crate) fn home(env: &dyn Env, windows: bool) -> Option<PathBuf> {
+    let set = |name| path_var(env, name);
+    let home = set("HOME").or_else(|| {
         if !windows {
             return None;
         }
-        set(env, "USERPROFILE").or_else(|| Some(set(env, "HOMEDRIVE")? + &set(env, "HOMEPATH")?))
-    })
+        set("USERPROFILE").or_else(|| {
+            let mut path = set("HOMEDRIVE")?;
+            path.push(set("HOMEPATH")?);
+            Some(path)
+        })
+    });
+    home.map(PathBuf::from)
 }
 
 /// Replaces a leading `~` by the home folder.
-pub(crate) fn expand_home(path: &str, home: Option<&str>, windows: bool) -> PathBuf {
+pub(crate) fn expand_home(path: &str, home: Option<&Path>, windows: bool) -> PathBuf {
     match (path.strip_prefix('~'), home) {
         (Some(rest), Some(home))
             if rest.is_empty() || rest.starts_with('/') || (windows && rest.starts_with('\\')) =>
         {
             // Windows' own separators, as the AWS SDKs rewrite such a path.
             let rest = if windows { rest.replace('/', "\\") } else { rest.to_owned() };
-            PathBuf::from(format!("{home}{rest}"))
+            let mut path = home.as_os_str().to_owned();
+            path.push(rest);
+            path.into()
         }
         _ => PathBuf::from(path),
     }
 }
 
-/// Reads both files. A file that is not there is empty.
+/// Replaces `$NAME` and `${NAME}` by variables that are set, as the AWS CLI does in the paths of the
+/// shared files.
+fn expand_variables(path: OsString, env: &dyn Env) -> OsString {
+    let Some(mut rest) = path.to_str().filter(|text| text.contains('$')) else {
+        return path;
+    };
+    let mut expanded = OsString::new();
+    while let Some(at) = rest.find('$') {
+        expanded.push(&rest[..at]);
+        let after = &rest[at + 1..];
+        let (name, end) = match after.strip_prefix('{') {
+            Some(inner) => match inner.find('}') {
+                Some(end) => (&inner[..end], end + 2),
+                None => ("", 0),
+            },
+            None => {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                let end = after.find(|c| !is_part(c)).unwrap_or(after.len());
+                (&after[..end], end)
+            }
+        };
+        match env.var(name).filter(|_| !name.is_empty()) {
+            Some(value) => expanded.push(value),
+            None => expanded.push(&rest[at..at + 1 + end]),
+        }
+        rest = &after[end..];
+    }
+    expanded.push(rest);
+    expanded
+}
+
+/// What was read of the shared files.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Texts {
+    /// The files that are there and can be read.
+    pub files: Vec<SharedFile>,
+    /// Files that are there, or whose place is, and that cannot be read; they count as not there.
+    pub unreadable: Vec<Finding>,
+}
+
+/// Reads both files. A file that is not there is empty. So is one that cannot be read, as in the AWS CLI:
+/// a folder in its place, a home folder of another user, links in a circle.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for a file that cannot be read, is a folder, is larger than [`FILE_BYTES_MAX`],
-/// or is not UTF-8.
-pub async fn read(context: &Context, location: &Location) -> Result<Vec<SharedFile>, Error> {
-    let mut files = Vec::new();
+/// [`Error::Invalid`] for a file that is larger than [`FILE_BYTES_MAX`], is not UTF-8, or whose reading
+/// breaks off.
+pub async fn read(context: &Context, location: &Location) -> Result<Texts, Error> {
+    let mut texts = Texts::default();
     let places =
         [(FileKind::Config, &location.config), (FileKind::Credentials, &location.credentials)];
     for (kind, path) in places {
@@ -168,7 +253,7 @@ pub async fn read(context: &Context, location: &Location) -> Result<Vec<SharedFi
         let origin = Origin::File { path: path.clone(), line: 1 };
         match context.files.read(&path, FILE_BYTES_MAX).await {
             Ok(data) => match String::from_utf8(data.bytes) {
-                Ok(text) => files.push(SharedFile { kind, path, text }),
+                Ok(text) => texts.files.push(SharedFile { kind, path, text }),
                 Err(error) => {
                     let bytes = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                     let line = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -180,10 +265,50 @@ pub async fn read(context: &Context, location: &Location) -> Result<Vec<SharedFi
                 let problem = format!("file is larger than {FILE_BYTES_MAX} bytes");
                 return Err(Error::invalid(problem, origin));
             }
+            Err(error) if has_no_file(&error) => {
+                let problem = format!("cannot read file, taken as not there: {error}");
+                texts.unreadable.push(Finding::warning(problem, origin));
+            }
             Err(error) => {
                 return Err(Error::invalid(format!("cannot read file: {error}"), origin));
             }
         }
     }
-    Ok(files)
+    Ok(texts)
+}
+
+/// Whether a place holds no file that this user may read; all else is a fault of the machine.
+fn has_no_file(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    /// A socket, or a device without a driver.
+    const ENXIO: i32 = 6;
+    /// Links in a circle; [`ErrorKind`] has no stable name for it.
+    const ELOOP: i32 = 40;
+    let known = matches!(
+        error.kind(),
+        ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidFilename
+    );
+    let by_number = matches!(error.raw_os_error(), Some(ENXIO | ELOOP));
+    known || (cfg!(target_os = "linux") && by_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MapEnv;
+
+    #[test]
+    fn expands_variables_in_paths() {
+        let env = MapEnv::new([("A", "x"), ("B_1", "y")]);
+        let check = |path: &str, expected: &str| {
+            assert_eq!(expand_variables(path.into(), &env), expected, "{path}");
+        };
+        check("/$A/${B_1}/$A.d", "/x/y/x.d");
+        check("$NO/${NO}/${A", "$NO/${NO}/${A");
+        check("$", "$");
+        check("~/c", "~/c");
+    }
 }

@@ -12,7 +12,7 @@ pub(super) struct RawSection<'a> {
 }
 
 /// A property as it stands in a file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawProperty<'a> {
     pub(super) key: &'a str,
     pub(super) value: Cow<'a, str>,

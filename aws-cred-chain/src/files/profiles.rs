@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::parse::{RawProperty, RawSection};
 use super::{Dialect, FileKind, SharedFile, cli, parse};
 use crate::error::Error;
-use crate::plan::PROFILES_MAX;
+use crate::files::plan::PROFILES_MAX;
 use crate::trace::Origin;
 
 /// One setting of a profile.
@@ -42,8 +42,10 @@ impl std::fmt::Debug for Property {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The settings by lower-case key.
+    /// The settings by lower-case key; those of the credentials file hide the config file's.
     pub properties: BTreeMap<String, Property>,
+    /// Settings of the config file that the credentials file hides.
+    pub hidden: BTreeMap<String, Property>,
     /// Where the section begins first.
     pub origin: Origin,
 }
@@ -53,6 +55,18 @@ impl Profile {
     #[must_use]
     pub fn property(&self, key: &str) -> Option<&Property> {
         self.properties.get(key).filter(|property| !property.value.is_empty())
+    }
+
+    /// Returns the property `key` (lower case) of one file, where it has a value there.
+    #[must_use]
+    pub fn property_in(&self, kind: FileKind, key: &str) -> Option<&Property> {
+        let of = |map: &'_ BTreeMap<String, Property>| map.contains_key(key);
+        let map = if of(&self.hidden) && kind == FileKind::Config {
+            &self.hidden
+        } else {
+            &self.properties
+        };
+        map.get(key).filter(|property| property.kind == kind && !property.value.is_empty())
     }
 
     /// Returns the value of `key`, where it has one.
@@ -110,15 +124,12 @@ impl Profiles {
         name: &str,
     ) -> Result<Self, Error> {
         let sections = raw(files, dialect)?;
-        if dialect == Dialect::Cli {
-            // Names may stand in quotes there.
-            return Ok(Self::build(files, sections, dialect, &|_| true));
-        }
         let mut wanted = vec![name.to_owned()];
         let mut next = 0;
         while let Some(name) = wanted.get(next).cloned() {
             next += 1;
-            let of_name = sections.iter().flatten().filter(|s| is_about(s.header, &name));
+            let about = |s: &&RawSection<'_>| is_about(s.header, &name, dialect);
+            let of_name = sections.iter().flatten().filter(about);
             for property in of_name.flat_map(|section| &section.properties) {
                 let leads = property.key.eq_ignore_ascii_case("source_profile");
                 if leads && !wanted.iter().any(|known| *known == *property.value) {
@@ -130,7 +141,7 @@ impl Profiles {
             }
         }
         let keep = |header: &str| {
-            wanted.iter().any(|name| is_about(header, name))
+            wanted.iter().any(|name| is_about(header, name, dialect))
                 || header.starts_with("sso-session")
                 || header.starts_with("services")
         };
@@ -163,15 +174,20 @@ impl Profiles {
         prefixed_default: bool,
     ) {
         let origin = Origin::File { path: file.path.clone(), line: section.line };
-        let target = match place(file.kind, section.header, dialect, prefixed_default) {
-            Some((Place::Profile, name)) => self.profiles.entry(name).or_default(),
-            Some((Place::SsoSession, name)) => self.sso_sessions.entry(name).or_default(),
-            Some((Place::Services, name)) => self.services.entry(name).or_default(),
-            None => {
-                self.ignored.push((section.header.to_owned(), origin));
-                return;
-            }
+        let placed = place(file.kind, section.header, dialect, prefixed_default);
+        let Some((kind, place)) = placed else {
+            self.ignored.push((section.header.to_owned(), origin));
+            return;
         };
+        let target = match kind {
+            Place::Profile => self.profiles.entry(place).or_default(),
+            Place::SsoSession => self.sso_sessions.entry(place).or_default(),
+            Place::Services => self.services.entry(place).or_default(),
+        };
+        if dialect == Dialect::Cli && file.kind == FileKind::Config {
+            // botocore takes the last of two sections of one name, and nothing of the first.
+            *target = Profile::default();
+        }
         if target.origin == Origin::Unknown {
             target.origin = origin;
         }
@@ -185,7 +201,12 @@ impl Profiles {
                 kind: file.kind,
                 path: file.path.clone(),
             };
-            target.properties.insert(key.to_ascii_lowercase(), property);
+            let key = key.to_lowercase();
+            if let Some(before) = target.properties.insert(key.clone(), property)
+                && before.kind != file.kind
+            {
+                target.hidden.insert(key, before);
+            }
         }
     }
 }
@@ -200,15 +221,26 @@ fn raw(files: &[SharedFile], dialect: Dialect) -> Result<Vec<Vec<RawSection<'_>>
         };
         sections.map_err(|error| {
             let path = file.path.clone();
-            Error::invalid(error.problem, Origin::File { path, line: error.line })
+            let problem = Error::invalid(error.problem, Origin::File { path, line: error.line });
+            match dialect {
+                Dialect::Cli if parse::parse(&file.text).is_ok() => {
+                    problem.with_hint("the AWS SDKs read this file: Dialect::Sdk")
+                }
+                Dialect::Sdk if cli::parse(&file.text).is_ok() => {
+                    problem.with_hint("the AWS CLI reads this file: Dialect::Cli")
+                }
+                _ => problem,
+            }
         })
     };
     files.iter().map(sections).collect()
 }
 
-/// Whether a section may be of the profile `name`; says yes rather too often than too rarely.
-fn is_about(header: &str, name: &str) -> bool {
-    header.ends_with(name)
+/// Whether a section may be of the profile `name`; says yes rather too often than too rarely. The AWS CLI
+/// takes a name out of its quotes.
+fn is_about(header: &str, name: &str, dialect: Dialect) -> bool {
+    let quoted = dialect == Dialect::Cli && header.contains(['"', '\'', '\\']);
+    quoted || header.trim_end().ends_with(name) || header.ends_with(name)
 }
 
 enum Place {
@@ -240,15 +272,16 @@ fn place(
         // botocore takes every section of the credentials file as a profile of that name.
         (Dialect::Cli, FileKind::Credentials) => Some((Place::Profile, header.to_owned())),
         (Dialect::Cli, FileKind::Config) => {
-            if header == "default" {
-                return (!prefixed_default).then(|| (Place::Profile, header.to_owned()));
-            }
+            let place = ["profile", "sso-session", "services"]
+                .into_iter()
+                .find(|prefix| header.starts_with(prefix))
+                .and_then(prefix_place);
+            let Some(place) = place else {
+                return (header == "default").then(|| (Place::Profile, header.to_owned()));
+            };
             let mut parts = cli::split(header)?.into_iter();
-            let (prefix, name) = (parts.next()?, parts.next()?);
-            if parts.next().is_some() {
-                return None;
-            }
-            Some((prefix_place(&prefix)?, name))
+            let (_, name) = (parts.next()?, parts.next()?);
+            parts.next().is_none().then_some((place, name))
         }
     }
 }
@@ -280,7 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::plan;
+    use crate::files::plan::plan;
 
     proptest! {
         /// What is left out for speed is never missed.
@@ -288,7 +321,7 @@ mod tests {
         fn a_plan_is_the_same_from_what_leads_from_the_profile(
             pieces in prop::collection::vec(prop::sample::select(vec![
                 "[profile a]\n", "[a]\n", "[profile b]\n", "[b]\n", "[default]\n", "[profile default]\n",
-                "[profile  ab]\n", "[profile c ]\n", "[sso-session a]\n", "role_arn = r\n",
+                "[profile  ab]\n", "[profile c ]\n", "[profile 'c']\n", "[profile \"a\"]\n", "[sso-session a]\n", "role_arn = r\n",
                 "source_profile = a\n", "SOURCE_PROFILE = b\n", "source_profile = ab\n",
                 "source_profile = c\n", "aws_access_key_id = k\n", "aws_secret_access_key = s\n",
                 "sso_session = a\n", "sso_region = r\n", "sso_start_url = u\n",
@@ -298,9 +331,11 @@ mod tests {
             let text = pieces.concat();
             let file = |kind| SharedFile::new(kind, "f", text.as_str());
             let files = [file(FileKind::Config), file(FileKind::Credentials)];
-            for name in ["a", "b", "ab", "c", "default"] {
-                let whole = Profiles::parse(&files, Dialect::Sdk);
-                let part = Profiles::parse_for(&files, Dialect::Sdk, name);
+            let names = ["a", "b", "ab", "c", "default"];
+            let dialects = [Dialect::Sdk, Dialect::Cli];
+            for (name, dialect) in names.iter().flat_map(|n| dialects.map(|d| (*n, d))) {
+                let whole = Profiles::parse(&files, dialect);
+                let part = Profiles::parse_for(&files, dialect, name);
                 match (whole, part) {
                     (Ok(whole), Ok(part)) => {
                         let (whole, part) = (plan(&whole, name), plan(&part, name));

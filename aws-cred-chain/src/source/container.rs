@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::json;
-use crate::call::{Call, request, short, text};
-use crate::context::Context;
+use super::refusal::Refusal;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::run::Run;
+use crate::settings::run::Run;
+use crate::source::call::{Call, request};
 use crate::trace::Origin;
+use crate::world::Context;
 
 const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
@@ -26,7 +27,7 @@ const TOKEN_BYTES_MAX: u64 = 1 << 16;
 /// [`Error::Invalid`] for what is no URL, and for plain HTTP to a host that is neither this machine nor
 /// one of the addresses of ECS and EKS.
 pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
-    if let Some(relative) = context.var(RELATIVE) {
+    if let Some(relative) = context.var(RELATIVE)? {
         let origin = Origin::Variable(RELATIVE.into());
         let url = format!("http://169.254.170.2{relative}");
         let parsed = url.parse::<http::Uri>().ok();
@@ -35,7 +36,7 @@ pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
         }
         return Ok(Some((url, origin)));
     }
-    let Some(url) = context.var(FULL) else {
+    let Some(url) = context.var(FULL)? else {
         return Ok(None);
     };
     let origin = Origin::Variable(FULL.into());
@@ -85,28 +86,17 @@ pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Er
     let call = Call::new("container credentials", run);
     let response = call.send(run, || request("GET", url, &headers, Bytes::new())).await?;
     if !response.status().is_success() {
-        let status = response.status().as_u16();
-        let body = text(&response);
-        let map = serde_json::from_str::<serde_json::Value>(&body).ok();
-        let member = |key| map.as_ref().and_then(|m| m.get(key)?.as_str().map(short));
-        if response.status().is_server_error() {
-            return Err(Error::unexpected(call.name, format!("HTTP {status}")));
-        }
-        return Err(Error::Denied {
-            service: "the container endpoint",
-            operation: "credentials",
-            code: member("code").unwrap_or_else(|| format!("HTTP {status}")),
-            message: member("message").unwrap_or_default(),
-            hint: None,
-        });
+        return Err(Refusal::of(&response).error("container endpoint", "credentials", None));
     }
     let map = json::object(call.name, response.body())?;
-    json::credentials(call.name, &map, "Token", Source::Container)
+    let credentials = json::credentials(call.name, &map, "Token", Source::Container)?;
+    json::not_expired(call.name, &credentials, run.context.clock.now())?;
+    Ok(credentials)
 }
 
 /// Returns the authorization header's value: the file's content goes before the variable.
 async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
-    let (token, origin) = if let Some(path) = run.context.var(TOKEN_FILE) {
+    let (token, origin) = if let Some(path) = run.context.var(TOKEN_FILE)? {
         let origin = Origin::Variable(TOKEN_FILE.into());
         let file = run.context.expand(&path);
         let data = run.context.files.read(&file, TOKEN_BYTES_MAX).await.map_err(|error| {
@@ -115,7 +105,7 @@ async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
         let token = String::from_utf8(data.bytes)
             .map_err(|_| Error::invalid("token file is not UTF-8", origin.clone()))?;
         (token, origin)
-    } else if let Some(token) = run.context.var(TOKEN) {
+    } else if let Some(token) = run.context.var(TOKEN)? {
         (token, Origin::Variable(TOKEN.into()))
     } else {
         return Ok(None);

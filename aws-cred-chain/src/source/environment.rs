@@ -1,17 +1,17 @@
 //! Keys in environment variables.
 
-use crate::context::Context;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::timestamp;
 use crate::trace::Origin;
+use crate::world::Context;
 
 const ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
 /// Returns the environment's keys, `None` where neither is set. Blank variables count as not set.
 pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
-    let (id, secret) = match (context.var(ID), context.var(SECRET)) {
+    let (id, secret) = match (context.var(ID)?, context.var(SECRET)?) {
         (Some(id), Some(secret)) => (id, secret),
         (None, None) => return Ok(None),
         (id, _) => {
@@ -25,16 +25,21 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     // `AWS_SECURITY_TOKEN` is the older name. botocore takes it first where both are set; here the name
     // that AWS documents goes first, as in the SDKs that know one name only: who sets new keys sets that
     // one, and an older one left behind would not fit them.
-    credentials.session_token = context
-        .var("AWS_SESSION_TOKEN")
-        .or_else(|| context.var("AWS_SECURITY_TOKEN"))
-        .map(|token| trimmed(token).into());
-    credentials.account_id = context.var("AWS_ACCOUNT_ID");
-    if let Some(text) = context.var("AWS_CREDENTIAL_EXPIRATION") {
-        credentials.expires_at = Some(timestamp::parse(&text).ok_or_else(|| {
-            let origin = Origin::Variable("AWS_CREDENTIAL_EXPIRATION".into());
-            Error::invalid("not an ISO 8601 time", origin)
-        })?);
+    let token = match context.var("AWS_SESSION_TOKEN")? {
+        Some(token) => Some(token),
+        None => context.var("AWS_SECURITY_TOKEN")?,
+    };
+    credentials.session_token = token.map(|token| trimmed(token).into());
+    credentials.account_id = context.var("AWS_ACCOUNT_ID")?;
+    if let Some(text) = context.var("AWS_CREDENTIAL_EXPIRATION")? {
+        let origin = || Origin::Variable("AWS_CREDENTIAL_EXPIRATION".into());
+        let expires_at = timestamp::parse(&text)
+            .ok_or_else(|| Error::invalid("not an ISO 8601 time", origin()))?;
+        if expires_at <= context.clock.now() {
+            let problem = format!("the environment's keys ended at {}", timestamp::iso(expires_at));
+            return Err(Error::invalid(problem, origin()));
+        }
+        credentials.expires_at = Some(expires_at);
     }
     Ok(Some(credentials))
 }

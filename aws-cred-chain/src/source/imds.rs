@@ -1,17 +1,19 @@
 //! The EC2 instance metadata service, version 2, and 1 where it is allowed.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::json;
-use crate::call::{Call, request, text};
-use crate::context::Context;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::options::Options;
-use crate::run::Run;
+use crate::settings::budget::within;
+use crate::settings::options::Options;
+use crate::settings::run::Run;
+use crate::source::call::{Call, request, text};
 use crate::trace::Origin;
+use crate::world::{Context, Progress};
 
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
@@ -22,6 +24,8 @@ const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 pub(crate) enum Absent {
     Disabled(Origin),
     Unanswered(Error),
+    /// It gave no token in time, and its version 1 gave nothing either.
+    NoToken(String),
     NoRole,
 }
 
@@ -30,6 +34,10 @@ impl std::fmt::Display for Absent {
         match self {
             Self::Disabled(origin) => write!(f, "disabled by {origin}"),
             Self::Unanswered(error) => f.write_str(&error.report()),
+            Self::NoToken(why) => write!(
+                f,
+                "{why}; in a container the hop limit of the instance's metadata options must be 2 or more"
+            ),
             Self::NoRole => f.write_str("the instance has no role"),
         }
     }
@@ -82,9 +90,19 @@ async fn base_url(run: &mut Run<'_>) -> Result<String, Error> {
 /// A metadata service that has answered.
 struct Session {
     base: String,
-    token: Option<String>,
+    token: Token,
     timeout: Duration,
-    unanswered_max: u32,
+    attempts_max: u32,
+}
+
+/// What the requests carry.
+enum Token {
+    /// Version 2.
+    Given(String),
+    /// Version 1, and why.
+    Refused(String),
+    /// Version 1, since the answer to the request for a token got lost.
+    Lost,
 }
 
 /// Loads the instance role's credentials.
@@ -93,8 +111,10 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
         Ok(session) => session,
         Err(absent) => return Ok(Err(absent)),
     };
-    let Some(roles) = session.fetch(run, "metadata role", ROLES).await? else {
-        return Ok(Err(Absent::NoRole));
+    let roles = match session.fetch(run, "metadata role", ROLES, is_document).await {
+        Ok(Some(roles)) => roles,
+        Ok(None) => return Ok(Err(Absent::NoRole)),
+        Err(error) => return session.failed(error).map(Err),
     };
     let Some(role) = roles.lines().map(str::trim).find(|role| !role.is_empty()) else {
         return Ok(Err(Absent::NoRole));
@@ -103,12 +123,12 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
         return Err(Error::unexpected("metadata role", "the answer is no role name"));
     }
     let what = "metadata credentials";
-    let Some(body) = session.fetch(run, what, &format!("{ROLES}{role}")).await? else {
+    let Some(body) = session.fetch(run, what, &format!("{ROLES}{role}"), is_json).await? else {
         return Ok(Err(Absent::NoRole));
     };
     let map = json::object(what, body.as_bytes())?;
     if let Some(code) = json::string(&map, "Code").filter(|code| *code != "Success") {
-        return Err(Error::unexpected(what, format!("code {}", crate::call::short(code))));
+        return Err(Error::unexpected(what, format!("code {}", crate::source::call::short(code))));
     }
     let credentials = json::credentials(what, &map, "Token", Source::InstanceMetadata)?;
     if credentials.expires_at.is_some_and(|at| at <= run.context.clock.now()) {
@@ -124,16 +144,26 @@ pub(crate) async fn region(run: &mut Run<'_>) -> Result<Option<String>, Error> {
         Err(_) => Ok(None),
         Ok(session) => {
             let path = "/latest/meta-data/placement/region";
-            Ok(session.fetch(run, "metadata region", path).await?.map(|r| r.trim().to_owned()))
+            let region = session.fetch(run, "metadata region", path, is_document).await?;
+            Ok(region.map(|region| region.trim().to_owned()))
         }
     }
 }
 
-/// Fetches a token.
-async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
+/// Returns the setting that keeps the service from being asked, where there is one.
+pub(crate) fn disabled(context: &Context) -> Result<Option<Origin>, Error> {
     const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
-    if run.context.var(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        return Ok(Err(Absent::Disabled(Origin::Variable(DISABLED.into()))));
+    let value = context.var(DISABLED)?;
+    let disabled = value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    Ok(disabled.then(|| Origin::Variable(DISABLED.into())))
+}
+
+/// Fetches a token. Where none is given, version 1 of the service is used, unless a setting forbids that:
+/// services of other makers know no tokens, and from a container the answer may get lost, since it lives
+/// one hop by default.
+async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
+    if let Some(origin) = disabled(run.context)? {
+        return Ok(Err(Absent::Disabled(origin)));
     }
     let base = base_url(run).await?;
     let v1_disabled = run.flag("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled").await?;
@@ -141,34 +171,105 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     let timeout = Duration::from_secs(timeout.await?);
     let attempts =
         number(run, "AWS_METADATA_SERVICE_NUM_ATTEMPTS", "metadata_service_num_attempts", 1, 10);
-    let mut session = Session {
-        base,
-        token: None,
-        timeout,
-        unanswered_max: u32::try_from(attempts.await?).unwrap_or(1),
-    };
-    let call = session.call(run, "metadata token");
+    let attempts_max = u32::try_from(attempts.await?).unwrap_or(1);
+    let mut session = Session { base, token: Token::Lost, timeout, attempts_max };
+    let what = "metadata token";
+    let call = session.call(run, what);
+    let progress = Progress::default();
+    let context = run.context;
     let url = format!("{}/latest/api/token", session.base);
-    let send = call.send(run, || request("PUT", &url, &[(TTL, "21600")], Bytes::new()));
-    let response = match send.await {
-        Ok(response) => response,
+    let send = call.send(run, || {
+        let mut request = request("PUT", &url, &[(TTL, "21600")], Bytes::new())?;
+        request.extensions_mut().insert(progress.clone());
+        Ok(request)
+    });
+    let probe = version_1(context, format!("{}{ROLES}", session.base), timeout, v1_disabled);
+    let (answer, version_1) = with_probe(send, probe).await;
+    session.token = match answer {
+        Ok(response) => match response.status().as_u16() {
+            200 => Token::Given(text(&response).trim().to_owned()),
+            403 if is_of_the_service(&response) => {
+                let problem = "request forbidden: IMDS is disabled or this host may not use it";
+                return Err(Error::unexpected(what, problem));
+            }
+            status => Token::Refused(format!("no token: HTTP {status}")),
+        },
+        Err(error)
+            if error.is_time_out() && (version_1 || v1_disabled && !progress.is_connecting()) =>
+        {
+            run.trace.note(what, error.report());
+            Token::Lost
+        }
+        // Something takes the connection and answers nothing.
+        Err(error) if error.is_time_out() && !progress.is_connecting() => {
+            return Ok(Err(Absent::NoToken(error.report())));
+        }
+        // Nothing is there.
         Err(error) => return Ok(Err(Absent::Unanswered(error))),
     };
-    match response.status().as_u16() {
-        200 => session.token = Some(text(&response).trim().to_owned()),
-        // An old service without tokens.
-        404 | 405 if !v1_disabled => {
-            run.trace.note("metadata token", "no tokens here; using version 1 of the service");
-        }
-        403 => {
-            let problem = "request forbidden: IMDS is disabled or this host may not use it";
-            return Err(Error::unexpected("metadata token", problem));
-        }
-        status => {
-            return Err(Error::unexpected("metadata token", format!("HTTP {status}")));
-        }
+    let why = match &session.token {
+        Token::Given(_) => return Ok(Ok(session)),
+        Token::Refused(why) => why.clone(),
+        Token::Lost => format!("no token in {} ms", timeout.as_millis()),
+    };
+    if v1_disabled {
+        let why = format!("{why}, and version 1 of the service is disabled");
+        return session.failed(Error::unexpected(what, why)).map(Err);
     }
+    run.trace.note(what, format!("{why}; using version 1 of the service"));
     Ok(Ok(session))
+}
+
+/// Asks version 1 of the service when half of `timeout` has passed, and returns whether it answers before
+/// the other half has. So a token that is lost costs no second wait.
+async fn version_1(context: &Context, url: String, timeout: Duration, disabled: bool) -> bool {
+    if disabled {
+        return false;
+    }
+    let half = timeout / 2;
+    context.clock.sleep(half).await;
+    let Ok(request) = request("GET", &url, &[], Bytes::new()) else {
+        return false;
+    };
+    let answer = within(&*context.clock, half, context.http.send(request)).await;
+    matches!(answer, Some(Ok(_)))
+}
+
+/// Waits for `main`, and drives `probe` meanwhile; returns what `probe` has found by then.
+async fn with_probe<T>(
+    main: impl Future<Output = T>,
+    probe: impl Future<Output = bool>,
+) -> (T, bool) {
+    let (mut main, mut probe) = (std::pin::pin!(main), std::pin::pin!(probe));
+    let mut found = None;
+    std::future::poll_fn(move |cx| {
+        if found.is_none()
+            && let Poll::Ready(answer) = probe.as_mut().poll(cx)
+        {
+            found = Some(answer);
+        }
+        main.as_mut().poll(cx).map(|value| (value, found.unwrap_or(false)))
+    })
+    .await
+}
+
+/// Whether a refusal is EC2's own, whose errors are documents of XML: the service is disabled then, and its
+/// version 1 too. Others come from what stands between and may serve version 1. Recordings of EC2's answers
+/// keep no headers.
+fn is_of_the_service(response: &http::Response<Bytes>) -> bool {
+    if response.headers().is_empty() {
+        return true;
+    }
+    let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/xml"))
+}
+
+fn is_document(response: &http::Response<Bytes>) -> bool {
+    !response.body().is_empty()
+}
+
+fn is_json(response: &http::Response<Bytes>) -> bool {
+    serde_json::from_slice::<serde_json::Value>(response.body()).is_ok()
 }
 
 async fn number(
@@ -191,25 +292,44 @@ impl Session {
     fn call(&self, run: &Run<'_>, name: &'static str) -> Call {
         let mut call = Call::new(name, run);
         call.attempt_timeout = self.timeout;
-        call.unanswered_max = self.unanswered_max;
+        call.unanswered_max = self.attempts_max;
         call
     }
 
-    /// Returns a document; `None` where there is none.
+    /// Returns a document; `None` where there is none. One that `is_whole` does not take is asked for again.
     async fn fetch(
         &self,
         run: &mut Run<'_>,
         name: &'static str,
         path: &str,
+        is_whole: fn(&http::Response<Bytes>) -> bool,
     ) -> Result<Option<String>, Error> {
         let url = format!("{}{path}", self.base);
-        let headers: Vec<(&str, &str)> = self.token.iter().map(|t| (TOKEN, t.as_str())).collect();
-        let call = self.call(run, name);
-        let response = call.send(run, || request("GET", &url, &headers, Bytes::new())).await?;
-        match response.status().as_u16() {
-            200 => Ok(Some(text(&response))),
-            404 => Ok(None),
-            status => Err(Error::unexpected(name, format!("HTTP {status}"))),
+        let mut headers = Vec::new();
+        if let Token::Given(token) = &self.token {
+            headers.push((TOKEN, token.as_str()));
+        }
+        let mut left = self.attempts_max;
+        loop {
+            let call = self.call(run, name);
+            let response = call.send(run, || request("GET", &url, &headers, Bytes::new())).await?;
+            left -= 1;
+            match response.status().as_u16() {
+                200 if left > 0 && !is_whole(&response) => {}
+                401 if left > 0 => {}
+                200 => return Ok(Some(text(&response))),
+                404 => return Ok(None),
+                status => return Err(Error::unexpected(name, format!("HTTP {status}"))),
+            }
+        }
+    }
+
+    /// Says what a failure means: without a token that was asked for, that nothing is there for this host.
+    fn failed(&self, error: Error) -> Result<Absent, Error> {
+        match &self.token {
+            Token::Lost => Ok(Absent::NoToken(error.report())),
+            Token::Refused(why) => Err(error.with_hint(why.clone())),
+            Token::Given(_) => Err(error),
         }
     }
 }

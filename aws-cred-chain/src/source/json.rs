@@ -32,6 +32,21 @@ pub(super) fn required<'a>(
     string(map, key).ok_or_else(|| Error::unexpected(what, format!("the answer has no {key}")))
 }
 
+/// Refuses credentials that have ended: nothing can be signed with them.
+pub(super) fn not_expired(
+    what: &str,
+    credentials: &Credentials,
+    now: std::time::SystemTime,
+) -> Result<(), Error> {
+    match credentials.expires_at.filter(|at| *at <= now) {
+        Some(at) => {
+            let ended = timestamp::iso(at);
+            Err(Error::unexpected(what, format!("the credentials ended at {ended}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads `AccessKeyId`, `SecretAccessKey`, the token under `token_key`, `AccountId`, `Expiration`.
 pub(super) fn credentials(
     what: &str,

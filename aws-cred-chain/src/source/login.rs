@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::json;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
-use crate::run::Run;
+use crate::settings::run::Run;
 use crate::sign::hex;
 use crate::timestamp;
 use crate::trace::Origin;
@@ -73,14 +73,15 @@ async fn renew(
     path: &Path,
     cached: &Map<String, Value>,
 ) -> Result<Option<Credentials>, Error> {
-    use crate::call::{Call, request, short, text};
+    use super::refusal::Refusal;
+    use crate::source::call::{Call, request};
     let member = |key| json::string(cached, key);
     let (Some(client), Some(refresh), Some(pem)) =
         (member("clientId"), member("refreshToken"), member("dpopKey"))
     else {
         return Ok(None);
     };
-    let endpoint = crate::endpoint::of(run, "signin", member("signInRegion")).await?;
+    let endpoint = crate::settings::endpoint::of(run, "signin", member("signInRegion")).await?;
     let url = format!("{}/v1/token", endpoint.url);
     let call = Call::new("sign-in CreateOAuth2Token", run);
     let body = serde_json::json!({
@@ -94,21 +95,8 @@ async fn renew(
         request("POST", &url, &headers, body.clone())
     });
     let response = send.await?;
-    let status = response.status();
-    if !status.is_success() {
-        let value = serde_json::from_str::<Value>(&text(&response)).unwrap_or_default();
-        let code = value.get("error").and_then(Value::as_str);
-        let message = value.get("message").and_then(Value::as_str).map(short);
-        return Err(match code.filter(|_| status.is_client_error()) {
-            None => Error::unexpected(call.name, format!("HTTP {}", status.as_u16())),
-            Some(code) => Error::Denied {
-                service: "sign-in",
-                operation: "CreateOAuth2Token",
-                code: short(code),
-                message: message.unwrap_or_default(),
-                hint: None,
-            },
-        });
+    if !response.status().is_success() {
+        return Err(Refusal::of(&response).error("sign-in", "CreateOAuth2Token", None));
     }
     let answer = json::object(call.name, response.body())?;
     let file = renewed(call.name, cached, &answer, clock.now())?;
@@ -147,13 +135,13 @@ fn renewed(
 }
 
 fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error> {
-    let folder = match run.context.var("AWS_LOGIN_CACHE_DIRECTORY") {
+    let folder = match run.context.var("AWS_LOGIN_CACHE_DIRECTORY")? {
         Some(folder) => run.context.expand(&folder),
         None => {
             let home = run.context.home().ok_or_else(|| {
                 Error::invalid("no home folder, so no login session", origin.clone())
             })?;
-            Path::new(&home).join(".aws/login/cache")
+            home.join(".aws/login/cache")
         }
     };
     Ok(folder.join(format!("{}.json", cache_key(session))))

@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::json;
-use crate::context::Command;
 use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::files::split_command;
-use crate::options::ProcessShell;
-use crate::run::{Run, within};
+use crate::settings::budget::within;
+use crate::settings::options::ProcessShell;
+use crate::settings::run::Run;
 use crate::trace::Origin;
+use crate::world::Command;
 
 const WHAT: &str = "credential_process";
 
@@ -20,16 +21,18 @@ pub(crate) async fn load(
     account_id: Option<&str>,
     origin: &Origin,
 ) -> Result<Credentials, Error> {
-    let command = command(line, run.options.process_shell, run.context.windows)
+    let (shell, windows) = (run.options.process_shell, run.context.windows);
+    let command = command(line, shell, windows)
         .ok_or_else(|| Error::invalid("credential_process has an open quote", origin.clone()))?;
     let program = command.program.clone();
     let context = run.context;
-    let output = within(&*context.clock, run.options.source_budget, context.commands.run(command))
+    let budget = run.options.process_limit();
+    let running = within(&*context.clock, budget, context.commands.run(command));
+    let output = run
+        .waiting()
+        .of(&*context.clock, running)
         .await
-        .ok_or_else(|| Error::TimedOut {
-            operation: format!("{WHAT} {program}"),
-            budget: run.options.source_budget,
-        })?
+        .ok_or_else(|| Error::TimedOut { operation: format!("{WHAT} {program}"), budget })?
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::invalid(format!("program `{program}` is not there"), origin.clone())
@@ -50,9 +53,7 @@ pub(crate) async fn load(
     if credentials.account_id.is_none() {
         credentials.account_id = account_id.map(str::to_owned);
     }
-    if credentials.expires_at.is_some_and(|at| at <= context.clock.now()) {
-        run.trace.note(WHAT, "the program printed credentials that have expired");
-    }
+    json::not_expired(WHAT, &credentials, context.clock.now())?;
     Ok(credentials)
 }
 
@@ -65,7 +66,8 @@ fn command(line: &str, shell: ProcessShell, windows: bool) -> Option<Command> {
             Some(Command::new("cmd.exe", vec!["/C".to_owned(), line.to_owned()]))
         }
         (ProcessShell::None, _) => {
-            let mut words = split_command(line)?.into_iter();
+            let words = if windows { windows_words(line) } else { split_command(line)? };
+            let mut words = words.into_iter();
             let program = words.next()?;
             Some(Command::new(program, words.collect()))
         }
@@ -73,8 +75,47 @@ fn command(line: &str, shell: ProcessShell, windows: bool) -> Option<Command> {
 }
 
 /// Returns the program that a command line runs without a shell.
-pub(crate) fn program(line: &str) -> Option<String> {
-    command(line, ProcessShell::None, false).map(|command| command.program)
+pub(crate) fn program(line: &str, windows: bool) -> Option<String> {
+    command(line, ProcessShell::None, windows).map(|command| command.program)
+}
+
+/// Splits by the rules of Microsoft's C runtime, as the AWS CLI does on Windows: blanks separate, double
+/// quotes keep, a backslash is itself but before a double quote, two double quotes in quotes are one.
+fn windows_words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                let mut count = 1;
+                while chars.next_if_eq(&'\\').is_some() {
+                    count += 1;
+                }
+                let word = word.get_or_insert_default();
+                if chars.peek() == Some(&'"') {
+                    word.extend(std::iter::repeat_n('\\', count / 2));
+                    if count % 2 == 1 {
+                        word.extend(chars.next());
+                    }
+                } else {
+                    word.extend(std::iter::repeat_n('\\', count));
+                }
+            }
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => {
+                word.get_or_insert_default().push('"');
+            }
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            ' ' | '\t' | '\n' if !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 /// Reads a program's output: version 1 of the format that the AWS CLI documents.
@@ -88,4 +129,20 @@ pub fn parse(stdout: &[u8]) -> Result<Credentials, Error> {
         return Err(Error::unexpected(WHAT, "Version is not 1"));
     }
     json::credentials(WHAT, &map, "SessionToken", Source::Process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_as_programs_on_windows_do() {
+        let check =
+            |line: &str, expected: &[&str]| assert_eq!(windows_words(line), expected, "{line}");
+        check(r"C:\Tools\vault.exe --id x", &[r"C:\Tools\vault.exe", "--id", "x"]);
+        check(r#""C:\Program Files\v.exe" "a b""#, &[r"C:\Program Files\v.exe", "a b"]);
+        check(r#"v a\\"b c" \"d "e""f""#, &["v", r"a\b c", "\"d", "e\"f"]);
+        check(r#"v "" 'a b'"#, &["v", "", "'a", "b'"]);
+        check(r"v \\server\share\", &["v", r"\\server\share\"]);
+    }
 }

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::json as answer;
-use crate::call::{Call, request, short, text};
+use super::refusal::Refusal;
+use crate::cache::cli as cli_cache;
 use crate::credentials::{Credentials, Secret, Source};
-use crate::endpoint;
 use crate::error::Error;
-use crate::plan::SsoPlan;
-use crate::run::Run;
+use crate::files::plan::SsoPlan;
+use crate::settings::endpoint;
+use crate::settings::options::CliCache;
+use crate::settings::run::Run;
 use crate::sign::percent_encode;
+use crate::source::call::{Call, request};
 use crate::timestamp;
 
 const BYTES_MAX: u64 = 1 << 20;
@@ -37,6 +40,11 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
                        sso_account_id and sso_role_name";
         return Err(Error::invalid(problem, plan.origin.clone()));
     };
+    let cached = cli_cache::sso_path(run, plan);
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::Sso).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let token = token(run, plan).await?;
     let endpoint = endpoint::of(run, "sso", Some(&plan.region)).await?;
     let url = format!(
@@ -48,24 +56,17 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
     let call = Call::new("SSO GetRoleCredentials", run);
     let headers = [("x-amz-sso_bearer_token", token.token.expose())];
     let response = call.send(run, || request("GET", &url, &headers, Bytes::new())).await?;
-    let status = response.status().as_u16();
-    match status {
-        200 => {}
-        401 => {
+    if !response.status().is_success() {
+        let refusal = Refusal::of(&response);
+        if response.status() == http::StatusCode::UNAUTHORIZED
+            || refusal.code == "UnauthorizedException"
+        {
             return Err(login_required(plan, "the SSO session is not valid any more"));
         }
-        400..500 => {
-            let body = serde_json::from_slice::<Value>(response.body()).unwrap_or_default();
-            let message = body.get("message").and_then(Value::as_str).map(short);
-            return Err(Error::Denied {
-                service: "SSO",
-                operation: "GetRoleCredentials",
-                code: format!("HTTP {status}"),
-                message: message.unwrap_or_default(),
-                hint: Some(format!("is role {role} of account {account} assigned to you?")),
-            });
-        }
-        _ => return Err(Error::unexpected(call.name, format!("HTTP {status}"))),
+        let forbidden = response.status() == http::StatusCode::FORBIDDEN
+            || matches!(refusal.code.as_str(), "ForbiddenException" | "ResourceNotFoundException");
+        let hint = format!("is role {role} of account {account} assigned to you?");
+        return Err(refusal.error("SSO", "GetRoleCredentials", forbidden.then_some(hint)));
     }
     let map = answer::object(call.name, response.body())?;
     let Some(Value::Object(keys)) = map.get("roleCredentials") else {
@@ -80,6 +81,9 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
     let millis =
         millis.ok_or_else(|| Error::unexpected(call.name, "the answer has no expiration"))?;
     credentials.expires_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+    if let Some(path) = cached.as_ref().filter(|_| run.options.cli_cache == CliCache::Roles) {
+        cli_cache::write_sso(run, path, &credentials).await;
+    }
     Ok(credentials)
 }
 
@@ -131,7 +135,7 @@ fn cache_path(run: &Run<'_>, plan: &SsoPlan) -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::invalid("no home folder, so no SSO token", plan.origin.clone()))?;
     let key = plan.session.as_ref().unwrap_or(&plan.start_url);
     let name = sha1_smol::Sha1::from(key).hexdigest();
-    Ok(Path::new(&home).join(".aws/sso/cache").join(format!("{name}.json")))
+    Ok(home.join(".aws/sso/cache").join(format!("{name}.json")))
 }
 
 /// Renews the token by its refresh token; `None` where the file holds none.
@@ -162,20 +166,8 @@ async fn renew(
     let headers = [("content-type", "application/json")];
     let url = format!("{}/token", endpoint.url);
     let response = call.send(run, || request("POST", &url, &headers, body.clone())).await?;
-    let status = response.status();
-    if status.is_server_error() {
-        return Err(Error::unexpected(call.name, format!("HTTP {}", status.as_u16())));
-    }
-    if !status.is_success() {
-        let value = serde_json::from_str::<Value>(&text(&response)).unwrap_or_default();
-        let member = |key| value.get(key).and_then(Value::as_str).map(short).unwrap_or_default();
-        return Err(Error::Denied {
-            service: "SSO-OIDC",
-            operation: "CreateToken",
-            code: member("error"),
-            message: member("error_description"),
-            hint: None,
-        });
+    if !response.status().is_success() {
+        return Err(Refusal::of(&response).error("SSO-OIDC", "CreateToken", None));
     }
     let map = answer::object(call.name, response.body())?;
     let access = answer::required(call.name, &map, "accessToken")?;

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::call::{Call, short, text};
-use crate::context::{Context, Question};
-use crate::credentials::{Credentials, Source};
-use crate::endpoint::{self, Endpoint};
+use crate::cache::cli as cli_cache;
+use crate::credentials::{Credentials, Secret, Source};
 use crate::error::Error;
-use crate::options::Options;
-use crate::plan::Role;
-use crate::run::{Run, within};
+use crate::files::plan::Role;
+use crate::settings::budget::within;
+use crate::settings::endpoint::{self, Endpoint};
+use crate::settings::options::Options;
+use crate::settings::run::Run;
 use crate::sign::{Signer, Unsigned, percent_encode};
+use crate::source::call::{Call, text};
+use crate::source::refusal::Refusal;
+use crate::source::xml;
+use crate::timestamp;
 use crate::trace::Origin;
-use crate::{cli_cache, timestamp, xml};
+use crate::world::{Context, Question};
 
 const TOKEN_BYTES_MAX: u64 = 1 << 16;
 
@@ -41,23 +45,29 @@ pub(crate) async fn assume_role(
     role: &Role,
 ) -> Result<Credentials, Error> {
     let cached = cli_cache::path(run, role);
-    if let Some(path) = &cached
-        && let Some(credentials) = cli_cache::read(run, path).await?
-    {
-        run.trace.note("cache of the AWS CLI", format!("used {}", path.display()));
-        return Ok(credentials);
-    }
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::AssumeRole).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let mut form = Form::new("AssumeRole");
     add_role(run, &mut form, role);
     if let Some(id) = &role.external_id {
         form.add("ExternalId", id);
     }
-    if let Some(serial) = &role.mfa_serial {
-        let code = ask(run, serial, role.profile.as_deref()).await?;
-        form.add("SerialNumber", serial);
-        form.add("TokenCode", &code);
+    add_tags(&mut form, role);
+    for (number, key) in (1..).zip(&role.transitive_tag_keys) {
+        form.add(&format!("TransitiveTagKeys.member.{number}"), key);
     }
-    let xml = post(run, "AssumeRole", &form, Some(base)).await?;
+    if let Some(identity) = &role.source_identity {
+        form.add("SourceIdentity", identity);
+    }
+    let xml = match &role.mfa_serial {
+        Some(serial) => {
+            let device = (serial.as_str(), role.profile.as_deref());
+            post_with_code(run, "AssumeRole", &form, device, base).await?
+        }
+        None => post(run, "AssumeRole", &form, Some(base)).await?,
+    };
     let credentials = credentials("AssumeRole", &xml, Source::AssumeRole)?;
     if let Some(path) = &cached {
         cli_cache::write(run, path, &credentials, &xml).await;
@@ -72,6 +82,14 @@ pub(crate) async fn web_identity(
     token_file: &str,
     origin: &Origin,
 ) -> Result<Credentials, Error> {
+    // The AWS CLI caches these sessions by role and session name alone.
+    let mut cached_as = Role::new(&role.role_arn);
+    cached_as.session_name.clone_from(&role.session_name);
+    let cached = cli_cache::path(run, &cached_as);
+    let _lock = match cli_cache::find(run, cached.as_deref(), Source::WebIdentity).await? {
+        cli_cache::Found::Session(credentials) => return Ok(credentials),
+        cli_cache::Found::Nothing(lock) => lock,
+    };
     let path = run.context.expand(token_file);
     let data = run.context.files.read(&path, TOKEN_BYTES_MAX).await.map_err(|error| {
         let problem = format!("cannot read web identity token {token_file}: {error}");
@@ -83,7 +101,11 @@ pub(crate) async fn web_identity(
     add_role(run, &mut form, role);
     form.add("WebIdentityToken", token.trim());
     let xml = post(run, "AssumeRoleWithWebIdentity", &form, None).await?;
-    credentials("AssumeRoleWithWebIdentity", &xml, Source::WebIdentity)
+    let credentials = credentials("AssumeRoleWithWebIdentity", &xml, Source::WebIdentity)?;
+    if let Some(path) = &cached {
+        cli_cache::write(run, path, &credentials, &xml).await;
+    }
+    Ok(credentials)
 }
 
 /// Opens a session of `base`'s user with a code of the device `serial`.
@@ -94,17 +116,47 @@ pub(crate) async fn session_token(
     duration: Option<Duration>,
     profile: Option<&str>,
 ) -> Result<Credentials, Error> {
-    let code = ask(run, serial, profile).await?;
     let mut form = Form::new("GetSessionToken");
     if let Some(duration) = duration {
         form.add("DurationSeconds", &duration.as_secs().to_string());
     }
-    form.add("SerialNumber", serial);
-    form.add("TokenCode", &code);
-    let xml = post(run, "GetSessionToken", &form, Some(base)).await?;
+    let xml = post_with_code(run, "GetSessionToken", &form, (serial, profile), base).await?;
     let mut credentials = credentials("GetSessionToken", &xml, Source::SessionToken)?;
     credentials.account_id = credentials.account_id.or_else(|| base.account_id.clone());
     Ok(credentials)
+}
+
+/// Opens a session of the federated user `name` with the keys of a user.
+pub(crate) async fn federation_token(
+    run: &mut Run<'_>,
+    base: &Credentials,
+    name: &str,
+    limits: &Role,
+) -> Result<Credentials, Error> {
+    let operation = "GetFederationToken";
+    let mut form = Form::new(operation);
+    form.add("Name", name);
+    add_limits(&mut form, limits);
+    add_tags(&mut form, limits);
+    let xml = post(run, operation, &form, Some(base)).await?;
+    credentials(operation, &xml, Source::Federation)
+}
+
+/// Assumes `role` with an assertion of the identity provider `principal_arn`.
+pub(crate) async fn saml(
+    run: &mut Run<'_>,
+    role: &Role,
+    principal_arn: &str,
+    assertion: &Secret,
+) -> Result<Credentials, Error> {
+    let operation = "AssumeRoleWithSAML";
+    let mut form = Form::new(operation);
+    form.add("RoleArn", &role.role_arn);
+    form.add("PrincipalArn", principal_arn);
+    form.add("SAMLAssertion", assertion.expose());
+    add_limits(&mut form, role);
+    let xml = post(run, operation, &form, None).await?;
+    credentials(operation, &xml, Source::Saml)
 }
 
 /// Who signs a request.
@@ -149,32 +201,95 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
             form.add("RoleSessionName", &format!("aws-cred-chain-{millis}"));
         }
     }
+    add_limits(form, role);
+}
+
+/// Adds what narrows a session.
+fn add_limits(form: &mut Form, role: &Role) {
     if let Some(duration) = role.duration {
         form.add("DurationSeconds", &duration.as_secs().to_string());
     }
     if let Some(policy) = &role.policy {
         form.add("Policy", policy);
     }
+    for (number, arn) in (1..).zip(&role.policy_arns) {
+        form.add(&format!("PolicyArns.member.{number}.arn"), arn);
+    }
 }
 
-async fn ask(run: &mut Run<'_>, serial: &str, profile: Option<&str>) -> Result<String, Error> {
-    let question = Question {
-        mfa_serial: serial.to_owned(),
-        profile: profile.map(str::to_owned),
-        text: format!("Enter MFA code for {serial}: "),
-    };
-    let answer = run.context.prompt.ask(question).await.map_err(|error| {
-        Error::failed(format!("MFA code for {serial}"), error)
-            .with_hint("give the context a prompt, or log in with the AWS CLI first")
-    })?;
-    let code = answer.expose().trim();
-    if code.is_empty() || code.len() > 16 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(Error::unexpected(
-            format!("MFA code for {serial}"),
-            "what was entered is no code",
-        ));
+fn add_tags(form: &mut Form, role: &Role) {
+    for (number, (key, value)) in (1..).zip(&role.tags) {
+        form.add(&format!("Tags.member.{number}.Key"), key);
+        form.add(&format!("Tags.member.{number}.Value"), value);
     }
-    Ok(code.to_owned())
+}
+
+/// Asks for a code and sends `form` with it. A code that STS refuses is asked for again.
+async fn post_with_code(
+    run: &mut Run<'_>,
+    operation: &'static str,
+    form: &Form,
+    (serial, profile): (&str, Option<&str>),
+    signer: &Credentials,
+) -> Result<String, Error> {
+    let questions_max = run.options.mfa_questions_max.clamp(1, 10);
+    let mut refused = None;
+    for question in 1..=questions_max {
+        let code = match ask(run, serial, profile, question > 1).await {
+            Ok(code) => code,
+            Err(error) => return Err(refused.unwrap_or(error)),
+        };
+        let mut form = Form(form.0.clone());
+        form.add("SerialNumber", serial);
+        form.add("TokenCode", &code);
+        match post(run, operation, &form, Some(signer)).await {
+            Err(error) if is_wrong_code(&error) => {
+                run.trace.note("MFA code", error.report());
+                refused = Some(error);
+            }
+            answer => return answer,
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::unexpected("MFA code", "nobody was asked")))
+}
+
+/// Whether STS refused the code, and not the role: only its text tells.
+fn is_wrong_code(error: &Error) -> bool {
+    match error {
+        Error::Denied { message, .. } => message.contains("invalid MFA one time pass code"),
+        _ => false,
+    }
+}
+
+async fn ask(
+    run: &mut Run<'_>,
+    serial: &str,
+    profile: Option<&str>,
+    again: bool,
+) -> Result<String, Error> {
+    let text = match again {
+        false => format!("Enter MFA code for {serial}: "),
+        true => format!("The code was not right. Enter MFA code for {serial}: "),
+    };
+    let question =
+        Question { mfa_serial: serial.to_owned(), profile: profile.map(str::to_owned), text };
+    let context = run.context;
+    let what = format!("MFA code for {serial}");
+    let budget = run.options.prompt_limit();
+    let asking = within(&*context.clock, budget, context.prompt.ask(question));
+    let answer = run.waiting().of(&*context.clock, asking).await;
+    let answer = answer.ok_or_else(|| Error::TimedOut { operation: what.clone(), budget })?;
+    let answer = answer.map_err(|error| match error.kind() {
+        std::io::ErrorKind::Unsupported => Error::failed(what.clone(), error)
+            .with_hint("give the context a prompt, or log in with the AWS CLI first"),
+        _ => Error::failed(what.clone(), error),
+    })?;
+    // Devices show `123 456`.
+    let code: String = answer.expose().split_whitespace().collect();
+    if code.is_empty() || code.len() > 16 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(Error::unexpected(what, "what was entered is no code"));
+    }
+    Ok(code)
 }
 
 async fn post(
@@ -184,20 +299,7 @@ async fn post(
     signer: Option<&Credentials>,
 ) -> Result<String, Error> {
     let endpoint = endpoint::of(run, "sts", None).await?;
-    let mut call = Call::new(operation, run);
-    call.again = |response| {
-        let status = response.status();
-        status.as_u16() == 429 || status.is_server_error() || {
-            let code = xml::text(&text(response), "Code").unwrap_or_default();
-            let codes = [
-                "Throttling",
-                "ThrottlingException",
-                "RequestLimitExceeded",
-                "IDPCommunicationError",
-            ];
-            status.is_client_error() && codes.contains(&code.as_str())
-        }
-    };
+    let call = Call::new(operation, run);
     let budget = run.options.source_budget;
     let context = run.context;
     let body = Bytes::from(form.0.clone());
@@ -205,37 +307,37 @@ async fn post(
     let response = within(&*context.clock, budget, send)
         .await
         .ok_or_else(|| Error::TimedOut { operation: format!("STS {operation}"), budget })??;
-    let answer = text(&response);
-    let status = response.status();
-    if status.is_success() {
-        return Ok(answer);
+    if response.status().is_success() {
+        return Ok(text(&response));
     }
-    let code = xml::text(&answer, "Code");
-    if status.is_server_error() || code.is_none() {
-        return Err(Error::unexpected(operation, format!("HTTP {}", status.as_u16())));
+    let refusal = Refusal::of(&response);
+    if refusal.code.is_empty() {
+        let what = format!("HTTP {}", response.status().as_u16());
+        return Err(Error::unexpected(operation, what));
     }
-    let code = code.unwrap_or_default();
-    let hint = hint(&code);
-    Err(Error::Denied {
-        service: "STS",
-        operation,
-        message: short(&xml::text(&answer, "Message").unwrap_or_default()),
-        code: short(&code),
-        hint,
-    })
+    let hint = hint(&refusal.code, signer.is_some());
+    Err(refusal.error("STS", operation, hint))
 }
 
-fn hint(code: &str) -> Option<String> {
-    let text = match code {
-        "ExpiredToken" | "ExpiredTokenException" => {
+fn hint(code: &str, signed: bool) -> Option<String> {
+    let text = match (code, signed) {
+        ("ExpiredToken" | "ExpiredTokenException", true) => {
             "the credentials that sign the call have expired"
         }
-        "RequestExpired" | "SignatureDoesNotMatch" => {
-            "check this machine's clock and the secret access key"
+        ("ExpiredToken" | "ExpiredTokenException", false) => {
+            "the web identity token has expired; does whatever writes its file still run?"
         }
-        "InvalidClientTokenId" => "the access key id is not known to AWS; was it deleted?",
-        "AccessDenied" => "check the role's trust policy, the external id and the MFA code",
-        "RegionDisabledException" => "STS is disabled in this region; name another region",
+        ("RequestExpired", _) => "check this machine's clock",
+        ("SignatureDoesNotMatch", _) => "check the secret access key, then this machine's clock",
+        ("InvalidClientTokenId", true) => {
+            "the access key id is not known to AWS: it was deleted, or is a session's and its token is \
+             missing"
+        }
+        ("AccessDenied", true) => "check the role's trust policy, the external id and the MFA code",
+        ("AccessDenied", false) => {
+            "check the role's trust policy: the identity provider, audience and subject that it names"
+        }
+        ("RegionDisabledException", _) => "STS is disabled in this region; name another region",
         _ => return None,
     };
     Some(text.to_owned())
@@ -261,7 +363,7 @@ fn signed(
     }
     let headers: Vec<(&str, &str)> =
         headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    crate::call::request("POST", &url, &headers, body.clone())
+    crate::source::call::request("POST", &url, &headers, body.clone())
 }
 
 /// Reads the credentials of an answer of STS.

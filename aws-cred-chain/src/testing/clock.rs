@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use crate::context::{BoxFuture, Clock};
-use crate::memory::lock;
+use crate::world::lock;
+use crate::world::{BoxFuture, Clock};
 
 /// A virtual clock, shared by its clones.
 ///

@@ -49,8 +49,15 @@ impl State {
                 };
                 let mfa = role.mfa.as_ref().map(|(serial, code)| (serial.as_str(), code.expose()));
                 let sent = member("SerialNumber").zip(member("TokenCode"));
-                if role.external_id.as_deref() != member("ExternalId") || mfa != sent {
-                    return refusal(403, "AccessDenied", "external id or MFA code is wrong");
+                if role.external_id.as_deref() != member("ExternalId")
+                    || mfa.map(|(serial, _)| serial) != sent.map(|(serial, _)| serial)
+                {
+                    return refusal(403, "AccessDenied", "external id or MFA device is wrong");
+                }
+                if mfa != sent {
+                    let message =
+                        "MultiFactorAuthentication failed with invalid MFA one time pass code. ";
+                    return refusal(403, "AccessDenied", message);
                 }
                 self.assumed(now, action, &role.role_arn, life)
             }

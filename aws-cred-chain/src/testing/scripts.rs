@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::context::{BoxFuture, Command, CommandOutput, Prompt, Question, RunCommand};
+use super::VirtualClock;
 use crate::credentials::Secret;
-use crate::memory::lock;
+use crate::world::lock;
+use crate::world::{BoxFuture, Clock, Command, CommandOutput, Prompt, Question, RunCommand};
 
 /// Programs by name, each with what it prints. Shared by its clones; `Debug` shows names only.
 #[derive(Clone, Default)]
@@ -14,14 +16,38 @@ pub struct ScriptedCommands(Arc<Mutex<Commands>>);
 
 #[derive(Default)]
 struct Commands {
-    outputs: BTreeMap<String, CommandOutput>,
+    outputs: BTreeMap<String, Script>,
     calls: Vec<Command>,
+}
+
+/// What a program does.
+#[derive(Clone)]
+enum Script {
+    Ends(CommandOutput),
+    EndsAfter(VirtualClock, Duration, CommandOutput),
+    Hangs,
 }
 
 impl ScriptedCommands {
     /// Says what `program` prints and how it ends, at every call.
     pub fn put(&self, program: impl Into<String>, output: CommandOutput) {
-        lock(&self.0).outputs.insert(program.into(), output);
+        lock(&self.0).outputs.insert(program.into(), Script::Ends(output));
+    }
+
+    /// Says the same of a program that takes `time` by `clock`.
+    pub fn put_slow(
+        &self,
+        program: impl Into<String>,
+        (clock, time): (&VirtualClock, Duration),
+        output: CommandOutput,
+    ) {
+        let script = Script::EndsAfter(clock.clone(), time, output);
+        lock(&self.0).outputs.insert(program.into(), script);
+    }
+
+    /// Has `program` never end.
+    pub fn put_hanging(&self, program: impl Into<String>) {
+        lock(&self.0).outputs.insert(program.into(), Script::Hangs);
     }
 
     /// Returns the calls so far.
@@ -40,11 +66,21 @@ impl std::fmt::Debug for ScriptedCommands {
 impl RunCommand for ScriptedCommands {
     fn run(&self, command: Command) -> BoxFuture<'_, io::Result<CommandOutput>> {
         Box::pin(async move {
-            let mut commands = lock(&self.0);
-            let output = commands.outputs.get(&command.program).cloned();
             let limit = command.stdout_bytes_max;
-            commands.calls.push(command);
-            let output = output.ok_or(io::ErrorKind::NotFound)?;
+            let script = {
+                let mut commands = lock(&self.0);
+                let script = commands.outputs.get(&command.program).cloned();
+                commands.calls.push(command);
+                script
+            };
+            let output = match script.ok_or(io::ErrorKind::NotFound)? {
+                Script::Ends(output) => output,
+                Script::EndsAfter(clock, time, output) => {
+                    clock.sleep(time).await;
+                    output
+                }
+                Script::Hangs => std::future::pending().await,
+            };
             if u64::try_from(output.stdout.len()).is_ok_and(|len| len > limit) {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }

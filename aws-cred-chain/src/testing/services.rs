@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::VirtualClock;
-use crate::context::{BoxFuture, Clock, HttpError, SendHttp};
 use crate::credentials::{Credentials, Secret};
-use crate::memory::lock;
 use crate::sign::percent_decode;
+use crate::world::lock;
+use crate::world::{BoxFuture, Clock, HttpError, SendHttp};
 
 /// How a service misbehaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Fault {
     Status(u16),
     /// It answers 200 with this.
     Body(String),
+    /// It answers with this status and body.
+    Answer(u16, String),
     /// Its answer is larger than is read.
     Huge,
 }
@@ -222,11 +224,12 @@ impl Services {
         let (operation, answer) = match fault {
             Some(Fault::Refused) => return Err(refused),
             Some(Fault::Huge) => {
-                let bytes_max = crate::context::HTTP_BODY_BYTES_MAX;
+                let bytes_max = crate::world::HTTP_BODY_BYTES_MAX;
                 return Err(HttpError::TooLarge { host, bytes_max });
             }
             Some(Fault::Status(status)) => (operation(&service, &request), (status, String::new())),
             Some(Fault::Body(body)) => (operation(&service, &request), (200, body)),
+            Some(Fault::Answer(status, body)) => (operation(&service, &request), (status, body)),
             _ => {
                 let operation = operation(&service, &request);
                 let answer = self.answer(&service, &operation, &request);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::{Role, ScriptedCommands, ScriptedPrompt, Services, VirtualClock};
-use crate::context::Context;
 use crate::memory::{MapEnv, MapFiles};
+use crate::world::Context;
 
 /// Everything that a chain may touch, in memory. `HOME` is `/home/user`; the clock stands at
 /// 2026-01-01 and moves when all wait; no metadata service answers until one is put there.
@@ -71,6 +71,28 @@ impl World {
     #[must_use]
     pub fn role(self, role_arn: &str) -> Self {
         self.services.add_role(Role::new(role_arn));
+        self
+    }
+
+    /// Lets STS know a role that a web identity token opens.
+    #[must_use]
+    pub fn web_identity_role(self, role_arn: &str, token: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_web_identity(token));
+        self
+    }
+
+    /// Lets STS know a role that asks for the code of a device, and a person who enters that code.
+    #[must_use]
+    pub fn mfa_role(self, role_arn: &str, serial: &str, code: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_mfa(serial, code));
+        self.prompt.put(code);
+        self
+    }
+
+    /// Lets STS know a role that asks for an external id.
+    #[must_use]
+    pub fn external_id_role(self, role_arn: &str, external_id: &str) -> Self {
+        self.services.add_role(Role::new(role_arn).with_external_id(external_id));
         self
     }
 

@@ -173,9 +173,14 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
         options.attempts_max = attempts_max;
     }
     let chain = Chain::new(context, options);
+    let planned: Vec<Source> = block_on(chain.plan()).unwrap().asked().collect();
     let logs = Logs::default();
     let (problem, shown) = tracing::subscriber::with_default(logs.clone(), || {
-        if part_name.contains("token") { token(case, &chain) } else { credentials(case, &chain) }
+        if part_name.contains("token") {
+            token(case, &chain)
+        } else {
+            credentials(case, &chain, &planned)
+        }
     });
     let mut problems = replay.problems();
     problems.extend(problem);
@@ -196,8 +201,16 @@ fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-fn credentials(case: &Case, chain: &Chain) -> (Option<String>, String) {
+fn credentials(case: &Case, chain: &Chain, planned: &[Source]) -> (Option<String>, String) {
     let resolved = block_on(chain.resolve());
+    let trace = match &resolved {
+        Ok(resolved) => &resolved.trace,
+        Err(unresolved) => &unresolved.trace,
+    };
+    let asked: Vec<Source> = trace.steps().iter().filter_map(|step| step.source).collect();
+    if !planned.starts_with(&asked) || (resolved.is_ok() && asked != planned) {
+        return (Some(format!("planned {planned:?}, asked {asked:?}")), String::new());
+    }
     let shown = match &resolved {
         Ok(resolved) => format!("{resolved:?} {}", resolved.trace),
         Err(unresolved) => {

@@ -1,0 +1,160 @@
+//! A load that many wait for and any of them drives.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::world::BoxFuture;
+use crate::world::lock;
+
+/// What a load brings.
+pub(crate) type Outcome = Result<Arc<Credentials>, Error>;
+
+/// One load. Whoever polls drives it; a wake goes to one waiter, the end to all.
+pub(crate) struct Flight {
+    future: Mutex<Option<BoxFuture<'static, Outcome>>>,
+    outcome: OnceLock<Outcome>,
+    begun: AtomicBool,
+    signal: Arc<Signal>,
+}
+
+/// The waker of the load.
+#[derive(Default)]
+struct Signal {
+    /// Set by a wake, cleared before a poll: a wake during a poll is seen after it.
+    woken: AtomicBool,
+    waiters: Mutex<Waiters>,
+}
+
+#[derive(Default)]
+struct Waiters {
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.wake_one();
+    }
+}
+
+impl Signal {
+    fn wake_one(&self) {
+        let waker = lock(&self.waiters).wakers.values().next().cloned();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn wake_all(&self) {
+        let wakers: Vec<Waker> = lock(&self.waiters).wakers.values().cloned().collect();
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+impl Flight {
+    pub(crate) fn new(future: BoxFuture<'static, Outcome>) -> Arc<Self> {
+        Arc::new(Self {
+            future: Mutex::new(Some(future)),
+            outcome: OnceLock::new(),
+            begun: AtomicBool::new(false),
+            signal: Arc::default(),
+        })
+    }
+
+    /// Returns whether nobody waits for this load although it has begun.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+            && lock(&self.signal.waiters).wakers.is_empty()
+            && self.outcome.get().is_none()
+    }
+
+    /// Drives the load as far as it goes now. Where another thread drives it, that one goes on.
+    pub(crate) fn push(&self) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = self.outcome.get() {
+                return Some(outcome.clone());
+            }
+            {
+                let mut slot = match self.future.try_lock() {
+                    Ok(slot) => slot,
+                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                    Err(TryLockError::WouldBlock) => return None,
+                };
+                self.signal.woken.store(false, Ordering::SeqCst);
+                self.poll(&mut slot);
+            }
+            // A wake that came while the lock was held may have found the lock taken.
+            if self.outcome.get().is_none() && !self.signal.woken.load(Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+
+    fn poll(&self, slot: &mut Option<BoxFuture<'static, Outcome>>) {
+        if self.outcome.get().is_some() {
+            return;
+        }
+        self.begun.store(true, Ordering::SeqCst);
+        // Taken out, so that after a panic inside the load nobody polls it again.
+        let outcome = match slot.take() {
+            None => Err(Error::unexpected("loading credentials", "the load panicked")),
+            Some(mut future) => {
+                let waker = Waker::from(self.signal.clone());
+                match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => {
+                        *slot = Some(future);
+                        return;
+                    }
+                }
+            }
+        };
+        // Only the holder of the lock sets it, and it was not set above.
+        let _set_once = self.outcome.set(outcome);
+        self.signal.wake_all();
+    }
+
+    /// Waits for the end, driving the load meanwhile.
+    pub(crate) fn wait(self: &Arc<Self>) -> Wait {
+        let mut waiters = lock(&self.signal.waiters);
+        waiters.next += 1;
+        Wait { id: waiters.next, flight: self.clone() }
+    }
+}
+
+/// One caller's wait.
+pub(crate) struct Wait {
+    id: u64,
+    flight: Arc<Flight>,
+}
+
+impl Future for Wait {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let waker = cx.waker().clone();
+        lock(&self.flight.signal.waiters).wakers.insert(self.id, waker);
+        match self.flight.push() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        lock(&self.flight.signal.waiters).wakers.remove(&self.id);
+        // This caller may have been the one that was woken: another one must look.
+        if self.flight.outcome.get().is_none() {
+            self.flight.signal.wake_one();
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! One load for any number of callers, ahead of time where it can be.
+//!
+//! No task is spawned: whoever waits drives the load, and when that caller goes away the next one
+//! does. While old credentials still serve, callers push a refresh along without waiting for it.
+
+pub mod cli;
+mod flight;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use crate::cache::flight::{Flight, Outcome};
+use crate::credentials::{Credentials, ProvideCredentials, Source};
+use crate::error::Error;
+use crate::settings::run::jitter;
+use crate::world::lock;
+use crate::world::{BoxFuture, Context};
+
+/// How a [`Cache`] renews.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CacheSettings {
+    /// How long before expiry a refresh begins while the old credentials serve, at most; a third of
+    /// their life where that is shorter. Default 15 minutes.
+    pub refresh_ahead: Duration,
+    /// How long before expiry callers wait for the refresh, at most; a tenth of the life where that is
+    /// shorter. Default 2 minutes.
+    pub wait_ahead: Duration,
+    /// A refresh begins earlier by a random time up to this, so that many hosts do not refresh
+    /// together; a tenth of the life where that is shorter. Default 1 minute.
+    pub jitter: Duration,
+    /// How long an error is answered again without a new load. Default 2 seconds.
+    pub error_ttl: Duration,
+    /// How long after a failed refresh the next one begins, while old credentials serve. Default 30
+    /// seconds, plus up to as much again.
+    pub retry_after: Duration,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            refresh_ahead: Duration::from_secs(15 * 60),
+            wait_ahead: Duration::from_secs(2 * 60),
+            jitter: Duration::from_secs(60),
+            error_ttl: Duration::from_secs(2),
+            retry_after: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Keeps credentials and renews them. Clones share what is kept.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    provider: Arc<dyn ProvideCredentials>,
+    context: Context,
+    settings: CacheSettings,
+    entry: RwLock<Option<Arc<Entry>>>,
+    /// The number of the latest change of `entry`, of all changes of all caches; see [`Glimpse`].
+    change: AtomicU64,
+    load: Mutex<Load>,
+}
+
+/// What a thread saw of the cache that it read last. Most reads find the change to be the same and so
+/// touch no lock, whose two writes to shared memory cost as much as the clock.
+struct Glimpse {
+    /// The number of the change, which no other cache has.
+    change: u64,
+    credentials: Weak<Credentials>,
+    refresh_at: Option<SystemTime>,
+}
+
+thread_local! {
+    static GLIMPSE: RefCell<Glimpse> = const {
+        RefCell::new(Glimpse { change: 0, credentials: Weak::new(), refresh_at: None })
+    };
+}
+
+/// Numbers the changes of all caches, from one.
+fn next_change() -> u64 {
+    static CHANGES: AtomicU64 = AtomicU64::new(0);
+    CHANGES.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+#[derive(Default)]
+struct Load {
+    flight: Option<Arc<Flight>>,
+    error: Option<(Error, Duration)>,
+}
+
+/// Credentials and the times by which they are renewed.
+struct Entry {
+    credentials: Arc<Credentials>,
+    refresh_at: Option<SystemTime>,
+    wait_at: Option<SystemTime>,
+}
+
+impl Cache {
+    /// Returns a cache around `provider`, empty.
+    #[must_use]
+    pub fn new(context: Context, provider: impl ProvideCredentials + 'static) -> Self {
+        Self::with_settings(context, provider, CacheSettings::default())
+    }
+
+    /// Returns a cache with these settings.
+    #[must_use]
+    pub fn with_settings(
+        context: Context,
+        provider: impl ProvideCredentials + 'static,
+        settings: CacheSettings,
+    ) -> Self {
+        let shared = Shared {
+            provider: Arc::new(provider),
+            context,
+            settings,
+            entry: RwLock::new(None),
+            change: AtomicU64::new(next_change()),
+            load: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns valid credentials: the kept ones, or those of a load that all callers share.
+    ///
+    /// # Errors
+    ///
+    /// The provider's, where there are no credentials that are still valid. An error is answered again
+    /// for [`CacheSettings::error_ttl`] without a new load.
+    pub async fn credentials(&self) -> Result<Arc<Credentials>, Error> {
+        if let Some(credentials) = self.peek() {
+            return Ok(credentials);
+        }
+        let entry = self.entry();
+        let now = self.shared.context.clock.now();
+        if let Some(entry) = &entry
+            && entry.wait_at.is_none_or(|at| now < at)
+        {
+            self.push_refresh();
+            // The push may have finished it.
+            let latest = self.entry().map(|latest| latest.credentials.clone());
+            return Ok(latest.unwrap_or_else(|| entry.credentials.clone()));
+        }
+        // Boxed: the future of a cached read stays small.
+        Box::pin(self.wait_for_load(entry)).await
+    }
+
+    /// Returns the kept credentials where they are valid and no refresh is due; loads nothing.
+    #[must_use]
+    pub fn peek(&self) -> Option<Arc<Credentials>> {
+        let change = self.shared.change.load(Ordering::Acquire);
+        let glimpsed = GLIMPSE.try_with(|last| {
+            let last = last.try_borrow().ok().filter(|last| last.change == change)?;
+            if self.is_due(last.refresh_at) { None } else { last.credentials.upgrade() }
+        });
+        match glimpsed {
+            Ok(Some(credentials)) => Some(credentials),
+            _ => self.look(),
+        }
+    }
+
+    /// Reads the entry, and remembers it for this thread.
+    fn look(&self) -> Option<Arc<Credentials>> {
+        let entry = self.shared.entry.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = entry.as_ref()?;
+        if self.is_due(entry.refresh_at) {
+            return None;
+        }
+        // The lock is held, so the number is that of this entry.
+        let glimpse = Glimpse {
+            change: self.shared.change.load(Ordering::Acquire),
+            credentials: Arc::downgrade(&entry.credentials),
+            refresh_at: entry.refresh_at,
+        };
+        // A thread that is ending keeps none.
+        let _ending =
+            GLIMPSE.try_with(|last| last.try_borrow_mut().map(|mut last| *last = glimpse));
+        Some(entry.credentials.clone())
+    }
+
+    /// Keys without an end need no clock, which is half of what a read costs.
+    fn is_due(&self, refresh_at: Option<SystemTime>) -> bool {
+        refresh_at.is_some_and(|at| self.shared.context.clock.now() >= at)
+    }
+
+    fn put(&self, entry: Arc<Entry>) {
+        let mut slot = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(entry);
+        self.shared.change.store(next_change(), Ordering::Release);
+    }
+
+    /// Forgets `refused`, which a service did not accept; newer ones stay.
+    pub fn invalidate(&self, refused: &Credentials) {
+        let mut entry = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
+        if entry.as_ref().is_some_and(|kept| *kept.credentials == *refused) {
+            *entry = None;
+            self.shared.change.store(next_change(), Ordering::Release);
+        }
+    }
+
+    /// Loads, and renews ahead of expiry, for ever: for a host that wants renewal without callers.
+    /// Run it as a task; drop it to end it. Errors are left to the callers and retried.
+    pub async fn keep_fresh(&self) {
+        let clock = &self.shared.context.clock;
+        let pause = self.shared.settings.retry_after.max(Duration::from_secs(1));
+        loop {
+            let loaded = match self.due() {
+                true => self.wait_for_load(self.entry()).await.is_ok(),
+                false => true,
+            };
+            let until = self.entry().and_then(|entry| entry.refresh_at);
+            let wait = until.and_then(|at| at.duration_since(clock.now()).ok());
+            let wait = if loaded { wait.unwrap_or(pause) } else { pause };
+            clock.sleep(wait.max(Duration::from_secs(1))).await;
+        }
+    }
+
+    fn due(&self) -> bool {
+        let now = self.shared.context.clock.now();
+        self.entry().is_none_or(|entry| entry.refresh_at.is_some_and(|at| at <= now))
+    }
+
+    fn entry(&self) -> Option<Arc<Entry>> {
+        self.shared.entry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a refresh if none runs, and pushes it along; waits for nothing.
+    fn push_refresh(&self) {
+        let flight = {
+            let mut load = lock(&self.shared.load);
+            if load.flight.is_none() && self.error_holds(&mut load).is_some() {
+                return;
+            }
+            self.flight(&mut load)
+        };
+        if let Some(outcome) = flight.push() {
+            self.land(&flight, &outcome);
+        }
+    }
+
+    async fn wait_for_load(&self, old: Option<Arc<Entry>>) -> Result<Arc<Credentials>, Error> {
+        let mut fresh_start = false;
+        loop {
+            let (flight, orphaned) = {
+                let mut load = lock(&self.shared.load);
+                // Another caller's load may have ended since this one looked.
+                if let Some(entry) = self.entry()
+                    && old.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &entry))
+                {
+                    return Ok(entry.credentials.clone());
+                }
+                if load.flight.is_none()
+                    && let Some(error) = self.error_holds(&mut load)
+                {
+                    return self.stale(old.as_deref()).ok_or(error);
+                }
+                let flight = self.flight(&mut load);
+                let orphaned = flight.is_orphaned();
+                (flight, orphaned)
+            };
+            let outcome = flight.wait().await;
+            self.land(&flight, &outcome);
+            match outcome {
+                Ok(credentials) => return Ok(credentials),
+                // Nobody drove it for a while, so its time-outs say nothing: once more.
+                Err(_) if orphaned && !fresh_start => {
+                    fresh_start = true;
+                    lock(&self.shared.load).error = None;
+                }
+                Err(error) => return self.stale(old.as_deref()).ok_or(error),
+            }
+        }
+    }
+
+    /// Returns the old credentials where a failed refresh may serve them.
+    fn stale(&self, old: Option<&Entry>) -> Option<Arc<Credentials>> {
+        let credentials = &old?.credentials;
+        let now = self.shared.context.clock.now();
+        let valid = credentials.expires_at.is_none_or(|at| now < at);
+        // AWS lets clients of the metadata service use its credentials beyond their expiry.
+        let lasting = credentials.source == Source::InstanceMetadata;
+        (valid || lasting).then(|| credentials.clone())
+    }
+
+    fn error_holds(&self, load: &mut Load) -> Option<Error> {
+        let now = self.shared.context.clock.monotonic();
+        load.error.take_if(|(_, until)| *until <= now);
+        load.error.as_ref().map(|(error, _)| error.clone())
+    }
+
+    fn flight(&self, load: &mut Load) -> Arc<Flight> {
+        let provider = self.shared.provider.clone();
+        let clock = self.shared.context.clock.clone();
+        load.flight
+            .get_or_insert_with(|| {
+                Flight::new(Box::pin(async move {
+                    let credentials = provider.provide().await?;
+                    let expired = credentials.expires_at.is_some_and(|at| at <= clock.now());
+                    if expired && credentials.source != Source::InstanceMetadata {
+                        let what =
+                            format!("{} gave credentials that have expired", credentials.source);
+                        return Err(Error::unexpected("loading credentials", what));
+                    }
+                    Ok(Arc::new(credentials))
+                }))
+            })
+            .clone()
+    }
+
+    /// Takes over what a flight brought, once.
+    fn land(&self, flight: &Arc<Flight>, outcome: &Outcome) {
+        let mut load = lock(&self.shared.load);
+        if load.flight.as_ref().is_none_or(|current| !Arc::ptr_eq(current, flight)) {
+            return;
+        }
+        load.flight = None;
+        let context = &self.shared.context;
+        let settings = &self.shared.settings;
+        match outcome {
+            Ok(credentials) => {
+                load.error = None;
+                let entry = Arc::new(self.plan(credentials.clone()));
+                self.put(entry);
+            }
+            Err(error) => {
+                crate::log::unresolved(error);
+                let serving = self.stale(self.entry().as_deref()).is_some();
+                let pause = if serving {
+                    settings.retry_after + jitter(context, settings.retry_after)
+                } else {
+                    settings.error_ttl
+                };
+                load.error = Some((error.clone(), context.clock.monotonic() + pause));
+            }
+        }
+    }
+
+    /// Says when credentials are renewed.
+    fn plan(&self, credentials: Arc<Credentials>) -> Entry {
+        let (context, settings) = (&self.shared.context, &self.shared.settings);
+        let now = context.clock.now();
+        let (refresh_at, wait_at) = match credentials.expires_at {
+            None => (None, None),
+            Some(at) => match at.duration_since(now).ok().filter(|life| !life.is_zero()) {
+                // Beyond expiry: ask again in 5 to 10 minutes, as AWS asks of its clients.
+                None => {
+                    let five = Duration::from_secs(300);
+                    (Some(now + five + jitter(context, five)), None)
+                }
+                Some(life) => {
+                    let ahead = settings.refresh_ahead.min(life / 3);
+                    let early = jitter(context, settings.jitter.min(life / 10));
+                    let wait = settings.wait_ahead.min(life / 10);
+                    (Some(at - ahead - early), Some(at - wait))
+                }
+            },
+        };
+        Entry { credentials, refresh_at, wait_at }
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache")
+            .field("provider", &self.shared.provider)
+            .field("credentials", &self.entry().map(|entry| entry.credentials.clone()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProvideCredentials for Cache {
+    fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
+        Box::pin(async move { self.credentials().await.map(|credentials| (*credentials).clone()) })
+    }
+}

@@ -1,0 +1,349 @@
+//! JMESPath on JSON, as `--query` has it, by the `jmespath` crate and safe for input from outside.
+//!
+//! That crate recurses with the expression and aborts the process on a deep one (20,000 nested
+//! parentheses): here an expression's length, nesting and steps have limits that no stack of a thread
+//! comes near. Its `avg([])` is mended to be null, and `sum`, `abs`, `ceil` and `floor` of integers are
+//! integers, as the AWS CLI shows them; strings are ordered as there, and literals
+//! that are no JSON are strings. What is left: the members of an object come out sorted by
+//! name, because that crate keeps them in a sorted map; JSON gives their order no meaning.
+
+mod bare;
+pub mod filter;
+mod order;
+mod shorthand;
+
+use std::sync::LazyLock;
+
+use jmespath::ast::Ast;
+use jmespath::functions::{ArgumentType, CustomFunction, Signature};
+use jmespath::{Rcvar, Runtime, Variable};
+use serde_json::{Number, Value};
+
+use crate::error::Error;
+use crate::trace::Origin;
+
+/// The longest expression in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// The deepest nesting of brackets in an expression.
+pub const NESTING_MAX: usize = 64;
+/// The most operators, such as `.`, `|` and `[`, in an expression.
+pub const STEPS_MAX: usize = 512;
+/// How many times larger than the data an expression may make its result: each of `[a, b]` and
+/// `{x: a, y: b}` multiplies what follows it by its number of members.
+pub const GROWTH_MAX: u64 = 4096;
+/// The deepest nesting of the data; that of `serde_json`'s parser.
+pub const DATA_DEPTH_MAX: usize = 128;
+
+/// A JMESPath expression.
+#[derive(Clone, Debug)]
+pub struct Query {
+    expression: String,
+    /// What its evaluation may need: `jmespath` recurses at each step.
+    stack_bytes: usize,
+}
+
+impl Query {
+    /// Checks an expression.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for what is no JMESPath, and for what is beyond the limits of this module.
+    pub fn parse(expression: &str) -> Result<Self, Error> {
+        let steps = check_limits(expression)
+            .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
+        let stack_bytes = STACK_BYTES_LEAST + steps * STACK_BYTES_PER_STEP;
+        let growth =
+            with_stack(stack_bytes, || Ok::<_, Error>(growth(compile(expression)?.as_ast())))?;
+        if growth > GROWTH_MAX {
+            let problem = format!("query may make data more than {GROWTH_MAX} times larger");
+            return Err(Error::invalid(problem, Origin::Option("query")));
+        }
+        Ok(Self { expression: expression.to_owned(), stack_bytes })
+    }
+
+    /// Evaluates the expression on `data`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where a function gets an argument of a wrong type, and for data that is nested
+    /// deeper than [`DATA_DEPTH_MAX`].
+    pub fn evaluate(&self, data: &Value) -> Result<Value, Error> {
+        with_stack(self.stack_bytes, || self.evaluate_here(data))
+    }
+
+    fn evaluate_here(&self, data: &Value) -> Result<Value, Error> {
+        let invalid = |problem: String| Error::invalid(problem, Origin::Option("query"));
+        if !is_shallow(data, DATA_DEPTH_MAX) {
+            return Err(invalid(format!("data is nested deeper than {DATA_DEPTH_MAX}")));
+        }
+        let expression = compile(&self.expression)?;
+        let variable =
+            Variable::try_from(data.clone()).map_err(|error| invalid(error.to_string()))?;
+        let found = expression.search(variable).map_err(|error| invalid(one_line(&error)))?;
+        serde_json::to_value(&*found).map_err(|error| invalid(error.to_string()))
+    }
+}
+
+/// Runs `work` with this much stack: on this thread's where it has as much, else on one of its own.
+fn with_stack<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(bytes, bytes, work)
+}
+
+/// Enough for any expression without steps, and for data of the depth allowed.
+const STACK_BYTES_LEAST: usize = 512 * 1024;
+/// What a step takes in a build without optimisation, and half as much again.
+const STACK_BYTES_PER_STEP: usize = 48 * 1024;
+
+fn compile(expression: &str) -> Result<jmespath::Expression<'static>, Error> {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(runtime);
+    let mut ast = jmespath::parse(&bare::quoted(expression))
+        .map_err(|error| Error::invalid(one_line(&error), Origin::Option("query")))?;
+    order::mend(&mut ast);
+    Ok(jmespath::Expression::new(expression, ast, &RUNTIME))
+}
+
+fn one_line(error: &jmespath::JmespathError) -> String {
+    crate::source::call::short(&error.to_string())
+}
+
+/// Looks at the characters outside of quotes; returns the number of steps.
+fn check_limits(expression: &str) -> Result<usize, String> {
+    if expression.len() > EXPRESSION_BYTES_MAX {
+        return Err(format!("query is longer than {EXPRESSION_BYTES_MAX} bytes"));
+    }
+    let (mut nesting, mut steps, mut digits) = (0_usize, 0_usize, 0_usize);
+    let mut quote = None;
+    let mut escaped = false;
+    for byte in expression.bytes() {
+        if let Some(end) = quote {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                _ if byte == end => quote = None,
+                // JSON inside backticks nests too.
+                b'[' | b'{' if end == b'`' => steps += 1,
+                _ => {}
+            }
+            continue;
+        }
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        match byte {
+            b'\'' | b'"' | b'`' => quote = Some(byte),
+            b'(' | b'[' | b'{' => {
+                nesting += 1;
+                steps += 1;
+            }
+            b')' | b']' | b'}' => nesting = nesting.saturating_sub(1),
+            b'.' | b'|' | b'&' | b'!' | b'<' | b'>' | b'=' | b'*' => steps += 1,
+            _ => {}
+        }
+        if nesting > NESTING_MAX || steps > STEPS_MAX {
+            return Err(too_deep());
+        }
+        if digits > 9 {
+            return Err(
+                "query has a number of more than nine digits outside of a literal".to_owned()
+            );
+        }
+    }
+    // The last of it may have been a literal.
+    if steps > STEPS_MAX { Err(too_deep()) } else { Ok(steps) }
+}
+
+fn too_deep() -> String {
+    format!("query nests deeper than {NESTING_MAX} or takes more than {STEPS_MAX} steps")
+}
+
+/// Bounds how many copies of its input an expression can put into its result.
+fn growth(ast: &Ast) -> u64 {
+    let product = |parts: [&Ast; 2]| growth(parts[0]).saturating_mul(growth(parts[1]));
+    match ast {
+        Ast::MultiList { elements, .. } => {
+            elements.iter().map(growth).fold(0, u64::saturating_add).max(1)
+        }
+        Ast::MultiHash { elements, .. } => {
+            elements.iter().map(|pair| growth(&pair.value)).fold(0, u64::saturating_add).max(1)
+        }
+        Ast::Function { args, .. } => args.iter().map(growth).fold(1, u64::saturating_mul),
+        Ast::Comparison { lhs, rhs, .. }
+        | Ast::Projection { lhs, rhs, .. }
+        | Ast::And { lhs, rhs, .. }
+        | Ast::Or { lhs, rhs, .. }
+        | Ast::Subexpr { lhs, rhs, .. } => product([lhs, rhs]),
+        Ast::Condition { predicate, then, .. } => product([predicate, then]),
+        Ast::Expref { ast, .. } => growth(ast),
+        Ast::Flatten { node, .. } | Ast::Not { node, .. } | Ast::ObjectValues { node, .. } => {
+            growth(node)
+        }
+        Ast::Identity { .. }
+        | Ast::Field { .. }
+        | Ast::Index { .. }
+        | Ast::Literal { .. }
+        | Ast::Slice { .. } => 1,
+    }
+}
+
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth > 0 && items.iter().all(|item| is_shallow(item, depth - 1)),
+        Value::Object(map) => depth > 0 && map.values().all(|item| is_shallow(item, depth - 1)),
+        _ => true,
+    }
+}
+
+fn runtime() -> Runtime {
+    let mut runtime = Runtime::new();
+    runtime.register_builtin_functions();
+    let numbers = || ArgumentType::TypedArray(Box::new(ArgumentType::Number));
+    let mut add = |name, argument, function: fn(&[Number]) -> Variable| {
+        let signature = Signature::new(vec![argument], None);
+        let function = move |arguments: &[Rcvar], _: &mut jmespath::Context<'_>| {
+            Ok(Rcvar::new(function(&numbers_of(arguments))))
+        };
+        runtime
+            .register_function(name, Box::new(CustomFunction::new(signature, Box::new(function))));
+    };
+    add("avg", numbers(), |items| match items.len() {
+        0 => Variable::Null,
+        count => {
+            let sum: f64 = items.iter().filter_map(Number::as_f64).sum();
+            #[expect(clippy::cast_precision_loss, reason = "no array has 2^52 items")]
+            let mean = sum / count as f64;
+            float(mean)
+        }
+    });
+    add("sum", numbers(), |items| {
+        let whole: Option<i64> =
+            items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.as_i64()?));
+        match whole {
+            Some(sum) => Variable::Number(sum.into()),
+            None => float(items.iter().filter_map(Number::as_f64).sum()),
+        }
+    });
+    add("abs", ArgumentType::Number, |items| {
+        let number = &items[0];
+        match number.as_i64().and_then(i64::checked_abs) {
+            Some(whole) => Variable::Number(whole.into()),
+            None => float(number.as_f64().unwrap_or(f64::NAN).abs()),
+        }
+    });
+    add("ceil", ArgumentType::Number, |items| rounded(&items[0], f64::ceil));
+    add("floor", ArgumentType::Number, |items| rounded(&items[0], f64::floor));
+    order::register(&mut runtime);
+    runtime
+}
+
+/// Returns the argument, or its items, as numbers; the signature has been checked before.
+fn numbers_of(arguments: &[Rcvar]) -> Vec<Number> {
+    let number = |variable: &Variable| match variable {
+        Variable::Number(number) => Some(number.clone()),
+        _ => None,
+    };
+    arguments
+        .iter()
+        .flat_map(|argument| match &**argument {
+            Variable::Array(items) => items.iter().filter_map(|item| number(item)).collect(),
+            other => Vec::from_iter(number(other)),
+        })
+        .collect()
+}
+
+fn float(value: f64) -> Variable {
+    Number::from_f64(value).map_or(Variable::Null, Variable::Number)
+}
+
+fn rounded(number: &Number, round: fn(f64) -> f64) -> Variable {
+    if number.is_i64() || number.is_u64() {
+        return Variable::Number(number.clone());
+    }
+    let value = round(number.as_f64().unwrap_or(f64::NAN));
+    #[expect(clippy::cast_possible_truncation, reason = "the guard keeps it within 2^53")]
+    if value.abs() <= 9_007_199_254_740_992.0 {
+        return Variable::Number((value as i64).into());
+    }
+    float(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(expression: &str, data: &Value, expected: &Value) {
+        assert_eq!(
+            &Query::parse(expression).unwrap().evaluate(data).unwrap(),
+            expected,
+            "{expression}"
+        );
+    }
+
+    #[test]
+    fn numbers_stay_whole() {
+        let data = json!({"a": [1, -2, 4], "b": [1.5], "c": []});
+        check("sum(a)", &data, &json!(3));
+        check("abs(a[1])", &data, &json!(2));
+        check("ceil(b[0])", &data, &json!(2));
+        check("floor(b[0])", &data, &json!(1));
+        check("avg(a)", &data, &json!(1.0));
+        check("avg(c)", &data, &Value::Null);
+        check("sum(b)", &data, &json!(1.5));
+    }
+
+    /// Found by the fuzzer: multi-selects in a row double the data each, till memory is full.
+    #[test]
+    fn expressions_that_multiply_the_data_are_refused() {
+        for bomb in [
+            "[@,@]".to_owned() + &"|[@,@]".repeat(20),
+            "[@,@][]".to_owned() + &".[@,@][]".repeat(20),
+            "[@,@]".to_owned() + &".{a: @, b: @}".repeat(20),
+            format!("map(&{}, @)", "[@,@]".to_owned() + &"|[@,@]".repeat(20)),
+            format!("[{}]", ["@"; 80].join(",")).repeat(4),
+        ] {
+            assert!(Query::parse(&bomb).is_err(), "{bomb}");
+        }
+        let ordinary = "Reservations[].Instances[].[InstanceId, Tags[?Key=='Name']|[0].Value, \
+                        {state: State.Name, type: InstanceType}]";
+        assert!(Query::parse(ordinary).is_ok());
+    }
+
+    /// The `jmespath` crate aborts the process on each of these; a thread with a small stack shows that
+    /// what is let through is harmless.
+    #[test]
+    fn deep_expressions_are_refused_and_allowed_ones_are_harmless() {
+        let deep = [
+            format!("{}a{}", "(".repeat(20_000), ")".repeat(20_000)),
+            "a".to_owned() + &".a".repeat(50_000),
+            "a".to_owned() + &"[0]".repeat(50_000),
+            "a".to_owned() + &"|a".repeat(50_000),
+            "!".repeat(50_000) + "a",
+            "&".repeat(50_000) + "a",
+            format!("`{}`", "[".repeat(10_000)),
+            "a[99999999999999999999]".to_owned(),
+        ];
+        for expression in deep {
+            assert!(Query::parse(&expression).is_err());
+        }
+        let worst = [
+            "a".to_owned() + &".a".repeat(STEPS_MAX),
+            "a".to_owned() + &"|a".repeat(STEPS_MAX),
+            "a".to_owned() + &"[]".repeat(STEPS_MAX),
+            "!".repeat(STEPS_MAX) + "a",
+            format!("{}a{}", "(".repeat(NESTING_MAX), ")".repeat(NESTING_MAX)),
+            "a".to_owned() + &"||a".repeat(STEPS_MAX / 2),
+            "a".to_owned() + &"<a".repeat(STEPS_MAX),
+            "a".to_owned() + &"[?a<a]".repeat(STEPS_MAX / 2),
+        ];
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+            for expression in worst {
+                let query = Query::parse(&expression).unwrap();
+                query.evaluate(&json!({"a": [[[1]]]})).unwrap();
+            }
+        });
+        thread.unwrap().join().unwrap();
+        let mut data = json!(1);
+        for _ in 0..200 {
+            data = json!([data]);
+        }
+        assert!(Query::parse("@").unwrap().evaluate(&data).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! The endpoint's chain: option, service's variable, variable, services section, profile, standard.
+
+use crate::error::Error;
+use crate::settings::options::Options;
+use crate::settings::run::Run;
+use crate::settings::{partition, region};
+use crate::trace::Origin;
+use crate::world::Context;
+
+/// Where a service is reached and with which region requests to it are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// The URL, without a slash at its end.
+    pub url: String,
+    /// The region to sign with.
+    pub signing_region: String,
+    /// What named the URL; [`Origin::Default`] for the standard one.
+    pub origin: Origin,
+}
+
+/// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`, `sso_oidc`.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for files that cannot be read, an endpoint that is no URL, and flags that are
+/// neither `true` nor `false`.
+pub async fn endpoint(
+    context: &Context,
+    options: &Options,
+    service: &str,
+) -> Result<Endpoint, Error> {
+    of(&mut Run::new(context, options), service, None).await
+}
+
+/// Finds the endpoint of `service`; `region` is that of the service where it has its own.
+pub(crate) async fn of(
+    run: &mut Run<'_>,
+    service: &str,
+    region: Option<&str>,
+) -> Result<Endpoint, Error> {
+    let region = match region {
+        Some(region) => Some(region.to_owned()),
+        None => region::configured(run).await?.map(|(region, _)| region),
+    };
+    let Some((url, origin)) = configured(run, service).await? else {
+        return standard(run, service, region.as_deref()).await;
+    };
+    let signing_region = match &region {
+        None => "us-east-1".to_owned(),
+        Some(region) => match partition::standard(service, region, false, false) {
+            Ok(standard) => standard.signing_region,
+            Err(_) => region.clone(),
+        },
+    };
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|_| Error::invalid("endpoint is not a URL".to_owned(), origin.clone()))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        let problem = "endpoint is not an http or https URL";
+        return Err(Error::invalid(problem, origin));
+    }
+    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), signing_region, origin })
+}
+
+/// Returns the endpoint that AWS's partitions give, as the two flags want it.
+async fn standard(
+    run: &mut Run<'_>,
+    service: &str,
+    region: Option<&str>,
+) -> Result<Endpoint, Error> {
+    let fips = match run.options.use_fips {
+        Some(fips) => fips,
+        None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
+    };
+    let dual_stack = match run.options.use_dual_stack {
+        Some(dual_stack) => dual_stack,
+        None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
+    };
+    let Some(region) = region else {
+        return Ok(Endpoint {
+            url: format!("https://{}.amazonaws.com", partition::host(service)),
+            signing_region: "us-east-1".to_owned(),
+            origin: Origin::Default,
+        });
+    };
+    let found = partition::standard(service, region, fips, dual_stack)
+        .map_err(|problem| Error::invalid(problem, Origin::Default))?;
+    let (url, signing_region) = (found.url, found.signing_region);
+    Ok(Endpoint { url, signing_region, origin: Origin::Default })
+}
+
+async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, Origin)>, Error> {
+    if let Some(url) = &run.options.endpoint_url {
+        return Ok(Some((url.clone(), Origin::Option("endpoint-url"))));
+    }
+    let ignored = match run.options.ignore_configured_endpoint_urls {
+        Some(ignored) => ignored,
+        None => {
+            let key = "ignore_configured_endpoint_urls";
+            run.flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", key).await?
+        }
+    };
+    if ignored {
+        return Ok(None);
+    }
+    let upper = service.to_ascii_uppercase().replace(['-', ' '], "_");
+    for variable in [format!("AWS_ENDPOINT_URL_{upper}"), "AWS_ENDPOINT_URL".to_owned()] {
+        if let Some(url) = run.context.var(&variable)? {
+            return Ok(Some((url, Origin::Variable(variable.into()))));
+        }
+    }
+    let Some(profile) = run.profile() else {
+        return Ok(None);
+    };
+    let section = match profile.property("services") {
+        None => None,
+        Some(named) => match run.profiles().services.get(&named.value) {
+            None => {
+                let problem = format!("[services {}] is not there", named.value);
+                return Err(Error::invalid(problem, named.origin()));
+            }
+            section => section,
+        },
+    };
+    let lower = upper.to_ascii_lowercase();
+    let of_service = section.and_then(|section| section.sub_property(&lower, "endpoint_url"));
+    if let Some((url, origin)) = of_service {
+        return Ok(Some((url.to_owned(), origin)));
+    }
+    let property = profile.property("endpoint_url");
+    Ok(property.map(|property| (property.value.clone(), property.origin())))
+}

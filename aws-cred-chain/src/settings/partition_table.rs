@@ -1,0 +1,183 @@
+//! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore carries.
+//! Do not edit.
+
+use super::partition::{Exception, Partition, Place};
+
+pub(super) const PARTITIONS: &[Partition] = &[
+    Partition {
+        name: "aws",
+        prefixes: &["us-", "eu-", "ap-", "sa-", "ca-", "me-", "af-", "il-", "mx-"],
+        others: &["aws-global"],
+        suffix: "amazonaws.com",
+        dual_stack_suffix: "api.aws",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+    Partition {
+        name: "aws-cn",
+        prefixes: &["cn-"],
+        others: &["aws-cn-global"],
+        suffix: "amazonaws.com.cn",
+        dual_stack_suffix: "api.amazonwebservices.com.cn",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+    Partition {
+        name: "aws-eusc",
+        prefixes: &["eusc-de-"],
+        others: &[],
+        suffix: "amazonaws.eu",
+        dual_stack_suffix: "api.amazonwebservices.eu",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+    Partition {
+        name: "aws-iso",
+        prefixes: &["us-iso-"],
+        others: &["aws-iso-global"],
+        suffix: "c2s.ic.gov",
+        dual_stack_suffix: "api.aws.ic.gov",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+    Partition {
+        name: "aws-iso-b",
+        prefixes: &["us-isob-"],
+        others: &["aws-iso-b-global"],
+        suffix: "sc2s.sgov.gov",
+        dual_stack_suffix: "api.aws.scloud",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+    Partition {
+        name: "aws-iso-e",
+        prefixes: &["eu-isoe-"],
+        others: &["aws-iso-e-global"],
+        suffix: "cloud.adc-e.uk",
+        dual_stack_suffix: "api.cloud-aws.adc-e.uk",
+        has_fips: true,
+        has_dual_stack: false,
+    },
+    Partition {
+        name: "aws-iso-f",
+        prefixes: &["us-isof-"],
+        others: &["aws-iso-f-global"],
+        suffix: "csp.hci.ic.gov",
+        dual_stack_suffix: "api.aws.hci.ic.gov",
+        has_fips: true,
+        has_dual_stack: false,
+    },
+    Partition {
+        name: "aws-us-gov",
+        prefixes: &["us-gov-"],
+        others: &["aws-us-gov-global"],
+        suffix: "amazonaws.com",
+        dual_stack_suffix: "api.aws",
+        has_fips: true,
+        has_dual_stack: true,
+    },
+];
+
+/// Regions that a service signs for under another name: service, region, name.
+pub(super) const SIGNED_AS: &[(&str, &str, &str)] = &[("sts", "aws-global", "us-east-1")];
+
+pub(super) const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        service: "sts",
+        place: Place::Region("aws-global"),
+        fips: false,
+        dual_stack: false,
+        url: "https://sts.amazonaws.com",
+    },
+    Exception {
+        service: "sts",
+        place: Place::Partition("aws-us-gov"),
+        fips: true,
+        dual_stack: false,
+        url: "https://sts.{region}.amazonaws.com",
+    },
+    Exception {
+        service: "sso",
+        place: Place::Partition("aws-us-gov"),
+        fips: true,
+        dual_stack: false,
+        url: "https://portal.sso.{region}.amazonaws.com",
+    },
+    Exception {
+        service: "sso_oidc",
+        place: Place::Partition("aws-us-gov"),
+        fips: true,
+        dual_stack: false,
+        url: "https://oidc.{region}.amazonaws.com",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.aws.amazon.com",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-cn"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.amazonaws.cn",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-eusc"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.amazonaws-eusc.eu",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-iso"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.c2shome.ic.gov",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-iso-b"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.sc2shome.sgov.gov",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-iso-e"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.csphome.adc-e.uk",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-iso-f"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.csphome.hci.ic.gov",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-us-gov"),
+        fips: false,
+        dual_stack: false,
+        url: "https://{region}.signin.amazonaws-us-gov.com",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Partition("aws-us-gov"),
+        fips: true,
+        dual_stack: false,
+        url: "https://{region}.signin-fips.amazonaws-us-gov.com",
+    },
+    Exception {
+        service: "signin",
+        place: Place::Region("us-gov-west-1"),
+        fips: true,
+        dual_stack: false,
+        url: "https://signin-fips.amazonaws-us-gov.com",
+    },
+];

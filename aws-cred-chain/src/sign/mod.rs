@@ -1,0 +1,440 @@
+//! AWS Signature Version 4, in headers and in the query, of whole and of chunked bodies. Pure.
+//!
+//! [`Signer::new`] knows S3's rules by the service's name. [`Signer::sign`] and [`Signer::presign`] take any
+//! [`http::Request`]; [`Signer::sign_headers`] and [`Signer::sign_query`] show each step.
+//!
+//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide; "Signature
+//! calculations for the authorization header: transferring payload in multiple chunks", Amazon S3 API
+//! reference.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use aws_cred_chain::{Credentials, sign::Signer};
+//!
+//! let credentials = Credentials::new("AKIDEXAMPLE", "secret");
+//! let signer = Signer::new(&credentials, "eu-west-1", "s3", SystemTime::now());
+//! let request = http::Request::get("https://bucket.s3.eu-west-1.amazonaws.com/key").body(())?;
+//! let url = signer.presign(&request, Duration::from_secs(900))?;
+//! assert!(url.query().unwrap_or_default().contains("X-Amz-Signature="));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chunks;
+mod request;
+
+pub use chunks::{Chunks, Events};
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use hmac_sha256::{HMAC, Hash};
+
+use crate::credentials::Credentials;
+use crate::timestamp;
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// A request as it is signed.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Unsigned<'a> {
+    /// The method, upper case.
+    pub method: &'a str,
+    /// The path, from the first `/`, as it goes over the wire.
+    pub path: &'a str,
+    /// The query without `?`, empty where there is none.
+    pub query: &'a str,
+    /// Names and values of the headers, `host` among them.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl std::fmt::Debug for Unsigned<'_> {
+    /// Shows the method, the path and the names of the headers: the rest may hold tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("Unsigned")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("headers", &names)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Unsigned<'a> {
+    /// Describes a request.
+    #[must_use]
+    pub fn new(
+        method: &'a str,
+        path: &'a str,
+        query: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        body: &'a [u8],
+    ) -> Self {
+        Self { method, path, query, headers, body }
+    }
+}
+
+/// What of a body is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Payload<'a> {
+    /// The hash of [`Unsigned::body`]; in the query of a request to S3 nothing, as S3 demands. The default.
+    #[default]
+    Body,
+    /// The hash of the body in lower-case hexadecimal, for a body that is elsewhere.
+    Sha256(&'a str),
+    /// Nothing (`UNSIGNED-PAYLOAD`).
+    Unsigned,
+    /// Each chunk, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`).
+    Chunks,
+    /// Each chunk and a trailer, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`).
+    ChunksAndTrailer,
+    /// A trailer of chunks that are not signed (`STREAMING-UNSIGNED-PAYLOAD-TRAILER`).
+    UnsignedAndTrailer,
+    /// Each event of a stream, by [`Events`] (`STREAMING-AWS4-HMAC-SHA256-EVENTS`).
+    Events,
+}
+
+/// How to sign.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Signer<'a> {
+    /// The keys.
+    pub credentials: &'a Credentials,
+    /// The region of the service.
+    pub region: &'a str,
+    /// The service's signing name.
+    pub service: &'a str,
+    /// The time of signing.
+    pub time: SystemTime,
+    /// Whether `.`, `..` and empty segments of the path are resolved (all services but S3).
+    pub normalize_path: bool,
+    /// Whether an encoded path is encoded again (all services but S3).
+    pub double_encode: bool,
+    /// Whether [`Signer::sign_headers`] sends the body's hash as `x-amz-content-sha256`.
+    pub sign_body: bool,
+    /// Whether the session token is added after signing instead of signed.
+    pub omit_session_token: bool,
+    /// What of the body is signed.
+    pub payload: Payload<'a>,
+}
+
+/// A signature and what it was made of.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Signature {
+    /// The canonical request; it holds the session token.
+    pub canonical_request: String,
+    /// The string to sign.
+    pub string_to_sign: String,
+    /// The signature in lower-case hexadecimal.
+    pub signature: String,
+    /// What to add to the request: headers, or pairs of the query (not yet percent-encoded).
+    pub additions: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Signature {
+    /// Shows the signature only: the rest holds the session token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signature").field("signature", &self.signature).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Signer<'a> {
+    /// Returns a signer by the rules of `service`: `s3`, `s3express`, `s3-outposts` and `s3-object-lambda`
+    /// take a path as it is, encode it once, and want the body's hash in a header; all others do not.
+    #[must_use]
+    pub fn new(
+        credentials: &'a Credentials,
+        region: &'a str,
+        service: &'a str,
+        time: SystemTime,
+    ) -> Self {
+        let s3 = matches!(service, "s3" | "s3express" | "s3-outposts" | "s3-object-lambda");
+        Self {
+            credentials,
+            region,
+            service,
+            time,
+            normalize_path: !s3,
+            double_encode: !s3,
+            sign_body: s3,
+            omit_session_token: false,
+            payload: Payload::Body,
+        }
+    }
+
+    /// Says what of the body is signed.
+    #[must_use]
+    pub fn with_payload(mut self, payload: Payload<'a>) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// Returns what stands for the body in the canonical request.
+    fn body_hash(&self, body: &[u8], in_query: bool) -> String {
+        match self.payload {
+            Payload::Body if in_query && self.service.starts_with("s3") => {
+                "UNSIGNED-PAYLOAD".into()
+            }
+            Payload::Body => hex(&Hash::hash(body)),
+            Payload::Sha256(hash) => hash.to_owned(),
+            Payload::Unsigned => "UNSIGNED-PAYLOAD".into(),
+            Payload::Chunks => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD".into(),
+            Payload::ChunksAndTrailer => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER".into(),
+            Payload::UnsignedAndTrailer => "STREAMING-UNSIGNED-PAYLOAD-TRAILER".into(),
+            Payload::Events => "STREAMING-AWS4-HMAC-SHA256-EVENTS".into(),
+        }
+    }
+
+    /// Returns the header of the session token; S3 Express has its own.
+    fn token_header(&self) -> &'static str {
+        match self.service {
+            "s3express" => "x-amz-s3session-token",
+            _ => "x-amz-security-token",
+        }
+    }
+
+    /// Signs in headers: adds `x-amz-date`, the token, perhaps the body's hash, and `authorization`.
+    #[must_use]
+    pub fn sign_headers(&self, request: &Unsigned<'_>) -> Signature {
+        let date = timestamp::compact(self.time);
+        let body_hash = self.body_hash(request.body, false);
+        let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
+        let mut additions = vec![("x-amz-date".to_owned(), date.clone())];
+        if self.sign_body || !matches!(self.payload, Payload::Body | Payload::Sha256(_)) {
+            additions.push(("x-amz-content-sha256".to_owned(), body_hash.clone()));
+        }
+        let late_token = match token {
+            Some(token) if self.omit_session_token => Some(token),
+            Some(token) => {
+                additions.push((self.token_header().to_owned(), token));
+                None
+            }
+            None => None,
+        };
+        let mut headers = canonical_headers(request.headers);
+        for (name, value) in &additions {
+            headers.insert(name.clone(), value.clone());
+        }
+        let signed = join(headers.keys().map(String::as_str), ";");
+        let query = canonical_query(query_pairs(request.query));
+        let canonical = self.canonical_request(request, &query, &headers, &signed, &body_hash);
+        let (string_to_sign, signature) = self.signature(&date, &canonical);
+        let authorization = format!(
+            "{ALGORITHM} Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
+            self.credentials.access_key_id,
+            self.scope(&date)
+        );
+        additions.push(("authorization".to_owned(), authorization));
+        additions.extend(late_token.map(|token| (self.token_header().to_owned(), token)));
+        Signature { canonical_request: canonical, string_to_sign, signature, additions }
+    }
+
+    /// Signs in the query (a presigned URL) that is valid for `expires`, at most seven days.
+    #[must_use]
+    pub fn sign_query(&self, request: &Unsigned<'_>, expires: Duration) -> Signature {
+        let date = timestamp::compact(self.time);
+        let body_hash = self.body_hash(request.body, true);
+        let headers = canonical_headers(request.headers);
+        let signed = join(headers.keys().map(String::as_str), ";");
+        let scope = self.scope(&date);
+        let mut additions = vec![
+            ("X-Amz-Algorithm".to_owned(), ALGORITHM.to_owned()),
+            ("X-Amz-Credential".to_owned(), format!("{}/{scope}", self.credentials.access_key_id)),
+            ("X-Amz-Date".to_owned(), date.clone()),
+            ("X-Amz-SignedHeaders".to_owned(), signed.clone()),
+            ("X-Amz-Expires".to_owned(), expires.as_secs().to_string()),
+        ];
+        let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
+        let token_name = match self.service {
+            "s3express" => "X-Amz-S3session-Token",
+            _ => "X-Amz-Security-Token",
+        };
+        let token = token.map(|token| (token_name.to_owned(), token));
+        if !self.omit_session_token {
+            additions.extend(token.clone());
+        }
+        let mut pairs = query_pairs(request.query);
+        pairs.extend(
+            additions.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())),
+        );
+        let query = canonical_query(pairs);
+        let canonical = self.canonical_request(request, &query, &headers, &signed, &body_hash);
+        let (string_to_sign, signature) = self.signature(&date, &canonical);
+        if self.omit_session_token {
+            additions.extend(token);
+        }
+        additions.push(("X-Amz-Signature".to_owned(), signature.clone()));
+        Signature { canonical_request: canonical, string_to_sign, signature, additions }
+    }
+
+    fn scope(&self, date: &str) -> String {
+        format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service)
+    }
+
+    fn canonical_request(
+        &self,
+        request: &Unsigned<'_>,
+        query: &str,
+        headers: &BTreeMap<String, String>,
+        signed: &str,
+        body_hash: &str,
+    ) -> String {
+        let path = canonical_path(request.path, self.normalize_path, self.double_encode);
+        let mut text = format!("{}\n{path}\n{query}\n", request.method);
+        for (name, value) in headers {
+            text.push_str(name);
+            text.push(':');
+            text.push_str(value);
+            text.push('\n');
+        }
+        text.push('\n');
+        text.push_str(signed);
+        text.push('\n');
+        text.push_str(body_hash);
+        text
+    }
+
+    fn signature(&self, date: &str, canonical: &str) -> (String, String) {
+        let hash = hex(&Hash::hash(canonical.as_bytes()));
+        let string = format!("{ALGORITHM}\n{date}\n{}\n{hash}", self.scope(date));
+        let signature = hex(&HMAC::mac(string.as_bytes(), self.key(date)));
+        (string, signature)
+    }
+
+    /// Derives the key of one day, region and service.
+    fn key(&self, date: &str) -> [u8; 32] {
+        let secret = format!("AWS4{}", self.credentials.secret_access_key.expose());
+        let mut key = HMAC::mac(&date.as_bytes()[..8], secret.as_bytes());
+        for part in [self.region, self.service, "aws4_request"] {
+            key = HMAC::mac(part.as_bytes(), key);
+        }
+        key
+    }
+}
+
+/// Lower-case names, values with runs of blanks made one, values of one name joined by commas.
+fn canonical_headers(headers: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut map: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = join(value.split_ascii_whitespace(), " ");
+        map.entry(name.to_ascii_lowercase())
+            .and_modify(|joined| {
+                joined.push(',');
+                joined.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    map
+}
+
+fn canonical_path(path: &str, normalize: bool, double_encode: bool) -> String {
+    let path = if path.is_empty() { "/" } else { path };
+    let mut resolved = path.to_owned();
+    if normalize {
+        let mut segments: Vec<&str> = Vec::new();
+        for segment in path.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => {
+                    segments.pop();
+                }
+                other => segments.push(other),
+            }
+        }
+        resolved = format!("/{}", segments.join("/"));
+        if !segments.is_empty() && (path.ends_with('/') || path.ends_with("/.")) {
+            resolved.push('/');
+        }
+    }
+    let mut encoded = String::with_capacity(resolved.len());
+    for (index, segment) in resolved.split('/').enumerate() {
+        if index > 0 {
+            encoded.push('/');
+        }
+        // By segments: an encoded slash is part of a name, and stays encoded.
+        let decoded = (!double_encode).then(|| percent_decode(segment));
+        for byte in decoded.as_deref().unwrap_or(segment.as_bytes()) {
+            encode_byte(*byte, &mut encoded);
+        }
+    }
+    encoded
+}
+
+fn query_pairs(query: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(key), percent_decode(value))
+        })
+        .collect()
+}
+
+fn canonical_query(pairs: Vec<(Vec<u8>, Vec<u8>)>) -> String {
+    let encode = |bytes: Vec<u8>| {
+        let mut text = String::new();
+        for byte in bytes {
+            encode_byte(byte, &mut text);
+        }
+        text
+    };
+    let mut pairs: Vec<(String, String)> =
+        pairs.into_iter().map(|(key, value)| (encode(key), encode(value))).collect();
+    pairs.sort();
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join("&")
+}
+
+fn encode_byte(byte: u8, text: &mut String) {
+    if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+        text.push(char::from(byte));
+    } else {
+        // Writing to a `String` cannot fail.
+        let _infallible = write!(text, "%{byte:02X}");
+    }
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        encode_byte(byte, &mut encoded);
+    }
+    encoded
+}
+
+/// Resolves `%XX`; what is no such escape stays.
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(escaped.unwrap_or(bytes[at]));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    decoded
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn join<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
+    parts.collect::<Vec<_>>().join(separator)
+}

@@ -1,0 +1,142 @@
+//! One call to a service: attempts with a time limit each, back-off with jitter between them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::refusal::Refusal;
+use crate::error::Error;
+use crate::settings::budget::within;
+use crate::settings::run::{Run, jitter};
+use crate::trace::{Outcome, Step};
+use crate::world::HttpError;
+
+/// What is called, and how often it may be tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// Shown in errors and the trace, such as `STS AssumeRole`.
+    pub(crate) name: &'static str,
+    /// The most attempts that end without any response.
+    pub(crate) unanswered_max: u32,
+    pub(crate) attempt_timeout: Duration,
+    /// Whether a response asks for another attempt.
+    pub(crate) again: fn(&http::Response<Bytes>) -> bool,
+}
+
+/// The first wait between attempts; it doubles with each, and is drawn between zero and itself.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+impl Call {
+    pub(crate) fn new(name: &'static str, run: &Run<'_>) -> Self {
+        Self {
+            name,
+            unanswered_max: u32::MAX,
+            attempt_timeout: run.options.attempt_timeout,
+            again: |response| Refusal::of(response).is_retryable(),
+        }
+    }
+
+    /// Sends what `request` makes, until a response comes that is not of the kind to be tried again.
+    ///
+    /// A response of any status is returned, but one that may be tried again only after the last attempt.
+    pub(crate) async fn send(
+        self,
+        run: &mut Run<'_>,
+        mut request: impl FnMut() -> Result<http::Request<Bytes>, Error>,
+    ) -> Result<http::Response<Bytes>, Error> {
+        let attempts_max = attempts_max(run)?;
+        let mut unanswered = 0;
+        let context = run.context;
+        let mut attempt = 1;
+        loop {
+            let start = context.clock.monotonic();
+            let mut request = request()?;
+            if let Some(bundle) = run.ca_bundle() {
+                request.extensions_mut().insert(bundle);
+            }
+            let exchange = context.http.send(request);
+            let timed_out = HttpError::TimedOut { after: self.attempt_timeout };
+            let result = within(&*context.clock, self.attempt_timeout, exchange)
+                .await
+                .unwrap_or(Err(timed_out));
+            let took = run.elapsed_since(start);
+            let (outcome, last) = match &result {
+                Ok(response) => {
+                    let status = response.status();
+                    let done = !(self.again)(response) || attempt >= attempts_max;
+                    (Outcome::Note(format!("HTTP {}", status.as_u16()).into()), done)
+                }
+                Err(error) => {
+                    unanswered += 1;
+                    let permanent =
+                        matches!(error, HttpError::Unavailable | HttpError::TooLarge { .. });
+                    (
+                        Outcome::Failed(error.to_string().into()),
+                        permanent || attempt >= attempts_max || unanswered >= self.unanswered_max,
+                    )
+                }
+            };
+            run.trace.push(Step {
+                source: None,
+                action: format!("{}, attempt {attempt}", self.name).into(),
+                origin: crate::trace::Origin::Unknown,
+                outcome,
+                took,
+            });
+            crate::log::attempt(self.name, attempt, took);
+            if last {
+                return result.map_err(|error| Error::failed(self.name, error));
+            }
+            let bound = BACKOFF_FIRST.saturating_mul(1 << (attempt - 1).min(16)).min(BACKOFF_MAX);
+            let pause = jitter(context, bound);
+            context.clock.sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Returns how often a call is tried: the option, `AWS_MAX_ATTEMPTS`, the profile, the retry mode's number.
+fn attempts_max(run: &Run<'_>) -> Result<u32, Error> {
+    if run.options.attempts_max > 0 {
+        return Ok(run.options.attempts_max.min(10));
+    }
+    if let Some((text, origin)) = run.setting_so_far("AWS_MAX_ATTEMPTS", "max_attempts")? {
+        return match text.trim().parse::<u32>() {
+            Ok(attempts) if attempts >= 1 => Ok(attempts.min(10)),
+            _ => Err(Error::invalid("max_attempts is not a number of 1 or more", origin)),
+        };
+    }
+    match run.setting_so_far("AWS_RETRY_MODE", "retry_mode")? {
+        Some((mode, _)) if mode.trim().eq_ignore_ascii_case("legacy") => Ok(5),
+        _ => Ok(3),
+    }
+}
+
+/// Returns the body as text, at most a mebibyte; replaces what is not UTF-8.
+pub(crate) fn text(response: &http::Response<Bytes>) -> String {
+    String::from_utf8_lossy(response.body()).into_owned()
+}
+
+/// Returns a service's message fit to be shown: one line, 300 characters at most.
+pub(crate) fn short(message: &str) -> String {
+    let line: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(300).collect()
+}
+
+/// Builds a request.
+pub(crate) fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<http::Request<Bytes>, Error> {
+    let mut builder = http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        let mut value = http::HeaderValue::from_str(value)
+            .map_err(|error| Error::failed(format!("header {name}"), error))?;
+        value.set_sensitive(true);
+        builder = builder.header(*name, value);
+    }
+    builder.body(body).map_err(|error| Error::failed(format!("request to {url}"), error))
+}

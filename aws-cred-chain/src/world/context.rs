@@ -1,0 +1,208 @@
+//! One value that holds an implementation of each trait of the world.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::memory::{self, NoCommands, NoFiles, NoHttp, NoPrompt};
+use super::{Clock, Env, Prompt, ReadFile, RunCommand, SendHttp, WriteFile, real};
+use crate::error::Error;
+
+/// The world: every effect of this crate goes through one of these.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) files: Arc<dyn ReadFile>,
+    pub(crate) cache_files: Arc<dyn WriteFile>,
+    pub(crate) http: Arc<dyn SendHttp>,
+    pub(crate) commands: Arc<dyn RunCommand>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) prompt: Arc<dyn Prompt>,
+    pub(crate) seed: u64,
+    pub(crate) windows: bool,
+}
+
+impl Context {
+    /// Returns a world with nothing in it but the clock given: no variable, no file, no network, no
+    /// program, nobody to ask. Add what is wanted with the `with_` methods.
+    #[must_use]
+    pub fn empty(clock: impl Clock + 'static) -> Self {
+        Self {
+            env: Arc::new(memory::MapEnv::default()),
+            files: Arc::new(NoFiles),
+            cache_files: Arc::new(NoFiles),
+            http: Arc::new(NoHttp),
+            commands: Arc::new(NoCommands),
+            clock: Arc::new(clock),
+            prompt: Arc::new(NoPrompt),
+            seed: 0,
+            windows: false,
+        }
+    }
+
+    /// Returns this machine: its environment, files, programs and clock, and with the feature `tokio`
+    /// its network. Nobody is asked: a library must not wait for a person unbidden; see
+    /// [`crate::real::TerminalPrompt`].
+    #[must_use]
+    pub fn real() -> Self {
+        let context = Self {
+            env: Arc::new(real::ProcessEnv),
+            files: Arc::new(real::LocalFiles),
+            cache_files: Arc::new(real::LocalFiles),
+            http: Arc::new(NoHttp),
+            commands: Arc::new(real::LocalCommands),
+            clock: Arc::new(real::SystemClock),
+            prompt: Arc::new(NoPrompt),
+            seed: real::random_seed(),
+            windows: cfg!(windows),
+        };
+        #[cfg(feature = "tokio")]
+        let context = context.with_http(super::http::HttpClient::from_env(&real::ProcessEnv));
+        context
+    }
+
+    /// Replaces the environment.
+    #[must_use]
+    pub fn with_env(mut self, env: impl Env + 'static) -> Self {
+        self.env = Arc::new(env);
+        self
+    }
+
+    /// Replaces the files that are read.
+    #[must_use]
+    pub fn with_files(mut self, files: impl ReadFile + 'static) -> Self {
+        self.files = Arc::new(files);
+        self
+    }
+
+    /// Replaces what writes cache files; see [`crate::memory::NoFiles`] for a read-only world.
+    #[must_use]
+    pub fn with_cache_files(mut self, files: impl WriteFile + 'static) -> Self {
+        self.cache_files = Arc::new(files);
+        self
+    }
+
+    /// Replaces the HTTP client.
+    #[must_use]
+    pub fn with_http(mut self, http: impl SendHttp + 'static) -> Self {
+        self.http = Arc::new(http);
+        self
+    }
+
+    /// Replaces what runs programs.
+    #[must_use]
+    pub fn with_commands(mut self, commands: impl RunCommand + 'static) -> Self {
+        self.commands = Arc::new(commands);
+        self
+    }
+
+    /// Replaces the clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Replaces who is asked for MFA codes.
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: impl Prompt + 'static) -> Self {
+        self.prompt = Arc::new(prompt);
+        self
+    }
+
+    /// Sets the seed that jitter is drawn from.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Says whether paths and home folders follow the rules of Windows.
+    #[must_use]
+    pub fn with_windows_paths(mut self, windows: bool) -> Self {
+        self.windows = windows;
+        self
+    }
+
+    /// Returns the variable `name` where it is set to more than blanks. The AWS SDKs treat blank
+    /// variables as not set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a value that is not Unicode. Another value than the one that was set would
+    /// be another identity.
+    pub fn var(&self, name: &str) -> Result<Option<String>, Error> {
+        text(&*self.env, name)
+    }
+
+    /// Returns whether the variable `name` is set to more than blanks.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.env.var(name).is_some_and(|value| !is_blank(&value))
+    }
+
+    /// Returns a path with `~` replaced by the home folder.
+    #[must_use]
+    pub fn expand(&self, path: &str) -> PathBuf {
+        crate::files::expand_home(path, self.home().as_deref(), self.windows)
+    }
+
+    /// Returns the home folder, by the rules of the AWS SDKs.
+    #[must_use]
+    pub fn home(&self) -> Option<PathBuf> {
+        crate::files::home(&*self.env, self.windows)
+    }
+
+    /// Returns the files that are read.
+    #[must_use]
+    pub fn files(&self) -> &dyn ReadFile {
+        &*self.files
+    }
+
+    /// Returns what writes cache files.
+    #[must_use]
+    pub fn cache_files(&self) -> &dyn WriteFile {
+        &*self.cache_files
+    }
+
+    /// Returns the HTTP client.
+    #[must_use]
+    pub fn http(&self) -> &dyn SendHttp {
+        &*self.http
+    }
+
+    /// Returns what runs programs.
+    #[must_use]
+    pub fn commands(&self) -> &dyn RunCommand {
+        &*self.commands
+    }
+
+    /// Returns the clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Returns who is asked for codes.
+    #[must_use]
+    pub fn prompt(&self) -> &dyn Prompt {
+        &*self.prompt
+    }
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Returns a variable that is set to more than blanks.
+pub(crate) fn text(env: &dyn Env, name: &str) -> Result<Option<String>, Error> {
+    match env.var(name).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        Some(Err(_)) => Err(Error::not_unicode(name)),
+    }
+}
+
+/// Returns a variable that is a path and set to more than blanks; a path need not be Unicode.
+pub(crate) fn path(env: &dyn Env, name: &str) -> Option<OsString> {
+    env.var(name).filter(|value| !is_blank(value))
+}

@@ -1,0 +1,39 @@
+//! This machine: its environment, files, programs, clock and terminal.
+
+mod clock;
+mod commands;
+mod files;
+mod pipe;
+mod terminal;
+mod thread;
+
+use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher};
+
+pub use clock::SystemClock;
+pub use commands::LocalCommands;
+pub use files::LocalFiles;
+pub use terminal::TerminalPrompt;
+
+use super::Env;
+
+/// Returns a seed that differs between processes.
+pub(crate) fn random_seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnv;
+
+impl Env for ProcessEnv {
+    /// Returns a variable; `HOME`, where it is not set, is what the system says of the user.
+    fn var(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name).or_else(|| {
+            if name != "HOME" || cfg!(windows) {
+                return None;
+            }
+            std::env::home_dir().map(std::path::PathBuf::into_os_string)
+        })
+    }
+}
