@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::features::Defences;
 use super::image::{Image, kind_of};
+pub use super::inside::Inside;
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
 pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
@@ -58,57 +59,65 @@ pub enum Step {
         /// The type of file system.
         kind: CString,
         /// Where.
-        target: CString,
+        target: Inside,
     },
     /// Mounts a new file system.
     Mount {
         /// The type of file system.
         kind: CString,
         /// Where.
-        target: CString,
+        target: Inside,
         /// Flags (`MS_*`).
         flags: u64,
         /// Options.
         options: CString,
     },
-    /// Shows a file or folder at another place.
-    Bind {
+    /// Shows a file or folder of the host's inside.
+    Show {
         /// What.
         source: CString,
         /// Where.
-        target: CString,
+        target: Inside,
+        /// The mount's attributes (`MOUNT_ATTR_*`).
+        attributes: u64,
         /// With what is mounted below.
         whole: bool,
     },
     /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
     Attributes {
         /// The mount.
-        target: CString,
+        target: Inside,
         /// The attributes.
         attributes: u64,
-        /// With what is mounted below.
-        whole: bool,
     },
-    /// Looks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
-    Stay {
-        /// The root.
-        root: CString,
-        /// The path, relative to it.
-        path: CString,
-    },
+    /// Checks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
+    Stay(Inside),
     /// Makes a folder; one that is there will do.
-    Folder(CString),
+    Folder(Inside),
     /// Makes an empty file; one that is there will do.
-    File(CString),
+    File(Inside),
     /// Makes a file with content.
-    Content(CString, Vec<u8>),
+    Content(Inside, Vec<u8>),
     /// Makes a symbolic link.
     Link {
         /// What it points to.
         points_to: CString,
         /// Where it lies.
-        path: CString,
+        path: Inside,
     },
+    /// Mounts `/proc` and goes there; paths of the three steps below are relative to it.
+    Processes(Inside),
+    /// Shows another file or folder in place of one of `/proc`.
+    Mask {
+        /// What is shown.
+        source: CString,
+        /// What is hidden.
+        name: CString,
+    },
+    /// Shows an empty folder in place of one of `/proc`.
+    Empty(CString),
+    /// Makes a part of `/proc` read-only.
+    ReadOnly(CString),
     /// Makes this mount the root, and the old one unreachable.
     Pivot(CString),
     /// Sets both limits of a resource (`RLIMIT_*`).
@@ -238,11 +247,10 @@ impl<'a> Plan<'a> {
 
     /// Makes what is mounted the root, for good.
     fn close(&mut self) -> Result<(), Error> {
-        let stage = c_string(self.stage.as_os_str())?;
         if self.own_root {
-            self.attributes(stage.clone(), RDONLY | NOSUID | NODEV);
+            self.attributes(Path::new("/"), RDONLY | NOSUID | NODEV)?;
         }
-        self.steps.push(Step::Pivot(stage));
+        self.steps.push(Step::Pivot(c_string(self.stage.as_os_str())?));
         Ok(())
     }
 
@@ -251,13 +259,12 @@ impl<'a> Plan<'a> {
         defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
     }
 
-    fn inside(&self, path: &Path) -> Result<CString, Error> {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        c_string(self.stage.join(below).as_os_str())
+    fn inside(&self, path: &Path) -> Result<Inside, Error> {
+        Inside::new(self.stage, path)
     }
 
     fn root(&mut self, root: &Root, image: Option<&Image>) -> Result<(), Error> {
-        let target = c_string(self.stage.as_os_str())?;
+        let target = self.inside(Path::new("/"))?;
         if let Some(directory) = &root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
@@ -281,8 +288,7 @@ impl<'a> Plan<'a> {
             let folder = look("looking for what the root shows", &bind.source)?.is_dir();
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
-            let source = c_string(bind.source.as_os_str())?;
-            self.show(source, target);
+            self.show(c_string(bind.source.as_os_str())?, target);
             self.shown.insert(bind.target.clone());
         }
         for link in &root.links {
@@ -305,13 +311,15 @@ impl<'a> Plan<'a> {
         let dev = Path::new("/dev");
         self.mount_point(dev, true)?;
         let target = self.inside(dev)?;
-        self.mount("tmpfs", target.clone(), "size=64k,nr_inodes=64,mode=755")?;
+        self.mount("tmpfs", target, "size=64k,nr_inodes=64,mode=755")?;
         for name in DEVICES {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            self.bind(c_string(device.as_os_str())?, target.clone());
-            self.attributes(target, NOSUID | NOEXEC);
+            // Read-only is the node and not the device: whoever can set its times can tell others something.
+            let attributes = RDONLY | NOSUID | NOEXEC;
+            let source = c_string(device.as_os_str())?;
+            self.steps.push(Step::Show { source, target, attributes, whole: false });
         }
         for (name, points_to) in DEVICE_LINKS {
             let step = Step::Link {
@@ -321,8 +329,7 @@ impl<'a> Plan<'a> {
             self.steps.push(step);
         }
         self.steps.push(Step::Folder(self.inside(Path::new(EMPTY))?));
-        self.attributes(target, RDONLY | NOSUID | NOEXEC);
-        Ok(())
+        self.attributes(dev, RDONLY | NOSUID | NOEXEC)
     }
 
     fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
@@ -338,42 +345,23 @@ impl<'a> Plan<'a> {
     fn processes(&mut self) -> Result<(), Error> {
         let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
-        let target = self.inside(proc)?;
-        self.steps.push(Step::Mount {
-            kind: c_string(OsStr::new("proc"))?,
-            target,
-            flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
-            options: CString::default(),
-        });
+        self.steps.push(Step::Processes(self.inside(proc)?));
         let masks = &*MASKS;
-        for name in &masks.files {
-            let target = self.inside(&proc.join(name))?;
-            self.bind(c_string(OsStr::new("/dev/null"))?, target);
+        let name = |name: &str| c_string(OsStr::new(name));
+        for file in &masks.files {
+            self.steps.push(Step::Mask { source: name("/dev/null")?, name: name(file)? });
         }
-        // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does: a
-        // bind keeps the attributes of what it shows.
-        let mut empty = None;
-        if !self.rootless {
-            empty = Some(self.inside(Path::new(EMPTY))?);
+        // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does.
+        let mut empty = (!self.rootless).then_some(EMPTY);
+        for folder in &masks.folders {
+            self.steps.push(match empty {
+                Some(source) => Step::Mask { source: name(source)?, name: name(folder)? },
+                None => Step::Empty(name(folder)?),
+            });
+            empty = empty.or(Some(folder));
         }
-        for name in &masks.folders {
-            let target = self.inside(&proc.join(name))?;
-            if let Some(source) = &empty {
-                self.bind(CString::clone(source), target);
-            } else {
-                empty = Some(target.clone());
-                self.steps.push(Step::Mount {
-                    kind: c_string(OsStr::new("tmpfs"))?,
-                    target,
-                    flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
-                    options: c_string(OsStr::new("size=4k,nr_inodes=1,mode=555"))?,
-                });
-            }
-        }
-        for name in &masks.read_only {
-            let target = self.inside(&proc.join(name))?;
-            self.bind(target.clone(), target.clone());
-            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
+        for part in &masks.read_only {
+            self.steps.push(Step::ReadOnly(name(part)?));
         }
         Ok(())
     }
@@ -411,7 +399,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn mount(&mut self, kind: &str, target: CString, options: &str) -> Result<(), Error> {
+    fn mount(&mut self, kind: &str, target: Inside, options: &str) -> Result<(), Error> {
         self.steps.push(Step::Mount {
             kind: c_string(OsStr::new(kind))?,
             target,
@@ -423,18 +411,15 @@ impl<'a> Plan<'a> {
 
     /// Shows a part of the host's files read-only. What a user's namespace has copied of the host's mounts is one
     /// piece: it is shown with all that is mounted below, or not at all.
-    fn show(&mut self, source: CString, target: CString) {
-        let whole = self.rootless;
-        self.steps.push(Step::Bind { source, target: target.clone(), whole });
-        self.steps.push(Step::Attributes { target, attributes: RDONLY | NOSUID | NODEV, whole });
+    fn show(&mut self, source: CString, target: Inside) {
+        let attributes = RDONLY | NOSUID | NODEV;
+        self.steps.push(Step::Show { source, target, attributes, whole: self.rootless });
     }
 
-    fn bind(&mut self, source: CString, target: CString) {
-        self.steps.push(Step::Bind { source, target, whole: false });
-    }
-
-    fn attributes(&mut self, target: CString, attributes: u64) {
-        self.steps.push(Step::Attributes { target, attributes, whole: false });
+    fn attributes(&mut self, path: &Path, attributes: u64) -> Result<(), Error> {
+        let target = self.inside(path)?;
+        self.steps.push(Step::Attributes { target, attributes });
+        Ok(())
     }
 
     /// Makes the place for a mount, in a root that is made here; a given folder must have it.
@@ -479,9 +464,8 @@ impl<'a> Plan<'a> {
     }
 
     fn stay(&mut self, path: &Path) -> Result<(), Error> {
-        let root = c_string(self.stage.as_os_str())?;
-        let path = c_string(path.strip_prefix("/").unwrap_or(path).as_os_str())?;
-        self.steps.push(Step::Stay { root, path });
+        let path = self.inside(path)?;
+        self.steps.push(Step::Stay(path));
         Ok(())
     }
 }
