@@ -61,7 +61,8 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
             ("hiding a part of /proc", path(name))
         }
         Step::Pivot(root) => ("changing the root", path(root)),
-        Step::Limit(..) => ("setting a limit", None),
+        Step::Limit(..) | Step::SoftLimit(..) => ("setting a limit", None),
+        Step::Quota { path: file, .. } => ("setting a limit", path(file)),
         Step::HostName(_) => ("setting the host name", None),
         Step::GoTo(folder) => ("going to the working directory", path(folder)),
         Step::Rules { .. } => ("making landlock's rules", None),
@@ -107,6 +108,17 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             let limit = [*value, *value];
             let address = limit.as_ptr().addr();
             call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
+        }
+        Step::SoftLimit(resource, soft, hard) => {
+            let limit = [*soft, *hard];
+            let address = limit.as_ptr().addr();
+            call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
+        }
+        Step::Quota { path, value } => {
+            let written = write_to(path, libc::O_WRONLY, value);
+            let kept = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM];
+            let kept = written < 0 && kept.contains(&nix::errno::Errno::last_raw());
+            if kept { 0 } else { written }
         }
         Step::HostName(name) => {
             let length = name.as_bytes().len();

@@ -7,6 +7,7 @@
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
 mod ahead;
+mod arguments;
 mod block_io;
 mod carry;
 mod cgroup;
@@ -206,7 +207,7 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile()?)?;
+        let filters = sealed(c"sandbox-filters", &filter::compile())?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);

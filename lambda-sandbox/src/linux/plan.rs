@@ -122,6 +122,16 @@ pub enum Step {
     Pivot(CString),
     /// Sets both limits of a resource (`RLIMIT_*`).
     Limit(u32, u64),
+    /// Sets a limit that a program may raise: the resource, the limit, and how far.
+    SoftLimit(u32, u64, u64),
+    /// Sets how many of something a user namespace may have (`/proc/sys/user`); where that cannot be written, the user's own
+    /// limit holds.
+    Quota {
+        /// The file.
+        path: CString,
+        /// The number.
+        value: Vec<u8>,
+    },
     /// Sets the host name.
     HostName(CString),
     /// Begins landlock's rules as the next descriptor given: `LANDLOCK_ACCESS_FS_*` that are refused but for what
@@ -367,22 +377,31 @@ impl<'a> Plan<'a> {
     }
 
     fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
-        // Counted in the sandbox's own user namespace; the init is one of them.
+        // Without root they are counted in the sandbox's own user namespace, the init among them; else by the control group.
         let processes =
-            self.rootless.then(|| (libc::RLIMIT_NPROC, u64::from(spec.limits.processes_max) + 1));
+            if self.rootless { u64::from(spec.limits.processes_max) + 1 } else { u64::MAX };
         let limits = [
-            (libc::RLIMIT_CORE, 0),
+            (libc::RLIMIT_CORE, CORE_BYTES),
+            (libc::RLIMIT_NPROC, processes),
+            (libc::RLIMIT_SIGPENDING, SIGNALS_MAX),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
             (libc::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
             (libc::RLIMIT_MSGQUEUE, 0),
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
+            // Not the host's own.
+            (libc::RLIMIT_FSIZE, u64::MAX),
+            (libc::RLIMIT_AS, u64::MAX),
+            (libc::RLIMIT_DATA, u64::MAX),
+            (libc::RLIMIT_CPU, u64::MAX),
         ];
-        for (resource, value) in limits.into_iter().chain(processes) {
+        for (resource, value) in limits {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
         }
+        let hard = super::sys::hard_limit(libc::RLIMIT_STACK)?;
+        self.steps.push(Step::SoftLimit(libc::RLIMIT_STACK, STACK_BYTES.min(hard), hard));
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
         self.steps.push(Step::GoTo(working_directory));
@@ -497,6 +516,13 @@ fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
 
 /// Most bytes of a mount's options (mount(2)).
 const MOUNT_OPTIONS_MAX: usize = 4096;
+
+/// The only limit of core dumps at which the kernel does not hand them to a program on the host (core(5)).
+const CORE_BYTES: u64 = 1;
+/// Signals that wait, timers that tell of themselves by signals among them: the user's, without root.
+const SIGNALS_MAX: u64 = 512;
+/// What a stack may grow to, as most machines have it.
+const STACK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Memory that a function may lock.
 const MEMLOCK_BYTES: u64 = 64 * 1024;

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use tokio::io::Interest;
@@ -36,8 +36,11 @@ const MESSAGE_ENDED: u32 = 2;
 const MESSAGE_EXTENSIONS: u32 = 3;
 const MESSAGE_EXTENSION_ENDED: u32 = 4;
 
+/// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
+const QUOTAS: [(&str, u32); 2] = [("max_inotify_instances", 8), ("max_inotify_watches", 8192)];
+
 /// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 11] = [
+const INIT_STEPS: [&str; 12] = [
     "starting the sandbox's init",
     "becoming nobody",
     "making a user namespace",
@@ -49,10 +52,14 @@ const INIT_STEPS: [&str; 11] = [
     "restricting file access",
     "starting the program",
     "starting the extensions",
+    "setting oom_score_adj",
 ];
 /// Those of them that concern a file.
 const STEP_PROGRAM: usize = 9;
 const STEP_EXTENSION: usize = 10;
+const STEP_FILTER: usize = 7;
+/// ENOTSUPP of the kernel's own, which no library names: there is no room for compiled filters.
+const NO_ROOM: i32 = 524;
 
 /// A sandbox whose init waits for the word to start the program, or has got it.
 pub(super) struct LinuxSandbox {
@@ -301,6 +308,10 @@ fn joining(
     if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
         steps.push(Step::MapIds { user: line(user), group: line(group) });
+        for (name, value) in QUOTAS {
+            let path = c_string(format!("/proc/sys/user/{name}").as_ref())?;
+            steps.push(Step::Quota { path, value: value.to_string().into_bytes() });
+        }
     }
     for (path, file) in &entrance.tasks {
         let path = c_string(path.as_os_str())?;
@@ -325,7 +336,8 @@ fn arguments(
     defences: &Defences,
 ) -> Result<Vec<std::ffi::CString>, Error> {
     let user = if defences.rights == Rights::Root { "u" } else { "r" };
-    let flags = format!("{user}{}", if defences.landlock.is_some() { "l" } else { "" });
+    let landlock = if defences.landlock.is_some() { "l" } else { "" };
+    let flags = format!("{user}{landlock}{}", if *SPARED { "o" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
@@ -336,6 +348,11 @@ fn arguments(
     }
     Ok(arguments)
 }
+
+/// Whether the host is spared when memory runs out, which its sandboxes must not be.
+static SPARED: LazyLock<bool> = LazyLock::new(|| {
+    std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-'))
+});
 
 fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, Error> {
     let api = format!("127.0.0.1:{port}");
@@ -480,6 +497,11 @@ impl LinuxSandbox {
         match index {
             STEP_PROGRAM => Error::failed(name, &self.program, source),
             STEP_EXTENSION => Error::failed(name, "/opt/extensions", source),
+            STEP_FILTER if source.raw_os_error() == Some(NO_ROOM) => Error::Unavailable {
+                what: "room for the system call filter",
+                why: "the machine's limit of memory for compiled filters is used up".into(),
+                remedy: "end the programs that have attached filters to sockets, or raise /proc/sys/net/core/bpf_jit_limit",
+            },
             _ => Error::step(name, source),
         }
     }
