@@ -136,6 +136,9 @@ const REQUESTS: &[(u32, u32)] = &[
     (0x802C_542A, 0x802C_542A),
 ];
 
+/// TIOCSTI, TIOCLINUX, TIOCCONS and TIOCSETD.
+const FOR_ANOTHER: &[(u32, u32)] = &[(0x5412, 0x5412), (0x541C, 0x541D), (0x5423, 0x5423)];
+
 const PLAIN_FILES: &[(u32, u32)] = &[(0, 0), (0x1000, 0x1000), (0x8000, 0x8000), (0xC000, 0xC000)];
 /// RLIMIT_CORE.
 const CORE: u32 = libc::RLIMIT_CORE;
@@ -176,7 +179,8 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
             made(&[among(1, &[(17, 17)]), among(2, UDP_OPTIONS)]),
         ], Error(libc::ENOPROTOOPT);
     "ioctl" SYS_ioctl "requests by list: terminals, but for typing for another; sockets and interfaces, to ask; no file systems"
-        &[made(&[among(1, REQUESTS)])], Error(libc::ENOTTY);
+        &[made(&[among(1, REQUESTS)]), error(&[among(1, FOR_ANOTHER)], libc::EPERM)],
+        Error(libc::ENOTTY);
     "fcntl" SYS_fcntl "no leases, no notes of folders, no larger pipes"
         &[
             made(&[among(1, &[(0, 1023), (1027, 1030), (1032, u32::MAX)])]),

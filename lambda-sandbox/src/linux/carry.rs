@@ -57,9 +57,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Content(file, _) => ("writing a file", Some(file.path())),
         Step::Link { path: link, .. } => ("making a link", Some(link.path())),
         Step::Processes(target) => ("mounting", Some(target.path())),
-        Step::Mask { name, .. } | Step::Empty(name) | Step::ReadOnly(name) => {
-            ("hiding a part of /proc", path(name))
-        }
+        Step::Mask { name, .. } => ("hiding a part of /proc", path(name)),
         Step::Pivot(root) => ("changing the root", path(root)),
         Step::Limit(..) | Step::SoftLimit(..) => ("setting a limit", None),
         Step::Quota { path: file, .. } => ("setting a limit", path(file)),

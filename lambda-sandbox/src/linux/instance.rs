@@ -83,6 +83,7 @@ impl Instance {
                 .create(&folder)
                 .map_err(|source| Error::failed("making a folder", &folder, source))?;
         }
+        super::kernel_settings::write(&Self::kernel_settings())?;
         for number in 0..INSTANCES_MAX {
             let Some(lock) = lock(number)? else {
                 continue;
@@ -111,6 +112,11 @@ impl Instance {
     /// Returns the folder that has the mount points which layers may lack.
     pub(super) fn points() -> PathBuf {
         home().join("points")
+    }
+
+    /// Returns the folder that sandboxes see as `/proc/sys`.
+    pub(super) fn kernel_settings() -> PathBuf {
+        home().join("sys")
     }
 
     /// Returns the name of this host's control groups.

@@ -20,6 +20,7 @@ mod inside;
 mod instance;
 mod janitor;
 mod kept_groups;
+mod kernel_settings;
 pub mod landlock;
 mod masks;
 mod mounts;

@@ -42,21 +42,8 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         }),
         Step::Processes(target) => processes(target),
         Step::Mask { source, name } => {
-            call(libc::SYS_mount, [at(source), at(name), 0, libc::MS_BIND as usize, 0])
-        }
-        Step::Empty(name) => {
-            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-            let (kind, options) = (at(c"tmpfs"), at(c"size=4k,nr_inodes=1,mode=555"));
-            call(libc::SYS_mount, [kind, at(name), kind, flags as usize, options])
-        }
-        Step::ReadOnly(name) => {
-            let bound = call(libc::SYS_mount, [at(name), at(name), 0, libc::MS_BIND as usize, 0]);
-            let attributes: [u64; 4] = [READ_ONLY, 0, 0, 0];
-            let address = attributes.as_ptr().addr();
-            if bound < 0 {
-                return bound;
-            }
-            call(libc::SYS_mount_setattr, [HERE, at(name), 0, address, 32])
+            let flags = (libc::MS_BIND | libc::MS_REC) as usize;
+            call(libc::SYS_mount, [at(source), at(name), 0, flags, 0])
         }
         _not_a_mount => {
             nix::errno::Errno::set_raw(libc::ENOSYS);
@@ -147,9 +134,3 @@ fn processes(target: &Inside) -> libc::c_long {
         })
     })
 }
-
-/// What becomes of a part of `/proc` that could be written.
-const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY
-    | libc::MOUNT_ATTR_NOSUID
-    | libc::MOUNT_ATTR_NODEV
-    | libc::MOUNT_ATTR_NOEXEC;

@@ -11,9 +11,12 @@ use std::path::{Component, Path, PathBuf};
 use super::features::Defences;
 use super::image::{Image, kind_of};
 pub use super::inside::Inside;
+use super::instance::Instance;
+use super::kernel_settings;
+pub use super::kernel_settings::{SETTINGS, Setting};
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
-pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
+pub use super::masks::SHOWN;
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -105,19 +108,15 @@ pub enum Step {
         /// Where it lies.
         path: Inside,
     },
-    /// Mounts `/proc` and goes there; paths of the three steps below are relative to it.
+    /// Mounts `/proc` and goes there; what is masked is named relative to it.
     Processes(Inside),
-    /// Shows another file or folder in place of one of `/proc`.
+    /// Shows another file or folder, with what is mounted below, in place of one of `/proc`.
     Mask {
         /// What is shown.
         source: CString,
         /// What is hidden.
         name: CString,
     },
-    /// Shows an empty folder in place of one of `/proc`.
-    Empty(CString),
-    /// Makes a part of `/proc` read-only.
-    ReadOnly(CString),
     /// Makes this mount the root, and the old one unreachable.
     Pivot(CString),
     /// Sets both limits of a resource (`RLIMIT_*`).
@@ -224,6 +223,8 @@ pub(super) fn user_steps(
 const SCRATCH: &str = "/tmp";
 /// A folder with nothing in it, shown in place of what is hidden.
 const EMPTY: &str = "/dev/empty";
+/// What is shown in place of `/proc/sys`.
+const SYS: &str = "/dev/sys";
 /// Where the kernel tells of processes.
 const PROC: &str = "/proc";
 
@@ -338,7 +339,19 @@ impl<'a> Plan<'a> {
             };
             self.steps.push(step);
         }
-        self.steps.push(Step::Folder(self.inside(Path::new(EMPTY))?));
+        for folder in [EMPTY, SYS] {
+            self.steps.push(Step::Folder(self.inside(Path::new(folder))?));
+        }
+        let mut show = |source: &Path, path: &Path| {
+            let (source, target) = (c_string(source.as_os_str())?, self.inside(path)?);
+            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            Ok::<_, Error>(())
+        };
+        show(&Instance::kernel_settings(), Path::new(SYS))?;
+        for (name, source) in kernel_settings::live() {
+            show(&source, &Path::new(SYS).join(name))?;
+        }
         self.attributes(dev, RDONLY | NOSUID | NOEXEC)
     }
 
@@ -356,22 +369,15 @@ impl<'a> Plan<'a> {
         let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
         self.steps.push(Step::Processes(self.inside(proc)?));
-        let masks = &*MASKS;
-        let name = |name: &str| c_string(OsStr::new(name));
-        for file in &masks.files {
-            self.steps.push(Step::Mask { source: name("/dev/null")?, name: name(file)? });
-        }
-        // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does.
-        let mut empty = (!self.rootless).then_some(EMPTY);
-        for folder in &masks.folders {
-            self.steps.push(match empty {
-                Some(source) => Step::Mask { source: name(source)?, name: name(folder)? },
-                None => Step::Empty(name(folder)?),
-            });
-            empty = empty.or(Some(folder));
-        }
-        for part in &masks.read_only {
-            self.steps.push(Step::ReadOnly(name(part)?));
+        // What is shown in place of others lies in this mount namespace, be it that its root is still to change.
+        let place =
+            |path: &str| c_string(self.stage.join(path.trim_start_matches('/')).as_os_str());
+        let (null, empty, sys) = (place("/dev/null")?, place(EMPTY)?, place(SYS)?);
+        let files = MASKS.files.iter().map(|name| (&null, name.as_str()));
+        let folders = MASKS.folders.iter().map(|name| (&empty, name.as_str()));
+        for (source, name) in files.chain(folders).chain([(&sys, "sys")]) {
+            let name = c_string(OsStr::new(name))?;
+            self.steps.push(Step::Mask { source: source.clone(), name });
         }
         Ok(())
     }
@@ -503,7 +509,7 @@ fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
         }
         options.push(":");
     }
-    options.push(super::instance::Instance::points());
+    options.push(Instance::points());
     if options.len() >= MOUNT_OPTIONS_MAX {
         return Err(Error::invalid(
             "root.layers",
