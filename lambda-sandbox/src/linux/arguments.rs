@@ -181,9 +181,9 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
     "ioctl" SYS_ioctl "requests by list: terminals, but for typing for another; sockets and interfaces, to ask; no file systems"
         &[made(&[among(1, REQUESTS)]), error(&[among(1, FOR_ANOTHER)], libc::EPERM)],
         Error(libc::ENOTTY);
-    "fcntl" SYS_fcntl "no leases, no notes of folders, no larger pipes"
+    "fcntl" SYS_fcntl "no leases, no notes of folders, no larger pipes, no locks of open files, whose holder nobody is told"
         &[
-            made(&[among(1, &[(0, 1023), (1027, 1030), (1032, u32::MAX)])]),
+            made(&[among(1, &[(0, 36), (39, 1023), (1027, 1030), (1032, u32::MAX)])]),
             error(&[among(1, &[(1031, 1031)])], libc::EPERM),
         ], Error(libc::EINVAL);
     "personality" SYS_personality "0 and the question for it only"
@@ -220,6 +220,12 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
         &[made(&[without(5, NOT_PLAIN)])], Error(libc::EOPNOTSUPP);
     "pwritev2" SYS_pwritev2 "no flag that tells what is cached or drops it"
         &[made(&[without(5, NOT_PLAIN)])], Error(libc::EOPNOTSUPP);
+    "sendto" SYS_sendto "not to be held back: nobody counts the memory of what waits for more"
+        &[made(&[without(3, HELD_BACK)])], Error(libc::EOPNOTSUPP);
+    "sendmsg" SYS_sendmsg "not to be held back: nobody counts the memory of what waits for more"
+        &[made(&[without(2, HELD_BACK)])], Error(libc::EOPNOTSUPP);
+    "sendmmsg" SYS_sendmmsg "not to be held back: nobody counts the memory of what waits for more"
+        &[made(&[without(3, HELD_BACK)])], Error(libc::EOPNOTSUPP);
     "mknod" SYS_mknod "files, pipes and sockets; no devices"
         &[made(&[Condition::Among { argument: 1, bits: 0xF000, ranges: PLAIN_FILES }])],
         Error(libc::EPERM);
@@ -230,6 +236,8 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
 
 const _: () = assert!(CORE == 4, "`ALL_BUT_CORE` is told from RLIMIT_CORE");
 
+/// MSG_MORE and MSG_ZEROCOPY.
+const HELD_BACK: u32 = 0x400_8000;
 /// The flags of clone that make a namespace.
 const NEW_NAMESPACES: u32 = 0x7E02_0000;
 /// All flags of preadv2 and pwritev2 but RWF_HIPRI, RWF_DSYNC, RWF_SYNC and RWF_APPEND.

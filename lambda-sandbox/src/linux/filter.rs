@@ -392,7 +392,7 @@ mod tests {
             check(libc::SYS_ioctl, &[0, request], ERRNO | 25);
         }
         for (command, verdict) in
-            [(6, ALLOW), (1030, ALLOW), (1033, ALLOW), (1024, 22), (1026, 22), (1031, 1)]
+            [(6, ALLOW), (1030, ALLOW), (1033, ALLOW), (37, 22), (1024, 22), (1026, 22), (1031, 1)]
         {
             let verdict = if verdict == ALLOW { ALLOW } else { ERRNO | verdict };
             check(libc::SYS_fcntl, &[1, command], verdict);
@@ -438,6 +438,9 @@ mod tests {
             (libc::SYS_fadvise64, 3, 4, 0),
             (libc::SYS_preadv2, 5, 8, 95),
             (libc::SYS_preadv2, 5, 0x80, 95),
+            (libc::SYS_sendto, 3, 0x8000, 95),
+            (libc::SYS_sendmsg, 2, 0x8040, 95),
+            (libc::SYS_sendmmsg, 3, 0x400_0000, 95),
             (libc::SYS_mknod, 1, 0x21B6, 1),
             (libc::SYS_mknod, 1, 0x61B6, 1),
             (libc::SYS_mknodat, 2, 0x21B6, 1),

@@ -22,6 +22,7 @@ mod janitor;
 mod kept_groups;
 mod kernel_settings;
 pub mod landlock;
+mod locks;
 mod masks;
 mod mounts;
 mod netlink;
@@ -232,6 +233,7 @@ impl LinuxBackend {
             },
             janitor: Janitor::start()?,
         });
+        locks::watch(&shared)?;
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 

@@ -123,8 +123,8 @@ pub enum Step {
     Limit(u32, u64),
     /// Sets a limit that a program may raise: the resource, the limit, and how far.
     SoftLimit(u32, u64, u64),
-    /// Sets how many of something a user namespace may have (`/proc/sys/user`); where that cannot be written, the user's own
-    /// limit holds.
+    /// Sets how many of something a user namespace may have (`/proc/sys/user`), or a setting of its network; where that cannot be
+    /// written, the user's own limit or the machine's setting holds.
     Quota {
         /// The file.
         path: CString,

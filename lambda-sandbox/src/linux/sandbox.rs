@@ -37,7 +37,8 @@ const MESSAGE_EXTENSIONS: u32 = 3;
 const MESSAGE_EXTENSION_ENDED: u32 = 4;
 
 /// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
-const QUOTAS: [(&str, u32); 2] = [("max_inotify_instances", 8), ("max_inotify_watches", 8192)];
+const QUOTAS: [(&str, &str); 2] =
+    [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
 
 /// The init's steps by number, as `init/init.rs` counts them.
 const INIT_STEPS: [&str; 12] = [
@@ -308,9 +309,9 @@ fn joining(
     if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
         steps.push(Step::MapIds { user: line(user), group: line(group) });
-        for (name, value) in QUOTAS {
-            let path = c_string(format!("/proc/sys/user/{name}").as_ref())?;
-            steps.push(Step::Quota { path, value: value.to_string().into_bytes() });
+        for (path, value) in QUOTAS.into_iter().chain(netns::SETTINGS) {
+            let path = c_string(path.as_ref())?;
+            steps.push(Step::Quota { path, value: value.into() });
         }
     }
     for (path, file) in &entrance.tasks {

@@ -94,8 +94,8 @@ pub const ALLOWED: &[Group] = &[
     Group {
         reason: "events, and sockets of the families below: the network namespace holds only a loopback",
         calls: calls!(
-            SYS_connect SYS_accept SYS_accept4 SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg
-            SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
+            SYS_connect SYS_accept SYS_accept4 SYS_recvfrom SYS_recvmsg
+            SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
             SYS_getpeername SYS_getsockopt SYS_eventfd SYS_eventfd2
             SYS_epoll_create SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_ctl_old SYS_epoll_wait
             SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6

@@ -42,6 +42,16 @@ pub(crate) const KERNEL: &[Probe] = probes! {
     outside "a source of a multicast group" || option_is_set(2, 2, [libc::IPPROTO_IP, 39], &[0; 12]);
     outside "a label of flows" || option_is_set(10, 2, [libc::IPPROTO_IPV6, 32], &[0; 32]);
     outside "options of all packets" || option_is_set(2, 2, [libc::IPPROTO_IP, 4], &[1; 4]);
+    outside "datagrams that are held back" || {
+        let socket = call(libc::SYS_socket, [2, 2, 0, 0, 0]) as usize;
+        let more = libc::MSG_MORE as usize;
+        reached(libc::SYS_sendto, [socket, text(c"x"), 1, more, 0], &[libc::EOPNOTSUPP])
+    };
+    outside "locks of nobody" || with_file("/proc/self/exe", |file| {
+        let mut lock = [0_u64; 4];
+        let get = libc::F_OFD_GETLK as usize + 1;
+        reached(libc::SYS_fcntl, [file, get, lock.as_mut_ptr().addr(), 0, 0], &[libc::EINVAL])
+    });
     outside "keys of connections" || option_is_set(2, 1, [libc::IPPROTO_TCP, 14], &[0; 216]);
     outside "a larger pipe" || {
         let mut ends = [0_i32; 2];
@@ -83,14 +93,14 @@ pub(crate) const KERNEL: &[Probe] = probes! {
     inside "trimming a file system" || request_on("/", 0xC018_5879);
     outside "a lease of a file" || {
         let lease = libc::F_RDLCK as usize;
-        with_file("/usr/bin/env", |file| {
+        with_file("/proc/self/exe", |file| {
             reached(libc::SYS_fcntl, [file, libc::F_SETLEASE as usize, lease, 0, 0], &[libc::EINVAL])
         })
     };
     outside "notes of a folder" || with_file("/usr/bin", |file| {
         call(libc::SYS_fcntl, [file, libc::F_NOTIFY as usize, 1, 0, 0]) == 0
     });
-    outside "attributes of a file system" || request_on("/usr/bin/env", 0x801C_581F);
+    inside "attributes of a file system" || request_on("/proc/self/exe", 0x801C_581F);
     // More than its share.
     outside "thousands of signals that wait" || apart(thousands_of_signals);
     outside "thousands of timers" || apart(thousands_of_timers);
