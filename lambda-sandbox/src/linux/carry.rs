@@ -62,6 +62,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Limit(..) | Step::SoftLimit(..) => ("setting a limit", None),
         Step::Quota { path: file, .. } => ("setting a limit", path(file)),
         Step::HostName(_) => ("setting the host name", None),
+        Step::NullInput => ("opening the null device", Some(PathBuf::from("/dev/null"))),
         Step::GoTo(folder) => ("going to the working directory", path(folder)),
         Step::Rules { .. } => ("making landlock's rules", None),
         Step::Allow { path: below, .. } => ("making landlock's rule", path(below)),
@@ -125,6 +126,7 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         Step::GoTo(folder) => {
             with(open_in_root(folder), |folder| call(libc::SYS_fchdir, [folder, 0, 0, 0, 0]))
         }
+        Step::NullInput => null_input(),
         Step::OwnTime(offsets) => {
             let kind = libc::CLONE_NEWTIME as usize;
             match call(libc::SYS_unshare, [kind, 0, 0, 0, 0]) {
@@ -157,6 +159,17 @@ pub(super) fn write_at(folder: usize, path: &CStr, flags: i32, content: &[u8]) -
         rest = rest.get(written.max(0) as usize..).unwrap_or(&[]);
     }
     close_after(file, written.min(0))
+}
+
+fn null_input() -> libc::c_long {
+    let flags = (libc::O_RDWR | libc::O_CLOEXEC) as usize;
+    with(call(libc::SYS_openat, [HERE, at(c"/dev/null"), flags, 0, 0]), |file| {
+        let place = super::spawn::NULL as usize;
+        match call(libc::SYS_dup3, [file, place, libc::O_CLOEXEC as usize, 0, 0]) {
+            0.. => 0,
+            refused => refused,
+        }
+    })
 }
 
 /// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.

@@ -148,6 +148,8 @@ pub enum Step {
         /// The rights.
         rights: u64,
     },
+    /// Opens the null device inside as the program's input: whoever opens `/dev/stdin` has to find it there.
+    NullInput,
     /// Goes to the folder that the program starts in.
     GoTo(CString),
 }
@@ -410,7 +412,7 @@ impl<'a> Plan<'a> {
         self.steps.push(Step::SoftLimit(libc::RLIMIT_STACK, STACK_BYTES.min(hard), hard));
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
-        self.steps.push(Step::GoTo(working_directory));
+        self.steps.extend([Step::NullInput, Step::GoTo(working_directory)]);
         Ok(())
     }
 
