@@ -69,6 +69,8 @@ use crate::{
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 /// Longest wait for released sandboxes at a host's end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// Longest wait for the end of what was killed: it may be unable to die.
+const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Starts of sandboxes made ahead of their use.
 const AHEAD_MAX: usize = 8;
 /// As long after a start it is over, for a program that does little.
@@ -166,13 +168,10 @@ impl LinuxBackend {
             Rights::User { .. } if settings.rootless => {
                 hierarchies = hierarchies.delegated()?;
                 missing.extend(probe::user_namespaces());
+                missing.extend(probe::whole_proc());
             }
             Rights::User { user, .. } => {
-                missing.push(Missing {
-                    what: "root",
-                    why: format!("this process runs as user {user}"),
-                    remedy: "run the host as root, or allow to work without it by `Settings::rootless`",
-                });
+                missing.push(probe::root(user));
                 missing.extend(probe::groups(&hierarchies));
             }
             Rights::Root => missing.extend(probe::groups(&hierarchies)),

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::ahead::Ahead;
 use super::block_io::{Disk, disks_of};
@@ -76,6 +76,7 @@ pub(super) struct LinuxSandbox {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     /// Whether extensions may end.
     ending: Arc<AtomicBool>,
+    killed: Arc<Notify>,
     program: PathBuf,
 }
 
@@ -159,6 +160,7 @@ impl LinuxSandbox {
             socket,
             failed: Arc::default(),
             ending: Arc::default(),
+            killed: Arc::default(),
             program: spec.command[0].clone().into(),
         };
         let listener = match network {
@@ -182,6 +184,7 @@ impl LinuxSandbox {
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
+            killed: Arc::clone(&self.killed),
             told,
             counted,
         };
@@ -209,22 +212,34 @@ impl LinuxSandbox {
 struct Watcher {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     ending: Arc<AtomicBool>,
+    killed: Arc<Notify>,
     told: watch::Sender<Option<Exit>>,
     counted: watch::Sender<External>,
 }
 
 impl Watcher {
     async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
-        // The init speaks before the kernel takes its namespaces down, which is slow.
-        while let Ok(mut ready) = told_by.readable().await {
-            match ready.try_io(|socket| message(socket.get_ref())) {
-                Err(_not_yet) => {}
-                Ok(Ok(message)) => self.hear(message),
-                Ok(Err(_gone)) => break,
+        let overdue = async {
+            self.killed.notified().await;
+            tokio::time::sleep(super::DEATH_TIME).await;
+        };
+        let heard = async {
+            // The init speaks before the kernel takes its namespaces down, which is slow.
+            while let Ok(mut ready) = told_by.readable().await {
+                match ready.try_io(|socket| message(socket.get_ref())) {
+                    Err(_not_yet) => {}
+                    Ok(Ok(message)) => self.hear(message),
+                    Ok(Err(_gone)) => break,
+                }
+                if self.told.is_closed() && self.counted.is_closed() {
+                    return;
+                }
             }
-            if self.told.is_closed() && self.counted.is_closed() {
-                return;
-            }
+        };
+        // What was killed and cannot die, waiting for a disk or stopped by another, is as good as dead to whoever waits.
+        tokio::select! {
+            () = heard => {}
+            () = overdue => {}
         }
         self.tell(Exit::Signal(libc::SIGKILL));
         self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
@@ -444,6 +459,7 @@ impl Platform for LinuxSandbox {
 
     fn kill(&self) {
         sys::kill(self.pidfd.as_fd());
+        self.killed.notify_one();
         if let Some(remains) = lock(&self.remains).as_mut() {
             remains.group.end();
         }
