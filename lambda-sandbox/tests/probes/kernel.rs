@@ -109,8 +109,8 @@ pub(crate) const KERNEL: &[Probe] = probes! {
         call(libc::SYS_prlimit64, [0, libc::RLIMIT_SIGPENDING as usize, limit.as_ptr().addr(), 0, 0]) == 0
     };
     inside "limits of pid 1" || {
-        let limit = [8_u64; 2];
-        call(libc::SYS_prlimit64, [1, libc::RLIMIT_NOFILE as usize, limit.as_ptr().addr(), 0, 0]) == 0
+        let limit = [0_u64; 2];
+        call(libc::SYS_prlimit64, [1, libc::RLIMIT_MSGQUEUE as usize, limit.as_ptr().addr(), 0, 0]) == 0
     };
     inside "capabilities for the asking" || apart(|| {
         let (header, all) = ([0x2008_0522_u32, 0], [u32::MAX; 6]);
@@ -207,7 +207,11 @@ fn with_file(path: &str, attack: impl FnOnce(usize) -> bool) -> bool {
 fn request_on(path: &str, request: usize) -> bool {
     let argument = [0_u8; 64];
     with_file(path, |file| {
-        reached(libc::SYS_ioctl, [file, request, argument.as_ptr().addr(), 0, 0], &[libc::ENOTTY])
+        reached(
+            libc::SYS_ioctl,
+            [file, request, argument.as_ptr().addr(), 0, 0],
+            &[libc::ENOTTY, libc::EPERM],
+        )
     })
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn option_is_set(family: i32, kind: i32, [level, name]: [i32; 2], val
     let (address, length) = (value.as_ptr().addr(), value.len());
     let [level, name] = [level, name].map(|number| number as usize);
     let set = call(libc::SYS_setsockopt, [socket as usize, level, name, address, length]);
-    let through = set == 0 || !errno_is(&[libc::ENOPROTOOPT]);
+    let through = set == 0 || !errno_is(&[libc::ENOPROTOOPT, libc::EPERM]);
     call(libc::SYS_close, [socket as usize, 0, 0, 0, 0]);
     socket >= 0 && through
 }
