@@ -3,7 +3,8 @@
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
 //! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
 //! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
-//! make, `r` for one that it is in already as nobody, `l` for landlock.
+//! make, `r` for one that it is in already as nobody, `l` for landlock, `o` where the host
+//! is spared when memory runs out.
 //! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
 //! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
 //! wait status when that has ended.
@@ -66,11 +67,13 @@ const SIGNALFD: usize = 289;
 const EXIT: usize = 231;
 const WAIT4: usize = 61;
 const FCNTL: usize = 72;
+const UMASK: usize = 95;
 const SETSID: usize = 112;
 const SETGROUPS: usize = 116;
 const SETRESUID: usize = 117;
 const SETRESGID: usize = 119;
 const CAPSET: usize = 126;
+const PERSONALITY: usize = 135;
 const PRCTL: usize = 157;
 const KEYCTL: usize = 250;
 const UNSHARE: usize = 272;
@@ -93,6 +96,7 @@ const STEP_FILTER: u32 = 7;
 const STEP_RULES: u32 = 8;
 const STEP_PROGRAM: u32 = 9;
 const STEP_EXTENSION: u32 = 10;
+const STEP_OOM: u32 = 11;
 
 const TELL_FAILED: u32 = 1;
 const TELL_ENDED: u32 = 2;
@@ -279,6 +283,20 @@ fn default_signals() {
     }
 }
 
+/// Leaves what else a process has of the host that started it: the mask of new files' rights, the personality, and, where the host is
+/// spared when memory runs out, that.
+fn forget_host(spared: bool) {
+    const USUAL: usize = 0o022;
+    call(UMASK, USUAL, 0, 0, 0, 0);
+    call(PERSONALITY, 0, 0, 0, 0, 0);
+    if spared {
+        let path = b"/proc/self/oom_score_adj\0";
+        let file = must(STEP_OOM, call(OPEN, path.as_ptr() as usize, 1, 0, 0, 0));
+        must(STEP_OOM, call(WRITE, file, b"0".as_ptr() as usize, 1, 0, 0));
+        call(CLOSE, file, 0, 0, 0, 0);
+    }
+}
+
 extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: the kernel puts the number of arguments at the top of the stack.
     let count = unsafe { *stack };
@@ -296,6 +314,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     let environment = arguments.wrapping_add(count + 1);
 
     default_signals();
+    forget_host(has(flags, b'o'));
     const SET_PDEATHSIG: usize = 1;
     const JOIN_SESSION_KEYRING: usize = 1;
     const ENOSYS: isize = -38;

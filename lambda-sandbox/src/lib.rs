@@ -43,6 +43,8 @@
 #![deny(unsafe_code)]
 
 mod backend;
+#[cfg(feature = "runtime-api")]
+mod budget;
 pub mod conformance;
 mod error;
 pub mod fake;
@@ -58,6 +60,10 @@ mod network;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
+#[cfg(feature = "runtime-api")]
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
+mod pipe;
 pub mod pool;
 mod pressure;
 #[cfg(feature = "runtime-api")]

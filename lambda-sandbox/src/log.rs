@@ -40,6 +40,18 @@ pub struct LogLine {
 pub trait LogSink: Send + Sync + fmt::Debug {
     /// Takes one line.
     fn line(&self, line: LogLine);
+
+    /// Takes the word that so many bytes of an output were dropped at this place: the program wrote more than the host may
+    /// spend its time on. By default that is a line of its own.
+    fn dropped(&self, stream: Stream, bytes: u64) {
+        let text = format!("[{bytes} bytes of output dropped: more than the host's share of time]");
+        self.line(LogLine { at: SystemTime::now(), stream, text: text.into(), open: false });
+    }
+
+    /// Returns whether it does anything with lines. Otherwise output is not even read.
+    fn wants_lines(&self) -> bool {
+        true
+    }
 }
 
 /// Forgets every line.
@@ -48,6 +60,10 @@ pub struct NoLog;
 
 impl LogSink for NoLog {
     fn line(&self, _line: LogLine) {}
+
+    fn wants_lines(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps the last lines in memory, within a bound.
@@ -140,19 +156,26 @@ impl LineSplitter {
 
     /// Takes the next bytes, and passes on the lines that end in them.
     pub fn push(&mut self, mut bytes: &[u8], sink: &dyn LogSink) {
+        let at = SystemTime::now();
         while !bytes.is_empty() {
             let room = LINE_BYTES_MAX - self.open.len();
             let window = &bytes[..bytes.len().min(room)];
-            if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
-                self.open.extend_from_slice(&window[..end]);
-                self.emit(false, sink);
-                bytes = &bytes[end + 1..];
-            } else {
-                self.open.extend_from_slice(window);
-                bytes = &bytes[window.len()..];
-                if self.open.len() == LINE_BYTES_MAX {
-                    self.emit(true, sink);
+            let end = window.iter().position(|byte| *byte == b'\n');
+            match end {
+                // Most lines come whole.
+                Some(end) if self.open.is_empty() => {
+                    let text = Bytes::copy_from_slice(&window[..end]);
+                    sink.line(LogLine { at, stream: self.stream, text, open: false });
                 }
+                Some(end) => {
+                    self.open.extend_from_slice(&window[..end]);
+                    self.emit(at, false, sink);
+                }
+                None => self.open.extend_from_slice(window),
+            }
+            bytes = &bytes[end.map_or(window.len(), |end| end + 1)..];
+            if self.open.len() == LINE_BYTES_MAX {
+                self.emit(at, true, sink);
             }
         }
     }
@@ -160,15 +183,15 @@ impl LineSplitter {
     /// Passes on the unfinished line, if there is one.
     pub fn flush(&mut self, sink: &dyn LogSink) {
         if !self.open.is_empty() {
-            self.emit(true, sink);
+            self.emit(SystemTime::now(), true, sink);
         }
     }
 
-    fn emit(&mut self, open: bool, sink: &dyn LogSink) {
+    fn emit(&mut self, at: SystemTime, open: bool, sink: &dyn LogSink) {
         // Copied, not split off: a short line must not keep the whole buffer alive.
         let text = Bytes::copy_from_slice(&self.open);
         self.open.clear();
-        sink.line(LogLine { at: SystemTime::now(), stream: self.stream, text, open });
+        sink.line(LogLine { at, stream: self.stream, text, open });
     }
 }
 

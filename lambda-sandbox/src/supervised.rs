@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::output::Output;
-use crate::runtime_api::{Ready, Session, SessionSettings, serve};
+use crate::runtime_api::{Ready, Session, SessionSettings, serve_within};
 use crate::{
     Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
     Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
@@ -93,6 +94,7 @@ pub(crate) struct Supervised<P: Platform> {
     platform: Arc<P>,
     listener: Option<TcpListener>,
     session: Arc<Session>,
+    budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
     exit: Option<watch::Receiver<Option<Exit>>>,
@@ -125,11 +127,14 @@ impl<P: Platform> Supervised<P> {
             payload_bytes_max: spec.limits.payload_bytes_max,
             stream_bytes_max: spec.limits.stream_bytes_max,
         }));
+        let counted = Arc::downgrade(&platform);
+        let meter = move || counted.upgrade().and_then(|platform| platform.sample().cpu_time);
         Self {
             spec,
             platform,
             listener: Some(listener),
             session,
+            budget: Arc::new(Budget::new(meter)),
             server: None,
             output: None,
             exit: None,
@@ -142,7 +147,7 @@ impl<P: Platform> Supervised<P> {
 
     async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
         let started = self.platform.start(what).await?;
-        let output = Output::start(started.stdout, started.stderr, &self.spec.log)?;
+        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget)?;
         self.output = Some(output);
         self.exit = Some(started.exit.clone());
         self.extensions = Some(started.extensions);
@@ -180,7 +185,8 @@ impl<P: Platform> Supervised<P> {
 
     async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
         if let Some(listener) = self.listener.take() {
-            self.server = Some(tokio::spawn(serve(Arc::clone(&self.session), listener)));
+            let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
+            self.server = Some(tokio::spawn(serve_within(session, listener, budget)));
         }
         let began = Instant::now();
         let mut exit = self.start(What::Function).await?;

@@ -421,8 +421,11 @@ const LACKS: &[Lack] = lacks! {
     "user namespaces left" SYS_unshare libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";
     "setns" SYS_setns 0, ENOSYS => "entering the network namespace" "";
     "mounts" SYS_mount 0, EPERM => "making mounts private" "";
-    "mount_setattr" SYS_mount_setattr 0, ENOSYS
-        => "making a mount read-only" "/run/lambda-sandbox/stage/usr";
+    "open_tree" SYS_open_tree 0, ENOSYS => "showing a file or folder" "/usr";
+    "mount_setattr" SYS_mount_setattr 0, ENOSYS => "showing a file or folder" "/usr";
+    "move_mount" SYS_move_mount 0, ENOSYS => "showing a file or folder" "/usr";
+    "fsopen" SYS_fsopen 0, ENOSYS => "mounting" "/proc";
+    "openat2" SYS_openat2 0, ENOSYS => "mounting" "/run/lambda-sandbox/stage";
     "pivot_root" SYS_pivot_root 0, ENOSYS => "changing the root" "/run/lambda-sandbox/stage";
     "close_range" SYS_close_range 0, ENOSYS => "making a table of descriptors" "";
     "execveat" SYS_execveat 0, ENOSYS => "starting the sandbox's init" "";

@@ -62,8 +62,8 @@ fn print() -> Result<(), Box<dyn Error>> {
         writeln!(out, "  {}:\n    {}", group.reason, names.join(" "))?;
     }
     writeln!(out, "and by their arguments:")?;
-    for (name, rule) in seccomp::BY_ARGUMENT {
-        writeln!(out, "  {name}: {rule}")?;
+    for call in seccomp::BY_ARGUMENT {
+        writeln!(out, "  {}: {}", call.name, call.rule)?;
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ use std::ffi::CStr;
 use std::io;
 use std::path::PathBuf;
 
+use super::inside::{close_after, open_in_root, with};
+use super::mounts;
 use super::plan::Step;
 use crate::Error;
 
@@ -46,21 +48,21 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::OwnTime(_) => ("making a time namespace", None),
         Step::PrivateMounts => ("making mounts private", None),
         Step::Image { device, .. } => ("mounting the root's image", path(device)),
-        Step::Mount { target, .. } => ("mounting", path(target)),
-        Step::Bind { source, .. } => ("showing a file or folder", path(source)),
-        Step::Attributes { target, .. } => ("making a mount read-only", path(target)),
-        Step::Stay { root, path: inside } => {
-            let root = PathBuf::from(root.to_string_lossy().into_owned());
-            let inside = inside.to_string_lossy().into_owned();
-            ("looking where a path inside leads", Some(root.join(inside)))
-        }
-        Step::Folder(folder) => ("making a folder", path(folder)),
-        Step::File(file) => ("making a file", path(file)),
-        Step::Content(file, _) => ("writing a file", path(file)),
-        Step::Link { path: link, .. } => ("making a link", path(link)),
+        Step::Mount { target, .. } => ("mounting", Some(target.path())),
+        Step::Show { source, .. } => ("showing a file or folder", path(source)),
+        Step::Attributes { target, .. } => ("making a mount read-only", Some(target.path())),
+        Step::Stay(inside) => ("looking where a path inside leads", Some(inside.path())),
+        Step::Folder(folder) => ("making a folder", Some(folder.path())),
+        Step::File(file) => ("making a file", Some(file.path())),
+        Step::Content(file, _) => ("writing a file", Some(file.path())),
+        Step::Link { path: link, .. } => ("making a link", Some(link.path())),
+        Step::Processes(target) => ("mounting", Some(target.path())),
+        Step::Mask { name, .. } => ("hiding a part of /proc", path(name)),
         Step::Pivot(root) => ("changing the root", path(root)),
-        Step::Limit(..) => ("setting a limit", None),
+        Step::Limit(..) | Step::SoftLimit(..) => ("setting a limit", None),
+        Step::Quota { path: file, .. } => ("setting a limit", path(file)),
         Step::HostName(_) => ("setting the host name", None),
+        Step::NullInput => ("opening the null device", Some(PathBuf::from("/dev/null"))),
         Step::GoTo(folder) => ("going to the working directory", path(folder)),
         Step::Rules { .. } => ("making landlock's rules", None),
         Step::Allow { path: below, .. } => ("making landlock's rule", path(below)),
@@ -74,11 +76,11 @@ pub(super) fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
     unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
 }
 
-fn at(text: &CStr) -> usize {
+pub(super) fn at(text: &CStr) -> usize {
     text.as_ptr().addr()
 }
 
-const HERE: usize = libc::AT_FDCWD as usize;
+pub(super) const HERE: usize = libc::AT_FDCWD as usize;
 
 pub(super) fn carry_out(step: &Step) -> libc::c_long {
     match step {
@@ -100,45 +102,31 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
             call(libc::SYS_mount, [0, at(c"/"), 0, flags, 0])
         }
-        Step::Image { device, kind, target } => {
-            let flags = (libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV) as usize;
-            call(libc::SYS_mount, [at(device), at(target), at(kind), flags, 0])
-        }
-        Step::Mount { kind, target, flags, options } => {
-            let (kind, flags) = (at(kind), *flags as usize);
-            call(libc::SYS_mount, [kind, at(target), kind, flags, at(options)])
-        }
-        Step::Bind { source, target, whole } => {
-            let flags = (libc::MS_BIND | if *whole { libc::MS_REC } else { 0 }) as usize;
-            call(libc::SYS_mount, [at(source), at(target), 0, flags, 0])
-        }
-        Step::Attributes { target, attributes, whole } => {
-            let flags = if *whole { libc::AT_RECURSIVE as usize } else { 0 };
-            // `struct mount_attr`: set, clear, propagation, user namespace.
-            let attributes: [u64; 4] = [*attributes, 0, 0, 0];
-            let address = attributes.as_ptr().addr();
-            call(libc::SYS_mount_setattr, [HERE, at(target), flags, address, 32])
-        }
-        Step::Stay { root, path } => stay(root, path),
-        Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
-        Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
-        Step::Content(path, content) => {
-            write_to(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, content)
-        }
-        Step::Link { points_to, path } => {
-            call(libc::SYS_symlinkat, [at(points_to), HERE, at(path), 0, 0])
-        }
         Step::Pivot(root) => pivot(root),
         Step::Limit(resource, value) => {
             let limit = [*value, *value];
             let address = limit.as_ptr().addr();
             call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
         }
+        Step::SoftLimit(resource, soft, hard) => {
+            let limit = [*soft, *hard];
+            let address = limit.as_ptr().addr();
+            call(libc::SYS_prlimit64, [0, *resource as usize, address, 0, 0])
+        }
+        Step::Quota { path, value } => {
+            let written = write_to(path, libc::O_WRONLY, value);
+            let kept = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM];
+            let kept = written < 0 && kept.contains(&nix::errno::Errno::last_raw());
+            if kept { 0 } else { written }
+        }
         Step::HostName(name) => {
             let length = name.as_bytes().len();
             call(libc::SYS_sethostname, [at(name), length, 0, 0, 0])
         }
-        Step::GoTo(folder) => call(libc::SYS_chdir, [at(folder), 0, 0, 0, 0]),
+        Step::GoTo(folder) => {
+            with(open_in_root(folder), |folder| call(libc::SYS_fchdir, [folder, 0, 0, 0, 0]))
+        }
+        Step::NullInput => null_input(),
         Step::OwnTime(offsets) => {
             let kind = libc::CLONE_NEWTIME as usize;
             match call(libc::SYS_unshare, [kind, 0, 0, 0, 0]) {
@@ -148,49 +136,17 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         }
         Step::Rules { handled, scoped } => begin_rules(*handled, *scoped),
         Step::Allow { path, rights } => allow(path, *rights),
+        mount => mounts::carry_out(mount),
     }
-}
-
-fn or_there(result: libc::c_long) -> libc::c_long {
-    if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
-}
-
-/// Opens what is there on the way that the steps that follow will take (openat2(2)): a link out of the root is EXDEV.
-fn stay(root: &CStr, path: &CStr) -> libc::c_long {
-    let folder = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
-    let root = call(libc::SYS_openat, [HERE, at(root), folder, 0, 0]);
-    if root < 0 {
-        return root;
-    }
-    // `struct open_how`: flags, mode, how to resolve.
-    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
-    let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, resolve];
-    let (place, length) = (how.as_ptr().addr(), size_of_val(&how));
-    let mut found = -1;
-    for _ in 0..STAY_TRIES {
-        found = call(libc::SYS_openat2, [root as usize, at(path), place, length, 0]);
-        // Somebody has mounted or renamed something meanwhile, wherever on the machine: the kernel wants it tried again.
-        if found >= 0 || nix::errno::Errno::last_raw() != libc::EAGAIN {
-            break;
-        }
-    }
-    let result = close_after(root as usize, found);
-    if result < 0 { result } else { close_after(found as usize, 0) }
-}
-
-/// So many times in a row nobody is that unlucky.
-const STAY_TRIES: usize = 1000;
-
-/// Closes a file and returns what was done with it. A root is mounted by a thread of the host, with the host's descriptors: an
-/// error must not leave one behind. That of the work stays in `errno`, which a close that succeeds does not touch.
-fn close_after(file: usize, result: libc::c_long) -> libc::c_long {
-    let closed = call(libc::SYS_close, [file, 0, 0, 0, 0]);
-    if result < 0 { result } else { closed }
 }
 
 fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
+    write_at(HERE, path, flags, content)
+}
+
+pub(super) fn write_at(folder: usize, path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
     let flags = (flags | libc::O_CLOEXEC) as usize;
-    let file = call(libc::SYS_openat, [HERE, at(path), flags, 0o644, 0]);
+    let file = call(libc::SYS_openat, [folder, at(path), flags, 0o644, 0]);
     if file < 0 {
         return file;
     }
@@ -203,6 +159,17 @@ fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
         rest = rest.get(written.max(0) as usize..).unwrap_or(&[]);
     }
     close_after(file, written.min(0))
+}
+
+fn null_input() -> libc::c_long {
+    let flags = (libc::O_RDWR | libc::O_CLOEXEC) as usize;
+    with(call(libc::SYS_openat, [HERE, at(c"/dev/null"), flags, 0, 0]), |file| {
+        let place = super::spawn::NULL as usize;
+        match call(libc::SYS_dup3, [file, place, libc::O_CLOEXEC as usize, 0, 0]) {
+            0.. => 0,
+            refused => refused,
+        }
+    })
 }
 
 /// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.
@@ -234,16 +201,12 @@ fn begin_rules(handled: u64, scoped: u64) -> libc::c_long {
 
 fn allow(path: &CStr, rights: u64) -> libc::c_long {
     const PATH_BENEATH: usize = 1;
-    let flags = (libc::O_PATH | libc::O_CLOEXEC) as usize;
-    let folder = call(libc::SYS_openat, [HERE, at(path), flags, 0, 0]);
-    if folder < 0 {
-        return folder;
-    }
-    // `struct landlock_path_beneath_attr`, which is packed: rights in 8 bytes, the descriptor in 4.
-    let rule = [rights, folder as u64];
-    let address = rule.as_ptr().addr();
-    let added = call(libc::SYS_landlock_add_rule, [RULES, PATH_BENEATH, address, 0, 0]);
-    if added < 0 { added } else { call(libc::SYS_close, [folder as usize, 0, 0, 0, 0]) }
+    with(open_in_root(path), |folder| {
+        // `struct landlock_path_beneath_attr`, which is packed: rights in 8 bytes, the descriptor in 4.
+        let rule = [rights, folder as u64];
+        let address = rule.as_ptr().addr();
+        call(libc::SYS_landlock_add_rule, [RULES, PATH_BENEATH, address, 0, 0])
+    })
 }
 
 /// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).

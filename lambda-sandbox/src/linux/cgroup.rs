@@ -215,6 +215,9 @@ impl Group {
             set(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
             set_if_there(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes)?;
             set_if_there(memory, "memory.swappiness", 0)?;
+            // Version 1 does not count what sockets hold to the rest; version 2 does.
+            let sockets = limits.memory_bytes / SOCKETS_PART;
+            set_if_there(memory, "memory.kmem.tcp.limit_in_bytes", sockets)?;
         }
         if let Some(cpu) = self.v1.get(&Controller::Cpu) {
             set(cpu, "cpu.cfs_period_us", PERIOD_US)?;
@@ -405,6 +408,8 @@ const LEFT_BYTES_MAX: u64 = 1024 * 1024;
 const FILES_BYTES_MAX: u64 = 64 * 1024;
 /// The last pause before removal is given up: about two seconds in all.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The part of the memory limit that sockets may hold on top of it, where they are counted apart.
+const SOCKETS_PART: u64 = 8;
 /// The period of processor time quotas.
 const PERIOD_US: u64 = 100_000;
 /// The kernel refuses a longer quota than 44 bits of microseconds, which no machine could use up.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::cgroup::{Controller, Hierarchies};
 use super::landlock::Restriction;
@@ -42,16 +43,37 @@ pub(super) enum Rights {
 }
 
 impl Rights {
-    /// Returns those of this process.
+    /// Returns those of this process. Root in a user namespace, or without the right to make namespaces, is a user to the kernel.
     pub(super) fn own() -> Self {
         let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        if user.is_root() {
+        if user.is_root() && LACK_OF_ROOT.is_none() {
             Self::Root
         } else {
             Self::User { user: user.as_raw(), group: group.as_raw() }
         }
     }
 }
+
+/// What root lacks here of what the machine's own root has, in words; nothing where it has it.
+pub(super) static LACK_OF_ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
+    if !*INITIAL {
+        return Some("it is root of a user namespace only (/proc/self/uid_map)".to_owned());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let admin = effective.is_some_and(|set| set & SYS_ADMIN != 0);
+    (!admin).then(|| "it lacks CAP_SYS_ADMIN, as root of a container does".to_owned())
+});
+
+/// Whether this process is in the machine's own user namespace, where root is root.
+pub(super) static INITIAL: LazyLock<bool> = LazyLock::new(|| {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+});
+
+/// CAP_SYS_ADMIN, which makes namespaces and mounts.
+const SYS_ADMIN: u64 = 1 << 21;
 
 /// Which of the defences that a kernel may lack are put up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

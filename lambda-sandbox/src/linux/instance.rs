@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::cgroup::{Hierarchies, remove_folder};
-use super::features::Rights;
+use super::features::{INITIAL, Rights};
 use crate::Error;
 
 /// Where root's locks and the folder that roots are built on lie.
@@ -18,11 +18,18 @@ const HOME: &str = "/run/lambda-sandbox";
 fn home() -> PathBuf {
     match Rights::own() {
         Rights::Root => PathBuf::from(HOME),
+        // Root without its rights makes its groups where root does, and so has to keep to the same locks.
+        Rights::User { user: 0, .. } if *INITIAL => PathBuf::from(HOME),
         Rights::User { user, .. } => {
+            // Root of a user namespace is somebody else outside, and shares this folder with the machine's root.
+            let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            let outside = map.split_whitespace().nth(1).filter(|_| user == 0).unwrap_or("");
             let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
             (own.filter(|folder| folder.is_absolute() && folder.is_dir()))
                 .map(|folder| folder.join("lambda-sandbox"))
-                .unwrap_or_else(|| std::env::temp_dir().join(format!("lambda-sandbox-{user}")))
+                .unwrap_or_else(|| {
+                    std::env::temp_dir().join(format!("lambda-sandbox-{user}{outside}"))
+                })
         }
     }
 }
@@ -31,7 +38,7 @@ fn home() -> PathBuf {
 fn make_home(home: &Path) -> Result<(), Error> {
     let failed = |source| Error::failed("making a folder", home, source);
     let rights = Rights::own();
-    let mode = if rights == Rights::Root { 0o755 } else { 0o700 };
+    let mode = if home == Path::new(HOME) { 0o755 } else { 0o700 };
     fs::DirBuilder::new().recursive(true).mode(mode).create(home).map_err(failed)?;
     let found = fs::symlink_metadata(home).map_err(failed)?;
     let owner = match rights {
@@ -83,6 +90,7 @@ impl Instance {
                 .create(&folder)
                 .map_err(|source| Error::failed("making a folder", &folder, source))?;
         }
+        super::kernel_settings::write(&Self::kernel_settings())?;
         for number in 0..INSTANCES_MAX {
             let Some(lock) = lock(number)? else {
                 continue;
@@ -113,6 +121,11 @@ impl Instance {
         home().join("points")
     }
 
+    /// Returns the folder that sandboxes see as `/proc/sys`.
+    pub(super) fn kernel_settings() -> PathBuf {
+        home().join("sys")
+    }
+
     /// Returns the name of this host's control groups.
     pub(super) fn group(&self) -> String {
         group(self.number)
@@ -131,6 +144,11 @@ impl Instance {
         slots.used.insert(slot);
         slots.last = slot;
         Ok(slot)
+    }
+
+    /// Returns whether any sandbox is there.
+    pub(super) fn has_sandboxes(&self) -> bool {
+        !self.slots().used.is_empty()
     }
 
     pub(super) fn give_slot(&self, slot: u32) {

@@ -13,6 +13,9 @@ use super::template::Template;
 use super::{Shared, sys};
 use crate::{Error, Limits};
 
+/// How long is waited at a time for what does not die.
+const LATE_TIME: Duration = Duration::from_secs(3600);
+
 /// What there is to release when a sandbox has ended.
 #[derive(Debug)]
 pub(super) struct Remains {
@@ -107,7 +110,22 @@ impl Janitor {
 impl Remains {
     fn release(self) -> Result<(), Error> {
         let Self { mut group, limits, pidfd, slot, template } = self;
-        sys::wait_ended(pidfd.as_fd());
+        if !sys::wait_ended(pidfd.as_fd(), super::DEATH_TIME) {
+            // Nobody may have its group and its user id while it is there. Others are not to wait for it.
+            let late = move || {
+                while !sys::wait_ended(pidfd.as_fd(), LATE_TIME) {}
+                sys::reap(pidfd.as_raw_fd());
+                drop(template);
+                group.kill();
+                let removed = group.remove();
+                drop((slot, removed));
+            };
+            std::thread::Builder::new()
+                .name("sandbox-late".into())
+                .spawn(late)
+                .map_err(|source| Error::step("starting a thread", source))?;
+            return Err(Error::step("waiting for the sandbox's end", nix::errno::Errno::ETIMEDOUT));
+        }
         sys::reap(pidfd.as_raw_fd());
         drop(template);
         let entrance = if group.renew() { group.entrance().ok() } else { None };

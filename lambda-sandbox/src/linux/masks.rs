@@ -1,80 +1,50 @@
-//! What of `/proc` is hidden or cannot be written inside, as data.
+//! What of `/proc` is shown inside, as data; everything else that others than root may open is hidden.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::LazyLock;
 
-/// Files of `/proc` that read as empty, where others than root may open them at all: they tell of the host's kernel, memory, processes,
-/// keys, of its disks' traffic or of how many groups, and so sandboxes, it has.
+/// What of `/proc` is shown, beside processes. Whatever else this kernel has is empty inside.
 ///
-/// Not among them though they tell of the whole machine: `stat`, `meminfo`, `vmstat`, `cpuinfo`, `loadavg`, which programs read to fit
-/// themselves to it, and which sysinfo(2) tells as well; `sys/kernel/random/boot_id`, as statfs(2) tells machines apart too;
-/// `self/mountinfo`, in which the kernel has the host's path of each bind.
-pub const MASKED_FILES: [&str; 25] = [
-    "config.gz",
-    "kcore",
-    "kmsg",
-    "kallsyms",
-    "keys",
-    "key-users",
-    "timer_list",
-    "sched_debug",
-    "kpagecgroup",
-    "kpagecount",
-    "kpageflags",
-    "iomem",
-    "ioports",
-    "interrupts",
-    "softirqs",
-    "slabinfo",
-    "vmallocinfo",
-    "pagetypeinfo",
-    "zoneinfo",
-    "cmdline",
-    "latency_stats",
-    "modules",
-    "buddyinfo",
-    "cgroups",
-    "diskstats",
+/// `stat`, `meminfo`, `vmstat`, `cpuinfo` and `loadavg` tell of the whole machine: programs read them to fit themselves to it, and
+/// sysinfo(2) tells most of it as well. `net` is a link to what the sandbox's own network namespace has.
+pub const SHOWN: [&str; 13] = [
+    "cpuinfo",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "mounts",
+    "net",
+    "self",
+    "stat",
+    "sys",
+    "thread-self",
+    "uptime",
+    "version",
+    "vmstat",
 ];
-/// Folders of `/proc` that are empty.
-pub const MASKED_FOLDERS: [&str; 13] = [
-    "acpi",
-    "scsi",
-    "asound",
-    "driver",
-    "tty",
-    "dma",
-    "pressure",
-    "sysvipc",
-    "mtrr",
-    "dynamic_debug",
-    "irq",
-    "bus",
-    "fs",
-];
-/// What is left of `/proc` that could be written: read-only.
-pub const READ_ONLY: [&str; 2] = ["sys", "sysrq-trigger"];
 
-/// What of the tables above this kernel has. Of files only those that others than root may open: nobody inside is root, and
-/// each mask costs a mount. Looked up once, not at each start.
+/// What this kernel has beyond that. Of files only those that others than root may open: nobody inside is root, and each mask
+/// costs a mount. Looked up once, not at each start.
 pub(super) struct Masks {
-    pub(super) files: Vec<&'static str>,
-    pub(super) folders: Vec<&'static str>,
-    pub(super) read_only: Vec<&'static str>,
+    pub(super) files: BTreeSet<String>,
+    pub(super) folders: BTreeSet<String>,
 }
 
 pub(super) static MASKS: LazyLock<Masks> = LazyLock::new(|| {
-    let mode = |name: &str| {
-        let found = std::fs::metadata(Path::new("/proc").join(name)).ok()?;
-        Some((found.is_dir(), found.mode() & 0o007 != 0))
-    };
-    Masks {
-        files: MASKED_FILES.into_iter().filter(|it| mode(it) == Some((false, true))).collect(),
-        folders: MASKED_FOLDERS.into_iter().filter(|it| mode(it).is_some_and(|it| it.0)).collect(),
-        read_only: READ_ONLY
-            .into_iter()
-            .filter(|it| mode(it).is_some_and(|(folder, others)| folder || others))
-            .collect(),
+    let mut masks = Masks { files: BTreeSet::new(), folders: BTreeSet::new() };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.bytes().all(|byte| byte.is_ascii_digit());
+        let Ok(found) = entry.metadata() else { continue };
+        if process || SHOWN.contains(&name.as_str()) {
+            continue;
+        }
+        if found.is_dir() {
+            masks.folders.insert(name);
+        } else if found.mode() & 0o007 != 0 {
+            masks.files.insert(name);
+        }
     }
+    masks
 });

@@ -7,6 +7,7 @@
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
 mod ahead;
+mod arguments;
 mod block_io;
 mod carry;
 mod cgroup;
@@ -15,11 +16,15 @@ mod delegation;
 mod features;
 mod filter;
 mod image;
+mod inside;
 mod instance;
 mod janitor;
 mod kept_groups;
+mod kernel_settings;
 pub mod landlock;
+mod locks;
 mod masks;
+mod mounts;
 mod netlink;
 mod netns;
 pub mod plan;
@@ -64,6 +69,8 @@ use crate::{
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 /// Longest wait for released sandboxes at a host's end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// Longest wait for the end of what was killed: it may be unable to die.
+const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Starts of sandboxes made ahead of their use.
 const AHEAD_MAX: usize = 8;
 /// As long after a start it is over, for a program that does little.
@@ -161,13 +168,10 @@ impl LinuxBackend {
             Rights::User { .. } if settings.rootless => {
                 hierarchies = hierarchies.delegated()?;
                 missing.extend(probe::user_namespaces());
+                missing.extend(probe::whole_proc());
             }
             Rights::User { user, .. } => {
-                missing.push(Missing {
-                    what: "root",
-                    why: format!("this process runs as user {user}"),
-                    remedy: "run the host as root, or allow to work without it by `Settings::rootless`",
-                });
+                missing.push(probe::root(user));
                 missing.extend(probe::groups(&hierarchies));
             }
             Rights::Root => missing.extend(probe::groups(&hierarchies)),
@@ -204,7 +208,7 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile()?)?;
+        let filters = sealed(c"sandbox-filters", &filter::compile())?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
@@ -228,6 +232,7 @@ impl LinuxBackend {
             },
             janitor: Janitor::start()?,
         });
+        locks::watch(&shared)?;
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 

@@ -17,6 +17,12 @@ use crate::{Error, Interface};
 /// The port that the Runtime API has inside every sandbox.
 pub(super) const API_PORT: u16 = 9001;
 
+/// Settings of a sandbox's network: what the kernel keeps for connections that nobody has accepted is charged to nobody.
+pub(super) const SETTINGS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/tcp_rmem", "4096 16384 4194304"),
+    ("/proc/sys/net/core/somaxconn", "1024"),
+];
+
 /// The network that a sandbox gets.
 #[derive(Debug)]
 pub(super) enum Network {
@@ -40,6 +46,10 @@ impl Network {
 /// Makes the network namespace that the calling thread is in a sandbox's.
 pub(super) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     bring_up_loopback()?;
+    for (path, value) in SETTINGS {
+        // Where they cannot be written (in a container, as a rule), the machine's hold.
+        drop(std::fs::write(path, value));
+    }
     let listener = listen(API_PORT)?;
     let path = "/proc/thread-self/ns/net";
     let namespace = File::open(path)

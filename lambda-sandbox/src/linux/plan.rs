@@ -10,9 +10,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::features::Defences;
 use super::image::{Image, kind_of};
+pub use super::inside::Inside;
+use super::instance::Instance;
+use super::kernel_settings;
+pub use super::kernel_settings::{SETTINGS, Setting};
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
-pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
+pub use super::masks::SHOWN;
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -58,61 +62,75 @@ pub enum Step {
         /// The type of file system.
         kind: CString,
         /// Where.
-        target: CString,
+        target: Inside,
     },
     /// Mounts a new file system.
     Mount {
         /// The type of file system.
         kind: CString,
         /// Where.
-        target: CString,
+        target: Inside,
         /// Flags (`MS_*`).
         flags: u64,
         /// Options.
         options: CString,
     },
-    /// Shows a file or folder at another place.
-    Bind {
+    /// Shows a file or folder of the host's inside.
+    Show {
         /// What.
         source: CString,
         /// Where.
-        target: CString,
+        target: Inside,
+        /// The mount's attributes (`MOUNT_ATTR_*`).
+        attributes: u64,
         /// With what is mounted below.
         whole: bool,
     },
     /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
     Attributes {
         /// The mount.
-        target: CString,
+        target: Inside,
         /// The attributes.
         attributes: u64,
-        /// With what is mounted below.
-        whole: bool,
     },
-    /// Looks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
-    Stay {
-        /// The root.
-        root: CString,
-        /// The path, relative to it.
-        path: CString,
-    },
+    /// Checks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
+    Stay(Inside),
     /// Makes a folder; one that is there will do.
-    Folder(CString),
+    Folder(Inside),
     /// Makes an empty file; one that is there will do.
-    File(CString),
+    File(Inside),
     /// Makes a file with content.
-    Content(CString, Vec<u8>),
+    Content(Inside, Vec<u8>),
     /// Makes a symbolic link.
     Link {
         /// What it points to.
         points_to: CString,
         /// Where it lies.
-        path: CString,
+        path: Inside,
+    },
+    /// Mounts `/proc` and goes there; what is masked is named relative to it.
+    Processes(Inside),
+    /// Shows another file or folder, with what is mounted below, in place of one of `/proc`.
+    Mask {
+        /// What is shown.
+        source: CString,
+        /// What is hidden.
+        name: CString,
     },
     /// Makes this mount the root, and the old one unreachable.
     Pivot(CString),
     /// Sets both limits of a resource (`RLIMIT_*`).
     Limit(u32, u64),
+    /// Sets a limit that a program may raise: the resource, the limit, and how far.
+    SoftLimit(u32, u64, u64),
+    /// Sets how many of something a user namespace may have (`/proc/sys/user`), or a setting of its network; where that cannot be
+    /// written, the user's own limit or the machine's setting holds.
+    Quota {
+        /// The file.
+        path: CString,
+        /// The number.
+        value: Vec<u8>,
+    },
     /// Sets the host name.
     HostName(CString),
     /// Begins landlock's rules as the next descriptor given: `LANDLOCK_ACCESS_FS_*` that are refused but for what
@@ -130,6 +148,8 @@ pub enum Step {
         /// The rights.
         rights: u64,
     },
+    /// Opens the null device inside as the program's input: whoever opens `/dev/stdin` has to find it there.
+    NullInput,
     /// Goes to the folder that the program starts in.
     GoTo(CString),
 }
@@ -205,6 +225,8 @@ pub(super) fn user_steps(
 const SCRATCH: &str = "/tmp";
 /// A folder with nothing in it, shown in place of what is hidden.
 const EMPTY: &str = "/dev/empty";
+/// What is shown in place of `/proc/sys`.
+const SYS: &str = "/dev/sys";
 /// Where the kernel tells of processes.
 const PROC: &str = "/proc";
 
@@ -238,11 +260,10 @@ impl<'a> Plan<'a> {
 
     /// Makes what is mounted the root, for good.
     fn close(&mut self) -> Result<(), Error> {
-        let stage = c_string(self.stage.as_os_str())?;
         if self.own_root {
-            self.attributes(stage.clone(), RDONLY | NOSUID | NODEV);
+            self.attributes(Path::new("/"), RDONLY | NOSUID | NODEV)?;
         }
-        self.steps.push(Step::Pivot(stage));
+        self.steps.push(Step::Pivot(c_string(self.stage.as_os_str())?));
         Ok(())
     }
 
@@ -251,13 +272,12 @@ impl<'a> Plan<'a> {
         defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
     }
 
-    fn inside(&self, path: &Path) -> Result<CString, Error> {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        c_string(self.stage.join(below).as_os_str())
+    fn inside(&self, path: &Path) -> Result<Inside, Error> {
+        Inside::new(self.stage, path)
     }
 
     fn root(&mut self, root: &Root, image: Option<&Image>) -> Result<(), Error> {
-        let target = c_string(self.stage.as_os_str())?;
+        let target = self.inside(Path::new("/"))?;
         if let Some(directory) = &root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
@@ -281,8 +301,7 @@ impl<'a> Plan<'a> {
             let folder = look("looking for what the root shows", &bind.source)?.is_dir();
             self.mount_point(&bind.target, folder)?;
             let target = self.inside(&bind.target)?;
-            let source = c_string(bind.source.as_os_str())?;
-            self.show(source, target);
+            self.show(c_string(bind.source.as_os_str())?, target);
             self.shown.insert(bind.target.clone());
         }
         for link in &root.links {
@@ -305,13 +324,15 @@ impl<'a> Plan<'a> {
         let dev = Path::new("/dev");
         self.mount_point(dev, true)?;
         let target = self.inside(dev)?;
-        self.mount("tmpfs", target.clone(), "size=64k,nr_inodes=64,mode=755")?;
+        self.mount("tmpfs", target, "size=64k,nr_inodes=64,mode=755")?;
         for name in DEVICES {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            self.bind(c_string(device.as_os_str())?, target.clone());
-            self.attributes(target, NOSUID | NOEXEC);
+            // Read-only is the node and not the device: whoever can set its times can tell others something.
+            let attributes = RDONLY | NOSUID | NOEXEC;
+            let source = c_string(device.as_os_str())?;
+            self.steps.push(Step::Show { source, target, attributes, whole: false });
         }
         for (name, points_to) in DEVICE_LINKS {
             let step = Step::Link {
@@ -320,9 +341,20 @@ impl<'a> Plan<'a> {
             };
             self.steps.push(step);
         }
-        self.steps.push(Step::Folder(self.inside(Path::new(EMPTY))?));
-        self.attributes(target, RDONLY | NOSUID | NOEXEC);
-        Ok(())
+        for folder in [EMPTY, SYS] {
+            self.steps.push(Step::Folder(self.inside(Path::new(folder))?));
+        }
+        let mut show = |source: &Path, path: &Path| {
+            let (source, target) = (c_string(source.as_os_str())?, self.inside(path)?);
+            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            Ok::<_, Error>(())
+        };
+        show(&Instance::kernel_settings(), Path::new(SYS))?;
+        for (name, source) in kernel_settings::live() {
+            show(&source, &Path::new(SYS).join(name))?;
+        }
+        self.attributes(dev, RDONLY | NOSUID | NOEXEC)
     }
 
     fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
@@ -338,66 +370,49 @@ impl<'a> Plan<'a> {
     fn processes(&mut self) -> Result<(), Error> {
         let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
-        let target = self.inside(proc)?;
-        self.steps.push(Step::Mount {
-            kind: c_string(OsStr::new("proc"))?,
-            target,
-            flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
-            options: CString::default(),
-        });
-        let masks = &*MASKS;
-        for name in &masks.files {
-            let target = self.inside(&proc.join(name))?;
-            self.bind(c_string(OsStr::new("/dev/null"))?, target);
-        }
-        // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does: a
-        // bind keeps the attributes of what it shows.
-        let mut empty = None;
-        if !self.rootless {
-            empty = Some(self.inside(Path::new(EMPTY))?);
-        }
-        for name in &masks.folders {
-            let target = self.inside(&proc.join(name))?;
-            if let Some(source) = &empty {
-                self.bind(CString::clone(source), target);
-            } else {
-                empty = Some(target.clone());
-                self.steps.push(Step::Mount {
-                    kind: c_string(OsStr::new("tmpfs"))?,
-                    target,
-                    flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
-                    options: c_string(OsStr::new("size=4k,nr_inodes=1,mode=555"))?,
-                });
-            }
-        }
-        for name in &masks.read_only {
-            let target = self.inside(&proc.join(name))?;
-            self.bind(target.clone(), target.clone());
-            self.attributes(target, RDONLY | NOSUID | NODEV | NOEXEC);
+        self.steps.push(Step::Processes(self.inside(proc)?));
+        // What is shown in place of others lies in this mount namespace, be it that its root is still to change.
+        let place =
+            |path: &str| c_string(self.stage.join(path.trim_start_matches('/')).as_os_str());
+        let (null, empty, sys) = (place("/dev/null")?, place(EMPTY)?, place(SYS)?);
+        let files = MASKS.files.iter().map(|name| (&null, name.as_str()));
+        let folders = MASKS.folders.iter().map(|name| (&empty, name.as_str()));
+        for (source, name) in files.chain(folders).chain([(&sys, "sys")]) {
+            let name = c_string(OsStr::new(name))?;
+            self.steps.push(Step::Mask { source: source.clone(), name });
         }
         Ok(())
     }
 
     fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
-        // Counted in the sandbox's own user namespace; the init is one of them.
+        // Without root they are counted in the sandbox's own user namespace, the init among them; else by the control group.
         let processes =
-            self.rootless.then(|| (libc::RLIMIT_NPROC, u64::from(spec.limits.processes_max) + 1));
+            if self.rootless { u64::from(spec.limits.processes_max) + 1 } else { u64::MAX };
         let limits = [
-            (libc::RLIMIT_CORE, 0),
+            (libc::RLIMIT_CORE, CORE_BYTES),
+            (libc::RLIMIT_NPROC, processes),
+            (libc::RLIMIT_SIGPENDING, SIGNALS_MAX),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
             (libc::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
             (libc::RLIMIT_MSGQUEUE, 0),
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
+            // Not the host's own.
+            (libc::RLIMIT_FSIZE, u64::MAX),
+            (libc::RLIMIT_AS, u64::MAX),
+            (libc::RLIMIT_DATA, u64::MAX),
+            (libc::RLIMIT_CPU, u64::MAX),
         ];
-        for (resource, value) in limits.into_iter().chain(processes) {
+        for (resource, value) in limits {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
         }
+        let hard = super::sys::hard_limit(libc::RLIMIT_STACK)?;
+        self.steps.push(Step::SoftLimit(libc::RLIMIT_STACK, STACK_BYTES.min(hard), hard));
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
-        self.steps.push(Step::GoTo(working_directory));
+        self.steps.extend([Step::NullInput, Step::GoTo(working_directory)]);
         Ok(())
     }
 
@@ -411,7 +426,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn mount(&mut self, kind: &str, target: CString, options: &str) -> Result<(), Error> {
+    fn mount(&mut self, kind: &str, target: Inside, options: &str) -> Result<(), Error> {
         self.steps.push(Step::Mount {
             kind: c_string(OsStr::new(kind))?,
             target,
@@ -423,18 +438,15 @@ impl<'a> Plan<'a> {
 
     /// Shows a part of the host's files read-only. What a user's namespace has copied of the host's mounts is one
     /// piece: it is shown with all that is mounted below, or not at all.
-    fn show(&mut self, source: CString, target: CString) {
-        let whole = self.rootless;
-        self.steps.push(Step::Bind { source, target: target.clone(), whole });
-        self.steps.push(Step::Attributes { target, attributes: RDONLY | NOSUID | NODEV, whole });
+    fn show(&mut self, source: CString, target: Inside) {
+        let attributes = RDONLY | NOSUID | NODEV;
+        self.steps.push(Step::Show { source, target, attributes, whole: self.rootless });
     }
 
-    fn bind(&mut self, source: CString, target: CString) {
-        self.steps.push(Step::Bind { source, target, whole: false });
-    }
-
-    fn attributes(&mut self, target: CString, attributes: u64) {
-        self.steps.push(Step::Attributes { target, attributes, whole: false });
+    fn attributes(&mut self, path: &Path, attributes: u64) -> Result<(), Error> {
+        let target = self.inside(path)?;
+        self.steps.push(Step::Attributes { target, attributes });
+        Ok(())
     }
 
     /// Makes the place for a mount, in a root that is made here; a given folder must have it.
@@ -479,9 +491,8 @@ impl<'a> Plan<'a> {
     }
 
     fn stay(&mut self, path: &Path) -> Result<(), Error> {
-        let root = c_string(self.stage.as_os_str())?;
-        let path = c_string(path.strip_prefix("/").unwrap_or(path).as_os_str())?;
-        self.steps.push(Step::Stay { root, path });
+        let path = self.inside(path)?;
+        self.steps.push(Step::Stay(path));
         Ok(())
     }
 }
@@ -500,7 +511,7 @@ fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
         }
         options.push(":");
     }
-    options.push(super::instance::Instance::points());
+    options.push(Instance::points());
     if options.len() >= MOUNT_OPTIONS_MAX {
         return Err(Error::invalid(
             "root.layers",
@@ -513,6 +524,13 @@ fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
 
 /// Most bytes of a mount's options (mount(2)).
 const MOUNT_OPTIONS_MAX: usize = 4096;
+
+/// The only limit of core dumps at which the kernel does not hand them to a program on the host (core(5)).
+const CORE_BYTES: u64 = 1;
+/// Signals that wait, timers that tell of themselves by signals among them: the user's, without root.
+const SIGNALS_MAX: u64 = 512;
+/// What a stack may grow to, as most machines have it.
+const STACK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Memory that a function may lock.
 const MEMLOCK_BYTES: u64 = 64 * 1024;

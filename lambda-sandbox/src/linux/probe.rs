@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::cgroup::{Controller, Hierarchies};
-use super::features::Features;
+use super::features::{Features, LACK_OF_ROOT};
 
 /// What this machine has of what the backend needs.
 #[derive(Debug, Clone)]
@@ -60,6 +60,41 @@ pub(super) fn groups(hierarchies: &Hierarchies) -> Vec<Missing> {
         }
     }
     missing
+}
+
+/// Says what a process lacks that is not the machine's root.
+pub(super) fn root(user: u32) -> Missing {
+    match &*LACK_OF_ROOT {
+        Some(lack) if user == 0 => Missing {
+            what: "root of the machine",
+            why: format!("this process runs as root, but {lack}"),
+            remedy: "give the container the right (docker run --privileged, or --cap-add SYS_ADMIN with a seccomp profile that has \
+                     mount and unshare, and --cgroupns=host with /sys/fs/cgroup writable), or allow to work without it by \
+                     `Settings::rootless`",
+        },
+        _ => Missing {
+            what: "root",
+            why: format!("this process runs as user {user}"),
+            remedy: "run the host as root, or allow to work without it by `Settings::rootless`",
+        },
+    }
+}
+
+/// Looks whether `/proc` can be seen in whole: only then the kernel lets a user mount one.
+pub(super) fn whole_proc() -> Option<Missing> {
+    /// Mounts on these hide nothing: they are empty below.
+    const EMPTY: [&str; 3] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/xen"];
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let covered = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .find(|place| place.starts_with("/proc/") && !EMPTY.contains(place))?;
+    Some(Missing {
+        what: "a whole /proc",
+        why: format!("{covered} is covered by another mount, and so no user may mount a /proc"),
+        remedy: "start the container with /proc as it is (docker run --security-opt systempaths=unconfined, podman run \
+                 --security-opt unmask=ALL), or run the host as root",
+    })
 }
 
 /// Looks whether a user may make user namespaces.

@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::ahead::Ahead;
 use super::block_io::{Disk, disks_of};
@@ -36,8 +36,12 @@ const MESSAGE_ENDED: u32 = 2;
 const MESSAGE_EXTENSIONS: u32 = 3;
 const MESSAGE_EXTENSION_ENDED: u32 = 4;
 
+/// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
+const QUOTAS: [(&str, &str); 2] =
+    [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
+
 /// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 11] = [
+const INIT_STEPS: [&str; 12] = [
     "starting the sandbox's init",
     "becoming nobody",
     "making a user namespace",
@@ -49,10 +53,14 @@ const INIT_STEPS: [&str; 11] = [
     "restricting file access",
     "starting the program",
     "starting the extensions",
+    "setting oom_score_adj",
 ];
 /// Those of them that concern a file.
 const STEP_PROGRAM: usize = 9;
 const STEP_EXTENSION: usize = 10;
+const STEP_FILTER: usize = 7;
+/// ENOTSUPP of the kernel's own, which no library names: there is no room for compiled filters.
+const NO_ROOM: i32 = 524;
 
 /// A sandbox whose init waits for the word to start the program, or has got it.
 pub(super) struct LinuxSandbox {
@@ -68,6 +76,7 @@ pub(super) struct LinuxSandbox {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     /// Whether extensions may end.
     ending: Arc<AtomicBool>,
+    killed: Arc<Notify>,
     program: PathBuf,
 }
 
@@ -151,6 +160,7 @@ impl LinuxSandbox {
             socket,
             failed: Arc::default(),
             ending: Arc::default(),
+            killed: Arc::default(),
             program: spec.command[0].clone().into(),
         };
         let listener = match network {
@@ -174,6 +184,7 @@ impl LinuxSandbox {
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
+            killed: Arc::clone(&self.killed),
             told,
             counted,
         };
@@ -201,22 +212,34 @@ impl LinuxSandbox {
 struct Watcher {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     ending: Arc<AtomicBool>,
+    killed: Arc<Notify>,
     told: watch::Sender<Option<Exit>>,
     counted: watch::Sender<External>,
 }
 
 impl Watcher {
     async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
-        // The init speaks before the kernel takes its namespaces down, which is slow.
-        while let Ok(mut ready) = told_by.readable().await {
-            match ready.try_io(|socket| message(socket.get_ref())) {
-                Err(_not_yet) => {}
-                Ok(Ok(message)) => self.hear(message),
-                Ok(Err(_gone)) => break,
+        let overdue = async {
+            self.killed.notified().await;
+            tokio::time::sleep(super::DEATH_TIME).await;
+        };
+        let heard = async {
+            // The init speaks before the kernel takes its namespaces down, which is slow.
+            while let Ok(mut ready) = told_by.readable().await {
+                match ready.try_io(|socket| message(socket.get_ref())) {
+                    Err(_not_yet) => {}
+                    Ok(Ok(message)) => self.hear(message),
+                    Ok(Err(_gone)) => break,
+                }
+                if self.told.is_closed() && self.counted.is_closed() {
+                    return;
+                }
             }
-            if self.told.is_closed() && self.counted.is_closed() {
-                return;
-            }
+        };
+        // What was killed and cannot die, waiting for a disk or stopped by another, is as good as dead to whoever waits.
+        tokio::select! {
+            () = heard => {}
+            () = overdue => {}
         }
         self.tell(Exit::Signal(libc::SIGKILL));
         self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
@@ -301,6 +324,10 @@ fn joining(
     if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
         steps.push(Step::MapIds { user: line(user), group: line(group) });
+        for (path, value) in QUOTAS.into_iter().chain(netns::SETTINGS) {
+            let path = c_string(path.as_ref())?;
+            steps.push(Step::Quota { path, value: value.into() });
+        }
     }
     for (path, file) in &entrance.tasks {
         let path = c_string(path.as_os_str())?;
@@ -325,7 +352,8 @@ fn arguments(
     defences: &Defences,
 ) -> Result<Vec<std::ffi::CString>, Error> {
     let user = if defences.rights == Rights::Root { "u" } else { "r" };
-    let flags = format!("{user}{}", if defences.landlock.is_some() { "l" } else { "" });
+    let landlock = if defences.landlock.is_some() { "l" } else { "" };
+    let flags = format!("{user}{landlock}{}", if *SPARED { "o" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
@@ -336,6 +364,11 @@ fn arguments(
     }
     Ok(arguments)
 }
+
+/// Whether the host is spared when memory runs out, which its sandboxes must not be.
+static SPARED: LazyLock<bool> = LazyLock::new(|| {
+    std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-'))
+});
 
 fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, Error> {
     let api = format!("127.0.0.1:{port}");
@@ -426,6 +459,7 @@ impl Platform for LinuxSandbox {
 
     fn kill(&self) {
         sys::kill(self.pidfd.as_fd());
+        self.killed.notify_one();
         if let Some(remains) = lock(&self.remains).as_mut() {
             remains.group.end();
         }
@@ -480,6 +514,11 @@ impl LinuxSandbox {
         match index {
             STEP_PROGRAM => Error::failed(name, &self.program, source),
             STEP_EXTENSION => Error::failed(name, "/opt/extensions", source),
+            STEP_FILTER if source.raw_os_error() == Some(NO_ROOM) => Error::Unavailable {
+                what: "room for the system call filter",
+                why: "the machine's limit of memory for compiled filters is used up".into(),
+                remedy: "end the programs that have attached filters to sockets, or raise /proc/sys/net/core/bpf_jit_limit",
+            },
             _ => Error::step(name, source),
         }
     }

@@ -1,5 +1,7 @@
 //! The system calls a function may make, as data; everything else is refused with EPERM, or is not there.
 
+pub use super::arguments::{BY_ARGUMENT, ByArgument};
+
 /// A group of allowed system calls, and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Group {
@@ -25,18 +27,18 @@ pub const ALLOWED: &[Group] = &[
         calls: calls!(
             SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek
             SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_access SYS_pipe SYS_select SYS_dup
-            SYS_dup2 SYS_sendfile SYS_fcntl SYS_flock SYS_fsync SYS_fdatasync SYS_truncate
+            SYS_dup2 SYS_sendfile SYS_flock SYS_truncate
             SYS_ftruncate SYS_getdents SYS_getcwd SYS_chdir SYS_fchdir SYS_rename SYS_mkdir
             SYS_rmdir SYS_creat SYS_link SYS_unlink SYS_symlink SYS_readlink SYS_chmod SYS_fchmod
             SYS_chown SYS_fchown SYS_lchown SYS_umask SYS_utime SYS_utimes SYS_getdents64
-            SYS_fadvise64 SYS_openat SYS_mkdirat SYS_newfstatat SYS_unlinkat SYS_renameat
+            SYS_openat SYS_mkdirat SYS_newfstatat SYS_unlinkat SYS_renameat
             SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmodat SYS_faccessat SYS_fchownat
             SYS_futimesat SYS_utimensat SYS_fallocate SYS_dup3 SYS_pipe2 SYS_preadv SYS_pwritev
-            SYS_renameat2 SYS_copy_file_range SYS_preadv2 SYS_pwritev2 SYS_statx SYS_close_range
+            SYS_renameat2 SYS_copy_file_range SYS_statx SYS_close_range
             SYS_openat2 SYS_faccessat2 SYS_fchmodat2 SYS_statfs SYS_fstatfs
-            SYS_sync_file_range SYS_splice SYS_tee SYS_vmsplice SYS_readahead SYS_getxattr
+            SYS_splice SYS_tee SYS_vmsplice SYS_readahead SYS_getxattr
             SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr
-            SYS_memfd_create
+
         ),
     },
     Group {
@@ -49,7 +51,7 @@ pub const ALLOWED: &[Group] = &[
     Group {
         reason: "memory: its own, counted by the memory limit",
         calls: calls!(
-            SYS_mmap SYS_mprotect SYS_munmap SYS_brk SYS_mremap SYS_msync SYS_mincore SYS_madvise
+            SYS_mprotect SYS_munmap SYS_brk SYS_mremap SYS_mincore
             SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_membarrier
             SYS_pkey_mprotect SYS_pkey_alloc SYS_pkey_free SYS_get_mempolicy
         ),
@@ -64,10 +66,10 @@ pub const ALLOWED: &[Group] = &[
             SYS_gettid SYS_getpgid SYS_setpgid SYS_getpgrp SYS_setsid SYS_getsid
             SYS_set_tid_address SYS_set_robust_list SYS_get_robust_list SYS_futex SYS_futex_waitv
             SYS_sched_yield SYS_sched_getaffinity SYS_sched_setaffinity SYS_sched_getparam
-            SYS_sched_getscheduler SYS_sched_get_priority_max SYS_sched_get_priority_min
-            SYS_sched_rr_get_interval SYS_getpriority SYS_restart_syscall SYS_arch_prctl
-            SYS_prctl SYS_rseq SYS_signalfd SYS_signalfd4 SYS_pidfd_open SYS_pidfd_send_signal
-            SYS_getcpu SYS_seccomp SYS_capget SYS_landlock_create_ruleset SYS_landlock_add_rule
+            SYS_sched_getscheduler SYS_sched_setscheduler SYS_sched_setparam SYS_sched_get_priority_max SYS_sched_get_priority_min
+            SYS_sched_rr_get_interval SYS_getpriority SYS_setpriority SYS_ioprio_get SYS_ioprio_set SYS_restart_syscall SYS_arch_prctl
+            SYS_rseq SYS_signalfd SYS_signalfd4 SYS_pidfd_open SYS_pidfd_send_signal
+            SYS_getcpu SYS_capget SYS_capset SYS_landlock_create_ruleset SYS_landlock_add_rule
             SYS_landlock_restrict_self
         ),
     },
@@ -76,7 +78,7 @@ pub const ALLOWED: &[Group] = &[
         calls: calls!(
             SYS_getuid SYS_getgid SYS_geteuid SYS_getegid SYS_getresuid SYS_getresgid
             SYS_getgroups SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid
-            SYS_setresgid SYS_getrlimit SYS_setrlimit SYS_prlimit64 SYS_getrusage SYS_sysinfo
+            SYS_setresgid SYS_getrlimit SYS_getrusage SYS_sysinfo
             SYS_times SYS_uname SYS_getrandom
         ),
     },
@@ -92,9 +94,9 @@ pub const ALLOWED: &[Group] = &[
     Group {
         reason: "events, and sockets of the families below: the network namespace holds only a loopback",
         calls: calls!(
-            SYS_connect SYS_accept SYS_accept4 SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg
-            SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
-            SYS_getpeername SYS_setsockopt SYS_getsockopt SYS_eventfd SYS_eventfd2
+            SYS_connect SYS_accept SYS_accept4 SYS_recvfrom SYS_recvmsg
+            SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
+            SYS_getpeername SYS_getsockopt SYS_eventfd SYS_eventfd2
             SYS_epoll_create SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_ctl_old SYS_epoll_wait
             SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6
         ),
@@ -102,7 +104,7 @@ pub const ALLOWED: &[Group] = &[
     Group {
         reason: "System V shared memory and semaphores: the ipc namespace holds only its own",
         calls: calls!(
-            SYS_shmget SYS_shmat SYS_shmctl SYS_shmdt SYS_semget SYS_semop SYS_semctl
+            SYS_shmat SYS_shmctl SYS_shmdt SYS_semget SYS_semop SYS_semctl
             SYS_semtimedop
         ),
     },
@@ -113,33 +115,15 @@ pub const ABSENT: &[(&str, libc::c_long)] = calls!(SYS_clone3);
 /// From this number on whatever is not allowed is answered with ENOSYS: these calls are so new that whoever makes one has another
 /// way for kernels without it, and takes that only then.
 pub const NEW_FIRST: libc::c_long = 450;
-/// Answered with success and not made: they write to the host's disks what others have left to be written, and wait for it;
-/// nothing inside lies on a disk that it can write to.
-pub const IGNORED: &[(&str, libc::c_long)] = calls!(SYS_sync SYS_syncfs);
-
-/// The flags of clone that make a namespace.
-pub(super) const NEW_NAMESPACES: u64 = 0x7E02_0000;
-/// Address families allowed, and the greatest protocol of each: unix, IPv4 and IPv6 (TCP and UDP among what is up to UDP's number),
-/// netlink (resolvers ask for interfaces; its other protocols tell of the host's devices, and are seldom looked through).
-pub(super) const FAMILIES: [(u64, u64); 4] = [(1, 1), (2, 17), (10, 17), (16, 0)];
-/// The family of which a pair may be made: others do not make any, but are loaded and asked.
-pub(super) const PAIRS: u64 = 1;
-/// Terminal calls that put words into another's mouth.
-pub(super) const TERMINAL_CALLS: [u64; 2] = [0x5412, 0x541C];
-/// Personalities allowed: none, and asking.
-pub(super) const PERSONALITIES: [u64; 2] = [0, 0xFFFF_FFFF];
-
-/// What is allowed by its arguments, in words.
-pub const BY_ARGUMENT: &[(&str, &str)] = &[
-    ("clone", "no flag that makes a namespace"),
-    (
-        "socket",
-        "families unix, IPv4, IPv6 and netlink only, protocols up to UDP's number, of netlink that of routes",
-    ),
-    ("socketpair", "family unix only"),
-    ("personality", "0 and the question for it only"),
-    ("ioctl", "all but TIOCSTI and TIOCLINUX, which type for another"),
-];
+/// Answered with success and not made: they write to the host's disks what others have left to be written, or have a disk flush what it
+/// holds, even for a file that can only be read. What a program writes is in memory, where every other process sees it; a folder
+/// of the host's that it may write to is written out when the host does so.
+pub const IGNORED: &[(&str, libc::c_long)] =
+    calls!(SYS_sync SYS_syncfs SYS_fsync SYS_fdatasync SYS_sync_file_range);
+/// Answered with EOPNOTSUPP, as a file system without attributes does: programs that copy files go on then.
+pub const NOT_SUPPORTED: &[(&str, libc::c_long)] = calls!(
+    SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr
+);
 
 #[cfg(test)]
 mod tests {

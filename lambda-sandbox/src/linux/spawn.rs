@@ -251,7 +251,7 @@ fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error
 
 /// Places in the thread's table: what it is sent is above, what a new process has is below.
 const SOCKET: RawFd = 15;
-const NULL: RawFd = 16;
+pub(super) const NULL: RawFd = 16;
 const FILTERS: RawFd = 17;
 const INIT: RawFd = 18;
 

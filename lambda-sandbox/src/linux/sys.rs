@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use crate::Error;
 
@@ -72,11 +73,17 @@ pub(super) fn reap(pidfd: RawFd) {
     let _reaped = unsafe { libc::waitid(libc::P_PIDFD, id, std::ptr::null_mut(), options) };
 }
 
-/// Waits until the process behind a pidfd has ended.
-pub(super) fn wait_ended(pidfd: BorrowedFd<'_>) {
+/// Waits until the process behind a pidfd has ended, no longer than `limit`; returns whether it has.
+pub(super) fn wait_ended(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
     let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
-    while nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) == Err(nix::errno::Errno::EINTR)
-    {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
+        match nix::poll::poll(&mut poll, left) {
+            Err(nix::errno::Errno::EINTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode;
 
 use crate::Error;
 
@@ -54,6 +55,8 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making an output pipe", errno);
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    // Whoever has it may open it again, as `/dev/stdout`, which is nobody's inside; but only to write.
+    nix::sys::stat::fchmod(&write, Mode::from_bits_truncate(0o222)).map_err(failed)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     Ok((read, write))
 }

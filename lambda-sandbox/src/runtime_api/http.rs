@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,12 +16,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::session::{ExtensionEvent, Refusal, Session, success};
+use crate::budget::Budget;
 use crate::{Answer, FunctionError};
 
 /// Most connections of one sandbox: a runtime, ten extensions, and room for clients that open more.
 const CONNECTIONS_MAX: usize = 64;
 /// Most bytes of a reported error and of other small bodies.
 const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
+/// What it costs the host to take a connection, to answer a request, and to read a KiB of one.
+const CONNECTION_TIME: Duration = Duration::from_micros(25);
+const REQUEST_TIME: Duration = Duration::from_micros(15);
+const KIB_TIME_NS: u32 = 300;
 /// Time to send a request's headers.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 
@@ -33,6 +38,15 @@ const EXTENSION_ID: &str = "lambda-extension-identifier";
 
 /// Serves `session` to whoever connects to `listener`, until the future is dropped.
 pub async fn serve(session: Arc<Session>, listener: TcpListener) {
+    serve_within(session, listener, Arc::new(Budget::unlimited())).await;
+}
+
+/// As [`serve`]; connections, and requests that bring no invocation on, wait where they exceed the budget.
+pub(crate) async fn serve_within(
+    session: Arc<Session>,
+    listener: TcpListener,
+    budget: Arc<Budget>,
+) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = tokio::task::JoinSet::new();
     loop {
@@ -40,6 +54,7 @@ pub async fn serve(session: Arc<Session>, listener: TcpListener) {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             return;
         };
+        budget.wait().await;
         let Ok((stream, _peer)) = listener.accept().await else {
             // Out of descriptors or the like: the sandbox waits, the host does not spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -49,11 +64,12 @@ pub async fn serve(session: Arc<Session>, listener: TcpListener) {
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let session = Arc::clone(&session);
+        budget.charge(CONNECTION_TIME);
+        let (session, budget) = (Arc::clone(&session), Arc::clone(&budget));
         tasks.spawn(async move {
             let service = hyper::service::service_fn(move |request| {
-                let session = Arc::clone(&session);
-                async move { Ok::<_, Infallible>(route(&session, request).await) }
+                let (session, budget) = (Arc::clone(&session), Arc::clone(&budget));
+                async move { Ok::<_, Infallible>(answer(&session, &budget, request).await) }
             });
             // A broken connection is the sandbox's own affair: its runtime's end is told elsewhere.
             drop(
@@ -69,6 +85,22 @@ pub async fn serve(session: Arc<Session>, listener: TcpListener) {
 }
 
 type Reply = Response<Full<Bytes>>;
+
+/// Answers a request. One that brings an invocation on is the host's own wish, and so is its connection.
+async fn answer(session: &Session, budget: &Budget, request: Request<Incoming>) -> Reply {
+    let wanted = request.method() == Method::POST || request.uri().path().ends_with("/next");
+    // Who does not say how much it is, is taken to send a lot.
+    let bytes = request.body().size_hint().exact().unwrap_or(1 << 20);
+    let reply = route(session, request).await;
+    if wanted && reply.status().is_success() {
+        budget.refund(CONNECTION_TIME);
+    } else {
+        let body = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).saturating_mul(KIB_TIME_NS);
+        budget.charge(REQUEST_TIME + Duration::from_nanos(body.into()));
+        budget.wait().await;
+    }
+    reply
+}
 
 async fn route(session: &Session, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();

@@ -7,4 +7,6 @@ mod http;
 mod session;
 
 pub use http::serve;
+#[cfg(unix)]
+pub(crate) use http::serve_within;
 pub use session::{Ready, Session, SessionSettings};

@@ -1,0 +1,105 @@
+//! What a program can have the kernel keep is charged to its sandbox, bounded or refused: with each kind of kernel memory a sandbox of
+//! 128 MiB has the machine grow by 160 MiB at the most, seen from outside.
+//!
+//! The program inside is this program again. The README's table has the same kinds.
+
+#![expect(clippy::print_stdout, reason = "the figures are the result")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the arguments of system calls are machine words, whatever their sign"
+)]
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+mod growth;
+
+use std::time::Duration;
+
+use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::{Backend, Root, SandboxSpec};
+
+const LIMIT_BYTES: u64 = 128 << 20;
+const GROWTH_MAX_BYTES: u64 = 160 << 20;
+/// Others use the machine too: so often a figure that is too large is taken again.
+const TRIES: usize = 3;
+
+/// Runs in the sandbox; not on its own.
+#[test]
+fn inside() {
+    if let Ok(kind) = std::env::var("KERNEL_MEMORY") {
+        let (_, fill) = growth::KINDS.iter().find(|it| it.0 == kind).expect("there");
+        fill();
+    }
+}
+
+/// Memory that is in use on this machine and is not a cache that goes when it is wanted.
+fn in_use() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("told");
+    let kib = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)).expect("there");
+        number.parse().expect("a number")
+    };
+    let free = ["MemFree", "Buffers", "Cached", "SReclaimable"].map(kib).iter().sum::<u64>();
+    let huge = (kib("HugePages_Total") - kib("HugePages_Free")) * kib("Hugepagesize");
+    let store = kib("HugePages_Total") * kib("Hugepagesize");
+    (kib("MemTotal") + kib("Shmem") + huge).saturating_sub(free + store) * 1024
+}
+
+/// Returns by how much the machine grows while a program fills this kind of memory.
+async fn grown(backend: &LinuxBackend, kind: &str) -> (u64, String) {
+    let me = std::env::current_exe().expect("a path");
+    let root = Root::of_machine().with_bind(me, "/probe");
+    let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
+    let mut spec = SandboxSpec::new("memory", root, command.map(Into::into).into());
+    spec.environment = vec![("KERNEL_MEMORY".into(), kind.into())];
+    spec.limits.memory_bytes = LIMIT_BYTES;
+    spec.limits.cpus = 2.0;
+    let log = common::logged(&mut spec);
+    let before = in_use();
+    let sandbox = backend.create(spec).await.expect("created");
+    let killer = sandbox.killer();
+    let running = tokio::spawn(sandbox.run());
+    let mut most = 0;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        most = most.max(in_use().saturating_sub(before));
+        if running.is_finished() {
+            break;
+        }
+    }
+    killer.kill();
+    running.await.expect("joined").expect("run");
+    backend.sweep().await.expect("swept");
+    let said = common::text(&log);
+    let said = said.lines().rfind(|line| line.starts_with("kept ")).unwrap_or("killed");
+    (most, said.to_owned())
+}
+
+#[tokio::test]
+async fn no_kind_of_kernel_memory_is_without_a_bound() {
+    if std::env::var_os("KERNEL_MEMORY").is_some() {
+        return;
+    }
+    let Some(backend) = common::backend("kinds of kernel memory") else { return };
+    let only = std::env::var("ONLY").ok();
+    let mut beyond = Vec::new();
+    for (kind, _) in
+        growth::KINDS.iter().filter(|it| only.as_deref().is_none_or(|only| it.0 == only))
+    {
+        let mut least = u64::MAX;
+        for _ in 0..TRIES {
+            let (grown, said) = grown(&backend, kind).await;
+            println!("{kind}: {} MiB, {said}", grown >> 20);
+            least = least.min(grown);
+            if least <= GROWTH_MAX_BYTES {
+                break;
+            }
+        }
+        if least > GROWTH_MAX_BYTES {
+            beyond.push(format!("{kind}: {} MiB", least >> 20));
+        }
+    }
+    assert_eq!(beyond, Vec::<String>::new());
+}
