@@ -3,7 +3,8 @@
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
 //! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
 //! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
-//! make, `r` for one that it is in already as nobody, `l` for landlock.
+//! make, `r` for one that it is in already as nobody, `l` for landlock, `t` where 0 to 2 are a terminal that is to control the
+//! program, and one `d` for each descriptor from 6 on that the program is to have, as 3 and up.
 //! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
 //! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
 //! wait status when that has ended.
@@ -13,7 +14,11 @@
 #![no_std]
 #![no_main]
 
+mod start;
+
 use core::arch::{asm, global_asm};
+
+use start::{Program, start};
 
 global_asm!(
     ".globl _start",
@@ -54,8 +59,6 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 const OPEN: usize = 2;
 const CLOSE: usize = 3;
-const CLONE: usize = 56;
-const EXECVE: usize = 59;
 const POLL: usize = 7;
 const SIGACTION: usize = 13;
 const SCHED_YIELD: usize = 24;
@@ -66,7 +69,6 @@ const SIGNALFD: usize = 289;
 const EXIT: usize = 231;
 const WAIT4: usize = 61;
 const FCNTL: usize = 72;
-const SETSID: usize = 112;
 const SETGROUPS: usize = 116;
 const SETRESUID: usize = 117;
 const SETRESGID: usize = 119;
@@ -81,6 +83,8 @@ const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
 const RULES: usize = 5;
+/// The first descriptor of the program's own.
+const PASSED: usize = 6;
 
 /// The steps, in order, as the host names them in its errors.
 const STEP_USER: u32 = 1;
@@ -126,8 +130,12 @@ fn exit(status: usize) -> ! {
 }
 
 fn tell(kind: u32, step: u32, value: u32) {
+    tell_by(SOCKET, kind, step, value);
+}
+
+fn tell_by(socket: usize, kind: u32, step: u32, value: u32) {
     let message = [kind, step, value];
-    call(WRITE, SOCKET, message.as_ptr() as usize, 12, 0, 0);
+    call(WRITE, socket, message.as_ptr() as usize, 12, 0, 0);
 }
 
 fn fail(step: u32, result: isize) -> ! {
@@ -149,6 +157,19 @@ fn number(mut text: *const u8) -> usize {
             return value;
         }
         value = value * 10 + usize::from(byte - b'0');
+        text = text.wrapping_add(1);
+    }
+}
+
+/// Counts a letter in a C string.
+fn count_of(mut text: *const u8, wanted: u8) -> usize {
+    let mut count = 0;
+    loop {
+        // SAFETY: `text` walks over a C string that the kernel put on the stack, up to its NUL.
+        match unsafe { *text } {
+            0 => return count,
+            byte => count += usize::from(byte == wanted),
+        }
         text = text.wrapping_add(1);
     }
 }
@@ -329,6 +350,8 @@ extern "C" fn main(stack: *const usize) -> ! {
         arguments: program_arguments as usize,
         environment: environment as usize,
         signals,
+        passed: count_of(flags, b'd'),
+        terminal: has(flags, b't'),
         runs: 0,
         extensions: [0; EXTENSIONS_MAX],
         count: 0,
@@ -342,6 +365,10 @@ struct Life {
     arguments: usize,
     environment: usize,
     signals: usize,
+    /// How many descriptors the program is given.
+    passed: usize,
+    /// Whether it is controlled by the terminal on its standard streams.
+    terminal: bool,
     /// The program's pid, 0 when it does not run.
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
@@ -393,7 +420,17 @@ impl Life {
     }
 
     fn start_program(&mut self) {
-        self.runs = start(STEP_PROGRAM, self.program, self.arguments, self.environment);
+        self.runs = start(&Program {
+            step: STEP_PROGRAM,
+            program: self.program,
+            arguments: self.arguments,
+            environment: self.environment,
+            passed: self.passed,
+            terminal: self.terminal,
+        });
+        for number in 0..self.passed {
+            call(CLOSE, PASSED + number, 0, 0, 0, 0);
+        }
     }
 
     /// Starts each file in the folder; what cannot be executed is an error, as it is to Lambda.
@@ -435,7 +472,14 @@ impl Life {
                     }
                     let arguments = [path.as_ptr() as usize, 0];
                     let address = arguments.as_ptr() as usize;
-                    let pid = start(STEP_EXTENSION, arguments[0], address, self.environment);
+                    let pid = start(&Program {
+                        step: STEP_EXTENSION,
+                        program: arguments[0],
+                        arguments: address,
+                        environment: self.environment,
+                        passed: 0,
+                        terminal: false,
+                    });
                     if let Some(place) = self.extensions.get_mut(self.count) {
                         *place = pid;
                     }
@@ -483,67 +527,4 @@ impl Life {
             }
         }
     }
-}
-
-/// What a new process is to execute.
-struct Program {
-    step: u32,
-    program: usize,
-    arguments: usize,
-    environment: usize,
-}
-
-/// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
-/// longer than all else here.
-fn start(step: u32, program: usize, arguments: usize, environment: usize) -> usize {
-    // CLONE_VM and CLONE_VFORK.
-    const BORROWING: usize = 0x100 | 0x4000;
-    const EINVAL: isize = -22;
-    let what = Program { step, program, arguments, environment };
-    let child = match clone(BORROWING | SIGCHLD as usize, &what) {
-        // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
-        // the first process that is made.
-        EINVAL => clone(SIGCHLD as usize, &what),
-        child => child,
-    };
-    must(step, child)
-}
-
-/// Makes a process that executes a program, on memory that is ours or a copy of it.
-fn clone(flags: usize, what: &Program) -> isize {
-    let child: isize;
-    // SAFETY: here the block is one system call. The new process begins behind it with the same registers and stack
-    // pointer and calls `execute`, which never returns, and so writes only below the stack pointer, where there is
-    // nothing of ours (the block is not `nostack`). Where it borrows our memory we stand still until it has executed or ended,
-    // and `what` lives as long. No handler of a signal can run in it: there is none.
-    unsafe {
-        asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "mov rdi, r12",
-            "call {execute}",
-            "ud2",
-            "2:",
-            execute = sym execute,
-            inlateout("rax") CLONE as isize => child,
-            in("rdi") flags,
-            in("rsi") 0_usize,
-            in("rdx") 0_usize,
-            in("r10") 0_usize,
-            in("r8") 0_usize,
-            in("r12") what as *const Program,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    child
-}
-
-extern "C" fn execute(what: &Program) -> ! {
-    let none = 0_u64;
-    const SET: usize = 2;
-    call(SIGPROCMASK, SET, &raw const none as usize, 0, 8, 0);
-    call(SETSID, 0, 0, 0, 0, 0);
-    fail(what.step, call(EXECVE, what.program, what.arguments, what.environment, 0, 0));
 }

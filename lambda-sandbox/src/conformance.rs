@@ -62,7 +62,7 @@ pub fn fake_handler(invocation: &Invocation) -> FakeAnswer {
 /// Describes [`FUNCTION`] on the fake backend.
 #[must_use]
 pub fn fake_spec() -> SandboxSpec {
-    SandboxSpec::new(FUNCTION, Root::empty(), vec!["/bootstrap".into()])
+    SandboxSpec::new(Root::empty(), ["/bootstrap"]).named(FUNCTION)
 }
 
 type Check = for<'a> fn(&'a dyn Backend, &'a SandboxSpec) -> BoxFuture<'a, Result<(), String>>;

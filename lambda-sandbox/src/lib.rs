@@ -26,7 +26,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backend = FakeBackend::new()
 //!     .with_handler("echo", |invocation| FakeAnswer::success(invocation.payload.clone()));
-//! let spec = SandboxSpec::new("echo", Root::empty(), vec!["/bootstrap".into()]);
+//! let spec = SandboxSpec::new(Root::empty(), ["/bootstrap"]).named("echo");
 //! let (idle, _report) = backend.create(spec).await?.init().await?;
 //! let (outcome, busy) = idle.invoke(Invocation::new("id-1", "{}", Duration::from_secs(3))).await?;
 //! assert!(matches!(outcome.answer, Answer::Success(response) if response.body == "{}"));
@@ -43,9 +43,12 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod capture;
 pub mod conformance;
 mod error;
 pub mod fake;
+#[cfg(all(feature = "runtime-api", unix))]
+mod feed;
 mod invocation;
 mod isolation;
 mod life;
@@ -64,6 +67,8 @@ mod pressure;
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
+#[cfg(all(feature = "runtime-api", unix))]
+mod run;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;
@@ -72,10 +77,11 @@ mod spec;
 mod supervised;
 
 pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
+pub use capture::{Completed, OUTPUT_BYTES_KEPT};
 pub use error::Error;
 pub use invocation::{
-    Answer, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome, Response,
-    ShutdownReason, Usage,
+    Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,
+    Response, ShutdownReason, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
@@ -83,8 +89,9 @@ pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use network::{Interface, Network};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
-    Bind, BlockIo, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link,
-    ROOT_PARTS_MAX, Root, SandboxSpec, SmallFile, TIME_MAX, TimeLimits,
+    Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits,
+    Link, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root, STACK_BYTES_MIN,
+    STDIN_BYTES_MAX, SandboxSpec, SmallFile, Stdin, TIME_MAX, TimeLimits,
 };
 
 #[cfg(doctest)]

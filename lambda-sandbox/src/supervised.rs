@@ -11,11 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::feed::Feed;
 use crate::output::Output;
+use crate::run::{Metered, Run};
 use crate::runtime_api::{Ready, Session, SessionSettings, serve};
 use crate::{
-    Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
-    Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
+    Answer, BoxFuture, Driver, EndedBy, Error, Exit, Finished, InitFailure, InitReport, Invocation,
+    Killer, Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -31,6 +33,8 @@ pub(crate) struct Sample {
 pub(crate) struct Started {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// Where the program's standard input is written, unless it is empty.
+    pub(crate) stdin: Option<OwnedFd>,
     /// Becomes `Some` when the program has ended, or an extension that was to stay.
     pub(crate) exit: watch::Receiver<Option<Exit>>,
     pub(crate) extensions: watch::Receiver<External>,
@@ -95,6 +99,9 @@ pub(crate) struct Supervised<P: Platform> {
     session: Arc<Session>,
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
+    feed: Option<Feed>,
+    /// Whether a [`Killer`] was used.
+    killed: Arc<AtomicBool>,
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
     /// Whether the runtime was started behind external extensions.
@@ -132,6 +139,8 @@ impl<P: Platform> Supervised<P> {
             session,
             server: None,
             output: None,
+            feed: None,
+            killed: Arc::default(),
             exit: None,
             extensions: None,
             runs: AtomicBool::default(),
@@ -144,6 +153,9 @@ impl<P: Platform> Supervised<P> {
         let started = self.platform.start(what).await?;
         let output = Output::start(started.stdout, started.stderr, &self.spec.log)?;
         self.output = Some(output);
+        if let Some(pipe) = started.stdin {
+            self.feed = Some(Feed::start(pipe, std::mem::take(&mut self.spec.stdin))?);
+        }
         self.exit = Some(started.exit.clone());
         self.extensions = Some(started.extensions);
         Ok(started.exit)
@@ -337,7 +349,7 @@ impl<P: Platform> Farewell<P> {
 }
 
 /// Waits for the program's end. A supervisor that is gone counts as a kill.
-async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
+pub(crate) async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match exit.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(Exit::Signal(libc::SIGKILL)),
         Err(_supervisor_gone) => Exit::Signal(libc::SIGKILL),
@@ -401,15 +413,30 @@ impl<P: Platform> Driver for Supervised<P> {
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
         Box::pin(async move {
             let began = Instant::now();
+            let log = Arc::clone(&self.spec.log);
+            let output =
+                self.spec.limits.output_bytes_max.map(|it| Arc::new(Metered::new(log, it)));
+            if let Some(output) = &output {
+                self.spec.log = Arc::clone(output) as Arc<dyn crate::LogSink>;
+            }
             let mut exit = self.start(What::Program).await?;
             self.platform.open_counters();
-            let exit = ended(&mut exit).await;
+            let (times, limits) = (self.spec.times, &self.spec.limits);
+            let run = Run { platform: &*self.platform, times, limits, output };
+            let (exit, reached) = run.watch(&mut exit).await;
             self.drain();
             if let Some(error) = self.platform.failure() {
                 return Err(error);
             }
             let (usage, out_of_memory) = self.count(began);
-            Ok(Finished { exit, out_of_memory, usage })
+            let ended_by = match (reached, exit) {
+                (Some(limit), _) => limit,
+                (None, Exit::Status(_)) => EndedBy::Program,
+                (None, Exit::Signal(_)) if self.killed.load(Ordering::Acquire) => EndedBy::Host,
+                (None, Exit::Signal(libc::SIGKILL)) if out_of_memory => EndedBy::Memory,
+                (None, Exit::Signal(_)) => EndedBy::Signal,
+            };
+            Ok(Finished { exit, ended_by, out_of_memory, usage })
         })
     }
 
@@ -433,9 +460,10 @@ impl<P: Platform> Driver for Supervised<P> {
     }
 
     fn killer(&self) -> Killer {
-        let platform = Arc::downgrade(&self.platform);
+        let (platform, killed) = (Arc::downgrade(&self.platform), Arc::clone(&self.killed));
         Killer::new(move || {
             if let Some(platform) = platform.upgrade() {
+                killed.store(true, Ordering::Release);
                 platform.kill();
             }
         })

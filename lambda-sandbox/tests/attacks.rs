@@ -79,6 +79,26 @@ fn has_entries(folder: &str) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
+/// Returns whether a control group's own file system is there, or a file of limits can be written.
+fn has_control_groups(folder: &str) -> bool {
+    const MAGIC: [i64; 2] = [0x0027_E0EB, 0x6367_7270];
+    let of = |path: &std::path::Path| {
+        nix::sys::statfs::statfs(path).is_ok_and(|it| MAGIC.contains(&it.filesystem_type().0))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries
+        .map(|entry| entry.path())
+        .any(|path| of(&path) || std::fs::OpenOptions::new().write(true).open(path).is_ok());
+    of(folder.as_ref()) || below
+}
+
+/// Returns whether the number of groups of any controller is told.
+fn counts_control_groups() -> bool {
+    let text = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_whitespace().nth(2)).any(|count| count != "1")
+}
+
 fn unshare(flag: i32) -> bool {
     call(libc::SYS_unshare, [flag as usize, 0, 0, 0, 0]) == 0
 }
@@ -163,7 +183,7 @@ const PROBES: &[Probe] = probes! {
     outside "timer_list" || can_read("/proc/timer_list");
     outside "iomem" || can_read("/proc/iomem");
     outside "kernel command line" || can_read("/proc/cmdline");
-    outside "how many control groups" || can_read("/proc/cgroups");
+    outside "how many control groups" || counts_control_groups();
     outside "free memory by place" || can_read("/proc/buddyinfo");
     inside "traffic of the host's disks" || can_read("/proc/diskstats");
     outside "the host's interrupts" || has_entries("/proc/irq");
@@ -178,7 +198,7 @@ const PROBES: &[Probe] = probes! {
     });
     outside "sys" || std::fs::read_dir("/sys/kernel").is_ok();
     outside "syslog" || call(libc::SYS_syslog, [10, 0, 0, 0, 0]) >= 0;
-    outside "cgroup file system" || std::fs::read_dir("/sys/fs/cgroup").is_ok();
+    outside "cgroup file system" || has_control_groups("/sys/fs/cgroup");
     inside "release_agent by a new mount" || {
         call(libc::SYS_mount, [text(c"x"), text(c"/tmp"), text(c"cgroup"), 0, text(c"memory")]) == 0
     };
@@ -313,7 +333,7 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("probe", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     let log = common::logged(&mut spec);
     spec.limits.cpus = 1.0;
     spec.environment = vec![

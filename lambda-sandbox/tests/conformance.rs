@@ -57,7 +57,7 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec)> {
         .with_bind(folder.path(), "/var/task")
         .with_bind(packages, "/opt/python");
     let command = ["-m", "awslambdaric", "app.handler"].map(Into::into);
-    let mut spec = SandboxSpec::new(FUNCTION, root, vec![interpreter.into()]);
+    let mut spec = SandboxSpec::new(root, [interpreter]).named(FUNCTION);
     spec.command.extend(command);
     spec.limits = Limits { cpus: 2.0, ..Limits::for_memory_mb(256) };
     spec.working_directory = "/var/task".into();

@@ -34,7 +34,7 @@ impl LogSink for Terminal {
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<dyn Error>> {
-    let mut spec = SandboxSpec::new("exec", Root::of_machine(), Vec::new());
+    let mut spec = SandboxSpec::new(Root::of_machine(), Vec::<OsString>::new());
     spec.limits.cpus = 1.0;
     spec.environment.push(("PATH".into(), "/usr/bin:/bin".into()));
     spec.log = Arc::new(Terminal);

@@ -54,6 +54,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
             let inside = inside.to_string_lossy().into_owned();
             ("looking where a path inside leads", Some(root.join(inside)))
         }
+        Step::Attach { target, .. } => ("attaching a mount", path(target)),
         Step::Folder(folder) => ("making a folder", path(folder)),
         Step::File(file) => ("making a file", path(file)),
         Step::Content(file, _) => ("writing a file", path(file)),
@@ -120,6 +121,7 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             call(libc::SYS_mount_setattr, [HERE, at(target), flags, address, 32])
         }
         Step::Stay { root, path } => stay(root, path),
+        Step::Attach { mount, target } => attach(*mount, target),
         Step::Folder(path) => or_there(call(libc::SYS_mkdirat, [HERE, at(path), 0o755, 0, 0])),
         Step::File(path) => or_there(call(libc::SYS_mknodat, [HERE, at(path), 0o100_644, 0, 0])),
         Step::Content(path, content) => {
@@ -149,6 +151,11 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         Step::Rules { handled, scoped } => begin_rules(*handled, *scoped),
         Step::Allow { path, rights } => allow(path, *rights),
     }
+}
+
+fn attach(mount: i32, target: &CStr) -> libc::c_long {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH as usize;
+    call(libc::SYS_move_mount, [mount as usize, at(c""), HERE, at(target), flags])
 }
 
 fn or_there(result: libc::c_long) -> libc::c_long {

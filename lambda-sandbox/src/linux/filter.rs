@@ -11,6 +11,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
+use super::profile::SystemCalls;
 use super::seccomp::{
     ABSENT, ALLOWED, FAMILIES, IGNORED, NEW_FIRST, NEW_NAMESPACES, PAIRS, PERSONALITIES,
     TERMINAL_CALLS,
@@ -18,8 +19,8 @@ use super::seccomp::{
 use crate::Error;
 
 /// Compiles the filter into the form that the init loads: a count of instructions, then these.
-pub(super) fn compile() -> Result<Vec<u8>, Error> {
-    let program = program().map_err(|error| Error::Unavailable {
+pub(super) fn compile(profile: SystemCalls) -> Result<Vec<u8>, Error> {
+    let program = program(profile).map_err(|error| Error::Unavailable {
         what: "the system call filter",
         why: error.to_string(),
         remedy: "report it: the filter's data is wrong",
@@ -45,9 +46,10 @@ enum Verdict {
     LookedAt,
 }
 
-fn program() -> Result<BpfProgram, BackendError> {
-    let looked_at = looked_at()?;
-    let runs = runs(&looked_at.keys().copied().collect());
+fn program(profile: SystemCalls) -> Result<BpfProgram, BackendError> {
+    let mut looked_at = looked_at()?;
+    looked_at.retain(|call, _| !has(profile.less(), *call));
+    let runs = runs(&looked_at.keys().copied().collect(), profile);
     let mut program = vec![
         instruction(LOAD, ARCHITECTURE_AT),
         sock_filter { jt: 1, ..instruction(JUMP_IF_EQUAL, ARCHITECTURE) },
@@ -65,10 +67,11 @@ fn program() -> Result<BpfProgram, BackendError> {
 
 /// Cuts all numbers into runs of one verdict: where each begins, in order. Of what is in no list, old calls are refused, as are
 /// the numbers of the x32 interface, and new ones are not there.
-fn runs(looked_at: &BTreeSet<i64>) -> Vec<(u32, Verdict)> {
+fn runs(looked_at: &BTreeSet<i64>, profile: SystemCalls) -> Vec<(u32, Verdict)> {
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-    let allowed =
-        ALLOWED.iter().flat_map(|group| group.calls).map(|(_, it)| (*it, Verdict::Allowed));
+    let allowed = (ALLOWED.iter().flat_map(|group| group.calls).chain(profile.more()))
+        .filter(|(_, it)| !has(profile.less(), *it))
+        .map(|(_, it)| (*it, Verdict::Allowed));
     let absent = ABSENT.iter().map(|(_, it)| (*it, Verdict::Absent));
     let ignored = IGNORED.iter().map(|(_, it)| (*it, Verdict::Ignored));
     let looked_at = looked_at.iter().map(|it| (*it, Verdict::LookedAt));
@@ -95,6 +98,10 @@ fn runs(looked_at: &BTreeSet<i64>) -> Vec<(u32, Verdict)> {
     begin(next.max(new), Verdict::Absent);
     begin(X32_FIRST, Verdict::Refused);
     runs
+}
+
+fn has(calls: &[(&str, i64)], wanted: i64) -> bool {
+    calls.iter().any(|(_, call)| *call == wanted)
 }
 
 /// A branch that leaves the tree: the place of its instruction, whether it is the one taken, and the verdict it leads to.
@@ -243,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_verdict_of_the_list() {
-        let program = program().unwrap();
+        let program = program(SystemCalls::Default).unwrap();
         let listed: BTreeSet<i64> =
             ALLOWED.iter().flat_map(|group| group.calls).map(|(_, number)| *number).collect();
         let looked_at = looked_at().unwrap();
@@ -267,8 +274,23 @@ mod tests {
     }
 
     #[test]
+    fn profiles_differ_from_the_default_by_their_lists() {
+        let all = SystemCalls::ALL.map(|it| program(it).unwrap());
+        for number in 0..NEW_FIRST {
+            let call = u32::try_from(number).unwrap();
+            let [default, strict, wide] =
+                [0, 1, 2].map(|it: usize| answer(&all[it], ARCHITECTURE, call, [1, 0, 0]).0);
+            let less = has(SystemCalls::Strict.less(), number);
+            assert_eq!(strict, if less { REFUSE } else { default }, "{number} by strict");
+            let more = has(SystemCalls::Wide.more(), number);
+            assert_eq!(wide, if more { ALLOW } else { default }, "{number} by wide");
+            assert!(!more || default == REFUSE, "{number} is allowed by default");
+        }
+    }
+
+    #[test]
     fn arguments_decide_where_they_matter() {
-        let program = program().unwrap();
+        let program = program(SystemCalls::Default).unwrap();
         let check = |call: libc::c_long, arguments: [u64; 3], expected: u32| {
             let number = u32::try_from(call).unwrap();
             let (found, _) = answer(&program, ARCHITECTURE, number, arguments);
@@ -310,8 +332,10 @@ mod tests {
 
     #[test]
     fn the_filter_fits_what_the_init_reads_and_its_jumps_what_they_can_be() {
-        assert!(compile().unwrap().len() < 32_768);
-        let runs = runs(&looked_at().unwrap().keys().copied().collect());
+        for profile in SystemCalls::ALL {
+            assert!(compile(profile).unwrap().len() < 32_768);
+        }
+        let runs = runs(&looked_at().unwrap().keys().copied().collect(), SystemCalls::Default);
         // An instruction for each run but the first, and four ends.
         assert!(runs.len() + 3 < 255, "{} runs", runs.len());
     }

@@ -7,11 +7,14 @@
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
 mod ahead;
+mod attach;
 mod block_io;
 mod carry;
 mod cgroup;
 mod counters;
+mod cpuset;
 mod delegation;
+mod extras;
 mod features;
 mod filter;
 mod image;
@@ -25,12 +28,16 @@ mod netns;
 pub mod plan;
 mod probe;
 mod processor;
+pub mod profile;
 mod sandbox;
 pub mod seccomp;
 mod settings;
 mod spawn;
 mod sys;
 mod template;
+mod terminal;
+mod view;
+mod volume;
 mod wires;
 
 use std::collections::BTreeSet;
@@ -43,9 +50,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
+pub use extras::{ATTACHED_MAX, DESCRIPTORS_MAX, Extras};
 pub use features::Features;
 pub use probe::{Missing, Probe};
+pub use profile::SystemCalls;
 pub use settings::{OPTIONAL, Settings};
+pub use terminal::{Terminal, TerminalEnd};
+pub use volume::{Entry, Volume};
 
 use self::ahead::Ahead;
 use self::features::{Defences, Rights};
@@ -97,6 +108,7 @@ struct Shared {
     instance: Instance,
     images: image::Images,
     templates: template::Templates,
+    filters: profile::Filters,
     groups: KeptGroups,
     ahead: Option<ahead::Pool>,
     /// Whether somebody is about to have the pool filled.
@@ -204,7 +216,7 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile()?)?;
+        let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default)?)?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
@@ -215,6 +227,7 @@ impl LinuxBackend {
             instance,
             images: image::Images::default(),
             templates: template::Templates::default(),
+            filters: profile::Filters::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)
@@ -244,7 +257,9 @@ impl LinuxBackend {
         if defences.rights != Rights::Root {
             return plan::user_steps(spec, &stage, &defences);
         }
-        let mut steps = plan::root_steps(&spec.root, &stage, None)?;
+        let (points, view) = (attach::points(&spec.linux)?, view::View::of(&spec.limits));
+        let base = template::Base { root: &spec.root, points: &points, view: &view, groups: None };
+        let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);
         Ok(steps)
@@ -385,6 +400,8 @@ impl Backend for LinuxBackend {
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
+            Capability::Stdin,
+            Capability::ResourceLimits,
             Capability::ExternalExtensions,
         ])
         .into_iter()
@@ -392,6 +409,8 @@ impl Backend for LinuxBackend {
         .chain(some(memory, Capability::MemoryLimit))
         .chain(some(memory, Capability::MemoryPeak))
         .chain(some(groups.has(Controller::Cpu), Capability::CpuLimit))
+        .chain(some(groups.has(Controller::Cpu), Capability::CpuWeight))
+        .chain(some(groups.has(Controller::CpuSet), Capability::Processors))
         .chain(some(groups.has(Controller::Io), Capability::BlockIoLimit))
         .chain(some(v2 && self.shared.defences.features.pressure, Capability::Pressure))
         .chain(some(v2 || groups.has(Controller::CpuAcct), Capability::CpuTime))

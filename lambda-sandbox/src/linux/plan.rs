@@ -2,17 +2,22 @@
 //!
 //! Made in full before the process is: between clone and exec nothing is allocated.
 
+mod shown;
+
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use super::attach::{Point, points};
 use super::features::Defences;
 use super::image::{Image, kind_of};
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
 pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
+use super::template::Base;
+use super::view::{CONTROLLERS, CONTROLLERS_FILE, View};
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -96,6 +101,13 @@ pub enum Step {
         /// The path, relative to it.
         path: CString,
     },
+    /// Attaches a mount that was made in the host's namespace.
+    Attach {
+        /// The mount's descriptor.
+        mount: RawFd,
+        /// Where.
+        target: CString,
+    },
     /// Makes a folder; one that is there will do.
     Folder(CString),
     /// Makes an empty file; one that is there will do.
@@ -141,6 +153,11 @@ const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 /// The devices shown inside.
 pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// What every sandbox's `/dev` has.
+pub(super) const OWN_DEVICES: [&str; 11] = [
+    "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "empty",
+    "cgroups",
+];
 /// The links in `/dev`.
 pub const DEVICE_LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
@@ -151,13 +168,15 @@ pub const DEVICE_LINKS: [(&str, &str); 4] = [
 
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
 pub(super) fn root_steps(
-    root: &Root,
+    base: Base<'_>,
     stage: &Path,
     image: Option<&Image>,
 ) -> Result<Vec<Step>, Error> {
-    let mut plan = Plan::new(stage, root.is_empty(), false);
-    plan.root(root, image)?;
-    plan.devices()?;
+    let mut plan = Plan::new(stage, base.root.is_empty(), false);
+    plan.root(base.root, image)?;
+    plan.points(base.points)?;
+    plan.view(base)?;
+    plan.devices(base.points)?;
     for own in [SCRATCH, PROC] {
         plan.mount_point(Path::new(own), true)?;
     }
@@ -190,8 +209,14 @@ pub(super) fn user_steps(
     defences: &Defences,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, spec.root.is_empty(), true);
+    let (points, view) = (points(&spec.linux)?, View::of(&spec.limits));
+    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
     plan.root(&spec.root, None)?;
-    plan.devices()?;
+    plan.points(&points)?;
+    plan.user_binds(spec)?;
+    plan.view(base)?;
+    plan.devices(&points)?;
+    plan.user_devices(spec)?;
     plan.scratch(spec)?;
     plan.processes()?;
     plan.close()?;
@@ -248,7 +273,7 @@ impl<'a> Plan<'a> {
 
     fn finish(&mut self, spec: &SandboxSpec, defences: &Defences) -> Result<(), Error> {
         self.limits(spec)?;
-        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
+        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction, spec))
     }
 
     fn inside(&self, path: &Path) -> Result<CString, Error> {
@@ -301,11 +326,11 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn devices(&mut self) -> Result<(), Error> {
+    fn devices(&mut self, points: &[Point]) -> Result<(), Error> {
         let dev = Path::new("/dev");
         self.mount_point(dev, true)?;
         let target = self.inside(dev)?;
-        self.mount("tmpfs", target.clone(), "size=64k,nr_inodes=64,mode=755")?;
+        self.mount("tmpfs", target.clone(), "size=64k,nr_inodes=128,mode=755")?;
         for name in DEVICES {
             let device = dev.join(name);
             let target = self.inside(&device)?;
@@ -321,6 +346,9 @@ impl<'a> Plan<'a> {
             self.steps.push(step);
         }
         self.steps.push(Step::Folder(self.inside(Path::new(EMPTY))?));
+        let file = self.inside(Path::new(CONTROLLERS_FILE))?;
+        self.steps.push(Step::Content(file, CONTROLLERS.into()));
+        self.device_points(points)?;
         self.attributes(target, RDONLY | NOSUID | NOEXEC);
         Ok(())
     }
@@ -348,7 +376,13 @@ impl<'a> Plan<'a> {
         let masks = &*MASKS;
         for name in &masks.files {
             let target = self.inside(&proc.join(name))?;
-            self.bind(c_string(OsStr::new("/dev/null"))?, target);
+            let source = if *name == "cgroups" { CONTROLLERS_FILE } else { "/dev/null" };
+            let source = if self.rootless {
+                self.inside(Path::new(source))?
+            } else {
+                c_string(source.as_ref())?
+            };
+            self.bind(source, target);
         }
         // Where the root is mounted ahead, an empty folder there hides them all; else one empty file system does: a
         // bind keeps the attributes of what it shows.
@@ -382,15 +416,23 @@ impl<'a> Plan<'a> {
         // Counted in the sandbox's own user namespace; the init is one of them.
         let processes =
             self.rootless.then(|| (libc::RLIMIT_NPROC, u64::from(spec.limits.processes_max) + 1));
+        let own = spec.limits.resources;
         let limits = [
             (libc::RLIMIT_CORE, 0),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
-            (libc::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
+            (libc::RLIMIT_MEMLOCK, own.locked_bytes.unwrap_or(MEMLOCK_BYTES)),
             (libc::RLIMIT_MSGQUEUE, 0),
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
         ];
-        for (resource, value) in limits.into_iter().chain(processes) {
+        let wished = [
+            (libc::RLIMIT_STACK, own.stack_bytes),
+            (libc::RLIMIT_FSIZE, own.file_bytes),
+            (libc::RLIMIT_AS, own.address_space_bytes),
+            (libc::RLIMIT_CPU, own.processor_seconds),
+        ];
+        let wished = wished.into_iter().filter_map(|(resource, value)| Some((resource, value?)));
+        for (resource, value) in limits.into_iter().chain(processes).chain(wished) {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
@@ -401,13 +443,14 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn rules(&mut self, restriction: Restriction) -> Result<(), Error> {
+    fn rules(&mut self, restriction: Restriction, spec: &SandboxSpec) -> Result<(), Error> {
         let Restriction { scoped, .. } = restriction;
         self.steps.push(Step::Rules { handled: restriction.handled(), scoped });
         for rule in RULES {
             let path = c_string(OsStr::new(rule.path))?;
             self.steps.push(Step::Allow { path, rights: restriction.bits(rule.rights) });
         }
+        self.writable_rules(restriction, spec)?;
         Ok(())
     }
 

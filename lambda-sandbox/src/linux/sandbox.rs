@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::ahead::Ahead;
+use super::attach::{self, Attached, Passed};
 use super::block_io::{Disk, disks_of};
 use super::cgroup::{Entrance, Group};
 use super::counters::Counters;
@@ -24,7 +25,8 @@ use super::kept_groups::KeptGroup;
 use super::netns::Network;
 use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::{Start, Steps};
-use super::template::Template;
+use super::template::{Base, Template};
+use super::view::View;
 use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
@@ -75,6 +77,7 @@ pub(super) struct LinuxSandbox {
 struct Outputs {
     stdout: OwnedFd,
     stderr: OwnedFd,
+    stdin: Option<OwnedFd>,
 }
 
 impl std::fmt::Debug for LinuxSandbox {
@@ -111,9 +114,11 @@ impl LinuxSandbox {
         let id = shared.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
+        let (passed, stdin) = Passed::open(shared, spec, id).await?;
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
         let mut own = if let Some(template) = &template {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            first.extend(passed.mounts.iter().map(Attached::step));
             own_steps(spec, defences)?
         } else {
             user_steps(spec, &Instance::stage(), defences)?
@@ -124,16 +129,19 @@ impl LinuxSandbox {
         let steps = Steps { first, processes: Arc::clone(&shared.processes), own };
         let start = Start {
             steps,
-            arguments: arguments(spec, id, defences)?,
+            arguments: arguments(spec, id, defences, &passed.flags())?,
             environment: environment(spec, network.port()?)?,
-            ends: wires.inside.files(),
+            ends: passed.outputs(wires.inside.files()),
+            stdin: passed.input(),
+            filters: passed.filters.as_ref().map(AsRawFd::as_raw_fd),
+            passed: passed.files.iter().map(AsRawFd::as_raw_fd).collect(),
             own_ipc: !matches!(network, Network::Made { ipc: Some(_), .. }),
             rootless: defences.rights != Rights::Root,
             group: entrance.v2.as_ref().map(AsRawFd::as_raw_fd),
         };
         let Wires { host: Ends { stdout, stderr, socket }, inside } = wires;
         let socket = Arc::new(socket);
-        let held = (inside, entrance);
+        let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
@@ -146,7 +154,7 @@ impl LinuxSandbox {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             counters: OnceLock::new(),
-            started: Mutex::new(Some(Outputs { stdout, stderr })),
+            started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
             pidfd,
             socket,
             failed: Arc::default(),
@@ -178,7 +186,8 @@ impl LinuxSandbox {
             counted,
         };
         tokio::spawn(watcher.watch(told_by));
-        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit, extensions })
+        let Outputs { stdout, stderr, stdin } = outputs;
+        Ok(Started { stdout, stderr, stdin, exit, extensions })
     }
 
     /// Sends the init a word.
@@ -259,11 +268,18 @@ async fn template(
         // It cannot be had, and the error says why.
         return image().map(|_| None);
     }
-    if let Some(found) = shared.templates.find(&spec.root)? {
+    let (points, view) = (attach::points(&spec.linux)?, View::of(&spec.limits));
+    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
+    if let Some(found) = shared.templates.find(base)? {
         return Ok(Some(found));
     }
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
-    let made = super::blocking(move || shared.templates.make(&root, image)).await?;
+    let made = super::blocking(move || {
+        let groups = shared.hierarchies.v2.as_deref();
+        let base = Base { root: &root, points: &points, view: &view, groups };
+        shared.templates.make(base, image)
+    })
+    .await?;
     Ok(Some(made))
 }
 
@@ -323,9 +339,10 @@ fn arguments(
     spec: &SandboxSpec,
     id: u32,
     defences: &Defences,
+    passed: &str,
 ) -> Result<Vec<std::ffi::CString>, Error> {
     let user = if defences.rights == Rights::Root { "u" } else { "r" };
-    let flags = format!("{user}{}", if defences.landlock.is_some() { "l" } else { "" });
+    let flags = format!("{user}{passed}{}", if defences.landlock.is_some() { "l" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,

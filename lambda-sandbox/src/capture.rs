@@ -1,0 +1,83 @@
+//! A program run to its end in one call, with its outputs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::log::{LogLine, LogSink, Stream};
+use crate::{Backend, Error, Finished, SandboxSpec};
+
+/// Most bytes that [`Completed`] keeps of each output where the specification names no limit of its own.
+pub const OUTPUT_BYTES_KEPT: usize = 16 << 20;
+
+/// A program that has run to its end, and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Completed {
+    /// How and why it ended, and what it used.
+    pub finished: Finished,
+    /// What it wrote to its standard output, byte for byte.
+    pub stdout: Bytes,
+    /// What it wrote to its standard error, byte for byte.
+    pub stderr: Bytes,
+    /// Whether more was written than is kept: than [`OUTPUT_BYTES_KEPT`] of each output, or than
+    /// [`crate::Limits::output_bytes_max`] of both.
+    pub truncated: bool,
+}
+
+/// Collects both outputs within a bound, and passes the lines on.
+#[derive(Debug)]
+struct Capture {
+    kept: Mutex<Kept>,
+    log: Arc<dyn LogSink>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    stdout: BytesMut,
+    stderr: BytesMut,
+    truncated: bool,
+}
+
+impl Capture {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogSink for Capture {
+    fn line(&self, line: LogLine) {
+        let mut guard = self.kept();
+        let kept = &mut *guard;
+        let output = match line.stream {
+            Stream::Stdout => &mut kept.stdout,
+            Stream::Stderr => &mut kept.stderr,
+        };
+        let ends: &[u8] = if line.open { b"" } else { b"\n" };
+        for part in [&line.text[..], ends] {
+            let room = OUTPUT_BYTES_KEPT - output.len();
+            kept.truncated |= part.len() > room;
+            output.extend_from_slice(&part[..part.len().min(room)]);
+        }
+        drop(guard);
+        self.log.line(line);
+    }
+}
+
+/// Makes a sandbox, runs its program to the end and releases everything.
+pub(crate) async fn run<B: Backend + ?Sized>(
+    backend: &B,
+    mut spec: SandboxSpec,
+) -> Result<Completed, Error> {
+    let log = Arc::clone(&spec.log);
+    let capture = Arc::new(Capture { kept: Mutex::default(), log });
+    spec.log = Arc::clone(&capture) as Arc<dyn LogSink>;
+    let finished = backend.create(spec).await?.run().await?;
+    let kept = std::mem::take(&mut *capture.kept());
+    Ok(Completed {
+        finished,
+        stdout: kept.stdout.freeze(),
+        stderr: kept.stderr.freeze(),
+        truncated: kept.truncated || finished.ended_by == crate::EndedBy::Output,
+    })
+}

@@ -1,0 +1,206 @@
+//! What is attached to one sandbox's root beside the read-only parts: mounts made in the host's namespace, each handed to the new
+//! process as a descriptor and attached there (open_tree(2), move_mount(2)).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, mknod};
+
+use super::carry::{carry_out, failure};
+use super::extras::Extras;
+use super::features::Rights;
+use super::instance::Instance;
+use super::plan::{Step, c_string};
+use super::terminal::TerminalEnd;
+use super::volume::{Volume, apart};
+use super::{Shared, wires};
+use crate::{Error, SandboxSpec};
+
+/// A place in the root that something is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) path: PathBuf,
+    pub(super) folder: bool,
+}
+
+/// A mount that nobody has attached yet.
+#[derive(Debug)]
+pub(super) struct Attached {
+    mount: OwnedFd,
+    target: CString,
+}
+
+impl Attached {
+    pub(super) fn step(&self) -> Step {
+        Step::Attach { mount: self.mount.as_raw_fd(), target: self.target.clone() }
+    }
+}
+
+/// Returns the places that a specification needs in its root.
+pub(super) fn points(extras: &Extras) -> Result<Vec<Point>, Error> {
+    let mut points = Vec::new();
+    for bind in &extras.writable_binds {
+        let folder = std::fs::metadata(&bind.source)
+            .map_err(|source| Error::failed("looking for a writable bind", &bind.source, source))?
+            .is_dir();
+        points.push(Point { path: bind.target.clone(), folder });
+    }
+    points
+        .extend(extras.volumes.iter().map(|(path, _)| Point { path: path.clone(), folder: true }));
+    points.extend(extras.devices.iter().map(|path| Point { path: path.clone(), folder: false }));
+    Ok(points)
+}
+
+/// Makes the mounts of a sandbox whose user outside is `id`. Blocks for a millisecond or so each.
+pub(super) fn mounts(extras: &Extras, id: u32) -> Result<Vec<Attached>, Error> {
+    let mut mounts = Vec::new();
+    for bind in &extras.writable_binds {
+        let mount = copy_of(&bind.source)?;
+        restrict(&mount, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV, &bind.source)?;
+        mounts.push(Attached { mount, target: c_string(bind.target.as_os_str())? });
+    }
+    for (target, volume) in &extras.volumes {
+        mounts.push(Attached { mount: volume.mount()?, target: c_string(target.as_os_str())? });
+    }
+    for path in &extras.devices {
+        let mount = device(path.clone(), id)?;
+        mounts.push(Attached { mount, target: c_string(path.as_os_str())? });
+    }
+    Ok(mounts)
+}
+
+/// Returns a copy of the mount at `path`, attached nowhere.
+pub(super) fn copy_of(path: &Path) -> Result<OwnedFd, Error> {
+    let failed = |source| Error::failed("copying a mount", path, source);
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|nul| failed(nul.into()))?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: open_tree reads the NUL-terminated path, alive for the call.
+    let mount = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
+    match RawFd::try_from(mount) {
+        // SAFETY: the descriptor was made above and nobody else owns it.
+        Ok(mount @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(mount) }),
+        _ => Err(failed(io::Error::last_os_error())),
+    }
+}
+
+/// Sets attributes of a mount that is attached nowhere.
+fn restrict(mount: &OwnedFd, attributes: u64, path: &Path) -> Result<(), Error> {
+    // `struct mount_attr`: set, clear, propagation, user namespace.
+    let attributes: [u64; 4] = [attributes, 0, 0, 0];
+    let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
+    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for the call.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty,
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(Error::failed("setting attributes of a mount", path, io::Error::last_os_error()))
+    }
+}
+
+/// Makes a node of the device at `path` that belongs to user `id`, alone in a file system that nobody else sees.
+fn device(path: PathBuf, id: u32) -> Result<OwnedFd, Error> {
+    let found = std::fs::metadata(&path);
+    let found = found.map_err(|source| Error::failed("looking for a device", &path, source))?;
+    if !found.file_type().is_char_device() {
+        let reason = "only character devices can be given";
+        return Err(Error::invalid("linux.devices", path.display().to_string(), reason));
+    }
+    let number = found.rdev();
+    let stage = c_string(Instance::stage().as_os_str())?;
+    let mount = Step::Mount {
+        kind: c"tmpfs".into(),
+        target: stage,
+        flags: libc::MS_NOSUID | libc::MS_NOEXEC,
+        options: c"size=4k,nr_inodes=4,mode=700".into(),
+    };
+    let steps = [Step::PrivateMounts, mount];
+    apart("sandbox-device", move || {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| Error::step("making a mount namespace", errno))?;
+        for step in &steps {
+            if carry_out(step) < 0 {
+                return Err(failure(step, io::Error::last_os_error()));
+            }
+        }
+        let node = Instance::stage().join("device");
+        let failed = |source| Error::failed("making a device", &path, source);
+        mknod(&node, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), number)
+            .map_err(|errno| failed(errno.into()))?;
+        std::os::unix::fs::chown(&node, Some(id), Some(id)).map_err(failed)?;
+        copy_of(&node)
+    })
+}
+
+/// The descriptors of one start that its specification asks for; open until the process has them.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    pub(super) mounts: Vec<Attached>,
+    pub(super) files: Vec<Arc<OwnedFd>>,
+    pub(super) filters: Option<Arc<OwnedFd>>,
+    terminal: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+}
+
+impl Passed {
+    /// Makes them for a sandbox whose user outside is `id`; returns the host's end of the standard input, too.
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        spec: &SandboxSpec,
+        id: u32,
+    ) -> Result<(Self, Option<OwnedFd>), Error> {
+        let mut passed = Self::default();
+        let mut host_end = None;
+        if !spec.stdin.is_empty() {
+            let (inside, host) = wires::input()?;
+            (passed.stdin, host_end) = (Some(inside), Some(host));
+        }
+        let extras = &spec.linux;
+        if extras.is_empty() {
+            return Ok((passed, host_end));
+        }
+        passed.files.clone_from(&extras.descriptors);
+        passed.filters = shared.filters.of(extras.system_calls)?;
+        passed.terminal = extras.terminal.as_ref().map(TerminalEnd::take).transpose()?;
+        if shared.defences.rights == Rights::Root {
+            let extras = extras.clone();
+            passed.mounts = super::blocking(move || mounts(&extras, id)).await?;
+        } else if !extras.volumes.is_empty() {
+            return Err(Volume::unavailable());
+        }
+        Ok((passed, host_end))
+    }
+
+    /// Returns what the program's standard input is, unless it is empty.
+    pub(super) fn input(&self) -> Option<RawFd> {
+        self.terminal.as_ref().or(self.stdin.as_ref()).map(AsRawFd::as_raw_fd)
+    }
+
+    /// Puts the terminal, if there is one, in place of the output pipes.
+    pub(super) fn outputs(&self, [stdout, stderr, socket]: [RawFd; 3]) -> [RawFd; 3] {
+        match self.terminal.as_ref().map(AsRawFd::as_raw_fd) {
+            Some(terminal) => [terminal, terminal, socket],
+            None => [stdout, stderr, socket],
+        }
+    }
+
+    /// Returns what the init is told of them: a letter for each passed file, another for a terminal.
+    pub(super) fn flags(&self) -> String {
+        let terminal = if self.terminal.is_some() { "t" } else { "" };
+        format!("{}{terminal}", "d".repeat(self.files.len()))
+    }
+}
