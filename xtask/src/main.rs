@@ -22,7 +22,8 @@ test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
   --long  the same checks at full length (soaks, fuzzing, 100,000 property cases, the QEMU guest)
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
-  --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
+  --long  what only the long run needs, too (AWS's runtime for Node.js under target/node, large
+          programs such as Chromium and Java)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)";
 
