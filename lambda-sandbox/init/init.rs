@@ -7,17 +7,20 @@
 //! program, and one `d` for each descriptor from 6 on that the program is to have, as 3 and up.
 //! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
 //! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
-//! wait status when that has ended.
+//! wait status when that has ended; 5 and 6, the number of another program ([`exec`]) and its wait status, or the errno for which
+//! it was not started.
 //! The host sends bytes: `e` starts what lies in /opt/extensions, and the program, too, if nothing does; `g` starts the
 //! program; `t` asks the program to end, `k` kills it. Pid 1 ends, and everything with it, when the program has ended and
 //! there are no extensions, or when the host's end of the socket is closed.
 #![no_std]
 #![no_main]
 
+mod exec;
 mod start;
 
 use core::arch::{asm, global_asm};
 
+use exec::Execs;
 use start::{Program, start};
 
 global_asm!(
@@ -97,11 +100,14 @@ const STEP_FILTER: u32 = 7;
 const STEP_RULES: u32 = 8;
 const STEP_PROGRAM: u32 = 9;
 const STEP_EXTENSION: u32 = 10;
+const STEP_EXEC: u32 = 11;
 
 const TELL_FAILED: u32 = 1;
 const TELL_ENDED: u32 = 2;
 const TELL_EXTENSIONS: u32 = 3;
 const TELL_EXTENSION_ENDED: u32 = 4;
+const TELL_EXEC_ENDED: u32 = 5;
+const TELL_EXEC_FAILED: u32 = 6;
 
 /// Where extensions lie, as Lambda has it, and how many there may be.
 const EXTENSIONS: &[u8] = b"/opt/extensions/";
@@ -355,8 +361,30 @@ extern "C" fn main(stack: *const usize) -> ! {
         runs: 0,
         extensions: [0; EXTENSIONS_MAX],
         count: 0,
+        execs: Execs::NONE,
     };
     life.live()
+}
+
+/// Waits for a message of the host's; returns how many descriptors came with it, or nothing at its end.
+fn hear(word: &mut [u8; 8], files: &mut [u32; exec::FILES]) -> Option<usize> {
+    const RECVMSG: usize = 47;
+    const CLOSE_ON_EXEC: usize = 0x4000_0000;
+    const HEADER: usize = 16;
+    let part = [word.as_mut_ptr() as usize, word.len()];
+    // `struct cmsghdr`: length in 8 bytes, level and type in 4 each; then descriptors of 4.
+    let mut control = [0_u64; 2 + exec::FILES / 2];
+    let (place, size) = (control.as_mut_ptr() as usize, size_of_val(&control));
+    let mut message = [0, 0, part.as_ptr() as usize, 1, place, size, 0];
+    let address = message.as_mut_ptr() as usize;
+    if call(RECVMSG, SOCKET, address, CLOSE_ON_EXEC, 0, 0) <= 0 {
+        return None;
+    }
+    let came = (control[0] as usize).saturating_sub(HEADER) / 4;
+    for (number, file) in files.iter_mut().enumerate() {
+        *file = (control[2 + number / 2] >> (32 * (number % 2))) as u32;
+    }
+    Some(if message[5] < HEADER { 0 } else { came })
 }
 
 /// What runs inside, and what is to run.
@@ -373,6 +401,7 @@ struct Life {
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
     count: usize,
+    execs: Execs,
 }
 
 impl Life {
@@ -394,10 +423,10 @@ impl Life {
     }
 
     fn listen(&mut self) {
-        let mut word = [0_u8; 1];
-        if call(READ, SOCKET, word.as_mut_ptr() as usize, 1, 0, 0) != 1 {
-            exit(0);
-        }
+        let mut word = [0_u8; 8];
+        let mut files = [0_u32; exec::FILES];
+        let Some(count) = hear(&mut word, &mut files) else { exit(0) };
+        let number = u32::from_ne_bytes([word[4], word[5], word[6], word[7]]);
         match word[0] {
             b'e' => {
                 self.start_extensions();
@@ -409,6 +438,8 @@ impl Life {
             b'g' => self.start_program(),
             b't' => self.signal(15),
             b'k' => self.signal(9),
+            b'x' if count == exec::FILES => self.execs.begin(number, &files),
+            b'y' => self.execs.kill(number),
             _ => {}
         }
     }
@@ -420,14 +451,18 @@ impl Life {
     }
 
     fn start_program(&mut self) {
-        self.runs = start(&Program {
+        let started = start(&Program {
             step: STEP_PROGRAM,
+            number: 0,
             program: self.program,
             arguments: self.arguments,
             environment: self.environment,
+            folder: 0,
+            streams: None,
             passed: self.passed,
             terminal: self.terminal,
         });
+        self.runs = must(STEP_PROGRAM, started);
         for number in 0..self.passed {
             call(CLOSE, PASSED + number, 0, 0, 0, 0);
         }
@@ -472,14 +507,18 @@ impl Life {
                     }
                     let arguments = [path.as_ptr() as usize, 0];
                     let address = arguments.as_ptr() as usize;
-                    let pid = start(&Program {
+                    let started = start(&Program {
                         step: STEP_EXTENSION,
+                        number: 0,
                         program: arguments[0],
                         arguments: address,
                         environment: self.environment,
+                        folder: 0,
+                        streams: None,
                         passed: 0,
                         terminal: false,
                     });
+                    let pid = must(STEP_EXTENSION, started);
                     if let Some(place) = self.extensions.get_mut(self.count) {
                         *place = pid;
                     }
@@ -525,6 +564,7 @@ impl Life {
             if let Some(number) = number {
                 tell(TELL_EXTENSION_ENDED, number as u32, status);
             }
+            self.execs.ended(ended, status);
         }
     }
 }

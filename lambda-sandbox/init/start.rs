@@ -3,12 +3,13 @@
 use core::arch::asm;
 
 use crate::{
-    CLOSE, FCNTL, PASSED, SIGCHLD, SIGPROCMASK, SOCKET, TELL_FAILED, call, exit, must, tell_by,
+    CLOSE, FCNTL, PASSED, SIGCHLD, SIGPROCMASK, SOCKET, TELL_EXEC_FAILED, TELL_FAILED, call, exit, must, tell_by,
 };
 
 const IOCTL: usize = 16;
 const DUP2: usize = 33;
 const CLONE: usize = 56;
+const CHDIR: usize = 80;
 const EXECVE: usize = 59;
 const SETSID: usize = 112;
 const COPY_CLOSE_ON_EXEC: usize = 1030;
@@ -19,26 +20,31 @@ const ASIDE: usize = 32;
 /// What a new process is to execute.
 pub(crate) struct Program {
     pub(crate) step: u32,
+    /// The host's number of it, 0 for the sandbox's own program and extensions.
+    pub(crate) number: u32,
     pub(crate) program: usize,
     pub(crate) arguments: usize,
     pub(crate) environment: usize,
+    /// Where it starts, 0 for where we are.
+    pub(crate) folder: usize,
+    /// Its standard streams, where they are not ours.
+    pub(crate) streams: Option<[u32; 3]>,
     pub(crate) passed: usize,
     pub(crate) terminal: bool,
 }
 
 /// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
 /// longer than all else here.
-pub(crate) fn start(what: &Program) -> usize {
+pub(crate) fn start(what: &Program) -> isize {
     // CLONE_VM and CLONE_VFORK.
     const BORROWING: usize = 0x100 | 0x4000;
     const EINVAL: isize = -22;
-    let child = match clone(BORROWING | SIGCHLD as usize, what) {
+    match clone(BORROWING | SIGCHLD as usize, what) {
         // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
         // the first process that is made.
         EINVAL => clone(SIGCHLD as usize, what),
         child => child,
-    };
-    must(what.step, child)
+    }
 }
 
 /// Makes a process that executes a program, on memory that is ours or a copy of it.
@@ -94,7 +100,27 @@ extern "C" fn execute(what: &Program) -> ! {
     } else {
         SOCKET
     };
+    for (number, file) in what.streams.iter().flatten().enumerate() {
+        give_up(what, socket, call(DUP2, *file as usize, number, 0, 0, 0));
+    }
+    if what.folder != 0 {
+        give_up(what, socket, call(CHDIR, what.folder, 0, 0, 0, 0));
+    }
     let failed = call(EXECVE, what.program, what.arguments, what.environment, 0, 0);
-    tell_by(socket, TELL_FAILED, what.step, failed.unsigned_abs() as u32);
+    give_up(what, socket, failed);
+    exit(126)
+}
+
+/// Tells the host of an error, and ends.
+fn give_up(what: &Program, socket: usize, result: isize) {
+    if result >= 0 {
+        return;
+    }
+    let errno = result.unsigned_abs() as u32;
+    if what.number == 0 {
+        tell_by(socket, TELL_FAILED, what.step, errno);
+    } else {
+        tell_by(socket, TELL_EXEC_FAILED, what.number, errno);
+    }
     exit(126)
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::{
-    Capability, Completed, Created, Error, Finished, InitFailure, InitReport, Invocation,
+    Capability, Completed, Created, Error, Finished, Handle, InitFailure, InitReport, Invocation,
     Isolation, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason,
 };
 
@@ -77,6 +77,11 @@ pub trait Driver: Send + fmt::Debug {
 
     /// Returns how long those inside have waited for what they lacked, where that can be told.
     fn pressure(&self) -> Option<Pressure> {
+        None
+    }
+
+    /// Returns a handle that reaches the sandbox while it lives; `None` where the backend has none.
+    fn handle(&self) -> Option<Handle> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::log::{LogLine, LogSink, Stream};
+use crate::log::{LogLine, LogSink, NoLog, Stream};
 use crate::{Backend, Error, Finished, SandboxSpec};
 
 /// Most bytes that [`Completed`] keeps of each output where the specification names no limit of its own.
@@ -27,9 +27,15 @@ pub struct Completed {
 
 /// Collects both outputs within a bound, and passes the lines on.
 #[derive(Debug)]
-struct Capture {
+pub(crate) struct Capture {
     kept: Mutex<Kept>,
     log: Arc<dyn LogSink>,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), log: Arc::new(NoLog) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +46,12 @@ struct Kept {
 }
 
 impl Capture {
+    /// Takes what was written: both outputs, and whether more was written than is kept.
+    pub(crate) fn take(&self) -> (Bytes, Bytes, bool) {
+        let kept = std::mem::take(&mut *self.kept());
+        (kept.stdout.freeze(), kept.stderr.freeze(), kept.truncated)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,11 +85,7 @@ pub(crate) async fn run<B: Backend + ?Sized>(
     let capture = Arc::new(Capture { kept: Mutex::default(), log });
     spec.log = Arc::clone(&capture) as Arc<dyn LogSink>;
     let finished = backend.create(spec).await?.run().await?;
-    let kept = std::mem::take(&mut *capture.kept());
-    Ok(Completed {
-        finished,
-        stdout: kept.stdout.freeze(),
-        stderr: kept.stderr.freeze(),
-        truncated: kept.truncated || finished.ended_by == crate::EndedBy::Output,
-    })
+    let (stdout, stderr, truncated) = capture.take();
+    let truncated = truncated || finished.ended_by == crate::EndedBy::Output;
+    Ok(Completed { finished, stdout, stderr, truncated })
 }

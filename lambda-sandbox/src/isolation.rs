@@ -118,4 +118,6 @@ pub enum Capability {
     Run,
     /// Gives a program its standard input ([`crate::SandboxSpec::stdin`]).
     Stdin,
+    /// Runs other programs in a living sandbox ([`crate::Handle::exec`]).
+    Exec,
 }

@@ -43,12 +43,15 @@
 #![deny(unsafe_code)]
 
 mod backend;
+#[cfg(all(feature = "runtime-api", unix))]
+mod bell;
 mod capture;
 pub mod conformance;
 mod error;
 pub mod fake;
 #[cfg(all(feature = "runtime-api", unix))]
 mod feed;
+mod handle;
 mod invocation;
 mod isolation;
 mod life;
@@ -79,6 +82,7 @@ mod supervised;
 pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};
 pub use error::Error;
+pub use handle::{EVENTS_KEPT, Event, Events, Exec, Executed, Handle, Live, LiveUsage};
 pub use invocation::{
     Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,
     Response, ShutdownReason, Usage,

@@ -1,5 +1,6 @@
 //! The run of a program within limits of time and output, and who ended it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::log::{LogLine, LogSink};
 use crate::supervised::{Platform, ended};
-use crate::{EndedBy, Exit, Limits, TimeLimits};
+use crate::{EndedBy, Event, Exit, Limits, TimeLimits};
 
 /// Counts output, passes on what is within the limit and drops the rest.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub(crate) struct Run<'a, P> {
     pub(crate) times: TimeLimits,
     pub(crate) limits: &'a Limits,
     pub(crate) output: Option<Arc<Metered>>,
+    pub(crate) bell: &'a Bell,
 }
 
 impl<P: Platform> Run<'_, P> {
@@ -71,10 +74,26 @@ impl<P: Platform> Run<'_, P> {
             () = sleep(times.run) => EndedBy::WallTime,
             () = self.processor_time() => EndedBy::ProcessorTime,
             () = output_exceeded(self.output.as_deref()) => EndedBy::Output,
+            never = self.memory() => match never {},
         };
+        self.bell.ring(Event::LimitReached(reached));
         platform.kill();
         let death = tokio::time::timeout(DEATH_TIME, ended(exit)).await;
         (death.unwrap_or(Exit::Signal(SIGKILL)), Some(reached))
+    }
+
+    /// Tells whoever listens when the memory limit kills.
+    async fn memory(&self) -> Infallible {
+        let mut told = 0;
+        loop {
+            self.bell.listened().await;
+            let kills = self.platform.sample().out_of_memory_kills;
+            if kills > told {
+                told = kills;
+                self.bell.ring(Event::OutOfMemory(kills));
+            }
+            tokio::time::sleep(MEMORY_LOOK_TIME).await;
+        }
     }
 
     /// Waits until all processes together have used the time that they have. Looks again when they could have used what is left,
@@ -117,6 +136,8 @@ const DEATH_TIME: Duration = Duration::from_secs(5);
 const LOOK_TIME: Duration = Duration::from_millis(2);
 /// Guards the division; a specification with less is refused.
 const LEAST_CPUS: f64 = 0.001;
+/// Time between two looks for kills by the memory limit, while somebody listens.
+const MEMORY_LOOK_TIME: Duration = Duration::from_millis(50);
 const SIGKILL: i32 = 9;
 
 #[cfg(test)]

@@ -2,22 +2,24 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::feed::Feed;
 use crate::output::Output;
 use crate::run::{Metered, Run};
 use crate::runtime_api::{Ready, Session, SessionSettings, serve};
 use crate::{
-    Answer, BoxFuture, Driver, EndedBy, Error, Exit, Finished, InitFailure, InitReport, Invocation,
-    Killer, Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
+    Answer, BoxFuture, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished, Handle,
+    InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure, SandboxSpec,
+    ShutdownReason, TimeLimits, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -26,6 +28,14 @@ pub(crate) struct Sample {
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) memory_peak_bytes: Option<u64>,
     pub(crate) out_of_memory_kills: u64,
+}
+
+impl Sample {
+    /// Joins what is in use now.
+    pub(crate) fn with(self, memory_bytes: Option<u64>, processes: Option<u32>) -> LiveUsage {
+        let Self { cpu_time, memory_peak_bytes, out_of_memory_kills } = self;
+        LiveUsage { cpu_time, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills }
+    }
 }
 
 /// A started program.
@@ -87,6 +97,20 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     fn pressure(&self) -> Option<Pressure> {
         None
     }
+    /// Counts what is in use now; `None` when all is released.
+    fn live(&self) -> Option<LiveUsage> {
+        Some(self.sample().with(None, None))
+    }
+    /// Runs another program beside. The future does not keep the platform.
+    fn exec(&self, _exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
+        Box::pin(async {
+            Err(Error::Unavailable {
+                what: "another program in the sandbox",
+                why: "the backend does not isolate".into(),
+                remedy: "use another backend",
+            })
+        })
+    }
     /// Kills, and waits until all is released.
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }
@@ -100,6 +124,7 @@ pub(crate) struct Supervised<P: Platform> {
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
     feed: Option<Feed>,
+    bell: Arc<Bell>,
     /// Whether a [`Killer`] was used.
     killed: Arc<AtomicBool>,
     exit: Option<watch::Receiver<Option<Exit>>>,
@@ -140,6 +165,7 @@ impl<P: Platform> Supervised<P> {
             server: None,
             output: None,
             feed: None,
+            bell: Arc::default(),
             killed: Arc::default(),
             exit: None,
             extensions: None,
@@ -158,7 +184,13 @@ impl<P: Platform> Supervised<P> {
         }
         self.exit = Some(started.exit.clone());
         self.extensions = Some(started.extensions);
+        self.tell(Event::Started);
         Ok(started.exit)
+    }
+
+    /// Tells whoever listens.
+    fn tell(&self, event: Event) {
+        self.bell.ring(event);
     }
 
     fn usage(&mut self, since: Instant) -> Usage {
@@ -217,6 +249,7 @@ impl<P: Platform> Supervised<P> {
             return Err(failure);
         }
         let usage = self.usage(began);
+        self.tell(Event::Idle);
         self.platform.freeze()?;
         Ok(InitReport { duration: usage.duration, usage })
     }
@@ -369,6 +402,7 @@ impl<P: Platform> Driver for Supervised<P> {
             let began = Instant::now();
             let timeout = invocation.timeout;
             self.session.hand_over(invocation);
+            self.tell(Event::Busy);
             let mut answer = tokio::select! {
                 biased;
                 answer = self.session.answered() => answer,
@@ -379,6 +413,9 @@ impl<P: Platform> Driver for Supervised<P> {
             self.drain();
             if matches!(answer, Answer::Exited(_)) && out_of_memory {
                 answer = Answer::OutOfMemory;
+            }
+            if let Answer::Exited(exit) = answer {
+                self.tell(Event::Ended(exit));
             }
             if !answer.leaves_usable() {
                 self.part(if answer == Answer::TimedOut {
@@ -402,6 +439,7 @@ impl<P: Platform> Driver for Supervised<P> {
             };
             self.drain();
             if settled {
+                self.tell(Event::Idle);
                 self.platform.freeze()
             } else {
                 self.part(ShutdownReason::Failure);
@@ -422,13 +460,15 @@ impl<P: Platform> Driver for Supervised<P> {
             let mut exit = self.start(What::Program).await?;
             self.platform.open_counters();
             let (times, limits) = (self.spec.times, &self.spec.limits);
-            let run = Run { platform: &*self.platform, times, limits, output };
+            let (platform, bell) = (&*self.platform, &*self.bell);
+            let run = Run { platform, times, limits, output, bell };
             let (exit, reached) = run.watch(&mut exit).await;
             self.drain();
             if let Some(error) = self.platform.failure() {
                 return Err(error);
             }
             let (usage, out_of_memory) = self.count(began);
+            self.tell(Event::Ended(exit));
             let ended_by = match (reached, exit) {
                 (Some(limit), _) => limit,
                 (None, Exit::Status(_)) => EndedBy::Program,
@@ -459,6 +499,12 @@ impl<P: Platform> Driver for Supervised<P> {
         self.platform.pressure()
     }
 
+    fn handle(&self) -> Option<Handle> {
+        let platform = Arc::downgrade(&self.platform);
+        let bell = Arc::downgrade(&self.bell);
+        Some(Handle::new(Arc::new(Reached { platform, bell })))
+    }
+
     fn killer(&self) -> Killer {
         let (platform, killed) = (Arc::downgrade(&self.platform), Arc::clone(&self.killed));
         Killer::new(move || {
@@ -467,6 +513,31 @@ impl<P: Platform> Driver for Supervised<P> {
                 platform.kill();
             }
         })
+    }
+}
+
+/// What a [`Handle`] reaches, as long as the sandbox lives.
+#[derive(Debug)]
+struct Reached<P> {
+    platform: Weak<P>,
+    bell: Weak<Bell>,
+}
+
+impl<P: Platform> Live for Reached<P> {
+    fn exec(&self, exec: Exec) -> BoxFuture<'_, Result<Executed, Error>> {
+        match self.platform.upgrade() {
+            Some(platform) => platform.exec(exec),
+            None => Box::pin(async { Err(Error::Ended) }),
+        }
+    }
+
+    fn usage(&self) -> Option<LiveUsage> {
+        self.platform.upgrade()?.live()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        // One that nobody sends to ends at once.
+        self.bell.upgrade().unwrap_or_default().listen()
     }
 }
 

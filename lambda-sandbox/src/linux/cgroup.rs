@@ -285,6 +285,20 @@ impl Group {
         Some(Pressure { cpu, memory, io })
     }
 
+    /// Returns the memory and the number of processes that the group has now.
+    pub(super) fn live(&self) -> (Option<u64>, Option<u32>) {
+        let v2 = self.v2.as_ref().filter(|_| self.v2_limits);
+        let number = |folder: Option<&PathBuf>, file: &str| {
+            read(&folder?.join(file))?.trim().parse::<u64>().ok()
+        };
+        let memory = number(self.v1.get(&Controller::Memory), "memory.usage_in_bytes");
+        let processes = number(self.v1.get(&Controller::Pids), "pids.current");
+        (
+            memory.or_else(|| number(v2, "memory.current")),
+            processes.or_else(|| number(v2, "pids.current")).and_then(|it| it.try_into().ok()),
+        )
+    }
+
     /// Opens what it takes to start in the group.
     pub(super) fn entrance(&self) -> Result<Entrance, Error> {
         let open = |path: &Path, options: &fs::OpenOptions| {

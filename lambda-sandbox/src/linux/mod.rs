@@ -14,6 +14,7 @@ mod cgroup;
 mod counters;
 mod cpuset;
 mod delegation;
+mod exec;
 mod extras;
 mod features;
 mod filter;
@@ -401,6 +402,7 @@ impl Backend for LinuxBackend {
             Capability::ReadOnlyRoot,
             Capability::Run,
             Capability::Stdin,
+            Capability::Exec,
             Capability::ResourceLimits,
             Capability::ExternalExtensions,
         ])

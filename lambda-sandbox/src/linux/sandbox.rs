@@ -17,6 +17,7 @@ use super::attach::{self, Attached, Passed};
 use super::block_io::{Disk, disks_of};
 use super::cgroup::{Entrance, Group};
 use super::counters::Counters;
+use super::exec::{self, Execs};
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
@@ -30,13 +31,15 @@ use super::view::View;
 use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
+use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
 const MESSAGE_EXTENSIONS: u32 = 3;
 const MESSAGE_EXTENSION_ENDED: u32 = 4;
+const MESSAGE_EXEC_ENDED: u32 = 5;
+const MESSAGE_EXEC_FAILED: u32 = 6;
 
 /// The init's steps by number, as `init/init.rs` counts them.
 const INIT_STEPS: [&str; 11] = [
@@ -70,6 +73,8 @@ pub(super) struct LinuxSandbox {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     /// Whether extensions may end.
     ending: Arc<AtomicBool>,
+    /// Programs beside the sandbox's own.
+    execs: Arc<Execs>,
     program: PathBuf,
 }
 
@@ -159,6 +164,7 @@ impl LinuxSandbox {
             socket,
             failed: Arc::default(),
             ending: Arc::default(),
+            execs: Arc::default(),
             program: spec.command[0].clone().into(),
         };
         let listener = match network {
@@ -182,6 +188,7 @@ impl LinuxSandbox {
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
+            execs: Arc::clone(&self.execs),
             told,
             counted,
         };
@@ -210,6 +217,7 @@ impl LinuxSandbox {
 struct Watcher {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     ending: Arc<AtomicBool>,
+    execs: Arc<Execs>,
     told: watch::Sender<Option<Exit>>,
     counted: watch::Sender<External>,
 }
@@ -227,6 +235,7 @@ impl Watcher {
                 return;
             }
         }
+        self.execs.end();
         self.tell(Exit::Signal(libc::SIGKILL));
         self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
     }
@@ -247,6 +256,10 @@ impl Watcher {
                 if !self.ending.load(Ordering::Acquire) {
                     self.tell(exit_of(status));
                 }
+            }
+            [MESSAGE_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
+            [MESSAGE_EXEC_FAILED, number, errno] => {
+                self.execs.tell(number, Err(errno.cast_signed()));
             }
             _ => {}
         }
@@ -469,6 +482,28 @@ impl Platform for LinuxSandbox {
 
     fn pressure(&self) -> Option<Pressure> {
         self.in_group(Group::pressure).flatten()
+    }
+
+    fn live(&self) -> Option<LiveUsage> {
+        let sample = self.in_group(|group| {
+            let counters = self.counters.get_or_init(|| group.counters());
+            (counters.sample(), group.live())
+        });
+        let (sample, (memory_bytes, processes)) = sample?;
+        Some(sample.with(memory_bytes, processes))
+    }
+
+    fn exec(&self, exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
+        if lock(&self.started).is_some() {
+            return Box::pin(async {
+                Err(Error::Unavailable {
+                    what: "another program in the sandbox",
+                    why: "its own program was not started yet".into(),
+                    remedy: "start that first",
+                })
+            });
+        }
+        Box::pin(exec::run(Arc::clone(&self.execs), Arc::clone(&self.socket), exec))
     }
 
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {

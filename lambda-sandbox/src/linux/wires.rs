@@ -59,7 +59,8 @@ pub(super) fn input() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((inside, host))
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+/// Makes the pipe of an output: the host's end, and the program's.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making an output pipe", errno);
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
