@@ -40,6 +40,7 @@
 //!
 //! - `runtime-api` (default): the Runtime API server and the `process` backend.
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
+//! - `oci`: roots from OCI images, for the Linux backend.
 #![deny(unsafe_code)]
 
 mod backend;
@@ -61,6 +62,8 @@ pub mod linux;
 pub mod log;
 mod machine;
 mod network;
+#[cfg(all(feature = "oci", target_os = "linux", target_arch = "x86_64"))]
+pub mod oci;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;

@@ -50,7 +50,7 @@ impl Run<'_> {
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
         self.cargo("clippy, no features", &clippy);
-        for feature in ["", "runtime-api", "linux"] {
+        for feature in ["", "runtime-api", "linux", "oci"] {
             let alone = ["--no-default-features", "--features", feature, "--all-targets"];
             let clippy =
                 [&["clippy", "-plambda-sandbox"], &alone[..], &["--", "-Dwarnings"]].concat();

@@ -346,6 +346,12 @@ impl Drop for Refill {
     }
 }
 
+/// Hides all that lies in this folder in the layers below (overlayfs, `trusted.overlay.opaque`).
+#[cfg(feature = "oci")]
+pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+    sys::set_attribute(folder, c"trusted.overlay.opaque", b"y")
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

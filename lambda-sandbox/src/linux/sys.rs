@@ -164,3 +164,12 @@ pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()
         unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Sets an extended attribute of an open file.
+#[cfg(feature = "oci")]
+pub(super) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let (place, length) = (value.as_ptr().cast(), value.len());
+    // SAFETY: fsetxattr reads the NUL-terminated name and `length` bytes of the value, both borrowed; the file is open.
+    let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), place, length, 0) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
