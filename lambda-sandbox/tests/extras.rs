@@ -257,6 +257,10 @@ async fn profiles_of_system_calls_go_by_name() {
     check("default", "-1 True\n").await;
     check("strict", "-1 False\n").await;
     check("wide", "0 True\n").await;
+    let extras = Extras::default().with_system_calls(SystemCalls::Tripwire);
+    let spec = SandboxSpec::new(Root::of_machine(), ["/usr/bin/python3", "-c", trace]);
+    let done = backend.run(spec.with_cpus(1.0).with_linux(extras)).await.expect("run");
+    assert_eq!(done.finished.exit, lambda_sandbox::Exit::Signal(libc::SIGSYS), "{done:?}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ enum Verdict {
     Refused,
     Absent,
     Ignored,
+    Deadly,
     /// Its arguments decide.
     LookedAt,
 }
@@ -75,7 +76,8 @@ fn runs(looked_at: &BTreeSet<i64>, profile: SystemCalls) -> Vec<(u32, Verdict)> 
     let absent = ABSENT.iter().map(|(_, it)| (*it, Verdict::Absent));
     let ignored = IGNORED.iter().map(|(_, it)| (*it, Verdict::Ignored));
     let looked_at = looked_at.iter().map(|it| (*it, Verdict::LookedAt));
-    let listed = allowed.chain(absent).chain(ignored).chain(looked_at);
+    let deadly = profile.deadly().iter().map(|(_, it)| (*it, Verdict::Deadly));
+    let listed = allowed.chain(absent).chain(ignored).chain(looked_at).chain(deadly);
     let known: BTreeMap<u32, Verdict> = listed.map(|(it, verdict)| (number(it), verdict)).collect();
     let new = number(NEW_FIRST);
     let mut runs = vec![(0, Verdict::Refused)];
@@ -131,6 +133,7 @@ fn leave(exits: &[Exit], program: &mut BpfProgram) {
         (Verdict::Allowed, instruction(RETURN, ALLOW)),
         (Verdict::Absent, instruction(RETURN, ERRNO | libc::ENOSYS.unsigned_abs())),
         (Verdict::Ignored, instruction(RETURN, ERRNO)),
+        (Verdict::Deadly, instruction(RETURN, KILL_PROCESS)),
         (Verdict::Refused, instruction(RETURN, ERRNO | libc::EPERM.unsigned_abs())),
     ];
     let leave_by = |program: &mut BpfProgram, verdict| {
@@ -138,7 +141,8 @@ fn leave(exits: &[Exit], program: &mut BpfProgram) {
             branch_here(program, *at, *taken);
         }
     };
-    for (verdict, end) in ends {
+    let used = |verdict| exits.iter().any(|exit| exit.2 == verdict);
+    for (verdict, end) in ends.into_iter().filter(|(verdict, _)| used(*verdict)) {
         leave_by(program, verdict);
         program.push(end);
     }
@@ -278,8 +282,11 @@ mod tests {
         let all = SystemCalls::ALL.map(|it| program(it).unwrap());
         for number in 0..NEW_FIRST {
             let call = u32::try_from(number).unwrap();
-            let [default, strict, wide] =
-                [0, 1, 2].map(|it: usize| answer(&all[it], ARCHITECTURE, call, [1, 0, 0]).0);
+            let [default, strict, tripwire, wide] =
+                [0, 1, 2, 3].map(|it: usize| answer(&all[it], ARCHITECTURE, call, [1, 0, 0]).0);
+            let deadly = has(SystemCalls::Tripwire.deadly(), number);
+            assert_eq!(tripwire, if deadly { KILL_PROCESS } else { strict }, "{number}");
+            assert!(!deadly || default != ALLOW, "{number} is an ordinary call");
             let less = has(SystemCalls::Strict.less(), number);
             assert_eq!(strict, if less { REFUSE } else { default }, "{number} by strict");
             let more = has(SystemCalls::Wide.more(), number);

@@ -18,6 +18,9 @@ pub enum SystemCalls {
     /// For programs that compute: no sockets, no System V memory, no watching of files ([`STRICT_LESS`]). Not for functions,
     /// which reach the Runtime API by a socket.
     Strict,
+    /// As strict, and a program that makes a call that only an attack makes ([`TRIPWIRES`]) is killed by SIGSYS, so that
+    /// whoever judges it is told.
+    Tripwire,
     /// For debuggers and programs that place their memory: tracing of their own processes as well ([`WIDE_MORE`]).
     Wide,
 }
@@ -41,9 +44,19 @@ pub const WIDE_MORE: &[(&str, libc::c_long)] = calls!(
     SYS_set_mempolicy SYS_process_madvise
 );
 
+/// The calls for which [`SystemCalls::Tripwire`] kills. None of them is one that a library tries before another way.
+pub const TRIPWIRES: &[(&str, libc::c_long)] = calls!(
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_unshare SYS_setns SYS_mount
+    SYS_umount2 SYS_pivot_root SYS_chroot SYS_fsopen SYS_open_tree SYS_move_mount SYS_bpf
+    SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_init_module SYS_finit_module
+    SYS_delete_module SYS_kexec_load SYS_kexec_file_load SYS_reboot SYS_swapon SYS_swapoff
+    SYS_add_key SYS_request_key SYS_keyctl SYS_open_by_handle_at SYS_syslog SYS_settimeofday
+    SYS_clock_settime SYS_sethostname SYS_quotactl SYS_iopl SYS_ioperm
+);
+
 impl SystemCalls {
     /// Every profile.
-    pub const ALL: [Self; 3] = [Self::Default, Self::Strict, Self::Wide];
+    pub const ALL: [Self; 4] = [Self::Default, Self::Strict, Self::Tripwire, Self::Wide];
 
     /// Returns the profile's name.
     #[must_use]
@@ -51,13 +64,19 @@ impl SystemCalls {
         match self {
             Self::Default => "default",
             Self::Strict => "strict",
+            Self::Tripwire => "tripwire",
             Self::Wide => "wide",
         }
     }
 
     /// Returns the calls that are refused here and allowed by the default list.
     pub(super) fn less(self) -> &'static [(&'static str, libc::c_long)] {
-        if self == Self::Strict { STRICT_LESS } else { &[] }
+        if matches!(self, Self::Strict | Self::Tripwire) { STRICT_LESS } else { &[] }
+    }
+
+    /// Returns the calls that kill.
+    pub(super) fn deadly(self) -> &'static [(&'static str, libc::c_long)] {
+        if self == Self::Tripwire { TRIPWIRES } else { &[] }
     }
 
     /// Returns the calls that are allowed here and refused by the default list.
@@ -98,8 +117,9 @@ impl FromStr for SystemCalls {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        (Self::ALL.into_iter().find(|it| it.name() == name))
-            .ok_or_else(|| Error::invalid("linux.system_calls", name, "default, strict or wide"))
+        (Self::ALL.into_iter().find(|it| it.name() == name)).ok_or_else(|| {
+            Error::invalid("linux.system_calls", name, "default, strict, tripwire or wide")
+        })
     }
 }
 
