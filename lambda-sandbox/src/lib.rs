@@ -1,12 +1,37 @@
-//! Sandboxes for functions as a service on this machine.
+//! Sandboxes on this machine: for functions as a service, and for any program that is not trusted.
 //!
-//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. A sandbox runs one function all its life, one
-//! invocation at a time: created, then `init`, then idle (frozen where the backend can) and busy in turn, then
-//! shut down or destroyed. The states are types, so a call that makes no sense in a state does not compile.
-//! Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
+//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. It runs a program to its end in one call ([`Backend::run`]), or
+//! one function all its life, one invocation at a time: created, then `init`, then idle (frozen where the backend can) and
+//! busy in turn, then shut down or destroyed. The states are types, so a call that makes no sense in a state does not
+//! compile. Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
 //! serves: unmodified Lambda runtimes run here.
 //!
 //! What it does not do: it chooses no sandbox for an invocation, keeps no code, and makes no virtual machine.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # #[cfg(not(all(feature = "linux", target_os = "linux", target_arch = "x86_64")))] fn main() {}
+//! # #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+//! # mod linux {
+//! use lambda_sandbox::{Backend, Root, SandboxSpec, linux::LinuxBackend};
+//! use std::time::Duration;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let spec = SandboxSpec::new(Root::of_machine(), ["/bin/sh", "-c", "wc -l"])
+//!         .with_stdin("one\ntwo\n")
+//!         .with_memory_mb(64)
+//!         .with_wall_time(Duration::from_secs(1));
+//!     let done = LinuxBackend::new()?.run(spec).await?;
+//!     assert_eq!(done.stdout, "2\n");
+//!     println!("{}, using {:?}", done.finished.ended_by, done.finished.usage);
+//!     Ok(())
+//! }
+//! # }
+//! # #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+//! # fn main() {}
+//! ```
 //!
 //! # Contract
 //!
@@ -15,7 +40,7 @@
 //! 3. Call [`Sandbox::settle`] after each answer; the sandbox is idle again when it returns.
 //! 4. Call [`Backend::sweep`] at start-up: it removes what a crashed earlier process left, and nothing else.
 //!
-//! # Example
+//! # A function, without a machine
 //!
 //! ```
 //! use std::time::Duration;

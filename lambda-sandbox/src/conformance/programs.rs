@@ -63,7 +63,7 @@ async fn tells_signal(backend: &dyn Backend, shell: &SandboxSpec) -> Result<(), 
 async fn outputs(backend: &dyn Backend, shell: &SandboxSpec) -> Result<(), String> {
     let text = r"printf 'a\nb'; printf 'c\n\001\377' >&2; printf '\n\n'";
     let done = run(backend, script(shell, text)).await?;
-    let whole = done.stdout == &b"a\nb\n\n"[..] && done.stderr == &b"c\n\x01\xFF"[..];
+    let whole = done.stdout[..] == *b"a\nb\n\n" && done.stderr[..] == *b"c\n\x01\xFF";
     if whole && !done.truncated { Ok(()) } else { Err(seen(done)) }
 }
 
