@@ -1,6 +1,6 @@
 //! Reads a program's outputs as lines, in the background, and on demand up to what is there now.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,7 +58,7 @@ impl Output {
     pub(crate) fn drain(&self) {
         for pump in &self.pumps {
             let mut taken = 0;
-            while let Took::Bytes(bytes) = pump.take() {
+            while let Took::Bytes(bytes) = pump.take(read_now) {
                 taken += bytes;
                 if taken > DRAIN_BYTES_MAX {
                     break;
@@ -78,6 +78,12 @@ impl Drop for Output {
     }
 }
 
+/// Reads what is there, whether or not tokio has heard of it yet: the word of a program's end may be heard first, although what the
+/// program wrote was there before.
+fn read_now(pipe: &Receiver, chunk: &mut [u8]) -> io::Result<usize> {
+    nix::unistd::read(pipe, chunk).map_err(io::Error::from)
+}
+
 enum Took {
     Bytes(usize),
     Nothing,
@@ -87,7 +93,7 @@ enum Took {
 impl Pump {
     async fn run(&self) {
         while self.pipe.readable().await.is_ok() {
-            if let Took::End = self.take() {
+            if let Took::End = self.take(Receiver::try_read) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -95,10 +101,10 @@ impl Pump {
     }
 
     /// Reads once, under the splitter's lock, so that two readers keep the order.
-    fn take(&self) -> Took {
+    fn take(&self, read: impl FnOnce(&Receiver, &mut [u8]) -> io::Result<usize>) -> Took {
         let mut splitter = self.splitter();
         let mut chunk = vec![0; CHUNK_BYTES];
-        match self.pipe.try_read(&mut chunk) {
+        match read(&self.pipe, &mut chunk) {
             Ok(0) => {
                 splitter.flush(self.sink.as_ref());
                 Took::End

@@ -23,8 +23,6 @@ async fn run(backend: &LinuxBackend, spec: SandboxSpec) -> Completed {
 #[tokio::test]
 async fn who_ended_it_is_told() {
     let Some(backend) = backend("ends of programs") else { return };
-    let python =
-        |code: &str| SandboxSpec::new(Root::of_machine(), ["/usr/bin/python3", "-c", code]);
     let check = async |spec: SandboxSpec, ended_by: EndedBy, exit: Option<Exit>| {
         let began = Instant::now();
         let Completed { finished, stderr, .. } = run(&backend, spec).await;
@@ -48,7 +46,7 @@ async fn who_ended_it_is_told() {
     check(flood, EndedBy::Output, None).await;
     let flood = shell("while :; do echo >&2; done").with_output_bytes_max(1_000);
     check(flood, EndedBy::Output, None).await;
-    let hungry = python("b = bytearray(1 << 30)").with_memory_mb(64).with_cpus(1.0);
+    let hungry = shell("exec tail /dev/zero").with_memory_mb(64);
     check(hungry, EndedBy::Memory, Some(Exit::Signal(libc::SIGKILL))).await;
     // An own SIGKILL is none of the memory limit.
     check(shell("kill -KILL $$"), EndedBy::Signal, Some(Exit::Signal(libc::SIGKILL))).await;
@@ -90,6 +88,22 @@ async fn outputs_come_apart_and_whole() {
     assert!(large.stdout.ends_with(b"\0end\n") && !large.truncated);
     let cut = run(&backend, shell("seq 1000000").with_output_bytes_max(10)).await;
     assert_eq!((&cut.stdout[..], cut.truncated), (&b"1\n2\n3\n4\n5\n"[..], true));
+}
+
+/// The word of a program's end may be heard before tokio has heard of its output: the output was lost then.
+#[tokio::test]
+async fn the_last_words_of_short_programs_are_not_lost() {
+    let Some(backend) = backend("last words") else { return };
+    let running: Vec<_> = (0..100)
+        .map(|number| {
+            let (backend, spec) = (backend.clone(), shell(&format!("echo {number}")));
+            tokio::spawn(async move { backend.run(spec).await })
+        })
+        .collect();
+    for (number, running) in running.into_iter().enumerate() {
+        let done = running.await.expect("joined").expect("run");
+        assert_eq!(done.stdout, format!("{number}\n"), "{done:?}");
+    }
 }
 
 #[tokio::test]

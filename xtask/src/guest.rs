@@ -211,15 +211,18 @@ const BOOT_TIME_MAX: Duration = Duration::from_secs(600);
 /// What roots of layers and of images need, and Debian's kernel has as modules.
 const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];
 /// Integration tests of `lambda-sandbox`, by name. What needs Python names itself as left out there.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 13] = [
     "attacks",
     "bounds",
     "conformance",
     "crash",
+    "extras",
     "leaks",
     "limits",
     "linux",
+    "living",
     "refusals",
+    "run",
     "soak",
     "spawn_path",
 ];

@@ -78,6 +78,9 @@ pub(super) async fn run(
     let (stdout, stdout_inside) = pipe()?;
     let (stderr, stderr_inside) = pipe()?;
     let (stdin_inside, stdin) = input()?;
+    // Watched before the program starts: what is written is seen before the end is heard.
+    let capture = Arc::new(Capture::default());
+    let output = Output::start(stdout, stderr, &(Arc::clone(&capture) as Arc<dyn LogSink>))?;
     let (told, end) = oneshot::channel();
     let number = {
         let mut state = execs.state();
@@ -103,8 +106,6 @@ pub(super) async fn run(
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&word)], &rights, flags, None)
         .map_err(|errno| Error::step("asking the init to start a program", errno))?;
     drop((block, stdin_inside, stdout_inside, stderr_inside));
-    let capture = Arc::new(Capture::default());
-    let output = Output::start(stdout, stderr, &(Arc::clone(&capture) as Arc<dyn LogSink>))?;
     let feed = Feed::start(stdin, exec.stdin)?;
     let exit = match end.await {
         Ok(Ok(exit)) => exit,
