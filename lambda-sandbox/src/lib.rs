@@ -86,7 +86,6 @@ mod life;
 pub mod linux;
 pub mod log;
 mod machine;
-mod network;
 #[cfg(all(feature = "oci", target_os = "linux", target_arch = "x86_64"))]
 pub mod oci;
 #[cfg(feature = "runtime-api")]
@@ -118,12 +117,11 @@ pub use invocation::{
 pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
-pub use network::{Interface, Network};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
-    Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits,
-    Link, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root, STACK_BYTES_MIN,
-    STDIN_BYTES_MAX, SandboxSpec, SmallFile, Stdin, TIME_MAX, TimeLimits,
+    Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Interface, LAYERS_MAX,
+    Limits, Link, Network, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root,
+    STACK_BYTES_MIN, STDIN_BYTES_MAX, SandboxSpec, SmallFile, Stdin, TIME_MAX, TimeLimits,
 };
 
 #[cfg(doctest)]

@@ -1,6 +1,7 @@
 //! The description of one sandbox, which every backend can read.
 
 mod limits;
+mod network;
 mod root;
 mod stdin;
 mod times;
@@ -12,13 +13,14 @@ use std::sync::Arc;
 pub use self::limits::{
     BlockIo, CPU_WEIGHT_MAX, Limits, PROCESSORS_MAX, ResourceLimits, STACK_BYTES_MIN,
 };
+pub use self::network::{Interface, Network};
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use self::root::inside;
 pub use self::root::{Bind, LAYERS_MAX, Link, ROOT_PARTS_MAX, Root, SmallFile};
 pub use self::stdin::{OnceReader, STDIN_BYTES_MAX, Stdin};
 pub use self::times::{TIME_MAX, TimeLimits};
+use crate::Error;
 use crate::log::{LogSink, NoLog};
-use crate::{Error, Network};
 
 /// Describes one sandbox.
 ///
