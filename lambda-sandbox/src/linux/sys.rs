@@ -72,11 +72,20 @@ pub(super) fn reap(pidfd: RawFd) {
     let _reaped = unsafe { libc::waitid(libc::P_PIDFD, id, std::ptr::null_mut(), options) };
 }
 
-/// Waits until the process behind a pidfd has ended.
-pub(super) fn wait_ended(pidfd: BorrowedFd<'_>) {
+/// Waits until the process behind a pidfd has ended, no longer than `limit`; returns whether it has.
+pub(super) fn ends_within(pidfd: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
+    let until = std::time::Instant::now() + limit;
     let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
-    while nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) == Err(nix::errno::Errno::EINTR)
-    {
+    loop {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        // Rounded up: less than a millisecond left is none to the kernel.
+        let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let left = if limit.is_zero() { 0 } else { left };
+        match nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(left)) {
+            Ok(ended) => return ended > 0,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return false,
+        }
     }
 }
 
