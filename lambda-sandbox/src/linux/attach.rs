@@ -2,32 +2,23 @@
 //! process as a descriptor and attached there (open_tree(2), move_mount(2)).
 
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use super::carry::{carry_out, failure};
 use super::extras::Extras;
 use super::features::Rights;
 use super::instance::Instance;
+use super::mounts::{apart, copy_of, own_tmpfs, restrict};
 use super::plan::{Step, c_string};
 use super::terminal::TerminalEnd;
-use super::volume::{Volume, apart};
+use super::volume::Volume;
 use super::{Shared, wires};
 use crate::{Error, SandboxSpec};
-
-/// A place in the root that something is attached to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Point {
-    pub(super) path: PathBuf,
-    pub(super) folder: bool,
-}
 
 /// A mount that nobody has attached yet.
 #[derive(Debug)]
@@ -40,21 +31,6 @@ impl Attached {
     pub(super) fn step(&self) -> Step {
         Step::Attach { mount: self.mount.as_raw_fd(), target: self.target.clone() }
     }
-}
-
-/// Returns the places that a specification needs in its root.
-pub(super) fn points(extras: &Extras) -> Result<Vec<Point>, Error> {
-    let mut points = Vec::new();
-    for bind in &extras.writable_binds {
-        let folder = std::fs::metadata(&bind.source)
-            .map_err(|source| Error::failed("looking for a writable bind", &bind.source, source))?
-            .is_dir();
-        points.push(Point { path: bind.target.clone(), folder });
-    }
-    points
-        .extend(extras.volumes.iter().map(|(path, _)| Point { path: path.clone(), folder: true }));
-    points.extend(extras.devices.iter().map(|path| Point { path: path.clone(), folder: false }));
-    Ok(points)
 }
 
 /// Makes the mounts of a sandbox whose user outside is `id`. Blocks for a millisecond or so each.
@@ -75,43 +51,6 @@ pub(super) fn mounts(extras: &Extras, id: u32) -> Result<Vec<Attached>, Error> {
     Ok(mounts)
 }
 
-/// Returns a copy of the mount at `path`, attached nowhere.
-pub(super) fn copy_of(path: &Path) -> Result<OwnedFd, Error> {
-    let failed = |source| Error::failed("copying a mount", path, source);
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|nul| failed(nul.into()))?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    // SAFETY: open_tree reads the NUL-terminated path, alive for the call.
-    let mount = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
-    match RawFd::try_from(mount) {
-        // SAFETY: the descriptor was made above and nobody else owns it.
-        Ok(mount @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(mount) }),
-        _ => Err(failed(io::Error::last_os_error())),
-    }
-}
-
-/// Sets attributes of a mount that is attached nowhere.
-fn restrict(mount: &OwnedFd, attributes: u64, path: &Path) -> Result<(), Error> {
-    // `struct mount_attr`: set, clear, propagation, user namespace.
-    let attributes: [u64; 4] = [attributes, 0, 0, 0];
-    let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
-    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for the call.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            empty,
-            libc::AT_EMPTY_PATH,
-            attributes.as_ptr(),
-            size,
-        )
-    };
-    if set == 0 {
-        Ok(())
-    } else {
-        Err(Error::failed("setting attributes of a mount", path, io::Error::last_os_error()))
-    }
-}
-
 /// Makes a node of the device at `path` that belongs to user `id`, alone in a file system that nobody else sees.
 fn device(path: PathBuf, id: u32) -> Result<OwnedFd, Error> {
     let found = std::fs::metadata(&path);
@@ -121,23 +60,11 @@ fn device(path: PathBuf, id: u32) -> Result<OwnedFd, Error> {
         return Err(Error::invalid("linux.devices", path.display().to_string(), reason));
     }
     let number = found.rdev();
-    let stage = c_string(Instance::stage().as_os_str())?;
-    let mount = Step::Mount {
-        kind: c"tmpfs".into(),
-        target: stage,
-        flags: libc::MS_NOSUID | libc::MS_NOEXEC,
-        options: c"size=4k,nr_inodes=4,mode=700".into(),
-    };
-    let steps = [Step::PrivateMounts, mount];
     apart("sandbox-device", move || {
-        unshare(CloneFlags::CLONE_NEWNS)
-            .map_err(|errno| Error::step("making a mount namespace", errno))?;
-        for step in &steps {
-            if carry_out(step) < 0 {
-                return Err(failure(step, io::Error::last_os_error()));
-            }
-        }
-        let node = Instance::stage().join("device");
+        let stage = Instance::stage();
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        own_tmpfs(&stage, flags, "size=4k,nr_inodes=4,mode=700")?;
+        let node = stage.join("device");
         let failed = |source| Error::failed("making a device", &path, source);
         mknod(&node, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), number)
             .map_err(|errno| failed(errno.into()))?;

@@ -15,6 +15,13 @@ pub const ATTACHED_MAX: usize = 16;
 /// Most descriptors passed to a program.
 pub const DESCRIPTORS_MAX: usize = 8;
 
+/// A place in a root that something is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) path: PathBuf,
+    pub(super) folder: bool,
+}
+
 /// What only this backend can give a sandbox. By these a jailed virtual machine monitor runs: `/dev/kvm`, its disks as
 /// writable binds, a tap device or sockets as descriptors.
 ///
@@ -109,6 +116,22 @@ impl Extras {
         self.writable_binds.len() + self.devices.len() + self.volumes.len()
     }
 
+    /// Returns the places that these need in the root.
+    pub(super) fn points(&self) -> Result<Vec<Point>, Error> {
+        let bind = |bind: &Bind| {
+            let found = std::fs::metadata(&bind.source);
+            let found = found.map_err(|source| {
+                Error::failed("looking for a writable bind", &bind.source, source)
+            })?;
+            Ok(Point { path: bind.target.clone(), folder: found.is_dir() })
+        };
+        let volumes = self.volumes.iter().map(|(path, _)| (path, true));
+        let devices = self.devices.iter().map(|path| (path, false));
+        let others = volumes.chain(devices).map(|(path, folder)| (path.clone(), folder));
+        let others = others.map(|(path, folder)| Ok(Point { path, folder }));
+        self.writable_binds.iter().map(bind).chain(others).collect()
+    }
+
     /// Returns the paths inside below which the program may write.
     pub(super) fn writable(&self) -> impl Iterator<Item = &Path> {
         let binds = self.writable_binds.iter().map(|bind| bind.target.as_path());
@@ -133,7 +156,7 @@ impl Extras {
         }
         for device in &self.devices {
             absolute("linux.devices", device)?;
-            let own = super::plan::OWN_DEVICES.iter().any(|own| device.ends_with(own));
+            let own = super::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
             if !device.starts_with("/dev") || device == Path::new("/dev") || own {
                 let reason = "a device lies in /dev, and is none that every sandbox has";
                 let device = device.display().to_string();

@@ -14,6 +14,7 @@ mod cgroup;
 mod counters;
 mod cpuset;
 mod delegation;
+mod devices;
 mod exec;
 mod extras;
 mod features;
@@ -24,6 +25,7 @@ mod janitor;
 mod kept_groups;
 pub mod landlock;
 mod masks;
+mod mounts;
 mod netlink;
 mod netns;
 pub mod plan;
@@ -258,8 +260,8 @@ impl LinuxBackend {
         if defences.rights != Rights::Root {
             return plan::user_steps(spec, &stage, &defences);
         }
-        let (points, view) = (attach::points(&spec.linux)?, view::View::of(&spec.limits));
-        let base = template::Base { root: &spec.root, points: &points, view: &view, groups: None };
+        let (points, view) = (spec.linux.points()?, view::View::of(&spec.limits));
+        let base = plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);

@@ -10,13 +10,13 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::attach::{Point, points};
+pub use super::devices::{DEVICE_LINKS, DEVICES};
+use super::extras::Point;
 use super::features::Defences;
 use super::image::{Image, kind_of};
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
 pub use super::masks::{MASKED_FILES, MASKED_FOLDERS, READ_ONLY};
-use super::template::Base;
 use super::view::{CONTROLLERS, CONTROLLERS_FILE, View};
 use crate::{Error, Root, SandboxSpec};
 
@@ -151,22 +151,15 @@ const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// The devices shown inside.
-pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-/// What every sandbox's `/dev` has.
-pub(super) const OWN_DEVICES: [&str; 12] = [
-    "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm", "empty",
-    "cgroups",
-];
-/// The links in `/dev`.
-pub const DEVICE_LINKS: [(&str, &str); 5] = [
-    // POSIX shared memory and semaphores: counted and limited as scratch space.
-    ("shm", "/tmp"),
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-];
+/// What is mounted ahead of a sandbox: its root, the places where more is attached, and the view of its limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) root: &'a Root,
+    pub(super) points: &'a [Point],
+    pub(super) view: &'a View,
+    /// A group of version 2 that is mounted below the view: Java wants to see that there is one.
+    pub(super) groups: Option<&'a Path>,
+}
 
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
 pub(super) fn root_steps(
@@ -211,7 +204,7 @@ pub(super) fn user_steps(
     defences: &Defences,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, spec.root.is_empty(), true);
-    let (points, view) = (points(&spec.linux)?, View::of(&spec.limits));
+    let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
     let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
     plan.root(&spec.root, None)?;
     plan.points(&points)?;

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::ahead::Ahead;
-use super::attach::{self, Attached, Passed};
+use super::attach::{Attached, Passed};
 use super::block_io::{Disk, disks_of};
 use super::cgroup::{Entrance, Group};
 use super::counters::Counters;
@@ -24,9 +24,9 @@ use super::instance::Instance;
 use super::janitor::{Remains, Slot};
 use super::kept_groups::KeptGroup;
 use super::netns::Network;
-use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
+use super::plan::{Base, Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::{Start, Steps};
-use super::template::{Base, Template};
+use super::template::Template;
 use super::view::View;
 use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
@@ -281,7 +281,7 @@ async fn template(
         // It cannot be had, and the error says why.
         return image().map(|_| None);
     }
-    let (points, view) = (attach::points(&spec.linux)?, View::of(&spec.limits));
+    let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
     let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
     if let Some(found) = shared.templates.find(base)? {
         return Ok(Some(found));

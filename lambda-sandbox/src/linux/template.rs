@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::attach::Point;
 use super::carry::{carry_out, failure};
+use super::extras::Point;
 use super::image::Image;
 use super::instance::Instance;
-use super::plan::root_steps;
+use super::plan::{Base, root_steps};
 use super::view::View;
 use crate::{Error, Root};
 
@@ -38,16 +38,6 @@ pub(super) struct Template {
 pub(super) struct Templates {
     /// The one used last is the last.
     known: Mutex<Vec<Known>>,
-}
-
-/// What is mounted ahead of a sandbox: its root, the places where more is attached, and the view of its limits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Base<'a> {
-    pub(super) root: &'a Root,
-    pub(super) points: &'a [Point],
-    pub(super) view: &'a View,
-    /// A group of version 2 that is mounted below the view: Java wants to see that there is one.
-    pub(super) groups: Option<&'a Path>,
 }
 
 #[derive(Debug)]

@@ -11,12 +11,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::mount::MsFlags;
 
-use super::carry::{carry_out, failure};
 use super::features::Rights;
 use super::instance::Instance;
-use super::plan::{Step, c_string};
+use super::mounts::{apart, copy_of_root, make_root, own_tmpfs};
 use crate::Error;
 
 /// A writable folder in memory. Clones are the same folder; it can serve several sandboxes, one after another or at once.
@@ -65,29 +64,16 @@ impl Volume {
         if Rights::own() != Rights::Root {
             return Err(Self::unavailable());
         }
-        let stage = c_string(Instance::stage().as_os_str())?;
-        let options =
-            format!("size={bytes_max},nr_inodes={},mode=777", files_max.saturating_add(1));
-        let mount = Step::Mount {
-            kind: c"tmpfs".into(),
-            target: stage.clone(),
-            flags: libc::MS_NOSUID | libc::MS_NODEV,
-            options: c_string(options.as_ref())?,
-        };
-        let steps = [Step::PrivateMounts, mount, Step::Pivot(stage)];
+        let files = files_max.saturating_add(1);
+        let options = format!("size={bytes_max},nr_inodes={files},mode=777");
         let held = apart("sandbox-volume", move || {
-            unshare(CloneFlags::CLONE_NEWNS)
-                .map_err(|errno| Error::step("making a mount namespace", errno))?;
-            let open = |path: &str| {
-                File::open(path).map_err(|source| Error::failed("opening a volume", path, source))
-            };
-            let namespace = open("/proc/thread-self/ns/mnt")?.into();
-            for step in &steps {
-                if carry_out(step) < 0 {
-                    return Err(failure(step, io::Error::last_os_error()));
-                }
-            }
-            Ok(Held { folder: open("/")?.into(), namespace })
+            let stage = Instance::stage();
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+            let namespace = own_tmpfs(&stage, flags, &options)?;
+            make_root(&stage)?;
+            let folder =
+                File::open("/").map_err(|source| Error::failed("opening a volume", "/", source))?;
+            Ok(Held { folder: folder.into(), namespace })
         })?;
         Ok(Self(Arc::new(held)))
     }
@@ -188,13 +174,7 @@ impl Volume {
     pub(super) fn mount(&self) -> Result<OwnedFd, Error> {
         let namespace = self.0.namespace.try_clone();
         let namespace = namespace.map_err(|source| Error::step("copying a descriptor", source))?;
-        apart("sandbox-volume", move || {
-            unshare(CloneFlags::CLONE_FS)
-                .map_err(|errno| Error::step("entering a volume", errno))?;
-            setns(&namespace, CloneFlags::CLONE_NEWNS)
-                .map_err(|errno| Error::step("entering a volume", errno))?;
-            super::attach::copy_of(Path::new("/"))
-        })
+        copy_of_root(namespace)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -263,16 +243,6 @@ fn plain(path: &Path) -> Result<&Path, Error> {
         let reason = "a path in a volume is relative, and has no '.' and '..'";
         Err(Error::invalid("volume path", path.display().to_string(), reason))
     }
-}
-
-/// Does work that changes the namespaces of its thread, on a thread of its own.
-pub(super) fn apart<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
-    let thread = thread.map_err(|source| Error::step("starting a thread", source))?;
-    thread.join().unwrap_or(Err(Error::Ended))
 }
 
 const PAGE_BYTES: u64 = 4096;

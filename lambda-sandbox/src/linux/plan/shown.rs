@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{NODEV, NOEXEC, NOSUID, Plan, RDONLY, Step, c_string};
-use crate::linux::attach::Point;
+use super::{Base, NODEV, NOEXEC, NOSUID, Plan, RDONLY, Step, c_string};
+use crate::linux::extras::Point;
 use crate::linux::landlock::{FILE_RIGHTS, Restriction, SCRATCH_RIGHTS};
-use crate::linux::template::Base;
 use crate::linux::view::{VIEW, View};
 use crate::{Bind, Error, Root, SandboxSpec};
 
