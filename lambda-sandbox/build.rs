@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=init/init.rs");
+    println!("cargo::rerun-if-changed=init");
     println!("cargo::rerun-if-changed=build.rs");
     let wanted = env::var_os("CARGO_FEATURE_LINUX").is_some()
         && env::var("CARGO_CFG_TARGET_OS")? == "linux"

@@ -112,7 +112,7 @@ async fn starts_of(
 
 fn spec(root: &Path, program: &str) -> SandboxSpec {
     let root = Root { directory: Some(root.to_owned()), ..Root::default() };
-    let mut spec = SandboxSpec::new("flatness", root, vec![program.into()]);
+    let mut spec = SandboxSpec::new(root, [program]);
     spec.limits = Limits { cpus: 1.0, ..Limits::default() };
     spec
 }

@@ -89,7 +89,7 @@ async fn made(
     let began = Instant::now();
     for _ in 0..count {
         let root = Root { directory: Some(root.to_owned()), ..Root::default() };
-        let mut spec = SandboxSpec::new("idle", root, vec!["/runtime".into()]);
+        let mut spec = SandboxSpec::new(root, ["/runtime"]);
         spec.limits = Limits { cpus: 1.0, ..Limits::default() };
         let created = backend.create(spec).await?;
         let (idle, _) = created.init().await.map_err(|failure| format!("{failure:?}"))?;

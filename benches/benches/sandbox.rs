@@ -83,7 +83,7 @@ async fn main() -> Result<(), Failure> {
 
 fn spec(root: &Path) -> SandboxSpec {
     let root = Root { directory: Some(root.to_owned()), ..Root::default() };
-    let mut spec = SandboxSpec::new("true", root, vec!["/true".into()]);
+    let mut spec = SandboxSpec::new(root, ["/true"]);
     spec.limits = Limits { cpus: 1.0, ..Limits::default() };
     spec
 }

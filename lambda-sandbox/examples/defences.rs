@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     for _ in 0..rounds {
         for (_, backend, times) in &mut rows {
-            let spec = SandboxSpec::new("f", Root::of_machine(), vec!["/bin/true".into()]);
+            let spec = SandboxSpec::new(Root::of_machine(), ["/bin/true"]);
             // The pools fill again: what they take is not the defence's.
             tokio::time::sleep(Duration::from_millis(2)).await;
             let began = Instant::now();

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn live(count: usize) -> Result<(), Box<dyn Error>> {
     let backend = LinuxBackend::new()?;
-    let spec = SandboxSpec::new("live", Root::of_machine(), vec!["/bin/true".into()]);
+    let spec = SandboxSpec::new(Root::of_machine(), ["/bin/true"]);
     let (host, machine) =
         (kib("/proc/self/status", "VmRSS:"), kib("/proc/meminfo", "MemAvailable:"));
     let began = Instant::now();

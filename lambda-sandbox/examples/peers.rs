@@ -110,7 +110,7 @@ impl Target {
 
 async fn ours(target: &Target) -> Result<Verdicts, Failure> {
     let backend = LinuxBackend::new()?;
-    let mut spec = SandboxSpec::new("probe", target.root.clone(), COMMAND.map(Into::into).into());
+    let mut spec = SandboxSpec::new(target.root.clone(), COMMAND);
     let log = Arc::new(MemoryLog::new(1 << 20));
     spec.log = log.clone();
     spec.limits.cpus = 1.0;

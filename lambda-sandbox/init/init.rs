@@ -3,18 +3,26 @@
 //! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
 //! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
 //! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
-//! make, `r` for one that it is in already as nobody, `l` for landlock, `o` where the host
-//! is spared when memory runs out.
+//! make, `r` for one that it is in already as nobody, `l` for landlock, `o` where the host is spared when memory runs out, `t` where
+//! 0 to 2 are a terminal that is to control the program, and one `d` for each descriptor from 6 on that the program is to have, as 3
+//! and up.
 //! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
 //! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
-//! wait status when that has ended.
+//! wait status when that has ended; 5 and 6, the number of another program ([`exec`]) and its wait status, or the errno for which
+//! it was not started.
 //! The host sends bytes: `e` starts what lies in /opt/extensions, and the program, too, if nothing does; `g` starts the
 //! program; `t` asks the program to end, `k` kills it. Pid 1 ends, and everything with it, when the program has ended and
 //! there are no extensions, or when the host's end of the socket is closed.
 #![no_std]
 #![no_main]
 
+mod exec;
+mod start;
+
 use core::arch::{asm, global_asm};
+
+use exec::Execs;
+use start::{Program, start};
 
 global_asm!(
     ".globl _start",
@@ -55,8 +63,6 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 const OPEN: usize = 2;
 const CLOSE: usize = 3;
-const CLONE: usize = 56;
-const EXECVE: usize = 59;
 const POLL: usize = 7;
 const SIGACTION: usize = 13;
 const SCHED_YIELD: usize = 24;
@@ -68,7 +74,6 @@ const EXIT: usize = 231;
 const WAIT4: usize = 61;
 const FCNTL: usize = 72;
 const UMASK: usize = 95;
-const SETSID: usize = 112;
 const SETGROUPS: usize = 116;
 const SETRESUID: usize = 117;
 const SETRESGID: usize = 119;
@@ -84,6 +89,8 @@ const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
 const RULES: usize = 5;
+/// The first descriptor of the program's own.
+const PASSED: usize = 6;
 
 /// The steps, in order, as the host names them in its errors.
 const STEP_USER: u32 = 1;
@@ -97,11 +104,14 @@ const STEP_RULES: u32 = 8;
 const STEP_PROGRAM: u32 = 9;
 const STEP_EXTENSION: u32 = 10;
 const STEP_OOM: u32 = 11;
+const STEP_EXEC: u32 = 12;
 
 const TELL_FAILED: u32 = 1;
 const TELL_ENDED: u32 = 2;
 const TELL_EXTENSIONS: u32 = 3;
 const TELL_EXTENSION_ENDED: u32 = 4;
+const TELL_EXEC_ENDED: u32 = 5;
+const TELL_EXEC_FAILED: u32 = 6;
 
 /// Where extensions lie, as Lambda has it, and how many there may be.
 const EXTENSIONS: &[u8] = b"/opt/extensions/";
@@ -130,8 +140,12 @@ fn exit(status: usize) -> ! {
 }
 
 fn tell(kind: u32, step: u32, value: u32) {
+    tell_by(SOCKET, kind, step, value);
+}
+
+fn tell_by(socket: usize, kind: u32, step: u32, value: u32) {
     let message = [kind, step, value];
-    call(WRITE, SOCKET, message.as_ptr() as usize, 12, 0, 0);
+    call(WRITE, socket, message.as_ptr() as usize, 12, 0, 0);
 }
 
 fn fail(step: u32, result: isize) -> ! {
@@ -153,6 +167,19 @@ fn number(mut text: *const u8) -> usize {
             return value;
         }
         value = value * 10 + usize::from(byte - b'0');
+        text = text.wrapping_add(1);
+    }
+}
+
+/// Counts a letter in a C string.
+fn count_of(mut text: *const u8, wanted: u8) -> usize {
+    let mut count = 0;
+    loop {
+        // SAFETY: `text` walks over a C string that the kernel put on the stack, up to its NUL.
+        match unsafe { *text } {
+            0 => return count,
+            byte => count += usize::from(byte == wanted),
+        }
         text = text.wrapping_add(1);
     }
 }
@@ -348,11 +375,35 @@ extern "C" fn main(stack: *const usize) -> ! {
         arguments: program_arguments as usize,
         environment: environment as usize,
         signals,
+        passed: count_of(flags, b'd'),
+        terminal: has(flags, b't'),
         runs: 0,
         extensions: [0; EXTENSIONS_MAX],
         count: 0,
+        execs: Execs::NONE,
     };
     life.live()
+}
+
+/// Waits for a message of the host's; returns how many descriptors came with it, or nothing at its end.
+fn hear(word: &mut [u8; 8], files: &mut [u32; exec::FILES]) -> Option<usize> {
+    const RECVMSG: usize = 47;
+    const CLOSE_ON_EXEC: usize = 0x4000_0000;
+    const HEADER: usize = 16;
+    let part = [word.as_mut_ptr() as usize, word.len()];
+    // `struct cmsghdr`: length in 8 bytes, level and type in 4 each; then descriptors of 4.
+    let mut control = [0_u64; 2 + exec::FILES / 2];
+    let (place, size) = (control.as_mut_ptr() as usize, size_of_val(&control));
+    let mut message = [0, 0, part.as_ptr() as usize, 1, place, size, 0];
+    let address = message.as_mut_ptr() as usize;
+    if call(RECVMSG, SOCKET, address, CLOSE_ON_EXEC, 0, 0) <= 0 {
+        return None;
+    }
+    let came = (control[0] as usize).saturating_sub(HEADER) / 4;
+    for (number, file) in files.iter_mut().enumerate() {
+        *file = (control[2 + number / 2] >> (32 * (number % 2))) as u32;
+    }
+    Some(if message[5] < HEADER { 0 } else { came })
 }
 
 /// What runs inside, and what is to run.
@@ -361,10 +412,15 @@ struct Life {
     arguments: usize,
     environment: usize,
     signals: usize,
+    /// How many descriptors the program is given.
+    passed: usize,
+    /// Whether it is controlled by the terminal on its standard streams.
+    terminal: bool,
     /// The program's pid, 0 when it does not run.
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
     count: usize,
+    execs: Execs,
 }
 
 impl Life {
@@ -386,10 +442,10 @@ impl Life {
     }
 
     fn listen(&mut self) {
-        let mut word = [0_u8; 1];
-        if call(READ, SOCKET, word.as_mut_ptr() as usize, 1, 0, 0) != 1 {
-            exit(0);
-        }
+        let mut word = [0_u8; 8];
+        let mut files = [0_u32; exec::FILES];
+        let Some(count) = hear(&mut word, &mut files) else { exit(0) };
+        let number = u32::from_ne_bytes([word[4], word[5], word[6], word[7]]);
         match word[0] {
             b'e' => {
                 self.start_extensions();
@@ -401,6 +457,8 @@ impl Life {
             b'g' => self.start_program(),
             b't' => self.signal(15),
             b'k' => self.signal(9),
+            b'x' if count == exec::FILES => self.execs.begin(number, &files),
+            b'y' => self.execs.kill(number),
             _ => {}
         }
     }
@@ -412,7 +470,21 @@ impl Life {
     }
 
     fn start_program(&mut self) {
-        self.runs = start(STEP_PROGRAM, self.program, self.arguments, self.environment);
+        let started = start(&Program {
+            step: STEP_PROGRAM,
+            number: 0,
+            program: self.program,
+            arguments: self.arguments,
+            environment: self.environment,
+            folder: 0,
+            streams: None,
+            passed: self.passed,
+            terminal: self.terminal,
+        });
+        self.runs = must(STEP_PROGRAM, started);
+        for number in 0..self.passed {
+            call(CLOSE, PASSED + number, 0, 0, 0, 0);
+        }
     }
 
     /// Starts each file in the folder; what cannot be executed is an error, as it is to Lambda.
@@ -454,7 +526,18 @@ impl Life {
                     }
                     let arguments = [path.as_ptr() as usize, 0];
                     let address = arguments.as_ptr() as usize;
-                    let pid = start(STEP_EXTENSION, arguments[0], address, self.environment);
+                    let started = start(&Program {
+                        step: STEP_EXTENSION,
+                        number: 0,
+                        program: arguments[0],
+                        arguments: address,
+                        environment: self.environment,
+                        folder: 0,
+                        streams: None,
+                        passed: 0,
+                        terminal: false,
+                    });
+                    let pid = must(STEP_EXTENSION, started);
                     if let Some(place) = self.extensions.get_mut(self.count) {
                         *place = pid;
                     }
@@ -500,69 +583,7 @@ impl Life {
             if let Some(number) = number {
                 tell(TELL_EXTENSION_ENDED, number as u32, status);
             }
+            self.execs.ended(ended, status);
         }
     }
-}
-
-/// What a new process is to execute.
-struct Program {
-    step: u32,
-    program: usize,
-    arguments: usize,
-    environment: usize,
-}
-
-/// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
-/// longer than all else here.
-fn start(step: u32, program: usize, arguments: usize, environment: usize) -> usize {
-    // CLONE_VM and CLONE_VFORK.
-    const BORROWING: usize = 0x100 | 0x4000;
-    const EINVAL: isize = -22;
-    let what = Program { step, program, arguments, environment };
-    let child = match clone(BORROWING | SIGCHLD as usize, &what) {
-        // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
-        // the first process that is made.
-        EINVAL => clone(SIGCHLD as usize, &what),
-        child => child,
-    };
-    must(step, child)
-}
-
-/// Makes a process that executes a program, on memory that is ours or a copy of it.
-fn clone(flags: usize, what: &Program) -> isize {
-    let child: isize;
-    // SAFETY: here the block is one system call. The new process begins behind it with the same registers and stack
-    // pointer and calls `execute`, which never returns, and so writes only below the stack pointer, where there is
-    // nothing of ours (the block is not `nostack`). Where it borrows our memory we stand still until it has executed or ended,
-    // and `what` lives as long. No handler of a signal can run in it: there is none.
-    unsafe {
-        asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "mov rdi, r12",
-            "call {execute}",
-            "ud2",
-            "2:",
-            execute = sym execute,
-            inlateout("rax") CLONE as isize => child,
-            in("rdi") flags,
-            in("rsi") 0_usize,
-            in("rdx") 0_usize,
-            in("r10") 0_usize,
-            in("r8") 0_usize,
-            in("r12") what as *const Program,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    child
-}
-
-extern "C" fn execute(what: &Program) -> ! {
-    let none = 0_u64;
-    const SET: usize = 2;
-    call(SIGPROCMASK, SET, &raw const none as usize, 0, 8, 0);
-    call(SETSID, 0, 0, 0, 0, 0);
-    fail(what.step, call(EXECVE, what.program, what.arguments, what.environment, 0, 0));
 }

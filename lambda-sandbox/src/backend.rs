@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::{
-    Capability, Created, Error, Finished, InitFailure, InitReport, Invocation, Isolation, Outcome,
-    Pressure, Sandbox, SandboxSpec, ShutdownReason,
+    Capability, Completed, Created, Error, Finished, Handle, InitFailure, InitReport, Invocation,
+    Isolation, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason,
 };
 
 /// A future on the heap, so that the traits are usable as `dyn`.
@@ -20,6 +20,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// The implementor guarantees that an error, or dropping the future, leaves nothing behind.
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>>;
+
+    /// Makes a sandbox, runs its program to the end without the Runtime API, and releases everything: how it ended, what it
+    /// wrote and what it used. Dropping the future ends the program.
+    ///
+    /// What the program writes goes to the specification's log as well.
+    fn run(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Completed, Error>> {
+        Box::pin(crate::capture::run(self, spec))
+    }
 
     /// Returns what is in force between a function and everything else.
     fn isolation(&self) -> Isolation;
@@ -69,6 +77,11 @@ pub trait Driver: Send + fmt::Debug {
 
     /// Returns how long those inside have waited for what they lacked, where that can be told.
     fn pressure(&self) -> Option<Pressure> {
+        None
+    }
+
+    /// Returns a handle that reaches the sandbox while it lives; `None` where the backend has none.
+    fn handle(&self) -> Option<Handle> {
         None
     }
 

@@ -196,13 +196,58 @@ pub enum InitFailure {
 
 /// The end of a program that ran without the Runtime API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finished {
     /// How it ended.
     pub exit: Exit,
+    /// Who or what ended it.
+    pub ended_by: EndedBy,
     /// Whether the memory limit killed any process of the sandbox.
     pub out_of_memory: bool,
     /// What it used.
     pub usage: Usage,
+}
+
+impl Finished {
+    /// Returns whether the program ended by itself with status 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.ended_by == EndedBy::Program && self.exit == Exit::Status(0)
+    }
+}
+
+/// Who or what ended a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndedBy {
+    /// The program itself, with a status.
+    Program,
+    /// A signal from inside the sandbox or of the kernel's, such as SIGSEGV.
+    Signal,
+    /// The memory limit, told by the limit's own event counter.
+    Memory,
+    /// The limit of time on the wall clock ([`crate::TimeLimits::run`]).
+    WallTime,
+    /// The limit of processor time ([`crate::TimeLimits::run_processor`]).
+    ProcessorTime,
+    /// The limit of output ([`Limits::output_bytes_max`]).
+    Output,
+    /// The host, by a [`crate::Killer`].
+    Host,
+}
+
+impl fmt::Display for EndedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Program => "ended by itself",
+            Self::Signal => "ended by a signal",
+            Self::Memory => "memory limit reached",
+            Self::WallTime => "time limit reached",
+            Self::ProcessorTime => "processor time limit reached",
+            Self::Output => "output limit reached",
+            Self::Host => "killed by the host",
+        })
+    }
 }
 
 /// Why a sandbox is shut down, as extensions are told.

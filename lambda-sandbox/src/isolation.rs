@@ -90,6 +90,12 @@ pub enum Capability {
     MemoryLimit,
     /// Holds processor time to the share.
     CpuLimit,
+    /// Shares processors by weight ([`crate::Limits::cpu_weight`]).
+    CpuWeight,
+    /// Runs on chosen processors only ([`crate::Limits::processors`]).
+    Processors,
+    /// Holds each process to its own limits ([`crate::ResourceLimits`]).
+    ResourceLimits,
     /// Holds the number of processes to the limit.
     ProcessLimit,
     /// Holds the scratch space to its limit.
@@ -110,4 +116,8 @@ pub enum Capability {
     ExternalExtensions,
     /// Runs a program without the Runtime API ([`crate::Sandbox::run`]).
     Run,
+    /// Gives a program its standard input ([`crate::SandboxSpec::stdin`]).
+    Stdin,
+    /// Runs other programs in a living sandbox ([`crate::Handle::exec`]).
+    Exec,
 }

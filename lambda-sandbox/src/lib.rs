@@ -1,12 +1,37 @@
-//! Sandboxes for functions as a service on this machine.
+//! Sandboxes on this machine: for functions as a service, and for any program that is not trusted.
 //!
-//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. A sandbox runs one function all its life, one
-//! invocation at a time: created, then `init`, then idle (frozen where the backend can) and busy in turn, then
-//! shut down or destroyed. The states are types, so a call that makes no sense in a state does not compile.
-//! Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
+//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. It runs a program to its end in one call ([`Backend::run`]), or
+//! one function all its life, one invocation at a time: created, then `init`, then idle (frozen where the backend can) and
+//! busy in turn, then shut down or destroyed. The states are types, so a call that makes no sense in a state does not
+//! compile. Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
 //! serves: unmodified Lambda runtimes run here.
 //!
 //! What it does not do: it chooses no sandbox for an invocation, keeps no code, and makes no virtual machine.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # #[cfg(not(all(feature = "linux", target_os = "linux", target_arch = "x86_64")))] fn main() {}
+//! # #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+//! # mod linux {
+//! use lambda_sandbox::{Backend, Root, SandboxSpec, linux::LinuxBackend};
+//! use std::time::Duration;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let spec = SandboxSpec::new(Root::of_machine(), ["/bin/sh", "-c", "wc -l"])
+//!         .with_stdin("one\ntwo\n")
+//!         .with_memory_mb(64)
+//!         .with_wall_time(Duration::from_secs(1));
+//!     let done = LinuxBackend::new()?.run(spec).await?;
+//!     assert_eq!(done.stdout, "2\n");
+//!     println!("{}, using {:?}", done.finished.ended_by, done.finished.usage);
+//!     Ok(())
+//! }
+//! # }
+//! # #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+//! # fn main() {}
+//! ```
 //!
 //! # Contract
 //!
@@ -15,7 +40,7 @@
 //! 3. Call [`Sandbox::settle`] after each answer; the sandbox is idle again when it returns.
 //! 4. Call [`Backend::sweep`] at start-up: it removes what a crashed earlier process left, and nothing else.
 //!
-//! # Example
+//! # A function, without a machine
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,7 +51,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backend = FakeBackend::new()
 //!     .with_handler("echo", |invocation| FakeAnswer::success(invocation.payload.clone()));
-//! let spec = SandboxSpec::new("echo", Root::empty(), vec!["/bootstrap".into()]);
+//! let spec = SandboxSpec::new(Root::empty(), ["/bootstrap"]).named("echo");
 //! let (idle, _report) = backend.create(spec).await?.init().await?;
 //! let (outcome, busy) = idle.invoke(Invocation::new("id-1", "{}", Duration::from_secs(3))).await?;
 //! assert!(matches!(outcome.answer, Answer::Success(response) if response.body == "{}"));
@@ -40,14 +65,21 @@
 //!
 //! - `runtime-api` (default): the Runtime API server and the `process` backend.
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
+//! - `oci`: roots from OCI images, for the Linux backend.
 #![deny(unsafe_code)]
 
 mod backend;
+#[cfg(all(feature = "runtime-api", unix))]
+mod bell;
 #[cfg(feature = "runtime-api")]
 mod budget;
+mod capture;
 pub mod conformance;
 mod error;
 pub mod fake;
+#[cfg(all(feature = "runtime-api", unix))]
+mod feed;
+mod handle;
 mod invocation;
 mod isolation;
 mod life;
@@ -56,7 +88,8 @@ mod life;
 pub mod linux;
 pub mod log;
 mod machine;
-mod network;
+#[cfg(all(feature = "oci", target_os = "linux", target_arch = "x86_64"))]
+pub mod oci;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 mod output;
@@ -70,6 +103,8 @@ mod pressure;
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
+#[cfg(all(feature = "runtime-api", unix))]
+mod run;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;
@@ -78,19 +113,21 @@ mod spec;
 mod supervised;
 
 pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
+pub use capture::{Completed, OUTPUT_BYTES_KEPT};
 pub use error::Error;
+pub use handle::{EVENTS_KEPT, Event, Events, Exec, Executed, Handle, Live, LiveUsage};
 pub use invocation::{
-    Answer, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome, Response,
-    ShutdownReason, Usage,
+    Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,
+    Response, ShutdownReason, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
 pub use life::{Busy, Created, Ended, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
-pub use network::{Interface, Network};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
-    Bind, BlockIo, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LAYERS_MAX, Limits, Link,
-    ROOT_PARTS_MAX, Root, SandboxSpec, SmallFile, TIME_MAX, TimeLimits,
+    Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Interface, LAYERS_MAX,
+    Limits, Link, Network, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root,
+    STACK_BYTES_MIN, STDIN_BYTES_MAX, SandboxSpec, SmallFile, Stdin, TIME_MAX, TimeLimits,
 };
 
 #[cfg(doctest)]

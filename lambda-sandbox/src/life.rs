@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Driver, Error, Finished, InitFailure, InitReport, Invocation, Killer, Outcome, Pressure,
-    ShutdownReason,
+    Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer, Outcome,
+    Pressure, ShutdownReason,
 };
 
 /// The state after [`crate::Backend::create`]: made, nothing of the function runs.
@@ -52,6 +52,20 @@ impl<S> Sandbox<S> {
     #[must_use]
     pub fn killer(&self) -> Killer {
         self.driver.killer()
+    }
+
+    /// Returns a handle that reaches the sandbox while it lives, also while a method of this one waits: to run other programs in
+    /// it, to see what it uses and what happens to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] where the backend has none.
+    pub fn handle(&self) -> Result<Handle, Error> {
+        self.driver.handle().ok_or_else(|| Error::Unavailable {
+            what: "a handle to the living sandbox",
+            why: "the backend has none".into(),
+            remedy: "use another backend",
+        })
     }
 
     /// Returns how long those inside have waited for what they lacked, since the sandbox was made; `None` where the

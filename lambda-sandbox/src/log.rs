@@ -52,6 +52,15 @@ pub trait LogSink: Send + Sync + fmt::Debug {
     fn wants_lines(&self) -> bool {
         true
     }
+
+    /// Returns whether it takes output byte for byte ([`LogSink::bytes`]) in place of lines. Nothing is dropped then: a program that
+    /// writes more than the host may spend its time on waits.
+    fn takes_bytes(&self) -> bool {
+        false
+    }
+
+    /// Takes what was read of an output.
+    fn bytes(&self, _stream: Stream, _bytes: &[u8]) {}
 }
 
 /// Forgets every line.

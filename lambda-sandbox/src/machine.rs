@@ -1,21 +1,40 @@
 //! A root made of this machine's own programs and libraries, read-only: nothing needs to be installed or unpacked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::spec::{Bind, Link, Root, SmallFile};
 
 /// Top folders that hold programs and libraries, or are links to where they are.
 const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
-/// What programs read below `/etc`: the loader's cache, certificates, the time zone, alternatives. No secrets,
-/// no accounts of the host, no network of the host.
-const SETTINGS: [&str; 6] = [
+/// What programs read below `/etc`: the loader's cache, certificates, names of services and protocols, fonts, the time zone,
+/// alternatives, settings of runtimes. No secrets (`shadow`, `ssl/private`, `ssh`), no accounts of the host, no network of the
+/// host.
+const SETTINGS: [&str; 16] = [
     "/etc/ld.so.cache",
     "/etc/alternatives",
     "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
     "/etc/ca-certificates",
     "/etc/localtime",
     "/etc/mime.types",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/fonts",
+    "/etc/magic",
+    "/etc/php",
+    "/etc/perl",
+    "/etc/lua",
+    "/etc/chromium.d",
+    "/etc/locale.alias",
+];
+/// How the names of folders below `/etc` begin that runtimes of several versions have.
+const SETTINGS_OF_VERSIONS: [&str; 2] = ["java-", "ImageMagick-"];
+/// Links to where a program looks by custom.
+const LINKS: [(&str, &str); 3] = [
+    ("/etc/os-release", "../usr/lib/os-release"),
+    ("/etc/mtab", "../proc/self/mounts"),
+    ("/var/tmp", "/tmp"),
 ];
 /// Files of the sandbox's own: its one user, its own name.
 const FILES: [(&str, &str); 4] = [
@@ -25,7 +44,10 @@ const FILES: [(&str, &str); 4] = [
     ),
     ("/etc/group", "root:x:0:\nsandbox:x:1000:\n"),
     ("/etc/hosts", "127.0.0.1 localhost sandbox\n"),
-    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    (
+        "/etc/nsswitch.conf",
+        "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    ),
 ];
 
 impl Root {
@@ -41,11 +63,14 @@ impl Root {
                 Err(_not_there) => {}
             }
         }
-        for path in SETTINGS {
-            if let Ok(source) = std::fs::canonicalize(path) {
+        for path in SETTINGS.into_iter().map(PathBuf::from).chain(settings_of_versions()) {
+            if let Ok(source) = std::fs::canonicalize(&path) {
                 root = root.with_bind(source, path);
             }
         }
+        root.links.extend(
+            LINKS.map(|(path, points_to)| Link { path: path.into(), points_to: points_to.into() }),
+        );
         root.files.extend(
             FILES.map(|(path, content)| SmallFile { path: path.into(), content: content.into() }),
         );
@@ -82,3 +107,22 @@ impl Root {
         Ok(self)
     }
 }
+
+/// Returns the settings of runtimes of several versions, in the order of their names.
+fn settings_of_versions() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir("/etc").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            SETTINGS_OF_VERSIONS.iter().any(|start| name.starts_with(start))
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found.truncate(VERSIONS_MAX);
+    found.into_iter()
+}
+
+/// Most folders of [`SETTINGS_OF_VERSIONS`]: each is a mount that every sandbox copies.
+const VERSIONS_MAX: usize = 16;

@@ -85,13 +85,15 @@ impl Output {
     /// Passes on all that was written until now, the unfinished line too; where that exceeds the budget, its end.
     pub(crate) fn drain(&self) {
         for pump in &self.pumps {
-            if pump.budget.standing() == Standing::Over {
+            let whole = pump.sink.takes_bytes();
+            if !whole && pump.budget.standing() == Standing::Over {
                 pump.drop_all_but(KEPT_LAST_BYTES);
             }
             let mut taken = 0;
             while let Took::Bytes(bytes) = pump.take(CHUNK_BYTES) {
                 taken += bytes;
-                if taken > DRAIN_BYTES_MAX || pump.budget.standing() == Standing::Over {
+                let over = !whole && pump.budget.standing() == Standing::Over;
+                if taken > DRAIN_BYTES_MAX || over {
                     break;
                 }
             }
@@ -128,7 +130,7 @@ impl Pump {
             let Ok(mut ready) = watch.readable().await else { return };
             self.budget.charge(WAKING);
             let within = self.budget.standing() == Standing::Within;
-            if within && self.sink.wants_lines() {
+            if within && (self.sink.wants_lines() || self.sink.takes_bytes()) {
                 pause = PAUSE_FIRST;
                 match self.take(CHUNK_BYTES) {
                     Took::End => return,
@@ -152,6 +154,10 @@ impl Pump {
 
     /// Does after a pause what the budget has room for.
     fn take_late(&self, pause: &mut Duration) -> Took {
+        if self.sink.takes_bytes() {
+            *pause = longer(*pause);
+            return self.take(CHUNK_BYTES);
+        }
         let (over, kept) = match (self.sink.wants_lines(), self.budget.standing()) {
             (false, _) => (true, 0),
             (true, Standing::Over) => (true, KEPT_BYTES),
@@ -173,6 +179,11 @@ impl Pump {
             Ok(0) => {
                 splitter.lines.flush(self.sink.as_ref());
                 Took::End
+            }
+            Ok(bytes) if self.sink.takes_bytes() => {
+                let read = chunk.get(..bytes).unwrap_or_default();
+                self.budget.pay(|| self.sink.bytes(self.stream, read));
+                Took::Bytes(bytes)
             }
             Ok(bytes) => {
                 self.pass_on(chunk.get(..bytes).unwrap_or_default(), &mut splitter);

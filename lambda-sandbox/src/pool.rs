@@ -10,7 +10,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backend = FakeBackend::new().with_handler("f", |_| FakeAnswer::success("{}"));
-//! let spec = SandboxSpec::new("f", Root::empty(), vec!["/bootstrap".into()]);
+//! let spec = SandboxSpec::new(Root::empty(), ["/bootstrap"]).named("f");
 //! let pool = Pool::initialised(Arc::new(backend), spec, PoolSettings { ready: 2, ..PoolSettings::default() });
 //! let idle = pool.take().await?;
 //! let (_outcome, _busy) = idle.invoke(Invocation::new("id-1", "{}", Duration::from_secs(3))).await?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -43,6 +45,7 @@ impl Backend for ProcessBackend {
         Box::pin(async move {
             spec.check()?;
             spec.limits.check_isolation(&self.isolation())?;
+            check_can(&spec)?;
             let program = on_host(&spec.root, spec.command[0].as_os_str());
             if let Err(source) = std::fs::metadata(&program) {
                 return Err(Error::failed("looking for the program", program, source));
@@ -93,6 +96,7 @@ impl Backend for ProcessBackend {
             Capability::RuntimeApi,
             Capability::Freeze,
             Capability::Run,
+            Capability::Stdin,
         ]);
         if cfg!(target_os = "linux") {
             capabilities.insert(Capability::MemoryPeak);
@@ -136,7 +140,7 @@ impl Process {
             .envs((self.spec.environment.iter()).map(|(name, value)| (name, on_host(root, value))))
             .env("AWS_LAMBDA_RUNTIME_API", &self.api)
             .current_dir(on_host(root, self.spec.working_directory.as_os_str()))
-            .stdin(Stdio::null())
+            .stdin(if self.spec.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -165,6 +169,7 @@ impl Process {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Error::Ended);
         };
+        let stdin = child.stdin.take();
         *life = Life::Running(Pid::from_raw(id));
         drop(life);
         let (told, exit) = watch::channel(None);
@@ -180,7 +185,8 @@ impl Process {
         // Extensions beside the runtime need a file system of the sandbox's own to lie in.
         let none = External { started: Some(0), ended: 0 };
         let extensions = watch::channel(none).1;
-        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), exit, extensions })
+        let stdin = stdin.map(non_blocking).transpose()?;
+        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), stdin, exit, extensions })
     }
 
     fn signal(&self, signal: Signal) {
@@ -189,6 +195,33 @@ impl Process {
             let _ended = killpg(group, signal);
         }
     }
+}
+
+/// Checks that the specification asks for nothing that only a sandbox can hold.
+fn check_can(spec: &SandboxSpec) -> Result<(), Error> {
+    let refused = |what| {
+        Err(Error::Unavailable {
+            what,
+            why: "the process backend does not isolate or count".into(),
+            remedy: "leave it out of the specification, or take the Linux backend",
+        })
+    };
+    if spec.times.run_processor.is_some() {
+        return refused("a limit of processor time");
+    }
+    #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+    if !spec.linux.is_empty() {
+        return refused("what only the Linux backend has");
+    }
+    Ok(())
+}
+
+/// Makes the host's end of the input one that does not block.
+fn non_blocking(stdin: std::process::ChildStdin) -> Result<OwnedFd, Error> {
+    let pipe = OwnedFd::from(stdin);
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map_err(|errno| Error::step("arranging the input pipe", errno))?;
+    Ok(pipe)
 }
 
 /// Waits for the program, kills what it left in its group, and reaps it: in this order, so that the id of the

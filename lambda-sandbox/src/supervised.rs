@@ -2,21 +2,25 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::budget::Budget;
+use crate::feed::Feed;
 use crate::output::Output;
+use crate::run::{Metered, Run};
 use crate::runtime_api::{Ready, Session, SessionSettings, serve_within};
 use crate::{
-    Answer, BoxFuture, Driver, Error, Exit, Finished, InitFailure, InitReport, Invocation, Killer,
-    Outcome, Pressure, SandboxSpec, ShutdownReason, TimeLimits, Usage,
+    Answer, BoxFuture, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished, Handle,
+    InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure, SandboxSpec,
+    ShutdownReason, TimeLimits, Usage,
 };
 
 /// What a platform counts of a sandbox, since its start.
@@ -27,11 +31,21 @@ pub(crate) struct Sample {
     pub(crate) out_of_memory_kills: u64,
 }
 
+impl Sample {
+    /// Joins what is in use now.
+    pub(crate) fn with(self, memory_bytes: Option<u64>, processes: Option<u32>) -> LiveUsage {
+        let Self { cpu_time, memory_peak_bytes, out_of_memory_kills } = self;
+        LiveUsage { cpu_time, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills }
+    }
+}
+
 /// A started program.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// Where the program's standard input is written, unless it is empty.
+    pub(crate) stdin: Option<OwnedFd>,
     /// Becomes `Some` when the program has ended, or an extension that was to stay.
     pub(crate) exit: watch::Receiver<Option<Exit>>,
     pub(crate) extensions: watch::Receiver<External>,
@@ -84,6 +98,20 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     fn pressure(&self) -> Option<Pressure> {
         None
     }
+    /// Counts what is in use now; `None` when all is released.
+    fn live(&self) -> Option<LiveUsage> {
+        Some(self.sample().with(None, None))
+    }
+    /// Runs another program beside. The future does not keep the platform.
+    fn exec(&self, _exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
+        Box::pin(async {
+            Err(Error::Unavailable {
+                what: "another program in the sandbox",
+                why: "the backend does not isolate".into(),
+                remedy: "use another backend",
+            })
+        })
+    }
     /// Kills, and waits until all is released.
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }
@@ -97,6 +125,10 @@ pub(crate) struct Supervised<P: Platform> {
     budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
+    feed: Option<Feed>,
+    bell: Arc<Bell>,
+    /// Whether a [`Killer`] was used.
+    killed: Arc<AtomicBool>,
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
     /// Whether the runtime was started behind external extensions.
@@ -137,6 +169,9 @@ impl<P: Platform> Supervised<P> {
             budget: Arc::new(Budget::new(meter)),
             server: None,
             output: None,
+            feed: None,
+            bell: Arc::default(),
+            killed: Arc::default(),
             exit: None,
             extensions: None,
             runs: AtomicBool::default(),
@@ -149,9 +184,18 @@ impl<P: Platform> Supervised<P> {
         let started = self.platform.start(what).await?;
         let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget)?;
         self.output = Some(output);
+        if let Some(pipe) = started.stdin {
+            self.feed = Some(Feed::start(pipe, std::mem::take(&mut self.spec.stdin))?);
+        }
         self.exit = Some(started.exit.clone());
         self.extensions = Some(started.extensions);
+        self.tell(Event::Started);
         Ok(started.exit)
+    }
+
+    /// Tells whoever listens.
+    fn tell(&self, event: Event) {
+        self.bell.ring(event);
     }
 
     fn usage(&mut self, since: Instant) -> Usage {
@@ -211,6 +255,7 @@ impl<P: Platform> Supervised<P> {
             return Err(failure);
         }
         let usage = self.usage(began);
+        self.tell(Event::Idle);
         self.platform.freeze()?;
         Ok(InitReport { duration: usage.duration, usage })
     }
@@ -343,7 +388,7 @@ impl<P: Platform> Farewell<P> {
 }
 
 /// Waits for the program's end. A supervisor that is gone counts as a kill.
-async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
+pub(crate) async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match exit.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(Exit::Signal(libc::SIGKILL)),
         Err(_supervisor_gone) => Exit::Signal(libc::SIGKILL),
@@ -363,6 +408,7 @@ impl<P: Platform> Driver for Supervised<P> {
             let began = Instant::now();
             let timeout = invocation.timeout;
             self.session.hand_over(invocation);
+            self.tell(Event::Busy);
             let mut answer = tokio::select! {
                 biased;
                 answer = self.session.answered() => answer,
@@ -373,6 +419,9 @@ impl<P: Platform> Driver for Supervised<P> {
             self.drain();
             if matches!(answer, Answer::Exited(_)) && out_of_memory {
                 answer = Answer::OutOfMemory;
+            }
+            if let Answer::Exited(exit) = answer {
+                self.tell(Event::Ended(exit));
             }
             if !answer.leaves_usable() {
                 self.part(if answer == Answer::TimedOut {
@@ -396,6 +445,7 @@ impl<P: Platform> Driver for Supervised<P> {
             };
             self.drain();
             if settled {
+                self.tell(Event::Idle);
                 self.platform.freeze()
             } else {
                 self.part(ShutdownReason::Failure);
@@ -407,15 +457,32 @@ impl<P: Platform> Driver for Supervised<P> {
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
         Box::pin(async move {
             let began = Instant::now();
+            let log = Arc::clone(&self.spec.log);
+            let output =
+                self.spec.limits.output_bytes_max.map(|it| Arc::new(Metered::new(log, it)));
+            if let Some(output) = &output {
+                self.spec.log = Arc::clone(output) as Arc<dyn crate::LogSink>;
+            }
             let mut exit = self.start(What::Program).await?;
             self.platform.open_counters();
-            let exit = ended(&mut exit).await;
+            let (times, limits) = (self.spec.times, &self.spec.limits);
+            let (platform, bell) = (&*self.platform, &*self.bell);
+            let run = Run { platform, times, limits, output, bell };
+            let (exit, reached) = run.watch(&mut exit).await;
             self.drain();
             if let Some(error) = self.platform.failure() {
                 return Err(error);
             }
             let (usage, out_of_memory) = self.count(began);
-            Ok(Finished { exit, out_of_memory, usage })
+            self.tell(Event::Ended(exit));
+            let ended_by = match (reached, exit) {
+                (Some(limit), _) => limit,
+                (None, Exit::Status(_)) => EndedBy::Program,
+                (None, Exit::Signal(_)) if self.killed.load(Ordering::Acquire) => EndedBy::Host,
+                (None, Exit::Signal(libc::SIGKILL)) if out_of_memory => EndedBy::Memory,
+                (None, Exit::Signal(_)) => EndedBy::Signal,
+            };
+            Ok(Finished { exit, ended_by, out_of_memory, usage })
         })
     }
 
@@ -438,13 +505,45 @@ impl<P: Platform> Driver for Supervised<P> {
         self.platform.pressure()
     }
 
-    fn killer(&self) -> Killer {
+    fn handle(&self) -> Option<Handle> {
         let platform = Arc::downgrade(&self.platform);
+        let bell = Arc::downgrade(&self.bell);
+        Some(Handle::new(Arc::new(Reached { platform, bell })))
+    }
+
+    fn killer(&self) -> Killer {
+        let (platform, killed) = (Arc::downgrade(&self.platform), Arc::clone(&self.killed));
         Killer::new(move || {
             if let Some(platform) = platform.upgrade() {
+                killed.store(true, Ordering::Release);
                 platform.kill();
             }
         })
+    }
+}
+
+/// What a [`Handle`] reaches, as long as the sandbox lives.
+#[derive(Debug)]
+struct Reached<P> {
+    platform: Weak<P>,
+    bell: Weak<Bell>,
+}
+
+impl<P: Platform> Live for Reached<P> {
+    fn exec(&self, exec: Exec) -> BoxFuture<'_, Result<Executed, Error>> {
+        match self.platform.upgrade() {
+            Some(platform) => platform.exec(exec),
+            None => Box::pin(async { Err(Error::Ended) }),
+        }
+    }
+
+    fn usage(&self) -> Option<LiveUsage> {
+        self.platform.upgrade()?.live()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        // One that nobody sends to ends at once.
+        self.bell.upgrade().unwrap_or_default().listen()
     }
 }
 

@@ -55,7 +55,7 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("probe", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     let log = common::logged(&mut spec);
     spec.limits.cpus = 1.0;
     spec.environment = vec![

@@ -190,7 +190,7 @@ fn taking(what: &str) -> (SandboxSpec, Arc<MemoryLog>) {
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/take");
     let command = ["/take", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("take", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     let log = logged(&mut spec);
     spec.limits.cpus = 1.0;
     spec.environment = vec![("TAKE".into(), what.into())];

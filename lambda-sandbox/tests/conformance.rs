@@ -57,7 +57,7 @@ fn python() -> Option<(tempfile::TempDir, SandboxSpec)> {
         .with_bind(folder.path(), "/var/task")
         .with_bind(packages, "/opt/python");
     let command = ["-m", "awslambdaric", "app.handler"].map(Into::into);
-    let mut spec = SandboxSpec::new(FUNCTION, root, vec![interpreter.into()]);
+    let mut spec = SandboxSpec::new(root, [interpreter]).named(FUNCTION);
     spec.command.extend(command);
     spec.limits = Limits { cpus: 2.0, ..Limits::for_memory_mb(256) };
     spec.working_directory = "/var/task".into();
@@ -74,7 +74,37 @@ async fn conformance_fake() {
     let backend = FakeBackend::new().with_handler(FUNCTION, conformance::fake_handler);
     let declined = [Capability::MemoryLimit, Capability::CpuTime];
     check(&backend, &conformance::fake_spec(), &declined).await;
+    for (name, verdict) in conformance::run_programs(&backend, &conformance::fake_spec()).await {
+        assert!(matches!(verdict, Verdict::Declined(_)), "{name}: {verdict:?}");
+    }
     assert_eq!(backend.live(), 0);
+}
+
+#[cfg(all(feature = "runtime-api", unix))]
+async fn check_programs(backend: &dyn Backend, root: Root, declined: &[Capability]) {
+    let shell =
+        SandboxSpec::new(root, ["/bin/sh"]).with_env("PATH", "/usr/bin:/bin").with_cpus(1.0);
+    for (name, verdict) in conformance::run_programs(backend, &shell).await {
+        match verdict {
+            Verdict::Passed => {}
+            Verdict::Declined(capability) => assert!(declined.contains(&capability), "{name}"),
+            verdict => panic!("{name}: {verdict:?}"),
+        }
+    }
+}
+
+#[cfg(all(feature = "runtime-api", unix))]
+#[tokio::test]
+async fn programs_process() {
+    let declined = [Capability::MemoryLimit, Capability::CpuTime, Capability::Exec];
+    check_programs(&ProcessBackend::new(), Root::empty(), &declined).await;
+}
+
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#[tokio::test]
+async fn programs_linux() {
+    let Some(backend) = common::backend("conformance of programs") else { return };
+    check_programs(&backend, Root::of_machine(), &[]).await;
 }
 
 #[cfg(all(feature = "runtime-api", unix))]

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lambda_sandbox::Backend;
-use lambda_sandbox::linux::LinuxBackend;
+use lambda_sandbox::linux::{Extras, LinuxBackend, Volume};
+use lambda_sandbox::{Backend, Exec};
 
 /// Is the host that is killed: makes two sandboxes, one of them frozen by hand, and waits.
 #[tokio::test]
@@ -23,8 +23,15 @@ async fn host() {
     let backend = LinuxBackend::new().expect("a backend");
     let mut running = Vec::new();
     for _ in 0..2 {
-        let created = backend.create(common::shell("sleep 600 & sleep 600")).await;
-        let created = created.expect("created");
+        let volume = Volume::new(1 << 20, 10).expect("a volume");
+        let extras = Extras::default().with_volume("/work", &volume);
+        let spec = common::shell("sleep 600 & sleep 600").with_linux(extras);
+        let created = backend.create(spec).await.expect("created");
+        let handle = created.handle().expect("a handle");
+        tokio::spawn(async move {
+            handle.events().next().await;
+            handle.exec(Exec::new(["/bin/sleep", "600"])).await
+        });
         running.push(tokio::spawn(created.run()));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;

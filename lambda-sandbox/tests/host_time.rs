@@ -112,7 +112,7 @@ async fn flooded(backend: &LinuxBackend, name: &str, kept: bool) -> (Duration, D
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("flood", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     spec.environment = vec![("FLOOD".into(), name.into())];
     spec.limits.cpus = 0.5;
     spec.times.init = TIME * 3;

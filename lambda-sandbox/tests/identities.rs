@@ -15,7 +15,7 @@ fn backend(settings: &Settings) -> Option<LinuxBackend> {
 }
 
 fn spec(seconds: &str) -> SandboxSpec {
-    SandboxSpec::new("f", Root::of_machine(), vec!["/bin/sleep".into(), seconds.into()])
+    SandboxSpec::new(Root::of_machine(), ["/bin/sleep", seconds])
 }
 
 /// Returns the user and group ids of the processes of this host whose command line is `sleep seconds`, as the kernel tells

@@ -52,7 +52,7 @@ async fn grown(backend: &LinuxBackend, kind: &str) -> (u64, String) {
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("memory", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     spec.environment = vec![("KERNEL_MEMORY".into(), kind.into())];
     spec.limits.memory_bytes = LIMIT_BYTES;
     spec.limits.cpus = 2.0;

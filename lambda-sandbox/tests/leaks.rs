@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::shell;
 use counted::Counted;
-use lambda_sandbox::{Backend, Exit};
+use lambda_sandbox::linux::{Extras, SystemCalls, Terminal, Volume};
+use lambda_sandbox::{Backend, Exec, Exit};
 
 #[test]
 fn dropping_and_killing_at_any_moment_leaves_nothing() {
@@ -22,6 +23,9 @@ async fn cut_off_anywhere() {
     let rounds = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 150 };
     // The pool of network namespaces fills, and the runtime starts its threads.
     drop(backend.create(shell("exit 0")).await.expect("created").run().await);
+    // A host keeps the filters of each profile that was asked for.
+    let strict = Extras::default().with_system_calls(SystemCalls::Strict);
+    drop(backend.run(shell("exit 0").with_linux(strict)).await);
     tokio::time::sleep(Duration::from_millis(300)).await;
     backend.sweep().await.expect("swept");
     let before = Counted::now(Some(&backend));
@@ -29,8 +33,33 @@ async fn cut_off_anywhere() {
         // A fixed walk over moments of a life, some before it is created, some after its end.
         let pause = Duration::from_micros(round * 7919 % 12_000);
         let script = if round % 3 == 0 { "exit 0" } else { "sleep 60 & exec sleep 60" };
+        let mut spec = shell(script);
+        let mut terminal = None;
+        if round % 4 == 1 {
+            let (volume, file) = (Volume::new(1 << 20, 10), std::fs::File::open("/dev/null"));
+            spec.linux = Extras::default()
+                .with_volume("/work", &volume.expect("a volume"))
+                .with_writable_bind("/var/tmp", "/out")
+                .with_descriptor(file.expect("open"))
+                .with_system_calls(SystemCalls::Strict);
+            if round % 8 == 1 {
+                let (host, end) = Terminal::open(24, 80).expect("a terminal");
+                spec.linux = spec.linux.with_terminal(end);
+                terminal = Some(host);
+            } else {
+                spec = spec.with_stdin(vec![b'x'; 1 << 20]).with_output_bytes_max(1 << 20);
+            }
+        }
         let life = async {
-            let created = backend.create(shell(script)).await.expect("created");
+            let created = backend.create(spec).await.expect("created");
+            if round % 4 == 3 {
+                let handle = created.handle().expect("a handle");
+                tokio::spawn(async move {
+                    handle.events().next().await;
+                    let exec = Exec::new(["/bin/sh", "-c", "sleep 60 & cat"]).with_stdin("x");
+                    drop(handle.exec(exec).await);
+                });
+            }
             let killer = created.killer();
             if round % 5 == 1 {
                 killer.kill();
@@ -38,6 +67,7 @@ async fn cut_off_anywhere() {
             drop(created.run().await);
         };
         drop(tokio::time::timeout(pause, life).await);
+        drop(terminal);
     }
     assert_eq!(before.again(Some(&backend)).await, before);
 

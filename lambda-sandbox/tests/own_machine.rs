@@ -94,7 +94,7 @@ async fn no_attack_has_the_host_load_modules() {
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("probe", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     spec.limits.cpus = 1.0;
     let given = [("PROBE_TCP", "127.0.0.1:9"), ("PROBE_UNIX", "x"), ("PROBE_UPTIME", "0")];
     spec.environment = given.map(|(name, value)| (name.into(), value.into())).into();

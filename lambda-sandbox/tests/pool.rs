@@ -12,7 +12,7 @@ use lambda_sandbox::pool::{Pool, PoolFigures, PoolSettings};
 use lambda_sandbox::{Answer, Exit, InitFailure, Invocation, Root, SandboxSpec};
 
 fn spec() -> SandboxSpec {
-    SandboxSpec::new("f", Root::empty(), vec!["/bootstrap".into()])
+    SandboxSpec::new(Root::empty(), ["/bootstrap"]).named("f")
 }
 
 fn backend() -> FakeBackend {

@@ -43,8 +43,9 @@ fn function() -> Option<Function> {
     std::fs::write(folder.path().join("app.py"), HANDLER).expect("written");
     let log = Arc::new(MemoryLog::new(64 * 1024));
     let root = Root::empty().with_bind(folder.path(), "/var/task");
-    let command = vec![python.into(), "-m".into(), "awslambdaric".into(), "app.handler".into()];
-    let mut spec = SandboxSpec::new("f", root, command);
+    let command: Vec<std::ffi::OsString> =
+        vec![python.into(), "-m".into(), "awslambdaric".into(), "app.handler".into()];
+    let mut spec = SandboxSpec::new(root, command);
     spec.log = log.clone();
     spec.working_directory = "/var/task".into();
     spec.environment = vec![

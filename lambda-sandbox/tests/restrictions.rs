@@ -56,7 +56,7 @@ async fn clocks_do_not_tell_how_long_the_machine_is_up() {
 async fn a_defence_that_is_left_out_is_refused_to_who_demands_it() {
     for defence in [Defence::FileAccess, Defence::Scope, Defence::Time] {
         let Some((with, without)) = backends(defence) else { continue };
-        let mut spec = SandboxSpec::new("f", Root::of_machine(), vec!["/bin/true".into()]);
+        let mut spec = SandboxSpec::new(Root::of_machine(), ["/bin/true"]);
         spec.limits.isolation_min = vec![defence];
         with.create(spec.clone()).await.expect("created").destroy().await.expect("destroyed");
         let refused = without.create(spec).await.expect_err("refused");

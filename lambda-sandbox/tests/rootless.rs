@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use self::unprivileged::With;
 use common::{logged, text};
-use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::linux::{Extras, LinuxBackend, Settings, SystemCalls, Volume};
 use lambda_sandbox::{
     Answer, Backend, Capability, Defence, Error, Exit, Finished, Invocation, MemoryLog, SandboxSpec,
 };
@@ -46,8 +46,53 @@ fn a_user_has_sandboxes() {
     }
 }
 
-const TESTS: [&str; 4] =
-    ["programs_run", "limits_hold", "the_report_is_exact", "the_runtime_api_is_served"];
+const TESTS: [&str; 5] = [
+    "programs_run",
+    "limits_hold",
+    "the_report_is_exact",
+    "the_runtime_api_is_served",
+    "embedders_have_what_a_user_can",
+];
+
+/// What a specification can ask for beyond programs, and what it cannot without root.
+#[tokio::test]
+async fn embedders_have_what_a_user_can() {
+    if unprivileged::inside().is_none() {
+        return;
+    }
+    let Some(backend) = backend() else { return };
+    let home = std::path::PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").expect("a home"));
+    let shell = |script: &str| common::shell(script).with_cpus(1.0);
+    let said = async |spec: SandboxSpec| {
+        let done = backend.run(spec).await.expect("run");
+        String::from_utf8_lossy(&[&done.stdout[..], &done.stderr[..]].concat()).into_owned()
+    };
+    let out = home.join("out");
+    std::fs::create_dir_all(&out).expect("made");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let extras = Extras::default()
+        .with_writable_bind(&out, "/out")
+        .with_descriptor(std::os::fd::OwnedFd::from(writer))
+        .with_system_calls(SystemCalls::Strict);
+    let spec = shell("cat > /out/f; echo passed >&3; touch /usr/x").with_stdin("text");
+    let text = said(spec.with_linux(extras)).await;
+    assert!(text.contains("Read-only file system"), "{text}");
+    assert_eq!(std::fs::read(out.join("f")).expect("read"), b"text");
+    assert_eq!(std::io::read_to_string(reader).expect("read"), "passed\n");
+    let text = said(shell("cat /sys/fs/cgroup/memory.max; grep -c '1$' /proc/cgroups")).await;
+    assert_eq!(text, "134217728\n6\n");
+    assert!(matches!(Volume::new(4096, 1), Err(Error::Unavailable { .. })));
+
+    let sandbox = backend.create(shell("sleep 100")).await.expect("created");
+    let handle = sandbox.handle().expect("a handle");
+    let mut events = handle.events();
+    let running = tokio::spawn(sandbox.run());
+    events.next().await.expect("started");
+    let done = handle.exec(lambda_sandbox::Exec::new(["/usr/bin/id", "-u"])).await.expect("run");
+    assert_eq!(done.stdout, "1000\n");
+    running.abort();
+    drop(running.await);
+}
 
 #[tokio::test]
 async fn programs_run() {

@@ -79,8 +79,7 @@ impl Host {
     fn spec(&self, command: &[&str]) -> SandboxSpec {
         let me = std::env::current_exe().expect("a path");
         let root = Root::of_machine().with_bind(me, "/soak");
-        let command = command.iter().map(Into::into).collect();
-        let mut spec = SandboxSpec::new("soak", root, command);
+        let mut spec = SandboxSpec::new(root, command);
         spec.environment = vec![("SOAK".into(), self.mark.clone().into())];
         spec.limits.cpus = 1.0;
         spec.times.init = Duration::from_secs(5);

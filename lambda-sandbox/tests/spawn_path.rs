@@ -55,7 +55,7 @@ unsafe impl GlobalAlloc for Watching {
 static ALLOCATOR: Watching = Watching;
 
 fn spec() -> SandboxSpec {
-    SandboxSpec::new("f", Root::of_machine(), vec!["/bin/true".into()])
+    SandboxSpec::new(Root::of_machine(), ["/bin/true"])
 }
 
 fn backend() -> Option<LinuxBackend> {

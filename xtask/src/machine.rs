@@ -12,6 +12,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(python_environment(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
+        left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
         left_out.extend(node_packages(root).err());
     }
     left_out
@@ -96,9 +97,40 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|folder| folder.join(program).exists())
 }
 
-/// A program that tests call, and the Debian package that has it.
-const DEBIAN_PACKAGES: [(&str, &str); 3] =
-    [("python3", "python3-venv"), ("mksquashfs", "squashfs-tools"), ("mkfs.erofs", "erofs-utils")];
+/// A program or file that tests need, and the Debian package that has it.
+const DEBIAN_PACKAGES: [(&str, &str); 18] = [
+    ("python3", "python3-venv"),
+    ("mksquashfs", "squashfs-tools"),
+    ("mkfs.erofs", "erofs-utils"),
+    // Ordinary programs that are run in a sandbox.
+    ("busybox", "busybox-static"),
+    ("curl", "curl"),
+    ("gcc", "gcc"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("git", "git"),
+    ("jq", "jq"),
+    ("lua5.4", "lua5.4"),
+    ("make", "make"),
+    ("openssl", "openssl"),
+    ("php", "php-cli"),
+    ("/usr/lib/python3/dist-packages/numpy", "python3-numpy"),
+    ("ruby", "ruby"),
+    ("sqlite3", "sqlite3"),
+    ("tclsh", "tcl"),
+    ("xz", "xz-utils"),
+];
+
+/// The same for programs that are large: some hundred megabytes each with what they need.
+const LARGE_PROGRAMS: [(&str, &str); 8] = [
+    ("chromium", "chromium"),
+    ("erl", "erlang-base"),
+    ("ffmpeg", "ffmpeg"),
+    ("go", "golang-go"),
+    ("/usr/bin/identify", "imagemagick"),
+    ("java", "default-jre-headless"),
+    ("node", "nodejs"),
+    ("/usr/lib/postgresql", "postgresql"),
+];
 
 /// What AWS's runtime for Node.js is compiled with.
 const COMPILERS: [(&str, &str); 6] = [

@@ -32,7 +32,8 @@ test      runs every check and says what it used and what was left out
   --all   fails where anything was left out
   --long  the same checks at full length (soaks, fuzzing, 100,000 property cases, the QEMU guest)
 prepare   brings what the tests need (Python environment under target/venv, Debian packages)
-  --long  what only the long run needs, too (AWS's runtime for Node.js under target/node)
+  --long  what only the long run needs, too (AWS's runtime for Node.js under target/node, large
+          programs such as Chromium and Java)
 circles   lists files of a crate that import each other (part of test)
 interface writes the crates' public interfaces to xtask/interface (test compares them)
 model     makes the table of the Lambda API anew from botocore in target/venv

@@ -2,8 +2,9 @@
 //! root, too, with fewer defences: `cargo run --release -p inspect` as the same user tells which.
 //!
 //! ```text
-//! cargo run --release -p exec -- [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N]
-//!                                [--bind SOURCE=TARGET]... [--env NAME=VALUE]... -- PROGRAM ARGS...
+//! cargo run --release -p exec -- [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N] [--time-ms N]
+//!                                [--bind SOURCE=TARGET]... [--writable SOURCE=TARGET]... [--device PATH]...
+//!                                [--env NAME=VALUE]... [--calls PROFILE] -- PROGRAM ARGS...
 //! cargo run --release -p exec -- -- /bin/sh -c 'id; ls /proc; unshare -U'
 //! ```
 #![expect(clippy::print_stderr, reason = "a program for a terminal")]
@@ -13,9 +14,10 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lambda_sandbox::linux::{LinuxBackend, Settings};
-use lambda_sandbox::{Backend, Exit, LogLine, LogSink, Root, SandboxSpec, Stream};
+use lambda_sandbox::{Backend, EndedBy, Exit, LogLine, LogSink, Root, SandboxSpec, Stream};
 
 /// Passes the program's lines on as they come.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl LogSink for Terminal {
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<dyn Error>> {
-    let mut spec = SandboxSpec::new("exec", Root::of_machine(), Vec::new());
+    let mut spec = SandboxSpec::new(Root::of_machine(), Vec::<OsString>::new());
     spec.limits.cpus = 1.0;
     spec.environment.push(("PATH".into(), "/usr/bin:/bin".into()));
     spec.log = Arc::new(Terminal);
@@ -58,6 +60,16 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<SandboxSpec, Box<d
             }
             "--cpus" => spec.limits.cpus = text.parse().map_err(|it| number(&it))?,
             "--processes" => spec.limits.processes_max = text.parse().map_err(|it| number(&it))?,
+            "--time-ms" => {
+                let time = text.parse().map_err(|it| number(&it))?;
+                spec = spec.with_wall_time(Duration::from_millis(time));
+            }
+            "--writable" => {
+                let (source, target) = pair()?;
+                spec.linux = spec.linux.with_writable_bind(source, target);
+            }
+            "--device" => spec.linux = spec.linux.with_device(text),
+            "--calls" => spec.linux = spec.linux.with_system_calls(text.parse()?),
             "--bind" => spec.root = spec.root.with_bind(pair()?.0, pair()?.1),
             "--env" => {
                 let (name, value) = pair()?;
@@ -73,8 +85,8 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let spec = parse(std::env::args_os().skip(1))?;
     let backend = LinuxBackend::with_settings(&Settings::default().rootless())?;
     let finished = backend.create(spec).await?.run().await?;
-    if finished.out_of_memory {
-        eprintln!("exec: the memory limit was reached");
+    if !matches!(finished.ended_by, EndedBy::Program | EndedBy::Signal) {
+        eprintln!("exec: {}", finished.ended_by);
     }
     Ok(match finished.exit {
         Exit::Status(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
@@ -99,5 +111,6 @@ async fn main() -> ExitCode {
 }
 
 const USAGE: &str = "\
-usage: exec [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N]
-            [--bind SOURCE=TARGET]... [--env NAME=VALUE]... -- PROGRAM ARGS...";
+usage: exec [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N] [--time-ms N]
+            [--bind SOURCE=TARGET]... [--writable SOURCE=TARGET]... [--device PATH]...
+            [--env NAME=VALUE]... [--calls default|strict|tripwire|wide] -- PROGRAM ARGS...";

@@ -43,7 +43,7 @@ fn print() -> Result<(), Box<dyn Error>> {
     if probe.missing.is_empty() {
         writeln!(out, "\nin force:\n{}", LinuxBackend::with_settings(&settings)?.isolation())?;
     }
-    let spec = SandboxSpec::new("inspect", Root::of_machine(), vec!["/bin/true".into()]);
+    let spec = SandboxSpec::new(Root::of_machine(), ["/bin/true"]);
     writeln!(out, "steps of a new process, before the init is executed:")?;
     for step in LinuxBackend::steps(&spec)? {
         writeln!(out, "  {step:?}")?;

@@ -29,7 +29,7 @@ pub(super) fn specify(
         Entry::Program(words) => words.iter().map(Into::into).collect(),
     };
     let root = root.with_bind(code, TASK_ROOT);
-    let mut spec = SandboxSpec::new(config.name.as_str(), root, command);
+    let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
     spec.limits = Limits::for_memory_mb(config.memory_mb);
     spec.limits.scratch_bytes = u64::from(config.ephemeral_storage_mb) << 20;

@@ -103,6 +103,9 @@ const IPV6_OPTIONS: &[(u32, u32)] = &[
     (78, 78),
 ];
 
+/// Requests of KVM by their type, for sandboxes that are given `/dev/kvm`; no other driver has this type.
+const MACHINES: Condition =
+    Condition::Among { argument: 1, bits: 0xFF00, ranges: &[(0xAE00, 0xAE00)] };
 /// Requests of ioctl. Terminals: all but TIOCSTI, TIOCLINUX and TIOCCONS, which speak for another, and TIOCSETD, which loads modules.
 const REQUESTS: &[(u32, u32)] = &[
     (0x5401, 0x5411),
@@ -178,8 +181,8 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
             made(&[among(1, &[(41, 41)]), among(2, IPV6_OPTIONS)]),
             made(&[among(1, &[(17, 17)]), among(2, UDP_OPTIONS)]),
         ], Error(libc::ENOPROTOOPT);
-    "ioctl" SYS_ioctl "requests by list: terminals, but for typing for another; sockets and interfaces, to ask; no file systems"
-        &[made(&[among(1, REQUESTS)]), error(&[among(1, FOR_ANOTHER)], libc::EPERM)],
+    "ioctl" SYS_ioctl "requests by list: terminals, but for typing for another; sockets and interfaces, to ask; KVM's; no file systems"
+        &[made(&[among(1, REQUESTS)]), made(&[MACHINES]), error(&[among(1, FOR_ANOTHER)], libc::EPERM)],
         Error(libc::ENOTTY);
     "fcntl" SYS_fcntl "no leases, no notes of folders, no larger pipes, no locks of open files, whose holder nobody is told"
         &[

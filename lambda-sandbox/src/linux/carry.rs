@@ -58,6 +58,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Link { path: link, .. } => ("making a link", Some(link.path())),
         Step::Processes(target) => ("mounting", Some(target.path())),
         Step::Mask { name, .. } => ("hiding a part of /proc", path(name)),
+        Step::Attach { target, .. } => ("attaching a mount", Some(target.path())),
         Step::Pivot(root) => ("changing the root", path(root)),
         Step::Limit(..) | Step::SoftLimit(..) => ("setting a limit", None),
         Step::Quota { path: file, .. } => ("setting a limit", path(file)),

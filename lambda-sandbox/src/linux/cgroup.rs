@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::block_io::Disk;
 use super::counters::Counters;
+use super::cpuset;
 use crate::supervised::Sample;
 use crate::{BlockIo, Error, Limits, Pressure, Stall};
 
@@ -24,6 +25,8 @@ pub enum Controller {
     CpuAcct,
     /// Processes.
     Pids,
+    /// Which processors.
+    CpuSet,
     /// Traffic with disks.
     Io,
     /// Stopping and going on (v1; v2 has it in every group).
@@ -32,11 +35,12 @@ pub enum Controller {
 
 /// The controllers, and what they are called in v1 and in v2. In v2 the first counts what the second does, and the
 /// last is in every group.
-pub(super) const CONTROLLERS: [(Controller, &str, Option<&str>); 6] = [
+pub(super) const CONTROLLERS: [(Controller, &str, Option<&str>); 7] = [
     (Controller::Memory, "memory", Some("memory")),
     (Controller::Cpu, "cpu", Some("cpu")),
     (Controller::CpuAcct, "cpuacct", None),
     (Controller::Pids, "pids", Some("pids")),
+    (Controller::CpuSet, "cpuset", Some("cpuset")),
     (Controller::Io, "blkio", Some("io")),
     (Controller::Freezer, "freezer", None),
 ];
@@ -180,9 +184,13 @@ impl Group {
         if limits.block_io.is_none() {
             group.v1.remove(&Controller::Io);
         }
+        if limits.processors.is_none() {
+            group.v1.remove(&Controller::CpuSet);
+        }
         let made = group
             .make_folders(hierarchies)
             .and_then(|()| group.set(limits))
+            .and_then(|()| group.set_processors(hierarchies, limits))
             .and_then(|()| group.set_block_io(limits.block_io.unwrap_or_default(), disks));
         if let Err(error) = made {
             group.remove()?;
@@ -222,6 +230,9 @@ impl Group {
         if let Some(cpu) = self.v1.get(&Controller::Cpu) {
             set(cpu, "cpu.cfs_period_us", PERIOD_US)?;
             set(cpu, "cpu.cfs_quota_us", quota)?;
+            if let Some(weight) = limits.cpu_weight {
+                set(cpu, "cpu.shares", cpuset::shares(weight))?;
+            }
         }
         if let Some(pids) = self.v1.get(&Controller::Pids) {
             set(pids, "pids.max", processes)?;
@@ -232,8 +243,24 @@ impl Group {
             set_if_there(v2, "memory.oom.group", 1)?;
             set_if_there(v2, "cpu.max", format!("{quota} {PERIOD_US}"))?;
             set_if_there(v2, "pids.max", processes)?;
+            if let Some(weight) = limits.cpu_weight {
+                set_if_there(v2, "cpu.weight", weight)?;
+            }
         }
         Ok(())
+    }
+
+    fn set_processors(&self, hierarchies: &Hierarchies, limits: &Limits) -> Result<(), Error> {
+        let Some(processors) = &limits.processors else {
+            return Ok(());
+        };
+        let v2 =
+            self.v2.as_ref().filter(|_| hierarchies.v2_controllers.contains(&Controller::CpuSet));
+        match (self.v1.get(&Controller::CpuSet), v2) {
+            (Some(v1), _) => cpuset::set_v1(v1, processors),
+            (None, Some(v2)) => cpuset::set_v2(v2, processors),
+            (None, None) => Err(cpuset::unavailable()),
+        }
     }
 
     fn set_block_io(&self, limits: BlockIo, disks: &BTreeSet<Disk>) -> Result<(), Error> {
@@ -259,6 +286,20 @@ impl Group {
         let (cpu, memory, io) =
             (stall("cpu.pressure")?, stall("memory.pressure")?, stall("io.pressure")?);
         Some(Pressure { cpu, memory, io })
+    }
+
+    /// Returns the memory and the number of processes that the group has now.
+    pub(super) fn live(&self) -> (Option<u64>, Option<u32>) {
+        let v2 = self.v2.as_ref().filter(|_| self.v2_limits);
+        let number = |folder: Option<&PathBuf>, file: &str| {
+            read(&folder?.join(file))?.trim().parse::<u64>().ok()
+        };
+        let memory = number(self.v1.get(&Controller::Memory), "memory.usage_in_bytes");
+        let processes = number(self.v1.get(&Controller::Pids), "pids.current");
+        (
+            memory.or_else(|| number(v2, "memory.current")),
+            processes.or_else(|| number(v2, "pids.current")).and_then(|it| it.try_into().ok()),
+        )
     }
 
     /// Opens what it takes to start in the group.
@@ -372,7 +413,10 @@ fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error
         return Ok(());
     };
     for (controller, _, name) in CONTROLLERS {
-        if let (true, Some(name)) = (hierarchies.v2_controllers.contains(&controller), name) {
+        // Asked for by few sandboxes, and each controller makes every group dearer: handed out when first used.
+        let wanted = controller != Controller::CpuSet;
+        let there = hierarchies.v2_controllers.contains(&controller);
+        if let (true, Some(name)) = (wanted && there, name) {
             for folder in [host.parent().unwrap_or(host), host] {
                 set(folder, "cgroup.subtree_control", format!("+{name}"))?;
             }
@@ -411,7 +455,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The part of the memory limit that sockets may hold on top of it, where they are counted apart.
 const SOCKETS_PART: u64 = 8;
 /// The period of processor time quotas.
-const PERIOD_US: u64 = 100_000;
+pub(super) const PERIOD_US: u64 = 100_000;
 /// The kernel refuses a longer quota than 44 bits of microseconds, which no machine could use up.
 const QUOTA_US_MAX: u64 = (1 << 44) - 1;
 /// The kernel refuses a larger limit than it has process numbers.
@@ -422,11 +466,11 @@ const PROCESSES_MAX: u64 = 4_194_304;
     clippy::cast_sign_loss,
     reason = "checked by the specification to be finite and positive; more vCPUs than u64 saturate"
 )]
-fn quota_us(cpus: f64) -> u64 {
+pub(super) fn quota_us(cpus: f64) -> u64 {
     ((cpus * 100_000.0) as u64).clamp(1_000, QUOTA_US_MAX)
 }
 
-fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
+pub(super) fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
     let path = folder.join(file);
     fs::write(&path, value.to_string())
         .map_err(|source| Error::failed("setting a control group", path, source))
@@ -436,7 +480,7 @@ fn set_if_there(folder: &Path, file: &str, value: impl ToString) -> Result<(), E
     if folder.join(file).exists() { set(folder, file, value) } else { Ok(()) }
 }
 
-fn read(path: &Path) -> Option<String> {
+pub(super) fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use libc::sock_filter;
 
 use super::arguments::{Answer, BY_ARGUMENT, ByArgument, Case, Condition};
+use super::profile::SystemCalls;
 use super::seccomp::{ABSENT, ALLOWED, IGNORED, NEW_FIRST, NOT_SUPPORTED};
 
 /// Compiles the filter into the form that the init loads: a count of instructions, then these.
-pub(super) fn compile() -> Vec<u8> {
-    let program = program();
+pub(super) fn compile(profile: SystemCalls) -> Vec<u8> {
+    let program = program(profile);
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&(program.len() as u64).to_ne_bytes());
     for instruction in &program {
@@ -40,7 +41,10 @@ const MISSING: Verdict = Verdict::Answer(ERRNO | libc::ENOSYS.unsigned_abs());
 const IGNORE: Verdict = Verdict::Answer(ERRNO);
 const UNSUPPORTED: Verdict = Verdict::Answer(ERRNO | libc::EOPNOTSUPP.unsigned_abs());
 
-fn program() -> Program {
+const DEADLY: Verdict = Verdict::Answer(KILL_PROCESS);
+
+fn program(profile: SystemCalls) -> Program {
+    let runs = runs(profile);
     let mut program = vec![
         instruction(LOAD, ARCHITECTURE_AT),
         sock_filter { jt: 1, ..instruction(JUMP_IF_EQUAL, ARCHITECTURE) },
@@ -48,24 +52,27 @@ fn program() -> Program {
         instruction(LOAD, NUMBER_AT),
     ];
     let mut exits = Vec::new();
-    tree(&runs(), &mut program, &mut exits);
+    tree(&runs, &mut program, &mut exits);
     leave(&exits, &mut program);
     program
 }
 
 /// Cuts all numbers into runs of one verdict: where each begins, in order. Of what is in no list, old calls are refused, as are
 /// the numbers of the x32 interface, and new ones are not there.
-fn runs() -> Vec<(u32, Verdict)> {
+fn runs(profile: SystemCalls) -> Vec<(u32, Verdict)> {
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let each = |list: &'static [(&str, i64)], verdict| list.iter().map(move |it| (it.1, verdict));
     let looked_at = (BY_ARGUMENT.iter().enumerate())
         .map(|(place, call)| (call.number, Verdict::LookedAt(place)));
     let known: BTreeMap<u32, Verdict> = (ALLOWED.iter())
         .flat_map(|group| each(group.calls, Verdict::Answer(ALLOW)))
+        .chain(each(profile.more(), Verdict::Answer(ALLOW)))
+        .chain(looked_at)
+        .filter(|(call, _)| !has(profile.less(), *call))
         .chain(each(ABSENT, MISSING))
         .chain(each(IGNORED, IGNORE))
         .chain(each(NOT_SUPPORTED, UNSUPPORTED))
-        .chain(looked_at)
+        .chain(each(profile.deadly(), DEADLY))
         .map(|(it, verdict)| (number(it), verdict))
         .collect();
     let new = number(NEW_FIRST);
@@ -89,6 +96,10 @@ fn runs() -> Vec<(u32, Verdict)> {
     begin(next.max(new), MISSING);
     begin(X32_FIRST, REFUSED);
     runs
+}
+
+fn has(calls: &[(&str, i64)], wanted: i64) -> bool {
+    calls.iter().any(|(_, call)| *call == wanted)
 }
 
 /// A branch that leaves the tree: the place of its instruction, whether it is the one taken, and the verdict it leads to.
@@ -120,7 +131,9 @@ fn leave(exits: &[Exit], program: &mut Program) {
             branch_here(program, *at, *taken);
         }
     };
-    for verdict in [Verdict::Answer(ALLOW), MISSING, IGNORE, UNSUPPORTED, REFUSED] {
+    let used = |verdict| exits.iter().any(|exit| exit.2 == verdict);
+    let ends = [Verdict::Answer(ALLOW), MISSING, IGNORE, UNSUPPORTED, DEADLY, REFUSED];
+    for verdict in ends.into_iter().filter(|verdict| used(*verdict)) {
         leave_by(program, verdict);
         if let Verdict::Answer(answer) = verdict {
             program.push(instruction(RETURN, answer));
@@ -276,7 +289,7 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_verdict_of_the_list() {
-        let program = program();
+        let program = program(SystemCalls::Default);
         let listed: BTreeSet<i64> =
             ALLOWED.iter().flat_map(|group| group.calls).map(|(_, number)| *number).collect();
         let looked_at: BTreeSet<i64> = BY_ARGUMENT.iter().map(|call| call.number).collect();
@@ -304,8 +317,26 @@ mod tests {
 
     fn check(call: libc::c_long, arguments: &[u64], expected: u32) {
         let number = u32::try_from(call).unwrap();
-        let (found, _) = answer(&program(), ARCHITECTURE, number, arguments);
+        let (found, _) = answer(&program(SystemCalls::Default), ARCHITECTURE, number, arguments);
         assert_eq!(found, expected, "{call} {arguments:x?}");
+    }
+
+    #[test]
+    fn profiles_differ_from_the_default_by_their_lists() {
+        let all = SystemCalls::ALL.map(program);
+        for number in 0..NEW_FIRST {
+            let call = u32::try_from(number).unwrap();
+            let [default, strict, tripwire, wide] =
+                [0, 1, 2, 3].map(|it: usize| answer(&all[it], ARCHITECTURE, call, &[1, 0, 0]).0);
+            let deadly = has(SystemCalls::Tripwire.deadly(), number);
+            assert_eq!(tripwire, if deadly { KILL_PROCESS } else { strict }, "{number}");
+            assert!(!deadly || default != ALLOW, "{number} is an ordinary call");
+            let less = has(SystemCalls::Strict.less(), number);
+            assert_eq!(strict, if less { REFUSE } else { default }, "{number} by strict");
+            let more = has(SystemCalls::Wide.more(), number);
+            assert_eq!(wide, if more { ALLOW } else { default }, "{number} by wide");
+            assert!(!more || default == REFUSE, "{number} is allowed by default");
+        }
     }
 
     #[test]
@@ -456,10 +487,13 @@ mod tests {
 
     #[test]
     fn the_filter_fits_what_the_init_reads_and_its_jumps_what_they_can_be() {
-        assert!(compile().len() < 32_768);
+        for profile in SystemCalls::ALL {
+            assert!(compile(profile).len() < 32_768);
+        }
+        let runs = runs(SystemCalls::Default);
         // An instruction for each run but the first, an end for each verdict, a jump for each call that is looked at.
-        let ends = 5 + BY_ARGUMENT.len();
-        assert!(runs().len() + ends < 255, "{} runs, {ends} ends", runs().len());
+        let ends = 6 + BY_ARGUMENT.len();
+        assert!(runs.len() + ends < 255, "{} runs, {ends} ends", runs.len());
         let ranges = |condition: &Condition| match condition {
             Condition::Among { ranges, .. } => {
                 assert!(ranges.windows(2).all(|it| it[0].1 < it[1].0), "{ranges:x?}");

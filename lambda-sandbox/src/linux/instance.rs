@@ -82,7 +82,7 @@ impl Instance {
     /// Takes a number whose user ids, counted from `id_base`, no live host has.
     pub(super) fn claim(id_base: u32) -> Result<Self, Error> {
         make_home(&home())?;
-        let points = ["proc", "dev", "tmp"].map(|name| Self::points().join(name));
+        let points = ["proc", "dev", "tmp", "sys/fs/cgroup"].map(|name| Self::points().join(name));
         for folder in [Self::stage(), Self::empty()].into_iter().chain(points) {
             fs::DirBuilder::new()
                 .recursive(true)

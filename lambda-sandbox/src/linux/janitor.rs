@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,9 +12,6 @@ use super::kept_groups::KeptGroup;
 use super::template::Template;
 use super::{Shared, sys};
 use crate::{Error, Limits};
-
-/// How long is waited at a time for what does not die.
-const LATE_TIME: Duration = Duration::from_secs(3600);
 
 /// What there is to release when a sandbox has ended.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ pub(super) struct Janitor {
 #[derive(Debug)]
 enum Work {
     /// Releases what is left of a sandbox, and tells the one who asked, if any.
-    Bury(Box<Remains>, Option<oneshot::Sender<Result<(), Error>>>),
+    Bury(Box<Remains>, Reply),
     /// Tells that all before it is done.
     Mark(Sender<()>),
 }
@@ -75,25 +72,12 @@ impl Janitor {
         let (work, queue) = channel();
         std::thread::Builder::new()
             .name("sandbox-janitor".into())
-            .spawn(move || {
-                for work in queue {
-                    match work {
-                        Work::Bury(remains, reply) => {
-                            let removed = remains.release();
-                            if let Some(reply) = reply {
-                                // Who asked may have gone; what could not be removed is the next sweep's.
-                                drop(reply.send(removed));
-                            }
-                        }
-                        Work::Mark(reply) => drop(reply.send(())),
-                    }
-                }
-            })
+            .spawn(move || work_off(&queue))
             .map_err(|source| Error::step("starting the janitor thread", source))?;
         Ok(Self { work })
     }
 
-    pub(super) fn bury(&self, remains: Remains, reply: Option<oneshot::Sender<Result<(), Error>>>) {
+    pub(super) fn bury(&self, remains: Remains, reply: Reply) {
         // The thread lives as long as this sender.
         drop(self.work.send(Work::Bury(Box::new(remains), reply)));
     }
@@ -107,25 +91,60 @@ impl Janitor {
     }
 }
 
+type Reply = Option<oneshot::Sender<Result<(), Error>>>;
+
+/// Releases one sandbox after another. One whose processes do not die, such as those that somebody has frozen, does not hold up
+/// the others: it is looked at again until they do, and whoever waits for it is told.
+fn work_off(queue: &Receiver<Work>) {
+    let mut late: Vec<Remains> = Vec::new();
+    loop {
+        let work = if late.is_empty() {
+            queue.recv().map_err(|_end| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(LATE_LOOK_TIME)
+        };
+        match work {
+            Ok(Work::Bury(remains, reply)) => late.extend(bury(*remains, reply)),
+            Ok(Work::Mark(reply)) => drop(reply.send(())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for remains in std::mem::take(&mut late) {
+            if sys::ends_within(remains.pidfd.as_fd(), Duration::ZERO) {
+                // Nobody waits any more; what cannot be removed is the next sweep's.
+                drop(remains.release());
+            } else {
+                late.push(remains);
+            }
+        }
+    }
+}
+
+/// Releases a sandbox and says so; hands it back if it has not ended in time.
+fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
+    let ended = sys::ends_within(remains.pidfd.as_fd(), DEATH_TIME);
+    let (released, late) = if ended {
+        (remains.release(), None)
+    } else {
+        let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        (Err(Error::step("waiting for killed processes to end", source)), Some(remains))
+    };
+    if let Some(reply) = reply {
+        // Who asked may have gone; what could not be removed is the next sweep's.
+        drop(reply.send(released));
+    }
+    late
+}
+
+/// Longest wait for the end of processes that were killed.
+const DEATH_TIME: Duration = Duration::from_secs(2);
+/// Time between two looks at those that have not ended.
+const LATE_LOOK_TIME: Duration = Duration::from_millis(50);
+
 impl Remains {
+    /// Releases what has ended.
     fn release(self) -> Result<(), Error> {
         let Self { mut group, limits, pidfd, slot, template } = self;
-        if !sys::wait_ended(pidfd.as_fd(), super::DEATH_TIME) {
-            // Nobody may have its group and its user id while it is there. Others are not to wait for it.
-            let late = move || {
-                while !sys::wait_ended(pidfd.as_fd(), LATE_TIME) {}
-                sys::reap(pidfd.as_raw_fd());
-                drop(template);
-                group.kill();
-                let removed = group.remove();
-                drop((slot, removed));
-            };
-            std::thread::Builder::new()
-                .name("sandbox-late".into())
-                .spawn(late)
-                .map_err(|source| Error::step("starting a thread", source))?;
-            return Err(Error::step("waiting for the sandbox's end", nix::errno::Errno::ETIMEDOUT));
-        }
         sys::reap(pidfd.as_raw_fd());
         drop(template);
         let entrance = if group.renew() { group.entrance().ok() } else { None };

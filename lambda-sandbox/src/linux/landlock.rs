@@ -69,6 +69,22 @@ pub const HANDLED: &[Right] = &[
     IOCTL_DEV,
 ];
 
+/// What may be done in a folder that is written: everything but making devices.
+pub(super) const SCRATCH_RIGHTS: &[Right] = &[
+    WRITE_FILE,
+    REMOVE_DIR,
+    REMOVE_FILE,
+    MAKE_DIR,
+    MAKE_REG,
+    MAKE_SOCK,
+    MAKE_FIFO,
+    MAKE_SYM,
+    REFER,
+    TRUNCATE,
+];
+/// What may be done with a single file that is written.
+pub(super) const FILE_RIGHTS: &[Right] = &[WRITE_FILE, TRUNCATE];
+
 /// What is given. Rights add up along a path.
 pub const RULES: &[Rule] = &[
     Rule {
@@ -80,18 +96,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         path: "/tmp",
         reason: "the scratch space: everything but devices",
-        rights: &[
-            WRITE_FILE,
-            REMOVE_DIR,
-            REMOVE_FILE,
-            MAKE_DIR,
-            MAKE_REG,
-            MAKE_SOCK,
-            MAKE_FIFO,
-            MAKE_SYM,
-            REFER,
-            TRUNCATE,
-        ],
+        rights: SCRATCH_RIGHTS,
     },
     Rule {
         path: "/dev",

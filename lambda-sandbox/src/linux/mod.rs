@@ -8,11 +8,17 @@
 
 mod ahead;
 mod arguments;
+mod attach;
 mod block_io;
 mod carry;
 mod cgroup;
 mod counters;
+mod cpuset;
 mod delegation;
+mod detached;
+mod devices;
+mod exec;
+mod extras;
 mod features;
 mod filter;
 mod image;
@@ -30,12 +36,16 @@ mod netns;
 pub mod plan;
 mod probe;
 mod processor;
+pub mod profile;
 mod sandbox;
 pub mod seccomp;
 mod settings;
 mod spawn;
 mod sys;
 mod template;
+mod terminal;
+mod view;
+mod volume;
 mod wires;
 
 use std::collections::BTreeSet;
@@ -48,9 +58,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use cgroup::{Controller, Hierarchies};
+pub use extras::{ATTACHED_MAX, DESCRIPTORS_MAX, Extras};
 pub use features::Features;
 pub use probe::{Missing, Probe};
+pub use profile::SystemCalls;
 pub use settings::{OPTIONAL, Settings};
+pub use terminal::{Terminal, TerminalEnd};
+pub use volume::{Entry, Volume};
 
 use self::ahead::Ahead;
 use self::features::{Defences, Rights};
@@ -104,6 +118,7 @@ struct Shared {
     instance: Instance,
     images: image::Images,
     templates: template::Templates,
+    filters: profile::Filters,
     groups: KeptGroups,
     ahead: Option<ahead::Pool>,
     /// Whether somebody is about to have the pool filled.
@@ -208,7 +223,7 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile())?;
+        let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default))?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
@@ -219,6 +234,7 @@ impl LinuxBackend {
             instance,
             images: image::Images::default(),
             templates: template::Templates::default(),
+            filters: profile::Filters::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)
@@ -249,7 +265,9 @@ impl LinuxBackend {
         if defences.rights != Rights::Root {
             return plan::user_steps(spec, &stage, &defences);
         }
-        let mut steps = plan::root_steps(&spec.root, &stage, None)?;
+        let (points, view) = (spec.linux.points()?, view::View::of(&spec.limits));
+        let base = plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
+        let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);
         Ok(steps)
@@ -335,6 +353,12 @@ impl Drop for Refill {
     }
 }
 
+/// Hides all that lies in this folder in the layers below (overlayfs, `trusted.overlay.opaque`).
+#[cfg(feature = "oci")]
+pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+    sys::set_attribute(folder, c"trusted.overlay.opaque", b"y")
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -390,6 +414,9 @@ impl Backend for LinuxBackend {
             Capability::PrivateNetwork,
             Capability::ReadOnlyRoot,
             Capability::Run,
+            Capability::Stdin,
+            Capability::Exec,
+            Capability::ResourceLimits,
             Capability::ExternalExtensions,
         ])
         .into_iter()
@@ -397,6 +424,8 @@ impl Backend for LinuxBackend {
         .chain(some(memory, Capability::MemoryLimit))
         .chain(some(memory, Capability::MemoryPeak))
         .chain(some(groups.has(Controller::Cpu), Capability::CpuLimit))
+        .chain(some(groups.has(Controller::Cpu), Capability::CpuWeight))
+        .chain(some(groups.has(Controller::CpuSet), Capability::Processors))
         .chain(some(groups.has(Controller::Io), Capability::BlockIoLimit))
         .chain(some(v2 && self.shared.defences.features.pressure, Capability::Pressure))
         .chain(some(v2 || groups.has(Controller::CpuAcct), Capability::CpuTime))

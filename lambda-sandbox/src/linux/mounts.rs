@@ -27,6 +27,7 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
             target.with(|place| set_attributes(place, *attributes, 0))
         }
         Step::Stay(path) => path.with(|_| 0),
+        Step::Attach { mount, target } => target.with(|place| put(*mount as usize, place)),
         Step::Folder(path) => path.in_folder(|folder, name| {
             or_there(call(libc::SYS_mkdirat, [folder, at(name), 0o755, 0, 0]))
         }),

@@ -2,12 +2,16 @@
 //!
 //! Made in full before the process is: between clone and exec nothing is allocated.
 
+mod shown;
+
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+pub use super::devices::{DEVICE_LINKS, DEVICES};
+use super::extras::Point;
 use super::features::Defences;
 use super::image::{Image, kind_of};
 pub use super::inside::Inside;
@@ -17,6 +21,7 @@ pub use super::kernel_settings::{SETTINGS, Setting};
 use super::landlock::{RULES, Restriction};
 use super::masks::MASKS;
 pub use super::masks::SHOWN;
+use super::view::{CONTROLLERS, CONTROLLERS_FILE, View};
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -95,6 +100,13 @@ pub enum Step {
     },
     /// Checks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
     Stay(Inside),
+    /// Attaches a mount that was made in the host's namespace.
+    Attach {
+        /// The mount's descriptor.
+        mount: RawFd,
+        /// Where.
+        target: Inside,
+    },
     /// Makes a folder; one that is there will do.
     Folder(Inside),
     /// Makes an empty file; one that is there will do.
@@ -159,25 +171,27 @@ const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// The devices shown inside.
-pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-/// The links in `/dev`.
-pub const DEVICE_LINKS: [(&str, &str); 4] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-];
+/// What is mounted ahead of a sandbox: its root, the places where more is attached, and the view of its limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) root: &'a Root,
+    pub(super) points: &'a [Point],
+    pub(super) view: &'a View,
+    /// A group of version 2 that is mounted below the view: Java wants to see that there is one.
+    pub(super) groups: Option<&'a Path>,
+}
 
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
 pub(super) fn root_steps(
-    root: &Root,
+    base: Base<'_>,
     stage: &Path,
     image: Option<&Image>,
 ) -> Result<Vec<Step>, Error> {
-    let mut plan = Plan::new(stage, root.is_empty(), false);
-    plan.root(root, image)?;
-    plan.devices()?;
+    let mut plan = Plan::new(stage, base.root.is_empty(), false);
+    plan.root(base.root, image)?;
+    plan.points(base.points)?;
+    plan.view(base)?;
+    plan.devices(base.points)?;
     for own in [SCRATCH, PROC] {
         plan.mount_point(Path::new(own), true)?;
     }
@@ -210,8 +224,14 @@ pub(super) fn user_steps(
     defences: &Defences,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, spec.root.is_empty(), true);
+    let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
+    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
     plan.root(&spec.root, None)?;
-    plan.devices()?;
+    plan.points(&points)?;
+    plan.user_binds(spec)?;
+    plan.view(base)?;
+    plan.devices(&points)?;
+    plan.user_devices(spec)?;
     plan.scratch(spec)?;
     plan.processes()?;
     plan.close()?;
@@ -269,7 +289,7 @@ impl<'a> Plan<'a> {
 
     fn finish(&mut self, spec: &SandboxSpec, defences: &Defences) -> Result<(), Error> {
         self.limits(spec)?;
-        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction))
+        defences.landlock.map_or(Ok(()), |restriction| self.rules(restriction, spec))
     }
 
     fn inside(&self, path: &Path) -> Result<Inside, Error> {
@@ -320,11 +340,11 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn devices(&mut self) -> Result<(), Error> {
+    fn devices(&mut self, points: &[Point]) -> Result<(), Error> {
         let dev = Path::new("/dev");
         self.mount_point(dev, true)?;
         let target = self.inside(dev)?;
-        self.mount("tmpfs", target, "size=64k,nr_inodes=64,mode=755")?;
+        self.mount("tmpfs", target, "size=64k,nr_inodes=128,mode=755")?;
         for name in DEVICES {
             let device = dev.join(name);
             let target = self.inside(&device)?;
@@ -354,6 +374,9 @@ impl<'a> Plan<'a> {
         for (name, source) in kernel_settings::live() {
             show(&source, &Path::new(SYS).join(name))?;
         }
+        let file = self.inside(Path::new(CONTROLLERS_FILE))?;
+        self.steps.push(Step::Content(file, CONTROLLERS.into()));
+        self.device_points(points)?;
         self.attributes(dev, RDONLY | NOSUID | NOEXEC)
     }
 
@@ -375,7 +398,9 @@ impl<'a> Plan<'a> {
         let place =
             |path: &str| c_string(self.stage.join(path.trim_start_matches('/')).as_os_str());
         let (null, empty, sys) = (place("/dev/null")?, place(EMPTY)?, place(SYS)?);
-        let files = MASKS.files.iter().map(|name| (&null, name.as_str()));
+        let controllers = place(CONTROLLERS_FILE)?;
+        let of_file = |name: &str| if name == "cgroups" { &controllers } else { &null };
+        let files = MASKS.files.iter().map(|name| (of_file(name), name.as_str()));
         let folders = MASKS.folders.iter().map(|name| (&empty, name.as_str()));
         for (source, name) in files.chain(folders).chain([(&sys, "sys")]) {
             let name = c_string(OsStr::new(name))?;
@@ -388,12 +413,13 @@ impl<'a> Plan<'a> {
         // Without root they are counted in the sandbox's own user namespace, the init among them; else by the control group.
         let processes =
             if self.rootless { u64::from(spec.limits.processes_max) + 1 } else { u64::MAX };
+        let own = spec.limits.resources;
         let limits = [
             (libc::RLIMIT_CORE, CORE_BYTES),
             (libc::RLIMIT_NPROC, processes),
             (libc::RLIMIT_SIGPENDING, SIGNALS_MAX),
             (libc::RLIMIT_NOFILE, spec.limits.files_max),
-            (libc::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
+            (libc::RLIMIT_MEMLOCK, own.locked_bytes.unwrap_or(MEMLOCK_BYTES)),
             (libc::RLIMIT_MSGQUEUE, 0),
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
@@ -403,26 +429,36 @@ impl<'a> Plan<'a> {
             (libc::RLIMIT_DATA, u64::MAX),
             (libc::RLIMIT_CPU, u64::MAX),
         ];
-        for (resource, value) in limits {
+        let wished = [
+            (libc::RLIMIT_STACK, own.stack_bytes),
+            (libc::RLIMIT_FSIZE, own.file_bytes),
+            (libc::RLIMIT_AS, own.address_space_bytes),
+            (libc::RLIMIT_CPU, own.processor_seconds),
+        ];
+        let wished = wished.into_iter().filter_map(|(resource, value)| Some((resource, value?)));
+        for (resource, value) in limits.into_iter().chain(wished) {
             // What the host itself may not have cannot be given: its own hard limit then.
             let hard = super::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
         }
-        let hard = super::sys::hard_limit(libc::RLIMIT_STACK)?;
-        self.steps.push(Step::SoftLimit(libc::RLIMIT_STACK, STACK_BYTES.min(hard), hard));
+        if own.stack_bytes.is_none() {
+            let hard = super::sys::hard_limit(libc::RLIMIT_STACK)?;
+            self.steps.push(Step::SoftLimit(libc::RLIMIT_STACK, STACK_BYTES.min(hard), hard));
+        }
         self.steps.push(Step::HostName(c_string(OsStr::new("sandbox"))?));
         let working_directory = c_string(spec.working_directory.as_os_str())?;
         self.steps.extend([Step::NullInput, Step::GoTo(working_directory)]);
         Ok(())
     }
 
-    fn rules(&mut self, restriction: Restriction) -> Result<(), Error> {
+    fn rules(&mut self, restriction: Restriction, spec: &SandboxSpec) -> Result<(), Error> {
         let Restriction { scoped, .. } = restriction;
         self.steps.push(Step::Rules { handled: restriction.handled(), scoped });
         for rule in RULES {
             let path = c_string(OsStr::new(rule.path))?;
             self.steps.push(Step::Allow { path, rights: restriction.bits(rule.rights) });
         }
+        self.writable_rules(restriction, spec)?;
         Ok(())
     }
 

@@ -13,28 +13,33 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::ahead::Ahead;
+use super::attach::{Attached, Passed};
 use super::block_io::{Disk, disks_of};
 use super::cgroup::{Entrance, Group};
 use super::counters::Counters;
+use super::exec::{self, Execs};
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
 use super::janitor::{Remains, Slot};
 use super::kept_groups::KeptGroup;
 use super::netns::Network;
-use super::plan::{Step, c_string, from_zero, own_steps, user_steps};
+use super::plan::{Base, Step, c_string, from_zero, own_steps, user_steps};
 use super::spawn::{Start, Steps};
 use super::template::Template;
+use super::view::View;
 use super::wires::{Ends, Wires};
 use super::{Shared, netns, sys};
 use crate::supervised::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exit, Pressure, SandboxSpec};
+use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
 const MESSAGE_EXTENSIONS: u32 = 3;
 const MESSAGE_EXTENSION_ENDED: u32 = 4;
+const MESSAGE_EXEC_ENDED: u32 = 5;
+const MESSAGE_EXEC_FAILED: u32 = 6;
 
 /// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
 const QUOTAS: [(&str, &str); 2] =
@@ -77,6 +82,8 @@ pub(super) struct LinuxSandbox {
     /// Whether extensions may end.
     ending: Arc<AtomicBool>,
     killed: Arc<Notify>,
+    /// Programs beside the sandbox's own.
+    execs: Arc<Execs>,
     program: PathBuf,
 }
 
@@ -84,6 +91,7 @@ pub(super) struct LinuxSandbox {
 struct Outputs {
     stdout: OwnedFd,
     stderr: OwnedFd,
+    stdin: Option<OwnedFd>,
 }
 
 impl std::fmt::Debug for LinuxSandbox {
@@ -120,9 +128,11 @@ impl LinuxSandbox {
         let id = shared.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
+        let (passed, stdin) = Passed::open(shared, spec, id).await?;
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
         let mut own = if let Some(template) = &template {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            first.extend(passed.mounts.iter().map(Attached::step));
             own_steps(spec, defences)?
         } else {
             user_steps(spec, &Instance::stage(), defences)?
@@ -133,16 +143,19 @@ impl LinuxSandbox {
         let steps = Steps { first, processes: Arc::clone(&shared.processes), own };
         let start = Start {
             steps,
-            arguments: arguments(spec, id, defences)?,
+            arguments: arguments(spec, id, defences, &passed.flags())?,
             environment: environment(spec, network.port()?)?,
-            ends: wires.inside.files(),
+            ends: passed.outputs(wires.inside.files()),
+            stdin: passed.input(),
+            filters: passed.filters.as_ref().map(AsRawFd::as_raw_fd),
+            passed: passed.files.iter().map(AsRawFd::as_raw_fd).collect(),
             own_ipc: !matches!(network, Network::Made { ipc: Some(_), .. }),
             rootless: defences.rights != Rights::Root,
             group: entrance.v2.as_ref().map(AsRawFd::as_raw_fd),
         };
         let Wires { host: Ends { stdout, stderr, socket }, inside } = wires;
         let socket = Arc::new(socket);
-        let held = (inside, entrance);
+        let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
@@ -155,12 +168,13 @@ impl LinuxSandbox {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             counters: OnceLock::new(),
-            started: Mutex::new(Some(Outputs { stdout, stderr })),
+            started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
             pidfd,
             socket,
             failed: Arc::default(),
             ending: Arc::default(),
             killed: Arc::default(),
+            execs: Arc::default(),
             program: spec.command[0].clone().into(),
         };
         let listener = match network {
@@ -185,11 +199,13 @@ impl LinuxSandbox {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
             killed: Arc::clone(&self.killed),
+            execs: Arc::clone(&self.execs),
             told,
             counted,
         };
         tokio::spawn(watcher.watch(told_by));
-        Ok(Started { stdout: outputs.stdout, stderr: outputs.stderr, exit, extensions })
+        let Outputs { stdout, stderr, stdin } = outputs;
+        Ok(Started { stdout, stderr, stdin, exit, extensions })
     }
 
     /// Sends the init a word.
@@ -213,6 +229,7 @@ struct Watcher {
     failed: Arc<Mutex<Option<(u32, u32)>>>,
     ending: Arc<AtomicBool>,
     killed: Arc<Notify>,
+    execs: Arc<Execs>,
     told: watch::Sender<Option<Exit>>,
     counted: watch::Sender<External>,
 }
@@ -241,6 +258,7 @@ impl Watcher {
             () = heard => {}
             () = overdue => {}
         }
+        self.execs.end();
         self.tell(Exit::Signal(libc::SIGKILL));
         self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
     }
@@ -262,6 +280,10 @@ impl Watcher {
                     self.tell(exit_of(status));
                 }
             }
+            [MESSAGE_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
+            [MESSAGE_EXEC_FAILED, number, errno] => {
+                self.execs.tell(number, Err(errno.cast_signed()));
+            }
             _ => {}
         }
     }
@@ -282,11 +304,18 @@ async fn template(
         // It cannot be had, and the error says why.
         return image().map(|_| None);
     }
-    if let Some(found) = shared.templates.find(&spec.root)? {
+    let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
+    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
+    if let Some(found) = shared.templates.find(base)? {
         return Ok(Some(found));
     }
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
-    let made = super::blocking(move || shared.templates.make(&root, image)).await?;
+    let made = super::blocking(move || {
+        let groups = shared.hierarchies.v2.as_deref();
+        let base = Base { root: &root, points: &points, view: &view, groups };
+        shared.templates.make(base, image)
+    })
+    .await?;
     Ok(Some(made))
 }
 
@@ -350,10 +379,11 @@ fn arguments(
     spec: &SandboxSpec,
     id: u32,
     defences: &Defences,
+    passed: &str,
 ) -> Result<Vec<std::ffi::CString>, Error> {
     let user = if defences.rights == Rights::Root { "u" } else { "r" };
     let landlock = if defences.landlock.is_some() { "l" } else { "" };
-    let flags = format!("{user}{landlock}{}", if *SPARED { "o" } else { "" });
+    let flags = format!("{user}{passed}{landlock}{}", if *SPARED { "o" } else { "" });
     let mut arguments = vec![
         c_string("init".as_ref())?,
         c_string(id.to_string().as_ref())?,
@@ -486,6 +516,28 @@ impl Platform for LinuxSandbox {
 
     fn pressure(&self) -> Option<Pressure> {
         self.in_group(Group::pressure).flatten()
+    }
+
+    fn live(&self) -> Option<LiveUsage> {
+        let sample = self.in_group(|group| {
+            let counters = self.counters.get_or_init(|| group.counters());
+            (counters.sample(), group.live())
+        });
+        let (sample, (memory_bytes, processes)) = sample?;
+        Some(sample.with(memory_bytes, processes))
+    }
+
+    fn exec(&self, exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
+        if lock(&self.started).is_some() {
+            return Box::pin(async {
+                Err(Error::Unavailable {
+                    what: "another program in the sandbox",
+                    why: "its own program was not started yet".into(),
+                    remedy: "start that first",
+                })
+            });
+        }
+        Box::pin(exec::run(Arc::clone(&self.execs), Arc::clone(&self.socket), exec))
     }
 
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {

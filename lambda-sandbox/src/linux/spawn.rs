@@ -26,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::carry::{call, carry_out, failure};
+use super::extras::{ATTACHED_MAX, DESCRIPTORS_MAX};
 use super::plan::Step;
 use super::processor::{self, Processors};
 use crate::Error;
@@ -39,6 +40,12 @@ pub(super) struct Start {
     pub(super) environment: Vec<CString>,
     /// Where the program's outputs go, and the init's socket.
     pub(super) ends: [RawFd; 3],
+    /// The program's standard input, unless that is empty.
+    pub(super) stdin: Option<RawFd>,
+    /// The system call filters, unless they are the usual ones.
+    pub(super) filters: Option<RawFd>,
+    /// What the program has beside its standard streams.
+    pub(super) passed: Vec<RawFd>,
     /// Whether it starts in an ipc namespace of its own.
     pub(super) own_ipc: bool,
     /// Whether it starts in user, network and mount namespaces of its own, and enters none.
@@ -98,7 +105,7 @@ const SOCKET_END: usize = 2;
 /// Jobs that wait for the thread: as many as the socket holds with ease.
 const WAITING_MAX: usize = 64;
 /// Most descriptors of one start.
-const SENT_MAX: usize = 16;
+const SENT_MAX: usize = 16 + ATTACHED_MAX + DESCRIPTORS_MAX + 2;
 
 /// The number of a process that nobody has taken over yet: unless somebody does, it is killed and reaped.
 ///
@@ -331,9 +338,11 @@ fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
 impl Start {
     /// Calls `with` with each descriptor that a new process needs.
     fn each(&self, mut with: impl FnMut(RawFd)) {
-        self.ends.into_iter().chain(self.group).for_each(&mut with);
+        let own = self.ends.into_iter().chain(self.group).chain(self.stdin).chain(self.filters);
+        own.chain(self.passed.iter().copied()).for_each(&mut with);
         for step in &self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
+            | Step::Attach { mount: file, .. }
             | Step::EnterNetwork(file)
             | Step::EnterIpc(file)
             | Step::EnterRoot(file) = step
@@ -345,11 +354,13 @@ impl Start {
 
     /// Puts in what the descriptors are called in another table.
     fn move_to(&mut self, there: impl Fn(RawFd) -> RawFd) {
-        self.ends.iter_mut().chain(&mut self.group).for_each(|file| {
+        let own = self.ends.iter_mut().chain(&mut self.group).chain(&mut self.stdin);
+        own.chain(&mut self.filters).chain(&mut self.passed).for_each(|file| {
             *file = there(*file);
         });
         for step in &mut self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
+            | Step::Attach { mount: file, .. }
             | Step::EnterNetwork(file)
             | Step::EnterIpc(file)
             | Step::EnterRoot(file)
@@ -395,12 +406,17 @@ struct Child<'a> {
     arguments: &'a [*const c_char],
     environment: &'a [*const c_char],
     given: [RawFd; 5],
+    passed: &'a [RawFd],
     rules: bool,
     /// Where it may run from then on, if the thread is held to one processor.
     processors: Option<&'a Processors>,
     failed: usize,
     errno: i32,
 }
+
+/// The init's descriptor of the first file that is passed on to the program, behind its own. Below [`SOCKET`] there is room for
+/// [`DESCRIPTORS_MAX`].
+const PASSED: usize = 6;
 
 /// Steps that have no entry in the list, numbered after those that have.
 const STEP_DESCRIPTORS: usize = usize::MAX - 1;
@@ -415,7 +431,14 @@ impl Start {
             steps: &self.steps,
             arguments: &arguments,
             environment: &environment,
-            given: [NULL, self.ends[0], self.ends[1], self.ends[SOCKET_END], FILTERS],
+            given: [
+                self.stdin.unwrap_or(NULL),
+                self.ends[0],
+                self.ends[1],
+                self.ends[SOCKET_END],
+                self.filters.unwrap_or(FILTERS),
+            ],
+            passed: &self.passed,
             rules: self.steps.own.iter().any(|step| matches!(step, Step::Rules { .. })),
             processors: None,
             failed: 0,
@@ -517,13 +540,17 @@ extern "C" fn in_child(child: &mut Child<'_>) -> ! {
             give_up(child, number);
         }
     }
-    for (number, file) in (0..).zip(child.given) {
+    let passed = (PASSED..).zip(child.passed.iter().copied());
+    for (number, file) in (0..).zip(child.given).chain(passed) {
         if call(libc::SYS_dup3, [file as usize, number, 0, 0, 0]) < 0 {
             give_up(child, STEP_DESCRIPTORS);
         }
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
-    let kept = child.given.len() + usize::from(child.rules);
+    let kept = match child.passed.len() {
+        0 => child.given.len() + usize::from(child.rules),
+        passed => PASSED + passed,
+    };
     let others = [kept, u32::MAX as usize, cloexec, 0, 0];
     let no_signals = 0_u64;
     let mask = (&raw const no_signals).addr();

@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
 
 use crate::Error;
 
@@ -74,15 +73,18 @@ pub(super) fn reap(pidfd: RawFd) {
 }
 
 /// Waits until the process behind a pidfd has ended, no longer than `limit`; returns whether it has.
-pub(super) fn wait_ended(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
-    let until = Instant::now() + limit;
+pub(super) fn ends_within(pidfd: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
+    let until = std::time::Instant::now() + limit;
     let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
-        match nix::poll::poll(&mut poll, left) {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        // Rounded up: less than a millisecond left is none to the kernel.
+        let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let left = if limit.is_zero() { 0 } else { left };
+        match nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(left)) {
+            Ok(ended) => return ended > 0,
             Err(nix::errno::Errno::EINTR) => {}
-            ready => return ready.is_ok_and(|ready| ready > 0),
+            Err(_) => return false,
         }
     }
 }
@@ -170,4 +172,13 @@ pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()
     let result =
         unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an extended attribute of an open file.
+#[cfg(feature = "oci")]
+pub(super) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let (place, length) = (value.as_ptr().cast(), value.len());
+    // SAFETY: fsetxattr reads the NUL-terminated name and `length` bytes of the value, both borrowed; the file is open.
+    let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), place, length, 0) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use nix::sched::{CloneFlags, unshare};
 
 use super::carry::{carry_out, failure};
+use super::extras::Point;
 use super::image::Image;
 use super::instance::Instance;
-use super::plan::root_steps;
+use super::plan::{Base, root_steps};
+use super::view::View;
 use crate::{Error, Root};
 
 /// Most roots that are kept while no sandbox has them.
@@ -41,6 +43,8 @@ pub(super) struct Templates {
 #[derive(Debug)]
 struct Known {
     root: Root,
+    points: Vec<Point>,
+    view: View,
     sources: Vec<Source>,
     /// Kept between sandboxes. Not so with an image: whoever ends the last sandbox with it wants its device back.
     kept: Option<Arc<Template>>,
@@ -52,10 +56,15 @@ type Source = (u64, u64);
 
 impl Templates {
     /// Returns the mounted root, if it is there.
-    pub(super) fn find(&self, root: &Root) -> Result<Option<Arc<Template>>, Error> {
-        let sources = sources(root)?;
+    pub(super) fn find(&self, base: Base<'_>) -> Result<Option<Arc<Template>>, Error> {
+        let sources = sources(base.root)?;
         let mut known = self.known();
-        let found = known.iter().rposition(|it| it.sources == sources && it.root == *root);
+        let found = known.iter().rposition(|it| {
+            it.sources == sources
+                && it.view == *base.view
+                && it.points == base.points
+                && it.root == *base.root
+        });
         let Some(found) = found.map(|at| known.remove(at)) else {
             return Ok(None);
         };
@@ -69,16 +78,17 @@ impl Templates {
     /// Mounts a root. Blocks for about a millisecond.
     pub(super) fn make(
         &self,
-        root: &Root,
+        base: Base<'_>,
         image: Option<Arc<Image>>,
     ) -> Result<Arc<Template>, Error> {
-        let sources = sources(root)?;
-        let template = Arc::new(mount(root, image)?);
+        let sources = sources(base.root)?;
+        let template = Arc::new(mount(base, image)?);
         let kept = template.image.is_none().then(|| Arc::clone(&template));
         let there = Arc::downgrade(&template);
         let mut known = self.known();
         known.retain(|it| it.there.strong_count() > 0);
-        known.push(Known { root: root.clone(), sources, kept, there });
+        let (root, points, view) = (base.root.clone(), base.points.to_vec(), base.view.clone());
+        known.push(Known { root, points, view, sources, kept, there });
         let surplus = known.len().saturating_sub(KEPT_MAX);
         for old in known.iter_mut().take(surplus) {
             old.kept = None;
@@ -114,8 +124,8 @@ fn sources(root: &Root) -> Result<Vec<Source>, Error> {
 }
 
 /// Mounts on a thread of its own: it cannot come back from the namespace.
-fn mount(root: &Root, image: Option<Arc<Image>>) -> Result<Template, Error> {
-    let steps = root_steps(root, &Instance::stage(), image.as_deref())?;
+fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
+    let steps = root_steps(base, &Instance::stage(), image.as_deref())?;
     let thread = std::thread::Builder::new().name("sandbox-root".into()).spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| Error::step("making a mount namespace", errno))?;

@@ -52,7 +52,16 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((socket, inside))
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+/// Makes the pipe of a program's standard input: its end, and the host's.
+pub(super) fn input() -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |errno: nix::errno::Errno| Error::step("making an input pipe", errno);
+    let (inside, host) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    fcntl(&host, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok((inside, host))
+}
+
+/// Makes the pipe of an output: the host's end, and the program's.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making an output pipe", errno);
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     // Whoever has it may open it again, as `/dev/stdout`, which is nobody's inside; but only to write.

@@ -57,8 +57,7 @@ pub(crate) fn shell(script: &str) -> SandboxSpec {
 
 /// Describes a shell in this root.
 pub(crate) fn shell_in(root: Root, script: &str) -> SandboxSpec {
-    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    let mut spec = SandboxSpec::new("f", root, command);
+    let mut spec = SandboxSpec::new(root, ["/bin/sh", "-c", script]);
     spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
     spec.limits.cpus = 1.0;
     spec

@@ -7,8 +7,9 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::time::Duration;
 
 use super::{
-    Probe, apart, call, can_make_socket, can_read, can_write, errno_is, errno_not_eperm,
-    has_entries, is_null, old_system_call, probes, text, unshare, uptime,
+    Probe, apart, call, can_make_socket, can_read, can_write, counts_control_groups, errno_is,
+    errno_not_eperm, has_control_groups, has_entries, is_null, old_system_call, probes, text,
+    unshare, uptime,
 };
 
 pub(crate) const ISOLATION: &[Probe] = probes! {
@@ -73,7 +74,7 @@ pub(crate) const ISOLATION: &[Probe] = probes! {
     outside "timer_list" || can_read("/proc/timer_list");
     outside "iomem" || can_read("/proc/iomem");
     outside "kernel command line" || can_read("/proc/cmdline");
-    outside "how many control groups" || can_read("/proc/cgroups");
+    outside "how many control groups" || counts_control_groups();
     outside "free memory by place" || can_read("/proc/buddyinfo");
     inside "traffic of the host's disks" || can_read("/proc/diskstats");
     outside "the host's interrupts" || has_entries("/proc/irq");
@@ -88,7 +89,7 @@ pub(crate) const ISOLATION: &[Probe] = probes! {
     });
     outside "sys" || std::fs::read_dir("/sys/kernel").is_ok();
     outside "syslog" || call(libc::SYS_syslog, [10, 0, 0, 0, 0]) >= 0;
-    outside "cgroup file system" || std::fs::read_dir("/sys/fs/cgroup").is_ok();
+    outside "cgroup file system" || has_control_groups("/sys/fs/cgroup");
     inside "release_agent by a new mount" || {
         call(libc::SYS_mount, [text(c"x"), text(c"/tmp"), text(c"cgroup"), 0, text(c"memory")]) == 0
     };

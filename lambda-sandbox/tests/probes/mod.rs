@@ -94,6 +94,26 @@ pub(crate) fn has_entries(folder: &str) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
+/// Returns whether a control group's own file system is there, or a file of limits can be written.
+pub(crate) fn has_control_groups(folder: &str) -> bool {
+    const MAGIC: [i64; 2] = [0x0027_E0EB, 0x6367_7270];
+    let of = |path: &std::path::Path| {
+        nix::sys::statfs::statfs(path).is_ok_and(|it| MAGIC.contains(&it.filesystem_type().0))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries
+        .map(|entry| entry.path())
+        .any(|path| of(&path) || std::fs::OpenOptions::new().write(true).open(path).is_ok());
+    of(folder.as_ref()) || below
+}
+
+/// Returns whether the number of groups of any controller is told.
+pub(crate) fn counts_control_groups() -> bool {
+    let text = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_whitespace().nth(2)).any(|count| count != "1")
+}
+
 pub(crate) fn unshare(flag: i32) -> bool {
     call(libc::SYS_unshare, [flag as usize, 0, 0, 0, 0]) == 0
 }

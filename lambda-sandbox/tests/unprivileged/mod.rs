@@ -124,6 +124,14 @@ impl Groups {
         {
             chown(path, Some(USER), Some(USER)).expect("changed");
         }
+        // A new v1 group has no processors: nobody could enter it.
+        for file in ["cpuset.cpus", "cpuset.mems"].map(|it| folder.join(it)) {
+            if folder.join("tasks").exists() && file.exists() {
+                let name = file.file_name().expect("a name");
+                let above = folder.parent().expect("a parent").join(name);
+                std::fs::write(&file, std::fs::read(above).expect("read")).expect("set");
+            }
+        }
         self.0.push(folder);
     }
 

@@ -16,9 +16,12 @@
 //! # }
 //! ```
 
+mod programs;
+
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use self::programs::run_programs;
 use crate::fake::FakeAnswer;
 use crate::{
     Answer, Backend, BoxFuture, Busy, Capability, Exit, Idle, Invocation, Outcome, Root, Sandbox,
@@ -62,7 +65,7 @@ pub fn fake_handler(invocation: &Invocation) -> FakeAnswer {
 /// Describes [`FUNCTION`] on the fake backend.
 #[must_use]
 pub fn fake_spec() -> SandboxSpec {
-    SandboxSpec::new(FUNCTION, Root::empty(), vec!["/bootstrap".into()])
+    SandboxSpec::new(Root::empty(), ["/bootstrap"]).named(FUNCTION)
 }
 
 type Check = for<'a> fn(&'a dyn Backend, &'a SandboxSpec) -> BoxFuture<'a, Result<(), String>>;
@@ -90,9 +93,17 @@ const CHECKS: &[(&str, Option<Capability>, Check)] = &[
 
 /// Runs every check on `backend` with `spec`, which describes [`FUNCTION`] there.
 pub async fn run(backend: &dyn Backend, spec: &SandboxSpec) -> Vec<(&'static str, Verdict)> {
+    judge(CHECKS, backend, spec).await
+}
+
+async fn judge(
+    checks: &[(&'static str, Option<Capability>, Check)],
+    backend: &dyn Backend,
+    spec: &SandboxSpec,
+) -> Vec<(&'static str, Verdict)> {
     let capabilities = backend.capabilities();
     let mut verdicts = Vec::new();
-    for (name, needed, check) in CHECKS {
+    for (name, needed, check) in checks {
         let verdict = match needed {
             Some(needed) if !capabilities.contains(needed) => Verdict::Declined(*needed),
             _ => match check(backend, spec).await {

@@ -1,0 +1,126 @@
+//! Starts a program from pid 1, with the descriptors that are its own.
+
+use core::arch::asm;
+
+use crate::{
+    CLOSE, FCNTL, PASSED, SIGCHLD, SIGPROCMASK, SOCKET, TELL_EXEC_FAILED, TELL_FAILED, call, exit, must, tell_by,
+};
+
+const IOCTL: usize = 16;
+const DUP2: usize = 33;
+const CLONE: usize = 56;
+const CHDIR: usize = 80;
+const EXECVE: usize = 59;
+const SETSID: usize = 112;
+const COPY_CLOSE_ON_EXEC: usize = 1030;
+const SET_CONTROLLING_TERMINAL: usize = 0x540E;
+/// A place beyond all descriptors that are given.
+const ASIDE: usize = 32;
+
+/// What a new process is to execute.
+pub(crate) struct Program {
+    pub(crate) step: u32,
+    /// The host's number of it, 0 for the sandbox's own program and extensions.
+    pub(crate) number: u32,
+    pub(crate) program: usize,
+    pub(crate) arguments: usize,
+    pub(crate) environment: usize,
+    /// Where it starts, 0 for where we are.
+    pub(crate) folder: usize,
+    /// Its standard streams, where they are not ours.
+    pub(crate) streams: Option<[u32; 3]>,
+    pub(crate) passed: usize,
+    pub(crate) terminal: bool,
+}
+
+/// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
+/// longer than all else here.
+pub(crate) fn start(what: &Program) -> isize {
+    // CLONE_VM and CLONE_VFORK.
+    const BORROWING: usize = 0x100 | 0x4000;
+    const EINVAL: isize = -22;
+    match clone(BORROWING | SIGCHLD as usize, what) {
+        // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
+        // the first process that is made.
+        EINVAL => clone(SIGCHLD as usize, what),
+        child => child,
+    }
+}
+
+/// Makes a process that executes a program, on memory that is ours or a copy of it.
+fn clone(flags: usize, what: &Program) -> isize {
+    let child: isize;
+    // SAFETY: here the block is one system call. The new process begins behind it with the same registers and stack
+    // pointer and calls `execute`, which never returns, and so writes only below the stack pointer, where there is
+    // nothing of ours (the block is not `nostack`). Where it borrows our memory we stand still until it has executed or ended,
+    // and `what` lives as long. No handler of a signal can run in it: there is none.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r12",
+            "call {execute}",
+            "ud2",
+            "2:",
+            execute = sym execute,
+            inlateout("rax") CLONE as isize => child,
+            in("rdi") flags,
+            in("rsi") 0_usize,
+            in("rdx") 0_usize,
+            in("r10") 0_usize,
+            in("r8") 0_usize,
+            in("r12") what as *const Program,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    child
+}
+
+extern "C" fn execute(what: &Program) -> ! {
+    let none = 0_u64;
+    const SET: usize = 2;
+    call(SIGPROCMASK, SET, &raw const none as usize, 0, 8, 0);
+    call(SETSID, 0, 0, 0, 0, 0);
+    if what.terminal {
+        call(IOCTL, 0, SET_CONTROLLING_TERMINAL, 0, 0, 0);
+    }
+    // The socket goes out of the way of what is passed on, and out of reach: it is closed when the program is executed.
+    let socket = if what.passed > 0 {
+        let socket = must(what.step, call(FCNTL, SOCKET, COPY_CLOSE_ON_EXEC, ASIDE, 0, 0));
+        // Each goes to a lower place, which the one before has left.
+        for number in 0..what.passed {
+            must(what.step, call(DUP2, PASSED + number, SOCKET + number, 0, 0, 0));
+        }
+        for number in what.passed..what.passed + (PASSED - SOCKET) {
+            call(CLOSE, SOCKET + number, 0, 0, 0, 0);
+        }
+        socket
+    } else {
+        SOCKET
+    };
+    for (number, file) in what.streams.iter().flatten().enumerate() {
+        give_up(what, socket, call(DUP2, *file as usize, number, 0, 0, 0));
+    }
+    if what.folder != 0 {
+        give_up(what, socket, call(CHDIR, what.folder, 0, 0, 0, 0));
+    }
+    let failed = call(EXECVE, what.program, what.arguments, what.environment, 0, 0);
+    give_up(what, socket, failed);
+    exit(126)
+}
+
+/// Tells the host of an error, and ends.
+fn give_up(what: &Program, socket: usize, result: isize) {
+    if result >= 0 {
+        return;
+    }
+    let errno = result.unsigned_abs() as u32;
+    if what.number == 0 {
+        tell_by(socket, TELL_FAILED, what.step, errno);
+    } else {
+        tell_by(socket, TELL_EXEC_FAILED, what.number, errno);
+    }
+    exit(126)
+}

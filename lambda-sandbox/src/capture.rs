@@ -1,0 +1,116 @@
+//! A program run to its end in one call, with its outputs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::log::{LineSplitter, LogLine, LogSink, NoLog, Stream};
+use crate::{Backend, Error, Finished, SandboxSpec};
+
+/// Most bytes that [`Completed`] keeps of each output where the specification names no limit of its own.
+pub const OUTPUT_BYTES_KEPT: usize = 16 << 20;
+
+/// A program that has run to its end, and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Completed {
+    /// How and why it ended, and what it used.
+    pub finished: Finished,
+    /// What it wrote to its standard output, byte for byte.
+    pub stdout: Bytes,
+    /// What it wrote to its standard error, byte for byte.
+    pub stderr: Bytes,
+    /// Whether more was written than is kept: than [`OUTPUT_BYTES_KEPT`] of each output, or than
+    /// [`crate::Limits::output_bytes_max`] of both.
+    pub truncated: bool,
+}
+
+/// Collects both outputs within a bound, and passes the lines on.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    kept: Mutex<Kept>,
+    log: Arc<dyn LogSink>,
+    /// Of standard output and standard error, for the log.
+    splitters: Mutex<[LineSplitter; 2]>,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self::with_log(Arc::new(NoLog))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    stdout: BytesMut,
+    stderr: BytesMut,
+    truncated: bool,
+}
+
+impl Capture {
+    fn with_log(log: Arc<dyn LogSink>) -> Self {
+        let splitters = [Stream::Stdout, Stream::Stderr].map(LineSplitter::new);
+        Self { kept: Mutex::default(), log, splitters: Mutex::new(splitters) }
+    }
+
+    /// Takes what was written: both outputs, and whether more was written than is kept.
+    pub(crate) fn take(&self) -> (Bytes, Bytes, bool) {
+        let mut splitters = self.splitters.lock().unwrap_or_else(PoisonError::into_inner);
+        splitters.iter_mut().for_each(|splitter| splitter.flush(self.log.as_ref()));
+        drop(splitters);
+        let kept = std::mem::take(&mut *self.kept());
+        (kept.stdout.freeze(), kept.stderr.freeze(), kept.truncated)
+    }
+
+    fn keep(&self, stream: Stream, bytes: &[u8]) {
+        let mut guard = self.kept();
+        let kept = &mut *guard;
+        let output = match stream {
+            Stream::Stdout => &mut kept.stdout,
+            Stream::Stderr => &mut kept.stderr,
+        };
+        let room = OUTPUT_BYTES_KEPT - output.len();
+        kept.truncated |= bytes.len() > room;
+        output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogSink for Capture {
+    /// Lines come from backends that have no pipes.
+    fn line(&self, line: LogLine) {
+        let ends: &[u8] = if line.open { b"" } else { b"\n" };
+        self.keep(line.stream, &line.text);
+        self.keep(line.stream, ends);
+        self.log.line(line);
+    }
+
+    fn takes_bytes(&self) -> bool {
+        true
+    }
+
+    fn bytes(&self, stream: Stream, bytes: &[u8]) {
+        self.keep(stream, bytes);
+        if self.log.wants_lines() {
+            let mut splitters = self.splitters.lock().unwrap_or_else(PoisonError::into_inner);
+            splitters[usize::from(stream == Stream::Stderr)].push(bytes, self.log.as_ref());
+        }
+    }
+}
+
+/// Makes a sandbox, runs its program to the end and releases everything.
+pub(crate) async fn run<B: Backend + ?Sized>(
+    backend: &B,
+    mut spec: SandboxSpec,
+) -> Result<Completed, Error> {
+    let log = Arc::clone(&spec.log);
+    let capture = Arc::new(Capture::with_log(log));
+    spec.log = Arc::clone(&capture) as Arc<dyn LogSink>;
+    let finished = backend.create(spec).await?.run().await?;
+    let (stdout, stderr, truncated) = capture.take();
+    let truncated = truncated || finished.ended_by == crate::EndedBy::Output;
+    Ok(Completed { finished, stdout, stderr, truncated })
+}

@@ -1,0 +1,179 @@
+//! What a specification can ask of the Linux backend alone.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::profile::SystemCalls;
+use super::terminal::TerminalEnd;
+use super::volume::Volume;
+use crate::spec::{absolute, inside};
+use crate::{Bind, Error, SandboxSpec};
+
+/// Most writable binds, volumes and devices of a sandbox together.
+pub const ATTACHED_MAX: usize = 16;
+/// Most descriptors passed to a program.
+pub const DESCRIPTORS_MAX: usize = 8;
+
+/// A place in a root that something is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) path: PathBuf,
+    pub(super) folder: bool,
+}
+
+/// What only this backend can give a sandbox. By these a jailed virtual machine monitor runs: `/dev/kvm`, its disks as
+/// writable binds, a tap device or sockets as descriptors.
+///
+/// ```no_run
+/// # fn example(socket: std::os::fd::OwnedFd) {
+/// use lambda_sandbox::linux::{Extras, SystemCalls};
+/// use lambda_sandbox::{Root, SandboxSpec};
+///
+/// let spec = SandboxSpec::new(Root::of_machine(), ["/usr/bin/monitor"]).with_linux(
+///     Extras::default()
+///         .with_device("/dev/kvm")
+///         .with_descriptor(socket)
+///         .with_system_calls(SystemCalls::Default),
+/// );
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Extras {
+    /// Host folders and files that the program may write, as far as its user may: as root that is a user of the sandbox's
+    /// own, so that they must be writable for every user. They have no quota: see [`Volume`] for one.
+    pub writable_binds: Vec<Bind>,
+    /// Character devices of the host's, below `/dev` here and inside. As root the program's user owns the device inside.
+    pub devices: Vec<PathBuf>,
+    /// Writable folders in memory, each of a limited size, that the host can read.
+    pub volumes: Vec<(PathBuf, Volume)>,
+    /// Open files that the program has as descriptors 3, 4 and so on. They are not closed when it executes another program.
+    pub descriptors: Vec<Arc<OwnedFd>>,
+    /// The terminal that the program's standard streams are; its output does not go to the log then.
+    pub terminal: Option<TerminalEnd>,
+    /// The system calls that it may make.
+    pub system_calls: SystemCalls,
+}
+
+impl Extras {
+    /// Shows the host's `source` at `target`, writable.
+    #[must_use]
+    pub fn with_writable_bind(
+        mut self,
+        source: impl Into<PathBuf>,
+        target: impl Into<PathBuf>,
+    ) -> Self {
+        self.writable_binds.push(Bind { source: source.into(), target: target.into() });
+        self
+    }
+
+    /// Gives it a device of the host's, such as `/dev/kvm`.
+    #[must_use]
+    pub fn with_device(mut self, device: impl Into<PathBuf>) -> Self {
+        self.devices.push(device.into());
+        self
+    }
+
+    /// Shows a volume at `target`.
+    #[must_use]
+    pub fn with_volume(mut self, target: impl Into<PathBuf>, volume: &Volume) -> Self {
+        self.volumes.push((target.into(), volume.clone()));
+        self
+    }
+
+    /// Passes an open file on, as the next descriptor from 3 on.
+    #[must_use]
+    pub fn with_descriptor(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.descriptors.push(Arc::new(file.into()));
+        self
+    }
+
+    /// Makes a terminal its standard streams.
+    #[must_use]
+    pub fn with_terminal(mut self, end: TerminalEnd) -> Self {
+        self.terminal = Some(end);
+        self
+    }
+
+    /// Sets the system calls that it may make.
+    #[must_use]
+    pub fn with_system_calls(mut self, calls: SystemCalls) -> Self {
+        self.system_calls = calls;
+        self
+    }
+
+    /// Returns whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.attached() == 0
+            && self.descriptors.is_empty()
+            && self.terminal.is_none()
+            && self.system_calls == SystemCalls::Default
+    }
+
+    fn attached(&self) -> usize {
+        self.writable_binds.len() + self.devices.len() + self.volumes.len()
+    }
+
+    /// Returns the places that these need in the root.
+    pub(super) fn points(&self) -> Result<Vec<Point>, Error> {
+        let bind = |bind: &Bind| {
+            let found = std::fs::metadata(&bind.source);
+            let found = found.map_err(|source| {
+                Error::failed("looking for a writable bind", &bind.source, source)
+            })?;
+            Ok(Point { path: bind.target.clone(), folder: found.is_dir() })
+        };
+        let volumes = self.volumes.iter().map(|(path, _)| (path, true));
+        let devices = self.devices.iter().map(|path| (path, false));
+        let others = volumes.chain(devices).map(|(path, folder)| (path.clone(), folder));
+        let others = others.map(|(path, folder)| Ok(Point { path, folder }));
+        self.writable_binds.iter().map(bind).chain(others).collect()
+    }
+
+    /// Returns the paths inside below which the program may write.
+    pub(super) fn writable(&self) -> impl Iterator<Item = &Path> {
+        let binds = self.writable_binds.iter().map(|bind| bind.target.as_path());
+        binds.chain(self.volumes.iter().map(|(target, _)| target.as_path()))
+    }
+
+    pub(crate) fn check(&self, spec: &SandboxSpec) -> Result<(), Error> {
+        let too_many = |setting, count: usize, max: usize| {
+            Err(Error::invalid(setting, count.to_string(), format!("at most {max}")))
+        };
+        if self.attached() > ATTACHED_MAX {
+            return too_many("linux", self.attached(), ATTACHED_MAX);
+        }
+        if self.descriptors.len() > DESCRIPTORS_MAX {
+            return too_many("linux.descriptors", self.descriptors.len(), DESCRIPTORS_MAX);
+        }
+        for bind in &self.writable_binds {
+            absolute("linux.writable_binds.source", &bind.source)?;
+        }
+        for target in self.writable() {
+            inside("linux, a writable target", target)?;
+        }
+        for device in &self.devices {
+            absolute("linux.devices", device)?;
+            let own = super::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
+            if !device.starts_with("/dev") || device == Path::new("/dev") || own {
+                let reason = "a device lies in /dev, and is none that every sandbox has";
+                let device = device.display().to_string();
+                return Err(Error::invalid("linux.devices", device, reason));
+            }
+        }
+        let mut targets: Vec<&Path> =
+            self.writable().chain(self.devices.iter().map(PathBuf::as_path)).collect();
+        targets.sort();
+        if let Some(pair) = targets.windows(2).find(|pair| pair[1].starts_with(pair[0])) {
+            let reason = "it lies in another that is attached, or is the same";
+            return Err(Error::invalid("linux", pair[1].display().to_string(), reason));
+        }
+        if self.terminal.is_some() && !spec.stdin.is_empty() {
+            let reason = "the terminal is the standard input";
+            return Err(Error::invalid("stdin", format!("{:?}", spec.stdin), reason));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! The JSON documents of an image: index, manifest and configuration.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::broken;
+use crate::Error;
+
+/// A list of manifests (`index.json`, and indexes below it).
+#[derive(Debug, Deserialize)]
+pub(super) struct Index {
+    pub(super) manifests: Vec<Descriptor>,
+}
+
+/// What leads to a blob.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    pub(super) media_type: String,
+    pub(super) digest: String,
+    pub(super) size: u64,
+    #[serde(default)]
+    platform: Option<Platform>,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+impl Descriptor {
+    /// Returns the digest, if it is one that is known.
+    pub(super) fn digest(&self) -> Result<Digest, Error> {
+        Digest::parse(&self.digest)
+    }
+
+    pub(super) fn is_index(&self) -> bool {
+        self.media_type.ends_with("image.index.v1+json")
+            || self.media_type.ends_with("manifest.list.v2+json")
+    }
+
+    /// Returns whether it may be for this machine: what names no platform may be.
+    fn fits(&self) -> bool {
+        (self.platform.as_ref()).is_none_or(|it| it.os == "linux" && it.architecture == "amd64")
+    }
+
+    fn is_named(&self, reference: &str) -> bool {
+        let name = self.annotations.get("org.opencontainers.image.ref.name");
+        name.is_some_and(|name| name == reference)
+    }
+}
+
+impl Index {
+    /// Chooses the manifest of this name, or the only one, for x86-64 Linux.
+    pub(super) fn choose(&self, reference: Option<&str>) -> Result<&Descriptor, Error> {
+        let named = |it: &&Descriptor| reference.is_none_or(|reference| it.is_named(reference));
+        let fitting: Vec<_> = self.manifests.iter().filter(|it| it.fits()).filter(named).collect();
+        match fitting[..] {
+            [one] => Ok(one),
+            [] => Err(broken(reference.unwrap_or("index"), "no such image for linux/amd64")),
+            _ => Err(broken("index", format!("{} images: name one of them", fitting.len()))),
+        }
+    }
+}
+
+/// The layers and the configuration of an image.
+#[derive(Debug, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// The configuration of an image.
+#[derive(Debug, Deserialize)]
+pub(super) struct Configuration {
+    #[serde(default)]
+    config: Option<Runtime>,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Runtime {
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    working_dir: Option<String>,
+}
+
+impl Configuration {
+    /// Returns the digest of each layer when it is not compressed.
+    pub(super) fn layers(&self) -> Result<Vec<Digest>, Error> {
+        self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
+    }
+
+    /// Returns the command: the entry point and its arguments.
+    pub(super) fn command(&self) -> Vec<OsString> {
+        let runtime = self.config.clone().unwrap_or_default();
+        let words = runtime.entrypoint.into_iter().chain(runtime.cmd).flatten();
+        words.map(OsString::from).collect()
+    }
+
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+        let variables = self.config.iter().flat_map(|it| &it.env).flatten();
+        (variables.filter_map(|text| text.split_once('=')))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    pub(super) fn working_directory(&self) -> PathBuf {
+        let named = self.config.as_ref().and_then(|it| it.working_dir.as_deref());
+        PathBuf::from(named.filter(|path| !path.is_empty()).unwrap_or("/"))
+    }
+}
+
+/// A SHA-256, in hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Digest(String);
+
+impl Digest {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let digits = text.strip_prefix("sha256:").unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digits.len() == 64 && digits.bytes().all(plain) {
+            Ok(Self(digits.to_owned()))
+        } else {
+            Err(broken(text, "a digest is 'sha256:' and 64 lower-case hexadecimal digits"))
+        }
+    }
+
+    pub(super) fn of(hash: &[u8]) -> Self {
+        use fmt::Write as _;
+        let mut digits = String::with_capacity(64);
+        for byte in hash {
+            let written = write!(digits, "{byte:02x}");
+            debug_assert!(written.is_ok(), "text in memory takes all");
+        }
+        Self(digits)
+    }
+
+    pub(super) fn digits(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_no_path() {
+        let good = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(Digest::parse(&good).expect("good").digits(), "0a".repeat(32));
+        for text in ["", "sha256:", "sha512:00", &good[..70], &good.to_uppercase()] {
+            assert!(Digest::parse(text).is_err(), "{text}");
+        }
+        assert!(Digest::parse(&format!("sha256:../{}", "0".repeat(61))).is_err());
+    }
+
+    #[test]
+    fn an_image_is_chosen_by_platform_and_name() {
+        let descriptor = |name: &str, architecture: &str| {
+            format!(
+                r#"{{"mediaType": "m", "digest": "d", "size": 1,
+                "platform": {{"os": "linux", "architecture": "{architecture}"}},
+                "annotations": {{"org.opencontainers.image.ref.name": "{name}"}}}}"#
+            )
+        };
+        let index = |all: &[String]| -> Index {
+            serde_json::from_str(&format!(r#"{{"manifests": [{}]}}"#, all.join(","))).expect("JSON")
+        };
+        let two = index(&[descriptor("a", "amd64"), descriptor("b", "amd64")]);
+        assert!(two.choose(None).is_err() && two.choose(Some("c")).is_err());
+        assert!(two.choose(Some("b")).expect("found").is_named("b"));
+        let platforms = index(&[descriptor("a", "arm64"), descriptor("a", "amd64")]);
+        assert!(platforms.choose(None).expect("one fits").fits());
+    }
+}

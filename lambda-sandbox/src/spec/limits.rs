@@ -1,0 +1,259 @@
+//! What a sandbox may use, as data.
+
+use std::collections::BTreeSet;
+
+use crate::{Error, Isolation};
+
+/// What a sandbox may use. A backend that cannot hold one of them does not name the capability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Memory of all processes together, page cache and scratch space included, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time for each second of wall time, in vCPUs.
+    pub cpus: f64,
+    /// Processes and threads.
+    pub processes_max: u32,
+    /// Open files of each process.
+    pub files_max: u64,
+    /// Scratch space at `/tmp`, in bytes.
+    pub scratch_bytes: u64,
+    /// Files in the scratch space.
+    pub scratch_files_max: u64,
+    /// Traffic with disks, if it is to be limited.
+    pub block_io: Option<BlockIo>,
+    /// Share of the processors beside other sandboxes where all want them: 1 to 10,000, and 100 where none is said.
+    pub cpu_weight: Option<u32>,
+    /// The processors that it may run on, by the kernel's numbers; all where none is said.
+    pub processors: Option<BTreeSet<u16>>,
+    /// What each process may use (setrlimit(2)).
+    pub resources: ResourceLimits,
+    /// Bytes of output of a program that [`crate::Sandbox::run`] runs, both kinds together; `None` is no limit.
+    pub output_bytes_max: Option<u64>,
+    /// Bytes of a payload and of a buffered answer.
+    pub payload_bytes_max: usize,
+    /// Bytes of a streamed answer.
+    pub stream_bytes_max: usize,
+    /// What must be in force; a backend that has less refuses the sandbox.
+    pub isolation_min: Vec<crate::isolation::Defence>,
+}
+
+/// Most traffic with each disk that the root's files lie on; `None` is no limit. What is in the page cache is not read from
+/// a disk, whoever has read it first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// Bytes read.
+    pub read_bytes_per_second: Option<u64>,
+    /// Bytes written.
+    pub write_bytes_per_second: Option<u64>,
+    /// Requests to read.
+    pub read_operations_per_second: Option<u64>,
+    /// Requests to write.
+    pub write_operations_per_second: Option<u64>,
+}
+
+/// What each process of a sandbox may use (setrlimit(2)); `None` leaves what the host's own process has. What the host may
+/// not have itself cannot be given: its own hard limit holds then.
+///
+/// There is no limit for core files: none is written, as the machine's core_pattern would take it out of the sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceLimits {
+    /// Bytes of the main thread's stack (RLIMIT_STACK).
+    pub stack_bytes: Option<u64>,
+    /// Bytes of a file that it writes (RLIMIT_FSIZE); beyond it SIGXFSZ ends the program.
+    pub file_bytes: Option<u64>,
+    /// Bytes of address space (RLIMIT_AS).
+    pub address_space_bytes: Option<u64>,
+    /// Bytes of memory that it may lock (RLIMIT_MEMLOCK); 64 KiB where none is said.
+    pub locked_bytes: Option<u64>,
+    /// Seconds of processor time of each process (RLIMIT_CPU); beyond them SIGXCPU ends it.
+    pub processor_seconds: Option<u64>,
+}
+
+impl ResourceLimits {
+    /// Sets the bytes of the main thread's stack.
+    #[must_use]
+    pub fn with_stack_bytes(mut self, bytes: u64) -> Self {
+        self.stack_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the bytes of a file that it writes.
+    #[must_use]
+    pub fn with_file_bytes(mut self, bytes: u64) -> Self {
+        self.file_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the bytes of address space.
+    #[must_use]
+    pub fn with_address_space_bytes(mut self, bytes: u64) -> Self {
+        self.address_space_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the bytes of memory that it may lock.
+    #[must_use]
+    pub fn with_locked_bytes(mut self, bytes: u64) -> Self {
+        self.locked_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the seconds of processor time of each process.
+    #[must_use]
+    pub fn with_processor_seconds(mut self, seconds: u64) -> Self {
+        self.processor_seconds = Some(seconds);
+        self
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let too_small = |setting, value: Option<u64>, min: u64| match value {
+            Some(value) if value < min => {
+                Err(Error::invalid(setting, value.to_string(), format!("at least {min}")))
+            }
+            _ => Ok(()),
+        };
+        too_small("limits.resources.stack_bytes", self.stack_bytes, STACK_BYTES_MIN)?;
+        let space = self.address_space_bytes;
+        too_small("limits.resources.address_space_bytes", space, MEMORY_BYTES_MIN)?;
+        too_small("limits.resources.processor_seconds", self.processor_seconds, 1)
+    }
+}
+
+/// The least stack that a program with a full environment starts on: the kernel gives a fourth of it to arguments.
+pub const STACK_BYTES_MIN: u64 = 512 * 1024;
+/// The greatest weight of a sandbox (cpu.weight of cgroup v2).
+pub const CPU_WEIGHT_MAX: u32 = 10_000;
+/// Processors that a kernel for x86-64 can count.
+pub const PROCESSORS_MAX: u16 = 8192;
+
+impl BlockIo {
+    /// Returns the limits with their names, as v1 of the control groups has them, and v2.
+    pub(crate) fn named(&self) -> [(&'static str, &'static str, Option<u64>); 4] {
+        [
+            ("read_bps", "rbps", self.read_bytes_per_second),
+            ("write_bps", "wbps", self.write_bytes_per_second),
+            ("read_iops", "riops", self.read_operations_per_second),
+            ("write_iops", "wiops", self.write_operations_per_second),
+        ]
+    }
+}
+
+/// Lambda's share of a vCPU for each MB of memory is one 1,769th.
+const MB_PER_VCPU: f64 = 1769.0;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::for_memory_mb(128)
+    }
+}
+
+impl Limits {
+    /// Returns Lambda's limits for a function of `memory_mb` MB (of 1,048,576 bytes).
+    #[must_use]
+    pub fn for_memory_mb(memory_mb: u32) -> Self {
+        Self {
+            memory_bytes: u64::from(memory_mb) * 1024 * 1024,
+            cpus: f64::from(memory_mb) / MB_PER_VCPU,
+            processes_max: 1024,
+            files_max: 1024,
+            scratch_bytes: 512 * 1024 * 1024,
+            scratch_files_max: 65_536,
+            block_io: None,
+            cpu_weight: None,
+            processors: None,
+            resources: ResourceLimits::default(),
+            output_bytes_max: None,
+            payload_bytes_max: 6 * 1024 * 1024 + 100,
+            stream_bytes_max: 200 * 1024 * 1024,
+            isolation_min: Vec::new(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let too_small = |setting, value: String| {
+            Err(Error::invalid(setting, value, "too small for any program to run"))
+        };
+        if self.memory_bytes < MEMORY_BYTES_MIN {
+            return too_small("limits.memory_bytes", self.memory_bytes.to_string());
+        }
+        if !(self.cpus.is_finite() && self.cpus >= CPUS_MIN) {
+            return too_small("limits.cpus", self.cpus.to_string());
+        }
+        if self.processes_max == 0 {
+            return too_small("limits.processes_max", "0".into());
+        }
+        if self.files_max < FILES_MIN {
+            return too_small("limits.files_max", self.files_max.to_string());
+        }
+        let stopped = |(_, _, limit)| limit == Some(0);
+        if self.block_io.is_some_and(|limits| limits.named().into_iter().any(stopped)) {
+            return too_small("limits.block_io", "0".into());
+        }
+        self.check_processors()?;
+        self.resources.check()?;
+        if self.scratch_files_max > SCRATCH_FILES_MAX {
+            return Err(Error::invalid(
+                "limits.scratch_files_max",
+                self.scratch_files_max.to_string(),
+                format!("a file system counts no more than {SCRATCH_FILES_MAX}"),
+            ));
+        }
+        if self.memory_bytes > i64::MAX.unsigned_abs()
+            || self.scratch_bytes > i64::MAX.unsigned_abs()
+        {
+            return Err(Error::invalid(
+                "limits.memory_bytes or limits.scratch_bytes",
+                self.memory_bytes.max(self.scratch_bytes).to_string(),
+                "more than a file system or a cgroup can count",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_processors(&self) -> Result<(), Error> {
+        if let Some(weight) = self.cpu_weight.filter(|it| !(1..=CPU_WEIGHT_MAX).contains(it)) {
+            let reason = format!("1 to {CPU_WEIGHT_MAX}");
+            return Err(Error::invalid("limits.cpu_weight", weight.to_string(), reason));
+        }
+        let Some(processors) = &self.processors else {
+            return Ok(());
+        };
+        match processors.last() {
+            Some(last) if *last < PROCESSORS_MAX => Ok(()),
+            last => Err(Error::invalid(
+                "limits.processors",
+                last.map(ToString::to_string).unwrap_or_default(),
+                format!("at least one, and numbers below {PROCESSORS_MAX}"),
+            )),
+        }
+    }
+
+    /// Checks that `isolation` has all that [`Limits::isolation_min`] demands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] naming what is missing.
+    pub fn check_isolation(&self, isolation: &Isolation) -> Result<(), Error> {
+        let missing = isolation.missing(&self.isolation_min);
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Unavailable {
+                what: "the isolation demanded",
+                why: format!("{missing:?} not in force"),
+                remedy: "demand less, or use a backend or machine that has it",
+            })
+        }
+    }
+}
+
+/// The least memory a sandbox can be given: 4 MiB.
+const MEMORY_BYTES_MIN: u64 = 4 << 20;
+/// The least processor share: the kernel's shortest quota is 1 ms in 100 ms.
+const CPUS_MIN: f64 = 0.01;
+/// Standard streams, and a few more for the loader.
+const FILES_MIN: u64 = 8;
+
+/// The most files that a tmpfs takes for its limit, but for a few.
+const SCRATCH_FILES_MAX: u64 = 1 << 50;

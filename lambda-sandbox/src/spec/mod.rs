@@ -1,0 +1,258 @@
+//! The description of one sandbox, which every backend can read.
+
+mod limits;
+mod network;
+mod root;
+mod stdin;
+mod times;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use self::limits::{
+    BlockIo, CPU_WEIGHT_MAX, Limits, PROCESSORS_MAX, ResourceLimits, STACK_BYTES_MIN,
+};
+pub use self::network::{Interface, Network};
+#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use self::root::inside;
+pub use self::root::{Bind, LAYERS_MAX, Link, ROOT_PARTS_MAX, Root, SmallFile};
+pub use self::stdin::{OnceReader, STDIN_BYTES_MAX, Stdin};
+pub use self::times::{TIME_MAX, TimeLimits};
+use crate::Error;
+use crate::log::{LogSink, NoLog};
+
+/// Describes one sandbox.
+///
+/// ```
+/// use lambda_sandbox::{Root, SandboxSpec};
+///
+/// let spec = SandboxSpec::new(Root::of_machine(), ["/bin/sh", "-c", "id"])
+///     .with_env("PATH", "/usr/bin:/bin")
+///     .with_memory_mb(256)
+///     .with_cpus(0.5);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SandboxSpec {
+    /// The function's name; extensions are told it, and the fake finds its handler by it.
+    pub function: String,
+    /// The file system that the function sees.
+    pub root: Root,
+    /// The program, an absolute path inside the root, and its arguments.
+    pub command: Vec<OsString>,
+    /// The whole environment; nothing of the host's is added but `AWS_LAMBDA_RUNTIME_API`.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The folder that the program starts in, inside the root.
+    pub working_directory: PathBuf,
+    /// The program's standard input; empty by default.
+    pub stdin: Stdin,
+    /// What it reaches.
+    pub network: Network,
+    /// What it may use.
+    pub limits: Limits,
+    /// How long it may take.
+    pub times: TimeLimits,
+    /// Where its output goes.
+    pub log: Arc<dyn LogSink>,
+    /// What only the Linux backend can give; other backends refuse a specification that has any.
+    #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+    pub linux: crate::linux::Extras,
+}
+
+impl SandboxSpec {
+    /// Makes a specification of this root and command (the program and its arguments) with Lambda's own limits: 128 MB,
+    /// one 1,769th of a vCPU for each MB, 512 MB of scratch space, 1,024 processes and files.
+    #[must_use]
+    pub fn new<W: Into<OsString>>(root: Root, command: impl IntoIterator<Item = W>) -> Self {
+        Self {
+            function: "function".into(),
+            root,
+            command: command.into_iter().map(Into::into).collect(),
+            environment: Vec::new(),
+            working_directory: PathBuf::from("/"),
+            stdin: Stdin::Empty,
+            network: Network::default(),
+            limits: Limits::default(),
+            times: TimeLimits::default(),
+            log: Arc::new(NoLog),
+            #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+            linux: crate::linux::Extras::default(),
+        }
+    }
+
+    /// Names the function.
+    #[must_use]
+    pub fn named(mut self, function: impl Into<String>) -> Self {
+        self.function = function.into();
+        self
+    }
+
+    /// Adds a variable to the environment.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the folder, inside the root, that the program starts in.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.working_directory = folder.into();
+        self
+    }
+
+    /// Sets the standard input: bytes, or [`Stdin::reader`].
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: impl Into<Stdin>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Sets what it reaches.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Sets all limits at once.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the memory limit, in MB of 1,048,576 bytes.
+    #[must_use]
+    pub fn with_memory_mb(mut self, memory_mb: u32) -> Self {
+        self.limits.memory_bytes = u64::from(memory_mb) << 20;
+        self
+    }
+
+    /// Sets the processor time for each second of wall time, in vCPUs.
+    #[must_use]
+    pub fn with_cpus(mut self, cpus: f64) -> Self {
+        self.limits.cpus = cpus;
+        self
+    }
+
+    /// Sets how long [`crate::Sandbox::run`] lets the program live, on the wall clock.
+    #[must_use]
+    pub fn with_wall_time(mut self, time: std::time::Duration) -> Self {
+        self.times.run = Some(time);
+        self
+    }
+
+    /// Sets how much processor time [`crate::Sandbox::run`] lets all processes together use.
+    #[must_use]
+    pub fn with_processor_time(mut self, time: std::time::Duration) -> Self {
+        self.times.run_processor = Some(time);
+        self
+    }
+
+    /// Sets how many bytes of output, of both kinds together, [`crate::Sandbox::run`] lets the program write.
+    #[must_use]
+    pub fn with_output_bytes_max(mut self, bytes: u64) -> Self {
+        self.limits.output_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets where its output goes.
+    #[must_use]
+    pub fn with_log(mut self, log: Arc<dyn LogSink>) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// Sets what only the Linux backend can give.
+    #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+    #[must_use]
+    pub fn with_linux(mut self, extras: crate::linux::Extras) -> Self {
+        self.linux = extras;
+        self
+    }
+
+    /// Checks everything that can be checked without a machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`], naming the field.
+    pub fn check(&self) -> Result<(), Error> {
+        let Some(program) = self.command.first() else {
+            return Err(Error::invalid("command", "", "it names no program"));
+        };
+        absolute("command", Path::new(program))?;
+        absolute("working_directory", &self.working_directory)?;
+        self.root.check()?;
+        self.network.check()?;
+        self.stdin.check()?;
+        for argument in &self.command {
+            no_nul("command", argument)?;
+        }
+        self.check_environment()?;
+        #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+        self.linux.check(self)?;
+        self.limits.check()?;
+        self.times.check()
+    }
+
+    fn check_environment(&self) -> Result<(), Error> {
+        check_environment(&self.environment)
+    }
+}
+
+/// Checks the names, characters and size of an environment.
+pub(crate) fn check_environment(environment: &[(OsString, OsString)]) -> Result<(), Error> {
+    for text in environment.iter().flat_map(|(name, value)| [name, value]) {
+        no_nul("environment", text)?;
+    }
+    if let Some((name, _)) = environment
+        .iter()
+        .find(|(name, _)| name.is_empty() || name.as_encoded_bytes().contains(&b'='))
+    {
+        return Err(Error::invalid(
+            "environment",
+            name.to_string_lossy(),
+            "a name is not empty and has no '='",
+        ));
+    }
+    let bytes: usize = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    if environment.len() > ENVIRONMENT_MAX || bytes > ENVIRONMENT_BYTES_MAX {
+        return Err(Error::invalid(
+            "environment",
+            format!("{} variables, {bytes} bytes", environment.len()),
+            format!("at most {ENVIRONMENT_MAX} variables and {ENVIRONMENT_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+/// Most environment variables of a sandbox.
+pub const ENVIRONMENT_MAX: usize = 4096;
+/// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
+pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest path, its NUL included (PATH_MAX).
+const PATH_BYTES_MAX: usize = 4096;
+
+pub(crate) fn no_nul(setting: &'static str, text: &OsStr) -> Result<(), Error> {
+    if text.as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid(setting, text.to_string_lossy(), "it contains a NUL byte"));
+    }
+    Ok(())
+}
+
+pub(crate) fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
+    no_nul(setting, path.as_os_str())?;
+    let refused = |reason: &str| Err(Error::invalid(setting, path.display().to_string(), reason));
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if !path.is_absolute() || !plain {
+        return refused("a path here is absolute and has no '..'");
+    }
+    if path.as_os_str().len() >= PATH_BYTES_MAX {
+        let length = format!("{} bytes", path.as_os_str().len());
+        return Err(Error::invalid(setting, length, "it is longer than a path can be"));
+    }
+    Ok(())
+}

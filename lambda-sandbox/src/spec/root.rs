@@ -1,0 +1,192 @@
+//! The file system of a sandbox, as data.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{absolute, no_nul};
+use crate::Error;
+
+/// Most layers of a root: Lambda gives five to a function; the base and the code are more.
+pub const LAYERS_MAX: usize = 32;
+/// Most binds, links and files of a root together.
+pub const ROOT_PARTS_MAX: usize = 4096;
+
+/// Checks the path of something inside that is made or shown there.
+pub(crate) fn inside(setting: &'static str, path: &Path) -> Result<(), Error> {
+    absolute(setting, path)?;
+    if path.parent().is_none() {
+        return Err(Error::invalid(setting, "/", "it is the root itself"));
+    }
+    if let Some(own) = OWN.iter().find(|own| path.starts_with(own)) {
+        let reason = format!("the sandbox has a {own} of its own, which would hide it");
+        return Err(Error::invalid(setting, path.display().to_string(), reason));
+    }
+    Ok(())
+}
+
+/// What every sandbox has of its own.
+const OWN: [&str; 3] = ["/dev", "/proc", "/tmp"];
+
+/// The file system inside: read-only parts, and a scratch folder at `/tmp`.
+///
+/// A backend that does not isolate runs on the host's own file system and reads paths below a bind's target as
+/// paths below its source, so that one specification serves every backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Root {
+    /// A folder that is the root itself. It must hold the mount points `/proc`, `/dev` and `/tmp`, and the target of
+    /// each bind. Without it, layers and an image the root is empty at first, and made as needed.
+    pub directory: Option<PathBuf>,
+    /// Folders that are the root together, each over those before it, as a function's layers are. Mount points need not
+    /// be there, but the target of each bind.
+    pub layers: Vec<PathBuf>,
+    /// A file with a squashfs or erofs image that is the root. It must hold what a folder must.
+    pub image: Option<PathBuf>,
+    /// Host folders and files shown inside, read-only, in this order.
+    pub binds: Vec<Bind>,
+    /// Links made in an empty root, such as `/bin` to `usr/bin`.
+    pub links: Vec<Link>,
+    /// Small files made in an empty root, such as `/etc/passwd`.
+    pub files: Vec<SmallFile>,
+}
+
+impl Root {
+    /// Makes an empty root: enough for a static program bound into it.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Makes a root of this folder.
+    #[must_use]
+    pub fn of_directory(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()), ..Self::default() }
+    }
+
+    /// Makes a root of these folders, the last on top.
+    #[must_use]
+    pub fn of_layers<P: Into<PathBuf>>(layers: impl IntoIterator<Item = P>) -> Self {
+        Self { layers: layers.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Makes a root of this squashfs or erofs image.
+    #[must_use]
+    pub fn of_image(image: impl Into<PathBuf>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// Returns whether nothing is there before it is made.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.directory.is_none() && self.layers.is_empty() && self.image.is_none()
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let bases = [self.directory.is_some(), !self.layers.is_empty(), self.image.is_some()];
+        if bases.into_iter().filter(|there| *there).count() > 1 {
+            return Err(Error::invalid(
+                "root",
+                "",
+                "it is one of a directory, layers or an image, not several",
+            ));
+        }
+        if self.layers.len() > LAYERS_MAX {
+            return Err(Error::invalid(
+                "root.layers",
+                self.layers.len().to_string(),
+                format!("at most {LAYERS_MAX}"),
+            ));
+        }
+        for layer in &self.layers {
+            absolute("root.layers", layer)?;
+        }
+        self.directory.iter().try_for_each(|path| absolute("root.directory", path))?;
+        self.image.iter().try_for_each(|path| absolute("root.image", path))?;
+        let parts = self.binds.len() + self.links.len() + self.files.len();
+        if parts > ROOT_PARTS_MAX {
+            return Err(Error::invalid(
+                "root",
+                format!("{parts} binds, links and files"),
+                format!("at most {ROOT_PARTS_MAX}"),
+            ));
+        }
+        for bind in &self.binds {
+            absolute("root.binds.source", &bind.source)?;
+            inside("root.binds.target", &bind.target)?;
+        }
+        self.check_made()
+    }
+
+    /// Checks what is made inside: that would be written through what is shown there, and through links.
+    fn check_made(&self) -> Result<(), Error> {
+        let links = self.links.iter().map(|link| ("root.links", &link.path));
+        let files = self.files.iter().map(|file| ("root.files", &file.path));
+        let shown: BTreeSet<&Path> = (self.binds.iter().map(|bind| bind.target.as_path()))
+            .chain(self.links.iter().map(|link| link.path.as_path()))
+            .collect();
+        for (setting, path) in links.chain(files) {
+            inside(setting, path)?;
+            let refused = |reason| Err(Error::invalid(setting, path.display().to_string(), reason));
+            if !self.is_empty() {
+                return refused("only a root that is empty at first can have it");
+            }
+            if path.ancestors().skip(1).any(|above| shown.contains(above)) {
+                return refused("it lies below a bind or a link");
+            }
+        }
+        for link in &self.links {
+            no_nul("root.links", link.points_to.as_os_str())?;
+        }
+        Ok(())
+    }
+
+    /// Shows the host's `source` read-only at `target`. It covers the links and files below the target that the root has already.
+    #[must_use]
+    pub fn with_bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        let bind = Bind { source: source.into(), target: target.into() };
+        let below = |path: &Path| path.starts_with(&bind.target) && path != bind.target;
+        self.links.retain(|link| !below(&link.path));
+        self.files.retain(|file| !below(&file.path));
+        self.binds.push(bind);
+        self
+    }
+
+    /// Returns the host's path of `inside`, where a bind shows it.
+    #[must_use]
+    pub fn host_path(&self, inside: &Path) -> Option<PathBuf> {
+        self.binds.iter().rev().find_map(|bind| {
+            let rest = inside.strip_prefix(&bind.target).ok()?;
+            Some(if rest.as_os_str().is_empty() {
+                bind.source.clone()
+            } else {
+                bind.source.join(rest)
+            })
+        })
+    }
+}
+
+/// A host folder or file shown read-only inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The host's path.
+    pub source: PathBuf,
+    /// The path inside.
+    pub target: PathBuf,
+}
+
+/// A symbolic link made in an empty root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Where the link lies.
+    pub path: PathBuf,
+    /// What it points to.
+    pub points_to: PathBuf,
+}
+
+/// A small file made in an empty root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmallFile {
+    /// Where the file lies.
+    pub path: PathBuf,
+    /// What it holds.
+    pub content: Vec<u8>,
+}
