@@ -2,8 +2,8 @@
 //!
 //! One test, as the host's time is that of this whole process. The program inside is this program again.
 
-#![expect(clippy::print_stdout, reason = "the figures are the result")]
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#![expect(clippy::print_stdout, reason = "the figures are the result")]
 
 mod common;
 mod unprivileged;

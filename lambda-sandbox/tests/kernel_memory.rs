@@ -3,13 +3,13 @@
 //!
 //! The program inside is this program again. The README's table has the same kinds.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the arguments of system calls are machine words, whatever their sign"
 )]
-#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
 mod common;
 mod growth;

@@ -1,12 +1,12 @@
 //! What can be seen only where the kernel's settings may be changed, which a test does on a machine of its own (`cargo xtask guest`):
 //! programs that the kernel runs for whoever makes it, and the limit of compiled filters.
 
+#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the arguments of system calls are machine words, whatever their sign"
 )]
-#![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
 mod common;
 mod probes;

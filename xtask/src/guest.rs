@@ -211,7 +211,7 @@ const BOOT_TIME_MAX: Duration = Duration::from_secs(1500);
 /// What roots of layers and of images need, and Debian's kernel has as modules.
 const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];
 /// Integration tests of `lambda-sandbox`, by name. What needs Python names itself as left out there.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 16] = [
     "attacks",
     "bounds",
     "conformance",
