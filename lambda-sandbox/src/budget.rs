@@ -1,90 +1,52 @@
-//! The host's processor time that a sandbox has it spend, held to a share of the sandbox's own.
+//! The host's processor time that a sandbox has it spend, held to a share of what the sandbox itself may use.
 //!
 //! Output and requests are cheap to make and dear to work off: a program that writes empty lines had the host use 73 times its own
-//! time. What exceeds the budget waits, and the program with it; output that the host cannot work off even so is dropped.
+//! time. What exceeds the budget waits, and the program with it.
 
-use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
 /// What the host may spend on each sandbox before anybody waits.
-const BURST: Duration = Duration::from_millis(5);
-/// Of the sandbox's processor time, from where on the host works in larger pieces, and from where on it drops output: one part of so
-/// many. What is not measured, such as waking, comes on top; a fifth is promised.
-const SOFT_PART: u32 = 20;
-const HARD_PART: u32 = 10;
-/// What it takes to be woken, and to look at the sandbox's processor time, which is not done more often than this.
+const BURST: Duration = Duration::from_millis(10);
+/// The part of the sandbox's processor share that the host may spend on it: half of what is promised, as not all is measured.
+const PART: f64 = 0.1;
+/// What it takes to be woken.
 pub(crate) const WAKING: Duration = Duration::from_micros(20);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Pauses while the budget is exceeded: the first, and the longest.
-pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Pauses while the budget is exceeded: the shortest, so that much is done at a time, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Longest that one request waits.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Where a sandbox stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Within,
-    /// The host works less often, in larger pieces.
-    Tight,
-    /// The host does only what it must.
-    Over,
-}
-
-type Meter = dyn Fn() -> Option<Duration> + Send + Sync;
-
-/// One sandbox's budget.
+/// One sandbox's budget: time comes in at a rate, up to a burst, and goes as it is spent.
+#[derive(Debug)]
 pub(crate) struct Budget {
-    /// The sandbox's processor time; where it is not counted, the time since the start stands for it.
-    meter: Box<Meter>,
-    began: Instant,
+    /// Processor time for each second.
+    rate: f64,
     state: Mutex<State>,
     /// Held by the one request that waits for the budget; others wait for it.
     waiting: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    spent: Duration,
-    used: Duration,
-    looked: Option<Instant>,
-}
-
-impl State {
-    fn standing(&self) -> Standing {
-        let within = |part| self.spent <= BURST + self.used / part;
-        if within(SOFT_PART) {
-            Standing::Within
-        } else if within(HARD_PART) {
-            Standing::Tight
-        } else {
-            Standing::Over
-        }
-    }
-}
-
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("state", &*self.state()).finish_non_exhaustive()
-    }
+    /// Spent beyond what has come in; at the least, a burst less than nothing.
+    debt: f64,
+    at: Instant,
 }
 
 impl Budget {
-    pub(crate) fn new(meter: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Self {
-        Self {
-            meter: Box::new(meter),
-            began: Instant::now(),
-            state: Mutex::default(),
-            waiting: tokio::sync::Mutex::default(),
-        }
+    /// Makes the budget of a sandbox that may use so many processors.
+    pub(crate) fn new(cpus: f64) -> Self {
+        let state = State { debt: -BURST.as_secs_f64(), at: Instant::now() };
+        Self { rate: cpus * PART, state: Mutex::new(state), waiting: tokio::sync::Mutex::default() }
     }
 
     /// Makes one that is never exceeded.
     pub(crate) fn unlimited() -> Self {
-        Self::new(|| Some(Duration::MAX / 2))
+        Self::new(f64::INFINITY)
     }
 
     /// Does work for the sandbox and charges it with what this thread spent.
@@ -96,55 +58,47 @@ impl Budget {
     }
 
     pub(crate) fn charge(&self, time: Duration) {
-        let mut state = self.state();
-        state.spent = state.spent.saturating_add(time);
+        self.state().debt += time.as_secs_f64();
     }
 
     /// Takes back a charge for work that the host itself has asked for.
     pub(crate) fn refund(&self, time: Duration) {
-        let mut state = self.state();
-        state.spent = state.spent.saturating_sub(time);
+        self.state().debt -= time.as_secs_f64();
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        let mut state = self.state();
-        let now = Instant::now();
-        let fresh = state.looked.is_some_and(|looked| now - looked < LOOK_EVERY);
-        let standing = state.standing();
-        if standing == Standing::Within || fresh {
-            return standing;
-        }
-        state.looked = Some(now);
-        state.spent += WAKING;
-        drop(state);
-        let used = (self.meter)().unwrap_or_else(|| self.began.elapsed());
-        let mut state = self.state();
-        state.used = state.used.max(used);
-        state.standing()
+    /// Returns how long to wait until something may be spent again; none where it may be now.
+    pub(crate) fn exceeded(&self) -> Option<Duration> {
+        self.exceeded_at(Instant::now())
     }
 
-    /// Waits until the sandbox has used enough itself, a second at the most; one request after another.
+    fn exceeded_at(&self, now: Instant) -> Option<Duration> {
+        let mut state = self.state();
+        let come_in = now.saturating_duration_since(state.at).as_secs_f64() * self.rate;
+        state.at = now;
+        // Without a limit nothing times infinity may come in.
+        let debt = state.debt - if come_in.is_nan() { 0.0 } else { come_in };
+        state.debt = debt.max(-BURST.as_secs_f64());
+        (state.debt > 0.0 && self.rate.is_finite()).then(|| {
+            let pause = (state.debt / self.rate).min(PAUSE_MAX.as_secs_f64());
+            Duration::from_secs_f64(pause).max(PAUSE_MIN)
+        })
+    }
+
+    /// Waits until something may be spent again, a second at the most; one request after another.
     pub(crate) async fn wait(&self) {
-        if self.standing() == Standing::Within {
+        if self.exceeded().is_none() {
             return;
         }
         let _turn = self.waiting.lock().await;
         let until = Instant::now() + WAIT_MAX;
-        let mut pause = PAUSE_FIRST;
-        while self.standing() != Standing::Within && Instant::now() < until {
+        while let Some(pause) = self.exceeded().filter(|_| Instant::now() < until) {
             tokio::time::sleep(pause).await;
-            pause = longer(pause);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the pause that follows another.
-pub(crate) fn longer(pause: Duration) -> Duration {
-    (pause * 2).min(PAUSE_MAX)
 }
 
 /// Returns the processor time of this thread; none where the clock cannot be read.
@@ -154,44 +108,33 @@ fn thread_time() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     #[test]
-    fn what_a_sandbox_may_have_grows_with_what_it_uses() {
-        let used = Arc::new(AtomicU64::new(0));
-        let meter = Arc::clone(&used);
-        let budget =
-            Budget::new(move || Some(Duration::from_millis(meter.load(Ordering::Relaxed))));
-        assert_eq!(budget.standing(), Standing::Within);
-        budget.charge(Duration::from_millis(14));
-        let look = || {
-            std::thread::sleep(LOOK_EVERY);
-            budget.standing()
-        };
-        assert_eq!(look(), Standing::Over);
-        used.store(100, Ordering::Relaxed);
-        assert_eq!(look(), Standing::Tight);
-        used.store(1000, Ordering::Relaxed);
-        assert_eq!(look(), Standing::Within);
-        budget.charge(Duration::from_secs(1));
-        assert_eq!(budget.standing(), Standing::Over);
-        budget.refund(Duration::from_secs(1));
-        assert_eq!(budget.standing(), Standing::Within);
-        let unlimited = Budget::unlimited();
-        unlimited.charge(Duration::from_secs(1000));
-        assert_eq!(unlimited.standing(), Standing::Within);
+    fn what_may_be_spent_comes_in_with_time() {
+        let budget = Budget::new(0.5);
+        let began = budget.state().at;
+        let after = |milliseconds| began + Duration::from_millis(milliseconds);
+        assert_eq!(budget.exceeded_at(began), None);
+        budget.charge(Duration::from_millis(15));
+        // Five too many, and fifty come in each second.
+        let pause = budget.exceeded_at(began).expect("exceeded");
+        assert!(pause.abs_diff(Duration::from_millis(100)) < Duration::from_millis(1), "{pause:?}");
+        assert!(budget.exceeded_at(after(50)).is_some());
+        assert_eq!(budget.exceeded_at(after(101)), None);
+        // A long rest brings no more than a burst.
+        assert_eq!(budget.exceeded_at(after(1_000_000)), None);
+        budget.charge(Duration::from_millis(11));
+        assert!(budget.exceeded_at(after(1_000_000)).is_some());
+        budget.refund(Duration::from_millis(2));
+        assert_eq!(budget.exceeded_at(after(1_000_000)), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_request_waits_no_longer_than_a_second() {
-        let budget = Budget::new(|| Some(Duration::ZERO));
-        budget.charge(Duration::from_secs(1));
-        let began = tokio::time::Instant::now();
+    #[tokio::test]
+    async fn without_a_limit_nobody_waits() {
+        let budget = Budget::unlimited();
+        budget.charge(Duration::from_secs(1000));
+        assert_eq!(budget.exceeded(), None);
         budget.wait().await;
-        // The wall's clock stands still in this test, the runtime's does not.
-        assert!(began.elapsed() >= Duration::from_millis(10));
     }
 }

@@ -41,20 +41,12 @@ pub trait LogSink: Send + Sync + fmt::Debug {
     /// Takes one line.
     fn line(&self, line: LogLine);
 
-    /// Takes the word that so many bytes of an output were dropped at this place: the program wrote more than the host may
-    /// spend its time on. By default that is a line of its own.
-    fn dropped(&self, stream: Stream, bytes: u64) {
-        let text = format!("[{bytes} bytes of output dropped: more than the host's share of time]");
-        self.line(LogLine { at: SystemTime::now(), stream, text: text.into(), open: false });
-    }
-
     /// Returns whether it does anything with lines. Otherwise output is not even read.
     fn wants_lines(&self) -> bool {
         true
     }
 
-    /// Returns whether it takes output byte for byte ([`LogSink::bytes`]) in place of lines. Nothing is dropped then: a program that
-    /// writes more than the host may spend its time on waits.
+    /// Returns whether it takes output byte for byte ([`LogSink::bytes`]) in place of lines, which costs the host least.
     fn takes_bytes(&self) -> bool {
         false
     }

@@ -15,33 +15,25 @@ pub(crate) fn watch(pipe: &Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     watched.map_err(io::Error::from)
 }
 
-/// Drops what is in a pipe but for its last `kept` bytes, without a copy of it; returns how many bytes that was.
+/// Drops what is in a pipe without a copy of it; returns whether there was anything.
 #[cfg(target_os = "linux")]
-pub(crate) fn drop_all_but(pipe: BorrowedFd<'_>, kept: usize) -> u64 {
+pub(crate) fn drop_all(pipe: BorrowedFd<'_>) -> bool {
     use std::fs::File;
     use std::os::fd::AsRawFd as _;
     use std::sync::LazyLock;
     static NULL: LazyLock<Option<File>> =
         LazyLock::new(|| File::options().write(true).open("/dev/null").ok());
-    let Some(null) = &*NULL else { return 0 };
-    let mut there = 0_i32;
-    // SAFETY: FIONREAD writes one int to the pointer, which lives for the call; the descriptor is borrowed, so open.
-    if unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut there) } < 0 {
-        return 0;
-    }
-    let surplus = usize::try_from(there).unwrap_or(0).saturating_sub(kept);
-    if surplus == 0 {
-        return 0;
-    }
+    const BYTES_MAX: usize = 1 << 20;
+    let Some(null) = &*NULL else { return false };
     let (from, to) = (pipe.as_raw_fd(), null.as_raw_fd());
     let nowhere = std::ptr::null_mut();
     // SAFETY: splice takes two open descriptors, and null pointers for the places, as pipes have none and the null device wants none.
     let moved =
-        unsafe { libc::splice(from, nowhere, to, nowhere, surplus, libc::SPLICE_F_NONBLOCK) };
-    u64::try_from(moved).unwrap_or(0)
+        unsafe { libc::splice(from, nowhere, to, nowhere, BYTES_MAX, libc::SPLICE_F_NONBLOCK) };
+    moved > 0
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn drop_all_but(_pipe: BorrowedFd<'_>, _kept: usize) -> u64 {
-    0
+pub(crate) fn drop_all(_pipe: BorrowedFd<'_>) -> bool {
+    false
 }

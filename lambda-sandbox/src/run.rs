@@ -60,11 +60,6 @@ impl LogSink for Metered {
         self.sink.line(line);
     }
 
-    fn dropped(&self, stream: Stream, bytes: u64) {
-        self.within(bytes);
-        self.sink.dropped(stream, bytes);
-    }
-
     /// Output is read to be counted, whether anybody wants it or not.
     fn wants_lines(&self) -> bool {
         true

@@ -159,14 +159,13 @@ impl<P: Platform> Supervised<P> {
             payload_bytes_max: spec.limits.payload_bytes_max,
             stream_bytes_max: spec.limits.stream_bytes_max,
         }));
-        let counted = Arc::downgrade(&platform);
-        let meter = move || counted.upgrade().and_then(|platform| platform.sample().cpu_time);
+        let budget = Arc::new(Budget::new(spec.limits.cpus));
         Self {
             spec,
             platform,
             listener: Some(listener),
             session,
-            budget: Arc::new(Budget::new(meter)),
+            budget,
             server: None,
             output: None,
             feed: None,

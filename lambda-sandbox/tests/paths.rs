@@ -137,7 +137,7 @@ async fn no_mount_point_leads_out() {
             let shown = |root: Root| {
                 root.with_bind("/usr", "/usr")
                     .with_bind("/usr/bin", "/shown")
-                    .with_bind("/etc/hostname", "/opt/a")
+                    .with_bind(std::env::current_exe().expect("a path"), "/opt/a")
             };
             for root in [Root::of_directory(&whole), Root::of_layers([&whole])] {
                 let error = backend.create(shell_in(shown(root), "")).await.expect_err("refused");
@@ -216,7 +216,7 @@ async fn a_root_that_changes_while_it_is_mounted_writes_nothing_outside() {
         while Instant::now() < until {
             let root = Root::of_directory(&whole)
                 .with_bind("/usr", "/usr")
-                .with_bind("/etc/hostname", "/opt/deep/at");
+                .with_bind("/usr/bin", "/opt/deep/at");
             let script = "[ -c /dev/null ] && echo null; [ -s /proc/cmdline ] && echo unmasked; \
                           (echo x > /tmp/x) 2>/dev/null; true";
             let mut spec = shell_in(root, script);

@@ -453,7 +453,7 @@ const FILES_BYTES_MAX: u64 = 64 * 1024;
 /// The last pause before removal is given up: about two seconds in all.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The part of the memory limit that sockets may hold on top of it, where they are counted apart.
-const SOCKETS_PART: u64 = 8;
+const SOCKETS_PART: u64 = 16;
 /// The period of processor time quotas.
 pub(super) const PERIOD_US: u64 = 100_000;
 /// The kernel refuses a longer quota than 44 bits of microseconds, which no machine could use up.

@@ -82,8 +82,8 @@ pub(super) async fn run(
     // Watched before the program starts: what is written is seen before the end is heard.
     let capture = Arc::new(Capture::default());
     let sink = Arc::clone(&capture) as Arc<dyn LogSink>;
-    // Its own: a share of the time since its start, as nobody counts its processor time apart.
-    let budget = Arc::new(Budget::new(|| None));
+    // Its own, as of a sandbox with one processor.
+    let budget = Arc::new(Budget::new(1.0));
     let output = Output::start(stdout, stderr, &sink, &budget)?;
     let (told, end) = oneshot::channel();
     let number = {
