@@ -145,10 +145,18 @@ pub struct Executed {
     pub truncated: bool,
 }
 
-#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 impl Executed {
-    pub(crate) fn new(exit: Exit, (stdout, stderr, truncated): (Bytes, Bytes, bool)) -> Self {
-        Self { exit, stdout, stderr, truncated }
+    /// Makes the end of a program that wrote nothing; for authors of backends.
+    #[must_use]
+    pub fn new(exit: Exit) -> Self {
+        Self { exit, stdout: Bytes::new(), stderr: Bytes::new(), truncated: false }
+    }
+
+    /// Sets what it wrote, and whether it wrote more.
+    #[must_use]
+    pub fn with_output(mut self, stdout: Bytes, stderr: Bytes, truncated: bool) -> Self {
+        (self.stdout, self.stderr, self.truncated) = (stdout, stderr, truncated);
+        self
     }
 }
 

@@ -209,6 +209,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Makes the end of a program that no memory limit has touched; for authors of backends.
+    #[must_use]
+    pub fn new(exit: Exit, ended_by: EndedBy, usage: Usage) -> Self {
+        Self { exit, ended_by, out_of_memory: ended_by == EndedBy::Memory, usage }
+    }
+
     /// Returns whether the program ended by itself with status 0.
     #[must_use]
     pub fn is_success(&self) -> bool {

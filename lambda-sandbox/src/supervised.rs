@@ -481,7 +481,9 @@ impl<P: Platform> Driver for Supervised<P> {
                 (None, Exit::Signal(libc::SIGKILL)) if out_of_memory => EndedBy::Memory,
                 (None, Exit::Signal(_)) => EndedBy::Signal,
             };
-            Ok(Finished { exit, ended_by, out_of_memory, usage })
+            let mut finished = Finished::new(exit, ended_by, usage);
+            finished.out_of_memory = out_of_memory;
+            Ok(finished)
         })
     }
 

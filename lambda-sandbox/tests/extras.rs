@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{backend, shell};
 use lambda_sandbox::linux::{Extras, LinuxBackend, SystemCalls, Terminal, Volume};
-use lambda_sandbox::{Backend, EndedBy, Error, Root, SandboxSpec};
+use lambda_sandbox::{Backend, Defence, EndedBy, Error, Root, SandboxSpec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -267,6 +267,28 @@ async fn profiles_of_system_calls_go_by_name() {
     let spec = SandboxSpec::new(Root::of_machine(), [PYTHON, "-c", trace]);
     let done = backend.run(spec.with_cpus(1.0).with_linux(extras)).await.expect("run");
     assert_eq!(done.finished.exit, lambda_sandbox::Exit::Signal(libc::SIGSYS), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_specification_cannot_weaken_what_it_demands() {
+    let Some(backend) = backend("demands and extras") else { return };
+    let file = std::fs::File::open("/dev/null").expect("open");
+    for (defence, extras) in [
+        (Defence::FileSystem, Extras::default().with_writable_bind("/var/tmp", "/out")),
+        (Defence::FileSystem, Extras::default().with_device("/dev/tty")),
+        (Defence::Descriptors, Extras::default().with_descriptor(file)),
+        (Defence::SystemCalls, Extras::default().with_system_calls(SystemCalls::Wide)),
+    ] {
+        let mut spec = shell("true").with_linux(extras);
+        assert!(backend.run(spec.clone()).await.expect("run").finished.is_success(), "{defence:?}");
+        spec.limits.isolation_min = vec![defence];
+        let error = backend.run(spec).await.expect_err("refused");
+        assert!(matches!(error, Error::Unavailable { .. }), "{defence:?}: {error:?}");
+    }
+    let mut spec = shell("true");
+    let strict = Extras::default().with_system_calls(SystemCalls::Strict);
+    spec.limits.isolation_min = vec![Defence::SystemCalls, Defence::FileSystem];
+    assert!(backend.run(spec.with_linux(strict)).await.expect("run").finished.is_success());
 }
 
 #[test]

@@ -40,8 +40,9 @@ fn text(done: &Executed) -> String {
 async fn other_programs_run_behind_the_same_defences() {
     let Some(backend) = backend("other programs in a sandbox") else { return };
     let (handle, running) = living(&backend, shell("echo here > /tmp/f; sleep 100")).await;
-    let exec =
-        sh("until cat /tmp/f 2>/dev/null; do :; done; pwd; echo $A; cat; echo no >&2; exit 7");
+    let exec = sh(
+        "until grep here /tmp/f 2>/dev/null; do :; done; pwd; echo $A; cat; echo no >&2; exit 7",
+    );
     let exec = exec.with_env("A", "b").in_folder("/usr").with_stdin("input\n");
     let done = handle.exec(exec).await.expect("run");
     assert_eq!(done.exit, Exit::Status(7));

@@ -197,3 +197,19 @@ async fn runtimes_see_the_limits_of_their_sandbox() {
         Err(error) => test_support::left_out("Python's processors", &error.to_string()),
     }
 }
+
+/// The root of the machine's own files has what programs look up, and nothing that is to stay on the host.
+#[tokio::test]
+async fn the_machines_secrets_are_not_shown() {
+    let Some(backend) = backend("secrets of the machine") else { return };
+    let script = "for path in /etc/shadow /etc/gshadow /etc/sudoers /etc/ssh /etc/ssl/private /etc/machine-id \
+        /etc/environment /etc/netrc /etc/pip.conf /etc/npmrc /etc/gitconfig /etc/postgresql /root /home \
+        /var/lib /var/log /run /srv /mnt /opt /boot; do test ! -e $path || echo $path; done; \
+        getent services http; getent protocols tcp; cat /etc/os-release | head -c 0; \
+        echo x > /dev/shm/x && cat /tmp/x; find /etc ! -perm -004 ! -type l";
+    let done = backend.run(spec(128, script)).await.expect("run");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let lines: Vec<&str> =
+        text.lines().map(|line| line.split_whitespace().next().unwrap_or("")).collect();
+    assert_eq!(lines, ["http", "tcp", "x"], "{done:?}");
+}

@@ -121,7 +121,8 @@ pub(super) async fn run(
     };
     output.drain();
     drop((running, feed, output));
-    Ok(Executed::new(exit, capture.take()))
+    let (stdout, stderr, truncated) = capture.take();
+    Ok(Executed::new(exit).with_output(stdout, stderr, truncated))
 }
 
 /// Programs at a time, as many as the init has room for.

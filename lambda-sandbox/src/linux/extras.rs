@@ -8,7 +8,7 @@ use super::profile::SystemCalls;
 use super::terminal::TerminalEnd;
 use super::volume::Volume;
 use crate::spec::{absolute, inside};
-use crate::{Bind, Error, SandboxSpec};
+use crate::{Bind, Defence, Error, SandboxSpec};
 
 /// Most writable binds, volumes and devices of a sandbox together.
 pub const ATTACHED_MAX: usize = 16;
@@ -48,7 +48,8 @@ pub struct Extras {
     pub devices: Vec<PathBuf>,
     /// Writable folders in memory, each of a limited size, that the host can read.
     pub volumes: Vec<(PathBuf, Volume)>,
-    /// Open files that the program has as descriptors 3, 4 and so on. They are not closed when it executes another program.
+    /// Open files that the program has as descriptors 3, 4 and so on. They are not closed when it executes another program. An
+    /// open folder of the host's leads out of the sandbox where the kernel has no landlock: pass none.
     pub descriptors: Vec<Arc<OwnedFd>>,
     /// The terminal that the program's standard streams are; its output does not go to the log then.
     pub terminal: Option<TerminalEnd>,
@@ -110,6 +111,20 @@ impl Extras {
             && self.descriptors.is_empty()
             && self.terminal.is_none()
             && self.system_calls == SystemCalls::Default
+    }
+
+    /// Returns the defences that are less in force with these.
+    pub(super) fn weakened(&self) -> impl Iterator<Item = Defence> {
+        let files = !self.writable_binds.is_empty() || !self.devices.is_empty();
+        let descriptors = !self.descriptors.is_empty() || self.terminal.is_some();
+        let calls = self.system_calls == SystemCalls::Wide;
+        [
+            (files, Defence::FileSystem),
+            (descriptors, Defence::Descriptors),
+            (calls, Defence::SystemCalls),
+        ]
+        .into_iter()
+        .filter_map(|(weakened, defence)| weakened.then_some(defence))
     }
 
     fn attached(&self) -> usize {

@@ -359,6 +359,20 @@ pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result
     sys::set_attribute(folder, c"trusted.overlay.opaque", b"y")
 }
 
+/// Checks that the specification does not itself ask for what takes away a defence that it demands.
+fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
+    let network = (!spec.network.is_loopback()).then_some(Defence::Network);
+    let mut asked = network.into_iter().chain(spec.linux.weakened());
+    match asked.find(|defence| spec.limits.isolation_min.contains(defence)) {
+        None => Ok(()),
+        Some(defence) => Err(Error::Unavailable {
+            what: "the isolation demanded",
+            why: format!("[{defence:?}] not in force: the specification asks for what weakens it"),
+            remedy: "demand less, or leave out the network, extras or profile that weaken it",
+        }),
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -370,15 +384,7 @@ impl Backend for LinuxBackend {
         Box::pin(async move {
             spec.check()?;
             spec.limits.check_isolation(&self.shared.isolation)?;
-            if !spec.network.is_loopback() && spec.limits.isolation_min.contains(&Defence::Network)
-            {
-                return Err(Error::Unavailable {
-                    what: "the isolation demanded",
-                    why: "[Network] not in force: the specification asks for more than a loopback"
-                        .into(),
-                    remedy: "demand less, or leave the network at its loopback",
-                });
-            }
+            check_asked(&spec)?;
             let ahead = self.ahead(&spec.network).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);

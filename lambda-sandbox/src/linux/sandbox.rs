@@ -234,6 +234,13 @@ struct Watcher {
     counted: watch::Sender<External>,
 }
 
+impl Drop for Watcher {
+    /// Nobody hears the init any more, be it gone or not: who waits for a program beside its own is told.
+    fn drop(&mut self) {
+        self.execs.end();
+    }
+}
+
 impl Watcher {
     async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
         let overdue = async {
@@ -258,7 +265,6 @@ impl Watcher {
             () = heard => {}
             () = overdue => {}
         }
-        self.execs.end();
         self.tell(Exit::Signal(libc::SIGKILL));
         self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
     }
