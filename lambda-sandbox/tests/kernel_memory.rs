@@ -116,7 +116,7 @@ async fn who_holds_too_many_locks_is_killed() {
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
     let command = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-    let mut spec = SandboxSpec::new("locks", root, command.map(Into::into).into());
+    let mut spec = SandboxSpec::new(root, command);
     spec.environment = vec![("KERNEL_MEMORY".into(), "locks of ranges".into())];
     spec.limits.cpus = 2.0;
     let log = common::logged(&mut spec);
