@@ -430,6 +430,12 @@ fn a_source_that_is_left_out_is_not_asked_wherever_it_stands() {
         "[default]\nsso_start_url = u\nsso_region = r\nsso_account_id = 1\nsso_role_name = R\n";
     check(sso, "", Source::Sso);
     check("[default]\nrole_arn = r\nweb_identity_token_file = f\n", "", Source::WebIdentity);
+    // Files that are both left out need not even be understood.
+    let world = container(World::new()).file(CONFIG, "garbage\n");
+    let options = Options::default().without(Source::SharedFile).without(Source::ConfigFile);
+    let resolved = resolve(&world, options).unwrap();
+    assert_eq!(resolved.credentials.source, Source::Container);
+    assert!(matches!(resolve(&world, Options::default()), Err(Error::Invalid { .. })));
     // What comes next in the profile is asked instead.
     let both = format!("[default]\ncredential_process = x\n{}", keys("A"));
     let world = container(World::new()).file(CONFIG, both);
