@@ -104,6 +104,10 @@ impl Trace {
     }
 
     pub(crate) fn push(&mut self, step: Step) {
+        if self.steps.is_empty() {
+            // The common way has one step or two.
+            self.steps.reserve_exact(2);
+        }
         if self.steps.len() < Self::STEPS_MAX {
             self.steps.push(step);
         }

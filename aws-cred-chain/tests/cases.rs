@@ -69,6 +69,23 @@ fn sso_sessions_may_have_quoted_names() {
     assert!(matches!(error, Error::LoginRequired { .. }), "{error:?}");
 }
 
+/// Settings of SSO without account and role give a token; they keep no other source from being asked.
+#[test]
+fn a_token_alone_is_no_source_of_credentials() {
+    for sso in ["sso_region = r\n", "sso_session = gone\n", "sso_start_url = u\nsso_region = r\n"] {
+        let world = World::new().file(CONFIG, format!("[default]\n{sso}{}", keys("A")));
+        assert_eq!(found(&world).access_key_id, "A", "{sso}");
+        let error =
+            resolve(&World::new().file(CONFIG, format!("[default]\n{sso}")), Options::default());
+        assert!(matches!(error, Err(Error::Invalid { .. })), "{sso}");
+    }
+    // A session may complete what the profile says in part.
+    let text = "[default]\nsso_session = s\nsso_account_id = 1\n\
+                [sso-session s]\nsso_region = us-east-1\nsso_start_url = https://x/start\nsso_role_name = R\n";
+    let error = resolve(&World::new().file(CONFIG, text), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::LoginRequired { .. }), "{error:?}");
+}
+
 #[test]
 fn a_comment_or_a_second_line_never_becomes_part_of_a_secret() {
     let text = "[default]\naws_access_key_id = A\naws_secret_access_key = S\n  # old\nregion = eu-west-1\n";
@@ -430,6 +447,12 @@ fn a_source_that_is_left_out_is_not_asked_wherever_it_stands() {
         "[default]\nsso_start_url = u\nsso_region = r\nsso_account_id = 1\nsso_role_name = R\n";
     check(sso, "", Source::Sso);
     check("[default]\nrole_arn = r\nweb_identity_token_file = f\n", "", Source::WebIdentity);
+    // Files that are both left out need not even be understood.
+    let world = container(World::new()).file(CONFIG, "garbage\n");
+    let options = Options::default().without(Source::SharedFile).without(Source::ConfigFile);
+    let resolved = resolve(&world, options).unwrap();
+    assert_eq!(resolved.credentials.source, Source::Container);
+    assert!(matches!(resolve(&world, Options::default()), Err(Error::Invalid { .. })));
     // What comes next in the profile is asked instead.
     let both = format!("[default]\ncredential_process = x\n{}", keys("A"));
     let world = container(World::new()).file(CONFIG, both);

@@ -101,9 +101,7 @@ impl Plan {
             let error = unread.cloned().unwrap_or_else(|| {
                 Error::invalid("the shared files were not read", Origin::Unknown)
             });
-            let verdict = Verdict::Broken(error);
-            let (source, action) = (Source::SharedFile, "files".into());
-            let broken = Candidate { source, action, origin: Origin::Unknown, verdict };
+            let broken = order::not_understood(run, &error);
             return self.candidate(run, broken);
         };
         self.findings.extend(reading.unreadable.iter().cloned());

@@ -267,11 +267,7 @@ async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
 async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     let reading = match run.load().await {
         Ok(reading) => reading,
-        Err(error) => {
-            let origin = Origin::Unknown;
-            run.end(Duration::ZERO, Source::SharedFile, "files", origin, Err::<(), _>(&error));
-            return Err(error);
-        }
+        Err(error) => return run.decided(order::not_understood(run, &error)),
     };
     for finding in &reading.unreadable {
         run.trace.note("shared files", format!("{}: {}", finding.origin, finding.problem));

@@ -178,6 +178,17 @@ pub(super) fn profile<'r>(
     }
 }
 
+/// Returns what the chain does where the files cannot be understood: it ends, unless both are left out.
+pub(super) fn not_understood(run: &Run<'_>, error: &Error) -> Candidate<'static> {
+    let both = [Source::SharedFile, Source::ConfigFile];
+    let verdict = match both.into_iter().all(|source| is_left_out(run, source)) {
+        true => Verdict::Skipped(format!("{LEFT_OUT}; {}", error.report()).into()),
+        false => Verdict::Broken(error.clone()),
+    };
+    let (source, action) = (Source::SharedFile, "files".into());
+    Candidate { source, action, origin: Origin::Unknown, verdict }
+}
+
 /// Whether a plan is keys in a file and nothing else.
 fn is_keys_alone(run: &Run<'_>, plan: &ProfilePlan) -> bool {
     plan.roles.is_empty() && !run.options.mfa_session

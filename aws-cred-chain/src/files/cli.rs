@@ -8,6 +8,8 @@ use super::parse::{RawProperty, RawSection, SyntaxError};
 
 /// The section whose properties every other section has too.
 const FOR_ALL: &str = "DEFAULT";
+/// The most properties that are copied from that section into others.
+const COPIES_MAX: usize = 100_000;
 
 /// Splits `text` into sections.
 ///
@@ -132,13 +134,19 @@ impl<'a> File<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<RawSection<'a>>, SyntaxError> {
-        let for_all = self.for_all.take().map_or_else(Vec::new, |section| section.properties);
+        let for_all = self.for_all.take();
+        let line = for_all.as_ref().map_or(0, |section| section.line);
+        let for_all = for_all.map_or_else(Vec::new, |section| section.properties);
+        if for_all.len().saturating_mul(self.sections.len()) > COPIES_MAX {
+            let problem = "too many properties for too many sections";
+            return Err(SyntaxError { line, problem });
+        }
         for section in &mut self.sections {
-            for property in &for_all {
-                let lower = property.key.to_lowercase();
-                if !section.properties.iter().any(|own| own.key.to_lowercase() == lower) {
-                    section.properties.push(property.clone());
-                }
+            if !for_all.is_empty() {
+                let own: HashSet<String> =
+                    section.properties.iter().map(|own| own.key.to_lowercase()).collect();
+                let missing = for_all.iter().filter(|it| !own.contains(&it.key.to_lowercase()));
+                section.properties.extend(missing.cloned());
             }
             for property in &mut section.properties {
                 if property.value.contains('\n') {
@@ -260,6 +268,16 @@ mod tests {
         {
             assert!(parse(refused).is_err(), "{refused}");
         }
+    }
+
+    /// A file within the limit of its size must not grow beyond it in memory.
+    #[test]
+    fn the_section_for_all_is_not_copied_without_bound() {
+        let keys: String = (0..10_000).map(|n| format!("k{n}=v\n")).collect();
+        let sections: String = (0..10_000).map(|n| format!("[s{n}]\n")).collect();
+        let error = parse(&format!("[DEFAULT]\n{keys}{sections}")).unwrap_err();
+        assert_eq!(error.line, 1);
+        assert!(parse(&format!("[DEFAULT]\nk=v\n{sections}")).is_ok());
     }
 
     #[test]

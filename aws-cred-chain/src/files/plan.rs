@@ -10,7 +10,7 @@ use crate::trace::Origin;
 pub use super::role::Role;
 pub use super::sso::SsoPlan;
 pub(crate) use super::sso::sso;
-use super::sso::sso_origin;
+use super::sso::{gives_credentials, sso_origin};
 
 /// What a profile means: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,16 +281,13 @@ impl<'a> Walk<'a> {
         if let Some(found) = self.web_identity(profile, name, first)? {
             return Ok(Some(found));
         }
-        let mut token_only = None;
-        if let Some(origin) = sso_origin(profile)
-            && self.asked(Source::Sso, &origin)
+        let sso_origin = sso_origin(profile);
+        if let Some(origin) = sso_origin.as_ref().filter(|_| gives_credentials(profile))
+            && self.asked(Source::Sso, origin)
             && let Some(plan) = sso(self.profiles, profile, name)?
         {
-            if plan.account_and_role.is_some() {
-                let origin = plan.origin.clone();
-                return Ok(Some((Base::Sso(plan), origin)));
-            }
-            token_only = Some(plan);
+            let origin = plan.origin.clone();
+            return Ok(Some((Base::Sso(plan), origin)));
         }
         if let Some(found) = self.keys(profile, name, FileKind::Credentials)? {
             return Ok(Some(found));
@@ -326,7 +323,13 @@ impl<'a> Walk<'a> {
             }
         }
         // It gives a token only; loading credentials from it says so.
-        Ok(token_only.map(|plan| (Base::Sso(plan.clone()), plan.origin)))
+        if let Some(origin) = sso_origin.filter(|_| !gives_credentials(profile))
+            && self.asked(Source::Sso, &origin)
+        {
+            let plan = sso(self.profiles, profile, name)?;
+            return Ok(plan.map(|plan| (Base::Sso(plan), origin)));
+        }
+        Ok(None)
     }
 
     /// Joins the three settings of web identity: each the variable, for the selected profile, else the key.

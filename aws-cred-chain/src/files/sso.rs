@@ -55,7 +55,12 @@ pub(crate) fn sso(
             }
         }
     }
-    let account_and_role = match (profile.value("sso_account_id"), profile.value("sso_role_name")) {
+    // What the profile says in part the session may complete, as in the AWS CLI.
+    let either = |key: &str| match gives_credentials(profile) {
+        true => profile.value(key).or_else(|| section.value(key)),
+        false => None,
+    };
+    let account_and_role = match (either("sso_account_id"), either("sso_role_name")) {
         (Some(account), Some(role)) => Some((account.to_owned(), role.to_owned())),
         (None, None) => None,
         (account, _) => {
@@ -79,6 +84,11 @@ pub(crate) fn sso(
         account_and_role,
         origin,
     }))
+}
+
+/// Whether a profile has its credentials of IAM Identity Center, and not a token alone.
+pub(super) fn gives_credentials(profile: &Profile) -> bool {
+    ["sso_account_id", "sso_role_name"].into_iter().any(|key| profile.property(key).is_some())
 }
 
 const SSO_KEYS: [&str; 5] =

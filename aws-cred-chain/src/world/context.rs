@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::memory::{self, NoCommands, NoFiles, NoHttp, NoPrompt};
 use super::{Clock, Env, Prompt, ReadFile, RunCommand, SendHttp, WriteFile, real};
@@ -45,7 +45,8 @@ impl Context {
     /// [`crate::real::TerminalPrompt`].
     #[must_use]
     pub fn real() -> Self {
-        let context = Self {
+        // What has no state is made once.
+        static REAL: LazyLock<Context> = LazyLock::new(|| Context {
             env: Arc::new(real::ProcessEnv),
             files: Arc::new(real::LocalFiles),
             cache_files: Arc::new(real::LocalFiles),
@@ -53,11 +54,12 @@ impl Context {
             commands: Arc::new(real::LocalCommands),
             clock: Arc::new(real::SystemClock),
             prompt: Arc::new(NoPrompt),
-            seed: real::random_seed(),
+            seed: 0,
             windows: cfg!(windows),
-        };
+        });
+        let context = REAL.clone().with_seed(real::random_seed());
         #[cfg(feature = "tokio")]
-        let context = context.with_http(super::http::HttpClient::from_env(&real::ProcessEnv));
+        let context = context.with_http(super::http::HttpClient::of_process());
         context
     }
 

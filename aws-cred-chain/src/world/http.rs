@@ -30,7 +30,7 @@ const PROXY_HEAD_BYTES_MAX: usize = 8192;
 /// through a proxy.
 #[derive(Clone)]
 pub struct HttpClient {
-    settings: Arc<Settings>,
+    settings: Arc<OnceLock<Arc<Settings>>>,
 }
 
 struct Settings {
@@ -57,10 +57,10 @@ impl std::fmt::Debug for HttpClient {
     /// Shows no proxy: its URL may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpClient")
-            .field("https_proxy", &self.settings.https_proxy.is_some())
-            .field("http_proxy", &self.settings.http_proxy.is_some())
-            .field("no_proxy", &self.settings.no_proxy)
-            .field("ca_bundle", &self.settings.ca_bundle)
+            .field("https_proxy", &self.settings().https_proxy.is_some())
+            .field("http_proxy", &self.settings().http_proxy.is_some())
+            .field("no_proxy", &self.settings().no_proxy)
+            .field("ca_bundle", &self.settings().ca_bundle)
             .finish_non_exhaustive()
     }
 }
@@ -72,20 +72,35 @@ impl HttpClient {
     /// request's [`CaBundle`] names. Either is read at its first use.
     #[must_use]
     pub fn from_env(env: &dyn Env) -> Self {
+        Self { settings: Arc::new(OnceLock::from(Arc::new(Settings::read(env)))) }
+    }
+
+    /// Returns a client that follows the variables of this process as they are at its first exchange: a
+    /// program that needs no network pays nothing for it.
+    pub(crate) fn of_process() -> Self {
+        Self { settings: Arc::default() }
+    }
+
+    fn settings(&self) -> &Arc<Settings> {
+        self.settings.get_or_init(|| Arc::new(Settings::read(&super::real::ProcessEnv)))
+    }
+}
+
+impl Settings {
+    fn read(env: &dyn Env) -> Self {
         let var = |name: &str| {
             let lower = text(env, &name.to_ascii_lowercase());
             lower.or_else(|| text(env, name))
         };
         let no_proxy = var("NO_PROXY").unwrap_or_default();
-        let settings = Settings {
+        Self {
             https_proxy: var("HTTPS_PROXY"),
             http_proxy: var("HTTP_PROXY"),
             no_proxy: no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase()).collect(),
             ca_bundle: text(env, "AWS_CA_BUNDLE"),
             tls: OnceLock::new(),
             tls_of_profiles: Mutex::default(),
-        };
-        Self { settings: Arc::new(settings) }
+        }
     }
 }
 
@@ -100,7 +115,7 @@ impl SendHttp for HttpClient {
         &self,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
-        let settings = self.settings.clone();
+        let settings = self.settings().clone();
         let host = request.uri().host().unwrap_or_default().to_owned();
         Box::pin(async move {
             let broken = |reason: String| HttpError::Broken { host, reason };
@@ -397,7 +412,7 @@ mod tests {
         let proxied = |host: &str| {
             let host = host.to_owned();
             let target = Target { host, port: 443, https: true };
-            client.settings.proxy(&target).unwrap().map(|p| (p.host, p.port, p.authorization))
+            client.settings().proxy(&target).unwrap().map(|p| (p.host, p.port, p.authorization))
         };
         let expected = ("proxy.example".to_owned(), 3128, Some("Basic dTpw".to_owned()));
         assert_eq!(proxied("sts.amazonaws.com"), Some(expected));
