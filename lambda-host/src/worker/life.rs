@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_sandbox::{
@@ -138,7 +138,8 @@ impl Life {
     async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
         self.fetch_code().await.map_err(Unmade::Machine)?;
         let folder = self.code.folder();
-        let spec = specify(&self.deployment, self.sandbox, &self.context.runtimes, &folder);
+        let (runtimes, now) = (&self.context.runtimes, SystemTime::now());
+        let spec = specify(&self.deployment, self.sandbox, runtimes, &folder, now);
         let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.times.init = init_max.unwrap_or(spec.times.init);

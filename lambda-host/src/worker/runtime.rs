@@ -95,16 +95,16 @@ impl Default for Runtimes {
 }
 
 impl Runtimes {
-    /// Returns the default ones, and `python3.X` and `nodejsX.x` for the interpreters that this machine has
-    /// on its path. Runs each once to ask for its version. Blocks.
+    /// Returns the default ones, and `python3.X` and `nodejsX.x` for each interpreter that this machine has on its
+    /// path, and beside one on its path where versions have folders side by side, as pyenv and nvm keep them. Of two
+    /// of one identifier the first on the path counts. Runs each once to ask for its version. Blocks.
     #[must_use]
     pub fn discover() -> Self {
         let mut runtimes = Self::default();
-        if let Some(python) = Interpreter::python() {
-            runtimes.add(python, "python.py", include_str!("runtimes/python.py"));
-        }
-        if let Some(node) = Interpreter::node() {
-            runtimes.add(node, "node.mjs", include_str!("runtimes/node.mjs"));
+        for language in [&PYTHON, &NODE] {
+            for interpreter in language.interpreters() {
+                runtimes.add(language, interpreter);
+            }
         }
         runtimes
     }
@@ -153,16 +153,122 @@ impl Runtimes {
         Ok(self)
     }
 
-    fn add(&mut self, interpreter: Interpreter, file: &'static str, text: &'static str) {
-        let target = format!("/var/runtime/{file}");
-        let command = [interpreter.program.to_string_lossy().into_owned(), target.clone()];
+    fn add(&mut self, language: &'static Language, interpreter: Interpreter) {
+        let target = format!("/var/runtime/{}", language.file);
+        let mut command = vec![interpreter.program.to_string_lossy().into_owned()];
+        command.extend(language.options.iter().map(|&option| option.to_owned()));
+        command.push(target.clone());
         // The source is filled in by `install`.
         let mut image = RuntimeImage::program(command).with_mount(Mount::new("", target));
         if !interpreter.prefix.starts_with("/usr") {
             image = image.with_mount(Mount::new(&interpreter.prefix, &interpreter.prefix));
         }
-        self.images.insert(interpreter.identifier, image);
-        self.own.push((file, text));
+        let (name, value) = (language.path)(&interpreter.identifier);
+        self.images.insert(interpreter.identifier, image.with_environment(name, &value));
+        if !self.own.contains(&(language.file, language.text)) {
+            self.own.push((language.file, language.text));
+        }
+    }
+}
+
+/// A language whose functions a runtime program of ours calls.
+#[derive(Debug)]
+struct Language {
+    /// The interpreter's usual name, and what a versioned name begins with.
+    program: &'static str,
+    /// Before the runtime program on the interpreter's command line.
+    options: &'static [&'static str],
+    /// The arguments by which the interpreter prints its identifier, its program and its prefix, a line each.
+    question: [&'static str; 2],
+    /// The runtime program: its name and its text.
+    file: &'static str,
+    text: &'static str,
+    /// The variable that names folders of modules, and its value for an identifier.
+    path: fn(&str) -> (&'static str, String),
+}
+
+const PYTHON: Language = Language {
+    program: "python3",
+    // Without `site`: the runtime program sets the path of modules itself.
+    options: &["-S"],
+    question: [
+        "-c",
+        "import sys; v = sys.version_info; \
+         print(f'python{v[0]}.{v[1]}', sys.executable, sys.base_prefix, sep='\\n')",
+    ],
+    file: "python.py",
+    text: include_str!("runtimes/python.py"),
+    path: |_| ("PYTHONPATH", "/var/runtime".to_owned()),
+};
+
+const NODE: Language = Language {
+    program: "node",
+    options: &[],
+    question: [
+        "-e",
+        "const p = require('path'); \
+         console.log(`nodejs${process.versions.node.split('.')[0]}.x`); \
+         console.log(process.execPath); \
+         console.log(p.dirname(p.dirname(process.execPath)));",
+    ],
+    file: "node.mjs",
+    text: include_str!("runtimes/node.mjs"),
+    path: |identifier| {
+        let version = identifier.trim_start_matches("nodejs").trim_end_matches(".x");
+        let folders = "/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task";
+        ("NODE_PATH", format!("/opt/nodejs/node{version}/node_modules:{folders}"))
+    },
+};
+
+impl Language {
+    /// Finds this machine's interpreters, one for each identifier.
+    fn interpreters(&self) -> Vec<Interpreter> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let mut programs: Vec<PathBuf> = folders.iter().map(|it| it.join(self.program)).collect();
+        programs.extend(folders.iter().flat_map(|folder| self.versioned(folder)));
+        let mut found: BTreeMap<String, Interpreter> = BTreeMap::new();
+        let mut ask = |program: &Path| {
+            let interpreter = self.ask(program)?;
+            let prefix = interpreter.prefix.clone();
+            found.entry(interpreter.identifier.clone()).or_insert(interpreter);
+            Some(prefix)
+        };
+        let mut prefixes: Vec<PathBuf> = programs.iter().filter_map(|it| ask(it)).collect();
+        prefixes.dedup();
+        for prefix in prefixes.iter().filter(|it| !it.starts_with("/usr")) {
+            for beside in entries(prefix.parent().unwrap_or(prefix)) {
+                drop(ask(&beside.join("bin").join(self.program)));
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// Finds programs such as `python3.12` in a folder.
+    fn versioned(&self, folder: &Path) -> Vec<PathBuf> {
+        let is_version = |rest: &str| {
+            rest.strip_prefix('.').is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut found = entries(folder);
+        found.retain(|path| {
+            let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+            name.strip_prefix(self.program).is_some_and(is_version)
+        });
+        found
+    }
+
+    fn ask(&self, program: &Path) -> Option<Interpreter> {
+        if !program.is_file() {
+            return None;
+        }
+        let mut command = Command::new(program);
+        command.args(self.question).stdin(Stdio::null()).stderr(Stdio::null());
+        let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
+        let mut lines = text.lines();
+        let identifier = lines.next()?.to_owned();
+        let program = fs::canonicalize(lines.next()?).ok()?;
+        let prefix = fs::canonicalize(lines.next()?).ok()?;
+        Some(Interpreter { identifier, program, prefix })
     }
 }
 
@@ -175,33 +281,12 @@ struct Interpreter {
     prefix: PathBuf,
 }
 
-impl Interpreter {
-    fn python() -> Option<Self> {
-        let script = "import sys; v = sys.version_info; \
-                      print(f'python{v[0]}.{v[1]}', sys.executable, sys.base_prefix, sep='\\n')";
-        Self::ask("python3", &["-c", script])
-    }
-
-    fn node() -> Option<Self> {
-        let script = "const p = require('path'); \
-                      console.log(`nodejs${process.versions.node.split('.')[0]}.x`); \
-                      console.log(process.execPath); \
-                      console.log(p.dirname(p.dirname(process.execPath)));";
-        Self::ask("node", &["-e", script])
-    }
-
-    /// Asks an interpreter for its identifier, its program and its prefix, a line each.
-    fn ask(program: &str, arguments: &[&str]) -> Option<Self> {
-        let mut command = Command::new(program);
-        let output =
-            command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let mut lines = text.lines();
-        let identifier = lines.next()?.to_owned();
-        let program = fs::canonicalize(lines.next()?).ok()?;
-        let prefix = fs::canonicalize(lines.next()?).ok()?;
-        Some(Self { identifier, program, prefix })
-    }
+/// The entries of a folder in the order of their names; none when it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+    found.sort();
+    found
 }
 
 #[cfg(test)]

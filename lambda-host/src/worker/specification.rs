@@ -1,71 +1,143 @@
 //! The specification of a function's sandbox: base system, runtime, code, environment, limits.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_sandbox::{Limits, Root, SandboxSpec};
+use sha2::{Digest as _, Sha256};
 
 use super::failure::Failure;
 use super::protocol::{Deployment, SandboxId};
-use super::runtime::{Entry, Runtimes};
+use super::runtime::{Entry, RuntimeImage, Runtimes};
 
-/// Describes a sandbox for `deployment`, whose code is in `code`.
+/// Describes a sandbox for `deployment`, whose code is in `code`; its log stream bears the date of `now`.
 pub(super) fn specify(
     deployment: &Deployment,
     sandbox: SandboxId,
     runtimes: &Runtimes,
     code: &Path,
+    now: SystemTime,
 ) -> Result<SandboxSpec, Failure> {
     let config = &deployment.config;
     // The runtime was there when the function was deployed; a host may have been started without it.
     let image = runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
+    let environment = environment(deployment, image, &log_stream(deployment, sandbox, now));
     let mut root = Root::of_machine();
     for mount in &image.mounts {
         root = root.with_bind(&mount.source, &mount.target);
     }
-    let command: Vec<OsString> = match &image.entry {
-        Entry::Bootstrap if is_file(&code.join("bootstrap")) => vec!["/var/task/bootstrap".into()],
+    let command = match &image.entry {
+        Entry::Bootstrap if is_file(&code.join("bootstrap")) => {
+            vec!["/var/task/bootstrap".to_owned()]
+        }
         Entry::Bootstrap => return Err(Failure::no_entry_point()),
-        Entry::Program(words) => words.iter().map(Into::into).collect(),
+        Entry::Program(words) => wrapped(words, &environment),
     };
     let root = root.with_bind(code, TASK_ROOT);
     let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
     spec.limits = Limits::for_memory_mb(config.memory_mb);
     spec.limits.scratch_bytes = u64::from(config.ephemeral_storage_mb) << 20;
-    let own = image.environment.iter().chain(&config.environment);
-    let own = own.map(|(name, value)| (name.into(), value.into()));
-    spec.environment = defined(deployment, sandbox).into_iter().chain(own).collect();
+    let environment = environment.into_iter();
+    spec.environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
     Ok(spec)
 }
 
-/// The variables that Lambda defines for every function.
+/// The whole environment, each variable once: what Lambda defines, over that what the runtime does, over that what
+/// the function's settings do. Settings cannot name a reserved variable.
 ///
-/// Source: AWS, "Defined runtime environment variables".
-fn defined(deployment: &Deployment, sandbox: SandboxId) -> Vec<(OsString, OsString)> {
+/// Source: AWS, "Defined runtime environment variables". The `AWS_XRAY_DAEMON_ADDRESS` in it is left out: there is no
+/// daemon. `AWS_LAMBDA_RUNTIME_API` is added by the sandbox, credentials by the function's role.
+fn environment(
+    deployment: &Deployment,
+    image: &RuntimeImage,
+    log_stream: &str,
+) -> BTreeMap<String, String> {
     let config = &deployment.config;
-    let log_group = format!("/aws/lambda/{}", config.name);
-    let log_stream = format!("[{}]{:016x}", deployment.version, sandbox.0);
-    let memory = config.memory_mb.to_string();
-    let execution = format!("AWS_Lambda_{}", config.runtime);
-    let defined: [(&str, &str); 15] = [
-        ("_HANDLER", &config.handler),
-        ("AWS_REGION", &deployment.region),
-        ("AWS_DEFAULT_REGION", &deployment.region),
-        ("AWS_EXECUTION_ENV", &execution),
-        ("AWS_LAMBDA_FUNCTION_NAME", config.name.as_str()),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
-        ("AWS_LAMBDA_FUNCTION_VERSION", &deployment.version),
-        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
-        ("AWS_LAMBDA_LOG_GROUP_NAME", &log_group),
-        ("AWS_LAMBDA_LOG_STREAM_NAME", &log_stream),
-        ("LAMBDA_TASK_ROOT", TASK_ROOT),
-        ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
-        ("LANG", "C.UTF-8"),
-        ("PATH", "/usr/local/bin:/usr/bin:/bin:/opt/bin"),
-        ("TZ", ":UTC"),
-    ];
-    defined.map(|(name, value)| (name.into(), value.into())).into()
+    let mut environment = BTreeMap::new();
+    let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
+    set("_HANDLER", config.handler.clone());
+    set("AWS_REGION", deployment.region.clone());
+    set("AWS_DEFAULT_REGION", deployment.region.clone());
+    set("AWS_LAMBDA_FUNCTION_NAME", config.name.as_str().to_owned());
+    set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string());
+    set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.clone());
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned());
+    set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", config.name));
+    set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
+    set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
+    set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
+    set("LAMBDA_RUNTIME_DIR", "/var/runtime".to_owned());
+    set("LANG", "en_US.UTF-8".to_owned());
+    set("TZ", ":UTC".to_owned());
+    let (mut programs, mut libraries) = (PROGRAMS.to_owned(), LIBRARIES.to_owned());
+    if matches!(image.entry, Entry::Program(_)) {
+        programs.insert_str(0, "/var/lang/bin:");
+        libraries.insert_str(0, "/var/lang/lib:");
+        set("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", config.runtime));
+        // What the shell that starts a runtime on Lambda leaves.
+        set("PWD", TASK_ROOT.to_owned());
+        set("SHLVL", "0".to_owned());
+    }
+    set("PATH", programs);
+    set("LD_LIBRARY_PATH", libraries);
+    environment.extend(image.environment.clone());
+    environment.extend(config.environment.clone());
+    if config.runtime.starts_with("nodejs") {
+        let heap = format!("--max-old-space-size={}", heap_mb(config.memory_mb));
+        // Node.js takes the last of two: the function's own option wins.
+        let options = match environment.get("NODE_OPTIONS") {
+            Some(own) => format!("{heap} {own}"),
+            None => heap,
+        };
+        environment.insert("NODE_OPTIONS".to_owned(), options);
+    }
+    environment
+}
+
+/// The heap that Node.js may fill, in MB. Without a limit it goes by the machine's memory, and does not collect before
+/// the sandbox's is over.
+fn heap_mb(memory_mb: u32) -> u32 {
+    memory_mb.saturating_sub(NODE_MB.max(memory_mb / 10))
+}
+
+/// The command that starts a runtime: by the function's `AWS_LAMBDA_EXEC_WRAPPER`, where its settings name one.
+///
+/// Source: AWS, "Modifying the runtime environment", on wrapper scripts, which have no effect on `provided` runtimes.
+fn wrapped(words: &[String], environment: &BTreeMap<String, String>) -> Vec<String> {
+    if environment.get("AWS_LAMBDA_EXEC_WRAPPER").is_none_or(String::is_empty) {
+        return words.to_vec();
+    }
+    let shell = ["/bin/sh", "-c", WRAPPER, "bootstrap"].map(str::to_owned);
+    shell.into_iter().chain(words.iter().cloned()).collect()
+}
+
+/// The name of the log stream of a sandbox that starts `now`, as on Lambda: `2024/02/29/[$LATEST]`, and 32 hexadecimal
+/// digits that no other sandbox has.
+pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let mut hash = Sha256::new();
+    hash.update(&deployment.arn);
+    hash.update(deployment.number.to_le_bytes());
+    hash.update(sandbox.0.to_le_bytes());
+    hash.update(since.as_nanos().to_le_bytes());
+    let unique: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{year:04}/{month:02}/{day:02}/[{}]{unique}", deployment.version)
+}
+
+/// The year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+///
+/// Source: Neri and Schneider, "Euclidean affine functions and their application to calendar algorithms", 2022.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Days from 0000-03-01: the leap day is the last of such a year.
+    let days = days + 719_468;
+    let (centuries, day) = ((4 * days + 3) / 146_097, (4 * days + 3) % 146_097 / 4);
+    let (years, day) = ((4 * day + 3) / 1_461, (4 * day + 3) % 1_461 / 4);
+    let (month, day) = ((5 * day + 2) / 153, (5 * day + 2) % 153 / 5);
+    let (year, month) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
+    (100 * centuries + years + year, month, day + 1)
 }
 
 fn is_file(path: &Path) -> bool {
@@ -74,3 +146,155 @@ fn is_file(path: &Path) -> bool {
 
 /// Where a function's code is in its sandbox.
 const TASK_ROOT: &str = "/var/task";
+const PROGRAMS: &str = "/usr/local/bin:/usr/bin/:/bin:/opt/bin";
+const LIBRARIES: &str =
+    "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+/// What Node.js takes beside its heap, in MB.
+const NODE_MB: u32 = 39;
+const WRAPPER: &str = r#"wrapper=$AWS_LAMBDA_EXEC_WRAPPER
+if [ ! -f "$wrapper" ]; then echo "$wrapper: does not exist"; exit 127; fi
+if [ ! -x "$wrapper" ]; then echo "$wrapper: is not an executable"; exit 126; fi
+exec "$wrapper" "$@""#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::CodeDigest;
+    use crate::function::config::FunctionConfig;
+
+    fn deployment(runtime: &str) -> Deployment {
+        let config = FunctionConfig::new("f", runtime, "app.handler").unwrap();
+        Deployment {
+            number: 1,
+            arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned(),
+            region: "eu-west-1".to_owned(),
+            version: "$LATEST".to_owned(),
+            config: config.with_memory_mb(256),
+            code: CodeDigest::of(b""),
+        }
+    }
+
+    fn of(deployment: &Deployment) -> BTreeMap<String, String> {
+        let runtime = &deployment.config.runtime;
+        let image = if runtime.starts_with("provided") {
+            RuntimeImage::bootstrap()
+        } else {
+            RuntimeImage::program(["/bin/program"]).with_environment("TZ", "runtime's")
+        };
+        environment(deployment, &image, "stream")
+    }
+
+    #[test]
+    fn each_variable_that_lambda_defines_is_there() {
+        let managed = of(&deployment("python3.12"));
+        for (name, expected) in [
+            ("_HANDLER", "app.handler"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_DEFAULT_REGION", "eu-west-1"),
+            ("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12"),
+            ("AWS_LAMBDA_FUNCTION_NAME", "f"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/f"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "stream"),
+            ("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR"),
+            ("LAMBDA_TASK_ROOT", "/var/task"),
+            ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
+            ("LANG", "en_US.UTF-8"),
+            ("PATH", "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin"),
+            (
+                "LD_LIBRARY_PATH",
+                "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:\
+                 /var/task/lib:/opt/lib",
+            ),
+            ("PWD", "/var/task"),
+            ("SHLVL", "0"),
+            ("TZ", "runtime's"),
+        ] {
+            assert_eq!(managed.get(name).map(String::as_str), Some(expected), "{name}");
+        }
+        assert_eq!(managed.len(), 19, "{managed:?}");
+    }
+
+    #[test]
+    fn a_function_with_its_own_runtime_has_no_variables_of_a_managed_one() {
+        let own = of(&deployment("provided.al2023"));
+        assert_eq!(own["PATH"], "/usr/local/bin:/usr/bin/:/bin:/opt/bin");
+        assert!(own["LD_LIBRARY_PATH"].starts_with("/lib64:/usr/lib64:"));
+        assert_eq!(own["TZ"], ":UTC");
+        for name in ["AWS_EXECUTION_ENV", "NODE_OPTIONS", "PWD", "SHLVL"] {
+            assert!(!own.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_functions_settings_win() {
+        let mut deployment = deployment("python3.12");
+        for name in ["TZ", "PATH", "LANG", "LD_LIBRARY_PATH", "NODE_PATH", "PYTHONPATH"] {
+            deployment.config.environment.insert(name.to_owned(), "own".to_owned());
+        }
+        let found = of(&deployment);
+        assert!(deployment.config.environment.iter().all(|(name, value)| found[name] == *value));
+    }
+
+    #[test]
+    fn node_gets_a_heap_that_its_memory_holds() {
+        for (memory_mb, expected) in
+            [(128, 89), (390, 351), (391, 352), (1024, 922), (10_240, 9216)]
+        {
+            assert_eq!(heap_mb(memory_mb), expected, "{memory_mb}");
+        }
+        let mut deployment = deployment("nodejs20.x");
+        assert_eq!(of(&deployment)["NODE_OPTIONS"], "--max-old-space-size=217");
+        let own = "--max-old-space-size=50".to_owned();
+        deployment.config.environment.insert("NODE_OPTIONS".to_owned(), own);
+        let options = &of(&deployment)["NODE_OPTIONS"];
+        assert_eq!(options, "--max-old-space-size=217 --max-old-space-size=50");
+    }
+
+    #[test]
+    fn a_wrapper_starts_the_runtime_with_its_whole_command() {
+        let words = ["/bin/program", "-x"].map(str::to_owned);
+        let check = |wrapper: Option<&str>| {
+            let wrapper = wrapper.map(str::to_owned);
+            let name = "AWS_LAMBDA_EXEC_WRAPPER".to_owned();
+            wrapped(&words, &wrapper.map(|it| (name, it)).into_iter().collect())
+        };
+        assert_eq!(check(None), words);
+        assert_eq!(check(Some("")), words);
+        let command = check(Some("/opt/wrapper"));
+        assert_eq!(
+            (&command[0], &command[3], &command[4..]),
+            (&"/bin/sh".into(), &"bootstrap".into(), &words[..])
+        );
+    }
+
+    #[test]
+    fn log_streams_have_a_date_and_are_unique() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let name = |sandbox, now| log_stream(&deployment("python3.12"), SandboxId(sandbox), now);
+        let first = name(1, at(1_709_251_199));
+        let (date, unique) = first.split_at("2024/02/29/[$LATEST]".len());
+        assert_eq!(date, "2024/02/29/[$LATEST]");
+        assert!(unique.len() == 32 && unique.bytes().all(|it| it.is_ascii_hexdigit()), "{unique}");
+        assert_ne!(first, name(2, at(1_709_251_199)));
+        assert!(name(1, at(1_709_251_200)).starts_with("2024/03/01/"));
+    }
+
+    #[test]
+    fn days_have_their_civil_dates() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (789, (1972, 2, 29)),
+            (10_956, (1999, 12, 31)),
+            (11_016, (2000, 2, 29)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
+            assert_eq!(civil(days), expected, "{days}");
+        }
+    }
+}
