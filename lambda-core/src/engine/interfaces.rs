@@ -1,11 +1,12 @@
 //! Network interfaces: made apart from sandboxes and beforehand, since that is slow; shared by many.
 
-use super::{Agenda, Engine};
+use super::{ADOPTION, Agenda, Engine};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
 use crate::store::slab::{NONE, Slab};
 use crate::{
-    Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX, Zone,
+    AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
+    Zone,
 };
 
 #[derive(Clone, Debug)]
@@ -44,9 +45,6 @@ enum Phase {
     Stopping,
 }
 
-/// How long an engine that follows another waits for reports before it makes interfaces beforehand.
-const ADOPTION: std::time::Duration = std::time::Duration::from_secs(10);
-
 impl Interfaces {
     pub(crate) fn new(restarts: u16) -> Self {
         Self { slab: Slab::new(restarts), networks: Vec::new() }
@@ -84,6 +82,10 @@ impl Engine {
         let zone_max = settings.subnets.iter().map(|(zone, _)| zone.0).max().unwrap_or_default();
         if id.0 >= self.state.config.networks_max || zone_max >= ZONES_MAX {
             return Err(EventError::TooMany);
+        }
+        let other = |it: &Network| it.settings.account != settings.account;
+        if self.state.interfaces.network(id).is_some_and(other) {
+            return Err(EventError::InUse);
         }
         let at = id.0 as usize;
         let networks = &mut self.state.interfaces.networks;
@@ -138,11 +140,17 @@ impl Engine {
         }
     }
 
+    /// Returns whether a network is another customer's.
+    pub(super) fn network_of_another(&self, id: NetworkId, owner: AccountId) -> bool {
+        self.state.interfaces.network(id).is_some_and(|it| it.settings.account != owner)
+    }
+
     /// Returns the zones that a network's sandbox may be in, and those of them where an interface is ready; `None`
     /// when there are none.
-    pub(super) fn interface_zones(&self, id: NetworkId) -> Option<(u32, u32)> {
+    pub(super) fn interface_zones(&self, id: NetworkId, owner: AccountId) -> Option<(u32, u32)> {
         let interfaces = &self.state.interfaces;
-        let network = interfaces.network(id).filter(|it| !it.removed)?;
+        let usable = |it: &&Network| !it.removed && it.settings.account == owner;
+        let network = interfaces.network(id).filter(usable)?;
         let max = self.state.config.interface.sandboxes_max;
         let (mut zones, mut ready) = (0, 0);
         for (zone, addresses) in &network.settings.subnets {
@@ -235,7 +243,7 @@ impl Engine {
     pub(super) fn on_interface_gone(&mut self, interface: InterfaceId) -> Result<(), EventError> {
         let at = self.state.interfaces.slab.find(interface.0).ok_or(EventError::Unknown)?;
         self.lose_interface(at);
-        self.try_blocked();
+        self.on_backlog_tick();
         Ok(())
     }
 
@@ -267,7 +275,7 @@ impl Engine {
                 held.interface = NONE;
             }
             if state.is_coming() {
-                self.on_worker_fault(function, id);
+                self.on_worker_fault(function, id, None);
             }
         }
         self.state.agenda.clear(Agenda::Interface(self.state.interfaces.slab.id(at)));
@@ -359,6 +367,7 @@ impl Engine {
         interface: InterfaceId,
         network: NetworkId,
         zone: Zone,
+        first: bool,
     ) -> Option<u32> {
         let now = self.state.now;
         let max = self.state.config.interface.interfaces_max;
@@ -375,7 +384,7 @@ impl Engine {
                     since: now,
                     waiting: Vec::new(),
                 };
-                let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max)?;
+                let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max, first)?;
                 self.state.interfaces.network_mut(network)?.interfaces.push(at);
                 at
             }

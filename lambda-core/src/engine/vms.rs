@@ -66,6 +66,25 @@ const POOL_TICK: Duration = Duration::from_secs(10);
 /// Most VMs that are looked at for one with room.
 const LOOKED_AT_MAX: usize = 8;
 
+impl Vm {
+    pub(super) fn memory_kib(&self) -> u32 {
+        self.memory_kib
+    }
+
+    pub(super) fn free_kib(&self) -> u32 {
+        self.memory_kib - self.used_kib
+    }
+
+    pub(super) fn sandboxes(&self) -> u32 {
+        self.sandboxes
+    }
+
+    /// Returns whether it is there and nobody waits for it: it can end when nothing is in it.
+    pub(super) fn can_end(&self) -> bool {
+        self.phase == VmPhase::Ready
+    }
+}
+
 impl Vms {
     pub(crate) fn new(restarts: u16, config: &VmConfig) -> Self {
         let pool = |bytes: &u64| Pool {
@@ -131,6 +150,11 @@ impl Engine {
             serves(vm).then_some((vm.worker, *at))
         });
         own.take(LOOKED_AT_MAX).chain(pooled.take(LOOKED_AT_MAX)).collect()
+    }
+
+    /// Returns whether a VM on a worker is ready for a customer's sandbox.
+    pub(super) fn has_vm_on(&self, worker: u32, account: AccountId, memory_kib: u32) -> bool {
+        self.ready_vms(account, memory_kib).iter().any(|(on, _)| *on == worker)
     }
 
     /// Gives a sandbox a VM: the ready one, or a new one.
@@ -229,15 +253,15 @@ impl Engine {
         };
         (held.phase, held.since) = (VmPhase::Ready, now);
         let waiting = std::mem::take(&mut held.waiting);
-        let (owned, memory_kib, empty) =
-            (held.account.is_some(), held.memory_kib, held.sandboxes == 0);
+        let (owned, memory_kib, empty, worker) =
+            (held.account.is_some(), held.memory_kib, held.sandboxes == 0, held.worker);
         if !owned {
             let pools = &mut self.state.vms.pools;
             if let Some(pool) = pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
                 pool.starting = pool.starting.saturating_sub(1);
                 pool.ready.push(at);
             }
-            self.try_blocked();
+            self.room_came(worker);
         } else if empty {
             self.vm_is_empty(at);
         }
@@ -259,8 +283,9 @@ impl Engine {
 
     pub(super) fn on_vm_gone(&mut self, vm: VmId) -> Result<(), EventError> {
         let at = self.state.vms.slab.find(vm.0).ok_or(EventError::Unknown)?;
+        let worker = self.state.vms.slab.get(at).map(|vm| vm.worker);
         self.lose_vm(at);
-        self.try_blocked();
+        worker.into_iter().for_each(|worker| self.room_came(worker));
         Ok(())
     }
 
@@ -285,10 +310,12 @@ impl Engine {
             self.state.vms.by_account.remove(&(account.0, at));
         }
         for (sandbox, id, function) in inside {
-            let coming = (self.state.sandboxes.get(sandbox)).is_some_and(|it| it.state.is_coming());
+            let held = self.state.sandboxes.get(sandbox);
+            let coming = held.is_some_and(|it| it.state.is_coming());
+            let begun = held.map(|it| it.since).unwrap_or_default();
             self.forget(sandbox, RejectReason::SandboxLost);
             if coming {
-                self.on_worker_fault(function, id);
+                self.on_worker_fault(function, id, Some((worker, begun)));
             }
         }
         self.state.agenda.clear(Agenda::Vm(self.state.vms.slab.id(at)));
@@ -328,8 +355,10 @@ impl Engine {
         let draining =
             (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
         // Never another customer's; a VM of one sandbox is never another sandbox's.
-        let kept =
-            vm.isolation == Isolation::VmPerAccount && !draining && self.state.blocked.is_empty();
+        let (worker, backlog) = (vm.worker, self.state.backlog.is_empty());
+        let wanted = !backlog || self.has_reserved(worker);
+        let Some(vm) = self.state.vms.slab.get(at) else { return };
+        let kept = vm.isolation == Isolation::VmPerAccount && !draining && !wanted;
         if kept {
             let id = self.state.vms.slab.id(at);
             self.state.agenda.insert((now + linger, Agenda::Vm(id)));
@@ -414,7 +443,7 @@ impl Engine {
                 continue;
             };
             if self.stop(at, crate::StopReason::PrerequisiteGone) {
-                self.on_worker_fault(function, SandboxId(*id));
+                self.on_worker_fault(function, SandboxId(*id), None);
             }
         }
     }
@@ -466,7 +495,9 @@ impl Engine {
         let state = &mut self.state;
         let mut best: Option<(u32, u32)> = None;
         for zone in (0..ZONES_MAX).map(Zone) {
-            let (rooms, _) = state.workers.rooms(zone, memory_kib, false);
+            let (serving, _) = state.workers.rooms(zone, memory_kib, false);
+            let some = serving.iter().any(|room| !room.is_empty());
+            let (rooms, _) = state.workers.rooms(zone, memory_kib, !some);
             let sure: usize = rooms.iter().map(Vec::len).sum();
             for _ in 0..LOOKED_AT_MAX.min(sure) {
                 let mut nth = state.random.below(sure);
@@ -488,7 +519,7 @@ impl Engine {
 
     /// Takes over a VM that a worker reports; `false` when it cannot be: it is another worker's, there is no room for it, or
     /// it is nobody's where every VM is a customer's.
-    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm) -> bool {
+    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm, first: bool) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {
             return known.worker == worker;
         }
@@ -515,7 +546,9 @@ impl Engine {
             waiting: Vec::new(),
         };
         let max = self.state.config.vm.vms_max;
-        let Some(at) = self.state.vms.slab.insert_as(vm.vm.0, adopted, max) else { return false };
+        let Some(at) = self.state.vms.slab.insert_as(vm.vm.0, adopted, max, first) else {
+            return false;
+        };
         self.hold_vm(worker, at, memory_kib);
         match vm.account {
             Some(account) => {

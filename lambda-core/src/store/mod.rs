@@ -1,6 +1,7 @@
 //! Where the engine keeps things: slots, timers and counts whose cost does not grow with the fleet.
 
 pub(crate) mod deadlines;
+pub(crate) mod fits;
 pub(crate) mod slab;
 pub(crate) mod spread;
 pub(crate) mod wheel;
