@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::Engine;
 use super::function::Function;
+use crate::store::paged::Paged;
 use crate::{AccountId, EventError, RejectReason, Time};
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Accounts {
-    by_id: Vec<Account>,
+    by_id: Paged<Account>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,10 +40,10 @@ impl Accounts {
 
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
         let at = id.0 as usize;
-        if self.by_id.len() <= at {
-            self.by_id.resize_with(at + 1, Account::default);
+        if self.by_id.get(at).is_none() {
+            self.by_id.insert(at, Account::default());
         }
-        &mut self.by_id[at]
+        self.by_id.get_mut(at).expect("just put there")
     }
 }
 

@@ -79,11 +79,8 @@ impl Engine {
     fn put(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
         let at = id.0 as usize;
         let state = &mut self.state;
-        if state.functions.len() <= at {
-            state.functions.resize_with(at + 1, || None);
-        }
         let account = state.accounts.get_mut(settings.account);
-        match &mut state.functions[at] {
+        match state.functions.get_mut(at) {
             Some(function) => {
                 let concurrency = function.concurrency();
                 account.take(function.unreserved(concurrency));
@@ -95,11 +92,11 @@ impl Engine {
                 account.add(function.unreserved(concurrency));
                 account.claim(function.claimed());
             }
-            none => {
+            None => {
                 let mut function = Function::new(settings, revision);
                 function.set_keep(self.idle.keep(&function.idle_view()));
                 account.claim(function.claimed());
-                *none = Some(function);
+                state.functions.insert(at, function);
             }
         }
     }
@@ -150,7 +147,7 @@ impl Engine {
         let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
             self.leave_the_wait(id);
-            self.state.functions[id as usize] = None;
+            self.state.functions.remove(id as usize);
             let id = FunctionId(id);
             for item in
                 [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id), Agenda::Retry(id)]

@@ -3,6 +3,7 @@
 use super::{ADOPTION, Agenda, Engine};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
+use crate::store::paged::Paged;
 use crate::store::slab::{NONE, Slab};
 use crate::{
     AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
@@ -13,7 +14,7 @@ use crate::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Interfaces {
     slab: Slab<Interface>,
-    networks: Vec<Option<Network>>,
+    networks: Paged<Network>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ enum Phase {
 
 impl Interfaces {
     pub(crate) fn new(restarts: u16) -> Self {
-        Self { slab: Slab::new(restarts), networks: Vec::new() }
+        Self { slab: Slab::new(restarts), networks: Paged::default() }
     }
 
     pub(crate) fn id(&self, at: u32) -> Option<u64> {
@@ -59,11 +60,11 @@ impl Interfaces {
     }
 
     fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(id.0 as usize)?.as_ref()
+        self.networks.get(id.0 as usize)
     }
 
     fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
-        self.networks.get_mut(id.0 as usize)?.as_mut()
+        self.networks.get_mut(id.0 as usize)
     }
 
     /// How many interfaces, in any phase, take an address of a network's subnet.
@@ -89,13 +90,10 @@ impl Engine {
         }
         let at = id.0 as usize;
         let networks = &mut self.state.interfaces.networks;
-        if networks.len() <= at {
-            networks.resize_with(at + 1, || None);
-        }
-        match &mut networks[at] {
+        match networks.get_mut(at) {
             Some(network) => (network.settings, network.removed) = (settings, false),
             None => {
-                networks[at] = Some(Network { settings, removed: false, interfaces: Vec::new() });
+                networks.insert(at, Network { settings, removed: false, interfaces: Vec::new() });
             }
         }
         // One of each zone beforehand; by an engine that follows another when the workers have reported theirs.
@@ -136,7 +134,7 @@ impl Engine {
     fn drop_network_if_done(&mut self, id: NetworkId) {
         let done = |it: &Network| it.removed && it.interfaces.is_empty();
         if self.state.interfaces.network(id).is_some_and(done) {
-            self.state.interfaces.networks[id.0 as usize] = None;
+            self.state.interfaces.networks.remove(id.0 as usize);
         }
     }
 

@@ -114,7 +114,7 @@ impl Engine {
 
     fn leave_idle(&mut self, at: u32, id: u32, place: u32) {
         self.no_longer_idle(at);
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
         function.remove_idle(place);
         let sandboxes = &mut self.state.sandboxes;
         function.compact_idle(|at, place| {
@@ -270,7 +270,7 @@ impl Engine {
         if sandbox.vm == NONE {
             state.workers.hold_memory(sandbox.worker, -i64::from(sandbox.memory_kib));
         }
-        let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
         if sandbox.marks.stale() || sandbox.state == State::Stopping {

@@ -38,6 +38,7 @@ use crate::random::Random;
 use crate::sandbox::Sandbox;
 use crate::stats::prior::Priors;
 use crate::store::deadlines::Deadlines;
+use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::wheel::Wheel;
 use crate::workers::Workers;
@@ -84,7 +85,7 @@ pub(crate) struct State {
     pub(crate) cursor: u64,
     pub(crate) commands: VecDeque<Command>,
     pub(crate) workers: Workers,
-    pub(crate) functions: Vec<Option<Function>>,
+    pub(crate) functions: Paged<Function>,
     pub(crate) accounts: Accounts,
     pub(crate) sandboxes: Slab<Sandbox>,
     pub(crate) vms: Vms,
@@ -181,7 +182,7 @@ impl Engine {
             cursor: 0,
             commands: VecDeque::new(),
             workers: Workers::default(),
-            functions: Vec::new(),
+            functions: Paged::default(),
             accounts: Accounts::default(),
             sandboxes: Slab::new(restarts),
             vms: Vms::new(restarts, &config.vm),
@@ -371,11 +372,11 @@ impl Engine {
     }
 
     pub(crate) fn function(&self, id: u32) -> Option<&Function> {
-        self.state.functions.get(id as usize)?.as_ref()
+        self.state.functions.get(id as usize)
     }
 
     pub(crate) fn function_mut(&mut self, id: u32) -> Option<&mut Function> {
-        self.state.functions.get_mut(id as usize)?.as_mut()
+        self.state.functions.get_mut(id as usize)
     }
 
     /// Stops every sandbox of a list that runs nothing; the busy ones end with their invocation.

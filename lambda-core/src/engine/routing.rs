@@ -115,7 +115,7 @@ impl Engine {
     /// Nothing of a function ran, and now something will: how long it was quiet tells how long to keep the next.
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
         if function.uses == 0 || function.was_quiet(now) {
             function.set_keep(self.idle.keep(&function.idle_view()));
             function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
@@ -178,7 +178,7 @@ impl Engine {
     /// What is expected of a rank is then expected of the sandbox that is used like it, and of its worker.
     fn rank_anew(&mut self, id: u32) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get_mut(id as usize) else { return };
+        let Some(function) = state.functions.get_mut(id as usize) else { return };
         if !(2..=RANKED_MAX).contains(&function.members.len()) {
             return;
         }
@@ -210,7 +210,7 @@ impl Engine {
     /// A minute of a function is over: what was expected of its sandboxes, and of their workers, is corrected.
     fn learn(&mut self, id: u32, closed: &demand::Closed) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id as usize) else { return };
         state.priors.learn(function.settings.trigger, function.settings.account, closed);
         for rank in demand::ranks(closed) {
             let Some(at) = function.members.get(rank as usize).copied() else { return };

@@ -57,7 +57,7 @@ impl Engine {
 
     /// What the next sandbox of a function is expected to carry.
     pub(super) fn expected_load(&mut self, id: u32) -> Load {
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
+        let Some(function) = self.state.functions.get_mut(id as usize) else {
             return [0; crate::stats::demand::BINS];
         };
         let settings = &function.settings;
@@ -70,7 +70,7 @@ impl Engine {
     /// another. Few instructions, so that the processor comes to all of them before it has waited for the first.
     fn begin_placing(&mut self, id: u32) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id as usize) else { return };
         let mut read = function.touch_to_place(minute_of_hour(state.now));
         let fleet = FleetView {
             workers: &state.workers,
@@ -175,7 +175,7 @@ impl Engine {
         (zones, zones_ready): (u32, u32),
         ask: impl FnOnce(&dyn Placement, &FleetView<'_>, &Request<'_>, &mut Draw<'_>) -> Option<u32>,
     ) -> Found {
-        let function = self.state.functions.get_mut(id as usize)?.as_mut()?;
+        let function = self.state.functions.get_mut(id as usize)?;
         let minute = minute_of_hour(self.state.now);
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
@@ -184,7 +184,7 @@ impl Engine {
         let memory_kib = kib(settings.memory_bytes);
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
-        let function = state.functions.get(id as usize)?.as_ref()?;
+        let function = state.functions.get(id as usize)?;
         let request = Request {
             function: FunctionId(id),
             settings: &settings,
@@ -299,7 +299,7 @@ impl Engine {
         let state = &mut self.state;
         state.workers.link(&mut state.sandboxes, at);
         let Some(sandbox) = state.sandboxes.get(at) else { return };
-        let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
         function.add_member(at);

@@ -20,8 +20,8 @@ pub(crate) struct Vms {
     slab: Slab<Vm>,
     /// VMs by worker, to find them when it is lost.
     by_worker: BTreeSet<(u32, u32)>,
-    /// VMs of customers that take more sandboxes.
-    by_account: BTreeSet<(u32, u32)>,
+    /// VMs of customers that take more sandboxes, by what they have free: the fullest that has room comes first.
+    by_account: BTreeSet<(AccountId, u32, u32)>,
     pools: Vec<Pool>,
 }
 
@@ -63,6 +63,8 @@ struct Pool {
 
 /// How often the pools' sizes are reckoned anew.
 const POOL_TICK: Duration = Duration::from_secs(10);
+/// Most VMs with room of which the workers are looked at.
+const LISTED_MAX: usize = 64;
 /// Most VMs that are looked at for one with room.
 const LOOKED_AT_MAX: usize = 8;
 
@@ -118,6 +120,22 @@ impl Vms {
         self.slab.len()
     }
 
+    /// Changes a VM, and where it is listed.
+    fn change(&mut self, at: u32, change: impl FnOnce(&mut Vm)) {
+        let Some(vm) = self.slab.get_mut(at) else { return };
+        let listed = |vm: &Vm| {
+            let takes = vm.isolation == Isolation::VmPerAccount && vm.phase != VmPhase::Stopping;
+            vm.account.filter(|_| takes).map(|account| (account, vm.free_kib(), at))
+        };
+        let before = listed(vm);
+        change(vm);
+        let after = listed(vm);
+        if let Some(before) = before.filter(|_| before != after) {
+            self.by_account.remove(&before);
+        }
+        self.by_account.extend(after);
+    }
+
     pub(crate) fn of_worker(&self, worker: u32) -> Vec<u32> {
         self.by_worker.range((worker, 0)..=(worker, u32::MAX)).map(|(_, vm)| *vm).collect()
     }
@@ -138,12 +156,11 @@ impl Engine {
         let serves = |vm: &Vm| {
             self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
         };
-        let own =
-            vms.by_account.range((account.0, 0)..=(account.0, u32::MAX)).filter_map(|(_, at)| {
-                let vm = vms.slab.get(*at)?;
-                let free = vm.memory_kib - vm.used_kib;
-                (free >= memory_kib && serves(vm)).then_some((vm.worker, *at))
-            });
+        let enough = (account, memory_kib, 0)..=(account, u32::MAX, u32::MAX);
+        let own = vms.by_account.range(enough).take(LISTED_MAX).filter_map(|(.., at)| {
+            let vm = vms.slab.get(*at)?;
+            serves(vm).then_some((vm.worker, *at))
+        });
         let pool = vms.pools.iter().find(|pool| pool.memory_kib >= memory_kib);
         let pooled = pool.into_iter().flat_map(|pool| pool.ready.iter().rev()).filter_map(|at| {
             let vm = vms.slab.get(*at)?;
@@ -186,16 +203,14 @@ impl Engine {
             None => self.start_vm(worker, isolation, size, Some(account))?,
         };
         let id = self.state.sandboxes.id(sandbox);
-        let vm = self.state.vms.slab.get_mut(at)?;
-        vm.account = Some(account);
-        vm.used_kib += memory_kib;
-        vm.sandboxes += 1;
-        if vm.phase == VmPhase::Starting {
-            vm.waiting.push(id);
-        }
-        if isolation == Isolation::VmPerAccount {
-            self.state.vms.by_account.insert((account.0, at));
-        }
+        self.state.vms.change(at, |vm| {
+            vm.account = Some(account);
+            vm.used_kib += memory_kib;
+            vm.sandboxes += 1;
+            if vm.phase == VmPhase::Starting {
+                vm.waiting.push(id);
+            }
+        });
         Some(at)
     }
 
@@ -293,7 +308,8 @@ impl Engine {
     pub(super) fn lose_vm(&mut self, at: u32) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let starting = vm.phase == VmPhase::Starting;
-        vm.phase = VmPhase::Stopping;
+        self.state.vms.change(at, |vm| vm.phase = VmPhase::Stopping);
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let (worker, memory_kib, account) = (vm.worker, vm.memory_kib, vm.account);
         let inside: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, sandbox)| sandbox.vm == at)
@@ -305,9 +321,6 @@ impl Engine {
             if starting && account.is_none() {
                 pool.starting = pool.starting.saturating_sub(1);
             }
-        }
-        if let Some(account) = account {
-            self.state.vms.by_account.remove(&(account.0, at));
         }
         for (sandbox, id, function) in inside {
             let held = self.state.sandboxes.get(sandbox);
@@ -330,9 +343,10 @@ impl Engine {
 
     /// A sandbox of a VM is gone.
     pub(super) fn leave_vm(&mut self, at: u32, memory_kib: u32) {
-        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
-        vm.sandboxes -= 1;
-        vm.used_kib -= memory_kib;
+        self.state.vms.change(at, |vm| {
+            vm.sandboxes -= 1;
+            vm.used_kib -= memory_kib;
+        });
         match &mut self.deferred {
             Some(deferred) => drop(deferred.vms.insert(at)),
             None => self.stop_vm_if_empty(at),
@@ -371,11 +385,8 @@ impl Engine {
         let now = self.state.now;
         let again = now + self.state.config.stop_timeout;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
-        (vm.phase, vm.since) = (VmPhase::Stopping, now);
-        let (worker, account) = (WorkerId(vm.worker), vm.account);
-        if let Some(account) = account {
-            self.state.vms.by_account.remove(&(account.0, at));
-        }
+        let worker = WorkerId(vm.worker);
+        self.state.vms.change(at, |vm| (vm.phase, vm.since) = (VmPhase::Stopping, now));
         for pool in &mut self.state.vms.pools {
             pool.ready.retain(|it| *it != at);
         }
@@ -551,10 +562,8 @@ impl Engine {
         };
         self.hold_vm(worker, at, memory_kib);
         match vm.account {
-            Some(account) => {
-                if isolation == Isolation::VmPerAccount {
-                    self.state.vms.by_account.insert((account.0, at));
-                }
+            Some(_) => {
+                self.state.vms.change(at, |_| ());
                 let linger = self.state.now + self.state.config.vm.linger;
                 self.state.agenda.insert((linger, Agenda::Vm(vm.vm.0)));
             }
@@ -589,8 +598,10 @@ impl Engine {
                 pool.ready.retain(|it| *it != at);
             }
         }
-        vm.sandboxes += 1;
-        vm.used_kib += memory_kib;
+        self.state.vms.change(at, |vm| {
+            vm.sandboxes += 1;
+            vm.used_kib += memory_kib;
+        });
         true
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
 use crate::store::fits::Free;
+use crate::store::paged::Paged;
 use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
@@ -13,7 +14,7 @@ use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 #[derive(Clone, Copy, Debug)]
 pub struct FleetView<'a> {
     pub(crate) workers: &'a Workers,
-    pub(crate) functions: &'a Vec<Option<Function>>,
+    pub(crate) functions: &'a Paged<Function>,
     pub(crate) config: &'a Config,
 }
 
@@ -451,7 +452,7 @@ impl<'a> WorkerView<'a> {
     /// Returns how many of the function's sandboxes it has.
     #[must_use]
     pub fn of_function(&self, function: FunctionId) -> u32 {
-        let function = self.fleet.functions.get(function.0 as usize).and_then(Option::as_ref);
+        let function = self.fleet.functions.get(function.0 as usize);
         function.map_or(0, |function| function.spread.count(self.at))
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod deadlines;
 pub(crate) mod fits;
+pub(crate) mod paged;
 pub(crate) mod slab;
 pub(crate) mod spread;
 pub(crate) mod wheel;

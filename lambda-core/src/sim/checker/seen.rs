@@ -247,7 +247,10 @@ impl Checker {
         // What was commanded and is gone cannot be there again, but on a worker that was lost and came back.
         let first = (self.workers.get_mut(&worker))
             .is_some_and(|it| !std::mem::replace(&mut it.reported, true));
-        let new = |vm: &&ReportedVm| first || !self.vms_commanded.contains(&vm.vm);
+        let new = |vm: &&ReportedVm| {
+            let back = first && !self.vms.contains_key(&vm.vm);
+            back || !self.vms_commanded.contains(&vm.vm)
+        };
         let new: Vec<_> = vms.iter().filter(new).collect();
         for vm in new {
             let (memory_bytes, account) = (vm.memory_bytes, vm.account);
