@@ -8,7 +8,10 @@ use crate::{
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a driver that ignores a command breaks the engine's picture"
+)]
 pub enum Command {
     /// Make a sandbox; tell of it with `SandboxReady` or `SandboxFailed`.
     StartSandbox {
@@ -45,8 +48,8 @@ pub enum Command {
         /// When it has to have ended.
         deadline: Time,
     },
-    /// An invocation's time is over: destroy its sandbox, which is busy, and tell of it with `SandboxGone`. The
-    /// engine counts the invocation as ended.
+    /// An invocation's time is over, or that of its draining worker: destroy its sandbox, which is busy, and tell of it with
+    /// `SandboxGone`. The engine counts the invocation as ended.
     TimeOut {
         /// Which.
         invocation: InvocationId,
@@ -134,8 +137,14 @@ pub enum StopReason {
     StartTimedOut,
     /// A worker reported it, and nobody knows it or may have it.
     Stray,
-    /// What it needed, a VM or a network interface, is gone.
+    /// Its VM or its network interface is gone.
     PrerequisiteGone,
+    /// Its invocation had run for as long as it may ([`Command::TimeOut`]), and its end was not told.
+    TimedOut,
+    /// Its worker said that it cannot be used again, and did not tell its end.
+    NotReusable,
+    /// It ended without a command. In the journal alone.
+    Gone,
 }
 
 /// Why an invocation is refused.

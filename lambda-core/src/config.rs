@@ -21,8 +21,8 @@ pub struct Config {
     pub starts_per_function_max: u32,
     /// Most sandboxes that one worker makes at once.
     pub starts_per_worker_max: u32,
-    /// How many more sandboxes a function may be given in [`Config::scaling_period`].
-    /// Lambda: 1,000 in 10 seconds.
+    /// How many more sandboxes a function may be given at once; used ones come back evenly within
+    /// [`Config::scaling_period`]. Lambda: 1,000, which come back in 10 seconds.
     pub scaling_starts_max: u32,
     /// See [`Config::scaling_starts_max`].
     pub scaling_period: Duration,
@@ -31,8 +31,15 @@ pub struct Config {
     pub account_concurrency_max: u32,
     /// How much of an account's concurrency cannot be reserved. Lambda: 100.
     pub account_unreserved_min: u32,
-    /// Most invocations that wait for a sandbox, of all functions together.
+    /// Most invocations that wait for a sandbox, of all functions together. When as many do, one of an account that has many
+    /// makes way for one of an account that has few.
     pub waiting_max: u32,
+    /// How long an invocation waits for a sandbox when none is being made for it. While a worker is to come, it waits as long
+    /// as [`Fleet::ask_again`], where that is longer.
+    pub wait_max: Duration,
+    /// How long after its last use the last sandbox of a function is not ended for a function of an account that holds as
+    /// much, unless that one has none.
+    pub last_warm_kept: Duration,
     /// Most sandboxes, those included that start and stop.
     pub sandboxes_max: u32,
     /// Function ids are below this.
@@ -50,6 +57,10 @@ pub struct Config {
     pub cpu_percent: u32,
     /// How long a worker lives without a beat; `None`: the driver tells of each loss itself.
     pub worker_lease: Option<Duration>,
+    /// Most workers that are lost by the end of their lease in the time of a lease, in percent of the fleet; one at least.
+    pub losses_max_percent: u32,
+    /// Most workers that get nothing new as their starts failed, in percent of the fleet; one at least, of two.
+    pub ejected_max_percent: u32,
     /// When workers are recycled; `None`: never.
     pub recycling: Option<Recycling>,
     /// Who asks for workers and gives them back; `None`: the driver alone.
@@ -62,6 +73,15 @@ pub struct Config {
     pub explanations_kept: u32,
     /// Whether decisions are written into the journal, which the driver then has to drain.
     pub journal: bool,
+    /// Most decisions that wait in the journal; beyond it the oldest go, and
+    /// [`Engine::journal_dropped`](crate::Engine::journal_dropped) counts them.
+    pub journal_max: u32,
+    /// The longest that a busy sandbox may still run on a worker that drains. Where workers are recycled,
+    /// [`Recycling::drain_max`] is. Lambda: 15 minutes, the longest timeout.
+    pub drain_max: Duration,
+    /// The most that the driver's clock may step at once, against what the engine expects; a larger step is taken for a
+    /// clock that was set. It has to be longer than the driver ever is late.
+    pub clock_jump_max: Duration,
 }
 
 /// Which of a function's idle sandboxes takes an invocation.
@@ -218,6 +238,8 @@ impl Default for Config {
             account_concurrency_max: 1000,
             account_unreserved_min: 100,
             waiting_max: 1 << 20,
+            wait_max: Duration::from_secs(60),
+            last_warm_kept: Duration::from_secs(60),
             sandboxes_max: 1 << 26,
             functions_max: 1 << 24,
             workers_max: 1 << 20,
@@ -226,12 +248,17 @@ impl Default for Config {
             memory_percent: 100,
             cpu_percent: 1000,
             worker_lease: None,
+            losses_max_percent: 20,
+            ejected_max_percent: 33,
             recycling: None,
             fleet: None,
             vm: VmConfig::default(),
             interface: InterfaceConfig::default(),
             explanations_kept: 0,
             journal: false,
+            journal_max: 1 << 20,
+            drain_max: Duration::from_secs(900),
+            clock_jump_max: Duration::from_secs(600),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     AccountId, Capacity, FunctionId, FunctionSettings, InterfaceId, InvocationId, NetworkId,
-    NetworkSettings, SandboxId, VmId, WorkerId,
+    NetworkSettings, SandboxId, Time, VmId, WorkerId,
 };
 
 /// Something that happened.
@@ -24,10 +24,18 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
-    /// A worker is to take no new sandboxes; its idle ones end, its busy ones finish.
+    /// A worker is to take no new sandboxes; its idle ones end, its busy ones finish, or are timed out after
+    /// [`Config::drain_max`](crate::Config::drain_max).
     WorkerDraining {
         /// Which.
         worker: WorkerId,
+    },
+    /// A worker's machine will be taken away at a time (spot capacity): it drains, and what is still busy then is timed out.
+    WorkerEnds {
+        /// Which.
+        worker: WorkerId,
+        /// When.
+        at: Time,
     },
     /// A worker is gone with all its sandboxes and VMs.
     WorkerLost {
@@ -51,6 +59,14 @@ pub enum Event {
         account: AccountId,
         /// How many of its invocations may run or wait at once.
         concurrency_max: u32,
+    },
+    /// An account's part of what is short, against the others': 100 for an account of which nothing is told. Room that comes
+    /// free goes first to the account that holds the least memory for its weight.
+    AccountWeighed {
+        /// Which.
+        account: AccountId,
+        /// Its weight; at least 1.
+        weight: u32,
     },
     /// A function is there, or changed. With another revision its old sandboxes end: idle ones now, busy ones when
     /// their invocation has. With the same revision only its concurrency may change.
@@ -97,6 +113,14 @@ pub enum Event {
         reusable: bool,
         /// What it used.
         used: Used,
+    },
+    /// Nobody waits for an invocation any more. Taken while it has no sandbox: it is then ended, and no command follows. One
+    /// that runs goes on to its end.
+    InvocationWithdrawn {
+        /// Which.
+        invocation: InvocationId,
+        /// Of which function.
+        function: FunctionId,
     },
     /// A sandbox can take invocations.
     SandboxReady {
@@ -206,6 +230,8 @@ pub enum EventError {
     SameRevision,
     /// The account could not keep its unreserved minimum.
     Reserved,
+    /// A function names a network of another account.
+    NotOwner,
 }
 
 impl std::fmt::Display for EventError {
@@ -217,6 +243,7 @@ impl std::fmt::Display for EventError {
             Self::TooMany => "the id is not below its limit, or there are too many",
             Self::Size => "a size is zero or beyond what can be counted",
             Self::SameRevision => "settings changed under the same revision",
+            Self::NotOwner => "the network is another account's",
             Self::Reserved => "the account could not keep its unreserved minimum",
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::store::slab::NONE;
 use crate::store::wheel::UNLINKED;
-use crate::{InvocationId, Time};
+use crate::{InvocationId, StopReason, Time};
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -41,6 +41,7 @@ pub(crate) struct Marks(u8);
 impl Marks {
     const SLOT: u8 = 1;
     const STALE: u8 = 2;
+    const REASON_SHIFT: u32 = 4;
 
     /// Returns the marks of one that holds a slot for network interfaces of its worker, or does not.
     pub(crate) fn new(slot: bool) -> Self {
@@ -60,7 +61,34 @@ impl Marks {
     pub(crate) fn set_stale(&mut self) {
         self.0 |= Self::STALE;
     }
+
+    /// Keeps why it is stopped.
+    pub(crate) fn set_reason(&mut self, reason: StopReason) {
+        let number = REASONS.iter().position(|it| *it == reason).unwrap_or_default();
+        let number = u8::try_from(number).unwrap_or_default();
+        self.0 = self.0 & ((1 << Self::REASON_SHIFT) - 1) | number << Self::REASON_SHIFT;
+    }
+
+    /// Returns why it is stopped.
+    pub(crate) fn reason(self) -> StopReason {
+        let number = usize::from(self.0 >> Self::REASON_SHIFT);
+        REASONS.get(number).copied().unwrap_or(StopReason::Idle)
+    }
 }
+
+/// Reasons as they are kept in four bits.
+const REASONS: [StopReason; 10] = [
+    StopReason::Idle,
+    StopReason::Draining,
+    StopReason::FunctionRemoved,
+    StopReason::Evicted,
+    StopReason::StartTimedOut,
+    StopReason::Stray,
+    StopReason::PrerequisiteGone,
+    StopReason::TimedOut,
+    StopReason::NotReusable,
+    StopReason::Gone,
+];
 
 /// Where a sandbox is made, and how large.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +196,10 @@ mod tests {
         sandbox.run(InvocationId(u64::MAX), Time::ZERO);
         assert!(sandbox.runs(InvocationId(u64::MAX)) && !sandbox.runs(InvocationId(7)));
         sandbox.marks.set_stale();
+        for reason in REASONS {
+            sandbox.marks.set_reason(reason);
+            assert_eq!(sandbox.marks.reason(), reason);
+        }
         assert!(sandbox.marks.slot() && sandbox.marks.stale());
     }
 }

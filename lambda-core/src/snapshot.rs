@@ -29,6 +29,8 @@ impl Engine {
         placement: Box<dyn Placement>,
         idle: Box<dyn IdlePolicy>,
     ) -> Self {
-        Self { state: snapshot.0, placement, idle, scratch: Scratch::default(), deferred: None }
+        let late = std::time::Duration::ZERO;
+        let scratch = Scratch::default();
+        Self { state: snapshot.0, placement, idle, scratch, deferred: None, late }
     }
 }

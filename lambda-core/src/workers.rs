@@ -1,8 +1,10 @@
 //! The fleet: what each worker has, holds and is expected to carry.
 
+use crate::engine::health::Health;
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
 use crate::stats::demand::{BINS, LOAD_ONE, Load};
+use crate::store::fits::{Fits, Free};
 use crate::store::slab::{NONE, Slab};
 use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 
@@ -16,11 +18,18 @@ pub(crate) struct Workers {
     /// coins.
     variances: Vec<u64>,
     kinds: Vec<Kinds>,
-    /// Processor time of each one's busy sandboxes, in thousandths. With `open` it is all that warm traffic reads of a
-    /// worker: of thousands it stays in the cache.
-    busy_milli: Vec<u32>,
+    /// What each one's sandboxes do. With `open` it is all that warm traffic reads of a worker: of thousands it stays in the
+    /// cache.
+    uses: Vec<Use>,
+    /// Memory of idle sandboxes of 64 workers each, and of all.
+    idle_blocks: Vec<u64>,
+    idle_kib: u64,
+    /// What each one has free.
+    fits: Fits,
     /// One bit for each that keeps what falls idle on it: it is there and not draining.
     open: Vec<u64>,
+    sides: Vec<Side>,
+    ejected: usize,
     /// Workers that take sandboxes, by zone and by their free memory's power of two; then those that are near their
     /// end.
     rooms: Vec<Vec<u32>>,
@@ -66,6 +75,8 @@ pub(crate) struct Worker {
     runtimes: [u8; 16],
     /// The first of its sandboxes.
     pub(crate) head: u32,
+    /// Its place in the index of what is free.
+    seat: u32,
     pub(crate) drain_at: Time,
 
     /// Its expected load by minute of the hour, rounded up where it is divided.
@@ -79,9 +90,36 @@ pub(crate) enum Phase {
     Serving,
     /// Near its end: takes sandboxes only where no other worker can.
     Quiet,
+    /// Its starts fail, or it was not heard in time: as [`Self::Quiet`], with one start at a time.
+    Suspect,
+    /// Its starts failed too often: takes nothing new for a while, and keeps what it has.
+    Ejected,
     Draining,
     /// Nobody has this id.
     Absent,
+}
+
+/// What the sandboxes of a worker do.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Use {
+    /// Processor time of the busy ones, in thousandths.
+    busy_milli: u32,
+    /// Memory of the idle ones.
+    idle_kib: u32,
+}
+
+/// What is seldom read of a worker.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Side {
+    pub(crate) health: Health,
+    /// It has told what it runs since it joined.
+    pub(crate) reported: bool,
+    /// Its lease was renewed although it was not heard.
+    pub(crate) graced: bool,
+    /// It drains soon.
+    pub(crate) near_end: bool,
 }
 
 /// How many sandboxes of each kind a worker has. Owners share counters by their number: a hint, not a count.
@@ -111,8 +149,10 @@ impl Workers {
             self.loads.resize((at + 1) * BINS, 0);
             self.variances.resize(at + 1, 0);
             self.kinds.resize_with(at + 1, Kinds::default);
-            self.busy_milli.resize(at + 1, 0);
+            self.uses.resize(at + 1, Use::default());
+            self.idle_blocks.resize(at / 64 + 1, 0);
             self.open.resize(at / 64 + 1, 0);
+            self.sides.resize_with(at + 1, Side::default);
         }
         if self.rooms.is_empty() {
             self.rooms.resize_with(ROOMS * 2, Vec::new);
@@ -136,16 +176,22 @@ impl Workers {
         self.loads[at * BINS..(at + 1) * BINS].fill(0);
         self.variances[at] = 0;
         self.kinds[at] = Kinds::default();
-        self.busy_milli[at] = 0;
+        self.uses[at] = Use::default();
+        self.rows[at].seat = self.fits.insert(id.0);
+        self.sides[at] = Side { health: self.sides[at].health, ..Side::default() };
         self.set_open(id.0, true);
         self.count += 1;
         self.sort(id.0);
+        self.refit(id.0);
     }
 
     pub(crate) fn remove(&mut self, at: u32) -> Option<Worker> {
         self.leave_room(at);
+        let seat = self.get(at)?.seat;
+        self.fits.remove(seat);
         let worker = self.get_mut(at)?;
         let worker = std::mem::replace(worker, Worker::absent());
+        self.ejected -= usize::from(worker.phase == Phase::Ejected);
         self.set_open(at, false);
         self.count -= 1;
         Some(worker)
@@ -157,6 +203,27 @@ impl Workers {
 
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Worker> {
         self.rows.get_mut(at as usize).filter(|it| it.phase != Phase::Absent)
+    }
+
+    pub(crate) fn side(&self, at: u32) -> Option<&Side> {
+        self.get(at)?;
+        self.sides.get(at as usize)
+    }
+
+    pub(crate) fn side_mut(&mut self, at: u32) -> Option<&mut Side> {
+        self.get(at)?;
+        self.sides.get_mut(at as usize)
+    }
+
+    /// Returns whether every worker has told what it runs since it joined, and there is one.
+    pub(crate) fn all_reported(&self) -> bool {
+        let mut there = self.iter().map(|(at, _)| self.sides[at as usize].reported).peekable();
+        there.peek().is_some() && there.all(|reported| reported)
+    }
+
+    /// How many workers are ejected.
+    pub(crate) fn ejected(&self) -> usize {
+        self.ejected
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Worker)> {
@@ -250,18 +317,46 @@ impl Workers {
 
     /// Changes what a worker holds of memory, and where it is found.
     pub(crate) fn hold_memory(&mut self, at: u32, kib: i64) {
-        if let Some(worker) = self.get_mut(at) {
-            let used = i64::from(worker.memory_used_kib) + kib;
-            worker.memory_used_kib = u32::try_from(used).unwrap_or(0);
+        self.hold(at, kib, 0, 0);
+    }
+
+    /// Changes what a worker holds of memory, processor time and interface slots, and where it is found.
+    pub(crate) fn hold(&mut self, at: u32, kib: i64, cpu_milli: i64, slots: i64) {
+        let Some(worker) = self.get_mut(at) else { return };
+        let add = |used: u32, more: i64| {
+            u32::try_from((i64::from(used) + more).max(0)).unwrap_or(u32::MAX)
+        };
+        worker.memory_used_kib = add(worker.memory_used_kib, kib);
+        worker.cpu_used_milli = add(worker.cpu_used_milli, cpu_milli);
+        worker.slots_used = add(worker.slots_used, slots);
+        if kib != 0 {
             self.sort(at);
         }
+        self.refit(at);
+    }
+
+    /// Tells the index what a worker has free.
+    fn refit(&mut self, at: u32) {
+        let Some(worker) = self.get(at) else { return };
+        let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected);
+        let free = if takes { worker.free() } else { Free::default() };
+        let seat = worker.seat;
+        self.fits.set(seat, free);
+    }
+
+    /// What workers have free, to find one that fits.
+    pub(crate) fn fits(&self) -> &Fits {
+        &self.fits
     }
 
     pub(crate) fn set_phase(&mut self, at: u32, phase: Phase) {
         if let Some(worker) = self.get_mut(at) {
-            worker.phase = phase;
+            let before = std::mem::replace(&mut worker.phase, phase);
+            self.ejected += usize::from(phase == Phase::Ejected);
+            self.ejected -= usize::from(before == Phase::Ejected);
             self.set_open(at, phase != Phase::Draining);
             self.sort(at);
+            self.refit(at);
         }
     }
 
@@ -278,20 +373,53 @@ impl Workers {
 
     /// Returns the processor time of a worker's busy sandboxes, in thousandths.
     pub(crate) fn busy_milli(&self, at: u32) -> u32 {
-        self.busy_milli.get(at as usize).copied().unwrap_or_default()
+        self.uses.get(at as usize).copied().unwrap_or_default().busy_milli
     }
 
     /// Counts one more busy sandbox of a worker.
     pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
-            *busy = busy.saturating_add(cpu_milli);
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
         }
     }
 
     /// Counts one less.
     pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(busy) = self.busy_milli.get_mut(at as usize) {
-            *busy = busy.saturating_sub(cpu_milli);
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
+        }
+    }
+
+    /// Returns the memory of a worker's idle sandboxes.
+    pub(crate) fn idle_kib(&self, at: u32) -> u32 {
+        self.uses.get(at as usize).copied().unwrap_or_default().idle_kib
+    }
+
+    /// Returns the memory of all idle sandboxes.
+    pub(crate) fn idle_kib_all(&self) -> u64 {
+        self.idle_kib
+    }
+
+    /// Returns the memory of the idle sandboxes of the 64 workers of a block.
+    pub(crate) fn idle_kib_of_block(&self, block: usize) -> Option<u64> {
+        self.idle_blocks.get(block).copied()
+    }
+
+    /// Counts one more idle sandbox of a worker.
+    pub(crate) fn add_idle(&mut self, at: u32, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.idle_kib = it.idle_kib.saturating_add(kib);
+            self.idle_blocks[at as usize / 64] += u64::from(kib);
+            self.idle_kib += u64::from(kib);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_idle(&mut self, at: u32, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.idle_kib = it.idle_kib.saturating_sub(kib);
+            self.idle_blocks[at as usize / 64] -= u64::from(kib);
+            self.idle_kib -= u64::from(kib);
         }
     }
 
@@ -373,6 +501,25 @@ impl Workers {
         end
     }
 
+    /// Returns the zones in which some worker surely has `kib` free, one bit each.
+    pub(crate) fn zones_with_room(&self, kib: u32) -> u32 {
+        let above = class(kib) + 1;
+        let mut left = self.zones[0];
+        let mut zones = 0;
+        while left != 0 {
+            let zone = left.trailing_zeros();
+            left &= left - 1;
+            let room = self.occupied.get(zone as usize).is_some_and(|bits| bits >> above != 0);
+            zones |= u32::from(room) << zone;
+        }
+        zones
+    }
+
+    /// Returns one bit for each zone with a worker that takes sandboxes, full or not.
+    pub(crate) fn zones_served(&self) -> u32 {
+        self.zones[0] | self.zones[1]
+    }
+
     /// Returns one of the workers in such lists.
     pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<u32> {
         let (end, room) = rooms.iter().find(|(end, _)| nth < *end)?;
@@ -395,10 +542,10 @@ impl Workers {
     fn sort(&mut self, at: u32) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
-            Phase::Draining => NO_ROOM,
+            Phase::Draining | Phase::Ejected => NO_ROOM,
             Phase::Absent => return,
             phase => {
-                let quiet = if phase == Phase::Quiet { ROOMS } else { 0 };
+                let quiet = if phase == Phase::Serving { 0 } else { ROOMS };
                 let zone = usize::from(worker.zone.0) * CLASSES as usize;
                 let class = class(worker.free_kib()) as usize;
                 u32::try_from(quiet + zone + class).unwrap_or(NO_ROOM)
@@ -470,6 +617,7 @@ impl Worker {
             owners: [0; 32],
             runtimes: [0; 16],
             head: NONE,
+            seat: NONE,
             vms: 0,
             drain_at: Time::ZERO,
             bins: [[0; BINS / 2]; 2],
@@ -490,6 +638,20 @@ impl Worker {
     /// Returns about how many sandboxes of a runtime it has.
     pub(crate) fn of_runtime(&self, runtime: u8) -> u32 {
         unsqueezed(self.runtimes[runtime_class(runtime)])
+    }
+
+    /// Returns what it has free of each resource.
+    pub(crate) fn free(&self) -> Free {
+        let cpu_milli = match self.cpu_milli {
+            u32::MAX => u32::MAX,
+            all => all.saturating_sub(self.cpu_used_milli),
+        };
+        Free {
+            kib: self.free_kib(),
+            cpu_milli,
+            slots: self.slots.saturating_sub(self.slots_used),
+            zones: 1 << self.zone.0,
+        }
     }
 
     pub(crate) fn free_kib(&self) -> u32 {

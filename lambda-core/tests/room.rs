@@ -54,10 +54,15 @@ fn what_is_being_stopped_is_room_that_comes() {
     host.put(8, |_| ());
     host.put(9, |_| ());
     assert_eq!(evicted(&host.invoke(8)), idle[..1]);
-    // Its room is enough for one, and nobody has it yet.
-    assert_eq!(evicted(&host.invoke(9)), []);
-    let commands = host.tell(Event::SandboxGone { sandbox: idle[0] });
-    assert_eq!(started(&commands).len(), 1);
+    // Its room is enough for one, and held for that.
+    assert_eq!(evicted(&host.invoke(9)), idle[1..]);
+    for (sandbox, function) in idle.into_iter().zip([8, 9]) {
+        let commands = host.tell(Event::SandboxGone { sandbox });
+        let function = FunctionId(function);
+        assert!(
+            matches!(commands[..], [Command::StartSandbox { function: of, .. }] if of == function)
+        );
+    }
 }
 
 #[test]

@@ -20,12 +20,16 @@ impl Engine {
     ) -> Result<(), EventError> {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
+        self.unreserve_all(worker.0).into_iter().for_each(|id| self.start_what_is_needed(id));
+        // What ran before the worker was lost, or before this engine was there: later reports name nothing of that kind.
+        let first = (self.state.workers.side_mut(worker.0))
+            .is_some_and(|side| !std::mem::replace(&mut side.reported, true));
         // Of what is named twice the first counts: nothing is both taken over and stopped.
         let named_vms: BTreeMap<_, _> = vms.iter().rev().map(|it| (it.vm, it)).collect();
         let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let mut strays = Vec::new();
         for vm in named_vms.values() {
-            if !self.adopt_vm(worker.0, vm) {
+            if !self.adopt_vm(worker.0, vm, first) {
                 strays.push(vm.vm);
             }
         }
@@ -44,7 +48,7 @@ impl Engine {
                     self.correct(at, reported);
                     true
                 }
-                None => known.is_none() && self.adopt(worker, reported).is_some(),
+                None => known.is_none() && self.adopt(worker, reported, first).is_some(),
             };
             if !taken {
                 let (sandbox, reason) = (reported.sandbox, StopReason::Stray);
@@ -75,7 +79,7 @@ impl Engine {
             self.start_what_is_needed(function);
         }
         self.retire_if_empty(worker.0);
-        self.try_blocked();
+        self.room_came(worker.0);
         Ok(())
     }
 
@@ -145,6 +149,7 @@ impl Engine {
             // It runs what this engine did not send: an earlier one did.
             (State::Idle, Some(invocation)) => {
                 let (id, place) = (sandbox.function, sandbox.idle_place());
+                self.no_longer_idle(at);
                 if let Some(function) = self.function_mut(id) {
                     function.remove_idle(place);
                 }
@@ -168,7 +173,7 @@ impl Engine {
     }
 
     /// Takes over a sandbox that the engine does not know.
-    fn adopt(&mut self, worker: WorkerId, reported: &ReportedSandbox) -> Option<()> {
+    fn adopt(&mut self, worker: WorkerId, reported: &ReportedSandbox, first: bool) -> Option<()> {
         let function = self.function(reported.function.0)?;
         if function.removed || function.revision != reported.revision {
             return None;
@@ -203,11 +208,11 @@ impl Engine {
         };
         let sandbox = Sandbox::new(made, State::Idle, now);
         let max = self.state.config.sandboxes_max;
-        let at = self.state.sandboxes.insert_as(reported.sandbox.0, sandbox, max)?;
+        let at = self.state.sandboxes.insert_as(reported.sandbox.0, sandbox, max, first)?;
         let vm_taken = vm.is_none_or(|vm| self.adopt_into_vm(vm, settings.account, memory_kib));
         let interface = match (settings.network, reported.interface) {
             (None, None) => Some(NONE),
-            (Some(network), Some(it)) if vm_taken => self.adopt_interface(it, network, zone),
+            (Some(network), Some(it)) if vm_taken => self.adopt_interface(it, network, zone, first),
             _ => None,
         };
         let Some(interface) = interface.filter(|_| vm_taken) else {
@@ -222,6 +227,17 @@ impl Engine {
         }
         let load = self.expected_load(reported.function.0);
         self.hold(at, &load);
+        let (sandbox, function) = (reported.sandbox, reported.function);
+        let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
+        // The journal is to name it, too.
+        self.write_down(Command::StartSandbox {
+            sandbox,
+            worker,
+            function,
+            revision,
+            vm,
+            interface,
+        });
         match reported.invocation {
             Some(invocation) => self.run_adopted(at, invocation),
             None => self.offer(at),

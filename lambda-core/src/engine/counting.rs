@@ -1,13 +1,16 @@
 //! The counting service: accounts, reserved and provisioned concurrency, scaling rate.
 
+use std::time::Duration;
+
 use super::Engine;
 use super::function::Function;
-use crate::{AccountId, EventError, RejectReason};
+use crate::store::paged::Paged;
+use crate::{AccountId, EventError, RejectReason, Time};
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Accounts {
-    by_id: Vec<Account>,
+    by_id: Paged<Account>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +22,16 @@ pub(crate) struct Account {
     unreserved: u32,
     /// What functions have for themselves.
     claimed: u64,
+    /// Memory of its sandboxes.
+    held_kib: u64,
+    /// Its part of what is short, against the others'; 0 is [`WEIGHT`].
+    weight: u32,
+    /// Its invocations that wait.
+    waiting: u32,
 }
+
+/// The weight of an account that was given none.
+const WEIGHT: u32 = 100;
 
 impl Accounts {
     pub(crate) fn get(&self, id: AccountId) -> Account {
@@ -28,10 +40,10 @@ impl Accounts {
 
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
         let at = id.0 as usize;
-        if self.by_id.len() <= at {
-            self.by_id.resize_with(at + 1, Account::default);
+        if self.by_id.get(at).is_none() {
+            self.by_id.insert(at, Account::default());
         }
-        &mut self.by_id[at]
+        self.by_id.get_mut(at).expect("just put there")
     }
 }
 
@@ -50,6 +62,24 @@ impl Account {
 
     pub(crate) fn unclaim(&mut self, claimed: u64) {
         self.claimed -= claimed;
+    }
+
+    /// What it holds for its weight.
+    pub(crate) fn share(&self) -> u64 {
+        self.held_kib * u64::from(WEIGHT) / u64::from(self.weight())
+    }
+
+    /// What so much memory is for its weight.
+    pub(crate) fn share_of(&self, kib: u32) -> u64 {
+        u64::from(kib) * u64::from(WEIGHT) / u64::from(self.weight())
+    }
+
+    fn weight(&self) -> u32 {
+        if self.weight == 0 { WEIGHT } else { self.weight }
+    }
+
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting
     }
 
     pub(crate) fn concurrency_max(&self, default: u32) -> u32 {
@@ -76,6 +106,46 @@ impl Engine {
         }
         self.state.accounts.get_mut(account).concurrency_max = Some(concurrency_max);
         Ok(())
+    }
+
+    pub(super) fn on_account_weighed(
+        &mut self,
+        account: AccountId,
+        weight: u32,
+    ) -> Result<(), EventError> {
+        if account.0 >= self.state.config.accounts_max {
+            return Err(EventError::TooMany);
+        }
+        if weight == 0 {
+            return Err(EventError::Size);
+        }
+        let held = self.state.accounts.get_mut(account);
+        held.weight = weight;
+        let share = held.share();
+        self.state.backlog.set_share(account, share);
+        Ok(())
+    }
+
+    /// An account holds more memory, or less.
+    pub(super) fn hold_for(&mut self, account: AccountId, kib: i64) {
+        let held = self.state.accounts.get_mut(account);
+        held.held_kib = held.held_kib.saturating_add_signed(kib);
+        if !self.state.backlog.is_empty() {
+            let share = held.share();
+            self.state.backlog.set_share(account, share);
+        }
+    }
+
+    /// One more invocation of an account waits, or one less.
+    pub(super) fn waits(&mut self, account: AccountId, change: i32) {
+        self.state.waiting = self.state.waiting.saturating_add_signed(change);
+        let held = self.state.accounts.get_mut(account);
+        let before = held.waiting;
+        held.waiting = before.saturating_add_signed(change);
+        if !self.state.backlog.is_empty() {
+            let after = held.waiting;
+            self.state.backlog.set_waiting(account, before, after);
+        }
     }
 
     /// Returns the limit that one more invocation of a function would break.
@@ -107,14 +177,33 @@ impl Engine {
     }
 
     /// Returns whether a function may be given one more sandbox now.
-    pub(super) fn may_scale(&mut self, id: u32) -> bool {
-        let (now, config) = (self.state.now, &self.state.config);
-        let (max, period) = (config.scaling_starts_max, config.scaling_period);
-        let Some(function) = self.function_mut(id) else { return false };
-        if now.since(function.scaling_since) >= period {
-            function.scaling_since = now;
-            function.scaling_left = max;
+    pub(super) fn may_scale(&self, id: u32) -> bool {
+        let config = &self.state.config;
+        let Some(function) = self.function(id) else { return false };
+        let whole_at = function.scaling_whole_at.max(self.state.now) + self.scaling_step();
+        config.scaling_starts_max > 0 && whole_at.since(self.state.now) <= config.scaling_period
+    }
+
+    /// A function was given one more sandbox.
+    pub(super) fn scaled(&mut self, id: u32) {
+        let (now, step) = (self.state.now, self.scaling_step());
+        if let Some(function) = self.function_mut(id) {
+            function.scaling_whole_at = function.scaling_whole_at.max(now) + step;
         }
-        function.scaling_left > 0
+    }
+
+    /// A start failed by no fault of the function's: it does not count against the scaling rate.
+    pub(super) fn unscaled(&mut self, id: u32) {
+        let step = u64::try_from(self.scaling_step().as_nanos()).unwrap_or(u64::MAX);
+        if let Some(function) = self.function_mut(id) {
+            let nanos = function.scaling_whole_at.as_nanos().saturating_sub(step);
+            function.scaling_whole_at = Time::from_nanos(nanos);
+        }
+    }
+
+    /// The time in which the rate gives one sandbox back.
+    fn scaling_step(&self) -> Duration {
+        let config = &self.state.config;
+        config.scaling_period / config.scaling_starts_max.max(1)
     }
 }

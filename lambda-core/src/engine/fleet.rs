@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
 use crate::settings::Capacity;
 use crate::workers::Phase;
@@ -55,7 +56,8 @@ impl Engine {
         let ends = (lease.unwrap_or(never), drain_at.unwrap_or(never));
         state.workers.insert(worker, capacity, percent, ends.0, ends.1);
         if let Some(joined) = state.workers.get(worker.0) {
-            *state.sizes.entry(joined.memory_kib).or_default() += 1;
+            let kind = ISOLATIONS.iter().position(|it| *it == joined.isolation).unwrap_or_default();
+            *state.sizes[kind].entry(joined.memory_kib).or_default() += 1;
         }
         if let Some(lease) = lease {
             state.agenda.insert((lease, Agenda::Lease(worker)));
@@ -70,7 +72,8 @@ impl Engine {
             state.agenda.insert((drain_at, Agenda::Drain(worker)));
         }
         self.came(capacity.zone);
-        self.try_blocked();
+        self.refresh_phase(worker.0);
+        self.room_came(worker.0);
         Ok(())
     }
 
@@ -92,25 +95,6 @@ impl Engine {
         self.command(Command::AskWorker { zone });
     }
 
-    pub(super) fn on_worker_beat(&mut self, worker: WorkerId) -> Result<(), EventError> {
-        let (now, lease) = (self.state.now, self.state.config.worker_lease);
-        let held = self.state.workers.get_mut(worker.0).ok_or(EventError::Unknown)?;
-        if let Some(lease) = lease {
-            held.lease_until = now + lease;
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_lease(&mut self, worker: WorkerId) {
-        let Some(until) = self.state.workers.get(worker.0).map(|it| it.lease_until) else { return };
-        if until > self.state.now {
-            self.state.agenda.insert((until, Agenda::Lease(worker)));
-        } else {
-            self.command(Command::LoseWorker { worker });
-            self.lose_worker(worker.0);
-        }
-    }
-
     pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
         let Some(held) = self.state.workers.get(worker.0) else { return };
         // A timer of an earlier worker with this id.
@@ -124,9 +108,12 @@ impl Engine {
 
     pub(super) fn on_quiet(&mut self, at: Time, worker: WorkerId) {
         let serving =
-            |it: &&crate::workers::Worker| it.drain_at >= at && it.phase == Phase::Serving;
+            |it: &&crate::workers::Worker| it.drain_at >= at && it.phase != Phase::Draining;
         if self.state.workers.get(worker.0).filter(serving).is_some() {
-            self.state.workers.set_phase(worker.0, Phase::Quiet);
+            if let Some(side) = self.state.workers.side_mut(worker.0) {
+                side.near_end = true;
+            }
+            self.refresh_phase(worker.0);
         }
     }
 
@@ -161,8 +148,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a worker take nothing new: what is idle or being made ends, what is busy finishes.
+    pub(super) fn on_worker_ends(&mut self, worker: WorkerId, at: Time) -> Result<(), EventError> {
+        let held = self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        let draining = held.phase == Phase::Draining;
+        let at = self.state.clock.inside(at).max(self.state.now);
+        if draining {
+            self.state.agenda.insert_earlier((at, Agenda::DrainOver(worker)));
+        } else {
+            self.drain_until(worker.0, at);
+        }
+        Ok(())
+    }
+
+    /// The time of a draining worker is over: what still runs on it is timed out.
+    pub(super) fn on_drain_over(&mut self, worker: WorkerId) {
+        let busy: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
+            .filter(|(_, sandbox)| sandbox.state == crate::sandbox::State::Busy)
+            .map(|(at, _)| at)
+            .collect();
+        busy.into_iter().for_each(|at| self.on_timed_out(at));
+    }
+
     fn drain(&mut self, at: u32) {
+        let config = &self.state.config;
+        let most = config.recycling.map_or(config.drain_max, |it| it.drain_max);
+        self.drain_until(at, self.state.now + most);
+    }
+
+    /// Lets a worker take nothing new: what is idle or being made ends, what is busy finishes until a deadline.
+    fn drain_until(&mut self, at: u32, deadline: Time) {
+        self.state.agenda.insert((deadline, Agenda::DrainOver(WorkerId(at))));
         self.state.workers.set_phase(at, Phase::Draining);
         self.command(Command::DrainWorker { worker: WorkerId(at) });
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
@@ -176,6 +191,7 @@ impl Engine {
             }
         }
         self.stop_empty_vms(at);
+        wanted.extend(self.unreserve_all(at));
         wanted.sort_unstable();
         wanted.dedup();
         wanted.into_iter().for_each(|function| self.start_what_is_needed(function));
@@ -193,18 +209,30 @@ impl Engine {
     }
 
     fn remove_worker(&mut self, at: u32) {
+        for function in self.unreserve_all(at) {
+            self.state.agenda.insert((self.state.now, Agenda::Retry(crate::FunctionId(function))));
+        }
         let Some(worker) = self.state.workers.remove(at) else { return };
-        if let Some(count) = self.state.sizes.get_mut(&worker.memory_kib) {
+        let kind = ISOLATIONS.iter().position(|it| *it == worker.isolation).unwrap_or_default();
+        let sizes = &mut self.state.sizes[kind];
+        if let Some(count) = sizes.get_mut(&worker.memory_kib) {
             *count -= 1;
             if *count == 0 {
-                self.state.sizes.remove(&worker.memory_kib);
+                sizes.remove(&worker.memory_kib);
             }
         }
         for replaced in self.state.asked.replaced.values_mut() {
             replaced.retain(|it| it.0 != at);
         }
         let id = WorkerId(at);
-        let timers = [Agenda::Lease(id), Agenda::Replace(id), Agenda::Quiet(id), Agenda::Drain(id)];
+        let timers = [
+            Agenda::Lease(id),
+            Agenda::Replace(id),
+            Agenda::Quiet(id),
+            Agenda::Drain(id),
+            Agenda::DrainOver(id),
+            Agenda::Health(id),
+        ];
         timers.into_iter().for_each(|item| self.state.agenda.clear(item));
     }
 
@@ -214,19 +242,22 @@ impl Engine {
         Ok(())
     }
 
-    fn lose_worker(&mut self, at: u32) {
+    pub(super) fn lose_worker(&mut self, at: u32) {
         // Nothing is placed on it, nor is it retired, while it is taken apart.
         self.state.workers.set_phase(at, Phase::Draining);
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
             .collect();
         let vms = self.state.vms.of_worker(at);
-        let mut functions: Vec<_> = held.iter().map(|(_, function)| *function).collect();
+        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         if let Some(worker) = self.state.workers.get_mut(at) {
             // Keeps the worker until all of it is forgotten.
             worker.vms += 1;
         }
-        for (sandbox, _) in held {
+        for (sandbox, function, coming) in held {
+            if coming {
+                self.unscaled(function);
+            }
             self.forget(sandbox, RejectReason::WorkerLost);
         }
         vms.into_iter().for_each(|vm| self.lose_vm(vm));
@@ -234,24 +265,50 @@ impl Engine {
         functions.sort_unstable();
         functions.dedup();
         functions.into_iter().for_each(|function| self.start_what_is_needed(function));
-        self.try_blocked();
     }
 
-    /// Asks for a worker for a function that no worker has room for; tells whether one may come.
-    pub(super) fn ask_for_room(&mut self, zones: u32) -> bool {
-        let Some(fleet) = self.state.config.fleet.clone() else { return false };
-        let allowed = |zone: &Zone| zones >> zone.0 & 1 == 1;
-        let mut comes = false;
-        for zone in fleet.zones.into_iter().filter(allowed) {
-            let (workers, ..) = self.zone_memory(zone);
-            let asked = self.asked_for(zone);
-            comes |= asked > 0;
-            if asked == 0 && workers < fleet.workers_max {
-                self.ask(zone);
-                return true;
-            }
+    /// Asks for as many workers as what waits for room needs, in the zones that will do.
+    pub(super) fn ask_for_room(&mut self, zones: u32) {
+        let Some(fleet) = self.state.config.fleet.as_ref() else { return };
+        let (most, mut rooms) = (fleet.workers_max, Vec::new());
+        let (mut workers, mut kib, mut asked) = (0, 0, 0);
+        for zone in fleet.zones.iter().filter(|zone| zones >> zone.0 & 1 == 1) {
+            let (of_zone, memory, _) = self.zone_memory(*zone);
+            let coming = self.asked_for(*zone);
+            (workers, kib, asked) = (workers + of_zone, kib + memory, asked + coming);
+            rooms.push((of_zone.saturating_add(coming), *zone));
         }
-        comes
+        let each = (kib / u64::from(workers.max(1))).max(1);
+        // Of a fleet without workers it is not known how large one is.
+        let wanted = if workers == 0 { 1 } else { self.state.wanted.0.div_ceil(each).max(1) };
+        let cpu = self.cpu_of_a_worker(zones).filter(|_| workers > 0);
+        let by_cpu = cpu.map_or(0, |milli| self.state.wanted.1.div_ceil(milli.max(1)));
+        let wanted = wanted.max(by_cpu);
+        for _ in u64::from(asked)..wanted {
+            let Some(least) = rooms.iter_mut().filter(|(all, _)| *all < most).min() else { return };
+            least.0 += 1;
+            let zone = least.1;
+            self.ask(zone);
+        }
+    }
+
+    /// The processor time that the workers of some zones give away, on average, where it is counted.
+    fn cpu_of_a_worker(&self, zones: u32) -> Option<u64> {
+        let counted = |it: &&crate::workers::Worker| {
+            zones >> it.zone.0 & 1 == 1 && it.cpu_milli != u32::MAX && it.phase == Phase::Serving
+        };
+        let workers = self.state.workers.iter().map(|(_, worker)| worker).filter(counted);
+        let (count, milli) = workers.fold((0, 0), |(count, milli), worker| {
+            (count + 1, milli + u64::from(worker.cpu_milli))
+        });
+        (count > 0).then(|| milli / count)
+    }
+
+    /// Returns whether a worker was asked for in some zones that has not come.
+    pub(super) fn worker_comes(&self, zones: u32) -> bool {
+        let comes =
+            |(zone, asked): (&Zone, &Vec<Time>)| zones >> zone.0 & 1 == 1 && !asked.is_empty();
+        self.state.asked.at.iter().any(comes)
     }
 
     fn asked_for(&self, zone: Zone) -> u32 {
@@ -261,7 +318,9 @@ impl Engine {
 
     /// The workers of a zone that take sandboxes, their memory, and what of it is given away.
     fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
-        let serves = |it: &&crate::workers::Worker| it.zone == zone && it.phase == Phase::Serving;
+        let serves = |it: &&crate::workers::Worker| {
+            it.zone == zone && matches!(it.phase, Phase::Serving | Phase::Suspect)
+        };
         let workers = self.state.workers.iter().map(|(_, worker)| worker).filter(serves);
         workers.fold((0, 0, 0), |(count, memory, used), worker| {
             let (kib, used_kib) = (u64::from(worker.memory_kib), u64::from(worker.memory_used_kib));
@@ -289,17 +348,24 @@ impl Engine {
                 self.ask(zone);
             } else if workers > fleet.workers_min
                 && coming == 0
+                && self.state.backlog.is_empty()
                 && used * 100 < memory * u64::from(fleet.memory_low_percent)
             {
-                self.give_back(zone);
+                self.give_back(zone, fleet.memory_high_percent);
             }
         }
     }
 
-    /// Drains the worker of a zone that has least to lose.
-    fn give_back(&mut self, zone: Zone) {
+    /// Drains the worker of a zone that has least to lose, of those without which the zone is not full.
+    fn give_back(&mut self, zone: Zone, high_percent: u32) {
+        let (_, memory, used) = self.zone_memory(zone);
+        // Half of the way to the size at which one is asked for: what is given back is not asked for again at once.
+        let spared = |it: &crate::workers::Worker| {
+            let left = memory.saturating_sub(u64::from(it.memory_kib));
+            used * 200 < left * u64::from(high_percent + high_percent / 2)
+        };
         let serves = |(_, it): &(u32, &crate::workers::Worker)| {
-            it.zone == zone && it.phase == Phase::Serving
+            it.zone == zone && it.phase == Phase::Serving && spared(it)
         };
         let least = (self.state.workers.iter().filter(serves))
             .min_by_key(|(at, worker)| (worker.sandboxes, worker.memory_used_kib, *at));

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::engine::backlog::Place;
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{Demand, Meter};
 use crate::stats::histogram::{Histogram, Pending};
 use crate::store::slab::NONE;
 use crate::store::spread::Spread;
-use crate::{InvocationId, Routing, Time};
+use crate::{InvocationId, Routing, SandboxId, Time, ZONES_MAX, Zone};
 
 /// In the order of use: an invocation and its end read and write the first two lines of the cache, placement reads
 /// the first and those that follow.
@@ -44,13 +45,14 @@ pub(crate) struct Function {
     pub(crate) coming: u32,
     /// Sandboxes that are being ended, or whose code is old.
     pub(crate) going: u32,
-    /// Accepted invocations without a sandbox, in order of arrival.
-    waiting: VecDeque<InvocationId>,
+    /// Sandboxes for which room is held on some worker.
+    pub(crate) reserved: u32,
+    /// Accepted invocations without a sandbox, in order of arrival, and when that was.
+    waiting: VecDeque<(InvocationId, Time)>,
     /// Failed starts by workers' faults since the last good one.
     pub(crate) start_failures: u32,
-    /// How many sandboxes it may still be given in this period.
-    pub(crate) scaling_left: u32,
-    pub(crate) scaling_since: Time,
+    /// When the scaling rate is whole again: each start moves it on (a leaky bucket as a meter, GCRA).
+    pub(crate) scaling_whole_at: Time,
     durations: Histogram,
     pub(crate) memory_peaks_mib: Histogram,
     gaps: Histogram,
@@ -59,11 +61,35 @@ pub(crate) struct Function {
     pub(crate) worth: Option<f32>,
     /// The sandbox that took an invocation last, where they take turns.
     last: u32,
-    /// Since when it has waited for room in vain.
-    pub(crate) blocked_since: Option<Time>,
+    /// How it waits, where its invocations have no sandbox that comes.
+    pub(crate) blocked: Option<Blocked>,
+    /// Memory and processor time that it wants and has no room for, as they count in the engine's sums.
+    pub(crate) wanted: (u64, u64),
+    /// Its starts that failed by its own fault since the last good one.
+    pub(crate) init_failures: u32,
+    /// No start before this: its own fail.
+    pub(crate) start_from: Time,
+    /// Its sandbox that failed last.
+    pub(crate) failed: Option<SandboxId>,
+    /// Workers on which its starts failed since the last good one.
+    pub(crate) failed_on: [u32; 4],
+    /// It is to be given the sandboxes that it is provisioned with now.
+    pub(crate) provision_due: bool,
+    /// Its sandboxes by zone, the last counts all beyond.
+    zones: [u16; ZONES_MAX as usize],
     /// As in [`Keep`].
     prewarm: Option<(Duration, Duration)>,
     prewarm_at: Option<Time>,
+}
+
+/// How a function waits whose invocations have no sandbox that comes.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Blocked {
+    /// For room, in the backlog.
+    ForRoom(Place),
+    /// For the scaling rate, or for the end of its back-off.
+    ForTime,
 }
 
 /// That there is a function. Of all that a function has this leaves most values unused, so that the compiler tells by it
@@ -76,7 +102,7 @@ enum Here {
 }
 
 impl Function {
-    pub(crate) fn new(settings: FunctionSettings, revision: u64, scaling_left: u32) -> Self {
+    pub(crate) fn new(settings: FunctionSettings, revision: u64) -> Self {
         Self {
             settings,
             revision,
@@ -93,8 +119,7 @@ impl Function {
             going: 0,
             waiting: VecDeque::new(),
             start_failures: 0,
-            scaling_left,
-            scaling_since: Time::ZERO,
+            scaling_whole_at: Time::ZERO,
             demand: Demand::default(),
             durations: Histogram::default(),
             memory_peaks_mib: Histogram::default(),
@@ -108,7 +133,15 @@ impl Function {
             worth: None,
             last: 0,
             prewarm_at: None,
-            blocked_since: None,
+            blocked: None,
+            reserved: 0,
+            wanted: (0, 0),
+            init_failures: 0,
+            start_from: Time::ZERO,
+            failed: None,
+            failed_on: [NONE; 4],
+            provision_due: false,
+            zones: [0; ZONES_MAX as usize],
         }
     }
 
@@ -188,8 +221,8 @@ impl Function {
     }
 
     /// Lets an invocation wait.
-    pub(crate) fn wait(&mut self, invocation: InvocationId) {
-        self.waiting.push_back(invocation);
+    pub(crate) fn wait(&mut self, invocation: InvocationId, now: Time) {
+        self.waiting.push_back((invocation, now));
         self.waiting_count += 1;
     }
 
@@ -201,7 +234,7 @@ impl Function {
         self.waiting_count -= 1;
         let popped = self.waiting.pop_front();
         self.forget_room();
-        popped
+        popped.map(|(invocation, _)| invocation)
     }
 
     /// Gives back the room that a burst needed.
@@ -211,9 +244,69 @@ impl Function {
         }
     }
 
+    /// Takes an invocation out of those that wait; tells whether it was there.
+    pub(crate) fn withdraw(&mut self, invocation: InvocationId) -> bool {
+        let Some(at) = self.waiting.iter().position(|(it, _)| *it == invocation) else {
+            return false;
+        };
+        self.waiting.remove(at);
+        self.waiting_count -= 1;
+        self.forget_room();
+        true
+    }
+
+    /// Takes the oldest invocation for which no sandbox comes.
+    pub(crate) fn pop_uncovered(&mut self) -> Option<InvocationId> {
+        let (popped, _) = self.waiting.remove(self.coming as usize)?;
+        self.waiting_count -= 1;
+        self.forget_room();
+        Some(popped)
+    }
+
+    /// Returns since when the oldest invocation waits for which no sandbox comes.
+    pub(crate) fn uncovered_since(&self) -> Option<Time> {
+        self.waiting.get(self.coming as usize).map(|(_, since)| *since)
+    }
+
+    /// How many sandboxes less than it is provisioned with it has, or will.
+    pub(crate) fn provision_short(&self) -> u32 {
+        if self.removed || !self.provision_due {
+            return 0;
+        }
+        self.settings.provisioned_concurrency.saturating_sub(self.serving() + self.reserved)
+    }
+
+    /// How many more sandboxes are to be started for it, `max` of them at once.
+    pub(crate) fn missing(&self, max: u32) -> u32 {
+        let waits = self.waiting_count().min(max).saturating_sub(self.coming + self.reserved);
+        waits.max(self.provision_short())
+    }
+
+    /// Counts one more sandbox in a zone.
+    pub(crate) fn add_zone(&mut self, zone: Zone) {
+        let count = &mut self.zones[usize::from(zone.0)];
+        *count = count.saturating_add(1);
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_zone(&mut self, zone: Zone) {
+        let count = &mut self.zones[usize::from(zone.0)];
+        *count = count.saturating_sub(1);
+    }
+
+    /// Returns those of some zones in which one more of its sandboxes leaves them evenly spread: to one more or less, or to
+    /// an eighth of many.
+    pub(crate) fn even_zones(&self, zones: u32) -> u32 {
+        let of = |zone: &u32| zones >> zone & 1 == 1;
+        let counts =
+            || (0..u32::from(ZONES_MAX)).filter(of).map(|zone| (zone, self.zones[zone as usize]));
+        let least = counts().map(|(_, count)| count).min().unwrap_or_default();
+        counts().filter(|(_, count)| *count <= least + least / 8).map(|(zone, _)| 1 << zone).sum()
+    }
+
     /// Takes the invocation that came last.
     pub(crate) fn pop_last_waiting(&mut self) -> Option<InvocationId> {
-        let popped = self.waiting.pop_back()?;
+        let (popped, _) = self.waiting.pop_back()?;
         self.waiting_count -= 1;
         self.forget_room();
         Some(popped)
@@ -454,7 +547,7 @@ mod tests {
     use crate::AccountId;
 
     fn function() -> Function {
-        Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0, 0)
+        Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0)
     }
 
     fn idle(function: &Function) -> Vec<u32> {

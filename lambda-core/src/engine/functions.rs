@@ -24,6 +24,10 @@ impl Engine {
         if settings.memory_bytes == 0 || settings.memory_bytes >> 10 >= u64::from(u32::MAX) {
             return Err(EventError::Size);
         }
+        let foreign = |network| self.network_of_another(network, settings.account);
+        if settings.network.is_some_and(foreign) {
+            return Err(EventError::NotOwner);
+        }
         let other = |it: &Function| it.settings.account != settings.account;
         if self.function(id.0).is_some_and(other) {
             return Err(EventError::InUse);
@@ -40,6 +44,8 @@ impl Engine {
             }
             None => false,
         };
+        // What it wants may be another size now.
+        self.leave_the_wait(id.0);
         let timeout = self.function(id.0).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
         if fresh {
@@ -73,12 +79,8 @@ impl Engine {
     fn put(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
         let at = id.0 as usize;
         let state = &mut self.state;
-        if state.functions.len() <= at {
-            state.functions.resize_with(at + 1, || None);
-        }
-        let scaling = state.config.scaling_starts_max;
         let account = state.accounts.get_mut(settings.account);
-        match &mut state.functions[at] {
+        match state.functions.get_mut(at) {
             Some(function) => {
                 let concurrency = function.concurrency();
                 account.take(function.unreserved(concurrency));
@@ -86,14 +88,15 @@ impl Engine {
                 function.settings = settings;
                 function.revision = revision;
                 function.removed = false;
+                (function.init_failures, function.start_from) = (0, crate::Time::ZERO);
                 account.add(function.unreserved(concurrency));
                 account.claim(function.claimed());
             }
-            none => {
-                let mut function = Function::new(settings, revision, scaling);
+            None => {
+                let mut function = Function::new(settings, revision);
                 function.set_keep(self.idle.keep(&function.idle_view()));
                 account.claim(function.claimed());
-                *none = Some(function);
+                state.functions.insert(at, function);
             }
         }
     }
@@ -143,10 +146,12 @@ impl Engine {
     pub(super) fn drop_function_if_done(&mut self, id: u32) {
         let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
-            self.state.functions[id as usize] = None;
-            self.state.blocked.remove(&FunctionId(id));
+            self.leave_the_wait(id);
+            self.state.functions.remove(id as usize);
             let id = FunctionId(id);
-            for item in [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id)] {
+            for item in
+                [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id), Agenda::Retry(id)]
+            {
                 self.state.agenda.clear(item);
             }
         }

@@ -49,6 +49,12 @@ impl Engine {
     /// Returns the time of the last call.
     #[must_use]
     pub fn now(&self) -> Time {
+        self.state.clock.outside(self.state.now)
+    }
+
+    /// Returns the time that has passed by the engine's own reckoning: the driver's, without steps of its clock.
+    #[must_use]
+    pub fn elapsed(&self) -> Time {
         self.state.now
     }
 
@@ -109,7 +115,9 @@ impl Engine {
         Some(FunctionStatus {
             running: it.meter.busy(),
             waiting: it.waiting_count(),
-            sandboxes: u32::try_from(it.members.len()).unwrap_or(u32::MAX),
+            sandboxes: u32::try_from(it.members.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(it.reserved),
             idle: u32::try_from(it.idle().count()).unwrap_or(u32::MAX),
             expected_concurrency,
             deviation,
@@ -134,6 +142,12 @@ impl Engine {
     /// Returns the decisions that are kept, oldest first: [`Config::explanations_kept`](crate::Config) of them.
     pub fn explanations(&self) -> impl Iterator<Item = &Explanation> {
         self.state.explanations.iter()
+    }
+
+    /// Returns how many decisions were dropped as the journal was full: a ledger of it is then incomplete.
+    #[must_use]
+    pub fn journal_dropped(&self) -> u64 {
+        self.state.journal_dropped
     }
 
     /// Returns the next decision of the journal, where one is kept: each once, in order.

@@ -1,18 +1,20 @@
 //! Network interfaces: made apart from sandboxes and beforehand, since that is slow; shared by many.
 
-use super::{Agenda, Engine};
+use super::{ADOPTION, Agenda, Engine};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
+use crate::store::paged::Paged;
 use crate::store::slab::{NONE, Slab};
 use crate::{
-    Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX, Zone,
+    AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
+    Zone,
 };
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Interfaces {
     slab: Slab<Interface>,
-    networks: Vec<Option<Network>>,
+    networks: Paged<Network>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,12 +46,9 @@ enum Phase {
     Stopping,
 }
 
-/// How long an engine that follows another waits for reports before it makes interfaces beforehand.
-const ADOPTION: std::time::Duration = std::time::Duration::from_secs(10);
-
 impl Interfaces {
     pub(crate) fn new(restarts: u16) -> Self {
-        Self { slab: Slab::new(restarts), networks: Vec::new() }
+        Self { slab: Slab::new(restarts), networks: Paged::default() }
     }
 
     pub(crate) fn id(&self, at: u32) -> Option<u64> {
@@ -61,11 +60,11 @@ impl Interfaces {
     }
 
     fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(id.0 as usize)?.as_ref()
+        self.networks.get(id.0 as usize)
     }
 
     fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
-        self.networks.get_mut(id.0 as usize)?.as_mut()
+        self.networks.get_mut(id.0 as usize)
     }
 
     /// How many interfaces, in any phase, take an address of a network's subnet.
@@ -85,15 +84,16 @@ impl Engine {
         if id.0 >= self.state.config.networks_max || zone_max >= ZONES_MAX {
             return Err(EventError::TooMany);
         }
+        let other = |it: &Network| it.settings.account != settings.account;
+        if self.state.interfaces.network(id).is_some_and(other) {
+            return Err(EventError::InUse);
+        }
         let at = id.0 as usize;
         let networks = &mut self.state.interfaces.networks;
-        if networks.len() <= at {
-            networks.resize_with(at + 1, || None);
-        }
-        match &mut networks[at] {
+        match networks.get_mut(at) {
             Some(network) => (network.settings, network.removed) = (settings, false),
             None => {
-                networks[at] = Some(Network { settings, removed: false, interfaces: Vec::new() });
+                networks.insert(at, Network { settings, removed: false, interfaces: Vec::new() });
             }
         }
         // One of each zone beforehand; by an engine that follows another when the workers have reported theirs.
@@ -134,15 +134,21 @@ impl Engine {
     fn drop_network_if_done(&mut self, id: NetworkId) {
         let done = |it: &Network| it.removed && it.interfaces.is_empty();
         if self.state.interfaces.network(id).is_some_and(done) {
-            self.state.interfaces.networks[id.0 as usize] = None;
+            self.state.interfaces.networks.remove(id.0 as usize);
         }
+    }
+
+    /// Returns whether a network is another customer's.
+    pub(super) fn network_of_another(&self, id: NetworkId, owner: AccountId) -> bool {
+        self.state.interfaces.network(id).is_some_and(|it| it.settings.account != owner)
     }
 
     /// Returns the zones that a network's sandbox may be in, and those of them where an interface is ready; `None`
     /// when there are none.
-    pub(super) fn interface_zones(&self, id: NetworkId) -> Option<(u32, u32)> {
+    pub(super) fn interface_zones(&self, id: NetworkId, owner: AccountId) -> Option<(u32, u32)> {
         let interfaces = &self.state.interfaces;
-        let network = interfaces.network(id).filter(|it| !it.removed)?;
+        let usable = |it: &&Network| !it.removed && it.settings.account == owner;
+        let network = interfaces.network(id).filter(usable)?;
         let max = self.state.config.interface.sandboxes_max;
         let (mut zones, mut ready) = (0, 0);
         for (zone, addresses) in &network.settings.subnets {
@@ -235,7 +241,7 @@ impl Engine {
     pub(super) fn on_interface_gone(&mut self, interface: InterfaceId) -> Result<(), EventError> {
         let at = self.state.interfaces.slab.find(interface.0).ok_or(EventError::Unknown)?;
         self.lose_interface(at);
-        self.try_blocked();
+        self.on_backlog_tick();
         Ok(())
     }
 
@@ -267,7 +273,7 @@ impl Engine {
                 held.interface = NONE;
             }
             if state.is_coming() {
-                self.on_worker_fault(function, id);
+                self.on_worker_fault(function, id, None);
             }
         }
         self.state.agenda.clear(Agenda::Interface(self.state.interfaces.slab.id(at)));
@@ -359,6 +365,7 @@ impl Engine {
         interface: InterfaceId,
         network: NetworkId,
         zone: Zone,
+        first: bool,
     ) -> Option<u32> {
         let now = self.state.now;
         let max = self.state.config.interface.interfaces_max;
@@ -375,7 +382,7 @@ impl Engine {
                     since: now,
                     waiting: Vec::new(),
                 };
-                let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max)?;
+                let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max, first)?;
                 self.state.interfaces.network_mut(network)?.interfaces.push(at);
                 at
             }

@@ -10,7 +10,7 @@ use crate::store::slab::NONE;
 use crate::workers::Phase;
 use crate::{
     Command, EventError, Fault, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    WorkerId,
+    Time, WorkerId,
 };
 
 impl Engine {
@@ -21,9 +21,10 @@ impl Engine {
             return Err(EventError::OutOfOrder);
         };
         let took = self.state.now.since(held.since);
+        let worker = held.worker;
         self.is_there(at, took);
         // Its worker may make another one now.
-        self.try_blocked();
+        self.room_came(worker);
         Ok(())
     }
 
@@ -38,15 +39,22 @@ impl Engine {
             (self.state.workers.get(worker)).is_none_or(|it| it.phase == Phase::Draining);
         let Some(function) = self.function_mut(id) else { return };
         function.start_failures = 0;
+        function.failed_on = [NONE; 4];
+        function.init_failures = 0;
+        function.start_from = Time::ZERO;
+        let usual = function.start;
         function.start =
             if function.start.is_zero() { took } else { (function.start * 3 + took) / 4 };
+        self.worker_succeeded(worker, took, usual);
+        let Some(function) = self.function_mut(id) else { return };
         if stale || draining || function.removed && function.waiting_count() == 0 {
             let reason = if draining { StopReason::Draining } else { StopReason::FunctionRemoved };
             self.stop_unlisted(at, reason);
             return self.start_what_is_needed(id);
         }
+        let account = function.settings.account;
         if let Some(invocation) = function.pop_waiting() {
-            self.state.waiting -= 1;
+            self.waits(account, -1);
             self.unblock_if_served(id);
             self.dispatch(invocation, at);
             // One less is being made: of a burst that was held back the next may be.
@@ -55,8 +63,10 @@ impl Engine {
         let place = function.push_idle(at);
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.set_idle_place(place, false);
+            let (worker, memory_kib) = (sandbox.worker, sandbox.memory_kib);
+            self.state.workers.add_idle(worker, memory_kib);
         }
-        let deadline = now + self.keep(at);
+        let deadline = now + jittered(self.keep(at), at);
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
     }
 
@@ -87,7 +97,7 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return false };
         let (id, place) = (sandbox.function, sandbox.idle_place());
         match sandbox.state {
-            State::Idle => self.leave_idle(id, place),
+            State::Idle => self.leave_idle(at, id, place),
             State::Starting => self.no_longer_coming(at),
             State::Waiting => {
                 // Nobody was told to make it: it is gone at once.
@@ -102,8 +112,9 @@ impl Engine {
         true
     }
 
-    fn leave_idle(&mut self, id: u32, place: u32) {
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+    fn leave_idle(&mut self, at: u32, id: u32, place: u32) {
+        self.no_longer_idle(at);
+        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
         function.remove_idle(place);
         let sandboxes = &mut self.state.sandboxes;
         function.compact_idle(|at, place| {
@@ -120,6 +131,9 @@ impl Engine {
             return;
         };
         let sandbox = SandboxId(self.state.sandboxes.id(at));
+        if let Some(held) = self.state.sandboxes.get_mut(at) {
+            held.marks.set_reason(reason);
+        }
         self.command(Command::StopSandbox { sandbox, worker, reason });
     }
 
@@ -134,6 +148,7 @@ impl Engine {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         (sandbox.state, sandbox.since) = (State::Stopping, now);
+        self.state.stopping += 1;
         let (id, counted) = (sandbox.function, sandbox.marks.stale());
         if let Some(function) = self.function_mut(id).filter(|_| !counted) {
             function.going += 1;
@@ -143,10 +158,9 @@ impl Engine {
 
     pub(super) fn on_failed(&mut self, sandbox: SandboxId, fault: Fault) -> Result<(), EventError> {
         let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
-        let Some((id, state)) = self.state.sandboxes.get(at).map(|it| (it.function, it.state))
-        else {
-            return Err(EventError::Unknown);
-        };
+        let held = self.state.sandboxes.get(at).ok_or(EventError::Unknown)?;
+        let (id, state, worker) = (held.function, held.state, held.worker);
+        let begun = held.since;
         if state == State::Waiting {
             return Err(EventError::OutOfOrder);
         }
@@ -154,43 +168,66 @@ impl Engine {
         self.forget(at, RejectReason::SandboxLost);
         if coming {
             match fault {
-                Fault::Worker => self.on_worker_fault(id, sandbox),
+                Fault::Worker => self.on_worker_fault(id, sandbox, Some((worker, begun))),
                 Fault::Function => {
+                    self.function_failed(id, sandbox);
                     self.reject_first(id, RejectReason::SandboxFailed { sandbox });
+                    self.provision_soon(id);
                     self.start_what_is_needed(id);
                 }
             }
         }
-        self.try_blocked();
+        self.room_came(worker);
         Ok(())
     }
 
     pub(super) fn on_gone(&mut self, sandbox: SandboxId) -> Result<(), EventError> {
         let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
-        let Some((id, state)) = self.state.sandboxes.get(at).map(|it| (it.function, it.state))
-        else {
-            return Err(EventError::Unknown);
-        };
+        let held = self.state.sandboxes.get(at).ok_or(EventError::Unknown)?;
+        let (id, state, worker) = (held.function, held.state, held.worker);
+        let begun = held.since;
         if state == State::Waiting {
             return Err(EventError::OutOfOrder);
         }
         self.forget(at, RejectReason::SandboxLost);
         if state == State::Starting {
-            self.on_worker_fault(id, sandbox);
+            self.on_worker_fault(id, sandbox, Some((worker, begun)));
         }
-        self.try_blocked();
+        self.room_came(worker);
         Ok(())
     }
 
-    /// Tries again, until too many starts in a row failed: then one invocation is refused for each.
-    pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId) {
+    /// Tries again, until too many starts in a row failed: then one invocation is refused for each. Starts that were begun on a
+    /// worker before one of them failed there count once.
+    pub(super) fn on_worker_fault(
+        &mut self,
+        id: u32,
+        sandbox: SandboxId,
+        on: Option<(u32, Time)>,
+    ) {
+        self.unscaled(id);
+        let worker = on.map(|(worker, _)| worker);
+        let old = on.is_some_and(|(worker, begun)| {
+            self.state.workers.side(worker).is_some_and(|side| side.health.is_old_news(begun))
+        });
+        if let Some(worker) = worker {
+            self.worker_failed(worker);
+        }
         let retries = self.state.config.start_retries_max;
         let Some(function) = self.function_mut(id) else { return };
-        function.start_failures += 1;
+        let worker = worker.unwrap_or(NONE);
+        let known = old && worker != NONE && function.failed_on.contains(&worker);
+        if !known {
+            function.failed_on.rotate_right(1);
+            function.failed_on[0] = worker;
+            function.start_failures += 1;
+        }
         if function.start_failures > retries {
             function.start_failures = 0;
+            function.failed_on = [NONE; 4];
             self.reject_first(id, RejectReason::SandboxFailed { sandbox });
         }
+        self.provision_soon(id);
         self.start_what_is_needed(id);
     }
 
@@ -199,7 +236,7 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         match sandbox.state {
             State::Waiting | State::Starting => self.no_longer_coming(at),
-            State::Idle => self.leave_idle(sandbox.function, sandbox.idle_place()),
+            State::Idle => self.leave_idle(at, sandbox.function, sandbox.idle_place()),
             State::Busy => {
                 self.finish(at);
                 let invocation = sandbox.invocation();
@@ -208,9 +245,16 @@ impl Engine {
             State::Stopping => {}
         }
         self.state.wheel.disarm(&mut self.state.sandboxes, at);
+        if sandbox.state != State::Waiting && sandbox.state != State::Stopping {
+            // It ended without a command: the journal is told all the same.
+            let id = SandboxId(self.state.sandboxes.id(at));
+            let (worker, reason) = (WorkerId(sandbox.worker), StopReason::Gone);
+            self.write_down(Command::StopSandbox { sandbox: id, worker, reason });
+        }
         // Read anew: what ended with it may have closed a minute, and ranked its function's sandboxes anew.
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         self.release(at, &sandbox);
+        self.state.stopping -= u32::from(sandbox.state == State::Stopping);
         self.state.sandboxes.remove(at);
         self.leave_vm(sandbox.vm, sandbox.memory_kib);
         self.leave_interface(sandbox.interface);
@@ -226,16 +270,16 @@ impl Engine {
         if sandbox.vm == NONE {
             state.workers.hold_memory(sandbox.worker, -i64::from(sandbox.memory_kib));
         }
-        let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
         if sandbox.marks.stale() || sandbox.state == State::Stopping {
             function.going -= 1;
         }
-        if let Some(worker) = state.workers.get_mut(sandbox.worker) {
-            worker.cpu_used_milli = worker.cpu_used_milli.saturating_sub(sandbox.cpu_milli);
-            worker.slots_used -= u32::from(sandbox.marks.slot());
-        }
+        let (milli, slots) = (i64::from(sandbox.cpu_milli), i64::from(sandbox.marks.slot()));
+        state.workers.hold(sandbox.worker, 0, -milli, -slots);
+        let zone = state.workers.get(sandbox.worker).map(|it| it.zone);
+        zone.into_iter().for_each(|zone| function.take_zone(zone));
         function.spread.remove(sandbox.worker);
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.take_kind(sandbox.worker, account, runtime);
@@ -245,13 +289,15 @@ impl Engine {
         let load = function.demand.load(rank, sandbox.cpu_milli);
         state.workers.take_load(sandbox.worker, &load);
         function.members.swap_remove(rank as usize);
-        let Some(moved) = function.members.get(rank as usize).copied() else { return };
-        let Some(moved) = state.sandboxes.get_mut(moved) else { return };
-        let before = function.demand.load(moved.rank, moved.cpu_milli);
-        let after = function.demand.load(rank, moved.cpu_milli);
-        moved.rank = rank;
-        state.workers.take_load(moved.worker, &before);
-        state.workers.add_load(moved.worker, &after);
+        let moved = function.members.get(rank as usize).copied();
+        if let Some(moved) = moved.and_then(|moved| state.sandboxes.get_mut(moved)) {
+            let before = function.demand.load(moved.rank, moved.cpu_milli);
+            let after = function.demand.load(rank, moved.cpu_milli);
+            moved.rank = rank;
+            state.workers.take_load(moved.worker, &before);
+            state.workers.add_load(moved.worker, &after);
+        }
+        self.hold_for(account, -i64::from(sandbox.memory_kib));
     }
 
     /// A sandbox's turn in the wheel.
@@ -265,7 +311,7 @@ impl Engine {
                 .max(config.vm.start_timeout)
                 .max(config.interface.start_timeout),
             State::Starting => config.start_timeout,
-            State::Idle => self.keep(at),
+            State::Idle => jittered(self.keep(at), at),
             State::Busy => self.function(id).map(|it| it.settings.timeout).unwrap_or_default(),
             State::Stopping => config.stop_timeout,
         };
@@ -277,8 +323,10 @@ impl Engine {
         match state {
             State::Waiting | State::Starting => {
                 let sandbox = SandboxId(self.state.sandboxes.id(at));
+                let worker = self.state.sandboxes.get(at).map(|it| (it.worker, it.since));
                 self.stop(at, StopReason::StartTimedOut);
-                self.on_worker_fault(id, sandbox);
+                let worker = worker.filter(|_| state == State::Starting);
+                self.on_worker_fault(id, sandbox, worker);
             }
             State::Idle => self.on_idle_too_long(at),
             State::Busy => self.on_timed_out(at),
@@ -299,12 +347,15 @@ impl Engine {
         self.stop(at, StopReason::Idle);
     }
 
-    fn on_timed_out(&mut self, at: u32) {
+    pub(super) fn on_timed_out(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (invocation, worker) = (sandbox.invocation(), WorkerId(sandbox.worker));
         let id = sandbox.function;
         self.finish(at);
         self.ending(at);
+        if let Some(held) = self.state.sandboxes.get_mut(at) {
+            held.marks.set_reason(StopReason::TimedOut);
+        }
         let sandbox = SandboxId(self.state.sandboxes.id(at));
         self.command(Command::TimeOut { invocation, sandbox, worker });
         self.start_what_is_needed(id);
@@ -315,11 +366,11 @@ impl Engine {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.since = now;
-        let worker = WorkerId(sandbox.worker);
+        let (worker, reason) = (WorkerId(sandbox.worker), sandbox.marks.reason());
         let deadline = now + self.state.config.stop_timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         let sandbox = SandboxId(self.state.sandboxes.id(at));
-        self.command(Command::StopSandbox { sandbox, worker, reason: StopReason::Idle });
+        self.command(Command::StopSandbox { sandbox, worker, reason });
     }
 
     /// Refuses the invocation that waits longest.
@@ -334,9 +385,16 @@ impl Engine {
         self.rejected(id, popped, reason);
     }
 
-    fn rejected(&mut self, id: u32, invocation: Option<InvocationId>, reason: RejectReason) {
+    pub(super) fn rejected(
+        &mut self,
+        id: u32,
+        invocation: Option<InvocationId>,
+        reason: RejectReason,
+    ) {
         let Some(invocation) = invocation else { return };
-        self.state.waiting -= 1;
+        if let Some(account) = self.function(id).map(|it| it.settings.account) {
+            self.waits(account, -1);
+        }
         let after = self.function(id).map_or(0, super::Function::concurrency);
         self.count(id, after + 1, after);
         self.explain(FunctionId(id), Decided::Rejected { invocation, reason }, Vec::new());
@@ -350,12 +408,20 @@ impl Engine {
         let short = |it: &super::Function| {
             !it.removed && it.serving() < it.settings.provisioned_concurrency
         };
-        if self.function(id).is_some_and(short) {
-            // After failures later, so that a function that cannot start makes no storm.
-            let failures = self.function(id).map_or(0, |it| it.start_failures).min(6);
-            let wait = Duration::from_millis(if failures == 0 { 0 } else { 500 << failures });
-            let at = self.state.now + wait;
-            self.state.agenda.insert_earlier((at, Agenda::Provision(FunctionId(id))));
-        }
+        let Some(function) = self.function_mut(id).filter(|it| short(it)) else { return };
+        // After failures later, so that a function that cannot start makes no storm.
+        let failures = function.start_failures.min(6);
+        let wait = Duration::from_millis(if failures == 0 { 0 } else { 500 << failures });
+        function.provision_due &= failures == 0;
+        let at =
+            (self.state.now + wait).max(self.function(id).map_or(Time::ZERO, |it| it.start_from));
+        self.state.agenda.insert_earlier((at, Agenda::Provision(FunctionId(id))));
     }
+}
+
+/// Shortens a time by up to a sixteenth, each sandbox by a share of its own, so that a burst's do not end in one moment.
+pub(super) fn jittered(keep: Duration, at: u32) -> Duration {
+    // The golden ratio spreads neighbours widest (Knuth, vol. 3, 6.4).
+    let share = at.wrapping_mul(0x9E37_79B9) >> 16;
+    keep - keep / 16 / 65536 * share
 }

@@ -58,28 +58,64 @@ impl Engine {
             function.take_idle(routing)
         });
         if let Some(sandbox) = popped {
+            self.no_longer_idle(sandbox);
             self.count(id.0, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
-        if self.state.waiting >= self.state.config.waiting_max {
+        let Some(function) = self.function(id.0) else { return };
+        let account = function.settings.account;
+        let enough = function.coming > function.waiting_count();
+        if !enough && let Some(reason) = self.refuses_to_start(id.0) {
+            return self.refuse(invocation, id, reason);
+        }
+        if !self.may_wait(account) {
             return self.refuse(invocation, id, RejectReason::WaitingFull);
         }
-        let enough = self.function(id.0).is_some_and(|it| it.coming > it.waiting_count());
-        if !enough && !self.may_scale(id.0) {
-            return self.refuse(invocation, id, RejectReason::ScalingRate);
-        }
         self.count(id.0, concurrency, concurrency + 1);
+        let now = self.state.now;
         if let Some(function) = self.function_mut(id.0) {
-            function.wait(invocation);
-            self.state.waiting += 1;
+            function.wait(invocation, now);
+        }
+        self.waits(account, 1);
+        if !self.joins_the_wait(id.0) {
             self.start_what_is_needed(id.0);
         }
+    }
+
+    /// Returns why no sandbox may be started for a function that has none for its next invocation.
+    fn refuses_to_start(&self, id: u32) -> Option<RejectReason> {
+        let function = self.function(id)?;
+        let backs_off = function.start_from > self.state.now && function.serving() == 0;
+        if let Some(sandbox) = function.failed.filter(|_| backs_off) {
+            return Some(RejectReason::SandboxFailed { sandbox });
+        }
+        let waits = function.blocked.is_some() && function.serving() > 0;
+        (!waits && !self.may_scale(id)).then_some(RejectReason::ScalingRate)
+    }
+
+    /// Nobody waits for the answer of an invocation any more that has no sandbox yet.
+    pub(super) fn on_withdrawn(
+        &mut self,
+        invocation: InvocationId,
+        id: FunctionId,
+    ) -> Result<(), EventError> {
+        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        if !function.withdraw(invocation) {
+            return Err(EventError::OutOfOrder);
+        }
+        let account = function.settings.account;
+        self.waits(account, -1);
+        let after = self.function(id.0).map_or(0, super::Function::concurrency);
+        self.count(id.0, after + 1, after);
+        self.unblock_if_served(id.0);
+        self.drop_function_if_done(id.0);
+        Ok(())
     }
 
     /// Nothing of a function ran, and now something will: how long it was quiet tells how long to keep the next.
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else { return };
+        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
         if function.uses == 0 || function.was_quiet(now) {
             function.set_keep(self.idle.keep(&function.idle_view()));
             function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
@@ -100,6 +136,13 @@ impl Engine {
         self.command(Command::Reject { invocation, reason });
     }
 
+    /// Counts what an idle sandbox holds that is in no list any more.
+    pub(super) fn no_longer_idle(&mut self, at: u32) {
+        if let Some(sandbox) = self.state.sandboxes.get(at) {
+            self.state.workers.take_idle(sandbox.worker, sandbox.memory_kib);
+        }
+    }
+
     /// Gives an invocation to a sandbox that is in no list any more.
     pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
         let now = self.state.now;
@@ -111,6 +154,7 @@ impl Engine {
         let timeout = self.function(id).map(|it| it.settings.timeout).unwrap_or_default();
         let deadline = now + timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        let deadline = self.state.clock.outside(now) + timeout;
         let sandbox = SandboxId(self.state.sandboxes.id(at));
         let worker = WorkerId(worker);
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
@@ -134,7 +178,7 @@ impl Engine {
     /// What is expected of a rank is then expected of the sandbox that is used like it, and of its worker.
     fn rank_anew(&mut self, id: u32) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get_mut(id as usize) else { return };
+        let Some(function) = state.functions.get_mut(id as usize) else { return };
         if !(2..=RANKED_MAX).contains(&function.members.len()) {
             return;
         }
@@ -166,7 +210,7 @@ impl Engine {
     /// A minute of a function is over: what was expected of its sandboxes, and of their workers, is corrected.
     fn learn(&mut self, id: u32, closed: &demand::Closed) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id as usize) else { return };
         state.priors.learn(function.settings.trigger, function.settings.account, closed);
         for rank in demand::ranks(closed) {
             let Some(at) = function.members.get(rank as usize).copied() else { return };
@@ -198,7 +242,7 @@ impl Engine {
         let Some(held) = self.state.sandboxes.get(at).filter(|it| it.runs(invocation)) else {
             return Err(EventError::OutOfOrder);
         };
-        let (now, since, id) = (self.state.now, held.since, held.function);
+        let (now, since, id, worker) = (self.state.now, held.since, held.function, held.worker);
         if let Some(function) = self.function_mut(id) {
             function.ran(now.as_nanos().saturating_sub(since.as_nanos()) / 1_000_000);
             if let Some(peak) = used.memory_peak_bytes {
@@ -210,6 +254,11 @@ impl Engine {
             self.offer(at);
         } else {
             self.ending(at);
+            if let Some(held) = self.state.sandboxes.get_mut(at) {
+                held.marks.set_reason(StopReason::NotReusable);
+            }
+            let (worker, reason) = (WorkerId(worker), StopReason::NotReusable);
+            self.write_down(Command::StopSandbox { sandbox, worker, reason });
         }
         Ok(())
     }
@@ -245,20 +294,30 @@ impl Engine {
             self.stop_unlisted(at, reason);
             return self.start_what_is_needed(id);
         }
+        let (account, waits) = (function.settings.account, function.waiting_count() > 0);
+        if waits && !self.state.backlog.is_empty() && self.gives_way(at, true) {
+            return;
+        }
+        let Some(function) = self.function_mut(id) else { return };
         if let Some(invocation) = function.pop_waiting() {
-            self.state.waiting -= 1;
+            self.waits(account, -1);
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
         let place = function.push_idle(at);
-        let deadline = now + function.keep_idle();
+        let deadline = now + super::lifecycle::jittered(function.keep_idle(), at);
         if function.meter.busy() == 0 {
             self.begin_gap(id);
         }
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.set_idle_place(place, true);
+            let (worker, memory_kib) = (sandbox.worker, sandbox.memory_kib);
+            self.state.workers.add_idle(worker, memory_kib);
         }
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        if !self.state.backlog.is_empty() && self.deferred.is_none() {
+            self.gives_way(at, false);
+        }
     }
 
     /// Nothing of a function runs any more.

@@ -1,17 +1,22 @@
 //! The cold path: a function needs another sandbox, and a worker to have it.
 
-use super::{Agenda, Engine};
+use super::Engine;
 use crate::explain::{Decided, Explanation};
-use crate::placement::{Considered, Draw, FleetView, Record, Request};
+use crate::placement::fleet::{Needs, needed_kib};
+use crate::placement::{Considered, Draw, FleetView, Placement, Record, Request};
 use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slab::NONE;
 use crate::workers::Phase;
-use crate::{
-    Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, StopReason, Time, VmId,
-    WorkerId,
-};
+use crate::{Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, VmId, WorkerId};
+
+/// All isolations, in the order in which sizes of workers are kept.
+pub(super) const ISOLATIONS: [Isolation; 3] =
+    [Isolation::Sandbox, Isolation::VmPerAccount, Isolation::VmPerSandbox];
+
+/// A worker, and the VM on it that is ready.
+type Found = Option<(u32, Option<u32>)>;
 
 /// What came of the wish for a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,121 +28,10 @@ pub(super) enum Wish {
     Never(RejectReason),
 }
 
-/// Most workers that are looked at for sandboxes that could be evicted.
-const EVICTION_WORKERS_MAX: usize = 64;
-/// Most sandboxes of a worker that are looked at.
-const EVICTION_SANDBOXES_MAX: usize = 1024;
-/// Most functions that are tried again when room came free.
-const RETRIED_MAX: usize = 64;
+/// Most workers that the index names and the policy is asked about, when no drawn candidate would do.
+const ASKED_MAX: usize = 64;
 
 impl Engine {
-    /// Starts as many sandboxes as waiting invocations need: not one for each event.
-    pub(super) fn start_what_is_needed(&mut self, id: u32) {
-        if let Some(deferred) = &mut self.deferred {
-            deferred.functions.insert(id);
-            return;
-        }
-        let max = self.state.config.starts_per_function_max;
-        while let Some(function) = self.function(id)
-            && function.coming < function.waiting_count().min(max)
-        {
-            if !self.may_scale(id) {
-                // What it has serves those that wait.
-                return self.wait_or_reject(id, RejectReason::ScalingRate);
-            }
-            match self.start_one(id) {
-                Wish::Started => {
-                    if let Some(function) = self.function_mut(id) {
-                        function.scaling_left -= 1;
-                    }
-                }
-                Wish::Never(reason) => self.reject_last(id, reason),
-                Wish::NoRoom => {
-                    if !self.make_room(id) {
-                        return self.wait_or_reject(id, RejectReason::NoCapacity);
-                    }
-                    return self.block(id);
-                }
-            }
-        }
-        self.unblock_if_served(id);
-    }
-
-    /// Lets the invocations without a coming sandbox wait for one of the function's own, or refuses them.
-    fn wait_or_reject(&mut self, id: u32, reason: RejectReason) {
-        if self.function(id).is_some_and(|it| it.serving() > 0) {
-            return self.block(id);
-        }
-        while self.function(id).is_some_and(|it| it.coming < it.waiting_count()) {
-            self.reject_last(id, reason);
-        }
-    }
-
-    fn block(&mut self, id: u32) {
-        let (now, wait) = (self.state.now, self.state.config.start_timeout);
-        let Some(function) = self.function_mut(id) else { return };
-        if function.blocked_since.is_none() {
-            function.blocked_since = Some(now);
-            self.state.blocked.insert(FunctionId(id));
-            self.state.agenda.insert((now + wait, Agenda::Blocked(FunctionId(id))));
-        }
-    }
-
-    /// Takes a function off the list of those that wait for room, if it does not any more.
-    pub(super) fn unblock_if_served(&mut self, id: u32) {
-        let wait = self.state.config.start_timeout;
-        let Some(function) = self.function_mut(id) else { return };
-        if function.coming >= function.waiting_count()
-            && let Some(since) = function.blocked_since.take()
-        {
-            self.state.blocked.remove(&FunctionId(id));
-            self.state.agenda.remove(&(since + wait, Agenda::Blocked(FunctionId(id))));
-        }
-    }
-
-    /// Nothing came free for a function in all the time that a start may take: what waits for it is refused, unless a
-    /// sandbox of its own is busy and will come free.
-    pub(super) fn on_blocked_too_long(&mut self, at: Time, id: FunctionId) {
-        let wait = self.state.config.start_timeout;
-        let Some(function) = self.function_mut(id.0) else { return };
-        if function.blocked_since.is_none_or(|since| since + wait != at) {
-            return;
-        }
-        function.blocked_since = None;
-        let has_its_own = function.meter.busy() > 0 || function.coming > 0;
-        self.state.blocked.remove(&id);
-        if has_its_own {
-            return self.start_what_is_needed(id.0);
-        }
-        while self.function(id.0).is_some_and(|it| it.coming < it.waiting_count()) {
-            self.reject_last(id.0, RejectReason::NoCapacity);
-        }
-    }
-
-    /// Room may be there again: tries the functions that wait for it.
-    pub(super) fn try_blocked(&mut self) {
-        if self.state.blocked.is_empty() || self.deferred.is_some() {
-            return;
-        }
-        let blocked: Vec<_> = self.state.blocked.iter().take(RETRIED_MAX).copied().collect();
-        for id in blocked {
-            self.start_what_is_needed(id.0);
-        }
-    }
-
-    /// Keeps as many sandboxes ready as a function is provisioned with.
-    pub(super) fn provision(&mut self, id: FunctionId) {
-        while let Some(function) = self.function(id.0).filter(|it| !it.removed)
-            && function.serving() < function.settings.provisioned_concurrency
-        {
-            if self.start_one(id.0) != Wish::Started {
-                let later = self.state.now + self.state.config.start_timeout;
-                self.state.agenda.insert((later, Agenda::Provision(id)));
-                return;
-            }
-        }
-    }
-
     /// Asks for a place for one more sandbox of a function, and starts it there.
     pub(super) fn start_one(&mut self, id: u32) -> Wish {
         let keeps = self.state.config.explanations_kept > 0;
@@ -163,7 +57,7 @@ impl Engine {
 
     /// What the next sandbox of a function is expected to carry.
     pub(super) fn expected_load(&mut self, id: u32) -> Load {
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
+        let Some(function) = self.state.functions.get_mut(id as usize) else {
             return [0; crate::stats::demand::BINS];
         };
         let settings = &function.settings;
@@ -176,7 +70,7 @@ impl Engine {
     /// another. Few instructions, so that the processor comes to all of them before it has waited for the first.
     fn begin_placing(&mut self, id: u32) {
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id as usize) else { return };
         let mut read = function.touch_to_place(minute_of_hour(state.now));
         let fleet = FleetView {
             workers: &state.workers,
@@ -196,32 +90,101 @@ impl Engine {
         std::hint::black_box(read);
     }
 
-    /// Finds a worker, and the VM on it that is ready, if there is one.
-    fn find_place(
+    /// Finds a worker, and the VM on it that is ready, if there is one: first in zones that leave the function's sandboxes
+    /// evenly spread, then in all.
+    fn find_place(&mut self, id: u32, record: &mut Record<'_>) -> Result<Found, RejectReason> {
+        let Some(function) = self.function(id) else { return Ok(None) };
+        let settings = function.settings;
+        let zones = self.zones_for(&settings).ok_or(RejectReason::NoNetwork)?;
+        let memory_kib = kib(settings.memory_bytes);
+        if !self.fits_any(memory_kib) {
+            return Err(RejectReason::FunctionTooLarge);
+        }
+        let with_room = self.state.workers.zones_with_room(memory_kib) & zones.0;
+        if !with_room.is_power_of_two() && with_room != 0 {
+            let even = self.function(id).map_or(0, |it| it.even_zones(with_room));
+            if even != with_room {
+                let found = self.find_place_in(id, (even, zones.1), record);
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(self.find_place_in(id, zones, record))
+    }
+
+    /// Returns the zones that a function's sandbox may be in, and those where an interface is ready.
+    pub(super) fn zones_for(&self, settings: &FunctionSettings) -> Option<(u32, u32)> {
+        match settings.network {
+            Some(network) => self.interface_zones(network, settings.account),
+            None => Some((u32::MAX, 0)),
+        }
+    }
+
+    fn find_place_in(&mut self, id: u32, zones: (u32, u32), record: &mut Record<'_>) -> Found {
+        self.begin_placing(id);
+        self.asked(id, zones, |placement, fleet, request, draw| {
+            let needs = Needs::of(request.settings, request.memory_kib, request.zones);
+            let least = needs.least();
+            // Where no worker has enough of one resource there is nothing to draw for.
+            if request.ready.is_empty() && !fleet.workers.fits().most().holds(&least) {
+                return None;
+            }
+            let passes = |worker: &WorkerId| {
+                fleet.worker(*worker).is_some_and(|view| fleet.refusal(&view, request).is_none())
+            };
+            if let Some(worker) = placement.place(fleet, request, draw, record).filter(passes) {
+                return Some(worker.0);
+            }
+            let will_do = |worker: u32| {
+                let view = fleet.worker(WorkerId(worker));
+                view.is_some_and(|view| {
+                    fleet.refusal(&view, request).is_none() && placement.accepts(&view, request)
+                })
+            };
+            let ready = request.ready.iter().map(|(worker, _)| *worker).find(|it| will_do(*it));
+            if ready.is_some() {
+                return ready;
+            }
+            let mut left = ASKED_MAX;
+            let mut quiet = None;
+            let from = draw.below(fleet.len());
+            let found = fleet.workers.fits().find(&least, from, |worker| {
+                if left == 0 {
+                    return true;
+                }
+                let serves = fleet.workers.get(worker).is_some_and(|it| it.phase == Phase::Serving);
+                if !serves && quiet.is_some() {
+                    return false;
+                }
+                left -= 1;
+                let does = will_do(worker);
+                if does && !serves {
+                    quiet = Some(worker);
+                }
+                does && serves
+            });
+            found.filter(|worker| will_do(*worker)).or(quiet)
+        })
+    }
+
+    /// Asks the policy, with a request for a function's next sandbox.
+    fn asked(
         &mut self,
         id: u32,
-        record: &mut Record<'_>,
-    ) -> Result<Option<(u32, Option<u32>)>, RejectReason> {
-        self.begin_placing(id);
-        let Some(Some(function)) = self.state.functions.get_mut(id as usize) else {
-            return Ok(None);
-        };
+        (zones, zones_ready): (u32, u32),
+        ask: impl FnOnce(&dyn Placement, &FleetView<'_>, &Request<'_>, &mut Draw<'_>) -> Option<u32>,
+    ) -> Found {
+        let function = self.state.functions.get_mut(id as usize)?;
         let minute = minute_of_hour(self.state.now);
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
         let prior = || self.state.priors.expect(settings.trigger, settings.account);
         function.demand.prepare(rank, settings.cpu_milli, prior);
         let memory_kib = kib(settings.memory_bytes);
-        let (zones, zones_ready) = match settings.network {
-            Some(network) => self.interface_zones(network).ok_or(RejectReason::NoNetwork)?,
-            None => (u32::MAX, 0),
-        };
-        if !self.fits_any(memory_kib) {
-            return Err(RejectReason::FunctionTooLarge);
-        }
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
-        let Some(Some(function)) = state.functions.get(id as usize) else { return Ok(None) };
+        let function = state.functions.get(id as usize)?;
         let request = Request {
             function: FunctionId(id),
             settings: &settings,
@@ -246,20 +209,37 @@ impl Engine {
             cursor: &mut state.cursor,
             scratch: &mut self.scratch,
         };
-        let placed = self.placement.place(&fleet, &request, &mut draw, record);
-        let placed = placed.and_then(|worker| {
-            let view = fleet.worker(worker)?;
-            fleet.refusal(&view, &request).is_none().then_some(worker.0)
+        let worker = ask(&*self.placement, &fleet, &request, &mut draw)?;
+        let vm = ready.iter().find(|(on, _)| *on == worker).map(|(_, vm)| *vm);
+        Some((worker, vm))
+    }
+
+    /// Starts a sandbox of a function on a worker whose room came free, if it may; tells whether it did.
+    pub(super) fn start_on(&mut self, id: u32, worker: u32) -> bool {
+        let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
+        let Some(zones) = self.zones_for(&settings) else { return false };
+        let placed = self.asked(id, zones, |placement, fleet, request, _| {
+            let view = fleet.worker(WorkerId(worker))?;
+            let may = fleet.refusal(&view, request).is_none() && placement.accepts(&view, request);
+            may.then_some(worker)
         });
-        let vm = |worker: u32| ready.iter().find(|(on, _)| *on == worker).map(|(_, vm)| *vm);
-        Ok(placed.map(|worker| (worker, vm(worker))))
+        let Some((worker, ready)) = placed else { return false };
+        let Some(at) = self.make(id, worker, ready) else { return false };
+        let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
+        let decided = Decided::Placed { sandbox, worker: WorkerId(worker) };
+        self.explain(FunctionId(id), decided, Vec::new());
+        true
     }
 
     /// Returns whether any worker, were it empty, could hold so much; also when more workers can be asked for.
     fn fits_any(&self, memory_kib: u32) -> bool {
-        self.state.config.fleet.is_some()
-            || self.state.sizes.is_empty()
-            || self.state.sizes.last_key_value().is_some_and(|(most, _)| *most >= memory_kib)
+        if self.state.config.fleet.is_some() || self.state.workers.len() == 0 {
+            return true;
+        }
+        ISOLATIONS.into_iter().zip(&self.state.sizes).any(|(isolation, sizes)| {
+            let needed = needed_kib(&self.state.config, isolation, memory_kib);
+            sizes.last_key_value().is_some_and(|(most, _)| *most >= needed)
+        })
     }
 
     /// Makes a sandbox's record, and tells whoever has to make it.
@@ -319,7 +299,7 @@ impl Engine {
         let state = &mut self.state;
         state.workers.link(&mut state.sandboxes, at);
         let Some(sandbox) = state.sandboxes.get(at) else { return };
-        let Some(Some(function)) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
             return;
         };
         function.add_member(at);
@@ -331,13 +311,18 @@ impl Engine {
         if sandbox.vm == NONE {
             state.workers.hold_memory(sandbox.worker, i64::from(sandbox.memory_kib));
         }
+        let mut zone = None;
         if let Some(worker) = state.workers.get_mut(sandbox.worker) {
-            worker.cpu_used_milli = worker.cpu_used_milli.saturating_add(sandbox.cpu_milli);
             worker.starting += u32::from(sandbox.state.is_coming());
-            worker.slots_used += u32::from(sandbox.marks.slot());
+            zone = Some(worker.zone);
         }
+        zone.into_iter().for_each(|zone| function.add_zone(zone));
+        let (milli, slots) = (i64::from(sandbox.cpu_milli), i64::from(sandbox.marks.slot()));
+        state.workers.hold(sandbox.worker, 0, milli, slots);
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.add_kind(sandbox.worker, account, runtime);
+        let memory_kib = i64::from(sandbox.memory_kib);
+        self.hold_for(account, memory_kib);
     }
 
     /// Commands a sandbox whose VM and network interface are ready.
@@ -362,82 +347,6 @@ impl Engine {
         self.command(Command::StartSandbox { sandbox, worker, function, revision, vm, interface });
     }
 
-    /// Sees to it that there will be room for a function: by what is being ended already, by ending the idle sandboxes
-    /// that are worth least, or by another worker. Tells whether there will.
-    fn make_room(&mut self, id: u32) -> bool {
-        let Some(function) = self.function(id) else { return false };
-        let memory_kib = kib(function.settings.memory_bytes);
-        let zones = match function.settings.network {
-            Some(network) => self.interface_zones(network).map_or(0, |(zones, _)| zones),
-            None => u32::MAX,
-        };
-        let ids = self.state.workers.ids() as usize;
-        let start = if ids > EVICTION_WORKERS_MAX { self.state.random.below(ids) } else { 0 };
-        let mut best: Option<(f32, u32, Vec<u32>)> = None;
-        for at in (start..ids).chain(0..start).take(EVICTION_WORKERS_MAX) {
-            let Ok(at) = u32::try_from(at) else { break };
-            match self.room_on(at, memory_kib, zones) {
-                Some((_, victims)) if victims.is_empty() => return true,
-                Some((worth, victims))
-                    if best.as_ref().is_none_or(|(least, ..)| worth < *least) =>
-                {
-                    best = Some((worth, at, victims));
-                }
-                _ => {}
-            }
-        }
-        if let Some((worth, _, victims)) = best {
-            self.state.worth_clock = self.state.worth_clock.max(worth.max(0.0));
-            self.stop_all(&victims, StopReason::Evicted);
-            return true;
-        }
-        self.ask_for_room(zones)
-    }
-
-    /// Returns the idle sandboxes whose end leaves room on a worker, none if what is being ended is enough, and what
-    /// they are worth.
-    #[expect(clippy::cast_precision_loss, reason = "a worth; the loss is the same everywhere")]
-    fn room_on(&self, at: u32, memory_kib: u32, zones: u32) -> Option<(f32, Vec<u32>)> {
-        let worker = self.state.workers.get(at)?;
-        if worker.phase == Phase::Draining
-            || worker.memory_kib < memory_kib
-            || zones >> worker.zone.0 & 1 == 0
-        {
-            return None;
-        }
-        let mut free = u64::from(worker.free_kib());
-        let mut idle = Vec::new();
-        let sandboxes = self.state.workers.sandboxes(&self.state.sandboxes, at);
-        for (at, sandbox) in sandboxes.take(EVICTION_SANDBOXES_MAX) {
-            let id = SandboxId(self.state.sandboxes.id(at));
-            match sandbox.state {
-                State::Stopping => free += u64::from(sandbox.memory_kib),
-                State::Idle => {
-                    let worth = self.function(sandbox.function).and_then(|it| it.worth);
-                    // Without a worth: seconds since the origin when it was last used.
-                    let worth = worth.unwrap_or(sandbox.since.as_nanos() as f32 / 1e9);
-                    idle.push((worth, sandbox.since, id, at, u64::from(sandbox.memory_kib)));
-                }
-                _ => {}
-            }
-        }
-        let needed = u64::from(memory_kib);
-        if free >= needed {
-            return Some((0.0, Vec::new()));
-        }
-        idle.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
-        let (mut victims, mut worth) = (Vec::new(), 0.0_f32);
-        for (its, _, _, at, memory) in idle {
-            victims.push(at);
-            worth = worth.max(its);
-            free += memory;
-            if free >= needed {
-                return Some((worth, victims));
-            }
-        }
-        None
-    }
-
     /// Keeps what a decision was made from, where that is wanted.
     pub(super) fn explain(
         &mut self,
@@ -453,7 +362,8 @@ impl Engine {
         while state.explanations.len() >= kept {
             state.explanations.pop_front();
         }
-        state.explanations.push_back(Explanation { at: state.now, function, decided, considered });
+        let at = state.clock.outside(state.now);
+        state.explanations.push_back(Explanation { at, function, decided, considered });
     }
 
     /// Chooses the worker that a function's next sandbox would go to, and does nothing with it; chance moves on. `None`
@@ -477,7 +387,7 @@ impl Engine {
             Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker: WorkerId(worker) },
             Ok(None) | Err(_) => Decided::NotPlaced,
         };
-        Some(Explanation { at: self.state.now, function, decided, considered })
+        Some(Explanation { at: self.now(), function, decided, considered })
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct Vms {
     slab: Slab<Vm>,
     /// VMs by worker, to find them when it is lost.
     by_worker: BTreeSet<(u32, u32)>,
-    /// VMs of customers that take more sandboxes.
-    by_account: BTreeSet<(u32, u32)>,
+    /// VMs of customers that take more sandboxes, by what they have free: the fullest that has room comes first.
+    by_account: BTreeSet<(AccountId, u32, u32)>,
     pools: Vec<Pool>,
 }
 
@@ -63,8 +63,29 @@ struct Pool {
 
 /// How often the pools' sizes are reckoned anew.
 const POOL_TICK: Duration = Duration::from_secs(10);
+/// Most VMs with room of which the workers are looked at.
+const LISTED_MAX: usize = 64;
 /// Most VMs that are looked at for one with room.
 const LOOKED_AT_MAX: usize = 8;
+
+impl Vm {
+    pub(super) fn memory_kib(&self) -> u32 {
+        self.memory_kib
+    }
+
+    pub(super) fn free_kib(&self) -> u32 {
+        self.memory_kib - self.used_kib
+    }
+
+    pub(super) fn sandboxes(&self) -> u32 {
+        self.sandboxes
+    }
+
+    /// Returns whether it is there and nobody waits for it: it can end when nothing is in it.
+    pub(super) fn can_end(&self) -> bool {
+        self.phase == VmPhase::Ready
+    }
+}
 
 impl Vms {
     pub(crate) fn new(restarts: u16, config: &VmConfig) -> Self {
@@ -99,6 +120,22 @@ impl Vms {
         self.slab.len()
     }
 
+    /// Changes a VM, and where it is listed.
+    fn change(&mut self, at: u32, change: impl FnOnce(&mut Vm)) {
+        let Some(vm) = self.slab.get_mut(at) else { return };
+        let listed = |vm: &Vm| {
+            let takes = vm.isolation == Isolation::VmPerAccount && vm.phase != VmPhase::Stopping;
+            vm.account.filter(|_| takes).map(|account| (account, vm.free_kib(), at))
+        };
+        let before = listed(vm);
+        change(vm);
+        let after = listed(vm);
+        if let Some(before) = before.filter(|_| before != after) {
+            self.by_account.remove(&before);
+        }
+        self.by_account.extend(after);
+    }
+
     pub(crate) fn of_worker(&self, worker: u32) -> Vec<u32> {
         self.by_worker.range((worker, 0)..=(worker, u32::MAX)).map(|(_, vm)| *vm).collect()
     }
@@ -119,18 +156,22 @@ impl Engine {
         let serves = |vm: &Vm| {
             self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
         };
-        let own =
-            vms.by_account.range((account.0, 0)..=(account.0, u32::MAX)).filter_map(|(_, at)| {
-                let vm = vms.slab.get(*at)?;
-                let free = vm.memory_kib - vm.used_kib;
-                (free >= memory_kib && serves(vm)).then_some((vm.worker, *at))
-            });
+        let enough = (account, memory_kib, 0)..=(account, u32::MAX, u32::MAX);
+        let own = vms.by_account.range(enough).take(LISTED_MAX).filter_map(|(.., at)| {
+            let vm = vms.slab.get(*at)?;
+            serves(vm).then_some((vm.worker, *at))
+        });
         let pool = vms.pools.iter().find(|pool| pool.memory_kib >= memory_kib);
         let pooled = pool.into_iter().flat_map(|pool| pool.ready.iter().rev()).filter_map(|at| {
             let vm = vms.slab.get(*at)?;
             serves(vm).then_some((vm.worker, *at))
         });
         own.take(LOOKED_AT_MAX).chain(pooled.take(LOOKED_AT_MAX)).collect()
+    }
+
+    /// Returns whether a VM on a worker is ready for a customer's sandbox.
+    pub(super) fn has_vm_on(&self, worker: u32, account: AccountId, memory_kib: u32) -> bool {
+        self.ready_vms(account, memory_kib).iter().any(|(on, _)| *on == worker)
     }
 
     /// Gives a sandbox a VM: the ready one, or a new one.
@@ -162,16 +203,14 @@ impl Engine {
             None => self.start_vm(worker, isolation, size, Some(account))?,
         };
         let id = self.state.sandboxes.id(sandbox);
-        let vm = self.state.vms.slab.get_mut(at)?;
-        vm.account = Some(account);
-        vm.used_kib += memory_kib;
-        vm.sandboxes += 1;
-        if vm.phase == VmPhase::Starting {
-            vm.waiting.push(id);
-        }
-        if isolation == Isolation::VmPerAccount {
-            self.state.vms.by_account.insert((account.0, at));
-        }
+        self.state.vms.change(at, |vm| {
+            vm.account = Some(account);
+            vm.used_kib += memory_kib;
+            vm.sandboxes += 1;
+            if vm.phase == VmPhase::Starting {
+                vm.waiting.push(id);
+            }
+        });
         Some(at)
     }
 
@@ -229,15 +268,15 @@ impl Engine {
         };
         (held.phase, held.since) = (VmPhase::Ready, now);
         let waiting = std::mem::take(&mut held.waiting);
-        let (owned, memory_kib, empty) =
-            (held.account.is_some(), held.memory_kib, held.sandboxes == 0);
+        let (owned, memory_kib, empty, worker) =
+            (held.account.is_some(), held.memory_kib, held.sandboxes == 0, held.worker);
         if !owned {
             let pools = &mut self.state.vms.pools;
             if let Some(pool) = pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
                 pool.starting = pool.starting.saturating_sub(1);
                 pool.ready.push(at);
             }
-            self.try_blocked();
+            self.room_came(worker);
         } else if empty {
             self.vm_is_empty(at);
         }
@@ -259,8 +298,9 @@ impl Engine {
 
     pub(super) fn on_vm_gone(&mut self, vm: VmId) -> Result<(), EventError> {
         let at = self.state.vms.slab.find(vm.0).ok_or(EventError::Unknown)?;
+        let worker = self.state.vms.slab.get(at).map(|vm| vm.worker);
         self.lose_vm(at);
-        self.try_blocked();
+        worker.into_iter().for_each(|worker| self.room_came(worker));
         Ok(())
     }
 
@@ -268,7 +308,8 @@ impl Engine {
     pub(super) fn lose_vm(&mut self, at: u32) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let starting = vm.phase == VmPhase::Starting;
-        vm.phase = VmPhase::Stopping;
+        self.state.vms.change(at, |vm| vm.phase = VmPhase::Stopping);
+        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let (worker, memory_kib, account) = (vm.worker, vm.memory_kib, vm.account);
         let inside: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, sandbox)| sandbox.vm == at)
@@ -281,14 +322,13 @@ impl Engine {
                 pool.starting = pool.starting.saturating_sub(1);
             }
         }
-        if let Some(account) = account {
-            self.state.vms.by_account.remove(&(account.0, at));
-        }
         for (sandbox, id, function) in inside {
-            let coming = (self.state.sandboxes.get(sandbox)).is_some_and(|it| it.state.is_coming());
+            let held = self.state.sandboxes.get(sandbox);
+            let coming = held.is_some_and(|it| it.state.is_coming());
+            let begun = held.map(|it| it.since).unwrap_or_default();
             self.forget(sandbox, RejectReason::SandboxLost);
             if coming {
-                self.on_worker_fault(function, id);
+                self.on_worker_fault(function, id, Some((worker, begun)));
             }
         }
         self.state.agenda.clear(Agenda::Vm(self.state.vms.slab.id(at)));
@@ -303,9 +343,10 @@ impl Engine {
 
     /// A sandbox of a VM is gone.
     pub(super) fn leave_vm(&mut self, at: u32, memory_kib: u32) {
-        let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
-        vm.sandboxes -= 1;
-        vm.used_kib -= memory_kib;
+        self.state.vms.change(at, |vm| {
+            vm.sandboxes -= 1;
+            vm.used_kib -= memory_kib;
+        });
         match &mut self.deferred {
             Some(deferred) => drop(deferred.vms.insert(at)),
             None => self.stop_vm_if_empty(at),
@@ -328,8 +369,10 @@ impl Engine {
         let draining =
             (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
         // Never another customer's; a VM of one sandbox is never another sandbox's.
-        let kept =
-            vm.isolation == Isolation::VmPerAccount && !draining && self.state.blocked.is_empty();
+        let (worker, backlog) = (vm.worker, self.state.backlog.is_empty());
+        let wanted = !backlog || self.has_reserved(worker);
+        let Some(vm) = self.state.vms.slab.get(at) else { return };
+        let kept = vm.isolation == Isolation::VmPerAccount && !draining && !wanted;
         if kept {
             let id = self.state.vms.slab.id(at);
             self.state.agenda.insert((now + linger, Agenda::Vm(id)));
@@ -342,11 +385,8 @@ impl Engine {
         let now = self.state.now;
         let again = now + self.state.config.stop_timeout;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
-        (vm.phase, vm.since) = (VmPhase::Stopping, now);
-        let (worker, account) = (WorkerId(vm.worker), vm.account);
-        if let Some(account) = account {
-            self.state.vms.by_account.remove(&(account.0, at));
-        }
+        let worker = WorkerId(vm.worker);
+        self.state.vms.change(at, |vm| (vm.phase, vm.since) = (VmPhase::Stopping, now));
         for pool in &mut self.state.vms.pools {
             pool.ready.retain(|it| *it != at);
         }
@@ -414,7 +454,7 @@ impl Engine {
                 continue;
             };
             if self.stop(at, crate::StopReason::PrerequisiteGone) {
-                self.on_worker_fault(function, SandboxId(*id));
+                self.on_worker_fault(function, SandboxId(*id), None);
             }
         }
     }
@@ -466,7 +506,9 @@ impl Engine {
         let state = &mut self.state;
         let mut best: Option<(u32, u32)> = None;
         for zone in (0..ZONES_MAX).map(Zone) {
-            let (rooms, _) = state.workers.rooms(zone, memory_kib, false);
+            let (serving, _) = state.workers.rooms(zone, memory_kib, false);
+            let some = serving.iter().any(|room| !room.is_empty());
+            let (rooms, _) = state.workers.rooms(zone, memory_kib, !some);
             let sure: usize = rooms.iter().map(Vec::len).sum();
             for _ in 0..LOOKED_AT_MAX.min(sure) {
                 let mut nth = state.random.below(sure);
@@ -488,7 +530,7 @@ impl Engine {
 
     /// Takes over a VM that a worker reports; `false` when it cannot be: it is another worker's, there is no room for it, or
     /// it is nobody's where every VM is a customer's.
-    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm) -> bool {
+    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm, first: bool) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {
             return known.worker == worker;
         }
@@ -515,13 +557,13 @@ impl Engine {
             waiting: Vec::new(),
         };
         let max = self.state.config.vm.vms_max;
-        let Some(at) = self.state.vms.slab.insert_as(vm.vm.0, adopted, max) else { return false };
+        let Some(at) = self.state.vms.slab.insert_as(vm.vm.0, adopted, max, first) else {
+            return false;
+        };
         self.hold_vm(worker, at, memory_kib);
         match vm.account {
-            Some(account) => {
-                if isolation == Isolation::VmPerAccount {
-                    self.state.vms.by_account.insert((account.0, at));
-                }
+            Some(_) => {
+                self.state.vms.change(at, |_| ());
                 let linger = self.state.now + self.state.config.vm.linger;
                 self.state.agenda.insert((linger, Agenda::Vm(vm.vm.0)));
             }
@@ -556,8 +598,10 @@ impl Engine {
                 pool.ready.retain(|it| *it != at);
             }
         }
-        vm.sandboxes += 1;
-        vm.used_kib += memory_kib;
+        self.state.vms.change(at, |vm| {
+            vm.sandboxes += 1;
+            vm.used_kib += memory_kib;
+        });
         true
     }
 }

@@ -4,6 +4,8 @@ use super::{Draw, Refusal, Scratch};
 use crate::engine::function::Function;
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
+use crate::store::fits::Free;
+use crate::store::paged::Paged;
 use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
@@ -12,7 +14,7 @@ use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 #[derive(Clone, Copy, Debug)]
 pub struct FleetView<'a> {
     pub(crate) workers: &'a Workers,
-    pub(crate) functions: &'a Vec<Option<Function>>,
+    pub(crate) functions: &'a Paged<Function>,
     pub(crate) config: &'a Config,
 }
 
@@ -100,36 +102,9 @@ impl<'a> FleetView<'a> {
     /// Returns why a worker cannot have a sandbox, or `None` when it can.
     #[must_use]
     pub fn refusal(&self, view: &WorkerView<'_>, request: &Request<'_>) -> Option<Refusal> {
-        let worker = view.worker;
-        if worker.phase == Phase::Draining {
-            return Some(Refusal::Draining);
-        }
-        if request.zones >> worker.zone.0 & 1 == 0 {
-            return Some(Refusal::Zone);
-        }
-        if worker.starting >= self.config.starts_per_worker_max {
-            return Some(Refusal::Starting);
-        }
-        if request.settings.network.is_some() && worker.slots_used >= worker.slots {
-            return Some(Refusal::InterfaceSlots);
-        }
-        let cpu = worker.cpu_used_milli.saturating_add(request.settings.cpu_milli);
-        if worker.cpu_milli != u32::MAX && cpu > worker.cpu_milli {
-            return Some(Refusal::Cpu);
-        }
-        let needed = self.needed_kib(worker, request);
-        (needed > worker.free_kib() && !view.has_vm_for(request)).then_some(Refusal::Memory)
-    }
-
-    /// What a worker has to have free for the sandbox, where no VM has room for it.
-    fn needed_kib(&self, worker: &Worker, request: &Request<'_>) -> u32 {
-        match worker.isolation {
-            Isolation::VmPerAccount => {
-                let vm = self.config.vm.shared_memory_bytes >> 10;
-                u32::try_from(vm).unwrap_or(u32::MAX).max(request.memory_kib)
-            }
-            Isolation::Sandbox | Isolation::VmPerSandbox => request.memory_kib,
-        }
+        let needs = Needs::of(request.settings, request.memory_kib, request.zones);
+        let spare = Spare { has_vm: view.has_vm_for(request), ..Spare::default() };
+        refusal(self.config, view.worker, &needs, &spare)
     }
 
     /// Fills `candidates` with different workers, drawn among those that have room, and first with those whose VMs
@@ -277,6 +252,97 @@ impl<'a> FleetView<'a> {
     }
 }
 
+/// What a sandbox needs of its worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    pub(crate) memory_kib: u32,
+    pub(crate) cpu_milli: u32,
+    pub(crate) slot: bool,
+    /// One bit for each zone that will do.
+    pub(crate) zones: u32,
+}
+
+/// What a worker has beyond what is free: it is held for the sandbox, or comes free with another's end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spare {
+    pub(crate) memory_kib: u32,
+    pub(crate) cpu_milli: u32,
+    pub(crate) slots: u32,
+    /// A VM on it has room.
+    pub(crate) has_vm: bool,
+}
+
+impl Spare {
+    /// Returns the sum of both.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        Self {
+            memory_kib: self.memory_kib.saturating_add(other.memory_kib),
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            slots: self.slots.saturating_add(other.slots),
+            has_vm: self.has_vm || other.has_vm,
+        }
+    }
+}
+
+impl Needs {
+    pub(crate) fn of(settings: &FunctionSettings, memory_kib: u32, zones: u32) -> Self {
+        let slot = settings.network.is_some();
+        Self { memory_kib, cpu_milli: settings.cpu_milli, slot, zones }
+    }
+
+    /// The least that a worker has to have free.
+    pub(crate) fn least(&self) -> Free {
+        let zones = self.zones;
+        Free { kib: self.memory_kib, cpu_milli: self.cpu_milli, slots: u32::from(self.slot), zones }
+    }
+}
+
+/// Returns what a worker has to have free for a sandbox, where no VM has room for it.
+pub(crate) fn needed_kib(config: &Config, isolation: Isolation, memory_kib: u32) -> u32 {
+    let kib = |bytes: u64| u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    match isolation {
+        Isolation::Sandbox => memory_kib,
+        Isolation::VmPerAccount => kib(config.vm.shared_memory_bytes).max(memory_kib),
+        Isolation::VmPerSandbox => {
+            let mut sizes = config.vm.pool_sizes_bytes.iter().map(|bytes| kib(*bytes));
+            sizes.find(|size| *size >= memory_kib).unwrap_or(memory_kib)
+        }
+    }
+}
+
+/// Returns why a worker cannot have a sandbox, or `None` when it can.
+pub(crate) fn refusal(
+    config: &Config,
+    worker: &Worker,
+    needs: &Needs,
+    spare: &Spare,
+) -> Option<Refusal> {
+    match worker.phase {
+        Phase::Draining | Phase::Absent => return Some(Refusal::Draining),
+        Phase::Ejected => return Some(Refusal::Unhealthy),
+        Phase::Serving | Phase::Quiet | Phase::Suspect => {}
+    }
+    if needs.zones >> worker.zone.0 & 1 == 0 {
+        return Some(Refusal::Zone);
+    }
+    let most = if worker.phase == Phase::Suspect { 1 } else { u32::MAX };
+    if worker.starting >= config.starts_per_worker_max.min(most) {
+        return Some(Refusal::Starting);
+    }
+    if needs.slot && worker.slots_used.saturating_sub(spare.slots) >= worker.slots {
+        return Some(Refusal::InterfaceSlots);
+    }
+    let used = worker.cpu_used_milli.saturating_sub(spare.cpu_milli);
+    let counted = worker.cpu_milli != u32::MAX;
+    if counted && used.saturating_add(needs.cpu_milli) > worker.cpu_milli {
+        return Some(Refusal::Cpu);
+    }
+    let used = worker.memory_used_kib.saturating_sub(spare.memory_kib);
+    let free = worker.memory_kib.saturating_sub(used);
+    let needed = needed_kib(config, worker.isolation, needs.memory_kib);
+    (needed > free && !spare.has_vm).then_some(Refusal::Memory)
+}
+
 /// Returns whether a worker takes sandboxes, and has room for this one.
 fn has_room(worker: &Worker, request: &Request<'_>) -> bool {
     worker.phase == Phase::Serving
@@ -386,7 +452,7 @@ impl<'a> WorkerView<'a> {
     /// Returns how many of the function's sandboxes it has.
     #[must_use]
     pub fn of_function(&self, function: FunctionId) -> u32 {
-        let function = self.fleet.functions.get(function.0 as usize).and_then(Option::as_ref);
+        let function = self.fleet.functions.get(function.0 as usize);
         function.map_or(0, |function| function.spread.count(self.at))
     }
 

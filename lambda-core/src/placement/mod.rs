@@ -4,7 +4,7 @@
 //! [`Term`]s; [`baselines`] are what others do, for comparison and for use.
 
 pub mod baselines;
-mod fleet;
+pub(crate) mod fleet;
 mod scored;
 pub mod terms;
 
@@ -34,6 +34,13 @@ pub trait Placement: fmt::Debug + Send {
     /// can be drawn and read here, so that the waits for memory overlap. Does nothing by default.
     fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
         let _ = (fleet, now, draw);
+    }
+
+    /// Returns whether a worker that [`FleetView::refusal`] lets pass may have the sandbox. Asked where only one worker is in
+    /// question: its room has just come free, or no drawn candidate would do. `true` by default.
+    fn accepts(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
+        let _ = (worker, request);
+        true
     }
 
     /// Returns its name, as reports show it.
@@ -83,6 +90,8 @@ pub enum Refusal {
     Zone,
     /// It makes as many sandboxes as it may at once.
     Starting,
+    /// Its starts failed lately.
+    Unhealthy,
     /// Its predicted peak would be beyond the compliance goal.
     Compliance,
 }

@@ -163,6 +163,10 @@ impl Placement for Scored {
         fleet.draw_ahead(now, draw, self.candidates);
     }
 
+    fn accepts(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
+        self.passes(worker, request)
+    }
+
     fn name(&self) -> &str {
         &self.name
     }

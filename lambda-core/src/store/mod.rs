@@ -1,6 +1,8 @@
 //! Where the engine keeps things: slots, timers and counts whose cost does not grow with the fleet.
 
 pub(crate) mod deadlines;
+pub(crate) mod fits;
+pub(crate) mod paged;
 pub(crate) mod slab;
 pub(crate) mod spread;
 pub(crate) mod wheel;

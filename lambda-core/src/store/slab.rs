@@ -80,22 +80,24 @@ impl<T> Slab<T> {
         Some(at)
     }
 
-    /// Puts in an item that has its id of an earlier engine; refused when no earlier one can have given it, when it is
-    /// here already, and beyond `max`.
-    pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32) -> Option<u32> {
+    /// Puts in an item that has its id of an earlier engine, or with `own` of this one, which has lost it since; refused when
+    /// none of them can have given it, when it is here already, and beyond `max`.
+    pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32, own: bool) -> Option<u32> {
         let (generation, at) = split(id);
-        let given = generation < self.generation && generation % GENERATIONS != GENERATIONS - 1;
+        let earlier = generation < self.generation;
+        let given = earlier || own && self.has_given(generation, at);
+        let given = given && generation % GENERATIONS != GENERATIONS - 1;
         if !given || at == NONE || self.live >= max || self.find(id).is_some() {
             return None;
         }
         // An id can name any place: as many slots as are worth it are made to reach that.
-        if at / SPARSE_MAX <= self.live {
+        if earlier && at / SPARSE_MAX <= self.live {
             while self.slots.len() <= at as usize {
                 let new = self.grow()?;
                 self.untouched.insert(new);
             }
         }
-        if self.untouched.remove(&at) {
+        if earlier && self.untouched.remove(&at) {
             self.slots[at as usize] = Slot { generation, item: Some(item) };
             self.live += 1;
             return Some(at);
@@ -105,6 +107,16 @@ impl<T> Slab<T> {
         self.displaced.insert(id, elsewhere);
         self.displaced_ids.insert(elsewhere, (id, own));
         Some(elsewhere)
+    }
+
+    /// Returns whether this slab gave an id, whose item is not there any more.
+    fn has_given(&self, generation: u32, at: u32) -> bool {
+        let Some(slot) = self.slots.get(at as usize) else { return false };
+        let next = match slot.generation {
+            DISPLACED => self.displaced_ids.get(&at).map_or(0, |(_, own)| *own),
+            next => next,
+        };
+        (self.generation..next).contains(&generation)
     }
 
     pub(crate) fn remove(&mut self, at: u32) -> Option<T> {
@@ -209,8 +221,8 @@ mod tests {
     fn the_ids_of_earlier_engines_are_kept() {
         let mut slab = Slab::new(8);
         let id = (7_u64 << 32) | 3;
-        assert_eq!(slab.insert_as(id, 'a', 10), Some(3));
-        assert_eq!(slab.insert_as(id, 'b', 10), None, "it is here");
+        assert_eq!(slab.insert_as(id, 'a', 10, false), Some(3));
+        assert_eq!(slab.insert_as(id, 'b', 10, false), None, "it is here");
         assert_eq!((slab.find(id), slab.id(3)), (Some(3), id));
         let others: Vec<_> = (0..4).filter_map(|_| slab.insert('c', 10)).collect();
         assert_eq!(others, [0, 1, 2, 4]);
@@ -228,7 +240,7 @@ mod tests {
         let own_id = slab.id(own);
         // Two earlier ids of the place that the engine's own is in.
         let [first, second] = [0, 5 << 32];
-        let [at, beside] = [first, second].map(|id| slab.insert_as(id, 'b', 10).unwrap());
+        let [at, beside] = [first, second].map(|id| slab.insert_as(id, 'b', 10, false).unwrap());
         assert_eq!([own, at, beside], [0, 1, 2]);
         let ids = [own_id, first, second];
         assert_eq!(ids.map(|id| slab.find(id)), [Some(0), Some(1), Some(2)]);
@@ -237,14 +249,14 @@ mod tests {
         for generation in [1 << 16, u64::from(DISPLACED)] {
             assert_eq!(slab.find((generation << 32) | 1), None);
         }
-        assert_eq!((slab.insert_as(first, 'c', 10), slab.len()), (None, 3));
+        assert_eq!((slab.insert_as(first, 'c', 10, false), slab.len()), (None, 3));
         assert_eq!(slab.remove(at), Some('b'));
         assert_eq!(slab.find(first), None);
         let new = slab.insert('d', 10).unwrap();
         assert_eq!((new, slab.id(new)), (at, own_id | 1));
         // What this engine had in a place is not given again because an earlier id went through.
         assert_eq!(slab.remove(own), Some('a'));
-        let again = slab.insert_as(first, 'e', 10).unwrap();
+        let again = slab.insert_as(first, 'e', 10, false).unwrap();
         slab.remove(again);
         let next = slab.insert('f', 10).unwrap();
         assert_eq!((next, slab.id(next) == own_id), (own, false));
@@ -254,19 +266,19 @@ mod tests {
     fn an_id_of_a_place_far_away_makes_no_slots_up_to_there() {
         let mut slab = Slab::new(1);
         let far = u64::from(NONE - 1);
-        let at = slab.insert_as(far, 'a', 10).unwrap();
+        let at = slab.insert_as(far, 'a', 10, false).unwrap();
         assert_eq!((slab.slots.len(), slab.id(at), slab.find(far)), (1, far, Some(at)));
-        assert_eq!(slab.insert_as(u64::from(NONE), 'b', 10), None, "no place");
+        assert_eq!(slab.insert_as(u64::from(NONE), 'b', 10, false), None, "no place");
     }
 
     #[test]
     fn only_what_an_earlier_engine_can_have_given_is_taken_in() {
         let mut first = Slab::new(0);
-        assert_eq!(first.insert_as(0, 'a', 10), None);
+        assert_eq!(first.insert_as(0, 'a', 10, false), None);
         let mut third = Slab::new(2);
         let taken: Vec<_> = [0, (1 << 16) - 1, 1 << 16, 2 << 16, u64::from(u32::MAX)]
             .into_iter()
-            .filter(|generation| third.insert_as(generation << 32, 'a', 10).is_some())
+            .filter(|generation| third.insert_as(generation << 32, 'a', 10, false).is_some())
             .collect();
         assert_eq!(taken, [0, 1 << 16]);
     }

@@ -61,9 +61,14 @@ impl Wheel {
         }
     }
 
-    /// Takes out the sandboxes whose turn it is, one list at a time, the earliest first; `None` when there are no
-    /// more up to `now`. Those whose deadline is later are to be armed again.
-    pub(crate) fn turn(&mut self, sandboxes: &mut Slab<Sandbox>, now: Time) -> Option<Vec<u32>> {
+    /// Takes out the sandboxes whose turn it is, one list at a time, the earliest first, `max` at most; `None` when there
+    /// are no more up to `now`. Those whose deadline is later are to be armed again.
+    pub(crate) fn turn(
+        &mut self,
+        sandboxes: &mut Slab<Sandbox>,
+        now: Time,
+        max: usize,
+    ) -> Option<Vec<u32>> {
         let now = now.as_nanos() >> TICK_SHIFT;
         let Some((slot, start)) = self.first().filter(|(_, start)| *start <= now) else {
             self.elapsed = self.elapsed.max(now);
@@ -72,12 +77,17 @@ impl Wheel {
         self.elapsed = start;
         let mut due = Vec::new();
         let mut at = self.heads[usize::from(slot)];
-        while let Some(sandbox) = sandboxes.get_mut(at) {
+        while due.len() < max.max(1)
+            && let Some(sandbox) = sandboxes.get_mut(at)
+        {
             due.push(at);
             sandbox.wheel_slot = UNLINKED;
             at = sandbox.wheel_next;
         }
-        self.set_head(slot, NONE);
+        self.set_head(slot, at);
+        if let Some(first) = sandboxes.get_mut(at) {
+            first.wheel_prev = NONE;
+        }
         // Lists are stacks: the oldest first.
         due.reverse();
         Some(due)
@@ -129,10 +139,13 @@ impl Wheel {
     }
 
     fn first(&self) -> Option<(u16, u64)> {
-        let level = self.occupied.iter().position(|lists| *lists != 0)?;
-        let slot = level * 64 + self.occupied[level].trailing_zeros() as usize;
-        let slot = u16::try_from(slot).ok()?;
-        Some((slot, self.start_of(slot)))
+        // A list that is taken in parts starts before those of lower levels that were filled meanwhile.
+        let first = |(level, lists): (usize, &u64)| {
+            let slot = level * 64 + lists.trailing_zeros() as usize;
+            let slot = u16::try_from(slot).ok().filter(|_| *lists != 0)?;
+            Some((slot, self.start_of(slot)))
+        };
+        self.occupied.iter().enumerate().filter_map(first).min_by_key(|(_, start)| *start)
     }
 }
 
@@ -188,7 +201,7 @@ mod tests {
                 let until = Time::from_nanos(now.as_nanos() + delay);
                 while let Some(next) = wheel.next().filter(|next| *next <= until) {
                     now = now.max(next);
-                    while let Some(due) = wheel.turn(&mut sandboxes, now) {
+                    while let Some(due) = wheel.turn(&mut sandboxes, now, usize::MAX) {
                         for at in due {
                             let deadline = deadlines[at as usize].expect("fires once");
                             if deadline > now {
@@ -202,7 +215,7 @@ mod tests {
                     }
                 }
                 now = until;
-                while wheel.turn(&mut sandboxes, now).is_some() {}
+                while wheel.turn(&mut sandboxes, now, usize::MAX).is_some() {}
                 let tick = 1 << TICK_SHIFT;
                 for deadline in deadlines.iter().flatten() {
                     prop_assert!(deadline.as_nanos() + tick > now.as_nanos(), "missed");

@@ -16,6 +16,8 @@ use crate::*;
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     config: Config,
+    /// The driver's time; `now` is what has passed by the engine's reckoning, which leaves out steps of the clock.
+    outside: Time,
     /// How long idle sandboxes may be kept, where that is the same for all.
     keep: Option<Duration>,
     now: Time,
@@ -64,6 +66,7 @@ impl Checker {
         let mut commands = self.handle_timeout(engine, now)?;
         let before = self.open.len();
         let taken = engine.handle(now, event.clone());
+        (self.now, self.outside) = (engine.elapsed(), engine.now());
         if taken.is_ok() {
             self.happened(&event);
         }
@@ -90,10 +93,11 @@ impl Checker {
         engine: &mut Engine,
         now: Time,
     ) -> Result<Vec<Command>, Violation> {
-        self.now = now.max(self.now);
-        let due = engine.next_timeout().unwrap_or(self.now);
-        self.late = self.late.max(self.now.since(due));
+        let before = engine.elapsed();
+        let until_due = engine.next_timeout().map_or(Duration::MAX, |due| due.since(engine.now()));
         engine.handle_timeout(now);
+        (self.now, self.outside) = (engine.elapsed(), engine.now());
+        self.late = self.late.max(self.now.since(before).saturating_sub(until_due));
         let commands: Vec<_> = std::iter::from_fn(|| engine.poll()).collect();
         for command in &commands {
             self.commanded(command)?;
@@ -102,10 +106,10 @@ impl Checker {
         self.nothing_runs_beyond_a_workers_life()?;
         let due = engine.next_timeout();
         hold(
-            due.is_none_or(|due| due > self.now),
+            due.is_none_or(|due| due > self.outside),
             Invariant::CommandsMakeSense,
             "timers that are due have fired",
-            || format!("{due:?} at {:?}", self.now),
+            || format!("{due:?} at {:?}", self.outside),
         )?;
         Ok(commands)
     }
@@ -212,7 +216,7 @@ impl Checker {
                 )?;
                 let timeout = function.map(|it| it.settings.timeout).unwrap_or_default();
                 hold(
-                    deadline == self.now + timeout,
+                    deadline == self.outside + timeout,
                     Invariant::CommandsMakeSense,
                     "a deadline is its function's timeout from now",
                     told,
@@ -233,14 +237,18 @@ impl Checker {
                 )?;
                 self.set(sandbox, StateSeen::Busy(invocation));
                 if let Some(seen) = self.sandboxes.get_mut(&sandbox) {
-                    seen.deadline = Some(deadline);
+                    seen.deadline = Some(self.now + timeout);
                 }
                 Ok(())
             }
             Command::TimeOut { invocation, sandbox, .. } => {
                 let seen = self.sandboxes.get(&sandbox);
                 let runs = seen.map(|it| it.state) == Some(StateSeen::Busy(invocation));
+                let drained = (seen.and_then(|it| self.workers.get(&it.worker)))
+                    .and_then(|it| it.drained_by)
+                    .is_some_and(|it| it <= self.now);
                 let over = seen.and_then(|it| it.deadline).is_none_or(|it| it <= self.now);
+                let over = over || drained;
                 hold(runs, Invariant::BusyIsNotStopped, "only what runs is timed out", told)?;
                 hold(over, Invariant::BusyIsNotStopped, "nothing is timed out too early", told)?;
                 self.end(invocation, command)?;
@@ -302,9 +310,7 @@ impl Checker {
             }
             Command::DrainWorker { worker } => {
                 self.drains_within_its_window(worker)?;
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.draining = true;
-                }
+                self.drains(worker, None);
                 Ok(())
             }
             Command::RetireWorker { worker } => {

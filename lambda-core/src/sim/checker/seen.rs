@@ -14,6 +14,10 @@ pub struct WorkerSeen {
     /// Whether it takes nothing new.
     pub draining: bool,
     pub(super) joined: Time,
+    /// It has told what it runs.
+    pub(super) reported: bool,
+    /// By when what is busy on it ends.
+    pub(super) drained_by: Option<Time>,
 }
 
 /// A function as it was seen.
@@ -148,13 +152,18 @@ impl Checker {
     pub fn happened(&mut self, event: &Event) {
         match event {
             Event::WorkerJoined { worker, capacity } => {
-                let seen = WorkerSeen { capacity: *capacity, draining: false, joined: self.now };
+                let (draining, joined, drained_by) = (false, self.now, None);
+                let (capacity, reported) = (*capacity, false);
+                let seen = WorkerSeen { capacity, draining, joined, reported, drained_by };
                 self.workers.insert(*worker, seen);
             }
-            Event::WorkerDraining { worker } => {
-                if let Some(worker) = self.workers.get_mut(worker) {
-                    worker.draining = true;
-                }
+            Event::WorkerDraining { worker } => self.drains(*worker, None),
+            Event::WorkerEnds { worker, at } => {
+                let at = self.now + at.since(self.outside);
+                self.drains(*worker, Some(at));
+            }
+            Event::InvocationWithdrawn { invocation, .. } => {
+                self.close(*invocation);
             }
             Event::WorkerLost { worker } => self.lose_worker(*worker),
             Event::AccountPut { account, concurrency_max } => {
@@ -235,8 +244,15 @@ impl Checker {
             }
             self.forget_all(|it| it.vm == Some(vm));
         }
-        // What was commanded and is gone cannot be there again.
-        for vm in vms.iter().filter(|vm| !self.vms_commanded.contains(&vm.vm)) {
+        // What was commanded and is gone cannot be there again, but on a worker that was lost and came back.
+        let first = (self.workers.get_mut(&worker))
+            .is_some_and(|it| !std::mem::replace(&mut it.reported, true));
+        let new = |vm: &&ReportedVm| {
+            let back = first && !self.vms.contains_key(&vm.vm);
+            back || !self.vms_commanded.contains(&vm.vm)
+        };
+        let new: Vec<_> = vms.iter().filter(new).collect();
+        for vm in new {
             let (memory_bytes, account) = (vm.memory_bytes, vm.account);
             let inside = named.values().filter(|it| it.vm == Some(vm.vm)).count();
             let had = u32::try_from(inside).unwrap_or(u32::MAX).max(u32::from(account.is_some()));
@@ -294,6 +310,15 @@ impl Checker {
                 }
             }
         }
+    }
+
+    /// A worker drains, until a time or for as long as workers may.
+    pub(super) fn drains(&mut self, worker: WorkerId, by: Option<Time>) {
+        let most = self.config.recycling.map_or(self.config.drain_max, |it| it.drain_max);
+        let Some(worker) = self.workers.get_mut(&worker) else { return };
+        let by = by.unwrap_or(self.now + most);
+        worker.draining = true;
+        worker.drained_by = Some(worker.drained_by.map_or(by, |before| before.min(by)));
     }
 
     pub(super) fn lose_worker(&mut self, worker: WorkerId) {

@@ -1,0 +1,234 @@
+//! Functions that wait for room, in the order in which freed room is theirs.
+//!
+//! The account that holds the least memory for its weight comes first (max-min fairness), and of its functions the
+//! one that waits longest. Functions are kept by the power of two of their size, so that room too small for some finds
+//! those that it is enough for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{AccountId, FunctionId, Time};
+
+/// Whose functions wait: an account, and apart from that its functions that want what they are provisioned with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Owner {
+    pub(crate) on_demand: bool,
+    pub(crate) account: AccountId,
+}
+
+/// Where a function waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Place {
+    pub(crate) owner: Owner,
+    pub(crate) class: u8,
+    pub(crate) since: Time,
+}
+
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Backlog {
+    /// Owners with functions of each size, by what they hold.
+    classes: BTreeMap<u8, BTreeSet<(u64, Owner)>>,
+    /// Owners by their number: text formats have no other keys.
+    queues: BTreeMap<u64, Queue>,
+    /// Accounts by the power of two of how many of their invocations wait.
+    fullest: BTreeSet<(u32, AccountId)>,
+    count: usize,
+}
+
+/// What an owner has waiting.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Queue {
+    share: u64,
+    /// Functions by size, the one that waits longest first.
+    classes: BTreeMap<u8, BTreeSet<(Time, FunctionId)>>,
+}
+
+impl Owner {
+    fn number(self) -> u64 {
+        u64::from(self.account.0) << 1 | u64::from(self.on_demand)
+    }
+}
+
+/// Most functions that are looked at for one that fits.
+const LOOKED_AT_MAX: usize = 128;
+/// Most functions of one size and owner of those.
+const OF_ONE_MAX: usize = 8;
+
+/// The class of a size.
+pub(crate) fn class(kib: u32) -> u8 {
+    u8::try_from(u32::BITS - kib.leading_zeros()).unwrap_or(u8::MAX)
+}
+
+impl Backlog {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn insert(&mut self, function: FunctionId, place: Place, share: u64, waiting: u32) {
+        let share = if place.owner.on_demand { share } else { 0 };
+        let owned = self.queues.entry(place.owner.number()).or_insert_with(|| {
+            self.fullest.insert((waiting_class(waiting), place.owner.account));
+            Queue { share, classes: BTreeMap::new() }
+        });
+        let share = owned.share;
+        let queue = owned.classes.entry(place.class).or_default();
+        if queue.is_empty() {
+            self.classes.entry(place.class).or_default().insert((share, place.owner));
+        }
+        self.count += usize::from(queue.insert((place.since, function)));
+    }
+
+    pub(crate) fn remove(&mut self, function: FunctionId, place: Place, waiting: u32) {
+        let Some(owned) = self.queues.get_mut(&place.owner.number()) else { return };
+        let share = owned.share;
+        let Some(queue) = owned.classes.get_mut(&place.class) else { return };
+        self.count -= usize::from(queue.remove(&(place.since, function)));
+        if !queue.is_empty() {
+            return;
+        }
+        owned.classes.remove(&place.class);
+        if owned.classes.is_empty() {
+            self.queues.remove(&place.owner.number());
+            let account = place.owner.account;
+            let other = Owner { on_demand: !place.owner.on_demand, account };
+            if !self.queues.contains_key(&other.number()) {
+                self.fullest.remove(&(waiting_class(waiting), account));
+            }
+        }
+        if let Some(class) = self.classes.get_mut(&place.class) {
+            class.remove(&(share, place.owner));
+            if class.is_empty() {
+                self.classes.remove(&place.class);
+            }
+        }
+    }
+
+    /// An account holds another share now.
+    pub(crate) fn set_share(&mut self, account: AccountId, share: u64) {
+        let owner = Owner { on_demand: true, account };
+        let Some(owned) = self.queues.get_mut(&owner.number()) else { return };
+        let before = std::mem::replace(&mut owned.share, share);
+        if before == share {
+            return;
+        }
+        for class in owned.classes.keys() {
+            if let Some(class) = self.classes.get_mut(class) {
+                class.remove(&(before, owner));
+                class.insert((share, owner));
+            }
+        }
+    }
+
+    /// An account has so many invocations waiting now.
+    pub(crate) fn set_waiting(&mut self, account: AccountId, before: u32, after: u32) {
+        let (before, after) = (waiting_class(before), waiting_class(after));
+        if before != after && self.fullest.remove(&(before, account)) {
+            self.fullest.insert((after, account));
+        }
+    }
+
+    /// Returns the account that has about the most invocations waiting, if it has twice as many as `than`.
+    pub(crate) fn fuller(&self, than: u32) -> Option<AccountId> {
+        let (class, account) = self.fullest.last()?;
+        (*class > waiting_class(than) + 1).then_some(*account)
+    }
+
+    /// Returns an account's functions on demand, the one that waits shortest first, some of them.
+    pub(crate) fn newest_of(&self, account: AccountId) -> impl Iterator<Item = FunctionId> + '_ {
+        let owned = self.queues.get(&Owner { on_demand: true, account }.number());
+        let functions = owned.into_iter().flat_map(|owned| owned.classes.values());
+        functions
+            .flat_map(|queue| queue.iter().rev())
+            .map(|(_, function)| *function)
+            .take(OF_ONE_MAX)
+    }
+
+    /// Returns the function whose turn it is of those of at most a size that will do.
+    pub(crate) fn next(
+        &self,
+        class_max: u8,
+        mut will_do: impl FnMut(FunctionId, Owner, u64) -> bool,
+    ) -> Option<FunctionId> {
+        let mut heads: Vec<_> = (self.classes.range(..=class_max))
+            .map(|(class, owners)| (*class, owners.iter().peekable()))
+            .collect();
+        let mut left = LOOKED_AT_MAX;
+        while left > 0 {
+            let mut first: Option<(u64, Owner, usize)> = None;
+            for (at, (_, owners)) in heads.iter_mut().enumerate() {
+                if let Some((share, owner)) = owners.peek()
+                    && first.is_none_or(|(least, before, _)| (*share, *owner) < (least, before))
+                {
+                    first = Some((*share, *owner, at));
+                }
+            }
+            let (share, owner, at) = first?;
+            heads[at].1.next();
+            let owned = self.queues.get(&owner.number());
+            let queue = owned.and_then(|owned| owned.classes.get(&heads[at].0));
+            for (_, function) in queue.into_iter().flatten().take(OF_ONE_MAX) {
+                left = left.saturating_sub(1);
+                if will_do(*function, owner, share) {
+                    return Some(*function);
+                }
+            }
+        }
+        None
+    }
+}
+
+fn waiting_class(waiting: u32) -> u32 {
+    u32::BITS - waiting.leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(account: u32, kib: u32, since: u64) -> Place {
+        let owner = Owner { on_demand: true, account: AccountId(account) };
+        Place { owner, class: class(kib), since: Time::from_nanos(since) }
+    }
+
+    #[test]
+    fn who_holds_least_comes_first_and_then_who_waits_longest() {
+        let mut backlog = Backlog::default();
+        backlog.insert(FunctionId(1), place(1, 100, 5), 900, 1);
+        backlog.insert(FunctionId(2), place(2, 7, 9), 500, 1);
+        backlog.insert(FunctionId(3), place(2, 7, 8), 500, 1);
+        let next = |backlog: &Backlog, kib| backlog.next(class(kib), |_, _, _| true);
+        assert_eq!(next(&backlog, 100), Some(FunctionId(3)));
+        backlog.set_share(AccountId(2), 1000);
+        assert_eq!(
+            (next(&backlog, 100), next(&backlog, 7)),
+            (Some(FunctionId(1)), Some(FunctionId(3)))
+        );
+        let urgent =
+            Place { owner: Owner { on_demand: false, account: AccountId(2) }, ..place(2, 7, 99) };
+        backlog.insert(FunctionId(4), urgent, 1000, 1);
+        assert_eq!(next(&backlog, 100), Some(FunctionId(4)));
+        backlog.remove(FunctionId(4), urgent, 1);
+        backlog.remove(FunctionId(1), place(1, 100, 5), 1);
+        backlog.remove(FunctionId(3), place(2, 7, 8), 1);
+        assert_eq!((next(&backlog, 100), backlog.len()), (Some(FunctionId(2)), 1));
+        backlog.remove(FunctionId(2), place(2, 7, 9), 1);
+        assert!(backlog.is_empty() && backlog.classes.is_empty() && backlog.fullest.is_empty());
+    }
+
+    #[test]
+    fn the_fullest_account_is_known_about() {
+        let mut backlog = Backlog::default();
+        backlog.insert(FunctionId(1), place(1, 1, 5), 0, 100);
+        backlog.insert(FunctionId(2), place(2, 1, 5), 0, 3);
+        assert_eq!((backlog.fuller(3), backlog.fuller(99)), (Some(AccountId(1)), None));
+        backlog.set_waiting(AccountId(1), 100, 2);
+        assert_eq!(backlog.fuller(0), Some(AccountId(2)));
+    }
+}

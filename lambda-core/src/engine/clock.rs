@@ -1,0 +1,99 @@
+//! The engine's time: the driver's clock without its jumps.
+//!
+//! A clock that is set an hour ahead would end every lease, idle time and worker's life at once. Steps beyond
+//! [`Config::clock_jump_max`](crate::Config::clock_jump_max), in either direction, are therefore taken for what they are:
+//! the engine's time goes on from where it was, and what the driver is told is in the driver's time again.
+
+use std::time::Duration;
+
+use crate::Time;
+
+/// How far the driver's clock is from the engine's time. At most one of the two is not zero.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Clock {
+    ahead_nanos: u64,
+    behind_nanos: u64,
+}
+
+impl Clock {
+    /// Returns the engine's time at a time of the driver's. `last` is the engine's time before, `due` that of its next
+    /// timer: a driver that sleeps until then is late by what is beyond it.
+    pub(crate) fn read(
+        &mut self,
+        outside: Time,
+        last: Time,
+        due: Option<Time>,
+        jump_max: Duration,
+    ) -> Time {
+        let inside = self.inside(outside);
+        // Before the driver's own origin times count on: a step of its clock is not shorter for that.
+        let before_origin = Time::from_nanos(self.ahead_nanos).since(outside);
+        if last.since(inside) + before_origin > jump_max {
+            self.shift(outside, last);
+            return last;
+        }
+        let Some(expected) = due.map(|due| due.max(last)) else { return inside.max(last) };
+        if inside.since(expected) > jump_max {
+            self.shift(outside, expected);
+            return expected;
+        }
+        inside.max(last)
+    }
+
+    /// Returns a time of the engine's in the driver's time.
+    pub(crate) fn outside(&self, inside: Time) -> Time {
+        let nanos = inside.as_nanos().saturating_add(self.ahead_nanos);
+        Time::from_nanos(nanos.saturating_sub(self.behind_nanos))
+    }
+
+    /// Returns a time of the driver's in the engine's time.
+    pub(crate) fn inside(&self, outside: Time) -> Time {
+        let nanos = outside.as_nanos().saturating_sub(self.ahead_nanos);
+        Time::from_nanos(nanos.saturating_add(self.behind_nanos))
+    }
+
+    fn shift(&mut self, outside: Time, inside: Time) {
+        let (outside, inside) = (outside.as_nanos(), inside.as_nanos());
+        self.ahead_nanos = outside.saturating_sub(inside);
+        self.behind_nanos = inside.saturating_sub(outside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_secs(600);
+
+    fn at(seconds: u64) -> Time {
+        Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_step_beyond_the_limit_is_not_time_that_passed() {
+        let mut clock = Clock::default();
+        assert_eq!(clock.read(at(10), at(0), Some(at(10)), MAX), at(10));
+        // A driver that is late is not a clock that jumps.
+        assert_eq!(clock.read(at(400), at(10), Some(at(20)), MAX), at(400));
+        assert_eq!(clock.read(at(4400), at(400), Some(at(500)), MAX), at(500));
+        assert_eq!(
+            (clock.read(at(4401), at(500), None, MAX), clock.outside(at(501))),
+            (at(501), at(4401))
+        );
+        // And back again.
+        assert_eq!(clock.read(at(600), at(501), Some(at(900)), MAX), at(501));
+        assert_eq!(clock.read(at(601), at(501), Some(at(900)), MAX), at(502));
+        assert_eq!(clock.outside(at(502)), at(601));
+    }
+
+    #[test]
+    fn who_waits_for_nothing_may_sleep_for_long() {
+        assert_eq!(Clock::default().read(at(9_999_999), at(1), None, MAX), at(9_999_999));
+    }
+
+    #[test]
+    fn a_little_back_counts_as_no_time() {
+        assert_eq!(Clock::default().read(at(500), at(600), Some(at(700)), MAX), at(600));
+    }
+}

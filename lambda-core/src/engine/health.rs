@@ -1,0 +1,201 @@
+//! Memory of workers' failures: a worker whose starts fail is tried last, then not at all for a while, then with one start
+//! at a time (outlier ejection, as Envoy's).
+//!
+//! A score grows with each failure, shrinks with each success and halves with time. The memory outlives the worker's loss: a
+//! machine that fails and joins again is no new machine.
+
+use std::time::Duration;
+
+use super::{Agenda, Engine};
+use crate::workers::Phase;
+use crate::{Time, WorkerId};
+
+/// What is remembered of a worker's starts.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Health {
+    /// Failures, in thousandths, decayed.
+    score: u32,
+    at: Time,
+    /// When it last failed.
+    failed_at: Time,
+    /// It takes nothing new until then.
+    ejected_until: Time,
+    /// How often it was ejected without a good start since.
+    ejections: u32,
+    /// It was ejected, and no start has been good since.
+    probation: bool,
+}
+
+/// One failure.
+const FAILURE: u32 = 1000;
+/// A score from which a worker is ejected: three failures in a row, or four of eight.
+const EJECTED_FROM: u32 = 2500;
+/// The time in which a score halves.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+/// How long a worker is ejected for the first time; each further time for twice as long.
+const EJECTION: Duration = Duration::from_secs(60);
+/// The longest ejection.
+const EJECTION_MAX: Duration = Duration::from_secs(600);
+/// A start that takes so many times its function's usual time counts as a failure, if it takes [`SLOW_MIN`].
+const SLOW: u32 = 5;
+const SLOW_MIN: Duration = Duration::from_secs(1);
+
+impl Health {
+    fn decay(&mut self, now: Time) {
+        let halvings = now.since(self.at).as_nanos() / HALF_LIFE.as_nanos();
+        let halvings = u32::try_from(halvings).unwrap_or(u32::MAX);
+        self.score = self.score.checked_shr(halvings).unwrap_or(0);
+        self.at = self.at + HALF_LIFE.saturating_mul(halvings);
+        if self.score == 0 {
+            self.at = self.at.max(now);
+        }
+    }
+
+    /// Counts a failure; tells whether the worker is an outlier.
+    fn failed(&mut self, now: Time) -> bool {
+        self.decay(now);
+        self.score = self.score.saturating_add(FAILURE);
+        self.failed_at = now;
+        self.probation || self.score >= EJECTED_FROM
+    }
+
+    fn succeeded(&mut self, now: Time) {
+        self.decay(now);
+        self.score = self.score / 10 * 7;
+        if std::mem::take(&mut self.probation) {
+            self.score = 0;
+        }
+        if self.score < FAILURE {
+            self.ejections = 0;
+        }
+    }
+
+    fn eject(&mut self, now: Time) -> Time {
+        let time = EJECTION.saturating_mul(1 << self.ejections.min(8)).min(EJECTION_MAX);
+        self.ejections += 1;
+        self.score = 0;
+        self.probation = true;
+        self.ejected_until = now + time;
+        self.ejected_until
+    }
+
+    /// Returns whether a start was begun before its last failure was known.
+    pub(crate) fn is_old_news(&self, begun: Time) -> bool {
+        begun < self.failed_at
+    }
+
+    pub(crate) fn is_ejected(&self, now: Time) -> bool {
+        self.ejected_until > now
+    }
+
+    /// Returns whether it is tried only where no other worker can, with one start at a time.
+    pub(crate) fn is_suspect(&self, now: Time) -> bool {
+        let mut decayed = *self;
+        decayed.decay(now);
+        self.probation || decayed.score >= FAILURE
+    }
+}
+
+impl Engine {
+    /// A start on a worker failed by no fault of the function's.
+    pub(super) fn worker_failed(&mut self, worker: u32) {
+        let now = self.state.now;
+        let (all, percent) = (self.state.workers.len(), self.state.config.ejected_max_percent);
+        let most = (all * percent as usize / 100).max(usize::from(all > 1));
+        let ejected = self.state.workers.ejected();
+        let Some(side) = self.state.workers.side_mut(worker) else { return };
+        if side.health.is_ejected(now) {
+            // It was started before.
+            return;
+        }
+        let outlier = side.health.failed(now);
+        let until =
+            if outlier && ejected < most { side.health.eject(now) } else { now + HALF_LIFE };
+        self.state.agenda.insert((until, Agenda::Health(WorkerId(worker))));
+        self.refresh_phase(worker);
+    }
+
+    /// A start on a worker was good, if it was not much slower than the function's starts are.
+    pub(super) fn worker_succeeded(&mut self, worker: u32, took: Duration, usual: Duration) {
+        if !usual.is_zero() && took > SLOW_MIN && took > usual * SLOW {
+            return self.worker_failed(worker);
+        }
+        let now = self.state.now;
+        let Some(side) = self.state.workers.side_mut(worker) else { return };
+        if side.health.is_suspect(now) {
+            side.health.succeeded(now);
+            self.refresh_phase(worker);
+        }
+    }
+
+    pub(super) fn on_health_due(&mut self, worker: WorkerId) {
+        let now = self.state.now;
+        self.refresh_phase(worker.0);
+        let suspect = |it: &crate::workers::Side| it.health.is_suspect(now);
+        if self.state.workers.side(worker.0).is_some_and(suspect) {
+            self.state.agenda.insert((now + HALF_LIFE, Agenda::Health(worker)));
+        }
+        self.room_came(worker.0);
+    }
+
+    /// Puts a worker that does not drain into the phase that its end, its health and its lease give it.
+    pub(super) fn refresh_phase(&mut self, worker: u32) {
+        let now = self.state.now;
+        let Some(held) = self.state.workers.get(worker) else { return };
+        let Some(side) = self.state.workers.side(worker) else { return };
+        let phase = match held.phase {
+            Phase::Draining => return,
+            _ if side.health.is_ejected(now) => Phase::Ejected,
+            _ if side.health.is_suspect(now) || side.graced => Phase::Suspect,
+            _ if side.near_end => Phase::Quiet,
+            _ => Phase::Serving,
+        };
+        if phase != held.phase {
+            self.state.workers.set_phase(worker, phase);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn three_in_a_row_or_every_second_one_make_an_outlier() {
+        let mut row = Health::default();
+        assert_eq!([1, 2, 3].map(|second| row.failed(at(second))), [false, false, true]);
+        let mut flapping = Health::default();
+        let ejected = (0..20).position(|second| {
+            flapping.succeeded(at(second));
+            flapping.failed(at(second))
+        });
+        assert_eq!(ejected, Some(3));
+        let mut rare = Health::default();
+        assert!(!(0..200).any(|turn| {
+            (0..9).for_each(|_| rare.succeeded(at(turn)));
+            rare.failed(at(turn))
+        }));
+    }
+
+    #[test]
+    fn time_forgives_and_ejections_grow() {
+        let mut health = Health::default();
+        health.failed(at(0));
+        assert!(health.is_suspect(at(59)) && !health.is_suspect(at(61)));
+        let until: Vec<_> =
+            (0..6).map(|_| health.eject(at(1000)).since(at(1000)).as_secs()).collect();
+        assert_eq!(until, [60, 120, 240, 480, 600, 600]);
+        assert!(
+            health.is_suspect(at(9000)) && health.failed(at(9000)),
+            "probation ends with a good start"
+        );
+        health.succeeded(at(9001));
+        assert!(!health.is_suspect(at(9001)));
+        assert_eq!(health.eject(at(9002)), at(9062));
+    }
+}

@@ -1,0 +1,158 @@
+//! Room that is held for a function while what was evicted for it ends, so that nobody smaller takes it first.
+
+use std::collections::BTreeMap;
+
+use super::starting::kib;
+use super::{Agenda, Engine};
+use crate::placement::fleet::needed_kib;
+use crate::sandbox::State;
+use crate::workers::Phase;
+use crate::{FunctionId, Isolation, StopReason, WorkerId};
+
+/// Most workers that are looked at for one on which room is gathered.
+const GATHERED_ON_MAX: usize = 256;
+
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Reservations {
+    /// By worker, oldest first.
+    of: BTreeMap<u32, BTreeMap<u64, Reservation>>,
+    next: u64,
+}
+
+/// Room for one sandbox of a function.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct Reservation {
+    pub(super) function: FunctionId,
+    memory_kib: u32,
+    cpu_milli: u32,
+    slot: bool,
+    /// What falls idle on the worker ends for it, until there is enough.
+    pub(super) gathers: bool,
+}
+
+impl Engine {
+    /// Holds room on a worker for one more sandbox of a function, in all that it needs but `memory_kib`, which is what
+    /// it needs of the worker's memory.
+    pub(super) fn reserve(&mut self, worker: u32, id: u32, memory_kib: u32) {
+        self.hold_room(worker, id, memory_kib, false);
+    }
+
+    fn hold_room(&mut self, worker: u32, id: u32, memory_kib: u32, gathers: bool) {
+        let Some(function) = self.function_mut(id) else { return };
+        function.reserved += 1;
+        let (cpu_milli, slot) = (function.settings.cpu_milli, function.settings.network.is_some());
+        let function = FunctionId(id);
+        let held = Reservation { function, memory_kib, cpu_milli, slot, gathers };
+        let reservations = &mut self.state.reservations;
+        let number = reservations.next;
+        reservations.next += 1;
+        reservations.of.entry(worker).or_default().insert(number, held);
+        self.count_reserved(worker, &held, 1);
+        let until = self.state.now + self.state.config.start_timeout;
+        self.state.agenda.insert((until, Agenda::Reserved(WorkerId(worker), number)));
+    }
+
+    /// Holds room for a function that nothing idle was enough for, on a worker that could have it were it empty: what comes
+    /// free there is gathered, so that large ones are not passed by small ones for ever. A worker gathers for one
+    /// at a time, and a function has one that does.
+    pub(super) fn gather(&mut self, id: u32, zones: u32) {
+        let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
+        let settings = function.settings;
+        let (memory_kib, config) = (kib(settings.memory_bytes), &self.state.config);
+        let workers = &self.state.workers;
+        let could = |at: &u32| {
+            let Some(row) = workers.get(*at) else { return false };
+            let needed = needed_kib(config, row.isolation, memory_kib);
+            let serves = matches!(row.phase, Phase::Serving | Phase::Quiet);
+            let large = row.memory_kib >= needed && row.cpu_milli >= settings.cpu_milli;
+            let slot = settings.network.is_none() || row.slots > 0;
+            serves && large && slot && zones >> row.zone.0 & 1 == 1 && !self.has_reserved(*at)
+        };
+        let ids = workers.ids();
+        let first = u32::try_from(self.state.eviction_cursor).unwrap_or_default() % ids.max(1);
+        let looked_at = (first..ids).chain(0..first).take(GATHERED_ON_MAX);
+        let most = looked_at.filter(could).max_by_key(|at| {
+            let free = workers.get(*at).map_or(0, |row| row.free_kib());
+            (free.saturating_add(workers.idle_kib(*at)), std::cmp::Reverse(*at))
+        });
+        self.state.eviction_cursor = first as usize + GATHERED_ON_MAX;
+        let Some(worker) = most else { return };
+        let isolation = workers.get(worker).map_or(Isolation::Sandbox, |row| row.isolation);
+        let needed = needed_kib(config, isolation, memory_kib);
+        let idle: Vec<_> = (workers.sandboxes(&self.state.sandboxes, worker))
+            .filter(|(_, held)| held.state == State::Idle && self.may_evict(held, id))
+            .map(|(at, _)| at)
+            .collect();
+        self.hold_room(worker, id, needed, true);
+        self.stop_all(&idle, StopReason::Evicted);
+        self.stop_empty_vms(worker);
+    }
+
+    /// Returns for which function what falls idle on a worker ends, where there is not enough yet.
+    pub(super) fn gathers_on(&self, worker: u32) -> Option<FunctionId> {
+        let mut of = self.state.reservations.of.get(&worker)?.values();
+        of.find(|held| held.gathers).map(|held| held.function)
+    }
+
+    /// Returns the room that is held on a worker, oldest first.
+    pub(super) fn reserved_on(&self, worker: u32) -> Vec<(u64, Reservation)> {
+        let of = self.state.reservations.of.get(&worker);
+        of.into_iter().flatten().map(|(number, held)| (*number, *held)).collect()
+    }
+
+    /// Returns whether room is held on a worker.
+    pub(super) fn has_reserved(&self, worker: u32) -> bool {
+        self.state.reservations.of.contains_key(&worker)
+    }
+
+    /// Lets room go that was held.
+    pub(super) fn unreserve(&mut self, worker: u32, number: u64) -> Option<Reservation> {
+        let of = self.state.reservations.of.get_mut(&worker)?;
+        let held = of.remove(&number)?;
+        if of.is_empty() {
+            self.state.reservations.of.remove(&worker);
+        }
+        self.state.agenda.clear(Agenda::Reserved(WorkerId(worker), number));
+        self.count_reserved(worker, &held, -1);
+        if let Some(function) = self.function_mut(held.function.0) {
+            function.reserved = function.reserved.saturating_sub(1);
+        }
+        Some(held)
+    }
+
+    /// Makes the room that is held on a worker usable for a while, to hold it again by [`Self::hold_again`].
+    pub(super) fn free_reserved(&mut self, worker: u32) -> Vec<(u64, Reservation)> {
+        let all = self.reserved_on(worker);
+        for (_, held) in &all {
+            self.count_reserved(worker, held, -1);
+        }
+        all
+    }
+
+    /// Holds room again that was made usable.
+    pub(super) fn hold_again(&mut self, worker: u32, held: &Reservation) {
+        self.count_reserved(worker, held, 1);
+    }
+
+    fn count_reserved(&mut self, worker: u32, held: &Reservation, by: i64) {
+        let (kib, milli) = (i64::from(held.memory_kib), i64::from(held.cpu_milli));
+        self.state.workers.hold(worker, by * kib, by * milli, by * i64::from(held.slot));
+    }
+
+    /// Lets all room of a worker go; returns for whom it was.
+    pub(super) fn unreserve_all(&mut self, worker: u32) -> Vec<u32> {
+        let numbers: Vec<_> =
+            self.reserved_on(worker).into_iter().map(|(number, _)| number).collect();
+        let let_go = numbers.into_iter().filter_map(|number| self.unreserve(worker, number));
+        let_go.map(|held| held.function.0).collect()
+    }
+
+    /// What was to end on a worker did not.
+    pub(super) fn on_reserved_too_long(&mut self, worker: WorkerId, number: u64) {
+        let Some(held) = self.unreserve(worker.0, number) else { return };
+        self.start_what_is_needed(held.function.0);
+        self.room_came(worker.0);
+    }
+}

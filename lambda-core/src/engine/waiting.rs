@@ -1,0 +1,509 @@
+//! Invocations without a sandbox: starts for them, room for those starts, and how long they wait.
+
+use std::time::Duration;
+
+use super::backlog::{Owner, Place, class};
+use super::function::Blocked;
+use super::starting::{Wish, kib};
+use super::{Agenda, Engine};
+use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
+use crate::sandbox::Sandbox;
+use crate::{AccountId, FunctionId, Isolation, RejectReason, StopReason};
+
+/// How often functions that wait for room are tried anew, whatever was heard.
+const TICK: Duration = Duration::from_secs(1);
+/// After how long room is gathered for one.
+const GATHER_AFTER: Duration = Duration::from_secs(2);
+/// Most of them each time.
+const TRIED_MAX: usize = 64;
+/// The part of the waiting room that is kept for accounts that have few in it: a sixteenth.
+const KEPT_FOR_FEW: u32 = 16;
+/// Most sandboxes that are started on a worker when room on it comes free.
+const STARTED_MAX: usize = 64;
+
+impl Engine {
+    /// Starts as many sandboxes as waiting invocations need: not one for each event.
+    pub(super) fn start_what_is_needed(&mut self, id: u32) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.functions.insert(id);
+            return;
+        }
+        let max = self.state.config.starts_per_function_max;
+        while let Some(function) = self.function(id)
+            && function.missing(max) > 0
+        {
+            let provisioned = function.provision_short() > 0;
+            if function.start_from > self.state.now
+                || function.init_failures > 0 && function.coming > 0
+            {
+                return self.wait_out(id);
+            }
+            if !provisioned && !self.may_scale(id) {
+                return self.wait_for_rate(id);
+            }
+            match self.start_one(id) {
+                Wish::Started if provisioned => {}
+                Wish::Started => self.scaled(id),
+                Wish::Never(reason) => {
+                    if self.function(id).is_some_and(|it| it.waiting_count() > it.coming) {
+                        self.reject_last(id, reason);
+                    } else {
+                        return self.provision_later(id);
+                    }
+                }
+                Wish::NoRoom => {
+                    if !self.make_room(id) {
+                        return self.wait_for_room(id);
+                    }
+                }
+            }
+        }
+        self.unblock_if_served(id);
+    }
+
+    /// Refuses the invocations for which no sandbox comes.
+    fn reject_uncovered(&mut self, id: u32, reason: RejectReason) {
+        while self.function(id).is_some_and(|it| it.coming + it.reserved < it.waiting_count()) {
+            self.reject_last(id, reason);
+        }
+    }
+
+    /// A function has had its share of starts. It waits for the rate where it has sandboxes that come free.
+    fn wait_for_rate(&mut self, id: u32) {
+        let Some(function) = self.function(id) else { return };
+        if function.serving() == 0 {
+            return self.reject_uncovered(id, RejectReason::ScalingRate);
+        }
+        let step = self.state.config.scaling_period / self.state.config.scaling_starts_max.max(1);
+        self.block(id, Blocked::ForTime);
+        let at = self.state.now + step.max(Duration::from_millis(1));
+        self.state.agenda.insert((at, Agenda::Retry(FunctionId(id))));
+    }
+
+    /// A function's own starts fail: one is tried at a time, ever later. Who waits is answered by the failure, unless other
+    /// sandboxes of the function come free.
+    fn wait_out(&mut self, id: u32) {
+        let Some(function) = self.function(id) else { return };
+        let (from, failed, busy) = (function.start_from, function.failed, function.meter.busy());
+        if busy == 0
+            && function.coming == 0
+            && let Some(sandbox) = failed
+        {
+            self.reject_uncovered(id, RejectReason::SandboxFailed { sandbox });
+        }
+        if self.function(id).is_some_and(|it| it.waiting_count() > it.coming) {
+            self.block(id, Blocked::ForTime);
+        }
+        let at = from.max(self.state.now + Duration::from_millis(1));
+        if from > self.state.now {
+            self.state.agenda.insert((at, Agenda::Retry(FunctionId(id))));
+        }
+    }
+
+    /// No worker has room for a function, and nothing idle may end for it.
+    fn wait_for_room(&mut self, id: u32) {
+        let Some(settings) = self.function(id).map(|it| it.settings) else { return };
+        let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
+        let place = self.place_of(id, settings.account);
+        self.block(id, Blocked::ForRoom(place));
+        self.ask_for_room(zones);
+        let own = self.function(id).is_some_and(|it| it.meter.busy() > 0 || it.coming > 0);
+        let served =
+            self.state.workers.zones_served() & zones != 0 || self.state.workers.ejected() > 0;
+        if !own && !served && !self.worker_comes(zones) {
+            self.reject_uncovered(id, RejectReason::NoCapacity);
+        }
+    }
+
+    fn place_of(&self, id: u32, account: AccountId) -> Place {
+        let urgent = self.function(id).is_some_and(|it| it.provision_short() > 0);
+        let memory = self.function(id).map_or(0, |it| kib(it.settings.memory_bytes));
+        let owner = Owner { on_demand: !urgent, account };
+        Place { owner, class: class(memory), since: self.state.now }
+    }
+
+    fn block(&mut self, id: u32, how: Blocked) {
+        let Some(function) = self.function(id) else { return };
+        let account = function.settings.account;
+        match (function.blocked, how) {
+            (Some(Blocked::ForRoom(before)), Blocked::ForRoom(place))
+                if before.owner == place.owner => {}
+            _ => {
+                self.leave_backlog(id);
+                if let Blocked::ForRoom(place) = how {
+                    let held = self.state.accounts.get(account);
+                    let (share, waiting) = (held.share(), held.waiting());
+                    if self.state.backlog.is_empty() {
+                        self.state.agenda.insert((self.state.now + TICK, Agenda::Backlog));
+                    }
+                    self.state.backlog.insert(FunctionId(id), place, share, waiting);
+                }
+                if let Some(function) = self.function_mut(id) {
+                    function.blocked = Some(how);
+                }
+            }
+        }
+        self.count_wanted(id);
+        self.watch_the_wait(id);
+    }
+
+    fn leave_backlog(&mut self, id: u32) {
+        let Some(function) = self.function_mut(id) else { return };
+        let account = function.settings.account;
+        if let Some(Blocked::ForRoom(place)) = function.blocked.take() {
+            let waiting = self.state.accounts.get(account).waiting();
+            self.state.backlog.remove(FunctionId(id), place, waiting);
+        }
+    }
+
+    /// A function waits for nothing any more, or for something else.
+    pub(super) fn leave_the_wait(&mut self, id: u32) {
+        self.leave_backlog(id);
+        self.count_wanted(id);
+        self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
+    }
+
+    /// Keeps the sums of what is wanted.
+    pub(super) fn count_wanted(&mut self, id: u32) {
+        let max = self.state.config.starts_per_function_max;
+        let Some(function) = self.function_mut(id) else { return };
+        let missing = match function.blocked {
+            Some(Blocked::ForRoom(_)) => u64::from(function.missing(max)),
+            _ => 0,
+        };
+        let settings = function.settings;
+        let after = (
+            missing * u64::from(kib(settings.memory_bytes)),
+            missing * u64::from(settings.cpu_milli),
+        );
+        let before = std::mem::replace(&mut function.wanted, after);
+        let wanted = &mut self.state.wanted;
+        *wanted = (wanted.0 - before.0 + after.0, wanted.1 - before.1 + after.1);
+    }
+
+    /// Sees to it that the invocation that waits longest without a sandbox that comes does not wait too long.
+    fn watch_the_wait(&mut self, id: u32) {
+        let Some(since) = self.function(id).and_then(|it| it.uncovered_since()) else { return };
+        let at = since + self.state.config.wait_max;
+        let at = at.max(self.state.now);
+        self.state.agenda.insert_earlier((at, Agenda::Blocked(FunctionId(id))));
+    }
+
+    pub(super) fn on_waited_too_long(&mut self, id: FunctionId) {
+        let now = self.state.now;
+        let Some(settings) = self.function(id.0).map(|it| it.settings) else { return };
+        let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
+        let mut wait = self.state.config.wait_max;
+        if self.worker_comes(zones) {
+            let comes = self.state.config.fleet.as_ref().map_or(Duration::ZERO, |it| it.ask_again);
+            wait = wait.max(comes);
+        }
+        while let Some(function) = self.function_mut(id.0) {
+            let Some(since) = function.uncovered_since() else { break };
+            if since + wait > now {
+                self.state.agenda.insert((since + wait, Agenda::Blocked(id)));
+                break;
+            }
+            let popped = function.pop_uncovered();
+            self.rejected(id.0, popped, RejectReason::NoCapacity);
+        }
+    }
+
+    /// Takes a function off the lists of those that wait, if it does not any more.
+    pub(super) fn unblock_if_served(&mut self, id: u32) {
+        let max = self.state.config.starts_per_function_max;
+        let Some(function) = self.function(id).filter(|it| it.blocked.is_some()) else { return };
+        if function.missing(max) == 0 {
+            self.leave_backlog(id);
+            if let Some(function) = self.function_mut(id) {
+                function.blocked = None;
+            }
+            if self.function(id).is_none_or(|it| it.uncovered_since().is_none()) {
+                self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
+            }
+        }
+        self.count_wanted(id);
+    }
+
+    /// An invocation came to a function that waits already: nothing is looked for anew.
+    pub(super) fn joins_the_wait(&mut self, id: u32) -> bool {
+        let Some(function) = self.function(id) else { return false };
+        let Some(Blocked::ForRoom(_)) = function.blocked else { return false };
+        let settings = function.settings;
+        self.count_wanted(id);
+        self.watch_the_wait_if_none(id);
+        if self.state.config.fleet.is_some() {
+            let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
+            self.ask_for_room(zones);
+        }
+        true
+    }
+
+    fn watch_the_wait_if_none(&mut self, id: u32) {
+        // Only the first that waits has to be watched; the timer then goes on to the next.
+        let first = |it: &super::Function| it.waiting_count() <= it.coming + 1;
+        if self.function(id).is_some_and(first) {
+            self.watch_the_wait(id);
+        }
+    }
+
+    /// Makes room among those that wait for an invocation of an account: one of an account that has many goes. Tells whether
+    /// there is room.
+    pub(super) fn may_wait(&mut self, account: AccountId) -> bool {
+        let (all, most) = (self.state.waiting, self.state.config.waiting_max);
+        let kept = most / KEPT_FOR_FEW;
+        let own = self.state.accounts.get(account).waiting();
+        if all < most - kept || all < most && own < kept / 4 {
+            return true;
+        }
+        if all < most {
+            return false;
+        }
+        let Some(fullest) = self.state.backlog.fuller(own) else { return false };
+        let uncovered = |id: &FunctionId| {
+            self.function(id.0).is_some_and(|it| it.waiting_count() > it.coming + it.reserved)
+        };
+        let Some(victim) = self.state.backlog.newest_of(fullest).find(uncovered) else {
+            return false;
+        };
+        self.reject_last(victim.0, RejectReason::WaitingFull);
+        true
+    }
+
+    pub(super) fn on_backlog_tick(&mut self) {
+        let mut tried = Vec::new();
+        self.state.backlog.next(u8::MAX, |function, _, _| {
+            tried.push(function);
+            tried.len() >= TRIED_MAX
+        });
+        for id in tried {
+            self.start_what_is_needed(id.0);
+            self.gather_if_it_waits_long(id.0);
+            // Those that are in vain come last the next time.
+            let Some(settings) = self.function(id.0).map(|it| it.settings) else { continue };
+            if self.function(id.0).is_some_and(|it| matches!(it.blocked, Some(Blocked::ForRoom(_))))
+            {
+                self.requeue(id.0, settings.account);
+            }
+        }
+        if !self.state.backlog.is_empty() {
+            self.state.agenda.insert((self.state.now + TICK, Agenda::Backlog));
+        }
+    }
+
+    /// A function for which nothing idle is enough has room gathered after a while.
+    fn gather_if_it_waits_long(&mut self, id: u32) {
+        let now = self.state.now;
+        let Some(function) = self.function(id) else { return };
+        let long = |since: crate::Time| since + GATHER_AFTER <= now;
+        let blocked = matches!(function.blocked, Some(Blocked::ForRoom(_)));
+        if !blocked
+            || !function.uncovered_since().is_some_and(long) && function.provision_short() == 0
+        {
+            return;
+        }
+        let settings = function.settings;
+        let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
+        self.gather(id, zones);
+        self.unblock_if_served(id);
+    }
+
+    /// Puts a function behind the others of its account.
+    fn requeue(&mut self, id: u32, account: AccountId) {
+        let place = self.place_of(id, account);
+        self.leave_backlog(id);
+        self.block(id, Blocked::ForRoom(place));
+    }
+
+    /// Room on a worker came free, or may have: who it is held for has it first, then those whose turn it is.
+    pub(super) fn room_came(&mut self, worker: u32) {
+        if self.deferred.is_some() {
+            return;
+        }
+        if self.has_reserved(worker) {
+            self.serve_reserved(worker);
+        }
+        for _ in 0..STARTED_MAX {
+            if self.state.backlog.is_empty() {
+                return;
+            }
+            let Some(free_kib) = self.state.workers.get(worker).map(|it| it.free_kib()) else {
+                return;
+            };
+            let isolation = self.state.workers.get(worker).map(|it| it.isolation);
+            let class_max =
+                if isolation == Some(Isolation::Sandbox) { class(free_kib) } else { u8::MAX };
+            let next = self
+                .state
+                .backlog
+                .next(class_max, |id, _, _| self.fits_on(id.0, worker, &Spare::default()));
+            let Some(id) = next else { break };
+            let started = self.start_for_backlog(id.0, worker);
+            if let Some(account) = self.function(id.0).map(|it| it.settings.account) {
+                self.unblock_if_served(id.0);
+                if self.function(id.0).is_some_and(|it| it.blocked.is_some()) {
+                    self.requeue(id.0, account);
+                }
+            }
+            if !started {
+                break;
+            }
+        }
+    }
+
+    fn start_for_backlog(&mut self, id: u32, worker: u32) -> bool {
+        let provisioned = self.function(id).is_some_and(|it| it.provision_short() > 0);
+        if !provisioned && !self.may_scale(id) || !self.start_on(id, worker) {
+            return false;
+        }
+        if !provisioned {
+            self.scaled(id);
+        }
+        true
+    }
+
+    fn serve_reserved(&mut self, worker: u32) {
+        // The oldest may use all that is free; those that it is not enough for hold theirs again before the younger ones.
+        let mut again = Vec::new();
+        for (number, held) in self.free_reserved(worker) {
+            let id = held.function.0;
+            let needed = |it: &super::Function| {
+                let provisioned = it.settings.provisioned_concurrency;
+                it.waiting_count() > it.coming || it.provision_due && it.serving() < provisioned
+            };
+            let needed = self.function(id).is_some_and(needed);
+            let fits = needed && self.fits_on(id, worker, &Spare::default());
+            self.hold_again(worker, &held);
+            if needed && !fits {
+                continue;
+            }
+            self.unreserve(worker, number);
+            if !needed {
+                continue;
+            }
+            if !self.start_for_backlog(id, worker) {
+                again.push(id);
+            }
+            self.unblock_if_served(id);
+        }
+        again.into_iter().for_each(|id| self.start_what_is_needed(id));
+    }
+
+    /// Returns whether a worker can have a sandbox of a function, with what is spare besides.
+    fn fits_on(&self, id: u32, worker: u32, spare: &Spare) -> bool {
+        let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
+        let Some(row) = self.state.workers.get(worker) else { return false };
+        let Some((zones, _)) = self.zones_for(&settings) else { return false };
+        let memory_kib = kib(settings.memory_bytes);
+        let needs = Needs::of(&settings, memory_kib, zones);
+        let has_vm = row.isolation != Isolation::Sandbox
+            && self.has_vm_on(worker, settings.account, memory_kib);
+        let spare = Spare { has_vm: spare.has_vm || has_vm, ..*spare };
+        refusal(&self.state.config, row, &needs, &spare).is_none()
+    }
+
+    /// A sandbox could run the next invocation of its function, or fall idle. Where another account, or another function of
+    /// its own, has less and waits, it ends for that. Tells whether it does.
+    pub(super) fn gives_way(&mut self, at: u32, waits: bool) -> bool {
+        let Some(held) = self.state.sandboxes.get(at).cloned() else { return false };
+        let worker = held.worker;
+        let Some(row) = self.state.workers.get(worker) else { return false };
+        let (isolation, free_kib) = (row.isolation, row.free_kib());
+        let own = held.function;
+        let Some(serving) = self.function(own).map(|it| it.serving()) else { return false };
+        let provisioned =
+            |it: &super::Function| it.serving() <= it.settings.provisioned_concurrency;
+        if self.function(own).is_some_and(provisioned) {
+            return false;
+        }
+        if let Some(id) = self.gathers_on(worker)
+            && id.0 != own
+            && self.ends_for(&held, id.0, serving, waits)
+        {
+            self.end_for_another(at, own, waits);
+            return true;
+        }
+        let gives = self.gives(worker, &held);
+        let class_max = match isolation {
+            Isolation::Sandbox => class(free_kib.saturating_add(gives.memory_kib)),
+            _ => u8::MAX,
+        };
+        let next = self.state.backlog.next(class_max, |id, owner, _| {
+            if id.0 == own {
+                return false;
+            }
+            let Some(other) = self.function(id.0) else { return false };
+            if other.start_from > self.state.now {
+                return false;
+            }
+            let due = !owner.on_demand || self.ends_for(&held, id.0, serving, waits);
+            due && self.fits_on(id.0, worker, &gives)
+        });
+        let Some(id) = next else { return false };
+        let Some(settings) = self.function(id.0).map(|it| it.settings) else { return false };
+        let memory_kib = needed_kib(&self.state.config, isolation, kib(settings.memory_bytes));
+        self.reserve(worker, id.0, memory_kib);
+        self.requeue(id.0, settings.account);
+        self.unblock_if_served(id.0);
+        self.end_for_another(at, own, waits);
+        true
+    }
+
+    /// Returns whether a sandbox, of a function with so many, ends for another function: that of an account that holds less,
+    /// or of the same account where it has fewer; and, where it is idle, if it may be evicted.
+    fn ends_for(&self, held: &Sandbox, id: u32, serving: u32, waits: bool) -> bool {
+        if !waits {
+            return self.may_evict(held, id);
+        }
+        let (Some(own), Some(other)) = (self.function(held.function), self.function(id)) else {
+            return false;
+        };
+        let same = own.settings.account == other.settings.account;
+        let fewer = same && other.serving() + other.reserved + 1 < serving;
+        fewer || self.is_poorer(other.settings.account, kib(other.settings.memory_bytes), held)
+    }
+
+    fn end_for_another(&mut self, at: u32, own: u32, waits: bool) {
+        if waits {
+            self.stop_unlisted(at, StopReason::Evicted);
+            self.start_what_is_needed(own);
+        } else {
+            self.stop(at, StopReason::Evicted);
+        }
+    }
+
+    /// Keeps as many sandboxes ready as a function is provisioned with.
+    pub(super) fn provision(&mut self, id: FunctionId) {
+        let now = self.state.now;
+        if now < self.state.adopting_until && !self.state.workers.all_reported() {
+            // They may run already, under a worker that has not told yet.
+            let at = self.state.adopting_until;
+            return self.state.agenda.insert((at, Agenda::Provision(id)));
+        }
+        let Some(function) = self.function_mut(id.0).filter(|it| !it.removed) else { return };
+        function.provision_due = true;
+        self.start_what_is_needed(id.0);
+    }
+
+    fn provision_later(&mut self, id: u32) {
+        let at = self.state.now + self.state.config.start_timeout;
+        if let Some(function) = self.function_mut(id) {
+            function.provision_due = false;
+        }
+        self.state.agenda.insert((at, Agenda::Provision(FunctionId(id))));
+        self.unblock_if_served(id);
+    }
+
+    /// A start failed by the function's own fault: the next one is later, from the third failure in a row on.
+    pub(super) fn function_failed(&mut self, id: u32, sandbox: crate::SandboxId) {
+        let now = self.state.now;
+        let Some(function) = self.function_mut(id) else { return };
+        function.init_failures = function.init_failures.saturating_add(1);
+        function.failed = Some(sandbox);
+        let nth = function.init_failures.saturating_sub(3);
+        if function.init_failures >= 3 {
+            let wait = Duration::from_millis(250).saturating_mul(1 << nth.min(8));
+            function.start_from = now + wait.min(Duration::from_secs(60));
+        }
+    }
+}
