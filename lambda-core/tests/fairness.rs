@@ -80,12 +80,14 @@ fn accounts_that_want_more_than_there_is_have_the_same_or_by_weight() {
             let (dispatched, refused) = settle(&mut host, commands);
             assert_eq!(refused, [0; 0]);
             for (invocation, sandbox) in dispatched {
-                served[usize::try_from((invocation - 1) / 500).expect("small")] += u32::from(turn >= 400);
+                served[usize::try_from((invocation - 1) / 500).expect("small")] +=
+                    u32::from(turn >= 400);
                 running.push_back((invocation, sandbox));
             }
         }
         let wanted = |at: usize| if weighted && at == 9 { 2 } else { 1 };
-        let shares: Vec<_> = (0..10).map(|at| f64::from(served[at]) / f64::from(wanted(at))).collect();
+        let shares: Vec<_> =
+            (0..10).map(|at| f64::from(served[at]) / f64::from(wanted(at))).collect();
         let (sum, squares) = shares.iter().fold((0.0, 0.0), |(a, b), it| (a + it, b + it * it));
         let jain = sum * sum / 10.0 / squares;
         assert!(jain >= 0.99, "{jain}: {served:?}");
@@ -142,7 +144,8 @@ fn provisioned_concurrency_ends_idle_sandboxes_of_others() {
     for (invocation, sandbox) in (1..).zip(made) {
         host.end(invocation, sandbox);
     }
-    let mut commands = host.put(1, |it| (it.account, it.provisioned_concurrency) = (AccountId(1), 2));
+    let mut commands =
+        host.put(1, |it| (it.account, it.provisioned_concurrency) = (AccountId(1), 2));
     commands.extend(host.wait(SECOND));
     assert_eq!(stopped(&commands), [StopReason::Evicted; 2]);
     settle(&mut host, commands);
@@ -218,7 +221,8 @@ fn one_customers_burst_leaves_others_a_place_to_wait() {
             assert!(refused.len() <= 1, "{refused:?}");
         }
     }
-    let waiting = |host: &Host, id| host.engine.function_status(FunctionId(id)).expect("there").waiting;
+    let waiting =
+        |host: &Host, id| host.engine.function_status(FunctionId(id)).expect("there").waiting;
     assert!(waiting(&host, 50) >= 6, "{}", waiting(&host, 50));
     assert!(host.engine.waiting() <= 1000);
 }
@@ -228,7 +232,8 @@ fn a_burst_leaves_others_their_last_warm_sandbox() {
     let mut host = Host::new(|_| ());
     host.join(0, Capacity::of_memory(20 * MIB));
     customers(&mut host, 0..21);
-    let made: Vec<_> = (0..20).map(|function| (host.run(function).expect("room"), host.invoked)).collect();
+    let made: Vec<_> =
+        (0..20).map(|function| (host.run(function).expect("room"), host.invoked)).collect();
     for (sandbox, invocation) in made {
         host.end(invocation, sandbox);
     }

@@ -270,7 +270,8 @@ fn a_drain_has_a_deadline() {
         };
         host.tell(event);
         assert_eq!(host.wait(most - SECOND), []);
-        let ended = |it: &Command| matches!(it, Command::TimeOut { sandbox: it, .. } if *it == sandbox);
+        let ended =
+            |it: &Command| matches!(it, Command::TimeOut { sandbox: it, .. } if *it == sandbox);
         assert_eq!(count(&host.wait(SECOND * 2), ended), 1);
         host.tell(Event::SandboxGone { sandbox });
         host.join(1, Capacity::of_memory(64 * MIB));
@@ -282,7 +283,10 @@ fn a_stop_that_is_said_again_has_its_reason() {
     let mut host = Host::with_worker(64, |_| ());
     let sandbox = host.run(0).expect("room");
     host.end(1, sandbox);
-    assert_eq!(stopped(&host.tell(Event::WorkerDraining { worker: WorkerId(0) })), [StopReason::Draining]);
+    assert_eq!(
+        stopped(&host.tell(Event::WorkerDraining { worker: WorkerId(0) })),
+        [StopReason::Draining]
+    );
     assert_eq!(stopped(&host.wait(SECOND * 61)), [StopReason::Draining]);
 }
 
@@ -326,7 +330,10 @@ fn a_network_is_its_owners() {
     assert_eq!(rejected(&host.invoke(1)), [RejectReason::NoNetwork]);
     let put = Event::FunctionPut { function: FunctionId(2), revision: 0, settings };
     assert_eq!(host.try_tell(put), Err(EventError::NotOwner));
-    assert_eq!(host.try_tell(Event::NetworkPut { network, settings: of(1) }), Err(EventError::InUse));
+    assert_eq!(
+        host.try_tell(Event::NetworkPut { network, settings: of(1) }),
+        Err(EventError::InUse)
+    );
 }
 
 #[test]

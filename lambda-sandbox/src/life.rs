@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use tracing::Instrument as _;
+
 use crate::{
     Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer, Outcome,
     Pressure, ShutdownReason,
@@ -81,7 +83,7 @@ impl<S> Sandbox<S> {
     ///
     /// When something could not be released; the backend's sweep tries again.
     pub async fn destroy(self) -> Result<(), Error> {
-        self.driver.destroy().await
+        self.driver.destroy().instrument(tracing::debug_span!("destroy")).await
     }
 }
 
@@ -98,7 +100,7 @@ impl Sandbox<Created> {
     /// Why it did not come up; the sandbox is gone, once extensions that have registered were told and had their time.
     /// The error does not wait for that.
     pub async fn init(mut self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
-        let report = self.driver.init().await?;
+        let report = self.driver.init().instrument(tracing::debug_span!("init")).await?;
         Ok((self.become_(), report))
     }
 
@@ -141,7 +143,8 @@ impl Sandbox<Idle> {
         mut self,
         invocation: Invocation,
     ) -> Result<(Outcome, Option<Sandbox<Busy>>), Error> {
-        let outcome = self.driver.invoke(invocation).await?;
+        let span = tracing::debug_span!("invoke", invocation.request_id);
+        let outcome = self.driver.invoke(invocation).instrument(span).await?;
         let usable = outcome.answer.leaves_usable();
         Ok((outcome, usable.then(|| self.become_())))
     }
@@ -152,8 +155,12 @@ impl Sandbox<Idle> {
     ///
     /// As [`Sandbox::destroy`].
     pub async fn shutdown(mut self, reason: ShutdownReason) -> Result<(), Error> {
-        self.driver.shutdown(reason).await;
-        self.driver.destroy().await
+        let span = tracing::debug_span!("shutdown", ?reason);
+        let ending = async {
+            self.driver.shutdown(reason).await;
+            self.driver.destroy().await
+        };
+        ending.instrument(span).await
     }
 }
 
@@ -164,7 +171,7 @@ impl Sandbox<Busy> {
     ///
     /// When the runtime ended, or did not ask in time; the sandbox is gone.
     pub async fn settle(mut self) -> Result<Sandbox<Idle>, Error> {
-        self.driver.settle().await?;
+        self.driver.settle().instrument(tracing::debug_span!("freeze")).await?;
         Ok(self.become_())
     }
 }

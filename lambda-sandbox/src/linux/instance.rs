@@ -216,7 +216,9 @@ impl Instance {
     pub(super) fn leave(&self, hierarchies: &Hierarchies) {
         for folder in folders(hierarchies, self.number) {
             // A sandbox that is still there keeps its group; the next sweep removes it.
-            drop(fs::remove_dir(folder));
+            if let Err(error) = fs::remove_dir(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "control group stays");
+            }
         }
     }
 }

@@ -111,8 +111,8 @@ fn work_off(queue: &Receiver<Work>) {
         }
         for remains in std::mem::take(&mut late) {
             if sys::ends_within(remains.pidfd.as_fd(), Duration::ZERO) {
-                // Nobody waits any more; what cannot be removed is the next sweep's.
-                drop(remains.release());
+                // Nobody waits any more.
+                stays("late sandbox", remains.release());
             } else {
                 late.push(remains);
             }
@@ -129,11 +129,21 @@ fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
         let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
         (Err(Error::step("waiting for killed processes to end", source)), Some(remains))
     };
-    if let Some(reply) = reply {
-        // Who asked may have gone; what could not be removed is the next sweep's.
-        drop(reply.send(released));
-    }
+    // Whoever asked is told; without anybody, or when they have gone, the log is.
+    let untold = match reply {
+        Some(reply) => reply.send(released).err().unwrap_or(Ok(())),
+        None => released,
+    };
+    stays("sandbox", untold);
     late
+}
+
+/// Logs what could not be released, with path and cause: it stays until the next sweep.
+pub(super) fn stays(what: &'static str, released: Result<(), Error>) {
+    if let Err(error) = released {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(what, %error, cause, "not released; the next sweep tries again");
+    }
 }
 
 /// Longest wait for the end of processes that were killed.

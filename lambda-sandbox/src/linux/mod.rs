@@ -56,6 +56,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tracing::Instrument as _;
 
 pub use cgroup::{Controller, Hierarchies};
 pub use extras::{ATTACHED_MAX, DESCRIPTORS_MAX, Extras};
@@ -149,7 +150,7 @@ impl Shared {
     /// Removes the groups that no sandbox has; what cannot be removed is the next sweep's.
     fn forget_groups(&self) {
         for kept in self.groups.take_all() {
-            drop(self.remove(&kept));
+            janitor::stays("control group that is kept", self.remove(&kept));
         }
     }
 }
@@ -381,7 +382,8 @@ async fn blocking<T: Send + 'static>(
 
 impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
-        Box::pin(async move {
+        let span = tracing::debug_span!("create", function = spec.function);
+        let creating = async move {
             spec.check()?;
             spec.limits.check_isolation(&self.shared.isolation)?;
             check_asked(&spec)?;
@@ -400,7 +402,8 @@ impl Backend for LinuxBackend {
                 .map_err(|source| Error::step("listening inside the sandbox", source))?;
             let driver = Supervised::new(spec, Arc::new(sandbox), listener);
             Ok(Sandbox::new(Box::new(driver)))
-        })
+        };
+        Box::pin(creating.instrument(span))
     }
 
     fn isolation(&self) -> Isolation {

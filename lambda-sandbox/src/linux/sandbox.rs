@@ -21,7 +21,7 @@ use super::exec::{self, Execs};
 use super::features::{Defences, Rights};
 use super::image::Image;
 use super::instance::Instance;
-use super::janitor::{Remains, Slot};
+use super::janitor::{Remains, Slot, stays};
 use super::kept_groups::KeptGroup;
 use super::netns::Network;
 use super::plan::{Base, Step, c_string, from_zero, own_steps, user_steps};
@@ -107,8 +107,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some((group, _slot)) = self.0.take() {
             group.kill();
-            // What cannot be removed now is the next sweep's.
-            drop(group.remove());
+            stays("control group of a sandbox that did not come up", group.remove());
         }
     }
 }
@@ -338,7 +337,9 @@ fn group(
     let (host, name) = (shared.instance.group(), slot.number.to_string());
     let disks = disks(spec, image);
     let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
-    let entrance = group.entrance().inspect_err(|_| drop(group.remove()))?;
+    let entrance = group.entrance().inspect_err(|_| {
+        stays("control group that cannot be entered", group.remove());
+    })?;
     Ok(KeptGroup { group, entrance, number: slot.keep() })
 }
 
