@@ -162,10 +162,10 @@ async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
         gateway: Some("10.213.77.1".parse().expect("an address")),
     };
     let script = "for a in 10.213.77.1 10.213.78.1; do cat < /dev/tcp/$a/7007; echo; done; \
-                  ls /proc/sys/net/ipv4/conf; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null && echo wrote";
+                  tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null && echo wrote";
     let network = Network::Interface(interface);
     let output = run(&backend, network.clone(), script).await;
-    let expected = "hello 10.213.77.2\nhello 10.213.77.2\nall\ndefault\neth0\nlo\n";
+    let expected = "hello 10.213.77.2\nhello 10.213.77.2\neth0\nlo\n";
     assert_eq!(output, expected);
     // The interface has gone with the sandbox, and its other end with it.
     let until = std::time::Instant::now() + Duration::from_secs(10);
