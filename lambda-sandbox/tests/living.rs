@@ -62,8 +62,8 @@ async fn other_programs_run_behind_the_same_defences() {
         "Seccomp:\t2",
         "\n1000\n",
         "Read-only file system",
-        "unshare failed: Operation not permitted",
-        "/proc/1/environ: Permission denied",
+        "Operation not permitted",
+        "Permission denied",
     ] {
         assert!(said.contains(wanted), "{wanted:?} in {said}");
     }
@@ -184,6 +184,9 @@ async fn what_happens_is_told() {
         assert_eq!(told[1], Event::OutOfMemory(1));
     }
 
+    if !std::path::Path::new("/bin/bash").exists() {
+        return test_support::left_out("events of a function", "no bash");
+    }
     let (idle, _) = backend.create(runtime()).await.expect("created").init().await.expect("init");
     let mut events = idle.handle().expect("a handle").events();
     let invocation = Invocation::new("id", "{}", Duration::from_secs(5));

@@ -21,7 +21,8 @@ use crate::Error;
 /// A writable folder in memory. Clones are the same folder; it can serve several sandboxes, one after another or at once.
 ///
 /// What is written there counts to the memory of the sandbox that writes it. What the host has put in belongs to root and
-/// may be changed by everyone inside. Nothing in it is trusted: [`Volume::read`] follows no link, opens nothing but regular
+/// may be changed by everyone inside. What a sandbox has written belongs to its own user: the next may remove it, and read or change
+/// it only as its mode lets others. Nothing in it is trusted: [`Volume::read`] follows no link, opens nothing but regular
 /// files and reads no more than it is told.
 ///
 /// As root only: without root nobody can hand a mount to another namespace.
