@@ -241,7 +241,9 @@ mod tests {
 
     #[test]
     fn node_gets_a_heap_that_its_memory_holds() {
-        for (memory_mb, expected) in [(128, 89), (390, 351), (391, 352), (1024, 922), (10_240, 9216)] {
+        for (memory_mb, expected) in
+            [(128, 89), (390, 351), (391, 352), (1024, 922), (10_240, 9216)]
+        {
             assert_eq!(heap_mb(memory_mb), expected, "{memory_mb}");
         }
         let mut deployment = deployment("nodejs20.x");
@@ -263,7 +265,10 @@ mod tests {
         assert_eq!(check(None), words);
         assert_eq!(check(Some("")), words);
         let command = check(Some("/opt/wrapper"));
-        assert_eq!((&command[0], &command[3], &command[4..]), (&"/bin/sh".into(), &"bootstrap".into(), &words[..]));
+        assert_eq!(
+            (&command[0], &command[3], &command[4..]),
+            (&"/bin/sh".into(), &"bootstrap".into(), &words[..])
+        );
     }
 
     #[test]
