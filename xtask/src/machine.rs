@@ -10,6 +10,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     let mut left_out = Vec::new();
     left_out.extend(debian_packages(&DEBIAN_PACKAGES).err());
     left_out.extend(python_environment(root).err());
+    left_out.extend(emulator(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -57,6 +58,34 @@ fn python_environment(root: &Path) -> Result<(), String> {
         fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
     };
     make().map_err(|error| format!("Python environment: {error}"))
+}
+
+/// Brings AWS's Runtime Interface Emulator, and AWS's runtime client for Node.js uncompiled, into `target/emulator`:
+/// 50 MB in ten seconds. The emulator's package is taken without what it depends on.
+fn emulator(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/emulator");
+    let stamp = folder.join("installed");
+    let wanted = format!("{EMULATOR_PACKAGE} {NODE_PACKAGE}");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
+        println!("AWS's emulator: target/emulator is there");
+        return Ok(());
+    }
+    println!("AWS's emulator: installing {EMULATOR_PACKAGE} into target/emulator");
+    let make = || -> Result<(), String> {
+        let mut pip = Command::new(root.join("target/venv/bin/pip"));
+        pip.args(["install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&folder);
+        run(pip.arg(EMULATOR_PACKAGE))?;
+        let program = folder.join("samcli/local/rapid/aws-lambda-rie-x86_64");
+        run(Command::new("chmod").arg("755").arg(program))?;
+        if !on_path("npm") {
+            return Err(format!("{NODE_PACKAGE}: npm is not there"));
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        run(npm.arg("--prefix").arg(&folder).arg(NODE_PACKAGE))?;
+        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("AWS's emulator: {error}"))
 }
 
 /// Brings AWS's runtime for Node.js into `target/node`. It compiles its HTTP client, which takes minutes.
@@ -141,4 +170,5 @@ const COMPILERS: [(&str, &str); 6] = [
     ("unzip", "unzip"),
     ("g++", "g++"),
 ];
+const EMULATOR_PACKAGE: &str = "aws-sam-cli==1.170.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

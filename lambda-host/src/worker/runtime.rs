@@ -97,7 +97,8 @@ impl Default for Runtimes {
 impl Runtimes {
     /// Returns the default ones, and `python3.X` and `nodejsX.x` for each interpreter that this machine has on its
     /// path, and beside one on its path where versions have folders side by side, as pyenv and nvm keep them. Of two
-    /// of one identifier the first on the path counts. Runs each once to ask for its version. Blocks.
+    /// of one identifier the first on the path counts. Python is at least 3.7. Runs each once to ask for its version.
+    /// Blocks.
     #[must_use]
     pub fn discover() -> Self {
         let mut runtimes = Self::default();
@@ -194,7 +195,7 @@ const PYTHON: Language = Language {
     question: [
         "-c",
         "import sys; v = sys.version_info; \
-         print(f'python{v[0]}.{v[1]}', sys.executable, sys.base_prefix, sep='\\n')",
+         v >= (3, 7) and print(f'python{v[0]}.{v[1]}', sys.executable, sys.base_prefix, sep='\\n')",
     ],
     file: "python.py",
     text: include_str!("runtimes/python.py"),

@@ -545,6 +545,8 @@ def invoke(api, handler):
 
 
 def main():
+    # One pipe: the log has the lines of both in the order of their writing.
+    os.dup2(1, 2)
     sys.stdout = sys.__stdout__ = flush_each_write(sys.stdout)
     sys.stderr = sys.__stderr__ = flush_each_write(sys.stderr)
     api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])
