@@ -1,7 +1,7 @@
 //! The terminal of this process, asked for codes.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ const ANSWER_BYTES_MAX: usize = 4096;
 /// Asks on the terminal that controls this process (`/dev/tty`, on Windows the console), as the AWS CLI
 /// does: standard input and output stay the program's. The answer is not shown while it is typed (on
 /// Windows it is).
+///
+/// Where there is no terminal, as in a service or a pipe's end of another session, it asks on standard error
+/// and takes one line of standard input and not a byte more; the AWS CLI falls back so too.
 ///
 /// A question that is given up reads nothing more. Questions of one process are asked one after the other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,21 +42,24 @@ fn ask(question: &Question, abandoned: &Abandoned) -> io::Result<Secret> {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
         }
     };
-    let (input, mut output) = open().map_err(|error| {
-        io::Error::new(error.kind(), format!("there is no terminal to ask on: {error}"))
-    })?;
-    let _hidden = Hidden::new(&input)?;
+    let terminal = open();
+    let (input, mut output): (File, Box<dyn Write>) = match &terminal {
+        Ok(terminal) => (terminal.input.try_clone()?, Box::new(&terminal.output)),
+        Err(_) => (standard_input()?, Box::new(io::stderr())),
+    };
+    let _hidden = terminal.as_ref().ok().map(|it| Hidden::new(&it.input)).transpose()?;
     output.write_all(question.text.as_bytes())?;
     output.flush()?;
     let mut answer = Vec::new();
-    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
+    while answer.last() != Some(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
         if !pipe::wait(&input, abandoned, None)? {
             continue;
         }
-        let mut buffer = [0; 256];
-        match (&input).read(&mut buffer)? {
+        // Byte by byte: what follows the line is for somebody else.
+        let mut byte = [0];
+        match (&input).read(&mut byte)? {
             0 => break,
-            read => answer.extend_from_slice(&buffer[..read]),
+            _ => answer.extend_from_slice(&byte),
         }
     }
     if answer.is_empty() {
@@ -64,18 +70,36 @@ fn ask(question: &Question, abandoned: &Abandoned) -> io::Result<Secret> {
     Ok(Secret::from(answer.trim()))
 }
 
+struct Terminal {
+    input: File,
+    output: File,
+}
+
 #[cfg(unix)]
-fn open() -> io::Result<(File, File)> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    let output = terminal.try_clone()?;
-    Ok((terminal, output))
+fn open() -> io::Result<Terminal> {
+    let input = File::options().read(true).write(true).open("/dev/tty")?;
+    let output = input.try_clone()?;
+    Ok(Terminal { input, output })
 }
 
 #[cfg(not(unix))]
-fn open() -> io::Result<(File, File)> {
+fn open() -> io::Result<Terminal> {
     let input = File::options().read(true).open("CONIN$")?;
     let output = File::options().write(true).open("CONOUT$")?;
-    Ok((input, output))
+    Ok(Terminal { input, output })
+}
+
+/// Standard input without the buffer that this process has before it.
+#[cfg(unix)]
+fn standard_input() -> io::Result<File> {
+    use std::os::fd::AsFd as _;
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+#[cfg(windows)]
+fn standard_input() -> io::Result<File> {
+    use std::os::windows::io::AsHandle as _;
+    Ok(File::from(io::stdin().as_handle().try_clone_to_owned()?))
 }
 
 /// Keeps what is typed from being shown; shows it again when dropped.
