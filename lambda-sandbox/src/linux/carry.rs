@@ -116,7 +116,8 @@ pub(super) fn carry_out(step: &Step) -> libc::c_long {
         }
         Step::Quota { path, value } => {
             let written = write_to(path, libc::O_WRONLY, value);
-            let kept = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM];
+            // Nor where the kernel takes no such value.
+            let kept = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM, libc::EINVAL];
             let kept = written < 0 && kept.contains(&nix::errno::Errno::last_raw());
             if kept { 0 } else { written }
         }
