@@ -5,6 +5,8 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod environment;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod roles;
