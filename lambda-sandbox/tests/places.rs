@@ -145,7 +145,7 @@ async fn what_cannot_die_holds_nobody_up() {
     assert!(took < Duration::from_secs(20), "{took:?}");
     let told = finished.expect("ends").expect("joined").expect_err("it is still there");
     assert!(
-        matches!(told, Error::Failed { step: "waiting for the sandbox's end", .. }),
+        matches!(told, Error::Failed { step: "waiting for killed processes to end", .. }),
         "{told:?}"
     );
     for _ in 0..500 {

@@ -147,7 +147,7 @@ pub(super) fn stays(what: &'static str, released: Result<(), Error>) {
 }
 
 /// Longest wait for the end of processes that were killed.
-const DEATH_TIME: Duration = Duration::from_secs(2);
+const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Time between two looks at those that have not ended.
 const LATE_LOOK_TIME: Duration = Duration::from_millis(50);
 
