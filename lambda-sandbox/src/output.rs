@@ -47,6 +47,7 @@ impl Output {
         sink: &Arc<dyn LogSink>,
         budget: &Arc<Budget>,
     ) -> Result<Self, Error> {
+        crate::pipe::prepare();
         let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
         for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
             let failed = |errno: Errno| Error::step("registering the output pipe", errno);

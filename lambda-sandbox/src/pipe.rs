@@ -15,14 +15,21 @@ pub(crate) fn watch(pipe: &Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     watched.map_err(io::Error::from)
 }
 
+/// Where dropped output goes; one descriptor for all sandboxes.
+#[cfg(target_os = "linux")]
+static NULL: std::sync::LazyLock<Option<std::fs::File>> =
+    std::sync::LazyLock::new(|| std::fs::File::options().write(true).open("/dev/null").ok());
+
+/// Opens what [`drop_all`] needs, so that the host has as many descriptors at any later moment.
+pub(crate) fn prepare() {
+    #[cfg(target_os = "linux")]
+    std::sync::LazyLock::force(&NULL);
+}
+
 /// Drops what is in a pipe without a copy of it; returns whether there was anything.
 #[cfg(target_os = "linux")]
 pub(crate) fn drop_all(pipe: BorrowedFd<'_>) -> bool {
-    use std::fs::File;
     use std::os::fd::AsRawFd as _;
-    use std::sync::LazyLock;
-    static NULL: LazyLock<Option<File>> =
-        LazyLock::new(|| File::options().write(true).open("/dev/null").ok());
     const BYTES_MAX: usize = 1 << 20;
     let Some(null) = &*NULL else { return false };
     let (from, to) = (pipe.as_raw_fd(), null.as_raw_fd());
