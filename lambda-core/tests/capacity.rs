@@ -53,7 +53,8 @@ fn full_of_idle(change: impl Fn(&mut Capacity, &mut FunctionSettings)) -> Host {
 
 #[test]
 fn idle_sandboxes_end_for_whatever_resource_is_short() {
-    let memory = |capacity: &mut Capacity, _: &mut FunctionSettings| capacity.memory_bytes = 4 * MIB;
+    let memory =
+        |capacity: &mut Capacity, _: &mut FunctionSettings| capacity.memory_bytes = 4 * MIB;
     let processors = |capacity: &mut Capacity, settings: &mut FunctionSettings| {
         (capacity.cpu_milli, settings.cpu_milli) = (4000, 1000);
     };

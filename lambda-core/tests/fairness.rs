@@ -73,19 +73,21 @@ fn accounts_that_want_more_than_there_is_have_the_same_or_by_weight() {
             }
         }
         let mut served = [0_u32; 10];
-        for turn in 0..4000 {
+        for turn in 0..2400 {
             host.wait(SECOND / 100);
             let (invocation, sandbox) = running.pop_front().expect("all places are used");
             let commands = host.end(invocation, sandbox);
             let (dispatched, refused) = settle(&mut host, commands);
             assert_eq!(refused, [0; 0]);
             for (invocation, sandbox) in dispatched {
-                served[usize::try_from((invocation - 1) / 500).expect("small")] += u32::from(turn >= 400);
+                served[usize::try_from((invocation - 1) / 500).expect("small")] +=
+                    u32::from(turn >= 400);
                 running.push_back((invocation, sandbox));
             }
         }
         let wanted = |at: usize| if weighted && at == 9 { 2 } else { 1 };
-        let shares: Vec<_> = (0..10).map(|at| f64::from(served[at]) / f64::from(wanted(at))).collect();
+        let shares: Vec<_> =
+            (0..10).map(|at| f64::from(served[at]) / f64::from(wanted(at))).collect();
         let (sum, squares) = shares.iter().fold((0.0, 0.0), |(a, b), it| (a + it, b + it * it));
         let jain = sum * sum / 10.0 / squares;
         assert!(jain >= 0.99, "{jain}: {served:?}");
@@ -142,7 +144,8 @@ fn provisioned_concurrency_ends_idle_sandboxes_of_others() {
     for (invocation, sandbox) in (1..).zip(made) {
         host.end(invocation, sandbox);
     }
-    let mut commands = host.put(1, |it| (it.account, it.provisioned_concurrency) = (AccountId(1), 2));
+    let mut commands =
+        host.put(1, |it| (it.account, it.provisioned_concurrency) = (AccountId(1), 2));
     commands.extend(host.wait(SECOND));
     assert_eq!(stopped(&commands), [StopReason::Evicted; 2]);
     settle(&mut host, commands);
@@ -178,7 +181,8 @@ fn a_large_function_is_not_behind_small_ones_for_ever() {
     let mut running = VecDeque::new();
     let mut large = None;
     for nth in 0..600_u32 {
-        host.wait(SECOND / 20);
+        let commands = host.wait(SECOND / 20);
+        running.extend(settle(&mut host, commands).0);
         let commands = host.invoke(nth % 40);
         running.extend(settle(&mut host, commands).0);
         if nth == 100 {
@@ -218,17 +222,19 @@ fn one_customers_burst_leaves_others_a_place_to_wait() {
             assert!(refused.len() <= 1, "{refused:?}");
         }
     }
-    let waiting = |host: &Host, id| host.engine.function_status(FunctionId(id)).expect("there").waiting;
+    let waiting =
+        |host: &Host, id| host.engine.function_status(FunctionId(id)).expect("there").waiting;
     assert!(waiting(&host, 50) >= 6, "{}", waiting(&host, 50));
     assert!(host.engine.waiting() <= 1000);
 }
 
 #[test]
 fn a_burst_leaves_others_their_last_warm_sandbox() {
-    let mut host = Host::new(|_| ());
+    let mut host = Host::new(|config| config.wait_max = SECOND * 100);
     host.join(0, Capacity::of_memory(20 * MIB));
     customers(&mut host, 0..21);
-    let made: Vec<_> = (0..20).map(|function| (host.run(function).expect("room"), host.invoked)).collect();
+    let made: Vec<_> =
+        (0..20).map(|function| (host.run(function).expect("room"), host.invoked)).collect();
     for (sandbox, invocation) in made {
         host.end(invocation, sandbox);
     }
@@ -240,7 +246,5 @@ fn a_burst_leaves_others_their_last_warm_sandbox() {
     }
     assert_eq!(ended, 1, "its first sandbox, and no more");
     // What was not used for long is not dear.
-    host.wait(SECOND * 61);
-    let commands = host.invoke(20);
-    assert_eq!(started(&commands).len() + stopped(&commands).len(), 1);
+    assert!(!stopped(&host.wait(SECOND * 61)).is_empty());
 }

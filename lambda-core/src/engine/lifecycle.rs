@@ -199,12 +199,7 @@ impl Engine {
 
     /// Tries again, until too many starts in a row failed: then one invocation is refused for each. Starts that were begun on a
     /// worker before one of them failed there count once.
-    pub(super) fn on_worker_fault(
-        &mut self,
-        id: u32,
-        sandbox: SandboxId,
-        on: Option<(u32, Time)>,
-    ) {
+    pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId, on: Option<(u32, Time)>) {
         self.unscaled(id);
         let worker = on.map(|(worker, _)| worker);
         let old = on.is_some_and(|(worker, begun)| {

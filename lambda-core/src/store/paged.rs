@@ -55,7 +55,10 @@ mod tests {
         for at in [3, 2_000_000, 17] {
             *paged.insert(at, 0) += at;
         }
-        assert_eq!([3, 17, 2_000_000, 4].map(|at| paged.get(at).copied()), [Some(3), Some(17), Some(2_000_000), None]);
+        assert_eq!(
+            [3, 17, 2_000_000, 4].map(|at| paged.get(at).copied()),
+            [Some(3), Some(17), Some(2_000_000), None]
+        );
         assert_eq!(paged.pages.iter().flatten().count(), 3);
         assert_eq!((paged.remove(17), paged.remove(17), paged.get_mut(17)), (Some(17), None, None));
         assert_eq!(paged.pages.iter().flatten().count(), 2);
