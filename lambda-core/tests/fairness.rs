@@ -4,7 +4,7 @@ mod host;
 
 use std::collections::VecDeque;
 
-use host::{Host, MIB, SECOND, rejected, started, stopped};
+use host::{Host, MIB, SECOND, rejected, stopped};
 use lambda_core::*;
 
 /// Does all that is commanded at once: sandboxes are ready and gone at once; returns what was dispatched and refused.

@@ -151,11 +151,13 @@ fn a_clock_that_is_set_drains_and_ends_nothing() {
             host.join(worker, Capacity::of_memory(GIB));
         }
         host.put(0, |it| it.timeout = SECOND * 60);
-        (0..20).for_each(|_| drop(host.run(0)));
-        host.now = host.now + SECOND * 3600 * forward;
+        for _ in 0..20 {
+            host.run(0);
+        }
+        host.now = Time::from_nanos(host.now.as_nanos() + 3_600_000_000_000 * forward);
         host.engine.handle_timeout(host.now);
         let mut commands = host.commands();
-        host.now = Time::from_nanos(host.now.as_nanos() - SECOND.as_nanos() as u64 * 3600 * back);
+        host.now = Time::from_nanos(host.now.as_nanos() - 3_600_000_000_000 * back);
         host.engine.handle_timeout(host.now);
         commands.extend(host.commands());
         assert_eq!(commands, [], "{forward} h");

@@ -50,7 +50,9 @@ fn overload(seconds: u64) -> Vec<u32> {
         let function = account + ACCOUNTS * u32::try_from(nth % 5).expect("small");
         todo.extend(host.invoke(function));
         accounts.insert(host.invoked, account);
-        carry_out(&mut host, &mut todo, &mut ends, |invocation| drop(accounts.remove(&invocation)));
+        carry_out(&mut host, &mut todo, &mut ends, |invocation| {
+            accounts.remove(&invocation);
+        });
     }
     ran
 }
