@@ -1,5 +1,10 @@
 //! The fleet: what each worker has, holds and is expected to carry.
 
+mod rooms;
+mod uses;
+
+use self::rooms::{NO_ROOM, ROOMS};
+use self::uses::Use;
 use crate::engine::health::Health;
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
@@ -99,16 +104,6 @@ pub(crate) enum Phase {
     Absent,
 }
 
-/// What the sandboxes of a worker do.
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Use {
-    /// Processor time of the busy ones, in thousandths.
-    busy_milli: u32,
-    /// Memory of the idle ones.
-    idle_kib: u32,
-}
-
 /// What is seldom read of a worker.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -129,10 +124,6 @@ struct Kinds {
     owners: [u16; 32],
     runtimes: [u16; 16],
 }
-
-const CLASSES: u32 = 33;
-const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
-const NO_ROOM: u32 = u32::MAX;
 
 impl Workers {
     pub(crate) fn insert(
@@ -371,58 +362,6 @@ impl Workers {
         self.open.get(at as usize / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
     }
 
-    /// Returns the processor time of a worker's busy sandboxes, in thousandths.
-    pub(crate) fn busy_milli(&self, at: u32) -> u32 {
-        self.uses.get(at as usize).copied().unwrap_or_default().busy_milli
-    }
-
-    /// Counts one more busy sandbox of a worker.
-    pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
-            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
-        }
-    }
-
-    /// Counts one less.
-    pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
-            it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
-        }
-    }
-
-    /// Returns the memory of a worker's idle sandboxes.
-    pub(crate) fn idle_kib(&self, at: u32) -> u32 {
-        self.uses.get(at as usize).copied().unwrap_or_default().idle_kib
-    }
-
-    /// Returns the memory of all idle sandboxes.
-    pub(crate) fn idle_kib_all(&self) -> u64 {
-        self.idle_kib
-    }
-
-    /// Returns the memory of the idle sandboxes of the 64 workers of a block.
-    pub(crate) fn idle_kib_of_block(&self, block: usize) -> Option<u64> {
-        self.idle_blocks.get(block).copied()
-    }
-
-    /// Counts one more idle sandbox of a worker.
-    pub(crate) fn add_idle(&mut self, at: u32, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
-            it.idle_kib = it.idle_kib.saturating_add(kib);
-            self.idle_blocks[at as usize / 64] += u64::from(kib);
-            self.idle_kib += u64::from(kib);
-        }
-    }
-
-    /// Counts one less.
-    pub(crate) fn take_idle(&mut self, at: u32, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
-            it.idle_kib = it.idle_kib.saturating_sub(kib);
-            self.idle_blocks[at as usize / 64] -= u64::from(kib);
-            self.idle_kib -= u64::from(kib);
-        }
-    }
-
     /// Puts a sandbox into its worker's list.
     pub(crate) fn link(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
         let Some(worker) = sandboxes.get(at).map(|it| it.worker) else { return };
@@ -467,129 +406,6 @@ impl Workers {
             next = sandbox.worker_next;
             Some((at, sandbox))
         })
-    }
-
-    /// Finds the lists of workers of some zones that all have `kib` free: where each ends, were they one, and which it
-    /// is. Returns how many workers they have.
-    pub(crate) fn sure_rooms(
-        &self,
-        zones: u32,
-        kib: u32,
-        quiet: bool,
-        to: &mut Vec<(usize, u32)>,
-    ) -> usize {
-        to.clear();
-        let (block, mut zones) = if quiet {
-            (u32::from(ZONES_MAX), zones & self.zones[1])
-        } else {
-            (0, zones & self.zones[0])
-        };
-        let above = class(kib) + 1;
-        let mut end = 0;
-        while zones != 0 {
-            let zone = block + zones.trailing_zeros();
-            zones &= zones - 1;
-            let mut left =
-                self.occupied.get(zone as usize).map_or(0, |bits| bits >> above << above);
-            while left != 0 {
-                let room = zone * CLASSES + left.trailing_zeros();
-                left &= left - 1;
-                end += self.rooms.get(room as usize).map_or(0, Vec::len);
-                to.push((end, room));
-            }
-        }
-        end
-    }
-
-    /// Returns the zones in which some worker surely has `kib` free, one bit each.
-    pub(crate) fn zones_with_room(&self, kib: u32) -> u32 {
-        let above = class(kib) + 1;
-        let mut left = self.zones[0];
-        let mut zones = 0;
-        while left != 0 {
-            let zone = left.trailing_zeros();
-            left &= left - 1;
-            let room = self.occupied.get(zone as usize).is_some_and(|bits| bits >> above != 0);
-            zones |= u32::from(room) << zone;
-        }
-        zones
-    }
-
-    /// Returns one bit for each zone with a worker that takes sandboxes, full or not.
-    pub(crate) fn zones_served(&self) -> u32 {
-        self.zones[0] | self.zones[1]
-    }
-
-    /// Returns one of the workers in such lists.
-    pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<u32> {
-        let (end, room) = rooms.iter().find(|(end, _)| nth < *end)?;
-        let room = self.rooms.get(*room as usize)?;
-        room.get(nth + room.len() - end).copied()
-    }
-
-    /// Returns the workers of a zone that may have `kib` free: first a list of lists whose workers all have, then
-    /// the one list whose workers may.
-    pub(crate) fn rooms(&self, zone: Zone, kib: u32, quiet: bool) -> (&[Vec<u32>], &[u32]) {
-        let start = ROOMS * usize::from(quiet) + usize::from(zone.0) * CLASSES as usize;
-        let class = class(kib) as usize;
-        let Some(rooms) = self.rooms.get(start..start + CLASSES as usize) else {
-            return (&[], &[]);
-        };
-        (&rooms[class + 1..], &rooms[class])
-    }
-
-    /// Puts a worker where its free memory belongs.
-    fn sort(&mut self, at: u32) {
-        let Some(worker) = self.get(at) else { return };
-        let room = match worker.phase {
-            Phase::Draining | Phase::Ejected => NO_ROOM,
-            Phase::Absent => return,
-            phase => {
-                let quiet = if phase == Phase::Serving { 0 } else { ROOMS };
-                let zone = usize::from(worker.zone.0) * CLASSES as usize;
-                let class = class(worker.free_kib()) as usize;
-                u32::try_from(quiet + zone + class).unwrap_or(NO_ROOM)
-            }
-        };
-        if room == worker.room {
-            return;
-        }
-        self.leave_room(at);
-        let Some(list) = self.rooms.get_mut(room as usize) else { return };
-        let place = u32::try_from(list.len()).unwrap_or(u32::MAX);
-        list.push(at);
-        self.mark(room);
-        if let Some(worker) = self.get_mut(at) {
-            (worker.room, worker.room_place) = (room, place);
-        }
-    }
-
-    fn leave_room(&mut self, at: u32) {
-        let Some(worker) = self.get_mut(at) else { return };
-        let (room, place) = (std::mem::replace(&mut worker.room, NO_ROOM), worker.room_place);
-        let Some(list) = self.rooms.get_mut(room as usize) else { return };
-        list.swap_remove(place as usize);
-        let moved = list.get(place as usize).copied();
-        self.mark(room);
-        if let Some(moved) = moved.and_then(|moved| self.get_mut(moved)) {
-            moved.room_place = place;
-        }
-    }
-
-    /// Marks whether a room is empty.
-    fn mark(&mut self, room: u32) {
-        let empty = self.rooms.get(room as usize).is_none_or(Vec::is_empty);
-        let at = (room / CLASSES) as usize;
-        let Some(zone) = self.occupied.get_mut(at) else { return };
-        let bit = 1 << (room % CLASSES);
-        if empty {
-            *zone &= !bit
-        } else {
-            *zone |= bit
-        }
-        let zones = &mut self.zones[at / usize::from(ZONES_MAX)];
-        let bit = 1 << (at % usize::from(ZONES_MAX));
-        if *zone == 0 { *zones &= !bit } else { *zones |= bit }
     }
 }
 
@@ -688,11 +504,6 @@ fn squeezed(count: u16) -> u8 {
 fn unsqueezed(byte: u8) -> u32 {
     let byte = u32::from(byte);
     byte + byte.saturating_sub(192) * 31
-}
-
-/// Free memory's class: all of one class have at least half of what the next begins with.
-fn class(kib: u32) -> u32 {
-    32 - kib.leading_zeros()
 }
 
 /// The variance of a coin that shows the sandbox's mean load.

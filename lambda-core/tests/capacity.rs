@@ -61,9 +61,8 @@ fn idle_sandboxes_end_for_whatever_resource_is_short() {
     let slots = |capacity: &mut Capacity, settings: &mut FunctionSettings| {
         (capacity.interface_slots, settings.network) = (4, Some(NetworkId(0)));
     };
-    let kinds: [&dyn Fn(&mut Capacity, &mut FunctionSettings); 3] = [&memory, &processors, &slots];
-    for (kind, change) in kinds.into_iter().enumerate() {
-        let mut host = full_of_idle(change);
+    let hosts = [full_of_idle(memory), full_of_idle(processors), full_of_idle(slots)];
+    for (kind, mut host) in hosts.into_iter().enumerate() {
         let commands = host.invoke(1);
         assert_eq!(stopped(&commands), [StopReason::Evicted], "{kind}");
         let commands = settle(&mut host, commands);
@@ -80,7 +79,9 @@ fn a_worker_is_asked_for_when_processors_are_short() {
     for function in 0..2 {
         host.put(function, |it| (it.cpu_milli, it.timeout) = (1000, SECOND * 600));
     }
-    (0..4).for_each(|_| drop(host.run(0)));
+    for _ in 0..4 {
+        host.run(0);
+    }
     assert_eq!(asked(&host.invoke(1)), 1);
 }
 
@@ -187,7 +188,9 @@ fn a_fleet_of_mixed_sizes_does_not_flap() {
     host.join(0, Capacity::of_memory(1000 * MIB));
     host.join(1, Capacity::of_memory(100 * MIB));
     host.put(0, |it| (it.memory_bytes, it.timeout) = (30 * MIB, SECOND * 900));
-    (0..9).for_each(|_| drop(host.run(0)));
+    for _ in 0..9 {
+        host.run(0);
+    }
     let commands = host.wait(SECOND * 600);
     let drained = count(&commands, |it| matches!(it, Command::DrainWorker { .. }));
     assert!(drained == 0 || asked(&commands) == 0, "{commands:?}");

@@ -26,6 +26,7 @@ struct Load {
 fn load(workers: u32, bad: u32, seconds: u64) -> Load {
     let mut host = Host::new(|config| {
         (config.account_concurrency_max, config.scaling_starts_max) = (u32::MAX, u32::MAX);
+        config.starts_per_worker_max = 1000;
     });
     for worker in 0..workers {
         host.join(worker, Capacity::of_memory(640 * GIB));
@@ -96,11 +97,11 @@ fn do_all(
 #[test]
 fn workers_that_fail_their_starts_are_left_alone() {
     for (workers, bad) in [(2, 1), (4, 1), (20, 1), (100, 5)] {
-        let seen = load(workers, bad, 180);
+        let seen = load(workers, bad, 120);
         assert_eq!(seen.refused, 0, "{workers} workers");
-        assert!(seen.ran > 40_000, "{workers} workers: {} ran", seen.ran);
+        assert!(seen.ran > 29_000, "{workers} workers: {} ran", seen.ran);
         let most = seen.failed.values().max().copied().unwrap_or_default();
-        assert!(most <= 9, "{workers} workers: {most} starts of one bad worker in three minutes");
+        assert!(most <= 6, "{workers} workers: {most} starts of one bad worker in two minutes");
     }
 }
 
@@ -145,17 +146,18 @@ fn a_clock_that_is_set_drains_and_ends_nothing() {
     for (forward, back) in [(6, 0), (11, 0), (365 * 24, 0), (24, 24)] {
         let mut host = Host::new(|config| {
             config.recycling = Some(Recycling::default());
-            config.worker_lease = Some(SECOND * 30);
         });
         for worker in 0..10 {
             host.join(worker, Capacity::of_memory(GIB));
         }
         host.put(0, |it| it.timeout = SECOND * 60);
-        (0..20).for_each(|_| drop(host.run(0)));
-        host.now = host.now + SECOND * 3600 * forward;
+        for _ in 0..20 {
+            host.run(0);
+        }
+        host.now = Time::from_nanos(host.now.as_nanos() + 3_600_000_000_000 * forward);
         host.engine.handle_timeout(host.now);
         let mut commands = host.commands();
-        host.now = Time::from_nanos(host.now.as_nanos() - SECOND.as_nanos() as u64 * 3600 * back);
+        host.now = Time::from_nanos(host.now.as_nanos() - 3_600_000_000_000 * back);
         host.engine.handle_timeout(host.now);
         commands.extend(host.commands());
         assert_eq!(commands, [], "{forward} h");

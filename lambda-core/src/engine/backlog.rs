@@ -28,13 +28,13 @@ pub(crate) struct Place {
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Backlog {
-    /// Owners with functions of each size, by what they hold.
-    classes: BTreeMap<u8, BTreeSet<(u64, Owner)>>,
+    /// Owners with functions of each size, by what they hold, and then by how long their first one waits.
+    classes: BTreeMap<u8, BTreeSet<(u64, Time, Owner)>>,
+    functions: BTreeSet<FunctionId>,
     /// Owners by their number: text formats have no other keys.
     queues: BTreeMap<u64, Queue>,
     /// Accounts by the power of two of how many of their invocations wait.
     fullest: BTreeSet<(u32, AccountId)>,
-    count: usize,
 }
 
 /// What an owner has waiting.
@@ -64,11 +64,13 @@ pub(crate) fn class(kib: u32) -> u8 {
 
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.functions.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.count
+    /// Returns some functions from one on and round, by number.
+    pub(crate) fn some(&self, from: FunctionId, most: usize) -> Vec<FunctionId> {
+        let round = self.functions.range(from..).chain(self.functions.range(..from));
+        round.take(most).copied().collect()
     }
 
     pub(crate) fn insert(&mut self, function: FunctionId, place: Place, share: u64, waiting: u32) {
@@ -79,21 +81,39 @@ impl Backlog {
         });
         let share = owned.share;
         let queue = owned.classes.entry(place.class).or_default();
-        if queue.is_empty() {
-            self.classes.entry(place.class).or_default().insert((share, place.owner));
+        let before = queue.first().map(|(since, _)| *since);
+        queue.insert((place.since, function));
+        let after = queue.first().map(|(since, _)| *since);
+        self.functions.insert(function);
+        self.list(place, share, before, after);
+    }
+
+    /// The first function of an owner and a size is another.
+    fn list(&mut self, place: Place, share: u64, before: Option<Time>, after: Option<Time>) {
+        if before == after {
+            return;
         }
-        self.count += usize::from(queue.insert((place.since, function)));
+        let class = self.classes.entry(place.class).or_default();
+        if let Some(before) = before {
+            class.remove(&(share, before, place.owner));
+        }
+        class.extend(after.map(|after| (share, after, place.owner)));
+        if class.is_empty() {
+            self.classes.remove(&place.class);
+        }
     }
 
     pub(crate) fn remove(&mut self, function: FunctionId, place: Place, waiting: u32) {
         let Some(owned) = self.queues.get_mut(&place.owner.number()) else { return };
         let share = owned.share;
         let Some(queue) = owned.classes.get_mut(&place.class) else { return };
-        self.count -= usize::from(queue.remove(&(place.since, function)));
-        if !queue.is_empty() {
-            return;
+        let before = queue.first().map(|(since, _)| *since);
+        queue.remove(&(place.since, function));
+        let after = queue.first().map(|(since, _)| *since);
+        if queue.is_empty() {
+            owned.classes.remove(&place.class);
         }
-        owned.classes.remove(&place.class);
+        self.functions.remove(&function);
         if owned.classes.is_empty() {
             self.queues.remove(&place.owner.number());
             let account = place.owner.account;
@@ -102,12 +122,7 @@ impl Backlog {
                 self.fullest.remove(&(waiting_class(waiting), account));
             }
         }
-        if let Some(class) = self.classes.get_mut(&place.class) {
-            class.remove(&(share, place.owner));
-            if class.is_empty() {
-                self.classes.remove(&place.class);
-            }
-        }
+        self.list(place, share, before, after);
     }
 
     /// An account holds another share now.
@@ -118,10 +133,11 @@ impl Backlog {
         if before == share {
             return;
         }
-        for class in owned.classes.keys() {
+        for (class, queue) in &owned.classes {
+            let Some((since, _)) = queue.first() else { continue };
             if let Some(class) = self.classes.get_mut(class) {
-                class.remove(&(before, owner));
-                class.insert((share, owner));
+                class.remove(&(before, *since, owner));
+                class.insert((share, *since, owner));
             }
         }
     }
@@ -161,15 +177,15 @@ impl Backlog {
             .collect();
         let mut left = LOOKED_AT_MAX;
         while left > 0 {
-            let mut first: Option<(u64, Owner, usize)> = None;
+            let mut first: Option<((u64, Time, Owner), usize)> = None;
             for (at, (_, owners)) in heads.iter_mut().enumerate() {
-                if let Some((share, owner)) = owners.peek()
-                    && first.is_none_or(|(least, before, _)| (*share, *owner) < (least, before))
+                if let Some(head) = owners.peek()
+                    && first.is_none_or(|(least, _)| **head < least)
                 {
-                    first = Some((*share, *owner, at));
+                    first = Some((**head, at));
                 }
             }
-            let (share, owner, at) = first?;
+            let ((share, _, owner), at) = first?;
             heads[at].1.next();
             let owned = self.queues.get(&owner.number());
             let queue = owned.and_then(|owned| owned.classes.get(&heads[at].0));
@@ -217,7 +233,8 @@ mod tests {
         backlog.remove(FunctionId(4), urgent, 1);
         backlog.remove(FunctionId(1), place(1, 100, 5), 1);
         backlog.remove(FunctionId(3), place(2, 7, 8), 1);
-        assert_eq!((next(&backlog, 100), backlog.len()), (Some(FunctionId(2)), 1));
+        assert_eq!(next(&backlog, 100), Some(FunctionId(2)));
+        assert_eq!(backlog.some(FunctionId(9), 5), [FunctionId(2)]);
         backlog.remove(FunctionId(2), place(2, 7, 9), 1);
         assert!(backlog.is_empty() && backlog.classes.is_empty() && backlog.fullest.is_empty());
     }

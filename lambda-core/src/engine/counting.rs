@@ -39,11 +39,7 @@ impl Accounts {
     }
 
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
-        let at = id.0 as usize;
-        if self.by_id.get(at).is_none() {
-            self.by_id.insert(at, Account::default());
-        }
-        self.by_id.get_mut(at).expect("just put there")
+        self.by_id.get_or_insert_with(id.0 as usize, Account::default)
     }
 }
 

@@ -87,8 +87,7 @@ impl Engine {
                 has_vm: false,
             };
             let stopping = self.state.stopping > 0;
-            (gives.memory_kib > 0 || stopping)
-                && (stopping || refusal(config, row, needs, &gives).is_none())
+            stopping || gives.memory_kib > 0 && refusal(config, row, needs, &gives).is_none()
         };
         if ids <= SMALL_FLEET {
             return (0..workers.ids()).filter(could).collect();

@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) wanted: (u64, u64),
     /// Where the next search for idle sandboxes begins.
     pub(crate) eviction_cursor: usize,
+    /// Where the next round over the backlog begins.
+    pub(crate) backlog_cursor: FunctionId,
     /// Invocations that wait, of all functions.
     pub(crate) waiting: u32,
     /// Sandboxes that are being ended.
@@ -195,6 +197,7 @@ impl Engine {
             reservations: Reservations::default(),
             wanted: (0, 0),
             eviction_cursor: 0,
+            backlog_cursor: FunctionId(0),
             waiting: 0,
             stopping: 0,
             sizes: Default::default(),

@@ -18,6 +18,15 @@ pub(crate) struct Reservations {
     /// By worker, oldest first.
     of: BTreeMap<u32, BTreeMap<u64, Reservation>>,
     next: u64,
+    /// How many gather.
+    gathering: u32,
+}
+
+impl Reservations {
+    /// Returns whether room is gathered on any worker.
+    pub(super) fn gather(&self) -> bool {
+        self.gathering > 0
+    }
 }
 
 /// Room for one sandbox of a function.
@@ -48,6 +57,7 @@ impl Engine {
         let reservations = &mut self.state.reservations;
         let number = reservations.next;
         reservations.next += 1;
+        reservations.gathering += u32::from(gathers);
         reservations.of.entry(worker).or_default().insert(number, held);
         self.count_reserved(worker, &held, 1);
         let until = self.state.now + self.state.config.start_timeout;
@@ -111,7 +121,9 @@ impl Engine {
     pub(super) fn unreserve(&mut self, worker: u32, number: u64) -> Option<Reservation> {
         let of = self.state.reservations.of.get_mut(&worker)?;
         let held = of.remove(&number)?;
-        if of.is_empty() {
+        self.state.reservations.gathering -= u32::from(held.gathers);
+        let of = &self.state.reservations.of;
+        if of.get(&worker).is_some_and(BTreeMap::is_empty) {
             self.state.reservations.of.remove(&worker);
         }
         self.state.agenda.clear(Agenda::Reserved(WorkerId(worker), number));

@@ -295,7 +295,7 @@ impl Engine {
             return self.start_what_is_needed(id);
         }
         let (account, waits) = (function.settings.account, function.waiting_count() > 0);
-        if waits && !self.state.backlog.is_empty() && self.gives_way(at, true) {
+        if waits && self.others_want_room() && self.gives_way(at, true) {
             return;
         }
         let Some(function) = self.function_mut(id) else { return };
@@ -315,7 +315,7 @@ impl Engine {
             self.state.workers.add_idle(worker, memory_kib);
         }
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
-        if !self.state.backlog.is_empty() && self.deferred.is_none() {
+        if self.others_want_room() && self.deferred.is_none() {
             self.gives_way(at, false);
         }
     }

@@ -271,20 +271,13 @@ impl Engine {
     }
 
     pub(super) fn on_backlog_tick(&mut self) {
-        let mut tried = Vec::new();
-        self.state.backlog.next(u8::MAX, |function, _, _| {
-            tried.push(function);
-            tried.len() >= TRIED_MAX
-        });
+        let tried = self.state.backlog.some(self.state.backlog_cursor, TRIED_MAX);
+        if let Some(last) = tried.last() {
+            self.state.backlog_cursor = FunctionId(last.0.saturating_add(1));
+        }
         for id in tried {
             self.start_what_is_needed(id.0);
             self.gather_if_it_waits_long(id.0);
-            // Those that are in vain come last the next time.
-            let Some(settings) = self.function(id.0).map(|it| it.settings) else { continue };
-            if self.function(id.0).is_some_and(|it| matches!(it.blocked, Some(Blocked::ForRoom(_))))
-            {
-                self.requeue(id.0, settings.account);
-            }
         }
         if !self.state.backlog.is_empty() {
             self.state.agenda.insert((self.state.now + TICK, Agenda::Backlog));
@@ -400,6 +393,11 @@ impl Engine {
             && self.has_vm_on(worker, settings.account, memory_kib);
         let spare = Spare { has_vm: spare.has_vm || has_vm, ..*spare };
         refusal(&self.state.config, row, &needs, &spare).is_none()
+    }
+
+    /// Returns whether a function waits for room, or gathers it.
+    pub(super) fn others_want_room(&self) -> bool {
+        !self.state.backlog.is_empty() || self.state.reservations.gather()
     }
 
     /// A sandbox could run the next invocation of its function, or fall idle. Where another account, or another function of

@@ -26,12 +26,20 @@ impl<T> Paged<T> {
     }
 
     pub(crate) fn insert(&mut self, at: usize, item: T) -> &mut T {
+        self.place(at).insert(item)
+    }
+
+    pub(crate) fn get_or_insert_with(&mut self, at: usize, item: impl FnOnce() -> T) -> &mut T {
+        self.place(at).get_or_insert_with(item)
+    }
+
+    fn place(&mut self, at: usize) -> &mut Option<T> {
         let page = at / PAGE;
         if self.pages.len() <= page {
             self.pages.resize_with(page + 1, || None);
         }
         let items = self.pages[page].get_or_insert_with(|| (0..PAGE).map(|_| None).collect());
-        items[at % PAGE].insert(item)
+        &mut items[at % PAGE]
     }
 
     pub(crate) fn remove(&mut self, at: usize) -> Option<T> {

@@ -1,0 +1,96 @@
+//! The list of a function's idle sandboxes.
+
+use std::collections::VecDeque;
+
+use super::growth;
+use crate::store::slab::NONE;
+
+/// Idle sandboxes below the top, the most recently used last. One that goes from the middle leaves a hole, so that no other
+/// moves; places are numbered from the first sandbox on and wrap.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct IdleStack {
+    places: VecDeque<u32>,
+    first: u32,
+    holes: u32,
+}
+
+impl IdleStack {
+    /// Puts a sandbox on top, at a place at the end or beyond it.
+    pub(super) fn push_at(&mut self, place: u32, sandbox: u32) {
+        while self.end() != place {
+            self.make_place();
+            self.places.push_back(NONE);
+            self.holes += 1;
+        }
+        self.make_place();
+        self.places.push_back(sandbox);
+    }
+
+    pub(super) fn make_place(&mut self) {
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(growth(self.places.len()));
+        }
+    }
+
+    /// The place of the next one.
+    pub(super) fn end(&self) -> u32 {
+        self.first.wrapping_add(u32::try_from(self.places.len()).unwrap_or(0))
+    }
+
+    /// Takes the most recently used one.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        while let Some(sandbox) = self.places.pop_back() {
+            if sandbox != NONE {
+                return Some(sandbox);
+            }
+            self.holes -= 1;
+        }
+        None
+    }
+
+    pub(super) fn remove_sandbox(&mut self, sandbox: u32) {
+        if let Some(at) = self.places.iter().position(|it| *it == sandbox) {
+            self.remove(self.first.wrapping_add(u32::try_from(at).unwrap_or(0)));
+        }
+    }
+
+    /// Takes the one at a place. What is left of holes at both ends goes with it.
+    pub(super) fn remove(&mut self, place: u32) {
+        let at = place.wrapping_sub(self.first) as usize;
+        if let Some(sandbox) = self.places.get_mut(at)
+            && *sandbox != NONE
+        {
+            *sandbox = NONE;
+            self.holes += 1;
+        }
+        while self.places.front() == Some(&NONE) {
+            self.places.pop_front();
+            self.first = self.first.wrapping_add(1);
+            self.holes -= 1;
+        }
+        while self.places.back() == Some(&NONE) {
+            self.places.pop_back();
+            self.holes -= 1;
+        }
+    }
+
+    /// Returns the idle ones, the longest idle first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.places.iter().copied().filter(|sandbox| *sandbox != NONE)
+    }
+
+    /// Returns whether holes are more than half, and more than a few.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.holes > 16 && self.holes as usize * 2 > self.places.len()
+    }
+
+    /// Closes the holes; the places of all are new, and told.
+    pub(super) fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
+        self.places.retain(|sandbox| *sandbox != NONE);
+        self.holes = 0;
+        for (place, sandbox) in (0..).zip(&self.places) {
+            moved(*sandbox, self.first.wrapping_add(place));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Pools of VMs that are started beforehand: as many as are taken while one starts.
+
+use std::time::Duration;
+
+use super::super::{Agenda, Engine};
+use super::LOOKED_AT_MAX;
+use crate::{Isolation, ZONES_MAX, Zone};
+
+/// How often the pools' sizes are reckoned anew.
+const POOL_TICK: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Reckons the pools' sizes anew and fills them.
+    pub(in crate::engine) fn on_pool_tick(&mut self) {
+        self.state.agenda.insert((self.state.now + POOL_TICK, Agenda::Pool));
+        for nth in 0..self.state.vms.pools.len() {
+            let pool = &mut self.state.vms.pools[nth];
+            let rate = crate::placement::terms::float(std::mem::take(&mut pool.taken))
+                / POOL_TICK.as_secs_f32();
+            pool.rate = if rate > pool.rate { rate } else { pool.rate * 0.9 + rate * 0.1 };
+            self.fill_pool(nth);
+        }
+    }
+
+    /// By Little's law: as many VMs are taken while one starts as are taken a second times its seconds; three
+    /// standard deviations of a Poisson count more leave few to wait.
+    fn fill_pool(&mut self, nth: usize) {
+        let config = &self.state.config.vm;
+        let Some(pool) = self.state.vms.pools.get(nth) else { return };
+        let mean = pool.rate * config.start_time.as_secs_f32();
+        let target = (mean + 3.0 * mean.sqrt()).ceil().max(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounded below"
+        )]
+        let target = (target as u32).min(config.pool_max);
+        let ready = u32::try_from(pool.ready.len()).unwrap_or(u32::MAX);
+        let memory_kib = pool.memory_kib;
+        for _ in ready.saturating_add(pool.starting)..target {
+            let Some(worker) = self.worker_for_pool(memory_kib) else { return };
+            if self.start_vm(worker, Isolation::VmPerSandbox, memory_kib, None).is_none() {
+                return;
+            }
+            self.state.vms.pools[nth].starting += 1;
+        }
+        // What is too many for a long time is given back, one at a tick.
+        if ready > target.saturating_mul(2)
+            && let Some(at) = self.state.vms.pools[nth].ready.first().copied()
+        {
+            self.stop_vm(at);
+        }
+    }
+
+    /// The one of a few workers with room that has most left.
+    fn worker_for_pool(&mut self, memory_kib: u32) -> Option<u32> {
+        let state = &mut self.state;
+        let mut best: Option<(u32, u32)> = None;
+        for zone in (0..ZONES_MAX).map(Zone) {
+            let (serving, _) = state.workers.rooms(zone, memory_kib, false);
+            let some = serving.iter().any(|room| !room.is_empty());
+            let (rooms, _) = state.workers.rooms(zone, memory_kib, !some);
+            let sure: usize = rooms.iter().map(Vec::len).sum();
+            for _ in 0..LOOKED_AT_MAX.min(sure) {
+                let mut nth = state.random.below(sure);
+                let found = rooms.iter().find_map(|room| {
+                    let found = room.get(nth).copied();
+                    nth = nth.saturating_sub(room.len());
+                    found
+                });
+                let Some(at) = found else { continue };
+                let Some(worker) = state.workers.get(at) else { continue };
+                let better = best.is_none_or(|(free, _)| worker.free_kib() > free);
+                if worker.isolation == Isolation::VmPerSandbox && better {
+                    best = Some((worker.free_kib(), at));
+                }
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+}

@@ -1,0 +1,67 @@
+//! What the sandboxes of each worker do: counts that warm traffic changes.
+
+use super::Workers;
+
+/// What the sandboxes of a worker do.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct Use {
+    /// Processor time of the busy ones, in thousandths.
+    busy_milli: u32,
+    /// Memory of the idle ones.
+    idle_kib: u32,
+}
+
+impl Workers {
+    /// Returns the processor time of a worker's busy sandboxes, in thousandths.
+    pub(crate) fn busy_milli(&self, at: u32) -> u32 {
+        self.uses.get(at as usize).copied().unwrap_or_default().busy_milli
+    }
+
+    /// Counts one more busy sandbox of a worker.
+    pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
+        }
+    }
+
+    /// Returns the memory of a worker's idle sandboxes.
+    pub(crate) fn idle_kib(&self, at: u32) -> u32 {
+        self.uses.get(at as usize).copied().unwrap_or_default().idle_kib
+    }
+
+    /// Returns the memory of all idle sandboxes.
+    pub(crate) fn idle_kib_all(&self) -> u64 {
+        self.idle_kib
+    }
+
+    /// Returns the memory of the idle sandboxes of the 64 workers of a block.
+    pub(crate) fn idle_kib_of_block(&self, block: usize) -> Option<u64> {
+        self.idle_blocks.get(block).copied()
+    }
+
+    /// Counts one more idle sandbox of a worker.
+    pub(crate) fn add_idle(&mut self, at: u32, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.idle_kib = it.idle_kib.saturating_add(kib);
+            self.idle_blocks[at as usize / 64] += u64::from(kib);
+            self.idle_kib += u64::from(kib);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn take_idle(&mut self, at: u32, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at as usize) {
+            it.idle_kib = it.idle_kib.saturating_sub(kib);
+            self.idle_blocks[at as usize / 64] -= u64::from(kib);
+            self.idle_kib -= u64::from(kib);
+        }
+    }
+}
