@@ -5,8 +5,10 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
+#[cfg(feature = "wireguard")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, Step, Stepped as _};
+use crate::key::PublicKey;
 use crate::lease::{Block, Blocks, CARD, SANDBOXES};
 use crate::linux::namespace::{self, set_parameter};
 use crate::linux::netlink::Netlink;
@@ -25,6 +28,11 @@ use crate::table::Table;
 
 mod deliver;
 mod fill;
+#[cfg(feature = "wireguard")]
+mod listen;
+
+#[cfg(feature = "wireguard")]
+pub use listen::Admission;
 
 /// A running card. Dropping it ends the card: its namespace, link and rules go, and sandboxes behind it reach nothing more.
 ///
@@ -45,6 +53,8 @@ pub enum CardEvent {
     Full,
     /// Less than 60 % are in use again.
     Room,
+    /// A worker of another machine has been silent for 10 s: its addresses are free again.
+    WorkerGone(PublicKey),
 }
 
 /// What the card's threads and the workers' tunnels share.
@@ -54,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) sandboxes: AtomicUsize,
     pub(crate) full: AtomicBool,
     pub(crate) book: RwLock<Book>,
+    /// Workers whose end the observer has not been told yet.
+    gone: Mutex<Vec<PublicKey>>,
+    #[cfg(feature = "wireguard")]
+    listener: OnceLock<Arc<listen::Listener>>,
 }
 
 /// Which worker has which addresses, and the way to each.
@@ -73,6 +87,9 @@ pub(crate) struct WorkerId(u32);
 pub(crate) enum Way {
     /// In this process: straight to their devices.
     Direct(Arc<Table>),
+    /// On another machine: through a session.
+    #[cfg(feature = "wireguard")]
+    Sealed(Arc<listen::Peer>),
 }
 
 impl fmt::Debug for Shared {
@@ -109,6 +126,9 @@ impl Card {
             sandboxes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             book: RwLock::new(Book { blocks, ways: BTreeMap::new(), next: 0 }),
+            gone: Mutex::default(),
+            #[cfg(feature = "wireguard")]
+            listener: OnceLock::new(),
             spec,
         });
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -184,12 +204,16 @@ impl Drop for Card {
 }
 
 impl Shared {
-    pub(crate) fn enroll(&self, way: Way) -> WorkerId {
+    /// Takes a worker up. Its number is never another's.
+    pub(crate) fn enroll(&self, way: impl FnOnce(WorkerId) -> Way) -> Result<WorkerId, Error> {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         let worker = WorkerId(book.next);
+        if worker.0 >= WORKERS_MAX {
+            return Err(Error::Full { what: "numbers of workers", max: WORKERS_MAX as usize });
+        }
         book.next += 1;
-        book.ways.insert(worker, way);
-        worker
+        book.ways.insert(worker, way(worker));
+        Ok(worker)
     }
 
     pub(crate) fn dismiss(&self, worker: WorkerId) {
@@ -213,6 +237,20 @@ impl Shared {
 
     pub(crate) fn leave(&self) {
         self.sandboxes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns the worker that an address is leased to.
+    #[cfg(feature = "wireguard")]
+    fn holder(&self, address: Ipv4Addr) -> Option<WorkerId> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner).blocks.holder(address)
+    }
+
+    /// Returns how many sandboxes there are at the most: those attached here, and the addresses leased elsewhere.
+    fn sandboxes_at_most(&self) -> usize {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let elsewhere = |worker| !matches!(book.ways.get(&worker), Some(Way::Direct(_)));
+        let leased = book.blocks.leased(elsewhere) * Block::ADDRESSES;
+        leased + self.sandboxes.load(Ordering::Relaxed)
     }
 
     /// Returns the way to the sandbox of an address.
@@ -321,6 +359,8 @@ fn when_free(mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 
 /// The kernel has been seen to take 4 s over 1,000 namespaces of a killed process.
 const SWEPT_AFTER: Duration = Duration::from_secs(5);
+/// Numbers of workers: the session's index of the WireGuard protocol has 24 bits for them.
+const WORKERS_MAX: u32 = 1 << 24;
 /// The link's name in the card.
 const LINK: &str = "eth0";
 /// The tunnels' end in the card.

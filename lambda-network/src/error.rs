@@ -111,6 +111,8 @@ pub enum Step {
     LoadRules,
     /// Opening or binding the tunnel's UDP socket.
     OpenSocket,
+    /// Agreeing on keys with the card.
+    Handshake,
     /// Starting a thread.
     StartThread,
     /// Registering a descriptor with the forwarding thread.
@@ -133,6 +135,7 @@ impl fmt::Display for Step {
             Self::SetParameters => "set the namespace's kernel parameters",
             Self::LoadRules => "load the card's rules",
             Self::OpenSocket => "open the tunnel's socket",
+            Self::Handshake => "agree on keys with the card",
             Self::StartThread => "start a thread",
             Self::Register => "register a descriptor with the forwarding thread",
         })

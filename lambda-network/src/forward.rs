@@ -10,8 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::card::Shared;
 use crate::guard::check_outgoing;
-use crate::linux::tun::FRAME_MAX;
-use crate::offload::HEADER;
+use crate::linux::tun::{FRAME_MAX, HEADER};
 use crate::rules::Rules;
 use crate::table::{STOP, Seat, Table};
 

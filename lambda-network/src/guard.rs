@@ -49,6 +49,7 @@ pub(crate) fn check_outgoing(rules: Rules, packet: &[u8], own: Ipv4Addr) -> Resu
 }
 
 /// Checks a packet that a worker hands to the card: its source must be `leased` to that worker.
+#[cfg(any(test, feature = "wireguard"))]
 pub(crate) fn check_leased(
     rules: Rules,
     packet: &[u8],

@@ -78,6 +78,11 @@ impl<W: Copy + PartialEq> Blocks<W> {
         });
     }
 
+    /// Returns how many blocks are leased to such workers.
+    pub(crate) fn leased(&self, such: impl Fn(W) -> bool) -> usize {
+        self.leased.values().filter(|worker| such(**worker)).count()
+    }
+
     /// Returns the worker that an address is leased to.
     pub(crate) fn holder(&self, address: Ipv4Addr) -> Option<W> {
         self.leased.get(&Block::of(address)?).copied()

@@ -162,15 +162,13 @@ impl CardSpec {
             let reason = "the VPC overlaps 169.254.0.0/16, which cards use";
             return Err(Error::invalid("address", self.address, reason));
         }
-        if let Some(gateway) = self.gateway {
-            if !self.address.contains(&gateway) || gateway == address {
-                return Err(Error::invalid("gateway", gateway, "not a neighbour in the subnet"));
-            }
+        let stranger = |it: &Ipv4Addr| !self.address.contains(it) || *it == address;
+        if let Some(gateway) = self.gateway.filter(stranger) {
+            return Err(Error::invalid("gateway", gateway, "not a neighbour in the subnet"));
         }
-        if let Some(resolver) = self.resolver {
-            if resolver.is_loopback() || resolver.is_unspecified() || resolver == address {
-                return Err(Error::invalid("resolver", resolver, "not reachable from a card"));
-            }
+        let near = |it: &Ipv4Addr| it.is_loopback() || it.is_unspecified() || *it == address;
+        if let Some(resolver) = self.resolver.filter(near) {
+            return Err(Error::invalid("resolver", resolver, "not reachable from a card"));
         }
         if self.egress.len() > EGRESS_MAX {
             return Err(Error::invalid("egress", self.egress.len(), "at most 64 rules"));

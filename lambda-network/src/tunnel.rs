@@ -1,18 +1,35 @@
 //! A worker's way to one card, and the sandboxes that are attached to it.
 
 use std::net::Ipv4Addr;
+#[cfg(feature = "wireguard")]
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
+#[cfg(feature = "wireguard")]
+use std::time::{Duration, Instant};
 
+#[cfg(feature = "wireguard")]
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+#[cfg(feature = "wireguard")]
+use crate::card::Admission;
 use crate::card::{Card, Shared, Way, WorkerId};
 use crate::error::{Error, Step, Stepped as _};
 use crate::forward::{self, Carry, Direct};
 use crate::interface::InterfacePool;
-use crate::lease::Addresses;
+#[cfg(feature = "wireguard")]
+use crate::key::Identity;
+use crate::lease::{Addresses, Block};
+#[cfg(feature = "wireguard")]
+use crate::linux::udp::Wire;
 use crate::rate::Rates;
+#[cfg(feature = "wireguard")]
+use crate::remote::{Remote, Sealed};
 use crate::rules::Rules;
+#[cfg(feature = "wireguard")]
+use crate::session::Session;
 use crate::spec::RESOLVER;
 use crate::table::{Seat, Table};
 
@@ -20,7 +37,7 @@ use crate::table::{Seat, Table};
 #[derive(Debug)]
 pub struct Tunnel {
     inner: Arc<Inner>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -37,6 +54,9 @@ struct Inner {
 enum Far {
     /// In this process.
     Direct { card: Weak<Shared>, worker: WorkerId },
+    /// On another machine.
+    #[cfg(feature = "wireguard")]
+    Remote { remote: Arc<Remote>, stop: Arc<EventFd> },
 }
 
 impl Tunnel {
@@ -47,7 +67,7 @@ impl Tunnel {
     /// When the thread or its descriptors cannot be had.
     pub fn direct(card: &Card, pool: InterfacePool) -> Result<Self, Error> {
         let table = Arc::new(Table::new()?);
-        let worker = card.shared.enroll(Way::Direct(Arc::clone(&table)));
+        let worker = card.shared.enroll(|_| Way::Direct(Arc::clone(&table)))?;
         let shared = Arc::downgrade(&card.shared);
         let carry = Direct::new(shared.clone());
         let far = Far::Direct { card: shared, worker };
@@ -68,7 +88,57 @@ impl Tunnel {
             .name("tunnel-up".into())
             .spawn(move || forward::run(&table, rules, &mut carry))
             .step(Step::StartThread)?;
-        Ok(Self { inner, thread: Some(thread) })
+        Ok(Self { inner, threads: vec![thread] })
+    }
+
+    /// Opens a way to a card of another machine, by the WireGuard protocol, and waits up to 3 s for the card's answer.
+    ///
+    /// `socket` must be bound, in the namespace from which the card is reached. `on_gone` is called once, on a thread of
+    /// the tunnel's, when nothing authentic has come from the card for 3 s. It must not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] at [`Step::Handshake`] where the card does not answer, or does not know this worker; else the step.
+    #[cfg(feature = "wireguard")]
+    pub fn connect(
+        admission: &Admission,
+        identity: &Identity,
+        socket: UdpSocket,
+        pool: InterfacePool,
+        rules: Rules,
+        on_gone: impl Fn() + Send + 'static,
+    ) -> Result<Self, Error> {
+        let table = Arc::new(Table::new()?);
+        let wire = Wire::new(socket).step(Step::OpenSocket)?;
+        let session = Session::new(identity, admission.card, 0, None);
+        let remote = Arc::new(Remote::new(wire, admission.endpoint, session));
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let stop = Arc::new(EventFd::from_value_and_flags(0, flags).step(Step::Register)?);
+        let far = Far::Remote { remote: Arc::clone(&remote), stop: Arc::clone(&stop) };
+        let carry = Sealed::new(Arc::clone(&remote), on_gone);
+        let mut tunnel = Self::open(Arc::clone(&table), pool, admission.mtu, rules, far, carry)?;
+        tunnel.add(admission.block);
+        let receiver = Arc::clone(&remote);
+        let thread = thread::Builder::new()
+            .name("tunnel-down".into())
+            .spawn(move || receiver.receive(&table, &stop))
+            .step(Step::StartThread)?;
+        tunnel.threads.push(thread);
+        remote.begin();
+        let end = Instant::now() + HANDSHAKE_WAIT;
+        while !remote.was_heard() {
+            if Instant::now() > end {
+                let source = std::io::ErrorKind::TimedOut.into();
+                return Err(Error::Failed { step: Step::Handshake, source });
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(tunnel)
+    }
+
+    /// Adds a block of addresses that the card has leased to this worker.
+    pub fn add(&self, block: Block) {
+        self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner).add(block);
     }
 
     /// Attaches a sandbox: takes an interface of the pool's and gives it an address of the card's.
@@ -96,13 +166,18 @@ impl Inner {
                 let address = self.take(|| card.lease(*worker)).inspect_err(|_| card.leave())?;
                 Ok(Place { address, tunnel: Arc::clone(self) })
             }
+            #[cfg(feature = "wireguard")]
+            Far::Remote { remote, .. } => {
+                if remote.is_gone() {
+                    return Err(Error::Gone);
+                }
+                let full = || Err(Error::Full { what: "leased addresses", max: Block::ADDRESSES });
+                Ok(Place { address: self.take(full)?, tunnel: Arc::clone(self) })
+            }
         }
     }
 
-    fn take(
-        &self,
-        lease: impl FnOnce() -> Result<crate::lease::Block, Error>,
-    ) -> Result<Ipv4Addr, Error> {
+    fn take(&self, lease: impl FnOnce() -> Result<Block, Error>) -> Result<Ipv4Addr, Error> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = addresses.take() {
             return Ok(address);
@@ -115,11 +190,18 @@ impl Inner {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.inner.table.stop();
-        if let Some(thread) = self.thread.take() {
+        #[cfg(feature = "wireguard")]
+        if let Far::Remote { stop, .. } = &self.inner.far {
+            // The count is below its largest value, so the write does not wait.
+            let _ = stop.write(1);
+        }
+        for thread in self.threads.drain(..) {
             // The thread has nothing to say: a panic there has been reported.
             drop(thread.join());
         }
         match &self.inner.far {
+            #[cfg(feature = "wireguard")]
+            Far::Remote { .. } => {}
             Far::Direct { card, worker } => {
                 if let Some(card) = card.upgrade() {
                     card.dismiss(*worker);
@@ -141,9 +223,14 @@ impl Drop for Place {
         let mut addresses = self.tunnel.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.give_back(self.address);
         drop(addresses);
-        let Far::Direct { card, .. } = &self.tunnel.far;
-        if let Some(card) = card.upgrade() {
-            card.leave();
+        match &self.tunnel.far {
+            Far::Direct { card, .. } => {
+                if let Some(card) = card.upgrade() {
+                    card.leave();
+                }
+            }
+            #[cfg(feature = "wireguard")]
+            Far::Remote { .. } => {}
         }
     }
 }
@@ -214,3 +301,7 @@ pub struct Usage {
     /// Packets that a rule or a rate refused.
     pub refused_packets: u64,
 }
+
+/// How long a card may take to answer.
+#[cfg(feature = "wireguard")]
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(3);

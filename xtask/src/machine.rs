@@ -97,8 +97,13 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 /// A program that tests call, and the Debian package that has it.
-const DEBIAN_PACKAGES: [(&str, &str); 3] =
-    [("python3", "python3-venv"), ("mksquashfs", "squashfs-tools"), ("mkfs.erofs", "erofs-utils")];
+const DEBIAN_PACKAGES: [(&str, &str); 5] = [
+    ("python3", "python3-venv"),
+    ("mksquashfs", "squashfs-tools"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+];
 
 /// What AWS's runtime for Node.js is compiled with.
 const COMPILERS: [(&str, &str); 6] = [

@@ -8,13 +8,14 @@ use nix::sys::eventfd::EventFd;
 
 use super::{Shared, Way};
 use crate::guard::ends;
-use crate::linux::tun::FRAME_MAX;
-use crate::offload::HEADER;
+use crate::linux::tun::{FRAME_MAX, HEADER};
 
 /// Delivers until the card is stopped.
 pub(super) fn run(shared: &Shared, stop: &EventFd) {
     let start = Instant::now();
     let mut frame = vec![0; FRAME_MAX];
+    #[cfg(feature = "wireguard")]
+    let mut out = crate::session::Datagrams::default();
     loop {
         let mut wait = [
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -30,7 +31,7 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
         }
         for _ in 0..BATCH {
             let Ok(length) = shared.tun.read(&mut frame) else { break };
-            let Some(frame) = frame.get(..length) else { break };
+            let Some(frame) = frame.get_mut(..length) else { break };
             let Ok(ends) = ends(frame.get(HEADER..).unwrap_or_default()) else { continue };
             match shared.way(ends.destination) {
                 Some(Way::Direct(table)) => {
@@ -39,6 +40,8 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
                         let _ = seat.deliver(start.elapsed(), frame);
                     }
                 }
+                #[cfg(feature = "wireguard")]
+                Some(Way::Sealed(peer)) => peer.carry(frame, &mut out),
                 None => {}
             }
         }

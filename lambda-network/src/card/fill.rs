@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,11 +23,13 @@ pub(super) fn watch(shared: &Shared, stop: &EventFd, observer: &dyn Fn(CardEvent
             return;
         }
         let connections = connections().unwrap_or(0);
-        let sandboxes = shared.sandboxes.load(Ordering::Relaxed);
+        let sandboxes = shared.sandboxes_at_most();
         let shares = [
             (u64::from(connections), u64::from(connections_max)),
             (sandboxes as u64, limits.sandboxes_max as u64),
         ];
+        let gone = std::mem::take(&mut *shared.gone.lock().unwrap_or_else(PoisonError::into_inner));
+        gone.into_iter().for_each(|worker| observer(CardEvent::WorkerGone(worker)));
         let was = shared.full.load(Ordering::Relaxed);
         let is = is_full(was, &shares);
         if is != was {

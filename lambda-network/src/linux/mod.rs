@@ -4,3 +4,5 @@ pub(crate) mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod nft;
 pub(crate) mod tun;
+#[cfg(feature = "wireguard")]
+pub(crate) mod udp;

@@ -10,7 +10,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use nix::net::if_::if_nametoindex;
 
 /// Largest frame that a device gives or takes: the header and the largest IPv4 packet.
-pub(crate) const FRAME_MAX: usize = 10 + 65_535;
+pub(crate) const FRAME_MAX: usize = HEADER + 65_535;
+/// Bytes of `struct virtio_net_hdr` before each packet.
+pub(crate) const HEADER: usize = 10;
 
 /// A TUN device's descriptor. Reads and writes do not wait.
 #[derive(Debug)]

@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lambda_network::{Attachment, Card, CardSpec, InterfacePool, Link, Rates, Tunnel};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+};
 
 /// Tells whether namespaces, TUN devices and nftables are there; names `what` as left out where not.
 pub(crate) fn possible(what: &str) -> bool {
@@ -151,6 +154,45 @@ impl Site {
     pub(crate) fn attach(&self) -> Attachment {
         self.tunnel.attach(Rates::default()).unwrap()
     }
+}
+
+/// Sends one datagram from a namespace with headers of the sender's choice, and `text` as its payload.
+pub(crate) fn inject(namespace: &OwnedFd, source: Ipv4Addr, to: (Ipv4Addr, u16), text: &[u8]) {
+    let length = u16::try_from(28 + text.len()).unwrap();
+    let mut packet = vec![0; 28];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&to.0.octets());
+    packet[20..22].copy_from_slice(&40_000_u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&to.1.to_be_bytes());
+    packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
+    packet.extend_from_slice(text);
+    let [a, b, c, d] = to.0.octets();
+    within(namespace, || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw).unwrap();
+        let to = SockaddrIn::new(a, b, c, d, 0);
+        // The sandbox's own kernel may refuse some destinations.
+        let _ = sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty());
+    });
+}
+
+/// Collects the payloads of datagrams that arrive at an address.
+pub(crate) fn collect(namespace: &OwnedFd, address: &str) -> mpsc::Receiver<Vec<u8>> {
+    let socket = within(namespace, || UdpSocket::bind(address).unwrap());
+    let (say, heard) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = [0; 2048];
+        while let Ok(length) = socket.recv(&mut text) {
+            if say.send(text[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    heard
 }
 
 /// Connects from a sandbox and returns the server's greeting, or why there is none.
