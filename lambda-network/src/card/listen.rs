@@ -1,7 +1,7 @@
 //! A card's end of the sessions with workers on other machines.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -285,8 +285,10 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
         }
         for _ in 0..BATCH {
             let Ok(received) = listener.wire.receive(&mut bytes) else { break };
+            // What one call receives comes from one place, so nearly always from one worker under one address.
+            let mut known = Known::default();
             for datagram in bytes[..received.length].chunks(received.size) {
-                let peer = listener.peer(datagram, received.from);
+                let peer = known.peer(datagram, || listener.peer(datagram, received.from));
                 let packet = peer.as_ref().and_then(|peer| {
                     peer.session().open(received.from.ip(), datagram, &mut plain, &mut out).ok()
                 });
@@ -294,15 +296,18 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
                     listener.refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
-                // Only what is authentic says where the worker is.
-                *peer.from() = Some(received.from);
-                peer.heard.store(listener.now(), Ordering::Relaxed);
+                if !known.authentic {
+                    // Only what is authentic says where the worker is.
+                    *peer.from() = Some(received.from);
+                    peer.heard.store(listener.now(), Ordering::Relaxed);
+                    known.authentic = true;
+                }
                 if !out.lengths.is_empty() {
                     listener.wire.send(&out, received.from);
                     out.clear();
                 }
                 let Some(packet) = packet else { continue };
-                let leased = |source| shared.holder(source) == Some(peer.worker);
+                let leased = |source| known.leased(source, || shared.holder(source), peer.worker);
                 if check_leased(shared.spec.rules, packet, leased).is_ok() {
                     coalescer.add(packet, deliver);
                 } else {
@@ -316,6 +321,46 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
             ticked = now;
             tick(shared, listener, now, &mut out);
         }
+    }
+}
+
+/// What the datagrams of one call have in common.
+#[derive(Default)]
+struct Known {
+    peer: Option<(u32, Arc<Peer>)>,
+    authentic: bool,
+    source: Option<Ipv4Addr>,
+}
+
+impl Known {
+    fn peer(
+        &mut self,
+        datagram: &[u8],
+        find: impl FnOnce() -> Option<Arc<Peer>>,
+    ) -> Option<Arc<Peer>> {
+        let receiver = match Tunn::parse_incoming_packet(datagram) {
+            Ok(Packet::PacketData(data)) => Some(data.receiver_idx >> 8),
+            _ => None,
+        };
+        if let Some((_, peer)) = self.peer.as_ref().filter(|(it, _)| Some(*it) == receiver) {
+            return Some(Arc::clone(peer));
+        }
+        *self = Self::default();
+        let peer = find()?;
+        self.peer = receiver.map(|it| (it, Arc::clone(&peer)));
+        Some(peer)
+    }
+
+    fn leased(
+        &mut self,
+        source: Ipv4Addr,
+        find: impl FnOnce() -> Option<WorkerId>,
+        worker: WorkerId,
+    ) -> bool {
+        if self.source != Some(source) {
+            self.source = (find() == Some(worker)).then_some(source);
+        }
+        self.source.is_some()
     }
 }
 
