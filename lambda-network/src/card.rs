@@ -20,10 +20,10 @@ use crate::error::{Error, Step, Stepped as _};
 use crate::key::PublicKey;
 use crate::lease::{Block, Blocks, CARD, SANDBOXES};
 use crate::linux::namespace::{self, set_parameter};
-use crate::linux::netlink::Netlink;
+use crate::linux::netlink::{Netlink, Operation};
 use crate::linux::nft;
 use crate::linux::tun::Tun;
-use crate::spec::{CardSpec, Link};
+use crate::spec::{CardSpec, LINK, Link};
 use crate::table::Table;
 
 mod deliver;
@@ -53,6 +53,8 @@ pub enum CardEvent {
     Full,
     /// Less than 60 % are in use again.
     Room,
+    /// The link to the VPC is gone, and with it the card's use: end it.
+    Gone,
     /// A worker of another machine has been silent for 10 s: its addresses are free again.
     WorkerGone(PublicKey),
 }
@@ -63,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) tun: Tun,
     pub(crate) sandboxes: AtomicUsize,
     pub(crate) full: AtomicBool,
+    pub(crate) cut: AtomicBool,
     pub(crate) book: RwLock<Book>,
     /// Workers whose end the observer has not been told yet.
     gone: Mutex<Vec<PublicKey>>,
@@ -102,7 +105,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Card {
-    /// Starts a card. This takes some 30 ms, most of it the link and the rules.
+    /// Starts a card, and waits until its link carries packets: some 30 ms, up to a second on a busy machine.
     ///
     /// `observer` is called on a thread of the card's and must not wait.
     ///
@@ -125,6 +128,7 @@ impl Card {
             tun,
             sandboxes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             book: RwLock::new(Book { blocks, ways: BTreeMap::new(), next: 0 }),
             gone: Mutex::default(),
             #[cfg(feature = "wireguard")]
@@ -228,6 +232,9 @@ impl Shared {
 
     /// Counts a sandbox in, unless there are as many as allowed.
     pub(crate) fn admit(&self) -> Result<(), Error> {
+        if self.cut.load(Ordering::Relaxed) {
+            return Err(Error::Gone);
+        }
         let max = self.spec.limits.sandboxes_max;
         let admitted = self.sandboxes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             (count < max).then_some(count + 1)
@@ -281,12 +288,15 @@ fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
         set_parameter(name, value).step(Step::SetParameters)?;
     }
     let netlink = Netlink::open().step(Step::MakeLink)?;
-    let link = make_link(spec, &netlink, namespace)?;
+    make_link(spec, &netlink, namespace)?;
+    let link = spec.link.device();
     let (tun, index) = Tun::make(TUN, false).step(Step::MakeTun)?;
     nft::load(&nft::card_rules(spec, link))?;
-    // The tracking of connections is there since the rules are, and with it this parameter.
-    set_parameter("netfilter/nf_conntrack_tcp_timeout_established", &idle)
-        .step(Step::SetParameters)?;
+    // The tracking of connections is there since the rules are, and with it these parameters.
+    for (state, seconds) in [("established", idle.as_str()), ("time_wait", TIME_WAIT_SECONDS)] {
+        let name = format!("netfilter/nf_conntrack_tcp_timeout_{state}");
+        set_parameter(&name, seconds).step(Step::SetParameters)?;
+    }
     let link = if_nametoindex(link).step(Step::FindDevice)?;
     let (address, prefix) = (spec.address.addr(), spec.address.prefix_len());
     netlink.bring_up(1).step(Step::BringUp)?;
@@ -300,15 +310,43 @@ fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
     netlink.set_mtu(index, spec.mtu).step(Step::MakeTun)?;
     netlink.bring_up(index).step(Step::BringUp)?;
     set_parameter("ipv4/ip_forward", "1").step(Step::SetParameters)?;
+    let made_here = matches!(spec.link, Link::Veth { .. } | Link::Macvlan { .. });
+    await_link(&netlink, link, !made_here)?;
+    if let Link::Veth { vpc, name, .. } = &spec.link {
+        namespace::within(vpc, || {
+            let end = if_nametoindex(name.as_str()).step(Step::FindDevice)?;
+            await_link(&Netlink::open().step(Step::BringUp)?, end, false)
+        })?;
+    }
     Ok(tun)
 }
 
-/// Makes the link to the VPC and returns its name in the card.
-fn make_link<'a>(
-    spec: &'a CardSpec,
-    netlink: &Netlink,
-    namespace: &OwnedFd,
-) -> Result<&'a str, Error> {
+/// Waits until packets pass a link: the kernel makes it ready a while after both ends are up, and drops packets until then.
+///
+/// A device that was given may be of a kind of which this is never known.
+fn await_link(netlink: &Netlink, index: u32, unknown_will_do: bool) -> Result<(), Error> {
+    let end = Instant::now() + LINKED_WITHIN;
+    loop {
+        match netlink.operation(index).step(Step::BringUp)? {
+            Operation::Up => return Ok(()),
+            Operation::Unknown if unknown_will_do => return Ok(()),
+            Operation::Unknown | Operation::Down => {}
+        }
+        if Instant::now() > end {
+            return Err(io::Error::from(io::ErrorKind::TimedOut)).step(Step::BringUp);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Seconds for which the port of a connection that has ended is kept: a quarter of the kernel's time, so that a card
+/// bears four times as many short connections.
+const TIME_WAIT_SECONDS: &str = "30";
+/// A link without a carrier is an error after this time.
+const LINKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes the link to the VPC, where it is not there.
+fn make_link(spec: &CardSpec, netlink: &Netlink, namespace: &OwnedFd) -> Result<(), Error> {
     match &spec.link {
         Link::Veth { vpc, name, bridge } => {
             let make = || netlink.make_veth(LINK, name, vpc.as_fd(), spec.mtu);
@@ -322,7 +360,7 @@ fn make_link<'a>(
                 }
                 netlink.bring_up(end).step(Step::BringUp)
             })?;
-            Ok(LINK)
+            Ok(())
         }
         Link::Macvlan { vpc, parent } => {
             namespace::within(vpc, || {
@@ -330,7 +368,7 @@ fn make_link<'a>(
                 let netlink = Netlink::open().step(Step::MakeLink)?;
                 netlink.make_macvlan(parent, LINK, namespace.as_fd()).step(Step::MakeLink)
             })?;
-            Ok(LINK)
+            Ok(())
         }
         Link::Device { namespace: origin, name } => {
             namespace::within(origin, || {
@@ -338,9 +376,9 @@ fn make_link<'a>(
                 let netlink = Netlink::open().step(Step::MoveDevice)?;
                 netlink.give(device, namespace.as_fd(), LINK).step(Step::MoveDevice)
             })?;
-            Ok(LINK)
+            Ok(())
         }
-        Link::Namespace { device, .. } => Ok(device),
+        Link::Namespace { .. } => Ok(()),
     }
 }
 
@@ -361,7 +399,5 @@ fn when_free(mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 const SWEPT_AFTER: Duration = Duration::from_secs(5);
 /// Numbers of workers: the session's index of the WireGuard protocol has 24 bits for them.
 const WORKERS_MAX: u32 = 1 << 24;
-/// The link's name in the card.
-const LINK: &str = "eth0";
 /// The tunnels' end in the card.
 const TUN: &str = "tun0";

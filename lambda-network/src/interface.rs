@@ -76,13 +76,15 @@ struct Stock {
 #[derive(Debug, Default)]
 struct Ready {
     interfaces: Vec<Interface>,
+    /// Interfaces are being made until there are enough.
+    filling: bool,
     /// The last attempt did not succeed: the next taker tries itself and gets the error.
     broken: bool,
     ended: bool,
 }
 
 impl InterfacePool {
-    /// Begins to make interfaces until `depth` are ready, and again whenever one is taken.
+    /// Begins to make interfaces until `depth` are ready, and again whenever half of them are taken.
     ///
     /// Each takes two descriptors and some 300 KiB of kernel memory.
     ///
@@ -127,7 +129,10 @@ impl Stock {
     fn fill(&self) {
         let mut ready = self.lock();
         while !ready.ended {
-            if ready.broken || ready.interfaces.len() >= self.depth {
+            let count = ready.interfaces.len();
+            // Making one takes a lock of the kernel's that attaching needs, too: nothing is made while half are left.
+            ready.filling = count < self.depth && (ready.filling || count <= self.depth / 2);
+            if ready.broken || !ready.filling {
                 ready = self.changed.wait(ready).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }

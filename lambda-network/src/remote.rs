@@ -138,7 +138,9 @@ impl<F: Fn() + Send> Carry for Sealed<F> {
         // A frame that contradicts itself is dropped: the kernel makes none.
         let _ = segment(frame, |packet| session.seal(packet, &mut self.out));
         drop(session);
-        self.flush();
+        if self.out.bytes.len() >= BATCH_BYTES {
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {
@@ -161,5 +163,7 @@ impl<F: Fn() + Send> Carry for Sealed<F> {
 pub(crate) const SILENCE: u64 = 3_000;
 /// Room for what one call receives.
 pub(crate) const DATAGRAMS_MAX: usize = 65_536 + HANDSHAKE_MAX;
+/// What is sent at the latest when it has come together, in bytes.
+const BATCH_BYTES: usize = 60_000;
 /// Calls between two looks at whether the thread is stopped.
 pub(crate) const BATCH: usize = 32;

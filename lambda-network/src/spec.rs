@@ -110,9 +110,9 @@ pub struct Limits {
     pub sandboxes_max: usize,
     /// Connections of the card, as the kernel tracks them: 65,000 as AWS counts. At 80 % the card is full.
     pub connections_max: u32,
-    /// Connections of one sandbox.
+    /// Connections of one sandbox that are open.
     pub sandbox_connections_max: u32,
-    /// DNS queries of one sandbox that are under way, apart from its connections.
+    /// DNS queries of one sandbox, apart from its connections. One by UDP counts for 30 s.
     pub sandbox_lookups_max: u32,
     /// The ports that connections leave from.
     pub ports: RangeInclusive<u16>,
@@ -126,7 +126,7 @@ impl Default for Limits {
             sandboxes_max: lease::SANDBOXES_MAX,
             connections_max: 65_000,
             sandbox_connections_max: 1024,
-            sandbox_lookups_max: 256,
+            sandbox_lookups_max: 4096,
             ports: 1024..=65_535,
             idle_timeout: Duration::from_secs(350),
         }
@@ -187,6 +187,14 @@ impl CardSpec {
 }
 
 impl Link {
+    /// Returns the device's name in the card.
+    pub(crate) fn device(&self) -> &str {
+        match self {
+            Self::Namespace { device, .. } => device,
+            _ => LINK,
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         match self {
             Self::Veth { name, bridge, .. } => {
@@ -249,6 +257,8 @@ impl Limits {
 
 /// The address that sandboxes ask for DNS: one that the VPC never routes.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+/// The name in the card of a link that the card makes or moves.
+pub(crate) const LINK: &str = "eth0";
 const EGRESS_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1_000_000;
 

@@ -97,12 +97,15 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 /// A program that tests call, and the Debian package that has it.
-const DEBIAN_PACKAGES: [(&str, &str); 5] = [
+const DEBIAN_PACKAGES: [(&str, &str); 8] = [
     ("python3", "python3-venv"),
     ("mksquashfs", "squashfs-tools"),
     ("mkfs.erofs", "erofs-utils"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
 ];
 
 /// What AWS's runtime for Node.js is compiled with.

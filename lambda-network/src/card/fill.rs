@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
@@ -21,6 +22,10 @@ pub(super) fn watch(shared: &Shared, stop: &EventFd, observer: &dyn Fn(CardEvent
         let _ = poll(&mut wait, PollTimeout::from(250_u8));
         if wait[0].any().unwrap_or(true) {
             return;
+        }
+        let link = shared.spec.link.device();
+        if if_nametoindex(link).is_err() && !shared.cut.swap(true, Ordering::Relaxed) {
+            observer(CardEvent::Gone);
         }
         let connections = connections().unwrap_or(0);
         let sandboxes = shared.sandboxes_at_most();

@@ -47,6 +47,7 @@ pub struct Admission {
 pub(crate) struct Listener {
     wire: Wire,
     identity: Identity,
+    public: x25519::PublicKey,
     limiter: Limiter,
     mtu: u16,
     start: Instant,
@@ -102,11 +103,12 @@ impl Card {
             return Err(Error::invalid("underlay_mtu", underlay_mtu, reason));
         }
         let mtu = self.shared.spec.mtu.min(underlay_mtu - OVERHEAD);
-        let public = identity.public().to_bytes().into();
+        let public = x25519::PublicKey::from(identity.public().to_bytes());
         let listener = Arc::new(Listener {
             wire: Wire::new(socket).step(Step::OpenSocket)?,
             limiter: Limiter(Arc::new(RateLimiter::new(&public, HANDSHAKES_PER_SECOND))),
             identity,
+            public,
             mtu,
             start: Instant::now(),
             workers: RwLock::default(),
@@ -228,8 +230,7 @@ impl Listener {
                     Err(_) => return None,
                 }
                 let secret = self.identity.secret();
-                let public = x25519::PublicKey::from(&secret);
-                let half = parse_handshake_anon(&secret, &public, &hello).ok()?;
+                let half = parse_handshake_anon(&secret, &self.public, &hello).ok()?;
                 let key = PublicKey::from_bytes(half.peer_static_public);
                 let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
                 let id = workers.by_key.get(&key)?;

@@ -84,6 +84,30 @@ impl Netlink {
         self.ask(request)
     }
 
+    /// Asks whether packets pass a device (RFC 2863): its other end is there and up.
+    pub(crate) fn operation(&self, index: u32) -> io::Result<Operation> {
+        let mut request = Request::new(RTM_GETLINK, 0);
+        request.interface(index, 0);
+        send(self.socket.as_raw_fd(), &request.finish()?, MsgFlags::empty())?;
+        let mut answer = vec![0; 32 << 10];
+        // The device's description, then the acknowledgement.
+        let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let answer = answer.get(..length).unwrap_or_default();
+        if answer.get(4..6) != Some(&RTM_NEWLINK.to_ne_bytes()) {
+            verdict(answer)?;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut end = [0; 4096];
+        let length = recv(self.socket.as_raw_fd(), &mut end, MsgFlags::empty())?;
+        verdict(end.get(..length).unwrap_or_default())?;
+        let state = attribute(answer.get(32..).unwrap_or_default(), IFLA_OPERSTATE);
+        Ok(match state {
+            Some([OPER_UP]) => Operation::Up,
+            Some([OPER_UNKNOWN]) => Operation::Unknown,
+            _ => Operation::Down,
+        })
+    }
+
     /// Deletes a link, and with one end of a veth pair the other.
     pub(crate) fn delete(&self, index: u32) -> io::Result<()> {
         let mut request = Request::new(RTM_DELLINK, 0);
@@ -154,6 +178,28 @@ impl Netlink {
         let mut answer = [0; 4096];
         let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
         verdict(answer.get(..length).unwrap_or_default())
+    }
+}
+
+/// Whether packets pass a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Up,
+    Down,
+    /// The kernel does not know yet, or, with some kinds of device, ever.
+    Unknown,
+}
+
+/// Finds an attribute among those that follow each other.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
+        let value = bytes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -231,12 +277,16 @@ const ACKNOWLEDGE: u16 = 4;
 const CREATE: u16 = 0x600;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const OPER_UNKNOWN: u8 = 0;
+const OPER_UP: u8 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
@@ -262,6 +312,17 @@ mod tests {
         assert_eq!(bytes.len(), 16 + 16 + 12);
         assert_eq!(bytes[..4], 44_u32.to_ne_bytes());
         assert_eq!(bytes[32..34], 9_u16.to_ne_bytes());
+    }
+
+    #[test]
+    fn attributes_are_found_and_damage_is_not_followed() {
+        let mut bytes = Request(Vec::new());
+        bytes.attribute(3, b"eth0\0");
+        bytes.attribute(16, &[6]);
+        assert_eq!(attribute(&bytes.0, 16), Some(&[6][..]));
+        assert_eq!(attribute(&bytes.0, 17), None);
+        assert_eq!(attribute(&[0, 0, 0, 0, 0], 1), None);
+        assert_eq!(attribute(&[9, 0, 16, 0, 6], 16), None);
     }
 
     #[test]

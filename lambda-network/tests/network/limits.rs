@@ -38,6 +38,32 @@ fn a_sandbox_has_its_connections_and_its_neighbour_has_others() {
 }
 
 #[test]
+fn connections_that_have_ended_are_not_counted() {
+    if !possible("connections that have ended") {
+        return;
+    }
+    let vpc = Vpc::new("blue");
+    let limits = Limits { sandbox_connections_max: 20, ..Limits::default() };
+    let site = Site::start(CardSpec { limits, ..vpc.card(5) });
+    let sandbox = site.attach();
+    for index in 0..60 {
+        assert!(greet(&sandbox, "10.0.0.3:80").is_ok(), "{index}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn only_dns_reaches_the_resolvers_address() {
+    if !possible("the resolver's address") {
+        return;
+    }
+    let vpc = Vpc::new("blue");
+    crate::support::ip(&vpc.namespace, &format!("address add {RESOLVER}/32 dev br0"));
+    let site = Site::start(CardSpec { resolver: "10.0.0.2".parse().ok(), ..vpc.card(5) });
+    assert!(greet(&site.attach(), &format!("{RESOLVER}:80")).is_err());
+}
+
+#[test]
 fn a_card_is_full_when_its_connections_are_used_up() {
     if !possible("a card's connections end") {
         return;

@@ -3,8 +3,11 @@
 
 mod isolation;
 mod limits;
+mod nat;
+mod provider;
 mod reach;
 mod release;
+mod scale;
 #[cfg(feature = "wireguard")]
 mod sealed;
 mod support;

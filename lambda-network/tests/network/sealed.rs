@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lambda_network::{
     Attachment, Card, CardEvent, CardSpec, Error, Identity, InterfacePool, Rates, Rule, Rules,
     Step, Tunnel,
@@ -157,7 +159,9 @@ fn a_marker_is_seen_in_the_vpc_and_never_on_the_wire() {
     eventually(Duration::from_secs(5), "the VPC sees the marker", || {
         inside.holds(b"MARKER-OF-THE-TEST") >= 20
     });
-    assert!(wire.packets.lock().unwrap().len() >= 20);
+    eventually(Duration::from_secs(5), "the wire carries the packets", || {
+        wire.packets.lock().unwrap().len() >= 20
+    });
     assert_eq!(wire.holds(b"MARKER-OF-THE-TEST"), 0);
 }
 
@@ -285,4 +289,58 @@ fn a_vanished_card_is_told_and_a_vanished_worker_loses_its_lease() {
         Err(Error::Failed { step, .. }) => assert_eq!(step, Step::Handshake),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn wireguard_go_is_a_worker_like_ours() {
+    if !possible("wireguard-go as a worker") {
+        return;
+    }
+    for program in ["wireguard-go", "wg"] {
+        if !crate::support::on_path(program) {
+            return test_support::left_out("wireguard-go as a worker", program);
+        }
+    }
+    let mut underlay = Underlay::new();
+    let vpc = Vpc::new("blue");
+    let card = listening(&underlay, vpc.card(5));
+    let host = underlay.worker();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = |text: &str| STANDARD.decode(text.trim()).unwrap().try_into().unwrap();
+    let private = command(&host, "wg", "genkey");
+    let file = folder.path().join("key");
+    std::fs::write(&file, &private).unwrap();
+    let admission = card.admit(Identity::from_bytes(keys(&private)).public()).unwrap();
+    // It makes its control socket in a folder of the machine's, under this name.
+    let name = format!("wgtest{}", std::process::id() % 100_000);
+    let mut program = within(&host, || {
+        std::process::Command::new("wireguard-go")
+            .args(["--foreground", &name])
+            .env("WG_PROCESS_FOREGROUND", "1")
+            .env("LOG_LEVEL", "silent")
+            .spawn()
+            .unwrap()
+    });
+    eventually(Duration::from_secs(5), "the device is there", || {
+        command(&host, "ip", "-br link").contains(&name)
+    });
+    let peer = STANDARD.encode(admission.card.to_bytes());
+    let (key, endpoint) = (file.display(), admission.endpoint);
+    let peer = format!("peer {peer} allowed-ips 0.0.0.0/0 endpoint {endpoint}");
+    command(&host, "wg", &format!("set {name} private-key {key} {peer}"));
+    ip(&host, &format!("address add {} dev {name}", admission.block.network().addr()));
+    ip(&host, &format!("link set {name} mtu {} up", admission.mtu));
+    ip(&host, &format!("route add 10.0.0.0/16 dev {name}"));
+    let (greeting, mut stream) = crate::support::connect_from(&host, "10.0.0.3:80").unwrap();
+    assert_eq!(greeting, "blue 10.0.1.5");
+    let sent = vec![7; 1 << 20];
+    let mut writer = stream.try_clone().unwrap();
+    let copy = sent.clone();
+    let writing = thread::spawn(move || writer.write_all(&copy).unwrap());
+    let mut echoed = vec![0; sent.len()];
+    stream.read_exact(&mut echoed).unwrap();
+    writing.join().unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(echoed == sent);
 }

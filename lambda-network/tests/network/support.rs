@@ -249,5 +249,5 @@ pub(crate) fn answer(namespace: &OwnedFd, address: &str, name: &'static str) {
     });
 }
 
-/// How long a test waits for what should come, and for what should not.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a test waits for what should come, and for what should not: TCP repeats a lost SYN after a second.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
