@@ -4,9 +4,9 @@
 //! cargo bench -p benches --features network --bench network [-- SECONDS [ATTACHMENTS]]
 //! ```
 //!
-//! SECONDS is how long each transfer lasts (2), ATTACHMENTS how often ours are attached (300). Everything lies in network
-//! namespaces of the run's own. Peers are the CNI bridge plugin, slirp4netns and pasta (Debian packages
-//! containernetworking-plugins, slirp4netns, passt); one that cannot work here is told so. Needs root.
+//! SECONDS is how long each transfer lasts (2), ATTACHMENTS how many interfaces are pooled for ours (200), half of which
+//! are taken. Everything lies in network namespaces of the run's own. Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages
+//! containernetworking-plugins, slirp4netns, passt, wireguard-go and wireguard-tools); one that cannot work here is told so. Needs root.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -19,14 +19,21 @@ use std::time::Instant;
 
 use lambda_network::{Card, Identity, InterfacePool, Rates, Rules, Tunnel};
 
-use crate::peers::{Network, cni, pasta, plain, slirp};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::peers::{Network, cni, pasta, plain, slirp, wireguard_go};
 use crate::traffic::Passed;
 use crate::world::{World, within};
+
+type Attach = fn(&World) -> Result<Network, String>;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|it| it.parse().ok());
     let seconds: u64 = arguments.next().unwrap_or(2);
-    let attachments: u64 = arguments.next().unwrap_or(300);
+    let attachments: u64 = arguments.next().unwrap_or(200);
+    // Two descriptors for each sandbox.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).unwrap();
     let world = World::new();
     attach_costs(&world, usize::try_from(attachments).unwrap());
     println!("\n| | up Gb/s | down Gb/s | round trip us | connections/s |\n|---|---|---|---|---|");
@@ -43,12 +50,14 @@ fn main() {
         let sandbox = tunnel.attach(Rates::default()).unwrap();
         row("ours, WireGuard", traffic::pass(&sandbox.namespace(), seconds));
     }
-    for (name, network) in [
-        ("CNI bridge plugin, masquerade", cni(&world)),
-        ("slirp4netns", slirp(&world)),
-        ("pasta", pasta(&world)),
-    ] {
-        match network {
+    let peers: [(&str, Attach); 4] = [
+        ("CNI bridge plugin, masquerade", cni),
+        ("slirp4netns", slirp),
+        ("wireguard-go at both ends", wireguard_go),
+        ("pasta", pasta),
+    ];
+    for (name, attach) in peers {
+        match attach(&world) {
             Ok(network) => row(name, traffic::pass(&network.namespace, seconds)),
             Err(why) => println!("left out: {name}: {why}"),
         }
@@ -71,7 +80,11 @@ fn sealed(world: &World) -> (Card, Tunnel) {
 fn attach_costs(world: &World, count: usize) {
     println!("| | attach us p50 | p99 | give back us p50 | p99 |\n|---|---|---|---|---|");
     let card = Card::start(world.card(5), |_| ()).unwrap();
-    for (name, depth) in [("ours, from a pool", count), ("ours, not from a pool", 0)] {
+    for (name, depth, count) in [
+        ("ours, from a pool", count, count / 2),
+        ("ours, not from a pool", 0, count / 2),
+        ("ours, 1,000 from a pool", 2000, 1000),
+    ] {
         let pool = InterfacePool::new(depth).unwrap();
         while pool.ready() < depth {
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -90,7 +103,6 @@ fn attach_costs(world: &World, count: usize) {
         }
         costs(name, there, back);
     }
-    type Attach = fn(&World) -> Result<Network, String>;
     let peers: [(&str, Attach); 4] = [
         ("veth, NAT, by `ip`", plain),
         ("CNI bridge plugin", cni),

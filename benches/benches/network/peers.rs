@@ -1,5 +1,6 @@
 //! Peers that give a namespace a network, each from the world's host.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
@@ -113,6 +114,65 @@ pub(crate) fn pasta(world: &World) -> Result<Network, String> {
         }
     }
     Ok(Network::new(namespace, begun, move || end(child)))
+}
+
+/// wireguard-go at both ends of the host's loopback; the sandbox's device is moved into its namespace.
+pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
+    let namespace = namespace();
+    let begun = Instant::now();
+    let folder = std::env::temp_dir().join(format!("bench-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let mut ends = Vec::new();
+    let mut children = Vec::new();
+    for name in ["wgbench0", "wgbench1"] {
+        let private = run(&world.host, Command::new("wg").arg("genkey"))?;
+        let file = folder.join(name);
+        std::fs::write(&file, &private).map_err(|error| error.to_string())?;
+        let text = File::open(&file).map_err(|error| error.to_string())?;
+        let public = run(&world.host, Command::new("wg").arg("pubkey").stdin(text))?;
+        let mut command = Command::new("wireguard-go");
+        command.args(["--foreground", name]).env("WG_PROCESS_FOREGROUND", "1");
+        command.env("LOG_LEVEL", "silent");
+        children.push(within(&world.host, || command.spawn()).map_err(|it| it.to_string())?);
+        ends.push((name, file, public.trim().to_owned()));
+    }
+    let network = Network::new(Arc::clone(&namespace), begun, move || {
+        children.into_iter().for_each(end);
+        drop(std::fs::remove_dir_all(&folder));
+    });
+    for (number, (name, file, _)) in ends.iter().enumerate() {
+        let other = &ends[1 - number].2;
+        let (own, far) = (51_901 + number, 51_902 - number);
+        let file = file.display();
+        let peer = format!("peer {other} allowed-ips 0.0.0.0/0 endpoint 127.0.0.1:{far}");
+        let settings = format!("set {name} listen-port {own} private-key {file} {peer}");
+        let end = Instant::now() + Duration::from_secs(3);
+        // The program listens for settings a while after it was started.
+        while let Err(why) = run(&world.host, Command::new("wg").args(settings.split(' '))) {
+            if Instant::now() > end {
+                return Err(why);
+            }
+        }
+    }
+    ip(&world.host, &format!("link set wgbench0 netns {}", path(&namespace)))?;
+    for (place, name, address) in
+        [(&namespace, "wgbench0", "172.30.9.2/24"), (&world.host, "wgbench1", "172.30.9.1/24")]
+    {
+        ip(place, &format!("address add {address} dev {name}"))?;
+        ip(place, &format!("link set {name} mtu 1420 up"))?;
+    }
+    ip(&namespace, "route add default dev wgbench0")?;
+    Ok(network)
+}
+
+fn run(namespace: &OwnedFd, command: &mut Command) -> Result<String, String> {
+    let output = within(namespace, || command.output()).map_err(|error| error.to_string())?;
+    let error = || String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into())
+        .ok_or_else(error)
 }
 
 fn end(mut child: Child) {
