@@ -115,7 +115,7 @@ fn start(arguments: &[&str]) -> Result<Child, Error> {
     command.args(arguments).env_clear().env("PATH", PATH);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::Unavailable {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Error::Unavailable {
             step: Step::LoadRules,
             what: "the program nft (Debian package nftables)",
             why: error.to_string(),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod isolation;
+mod lacks;
 mod limits;
 mod nat;
 mod provider;
