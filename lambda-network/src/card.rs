@@ -1,6 +1,6 @@
 //! A card: a network namespace that reaches one VPC, shared by many sandboxes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 #[cfg(feature = "wireguard")]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::{Error, Step, Stepped as _};
 use crate::key::PublicKey;
 use crate::lease::{Block, Blocks, CARD, SANDBOXES};
+use crate::linux::conntrack;
 use crate::linux::namespace::{self, set_parameter};
 use crate::linux::netlink::{Netlink, Operation};
 use crate::linux::nft;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) full: AtomicBool,
     pub(crate) cut: AtomicBool,
     pub(crate) book: RwLock<Book>,
+    /// Addresses whose connections are to be forgotten before others get them.
+    resting: Mutex<Vec<Resting>>,
     /// Workers whose end the observer has not been told yet.
     gone: Mutex<Vec<PublicKey>>,
     #[cfg(feature = "wireguard")]
@@ -79,6 +82,14 @@ pub(crate) struct Book {
     blocks: Blocks<WorkerId>,
     ways: BTreeMap<WorkerId, Way>,
     next: u32,
+}
+
+/// What waits until the kernel has forgotten its connections.
+pub(crate) enum Resting {
+    /// An address of a worker in this process, and what is done with it then.
+    Address(Ipv4Addr, Box<dyn FnOnce() + Send>),
+    /// A block that no worker has any more.
+    Block(Block),
 }
 
 /// A worker among those of one card.
@@ -130,6 +141,7 @@ impl Card {
             full: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             book: RwLock::new(Book { blocks, ways: BTreeMap::new(), next: 0 }),
+            resting: Mutex::default(),
             gone: Mutex::default(),
             #[cfg(feature = "wireguard")]
             listener: OnceLock::new(),
@@ -223,7 +235,43 @@ impl Shared {
     pub(crate) fn dismiss(&self, worker: WorkerId) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         book.ways.remove(&worker);
-        book.blocks.release(worker);
+        let blocks = book.blocks.release(worker);
+        drop(book);
+        self.resting().extend(blocks.into_iter().map(Resting::Block));
+    }
+
+    pub(crate) fn resting(&self) -> MutexGuard<'_, Vec<Resting>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes the connections of what rests, and frees it. The calling thread is in the card's namespace.
+    fn forget(&self) -> io::Result<()> {
+        let resting = std::mem::take(&mut *self.resting());
+        if resting.is_empty() {
+            return Ok(());
+        }
+        let mut addresses = BTreeSet::new();
+        for it in &resting {
+            match it {
+                Resting::Address(address, _) => {
+                    addresses.insert(*address);
+                }
+                Resting::Block(block) => addresses.extend(block.addresses()),
+            }
+        }
+        if let Err(error) = conntrack::forget(&addresses) {
+            self.resting().extend(resting);
+            return Err(error);
+        }
+        for it in resting {
+            match it {
+                Resting::Address(_, free) => free(),
+                Resting::Block(block) => {
+                    self.book.write().unwrap_or_else(PoisonError::into_inner).blocks.free(block);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn lease(&self, worker: WorkerId) -> Result<Block, Error> {
@@ -292,6 +340,8 @@ fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
     let link = spec.link.device();
     let (tun, index) = Tun::make(TUN, false).step(Step::MakeTun)?;
     nft::load(&nft::card_rules(spec, link))?;
+    // Read once, so that a kernel that cannot is told now.
+    conntrack::forget(&BTreeSet::new()).step(Step::TrackConnections)?;
     // The tracking of connections is there since the rules are, and with it these parameters.
     for (state, seconds) in [("established", idle.as_str()), ("time_wait", TIME_WAIT_SECONDS)] {
         let name = format!("netfilter/nf_conntrack_tcp_timeout_{state}");

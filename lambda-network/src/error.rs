@@ -109,6 +109,8 @@ pub enum Step {
     SetParameters,
     /// Loading the card's rules.
     LoadRules,
+    /// Reading the kernel's table of connections.
+    TrackConnections,
     /// Opening or binding the tunnel's UDP socket.
     OpenSocket,
     /// Agreeing on keys with the card.
@@ -134,6 +136,7 @@ impl fmt::Display for Step {
             Self::BringUp => "bring the device up",
             Self::SetParameters => "set the namespace's kernel parameters",
             Self::LoadRules => "load the card's rules",
+            Self::TrackConnections => "read the table of connections",
             Self::OpenSocket => "open the tunnel's socket",
             Self::Handshake => "agree on keys with the card",
             Self::StartThread => "start a thread",

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -30,6 +31,11 @@ impl Block {
     #[must_use]
     pub fn network(self) -> Ipv4Net {
         Ipv4Net::new_assert(self.address(0), 26)
+    }
+
+    /// Returns the block's addresses.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        (0..64).map(move |offset| self.address(offset))
     }
 
     fn address(self, offset: u8) -> Ipv4Addr {
@@ -66,16 +72,19 @@ impl<W: Copy + PartialEq> Blocks<W> {
         Ok(block)
     }
 
-    /// Takes a worker's blocks back.
-    pub(crate) fn release(&mut self, worker: W) {
-        let free = &mut self.free;
-        self.leased.retain(|block, holder| {
-            let keep = *holder != worker;
-            if !keep {
-                free.push_back(*block);
-            }
-            keep
-        });
+    /// Takes a worker's blocks back, and returns them: they are free when they are freed.
+    pub(crate) fn release(&mut self, worker: W) -> Vec<Block> {
+        let held = self.leased.iter().filter(|(_, holder)| **holder == worker);
+        let blocks: Vec<Block> = held.map(|(block, _)| *block).collect();
+        for block in &blocks {
+            self.leased.remove(block);
+        }
+        blocks
+    }
+
+    /// Lets a block that was released be leased again.
+    pub(crate) fn free(&mut self, block: Block) {
+        self.free.push_back(block);
     }
 
     /// Returns how many blocks are leased to such workers.
@@ -89,24 +98,32 @@ impl<W: Copy + PartialEq> Blocks<W> {
     }
 }
 
-/// A worker's addresses of one card.
+/// A worker's addresses of one card. Times are measured from any fixed start.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    free: VecDeque<Ipv4Addr>,
+    /// With the time from which an address may be given.
+    free: VecDeque<(Duration, Ipv4Addr)>,
 }
 
 impl Addresses {
     pub(crate) fn add(&mut self, block: Block) {
-        self.free.extend((0..64).map(|offset| block.address(offset)));
+        self.free.extend(block.addresses().map(|address| (Duration::ZERO, address)));
     }
 
-    /// Takes the address that has been free the longest: answers to its last holder's connections are least likely then.
-    pub(crate) fn take(&mut self) -> Option<Ipv4Addr> {
-        self.free.pop_front()
+    /// Takes the address that has been free the longest, if its time has come.
+    pub(crate) fn take(&mut self, now: Duration) -> Option<Ipv4Addr> {
+        let (_, address) = self.free.front().filter(|(from, _)| *from <= now).copied()?;
+        self.free.pop_front();
+        Some(address)
     }
 
-    pub(crate) fn give_back(&mut self, address: Ipv4Addr) {
-        self.free.push_back(address);
+    /// Puts addresses that need no rest before those that rest.
+    pub(crate) fn put_first(&mut self, more: Self) {
+        more.free.into_iter().rev().for_each(|it| self.free.push_front(it));
+    }
+
+    pub(crate) fn give_back(&mut self, from: Duration, address: Ipv4Addr) {
+        self.free.push_back((from, address));
     }
 }
 
@@ -148,22 +165,25 @@ mod tests {
         assert!(matches!(blocks.lease(1), Err(Error::Full { max: 2, .. })));
         assert_eq!(blocks.holder(first.address(9)), Some(1));
         assert_eq!(blocks.holder(second.address(0)), Some(2));
-        blocks.release(1);
+        assert_eq!(blocks.release(1), [first]);
         assert_eq!(blocks.holder(first.address(9)), None);
+        assert!(blocks.lease(3).is_err());
+        blocks.free(first);
         assert_eq!(blocks.lease(3).unwrap(), first);
     }
 
     #[test]
-    fn the_address_that_rested_longest_comes_first() {
+    fn the_address_that_rested_longest_comes_first_and_not_before_its_time() {
+        let now = Duration::from_secs(1);
         let mut addresses = Addresses::default();
-        assert_eq!(addresses.take(), None);
+        assert_eq!(addresses.take(now), None);
         addresses.add(Block(1));
-        let first = addresses.take().unwrap();
-        addresses.give_back(first);
+        let first = addresses.take(now).unwrap();
+        addresses.give_back(Duration::from_secs(9), first);
         for _ in 0..63 {
-            assert_ne!(addresses.take(), Some(first));
+            assert_ne!(addresses.take(now), Some(first));
         }
-        assert_eq!(addresses.take(), Some(first));
-        assert_eq!(addresses.take(), None);
+        assert_eq!(addresses.take(now), None);
+        assert_eq!(addresses.take(Duration::from_secs(9)), Some(first));
     }
 }

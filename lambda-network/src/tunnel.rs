@@ -5,9 +5,8 @@ use std::net::Ipv4Addr;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
-#[cfg(feature = "wireguard")]
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "wireguard")]
@@ -15,7 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 #[cfg(feature = "wireguard")]
 use crate::card::Admission;
-use crate::card::{Card, Shared, Way, WorkerId};
+use crate::card::{Card, Resting, Shared, Way, WorkerId};
 use crate::error::{Error, Step, Stepped as _};
 use crate::forward::{self, Carry, Direct};
 use crate::interface::InterfacePool;
@@ -45,6 +44,7 @@ struct Inner {
     pool: InterfacePool,
     table: Arc<Table>,
     addresses: Mutex<Addresses>,
+    start: Instant,
     mtu: u16,
     far: Far,
 }
@@ -83,7 +83,8 @@ impl Tunnel {
         mut carry: impl Carry + 'static,
     ) -> Result<Self, Error> {
         let addresses = Mutex::default();
-        let inner = Arc::new(Inner { pool, table: Arc::clone(&table), addresses, mtu, far });
+        let (start, held) = (Instant::now(), Arc::clone(&table));
+        let inner = Arc::new(Inner { pool, table: held, addresses, start, mtu, far });
         let thread = thread::Builder::new()
             .name("tunnel-up".into())
             .spawn(move || forward::run(&table, rules, &mut carry))
@@ -138,7 +139,9 @@ impl Tunnel {
 
     /// Adds a block of addresses that the card has leased to this worker.
     pub fn add(&self, block: Block) {
-        self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner).add(block);
+        let mut more = Addresses::default();
+        more.add(block);
+        self.inner.addresses().put_first(more);
     }
 
     /// Attaches a sandbox: takes an interface of the pool's and gives it an address of the card's.
@@ -178,12 +181,20 @@ impl Inner {
     }
 
     fn take(&self, lease: impl FnOnce() -> Result<Block, Error>) -> Result<Ipv4Addr, Error> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = addresses.take() {
+        let mut addresses = self.addresses();
+        if let Some(address) = addresses.take(self.start.elapsed()) {
             return Ok(address);
         }
-        addresses.add(lease()?);
-        addresses.take().ok_or(Error::Gone)
+        let mut more = Addresses::default();
+        more.add(lease()?);
+        // What rests stays in front, so the new block is looked at by itself.
+        let address = more.take(Duration::ZERO).ok_or(Error::Gone)?;
+        addresses.put_first(more);
+        Ok(address)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,17 +231,26 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut addresses = self.tunnel.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.give_back(self.address);
-        drop(addresses);
+        let address = self.address;
         match &self.tunnel.far {
             Far::Direct { card, .. } => {
                 if let Some(card) = card.upgrade() {
                     card.leave();
+                    let tunnel = Arc::downgrade(&self.tunnel);
+                    let free = move || {
+                        if let Some(tunnel) = tunnel.upgrade() {
+                            tunnel.addresses().give_back(tunnel.start.elapsed(), address);
+                        }
+                    };
+                    card.resting().push(Resting::Address(address, Box::new(free)));
                 }
             }
+            // The card is not told: by then it has forgotten the connections by itself.
             #[cfg(feature = "wireguard")]
-            Far::Remote { .. } => {}
+            Far::Remote { .. } => {
+                let from = self.tunnel.start.elapsed() + REST;
+                self.tunnel.addresses().give_back(from, address);
+            }
         }
     }
 }
@@ -302,6 +322,9 @@ pub struct Usage {
     pub refused_packets: u64,
 }
 
+/// How long an address rests: the time after which a card forgets a silent connection, by default.
+#[cfg(feature = "wireguard")]
+const REST: Duration = Duration::from_secs(350);
 /// How long a card may take to answer.
 #[cfg(feature = "wireguard")]
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(3);

@@ -23,6 +23,8 @@ pub(super) fn watch(shared: &Shared, stop: &EventFd, observer: &dyn Fn(CardEvent
         if wait[0].any().unwrap_or(true) {
             return;
         }
+        // What could not be forgotten rests on, until the next time.
+        drop(shared.forget());
         let link = shared.spec.link.device();
         if if_nametoindex(link).is_err() && !shared.cut.swap(true, Ordering::Relaxed) {
             observer(CardEvent::Gone);

@@ -1,5 +1,6 @@
 //! What the crate asks of the Linux kernel: namespaces, devices, rules, sockets.
 
+pub(crate) mod conntrack;
 pub(crate) mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod nft;

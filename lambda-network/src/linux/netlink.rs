@@ -191,7 +191,7 @@ pub(crate) enum Operation {
 }
 
 /// Finds an attribute among those that follow each other.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
@@ -204,7 +204,7 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// Reads the kernel's acknowledgement, which is an error number of 0, or its refusal.
-fn verdict(answer: &[u8]) -> io::Result<()> {
+pub(super) fn verdict(answer: &[u8]) -> io::Result<()> {
     let kind = answer.get(4..6).and_then(|two| two.try_into().ok()).map(u16::from_ne_bytes);
     let number = answer.get(16..20).and_then(|four| four.try_into().ok()).map(i32::from_ne_bytes);
     match (kind, number) {

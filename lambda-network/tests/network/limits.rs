@@ -52,6 +52,38 @@ fn connections_that_have_ended_are_not_counted() {
     }
 }
 
+/// A sandbox that ends says no goodbye for its connections. The card counted them for the next sandbox with the address.
+#[test]
+fn the_next_sandbox_with_an_address_inherits_no_connections() {
+    if !possible("connections of a sandbox that is gone") {
+        return;
+    }
+    let vpc = Vpc::new("blue");
+    // One block of addresses, so that each is given again soon.
+    let limits = Limits { sandbox_connections_max: 5, sandboxes_max: 64, ..Limits::default() };
+    let site = Site::start(CardSpec { limits, ..vpc.card(5) });
+    let sandbox = site.attach();
+    let address = sandbox.address();
+    let mut held = Vec::new();
+    while let Ok(connection) = connect(&sandbox, "10.0.0.3:80") {
+        held.push(connection);
+    }
+    assert_eq!(held.len(), 5);
+    drop(sandbox);
+    let others: Vec<_> = (0..63).map(|_| site.attach()).collect();
+    let mut next = site.tunnel.attach(Rates::default());
+    eventually(Duration::from_secs(5), "the address is free again", || {
+        if next.is_err() {
+            next = site.tunnel.attach(Rates::default());
+        }
+        next.is_ok()
+    });
+    let next = next.unwrap();
+    assert_eq!(next.address(), address);
+    assert!(greet(&next, "10.0.0.3:80").is_ok());
+    drop(others);
+}
+
 #[test]
 fn only_dns_reaches_the_resolvers_address() {
     if !possible("the resolver's address") {
