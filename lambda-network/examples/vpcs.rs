@@ -48,9 +48,11 @@ fn main() -> Result<(), Failure> {
 fn make_vpc(name: &'static str) -> Result<OwnedFd, Failure> {
     let make = move || -> Result<_, Failure> {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        for step in
-            ["link add br0 type bridge", "address add 10.0.0.1/16 dev br0", "link set br0 up"]
-        {
+        for step in [
+            "link add br0 address 02:00:00:00:00:01 type bridge",
+            "address add 10.0.0.1/16 dev br0",
+            "link set br0 up",
+        ] {
             Command::new("ip").args(step.split(' ')).status()?;
         }
         let listener = TcpListener::bind("10.0.0.1:80")?;

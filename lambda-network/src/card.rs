@@ -399,7 +399,7 @@ const LINKED_WITHIN: Duration = Duration::from_secs(5);
 fn make_link(spec: &CardSpec, netlink: &Netlink, namespace: &OwnedFd) -> Result<(), Error> {
     match &spec.link {
         Link::Veth { vpc, name, bridge } => {
-            let make = || netlink.make_veth(LINK, name, vpc.as_fd(), spec.mtu);
+            let make = || netlink.make_veth(LINK, name, vpc.as_fd(), spec.mtu, spec.address.addr());
             when_free(make).step(Step::MakeLink)?;
             namespace::within(vpc, || {
                 let netlink = Netlink::open().step(Step::JoinBridge)?;
@@ -416,7 +416,9 @@ fn make_link(spec: &CardSpec, netlink: &Netlink, namespace: &OwnedFd) -> Result<
             namespace::within(vpc, || {
                 let parent = if_nametoindex(parent.as_str()).step(Step::FindDevice)?;
                 let netlink = Netlink::open().step(Step::MakeLink)?;
-                netlink.make_macvlan(parent, LINK, namespace.as_fd()).step(Step::MakeLink)
+                let address = spec.address.addr();
+                let made = netlink.make_macvlan(parent, LINK, namespace.as_fd(), address);
+                made.step(Step::MakeLink)
             })?;
             Ok(())
         }

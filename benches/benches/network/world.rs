@@ -20,7 +20,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let (vpc, host) = (namespace(), namespace());
-        ip(&vpc, "link add br0 type bridge").unwrap();
+        ip(&vpc, "link add br0 address 02:00:00:00:00:01 type bridge").unwrap();
         ip(&vpc, "address add 10.0.0.1/16 dev br0").unwrap();
         ip(&vpc, "link set br0 up").unwrap();
         // `ip` names namespaces by file here: the descriptor's in `/proc`.

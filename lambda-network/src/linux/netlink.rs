@@ -34,15 +34,18 @@ impl Netlink {
         far: &str,
         namespace: BorrowedFd<'_>,
         mtu: u16,
+        address: Ipv4Addr,
     ) -> io::Result<()> {
         let mut peer = Request(Vec::new());
         peer.interface(0, 0);
         peer.name(far);
+        peer.attribute(IFLA_ADDRESS, &hardware_address(0xFE, address));
         peer.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
         peer.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
         let mut request = Request::new(RTM_NEWLINK, CREATE);
         request.interface(0, 0);
         request.name(near);
+        request.attribute(IFLA_ADDRESS, &hardware_address(0x02, address));
         request.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
         request.kind("veth", VETH_INFO_PEER, &peer.0);
         self.ask(request)
@@ -56,11 +59,13 @@ impl Netlink {
         parent: u32,
         name: &str,
         namespace: BorrowedFd<'_>,
+        address: Ipv4Addr,
     ) -> io::Result<()> {
         const PRIVATE: u32 = 1;
         let mut request = Request::new(RTM_NEWLINK, CREATE);
         request.interface(0, 0);
         request.name(name);
+        request.attribute(IFLA_ADDRESS, &hardware_address(0x02, address));
         request.attribute(IFLA_LINK, &parent.to_ne_bytes());
         request.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
         request.kind("macvlan", IFLA_MACVLAN_MODE, &PRIVATE.to_ne_bytes());
@@ -181,6 +186,13 @@ impl Netlink {
     }
 }
 
+/// Returns the hardware address of a link with this address: the same one always, so that what others know of a card (ARP)
+/// holds for its successor, too. Both first bytes mark addresses that no maker gives; a bridge prefers any other to 0xFE.
+fn hardware_address(first: u8, address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [first, 0xC4, a, b, c, d]
+}
+
 /// Whether packets pass a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -280,6 +292,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;

@@ -91,7 +91,8 @@ pub(crate) struct Vpc {
 impl Vpc {
     pub(crate) fn new(name: &'static str) -> Self {
         let namespace = namespace();
-        ip(&namespace, "link add br0 type bridge");
+        // A bridge without an address of its own takes the lowest of its ports': it would change as cards come and go.
+        ip(&namespace, "link add br0 address 02:00:00:00:00:01 type bridge");
         for last in 1..=3 {
             ip(&namespace, &format!("address add 10.0.0.{last}/16 dev br0"));
         }
