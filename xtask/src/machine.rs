@@ -127,10 +127,16 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 /// A program or file that tests need, and the Debian package that has it.
-const DEBIAN_PACKAGES: [(&str, &str); 18] = [
+const DEBIAN_PACKAGES: [(&str, &str); 23] = [
     ("python3", "python3-venv"),
     ("mksquashfs", "squashfs-tools"),
     ("mkfs.erofs", "erofs-utils"),
+    // Networks and their peers.
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
     // Ordinary programs that are run in a sandbox.
     ("busybox", "busybox-static"),
     ("curl", "curl"),

@@ -46,7 +46,13 @@ impl Run<'_> {
             ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"];
         self.cargo("clippy, all features", &clippy);
         // Without the packages that turn the libraries' features on: unification would hide a missing `cfg`.
-        let bare = ["-plambda-core", "-plambda-sandbox", "-paws-cred-chain", "-plambda-host"];
+        let bare = [
+            "-plambda-core",
+            "-plambda-sandbox",
+            "-paws-cred-chain",
+            "-plambda-host",
+            "-plambda-network",
+        ];
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
         self.cargo("clippy, no features", &clippy);

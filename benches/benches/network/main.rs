@@ -1,0 +1,136 @@
+//! Networks of sandboxes, beside a plain veth pair (the floor) and peers, in one run: what attaching costs, and what passes.
+//!
+//! ```text
+//! cargo bench -p benches --features network --bench network [-- SECONDS [ATTACHMENTS]]
+//! ```
+//!
+//! SECONDS is how long each transfer lasts (2), ATTACHMENTS how many interfaces are pooled for ours (200), half of which
+//! are taken. Everything lies in network namespaces of the run's own. Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages
+//! containernetworking-plugins, slirp4netns, passt, wireguard-go and wireguard-tools); one that cannot work here is told so. Needs root.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+mod peers;
+mod traffic;
+mod world;
+
+use std::net::UdpSocket;
+use std::time::Instant;
+
+use lambda_network::{Card, Identity, InterfacePool, Rates, Rules, Tunnel};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::peers::{Network, cni, pasta, plain, slirp, wireguard_go};
+use crate::traffic::Passed;
+use crate::world::{World, within};
+
+type Attach = fn(&World) -> Result<Network, String>;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter_map(|it| it.parse().ok());
+    let seconds: u64 = arguments.next().unwrap_or(2);
+    let attachments: u64 = arguments.next().unwrap_or(200);
+    // Two descriptors for each sandbox.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).unwrap();
+    let world = World::new();
+    attach_costs(&world, usize::try_from(attachments).unwrap());
+    println!("\n| | up Gb/s | down Gb/s | round trip us | connections/s |\n|---|---|---|---|---|");
+    let row = |name: &str, passed: Passed| println!("| {name} | {passed} |");
+    row("veth, NAT (floor)", traffic::pass(&plain(&world).unwrap().namespace, seconds));
+    {
+        let card = Card::start(world.card(5), |_| ()).unwrap();
+        let tunnel = Tunnel::direct(&card, InterfacePool::new(0).unwrap()).unwrap();
+        let sandbox = tunnel.attach(Rates::default()).unwrap();
+        row("ours, one machine", traffic::pass(&sandbox.namespace(), seconds));
+    }
+    {
+        let (_card, tunnel) = sealed(&world);
+        let sandbox = tunnel.attach(Rates::default()).unwrap();
+        row("ours, WireGuard", traffic::pass(&sandbox.namespace(), seconds));
+    }
+    let peers: [(&str, Attach); 4] = [
+        ("CNI bridge plugin, masquerade", cni),
+        ("slirp4netns", slirp),
+        ("wireguard-go at both ends", wireguard_go),
+        ("pasta", pasta),
+    ];
+    for (name, attach) in peers {
+        match attach(&world) {
+            Ok(network) => row(name, traffic::pass(&network.namespace, seconds)),
+            Err(why) => println!("left out: {name}: {why}"),
+        }
+    }
+}
+
+/// A card and a worker on two machines: here, two ends of the loopback of the world's host.
+fn sealed(world: &World) -> (Card, Tunnel) {
+    let mut card = Card::start(world.card(6), |_| ()).unwrap();
+    let socket = || within(&world.host, || UdpSocket::bind("127.0.0.1:0").unwrap());
+    card.listen(socket(), Identity::random().unwrap(), 1500).unwrap();
+    let identity = Identity::random().unwrap();
+    let admission = card.admit(identity.public()).unwrap();
+    let pool = InterfacePool::new(0).unwrap();
+    let tunnel =
+        Tunnel::connect(&admission, &identity, socket(), pool, Rules::all(), || ()).unwrap();
+    (card, tunnel)
+}
+
+fn attach_costs(world: &World, count: usize) {
+    println!("| | attach us p50 | p99 | give back us p50 | p99 |\n|---|---|---|---|---|");
+    let card = Card::start(world.card(5), |_| ()).unwrap();
+    for (name, depth, count) in [
+        ("ours, from a pool", count, count / 2),
+        ("ours, not from a pool", 0, count / 2),
+        ("ours, 1,000 from a pool", 2000, 1000),
+    ] {
+        let pool = InterfacePool::new(depth).unwrap();
+        while pool.ready() < depth {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let tunnel = Tunnel::direct(&card, pool).unwrap();
+        let (mut there, mut back, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            let begun = Instant::now();
+            held.push(tunnel.attach(Rates::default()).unwrap());
+            there.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        for sandbox in held {
+            let begun = Instant::now();
+            drop(sandbox);
+            back.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        costs(name, there, back);
+    }
+    let peers: [(&str, Attach); 4] = [
+        ("veth, NAT, by `ip`", plain),
+        ("CNI bridge plugin", cni),
+        ("slirp4netns", slirp),
+        ("pasta", pasta),
+    ];
+    for (name, attach) in peers {
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        let failure = (0..12).find_map(|_| match attach(world) {
+            Ok(mut network) => {
+                there.push(network.took.as_secs_f64() * 1e6);
+                back.push(network.detach().as_secs_f64() * 1e6);
+                None
+            }
+            Err(why) => Some(why),
+        });
+        match failure {
+            None => costs(name, there, back),
+            Some(why) => println!("left out: {name}: {why}"),
+        }
+    }
+}
+
+fn costs(name: &str, mut there: Vec<f64>, mut back: Vec<f64>) {
+    let mut both = Vec::new();
+    for times in [&mut there, &mut back] {
+        times.sort_by(f64::total_cmp);
+        both.push(format!("{:.0} | {:.0}", times[times.len() / 2], times[times.len() * 99 / 100]));
+    }
+    println!("| {name} | {} |", both.join(" | "));
+}

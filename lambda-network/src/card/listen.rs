@@ -1,0 +1,395 @@
+//! A card's end of the sessions with workers on other machines.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn};
+use boringtun::x25519;
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use super::{Card, Shared, TUN, Way, WorkerId};
+use crate::coalesce::Coalescer;
+use crate::error::{Error, Step, Stepped as _};
+use crate::guard::check_leased;
+use crate::key::{Identity, PublicKey};
+use crate::lease::Block;
+use crate::linux::namespace;
+use crate::linux::netlink::Netlink;
+use crate::linux::udp::Wire;
+use crate::offload::segment;
+use crate::remote::{BATCH, DATAGRAMS_MAX};
+use crate::session::{Datagrams, Session};
+
+/// What a worker must be told to open a tunnel: plain data, of which nothing is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a message, made and read on different machines")]
+pub struct Admission {
+    /// The card's key.
+    pub card: PublicKey,
+    /// Where the card listens.
+    pub endpoint: SocketAddr,
+    /// The first addresses for the worker's sandboxes.
+    pub block: Block,
+    /// Largest packet through the tunnel, in bytes.
+    pub mtu: u16,
+}
+
+/// The card's socket and its workers.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    wire: Wire,
+    identity: Identity,
+    public: x25519::PublicKey,
+    limiter: Limiter,
+    mtu: u16,
+    start: Instant,
+    workers: RwLock<Workers>,
+    /// Packets that were refused: unreadable, or from an address that is not the worker's.
+    pub(crate) refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    by_key: BTreeMap<PublicKey, WorkerId>,
+    by_id: BTreeMap<WorkerId, Arc<Peer>>,
+}
+
+/// Bounds the handshakes of strangers; it has no `Debug` of its own.
+struct Limiter(Arc<RateLimiter>);
+
+impl std::fmt::Debug for Limiter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Limiter")
+    }
+}
+
+/// A worker on another machine.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    worker: WorkerId,
+    key: PublicKey,
+    listener: Arc<Listener>,
+    session: Mutex<Session>,
+    /// Where the worker was last heard.
+    from: Mutex<Option<SocketAddr>>,
+    /// When it was last heard, in milliseconds since the listener's start. It begins with the admission.
+    heard: AtomicU64,
+}
+
+impl Card {
+    /// Listens for workers of other machines on a UDP socket, which stays in the namespace in which it was bound.
+    ///
+    /// Packets through the tunnel are at most `underlay_mtu` less 80 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where the card listens already or `underlay_mtu` is not between 1,280 and 9,000; else the step.
+    pub fn listen(
+        &mut self,
+        socket: UdpSocket,
+        identity: Identity,
+        underlay_mtu: u16,
+    ) -> Result<(), Error> {
+        if !(1280..=9000).contains(&underlay_mtu) {
+            let reason = "not between 1,280 and 9,000";
+            return Err(Error::invalid("underlay_mtu", underlay_mtu, reason));
+        }
+        let mtu = self.shared.spec.mtu.min(underlay_mtu - OVERHEAD);
+        let public = x25519::PublicKey::from(identity.public().to_bytes());
+        let listener = Arc::new(Listener {
+            wire: Wire::new(socket).step(Step::OpenSocket)?,
+            limiter: Limiter(Arc::new(RateLimiter::new(&public, HANDSHAKES_PER_SECOND))),
+            identity,
+            public,
+            mtu,
+            start: Instant::now(),
+            workers: RwLock::default(),
+            refused: AtomicU64::new(0),
+        });
+        if self.shared.listener.set(Arc::clone(&listener)).is_err() {
+            return Err(Error::invalid("socket", "a second one", "the card listens already"));
+        }
+        // What is too large for the tunnel is answered by the card's kernel, which knows how to (RFC 1191).
+        namespace::within(&self.namespace, || {
+            let netlink = Netlink::open().step(Step::MakeTun)?;
+            let index = if_nametoindex(TUN).step(Step::FindDevice)?;
+            netlink.set_mtu(index, mtu).step(Step::MakeTun)
+        })?;
+        self.run("card-up", move |shared, stop| run(&shared, &listener, &stop))
+    }
+
+    /// Admits a worker, and leases it a block of addresses. A worker that is admitted again begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where all blocks are leased; [`Error::Invalid`] where the card does not listen.
+    pub fn admit(&self, worker: PublicKey) -> Result<Admission, Error> {
+        let listener = self.listener()?;
+        self.dismiss(worker);
+        let endpoint = listener.wire.local().step(Step::OpenSocket)?;
+        let mut workers = listener.workers();
+        let id = self.shared.enroll(|id| {
+            let limiter = Some(Arc::clone(&listener.limiter.0));
+            let session = Session::new(&listener.identity, worker, id.0, limiter);
+            let peer = Arc::new(Peer {
+                worker: id,
+                key: worker,
+                listener: Arc::clone(listener),
+                session: Mutex::new(session),
+                from: Mutex::default(),
+                heard: AtomicU64::new(listener.now()),
+            });
+            workers.by_id.insert(id, Arc::clone(&peer));
+            workers.by_key.insert(worker, id);
+            Way::Sealed(peer)
+        })?;
+        drop(workers);
+        match self.shared.lease(id) {
+            Ok(block) => {
+                let card = listener.identity.public();
+                Ok(Admission { card, endpoint, block, mtu: listener.mtu })
+            }
+            Err(error) => {
+                self.dismiss(worker);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leases a worker that was admitted another block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where all are leased; [`Error::Gone`] where the worker is not admitted.
+    pub fn lease(&self, worker: PublicKey) -> Result<Block, Error> {
+        let id = self.listener()?.workers().by_key.get(&worker).copied().ok_or(Error::Gone)?;
+        self.shared.lease(id)
+    }
+
+    /// Ends a worker's session and takes its addresses back.
+    pub fn dismiss(&self, worker: PublicKey) {
+        if let Some(listener) = self.shared.listener.get() {
+            listener.dismiss(&self.shared, worker);
+        }
+    }
+
+    /// Returns how many datagrams and packets of workers were refused: forged, replayed, of strangers, or from an address
+    /// that the worker was not leased.
+    #[must_use]
+    pub fn refused_packets(&self) -> u64 {
+        self.shared.listener.get().map_or(0, |it| it.refused.load(Ordering::Relaxed))
+    }
+
+    fn listener(&self) -> Result<&Arc<Listener>, Error> {
+        let unset = Error::invalid("socket", "none", "the card does not listen");
+        self.shared.listener.get().ok_or(unset)
+    }
+}
+
+impl Listener {
+    fn workers(&self) -> std::sync::RwLockWriteGuard<'_, Workers> {
+        self.workers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn dismiss(&self, shared: &Shared, worker: PublicKey) {
+        let mut workers = self.workers();
+        if let Some(id) = workers.by_key.remove(&worker) {
+            workers.by_id.remove(&id);
+            shared.dismiss(id);
+        }
+    }
+
+    /// Finds the worker whose datagram this is.
+    fn peer(&self, datagram: &[u8], from: SocketAddr) -> Option<Arc<Peer>> {
+        let receiver = match Tunn::parse_incoming_packet(datagram).ok()? {
+            Packet::HandshakeInit(hello) => {
+                // A stranger's handshake costs as much as this check, and more only up to the bound.
+                let mut cookie = [0; COOKIE];
+                let verified = self.limiter.0.verify_packet(Some(from.ip()), datagram, &mut cookie);
+                match verified {
+                    Ok(_) => {}
+                    Err(boringtun::noise::TunnResult::WriteToNetwork(cookie)) => {
+                        let mut out = Datagrams::default();
+                        out.bytes.extend_from_slice(cookie);
+                        out.lengths.push(cookie.len());
+                        self.wire.send(&out, from);
+                        return None;
+                    }
+                    Err(_) => return None,
+                }
+                let secret = self.identity.secret();
+                let half = parse_handshake_anon(&secret, &self.public, &hello).ok()?;
+                let key = PublicKey::from_bytes(half.peer_static_public);
+                let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+                let id = workers.by_key.get(&key)?;
+                return workers.by_id.get(id).cloned();
+            }
+            Packet::HandshakeResponse(it) => it.receiver_idx,
+            Packet::PacketCookieReply(it) => it.receiver_idx,
+            Packet::PacketData(it) => it.receiver_idx,
+        };
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.by_id.get(&WorkerId(receiver >> 8)).cloned()
+    }
+}
+
+impl Peer {
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn from(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+        self.from.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Encrypts a frame and sends it to the worker.
+    pub(super) fn carry(&self, frame: &mut [u8], out: &mut Datagrams) {
+        let Some(to) = *self.from() else { return };
+        let mut session = self.session();
+        // A frame that contradicts itself is dropped: the kernel makes none.
+        let _ = segment(frame, |packet| session.seal(packet, out));
+        drop(session);
+        self.listener.wire.send(out, to);
+        out.clear();
+    }
+}
+
+/// Takes what comes from workers into the card, until the card is stopped.
+fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
+    let mut bytes = vec![0; DATAGRAMS_MAX];
+    let mut plain = vec![0; DATAGRAMS_MAX];
+    let mut out = Datagrams::default();
+    let mut coalescer = Coalescer::default();
+    let mut ticked = 0;
+    let deliver = |frame: &[u8]| shared.accept_local(frame);
+    loop {
+        let mut wait = [
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.wire.as_fd(), PollFlags::POLLIN),
+        ];
+        // An interrupted call has reported nothing, and is made again.
+        let _ = poll(&mut wait, PollTimeout::from(TICK_MILLIS));
+        if wait[0].any().unwrap_or(true) {
+            return;
+        }
+        for _ in 0..BATCH {
+            let Ok(received) = listener.wire.receive(&mut bytes) else { break };
+            // What one call receives comes from one place, so nearly always from one worker under one address.
+            let mut known = Known::default();
+            for datagram in bytes[..received.length].chunks(received.size) {
+                let peer = known.peer(datagram, || listener.peer(datagram, received.from));
+                let packet = peer.as_ref().and_then(|peer| {
+                    peer.session().open(received.from.ip(), datagram, &mut plain, &mut out).ok()
+                });
+                let (Some(peer), Some(packet)) = (&peer, packet) else {
+                    listener.refused.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                if !known.authentic {
+                    // Only what is authentic says where the worker is.
+                    *peer.from() = Some(received.from);
+                    peer.heard.store(listener.now(), Ordering::Relaxed);
+                    known.authentic = true;
+                }
+                if !out.lengths.is_empty() {
+                    listener.wire.send(&out, received.from);
+                    out.clear();
+                }
+                let Some(packet) = packet else { continue };
+                let leased = |source| known.leased(source, || shared.holder(source), peer.worker);
+                if check_leased(shared.spec.rules, packet, leased).is_ok() {
+                    coalescer.add(packet, deliver);
+                } else {
+                    listener.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        coalescer.flush(deliver);
+        let now = listener.now();
+        if now - ticked >= u64::from(TICK_MILLIS) {
+            ticked = now;
+            tick(shared, listener, now, &mut out);
+        }
+    }
+}
+
+/// What the datagrams of one call have in common.
+#[derive(Default)]
+struct Known {
+    peer: Option<(u32, Arc<Peer>)>,
+    authentic: bool,
+    source: Option<Ipv4Addr>,
+}
+
+impl Known {
+    fn peer(
+        &mut self,
+        datagram: &[u8],
+        find: impl FnOnce() -> Option<Arc<Peer>>,
+    ) -> Option<Arc<Peer>> {
+        let receiver = match Tunn::parse_incoming_packet(datagram) {
+            Ok(Packet::PacketData(data)) => Some(data.receiver_idx >> 8),
+            _ => None,
+        };
+        if let Some((_, peer)) = self.peer.as_ref().filter(|(it, _)| Some(*it) == receiver) {
+            return Some(Arc::clone(peer));
+        }
+        *self = Self::default();
+        let peer = find()?;
+        self.peer = receiver.map(|it| (it, Arc::clone(&peer)));
+        Some(peer)
+    }
+
+    fn leased(
+        &mut self,
+        source: Ipv4Addr,
+        find: impl FnOnce() -> Option<WorkerId>,
+        worker: WorkerId,
+    ) -> bool {
+        if self.source != Some(source) {
+            self.source = (find() == Some(worker)).then_some(source);
+        }
+        self.source.is_some()
+    }
+}
+
+/// Does what is due in each session, and dismisses workers that have been silent.
+fn tick(shared: &Shared, listener: &Listener, now: u64, out: &mut Datagrams) {
+    listener.limiter.0.reset_count();
+    let workers = listener.workers.read().unwrap_or_else(PoisonError::into_inner);
+    let peers: Vec<_> = workers.by_id.values().cloned().collect();
+    drop(workers);
+    for peer in peers {
+        if now.saturating_sub(peer.heard.load(Ordering::Relaxed)) > WORKER_SILENCE {
+            listener.dismiss(shared, peer.key);
+            shared.gone.lock().unwrap_or_else(PoisonError::into_inner).push(peer.key);
+            continue;
+        }
+        let Some(to) = *peer.from() else { continue };
+        peer.session().tick(out);
+        listener.wire.send(out, to);
+        out.clear();
+    }
+}
+
+/// What WireGuard and the outer headers (IPv6 at the most) add to a packet, in bytes.
+const OVERHEAD: u16 = 80;
+/// Handshakes above this number must prove their address first (a cookie).
+const HANDSHAKES_PER_SECOND: u64 = 200;
+/// Bytes of a cookie reply.
+const COOKIE: usize = 64;
+const TICK_MILLIS: u16 = 250;
+/// Milliseconds without a sign of a worker, which gives one each second, after which its lease ends.
+const WORKER_SILENCE: u64 = 10_000;

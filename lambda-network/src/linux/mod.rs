@@ -1,0 +1,9 @@
+//! What the crate asks of the Linux kernel: namespaces, devices, rules, sockets.
+
+pub(crate) mod conntrack;
+pub(crate) mod namespace;
+pub(crate) mod netlink;
+pub(crate) mod nft;
+pub(crate) mod tun;
+#[cfg(feature = "wireguard")]
+pub(crate) mod udp;

@@ -1,0 +1,156 @@
+//! The tunnel's UDP socket, which takes and gives many datagrams in one call where the kernel can (UDP GSO and GRO).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+
+use crate::session::Datagrams;
+
+/// A socket in the namespace in which it was made, whatever thread uses it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: UdpSocket,
+    /// The kernel cuts what is sent. Some devices refuse: then datagrams are sent one by one.
+    cuts: AtomicBool,
+}
+
+/// What one call received: `length` bytes of datagrams of `size` bytes each, the last may be shorter.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) length: usize,
+    pub(crate) size: usize,
+    pub(crate) from: SocketAddr,
+}
+
+impl Wire {
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // Without these the socket works, and is slower.
+        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
+        Ok(Self { socket, cuts: AtomicBool::new(true) })
+    }
+
+    /// Sends all datagrams, in runs of one length. What the kernel has no room for is dropped, as on any link.
+    pub(crate) fn send(&self, out: &Datagrams, to: SocketAddr) {
+        let to = SockaddrStorage::from(to);
+        let (mut bytes, mut lengths) = (&out.bytes[..], &out.lengths[..]);
+        while let Some(size) = lengths.first() {
+            let count = run(lengths, *size);
+            let length = lengths[..count].iter().sum();
+            let (these, rest) = bytes.split_at(length);
+            self.send_run(these, *size, &to);
+            (bytes, lengths) = (rest, &lengths[count..]);
+        }
+    }
+
+    fn send_run(&self, bytes: &[u8], size: usize, to: &SockaddrStorage) {
+        let send = |bytes: &[u8], cut: &[ControlMessage<'_>]| {
+            sendmsg(
+                self.socket.as_raw_fd(),
+                &[IoSlice::new(bytes)],
+                cut,
+                MsgFlags::empty(),
+                Some(to),
+            )
+        };
+        let segment = u16::try_from(size).ok().filter(|_| bytes.len() > size);
+        if let Some(segment) = segment.filter(|_| self.cuts.load(Ordering::Relaxed)) {
+            match send(bytes, &[ControlMessage::UdpGsoSegments(&segment)]) {
+                Err(nix::Error::EINVAL | nix::Error::EIO | nix::Error::EOPNOTSUPP) => {
+                    self.cuts.store(false, Ordering::Relaxed);
+                }
+                _ => return,
+            }
+        }
+        for datagram in bytes.chunks(size.max(1)) {
+            // An error is of the path or of room, and neither is mended by another attempt.
+            let _ = send(datagram, &[]);
+        }
+    }
+
+    /// Receives what there is, at most `into`. `WouldBlock` where there is nothing.
+    pub(crate) fn receive(&self, into: &mut [u8]) -> io::Result<Received> {
+        let mut control = nix::cmsg_space!(i32);
+        let mut buffers = [IoSliceMut::new(into)];
+        let message = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut buffers,
+            Some(&mut control),
+            MsgFlags::empty(),
+        )?;
+        let size = message.cmsgs()?.find_map(|it| match it {
+            ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
+            _ => None,
+        });
+        let length = message.bytes;
+        let from = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
+        let size = size.filter(|it| *it > 0).unwrap_or(length).max(1);
+        Ok(Received { length, size, from })
+    }
+
+    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(it) = from.as_sockaddr_in() {
+        return Some(SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::from_bits(it.ip().to_bits())),
+            it.port(),
+        ));
+    }
+    from.as_sockaddr_in6().map(|it| SocketAddr::new(IpAddr::V6(it.ip()), it.port()))
+}
+
+/// Returns how many of the lengths may go in one call: equal ones and one shorter at the end.
+fn run(lengths: &[usize], size: usize) -> usize {
+    let mut total = 0;
+    let mut count = 0;
+    for length in lengths.iter().take(SEGMENTS_MAX) {
+        total += length;
+        if *length > size || (count > 0 && total > RUN_MAX) {
+            break;
+        }
+        count += 1;
+        if *length < size {
+            break;
+        }
+    }
+    count
+}
+
+/// Bytes that one call may send, headers left out.
+const RUN_MAX: usize = 65_000;
+/// UDP_MAX_SEGMENTS of Linux before 6.9.
+const SEGMENTS_MAX: usize = 64;
+/// Room for some milliseconds of a fast link in the kernel, in bytes.
+const BUFFER: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_at_a_shorter_datagram_and_at_the_bounds() {
+        assert_eq!(run(&[100, 100, 70, 100], 100), 3);
+        assert_eq!(run(&[100, 120], 100), 1);
+        assert_eq!(run(&[1452; 60], 1452), 44);
+        assert_eq!(run(&[100; 80], 100), 64);
+        assert_eq!(run(&[65_500], 65_500), 1);
+    }
+}

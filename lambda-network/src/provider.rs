@@ -1,0 +1,128 @@
+//! Cards of one machine under the numbers that a scheduler gives them: start, attach, stop; full, room, gone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::card::{Card, CardEvent};
+use crate::error::Error;
+use crate::interface::InterfacePool;
+use crate::nat::{NatNetwork, NatSpec};
+use crate::rate::Rates;
+use crate::spec::CardSpec;
+use crate::tunnel::{Attachment, Tunnel};
+
+/// The number of a card. The caller chooses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a number and nothing else")]
+pub struct CardId(pub u64);
+
+/// The cards of one machine, with a way to each.
+pub struct Provider {
+    pool: InterfacePool,
+    cards: Mutex<BTreeMap<CardId, Arc<Entry>>>,
+    observer: Arc<dyn Fn(CardId, CardEvent) + Send + Sync>,
+}
+
+// The order matters: the way ends before the card.
+struct Entry {
+    tunnel: Tunnel,
+    _card: Ended,
+}
+
+/// What ends with the entry.
+enum Ended {
+    Card { _card: Card },
+    Nat { _network: NatNetwork },
+}
+
+impl Provider {
+    /// Makes a provider that keeps `pool_depth` interfaces ready.
+    ///
+    /// `observer` is told of every card's events, on a thread of the card's. It must not wait, and must not call this
+    /// provider: hand the event on.
+    ///
+    /// # Errors
+    ///
+    /// As [`InterfacePool::new`].
+    pub fn new(
+        pool_depth: usize,
+        observer: impl Fn(CardId, CardEvent) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let pool = InterfacePool::new(pool_depth)?;
+        Ok(Self { pool, cards: Mutex::default(), observer: Arc::new(observer) })
+    }
+
+    /// Starts a card. This waits, as [`Card::start`] does: call it from a thread that may.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where the number is in use; else as [`Card::start`].
+    pub fn start(&self, id: CardId, spec: CardSpec) -> Result<(), Error> {
+        self.vacant(id)?;
+        let card = Card::start(spec, self.observer(id))?;
+        let tunnel = Tunnel::direct(&card, self.pool.clone())?;
+        self.keep(id, Entry { tunnel, _card: Ended::Card { _card: card } })
+    }
+
+    /// Starts the default network under a number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where the number is in use; else as [`NatNetwork::start`].
+    pub fn start_nat(&self, id: CardId, spec: NatSpec) -> Result<(), Error> {
+        self.vacant(id)?;
+        let network = NatNetwork::start(spec, self.observer(id))?;
+        let tunnel = Tunnel::direct(network.card(), self.pool.clone())?;
+        self.keep(id, Entry { tunnel, _card: Ended::Nat { _network: network } })
+    }
+
+    /// Attaches a sandbox to a card: some 20 us where the pool has an interface ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] where there is no such card or it has ended; else as [`Tunnel::attach`].
+    pub fn attach(&self, id: CardId, rates: Rates) -> Result<Attachment, Error> {
+        let entry = self.cards().get(&id).cloned().ok_or(Error::Gone)?;
+        entry.tunnel.attach(rates)
+    }
+
+    /// Stops a card. Its attachments reach nothing more. A number that is not in use is left alone.
+    pub fn stop(&self, id: CardId) {
+        let entry = self.cards().remove(&id);
+        // Ending a card waits for its threads and its link: not under the lock.
+        drop(entry);
+    }
+
+    fn cards(&self) -> MutexGuard<'_, BTreeMap<CardId, Arc<Entry>>> {
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observer(&self, id: CardId) -> impl Fn(CardEvent) + Send + 'static {
+        let observer = Arc::clone(&self.observer);
+        move |event| observer(id, event)
+    }
+
+    fn vacant(&self, id: CardId) -> Result<(), Error> {
+        if self.cards().contains_key(&id) {
+            return Err(Error::invalid("card", id.0, "the number is in use"));
+        }
+        Ok(())
+    }
+
+    fn keep(&self, id: CardId, entry: Entry) -> Result<(), Error> {
+        let mut cards = self.cards();
+        if cards.contains_key(&id) {
+            drop(cards);
+            return Err(Error::invalid("card", id.0, "the number is in use"));
+        }
+        cards.insert(id, Arc::new(entry));
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.cards().keys()).finish()
+    }
+}

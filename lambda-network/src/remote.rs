@@ -1,0 +1,169 @@
+//! A worker's end of the session with a card on another machine.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use crate::coalesce::Coalescer;
+use crate::forward::Carry;
+use crate::guard::ends;
+use crate::linux::udp::Wire;
+use crate::offload::segment;
+use crate::session::{Datagrams, HANDSHAKE_MAX, Session};
+use crate::table::Table;
+
+/// A card on another machine, as its worker reaches it.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    wire: Wire,
+    card: SocketAddr,
+    session: Mutex<Session>,
+    start: Instant,
+    /// When the card was last heard, in milliseconds since `start`; 0 is never.
+    heard: AtomicU64,
+    gone: AtomicBool,
+}
+
+impl Remote {
+    pub(crate) fn new(wire: Wire, card: SocketAddr, session: Session) -> Self {
+        let (heard, gone) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { wire, card, session: Mutex::new(session), start: Instant::now(), heard, gone }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the handshake, or repeats what is due of it.
+    pub(crate) fn begin(&self) {
+        let mut out = Datagrams::default();
+        self.session().begin(&mut out);
+        self.wire.send(&out, self.card);
+    }
+
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notices that nothing authentic has come for [`SILENCE`], once.
+    fn has_just_gone(&self) -> bool {
+        let heard = self.heard.load(Ordering::Relaxed);
+        let silent = heard > 0 && self.now().saturating_sub(heard) > SILENCE;
+        silent && !self.gone.swap(true, Ordering::Relaxed)
+    }
+
+    /// Takes what comes from the card to the worker's sandboxes, until stopped.
+    pub(crate) fn receive(&self, table: &Table, stop: &EventFd) {
+        let mut bytes = vec![0; DATAGRAMS_MAX];
+        let mut plain = vec![0; DATAGRAMS_MAX];
+        let mut out = Datagrams::default();
+        let mut coalescer = Coalescer::default();
+        loop {
+            let mut wait = [
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.wire.as_fd(), PollFlags::POLLIN),
+            ];
+            // An interrupted call has reported nothing, and is made again.
+            let _ = poll(&mut wait, PollTimeout::NONE);
+            if wait[0].any().unwrap_or(true) {
+                return;
+            }
+            let now = self.start.elapsed();
+            let deliver = |frame: &[u8]| deliver(table, now, frame);
+            for _ in 0..BATCH {
+                let Ok(received) = self.wire.receive(&mut bytes) else { break };
+                if received.from != self.card {
+                    continue;
+                }
+                let mut session = self.session();
+                for datagram in bytes[..received.length].chunks(received.size) {
+                    match session.open(self.card.ip(), datagram, &mut plain, &mut out) {
+                        Ok(packet) => {
+                            self.heard.store(self.now().max(1), Ordering::Relaxed);
+                            if let Some(packet) = packet {
+                                coalescer.add(packet, deliver);
+                            }
+                        }
+                        Err(_) => continue,
+                    }
+                }
+                drop(session);
+                if !out.lengths.is_empty() {
+                    self.wire.send(&out, self.card);
+                    out.clear();
+                }
+            }
+            coalescer.flush(deliver);
+        }
+    }
+}
+
+fn deliver(table: &Table, now: Duration, frame: &[u8]) {
+    let Ok(ends) = ends(frame.get(crate::linux::tun::HEADER..).unwrap_or_default()) else { return };
+    if let Some(seat) = table.seat(ends.destination) {
+        // What is over the sandbox's rate has been counted there.
+        let _ = seat.deliver(now, frame);
+    }
+}
+
+/// Encrypts frames of sandboxes and sends them.
+pub(crate) struct Sealed<F> {
+    remote: Arc<Remote>,
+    out: Datagrams,
+    on_gone: F,
+}
+
+impl<F: Fn() + Send> Sealed<F> {
+    pub(crate) fn new(remote: Arc<Remote>, on_gone: F) -> Self {
+        Self { remote, out: Datagrams::default(), on_gone }
+    }
+}
+
+impl<F: Fn() + Send> Carry for Sealed<F> {
+    fn carry(&mut self, frame: &mut [u8]) {
+        let mut session = self.remote.session();
+        // A frame that contradicts itself is dropped: the kernel makes none.
+        let _ = segment(frame, |packet| session.seal(packet, &mut self.out));
+        drop(session);
+        if self.out.bytes.len() >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.out.lengths.is_empty() {
+            self.remote.wire.send(&self.out, self.remote.card);
+            self.out.clear();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.remote.session().tick(&mut self.out);
+        self.flush();
+        if self.remote.has_just_gone() {
+            (self.on_gone)();
+        }
+    }
+}
+
+/// Milliseconds without a sign of the other side, which gives one each second, after which it counts as gone.
+pub(crate) const SILENCE: u64 = 3_000;
+/// Room for what one call receives.
+pub(crate) const DATAGRAMS_MAX: usize = 65_536 + HANDSHAKE_MAX;
+/// What is sent at the latest when it has come together, in bytes.
+const BATCH_BYTES: usize = 60_000;
+/// Calls between two looks at whether the thread is stopped.
+pub(crate) const BATCH: usize = 32;

@@ -1,0 +1,330 @@
+//! A worker's way to one card, and the sandboxes that are attached to it.
+
+use std::net::Ipv4Addr;
+#[cfg(feature = "wireguard")]
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "wireguard")]
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+#[cfg(feature = "wireguard")]
+use crate::card::Admission;
+use crate::card::{Card, Resting, Shared, Way, WorkerId};
+use crate::error::{Error, Step, Stepped as _};
+use crate::forward::{self, Carry, Direct};
+use crate::interface::InterfacePool;
+#[cfg(feature = "wireguard")]
+use crate::key::Identity;
+use crate::lease::{Addresses, Block};
+#[cfg(feature = "wireguard")]
+use crate::linux::udp::Wire;
+use crate::rate::Rates;
+#[cfg(feature = "wireguard")]
+use crate::remote::{Remote, Sealed};
+use crate::rules::Rules;
+#[cfg(feature = "wireguard")]
+use crate::session::Session;
+use crate::spec::RESOLVER;
+use crate::table::{Seat, Table};
+
+/// A worker's way to one card. Dropping it ends the way; its attachments stay, and reach nothing.
+#[derive(Debug)]
+pub struct Tunnel {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: InterfacePool,
+    table: Arc<Table>,
+    addresses: Mutex<Addresses>,
+    start: Instant,
+    mtu: u16,
+    far: Far,
+}
+
+/// The card's end.
+#[derive(Debug)]
+enum Far {
+    /// In this process.
+    Direct { card: Weak<Shared>, worker: WorkerId },
+    /// On another machine.
+    #[cfg(feature = "wireguard")]
+    Remote { remote: Arc<Remote>, stop: Arc<EventFd> },
+}
+
+impl Tunnel {
+    /// Opens a way to a card of this process: packets are copied from device to device, and are not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// When the thread or its descriptors cannot be had.
+    pub fn direct(card: &Card, pool: InterfacePool) -> Result<Self, Error> {
+        let table = Arc::new(Table::new()?);
+        let worker = card.shared.enroll(|_| Way::Direct(Arc::clone(&table)))?;
+        let shared = Arc::downgrade(&card.shared);
+        let carry = Direct::new(shared.clone());
+        let far = Far::Direct { card: shared, worker };
+        Self::open(table, pool, card.shared.spec.mtu, card.shared.spec.rules, far, carry)
+    }
+
+    fn open(
+        table: Arc<Table>,
+        pool: InterfacePool,
+        mtu: u16,
+        rules: Rules,
+        far: Far,
+        mut carry: impl Carry + 'static,
+    ) -> Result<Self, Error> {
+        let addresses = Mutex::default();
+        let (start, held) = (Instant::now(), Arc::clone(&table));
+        let inner = Arc::new(Inner { pool, table: held, addresses, start, mtu, far });
+        let thread = thread::Builder::new()
+            .name("tunnel-up".into())
+            .spawn(move || forward::run(&table, rules, &mut carry))
+            .step(Step::StartThread)?;
+        Ok(Self { inner, threads: vec![thread] })
+    }
+
+    /// Opens a way to a card of another machine, by the WireGuard protocol, and waits up to 3 s for the card's answer.
+    ///
+    /// `socket` must be bound, in the namespace from which the card is reached. `on_gone` is called once, on a thread of
+    /// the tunnel's, when nothing authentic has come from the card for 3 s. It must not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] at [`Step::Handshake`] where the card does not answer, or does not know this worker; else the step.
+    #[cfg(feature = "wireguard")]
+    pub fn connect(
+        admission: &Admission,
+        identity: &Identity,
+        socket: UdpSocket,
+        pool: InterfacePool,
+        rules: Rules,
+        on_gone: impl Fn() + Send + 'static,
+    ) -> Result<Self, Error> {
+        let table = Arc::new(Table::new()?);
+        let wire = Wire::new(socket).step(Step::OpenSocket)?;
+        let session = Session::new(identity, admission.card, 0, None);
+        let remote = Arc::new(Remote::new(wire, admission.endpoint, session));
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let stop = Arc::new(EventFd::from_value_and_flags(0, flags).step(Step::Register)?);
+        let far = Far::Remote { remote: Arc::clone(&remote), stop: Arc::clone(&stop) };
+        let carry = Sealed::new(Arc::clone(&remote), on_gone);
+        let mut tunnel = Self::open(Arc::clone(&table), pool, admission.mtu, rules, far, carry)?;
+        tunnel.add(admission.block);
+        let receiver = Arc::clone(&remote);
+        let thread = thread::Builder::new()
+            .name("tunnel-down".into())
+            .spawn(move || receiver.receive(&table, &stop))
+            .step(Step::StartThread)?;
+        tunnel.threads.push(thread);
+        remote.begin();
+        let end = Instant::now() + HANDSHAKE_WAIT;
+        while !remote.was_heard() {
+            if Instant::now() > end {
+                let source = std::io::ErrorKind::TimedOut.into();
+                return Err(Error::Failed { step: Step::Handshake, source });
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(tunnel)
+    }
+
+    /// Adds a block of addresses that the card has leased to this worker.
+    pub fn add(&self, block: Block) {
+        let mut more = Addresses::default();
+        more.add(block);
+        self.inner.addresses().put_first(more);
+    }
+
+    /// Attaches a sandbox: takes an interface of the pool's and gives it an address of the card's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where the card has no address left: use another card. [`Error::Gone`] where it has ended. Else an error
+    /// that names the step; nothing is kept of the attempt.
+    pub fn attach(&self, rates: Rates) -> Result<Attachment, Error> {
+        let place = self.inner.place()?;
+        let (namespace, tun) = self.inner.pool.take()?.dress(place.address, self.inner.mtu)?;
+        let seat = Arc::new(Seat::new(place.address, tun, rates));
+        self.inner.table.insert(Arc::clone(&seat))?;
+        Ok(Attachment { namespace, seat, mtu: self.inner.mtu, place })
+    }
+}
+
+impl Inner {
+    /// Takes an address, with a further block of the card's where needed.
+    fn place(self: &Arc<Self>) -> Result<Place, Error> {
+        match &self.far {
+            Far::Direct { card, worker } => {
+                let card = card.upgrade().ok_or(Error::Gone)?;
+                card.admit()?;
+                let address = self.take(|| card.lease(*worker)).inspect_err(|_| card.leave())?;
+                Ok(Place { address, tunnel: Arc::clone(self) })
+            }
+            #[cfg(feature = "wireguard")]
+            Far::Remote { remote, .. } => {
+                if remote.is_gone() {
+                    return Err(Error::Gone);
+                }
+                let full = || Err(Error::Full { what: "leased addresses", max: Block::ADDRESSES });
+                Ok(Place { address: self.take(full)?, tunnel: Arc::clone(self) })
+            }
+        }
+    }
+
+    fn take(&self, lease: impl FnOnce() -> Result<Block, Error>) -> Result<Ipv4Addr, Error> {
+        let mut addresses = self.addresses();
+        if let Some(address) = addresses.take(self.start.elapsed()) {
+            return Ok(address);
+        }
+        let mut more = Addresses::default();
+        more.add(lease()?);
+        // What rests stays in front, so the new block is looked at by itself.
+        let address = more.take(Duration::ZERO).ok_or(Error::Gone)?;
+        addresses.put_first(more);
+        Ok(address)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.inner.table.stop();
+        #[cfg(feature = "wireguard")]
+        if let Far::Remote { stop, .. } = &self.inner.far {
+            // The count is below its largest value, so the write does not wait.
+            let _ = stop.write(1);
+        }
+        for thread in self.threads.drain(..) {
+            // The thread has nothing to say: a panic there has been reported.
+            drop(thread.join());
+        }
+        match &self.inner.far {
+            #[cfg(feature = "wireguard")]
+            Far::Remote { .. } => {}
+            Far::Direct { card, worker } => {
+                if let Some(card) = card.upgrade() {
+                    card.dismiss(*worker);
+                }
+            }
+        }
+    }
+}
+
+/// A sandbox's address, which is given back on drop.
+#[derive(Debug)]
+struct Place {
+    address: Ipv4Addr,
+    tunnel: Arc<Inner>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let address = self.address;
+        match &self.tunnel.far {
+            Far::Direct { card, .. } => {
+                if let Some(card) = card.upgrade() {
+                    card.leave();
+                    let tunnel = Arc::downgrade(&self.tunnel);
+                    let free = move || {
+                        if let Some(tunnel) = tunnel.upgrade() {
+                            tunnel.addresses().give_back(tunnel.start.elapsed(), address);
+                        }
+                    };
+                    card.resting().push(Resting::Address(address, Box::new(free)));
+                }
+            }
+            // The card is not told: by then it has forgotten the connections by itself.
+            #[cfg(feature = "wireguard")]
+            Far::Remote { .. } => {
+                let from = self.tunnel.start.elapsed() + REST;
+                self.tunnel.addresses().give_back(from, address);
+            }
+        }
+    }
+}
+
+/// A sandbox's interface. Dropping it detaches: the sandbox reaches nothing more, and its address is free again.
+///
+/// The namespace ends when its last descriptor is closed and its last process has ended.
+#[derive(Debug)]
+pub struct Attachment {
+    namespace: Arc<OwnedFd>,
+    seat: Arc<Seat>,
+    mtu: u16,
+    // Dropped last: the address is another's only when this sandbox's descriptor is out of the table.
+    place: Place,
+}
+
+impl Attachment {
+    /// Returns the namespace that the sandbox is to run in, with a loopback and the device `eth0`.
+    #[must_use]
+    pub fn namespace(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.namespace)
+    }
+
+    /// Returns the sandbox's address, which its card translates.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.place.address
+    }
+
+    /// Returns the largest packet, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Returns what `/etc/resolv.conf` must say in the sandbox.
+    #[must_use]
+    pub fn resolv_conf(&self) -> String {
+        format!("nameserver {RESOLVER}\noptions timeout:2 attempts:3\n")
+    }
+
+    /// Returns what passed so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let traffic = &self.seat.traffic;
+        Usage {
+            up_bytes: traffic.up_bytes.load(Ordering::Relaxed),
+            down_bytes: traffic.down_bytes.load(Ordering::Relaxed),
+            refused_packets: traffic.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.place.tunnel.table.remove(&self.seat);
+    }
+}
+
+/// What passed through an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Bytes from the sandbox that passed the worker's checks, headers included.
+    pub up_bytes: u64,
+    /// Bytes delivered to the sandbox, headers included.
+    pub down_bytes: u64,
+    /// Packets that a rule or a rate refused.
+    pub refused_packets: u64,
+}
+
+/// How long an address rests: the time after which a card forgets a silent connection, by default.
+#[cfg(feature = "wireguard")]
+const REST: Duration = Duration::from_secs(350);
+/// How long a card may take to answer.
+#[cfg(feature = "wireguard")]
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(3);
