@@ -144,7 +144,7 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The crates that are published.
-pub(crate) const CRATES: [&str; 4] =
-    ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-host"];
+pub(crate) const CRATES: [&str; 5] =
+    ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-network", "lambda-host"];
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 60;

@@ -467,7 +467,12 @@ impl Driver {
                     self.fleet.remove(WorkerId(worker.0), "retired");
                     self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
                 }
-                other => tracing::error!(?other, "a command that this driver does not know"),
+                // The workers of this host have neither VMs nor network interfaces, and none is told of: the engine asks for none.
+                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
+                Command::StartInterface { interface, .. } => {
+                    self.handle(Event::InterfaceGone { interface });
+                }
+                Command::StopVm { .. } | Command::StopInterface { .. } => {}
             }
         }
     }
