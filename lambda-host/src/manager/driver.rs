@@ -9,12 +9,13 @@ use lambda_core::{
     AccountId, Capacity, Command, Config, Engine, Event, EventError, Fault, FunctionId,
     FunctionSettings, RejectReason, ReportedSandbox, Time, Used,
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
 use super::answer;
 use super::fleet::Fleet;
 use super::functions::Functions;
+use super::inbox::Inbox;
 use super::message::{Message, Settings};
 use super::pending::{Pending, PendingInvocations};
 use crate::code::FetchCode;
@@ -68,17 +69,6 @@ struct Held {
     deployment: Arc<Deployment>,
     /// Why it could not be made, until the engine has said whose answer that is.
     fault: Option<StartFault>,
-}
-
-/// Where the driver's messages arrive.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    /// Of callers: closed when the host is gone.
-    pub(crate) messages: mpsc::Receiver<Message>,
-    /// Of workers. A channel of their own: under overload an answer does not wait behind callers.
-    pub(crate) events: mpsc::Receiver<FromWorker>,
-    /// Workers whose connection was dropped.
-    pub(crate) lost: mpsc::UnboundedReceiver<WorkerId>,
 }
 
 impl Driver {

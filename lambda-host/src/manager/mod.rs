@@ -4,7 +4,9 @@ mod answer;
 mod driver;
 mod fleet;
 mod functions;
+mod inbox;
 pub(crate) mod message;
 mod pending;
 
-pub(crate) use self::driver::{Driver, Inbox};
+pub(crate) use self::driver::Driver;
+pub(crate) use self::inbox::Inbox;
