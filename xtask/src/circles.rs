@@ -250,9 +250,8 @@ const REEXPORTS_MAX: u32 = 8;
 mod tests {
     use super::*;
 
-    fn circles(files: &[(&str, &str)]) -> Vec<String> {
-        let root =
-            std::env::temp_dir().join(format!("circles-{}-{}", std::process::id(), files.len()));
+    fn circles(name: &str, files: &[(&str, &str)]) -> Vec<String> {
+        let root = std::env::temp_dir().join(format!("circles-{}-{name}", std::process::id()));
         for (name, text) in files {
             let path = root.join("k/src").join(name);
             fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -265,23 +264,29 @@ mod tests {
 
     #[test]
     fn a_circle_through_a_re_export_is_found() {
-        let found = circles(&[
-            ("lib.rs", "mod a; mod b;"),
-            ("a/mod.rs", "mod inner; pub(crate) use self::inner::X; pub(crate) fn f() {}"),
-            ("a/inner.rs", "use crate::b::Y; pub(crate) struct X(Y);"),
-            ("b.rs", "pub(crate) struct Y; fn g(_: crate::a::X) {}"),
-        ]);
+        let found = circles(
+            "a",
+            &[
+                ("lib.rs", "mod a; mod b;"),
+                ("a/mod.rs", "mod inner; pub(crate) use self::inner::X; pub(crate) fn f() {}"),
+                ("a/inner.rs", "use crate::b::Y; pub(crate) struct X(Y);"),
+                ("b.rs", "pub(crate) struct Y; fn g(_: crate::a::X) {}"),
+            ],
+        );
         assert_eq!(found, ["k/src/a/inner.rs k/src/b.rs"]);
     }
 
     #[test]
     fn tests_and_re_exports_make_no_circle() {
-        let found = circles(&[
-            ("lib.rs", "mod a; mod b; mod c;"),
-            ("a.rs", "use crate::b::Y; pub(crate) struct X(Y);"),
-            ("b.rs", "pub(crate) struct Y; #[cfg(test)] mod tests { use crate::a::X; }"),
-            ("c.rs", "pub(crate) use crate::a::X;"),
-        ]);
+        let found = circles(
+            "b",
+            &[
+                ("lib.rs", "mod a; mod b; mod c;"),
+                ("a.rs", "use crate::b::Y; pub(crate) struct X(Y);"),
+                ("b.rs", "pub(crate) struct Y; #[cfg(test)] mod tests { use crate::a::X; }"),
+                ("c.rs", "pub(crate) use crate::a::X;"),
+            ],
+        );
         assert_eq!(found, Vec::<String>::new());
     }
 }

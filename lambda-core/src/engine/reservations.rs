@@ -49,9 +49,12 @@ impl Engine {
     }
 
     fn hold_room(&mut self, worker: u32, id: u32, memory_kib: u32, gathers: bool) {
+        // No more than the worker has: a sum beyond what can be counted would let room go that is in use.
+        let cpu_all_milli = self.state.workers.get(worker).map_or(0, |row| row.cpu_milli);
         let Some(function) = self.function_mut(id) else { return };
         function.reserved += 1;
-        let (cpu_milli, slot) = (function.settings.cpu_milli, function.settings.network.is_some());
+        let cpu_milli = function.settings.cpu_milli.min(cpu_all_milli);
+        let slot = function.settings.network.is_some();
         let function = FunctionId(id);
         let held = Reservation { function, memory_kib, cpu_milli, slot, gathers };
         let reservations = &mut self.state.reservations;

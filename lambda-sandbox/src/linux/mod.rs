@@ -225,6 +225,7 @@ impl LinuxBackend {
         };
         let init = sealed(c"sandbox-init", INIT)?;
         let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default))?;
+        crate::pipe::prepare();
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
