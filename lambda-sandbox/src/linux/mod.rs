@@ -225,7 +225,6 @@ impl LinuxBackend {
         };
         let init = sealed(c"sandbox-init", INIT)?;
         let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default))?;
-        crate::pipe::prepare();
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
@@ -251,6 +250,7 @@ impl LinuxBackend {
             janitor: Janitor::start()?,
         });
         locks::watch(&shared)?;
+        crate::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
