@@ -252,3 +252,40 @@ async fn dropping_every_handle_ends_the_sandboxes() {
     tokio::time::sleep(SECOND).await;
     assert_eq!(backend.live(), 0);
 }
+
+/// A program that cannot be executed is the function's fault, and its start is not tried again; another error of the machine's
+/// is the host's.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_cannot_be_executed_is_the_functions_fault() {
+    for (path, errno, words) in [
+        ("/var/task/bootstrap", 13, Some("fork/exec /var/task/bootstrap: permission denied")),
+        (
+            "/var/task/bootstrap",
+            2,
+            Some("fork/exec /var/task/bootstrap: no such file or directory"),
+        ),
+        ("/var/task/bootstrap", 8, Some("fork/exec /var/task/bootstrap: exec format error")),
+        ("/var/task/bootstrap", 12, None),
+        ("/sys/fs/cgroup/x", 13, None),
+    ] {
+        let backend = echo().with_init("f", move || {
+            let source = std::io::Error::from_raw_os_error(errno);
+            Err(InitFailure::Failed(lambda_sandbox::Error::failed(
+                "starting the program",
+                path,
+                source,
+            )))
+        });
+        let host = start(&backend).await;
+        let answer = invoke(&host, "1").await;
+        match (words, answer) {
+            (Some(words), Ok(answer)) => {
+                let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
+                assert!(answer.function_error && payload.contains(words), "{payload}");
+                assert!(payload.contains("Runtime.InvalidEntrypoint"), "{payload}");
+            }
+            (None, Err(Error::SandboxUnavailable { .. })) => {}
+            other => panic!("{path} {errno}: {other:?}"),
+        }
+    }
+}

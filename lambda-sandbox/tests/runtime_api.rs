@@ -219,3 +219,26 @@ async fn a_refused_call_leaves_the_connection_open_though_its_body_comes_late() 
         assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
     }
 }
+
+/// A runtime asks on one connection, and answers on it when its function has come to its end: the limit is 900 s.
+#[tokio::test]
+async fn a_connection_stays_open_for_as_long_as_a_function_works() {
+    for seconds in [31, 65, 900] {
+        let api = api().await;
+        let mut stream = TcpStream::connect(api.address).await.expect("connected");
+        for _ in 0..2 {
+            let ping = "GET /2018-06-01/ping HTTP/1.1\r\nhost: x\r\n\r\n";
+            stream.write_all(ping.as_bytes()).await.expect("sent");
+            let mut answer = [0; 512];
+            let read = stream.read(&mut answer).await.expect("read");
+            let answer = String::from_utf8_lossy(&answer[..read]);
+            assert!(answer.starts_with("HTTP/1.1 200 "), "after {seconds} s: {answer:?}");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            tokio::task::yield_now().await;
+            tokio::time::resume();
+            // What the server does about it is done by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

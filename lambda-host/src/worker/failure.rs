@@ -1,5 +1,6 @@
 //! What a caller sees of a function that failed without saying so itself, in Lambda's words.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +41,30 @@ impl Failure {
             }
             InitFailure::Exited(exit) => Self::exited(*exit, None),
             InitFailure::OutOfMemory => Self::out_of_memory(None),
+            InitFailure::Failed(lambda_sandbox::Error::Failed {
+                path: Some(path), source, ..
+            }) => {
+                return Self::not_executable(path, source);
+            }
             _ => return None,
         })
+    }
+
+    /// The function's program cannot be executed; `None` for a path that is not the function's, or another error of the machine.
+    fn not_executable(path: &Path, source: &std::io::Error) -> Option<Self> {
+        let its = path.starts_with("/var/task") || path.starts_with("/opt");
+        // The words of Go's `syscall.Errno`, which Lambda's messages quote.
+        let words = match source.raw_os_error() {
+            Some(2) => "no such file or directory",
+            Some(8) => "exec format error",
+            Some(13) => "permission denied",
+            Some(20) => "not a directory",
+            Some(40) => "too many levels of symbolic links",
+            Some(80) => "accessing a corrupted shared library",
+            _ => return None,
+        };
+        let message = format!("fork/exec {}: {words}", path.display());
+        its.then(|| Self::said("Runtime.InvalidEntrypoint", None, &message))
     }
 
     /// The invocation took longer than its function may.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -29,8 +29,6 @@ const CONNECTION_TIME: Duration =
     Duration::from_micros(if cfg!(debug_assertions) { 60 } else { 25 });
 const REQUEST_TIME: Duration = Duration::from_micros(15);
 const KIB_TIME_NS: u32 = if cfg!(debug_assertions) { 3_000 } else { 300 };
-/// Time to send a request's headers.
-const HEADER_TIME: Duration = Duration::from_secs(30);
 
 const REQUEST_ID: &str = "lambda-runtime-aws-request-id";
 const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
@@ -75,9 +73,9 @@ pub(crate) async fn serve_within(
             });
             // A broken connection is the sandbox's own affair: its runtime's end is told elsewhere.
             drop(
+                // No time limit: the runtime's connection is silent for as long as its function works, 900 s at the most. Whoever
+                // opens connections and says nothing keeps only its own sandbox from having more.
                 hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIME)
                     .serve_connection(TokioIo::new(stream), service)
                     .await,
             );
