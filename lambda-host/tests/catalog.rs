@@ -198,7 +198,7 @@ async fn a_host_starts_with_functions_that_it_cannot_run() {
     let builder = Host::builder(Arc::new(backend.clone())).with_account_concurrency(200);
     let host = builder.with_data_folder(folder.path()).start().await.unwrap();
     assert!(!host.invoke("f", "1").await.unwrap().function_error);
-    for (name, why) in [("greedy", "unreserved"), ("lost", "code is gone")] {
+    for (name, why) in [("greedy", "concurrency of 20 unreserved"), ("lost", "code is gone")] {
         let FunctionState::Failed { reason } = &host.function(name).unwrap().state else {
             panic!("{name} is listed as active");
         };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{
-    AccountId, Capacity, Command, Config, Engine, Event, EventError, Fault, FunctionId,
-    FunctionSettings, RejectReason, ReportedSandbox, Time, Used,
+    AccountId, Capacity, Command, Engine, Event, EventError, Fault, FunctionId, FunctionSettings,
+    RejectReason, ReportedSandbox, Time, Used,
 };
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
@@ -82,10 +82,8 @@ impl Driver {
         let Settings { mut config, placement, idle } = settings;
         config.account_unreserved_min =
             config.account_unreserved_min.min(config.account_concurrency_max / 10);
-        let (unreserved_min, beat_interval) = (
-            Config::default().account_unreserved_min,
-            config.worker_lease.map(|lease| lease / BEATS_PER_LEASE),
-        );
+        let unreserved_min = config.account_unreserved_min;
+        let beat_interval = config.worker_lease.map(|lease| lease / BEATS_PER_LEASE);
         let mut engine = Engine::new(config, rand_seed()).with_idle_policy(idle);
         if let Some(placement) = placement {
             engine = engine.with_placement(placement);

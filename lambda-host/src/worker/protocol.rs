@@ -83,7 +83,7 @@ impl FromWorker {
     }
 }
 
-/// What a worker is to do. A driver must not ignore one, so the list is exhaustive.
+/// A command to a worker. The list is exhaustive: a worker must not ignore a command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_enums, reason = "a worker must not ignore a command")]
 pub enum WorkerCommand {
