@@ -86,6 +86,10 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
     }
     /// Ends everything inside at once; may be called often.
     fn kill(&self);
+    /// Sets the processor time for each second of wall time, in vCPUs, where the platform limits it.
+    fn set_cpus(&self, _cpus: f64) -> Result<(), Error> {
+        Ok(())
+    }
     /// Stops everything inside.
     fn freeze(&self) -> Result<(), Error>;
     /// Lets it go on.
@@ -232,6 +236,9 @@ impl<P: Platform> Supervised<P> {
             self.server = Some(tokio::spawn(serve_within(session, listener, budget)));
         }
         let began = Instant::now();
+        if let Some(cpus) = self.spec.limits.init_cpus {
+            self.platform.set_cpus(cpus)?;
+        }
         let mut exit = self.start(What::Function).await?;
         let limit = self.spec.times.init;
         let failure = tokio::select! {
@@ -256,6 +263,9 @@ impl<P: Platform> Supervised<P> {
         let usage = self.usage(began);
         self.tell(Event::Idle);
         self.platform.freeze()?;
+        if self.spec.limits.init_cpus.is_some() {
+            self.platform.set_cpus(self.spec.limits.cpus)?;
+        }
         Ok(InitReport { duration: usage.duration, usage })
     }
 
@@ -461,6 +471,9 @@ impl<P: Platform> Driver for Supervised<P> {
                 self.spec.limits.output_bytes_max.map(|it| Arc::new(Metered::new(log, it)));
             if let Some(output) = &output {
                 self.spec.log = Arc::clone(output) as Arc<dyn crate::LogSink>;
+            }
+            if self.spec.limits.init_cpus.is_some() {
+                self.platform.set_cpus(self.spec.limits.cpus)?;
             }
             let mut exit = self.start(What::Program).await?;
             self.platform.open_counters();

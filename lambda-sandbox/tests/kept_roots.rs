@@ -53,6 +53,21 @@ async fn kept_roots_are_never_stale_and_few() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc");
     assert!(!mounts.contains("lambda-sandbox"), "{mounts}");
 
+    // Roots that differ by their last bind have the rest in common, each with its own, a file as well as a folder.
+    let (one, two) = (place.path().join("one"), place.path().join("two"));
+    folder(&one, "one");
+    folder(&two, "two");
+    let script = "cat /var/task/code; { echo x > /var/task/new; } 2>/dev/null; ls /var/task";
+    for (code, name) in [(&one, "one"), (&two, "two"), (&one, "one")] {
+        assert_eq!(run(&backend, code, script).await, format!("{name}code\n"));
+    }
+    let file = Root::of_machine().with_bind(two.join("code"), "/var/task");
+    let said = common::run(&backend, shell_in(file, "cat /var/task; mount")).await.1;
+    let mount =
+        said.strip_prefix("two").expect("the file").lines().find(|it| it.contains(" /var/task "));
+    let options = mount.map(|it| it.rsplit_once('(').map_or("", |(_, options)| options));
+    assert!(options.is_some_and(|it| it.starts_with("ro,nosuid,nodev")), "{said}");
+
     settled(&backend).await;
     let before = descriptors();
     for number in 0..50 {

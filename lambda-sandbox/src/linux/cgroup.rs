@@ -250,6 +250,18 @@ impl Group {
         Ok(())
     }
 
+    /// Sets the processor time for each second of wall time, in vCPUs, where a controller limits it.
+    pub(super) fn set_cpus(&self, cpus: f64) -> Result<(), Error> {
+        let quota = quota_us(cpus);
+        if let Some(cpu) = self.v1.get(&Controller::Cpu) {
+            set(cpu, "cpu.cfs_quota_us", quota)?;
+        }
+        if let (Some(v2), true) = (&self.v2, self.v2_limits) {
+            set_if_there(v2, "cpu.max", format!("{quota} {PERIOD_US}"))?;
+        }
+        Ok(())
+    }
+
     fn set_processors(&self, hierarchies: &Hierarchies, limits: &Limits) -> Result<(), Error> {
         let Some(processors) = &limits.processors else {
             return Ok(());

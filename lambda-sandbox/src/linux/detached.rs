@@ -75,8 +75,8 @@ pub(super) fn copy_of(path: &Path) -> Result<OwnedFd, Error> {
 
 /// Sets attributes (`MOUNT_ATTR_*`) of a mount that is attached nowhere; `path` is where it was copied from.
 pub(super) fn restrict(mount: &OwnedFd, attributes: u64, path: &Path) -> Result<(), Error> {
-    // `struct mount_attr`: set, clear, propagation, user namespace.
-    let attributes: [u64; 4] = [attributes, 0, 0, 0];
+    // `struct mount_attr`: set, clear, propagation, user namespace. What is mounted below `path` later stays outside.
+    let attributes: [u64; 4] = [attributes, 0, libc::MS_PRIVATE, 0];
     let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
     let (file, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for the call.

@@ -27,14 +27,16 @@ pub(super) struct KeptGroups {
 }
 
 /// The limits that a group is set to.
-type Key = (u64, u64, u32);
+type Key = (u64, u64, Option<u64>, u32);
 
 /// Returns what a group for these limits is known by; `None` for limits of disks, which go by root, and for a choice of
 /// processors or a weight, which few ask for.
 fn key(limits: &Limits) -> Option<Key> {
     let there =
         limits.block_io.is_none() && limits.cpu_weight.is_none() && limits.processors.is_none();
-    there.then_some((limits.memory_bytes, limits.cpus.to_bits(), limits.processes_max))
+    // With other processor time during init the group may have been left at that: who takes it sets it anew.
+    let init_cpus = limits.init_cpus.map(f64::to_bits);
+    there.then(|| (limits.memory_bytes, limits.cpus.to_bits(), init_cpus, limits.processes_max))
 }
 
 impl KeptGroups {

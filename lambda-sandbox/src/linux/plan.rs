@@ -177,8 +177,17 @@ pub(super) struct Base<'a> {
     pub(super) root: &'a Root,
     pub(super) points: &'a [Point],
     pub(super) view: &'a View,
+    /// A file or folder that is attached to copies of the namespace.
+    pub(super) late: Option<&'a Late>,
     /// A group of version 2 that is mounted below the view: Java wants to see that there is one.
     pub(super) groups: Option<&'a Path>,
+}
+
+/// The place of a bind in a root that is mounted without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) target: PathBuf,
+    pub(super) folder: bool,
 }
 
 /// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
@@ -189,6 +198,9 @@ pub(super) fn root_steps(
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, base.root.is_empty(), false);
     plan.root(base.root, image)?;
+    if let Some(late) = base.late {
+        plan.mount_point(&late.target, late.folder)?;
+    }
     plan.points(base.points)?;
     plan.view(base)?;
     plan.devices(base.points)?;
@@ -225,7 +237,7 @@ pub(super) fn user_steps(
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, spec.root.is_empty(), true);
     let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
-    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
+    let base = Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
     plan.root(&spec.root, None)?;
     plan.points(&points)?;
     plan.user_binds(spec)?;

@@ -310,14 +310,14 @@ async fn template(
         return image().map(|_| None);
     }
     let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
-    let base = Base { root: &spec.root, points: &points, view: &view, groups: None };
+    let base = Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
     if let Some(found) = shared.templates.find(base)? {
         return Ok(Some(found));
     }
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
     let made = super::blocking(move || {
         let groups = shared.hierarchies.v2.as_deref();
-        let base = Base { root: &root, points: &points, view: &view, groups };
+        let base = Base { root: &root, points: &points, view: &view, late: None, groups };
         shared.templates.make(base, image)
     })
     .await?;
@@ -500,6 +500,10 @@ impl Platform for LinuxSandbox {
         if let Some(remains) = lock(&self.remains).as_mut() {
             remains.group.end();
         }
+    }
+
+    fn set_cpus(&self, cpus: f64) -> Result<(), Error> {
+        self.in_group(|group| group.set_cpus(cpus)).unwrap_or(Err(Error::Ended))
     }
 
     fn freeze(&self) -> Result<(), Error> {

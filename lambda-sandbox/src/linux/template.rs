@@ -1,25 +1,32 @@
 //! Roots mounted ahead of their use, each in a mount namespace of its own: a sandbox takes a copy, and mounts only what is its
 //! own, the scratch space and `/proc`.
 //!
+//! Of a root that is made of binds, all but the last are mounted once, and the last is attached to a copy: functions
+//! that differ by their code alone have the rest in common.
+//!
 //! A copy costs by what is mounted in it, and here that is the root alone: the host's mounts are neither copied nor
 //! taken away again, however many they are.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 
 use super::carry::{carry_out, failure};
+use super::detached::{apart, copy_of, restrict};
 use super::extras::Point;
 use super::image::Image;
+use super::inside::Inside;
 use super::instance::Instance;
-use super::plan::{Base, root_steps};
+use super::plan::{Base, Late, Step, root_steps};
 use super::view::View;
-use crate::{Error, Root};
+use crate::{Bind, Error, Root};
 
 /// Most roots that are kept while no sandbox has them.
 const KEPT_MAX: usize = 32;
@@ -45,6 +52,7 @@ struct Known {
     root: Root,
     points: Vec<Point>,
     view: View,
+    late: Option<Late>,
     sources: Vec<Source>,
     /// Kept between sandboxes. Not so with an image: whoever ends the last sandbox with it wants its device back.
     kept: Option<Arc<Template>>,
@@ -63,6 +71,7 @@ impl Templates {
             it.sources == sources
                 && it.view == *base.view
                 && it.points == base.points
+                && it.late.as_ref() == base.late
                 && it.root == *base.root
         });
         let Some(found) = found.map(|at| known.remove(at)) else {
@@ -75,20 +84,31 @@ impl Templates {
         Ok(template)
     }
 
-    /// Mounts a root. Blocks for about a millisecond.
+    /// Mounts a root. Blocks for about a millisecond; a quarter of that where a root that differs by its last bind is there.
     pub(super) fn make(
         &self,
         base: Base<'_>,
         image: Option<Arc<Image>>,
     ) -> Result<Arc<Template>, Error> {
         let sources = sources(base.root)?;
-        let template = Arc::new(mount(base, image)?);
+        let template = Arc::new(match stem(base)? {
+            Some((root, bind, late)) => {
+                let base = Base { root: &root, late: Some(&late), ..base };
+                let stem = match self.find(base)? {
+                    Some(stem) => stem,
+                    None => self.make(base, None)?,
+                };
+                derive(&stem, bind)?
+            }
+            None => mount(base, image)?,
+        });
         let kept = template.image.is_none().then(|| Arc::clone(&template));
         let there = Arc::downgrade(&template);
         let mut known = self.known();
         known.retain(|it| it.there.strong_count() > 0);
         let (root, points, view) = (base.root.clone(), base.points.to_vec(), base.view.clone());
-        known.push(Known { root, points, view, sources, kept, there });
+        let late = base.late.cloned();
+        known.push(Known { root, points, view, late, sources, kept, there });
         let surplus = known.len().saturating_sub(KEPT_MAX);
         for old in known.iter_mut().take(surplus) {
             old.kept = None;
@@ -123,10 +143,71 @@ fn sources(root: &Root) -> Result<Vec<Source>, Error> {
         .collect()
 }
 
+/// Returns the root without its last bind, which can be attached to it later, that bind, and its place; `None` where others
+/// lie below or above it, or the root is not made of binds.
+fn stem<'a>(base: Base<'a>) -> Result<Option<(Root, &'a Bind, Late)>, Error> {
+    let Some((bind, others)) = base.root.binds.split_last() else { return Ok(None) };
+    let target = &bind.target;
+    let nested = |path: &Path| path.starts_with(target) || target.starts_with(path);
+    let whole = !base.root.is_empty()
+        || base.late.is_some()
+        || others.is_empty()
+        || !base.points.is_empty()
+        || OWN.iter().any(|own| nested(Path::new(own)))
+        || others.iter().any(|other| nested(&other.target))
+        || base.root.links.iter().any(|link| nested(&link.path))
+        || base.root.files.iter().any(|file| nested(&file.path));
+    if whole {
+        return Ok(None);
+    }
+    let found = std::fs::metadata(&bind.source);
+    let step = "looking for what the root shows";
+    let found = found.map_err(|source| Error::failed(step, &bind.source, source))?;
+    let late = Late { target: target.clone(), folder: found.is_dir() };
+    let mut root = base.root.clone();
+    root.binds.pop();
+    Ok(Some((root, bind, late)))
+}
+
+/// Attaches a bind to a copy of `stem`, on a thread of its own: it cannot come back from the namespace.
+fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
+    let mount = copy_of(&bind.source)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    restrict(&mount, attributes, &bind.source)?;
+    let target = Inside::new(Path::new("/"), &bind.target)?;
+    let steps = [
+        Step::EnterRoot(stem.namespace.as_raw_fd()),
+        Step::Attach { mount: mount.as_raw_fd(), target },
+    ];
+    let namespace = apart("sandbox-root", move || {
+        // Inside there is no `/proc`.
+        let failed = |path| {
+            move |source: io::Error| Error::failed("opening a mount namespace", path, source)
+        };
+        let thread = File::open("/proc/thread-self").map_err(failed("/proc/thread-self"))?;
+        unshare(CloneFlags::CLONE_FS)
+            .map_err(|errno| Error::step("entering a mount namespace", errno))?;
+        for step in &steps {
+            if carry_out(step) < 0 {
+                return Err(failure(step, io::Error::last_os_error()));
+            }
+        }
+        let namespace =
+            openat(&thread, "ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|errno| failed("/proc/thread-self/ns/mnt")(errno.into()))?;
+        super::sys::above_given(namespace.as_fd())
+            .map_err(|source| Error::step("copying a descriptor", source))
+    })?;
+    Ok(Template { namespace, image: None })
+}
+
+/// What is mounted in every root beside what its description names.
+const OWN: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
+
 /// Mounts on a thread of its own: it cannot come back from the namespace.
 fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
     let steps = root_steps(base, &Instance::stage(), image.as_deref())?;
-    let thread = std::thread::Builder::new().name("sandbox-root".into()).spawn(move || {
+    let namespace = apart("sandbox-root", move || {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| Error::step("making a mount namespace", errno))?;
         let path = "/proc/thread-self/ns/mnt";
@@ -140,8 +221,6 @@ fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
             }
         }
         Ok(namespace)
-    });
-    let thread = thread.map_err(|source| Error::step("starting a thread", source))?;
-    let namespace = thread.join().unwrap_or(Err(Error::Ended))?;
+    })?;
     Ok(Template { namespace, image })
 }

@@ -11,6 +11,9 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processor time for each second of wall time, in vCPUs.
     pub cpus: f64,
+    /// Processor time for each second of wall time during init, in vCPUs; [`Limits::cpus`] where none is said. Lambda gives
+    /// a small function more during its init than afterwards.
+    pub init_cpus: Option<f64>,
     /// Processes and threads.
     pub processes_max: u32,
     /// Open files of each process.
@@ -155,6 +158,7 @@ impl Limits {
         Self {
             memory_bytes: u64::from(memory_mb) * 1024 * 1024,
             cpus: f64::from(memory_mb) / MB_PER_VCPU,
+            init_cpus: None,
             processes_max: 1024,
             files_max: 1024,
             scratch_bytes: 512 * 1024 * 1024,
@@ -179,6 +183,9 @@ impl Limits {
         }
         if !(self.cpus.is_finite() && self.cpus >= CPUS_MIN) {
             return too_small("limits.cpus", self.cpus.to_string());
+        }
+        if let Some(cpus) = self.init_cpus.filter(|cpus| !(cpus.is_finite() && *cpus >= CPUS_MIN)) {
+            return too_small("limits.init_cpus", cpus.to_string());
         }
         if self.processes_max == 0 {
             return too_small("limits.processes_max", "0".into());
