@@ -40,7 +40,8 @@ pub struct Request<'a> {
     pub(crate) zones: u32,
     /// The zones where a network interface is ready, one bit each.
     pub(crate) zones_ready: u32,
-    /// Ready VMs with room for the sandbox, as (worker, VM).
+    /// VMs with room for the sandbox, as (worker, VM): ready or starting ones of the customer, then
+    /// ready ones of a pool.
     pub(crate) ready: &'a [(u32, u32)],
 }
 
@@ -109,7 +110,7 @@ impl<'a> FleetView<'a> {
     }
 
     /// Fills `candidates` with up to `count` different workers that have memory for the sandbox.
-    /// Workers with a ready VM come first. The cost does not grow with the fleet: workers are
+    /// Workers with a VM for it come first. The cost does not grow with the fleet: workers are
     /// listed by the power of two of their free memory, and of the one list whose workers may or
     /// may not fit, at most 64 in each zone are looked at.
     pub fn sample(
@@ -520,7 +521,7 @@ impl<'a> WorkerView<'a> {
         self.worker.deviation
     }
 
-    /// Returns whether a ready VM on it has room for the sandbox.
+    /// Returns whether a VM on it, ready or starting, has room for the sandbox.
     #[must_use]
     pub fn has_vm_for(&self, request: &Request<'_>) -> bool {
         request.ready.iter().any(|(worker, _)| *worker == self.at)

@@ -221,8 +221,8 @@ impl Term for MemoryShare {
     }
 }
 
-/// 1 if a VM must be started first, and 1 if a network interface must be made first, for this
-/// worker.
+/// 1 if some other worker has a VM with room for the sandbox and this one has none, plus 1 if the
+/// sandbox needs a network interface and none is ready in the worker's zone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotReady;
 
