@@ -141,7 +141,7 @@ impl Tunnel {
         Ok(tunnel)
     }
 
-    /// Adds a block of addresses that the card leased to this worker; see [`Card::lease`].
+    /// Adds a block of addresses that the card leased to this worker; see `Card::lease`.
     pub fn add(&self, block: Block) {
         let mut more = Addresses::default();
         more.add(block);

@@ -35,7 +35,8 @@ impl Tun {
         let room = request.name.get_mut(..name.len()).filter(|room| room.len() < 16);
         room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
         request.flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
-        // SAFETY: the descriptor is open, and the request is a whole `struct ifreq` (40 bytes), which outlives the call.
+        // SAFETY: the descriptor is open, and the request is a whole `struct ifreq` (40 bytes),
+        // which outlives the call.
         unsafe { set_interface(file.as_raw_fd(), &raw const request) }?;
         // SAFETY: the descriptor is open; the argument is a number, no memory is passed.
         unsafe { set_offload(file.as_raw_fd(), TUN_F_CSUM | TUN_F_TSO4) }?;
