@@ -34,9 +34,9 @@ pub enum Command {
     StopSandbox {
         /// The sandbox to destroy.
         sandbox: SandboxId,
-        /// Its worker.
+        /// The worker that runs the sandbox.
         worker: WorkerId,
-        /// The reason.
+        /// Why the sandbox ends. The driver destroys it whatever the reason.
         reason: StopReason,
     },
     /// Run an invocation. Report `InvocationEnded`.
@@ -84,7 +84,7 @@ pub enum Command {
     StopVm {
         /// The VM to stop.
         vm: VmId,
-        /// Its worker.
+        /// The worker that runs the VM.
         worker: WorkerId,
     },
     /// Make a network interface. Report `InterfaceReady` or `InterfaceGone`.

@@ -59,7 +59,7 @@ pub enum Event {
     },
     /// Sets the concurrency limit of an account.
     AccountPut {
-        /// The account.
+        /// The limited account, below [`Config::accounts_max`](crate::Config::accounts_max).
         account: AccountId,
         /// The limit: how many invocations of the account may run or wait at once.
         concurrency_max: u32,
@@ -67,7 +67,7 @@ pub enum Event {
     /// Sets the weight of an account, by which scarce room is shared. Free room goes first to the
     /// account with the least memory held per weight. An account without this event has weight 100.
     AccountWeighed {
-        /// The account.
+        /// The weighted account, below [`Config::accounts_max`](crate::Config::accounts_max).
         account: AccountId,
         /// The weight, at least 1.
         weight: u32,
@@ -76,7 +76,8 @@ pub enum Event {
     /// old revision end: idle ones at once, busy ones after their invocation. With the same
     /// revision only the two concurrency settings may change.
     FunctionPut {
-        /// The function.
+        /// The new or changed function, below
+        /// [`Config::functions_max`](crate::Config::functions_max).
         function: FunctionId,
         /// The driver's number for this code and configuration. The engine compares it for equality
         /// and returns it in [`Command::StartSandbox`](crate::Command::StartSandbox).
@@ -91,7 +92,7 @@ pub enum Event {
     },
     /// Adds or changes a customer's network.
     NetworkPut {
-        /// The network.
+        /// The new or changed network, below [`Config::networks_max`](crate::Config::networks_max).
         network: NetworkId,
         /// The network's owner and subnets.
         settings: NetworkSettings,
@@ -129,12 +130,12 @@ pub enum Event {
     InvocationWithdrawn {
         /// The invocation that nobody waits for.
         invocation: InvocationId,
-        /// Its function.
+        /// The function that it invoked.
         function: FunctionId,
     },
     /// A sandbox finished its start and can take invocations.
     SandboxReady {
-        /// The sandbox.
+        /// The sandbox that became ready.
         sandbox: SandboxId,
     },
     /// The start of a sandbox failed. Nothing of the sandbox is left.
@@ -146,27 +147,27 @@ pub enum Event {
     },
     /// A sandbox ended, and all its resources are free.
     SandboxGone {
-        /// The sandbox.
+        /// The sandbox that ended.
         sandbox: SandboxId,
     },
     /// A VM finished its start and can take sandboxes.
     VmReady {
-        /// The VM.
+        /// The VM that became ready.
         vm: VmId,
     },
     /// A VM ended with all its sandboxes, or could not be started.
     VmGone {
-        /// The VM.
+        /// The VM that ended or could not be started.
         vm: VmId,
     },
     /// A network interface can be used.
     InterfaceReady {
-        /// The network interface.
+        /// The interface that became ready.
         interface: InterfaceId,
     },
     /// A network interface is removed, or could not be made.
     InterfaceGone {
-        /// The network interface.
+        /// The interface that was removed or could not be made.
         interface: InterfaceId,
     },
 }

@@ -11,7 +11,7 @@ pub struct Explanation {
     pub at: Time,
     /// The function that needed a sandbox, or whose invocation was rejected.
     pub function: FunctionId,
-    /// The outcome.
+    /// What was decided: a worker, no worker, or a rejection.
     pub decided: Decided,
     /// Every worker that was considered, in the order of consideration. Empty for a rejected
     /// invocation, and for a start on a worker whose room just came free.

@@ -110,13 +110,13 @@ pub enum Error {
     FunctionFailed {
         /// The function's name.
         name: FunctionName,
-        /// The reason.
+        /// Why the host cannot run it.
         reason: String,
     },
     /// A concurrency or rate limit is reached. Try again later, or raise it.
     #[error("throttled: {limit}")]
     Throttled {
-        /// The limit.
+        /// The limit that is reached.
         limit: ThrottleLimit,
     },
     /// No worker has room for another sandbox. Try again later, or add a worker.
@@ -136,7 +136,7 @@ pub enum Error {
     Worker {
         /// The worker's number.
         worker: u32,
-        /// The reason.
+        /// Why the worker cannot be used.
         reason: String,
     },
     /// The host is stopping and takes no new invocations.
@@ -147,7 +147,7 @@ pub enum Error {
     Io {
         /// The failed operation.
         operation: &'static str,
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// The system's error.
         #[source]

@@ -12,7 +12,7 @@ use crate::worker::protocol::{SandboxId, WorkerId};
 pub enum HostEvent {
     /// The start of a sandbox was commanded.
     SandboxStarting {
-        /// The sandbox.
+        /// The id of the new sandbox; later events name it.
         sandbox: SandboxId,
         /// The worker that starts it.
         worker: WorkerId,
@@ -21,21 +21,21 @@ pub enum HostEvent {
     },
     /// A sandbox can take invocations.
     SandboxReady {
-        /// The sandbox.
+        /// The sandbox that became ready.
         sandbox: SandboxId,
         /// The duration of its init.
         init_duration: Duration,
     },
     /// A sandbox could not be started.
     SandboxFailed {
-        /// The sandbox.
+        /// The sandbox that was not started.
         sandbox: SandboxId,
         /// The error with its causes.
         reason: String,
     },
     /// A sandbox ended, and all its resources are free.
     SandboxGone {
-        /// The sandbox.
+        /// The sandbox that ended.
         sandbox: SandboxId,
     },
     /// An invocation was answered.
@@ -53,7 +53,7 @@ pub enum HostEvent {
     Rejected {
         /// The invocation's identifier, a UUID.
         request_id: String,
-        /// The reason.
+        /// Why it was rejected, in words.
         reason: String,
     },
     /// The placement engine asks for another worker.

@@ -41,7 +41,7 @@ pub enum Error {
     Full {
         /// What the limit counts.
         what: &'static str,
-        /// The limit.
+        /// The value of the limit.
         max: usize,
     },
     /// The card has ended. Start another one.

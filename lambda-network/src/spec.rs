@@ -77,7 +77,7 @@ pub enum Link {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the whole of a security group's rule for IPv4")]
 pub struct Egress {
-    /// The addresses.
+    /// The destination addresses.
     pub to: Ipv4Net,
     /// The protocol and its ports.
     pub protocol: Protocol,

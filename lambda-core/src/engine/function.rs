@@ -39,7 +39,7 @@ pub(crate) struct Function {
 
     /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
-    /// All its sandboxes, by rank.
+    /// All its sandboxes, by rank; see `stats::demand`.
     pub(crate) members: Vec<u32>,
     pub(crate) demand: Demand,
 

@@ -106,9 +106,9 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Considered {
-    /// The worker.
+    /// The worker that the policy looked at.
     pub worker: WorkerId,
-    /// The result.
+    /// Whether it can have the sandbox, and its score.
     pub verdict: Verdict,
 }
 

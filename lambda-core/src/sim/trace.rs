@@ -15,7 +15,7 @@ use crate::Trigger;
 pub struct Trace {
     /// The name of the trace for reports.
     pub name: String,
-    /// The functions.
+    /// The functions; the position of one is its id in a simulation.
     pub functions: Vec<TraceFunction>,
     /// The number of minutes.
     pub minutes: usize,

@@ -19,7 +19,7 @@ pub struct Function {
     /// Identifies this deployment: new code or settings make a new deployment, and a number is
     /// never used again. A sandbox runs one deployment for its whole life.
     pub deployment: u64,
-    /// The settings.
+    /// The settings of this deployment.
     pub config: FunctionConfig,
     /// The digest of the code.
     pub code: CodeDigest,
@@ -57,7 +57,7 @@ pub enum FunctionState {
     Active,
     /// This host cannot run it. A change of the function or of the host's settings may help.
     Failed {
-        /// The reason.
+        /// Why the host cannot run it.
         reason: String,
     },
 }

@@ -42,7 +42,7 @@ pub enum Invariant {
 /// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The invariant.
+    /// The invariant that does not hold.
     pub invariant: Invariant,
     /// The violated rule of the invariant, in words.
     pub rule: &'static str,

@@ -9,7 +9,7 @@ use crate::*;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerSeen {
-    /// Its capacity.
+    /// Its resources, as it joined with them.
     pub capacity: Capacity,
     /// Whether it is draining.
     pub draining: bool,
@@ -24,9 +24,9 @@ pub struct WorkerSeen {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FunctionSeen {
-    /// Its settings.
+    /// Its settings, as last put.
     pub settings: FunctionSettings,
-    /// Its revision.
+    /// Its revision, as last put.
     pub revision: u64,
     /// Whether it was removed.
     pub removed: bool,
@@ -36,17 +36,17 @@ pub struct FunctionSeen {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SandboxSeen {
-    /// Its function.
+    /// The function that it runs.
     pub function: FunctionId,
     /// Its revision of the function.
     pub revision: u64,
-    /// Its worker.
+    /// The worker that runs it.
     pub worker: WorkerId,
     /// Its VM; `None` on a worker without VMs.
     pub vm: Option<VmId>,
     /// Its network interface; `None` for a function without a network.
     pub interface: Option<InterfaceId>,
-    /// Its state.
+    /// Its state after all events and commands so far.
     pub state: StateSeen,
     pub(super) settings: FunctionSettings,
     /// The deadline of its invocation; `None` if the invocation was only reported.
@@ -71,7 +71,7 @@ pub enum StateSeen {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VmSeen {
-    /// Its worker.
+    /// The worker that runs it.
     pub worker: WorkerId,
     /// Whether it is ready.
     pub ready: bool,
