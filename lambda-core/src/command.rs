@@ -1,11 +1,11 @@
-//! What is to be done: the engine's output.
+//! Commands: the engine's output.
 
 use crate::{
     AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, Time, VmId, WorkerId,
     Zone,
 };
 
-/// Something to do.
+/// An action that the driver must carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(
@@ -13,109 +13,114 @@ use crate::{
     reason = "a driver that ignores a command breaks the engine's picture"
 )]
 pub enum Command {
-    /// Make a sandbox; tell of it with `SandboxReady` or `SandboxFailed`.
+    /// Start a sandbox. Report `SandboxReady` or `SandboxFailed`.
     StartSandbox {
-        /// Its id.
+        /// The id of the new sandbox.
         sandbox: SandboxId,
-        /// Where.
+        /// The worker that runs it.
         worker: WorkerId,
-        /// What runs in it, all its life.
+        /// The function that it runs for its whole life.
         function: FunctionId,
-        /// Which of the function's codes.
+        /// The function's revision, as [`Event::FunctionPut`](crate::Event::FunctionPut) gave it.
         revision: u64,
-        /// In which VM, which runs.
+        /// The VM to start it in, which is ready; `None` on workers without VMs.
         vm: Option<VmId>,
-        /// With which network interface, which is ready.
+        /// The network interface to give it, which is ready; `None` for a function without a
+        /// network.
         interface: Option<InterfaceId>,
     },
-    /// Destroy a sandbox that runs nothing; tell of it with `SandboxGone`. May come again when no end is told.
+    /// Destroy a sandbox that runs no invocation. Report `SandboxGone`. The command repeats every
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout) until the report.
     StopSandbox {
-        /// Which.
+        /// The sandbox to destroy.
         sandbox: SandboxId,
-        /// Where.
+        /// The worker that runs the sandbox.
         worker: WorkerId,
-        /// Why.
+        /// Why the sandbox ends. The driver destroys it whatever the reason.
         reason: StopReason,
     },
-    /// Run an invocation; tell of it with `InvocationEnded`.
+    /// Run an invocation. Report `InvocationEnded`.
     Dispatch {
-        /// Which.
+        /// The invocation to run.
         invocation: InvocationId,
-        /// In which sandbox.
+        /// The sandbox that runs it.
         sandbox: SandboxId,
-        /// Where that is.
+        /// The worker of the sandbox.
         worker: WorkerId,
-        /// When it has to have ended.
+        /// The time by which it must have ended, in the driver's time.
         deadline: Time,
     },
-    /// An invocation's time is over, or that of its draining worker: destroy its sandbox, which is busy, and tell of it with
-    /// `SandboxGone`. The engine counts the invocation as ended.
+    /// Destroy a busy sandbox, since its invocation ran longer than its timeout or than its
+    /// draining worker waits. Report `SandboxGone`. The engine already counts the invocation as
+    /// ended.
     TimeOut {
-        /// Which.
+        /// The invocation that is cut off.
         invocation: InvocationId,
-        /// In which sandbox.
+        /// The sandbox to destroy.
         sandbox: SandboxId,
-        /// Where that is.
+        /// The worker of the sandbox.
         worker: WorkerId,
     },
-    /// Answer an invocation with a refusal.
+    /// Refuse an invocation.
     Reject {
-        /// Which.
+        /// The invocation to answer.
         invocation: InvocationId,
-        /// Why.
+        /// The reason for the answer.
         reason: RejectReason,
     },
-    /// Start a VM; tell of it with `VmReady` or `VmGone`.
+    /// Start a VM. Report `VmReady` or `VmGone`.
     StartVm {
-        /// Its id.
+        /// The id of the new VM.
         vm: VmId,
-        /// Where.
+        /// The worker that runs it.
         worker: WorkerId,
-        /// Its memory, in bytes.
+        /// The memory of the VM, in bytes.
         memory_bytes: u64,
-        /// Whose it will be, if that is known: others get theirs when their first sandbox is started in it.
+        /// The customer of the VM; `None` for a VM of a pool, which gets its customer with its
+        /// first sandbox.
         account: Option<AccountId>,
     },
-    /// Stop a VM that holds no sandbox; tell of it with `VmGone`.
+    /// Stop a VM that holds no sandbox. Report `VmGone`.
     StopVm {
-        /// Which.
+        /// The VM to stop.
         vm: VmId,
-        /// Where.
+        /// The worker that runs the VM.
         worker: WorkerId,
     },
-    /// Make a network interface; tell of it with `InterfaceReady` or `InterfaceGone`.
+    /// Make a network interface. Report `InterfaceReady` or `InterfaceGone`.
     StartInterface {
-        /// Its id.
+        /// The id of the new interface.
         interface: InterfaceId,
-        /// Of which network.
+        /// The network that it belongs to.
         network: NetworkId,
-        /// In which zone's subnet.
+        /// The zone whose subnet it takes an address of.
         zone: Zone,
     },
-    /// Remove a network interface that no sandbox uses; tell of it with `InterfaceGone`.
+    /// Remove a network interface that no sandbox uses. Report `InterfaceGone`.
     StopInterface {
-        /// Which.
+        /// The interface to remove.
         interface: InterfaceId,
     },
-    /// Get another worker, which will join with an id of the driver's choice.
+    /// Provide another worker. The driver chooses its id and reports `WorkerJoined`.
     AskWorker {
-        /// In which zone.
+        /// The zone of the new worker.
         zone: Zone,
     },
-    /// A worker takes no new sandboxes from now on: it is being recycled, or given back.
+    /// A worker starts to drain: the engine starts no more sandboxes on it. It is at the end of its
+    /// life, or the fleet is too large.
     DrainWorker {
-        /// Which.
+        /// The draining worker.
         worker: WorkerId,
     },
-    /// A worker's lease is over without a beat: the engine has forgotten it and all that it held. Make sure that it runs
-    /// nothing; it may join again, empty, or join and report.
+    /// A worker's lease expired. The engine has forgotten the worker and everything on it. Ensure
+    /// that the machine runs nothing, or let it report what it still runs when it joins again.
     LoseWorker {
-        /// Which.
+        /// The lost worker.
         worker: WorkerId,
     },
-    /// A worker holds nothing any more: give it back. The engine has forgotten it.
+    /// A drained worker is empty. Give it back: the engine has forgotten it.
     RetireWorker {
-        /// Which.
+        /// The empty worker.
         worker: WorkerId,
     },
 }
@@ -125,25 +130,26 @@ pub enum Command {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum StopReason {
-    /// It was idle for as long as its function's are kept.
+    /// It was idle for as long as the idle policy keeps it.
     Idle,
     /// Its worker is draining.
     Draining,
-    /// Its function is gone, or has another revision.
+    /// Its function was removed or has a new revision.
     FunctionRemoved,
-    /// Another function's sandbox needs the room.
+    /// Another function needs its room.
     Evicted,
-    /// It did not become ready in time.
+    /// It was not ready within [`Config::start_timeout`](crate::Config::start_timeout).
     StartTimedOut,
-    /// A worker reported it, and nobody knows it or may have it.
+    /// A worker reported it, but no engine started it or it may not be adopted.
     Stray,
     /// Its VM or its network interface is gone.
     PrerequisiteGone,
-    /// Its invocation had run for as long as it may ([`Command::TimeOut`]), and its end was not told.
+    /// Its invocation ran into its deadline ([`Command::TimeOut`]), and the sandbox's end is not
+    /// reported yet.
     TimedOut,
-    /// Its worker said that it cannot be used again, and did not tell its end.
+    /// Its worker reported that it cannot be used again, and has not reported its end yet.
     NotReusable,
-    /// It ended without a command. In the journal alone.
+    /// It ended without a command. Appears only in the journal.
     Gone,
 }
 
@@ -152,29 +158,31 @@ pub enum StopReason {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// The function is not there.
+    /// The engine does not know the function, or it is removed.
     FunctionUnknown,
     /// The function's reserved concurrency is used up.
     ReservedConcurrency,
-    /// The account's concurrency, less what is reserved, is used up.
+    /// The account's unreserved concurrency is used up.
     AccountConcurrency,
-    /// The function was given as many sandboxes as it may be in the time.
+    /// The function has used up its scaling rate
+    /// ([`Config::scaling_starts_max`](crate::Config::scaling_starts_max)).
     ScalingRate,
-    /// As many invocations wait as may.
+    /// Too many invocations wait ([`Config::waiting_max`](crate::Config::waiting_max)).
     WaitingFull,
-    /// No worker has room for a sandbox, and none is to come free.
+    /// No worker has room for a sandbox, or none got room within
+    /// [`Config::wait_max`](crate::Config::wait_max).
     NoCapacity,
     /// The function is larger than any worker.
     FunctionTooLarge,
-    /// The function's network is not there, or has no address left.
+    /// The function's network is unknown, or its subnets have no free address.
     NoNetwork,
-    /// This sandbox, made for it, could not be made.
+    /// The start of the sandbox that the invocation waited for failed.
     SandboxFailed {
-        /// Which.
+        /// The sandbox that failed.
         sandbox: SandboxId,
     },
     /// Its worker was lost while it ran.
     WorkerLost,
-    /// Its sandbox was gone while it ran.
+    /// Its sandbox ended while it ran.
     SandboxLost,
 }

@@ -4,115 +4,131 @@ use std::time::Duration;
 
 use crate::Zone;
 
-/// Settings of the engine. [`Config::default`] is Lambda's where Lambda's is known.
+/// Settings of the engine. [`Config::default`] uses Lambda's values where they are known.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Config {
-    /// Which of a function's idle sandboxes takes an invocation.
+    /// Which idle sandbox of a function takes an invocation.
     pub routing: Routing,
-    /// How long a sandbox may take from its command to its being ready, before it is given up.
+    /// The longest time from the start command of a sandbox to its readiness. A slower sandbox is
+    /// stopped.
     pub start_timeout: Duration,
-    /// How often a sandbox is started again for a worker's fault before its invocation is rejected.
+    /// How many starts in a row may fail by a worker's fault before the invocation is rejected.
     pub start_retries_max: u32,
-    /// How long the engine waits for the end of what it stopped before it says so again.
+    /// How long the engine waits for the end of a stopped sandbox, VM or interface before it
+    /// repeats the stop command.
     pub stop_timeout: Duration,
-    /// Most sandboxes of one function that are being made at once, so that a burst makes no herd.
+    /// The most sandboxes of one function that start at the same time.
     pub starts_per_function_max: u32,
-    /// Most sandboxes that one worker makes at once.
+    /// The most sandboxes that one worker starts at the same time.
     pub starts_per_worker_max: u32,
-    /// How many more sandboxes a function may be given at once; used ones come back evenly within
-    /// [`Config::scaling_period`]. Lambda: 1,000, which come back in 10 seconds.
+    /// The scaling rate: how many more sandboxes a function may start within
+    /// [`Config::scaling_period`]. The allowance recovers evenly over the period. Lambda: 1,000 in
+    /// 10 seconds.
     pub scaling_starts_max: u32,
-    /// See [`Config::scaling_starts_max`].
+    /// The period of [`Config::scaling_starts_max`].
     pub scaling_period: Duration,
-    /// How many invocations of an account may run or wait at once, where
-    /// [`Event::AccountPut`](crate::Event::AccountPut) does not say otherwise.
+    /// The concurrency limit of an account for which no
+    /// [`Event::AccountPut`](crate::Event::AccountPut) was given: how many of its invocations may
+    /// run or wait at once.
     pub account_concurrency_max: u32,
-    /// How much of an account's concurrency cannot be reserved. Lambda: 100.
+    /// The part of an account's concurrency that cannot be reserved. Lambda: 100.
     pub account_unreserved_min: u32,
-    /// Most invocations that wait for a sandbox, of all functions together. When as many do, one of an account that has many
-    /// makes way for one of an account that has few.
+    /// The most invocations that wait for a sandbox, of all functions. At the limit, a waiting
+    /// invocation of the account with the most is rejected in favour of an account with few.
     pub waiting_max: u32,
-    /// How long an invocation waits for a sandbox when none is being made for it. While a worker is to come, it waits as long
-    /// as [`Fleet::ask_again`], where that is longer.
+    /// How long an invocation waits while no sandbox starts for it. While a worker that was asked
+    /// for is awaited, [`Fleet::ask_again`] applies if it is longer.
     pub wait_max: Duration,
-    /// How long after its last use the last sandbox of a function is not ended for a function of an account that holds as
-    /// much, unless that one has none.
+    /// How long after its last use the last sandbox of a function is protected from eviction. It is
+    /// evicted nevertheless for a function without a sandbox, and for an account that holds less
+    /// memory per weight.
     pub last_warm_kept: Duration,
-    /// Most sandboxes, those included that start and stop.
+    /// The most sandboxes, in any state.
     pub sandboxes_max: u32,
-    /// Function ids are below this.
+    /// The bound of function ids: every id is less than this.
     pub functions_max: u32,
-    /// Worker ids are below this.
+    /// The bound of worker ids: every id is less than this.
     pub workers_max: u32,
-    /// Account ids are below this.
+    /// The bound of account ids: every id is less than this.
     pub accounts_max: u32,
-    /// Network ids are below this.
+    /// The bound of network ids: every id is less than this.
     pub networks_max: u32,
-    /// Memory given to sandboxes, in percent of a worker's. Above 100, functions are trusted not to need theirs
-    /// at the same time.
+    /// The memory that sandboxes may be given, in percent of a worker's memory. A value above 100
+    /// overcommits.
     pub memory_percent: u32,
-    /// Processor time given to sandboxes, in percent of a worker's. Lambda runs at 1,000 and tested 2,000.
+    /// The processor time that sandboxes may be given, in percent of a worker's. Lambda runs at
+    /// 1,000 and tested 2,000.
     pub cpu_percent: u32,
-    /// How long a worker lives without a beat; `None`: the driver tells of each loss itself.
+    /// How long a worker stays without a heartbeat before it counts as lost. `None`: only
+    /// [`Event::WorkerLost`](crate::Event::WorkerLost) loses a worker.
     pub worker_lease: Option<Duration>,
-    /// Most workers that are lost by the end of their lease in the time of a lease, in percent of the fleet; one at least.
+    /// The most workers that may be lost by an expired lease within one lease time, in percent of
+    /// the fleet; at least one.
     pub losses_max_percent: u32,
-    /// Most workers that get nothing new as their starts failed, in percent of the fleet; one at least, of two.
+    /// The most workers that are ejected for failing starts, in percent of the fleet. In a fleet of
+    /// two or more, at least one.
     pub ejected_max_percent: u32,
-    /// When workers are recycled; `None`: never.
+    /// When workers are recycled. `None`: never.
     pub recycling: Option<Recycling>,
-    /// Who asks for workers and gives them back; `None`: the driver alone.
+    /// How the engine sizes the fleet. `None`: the driver sizes it.
     pub fleet: Option<Fleet>,
-    /// VMs, for workers that have them.
+    /// Settings of VMs, for workers that have them.
     pub vm: VmConfig,
-    /// Network interfaces, for functions that need one.
+    /// Settings of network interfaces, for functions that need one.
     pub interface: InterfaceConfig,
-    /// How many decisions can be asked for afterwards; each takes a few hundred bytes.
+    /// How many explanations are kept, the newest. Each takes a few hundred bytes. 0 keeps none.
     pub explanations_kept: u32,
-    /// Whether decisions are written into the journal, which the driver then has to drain.
+    /// Whether decisions are written to the journal. The driver must then drain it with
+    /// [`Engine::poll_journal`](crate::Engine::poll_journal).
     pub journal: bool,
-    /// Most decisions that wait in the journal; beyond it the oldest go, and
-    /// [`Engine::journal_dropped`](crate::Engine::journal_dropped) counts them.
+    /// The most decisions in the journal. Beyond it the oldest are dropped and counted by
+    /// [`Engine::journal_dropped`](crate::Engine::journal_dropped).
     pub journal_max: u32,
-    /// The longest that a busy sandbox may still run on a worker that drains. Where workers are recycled,
-    /// [`Recycling::drain_max`] is. Lambda: 15 minutes, the longest timeout.
+    /// The longest time that a busy sandbox may run on after its worker starts to drain. If workers
+    /// are recycled, [`Recycling::drain_max`] applies instead. Lambda: 15 minutes, the longest
+    /// timeout.
     pub drain_max: Duration,
-    /// The most that the driver's clock may step at once, against what the engine expects; a larger step is taken for a
-    /// clock that was set. It has to be longer than the driver ever is late.
+    /// The largest difference between the driver's clock and the time that the engine expects. A
+    /// larger one counts as a step of the clock, and no time passes for the engine. Must exceed the
+    /// driver's longest delay.
     pub clock_jump_max: Duration,
 }
 
-/// Which of a function's idle sandboxes takes an invocation.
+/// Which idle sandbox of a function takes an invocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Routing {
-    /// The most recently used: load is concentrated on the fewest sandboxes, the surplus falls idle and ends.
+    /// The most recently used. Load concentrates on the fewest sandboxes; the others stay idle and
+    /// end.
     #[default]
     MostRecentlyUsed,
     /// The least recently used. For comparison: it keeps every sandbox alive.
     LeastRecentlyUsed,
-    /// One after another. For comparison: it looks at every idle sandbox of the function.
+    /// The next by slot number. For comparison: its cost grows with the idle sandboxes of the
+    /// function.
     RoundRobin,
 }
 
-/// When workers are recycled. Each draws its own moment, so that they do not end together.
+/// When workers are recycled. Each worker draws a random life, so that they do not all end
+/// together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Recycling {
     /// The shortest life of a worker, from its joining to its draining.
     pub life_min: Duration,
-    /// The longest life of a worker, until nothing runs on it: draining begins early enough for the longest
-    /// running invocation to finish.
+    /// The longest life of a worker, from its joining until nothing runs on it. Draining begins
+    /// `drain_max` before.
     pub life_max: Duration,
-    /// The longest timeout of any function, which draining has to wait for. Lambda: 15 minutes.
+    /// The longest timeout of any function. An invocation that runs longer on a draining worker is
+    /// timed out. Lambda: 15 minutes.
     pub drain_max: Duration,
-    /// How long before its draining a worker's replacement is asked for.
+    /// How long before a worker's draining its replacement is asked for.
     pub replace_ahead: Duration,
-    /// How long before its draining a worker takes no sandbox any more, where another worker can: what is
-    /// kept long would be lost soon.
+    /// How long before its draining a worker takes new sandboxes only if no other worker can.
+    /// Sandboxes that start shortly before the draining would soon be stopped.
     pub quiet: Duration,
 }
 
@@ -128,23 +144,25 @@ impl Default for Recycling {
     }
 }
 
-/// How the engine keeps the fleet at its size, zone by zone.
+/// How the engine sizes the fleet, separately for each zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fleet {
-    /// The zones that it keeps workers in.
+    /// The zones that have workers.
     pub zones: Vec<Zone>,
-    /// Fewest workers of a zone.
+    /// The fewest workers of a zone.
     pub workers_min: u32,
-    /// Most workers of a zone, replacements not counted.
+    /// The most workers of a zone, without replacements of recycled ones.
     pub workers_max: u32,
-    /// A worker is asked for when more than this share of the zone's memory is given to sandboxes, in percent.
+    /// Above this share of the zone's memory given to sandboxes, in percent, another worker is
+    /// asked for.
     pub memory_high_percent: u32,
-    /// A worker is given back when less than this share of the zone's memory is given to sandboxes, in percent.
+    /// Below this share of the zone's memory given to sandboxes, in percent, a worker is given
+    /// back.
     pub memory_low_percent: u32,
-    /// How often the engine looks.
+    /// The time between two checks of the size.
     pub interval: Duration,
-    /// After how long a worker that was asked for and has not come is asked for again.
+    /// How long a worker that was asked for may take to join before another is asked for.
     pub ask_again: Duration,
 }
 
@@ -162,26 +180,26 @@ impl Default for Fleet {
     }
 }
 
-/// VMs, where workers have them.
+/// Settings of VMs, for workers that have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VmConfig {
-    /// Memory of a VM that holds many sandboxes of one customer, in bytes. A function that is larger gets a
-    /// VM of its own size.
+    /// The memory of a VM that holds many sandboxes of one customer, in bytes. A larger function
+    /// gets a VM of its own size.
     pub shared_memory_bytes: u64,
     /// How long a VM without sandboxes is kept for its customer.
     pub linger: Duration,
-    /// How long a VM may take to start before it is given up.
+    /// The longest time from the start command of a VM to its readiness. A slower VM is stopped.
     pub start_timeout: Duration,
-    /// Sizes of which started VMs are kept ready, in bytes of memory, ascending; a sandbox takes the smallest that
-    /// holds it. Empty: no pool.
+    /// The sizes of the VM pools, in bytes of memory, ascending. A pool holds started VMs that no
+    /// customer uses yet. A sandbox takes a VM of the smallest size that holds it. Empty: no pools.
     pub pool_sizes_bytes: Vec<u64>,
-    /// How long a VM takes to start, for the size of the pools: by Little's law as many are ready as are wanted
-    /// in this time.
+    /// The usual time that a VM takes to start. A pool is sized by Little's law: the rate at which
+    /// VMs are taken, times this.
     pub start_time: Duration,
-    /// Most VMs of one size in a pool.
+    /// The most VMs in the pool of one size.
     pub pool_max: u32,
-    /// Most VMs.
+    /// The most VMs, in any state.
     pub vms_max: u32,
 }
 
@@ -199,17 +217,19 @@ impl Default for VmConfig {
     }
 }
 
-/// Network interfaces, for functions that need one.
+/// Settings of network interfaces, for functions that need one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InterfaceConfig {
-    /// Most sandboxes that share one.
+    /// The most sandboxes that share one interface.
     pub sandboxes_max: u32,
-    /// How long one without sandboxes is kept; one of each network and zone stays as long as the network.
+    /// How long an interface without sandboxes is kept. The last interface of each network and zone
+    /// is kept as long as the network.
     pub linger: Duration,
-    /// How long one may take to come before it is given up.
+    /// The longest time from the start command of an interface to its readiness. A slower interface
+    /// is removed.
     pub start_timeout: Duration,
-    /// Most interfaces.
+    /// The most interfaces, in any state.
     pub interfaces_max: u32,
 }
 

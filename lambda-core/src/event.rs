@@ -1,4 +1,4 @@
-//! What happens: the engine's input.
+//! Events: the engine's input.
 
 use std::time::Duration;
 
@@ -7,230 +7,245 @@ use crate::{
     NetworkSettings, SandboxId, Time, VmId, WorkerId,
 };
 
-/// Something that happened.
+/// Something that happened on a worker, or that the driver or a customer wants. Times are those of
+/// [`Engine::handle`](crate::Engine::handle).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Event {
-    /// A worker is there, empty.
+    /// A worker is available. It runs nothing.
     WorkerJoined {
-        /// Which.
+        /// The new worker; its id is not in use.
         worker: WorkerId,
-        /// What it has.
+        /// The resources of the worker.
         capacity: Capacity,
     },
-    /// A worker lives: renews its lease.
+    /// A worker sent a heartbeat. Renews its lease
+    /// ([`Config::worker_lease`](crate::Config::worker_lease)).
     WorkerBeat {
-        /// Which.
+        /// The worker that sent it.
         worker: WorkerId,
     },
-    /// A worker is to take no new sandboxes; its idle ones end, its busy ones finish, or are timed out after
-    /// [`Config::drain_max`](crate::Config::drain_max).
+    /// Drains a worker: it takes no new sandboxes, its idle sandboxes are stopped, its busy ones
+    /// finish. Invocations that still run after [`Config::drain_max`](crate::Config::drain_max) are
+    /// timed out.
     WorkerDraining {
-        /// Which.
+        /// The worker to drain.
         worker: WorkerId,
     },
-    /// A worker's machine will be taken away at a time (spot capacity): it drains, and what is still busy then is timed out.
+    /// A worker's machine will be taken away (spot capacity). The worker drains, and invocations
+    /// that still run at `at` are timed out.
     WorkerEnds {
-        /// Which.
+        /// The worker that ends.
         worker: WorkerId,
-        /// When.
+        /// The time of the machine's end, in the driver's time.
         at: Time,
     },
-    /// A worker is gone with all its sandboxes and VMs.
+    /// A worker is lost with all its sandboxes and VMs.
     WorkerLost {
-        /// Which.
+        /// The lost worker.
         worker: WorkerId,
     },
-    /// All that a worker runs, as it says itself. What the worker does not have the engine forgets; what the engine does not
-    /// know it adopts if an engine before it can have started that ([`Engine::restarted`](crate::Engine::restarted)), and
-    /// stops if not.
+    /// A worker reports everything that it runs. The engine forgets the sandboxes and VMs that are
+    /// not in the report. It adopts those that it does not know if an earlier engine can have
+    /// started them ([`Engine::restarted`](crate::Engine::restarted)), and stops all others.
     WorkerReported {
-        /// Which.
+        /// The worker that reports.
         worker: WorkerId,
-        /// Its VMs.
+        /// All VMs of the worker.
         vms: Vec<ReportedVm>,
-        /// Its sandboxes.
+        /// All sandboxes of the worker.
         sandboxes: Vec<ReportedSandbox>,
     },
-    /// An account's limit.
+    /// Sets the concurrency limit of an account.
     AccountPut {
-        /// Which.
+        /// The limited account, below [`Config::accounts_max`](crate::Config::accounts_max).
         account: AccountId,
-        /// How many of its invocations may run or wait at once.
+        /// The limit: how many invocations of the account may run or wait at once.
         concurrency_max: u32,
     },
-    /// An account's part of what is short, against the others': 100 for an account of which nothing is told. Room that comes
-    /// free goes first to the account that holds the least memory for its weight.
+    /// Sets the weight of an account, by which scarce room is shared. Free room goes first to the
+    /// account with the least memory held per weight. An account without this event has weight 100.
     AccountWeighed {
-        /// Which.
+        /// The weighted account, below [`Config::accounts_max`](crate::Config::accounts_max).
         account: AccountId,
-        /// Its weight; at least 1.
+        /// The weight, at least 1.
         weight: u32,
     },
-    /// A function is there, or changed. With another revision its old sandboxes end: idle ones now, busy ones when
-    /// their invocation has. With the same revision only its concurrency may change.
+    /// Adds or changes a function. If `revision` differs from the known one, the sandboxes of the
+    /// old revision end: idle ones at once, busy ones after their invocation. With the same
+    /// revision only the two concurrency settings may change.
     FunctionPut {
-        /// Which.
+        /// The new or changed function, below
+        /// [`Config::functions_max`](crate::Config::functions_max).
         function: FunctionId,
-        /// Which of its codes; the engine compares it, and hands it back.
+        /// The driver's number for this code and configuration. The engine compares it for equality
+        /// and returns it in [`Command::StartSandbox`](crate::Command::StartSandbox).
         revision: u64,
-        /// Its settings.
+        /// The function's settings.
         settings: FunctionSettings,
     },
-    /// A function is gone: no new invocations, running ones finish.
+    /// Removes a function. New invocations are rejected; accepted ones finish.
     FunctionRemoved {
-        /// Which.
+        /// The function to remove.
         function: FunctionId,
     },
-    /// A network is there, or changed.
+    /// Adds or changes a customer's network.
     NetworkPut {
-        /// Which.
+        /// The new or changed network, below [`Config::networks_max`](crate::Config::networks_max).
         network: NetworkId,
-        /// What it has.
+        /// The network's owner and subnets.
         settings: NetworkSettings,
     },
-    /// A network is gone for new sandboxes.
+    /// Removes a network. No new sandbox can use it; sandboxes that use it continue.
     NetworkRemoved {
-        /// Which.
+        /// The network to remove.
         network: NetworkId,
     },
-    /// Someone invokes a function. Answered by exactly one `Dispatch` that ends, or by a `Reject`. The driver gives the ids: the
-    /// engine keeps no list of those that run, and takes one that comes twice for two.
+    /// A customer invokes a function. The engine answers with `Reject` or `Dispatch`. A dispatched
+    /// invocation ends once: with [`Event::InvocationEnded`], with `TimeOut`, or with a `Reject`
+    /// when its sandbox is lost. The driver must give each invocation a new id: the engine does not
+    /// detect that an id is used twice.
     InvocationArrived {
-        /// Which invocation.
+        /// The new invocation.
         invocation: InvocationId,
-        /// Of which function.
+        /// The function to invoke.
         function: FunctionId,
     },
-    /// An invocation came to its end in its sandbox.
+    /// An invocation ended in its sandbox.
     InvocationEnded {
-        /// Which.
+        /// The invocation that ended.
         invocation: InvocationId,
-        /// Where it ran.
+        /// The sandbox that ran it.
         sandbox: SandboxId,
-        /// Whether the sandbox can take another; if not, the worker is ending it.
+        /// Whether the sandbox can take another invocation. If `false`, the worker is already
+        /// ending the sandbox.
         reusable: bool,
-        /// What it used.
+        /// The resources that the invocation used.
         used: Used,
     },
-    /// Nobody waits for an invocation any more. Taken while it has no sandbox: it is then ended, and no command follows. One
-    /// that runs goes on to its end.
+    /// The caller gave up on an invocation. If it still waits for a sandbox, it ends without a
+    /// further command. If it already runs, the event is an error and the invocation runs to its
+    /// end.
     InvocationWithdrawn {
-        /// Which.
+        /// The invocation that nobody waits for.
         invocation: InvocationId,
-        /// Of which function.
+        /// The function that it invoked.
         function: FunctionId,
     },
-    /// A sandbox can take invocations.
+    /// A sandbox finished its start and can take invocations.
     SandboxReady {
-        /// Which.
+        /// The sandbox that became ready.
         sandbox: SandboxId,
     },
-    /// A sandbox could not be made, and nothing of it is left.
+    /// The start of a sandbox failed. Nothing of the sandbox is left.
     SandboxFailed {
-        /// Which.
+        /// The sandbox that failed.
         sandbox: SandboxId,
-        /// Whose fault it is.
+        /// Whether the function or the worker caused the failure.
         fault: Fault,
     },
-    /// A sandbox is gone with all that it held.
+    /// A sandbox ended, and all its resources are free.
     SandboxGone {
-        /// Which.
+        /// The sandbox that ended.
         sandbox: SandboxId,
     },
-    /// A VM runs.
+    /// A VM finished its start and can take sandboxes.
     VmReady {
-        /// Which.
+        /// The VM that became ready.
         vm: VmId,
     },
-    /// A VM is gone, or could not be started, with all that was in it.
+    /// A VM ended with all its sandboxes, or could not be started.
     VmGone {
-        /// Which.
+        /// The VM that ended or could not be started.
         vm: VmId,
     },
     /// A network interface can be used.
     InterfaceReady {
-        /// Which.
+        /// The interface that became ready.
         interface: InterfaceId,
     },
-    /// A network interface is gone, or could not be made.
+    /// A network interface is removed, or could not be made.
     InterfaceGone {
-        /// Which.
+        /// The interface that was removed or could not be made.
         interface: InterfaceId,
     },
 }
 
-/// What an invocation used.
+/// The resources that an invocation used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Used {
-    /// Processor time, where it was measured.
+    /// Processor time; `None` if it was not measured.
     pub cpu_time: Option<Duration>,
-    /// The highest memory use, in bytes, where it was measured.
+    /// The highest memory use, in bytes; `None` if it was not measured.
     pub memory_peak_bytes: Option<u64>,
 }
 
-/// A VM that a worker has.
+/// A VM in a worker's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReportedVm {
-    /// Which.
+    /// The VM's id, as the engine that started it gave it.
     pub vm: VmId,
-    /// Whose it is; `None`: nobody's yet.
+    /// The customer whose sandboxes it runs; `None` for a VM of a pool that no customer uses yet.
     pub account: Option<AccountId>,
-    /// Its memory, in bytes.
+    /// The memory of the VM, in bytes.
     pub memory_bytes: u64,
 }
 
-/// A sandbox that a worker has, ready or busy.
+/// A sandbox in a worker's report, ready or busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReportedSandbox {
-    /// Which.
+    /// The sandbox's id, as the engine that started it gave it.
     pub sandbox: SandboxId,
-    /// Of which function.
+    /// The function that it runs.
     pub function: FunctionId,
-    /// Which of its codes.
+    /// The revision of the function that it runs.
     pub revision: u64,
-    /// Its VM.
+    /// The VM that it is in; `None` on workers without VMs.
     pub vm: Option<VmId>,
-    /// Its network interface.
+    /// Its network interface; `None` for a function without a network.
     pub interface: Option<InterfaceId>,
-    /// What runs in it.
+    /// The invocation that it runs; `None` while it is idle.
     pub invocation: Option<InvocationId>,
 }
 
-/// Whose fault it is that a sandbox could not be made.
+/// The party that caused the failure of a sandbox's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Fault {
-    /// The function's: one failure answers one invocation.
+    /// The function. Each such failure rejects one waiting invocation.
     Function,
-    /// The worker's: it is tried again, elsewhere where that can be.
+    /// The worker. The start is tried again, on another worker if one can take it.
     Worker,
 }
 
-/// Why an event was not taken. The engine is as it was.
+/// Why an event was refused. A refused event leaves the engine unchanged, apart from timers that
+/// were due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventError {
-    /// It is about something that is not there, or not any more: late, repeated, or another engine's.
+    /// The id is unknown: the event is late, repeated, or meant for another engine.
     Unknown,
-    /// It does not fit the state of what it is about: repeated, or out of order.
+    /// The event does not fit the state of its subject: it is repeated or out of order.
     OutOfOrder,
     /// The id is in use.
     InUse,
-    /// The id is not below its limit in [`Config`](crate::Config), or there are too many already.
+    /// The id is not below its limit in [`Config`](crate::Config), or the limit on their number is
+    /// reached.
     TooMany,
-    /// A size is zero or beyond what can be counted.
+    /// A size or weight is zero or too large to be counted.
     Size,
-    /// Settings changed under the same revision.
+    /// The event changes other settings than the concurrency under the same revision.
     SameRevision,
-    /// The account could not keep its unreserved minimum.
+    /// The reservation would leave the account less than
+    /// [`Config::account_unreserved_min`](crate::Config::account_unreserved_min), or is smaller
+    /// than the function's provisioned concurrency.
     Reserved,
-    /// A function names a network of another account.
+    /// The function names a network of another account.
     NotOwner,
 }
 

@@ -1,46 +1,48 @@
-//! Why the engine decided as it did.
+//! Explanations of decisions: the workers that were considered, and their scores or refusals.
 
 use crate::{Considered, FunctionId, InvocationId, RejectReason, SandboxId, Time, WorkerId};
 
-/// A decision that can be asked for afterwards, with what it was made from.
+/// A decision with the inputs that it was based on. See
+/// [`Engine::explanations`](crate::Engine::explanations).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Explanation {
-    /// When.
+    /// The time of the decision, in the driver's time.
     pub at: Time,
-    /// About which function.
+    /// The function that needed a sandbox, or whose invocation was rejected.
     pub function: FunctionId,
-    /// What was decided.
+    /// What was decided: a worker, no worker, or a rejection.
     pub decided: Decided,
-    /// Every worker that was looked at, in order.
+    /// Every worker that was considered, in the order of consideration. Empty for a rejected
+    /// invocation, and for a start on a worker whose room just came free.
     pub considered: Vec<Considered>,
 }
 
-/// What was decided.
+/// The outcome of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Decided {
-    /// A sandbox was given this worker.
+    /// A worker was chosen for a new sandbox.
     Placed {
-        /// Which; `None` in a rehearsal.
+        /// The new sandbox; `None` in a rehearsal ([`Engine::rehearse`](crate::Engine::rehearse)).
         sandbox: Option<SandboxId>,
-        /// Where.
+        /// The chosen worker.
         worker: WorkerId,
     },
-    /// No worker was found for a sandbox.
+    /// No worker was found for a new sandbox.
     NotPlaced,
-    /// An invocation was refused.
+    /// An invocation was rejected.
     Rejected {
-        /// Which.
+        /// The rejected invocation.
         invocation: InvocationId,
-        /// Why: which limit, for one that was throttled.
+        /// The reason; for a throttled invocation it names the limit.
         reason: RejectReason,
     },
 }
 
 impl std::fmt::Display for Explanation {
-    /// Writes the decision and a line for each worker that was looked at.
+    /// Writes the decision, then one line for each worker that was considered.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.at.since(Time::ZERO).as_secs_f64();
         write!(f, "{seconds:.3} s: function {}: ", self.function.0)?;

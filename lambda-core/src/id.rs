@@ -1,4 +1,4 @@
-//! Names of things: newtypes that cannot be mixed up.
+//! Ids: newtypes, so that the compiler rejects one kind of id where another is expected.
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($number:ty)) => {
@@ -10,47 +10,50 @@ macro_rules! id {
 }
 
 id!(
-    /// Names a worker; given by the driver, as an index into a table of its own: below
-    /// [`Config::workers_max`](crate::Config::workers_max), used again only when the worker is gone.
+    /// Identifies a worker. The driver chooses it as an index into its own table: below
+    /// [`Config::workers_max`](crate::Config::workers_max), and reused only after the worker is
+    /// gone.
     WorkerId(u32)
 );
 id!(
-    /// Names a function; given by the driver, as an index into a table of its own: below
-    /// [`Config::functions_max`](crate::Config::functions_max), used again only when
-    /// [`Engine::knows_function`](crate::Engine::knows_function) denies it.
+    /// Identifies a function. The driver chooses it as an index into its own table: below
+    /// [`Config::functions_max`](crate::Config::functions_max), and reused only after
+    /// [`Engine::knows_function`](crate::Engine::knows_function) returns `false` for it.
     FunctionId(u32)
 );
 id!(
-    /// Names a customer; given by the driver: below [`Config::accounts_max`](crate::Config::accounts_max).
+    /// Identifies a customer. The driver chooses it, below
+    /// [`Config::accounts_max`](crate::Config::accounts_max).
     AccountId(u32)
 );
 id!(
-    /// Names a customer's network (VPC subnets and security groups); given by the driver: below
-    /// [`Config::networks_max`](crate::Config::networks_max).
+    /// Identifies a customer's network: the subnets and security groups of a VPC. The driver
+    /// chooses it, below [`Config::networks_max`](crate::Config::networks_max).
     NetworkId(u32)
 );
 id!(
-    /// Names an availability zone; given by the driver: below [`ZONES_MAX`].
+    /// Identifies an availability zone. The driver chooses it, below [`ZONES_MAX`].
     Zone(u8)
 );
 id!(
-    /// Names an invocation; the driver's own token. The engine hands it back and compares it with nothing but
-    /// what runs in the sandbox that an end is told of.
+    /// Identifies an invocation. The driver chooses it. The engine returns it in commands, and
+    /// compares it only with the invocation that runs in a sandbox when an event reports that
+    /// invocation's end.
     InvocationId(u64)
 );
 id!(
-    /// Names a sandbox; given by the engine: a slot, and in the upper half how often the slot was used. Never
-    /// given twice.
+    /// Identifies a sandbox. The engine chooses it: the lower 32 bits are a slot, the upper 32 bits
+    /// are the generation of that slot. An id is never given twice.
     SandboxId(u64)
 );
 id!(
-    /// Names a VM; given by the engine as a sandbox's is.
+    /// Identifies a VM. The engine chooses it, in the form of [`SandboxId`].
     VmId(u64)
 );
 id!(
-    /// Names a network interface; given by the engine as a sandbox's is.
+    /// Identifies a network interface. The engine chooses it, in the form of [`SandboxId`].
     InterfaceId(u64)
 );
 
-/// Most availability zones.
+/// The number of availability zones that the engine can tell apart.
 pub const ZONES_MAX: u8 = 16;

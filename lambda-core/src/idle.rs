@@ -1,55 +1,59 @@
-//! How long idle sandboxes are kept, and which go first when room is needed.
+//! Idle policies: how long an idle sandbox is kept, and which is evicted first when room is needed.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::stats::histogram::Histogram;
 
-/// What a policy sees of a function.
+/// The statistics of a function that an idle policy may use.
 #[derive(Clone, Copy, Debug)]
 pub struct IdleView<'a> {
-    /// For how long nothing ran, each time before an invocation came.
+    /// Lengths of the function's idle gaps, in milliseconds. A gap is the time without a running
+    /// invocation before an invocation arrives.
     pub gaps: &'a Histogram,
-    /// How many invocations it had.
+    /// The number of invocations so far.
     pub uses: u32,
-    /// How long its sandboxes take to be made, lately.
+    /// The usual time from the start command to readiness, as a moving average; zero before the
+    /// first start.
     pub start: Duration,
-    /// Memory of one of its sandboxes, in bytes.
+    /// The memory of one sandbox of the function, in bytes.
     pub memory_bytes: u64,
 }
 
-/// How long a function's sandboxes are kept.
+/// How long the sandboxes of a function are kept, and whether one is pre-warmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Keep {
-    /// How long an idle sandbox is kept after an invocation.
+    /// How long a sandbox is kept idle after an invocation.
     pub idle: Duration,
-    /// After how long without any invocation a sandbox is made in advance, and how long that one is kept.
+    /// Pre-warming, as (delay, keep): a sandbox is started this long after the function's last
+    /// invocation ended, and kept idle for this long. `None` disables pre-warming.
     pub prewarm: Option<(Duration, Duration)>,
 }
 
-/// Decides how long idle sandboxes are kept. Asked when a function's first invocation after a gap comes; of gaps below a
-/// second, after 32 at the latest.
+/// Decides how long idle sandboxes are kept. The engine asks when an invocation ends a gap of at
+/// least a second, and after at most 32 gaps that were shorter.
 pub trait IdlePolicy: fmt::Debug + Send {
-    /// Returns how long the function's sandboxes are kept.
+    /// Returns how long the sandboxes of the function are kept.
     fn keep(&self, function: &IdleView<'_>) -> Keep;
 
-    /// Returns what an idle sandbox is worth, when room is needed: the least goes first. `clock` is the worth of
-    /// what went last. `None`: the one that is longest idle goes first.
+    /// Returns the value of an idle sandbox of the function. When room is needed, the sandbox of
+    /// the lowest value is evicted first. `clock` is the highest value that was evicted so far, at
+    /// least 0. `None` orders evictions by idle time, longest first.
     fn worth(&self, _function: &IdleView<'_>, _clock: f32) -> Option<f32> {
         None
     }
 
-    /// Returns its name, as reports show it.
+    /// Returns the policy's name for reports.
     fn name(&self) -> String;
 }
 
-/// Every sandbox is kept for the same time.
+/// Keeps every idle sandbox for the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedIdle(pub Duration);
 
 impl Default for FixedIdle {
-    /// Ten minutes.
+    /// Returns a policy that keeps sandboxes for ten minutes.
     fn default() -> Self {
         Self(Duration::from_secs(600))
     }
@@ -65,20 +69,22 @@ impl IdlePolicy for FixedIdle {
     }
 }
 
-/// By the histogram of a function's own gaps: kept from the 5th to the 99th percentile of them, and made in advance
-/// where the 5th is far (Shahrad et al., "Serverless in the Wild", USENIX ATC 2020).
+/// Keeps sandboxes by the histogram of the function's own gaps: up to the 99th percentile. Where
+/// the 5th percentile is long, it ends the sandbox at once and pre-warms another before the 5th
+/// percentile is reached (Shahrad et al., "Serverless in the Wild", USENIX ATC 2020).
 #[derive(Clone, Copy, Debug)]
 pub struct HistogramIdle {
-    /// What is done for functions with few gaps, or with gaps that are mostly beyond the histogram.
+    /// How long sandboxes are kept when fewer than `gaps_min` gaps are known, or at least half of
+    /// the gaps are longer than the histogram covers.
     pub fallback: Duration,
-    /// How many gaps have to be known.
+    /// How many gaps must be known before the histogram is used.
     pub gaps_min: u32,
-    /// From which 5th percentile on a sandbox is given up at once and made in advance.
+    /// The 5th percentile from which on a function is pre-warmed.
     pub prewarm_from: Duration,
-    /// Shortest that a sandbox is kept: the paper's bins are a minute wide. Without it the surplus of a busy function
-    /// would end in the breath between two invocations.
+    /// The shortest time that a sandbox is kept. The paper's bins are a minute wide; without this
+    /// bound the spare sandboxes of a busy function would end between two invocations.
     pub keep_min: Duration,
-    /// Longest that a sandbox is kept.
+    /// The longest time that a sandbox is kept.
     pub keep_max: Duration,
 }
 
@@ -106,7 +112,7 @@ impl IdlePolicy for HistogramIdle {
         if head < self.prewarm_from {
             return Keep { idle: tail, prewarm: None };
         }
-        // A tenth earlier, as the paper has it.
+        // A margin of a tenth, as in the paper.
         let ahead = head / 10 * 9;
         Keep {
             idle: Duration::ZERO,
@@ -119,11 +125,11 @@ impl IdlePolicy for HistogramIdle {
     }
 }
 
-/// Kept until room is needed; then the least of frequency times cost by size goes first, aged by a clock (Fuerst
-/// and Sharma, "FaasCache", ASPLOS 2021).
+/// Keeps sandboxes until room is needed, then evicts the lowest value of uses × start time /
+/// memory, aged by a clock (Fuerst and Sharma, "FaasCache", ASPLOS 2021).
 #[derive(Clone, Copy, Debug)]
 pub struct GreedyDual {
-    /// Longest that a sandbox is kept all the same.
+    /// The longest time that a sandbox is kept even if no room is needed.
     pub keep_max: Duration,
 }
 
@@ -172,7 +178,7 @@ mod tests {
         let (ahead, kept) = late.prewarm.unwrap();
         assert_eq!(late.idle, Duration::ZERO);
         assert!(ahead < Duration::from_secs(3600) && ahead + kept > Duration::from_secs(3600));
-        // Not for the whole gap once more.
+        // Kept from the pre-warming to the 99th percentile, not for a whole gap after it.
         assert!(kept < Duration::from_secs(1800));
     }
 
@@ -193,7 +199,7 @@ mod tests {
     fn what_is_not_known_falls_back() {
         let fallback = Keep { idle: Duration::from_secs(600), prewarm: None };
         assert_eq!((keep(&[5; 3]), keep(&[100_000; 20])), (fallback, fallback));
-        // Most of them beyond.
+        // A third of the gaps is within the histogram, two thirds are beyond it.
         assert_eq!(keep(&[[5; 8], [100_000; 8], [100_000; 8]].concat()), fallback);
     }
 }

@@ -1,25 +1,28 @@
-//! The journal: what was decided, in order, so that another engine can begin where this one ended.
+//! The journal: decisions in order, from which the engine that follows can learn the running
+//! sandboxes and VMs.
 //!
-//! Decisions are kept, not inputs: a newer engine would decide otherwise from the same inputs, but it can take over
-//! what was decided.
+//! The journal holds decisions, not inputs. A newer version of the engine would decide differently
+//! on the same inputs, but it can adopt the old decisions.
 
 use std::collections::BTreeMap;
 
 use crate::{Command, Event, ReportedSandbox, ReportedVm, SandboxId, Time, VmId, WorkerId};
 
-/// One decision.
+/// A decision of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Decision {
-    /// When.
+    /// The time of the decision, in the driver's time.
     pub at: Time,
-    /// What.
+    /// The command that was issued. A sandbox that was adopted or ended without a command appears
+    /// as the `StartSandbox` or `StopSandbox` that would have had that effect.
     pub command: Command,
 }
 
-/// What runs where by a journal: what was started and not ended.
+/// The sandboxes and VMs that a journal starts and does not end, with their workers.
 ///
-/// It believes that what was commanded was done; [`Event::WorkerReported`] from the workers themselves corrects it.
+/// The ledger assumes that every command was carried out. [`Event::WorkerReported`] from the
+/// workers corrects it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     vms: BTreeMap<VmId, (WorkerId, ReportedVm)>,
@@ -27,14 +30,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads a journal from its beginning.
+    /// Builds a ledger from a whole journal, in order.
     pub fn replay(decisions: impl IntoIterator<Item = Decision>) -> Self {
         let mut ledger = Self::default();
         decisions.into_iter().for_each(|decision| ledger.take(&decision.command));
         ledger
     }
 
-    /// Takes one more decision.
+    /// Applies one more decision.
     pub fn take(&mut self, command: &Command) {
         match *command {
             Command::StartVm { vm, worker, memory_bytes, account } => {
@@ -65,7 +68,8 @@ impl Ledger {
         }
     }
 
-    /// Returns what a worker runs, as it would report it; what runs in each sandbox is not known.
+    /// Returns the ledger's entries for a worker as the report that the worker would send.
+    /// `invocation` is `None` in every sandbox: the ledger does not track invocations.
     #[must_use]
     pub fn report(&self, worker: WorkerId) -> Event {
         let vms = self.vms.values().filter(|(on, _)| *on == worker).map(|(_, it)| *it);
@@ -73,13 +77,13 @@ impl Ledger {
         Event::WorkerReported { worker, vms: vms.collect(), sandboxes: sandboxes.collect() }
     }
 
-    /// Returns a sandbox's worker, if it runs.
+    /// Returns the worker of a sandbox, or `None` when the ledger has no such sandbox.
     #[must_use]
     pub fn worker_of(&self, sandbox: SandboxId) -> Option<WorkerId> {
         self.sandboxes.get(&sandbox).map(|(worker, _)| *worker)
     }
 
-    /// Returns how many sandboxes run.
+    /// Returns the number of running sandboxes.
     #[must_use]
     pub fn sandboxes(&self) -> usize {
         self.sandboxes.len()

@@ -1,13 +1,16 @@
-//! The placement engine of a function host: it decides, and does nothing else.
+//! The placement engine of a function host. It decides which sandbox runs an invocation, on which
+//! worker a new sandbox starts, and when a sandbox ends.
 //!
-//! [`Engine`] is a state machine without clock, randomness of its own, I/O, threads or async. Its driver:
+//! [`Engine`] is a state machine. It has no clock, I/O, threads or async, and its random numbers
+//! come from a seed. The program that embeds it, called the driver,
 //!
-//! 1. tells it what happened: [`Engine::handle`], with the time;
-//! 2. does what it answers: [`Engine::poll`], until `None`;
-//! 3. sleeps until the next event or [`Engine::next_timeout`], and then calls [`Engine::handle_timeout`].
+//! 1. passes each event with its time to [`Engine::handle`];
+//! 2. takes commands from [`Engine::poll`] until it returns `None`, and carries them out;
+//! 3. sleeps until the next event or [`Engine::next_timeout`], and then calls
+//!    [`Engine::handle_timeout`].
 //!
-//! The same seed, and the same events at the same times, give the same commands on any machine. Ties break by id.
-//! Timers fire up to 2^20 nanoseconds late, never early.
+//! The same seed and the same events at the same times give the same commands on any machine. Ties
+//! break by id. Timers fire up to 2^20 nanoseconds late and never early.
 //!
 //! ```
 //! use lambda_core::*;
@@ -28,9 +31,10 @@
 //!
 //! # Features
 //!
-//! - `serde`: the engine's state and all that goes in and out can be serialised; [`Engine::snapshot`] and
-//!   [`Engine::restore`].
-//! - `sim`: the simulator, [`sim`]: the same engine in virtual time, with workloads, faults, checks and reports.
+//! - `serde`: makes events, commands and the engine's state serialisable; adds
+//!   [`Engine::snapshot`] and [`Engine::restore`].
+//! - `sim`: adds the simulator [`sim`], which runs the engine in virtual time with workloads,
+//!   faults, checks and reports.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]

@@ -1,4 +1,5 @@
-//! Chance: one generator, by name, so that a seed means the same on any machine and in any version.
+//! The random number generator. It is a named algorithm, so that a seed gives the same numbers on
+//! any machine and in any version.
 
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
@@ -12,13 +13,14 @@ impl Random {
         Self(Pcg64Mcg::seed_from_u64(seed))
     }
 
-    /// Returns a number below `bound`: the upper half of a product (Lemire), whose bias is below 2^-32 here.
+    /// Returns a number below `bound`, by Lemire's multiplication. The bias is below 2^-32 for
+    /// bounds up to 2^32.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let product = u128::from(self.0.next_u64()) * bound as u128;
         usize::try_from(product >> 64).unwrap_or(0)
     }
 
-    /// Returns a number between two, the ends included.
+    /// Returns a number between `low` and `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         let product =
             u128::from(self.0.next_u64()) * u128::from(high.saturating_sub(low).saturating_add(1));

@@ -1,4 +1,4 @@
-//! A sandbox as the engine keeps it: 72 bytes with its slot.
+//! The engine's record of a sandbox: 72 bytes with its slot.
 
 use crate::store::slab::NONE;
 use crate::store::wheel::UNLINKED;
@@ -7,33 +7,33 @@ use crate::{InvocationId, StopReason, Time};
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Sandbox {
-    /// While it is busy, what runs in it. While it is idle, its place among its function's idle ones, and above that
-    /// whether it has run an invocation.
+    /// Busy: the invocation that it runs. Idle: the lower 32 bits are its place in the function's
+    /// idle list; the upper 32 bits are 1 if it has run an invocation, else 0.
     work: u64,
-    /// Since when it is in its state.
+    /// The time of its last change of state.
     pub(crate) since: Time,
     pub(crate) function: u32,
     pub(crate) worker: u32,
     pub(crate) vm: u32,
     pub(crate) interface: u32,
-    /// What it holds of its worker's or VM's memory.
+    /// The memory that it holds, of its VM if it has one, else of its worker.
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
-    /// Its place among its function's sandboxes.
+    /// Its index in the function's `members`; see `stats::demand`.
     pub(crate) rank: u32,
-    /// Neighbours on its worker.
+    /// The neighbours in the list of its worker's sandboxes.
     pub(crate) worker_next: u32,
     pub(crate) worker_prev: u32,
-    /// Neighbours in the timer wheel.
+    /// The neighbours in its list of the timer wheel.
     pub(crate) wheel_next: u32,
     pub(crate) wheel_prev: u32,
-    /// Its list in the timer wheel.
+    /// Its list of the timer wheel.
     pub(crate) wheel_slot: u16,
     pub(crate) state: State,
     pub(crate) marks: Marks,
 }
 
-/// What a sandbox is besides, a bit each.
+/// Flags of a sandbox, and in the upper four bits the reason of its stop.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Marks(u8);
@@ -43,17 +43,18 @@ impl Marks {
     const STALE: u8 = 2;
     const REASON_SHIFT: u32 = 4;
 
-    /// Returns the marks of one that holds a slot for network interfaces of its worker, or does not.
+    /// Returns the flags of a new sandbox. `slot`: it occupies an interface slot of its worker.
     pub(crate) fn new(slot: bool) -> Self {
         Self(if slot { Self::SLOT } else { 0 })
     }
 
-    /// It holds one of its worker's slots for network interfaces.
+    /// Returns whether it occupies an interface slot of its worker.
     pub(crate) fn slot(self) -> bool {
         self.0 & Self::SLOT != 0
     }
 
-    /// Its code is another than its function's now.
+    /// Returns whether it must end after its invocation: its revision is old, or its interface is
+    /// gone.
     pub(crate) fn stale(self) -> bool {
         self.0 & Self::STALE != 0
     }
@@ -62,21 +63,21 @@ impl Marks {
         self.0 |= Self::STALE;
     }
 
-    /// Keeps why it is stopped.
+    /// Stores the reason of the stop.
     pub(crate) fn set_reason(&mut self, reason: StopReason) {
         let number = REASONS.iter().position(|it| *it == reason).unwrap_or_default();
         let number = u8::try_from(number).unwrap_or_default();
         self.0 = self.0 & ((1 << Self::REASON_SHIFT) - 1) | number << Self::REASON_SHIFT;
     }
 
-    /// Returns why it is stopped.
+    /// Returns the stored reason of the stop; `Idle` if none was stored.
     pub(crate) fn reason(self) -> StopReason {
         let number = usize::from(self.0 >> Self::REASON_SHIFT);
         REASONS.get(number).copied().unwrap_or(StopReason::Idle)
     }
 }
 
-/// Reasons as they are kept in four bits.
+/// The stop reasons, by the number that is stored.
 const REASONS: [StopReason; 10] = [
     StopReason::Idle,
     StopReason::Draining,
@@ -90,7 +91,7 @@ const REASONS: [StopReason; 10] = [
     StopReason::Gone,
 ];
 
-/// Where a sandbox is made, and how large.
+/// The fields of a new sandbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
     pub(crate) function: u32,
@@ -103,7 +104,7 @@ pub(crate) struct Made {
 }
 
 impl Sandbox {
-    /// Returns one without an interface, in no list.
+    /// Returns a sandbox without an interface, in no list.
     pub(crate) fn new(made: Made, state: State, now: Time) -> Self {
         Self {
             work: 0,
@@ -125,32 +126,32 @@ impl Sandbox {
         }
     }
 
-    /// Returns whether it runs an invocation.
+    /// Returns whether it runs this invocation.
     pub(crate) fn runs(&self, invocation: InvocationId) -> bool {
         self.state == State::Busy && self.work == invocation.0
     }
 
-    /// Returns what runs in it, while it is busy.
+    /// Returns the invocation that it runs. Meaningful only while it is busy.
     pub(crate) fn invocation(&self) -> InvocationId {
         InvocationId(self.work)
     }
 
-    /// Is busy with an invocation from now on.
+    /// Makes it busy with an invocation.
     pub(crate) fn run(&mut self, invocation: InvocationId, now: Time) {
         (self.state, self.since, self.work) = (State::Busy, now, invocation.0);
     }
 
-    /// Returns its place among its function's idle ones, while it is idle.
+    /// Returns its place in the function's idle list. Meaningful only while it is idle.
     pub(crate) fn idle_place(&self) -> u32 {
         u32::try_from(self.work & u64::from(u32::MAX)).unwrap_or(NONE)
     }
 
-    /// Returns whether it has run an invocation, while it is idle.
+    /// Returns whether it has run an invocation. Meaningful only while it is idle.
     pub(crate) fn is_used(&self) -> bool {
         self.work >> 32 != 0
     }
 
-    /// Puts it at a place among its function's idle ones.
+    /// Stores its place in the function's idle list.
     pub(crate) fn set_idle_place(&mut self, place: u32, used: bool) {
         self.work = u64::from(used) << 32 | u64::from(place);
     }
@@ -159,7 +160,7 @@ impl Sandbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum State {
-    /// Its VM or its network interface is not ready.
+    /// Its VM or its network interface is not ready; no start was commanded yet.
     Waiting,
     Starting,
     Idle,
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_72_bytes() {
-        // With the generation, 4 bytes, and what alignment leaves.
+        // 64 bytes, and with the slot's generation (4 bytes) and alignment 72.
         assert_eq!(size_of::<Option<Sandbox>>(), 64);
     }
 

@@ -1,30 +1,31 @@
-//! What the driver says of workers, functions and networks.
+//! What the driver declares about workers, functions and networks.
 
 use std::time::Duration;
 
 use crate::{AccountId, NetworkId, Zone};
 
-/// What a worker has for sandboxes.
+/// The resources that a worker has for sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Capacity {
-    /// Memory in bytes; at least 1 MiB, at most 4 TiB.
+    /// Memory, in bytes: at least 1 MiB, at most 4 TiB.
     pub memory_bytes: u64,
-    /// Processor time in thousandths of a processor; at least 1. [`Capacity::CPU_UNCOUNTED`] counts none.
+    /// Processor time, in thousandths of a processor, at least 1. With [`Capacity::CPU_UNCOUNTED`]
+    /// processor time is not limited.
     pub cpu_milli: u32,
-    /// How many sandboxes with a network interface it can hold.
+    /// The most sandboxes with a network interface.
     pub interface_slots: u32,
-    /// Its availability zone.
+    /// The availability zone.
     pub zone: Zone,
-    /// What separates its sandboxes.
+    /// The boundary between its sandboxes.
     pub isolation: Isolation,
 }
 
 impl Capacity {
-    /// Processor time that is not counted: the worker is never full of it.
+    /// The value of [`Capacity::cpu_milli`] for a worker whose processor time is not counted.
     pub const CPU_UNCOUNTED: u32 = u32::MAX;
 
-    /// Returns the capacity of a worker of which only the memory counts, without VMs.
+    /// Returns the capacity of a worker without VMs in zone 0, of which only the memory is limited.
     #[must_use]
     pub const fn of_memory(memory_bytes: u64) -> Self {
         Self {
@@ -37,16 +38,17 @@ impl Capacity {
     }
 }
 
-/// What separates the sandboxes of a worker.
+/// The boundary between the sandboxes of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Isolation {
-    /// The sandbox alone; the engine knows of no VMs there.
+    /// The sandbox alone. The engine starts no VMs on the worker.
     Sandbox,
-    /// Many VMs, each one customer's, with many sandboxes in it: the talk's first generation.
+    /// Many VMs. Each belongs to one customer and holds many of its sandboxes: the first generation
+    /// of AWS Lambda.
     VmPerAccount,
-    /// Many small VMs with one sandbox each: the talk's second generation.
+    /// Many small VMs, each with one sandbox: the second generation of AWS Lambda.
     VmPerSandbox,
 }
 
@@ -54,29 +56,33 @@ pub enum Isolation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FunctionSettings {
-    /// Whose function it is.
+    /// The owner of the function.
     pub account: AccountId,
-    /// Memory of each of its sandboxes, in bytes; at least 1.
+    /// The memory of each sandbox, in bytes, at least 1.
     pub memory_bytes: u64,
-    /// Processor time of a busy sandbox, in thousandths of a processor; may be 0. Lambda: memory / 1,769 MB.
+    /// The processor time of a busy sandbox, in thousandths of a processor; may be 0. Lambda: one
+    /// processor for every 1,769 MB of memory.
     pub cpu_milli: u32,
-    /// The longest that an invocation may run.
+    /// The longest time that an invocation may run.
     pub timeout: Duration,
-    /// How many of its invocations may run at once, taken out of the account's; `None` leaves it to the rest.
+    /// How many of its invocations may run or wait at once. Reserved for the function out of the
+    /// account's concurrency. `None`: it shares the account's unreserved concurrency.
     pub reserved_concurrency: Option<u32>,
-    /// How many sandboxes are kept ready, used or not.
+    /// How many sandboxes are kept ready even when they are not used.
     pub provisioned_concurrency: u32,
-    /// The network that its sandboxes need an interface of.
+    /// The network that its sandboxes are connected to. `None`: they need no interface.
     pub network: Option<NetworkId>,
-    /// What usually starts it. Functions without history are expected to behave as others with the same.
+    /// The usual kind of event that invokes the function. A function without history is expected to
+    /// behave as other functions with the same trigger.
     pub trigger: Trigger,
-    /// The class of its runtime (language), as the driver numbers them: many kinds on one worker are better than one.
+    /// The class of its runtime (language), numbered by the driver. Placement mixes classes on a
+    /// worker.
     pub runtime: u8,
 }
 
 impl FunctionSettings {
-    /// Returns the settings of a function of `account` that may run for 3 seconds, as Lambda's do by default,
-    /// with processor time in proportion to its memory.
+    /// Returns the settings of a function of `account` with a timeout of 3 seconds, Lambda's
+    /// default, and with Lambda's processor time for its memory.
     #[must_use]
     pub fn new(account: AccountId, memory_bytes: u64) -> Self {
         let cpu_milli = u32::try_from(memory_bytes / (1 << 20) * 1000 / 1769).unwrap_or(u32::MAX);
@@ -94,7 +100,7 @@ impl FunctionSettings {
     }
 }
 
-/// What usually starts a function.
+/// The usual kind of event that invokes a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -105,23 +111,24 @@ pub enum Trigger {
     Timer,
     /// Messages of a queue.
     Queue,
-    /// Events of a stream or a bus.
+    /// Events of a stream or an event bus.
     Event,
-    /// Objects that are stored.
+    /// Changes of objects in a store.
     Storage,
-    /// Another function's steps.
+    /// A step of a workflow.
     Orchestration,
-    /// Something else, or not known.
+    /// Something else, or unknown.
     #[default]
     Other,
 }
 
-/// What a customer's network has.
+/// The owner and subnets of a customer's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NetworkSettings {
-    /// Whose network it is.
+    /// The owner of the network.
     pub account: AccountId,
-    /// How many addresses its subnet of each zone has left for interfaces; one subnet a zone.
+    /// For each zone, the number of addresses that its subnet has for interfaces. One subnet a
+    /// zone.
     pub subnets: Vec<(Zone, u32)>,
 }

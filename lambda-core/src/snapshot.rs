@@ -1,4 +1,4 @@
-//! Snapshots: the whole state, to go on from as if nothing had been.
+//! Snapshots of the engine's whole state.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,22 +7,25 @@ use crate::engine::State;
 use crate::idle::IdlePolicy;
 use crate::placement::{Placement, Scratch};
 
-/// The whole state of an engine, to be serialised in any format that serde has. It fits the version of the crate
-/// that made it; the journal is what other versions can read.
+/// The state of an engine, to be serialised in any serde format. Only the version of this crate
+/// that wrote it can read it. The journal is the form that other versions can read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Snapshot(State);
 
 impl Engine {
-    /// Returns the state as it is, commands included that were not polled.
+    /// Returns the whole state, including commands that were not polled yet.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.state.clone())
     }
 
-    /// Returns an engine that goes on from a snapshot. With the same policies it gives the same commands as the one
-    /// that the snapshot was made of would have. The snapshot is to be of that engine's end: what was started after it
-    /// was made is not taken over, and its ids would be given again. [`Engine::restarted`] is for what has no such end.
+    /// Returns an engine that continues from a snapshot. With the same policies it gives the same
+    /// commands as the original engine would have.
+    ///
+    /// The original engine must have ended when the snapshot was made. Sandboxes that it started
+    /// later would not be adopted, and their ids would be given again. Without such a snapshot, use
+    /// [`Engine::restarted`].
     #[must_use]
     pub fn restore(
         snapshot: Snapshot,

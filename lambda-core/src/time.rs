@@ -1,11 +1,11 @@
-//! The engine's time: nanoseconds since an origin of the driver's choice.
+//! The engine's time: nanoseconds since an origin that the driver chooses.
 
 use std::ops::Add;
 use std::time::Duration;
 
 /// A point in time, in nanoseconds since an origin that the driver chooses and keeps.
 ///
-/// Not `std::time::Instant`, which cannot be made without reading a clock.
+/// `std::time::Instant` would not do: it cannot be made without reading a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Time(u64);
@@ -26,7 +26,7 @@ impl Time {
         self.0
     }
 
-    /// Returns how long ago `earlier` was; zero when it is later.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

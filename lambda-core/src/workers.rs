@@ -1,4 +1,4 @@
-//! The fleet: what each worker has, holds and is expected to carry.
+//! The table of workers: resources, use and expected load of each.
 
 mod rooms;
 mod uses;
@@ -17,48 +17,49 @@ use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Workers {
     rows: Vec<Worker>,
-    /// Expected load by minute of the hour, [`BINS`] for each worker.
+    /// Expected load by minute of the hour: [`BINS`] entries for each worker.
     loads: Vec<u32>,
-    /// Sum of its sandboxes' mean loads times what is left to one, for each worker: a bound of the variance of a sum of
-    /// coins.
+    /// For each worker, the sum of the variances of its sandboxes' loads; see [`variance`].
     variances: Vec<u64>,
     kinds: Vec<Kinds>,
-    /// What each one's sandboxes do. With `open` it is all that warm traffic reads of a worker: of thousands it stays in the
-    /// cache.
+    /// What the sandboxes of each worker use now. Warm traffic reads only this and `open` of a
+    /// worker, so these arrays are small enough to stay in the processor's cache.
     uses: Vec<Use>,
-    /// Memory of idle sandboxes of 64 workers each, and of all.
+    /// Memory of idle sandboxes: for each block of 64 workers, and of all workers.
     idle_blocks: Vec<u64>,
     idle_kib: u64,
-    /// What each one has free.
+    /// An index of the free resources of each worker.
     fits: Fits,
-    /// One bit for each that keeps what falls idle on it: it is there and not draining.
+    /// One bit for each worker, set while it is present and not draining: its idle sandboxes are
+    /// kept.
     open: Vec<u64>,
     sides: Vec<Side>,
     ejected: usize,
-    /// Workers that take sandboxes, by zone and by their free memory's power of two; then those that are near their
-    /// end.
+    /// Workers that take sandboxes, one list for each zone and power of two of their free memory.
+    /// The second half of the lists has those in [`Phase::Quiet`] and [`Phase::Suspect`].
     rooms: Vec<Vec<u32>>,
-    /// One bit for each class whose list is not empty, by zone; then those that are near their end.
+    /// For each zone, one bit for each non-empty list; then the same for the second half of the
+    /// lists.
     occupied: Vec<u64>,
-    /// One bit for each zone that has such a class; then those that are near their end.
+    /// One bit for each zone with a non-empty list; then the same for the second half of the lists.
     zones: [u32; 2],
     count: u32,
 }
 
-/// What is looked at for a candidate, in four lines of the cache: a decision reads the first, the second, and that
-/// one of the others which has this minute.
+/// The fields of a worker that placement reads. They take four cache lines: a decision reads the
+/// first, the second, and the one of the other two that holds the current minute.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(256))]
 pub(crate) struct Worker {
-    /// The variance of its load, in processors squared, and the root of it.
+    /// The variance of the worker's load in processors squared, and its square root.
     pub(crate) variance: f32,
     pub(crate) deviation: f32,
     pub(crate) memory_kib: u32,
     pub(crate) memory_used_kib: u32,
-    /// What may be given away.
+    /// Processor time that sandboxes may be given.
     pub(crate) cpu_milli: u32,
-    /// What is there.
+    /// Processor time that the machine has.
     pub(crate) cpu_real_milli: u32,
     pub(crate) cpu_used_milli: u32,
     pub(crate) slots: u32,
@@ -66,25 +67,25 @@ pub(crate) struct Worker {
     pub(crate) starting: u32,
     pub(crate) sandboxes: u32,
     pub(crate) vms: u32,
-    /// The highest of all minutes of its load.
+    /// The highest expected load of any minute.
     pub(crate) peak: u32,
     room: u32,
     room_place: u32,
     pub(crate) zone: Zone,
     pub(crate) isolation: Isolation,
     pub(crate) phase: Phase,
-    /// What the bins are divided by, as a power of two: 0 up to a load of 64 processors.
+    /// The power of two by which `bins` is divided; 0 up to a load of 64 processors.
     bins_shift: u8,
 
     owners: [u8; 32],
     runtimes: [u8; 16],
-    /// The first of its sandboxes.
+    /// The head of the list of its sandboxes.
     pub(crate) head: u32,
-    /// Its place in the index of what is free.
+    /// Its seat in the index of free resources.
     seat: u32,
     pub(crate) drain_at: Time,
 
-    /// Its expected load by minute of the hour, rounded up where it is divided.
+    /// Expected load by minute of the hour, divided by 2^`bins_shift` and rounded up.
     bins: [[u16; BINS / 2]; 2],
     pub(crate) lease_until: Time,
 }
@@ -93,31 +94,33 @@ pub(crate) struct Worker {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Phase {
     Serving,
-    /// Near its end: takes sandboxes only where no other worker can.
+    /// Near the end of its life: takes sandboxes only if no serving worker can.
     Quiet,
-    /// Its starts fail, or it was not heard in time: as [`Self::Quiet`], with one start at a time.
+    /// Its starts fail, or its lease was renewed without a heartbeat: as [`Self::Quiet`], with one
+    /// start at a time.
     Suspect,
-    /// Its starts failed too often: takes nothing new for a while, and keeps what it has.
+    /// Its starts failed too often: takes no sandboxes for a while and keeps those it has.
     Ejected,
     Draining,
-    /// Nobody has this id.
+    /// No worker has this id.
     Absent,
 }
 
-/// What is seldom read of a worker.
+/// The fields of a worker that are seldom read.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Side {
     pub(crate) health: Health,
-    /// It has told what it runs since it joined.
+    /// The worker has sent a report since it joined.
     pub(crate) reported: bool,
-    /// Its lease was renewed although it was not heard.
+    /// The lease was renewed although no heartbeat came.
     pub(crate) graced: bool,
-    /// It drains soon.
+    /// The worker drains soon ([`Recycling::quiet`](crate::Recycling::quiet)).
     pub(crate) near_end: bool,
 }
 
-/// How many sandboxes of each kind a worker has. Owners share counters by their number: a hint, not a count.
+/// The number of a worker's sandboxes by owner and by runtime. Ids are reduced modulo the array
+/// length, so that several share a counter.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Kinds {
@@ -206,13 +209,13 @@ impl Workers {
         self.sides.get_mut(at as usize)
     }
 
-    /// Returns whether every worker has told what it runs since it joined, and there is one.
+    /// Returns whether there are workers and all have sent a report since they joined.
     pub(crate) fn all_reported(&self) -> bool {
         let mut there = self.iter().map(|(at, _)| self.sides[at as usize].reported).peekable();
         there.peek().is_some() && there.all(|reported| reported)
     }
 
-    /// How many workers are ejected.
+    /// Returns the number of ejected workers.
     pub(crate) fn ejected(&self) -> usize {
         self.ejected
     }
@@ -225,7 +228,7 @@ impl Workers {
         self.count as usize
     }
 
-    /// One past the highest id.
+    /// Returns one more than the highest id.
     pub(crate) fn ids(&self) -> u32 {
         u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
@@ -235,10 +238,12 @@ impl Workers {
         self.loads.get(at..at + BINS).unwrap_or_default()
     }
 
-    /// Reads of a worker every line that a decision needs which looks at the bins from one to another, and nothing depends on what was
-    /// read: the waits for memory of one worker after another overlap.
+    /// Reads the cache lines that a decision about a worker needs, when it looks at the minutes
+    /// from `first` to `last`. The reads do not depend on each other, so that the memory latencies
+    /// of several workers overlap.
     ///
-    /// Short, so that the processor comes to all of some candidates before it has waited for the first.
+    /// The code must stay short: the processor then reaches the reads of all candidates before the
+    /// first one completes.
     pub(crate) fn touch(&self, at: u32, [first, last]: [usize; 2]) -> u32 {
         let Some(it) = self.rows.get(at as usize) else { return 0 };
         let bins = it.bins.as_flattened();
@@ -251,7 +256,7 @@ impl Workers {
         self.change_kind(at, owner, runtime, |count| count.saturating_add(1));
     }
 
-    /// Counts one less.
+    /// Counts one sandbox less of an owner and a runtime.
     pub(crate) fn take_kind(&mut self, at: u32, owner: AccountId, runtime: u8) {
         self.change_kind(at, owner, runtime, |count| count.saturating_sub(1));
     }
@@ -306,12 +311,13 @@ impl Workers {
         }
     }
 
-    /// Changes what a worker holds of memory, and where it is found.
+    /// Changes the memory that a worker has given away, and updates the indexes.
     pub(crate) fn hold_memory(&mut self, at: u32, kib: i64) {
         self.hold(at, kib, 0, 0);
     }
 
-    /// Changes what a worker holds of memory, processor time and interface slots, and where it is found.
+    /// Changes the memory, processor time and interface slots that a worker has given away, and
+    /// updates the indexes.
     pub(crate) fn hold(&mut self, at: u32, kib: i64, cpu_milli: i64, slots: i64) {
         let Some(worker) = self.get_mut(at) else { return };
         let add = |used: u32, more: i64| {
@@ -326,7 +332,7 @@ impl Workers {
         self.refit(at);
     }
 
-    /// Tells the index what a worker has free.
+    /// Updates the worker's entry in the index of free resources.
     fn refit(&mut self, at: u32) {
         let Some(worker) = self.get(at) else { return };
         let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected);
@@ -335,7 +341,7 @@ impl Workers {
         self.fits.set(seat, free);
     }
 
-    /// What workers have free, to find one that fits.
+    /// Returns the index of free resources.
     pub(crate) fn fits(&self) -> &Fits {
         &self.fits
     }
@@ -357,12 +363,12 @@ impl Workers {
         if open { *bits |= bit } else { *bits &= !bit }
     }
 
-    /// Returns whether a worker keeps what falls idle on it: it is there and not draining.
+    /// Returns whether the worker is present and not draining: its idle sandboxes are kept.
     pub(crate) fn is_open(&self, at: u32) -> bool {
         self.open.get(at as usize / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
     }
 
-    /// Puts a sandbox into its worker's list.
+    /// Puts a sandbox at the head of its worker's list.
     pub(crate) fn link(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
         let Some(worker) = sandboxes.get(at).map(|it| it.worker) else { return };
         let Some(worker) = self.get_mut(worker) else { return };
@@ -393,7 +399,7 @@ impl Workers {
         }
     }
 
-    /// Returns a worker's sandboxes, the newest first.
+    /// Returns the sandboxes of a worker, newest first.
     pub(crate) fn sandboxes<'a>(
         &'a self,
         sandboxes: &'a Slab<Sandbox>,
@@ -441,22 +447,22 @@ impl Worker {
         }
     }
 
-    /// Returns its expected load by minute of the hour, and the power of two that it is divided by.
+    /// Returns the expected load by minute of the hour, and the power of two that it is divided by.
     pub(crate) fn bins(&self) -> (&[u16], u8) {
         (self.bins.as_flattened(), self.bins_shift)
     }
 
-    /// Returns about how many sandboxes of an owner it has.
+    /// Returns the number of its sandboxes that count with this owner, approximately.
     pub(crate) fn of_owner(&self, owner: AccountId) -> u32 {
         unsqueezed(self.owners[owner_class(owner)])
     }
 
-    /// Returns about how many sandboxes of a runtime it has.
+    /// Returns the number of its sandboxes that count with this runtime, approximately.
     pub(crate) fn of_runtime(&self, runtime: u8) -> u32 {
         unsqueezed(self.runtimes[runtime_class(runtime)])
     }
 
-    /// Returns what it has free of each resource.
+    /// Returns its free resources.
     pub(crate) fn free(&self) -> Free {
         let cpu_milli = match self.cpu_milli {
             u32::MAX => u32::MAX,
@@ -474,7 +480,7 @@ impl Worker {
         self.memory_kib.saturating_sub(self.memory_used_kib)
     }
 
-    /// Returns whether nothing is on it.
+    /// Returns whether it has no sandboxes and no VMs.
     pub(crate) fn is_empty(&self) -> bool {
         self.sandboxes == 0 && self.vms == 0
     }
@@ -495,7 +501,7 @@ fn runtime_class(runtime: u8) -> usize {
     usize::from(runtime) % 16
 }
 
-/// A count in a byte: itself below 192, in steps of 32 from there to 2,208.
+/// Encodes a count in a byte: exactly below 192, in steps of 32 from there to 2,208.
 fn squeezed(count: u16) -> u8 {
     let steps = count.saturating_sub(192) / 32;
     u8::try_from(count.min(192) + steps).unwrap_or(u8::MAX)
@@ -506,7 +512,8 @@ fn unsqueezed(byte: u8) -> u32 {
     byte + byte.saturating_sub(192) * 31
 }
 
-/// The variance of a coin that shows the sandbox's mean load.
+/// Returns the variance of a load that is either 0 or the sandbox's peak and has the sandbox's
+/// mean.
 fn variance(load: &Load) -> u64 {
     let sum: u64 = load.iter().map(|bin| u64::from(*bin)).sum();
     let peak = u64::from(load.iter().copied().max().unwrap_or_default());
@@ -514,7 +521,7 @@ fn variance(load: &Load) -> u64 {
     mean * peak.saturating_sub(mean)
 }
 
-/// A variance of loads, where [`LOAD_ONE`] is a processor, in processors squared.
+/// Converts a variance in units of [`LOAD_ONE`] squared to processors squared.
 #[expect(clippy::cast_precision_loss, reason = "scores; the loss is the same everywhere")]
 fn processors_squared(variance: u64) -> f32 {
     variance as f32 / (LOAD_ONE as f32 * LOAD_ONE as f32)

@@ -1,4 +1,5 @@
-//! Capacity that is there is used: whatever resource is short, wherever the room is, and before a worker comes.
+//! Available capacity is used: for any scarce resource, on any worker, and before another worker is
+//! asked for.
 
 mod host;
 
@@ -11,7 +12,7 @@ fn asked(commands: &[Command]) -> usize {
     count(commands, |it| matches!(it, Command::AskWorker { .. }))
 }
 
-/// Lets what was evicted go, and returns what follows.
+/// Reports evicted sandboxes and VMs as gone and started VMs as ready. Returns all commands.
 fn settle(host: &mut Host, mut commands: Vec<Command>) -> Vec<Command> {
     let mut all = Vec::new();
     while let Some(command) = commands.pop() {
@@ -26,7 +27,7 @@ fn settle(host: &mut Host, mut commands: Vec<Command>) -> Vec<Command> {
     all
 }
 
-/// Four idle sandboxes hold all that a worker has of one resource.
+/// Four idle sandboxes hold a worker's whole supply of one resource.
 fn full_of_idle(change: impl Fn(&mut Capacity, &mut FunctionSettings)) -> Host {
     let mut host = Host::new(|config| config.cpu_percent = 100);
     let mut capacity = Capacity { cpu_milli: 100_000, ..Capacity::of_memory(64 * GIB) };
@@ -92,7 +93,7 @@ fn vm_of(commands: &[Command]) -> Option<VmId> {
     })
 }
 
-/// A worker with two customers' VMs, in each of which so many sandboxes are idle.
+/// Returns a worker with two customers' VMs, each with `each` idle sandboxes.
 fn two_customers(gib: u64, each: usize) -> Host {
     let mut host = Host::new(|_| ());
     let isolation = Isolation::VmPerAccount;
@@ -112,7 +113,7 @@ fn two_customers(gib: u64, each: usize) -> Host {
             busy.push((host.invoked, sandbox));
         }
     }
-    // In turns, so that the longest idle of the two alternate.
+    // Alternating, so that the longest idle sandboxes of the two customers alternate.
     for nth in 0..each {
         for (invocation, sandbox) in [busy[nth], busy[each + nth]] {
             host.wait(SECOND / 100);
@@ -179,7 +180,7 @@ fn without_workers_an_invocation_waits_for_the_one_that_is_asked_for() {
     assert_eq!(started(&host.join(0, Capacity::of_memory(GIB))).len(), 1);
 }
 
-/// A fleet of one large and some small workers is not given back what it would ask for again.
+/// A fleet of one large and some small workers gives no worker back that it would ask for again.
 #[test]
 fn a_fleet_of_mixed_sizes_does_not_flap() {
     let fleet = Fleet { workers_min: 1, interval: SECOND * 10, ..Fleet::default() };

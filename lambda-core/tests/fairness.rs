@@ -1,4 +1,4 @@
-//! Who has what is short: freed room, the waiting room, evictions.
+//! Fair shares of scarce room: freed room, the limit on waiting invocations, evictions.
 
 mod host;
 
@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use host::{Host, MIB, SECOND, rejected, stopped};
 use lambda_core::*;
 
-/// Does all that is commanded at once: sandboxes are ready and gone at once; returns what was dispatched and refused.
+/// Carries out all commands at once: sandboxes become ready and end without delay. Returns the
+/// dispatched and the rejected invocations.
 fn settle(host: &mut Host, commands: Vec<Command>) -> (Vec<(u64, SandboxId)>, Vec<u64>) {
     let (mut dispatched, mut refused) = (Vec::new(), Vec::new());
     let mut todo = VecDeque::from(commands);
@@ -29,7 +30,7 @@ fn settle(host: &mut Host, commands: Vec<Command>) -> (Vec<(u64, SandboxId)>, Ve
     (dispatched, refused)
 }
 
-/// Functions of accounts of their own that may run for long.
+/// Puts functions, each of its own account, with a long timeout.
 fn customers(host: &mut Host, functions: impl IntoIterator<Item = u32>) {
     for function in functions {
         host.put(function, |it| (it.account, it.timeout) = (AccountId(function), SECOND * 900));
@@ -55,7 +56,7 @@ fn freed_room_is_theirs_who_wait_longest_not_of_the_lowest_id() {
     assert!(matches!(commands[..], [Command::StartSandbox { function: it, .. }] if it == function));
 }
 
-/// Ten accounts want far more than there is: each gets the same, or by its weight.
+/// Ten accounts want far more room than there is. Each gets the same, or a share by its weight.
 #[test]
 fn accounts_that_want_more_than_there_is_have_the_same_or_by_weight() {
     for weighted in [false, true] {
@@ -119,7 +120,7 @@ fn one_invocation_is_not_behind_the_burst_of_another_customer() {
     assert_eq!(wanted, [0; 0], "one freed place each");
 }
 
-/// The same within one account, where one function's own sandboxes would serve it for ever.
+/// The same within an account: one function's own sandboxes would serve its burst for ever.
 #[test]
 fn one_function_is_not_behind_the_burst_of_another_of_its_account() {
     let mut host = Host::new(|_| ());
@@ -171,7 +172,8 @@ fn who_waits_is_answered_in_time_and_can_be_withdrawn() {
     assert_eq!(host.engine.waiting(), 0);
 }
 
-/// A stream of small functions does not keep a large one from its room for ever, busy or idle as they are.
+/// A stream of small functions does not keep a large one from its room for ever, whether their
+/// sandboxes are busy or idle.
 #[test]
 fn a_large_function_is_not_behind_small_ones_for_ever() {
     let mut host = Host::new(|config| config.account_concurrency_max = u32::MAX);
@@ -214,7 +216,7 @@ fn one_customers_burst_leaves_others_a_place_to_wait() {
     host.run(0);
     (0..1500).for_each(|_| drop(host.invoke(0)));
     assert_eq!(host.invoke(1), []);
-    // And when all of it is taken, who has most makes way.
+    // At the limit, an invocation of the account with the most waiting ones is rejected.
     customers(&mut host, 2..100);
     for _ in 0..12 {
         for function in 2..100 {
@@ -245,6 +247,6 @@ fn a_burst_leaves_others_their_last_warm_sandbox() {
         settle(&mut host, commands);
     }
     assert_eq!(ended, 1, "its first sandbox, and no more");
-    // What was not used for long is not dear.
+    // After `last_warm_kept`, the last warm sandbox is no longer protected.
     assert!(!stopped(&host.wait(SECOND * 61)).is_empty());
 }

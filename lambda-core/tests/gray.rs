@@ -1,5 +1,5 @@
-//! Failures that are no clean end: workers that fail their starts, drivers that stall, clocks that are set, functions that never
-//! start, partitions that heal.
+//! Gray failures: workers that fail their starts, drivers that stall, clocks that are set,
+//! functions that never start, partitions that heal.
 
 mod host;
 
@@ -14,15 +14,15 @@ fn lost(commands: &[Command]) -> usize {
     count(commands, |it| matches!(it, Command::LoseWorker { .. }))
 }
 
-/// What came of a load on a fleet of which the first workers fail every start.
+/// The result of a load on a fleet whose first workers fail every start.
 struct Load {
     refused: usize,
     ran: usize,
     failed: BTreeMap<u32, usize>,
 }
 
-/// 250 invocations a second for so many seconds. A start takes 0.3 s, and fails after 5 ms on bad workers; an invocation
-/// takes a second, and its sandbox is not used again.
+/// Applies 250 invocations a second. A start takes 0.3 s, and fails after 5 ms on bad workers. An
+/// invocation takes a second, and its sandbox is not reused.
 fn load(workers: u32, bad: u32, seconds: u64) -> Load {
     let mut host = Host::new(|config| {
         (config.account_concurrency_max, config.scaling_starts_max) = (u32::MAX, u32::MAX);
@@ -121,7 +121,8 @@ fn a_driver_that_stalls_loses_no_workers() {
     }
 }
 
-/// With a driver on time and all workers silent at once, the engine suspects the network, and loses a fifth in each lease.
+/// If all workers are silent while the driver is on time, the engine loses at most a fifth of them
+/// within each lease.
 #[test]
 fn losses_are_braked() {
     let mut host = Host::new(|config| config.worker_lease = Some(SECOND * 10));
@@ -133,7 +134,7 @@ fn losses_are_braked() {
         let lost = lost(&host.wait(SECOND * 10));
         assert!((1..=20).contains(&lost), "{lost}");
     }
-    // Those that are heard again stay.
+    // Workers that send heartbeats again stay.
     let left: Vec<_> = host.engine.fleet().workers().map(|it| it.id()).collect();
     for _ in 0..10 {
         left.iter().for_each(|worker| drop(host.tell(Event::WorkerBeat { worker: *worker })));
@@ -234,7 +235,7 @@ fn a_worker_that_comes_back_keeps_what_it_runs() {
     host.end(host.invoked, sandbox);
     let warm = host.invoke(0);
     assert!(matches!(warm[..], [Command::Dispatch { sandbox: it, .. }] if it == sandbox));
-    // A later report cannot bring back what has ended since, nor what was never given.
+    // A later report cannot bring back a sandbox that ended since, nor one that no engine started.
     host.tell(Event::SandboxGone { sandbox });
     let never = ReportedSandbox { sandbox: SandboxId(99), ..running };
     assert_eq!(stopped(&host.tell(report(0, vec![running, never]))), [StopReason::Stray; 2]);
@@ -326,7 +327,7 @@ fn a_network_is_its_owners() {
     let mut settings = FunctionSettings::new(AccountId(1), MIB);
     settings.network = Some(network);
     let put = Event::FunctionPut { function: FunctionId(1), revision: 0, settings };
-    // Known before the network, the function has none.
+    // The function is put before the network is, so its owner cannot be checked yet.
     host.tell(put.clone());
     host.tell(Event::NetworkPut { network, settings: of(7) });
     assert_eq!(rejected(&host.invoke(1)), [RejectReason::NoNetwork]);

@@ -1,4 +1,4 @@
-//! What idle policies are told, and what they say comes to be.
+//! Idle policies: their inputs, and the effect of their answers.
 
 mod host;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use host::{Host, MIB, SECOND, started, stopped};
 use lambda_core::*;
 
-/// Keeps what it was told of starts, and says always the same.
+/// Records the start times that it gets, and always gives the same answer.
 #[derive(Debug)]
 struct Told(Keep, Sender<Duration>);
 
@@ -44,7 +44,8 @@ fn a_start_is_a_quarter_the_last_and_three_those_before() {
         host.wait(SECOND * 100);
         host.tell(Event::SandboxGone { sandbox });
     }
-    // It is asked when the function is put, and then each time.
+    // Asked when the function is put, and then at each gap. The third and fourth value are moving
+    // averages.
     let wanted = [Duration::ZERO, Duration::ZERO, SECOND * 4, SECOND * 5];
     assert_eq!(told.try_iter().collect::<Vec<_>>(), wanted);
 }

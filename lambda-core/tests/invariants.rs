@@ -1,5 +1,6 @@
-//! The engine's invariants, each by name, against a driver that is slow, late, repeats itself, loses workers, makes things
-//! fail, lets time stand still or go back, and talks nonsense; held by a checker outside the engine.
+//! The engine's invariants, one property each. The driver is slow and late, repeats itself, loses
+//! workers, makes things fail, stops and sets back the clock, and sends invalid events. A checker
+//! outside the engine decides.
 
 #[path = "invariants/adoption.rs"]
 mod adoption;
@@ -17,7 +18,8 @@ use lambda_core::*;
 use proptest::prelude::*;
 use world::{Fleet as Kind, KEEP, Step, cases, fleet, run, step, try_run};
 
-/// Does the steps and tells whether an invariant holds; what else does not hold another property tells.
+/// Runs the steps and reports a violation of this invariant. Other properties report the other
+/// invariants.
 fn holds(invariant: Invariant, fleet: Kind, steps: &[Step]) -> Result<(), TestCaseError> {
     match try_run(fleet, steps) {
         Err(violation) if violation.invariant == invariant => {
@@ -27,7 +29,7 @@ fn holds(invariant: Invariant, fleet: Kind, steps: &[Step]) -> Result<(), TestCa
     }
 }
 
-/// A property for each invariant of the design.
+/// Defines a property for each invariant.
 macro_rules! invariants {
     ($($name:ident: $invariant:ident,)*) => {
         proptest! {
@@ -62,7 +64,7 @@ invariants! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
 
-    /// Every accepted invocation ends, and the state shrinks to nothing with the work.
+    /// Every accepted invocation ends, and the state becomes empty when the work ends.
     #[test]
     fn every_accepted_invocation_ends(fleet in fleet(), steps in prop::collection::vec(step(), 0..250), any_one in any::<u16>()) {
         let mut world = run(fleet, &steps);
@@ -80,7 +82,7 @@ proptest! {
                 let event = if world.engine.now().as_nanos().is_multiple_of(2) { Event::VmReady { vm } } else { Event::VmGone { vm } };
                 let taken = world.checker.handle(&mut world.engine, world.now, event);
                 let ready = taken.map_err(|violation| TestCaseError::fail(violation.to_string()))?.len();
-                // A VM that is being stopped cannot become ready: then it goes.
+                // A VM that is being stopped cannot become ready; report it as gone.
                 if ready == 0 && !world.checker.vms.get(&vm).is_some_and(|vm| vm.ready) {
                     let gone = Event::VmGone { vm };
                     let taken = world.checker.handle(&mut world.engine, world.now, gone);
@@ -111,7 +113,7 @@ proptest! {
         prop_assert_eq!(run(fleet, &steps).log, run(fleet, &steps).log);
     }
 
-    /// A snapshot, restored, goes on as if nothing had been.
+    /// A restored snapshot continues like the original engine.
     #[test]
     fn snapshots(fleet in fleet(), steps in prop::collection::vec(step(), 0..150), at in any::<u16>()) {
         let at = usize::from(at) % (steps.len() + 1);

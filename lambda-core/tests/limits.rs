@@ -1,4 +1,4 @@
-//! Every limit and setting of `Config`: reached, and held.
+//! Every limit and setting of `Config`: it is reached, and it holds.
 
 mod host;
 
@@ -14,7 +14,7 @@ fn start_timeout_gives_a_sandbox_up_and_start_retries_max_the_invocation() {
     assert_eq!(started(&host.invoke(0)).len(), 1);
     let commands = host.wait(SECOND / 2);
     assert_eq!((started(&commands).len(), rejected(&commands).len()), (0, 0));
-    // Two more starts, and then an answer.
+    // Two more starts, then the invocation is rejected.
     let commands = host.wait(SECOND * 4);
     assert_eq!(started(&commands).len(), 2);
     assert!(stopped(&commands).contains(&StopReason::StartTimedOut));
@@ -132,7 +132,7 @@ fn memory_and_processor_time_are_given_away_up_to_their_percentage() {
     }
     for (cpu_percent, wanted) in [(100, 10), (300, 30)] {
         let mut host = Host::new(|config| config.cpu_percent = cpu_percent);
-        // Without the gate, which keeps what is busy within what is there.
+        // Without the compliance gate, which would keep the busy processors within the real ones.
         host.engine = host.engine.with_placement(Box::new(placement::baselines::LeastLoaded));
         host.join(0, Capacity { cpu_milli: 1000, ..Capacity::of_memory(1 << 30) });
         host.put(0, |_| ());
@@ -188,7 +188,7 @@ fn recycling_asks_ahead_goes_quiet_and_drains_in_the_window() {
     assert_ne!(drained[0].1, drained[1].1);
 }
 
-/// A worker near its end takes a sandbox only where no other can.
+/// A worker near its end takes a sandbox only if no other worker can.
 #[test]
 fn recycling_quiet_leaves_new_sandboxes_to_others() {
     let recycling = Recycling {
@@ -229,7 +229,7 @@ fn a_fleet_grows_and_shrinks_between_its_bounds() {
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     let asks = |commands: &[Command]| count(commands, |it| matches!(it, Command::AskWorker { .. }));
     assert_eq!(asks(&host.wait(SECOND * 30)), 2);
-    // What does not come is asked for again, not before its time.
+    // A worker that does not join is asked for again after `ask_again`, not before.
     assert_eq!(asks(&host.wait(SECOND * 60)), 0);
     assert_eq!(asks(&host.wait(SECOND * 40)), 2);
     host.join(0, Capacity::of_memory(4 * MIB));
@@ -276,7 +276,7 @@ fn shared_vms_have_their_size_and_linger() {
     assert_eq!(memory, 2 * MIB);
     let sandbox = started(&host.tell(Event::VmReady { vm }))[0];
     host.tell(Event::SandboxReady { sandbox });
-    // The second fits, the third has to have a VM of its own.
+    // The second sandbox fits into the VM, the third needs another VM.
     assert_eq!(vm_started(&host.invoke(0)).len(), 0);
     assert_eq!(vm_started(&host.invoke(0)).len(), 1);
     let mut host = vms(change, Isolation::VmPerAccount);
@@ -320,7 +320,8 @@ fn pools_have_their_sizes_and_no_more_vms_than_may_be() {
         host.tell(Event::VmReady { vm });
     }
     assert_eq!(host.engine.vms_pooled(), [1, 1]);
-    // A hundred seconds a start and one taken in ten: ten would be wanted, three may be.
+    // A start takes a hundred seconds, and one VM is taken in ten: the target would be ten or more,
+    // but three are allowed.
     for _ in 0..5 {
         for (vm, _) in vm_started(&host.invoke(0)) {
             host.tell(Event::VmReady { vm });

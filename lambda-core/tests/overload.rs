@@ -1,4 +1,5 @@
-//! Five times the load that a fleet can carry: what runs stays what can run, and who waits is served in turn.
+//! Five times the load that a fleet can carry: the throughput stays at the capacity, and waiting
+//! invocations are served in turn.
 
 mod host;
 
@@ -11,8 +12,8 @@ const WORKERS: u32 = 20;
 const EACH: u32 = 20;
 const ACCOUNTS: u32 = 10;
 
-/// Runs invocations of a second each, five times as many as there is room for, and returns for each account how many ran after
-/// the first ten seconds.
+/// Runs invocations of a second each, five times as many as there is room for. Returns for each
+/// account the number that ran after the first ten seconds.
 fn overload(seconds: u64) -> Vec<u32> {
     let mut host = Host::new(|config| {
         config.account_concurrency_max = u32::MAX;
@@ -44,7 +45,7 @@ fn overload(seconds: u64) -> Vec<u32> {
             });
         }
         host.now = now;
-        // Demands differ: the last account wants nineteen times what the first does.
+        // Demands differ: the last account has nineteen times the demand of the first.
         let account = (nth * 7919 % 100).isqrt();
         let account = u32::try_from(account).expect("small");
         let function = account + ACCOUNTS * u32::try_from(nth % 5).expect("small");
@@ -86,7 +87,8 @@ fn goodput_stays_at_capacity_and_is_shared_evenly() {
     let all: u32 = ran.iter().sum();
     let capacity = WORKERS * EACH * 20;
     assert!(f64::from(all) >= 0.95 * f64::from(capacity), "{all} of {capacity} ran");
-    // Account 0 wants a hundredth of the demand, a twentieth of the capacity, and has it; the others share the rest.
+    // Account 0 has a hundredth of the demand, a twentieth of the capacity, and gets all it wants;
+    // the others share the rest.
     let rest: Vec<_> = ran[1..].iter().map(|it| f64::from(*it)).collect();
     let (sum, squares) = rest.iter().fold((0.0, 0.0), |(a, b), it| (a + it, b + it * it));
     let jain = sum * sum / 9.0 / squares;

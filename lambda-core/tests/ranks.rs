@@ -1,4 +1,5 @@
-//! What is expected of a function is expected of its sandboxes as they are used, and of the workers that have them.
+//! The expected load of a function is expected of the sandboxes that carry it, and of their
+//! workers.
 
 mod host;
 
@@ -25,12 +26,14 @@ fn what_is_used_last_is_expected_to_carry_least() {
         host.wait(SECOND);
         host.end(invocation, *sandbox);
     }
-    // Two at once until the second minute is over: those that ended last.
+    // Two invocations at once until after the second minute, in the sandboxes that became idle
+    // last.
     (0..2).for_each(|_| drop(host.invoke(0)));
     host.wait(SECOND * 116);
     host.end(4, all[2].0);
     host.end(5, all[1].0);
-    // The third minute is over when the next comes, to the one that ended last; the others are idle.
+    // The next invocation completes the third minute. It runs in the sandbox that became idle last;
+    // the others are idle.
     host.wait(SECOND * 70);
     host.invoke(0);
     let expected: Vec<_> = (all.iter())

@@ -1,4 +1,4 @@
-//! What cannot be: each kind of event that is refused, by its error, and an engine that is as it was.
+//! Invalid events: each kind gives its error and leaves the engine unchanged.
 
 use lambda_core::*;
 
@@ -7,7 +7,7 @@ const WORKER: WorkerId = WorkerId(0);
 const FUNCTION: FunctionId = FunctionId(0);
 const INVOCATION: InvocationId = InvocationId(1);
 
-/// An engine with a worker of 1 GiB and a function of 128 MiB, in whose sandbox an invocation runs.
+/// An engine with a worker of 1 GiB and a function of 128 MiB, whose sandbox runs an invocation.
 fn running() -> (Engine, SandboxId) {
     let mut config = Config::default();
     config.functions_max = 100;
@@ -97,7 +97,7 @@ fn time_that_goes_backwards_is_taken_for_the_latest() {
     let (mut engine, sandbox) = running();
     let late = Time::ZERO + std::time::Duration::from_secs(100);
     assert_eq!(engine.handle(late, Event::WorkerBeat { worker: WORKER }), Ok(()));
-    // The invocation's timeout of 3 s has passed, and stays so.
+    // The invocation has run longer than its timeout of 3 s.
     let commands: Vec<_> = std::iter::from_fn(|| engine.poll()).collect();
     assert!(commands.iter().any(|it| matches!(it, Command::TimeOut { .. })), "{commands:?}");
     let gone = engine.handle(Time::ZERO, Event::SandboxGone { sandbox });

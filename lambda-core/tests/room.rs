@@ -1,4 +1,5 @@
-//! Where room for a sandbox comes from: which idle ones go, what is waited for, and for how long.
+//! Room for a sandbox: which idle sandboxes are evicted, and what an invocation waits for, and how
+//! long.
 
 mod host;
 
@@ -13,7 +14,7 @@ fn evicted(commands: &[Command]) -> Vec<SandboxId> {
     commands.iter().filter_map(one).collect()
 }
 
-/// Fills the host's workers with sandboxes of functions of their own, which fall idle one after another.
+/// Fills the workers with sandboxes, each of its own function, that become idle one after another.
 fn idle(host: &mut Host, sandboxes: u32) -> Vec<SandboxId> {
     let started: Vec<_> = (0..sandboxes)
         .map(|function| {
@@ -54,7 +55,7 @@ fn what_is_being_stopped_is_room_that_comes() {
     host.put(8, |_| ());
     host.put(9, |_| ());
     assert_eq!(evicted(&host.invoke(8)), idle[..1]);
-    // Its room is enough for one, and held for that.
+    // The room of the stopping sandbox is reserved for the other function.
     assert_eq!(evicted(&host.invoke(9)), idle[1..]);
     for (sandbox, function) in idle.into_iter().zip([8, 9]) {
         let commands = host.tell(Event::SandboxGone { sandbox });
@@ -103,7 +104,7 @@ fn a_function_whose_starts_fail_is_provisioned_ever_later() {
         }
         waited.push(host.now.since(failed));
     }
-    // Once at once, and then not before as many seconds as it failed.
+    // The first retry is immediate; each following one is delayed longer.
     assert!(waited.windows(2).all(|pair| pair[0] < pair[1]), "{waited:?}");
     assert!(waited[1] >= SECOND && waited[2] >= SECOND * 2, "{waited:?}");
 }
@@ -144,7 +145,7 @@ fn the_worker_that_has_least_is_given_back() {
     assert_eq!(drained(host.wait(SECOND * 60)), [0, 2]);
 }
 
-/// Workers that surely have room are looked at first, however many there are that have a little too little.
+/// Workers that certainly have room are found first, however many workers have slightly too little.
 #[test]
 fn few_workers_with_room_are_found_among_many_with_almost_enough() {
     let mut host = Host::new(|_| ());

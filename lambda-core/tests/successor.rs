@@ -1,4 +1,4 @@
-//! A simulated engine is lost and another goes on with what the workers run.
+//! A simulated engine is lost, and a second one continues with the running sandboxes.
 
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ fn run(successor: Option<bool>) -> Report {
     simulation.run(&mut |_, _| ()).unwrap_or_else(|violation| panic!("{violation}"))
 }
 
-/// A successor starts what functions are provisioned with before the workers have reported. The simulator knew sandboxes by
-/// their place alone: the new ones took the places of the old ones, which nobody reported then, nor ended.
+/// The second engine starts provisioned sandboxes before the workers have reported. The simulator
+/// once kept sandboxes by slot alone: the new sandboxes overwrote the old ones, which were then
+/// neither reported nor ended.
 #[test]
 fn what_a_successor_starts_takes_no_place_of_what_runs() {
     let sandboxes = |report: &Report| report.shape.as_ref().unwrap().sandboxes.clone();
@@ -40,7 +41,7 @@ fn what_a_successor_starts_takes_no_place_of_what_runs() {
     assert_eq!(sandboxes(&never_lost), [PROVISIONED; 6]);
     let adopted = run(Some(true));
     assert_eq!((adopted.lost, adopted.rejected), (0, 0));
-    // Both the old ones and the new ones are there, until the surplus is idle for too long.
+    // The old and the new sandboxes run until the surplus reaches the idle timeout.
     let both = 2 * PROVISIONED;
     let most = [PROVISIONED, PROVISIONED, both, PROVISIONED, PROVISIONED, PROVISIONED];
     assert_eq!(sandboxes(&adopted), most);

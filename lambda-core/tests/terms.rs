@@ -1,4 +1,4 @@
-//! What each term of the score says of a worker, in a rehearsal.
+//! The value of each term of the score for each worker, from rehearsals.
 #![expect(
     clippy::float_cmp,
     reason = "the expected parts are sums and quotients of small numbers, rounded alike"
@@ -14,7 +14,8 @@ use lambda_core::*;
 
 const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// A host whose placement weighs all terms alike, with workers of four processors and functions of one.
+/// A host whose placement has all terms with weight 1, with workers of four processors and
+/// functions of one.
 fn host(workers: u32) -> Host {
     let mut host = Host::new(|_| ());
     host.engine = Engine::new(Config::default(), 1)
@@ -49,7 +50,7 @@ fn put(host: &mut Host, function: u32, change: impl FnOnce(&mut FunctionSettings
     });
 }
 
-/// What a term says of each worker, were a function given another sandbox.
+/// Returns the value of a term for each worker, for the next sandbox of a function.
 fn says(host: &mut Host, function: u32, term: &str) -> BTreeMap<u32, f32> {
     let rehearsed = host.engine.rehearse(FunctionId(function)).expect("there");
     let parts = rehearsed.considered.iter().map(|considered| {
@@ -95,7 +96,8 @@ fn sandboxes_of_a_kind_are_counted() {
     assert_eq!((says("same runtime"), says("memory share")), (2.0 / 3.0, 3.0 / 64.0));
 }
 
-/// A function that is busy in the first five minutes of the hour, and another of which the same is expected.
+/// Returns a function that is busy in the first five minutes of the hour, and another with the same
+/// expected load.
 fn of_a_season() -> (Host, u32) {
     let mut host = host(2);
     put(&mut host, 0, |_| ());
@@ -105,7 +107,7 @@ fn of_a_season() -> (Host, u32) {
     host.wait(MINUTE * 5);
     host.end(1, sandbox);
     host.wait(MINUTE * 55);
-    // What was learnt is known when something runs again.
+    // The observation is applied when the next invocation starts.
     host.invoke(0);
     host.end(2, sandbox);
     put(&mut host, 1, |_| ());
@@ -121,7 +123,7 @@ fn a_peak_is_seen_ten_minutes_ahead_also_over_the_end_of_the_hour() {
         assert_eq!(says(&mut host, 1, "predicted peak")[&(1 - on)], 0.25);
         host.wait(MINUTE);
     }
-    // From 0:51 on the next hour's first minute is one of ten.
+    // From 0:51 on, the first minute of the next hour is within the ten minutes.
     let expected: Vec<_> =
         (0..60).map(|minute| if (5..51).contains(&minute) { 0.25 } else { 0.5 }).collect();
     assert_eq!(seen, expected);

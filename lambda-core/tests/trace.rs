@@ -1,4 +1,4 @@
-//! Traces as they come: good ones are read, bad ones named by part and line.
+//! Traces: valid ones are read, invalid ones give an error with file and line.
 
 use lambda_core::sim::{Settings, Simulation, Trace, workload};
 use lambda_core::{Config, Engine};
@@ -56,7 +56,7 @@ fn bad_traces_are_named_by_part_and_line() {
     }
 }
 
-/// The checker sees every command of a run with faults, and two runs of one seed give the same commands.
+/// A run with faults violates no invariant, and two runs with the same seed give the same commands.
 #[test]
 fn simulations_keep_the_invariants_and_repeat() {
     let trace = workload::full_hour(30, 65, 3);

@@ -1,4 +1,4 @@
-//! Describes a host and starts it.
+//! Configures and starts a host.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::manager::{Driver, Inbox};
 use crate::worker::runtime::Runtimes;
 use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
 
-/// Describes a host; [`HostBuilder::start`] starts it.
+/// Configures a host; [`HostBuilder::start`] starts it.
 #[derive(Debug)]
 #[must_use = "a host runs when it is started"]
 pub struct HostBuilder {
-    /// A local worker each.
+    /// One local worker each.
     backends: Vec<Arc<dyn Backend>>,
     data_folder: Option<PathBuf>,
     arns: Arns,
@@ -37,7 +37,7 @@ pub struct HostBuilder {
 }
 
 impl Host {
-    /// Begins to describe a host whose sandboxes `backend` makes.
+    /// Returns a builder of a host with one worker, whose sandboxes `backend` starts.
     pub fn builder(backend: Arc<dyn Backend>) -> HostBuilder {
         HostBuilder::new(backend)
     }
@@ -57,56 +57,58 @@ impl HostBuilder {
         }
     }
 
-    /// Adds another worker in this process, whose sandboxes `backend` makes.
+    /// Adds another worker in this process, whose sandboxes `backend` starts.
     pub fn with_another_worker(mut self, backend: Arc<dyn Backend>) -> Self {
         self.backends.push(backend);
         self
     }
 
-    /// Keeps functions in `folder`, which is made if it is not there. Without one, they end with the host.
+    /// Stores functions in `folder`, which is created if needed. By default, functions are lost
+    /// with the host.
     pub fn with_data_folder(mut self, folder: impl AsRef<Path>) -> Self {
         self.data_folder = Some(folder.as_ref().to_path_buf());
         self
     }
 
-    /// Sets the region and account in the host's ARNs.
+    /// Sets the region and account of the host's ARNs.
     pub fn with_arns(mut self, arns: Arns) -> Self {
         self.arns = arns;
         self
     }
 
-    /// Sets which runtimes functions may name; by default the `provided` ones alone.
+    /// Sets the runtimes that functions may use; by default only the `provided` ones.
     pub fn with_runtimes(mut self, runtimes: Runtimes) -> Self {
         self.runtimes = runtimes;
         self
     }
 
-    /// Gives sandboxes the credentials of their function's role; without it they get none.
+    /// Gives sandboxes the credentials of their function's role. By default they get none.
     #[cfg(feature = "roles")]
     pub fn with_roles(mut self, roles: crate::Roles) -> Self {
         self.roles = Some(Arc::new(roles));
         self
     }
 
-    /// Sets how long a sandbox may be idle before it is destroyed; 10 minutes by default.
+    /// Sets how long a sandbox may be idle before it is destroyed. The default is 10 minutes.
     pub fn with_idle_timeout(self, timeout: Duration) -> Self {
         self.with_idle_policy(FixedIdle(timeout))
     }
 
-    /// Sets how many invocations may run at once, all functions together; 1,000 by default.
+    /// Sets how many invocations of all functions may run at once. The default is 1,000.
     pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
         self.settings.config.account_concurrency_max = invocations_max;
         self
     }
 
-    /// Sets the memory for sandboxes of each worker, in MB; by default the workers share the machine's memory less an
-    /// eighth.
+    /// Sets the memory for sandboxes of each worker, in MB. By default, the workers share 7/8 of
+    /// the machine's memory.
     pub fn with_memory_mb(mut self, memory_mb: u64) -> Self {
         self.memory_mb = Some(memory_mb);
         self
     }
 
-    /// Sets the placement engine's settings; `change` takes those that it has.
+    /// Changes the placement engine's settings: `change` gets the present ones and returns the new
+    /// ones.
     ///
     /// ```
     /// # fn run(builder: lambda_host::HostBuilder) -> lambda_host::HostBuilder {
@@ -121,26 +123,27 @@ impl HostBuilder {
         self
     }
 
-    /// Sets the policy that chooses a worker for a new sandbox.
+    /// Sets the policy that chooses the worker of a new sandbox.
     pub fn with_placement(mut self, placement: impl Placement + 'static) -> Self {
         self.settings.placement = Some(Box::new(placement));
         self
     }
 
-    /// Sets the policy that decides how long a sandbox is kept idle.
+    /// Sets the policy that decides how long an idle sandbox is kept.
     pub fn with_idle_policy(mut self, policy: impl IdlePolicy + 'static) -> Self {
         self.settings.idle = Box::new(policy);
         self
     }
 
-    /// Sweeps what an earlier host left on this machine, connects the workers, reads the registry, and runs the host's
-    /// tasks on the current tokio runtime. A function that cannot run here is listed as failed and keeps no other
-    /// from being served.
+    /// Removes what an earlier host left on this machine, connects the workers, loads the stored
+    /// functions, and starts the host's tasks on the current tokio runtime. A stored function that
+    /// cannot run here is listed as failed; the others are served.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] and [`Error::Registry`] when the data folder cannot be used; [`Error::Backend`] when a backend
-    /// cannot sweep; [`Error::Worker`] when a worker's memory cannot be used.
+    /// Returns [`Error::Io`] or [`Error::Registry`] if the data folder cannot be used,
+    /// [`Error::Backend`] if a backend cannot remove what was left, and [`Error::Worker`] if a
+    /// worker cannot be used.
     pub async fn start(self) -> Result<Host, Error> {
         for backend in &self.backends {
             backend.sweep().await?;
@@ -194,9 +197,9 @@ impl HostBuilder {
     }
 }
 
-/// Events that a slow receiver of [`Host::events`] may be behind.
+/// The most events that a receiver of [`Host::events`] can be behind before it loses the oldest.
 const EVENTS_KEPT: usize = 1024;
-/// Messages of callers to the driver that may wait; further senders wait themselves.
+/// The most queued messages of callers to the driver; further senders wait.
 const MESSAGES_MAX: usize = 1024;
-/// Events of workers that may wait; further senders wait themselves.
+/// The most queued events of workers; further senders wait.
 const WORKER_EVENTS_MAX: usize = 4096;

@@ -1,141 +1,142 @@
-//! What can go wrong between a caller and the host. A function's own failure is no error of the host:
-//! it is an [`Answer`](crate::Answer).
+//! The host's errors. The error of a function is not among them: it is an
+//! [`Answer`](crate::Answer).
 
 use std::path::PathBuf;
 
 use crate::function::limits::{Constraint, Invalid};
 use crate::function::name::FunctionName;
 
-/// An error of the host, by what its caller does next.
+/// An error of the host. The variants differ by what the caller can do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value breaks a documented constraint: correct it.
+    /// A value violates a documented constraint. Correct it.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Environment variables have names that the platform sets itself: take others.
+    /// Environment variables have names that the platform uses. Choose other names.
     #[error("environment variables {} are reserved", names.join(", "))]
     ReservedVariables {
-        /// The names.
+        /// The reserved names.
         names: Vec<String>,
     },
-    /// The environment variables are too large together: shorten them.
+    /// The environment variables are too large. Shorten them.
     #[error("environment variables take {bytes} bytes, at the most {bytes_max}")]
     EnvironmentTooLarge {
-        /// Their size.
+        /// The size of all names and values, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// The host has no such runtime: choose one that it has, or add it.
+    /// The host does not have this runtime. Choose one that it has, or add it.
     #[error("runtime {runtime:?} is none of {}", known.join(", "))]
     RuntimeUnknown {
         /// The runtime's identifier.
         runtime: String,
-        /// The identifiers that the host has.
+        /// The identifiers of the host's runtimes.
         known: Vec<String>,
     },
-    /// A concurrency cannot be reserved, since the account must keep some unreserved: reserve less.
+    /// The concurrency cannot be reserved, since part of the account's must stay unreserved.
+    /// Reserve less.
     #[error("the account must keep a concurrency of {unreserved_min} unreserved")]
     ConcurrencyReserved {
-        /// How much of the account's concurrency stays unreserved at the least.
+        /// The part of the account's concurrency that must stay unreserved.
         unreserved_min: u32,
     },
-    /// The placement engine cannot hold the function: see the reason.
+    /// The placement engine refuses the function; see the reason.
     #[error("function cannot be placed: {reason}")]
     Unplaceable {
         /// The engine's reason.
         reason: String,
     },
-    /// The name carries one qualifier and the request another: leave one out.
+    /// The name has one qualifier and the request another. Omit one.
     #[error("qualifier {in_name:?} in the name, {beside:?} beside it")]
     QualifiersDiffer {
         /// The qualifier in the name or ARN.
         in_name: String,
-        /// The qualifier beside it.
+        /// The qualifier in the request.
         beside: String,
     },
-    /// `$LATEST` cannot be deleted alone: delete the function.
+    /// `$LATEST` cannot be deleted alone. Delete the function.
     #[error("$LATEST cannot be deleted without deleting the function")]
     LatestNotDeletable,
-    /// The function has another revision than the caller expects: read it again.
+    /// The function does not have the revision that the caller expects. Read it again.
     #[error("function {name} has another revision than expected")]
     RevisionDiffers {
         /// The function's name.
         name: FunctionName,
     },
-    /// The function's code cannot be used: upload another.
+    /// The function's code cannot be used. Upload other code.
     #[error("could not unzip uploaded file: {reason}")]
     InvalidCode {
-        /// What is wrong with it, naming the entry.
+        /// The reason, with the entry of the archive.
         reason: String,
     },
     /// The payload is not JSON.
     #[error("could not parse request body into json: {reason}")]
     InvalidPayload {
-        /// Where the JSON breaks.
+        /// The error and its position.
         reason: String,
     },
-    /// The payload is over the limit: send less.
+    /// The payload is too large. Send less.
     #[error("payload is over {bytes_max} bytes")]
     PayloadTooLarge {
         /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// No function has this name: deploy it.
+    /// No function has this name. Deploy it.
     #[error("function not found: {arn}")]
     FunctionNotFound {
         /// The function's ARN.
         arn: String,
     },
-    /// The function is of another region or account than this host's: ask the host that has it.
+    /// The function belongs to another region or account than this host. Call the host that has it.
     #[error("function {target} is of another region or account than {region}, {account}")]
     Elsewhere {
-        /// The name or ARN that was given.
+        /// The given name or ARN.
         target: String,
         /// The host's region.
         region: String,
         /// The host's account.
         account: String,
     },
-    /// A function of this name is there already: update or delete it.
+    /// A function with this name exists. Update or delete it.
     #[error("function already exist: {name}")]
     FunctionExists {
         /// The function's name.
         name: FunctionName,
     },
-    /// The function was kept, but cannot run on this host: change it as the reason says.
+    /// The function is stored but cannot run on this host. Change it as the reason says.
     #[error("function {name} cannot run: {reason}")]
     FunctionFailed {
         /// The function's name.
         name: FunctionName,
-        /// Why.
+        /// Why the host cannot run it.
         reason: String,
     },
-    /// A concurrency or rate limit was met: try again later, or raise it.
+    /// A concurrency or rate limit is reached. Try again later, or raise it.
     #[error("throttled: {limit}")]
     Throttled {
-        /// Which limit.
+        /// The limit that is reached.
         limit: ThrottleLimit,
     },
-    /// No worker has room for another sandbox: try again later, or add a worker.
+    /// No worker has room for another sandbox. Try again later, or add a worker.
     #[error("no capacity for another sandbox of this function: {reason}")]
     NoCapacity {
-        /// What was missing.
+        /// What is missing.
         reason: String,
     },
-    /// The host cannot start the sandbox: see the cause, which is not the function's fault.
+    /// The host cannot start the sandbox, by no fault of the function; see the reason.
     #[error("sandbox could not be started: {reason}")]
     SandboxUnavailable {
         /// The backend's error with its causes.
         reason: String,
     },
-    /// A worker cannot be used: correct its capacity, or its version.
+    /// A worker cannot be used. Correct its capacity or its version.
     #[error("worker {worker}: {reason}")]
     Worker {
         /// The worker's number.
         worker: u32,
-        /// Why.
+        /// Why the worker cannot be used.
         reason: String,
     },
     /// The host is stopping and takes no new invocations.
@@ -144,20 +145,20 @@ pub enum Error {
     /// A file of the host could not be read or written.
     #[error("{operation} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
-        /// On which file.
+        /// The file or folder.
         path: PathBuf,
-        /// Why it did not work.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
     /// The function registry could not be read or written.
     #[error("function registry: {operation}")]
     Registry {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
-        /// Why it did not work.
+        /// The error of the registry's database.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -176,13 +177,13 @@ impl From<std::convert::Infallible> for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ThrottleLimit {
-    /// The function's reserved concurrency is in use.
+    /// The function's reserved concurrency is used up.
     ReservedConcurrency,
-    /// The account's unreserved concurrency is in use.
+    /// The account's unreserved concurrency is used up.
     AccountConcurrency,
-    /// The function was given as many new sandboxes as it may be in the period.
+    /// The function has used up its scaling rate.
     ScalingRate,
-    /// As many invocations wait as may.
+    /// Too many invocations wait.
     Waiting,
 }
 
@@ -218,7 +219,7 @@ impl Error {
     }
 }
 
-/// Renders an error with all its causes, `a: b: c`.
+/// Formats an error with all its causes: `a: b: c`.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

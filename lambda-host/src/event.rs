@@ -1,4 +1,4 @@
-//! What happens in a host, for whoever watches it.
+//! Events of a host, for observers.
 
 use std::time::Duration;
 
@@ -6,62 +6,62 @@ use crate::function::name::FunctionName;
 use crate::invocation::Report;
 use crate::worker::protocol::{SandboxId, WorkerId};
 
-/// Something that happened in a host.
+/// An event of a host.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HostEvent {
-    /// A sandbox is being made.
+    /// The start of a sandbox was commanded.
     SandboxStarting {
-        /// The sandbox.
+        /// The id of the new sandbox; later events name it.
         sandbox: SandboxId,
-        /// The worker that makes it.
+        /// The worker that starts it.
         worker: WorkerId,
         /// The function that it will run.
         function: FunctionName,
     },
     /// A sandbox can take invocations.
     SandboxReady {
-        /// The sandbox.
+        /// The sandbox that became ready.
         sandbox: SandboxId,
-        /// How long its init took.
+        /// The duration of its init.
         init_duration: Duration,
     },
-    /// A sandbox could not be made.
+    /// A sandbox could not be started.
     SandboxFailed {
-        /// The sandbox.
+        /// The sandbox that was not started.
         sandbox: SandboxId,
-        /// Why.
+        /// The error with its causes.
         reason: String,
     },
-    /// A sandbox is gone, with all that it held.
+    /// A sandbox ended, and all its resources are free.
     SandboxGone {
-        /// The sandbox.
+        /// The sandbox that ended.
         sandbox: SandboxId,
     },
     /// An invocation was answered.
     Answered {
-        /// The invocation's identifier.
+        /// The invocation's identifier, a UUID.
         request_id: String,
-        /// Which sandbox answered.
+        /// The sandbox that answered.
         sandbox: SandboxId,
-        /// Whether the function failed.
+        /// Whether the answer is the function's error.
         function_error: bool,
-        /// What it took.
+        /// Duration and memory of the invocation.
         report: Report,
     },
-    /// An invocation was refused.
+    /// An invocation was rejected.
     Rejected {
-        /// The invocation's identifier.
+        /// The invocation's identifier, a UUID.
         request_id: String,
-        /// Why.
+        /// Why it was rejected, in words.
         reason: String,
     },
-    /// The engine asks for another worker.
+    /// The placement engine asks for another worker.
     WorkerWanted {
-        /// The availability zone to have it in.
+        /// The availability zone of the wanted worker.
         zone: u32,
     },
-    /// A worker holds no sandbox any more and was let go.
+    /// A drained worker is empty, and the host has released it.
     WorkerRetired {
         /// The worker's number.
         worker: u32,

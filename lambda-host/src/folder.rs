@@ -1,10 +1,10 @@
-//! The folder that a host keeps its data in.
+//! The folder for a host's data.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, with_causes};
 
-/// A data folder; a temporary one is removed on drop.
+/// A data folder. A temporary one is removed on drop.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     path: PathBuf,
@@ -12,10 +12,10 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes the folder `path`, or makes a temporary one. Blocks.
+    /// Returns the folder `path`, or creates a temporary one. Blocks.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
         match path {
-            // Absolute, since a sandbox binds it whatever the working directory is.
+            // Absolute, since sandboxes bind it from another working directory.
             Some(path) => std::path::absolute(path)
                 .map(|path| Self { path, temporary: false })
                 .map_err(Error::io("resolve", path)),

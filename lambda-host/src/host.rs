@@ -1,4 +1,4 @@
-//! The handle of a host: deploy functions, invoke them, stop.
+//! The handle of a host: deploys and invokes functions, and stops the host.
 
 use std::sync::Arc;
 
@@ -21,10 +21,11 @@ use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
 
-/// A running host. Cheap to clone; all clones are the same host.
+/// A running host. Clones refer to the same host.
 ///
-/// Its tasks end with [`Host::shutdown`] or [`Host::kill`], or when the last clone is dropped. Functions are named by a
-/// [`Target`]: a [`FunctionName`](crate::FunctionName), or text with a name or an ARN.
+/// The host's tasks end with [`Host::shutdown`] or [`Host::kill`], or when the last clone is
+/// dropped. A function is given as a [`Target`]: a [`FunctionName`](crate::FunctionName), or text
+/// with a name or an ARN.
 #[derive(Clone, Debug)]
 pub struct Host {
     inner: Arc<Inner>,
@@ -35,11 +36,11 @@ pub(crate) struct Inner {
     pub(crate) arns: Arns,
     pub(crate) runtimes: Arc<Runtimes>,
     pub(crate) catalog: Catalog,
-    /// The workers of this process, whose end a stop waits for.
+    /// The workers in this process. A stop waits for their end.
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
-    /// Removed with the host, when it is a temporary one.
+    /// Dropped with the host, which removes a temporary folder.
     pub(crate) _folder: DataFolder,
 }
 
@@ -48,23 +49,27 @@ impl Host {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Deploys a new function with its code, a zip archive. The change is made whole even if the future is dropped.
+    /// Deploys a new function with its code, a zip archive. The change is completed even if the
+    /// future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionExists`]; [`Error::Invalid`] and other errors of settings, and [`Error::InvalidCode`], for what
-    /// cannot be; [`Error::Io`] and [`Error::Registry`] when it cannot be kept.
+    /// Returns [`Error::FunctionExists`] if the name is in use; [`Error::Invalid`] and the other
+    /// errors of settings, and [`Error::InvalidCode`], if settings or code cannot be used;
+    /// [`Error::Io`] or [`Error::Registry`] if they cannot be stored.
     pub async fn deploy(&self, config: FunctionConfig, zip: Bytes) -> Result<Arc<Function>, Error> {
         self.check(&config)?;
         self.inner.catalog.deploy(config, zip).await
     }
 
-    /// Gives a function new code. Invocations that run finish with the old. With `expected_revision` only the function
-    /// of that revision is changed. The change is made whole even if the future is dropped.
+    /// Replaces a function's code. Running invocations finish with the old code. With
+    /// `expected_revision`, the function is changed only if it has that revision
+    /// ([`Function::revision`]). The change is completed even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`], [`Error::RevisionDiffers`], and those of [`Host::deploy`].
+    /// Returns [`Error::FunctionNotFound`], [`Error::RevisionDiffers`], or an error of
+    /// [`Host::deploy`].
     pub async fn update_code(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -77,18 +82,20 @@ impl Host {
         changed.ok_or_else(|| self.not_found(&target))
     }
 
-    /// Checks an archive as [`Host::update_code`] does, and keeps nothing of it.
+    /// Checks an archive as [`Host::update_code`] does, and stores nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCode`]; [`Error::Io`] when there is no room to look at it.
+    /// Returns [`Error::InvalidCode`] if the code cannot be used; [`Error::Io`] if there is no disk
+    /// space to check it.
     pub async fn check_code(&self, zip: Bytes) -> Result<(), Error> {
         self.inner.catalog.check_code(zip).await
     }
 
-    /// Changes a function's settings: `change` takes those that the function has when its turn has come, so that
-    /// concurrent changes are all kept. Invocations that run finish with the old ones. With `expected_revision` only the
-    /// function of that revision is changed. The change is made whole even if the future is dropped.
+    /// Changes a function's settings. `change` gets the settings at the time of the change and
+    /// returns the new ones, so that no concurrent change is lost. Running invocations finish with
+    /// the old settings. With `expected_revision`, the function is changed only if it has that
+    /// revision. The change is completed even if the future is dropped.
     ///
     /// ```no_run
     /// # async fn run(host: lambda_host::Host) -> Result<(), lambda_host::Error> {
@@ -99,7 +106,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`], [`Error::RevisionDiffers`], that of `change`, and those of [`Host::deploy`].
+    /// Returns [`Error::FunctionNotFound`], [`Error::RevisionDiffers`], the error of `change`, or
+    /// an error of [`Host::deploy`].
     pub async fn update_config(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -118,12 +126,13 @@ impl Host {
         changed.ok_or_else(|| self.not_found(&target))
     }
 
-    /// Sets how many invocations of a function may run at once; `None` leaves it to the account's limit. The change is
-    /// made whole even if the future is dropped.
+    /// Sets how many invocations of a function may run at once. `None`: the account's limit
+    /// applies. The change is completed even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::ConcurrencyReserved`] when the account has not that much unreserved.
+    /// Returns [`Error::FunctionNotFound`]; [`Error::ConcurrencyReserved`] if the account has too
+    /// little unreserved concurrency.
     pub async fn reserve_concurrency(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -135,13 +144,13 @@ impl Host {
         changed.map(drop).ok_or_else(|| self.not_found(&target))
     }
 
-    /// Removes a function with all that belongs to it. Invocations that run finish. The removal is made whole even if the
-    /// future is dropped.
+    /// Removes a function and its code. Running invocations finish. The removal is completed even
+    /// if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::LatestNotDeletable`] when a qualifier names one version;
-    /// [`Error::Registry`] when the removal cannot be kept.
+    /// Returns [`Error::FunctionNotFound`]; [`Error::LatestNotDeletable`] if the target has the
+    /// qualifier `$LATEST`; [`Error::Registry`] if the removal cannot be stored.
     pub async fn remove(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -162,7 +171,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::Elsewhere`] for an ARN of another region or account.
+    /// Returns [`Error::FunctionNotFound`]; [`Error::Elsewhere`] for an ARN of another region or
+    /// account.
     pub fn function(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -171,25 +181,25 @@ impl Host {
         self.inner.catalog.function(&target.name).ok_or_else(|| self.not_found(&target))
     }
 
-    /// Returns all functions, ordered by name.
+    /// Returns all functions, by name.
     #[must_use]
     pub fn functions(&self) -> Vec<Arc<Function>> {
         self.inner.catalog.page(None, usize::MAX)
     }
 
-    /// Returns up to `count` functions whose names come after `after`, ordered by name.
+    /// Returns up to `count` functions with names after `after`, by name.
     #[must_use]
     pub fn functions_after(&self, after: Option<&str>, count: usize) -> Vec<Arc<Function>> {
         self.inner.catalog.page(after, count)
     }
 
-    /// Returns how many functions there are.
+    /// Returns the number of functions.
     #[must_use]
     pub fn functions_count(&self) -> usize {
         self.inner.catalog.len()
     }
 
-    /// Invokes a function and waits for its answer. A function that fails answers too
+    /// Invokes a function and waits for its answer. The error of a function is also an answer
     /// ([`Answer::function_error`]). Dropping the future does not end the invocation.
     ///
     /// ```no_run
@@ -201,10 +211,13 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::FunctionFailed`] for a function that this host cannot run;
-    /// [`Error::PayloadTooLarge`] and [`Error::InvalidPayload`] for what cannot be an event; [`Error::Throttled`] and
-    /// [`Error::NoCapacity`] to try again later; [`Error::SandboxUnavailable`] when no worker could make a sandbox;
-    /// [`Error::Stopping`].
+    /// - [`Error::FunctionNotFound`]: there is no such function.
+    /// - [`Error::FunctionFailed`]: the host cannot run it.
+    /// - [`Error::PayloadTooLarge`], [`Error::InvalidPayload`]: the payload is too large, or is not
+    ///   JSON.
+    /// - [`Error::Throttled`], [`Error::NoCapacity`]: try again later.
+    /// - [`Error::SandboxUnavailable`]: no worker could start a sandbox.
+    /// - [`Error::Stopping`]: the host is stopping.
     pub async fn invoke(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -216,7 +229,7 @@ impl Host {
         if request.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Error::PayloadTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
-        // Reads the JSON through without keeping any of it.
+        // Validates the JSON without keeping it.
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
         let (reply, answer) = oneshot::channel();
@@ -225,48 +238,50 @@ impl Host {
         answer.await.map_err(|_| Error::Stopping)?
     }
 
-    /// Adds a worker beside those that the builder made; returns when the engine has taken it.
+    /// Adds a worker to those of the builder. Returns when the placement engine has accepted it.
     ///
     /// # Errors
     ///
-    /// [`Error::Worker`] when its capacity or its version of the protocol cannot be used, or it is gone before it joined.
+    /// Returns [`Error::Worker`] if its capacity or its protocol version cannot be used, or if it
+    /// ends before it joins.
     pub async fn add_worker(&self, worker: Arc<dyn Worker>) -> Result<WorkerId, Error> {
         let (reply, joined) = oneshot::channel();
         self.tell(Message::AddWorker { worker, reply }).await?;
         joined.await.map_err(|_| Error::Stopping)?
     }
 
-    /// Returns the placement engine's last decisions, oldest first: as many as
-    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept) says, none by default.
+    /// Returns the placement engine's last decisions, oldest first: at most
+    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept), 0 by default.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopping`].
+    /// Returns [`Error::Stopping`] if the host is stopping.
     pub async fn explanations(&self) -> Result<Vec<Explanation>, Error> {
         let (reply, explanations) = oneshot::channel();
         self.tell(Message::Explain { reply }).await?;
         explanations.await.map_err(|_| Error::Stopping)
     }
 
-    /// Returns what happens in the host from now on. A receiver that falls behind loses the oldest.
+    /// Returns a receiver of the host's events from now on. A receiver that is more than 1,024
+    /// events behind loses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<HostEvent> {
         self.inner.events.subscribe()
     }
 
-    /// Returns the maker of this host's ARNs.
+    /// Returns the formatter of this host's ARNs.
     #[must_use]
     pub fn arns(&self) -> &Arns {
         &self.inner.arns
     }
 
-    /// Takes no new invocations, waits for those that run, destroys every sandbox, and returns when all
-    /// is gone.
+    /// Stops the host: takes no new invocations, waits for the running ones, destroys all
+    /// sandboxes, and returns when they are gone.
     pub async fn shutdown(&self) {
         self.stop(false).await;
     }
 
-    /// As [`Host::shutdown`], but ends running invocations at once.
+    /// Stops the host like [`Host::shutdown`], but ends running invocations at once.
     pub async fn kill(&self) {
         self.stop(true).await;
     }
@@ -274,7 +289,7 @@ impl Host {
     async fn stop(&self, kill: bool) {
         let (done, stopped) = oneshot::channel();
         if self.tell(Message::Stop { kill, done }).await.is_ok() {
-            // An error means that the driver has ended, which is what is waited for.
+            // An error means that the driver has already ended.
             stopped.await.unwrap_or_default();
         }
         for worker in &self.inner.workers {
@@ -286,7 +301,7 @@ impl Host {
         check(config, &self.inner.runtimes)
     }
 
-    /// Takes a target of this host's region and account.
+    /// Returns the target if it is of this host's region and account.
     fn ours(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -305,7 +320,7 @@ impl Host {
         Ok(target)
     }
 
-    /// Takes a target without a qualifier or of `$LATEST`, the only version that a function has here.
+    /// Returns the target if it has no qualifier or `$LATEST`, the only version of a function here.
     fn latest(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

@@ -1,4 +1,4 @@
-//! An invocation as its caller sees it: what goes in, what comes back, and the report in Lambda's words.
+//! The caller's view of an invocation: request, answer, and report.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// The largest payload of an invocation, each way, in bytes (AWS: 6 MB).
+/// The largest payload of a request or an answer, in bytes (AWS: 6 MB).
 pub const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// What a caller gives to an invocation.
+/// The request of an invocation.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub(crate) payload: Bytes,
@@ -18,13 +18,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns a request with a payload: JSON, up to [`PAYLOAD_BYTES_MAX`].
+    /// Returns a request with a payload: JSON, up to [`PAYLOAD_BYTES_MAX`] bytes.
     #[must_use]
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self { payload: payload.into(), client_context: None, trace_id: None }
     }
 
-    /// Adds what a mobile client tells of itself: a JSON object in ASCII.
+    /// Adds the client context of a mobile SDK: a JSON object in ASCII.
     #[must_use]
     pub fn with_client_context(mut self, json: impl Into<String>) -> Self {
         self.client_context = Some(json.into());
@@ -45,38 +45,39 @@ impl<T: Into<Bytes>> From<T> for Request {
     }
 }
 
-/// What an invocation came to. That the function failed is an answer too.
+/// The answer of an invocation. The error of a function is also an answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Answer {
     /// The invocation's identifier, a UUID.
     pub request_id: String,
-    /// The function's answer, or its error as JSON (`errorType`, `errorMessage`).
+    /// The function's answer, or its error as JSON with `errorType` and `errorMessage`.
     pub payload: Bytes,
-    /// Whether the function failed: it raised an error, timed out, ran out of memory or ended.
+    /// Whether the function failed: it raised an error, timed out, ran out of memory or exited.
     pub function_error: bool,
     /// The last 4 KB of the invocation's log, with Lambda's START, END and REPORT lines.
     pub log_tail: Bytes,
-    /// What it took.
+    /// Duration and memory of the invocation.
     pub report: Report,
 }
 
-/// What an invocation took.
+/// Duration and memory of an invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// From the dispatch to a ready sandbox until its answer.
+    /// The time from the dispatch to a ready sandbox until the answer.
     pub duration: Duration,
-    /// How long the sandbox's init took; `None` in a sandbox that was there already.
+    /// The duration of the sandbox's init; `None` if the sandbox was already ready.
     pub init_duration: Option<Duration>,
-    /// The function's memory in MB.
+    /// The configured memory of the function, in MB.
     pub memory_mb: u32,
-    /// The most memory that the sandbox held so far, in bytes; `None` where the backend cannot tell.
+    /// The highest memory use of the sandbox so far, in bytes; `None` if the backend cannot measure
+    /// it.
     pub memory_peak_bytes: Option<u64>,
 }
 
 impl Report {
-    /// Returns the billed duration: init and duration together, rounded up to a millisecond.
+    /// Returns the billed duration: the sum of init and duration, rounded up to a millisecond.
     ///
     /// Source: AWS, ["Lambda standardizes billing for INIT phase"][billing], since August 2025.
     ///
@@ -87,13 +88,13 @@ impl Report {
         Duration::from_millis(u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 
-    /// Tells whether the invocation had to wait for a new sandbox.
+    /// Returns whether the invocation waited for a new sandbox.
     #[must_use]
     pub fn is_cold(&self) -> bool {
         self.init_duration.is_some()
     }
 
-    /// Returns the most memory held in whole MB, rounded up.
+    /// Returns the highest memory use of the sandbox so far, in MB, rounded up.
     #[must_use]
     pub fn memory_used_mb(&self) -> Option<u64> {
         self.memory_peak_bytes.map(|bytes| bytes.div_ceil(1 << 20))

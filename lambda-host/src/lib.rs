@@ -1,9 +1,10 @@
-//! A host of functions: the placement engine, sandboxes and the AWS Lambda API, joined.
+//! A host of functions: joins a placement engine, sandboxes and the AWS Lambda API.
 //!
-//! A [`Host`] takes a sandbox backend and gives [`Host::deploy`], [`Host::invoke`] and [`Host::events`]. With the feature `http`,
-//! [`http::serve`] lets the AWS command line and SDKs call it.
+//! A [`Host`] starts sandboxes through a backend. [`Host::deploy`] adds a function,
+//! [`Host::invoke`] runs it, and [`Host::events`] reports what happens. With the feature `http`,
+//! [`http::serve`] serves the AWS command line and SDKs.
 //!
-//! It does not check who calls, and runs no container images.
+//! A host does not authenticate callers, and does not run container images.
 //!
 //! ```no_run
 //! # use lambda_host::{FunctionConfig, Host, Runtimes};
@@ -20,8 +21,9 @@
 //!
 //! # Features
 //!
-//! - `http`: the AWS Lambda API over HTTP.
-//! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.
+//! - `http`: adds the AWS Lambda API over HTTP.
+//! - `roles`: gives sandboxes the credentials of their function's execution role, by
+//!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
 mod blocking;

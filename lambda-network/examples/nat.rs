@@ -4,8 +4,9 @@
 //! cargo run -p lambda-network --example nat -- RESOLVER COMMAND [ARGUMENT...]
 //! ```
 //!
-//! RESOLVER is a server of DNS that this host reaches, not on the loopback. The command uses the machine's `/etc/resolv.conf`
-//! unless it is told otherwise: `dig @169.254.169.253 NAME`. Needs root, `nft`, and `net.ipv4.ip_forward=1`.
+//! RESOLVER is a DNS server that this host reaches, not on the loopback. The command uses the
+//! machine's `/etc/resolv.conf`; `dig @169.254.169.253 NAME` uses the network's resolver. Needs
+//! root, `nft`, and `net.ipv4.ip_forward=1`.
 #![expect(clippy::print_stderr, reason = "an example shows what it does")]
 
 use std::error::Error;

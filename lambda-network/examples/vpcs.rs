@@ -1,10 +1,11 @@
-//! Two VPCs with the same addresses, a card in each, and sandboxes that reach their own and nothing else.
+//! Two VPCs with the same addresses, a card in each, and a sandbox behind each card that reaches
+//! only its own VPC.
 //!
 //! ```text
 //! cargo run -p lambda-network --example vpcs
 //! ```
 //!
-//! Needs root, and the programs `nft` and `ip`. Everything lies in network namespaces of its own.
+//! Needs root and the programs `nft` and `ip`. Everything runs in network namespaces of its own.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
@@ -44,7 +45,8 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a namespace with a bridge, 10.0.0.1/16, and a server that says its name and who asks.
+/// Creates a namespace with a bridge, 10.0.0.1/16, and a server that answers with its name and the
+/// client's address.
 fn make_vpc(name: &'static str) -> Result<OwnedFd, Failure> {
     let make = move || -> Result<_, Failure> {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -62,7 +64,7 @@ fn make_vpc(name: &'static str) -> Result<OwnedFd, Failure> {
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let peer = stream.peer_addr().map_or_else(|_| "?".into(), |it| it.ip().to_string());
-            // Whoever does not wait for the answer gets none.
+            // A client that closed its connection gets no answer.
             drop(write!(stream, "{name}, and you are {peer}"));
         }
     });

@@ -1,4 +1,4 @@
-//! A card: a network namespace that reaches one VPC, shared by many sandboxes.
+//! A card: a network namespace with a link to one VPC, shared by many sandboxes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,9 +35,10 @@ mod listen;
 #[cfg(feature = "wireguard")]
 pub use listen::Admission;
 
-/// A running card. Dropping it ends the card: its namespace, link and rules go, and sandboxes behind it reach nothing more.
+/// A running card. Dropping it ends the card: its namespace, link and rules are removed, and its
+/// sandboxes reach nothing.
 ///
-/// A process that is killed takes its cards along in the same way: descriptors alone hold them.
+/// A killed process ends its cards in the same way, since only descriptors hold them.
 #[derive(Debug)]
 pub struct Card {
     pub(crate) shared: Arc<Shared>,
@@ -46,21 +47,22 @@ pub struct Card {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a card tells its owner.
+/// An event of a card, for its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CardEvent {
-    /// 80 % of the connections, the ports or the sandboxes are in use: start another card for new sandboxes.
+    /// 80 % of the connections, ports or sandboxes are in use: start another card for new
+    /// sandboxes.
     Full,
-    /// Less than 60 % are in use again.
+    /// After [`Self::Full`], less than 60 % are in use.
     Room,
-    /// The link to the VPC is gone, and with it the card's use: end it.
+    /// The link to the VPC is gone. The card is useless: drop it.
     Gone,
-    /// A worker of another machine has been silent for 10 s: its addresses are free again.
+    /// A worker on another machine has been silent for 10 s. Its addresses are free again.
     WorkerGone(PublicKey),
 }
 
-/// What the card's threads and the workers' tunnels share.
+/// The state that the card's threads and the workers' tunnels share.
 pub(crate) struct Shared {
     pub(crate) spec: CardSpec,
     pub(crate) tun: Tun,
@@ -68,15 +70,15 @@ pub(crate) struct Shared {
     pub(crate) full: AtomicBool,
     pub(crate) cut: AtomicBool,
     pub(crate) book: RwLock<Book>,
-    /// Addresses whose connections are to be forgotten before others get them.
+    /// Addresses that must not be given again before their connections are deleted.
     resting: Mutex<Vec<Resting>>,
-    /// Workers whose end the observer has not been told yet.
+    /// Workers whose end was not reported to the observer yet.
     gone: Mutex<Vec<PublicKey>>,
     #[cfg(feature = "wireguard")]
     listener: OnceLock<Arc<listen::Listener>>,
 }
 
-/// Which worker has which addresses, and the way to each.
+/// The workers, their leased addresses, and the path to each.
 #[derive(Debug)]
 pub(crate) struct Book {
     blocks: Blocks<WorkerId>,
@@ -84,24 +86,24 @@ pub(crate) struct Book {
     next: u32,
 }
 
-/// What waits until the kernel has forgotten its connections.
+/// An address or block that becomes free when the kernel's entries for its connections are deleted.
 pub(crate) enum Resting {
-    /// An address of a worker in this process, and what is done with it then.
+    /// An address of a worker in this process, and the action that frees it.
     Address(Ipv4Addr, Box<dyn FnOnce() + Send>),
-    /// A block that no worker has any more.
+    /// A block of a worker that is gone.
     Block(Block),
 }
 
-/// A worker among those of one card.
+/// A worker's number, unique for one card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkerId(u32);
 
-/// The way to a worker's sandboxes.
+/// The path to a worker's sandboxes.
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
-    /// In this process: straight to their devices.
+    /// To a worker in this process: directly to its sandboxes' devices.
     Direct(Arc<Table>),
-    /// On another machine: through a session.
+    /// To a worker on another machine: through a session.
     #[cfg(feature = "wireguard")]
     Sealed(Arc<listen::Peer>),
 }
@@ -116,14 +118,15 @@ impl fmt::Debug for Shared {
 }
 
 impl Card {
-    /// Starts a card, and waits until its link carries packets: some 30 ms, up to a second on a busy machine.
+    /// Starts a card and blocks until its link carries packets: some 30 ms, up to a second on a
+    /// busy machine.
     ///
-    /// `observer` is called on a thread of the card's and must not wait.
+    /// `observer` is called on a thread of the card and must not block.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a specification that no machine can carry out, else an error that names the step. Nothing is
-    /// left of a card that could not be started.
+    /// Returns [`Error::Invalid`] for a specification that no machine can carry out, else an error
+    /// that names the failed step. A failed start leaves nothing behind.
     pub fn start(
         spec: CardSpec,
         observer: impl Fn(CardEvent) + Send + 'static,
@@ -155,7 +158,7 @@ impl Card {
         Ok(card)
     }
 
-    /// Starts a thread of the card's, in the card's namespace.
+    /// Starts a thread of the card, in the card's namespace.
     fn run(
         &mut self,
         name: &str,
@@ -166,7 +169,7 @@ impl Card {
         let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || {
-                // The same call succeeded when the card was made.
+                // The same call succeeded when the card was created.
                 if setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() {
                     work(shared, stop);
                 }
@@ -182,19 +185,19 @@ impl Card {
         self.shared.spec.address.addr()
     }
 
-    /// Returns how many sandboxes are attached.
+    /// Returns the number of attached sandboxes of workers in this process.
     #[must_use]
     pub fn sandboxes(&self) -> usize {
         self.shared.sandboxes.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the card is full: new sandboxes belong on another.
+    /// Returns whether the card is full: attach new sandboxes to another one.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Relaxed)
     }
 
-    /// Returns the card's namespace, to look into it.
+    /// Returns the card's namespace, for inspection.
     #[must_use]
     pub fn namespace(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.namespace)
@@ -203,14 +206,15 @@ impl Card {
 
 impl Drop for Card {
     fn drop(&mut self) {
-        // The count is below its largest value, so the write does not wait.
+        // The counter is far below its maximum, so the write does not block.
         let _ = self.stop.write(1);
         for thread in self.threads.drain(..) {
-            // The thread has nothing to say: a panic there has been reported.
+            // The thread returns nothing, and its panic was already reported.
             drop(thread.join());
         }
         if matches!(self.shared.spec.link, Link::Veth { .. } | Link::Macvlan { .. }) {
-            // The kernel would delete the link with the namespace, but later: its name is free at once so.
+            // The kernel would delete the link with the namespace, but later. Deleting it frees its
+            // name at once.
             drop(namespace::within(&self.namespace, || {
                 let link = if_nametoindex(LINK).step(Step::FindDevice)?;
                 Netlink::open().step(Step::MakeLink)?.delete(link).step(Step::MakeLink)
@@ -220,7 +224,7 @@ impl Drop for Card {
 }
 
 impl Shared {
-    /// Takes a worker up. Its number is never another's.
+    /// Registers a worker under a new number.
     pub(crate) fn enroll(&self, way: impl FnOnce(WorkerId) -> Way) -> Result<WorkerId, Error> {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         let worker = WorkerId(book.next);
@@ -244,7 +248,8 @@ impl Shared {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Deletes the connections of what rests, and frees it. The calling thread is in the card's namespace.
+    /// Deletes the connections of resting addresses and frees these. The calling thread must be in
+    /// the card's namespace.
     fn forget(&self) -> io::Result<()> {
         let resting = std::mem::take(&mut *self.resting());
         if resting.is_empty() {
@@ -278,7 +283,7 @@ impl Shared {
         self.book.write().unwrap_or_else(PoisonError::into_inner).blocks.lease(worker)
     }
 
-    /// Counts a sandbox in, unless there are as many as allowed.
+    /// Counts one more sandbox, unless the limit is reached.
     pub(crate) fn admit(&self) -> Result<(), Error> {
         if self.cut.load(Ordering::Relaxed) {
             return Err(Error::Gone);
@@ -300,7 +305,8 @@ impl Shared {
         self.book.read().unwrap_or_else(PoisonError::into_inner).blocks.holder(address)
     }
 
-    /// Returns how many sandboxes there are at the most: those attached here, and the addresses leased elsewhere.
+    /// Returns an upper bound of the number of sandboxes: those attached in this process, and all
+    /// addresses leased to other machines.
     fn sandboxes_at_most(&self) -> usize {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
         let elsewhere = |worker| !matches!(book.ways.get(&worker), Some(Way::Direct(_)));
@@ -308,20 +314,21 @@ impl Shared {
         leased + self.sandboxes.load(Ordering::Relaxed)
     }
 
-    /// Returns the way to the sandbox of an address.
+    /// Returns the path to the sandbox with an address.
     fn way(&self, address: Ipv4Addr) -> Option<Way> {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
         book.ways.get(&book.blocks.holder(address)?).cloned()
     }
 
-    /// Takes a frame of a sandbox of this process. One that the device has no room for is dropped, as on any link.
+    /// Writes a frame of a sandbox to the card's device. If the device has no room, the frame is
+    /// dropped, as on any link.
     pub(crate) fn accept_local(&self, frame: &[u8]) {
         drop(self.tun.write(frame));
     }
 }
 
-/// Makes what a card consists of, in the card's namespace, which the calling thread is in. The rules are in force before
-/// anything can pass.
+/// Creates the parts of a card in its namespace, which the calling thread must be in. The rules are
+/// active before packets can pass.
 fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
     let idle = spec.limits.idle_timeout.as_secs().to_string();
     for (name, value) in [
@@ -340,9 +347,9 @@ fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
     let link = spec.link.device();
     let (tun, index) = Tun::make(TUN, false).step(Step::MakeTun)?;
     nft::load(&nft::card_rules(spec, link))?;
-    // Read once, so that a kernel that cannot is told now.
+    // Read the table once, to report now if the kernel does not support it.
     conntrack::forget(&BTreeSet::new()).step(Step::TrackConnections)?;
-    // The tracking of connections is there since the rules are, and with it these parameters.
+    // The rules have loaded connection tracking, which creates these parameters.
     for (state, seconds) in [("established", idle.as_str()), ("time_wait", TIME_WAIT_SECONDS)] {
         let name = format!("netfilter/nf_conntrack_tcp_timeout_{state}");
         set_parameter(&name, seconds).step(Step::SetParameters)?;
@@ -371,9 +378,10 @@ fn furnish(spec: &CardSpec, namespace: &OwnedFd) -> Result<Tun, Error> {
     Ok(tun)
 }
 
-/// Waits until packets pass a link: the kernel makes it ready a while after both ends are up, and drops packets until then.
+/// Waits until a link passes packets. The kernel makes it ready some time after both ends are up,
+/// and drops packets until then.
 ///
-/// A device that was given may be of a kind of which this is never known.
+/// For some kinds of device that were given to the card, the state is never known.
 fn await_link(netlink: &Netlink, index: u32, unknown_will_do: bool) -> Result<(), Error> {
     let end = Instant::now() + LINKED_WITHIN;
     loop {
@@ -389,13 +397,13 @@ fn await_link(netlink: &Netlink, index: u32, unknown_will_do: bool) -> Result<()
     }
 }
 
-/// Seconds for which the port of a connection that has ended is kept: a quarter of the kernel's time, so that a card
-/// bears four times as many short connections.
+/// How long a closed connection keeps its port, in seconds: a quarter of the kernel's default, so
+/// that a card can serve four times as many short connections.
 const TIME_WAIT_SECONDS: &str = "30";
-/// A link without a carrier is an error after this time.
+/// How long to wait for a link to become ready.
 const LINKED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes the link to the VPC, where it is not there.
+/// Creates the link to the VPC, unless it was given.
 fn make_link(spec: &CardSpec, netlink: &Netlink, namespace: &OwnedFd) -> Result<(), Error> {
     match &spec.link {
         Link::Veth { vpc, name, bridge } => {
@@ -434,7 +442,8 @@ fn make_link(spec: &CardSpec, netlink: &Netlink, namespace: &OwnedFd) -> Result<
     }
 }
 
-/// Repeats what fails because a name is taken, for the time that the kernel needs to sweep after a killed process.
+/// Repeats `make` while the name is in use, for as long as the kernel may take to clean up after a
+/// killed process.
 fn when_free(mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let end = Instant::now() + SWEPT_AFTER;
     loop {
@@ -447,9 +456,10 @@ fn when_free(mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The kernel has been seen to take 4 s over 1,000 namespaces of a killed process.
+/// The kernel took 4 s to delete 1,000 namespaces of a killed process.
 const SWEPT_AFTER: Duration = Duration::from_secs(5);
-/// Numbers of workers: the session's index of the WireGuard protocol has 24 bits for them.
+/// The number of workers that a card can have in its life: WireGuard's session index leaves 24
+/// bits.
 const WORKERS_MAX: u32 = 1 << 24;
-/// The tunnels' end in the card.
+/// The card's end of the tunnels.
 const TUN: &str = "tun0";

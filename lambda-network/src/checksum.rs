@@ -1,10 +1,11 @@
-//! The Internet checksum (RFC 1071) of IPv4 and TCP. Pure.
+//! The Internet checksum (RFC 1071) for IPv4 and TCP. Pure.
 //!
-//! Sums are of 16-bit words in the machine's own byte order, which gives the same checksum bytes as network order does.
+//! The sums are of 16-bit words in native byte order. RFC 1071 shows that the checksum's bytes are
+//! the same as with network order.
 
 use crate::offload::TcpHeaders;
 
-/// Adds up bytes; an odd one at the end counts as if a 0 followed.
+/// Returns the sum of the 16-bit words. An odd last byte is padded with 0.
 pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut total: u64 = words.iter().map(|it| u64::from(u32::from_ne_bytes(*it))).sum();
@@ -18,22 +19,23 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     total
 }
 
-/// Folds a sum into 16 bits, with the carries added.
+/// Folds a sum to 16 bits by adding the carries.
 pub(crate) fn fold(mut total: u64) -> u16 {
     while total > 0xFFFF {
         total = (total & 0xFFFF) + (total >> 16);
     }
-    // The loop has left 16 bits.
+    // The loop leaves 16 bits.
     u16::try_from(total).unwrap_or(u16::MAX)
 }
 
-/// Adds up TCP's pseudo header of an IPv4 packet of at least 20 bytes, for `length` bytes of header and payload.
+/// Returns the sum of TCP's pseudo header, for an IPv4 packet of at least 20 bytes with `length`
+/// bytes of TCP.
 pub(crate) fn pseudo(packet: &[u8], length: u16) -> u64 {
     let protocol = u64::from(u16::from_ne_bytes([0, 6]));
     sum(&packet[12..20]) + protocol + u64::from(u16::from_ne_bytes(length.to_be_bytes()))
 }
 
-/// Tells whether the checksums of a TCP packet, of its IPv4 header and of its content, are right.
+/// Returns whether the checksums of the IPv4 header and of the TCP segment are correct.
 pub(crate) fn tcp_is_right(packet: &[u8], headers: TcpHeaders) -> bool {
     let (ip, content) = packet.split_at(headers.ip);
     let Ok(length) = u16::try_from(content.len()) else { return false };

@@ -1,13 +1,15 @@
-//! Joins consecutive TCP packets of one connection into one frame, so that the kernel handles them once. Pure.
+//! Joins consecutive TCP packets of one connection into one frame, so that the kernel processes
+//! them once. Pure.
 
 use crate::checksum::{fold, pseudo, sum, tcp_is_right};
 use crate::linux::tun::HEADER;
 use crate::offload::{PSH, TcpHeaders, tcp_header, tcp_headers};
 
-/// What has been joined and not yet been given out. Packets leave in the order in which they came.
+/// Joins packets, and keeps the frame that is not complete yet. Packets leave in the order of their
+/// arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Coalescer {
-    /// A frame: room for its header, then the first packet's headers, then payloads.
+    /// The frame: space for the virtio header, the first packet's headers, then payloads.
     frame: Vec<u8>,
     run: Option<Run>,
 }
@@ -15,16 +17,17 @@ pub(crate) struct Coalescer {
 #[derive(Debug)]
 struct Run {
     headers: TcpHeaders,
-    /// Payload of the first packet, in bytes; those after it have as much, but the last.
+    /// The payload of the first packet, in bytes. Following ones have the same, the last one may
+    /// have less.
     size: usize,
     next_sequence: u32,
     packets: usize,
-    /// Nothing may follow: the last packet was shorter, or was marked to be delivered at once.
+    /// No packet may follow: the last one was shorter or had the push flag.
     closed: bool,
 }
 
 impl Coalescer {
-    /// Takes a packet; gives `deliver` the frames that are complete by it.
+    /// Adds a packet. Passes the frames that it completes to `deliver`.
     pub(crate) fn add(&mut self, packet: &[u8], mut deliver: impl FnMut(&[u8])) {
         if let Some(headers) = joinable(packet) {
             if self.join(packet, headers) {
@@ -41,7 +44,7 @@ impl Coalescer {
         }
     }
 
-    /// Gives out what is left.
+    /// Passes an incomplete frame to `deliver`.
     pub(crate) fn flush(&mut self, mut deliver: impl FnMut(&[u8])) {
         let Some(run) = self.run.take() else { return };
         if run.packets > 1 {
@@ -94,9 +97,10 @@ impl Coalescer {
     }
 }
 
-/// Returns the headers' lengths of a packet that may be joined with others.
+/// Returns the lengths of the headers if the packet may be joined with others.
 ///
-/// Its checksums must be right: the joined frame gets new ones, which would hide damage done on the way.
+/// Its checksums must be correct: the joined frame gets new ones, which would hide a damaged
+/// packet.
 fn joinable(packet: &[u8]) -> Option<TcpHeaders> {
     let headers = tcp_headers(packet)?;
     let flags = packet[headers.ip + 13];
@@ -104,7 +108,8 @@ fn joinable(packet: &[u8]) -> Option<TcpHeaders> {
     (plain && tcp_is_right(packet, headers)).then_some(headers)
 }
 
-/// Tells whether two packets differ in nothing but lengths, identification, sequence, checksums and the push flag.
+/// Returns whether two packets differ only in lengths, identification, sequence, checksums and the
+/// push flag.
 fn alike(first: &[u8], packet: &[u8], TcpHeaders { ip, total }: TcpHeaders) -> bool {
     let same = |from: usize, to: usize| first[from..to] == packet[from..to];
     same(0, 2)
@@ -144,7 +149,7 @@ mod tests {
         frames
     }
 
-    /// Returns what comes out when the joined frames are cut again.
+    /// Returns the packets after the joined frames are cut again.
     fn cut_again(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         for frame in frames {

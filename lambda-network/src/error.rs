@@ -1,50 +1,50 @@
-//! The crate's error: one variant for each thing that a caller can do next.
+//! The crate's error. Its variants differ by what the caller can do next.
 
 use std::fmt;
 use std::io;
 
-/// What went wrong, by what the caller does next.
+/// An error of a card, a tunnel or an attachment.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting cannot be carried out by any machine: mend it.
+    /// A setting that no machine can carry out. Correct it.
     #[error("invalid {setting} {value:?}: {reason}")]
     Invalid {
-        /// The field.
+        /// The name of the field.
         setting: &'static str,
-        /// Its value.
+        /// The value of the field.
         value: String,
-        /// What is wrong with it.
+        /// Why the value is invalid.
         reason: &'static str,
     },
-    /// This machine, or this user's rights on it, lacks something: arrange it.
+    /// The machine, or the user's rights on it, lack something. Provide it.
     #[error("{step}: {what} is not available: {why}")]
     Unavailable {
         /// The step that needed it.
         step: Step,
         /// What is missing.
         what: &'static str,
-        /// How that was found.
+        /// The system's message.
         why: String,
     },
-    /// The operating system refused one step: retry or report.
+    /// The operating system refused a step. Retry or report.
     #[error("{step}")]
     Failed {
-        /// The step.
+        /// The failed step.
         step: Step,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A bound is reached: use another card, or wait until a sandbox is gone.
+    /// A limit is reached. Use another card, or wait until a sandbox ends.
     #[error("no more {what}: {max} are in use")]
     Full {
-        /// What there are no more of.
+        /// What the limit counts.
         what: &'static str,
-        /// The bound.
+        /// The value of the limit.
         max: usize,
     },
-    /// The card has ended: start another.
+    /// The card has ended. Start another one.
     #[error("the card is gone")]
     Gone,
 }
@@ -58,7 +58,7 @@ impl Error {
         Self::Invalid { setting, value: value.to_string(), reason }
     }
 
-    /// Sorts the system's answer to `step`: what the machine lacks, or a failure.
+    /// Classifies the error of a step: something is unavailable, or the step failed.
     pub(crate) fn at(step: Step, source: io::Error) -> Self {
         let what = match (source.raw_os_error(), step) {
             (Some(libc::EPERM | libc::EACCES), _) => "the right (CAP_NET_ADMIN, CAP_SYS_ADMIN)",
@@ -70,7 +70,7 @@ impl Error {
     }
 }
 
-/// Turns the system's answer to a step into an [`Error`].
+/// Converts the error of a step to [`Error`].
 pub(crate) trait Stepped<T> {
     fn step(self, step: Step) -> Result<T, Error>;
 }
@@ -81,43 +81,43 @@ impl<T, E: Into<io::Error>> Stepped<T> for Result<T, E> {
     }
 }
 
-/// The steps of making a card, a tunnel or an attachment, which errors name.
+/// A step in creating a card, a tunnel or an attachment; errors name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Making a network namespace.
+    /// Creating a network namespace.
     MakeNamespace,
-    /// Entering a network namespace that was given.
+    /// Entering a given network namespace.
     EnterNamespace,
-    /// Making a TUN device.
+    /// Creating a TUN device.
     MakeTun,
-    /// Making the card's link to the VPC.
+    /// Creating the card's link to the VPC.
     MakeLink,
-    /// Finding the device that a link was to be made of.
+    /// Finding the device of a link.
     FindDevice,
     /// Moving a device into the card's namespace.
     MoveDevice,
     /// Attaching the VPC's end of a link to its bridge.
     JoinBridge,
-    /// Giving a device an address.
+    /// Setting a device's address.
     SetAddress,
     /// Setting a route.
     SetRoute,
     /// Bringing a device up.
     BringUp,
-    /// Setting the namespace's own kernel parameters.
+    /// Setting kernel parameters of a namespace.
     SetParameters,
-    /// Loading the card's rules.
+    /// Loading nftables rules.
     LoadRules,
-    /// Reading the kernel's table of connections.
+    /// Reading the kernel's connection table.
     TrackConnections,
     /// Opening or binding the tunnel's UDP socket.
     OpenSocket,
-    /// Agreeing on keys with the card.
+    /// The WireGuard handshake with the card.
     Handshake,
     /// Starting a thread.
     StartThread,
-    /// Registering a descriptor with the forwarding thread.
+    /// Registering a descriptor with a thread.
     Register,
 }
 

@@ -1,4 +1,4 @@
-//! The thread that takes packets from a worker's sandboxes and carries them towards a card.
+//! The thread that carries packets from a worker's sandboxes towards a card.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
@@ -14,17 +14,17 @@ use crate::linux::tun::{FRAME_MAX, HEADER};
 use crate::rules::Rules;
 use crate::table::{STOP, Seat, Table};
 
-/// Takes frames of sandboxes to a card.
+/// Carries frames of sandboxes to a card.
 pub(crate) trait Carry: Send {
-    /// Takes one frame, which has passed the worker's checks.
+    /// Carries one frame, which has passed the worker's checks.
     fn carry(&mut self, frame: &mut [u8]);
-    /// Sends whatever was kept for a larger batch. Called before the thread waits.
+    /// Sends what was kept for a larger batch. Called before the thread waits.
     fn flush(&mut self);
-    /// Does what is due. Called at least every [`TICK`].
+    /// Does periodic work. Called at least every [`TICK`].
     fn tick(&mut self);
 }
 
-/// On one machine: frames pass whole from device to device.
+/// Carries frames to a card of this process: each is written to the card's device as a whole.
 pub(crate) struct Direct {
     card: Weak<Shared>,
     held: Option<Arc<Shared>>,
@@ -53,7 +53,7 @@ impl Carry for Direct {
     fn tick(&mut self) {}
 }
 
-/// Forwards until the table is stopped.
+/// Forwards frames until the table is stopped.
 pub(crate) fn run(table: &Table, rules: Rules, carry: &mut dyn Carry) {
     let start = Instant::now();
     let mut events = [EpollEvent::empty(); 64];
@@ -73,7 +73,7 @@ pub(crate) fn run(table: &Table, rules: Rules, carry: &mut dyn Carry) {
         let count = match table.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
-            // The descriptor is the table's own: nothing but a mistake here invalidates it.
+            // The descriptor belongs to the table: only a bug can invalidate it.
             Err(error) => panic!("epoll_wait: {error}"),
         };
         for event in events.iter().take(count) {
@@ -88,7 +88,8 @@ pub(crate) fn run(table: &Table, rules: Rules, carry: &mut dyn Carry) {
     }
 }
 
-/// Takes what one sandbox sends, up to a share, so that a busy one does not keep the others waiting.
+/// Forwards what one sandbox sends, at most [`SHARE`] frames, so that a busy sandbox does not delay
+/// the others.
 fn serve(
     table: &Table,
     rules: Rules,
@@ -109,7 +110,8 @@ fn serve(
         let length = match seat.tun.read(frame) {
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            // The device is gone: without this the descriptor would be reported for ever.
+            // The device is gone. Remove its descriptor, which epoll would otherwise report for
+            // ever.
             Err(_) => return table.forget(seat),
         };
         let Some(whole) = frame.get_mut(..length) else { continue };
@@ -134,7 +136,7 @@ fn resume(table: &Table, paused: &mut Vec<(Duration, Arc<Seat>)>, now: Duration)
     });
 }
 
-/// How often a carrier is asked for what is due.
+/// The period of [`Carry::tick`].
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// Frames that one sandbox may send before the next one's turn.
+/// The most frames of one sandbox before the next one's turn.
 const SHARE: usize = 16;

@@ -1,4 +1,4 @@
-//! The checks that each packet passes on its way between sandbox and card. Pure.
+//! The checks of packets between sandbox and card. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -6,14 +6,14 @@ use crate::lease::LINK_LOCAL;
 use crate::rules::{Refusal, Rule, Rules};
 use crate::spec::RESOLVER;
 
-/// Source and destination of an IPv4 packet whose lengths agree.
+/// Source and destination of an IPv4 packet with consistent lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ends {
     pub(crate) source: Ipv4Addr,
     pub(crate) destination: Ipv4Addr,
 }
 
-/// Reads a packet's ends.
+/// Returns source and destination of a packet.
 pub(crate) fn ends(packet: &[u8]) -> Result<Ends, Refusal> {
     let (header, _) = packet.split_first_chunk::<20>().ok_or(Refusal::Malformed)?;
     if header[0] >> 4 != 4 {
@@ -29,9 +29,9 @@ pub(crate) fn ends(packet: &[u8]) -> Result<Ends, Refusal> {
     Ok(Ends { source: address(12), destination: address(16) })
 }
 
-/// Checks a packet that the sandbox of the address `own` sends.
+/// Checks a packet from the sandbox with the address `own`.
 pub(crate) fn check_outgoing(rules: Rules, packet: &[u8], own: Ipv4Addr) -> Result<Ends, Refusal> {
-    // A first byte that is not 4x is told as such, however short the packet.
+    // A packet of another version is reported as such even if it is too short.
     if packet.first().is_some_and(|first| first >> 4 != 4) {
         return Err(Refusal::NotIpv4);
     }
@@ -42,13 +42,14 @@ pub(crate) fn check_outgoing(rules: Rules, packet: &[u8], own: Ipv4Addr) -> Resu
     refuse(Rule::Source, ends.source != own)?;
     let to = ends.destination;
     refuse(Rule::LinkLocal, LINK_LOCAL.contains(&to) && to != RESOLVER)?;
-    // 224.0.0.0/4 is multicast, 240.0.0.0/4 reserved and the broadcast address.
+    // 224.0.0.0/4 is multicast; 240.0.0.0/4 is reserved and has the broadcast address.
     let unicast = (1..224).contains(&to.octets()[0]) && !to.is_loopback();
     refuse(Rule::Unicast, !unicast)?;
     Ok(ends)
 }
 
-/// Checks a packet that a worker hands to the card: its source must be `leased` to that worker.
+/// Checks a packet from a worker on its arrival at the card: the worker must have leased its source
+/// address.
 #[cfg(any(test, feature = "wireguard"))]
 pub(crate) fn check_leased(
     rules: Rules,

@@ -1,4 +1,4 @@
-//! A sandbox's interface: a TUN device in a namespace of its own, made before it is needed.
+//! A sandbox's network interface: a TUN device in its own namespace, created in advance.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use crate::linux::netlink::Netlink;
 use crate::linux::tun::Tun;
 use crate::spec::RESOLVER;
 
-/// A namespace with a device that is up and routed, and lacks but an address.
+/// A namespace with a device that is up and has routes, but no address.
 #[derive(Debug)]
 pub(crate) struct Interface {
     pub(crate) namespace: Arc<OwnedFd>,
     pub(crate) tun: Tun,
-    /// Opened inside: an address is given without entering the namespace.
+    /// Opened in the namespace: the address is set without entering it.
     netlink: Netlink,
     index: u32,
     mtu: u16,
@@ -34,7 +34,7 @@ impl Interface {
             netlink.bring_up(index).step(Step::BringUp)?;
             let everything = (std::net::Ipv4Addr::UNSPECIFIED, 0);
             netlink.add_route(index, everything, None).step(Step::SetRoute)?;
-            // What the worker would drop is refused at once by the sandbox's own kernel.
+            // The sandbox's own kernel rejects at once what the worker would drop.
             let link_local = (LINK_LOCAL.network(), LINK_LOCAL.prefix_len());
             netlink.refuse(link_local).step(Step::SetRoute)?;
             netlink.add_route(index, (RESOLVER, 32), None).step(Step::SetRoute)?;
@@ -42,7 +42,7 @@ impl Interface {
         })
     }
 
-    /// Gives the device its address and largest packet.
+    /// Sets the device's address and MTU.
     pub(crate) fn dress(
         self,
         address: std::net::Ipv4Addr,
@@ -56,7 +56,8 @@ impl Interface {
     }
 }
 
-/// A stock of interfaces, kept by a thread. Cheap to clone; the last clone ends the thread.
+/// A pool of interfaces, filled by a thread. Clones share the pool; dropping the last one ends the
+/// thread.
 #[derive(Debug, Clone)]
 pub struct InterfacePool(Arc<Keeper>);
 
@@ -76,21 +77,24 @@ struct Stock {
 #[derive(Debug, Default)]
 struct Ready {
     interfaces: Vec<Interface>,
-    /// Interfaces are being made until there are enough.
+    /// Whether interfaces are being created until the pool is full.
     filling: bool,
-    /// The last attempt did not succeed: the next taker tries itself and gets the error.
+    /// The last creation failed. The next [`InterfacePool::take`] tries itself and returns the
+    /// error.
     broken: bool,
     ended: bool,
 }
 
 impl InterfacePool {
-    /// Begins to make interfaces until `depth` are ready, and again whenever half of them are taken.
+    /// Returns a pool that holds up to `depth` interfaces. A thread fills it at once, and again
+    /// whenever half of them are taken.
     ///
-    /// Each takes two descriptors and some 300 KiB of kernel memory.
+    /// Each interface takes two descriptors and some 300 KiB of kernel memory.
     ///
     /// # Errors
     ///
-    /// When `depth` is over 4,096 or no thread can be started. What the machine lacks is told by the first attachment.
+    /// Returns an error if `depth` exceeds 4,096 or no thread can be started. If the machine lacks
+    /// something, the first attachment returns the error.
     pub fn new(depth: usize) -> Result<Self, Error> {
         if depth > DEPTH_MAX {
             return Err(Error::invalid("depth", depth, "at most 4,096"));
@@ -104,13 +108,13 @@ impl InterfacePool {
         Ok(Self(Arc::new(Keeper { stock, thread: Some(thread) })))
     }
 
-    /// Returns how many interfaces are ready.
+    /// Returns the number of ready interfaces.
     #[must_use]
     pub fn ready(&self) -> usize {
         self.0.stock.lock().interfaces.len()
     }
 
-    /// Takes one that is ready, or makes one.
+    /// Takes a ready interface, or creates one.
     pub(crate) fn take(&self) -> Result<Interface, Error> {
         let mut ready = self.0.stock.lock();
         let interface = ready.interfaces.pop();
@@ -130,7 +134,8 @@ impl Stock {
         let mut ready = self.lock();
         while !ready.ended {
             let count = ready.interfaces.len();
-            // Making one takes a lock of the kernel's that attaching needs, too: nothing is made while half are left.
+            // Creating an interface takes a kernel lock that attaching also needs. Nothing is
+            // created while more than half are left.
             ready.filling = count < self.depth && (ready.filling || count <= self.depth / 2);
             if ready.broken || !ready.filling {
                 ready = self.changed.wait(ready).unwrap_or_else(PoisonError::into_inner);
@@ -152,18 +157,19 @@ impl Drop for Keeper {
         self.stock.lock().ended = true;
         self.stock.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // The thread has nothing to say: a panic there has been reported.
+            // The thread returns nothing, and its panic was already reported.
             drop(thread.join());
         }
     }
 }
 
-/// The device's name in each sandbox.
+/// The name of the device in each sandbox.
 pub(crate) const NAME: &str = "eth0";
 const LOOPBACK: u32 = 1;
 const MTU: u16 = 1500;
 const DEPTH_MAX: usize = 4096;
-/// IPv6 is not carried, so that no device gets an address of it; answers of the card pass the check of their source.
+/// IPv6 is disabled, since it is not carried. Reverse-path filtering is off, since it would drop
+/// answers.
 const PARAMETERS: [(&str, &str); 3] = [
     ("ipv6/conf/default/disable_ipv6", "1"),
     ("ipv4/conf/all/rp_filter", "0"),

@@ -1,4 +1,4 @@
-//! The keys by which a worker and a card know each other.
+//! The keys by which workers and cards authenticate each other.
 
 use std::fmt;
 
@@ -15,29 +15,30 @@ mod identity {
 
     use super::PublicKey;
 
-    /// A private key of X25519. Each worker and each card has its own. It is not shown by `Debug`.
+    /// A private X25519 key. Each worker and each card has its own. `Debug` shows only the public
+    /// key.
     #[derive(Clone)]
     pub struct Identity(x25519::StaticSecret);
 
     impl Identity {
-        /// Takes a key of 32 bytes that must be random and secret.
+        /// Wraps 32 bytes, which must be random and secret.
         #[must_use]
         pub fn from_bytes(bytes: [u8; 32]) -> Self {
             Self(bytes.into())
         }
 
-        /// Makes a key from the system's random numbers.
+        /// Generates a key from the system's random numbers.
         ///
         /// # Errors
         ///
-        /// When `/dev/random` cannot be read.
+        /// Returns the error of reading `/dev/random`.
         pub fn random() -> io::Result<Self> {
             let mut bytes = [0; 32];
             File::open("/dev/random")?.read_exact(&mut bytes)?;
             Ok(Self::from_bytes(bytes))
         }
 
-        /// Returns the public key, which the other side is told.
+        /// Returns the public key, to be sent to the other side.
         #[must_use]
         pub fn public(&self) -> PublicKey {
             PublicKey(x25519::PublicKey::from(&self.0).to_bytes())
@@ -55,18 +56,18 @@ mod identity {
     }
 }
 
-/// A public key of X25519.
+/// A public X25519 key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Takes a key that the other side told.
+    /// Wraps a key that the other side sent.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Returns the key, to be told.
+    /// Returns the bytes of the key, to be sent to the other side.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
         self.0

@@ -1,6 +1,7 @@
-//! Addresses of sandboxes within a card, and their lease to workers in blocks. Pure.
+//! Addresses of a card's sandboxes, and their lease to workers in blocks. Pure.
 //!
-//! Addresses are link-local (169.254.0.0/17): no VPC routes them, so no customer's range collides with them.
+//! The addresses are link-local (169.254.0.0/17). No VPC routes these, so they collide with no
+//! customer's range.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,15 +12,15 @@ use ipnet::Ipv4Net;
 
 use crate::error::Error;
 
-/// A block of 64 addresses, which a worker is leased as a whole: one message for 64 sandboxes.
+/// A block of 64 addresses, the unit in which addresses are leased to workers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block(u16);
 
 impl Block {
-    /// Addresses in a block.
+    /// The number of addresses in a block.
     pub const ADDRESSES: usize = 64;
 
-    /// Returns the block of an address, or `None` where the address is not a sandbox's.
+    /// Returns the block of an address, or `None` if the address is not one of a sandbox.
     #[must_use]
     pub fn of(address: Ipv4Addr) -> Option<Self> {
         let [169, 254, third @ 0..128, fourth] = address.octets() else { return None };
@@ -33,7 +34,7 @@ impl Block {
         Ipv4Net::new_assert(self.address(0), 26)
     }
 
-    /// Returns the block's addresses.
+    /// Returns the addresses of the block.
     pub(crate) fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
         (0..64).map(move |offset| self.address(offset))
     }
@@ -49,7 +50,7 @@ impl fmt::Debug for Block {
     }
 }
 
-/// The card's book of blocks: which worker has which.
+/// The blocks of a card and the workers that have leased them.
 #[derive(Debug)]
 pub(crate) struct Blocks<W> {
     free: VecDeque<Block>,
@@ -58,13 +59,13 @@ pub(crate) struct Blocks<W> {
 }
 
 impl<W: Copy + PartialEq> Blocks<W> {
-    /// Makes a book of as many blocks as `sandboxes_max` sandboxes take.
+    /// Returns as many blocks as `sandboxes_max` sandboxes need, all free.
     pub(crate) fn new(sandboxes_max: usize) -> Self {
         let max = sandboxes_max.div_ceil(Block::ADDRESSES).min(usize::from(BLOCKS - 1));
         Self { free: (1..BLOCKS).take(max).map(Block).collect(), leased: BTreeMap::new(), max }
     }
 
-    /// Leases a block to a worker: the one that was given back the longest ago.
+    /// Leases a block to a worker: the one that has been free for the longest time.
     pub(crate) fn lease(&mut self, worker: W) -> Result<Block, Error> {
         let full = Error::Full { what: "blocks of addresses", max: self.max };
         let block = self.free.pop_front().ok_or(full)?;
@@ -72,7 +73,7 @@ impl<W: Copy + PartialEq> Blocks<W> {
         Ok(block)
     }
 
-    /// Takes a worker's blocks back, and returns them: they are free when they are freed.
+    /// Ends a worker's leases. Returns the blocks; each can be leased again after [`Self::free`].
     pub(crate) fn release(&mut self, worker: W) -> Vec<Block> {
         let held = self.leased.iter().filter(|(_, holder)| **holder == worker);
         let blocks: Vec<Block> = held.map(|(block, _)| *block).collect();
@@ -82,26 +83,26 @@ impl<W: Copy + PartialEq> Blocks<W> {
         blocks
     }
 
-    /// Lets a block that was released be leased again.
+    /// Makes a released block available.
     pub(crate) fn free(&mut self, block: Block) {
         self.free.push_back(block);
     }
 
-    /// Returns how many blocks are leased to such workers.
+    /// Returns the number of blocks leased to workers for which `such` returns `true`.
     pub(crate) fn leased(&self, such: impl Fn(W) -> bool) -> usize {
         self.leased.values().filter(|worker| such(**worker)).count()
     }
 
-    /// Returns the worker that an address is leased to.
+    /// Returns the worker to which an address is leased.
     pub(crate) fn holder(&self, address: Ipv4Addr) -> Option<W> {
         self.leased.get(&Block::of(address)?).copied()
     }
 }
 
-/// A worker's addresses of one card. Times are measured from any fixed start.
+/// A worker's addresses of one card. Times are measured from a fixed start.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    /// With the time from which an address may be given.
+    /// Free addresses, each with the time from which it may be given.
     free: VecDeque<(Duration, Ipv4Addr)>,
 }
 
@@ -110,14 +111,14 @@ impl Addresses {
         self.free.extend(block.addresses().map(|address| (Duration::ZERO, address)));
     }
 
-    /// Takes the address that has been free the longest, if its time has come.
+    /// Takes the address that has been free for the longest time, unless it still rests.
     pub(crate) fn take(&mut self, now: Duration) -> Option<Ipv4Addr> {
         let (_, address) = self.free.front().filter(|(from, _)| *from <= now).copied()?;
         self.free.pop_front();
         Some(address)
     }
 
-    /// Puts addresses that need no rest before those that rest.
+    /// Adds addresses that need no rest before those that rest.
     pub(crate) fn put_first(&mut self, more: Self) {
         more.free.into_iter().rev().for_each(|it| self.free.push_front(it));
     }
@@ -127,14 +128,14 @@ impl Addresses {
     }
 }
 
-/// The card's own address within its tunnels, in the block that no worker gets.
+/// The card's own address towards its sandboxes, in a block that is leased to no worker.
 pub(crate) const CARD: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
-/// What sandboxes' addresses are taken from.
+/// The range of all sandboxes' addresses.
 pub(crate) const SANDBOXES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 17);
-/// All link-local addresses (RFC 3927).
+/// The range of all link-local addresses (RFC 3927).
 pub(crate) const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 const BLOCKS: u16 = 512;
-/// Sandboxes that the addresses of one card suffice for.
+/// The most sandboxes of a card, limited by its addresses.
 pub(crate) const SANDBOXES_MAX: usize = (BLOCKS as usize - 1) * Block::ADDRESSES;
 
 #[cfg(test)]

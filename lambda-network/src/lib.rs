@@ -1,11 +1,16 @@
-//! Network cards for sandboxes: made apart from them and beforehand, shared by many through tunnels.
+//! Network cards for sandboxes. A card connects many sandboxes to one VPC (a customer's private
+//! network). It is started ahead of the sandboxes, since starting one is slow and attaching a
+//! sandbox to it is fast.
 //!
-//! A [`Card`] is a network namespace with a link to one VPC, NAT, DNS and rules. A [`Tunnel`] is a worker's way to a card, on
-//! the same machine or, by the WireGuard protocol, from another. [`Tunnel::attach`] gives a sandbox an [`Attachment`]: a network
-//! namespace with a TUN device, whose packets a thread of this process takes to the card. [`Provider`] keeps the cards of one
-//! machine under a scheduler's numbers. [`NatNetwork`] is a card that the host itself lets out.
+//! A [`Card`] is a network namespace with a link to the VPC, NAT, DNS and rules. A [`Tunnel`]
+//! connects a worker, which runs sandboxes, to a card: on the same machine, or on another one by
+//! the WireGuard protocol. [`Tunnel::attach`] returns an [`Attachment`] for a sandbox: a network
+//! namespace with a TUN device, whose packets a thread of this process carries to the card.
+//! [`Provider`] keeps the cards of one machine under numbers of the caller's choice. [`NatNetwork`]
+//! is a card for sandboxes without a VPC: the host forwards its packets by NAT.
 //!
-//! What it does not do: start programs (put them into [`Attachment::namespace`]), IPv6, connections inwards.
+//! The crate does not start programs (start them in [`Attachment::namespace`]), does not carry
+//! IPv6, and allows no connections towards sandboxes.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -22,10 +27,12 @@
 //! # }
 //! ```
 //!
-//! Nothing here is async. Each card has two threads, three when it listens; each tunnel one, two to another machine.
-//! Decisions (`guard`, `lease`, `rate`, `offload`, `coalesce`, `session`) are apart from I/O and tested without a kernel.
+//! Nothing here is async. A card has two threads, three if it listens for workers on other
+//! machines. A tunnel has one thread, two if the card is on another machine. Pure modules (`guard`,
+//! `lease`, `rate`, `offload`, `coalesce`, `session`) are tested without a kernel.
 //!
-//! Features: `wireguard` (default), tunnels between machines. On other systems than Linux the crate is empty.
+//! Feature `wireguard` (default): tunnels between machines. On systems other than Linux the crate
+//! is empty.
 #![cfg(target_os = "linux")]
 #![deny(unsafe_code)]
 

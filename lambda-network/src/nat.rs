@@ -1,4 +1,5 @@
-//! A default network, for sandboxes that belong to no VPC: a card whose link goes to the host, which lets it out by NAT.
+//! The default network, for sandboxes without a VPC: a card that is linked to the host, which
+//! forwards its packets by NAT.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,31 +18,34 @@ use crate::linux::nft::HostRules;
 use crate::rules::{Rule, Rules};
 use crate::spec::{CardSpec, Egress, Limits, Link};
 
-/// What a default network is to be.
+/// The settings of a default network.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "a description, made with `NatSpec::new`")]
 pub struct NatSpec {
-    /// The host's namespace, which has a way out: usually [`crate::current_namespace`].
+    /// The host's namespace, which has a route to the outside: usually
+    /// [`crate::current_namespace`].
     pub host: Arc<OwnedFd>,
-    /// The name of the link's end on the host, and of the host's table of rules, at most 15 bytes.
+    /// The name of the host's end of the link, and of the host's nftables table; at most 15 bytes.
     pub name: String,
-    /// The two addresses of the link, a network of 30 bits that is not in use: the host has the first.
+    /// An unused /30 network for the two ends of the link. The host has the first address, the card
+    /// the second.
     pub link: Ipv4Net,
-    /// The server that answers DNS, not on the loopback. It may be an address of the host's.
+    /// The DNS server, not on the loopback. It may be an address of the host.
     pub resolver: Option<Ipv4Addr>,
-    /// Addresses that sandboxes do not reach, beyond the host's own and link-local ones: networks near the host.
+    /// Networks that sandboxes cannot reach, such as the host's neighbours. The host's own and
+    /// link-local addresses are refused anyway. At most 64.
     pub refused: Vec<Ipv4Net>,
-    /// What sandboxes may open connections to, but for `refused`.
+    /// The destinations that sandboxes may connect to, apart from `refused`.
     pub egress: Vec<Egress>,
-    /// The bounds of the card and of each sandbox.
+    /// The limits of the card and of each sandbox.
     pub limits: Limits,
-    /// The rules in force.
+    /// The active rules; all by default.
     pub rules: Rules,
 }
 
 impl NatSpec {
-    /// Describes the network that `host` lets out: link `lambda-nat0`, 100.127.255.0/30 (RFC 6598), everything allowed but the
-    /// host's own addresses and link-local ones.
+    /// Returns the settings of a network behind `host`: link `lambda-nat0`, 100.127.255.0/30 (RFC
+    /// 6598), everything allowed except the host's own and link-local addresses.
     #[must_use]
     pub fn new(host: OwnedFd) -> Self {
         Self {
@@ -65,12 +69,13 @@ impl NatSpec {
     }
 }
 
-/// A running default network. Dropping it ends the card and takes the host's rules away.
+/// A running default network. Dropping it ends the card and removes the host's rules.
 ///
-/// The host's rules belong to a process that ends with this one: a process that is killed leaves none.
+/// The host's rules belong to a child process that ends with this one, so that a killed process
+/// leaves no rules.
 #[derive(Debug)]
 pub struct NatNetwork {
-    // Dropped first: nothing passes any more when the rules go.
+    // Dropped first: no packet may pass after the rules are removed.
     card: Card,
     _rules: HostRules,
 }
@@ -80,8 +85,8 @@ impl NatNetwork {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] where the host does not forward (`net.ipv4.ip_forward`), which this crate does not change; else
-    /// as [`Card::start`].
+    /// Returns [`Error::Unavailable`] if the host does not forward packets (`net.ipv4.ip_forward`,
+    /// which this crate does not change); else the errors of [`Card::start`].
     pub fn start(
         spec: NatSpec,
         observer: impl Fn(CardEvent) + Send + 'static,
@@ -105,7 +110,7 @@ impl NatNetwork {
         };
         card.check()?;
         namespace::within(&spec.host, forwards)?;
-        // In force before the link is there.
+        // The rules must be active before the link exists.
         let rules =
             HostRules::hold(Arc::clone(&spec.host), &spec.name, &host_rules(&spec, card_address))?;
         let card = Card::start(card, observer)?;
@@ -117,14 +122,14 @@ impl NatNetwork {
         Ok(Self { card, _rules: rules })
     }
 
-    /// Returns the card, to open tunnels to.
+    /// Returns the card, to connect tunnels to.
     #[must_use]
     pub fn card(&self) -> &Card {
         &self.card
     }
 }
 
-/// Finds whether the calling thread's namespace forwards packets.
+/// Returns an error unless the calling thread's namespace forwards packets.
 fn forwards() -> Result<(), Error> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").step(Step::SetParameters)?;
     if text.trim() == "1" {
@@ -137,7 +142,7 @@ fn forwards() -> Result<(), Error> {
     })
 }
 
-/// Returns the host's rules, one transaction on one line.
+/// Returns the host's rules: one nftables transaction in one line.
 fn host_rules(spec: &NatSpec, card: Ipv4Addr) -> String {
     let (name, rules) = (&spec.name, spec.rules);
     let table = format!("inet {name}");

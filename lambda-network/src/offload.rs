@@ -1,15 +1,17 @@
-//! Segmentation that the kernel leaves to the device: the header before each frame, and its undoing. Pure.
+//! Segmentation offload: the header before each frame of a TUN device, and the segmentation in user
+//! space. Pure.
 //!
-//! A frame is a `struct virtio_net_hdr` (10 bytes, the machine's own byte order) and a packet. The packet is one of IPv4, or
-//! up to 64 KiB of one TCP connection that the header says how to cut.
+//! A frame is a `struct virtio_net_hdr` (10 bytes, native byte order) and a packet: one IPv4
+//! packet, or up to 64 KiB of a TCP connection that must be cut as the header says.
 
 use crate::checksum::{fold, pseudo, sum};
 use crate::linux::tun::HEADER;
 use crate::rules::Refusal;
 
-/// Cuts a frame into packets that need nothing more done, and hands each to `each` in order.
+/// Cuts a frame into complete packets, and passes each to `each` in order.
 ///
-/// The frame is overwritten: each segment's headers go where the previous segment's payload was.
+/// The frame is overwritten: the headers of each segment replace the end of the previous segment's
+/// payload.
 pub(crate) fn segment(frame: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), Refusal> {
     let (header, packet) = frame.split_first_chunk_mut::<HEADER>().ok_or(Refusal::Malformed)?;
     let number = |at: usize| usize::from(u16::from_ne_bytes([header[at], header[at + 1]]));
@@ -27,11 +29,11 @@ pub(crate) fn segment(frame: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(
     }
 }
 
-/// Completes a checksum whose field holds the sum of the pseudo header.
+/// Completes a checksum whose field has the sum of the pseudo header.
 fn complete(packet: &mut [u8], start: usize, offset: usize) -> Result<(), Refusal> {
     let covered = packet.get(start..).ok_or(Refusal::Malformed)?;
     let checksum = match !fold(sum(covered)) {
-        // A UDP checksum of 0 would say that there is none (RFC 768).
+        // A UDP checksum of 0 would mean that there is none (RFC 768).
         0 => u16::MAX,
         checksum => checksum,
     };
@@ -92,7 +94,8 @@ pub(crate) struct TcpHeaders {
     pub(crate) total: usize,
 }
 
-/// Reads the lengths of the headers of an IPv4 packet that is TCP and whole; `None` of any other.
+/// Returns the lengths of the headers of an unfragmented IPv4 packet with TCP; `None` for any other
+/// packet.
 pub(crate) fn tcp_headers(packet: &[u8]) -> Option<TcpHeaders> {
     let ip = usize::from(packet.first()? & 15) * 4;
     let whole = packet.first()? >> 4 == 4 && ip >= 20 && *packet.get(9)? == 6;
@@ -102,7 +105,8 @@ pub(crate) fn tcp_headers(packet: &[u8]) -> Option<TcpHeaders> {
     (whole && fragment == 0 && fits).then_some(TcpHeaders { ip, total: ip + tcp })
 }
 
-/// Returns the header of a frame whose packet is to be cut into TCP segments of `size` bytes of payload.
+/// Returns the header of a frame whose packet must be cut into TCP segments with `size` bytes of
+/// payload.
 pub(crate) fn tcp_header(headers: TcpHeaders, size: u16) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = NEEDS_CHECKSUM;
@@ -115,14 +119,14 @@ pub(crate) fn tcp_header(headers: TcpHeaders, size: u16) -> [u8; HEADER] {
     header
 }
 
-/// Longest headers of IPv4 and TCP together.
+/// The longest headers of IPv4 and TCP together, in bytes.
 pub(crate) const HEADERS_MAX: usize = 120;
-// Of linux/virtio_net.h.
+// From linux/virtio_net.h.
 const NEEDS_CHECKSUM: u8 = 1;
 const NONE: u8 = 0;
 const TCP4: u8 = 1;
 const ECN: u8 = 0x80;
-// Of a TCP header.
+// From a TCP header.
 const FIN: u8 = 0x01;
 pub(crate) const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
@@ -132,7 +136,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checksum::tcp_is_right;
 
-    /// Returns a TCP packet with a right checksum.
+    /// Returns a TCP packet with correct checksums.
     pub(crate) fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; 40];
         packet[0] = 0x45;

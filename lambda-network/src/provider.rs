@@ -1,4 +1,5 @@
-//! Cards of one machine under the numbers that a scheduler gives them: start, attach, stop; full, room, gone.
+//! The cards of one machine under numbers, as a scheduler uses them: start, attach, stop; full,
+//! room, gone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,39 +13,39 @@ use crate::rate::Rates;
 use crate::spec::CardSpec;
 use crate::tunnel::{Attachment, Tunnel};
 
-/// The number of a card. The caller chooses it.
+/// The number of a card, chosen by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "a number and nothing else")]
 pub struct CardId(pub u64);
 
-/// The cards of one machine, with a way to each.
+/// The cards of one machine, with a tunnel to each.
 pub struct Provider {
     pool: InterfacePool,
     cards: Mutex<BTreeMap<CardId, Arc<Entry>>>,
     observer: Arc<dyn Fn(CardId, CardEvent) + Send + Sync>,
 }
 
-// The order matters: the way ends before the card.
+// Fields drop in order: the tunnel before the card.
 struct Entry {
     tunnel: Tunnel,
     _card: Ended,
 }
 
-/// What ends with the entry.
+/// The card, or the default network with its card; dropped with the entry.
 enum Ended {
     Card { _card: Card },
     Nat { _network: NatNetwork },
 }
 
 impl Provider {
-    /// Makes a provider that keeps `pool_depth` interfaces ready.
+    /// Returns a provider that keeps `pool_depth` interfaces ready.
     ///
-    /// `observer` is told of every card's events, on a thread of the card's. It must not wait, and must not call this
-    /// provider: hand the event on.
+    /// `observer` gets the events of every card, on a thread of the card. It must not block and
+    /// must not call this provider; it should pass the event on.
     ///
     /// # Errors
     ///
-    /// As [`InterfacePool::new`].
+    /// The errors of [`InterfacePool::new`].
     pub fn new(
         pool_depth: usize,
         observer: impl Fn(CardId, CardEvent) + Send + Sync + 'static,
@@ -53,11 +54,11 @@ impl Provider {
         Ok(Self { pool, cards: Mutex::default(), observer: Arc::new(observer) })
     }
 
-    /// Starts a card. This waits, as [`Card::start`] does: call it from a thread that may.
+    /// Starts a card. Blocks like [`Card::start`]: do not call it on an async executor's thread.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the number is in use; else as [`Card::start`].
+    /// Returns [`Error::Invalid`] if the number is in use; else the errors of [`Card::start`].
     pub fn start(&self, id: CardId, spec: CardSpec) -> Result<(), Error> {
         self.vacant(id)?;
         let card = Card::start(spec, self.observer(id))?;
@@ -65,11 +66,12 @@ impl Provider {
         self.keep(id, Entry { tunnel, _card: Ended::Card { _card: card } })
     }
 
-    /// Starts the default network under a number.
+    /// Starts a default network. Blocks like [`NatNetwork::start`].
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the number is in use; else as [`NatNetwork::start`].
+    /// Returns [`Error::Invalid`] if the number is in use; else the errors of
+    /// [`NatNetwork::start`].
     pub fn start_nat(&self, id: CardId, spec: NatSpec) -> Result<(), Error> {
         self.vacant(id)?;
         let network = NatNetwork::start(spec, self.observer(id))?;
@@ -77,20 +79,21 @@ impl Provider {
         self.keep(id, Entry { tunnel, _card: Ended::Nat { _network: network } })
     }
 
-    /// Attaches a sandbox to a card: some 20 us where the pool has an interface ready.
+    /// Attaches a sandbox to a card. Takes some 20 us if the pool has an interface ready.
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`] where there is no such card or it has ended; else as [`Tunnel::attach`].
+    /// Returns [`Error::Gone`] if there is no such card or it has ended; else the errors of
+    /// [`Tunnel::attach`].
     pub fn attach(&self, id: CardId, rates: Rates) -> Result<Attachment, Error> {
         let entry = self.cards().get(&id).cloned().ok_or(Error::Gone)?;
         entry.tunnel.attach(rates)
     }
 
-    /// Stops a card. Its attachments reach nothing more. A number that is not in use is left alone.
+    /// Stops a card. Its attachments then reach nothing. An unknown number is ignored.
     pub fn stop(&self, id: CardId) {
         let entry = self.cards().remove(&id);
-        // Ending a card waits for its threads and its link: not under the lock.
+        // Stopping a card waits for its threads and its link; the lock is not held meanwhile.
         drop(entry);
     }
 

@@ -1,19 +1,20 @@
-//! A token bucket: what a sandbox may send or receive in a second. Pure: time comes in.
+//! Token buckets that limit a sandbox's traffic. Pure: the time is an argument.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// A sandbox's rates. `None` is without a bound.
+/// A sandbox's rate limits. `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the two directions there are")]
 pub struct Rates {
-    /// Bytes a second from the sandbox.
+    /// Bytes per second from the sandbox.
     pub up_bytes_per_second: Option<NonZeroU64>,
-    /// Bytes a second to the sandbox.
+    /// Bytes per second to the sandbox.
     pub down_bytes_per_second: Option<NonZeroU64>,
 }
 
-/// Tokens are bytes. A burst is what 50 ms allow, and at least two of the largest packets.
+/// A token bucket. A token is a byte; the burst is 50 ms of the rate, and at least two of the
+/// largest packets.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Option<NonZeroU64>,
@@ -32,11 +33,11 @@ impl Bucket {
         self.rate.map_or(0, |rate| (rate.get() / 20).max(BURST_MIN))
     }
 
-    /// Takes `bytes` at `now`, which is measured from any fixed start; returns whether they may pass.
+    /// Takes `bytes` at time `now` since a fixed start. Returns whether they may pass.
     pub(crate) fn take(&mut self, now: Duration, bytes: usize) -> bool {
         let Some(rate) = self.rate else { return true };
         let passed = now.saturating_sub(self.filled_at);
-        // At most a burst is added, so a long pause overflows nothing.
+        // The tokens are capped at a burst, so a long pause cannot overflow.
         let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
         let added = u128::from(rate.get()) * u128::from(micros) / 1_000_000;
         if added > 0 {

@@ -17,7 +17,7 @@ use crate::offload::segment;
 use crate::session::{Datagrams, HANDSHAKE_MAX, Session};
 use crate::table::Table;
 
-/// A card on another machine, as its worker reaches it.
+/// A connection to a card on another machine.
 #[derive(Debug)]
 pub(crate) struct Remote {
     wire: Wire,
@@ -39,7 +39,7 @@ impl Remote {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the handshake, or repeats what is due of it.
+    /// Begins the handshake, if none is under way.
     pub(crate) fn begin(&self) {
         let mut out = Datagrams::default();
         self.session().begin(&mut out);
@@ -58,14 +58,14 @@ impl Remote {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Notices that nothing authentic has come for [`SILENCE`], once.
+    /// Returns `true` once, when the card has sent nothing authentic for [`SILENCE`].
     fn has_just_gone(&self) -> bool {
         let heard = self.heard.load(Ordering::Relaxed);
         let silent = heard > 0 && self.now().saturating_sub(heard) > SILENCE;
         silent && !self.gone.swap(true, Ordering::Relaxed)
     }
 
-    /// Takes what comes from the card to the worker's sandboxes, until stopped.
+    /// Delivers packets from the card to the worker's sandboxes, until `stop` is signalled.
     pub(crate) fn receive(&self, table: &Table, stop: &EventFd) {
         let mut bytes = vec![0; DATAGRAMS_MAX];
         let mut plain = vec![0; DATAGRAMS_MAX];
@@ -76,7 +76,7 @@ impl Remote {
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.wire.as_fd(), PollFlags::POLLIN),
             ];
-            // An interrupted call has reported nothing, and is made again.
+            // An interrupted call has set no events; the next receive finds nothing.
             let _ = poll(&mut wait, PollTimeout::NONE);
             if wait[0].any().unwrap_or(true) {
                 return;
@@ -114,7 +114,7 @@ impl Remote {
 fn deliver(table: &Table, now: Duration, frame: &[u8]) {
     let Ok(ends) = ends(frame.get(crate::linux::tun::HEADER..).unwrap_or_default()) else { return };
     if let Some(seat) = table.seat(ends.destination) {
-        // What is over the sandbox's rate has been counted there.
+        // A packet over the sandbox's rate is already counted there.
         let _ = seat.deliver(now, frame);
     }
 }
@@ -135,7 +135,7 @@ impl<F: Fn() + Send> Sealed<F> {
 impl<F: Fn() + Send> Carry for Sealed<F> {
     fn carry(&mut self, frame: &mut [u8]) {
         let mut session = self.remote.session();
-        // A frame that contradicts itself is dropped: the kernel makes none.
+        // The kernel makes no malformed frame; one is dropped.
         let _ = segment(frame, |packet| session.seal(packet, &mut self.out));
         drop(session);
         if self.out.bytes.len() >= BATCH_BYTES {
@@ -159,11 +159,12 @@ impl<F: Fn() + Send> Carry for Sealed<F> {
     }
 }
 
-/// Milliseconds without a sign of the other side, which gives one each second, after which it counts as gone.
+/// The card counts as gone after this many milliseconds without a datagram. Each side sends one at
+/// least every second.
 pub(crate) const SILENCE: u64 = 3_000;
-/// Room for what one call receives.
+/// The size of the receive buffer, in bytes.
 pub(crate) const DATAGRAMS_MAX: usize = 65_536 + HANDSHAKE_MAX;
-/// What is sent at the latest when it has come together, in bytes.
+/// The size at which a batch is sent before it is complete, in bytes.
 const BATCH_BYTES: usize = 60_000;
-/// Calls between two looks at whether the thread is stopped.
+/// Receive calls between two checks whether to stop.
 pub(crate) const BATCH: usize = 32;

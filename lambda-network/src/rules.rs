@@ -1,49 +1,55 @@
-//! The rules that keep sandboxes, cards and VPCs apart, by name.
+//! The rules that isolate sandboxes, cards and VPCs from each other.
 
 use std::fmt;
 
-/// One rule. The default is all of them; one is left out to show what it is for.
+/// A rule of isolation. All are active by default; tests leave one out to show that it is
+/// effective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// A packet of a sandbox carries the address that the sandbox was given. Held by the worker.
+    /// A packet from a sandbox has the sandbox's address as its source. Enforced by the worker.
     Source,
-    /// A packet of a worker carries an address that the worker was leased. Held by the card.
+    /// A packet from a worker has an address leased to that worker as its source. Enforced by the
+    /// card.
     Lease,
-    /// Nothing goes to 169.254.0.0/16 (other sandboxes, the metadata address) but DNS. Held by worker and card.
+    /// No packet goes to 169.254.0.0/16 (other sandboxes, the metadata address), except DNS.
+    /// Enforced by worker and card.
     LinkLocal,
-    /// Nothing goes to multicast, broadcast, loopback or "this network" addresses. Held by the worker.
+    /// No packet goes to multicast, broadcast, loopback or "this network" addresses. Enforced by
+    /// the worker.
     Unicast,
-    /// Nothing goes from one sandbox to another through the card. Held by the card.
+    /// No packet goes from one sandbox to another through the card. Enforced by the card.
     Neighbours,
-    /// Nothing is delivered to the card itself. Held by the card.
+    /// No packet is delivered to the card itself. Enforced by the card.
     Card,
-    /// The VPC opens no connection to a sandbox. Held by the card.
+    /// The VPC cannot open connections to a sandbox. Enforced by the card.
     Inwards,
-    /// A sandbox opens only the connections that the egress rules allow. Held by the card.
+    /// A sandbox can open only connections that the egress rules allow. Enforced by the card.
     Egress,
-    /// Nothing is delivered to the addresses of the host that a default network goes out by. Held by the host.
+    /// No packet of the default network is delivered to the host itself, except DNS. Enforced by
+    /// the host.
     Host,
 }
 
-/// The rules in force.
+/// A set of active rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules(u16);
 
 impl Rules {
-    /// Every rule.
+    /// Returns all rules.
     #[must_use]
     pub fn all() -> Self {
         Self(u16::MAX)
     }
 
-    /// Leaves one rule out. What it forbids is possible then: for tests of the rule itself.
+    /// Returns the set without one rule. What it forbids is then possible: only for tests of the
+    /// rule.
     #[must_use]
     pub fn without(self, rule: Rule) -> Self {
         Self(self.0 & !(1 << rule as u16))
     }
 
-    /// Tells whether a rule is in force.
+    /// Returns whether a rule is active.
     #[must_use]
     pub fn has(self, rule: Rule) -> bool {
         self.0 & (1 << rule as u16) != 0
@@ -60,15 +66,15 @@ impl Default for Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It breaks this rule.
+    /// It violates this rule.
     Rule(Rule),
-    /// It is not IPv4, which is all that is carried.
+    /// It is not IPv4, the only protocol that is carried.
     NotIpv4,
-    /// Its lengths or offsets contradict each other.
+    /// Its lengths or offsets are inconsistent.
     Malformed,
-    /// Its destination belongs to no sandbox.
+    /// Its destination is not the address of a sandbox.
     NoSandbox,
-    /// Its sandbox is over its rate.
+    /// The sandbox exceeds its rate.
     Rate,
 }
 

@@ -1,6 +1,8 @@
-//! One session of the WireGuard protocol between a worker and a card: packets in, datagrams out, and the reverse. No I/O.
+//! One end of a WireGuard session between a worker and a card, without I/O: packets in, datagrams
+//! out, and the reverse.
 //!
-//! The library that carries out the protocol reads the clock itself, for its timers and the time stamp of handshakes.
+//! The library that implements the protocol reads the clock itself, for its timers and for the time
+//! stamp of handshakes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +14,7 @@ use boringtun::noise::{Tunn, TunnResult};
 
 use crate::key::{Identity, PublicKey};
 
-/// Datagrams to be sent to one place, in order.
+/// Datagrams to send to one destination, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
     pub(crate) bytes: Vec<u8>,
@@ -40,7 +42,7 @@ impl Datagrams {
 pub(crate) struct Session(Tunn);
 
 impl Session {
-    /// Makes an end. `index` names the session among those of this side, and is below 2^24.
+    /// Returns one end of a session. `index`, below 2^24, identifies the session on this side.
     pub(crate) fn new(
         own: &Identity,
         other: PublicKey,
@@ -57,13 +59,14 @@ impl Session {
         out.push(write, HANDSHAKE_MAX);
     }
 
-    /// Encrypts a packet. Before the handshake is done, up to 256 packets wait for it.
+    /// Encrypts a packet. Until the handshake is complete, up to 256 packets are queued.
     pub(crate) fn seal(&mut self, packet: &[u8], out: &mut Datagrams) {
         let room = (packet.len() + OVERHEAD).max(HANDSHAKE_MAX);
         out.push(|room| written(&self.0.encapsulate(packet, room)), room);
     }
 
-    /// Decrypts a datagram into `plain`, which has room for as much; returns the packet, where it held one.
+    /// Decrypts a datagram into `plain`, which must be at least as large. Returns the packet, or
+    /// `None` for a protocol message.
     pub(crate) fn open<'a>(
         &mut self,
         from: IpAddr,
@@ -71,7 +74,7 @@ impl Session {
         plain: &'a mut [u8],
         out: &mut Datagrams,
     ) -> Result<Option<&'a [u8]>, Unreadable> {
-        // An empty datagram would ask the library for its queue.
+        // For an empty datagram the library would return a packet of its queue.
         if datagram.is_empty() || plain.len() < datagram.len().max(HANDSHAKE_MAX) {
             return Err(Unreadable);
         }
@@ -89,7 +92,7 @@ impl Session {
                 answer.len(),
             ),
         }
-        // A handshake is done: what waited for it goes out.
+        // A handshake is complete: send the queued packets.
         loop {
             let before = out.lengths.len();
             let write = |room: &mut [u8]| written(&self.0.decapsulate(None, &[], room));
@@ -100,7 +103,7 @@ impl Session {
         }
     }
 
-    /// Does what is due: handshakes, keepalives, the end of old keys.
+    /// Does the periodic work: handshakes, keepalives, the end of old keys.
     pub(crate) fn tick(&mut self, out: &mut Datagrams) {
         let mut expired = false;
         let write = |room: &mut [u8]| match self.0.update_timers(room) {
@@ -123,7 +126,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A datagram that is forged, replayed, damaged or of another session.
+/// A datagram is forged, replayed, damaged, or of another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
@@ -134,13 +137,13 @@ fn written(result: &TunnResult<'_>) -> usize {
     }
 }
 
-/// Both sides send something at least as often, so that each notices when the other has gone.
+/// Both sides send at least this often, so that each notices when the other is gone.
 const KEEPALIVE_SECONDS: u16 = 1;
-/// What encryption adds to a packet.
+/// The bytes that encryption adds to a packet.
 const OVERHEAD: usize = 32;
-/// The longest message of a handshake.
+/// The longest handshake message, in bytes.
 pub(crate) const HANDSHAKE_MAX: usize = 148;
-/// The longest packet that waits for a handshake, encrypted: no device has a larger one.
+/// The longest queued packet after encryption, in bytes: devices have no larger ones.
 const QUEUED_MAX: usize = 65_535 + OVERHEAD;
 
 #[cfg(test)]
@@ -188,7 +191,7 @@ mod tests {
         packet
     }
 
-    /// Sends one packet through a new pair; returns what went over the wire.
+    /// Sends one packet through a new pair of sessions. Returns the datagrams between them.
     fn first_packet(pair: &mut Pair) -> Vec<Vec<u8>> {
         let mut out = Datagrams::default();
         pair.worker.seal(&packet(), &mut out);

@@ -1,4 +1,4 @@
-//! What a card is to be: its link, address, resolver, egress rules and limits.
+//! The specification of a card: link, address, resolver, egress rules and limits.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -12,76 +12,79 @@ use crate::error::Error;
 use crate::lease;
 use crate::rules::Rules;
 
-/// What a card is to be.
+/// The specification of a card.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "a description, made with `CardSpec::new`")]
 pub struct CardSpec {
-    /// How the card reaches the VPC.
+    /// The card's link to the VPC.
     pub link: Link,
-    /// Its address in its subnet of the VPC, which servers there see: `10.0.1.5/24`.
+    /// The card's address and subnet in the VPC, such as `10.0.1.5/24`. Servers there see this
+    /// address.
     pub address: Ipv4Net,
-    /// Where everything goes that is outside of the subnet; without one, nowhere.
+    /// The router for destinations outside the subnet. `None`: they are unreachable.
     pub gateway: Option<Ipv4Addr>,
-    /// The server that answers DNS, which sandboxes reach as [`RESOLVER`].
+    /// The DNS server that sandboxes reach at [`RESOLVER`]. `None`: no DNS.
     pub resolver: Option<Ipv4Addr>,
-    /// What sandboxes may open connections to. None means nothing but DNS. At most 64.
+    /// The destinations that sandboxes may connect to, at most 64. Empty: only DNS.
     pub egress: Vec<Egress>,
-    /// The bounds of the card and of each sandbox.
+    /// The limits of the card and of each sandbox.
     pub limits: Limits,
-    /// Largest packet on the link, in bytes, 576 to 9,000.
+    /// The largest packet on the link, in bytes, 576 to 9,000.
     pub mtu: u16,
-    /// The rules in force.
+    /// The active rules; all by default.
     pub rules: Rules,
 }
 
-/// How a card reaches its VPC.
+/// A card's link to its VPC.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Link {
-    /// A veth pair whose other end lies in the VPC's namespace.
+    /// A veth pair, whose other end is in the VPC's namespace.
     Veth {
         /// The VPC's namespace.
         vpc: Arc<OwnedFd>,
-        /// The other end's name there, at most 15 bytes.
+        /// The name of the other end there, at most 15 bytes.
         name: String,
-        /// The bridge there that the other end joins; without one it is left alone, up.
+        /// The bridge that the other end joins. `None`: it is only brought up.
         bridge: Option<String>,
     },
-    /// A macvlan over a device of the VPC's namespace. Cards of one device do not reach each other.
+    /// A macvlan link on a device in the VPC's namespace. Cards on the same device cannot reach
+    /// each other.
     Macvlan {
         /// The VPC's namespace.
         vpc: Arc<OwnedFd>,
-        /// The device there.
+        /// The name of the device there.
         parent: String,
     },
-    /// A device that moves into the card. A hardware device returns to the machine's first namespace when the card ends.
+    /// A device that is moved into the card. A hardware device returns to the machine's first
+    /// namespace when the card ends.
     Device {
-        /// The namespace that it is in.
+        /// The namespace of the device.
         namespace: Arc<OwnedFd>,
-        /// Its name there.
+        /// The name of the device there.
         name: String,
     },
-    /// A namespace of its own that was made elsewhere and given: the card takes it over, with the device in it.
+    /// A namespace that the caller created, with a device in it. The card takes it over.
     Namespace {
-        /// The namespace. Nothing else may live in it: the card sets its parameters and rules.
+        /// The namespace. Nothing else may use it: the card sets its kernel parameters and rules.
         namespace: Arc<OwnedFd>,
-        /// The device's name, which is not `tun0`.
+        /// The name of the device; not `tun0`.
         device: String,
     },
 }
 
-/// One thing that sandboxes may open connections to, as a security group's outbound rule.
+/// A destination that sandboxes may connect to, like an outbound rule of a security group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the whole of a security group's rule for IPv4")]
 pub struct Egress {
-    /// The addresses.
+    /// The destination addresses.
     pub to: Ipv4Net,
     /// The protocol and its ports.
     pub protocol: Protocol,
 }
 
 impl Egress {
-    /// Allows everything, as a security group does by default.
+    /// Returns a rule that allows everything, the default of a security group.
     #[must_use]
     pub fn anywhere() -> Self {
         Self { to: Ipv4Net::default(), protocol: Protocol::Any }
@@ -92,7 +95,7 @@ impl Egress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// TCP, UDP and ICMP, all ports. NAT has no others.
+    /// TCP, UDP and ICMP, all ports. NAT carries no other protocol.
     Any,
     /// TCP to these ports.
     Tcp(RangeInclusive<u16>),
@@ -102,21 +105,23 @@ pub enum Protocol {
     Icmp,
 }
 
-/// The bounds of a card and of each sandbox behind it.
+/// The limits of a card and of each sandbox behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "settings, made with `..Limits::default()`")]
 pub struct Limits {
-    /// Sandboxes behind the card, 1 to 32,704.
+    /// The most sandboxes of the card, 1 to 32,704.
     pub sandboxes_max: usize,
-    /// Connections of the card, as the kernel tracks them: 65,000 as AWS counts. At 80 % the card is full.
+    /// The most connections of the card, as the kernel tracks them, 1 to 1,000,000. AWS counts
+    /// 65,000. At 80 % the card is full.
     pub connections_max: u32,
-    /// Connections of one sandbox that are open.
+    /// The most open connections of one sandbox, 1 to 1,000,000.
     pub sandbox_connections_max: u32,
-    /// DNS queries of one sandbox, apart from its connections. One by UDP counts for 30 s.
+    /// The most open DNS queries of one sandbox, counted apart from its connections. A query by UDP
+    /// counts for 30 s.
     pub sandbox_lookups_max: u32,
-    /// The ports that connections leave from.
+    /// The source ports of outbound connections.
     pub ports: RangeInclusive<u16>,
-    /// A connection is forgotten after this time without a packet: 350 s as on AWS.
+    /// The time without a packet after which a connection is forgotten, 1 s to 5 days. AWS: 350 s.
     pub idle_timeout: Duration,
 }
 
@@ -134,7 +139,8 @@ impl Default for Limits {
 }
 
 impl CardSpec {
-    /// Describes a card that allows every connection outwards, with the default limits.
+    /// Returns the specification of a card that allows every outbound connection, with the default
+    /// limits.
     #[must_use]
     pub fn new(link: Link, address: Ipv4Net) -> Self {
         Self {
@@ -187,7 +193,7 @@ impl CardSpec {
 }
 
 impl Link {
-    /// Returns the device's name in the card.
+    /// Returns the name of the link's device in the card.
     pub(crate) fn device(&self) -> &str {
         match self {
             Self::Namespace { device, .. } => device,
@@ -212,7 +218,7 @@ impl Link {
     }
 }
 
-/// Device names go into rules and requests: nothing but letters, digits and a few signs.
+/// Device names appear in rules and requests: only letters, digits, `-`, `_` and `.` are allowed.
 fn device_check(setting: &'static str, name: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 15 || !name.bytes().all(plain) || name.starts_with('.') {
@@ -255,9 +261,9 @@ impl Limits {
     }
 }
 
-/// The address that sandboxes ask for DNS: one that the VPC never routes.
+/// The address at which sandboxes reach the DNS server. No VPC routes it.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
-/// The name in the card of a link that the card makes or moves.
+/// The name in the card of a link that the card created or moved.
 pub(crate) const LINK: &str = "eth0";
 const EGRESS_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1_000_000;

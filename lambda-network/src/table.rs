@@ -1,4 +1,4 @@
-//! A worker's sandboxes of one card: their descriptors, by address.
+//! A worker's sandboxes behind one card: their devices' descriptors, by address.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -14,7 +14,7 @@ use crate::linux::tun::Tun;
 use crate::rate::{Bucket, Rates};
 use crate::rules::Refusal;
 
-/// One sandbox: the descriptor of its device is its identity.
+/// A sandbox. It is identified by the descriptor of its device.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) address: Ipv4Addr,
@@ -46,7 +46,8 @@ impl Seat {
         self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Delivers a frame to the sandbox. One that its device has no room for is dropped, as on any link.
+    /// Delivers a frame to the sandbox. If its device has no room, the frame is dropped, as on any
+    /// link.
     pub(crate) fn deliver(&self, now: Duration, frame: &[u8]) -> Result<(), Refusal> {
         let passes =
             self.down.lock().unwrap_or_else(PoisonError::into_inner).take(now, frame.len());
@@ -93,17 +94,17 @@ impl Table {
         self.write().remove(&seat.address);
     }
 
-    /// Begins or ceases to report that a sandbox has something to send.
+    /// Starts or stops waiting for packets of a sandbox.
     pub(crate) fn listen(&self, seat: &Seat, on: bool) {
         let flags = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
         let mut event = EpollEvent::new(flags, u64::from(seat.address.to_bits()));
-        // A sandbox that was detached meanwhile is no longer there.
+        // Fails if the sandbox was detached in the meantime.
         let _ = self.epoll.modify(&seat.tun, &mut event);
     }
 
-    /// Reports a sandbox no more.
+    /// Removes a sandbox's descriptor from the wait.
     pub(crate) fn forget(&self, seat: &Seat) {
-        // A sandbox that was detached meanwhile is no longer there.
+        // Fails if the sandbox was detached in the meantime.
         let _ = self.epoll.delete(&seat.tun);
     }
 
@@ -111,9 +112,9 @@ impl Table {
         self.seats.read().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
     }
 
-    /// Wakes the thread that waits for this table's descriptors, for it to end.
+    /// Wakes the thread that waits for these descriptors, so that it ends.
     pub(crate) fn stop(&self) {
-        // The count is below its largest value, so the write does not wait.
+        // The counter is far below its maximum, so the write does not block.
         let _ = self.stop.write(1);
     }
 
@@ -122,5 +123,5 @@ impl Table {
     }
 }
 
-/// The key of the descriptor that stops the thread; addresses are smaller.
+/// The epoll key of the descriptor that stops the thread. Keys of sandboxes are 32-bit addresses.
 pub(crate) const STOP: u64 = u64::MAX;

@@ -1,4 +1,4 @@
-//! A worker's way to one card, and the sandboxes that are attached to it.
+//! A worker's connection to one card, and the sandboxes attached through it.
 
 use std::net::Ipv4Addr;
 #[cfg(feature = "wireguard")]
@@ -32,7 +32,8 @@ use crate::session::Session;
 use crate::spec::RESOLVER;
 use crate::table::{Seat, Table};
 
-/// A worker's way to one card. Dropping it ends the way; its attachments stay, and reach nothing.
+/// A worker's connection to one card. Dropping it closes the connection; its attachments then reach
+/// nothing.
 #[derive(Debug)]
 pub struct Tunnel {
     inner: Arc<Inner>,
@@ -49,22 +50,22 @@ struct Inner {
     far: Far,
 }
 
-/// The card's end.
+/// The card at the other end.
 #[derive(Debug)]
 enum Far {
-    /// In this process.
+    /// A card in this process.
     Direct { card: Weak<Shared>, worker: WorkerId },
-    /// On another machine.
+    /// A card on another machine.
     #[cfg(feature = "wireguard")]
     Remote { remote: Arc<Remote>, stop: Arc<EventFd> },
 }
 
 impl Tunnel {
-    /// Opens a way to a card of this process: packets are copied from device to device, and are not encrypted.
+    /// Connects to a card of this process. Packets are copied between devices without encryption.
     ///
     /// # Errors
     ///
-    /// When the thread or its descriptors cannot be had.
+    /// Returns an error if a thread or a descriptor cannot be created.
     pub fn direct(card: &Card, pool: InterfacePool) -> Result<Self, Error> {
         let table = Arc::new(Table::new()?);
         let worker = card.shared.enroll(|_| Way::Direct(Arc::clone(&table)))?;
@@ -92,14 +93,17 @@ impl Tunnel {
         Ok(Self { inner, threads: vec![thread] })
     }
 
-    /// Opens a way to a card of another machine, by the WireGuard protocol, and waits up to 3 s for the card's answer.
+    /// Connects to a card on another machine by the WireGuard protocol. Blocks for up to 3 s until
+    /// the card answers.
     ///
-    /// `socket` must be bound, in the namespace from which the card is reached. `on_gone` is called once, on a thread of
-    /// the tunnel's, when nothing authentic has come from the card for 3 s. It must not wait.
+    /// `socket` must be bound in a namespace from which the card is reachable. `on_gone` is called
+    /// once, on a thread of the tunnel, when the card has sent nothing authentic for 3 s. It must
+    /// not block.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] at [`Step::Handshake`] where the card does not answer, or does not know this worker; else the step.
+    /// Returns [`Error::Failed`] at [`Step::Handshake`] if the card does not answer or does not
+    /// know this worker; else an error that names the failed step.
     #[cfg(feature = "wireguard")]
     pub fn connect(
         admission: &Admission,
@@ -137,19 +141,21 @@ impl Tunnel {
         Ok(tunnel)
     }
 
-    /// Adds a block of addresses that the card has leased to this worker.
+    /// Adds a block of addresses that the card leased to this worker; see `Card::lease`.
     pub fn add(&self, block: Block) {
         let mut more = Addresses::default();
         more.add(block);
         self.inner.addresses().put_first(more);
     }
 
-    /// Attaches a sandbox: takes an interface of the pool's and gives it an address of the card's.
+    /// Attaches a sandbox: takes an interface from the pool and gives it one of the card's
+    /// addresses.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] where the card has no address left: use another card. [`Error::Gone`] where it has ended. Else an error
-    /// that names the step; nothing is kept of the attempt.
+    /// Returns [`Error::Full`] if no address is left: use another card. Returns [`Error::Gone`] if
+    /// the card has ended. Else returns an error that names the failed step. A failed call leaves
+    /// nothing behind.
     pub fn attach(&self, rates: Rates) -> Result<Attachment, Error> {
         let place = self.inner.place()?;
         let (namespace, tun) = self.inner.pool.take()?.dress(place.address, self.inner.mtu)?;
@@ -160,7 +166,7 @@ impl Tunnel {
 }
 
 impl Inner {
-    /// Takes an address, with a further block of the card's where needed.
+    /// Takes an address, and leases another block from the card if there is none.
     fn place(self: &Arc<Self>) -> Result<Place, Error> {
         match &self.far {
             Far::Direct { card, worker } => {
@@ -187,7 +193,7 @@ impl Inner {
         }
         let mut more = Addresses::default();
         more.add(lease()?);
-        // What rests stays in front, so the new block is looked at by itself.
+        // Resting addresses stay in front of the list, so take from the new block itself.
         let address = more.take(Duration::ZERO).ok_or(Error::Gone)?;
         addresses.put_first(more);
         Ok(address)
@@ -203,11 +209,11 @@ impl Drop for Tunnel {
         self.inner.table.stop();
         #[cfg(feature = "wireguard")]
         if let Far::Remote { stop, .. } = &self.inner.far {
-            // The count is below its largest value, so the write does not wait.
+            // The counter is far below its maximum, so the write does not block.
             let _ = stop.write(1);
         }
         for thread in self.threads.drain(..) {
-            // The thread has nothing to say: a panic there has been reported.
+            // The thread returns nothing, and its panic was already reported.
             drop(thread.join());
         }
         match &self.inner.far {
@@ -222,7 +228,7 @@ impl Drop for Tunnel {
     }
 }
 
-/// A sandbox's address, which is given back on drop.
+/// A sandbox's address; returned on drop.
 #[derive(Debug)]
 struct Place {
     address: Ipv4Addr,
@@ -245,7 +251,8 @@ impl Drop for Place {
                     card.resting().push(Resting::Address(address, Box::new(free)));
                 }
             }
-            // The card is not told: by then it has forgotten the connections by itself.
+            // No message to the card: it forgets idle connections within the time that the address
+            // rests.
             #[cfg(feature = "wireguard")]
             Far::Remote { .. } => {
                 let from = self.tunnel.start.elapsed() + REST;
@@ -255,7 +262,8 @@ impl Drop for Place {
     }
 }
 
-/// A sandbox's interface. Dropping it detaches: the sandbox reaches nothing more, and its address is free again.
+/// A sandbox's network interface. Dropping it detaches the sandbox, which then reaches nothing, and
+/// returns its address.
 ///
 /// The namespace ends when its last descriptor is closed and its last process has ended.
 #[derive(Debug)]
@@ -263,36 +271,37 @@ pub struct Attachment {
     namespace: Arc<OwnedFd>,
     seat: Arc<Seat>,
     mtu: u16,
-    // Dropped last: the address is another's only when this sandbox's descriptor is out of the table.
+    // Dropped last: the address must not be given again before this sandbox is removed from the
+    // table.
     place: Place,
 }
 
 impl Attachment {
-    /// Returns the namespace that the sandbox is to run in, with a loopback and the device `eth0`.
+    /// Returns the namespace to run the sandbox in. It has a loopback device and the device `eth0`.
     #[must_use]
     pub fn namespace(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.namespace)
     }
 
-    /// Returns the sandbox's address, which its card translates.
+    /// Returns the sandbox's address. The card translates it to its own.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.place.address
     }
 
-    /// Returns the largest packet, in bytes.
+    /// Returns the largest packet that the interface carries, in bytes.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// Returns what `/etc/resolv.conf` must say in the sandbox.
+    /// Returns the content of the sandbox's `/etc/resolv.conf`.
     #[must_use]
     pub fn resolv_conf(&self) -> String {
         format!("nameserver {RESOLVER}\noptions timeout:2 attempts:3\n")
     }
 
-    /// Returns what passed so far.
+    /// Returns the traffic so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let traffic = &self.seat.traffic;
@@ -310,21 +319,23 @@ impl Drop for Attachment {
     }
 }
 
-/// What passed through an attachment.
+/// The traffic of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Bytes from the sandbox that passed the worker's checks, headers included.
+    /// Bytes of frames from the sandbox that passed the worker's checks. A frame is one or more IP
+    /// packets with their headers, and a virtio header of 10 bytes.
     pub up_bytes: u64,
-    /// Bytes delivered to the sandbox, headers included.
+    /// Bytes of frames delivered to the sandbox, counted like `up_bytes`.
     pub down_bytes: u64,
-    /// Packets that a rule or a rate refused.
+    /// Packets dropped by a rule or a rate.
     pub refused_packets: u64,
 }
 
-/// How long an address rests: the time after which a card forgets a silent connection, by default.
+/// How long a returned address rests. It equals the default time after which a card forgets an idle
+/// connection.
 #[cfg(feature = "wireguard")]
 const REST: Duration = Duration::from_secs(350);
-/// How long a card may take to answer.
+/// How long `connect` waits for the card's answer.
 #[cfg(feature = "wireguard")]
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! The addresses of a VPC that cards take, by subnet. Pure.
+//! The addresses of a VPC that cards use, by subnet. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -7,9 +7,9 @@ use ipnet::Ipv4Net;
 
 use crate::error::Error;
 
-/// A VPC's range and the subnets in which cards have their addresses, as many as the caller names.
+/// A VPC's range, and those of its subnets in which cards have addresses.
 ///
-/// Two VPCs may have the same range: they share no table and no link.
+/// Two VPCs may have the same range: they share no state and no link.
 #[derive(Debug, Clone)]
 pub struct Vpc {
     range: Ipv4Net,
@@ -23,11 +23,11 @@ struct Subnet {
 }
 
 impl Vpc {
-    /// Makes a VPC of a range of 16 to 28 bits, as AWS allows.
+    /// Returns a VPC with a range of /16 to /28, as AWS allows.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a range of another size, or one that overlaps 169.254.0.0/16.
+    /// Returns [`Error::Invalid`] for a range of another size, or one that overlaps 169.254.0.0/16.
     pub fn new(range: Ipv4Net) -> Result<Self, Error> {
         check("vpc", range)?;
         Ok(Self { range: range.trunc(), subnets: BTreeMap::new() })
@@ -37,8 +37,9 @@ impl Vpc {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the range is not within the VPC's, overlaps another subnet, or the name is taken;
-    /// [`Error::Full`] above 200 subnets.
+    /// Returns [`Error::Invalid`] if the range is of another size than /16 to /28, is not within
+    /// the VPC's, overlaps another subnet, or the name is in use; [`Error::Full`] above 200
+    /// subnets.
     pub fn add_subnet(&mut self, name: &str, range: Ipv4Net) -> Result<(), Error> {
         check("subnet", range)?;
         let range = range.trunc();
@@ -59,20 +60,21 @@ impl Vpc {
         Ok(())
     }
 
-    /// Takes the lowest free address of a subnet, for a card.
+    /// Takes the lowest free address of a subnet for a card.
     ///
-    /// The first four addresses and the last are never given, as on AWS: the network, the gateway (the first), the resolver
-    /// (the second), one kept, and the broadcast address.
+    /// As on AWS, the first four addresses and the last are never given: network, gateway,
+    /// resolver, one reserved, and broadcast.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] where none is free; [`Error::Invalid`] where there is no such subnet.
+    /// Returns [`Error::Full`] if no address is free, and [`Error::Invalid`] if there is no such
+    /// subnet.
     pub fn take(&mut self, subnet: &str) -> Result<Ipv4Net, Error> {
         let unknown = || Error::invalid("subnet", subnet, "there is no such subnet");
         let subnet = self.subnets.get_mut(subnet).ok_or_else(unknown)?;
         let (first, last) = (subnet.range.network(), subnet.range.broadcast());
         let (first, last) = (first.to_bits() + KEPT_FIRST, last.to_bits());
-        // An address beyond those that are taken is free, so no more than one more is looked at.
+        // Looks at one address more than are taken, at most.
         let free = (first..last).map(Ipv4Addr::from_bits).find(|it| !subnet.taken.contains(it));
         let max = usize::try_from(last - first).unwrap_or(usize::MAX);
         let address = free.ok_or(Error::Full { what: "addresses of the subnet", max })?;
@@ -80,14 +82,15 @@ impl Vpc {
         Ok(Ipv4Net::new_assert(address, subnet.range.prefix_len()))
     }
 
-    /// Gives an address back. One that is not taken is left alone.
+    /// Returns an address to its subnet. An address that is not taken is ignored.
     pub fn give_back(&mut self, address: Ipv4Net) {
         for subnet in self.subnets.values_mut() {
             subnet.taken.remove(&address.addr());
         }
     }
 
-    /// Returns the first address of a subnet, where AWS has its router.
+    /// Returns the gateway of a subnet, its first address after the network's, as on AWS; `None` if
+    /// there is no such subnet.
     #[must_use]
     pub fn gateway(&self, subnet: &str) -> Option<Ipv4Addr> {
         let first = self.subnets.get(subnet)?.range.network().to_bits();
@@ -107,7 +110,7 @@ fn check(setting: &'static str, range: Ipv4Net) -> Result<(), Error> {
 }
 
 const SUBNETS_MAX: usize = 200;
-/// Addresses at the beginning of a subnet that are not given.
+/// The number of addresses at the start of a subnet that are never given.
 const KEPT_FIRST: u32 = 4;
 
 #[cfg(test)]

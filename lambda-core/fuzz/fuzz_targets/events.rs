@@ -1,4 +1,4 @@
-//! Sequences of events into the engine, with the simulator's checker as the judge.
+//! Feeds sequences of events to the engine; the simulator's checker decides.
 #![no_main]
 
 #[path = "../../tests/events/decoder.rs"]

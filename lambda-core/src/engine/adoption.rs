@@ -1,4 +1,4 @@
-//! Adoption: workers say what they run, and the engine takes it over. Workers are the truth.
+//! Adoption: the engine takes over what workers report. A report overrides the engine's records.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,11 @@ impl Engine {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
         self.unreserve_all(worker.0).into_iter().for_each(|id| self.start_what_is_needed(id));
-        // What ran before the worker was lost, or before this engine was there: later reports name nothing of that kind.
+        // Only the first report after the worker joined can name sandboxes from before it joined,
+        // or of an earlier engine.
         let first = (self.state.workers.side_mut(worker.0))
             .is_some_and(|side| !std::mem::replace(&mut side.reported, true));
-        // Of what is named twice the first counts: nothing is both taken over and stopped.
+        // If an id is reported twice, the first entry counts.
         let named_vms: BTreeMap<_, _> = vms.iter().rev().map(|it| (it.vm, it)).collect();
         let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let mut strays = Vec::new();
@@ -37,7 +38,7 @@ impl Engine {
         for reported in named.into_values() {
             let known = self.state.sandboxes.find(reported.sandbox.0);
             let own = known.filter(|at| {
-                // What nobody was told to make yet cannot be there.
+                // A sandbox whose start was not commanded yet cannot be on the worker.
                 (self.state.sandboxes.get(*at)).is_some_and(|it| {
                     let own = it.worker == worker.0 && it.function == reported.function.0;
                     own && it.state != State::Waiting
@@ -54,17 +55,17 @@ impl Engine {
                 let (sandbox, reason) = (reported.sandbox, StopReason::Stray);
                 self.command(Command::StopSandbox { sandbox, worker, reason });
                 if let Some(invocation) = reported.invocation {
-                    // Nobody can tell its end to the one who waits for it.
+                    // The engine does not know the invocation and could not report its end.
                     self.refuse(invocation, reported.function, RejectReason::SandboxLost);
                 }
             }
         }
         self.take_back(worker.0);
-        // Something was in it, and is a stray: it can be nobody's pooled VM any more.
+        // A VM without an owner that has a stray sandbox must not return to a pool.
         for vm in sandboxes.iter().filter_map(|it| it.vm) {
             self.stop_vm_if_ownerless(worker.0, vm);
         }
-        // After what is in them.
+        // VMs are stopped after the sandboxes in them.
         for vm in strays {
             self.command(Command::StopVm { vm, worker });
         }
@@ -83,14 +84,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets what the worker does not have; what was commanded may not have reached it yet.
+    /// Removes what the worker does not report. Starts whose command may not have reached the
+    /// worker yet stay.
     fn forget_unreported(
         &mut self,
         worker: WorkerId,
         vms: &BTreeMap<VmId, &ReportedVm>,
         sandboxes: &BTreeMap<SandboxId, &ReportedSandbox>,
     ) {
-        // VMs first: what was in one that is gone is gone with it, and leaves none to be stopped.
+        // VMs first: the sandboxes of a lost VM are gone with it.
         for at in self.state.vms.of_worker(worker.0) {
             let known = self.state.vms.id(at).is_some_and(|id| vms.contains_key(&VmId(id)));
             if !known && self.vm_is_ready(at) {
@@ -99,7 +101,7 @@ impl Engine {
         }
         let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
             .filter(|(at, sandbox)| match sandboxes.get(&SandboxId(self.state.sandboxes.id(*at))) {
-                // It is another function's, whoever said so: it cannot be what the engine knows.
+                // The report names another function for this id: the engine's sandbox is gone.
                 Some(it) => sandbox.function != it.function.0 && sandbox.state != State::Waiting,
                 None => !sandbox.state.is_coming(),
             })
@@ -113,9 +115,10 @@ impl Engine {
         }
     }
 
-    /// Takes back what was promised of a worker and not commanded yet, where what it runs leaves no room for that; newest first.
+    /// Cancels starts on a worker that were not commanded yet, newest first, if the worker's report
+    /// leaves no room for them.
     fn take_back(&mut self, worker: u32) {
-        // What is promised in place of one that is taken back has found room.
+        // Starts that replace cancelled ones already fit, so only the present ones are checked.
         let mut waiting: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, sandbox)| sandbox.state == State::Waiting)
             .map(|(at, sandbox)| (self.state.sandboxes.id(at), sandbox.marks.slot()))
@@ -137,16 +140,16 @@ impl Engine {
         }
     }
 
-    /// Takes a worker's word for the state of a sandbox that the engine knows.
+    /// Updates a sandbox that the engine knows by the worker's report.
     fn correct(&mut self, at: u32, reported: &ReportedSandbox) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         match (sandbox.state, reported.invocation) {
-            // Its being ready was not heard.
+            // Its readiness was not reported.
             (State::Starting, None) => {
                 let took = self.state.now.since(sandbox.since);
                 self.is_there(at, took);
             }
-            // It runs what this engine did not send: an earlier one did.
+            // It runs an invocation that an earlier engine dispatched.
             (State::Idle, Some(invocation)) => {
                 let (id, place) = (sandbox.function, sandbox.idle_place());
                 self.no_longer_idle(at);
@@ -167,12 +170,12 @@ impl Engine {
         let commands = self.state.commands.len();
         let written = self.state.journal.len();
         self.dispatch(invocation, at);
-        // It runs already.
+        // It runs already: remove the command and the journal's entry again.
         self.state.commands.truncate(commands);
         self.state.journal.truncate(written);
     }
 
-    /// Takes over a sandbox that the engine does not know.
+    /// Adopts a sandbox that the engine does not know. Returns `None` if it cannot be adopted.
     fn adopt(&mut self, worker: WorkerId, reported: &ReportedSandbox, first: bool) -> Option<()> {
         let function = self.function(reported.function.0)?;
         if function.removed || function.revision != reported.revision {
@@ -189,7 +192,8 @@ impl Engine {
         };
         let there =
             vm.and_then(|vm| self.state.vms.get(vm)).is_some_and(|it| it.worker == worker.0);
-        // With VMs it has to be in one of this worker's; without, the worker has to have room.
+        // On a worker with VMs, the sandbox must be in one of them; on a worker without, there must
+        // be room.
         let fits = match isolation {
             Isolation::Sandbox => vm.is_none() && memory_kib <= free_kib,
             _ => there,
@@ -229,7 +233,7 @@ impl Engine {
         self.hold(at, &load);
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
-        // The journal is to name it, too.
+        // The journal records an adopted sandbox as started.
         self.write_down(Command::StartSandbox {
             sandbox,
             worker,

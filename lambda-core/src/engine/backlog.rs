@@ -1,14 +1,15 @@
-//! Functions that wait for room, in the order in which freed room is theirs.
+//! The backlog: functions that wait for room, in the order in which they get it.
 //!
-//! The account that holds the least memory for its weight comes first (max-min fairness), and of its functions the
-//! one that waits longest. Functions are kept by the power of two of their size, so that room too small for some finds
-//! those that it is enough for.
+//! The account with the least memory held per weight comes first (max-min fairness), and of its
+//! functions the one that waits longest. Functions are grouped by the power of two of their memory,
+//! so that a search for a small room skips large functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{AccountId, FunctionId, Time};
 
-/// Whose functions wait: an account, and apart from that its functions that want what they are provisioned with.
+/// A queue of the backlog: an account's functions that need sandboxes for invocations, or its
+/// functions that lack provisioned sandboxes. The latter come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Owner {
@@ -16,7 +17,7 @@ pub(crate) struct Owner {
     pub(crate) account: AccountId,
 }
 
-/// Where a function waits.
+/// The position of a function in the backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Place {
@@ -28,21 +29,22 @@ pub(crate) struct Place {
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Backlog {
-    /// Owners with functions of each size, by what they hold, and then by how long their first one waits.
+    /// For each size class, the owners with such functions, by share and by the time since which
+    /// their first one waits.
     classes: BTreeMap<u8, BTreeSet<(u64, Time, Owner)>>,
     functions: BTreeSet<FunctionId>,
-    /// Owners by their number: text formats have no other keys.
+    /// Queues by [`Owner::number`], since text formats allow only simple keys.
     queues: BTreeMap<u64, Queue>,
-    /// Accounts by the power of two of how many of their invocations wait.
+    /// Accounts by the power of two of the number of their waiting invocations.
     fullest: BTreeSet<(u32, AccountId)>,
 }
 
-/// What an owner has waiting.
+/// The waiting functions of one owner.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Queue {
     share: u64,
-    /// Functions by size, the one that waits longest first.
+    /// Functions by size class, longest wait first.
     classes: BTreeMap<u8, BTreeSet<(Time, FunctionId)>>,
 }
 
@@ -52,12 +54,12 @@ impl Owner {
     }
 }
 
-/// Most functions that are looked at for one that fits.
+/// The most functions that one search looks at.
 const LOOKED_AT_MAX: usize = 128;
-/// Most functions of one size and owner of those.
+/// The most functions of one owner and size class that one search looks at.
 const OF_ONE_MAX: usize = 8;
 
-/// The class of a size.
+/// Returns the size class of a memory size: its number of significant bits.
 pub(crate) fn class(kib: u32) -> u8 {
     u8::try_from(u32::BITS - kib.leading_zeros()).unwrap_or(u8::MAX)
 }
@@ -67,7 +69,7 @@ impl Backlog {
         self.functions.is_empty()
     }
 
-    /// Returns some functions from one on and round, by number.
+    /// Returns at most `most` functions by id, starting at `from` and wrapping around.
     pub(crate) fn some(&self, from: FunctionId, most: usize) -> Vec<FunctionId> {
         let round = self.functions.range(from..).chain(self.functions.range(..from));
         round.take(most).copied().collect()
@@ -88,7 +90,7 @@ impl Backlog {
         self.list(place, share, before, after);
     }
 
-    /// The first function of an owner and a size is another.
+    /// Updates the index after the first function of an owner and size class changed.
     fn list(&mut self, place: Place, share: u64, before: Option<Time>, after: Option<Time>) {
         if before == after {
             return;
@@ -125,7 +127,7 @@ impl Backlog {
         self.list(place, share, before, after);
     }
 
-    /// An account holds another share now.
+    /// Sets the share of an account: the memory that it holds per weight.
     pub(crate) fn set_share(&mut self, account: AccountId, share: u64) {
         let owner = Owner { on_demand: true, account };
         let Some(owned) = self.queues.get_mut(&owner.number()) else { return };
@@ -142,7 +144,7 @@ impl Backlog {
         }
     }
 
-    /// An account has so many invocations waiting now.
+    /// Updates the number of waiting invocations of an account.
     pub(crate) fn set_waiting(&mut self, account: AccountId, before: u32, after: u32) {
         let (before, after) = (waiting_class(before), waiting_class(after));
         if before != after && self.fullest.remove(&(before, account)) {
@@ -150,13 +152,15 @@ impl Backlog {
         }
     }
 
-    /// Returns the account that has about the most invocations waiting, if it has twice as many as `than`.
+    /// Returns an account with about the most waiting invocations, if it has at least twice as many
+    /// as `than`.
     pub(crate) fn fuller(&self, than: u32) -> Option<AccountId> {
         let (class, account) = self.fullest.last()?;
         (*class > waiting_class(than) + 1).then_some(*account)
     }
 
-    /// Returns an account's functions on demand, the one that waits shortest first, some of them.
+    /// Returns some functions of an account that wait for invocations, shortest wait first within a
+    /// size class.
     pub(crate) fn newest_of(&self, account: AccountId) -> impl Iterator<Item = FunctionId> + '_ {
         let owned = self.queues.get(&Owner { on_demand: true, account }.number());
         let functions = owned.into_iter().flat_map(|owned| owned.classes.values());
@@ -166,7 +170,8 @@ impl Backlog {
             .take(OF_ONE_MAX)
     }
 
-    /// Returns the function whose turn it is of those of at most a size that will do.
+    /// Returns the first function of at most size class `class_max` for which `will_do` returns
+    /// `true`.
     pub(crate) fn next(
         &self,
         class_max: u8,

@@ -1,14 +1,15 @@
-//! The engine's time: the driver's clock without its jumps.
+//! The engine's time: the driver's clock without its steps.
 //!
-//! A clock that is set an hour ahead would end every lease, idle time and worker's life at once. Steps beyond
-//! [`Config::clock_jump_max`](crate::Config::clock_jump_max), in either direction, are therefore taken for what they are:
-//! the engine's time goes on from where it was, and what the driver is told is in the driver's time again.
+//! A clock that is set an hour ahead would expire every lease, idle time and worker life at once. A
+//! step beyond [`Config::clock_jump_max`](crate::Config::clock_jump_max), in either direction,
+//! therefore changes only the offset between the driver's time and the engine's. Times in commands
+//! are converted back to the driver's time.
 
 use std::time::Duration;
 
 use crate::Time;
 
-/// How far the driver's clock is from the engine's time. At most one of the two is not zero.
+/// The offset between the driver's time and the engine's. At most one of the fields is not zero.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Clock {
@@ -17,8 +18,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Returns the engine's time at a time of the driver's. `last` is the engine's time before, `due` that of its next
-    /// timer: a driver that sleeps until then is late by what is beyond it.
+    /// Returns the engine's time for the driver's time `outside`. `last` is the engine's previous
+    /// time. `due` is its next timer, at which the driver is expected to call; only a call later
+    /// than `due` by more than `jump_max` is a step ahead.
     pub(crate) fn read(
         &mut self,
         outside: Time,
@@ -27,7 +29,7 @@ impl Clock {
         jump_max: Duration,
     ) -> Time {
         let inside = self.inside(outside);
-        // Before the driver's own origin times count on: a step of its clock is not shorter for that.
+        // `inside` stops at the engine's origin; add the part of a backward step beyond it.
         let before_origin = Time::from_nanos(self.ahead_nanos).since(outside);
         if last.since(inside) + before_origin > jump_max {
             self.shift(outside, last);
@@ -41,13 +43,13 @@ impl Clock {
         inside.max(last)
     }
 
-    /// Returns a time of the engine's in the driver's time.
+    /// Converts the engine's time to the driver's time.
     pub(crate) fn outside(&self, inside: Time) -> Time {
         let nanos = inside.as_nanos().saturating_add(self.ahead_nanos);
         Time::from_nanos(nanos.saturating_sub(self.behind_nanos))
     }
 
-    /// Returns a time of the driver's in the engine's time.
+    /// Converts the driver's time to the engine's time.
     pub(crate) fn inside(&self, outside: Time) -> Time {
         let nanos = outside.as_nanos().saturating_sub(self.ahead_nanos);
         Time::from_nanos(nanos.saturating_add(self.behind_nanos))
@@ -74,14 +76,14 @@ mod tests {
     fn a_step_beyond_the_limit_is_not_time_that_passed() {
         let mut clock = Clock::default();
         assert_eq!(clock.read(at(10), at(0), Some(at(10)), MAX), at(10));
-        // A driver that is late is not a clock that jumps.
+        // A late driver, by less than the limit, is not a step of the clock.
         assert_eq!(clock.read(at(400), at(10), Some(at(20)), MAX), at(400));
         assert_eq!(clock.read(at(4400), at(400), Some(at(500)), MAX), at(500));
         assert_eq!(
             (clock.read(at(4401), at(500), None, MAX), clock.outside(at(501))),
             (at(501), at(4401))
         );
-        // And back again.
+        // A step back.
         assert_eq!(clock.read(at(600), at(501), Some(at(900)), MAX), at(501));
         assert_eq!(clock.read(at(601), at(501), Some(at(900)), MAX), at(502));
         assert_eq!(clock.outside(at(502)), at(601));

@@ -1,4 +1,4 @@
-//! The counting service: accounts, reserved and provisioned concurrency, scaling rate.
+//! Counting of concurrency and memory by account, and of a function's scaling rate.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ pub(crate) struct Accounts {
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Account {
-    /// Its limit, where one was put.
+    /// The limit from [`Event::AccountPut`](crate::Event::AccountPut), if there was one.
     concurrency_max: Option<u32>,
-    /// Accepted invocations beyond what functions have for themselves.
+    /// Accepted invocations that count against the unreserved concurrency.
     unreserved: u32,
-    /// What functions have for themselves.
+    /// The sum of the functions' reserved and provisioned concurrency.
     claimed: u64,
-    /// Memory of its sandboxes.
+    /// Memory of the account's sandboxes.
     held_kib: u64,
-    /// Its part of what is short, against the others'; 0 is [`WEIGHT`].
+    /// The weight when room is scarce; 0 stands for [`WEIGHT`].
     weight: u32,
-    /// Its invocations that wait.
+    /// The number of waiting invocations.
     waiting: u32,
 }
 
@@ -60,12 +60,12 @@ impl Account {
         self.claimed -= claimed;
     }
 
-    /// What it holds for its weight.
+    /// Returns the memory that the account holds, divided by its relative weight.
     pub(crate) fn share(&self) -> u64 {
         self.held_kib * u64::from(WEIGHT) / u64::from(self.weight())
     }
 
-    /// What so much memory is for its weight.
+    /// Returns `kib` divided by the account's relative weight.
     pub(crate) fn share_of(&self, kib: u32) -> u64 {
         u64::from(kib) * u64::from(WEIGHT) / u64::from(self.weight())
     }
@@ -122,7 +122,7 @@ impl Engine {
         Ok(())
     }
 
-    /// An account holds more memory, or less.
+    /// Changes the memory that an account holds by `kib`.
     pub(super) fn hold_for(&mut self, account: AccountId, kib: i64) {
         let held = self.state.accounts.get_mut(account);
         held.held_kib = held.held_kib.saturating_add_signed(kib);
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// One more invocation of an account waits, or one less.
+    /// Changes the number of an account's waiting invocations by `change`.
     pub(super) fn waits(&mut self, account: AccountId, change: i32) {
         self.state.waiting = self.state.waiting.saturating_add_signed(change);
         let held = self.state.accounts.get_mut(account);
@@ -144,7 +144,7 @@ impl Engine {
         }
     }
 
-    /// Returns the limit that one more invocation of a function would break.
+    /// Returns the limit that one more invocation of a function would exceed.
     pub(super) fn throttle(&self, function: &Function) -> Option<RejectReason> {
         let concurrency = function.concurrency();
         if let Some(reserved) = function.settings.reserved_concurrency {
@@ -159,7 +159,8 @@ impl Engine {
         (u64::from(account.unreserved) >= left).then_some(RejectReason::AccountConcurrency)
     }
 
-    /// Counts one more accepted invocation of a function, or one less; `before` is its concurrency before.
+    /// Updates the account when the number of a function's accepted invocations changes from
+    /// `before` to `after`.
     pub(super) fn count(&mut self, id: u32, before: u32, after: u32) {
         let Some(function) = self.function(id) else { return };
         let (before, after) = (function.unreserved(before), function.unreserved(after));
@@ -172,7 +173,7 @@ impl Engine {
         account.add(after);
     }
 
-    /// Returns whether a function may be given one more sandbox now.
+    /// Returns whether the scaling rate allows a function one more sandbox now.
     pub(super) fn may_scale(&self, id: u32) -> bool {
         let config = &self.state.config;
         let Some(function) = self.function(id) else { return false };
@@ -180,7 +181,7 @@ impl Engine {
         config.scaling_starts_max > 0 && whole_at.since(self.state.now) <= config.scaling_period
     }
 
-    /// A function was given one more sandbox.
+    /// Counts a start against a function's scaling rate.
     pub(super) fn scaled(&mut self, id: u32) {
         let (now, step) = (self.state.now, self.scaling_step());
         if let Some(function) = self.function_mut(id) {
@@ -188,7 +189,8 @@ impl Engine {
         }
     }
 
-    /// A start failed by no fault of the function's: it does not count against the scaling rate.
+    /// Takes back a [`Self::scaled`]: a start that failed by no fault of the function does not
+    /// count against its rate.
     pub(super) fn unscaled(&mut self, id: u32) {
         let step = u64::try_from(self.scaling_step().as_nanos()).unwrap_or(u64::MAX);
         if let Some(function) = self.function_mut(id) {
@@ -197,7 +199,7 @@ impl Engine {
         }
     }
 
-    /// The time in which the rate gives one sandbox back.
+    /// Returns the time in which the scaling rate recovers by one start.
     fn scaling_step(&self) -> Duration {
         let config = &self.state.config;
         config.scaling_period / config.scaling_starts_max.max(1)

@@ -1,4 +1,5 @@
-//! Room by ending what is idle: which sandboxes and VMs of which worker, for whatever resource is short.
+//! Eviction: which idle sandboxes and VMs of which worker end so that another sandbox has room, for
+//! any scarce resource.
 
 use super::Engine;
 use super::starting::kib;
@@ -8,29 +9,29 @@ use crate::sandbox::{Sandbox, State};
 use crate::store::slab::NONE;
 use crate::{Isolation, SandboxId, StopReason, Time};
 
-/// Most workers whose sandboxes are looked at one by one in one search.
+/// The most workers of a large fleet whose sandboxes one search looks at.
 const LOOKED_INTO_MAX: usize = 8;
-/// In a fleet of so many all are.
+/// A fleet with at most this many worker ids is searched as a whole.
 const SMALL_FLEET: usize = 64;
-/// Most blocks of 64 workers of which the sums are looked at in one search.
+/// The most blocks of 64 workers whose sums one search looks at.
 const BLOCKS_MAX: usize = 256;
 
-/// What ends on a worker so that a sandbox has room.
+/// The sandboxes and VMs to end on a worker so that a sandbox has room.
 #[derive(Debug)]
 struct Plan {
-    /// The most that any of it is worth.
+    /// The highest value of any of them.
     worth: f32,
     sandboxes: Vec<u32>,
-    /// VMs that are empty, or will be.
+    /// VMs that are empty or will be.
     vms: Vec<u32>,
-    /// What the new sandbox takes of the worker's memory.
+    /// The memory that the new sandbox takes of the worker.
     memory_kib: u32,
 }
 
-/// Something that can end as one: a sandbox, or a VM with all that is in it.
+/// A sandbox, or a VM with all its sandboxes, that can end.
 #[derive(Debug)]
 struct Unit {
-    /// Functions' last sandboxes go last.
+    /// It has the last sandbox of some function; such units are chosen last.
     last: bool,
     worth: f32,
     since: Time,
@@ -41,8 +42,8 @@ struct Unit {
 }
 
 impl Engine {
-    /// Sees to it that there will be room for one more sandbox of a function, by ending idle ones that are worth least; holds
-    /// that room. Tells whether there will be.
+    /// Makes room for one more sandbox of a function: stops the idle sandboxes of the lowest value
+    /// and reserves the room. Returns whether the room was found.
     pub(super) fn make_room(&mut self, id: u32) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some((zones, _)) = self.zones_for(&settings) else { return false };
@@ -68,8 +69,8 @@ impl Engine {
         true
     }
 
-    /// Returns workers on which something could end, those first that are looked at first: all of a small fleet, some of a
-    /// large one, and others at the next time.
+    /// Returns the workers to search: all of a small fleet with something to end, some of a large
+    /// one. The next call continues after them.
     fn evictable_workers(&mut self, needs: &Needs) -> Vec<u32> {
         let workers = &self.state.workers;
         let ids = workers.ids() as usize;
@@ -77,7 +78,7 @@ impl Engine {
         let could = |at: &u32| {
             let Some(row) = workers.get(*at) else { return false };
             if row.isolation != Isolation::Sandbox {
-                // What VMs hold is looked at there.
+                // The contents of VMs are checked in [`Self::plan_on`].
                 return row.vms > 0 || workers.idle_kib(*at) > 0;
             }
             let gives = Spare {
@@ -115,11 +116,12 @@ impl Engine {
         found
     }
 
-    /// Returns what can end on a worker so that a function's sandbox has room; nothing, if what is being ended is enough.
+    /// Returns what to end on a worker so that a function's sandbox has room; an empty plan if
+    /// sandboxes that are already stopping free enough.
     fn plan_on(&self, worker: u32, id: u32, needs: &Needs) -> Option<Plan> {
         let row = self.state.workers.get(worker)?;
         let config = &self.state.config;
-        // Room within a VM of the customer's own, or the worker's.
+        // The room can be in a VM of the customer, or on the worker itself.
         let (own_vms, sandboxes) = self.units_on(worker, id);
         let account = self.function(id)?.settings.account;
         let memory_kib = needed_kib(config, row.isolation, needs.memory_kib);
@@ -155,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Room for a sandbox in a VM that its customer has on the worker.
+    /// Returns the best plan that makes room in one of the customer's VMs on the worker.
     fn plan_in_own_vm(
         &self,
         sandboxes: &[Unit],
@@ -198,7 +200,8 @@ impl Engine {
         best
     }
 
-    /// Returns what can end on a worker: VMs of which all is idle, and idle sandboxes.
+    /// Returns what can end on a worker for function `id`: VMs in which nothing is busy or
+    /// starting, and idle sandboxes.
     fn units_on(&self, worker: u32, id: u32) -> (Vec<Unit>, Vec<Unit>) {
         let mut sandboxes = Vec::new();
         let mut vms: Vec<(u32, Unit, bool)> = Vec::new();
@@ -246,7 +249,8 @@ impl Engine {
         let worth = function.and_then(|it| it.worth);
         Unit {
             last: function.is_some_and(|it| it.serving() <= 1),
-            // Without a worth: seconds since the origin when it was last used.
+            // Without a value from the idle policy, the time of the last use, in seconds: the
+            // longest idle ends first.
             worth: worth.unwrap_or(held.since.as_nanos() as f32 / 1e9),
             since: held.since,
             id: SandboxId(self.state.sandboxes.id(at)),
@@ -256,7 +260,8 @@ impl Engine {
         }
     }
 
-    /// What the end of a sandbox gives back of its worker, its VM's memory aside unless the VM is its own.
+    /// Returns what the end of a sandbox frees on its worker. In a VM it frees memory only if it is
+    /// the VM's last sandbox.
     pub(super) fn gives(&self, worker: u32, held: &Sandbox) -> Spare {
         let isolation = self.state.workers.get(worker).map(|it| it.isolation);
         let memory_kib = match isolation {
@@ -273,8 +278,9 @@ impl Engine {
         Spare { memory_kib, cpu_milli: held.cpu_milli, slots, has_vm: false }
     }
 
-    /// Returns whether an idle sandbox may end for a function: what another is provisioned with stays, and the last of
-    /// another is dear.
+    /// Returns whether an idle sandbox may end for function `id`. Provisioned sandboxes may not.
+    /// The last sandbox of a function is protected for a time; see
+    /// [`Config::last_warm_kept`](crate::Config::last_warm_kept).
     pub(super) fn may_evict(&self, held: &Sandbox, id: u32) -> bool {
         let (Some(victim), Some(wants)) = (self.function(held.function), self.function(id)) else {
             return false;
@@ -294,8 +300,8 @@ impl Engine {
         self.is_poorer(wants.settings.account, kib(wants.settings.memory_bytes), held)
     }
 
-    /// Returns whether an account, given so much more, holds no more for its weight than the account of a sandbox does
-    /// without it.
+    /// Returns whether `account`, with `kib` more, would hold no more memory per weight than the
+    /// account of a sandbox without that sandbox.
     pub(super) fn is_poorer(&self, account: crate::AccountId, kib: u32, held: &Sandbox) -> bool {
         let Some(victim) = self.function(held.function).map(|it| it.settings.account) else {
             return false;

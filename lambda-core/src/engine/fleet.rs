@@ -1,4 +1,4 @@
-//! The fleet: workers join, beat, are recycled, lost, asked for and given back.
+//! The fleet: workers join, drain, are recycled, lost, asked for and given back.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use crate::settings::Capacity;
 use crate::workers::Phase;
 use crate::{Command, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone};
 
-/// Workers that were asked for and have not come, by zone: when each was.
+/// Workers that were asked for and have not joined: by zone, the time of each request.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Asked {
     at: BTreeMap<Zone, Vec<Time>>,
-    /// Workers whose replacement was asked for, in order.
+    /// Workers whose replacement was asked for, in order of request.
     replaced: BTreeMap<Zone, Vec<WorkerId>>,
 }
 
-/// How long the draining of a worker waits for its replacement, at a time.
+/// How often a worker that waits for its replacement checks whether to drain.
 const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Engine {
@@ -46,7 +46,7 @@ impl Engine {
             let nanos = |duration: std::time::Duration| {
                 u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
             };
-            // The last quarter of the window is for waiting for a replacement that is late.
+            // The last quarter of the window is left for a late replacement.
             let drawn = latest - latest.saturating_sub(it.life_min) / 4;
             let life = self.state.random.between(nanos(it.life_min), nanos(drawn));
             now + std::time::Duration::from_nanos(life)
@@ -77,7 +77,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A worker came in a zone: the one that was asked for first, and the replacement of who waits longest for it.
+    /// Counts a worker that joined as the oldest requested one of its zone, and as the oldest
+    /// requested replacement.
     fn came(&mut self, zone: Zone) {
         if let Some(asked) = self.state.asked.at.get_mut(&zone).filter(|asked| !asked.is_empty()) {
             asked.remove(0);
@@ -97,7 +98,7 @@ impl Engine {
 
     pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
         let Some(held) = self.state.workers.get(worker.0) else { return };
-        // A timer of an earlier worker with this id.
+        // The timer of an earlier worker with this id, or the worker already drains.
         if held.drain_at < at || held.phase == Phase::Draining {
             return;
         }
@@ -124,7 +125,8 @@ impl Engine {
             return;
         }
         let (zone, drain_at) = (held.zone, held.drain_at);
-        // The latest that leaves the running invocations their time; drawn ends are not after it.
+        // The latest start of draining that leaves `drain_max` before `life_max`. Drawn ends are
+        // not later.
         let slack = recycling.life_max.saturating_sub(recycling.drain_max);
         let latest = drain_at + slack.saturating_sub(recycling.life_min) / 4;
         let waits = |replaced: &Vec<WorkerId>| replaced.contains(&worker);
@@ -160,7 +162,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The time of a draining worker is over: what still runs on it is timed out.
+    /// Times out the invocations that still run on a worker at the end of its draining.
     pub(super) fn on_drain_over(&mut self, worker: WorkerId) {
         let busy: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
             .filter(|(_, sandbox)| sandbox.state == crate::sandbox::State::Busy)
@@ -175,7 +177,8 @@ impl Engine {
         self.drain_until(at, self.state.now + most);
     }
 
-    /// Lets a worker take nothing new: what is idle or being made ends, what is busy finishes until a deadline.
+    /// Drains a worker: it takes no new sandboxes, idle and starting ones are stopped, busy ones
+    /// finish by `deadline`.
     fn drain_until(&mut self, at: u32, deadline: Time) {
         self.state.agenda.insert((deadline, Agenda::DrainOver(WorkerId(at))));
         self.state.workers.set_phase(at, Phase::Draining);
@@ -198,10 +201,10 @@ impl Engine {
         self.retire_if_empty(at);
     }
 
-    /// Forgets a draining worker on which nothing is left.
+    /// Removes a draining worker that is empty.
     pub(super) fn retire_if_empty(&mut self, at: u32) {
         let done = |it: &crate::workers::Worker| it.phase == Phase::Draining && it.is_empty();
-        // A report that is half taken in may still name what is there.
+        // While a report is applied, its second half may name sandboxes of the worker.
         if self.deferred.is_none() && self.state.workers.get(at).is_some_and(done) {
             self.remove_worker(at);
             self.command(Command::RetireWorker { worker: WorkerId(at) });
@@ -243,7 +246,7 @@ impl Engine {
     }
 
     pub(super) fn lose_worker(&mut self, at: u32) {
-        // Nothing is placed on it, nor is it retired, while it is taken apart.
+        // While the worker is taken apart, nothing must be placed on it.
         self.state.workers.set_phase(at, Phase::Draining);
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
             .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
@@ -251,7 +254,7 @@ impl Engine {
         let vms = self.state.vms.of_worker(at);
         let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         if let Some(worker) = self.state.workers.get_mut(at) {
-            // Keeps the worker until all of it is forgotten.
+            // Counts as a VM, so that the worker is not retired before everything on it is removed.
             worker.vms += 1;
         }
         for (sandbox, function, coming) in held {
@@ -267,7 +270,7 @@ impl Engine {
         functions.into_iter().for_each(|function| self.start_what_is_needed(function));
     }
 
-    /// Asks for as many workers as what waits for room needs, in the zones that will do.
+    /// Asks for as many workers as the backlog needs, in these zones.
     pub(super) fn ask_for_room(&mut self, zones: u32) {
         let Some(fleet) = self.state.config.fleet.as_ref() else { return };
         let (most, mut rooms) = (fleet.workers_max, Vec::new());
@@ -279,7 +282,7 @@ impl Engine {
             rooms.push((of_zone.saturating_add(coming), *zone));
         }
         let each = (kib / u64::from(workers.max(1))).max(1);
-        // Of a fleet without workers it is not known how large one is.
+        // Without workers, the size of a worker is unknown: ask for one.
         let wanted = if workers == 0 { 1 } else { self.state.wanted.0.div_ceil(each).max(1) };
         let cpu = self.cpu_of_a_worker(zones).filter(|_| workers > 0);
         let by_cpu = cpu.map_or(0, |milli| self.state.wanted.1.div_ceil(milli.max(1)));
@@ -292,7 +295,8 @@ impl Engine {
         }
     }
 
-    /// The processor time that the workers of some zones give away, on average, where it is counted.
+    /// Returns the mean processor time that serving workers of these zones can give; `None` if it
+    /// is not counted.
     fn cpu_of_a_worker(&self, zones: u32) -> Option<u64> {
         let counted = |it: &&crate::workers::Worker| {
             zones >> it.zone.0 & 1 == 1 && it.cpu_milli != u32::MAX && it.phase == Phase::Serving
@@ -304,7 +308,7 @@ impl Engine {
         (count > 0).then(|| milli / count)
     }
 
-    /// Returns whether a worker was asked for in some zones that has not come.
+    /// Returns whether a worker was asked for in these zones and has not joined.
     pub(super) fn worker_comes(&self, zones: u32) -> bool {
         let comes =
             |(zone, asked): (&Zone, &Vec<Time>)| zones >> zone.0 & 1 == 1 && !asked.is_empty();
@@ -316,7 +320,8 @@ impl Engine {
         u32::try_from(asked).unwrap_or(u32::MAX)
     }
 
-    /// The workers of a zone that take sandboxes, their memory, and what of it is given away.
+    /// Returns the number of workers of a zone that take sandboxes, their memory, and the memory
+    /// given away, in KiB.
     fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
         let serves = |it: &&crate::workers::Worker| {
             it.zone == zone && matches!(it.phase, Phase::Serving | Phase::Suspect)
@@ -328,7 +333,7 @@ impl Engine {
         })
     }
 
-    /// Looks at each zone: enough workers, too many, or just right.
+    /// Compares each zone's workers with the limits: asks for a worker or gives one back.
     pub(super) fn on_fleet_tick(&mut self) {
         let Some(fleet) = self.state.config.fleet.clone() else { return };
         let now = self.state.now;
@@ -340,7 +345,7 @@ impl Engine {
             let (workers, memory, used) = self.zone_memory(zone);
             let coming = self.asked_for(zone);
             let all = workers.saturating_add(coming);
-            // What is asked for counts as if it were there and empty.
+            // Workers that were asked for count as present and empty.
             let each = memory / u64::from(workers.max(1));
             let will_be = memory + each * u64::from(coming);
             let high = used * 100 > will_be * u64::from(fleet.memory_high_percent);
@@ -356,10 +361,11 @@ impl Engine {
         }
     }
 
-    /// Drains the worker of a zone that has least to lose, of those without which the zone is not full.
+    /// Drains the serving worker of a zone with the fewest sandboxes, if the zone then stays well
+    /// below the limit at which a worker is asked for.
     fn give_back(&mut self, zone: Zone, high_percent: u32) {
         let (_, memory, used) = self.zone_memory(zone);
-        // Half of the way to the size at which one is asked for: what is given back is not asked for again at once.
+        // Below 3/4 of that limit, so that a worker is not asked for again at once.
         let spared = |it: &crate::workers::Worker| {
             let left = memory.saturating_sub(u64::from(it.memory_kib));
             used * 200 < left * u64::from(high_percent + high_percent / 2)

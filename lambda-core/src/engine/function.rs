@@ -1,4 +1,4 @@
-//! A function as the engine keeps it.
+//! The engine's record of a function.
 
 mod idle_stack;
 
@@ -15,8 +15,8 @@ use crate::store::slab::NONE;
 use crate::store::spread::Spread;
 use crate::{InvocationId, Routing, SandboxId, Time, ZONES_MAX, Zone};
 
-/// In the order of use: an invocation and its end read and write the first two lines of the cache, placement reads
-/// the first and those that follow.
+/// The fields are ordered by use: an invocation and its end use the first two cache lines,
+/// placement uses the first and the following ones.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(64))]
@@ -26,77 +26,79 @@ pub(crate) struct Function {
     pub(crate) uses: u32,
 
     pub(crate) meter: Meter,
-    /// How long an idle sandbox is kept after an invocation, in nanoseconds.
+    /// How long a sandbox is kept idle after an invocation, in nanoseconds.
     keep_nanos: u64,
     here: Here,
     top: Top,
     pub(crate) recent_durations: Pending,
     pub(crate) recent_gaps: Pending,
     pub(crate) removed: bool,
-    /// Sandboxes are made in advance, or one is about to be: what is at the end of the record counts.
+    /// Whether `prewarm` or `prewarm_at` is set. If not, they are not read: they are at the end of
+    /// the record.
     prewarms: bool,
 
-    /// On which workers its sandboxes are.
+    /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
-    /// All its sandboxes, by rank.
+    /// All its sandboxes, by rank; see `stats::demand`.
     pub(crate) members: Vec<u32>,
     pub(crate) demand: Demand,
 
     pub(crate) revision: u64,
     idle: IdleStack,
-    /// Sandboxes that are being made.
+    /// The number of sandboxes that are being made.
     pub(crate) coming: u32,
-    /// Sandboxes that are being ended, or whose code is old.
+    /// The number of sandboxes that are stopping, or that must end after their invocation.
     pub(crate) going: u32,
-    /// Sandboxes for which room is held on some worker.
+    /// The number of reservations of room for it.
     pub(crate) reserved: u32,
-    /// Accepted invocations without a sandbox, in order of arrival, and when that was.
+    /// Accepted invocations without a sandbox, in order of arrival, with the time of arrival.
     waiting: VecDeque<(InvocationId, Time)>,
-    /// Failed starts by workers' faults since the last good one.
+    /// The number of starts that failed by a worker's fault since the last success.
     pub(crate) start_failures: u32,
-    /// When the scaling rate is whole again: each start moves it on (a leaky bucket as a meter, GCRA).
+    /// The time at which the scaling rate has fully recovered. Each start moves it on (a leaky
+    /// bucket as a meter, GCRA).
     pub(crate) scaling_whole_at: Time,
     durations: Histogram,
     pub(crate) memory_peaks_mib: Histogram,
     gaps: Histogram,
-    /// How long its sandboxes take to be made, lately.
+    /// The usual time from the start command to readiness, as a moving average.
     pub(crate) start: Duration,
     pub(crate) worth: Option<f32>,
-    /// The sandbox that took an invocation last, where they take turns.
+    /// The sandbox that took the last invocation, for the routings that need it.
     last: u32,
-    /// How it waits, where its invocations have no sandbox that comes.
+    /// Set while the function has waiting invocations and no sandbox is being made for them.
     pub(crate) blocked: Option<Blocked>,
-    /// Memory and processor time that it wants and has no room for, as they count in the engine's sums.
+    /// The function's part of `State::wanted`: memory in KiB and processor time in thousandths.
     pub(crate) wanted: (u64, u64),
-    /// Its starts that failed by its own fault since the last good one.
+    /// The number of starts that failed by the function's own fault since the last success.
     pub(crate) init_failures: u32,
-    /// No start before this: its own fail.
+    /// No start before this time: its starts fail by its own fault.
     pub(crate) start_from: Time,
-    /// Its sandbox that failed last.
+    /// The sandbox that failed last.
     pub(crate) failed: Option<SandboxId>,
-    /// Workers on which its starts failed since the last good one.
+    /// The workers on which its starts failed since the last success, newest first.
     pub(crate) failed_on: [u32; 4],
-    /// It is to be given the sandboxes that it is provisioned with now.
+    /// Whether missing provisioned sandboxes may be started now.
     pub(crate) provision_due: bool,
-    /// Its sandboxes by zone, the last counts all beyond.
+    /// The number of its sandboxes in each zone.
     zones: [u16; ZONES_MAX as usize],
-    /// As in [`Keep`].
+    /// See [`Keep::prewarm`].
     prewarm: Option<(Duration, Duration)>,
     prewarm_at: Option<Time>,
 }
 
-/// How a function waits whose invocations have no sandbox that comes.
+/// Why no sandbox is being made for a function's waiting invocations.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Blocked {
-    /// For room, in the backlog.
+    /// No worker has room. The function is in the backlog.
     ForRoom(Place),
-    /// For the scaling rate, or for the end of its back-off.
+    /// The scaling rate is used up, or the function's starts fail and it backs off.
     ForTime,
 }
 
-/// That there is a function. Of all that a function has this leaves most values unused, so that the compiler tells by it
-/// whether an `Option` of one is empty: in a line of the cache that is read in any case, not at the record's end.
+/// A value with one variant. Its unused values let the compiler store whether an `Option<Function>`
+/// is empty in this field: it is in a cache line that is read anyway, not at the end of the record.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u64)]
@@ -148,23 +150,24 @@ impl Function {
         }
     }
 
-    /// The idle sandbox that was used last, if it stands apart.
+    /// The idle sandbox that was used last, if it is not in the list; else [`NONE`].
     pub(crate) fn top(&self) -> u32 {
         self.top.sandbox
     }
 
-    /// Reads of each line that placement needs, in which the load in a minute of the hour and in the ten that follow is.
+    /// Reads each cache line that placement needs, with the bins of a minute of the hour and of the
+    /// ninth after it.
     pub(crate) fn touch_to_place(&self, minute: usize) -> u32 {
         let members = u32::try_from(self.members.len()).unwrap_or_default();
         members ^ self.spread.touch_few() ^ self.demand.touch(minute)
     }
 
-    /// Reads of each line that an invocation needs.
+    /// Reads each cache line that an invocation needs.
     pub(crate) fn touch(&self) -> u32 {
         self.meter.busy() ^ self.uses
     }
 
-    /// Returns how long an idle sandbox is kept after an invocation.
+    /// Returns how long a sandbox is kept idle after an invocation.
     pub(crate) fn keep_idle(&self) -> Duration {
         Duration::from_nanos(self.keep_nanos)
     }
@@ -177,17 +180,17 @@ impl Function {
         }
     }
 
-    /// Returns after how long one is made in advance, and how long that one is kept.
+    /// Returns the delay of pre-warming, and how long the pre-warmed sandbox is kept.
     pub(crate) fn prewarm(&self) -> Option<(Duration, Duration)> {
         if self.prewarms { self.prewarm } else { None }
     }
 
-    /// Returns when one is to be made in advance, where that is to be.
+    /// Returns when a sandbox will be pre-warmed, if that is planned.
     pub(crate) fn prewarm_at(&self) -> Option<Time> {
         if self.prewarms { self.prewarm_at } else { None }
     }
 
-    /// Sets when one is to be made in advance; returns what it was.
+    /// Sets when a sandbox will be pre-warmed. Returns the previous time.
     pub(crate) fn set_prewarm_at(&mut self, at: Option<Time>) -> Option<Time> {
         if !self.prewarms && at.is_none() {
             return None;
@@ -206,7 +209,7 @@ impl Function {
         }
     }
 
-    /// Adds a sandbox, at the last rank.
+    /// Adds a sandbox with the next rank.
     pub(crate) fn add_member(&mut self, sandbox: u32) {
         if self.members.len() == self.members.capacity() {
             self.members.reserve_exact(growth(self.members.len()));
@@ -214,7 +217,7 @@ impl Function {
         self.members.push(sandbox);
     }
 
-    /// Accepted invocations: waiting or running.
+    /// Returns the number of accepted invocations: waiting or running.
     pub(crate) fn concurrency(&self) -> u32 {
         self.meter.busy().saturating_add(self.waiting_count())
     }
@@ -223,13 +226,13 @@ impl Function {
         self.waiting_count
     }
 
-    /// Lets an invocation wait.
+    /// Adds an invocation to the waiting ones.
     pub(crate) fn wait(&mut self, invocation: InvocationId, now: Time) {
         self.waiting.push_back((invocation, now));
         self.waiting_count += 1;
     }
 
-    /// Takes the invocation that waits longest.
+    /// Removes the invocation that waits longest.
     pub(crate) fn pop_waiting(&mut self) -> Option<InvocationId> {
         if self.waiting_count == 0 {
             return None;
@@ -240,14 +243,14 @@ impl Function {
         popped.map(|(invocation, _)| invocation)
     }
 
-    /// Gives back the room that a burst needed.
+    /// Frees the memory of the queue when it is empty.
     fn forget_room(&mut self) {
         if self.waiting_count == 0 {
             self.waiting = VecDeque::new();
         }
     }
 
-    /// Takes an invocation out of those that wait; tells whether it was there.
+    /// Removes an invocation from the waiting ones. Returns whether it was there.
     pub(crate) fn withdraw(&mut self, invocation: InvocationId) -> bool {
         let Some(at) = self.waiting.iter().position(|(it, _)| *it == invocation) else {
             return false;
@@ -258,7 +261,7 @@ impl Function {
         true
     }
 
-    /// Takes the oldest invocation for which no sandbox comes.
+    /// Removes the oldest waiting invocation for which no sandbox is being made.
     pub(crate) fn pop_uncovered(&mut self) -> Option<InvocationId> {
         let (popped, _) = self.waiting.remove(self.coming as usize)?;
         self.waiting_count -= 1;
@@ -266,12 +269,12 @@ impl Function {
         Some(popped)
     }
 
-    /// Returns since when the oldest invocation waits for which no sandbox comes.
+    /// Returns since when the oldest invocation waits for which no sandbox is being made.
     pub(crate) fn uncovered_since(&self) -> Option<Time> {
         self.waiting.get(self.coming as usize).map(|(_, since)| *since)
     }
 
-    /// How many sandboxes less than it is provisioned with it has, or will.
+    /// Returns how many provisioned sandboxes are missing and may be started now.
     pub(crate) fn provision_short(&self) -> u32 {
         if self.removed || !self.provision_due {
             return 0;
@@ -279,7 +282,8 @@ impl Function {
         self.settings.provisioned_concurrency.saturating_sub(self.serving() + self.reserved)
     }
 
-    /// How many more sandboxes are to be started for it, `max` of them at once.
+    /// Returns how many more sandboxes must be started, with at most `max` starts for waiting
+    /// invocations at once.
     pub(crate) fn missing(&self, max: u32) -> u32 {
         let waits = self.waiting_count().min(max).saturating_sub(self.coming + self.reserved);
         waits.max(self.provision_short())
@@ -291,14 +295,14 @@ impl Function {
         *count = count.saturating_add(1);
     }
 
-    /// Counts one less.
+    /// Counts one sandbox less in a zone.
     pub(crate) fn take_zone(&mut self, zone: Zone) {
         let count = &mut self.zones[usize::from(zone.0)];
         *count = count.saturating_sub(1);
     }
 
-    /// Returns those of some zones in which one more of its sandboxes leaves them evenly spread: to one more or less, or to
-    /// an eighth of many.
+    /// Returns those of `zones` in which one more sandbox keeps the function's sandboxes evenly
+    /// spread: with at most 9/8 of the lowest count.
     pub(crate) fn even_zones(&self, zones: u32) -> u32 {
         let of = |zone: &u32| zones >> zone & 1 == 1;
         let counts =
@@ -307,7 +311,7 @@ impl Function {
         counts().filter(|(_, count)| *count <= least + least / 8).map(|(zone, _)| 1 << zone).sum()
     }
 
-    /// Takes the invocation that came last.
+    /// Removes the newest waiting invocation.
     pub(crate) fn pop_last_waiting(&mut self) -> Option<InvocationId> {
         let (popped, _) = self.waiting.pop_back()?;
         self.waiting_count -= 1;
@@ -315,20 +319,20 @@ impl Function {
         Some(popped)
     }
 
-    /// Counts how long an invocation ran.
+    /// Records the duration of an invocation.
     pub(crate) fn ran(&mut self, millis: u64) {
         self.recent_durations.add_number(millis, &mut self.durations);
     }
 
-    /// Returns how long its invocations run.
+    /// Returns the histogram of the durations of its invocations.
     pub(crate) fn durations(&self) -> Histogram {
         let (mut durations, mut recent) = (self.durations, self.recent_durations);
         recent.flush(&mut durations);
         durations
     }
 
-    /// Counts for how long nothing ran; tells whether it is time to ask again how long to keep its sandboxes: after
-    /// some short gaps, or one that is not short.
+    /// Records the gap since the last invocation. Returns whether to ask the idle policy again:
+    /// after a long gap, or after some short ones.
     pub(crate) fn was_quiet(&mut self, now: Time) -> bool {
         let gap = now.since(self.meter.until());
         let millis = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
@@ -340,7 +344,7 @@ impl Function {
         ask
     }
 
-    /// Puts an idle sandbox on top and returns its place.
+    /// Adds a sandbox as the most recently used idle one. Returns its place.
     pub(crate) fn push_idle(&mut self, sandbox: u32) -> u32 {
         if self.top.sandbox != NONE {
             self.idle.push_at(self.top.place, self.top.sandbox);
@@ -350,7 +354,7 @@ impl Function {
         self.top.place
     }
 
-    /// Takes the idle sandbox that a routing chooses.
+    /// Removes the idle sandbox that the routing chooses.
     pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<u32> {
         let taken = match routing {
             Routing::MostRecentlyUsed if self.top.sandbox != NONE => {
@@ -377,7 +381,7 @@ impl Function {
         Some(taken)
     }
 
-    /// Takes the idle sandbox at a place.
+    /// Removes the idle sandbox at a place.
     pub(crate) fn remove_idle(&mut self, place: u32) {
         if self.top.sandbox != NONE && self.top.place == place {
             self.top.sandbox = NONE;
@@ -387,19 +391,19 @@ impl Function {
         self.place_next();
     }
 
-    /// The list is another: so is the place of what comes on top of it next.
+    /// Updates the place of the next top after the list changed.
     fn place_next(&mut self) {
         if self.top.sandbox == NONE {
             self.top.place = self.idle.end();
         }
     }
 
-    /// Returns the idle ones, the longest idle first.
+    /// Returns the idle sandboxes, the longest idle first.
     pub(crate) fn idle(&self) -> impl Iterator<Item = u32> + '_ {
         self.idle.iter().chain(Some(self.top.sandbox).filter(|it| *it != NONE))
     }
 
-    /// Closes holes, where there are many; the places of those that moved are told.
+    /// Closes the holes of the list if there are many. `moved` gets each sandbox and its new place.
     pub(crate) fn compact_idle(&mut self, moved: impl FnMut(u32, u32)) {
         if self.idle.is_sparse() {
             self.idle.compact(moved);
@@ -407,13 +411,14 @@ impl Function {
         }
     }
 
-    /// Sandboxes that serve it, or will.
+    /// Returns the number of its sandboxes that serve it or will.
     pub(crate) fn serving(&self) -> u32 {
         let all = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
         all.saturating_sub(self.going)
     }
 
-    /// What it takes of its account's unreserved concurrency.
+    /// Returns how many of `concurrency` invocations count against the account's unreserved
+    /// concurrency.
     pub(crate) fn unreserved(&self, concurrency: u32) -> u32 {
         match self.settings.reserved_concurrency {
             Some(_) => 0,
@@ -421,26 +426,27 @@ impl Function {
         }
     }
 
-    /// What it takes out of its account's concurrency for itself.
+    /// Returns the concurrency that is reserved for it out of the account's.
     pub(crate) fn claimed(&self) -> u64 {
         let provisioned = self.settings.provisioned_concurrency;
         u64::from(self.settings.reserved_concurrency.unwrap_or(provisioned))
     }
 }
 
-/// How many more a list of sandboxes is to have room for: a quarter, not twice as many. Functions are many, and most have
-/// few.
+/// Returns by how much to grow a list of sandboxes: by a quarter, not by doubling. There are many
+/// functions, and most have few sandboxes.
 fn growth(len: usize) -> usize {
     (len / 4).max(2)
 }
 
-/// Gaps below this are short: how long to keep sandboxes is not asked after each.
+/// Shorter gaps are short: the idle policy is not asked after each.
 const GAP_SHORT: Duration = Duration::from_secs(1);
-/// After so many short gaps it is asked at the latest.
+/// The most short gaps before the idle policy is asked.
 const GAPS_SHORT_MAX: u32 = 32;
 
-/// The most recently used idle sandbox, apart from the others: a function that is called one at a time reads and writes
-/// no list. Its place is at the end of the list or beyond it, also of the next one while there is none.
+/// The most recently used idle sandbox, kept outside the list: a function with one invocation at a
+/// time then reads and writes no list. Its place is at the end of the list or beyond it. While
+/// there is none, `place` is that of the next.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Top {
@@ -495,7 +501,7 @@ mod tests {
     fn a_place_stays_while_others_below_it_go() {
         let mut function = function();
         let places: Vec<_> = (0..4).map(|sandbox| function.push_idle(sandbox)).collect();
-        // The end of the list goes, and the place above it stays as it was told.
+        // The end of the list is removed, and the place of the top stays as returned.
         (1..3).for_each(|at| function.remove_idle(places[at]));
         let above = function.push_idle(9);
         assert_eq!(idle(&function), [0, 3, 9]);

@@ -1,4 +1,4 @@
-//! Functions: put, changed, removed.
+//! Functions: added, changed, removed.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Engine {
             }
             None => false,
         };
-        // What it wants may be another size now.
+        // Its sandboxes may need another size of room now.
         self.leave_the_wait(id.0);
         let timeout = self.function(id.0).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
@@ -52,15 +52,17 @@ impl Engine {
             self.end_old_revision(id, timeout);
         }
         self.provision(id);
-        // Those that were kept for being provisioned may have been idle for long.
+        // With fewer provisioned sandboxes, some may already be idle for longer than idle ones are
+        // kept.
         let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
         idle.into_iter().for_each(|at| self.on_sandbox_due(at));
-        // A higher limit lets nobody in who was refused; a new function may have been waited for.
+        // The new settings may allow starts for invocations that already wait.
         self.start_what_is_needed(id.0);
         Ok(())
     }
 
-    /// Checks that an account can give a function what it is to have for itself.
+    /// Checks that an account has enough concurrency left for a function's reserved or provisioned
+    /// concurrency.
     fn check_claim(&self, id: FunctionId, settings: &FunctionSettings) -> Result<(), EventError> {
         let provisioned = settings.provisioned_concurrency;
         let claimed = u64::from(settings.reserved_concurrency.unwrap_or(provisioned));
@@ -101,8 +103,8 @@ impl Engine {
         }
     }
 
-    /// The sandboxes of a function's old code end: idle ones now, busy ones with their invocation, which keeps the deadline
-    /// that it was given.
+    /// Ends the sandboxes of a function's old revision: idle ones at once, busy ones after their
+    /// invocation. The invocation keeps the deadline that it was dispatched with.
     fn end_old_revision(&mut self, id: FunctionId, timeout: Duration) {
         let members = self.function(id.0).map_or_else(Vec::new, |it| it.members.clone());
         for at in members {
@@ -124,7 +126,7 @@ impl Engine {
             return Err(EventError::OutOfOrder);
         }
         let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
-        // What it had for itself is the account's again; what still runs counts there.
+        // Its reserved concurrency returns to the account. Invocations that still run count there.
         function.settings.reserved_concurrency = None;
         function.settings.provisioned_concurrency = 0;
         let (after, account) = (function.concurrency(), function.settings.account);
@@ -142,7 +144,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets a removed function of which nothing is left.
+    /// Removes the record of a removed function that has no sandboxes and no waiting invocations.
     pub(super) fn drop_function_if_done(&mut self, id: u32) {
         let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
@@ -158,7 +160,7 @@ impl Engine {
     }
 }
 
-/// Returns whether two settings describe the same sandboxes.
+/// Returns whether two settings differ at most in their concurrency.
 fn only_concurrency_differs(one: &FunctionSettings, other: &FunctionSettings) -> bool {
     let FunctionSettings { reserved_concurrency, provisioned_concurrency, .. } = *other;
     FunctionSettings { reserved_concurrency, provisioned_concurrency, ..*one } == *other

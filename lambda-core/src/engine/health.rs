@@ -1,8 +1,8 @@
-//! Memory of workers' failures: a worker whose starts fail is tried last, then not at all for a while, then with one start
-//! at a time (outlier ejection, as Envoy's).
+//! Health of workers, by the outlier ejection that Envoy uses. A worker whose starts fail is tried
+//! last, then ejected for a while, then tried with one start at a time.
 //!
-//! A score grows with each failure, shrinks with each success and halves with time. The memory outlives the worker's loss: a
-//! machine that fails and joins again is no new machine.
+//! The score of a worker grows with each failure, shrinks with each success and halves with time.
+//! It is kept when the worker is lost, since the same machine may join again.
 
 use std::time::Duration;
 
@@ -10,34 +10,36 @@ use super::{Agenda, Engine};
 use crate::workers::Phase;
 use crate::{Time, WorkerId};
 
-/// What is remembered of a worker's starts.
+/// The record of a worker's starts.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Health {
-    /// Failures, in thousandths, decayed.
+    /// Failures in thousandths, decayed by successes and time.
     score: u32,
     at: Time,
-    /// When it last failed.
+    /// The time of the last failure.
     failed_at: Time,
-    /// It takes nothing new until then.
+    /// The end of the last ejection.
     ejected_until: Time,
-    /// How often it was ejected without a good start since.
+    /// The number of ejections since the score was last low.
     ejections: u32,
-    /// It was ejected, and no start has been good since.
+    /// It was ejected, and no start has succeeded since.
     probation: bool,
 }
 
-/// One failure.
+/// The score of one failure.
 const FAILURE: u32 = 1000;
-/// A score from which a worker is ejected: three failures in a row, or four of eight.
+/// The score from which a worker is ejected: three failures in a row, or four that alternate with
+/// successes.
 const EJECTED_FROM: u32 = 2500;
 /// The time in which a score halves.
 const HALF_LIFE: Duration = Duration::from_secs(60);
-/// How long a worker is ejected for the first time; each further time for twice as long.
+/// The first ejection. Each following one is twice as long.
 const EJECTION: Duration = Duration::from_secs(60);
 /// The longest ejection.
 const EJECTION_MAX: Duration = Duration::from_secs(600);
-/// A start that takes so many times its function's usual time counts as a failure, if it takes [`SLOW_MIN`].
+/// A start counts as failed if it takes this many times its function's usual time, and more than
+/// [`SLOW_MIN`].
 const SLOW: u32 = 5;
 const SLOW_MIN: Duration = Duration::from_secs(1);
 
@@ -52,7 +54,7 @@ impl Health {
         }
     }
 
-    /// Counts a failure; tells whether the worker is an outlier.
+    /// Counts a failure. Returns whether the worker should be ejected.
     fn failed(&mut self, now: Time) -> bool {
         self.decay(now);
         self.score = self.score.saturating_add(FAILURE);
@@ -80,7 +82,7 @@ impl Health {
         self.ejected_until
     }
 
-    /// Returns whether a start was begun before its last failure was known.
+    /// Returns whether a start began before the last failure was known.
     pub(crate) fn is_old_news(&self, begun: Time) -> bool {
         begun < self.failed_at
     }
@@ -89,7 +91,7 @@ impl Health {
         self.ejected_until > now
     }
 
-    /// Returns whether it is tried only where no other worker can, with one start at a time.
+    /// Returns whether it is tried only if no other worker can, with one start at a time.
     pub(crate) fn is_suspect(&self, now: Time) -> bool {
         let mut decayed = *self;
         decayed.decay(now);
@@ -98,7 +100,7 @@ impl Health {
 }
 
 impl Engine {
-    /// A start on a worker failed by no fault of the function's.
+    /// Counts a start that failed by no fault of the function.
     pub(super) fn worker_failed(&mut self, worker: u32) {
         let now = self.state.now;
         let (all, percent) = (self.state.workers.len(), self.state.config.ejected_max_percent);
@@ -106,7 +108,7 @@ impl Engine {
         let ejected = self.state.workers.ejected();
         let Some(side) = self.state.workers.side_mut(worker) else { return };
         if side.health.is_ejected(now) {
-            // It was started before.
+            // The start began before the ejection.
             return;
         }
         let outlier = side.health.failed(now);
@@ -116,7 +118,8 @@ impl Engine {
         self.refresh_phase(worker);
     }
 
-    /// A start on a worker was good, if it was not much slower than the function's starts are.
+    /// Counts a successful start. It counts as failed if it took much longer than the function's
+    /// starts usually do.
     pub(super) fn worker_succeeded(&mut self, worker: u32, took: Duration, usual: Duration) {
         if !usual.is_zero() && took > SLOW_MIN && took > usual * SLOW {
             return self.worker_failed(worker);
@@ -139,7 +142,8 @@ impl Engine {
         self.room_came(worker.0);
     }
 
-    /// Puts a worker that does not drain into the phase that its end, its health and its lease give it.
+    /// Sets the phase of a worker that is not draining, by its health, its lease and the end of its
+    /// life.
     pub(super) fn refresh_phase(&mut self, worker: u32) {
         let now = self.state.now;
         let Some(held) = self.state.workers.get(worker) else { return };

@@ -1,4 +1,4 @@
-//! What the engine tells of itself: counts, explanations, the journal, statistics.
+//! Inspection of the engine: counts, statistics, explanations and the journal.
 
 use std::time::Duration;
 
@@ -7,58 +7,59 @@ use crate::explain::Explanation;
 use crate::journal::Decision;
 use crate::{AccountId, FleetView, FunctionId, Time, WorkerView};
 
-/// How a function stands.
+/// The state of a function.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FunctionStatus {
-    /// Invocations that run.
+    /// The number of running invocations.
     pub running: u32,
-    /// Invocations that wait for a sandbox.
+    /// The number of invocations that wait for a sandbox.
     pub waiting: u32,
-    /// Sandboxes in any state.
+    /// The number of sandboxes in any state, and of those for which room is reserved.
     pub sandboxes: u32,
-    /// Sandboxes that are idle.
+    /// The number of idle sandboxes.
     pub idle: u32,
-    /// Its expected concurrency in this minute of the hour.
+    /// The expected concurrency in this minute of the hour, in invocations.
     pub expected_concurrency: f32,
-    /// How far its concurrency is from what is expected, as a standard deviation.
+    /// The standard deviation of the concurrency from the expected one, in invocations.
     pub deviation: f32,
-    /// Half of its invocations take no longer; `None` before the first ended.
+    /// The median duration of invocations; `None` before the first one ended.
     pub duration_median: Option<Duration>,
-    /// 99 of 100 take no longer.
+    /// The 99th percentile of durations; `None` before the first invocation ended.
     pub duration_p99: Option<Duration>,
-    /// Half of its sandboxes used no more memory, in MiB, where that was told.
+    /// The median of the invocations' highest memory use, in MiB; `None` if none was reported.
     pub memory_median_mib: Option<u64>,
-    /// 99 of 100 used no more.
+    /// The 99th percentile of the invocations' highest memory use, in MiB; `None` if none was
+    /// reported.
     pub memory_p99_mib: Option<u64>,
 }
 
-/// How an account stands.
+/// The state of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccountStatus {
-    /// Its limit.
+    /// Its concurrency limit.
     pub concurrency_max: u32,
-    /// What its functions have for themselves, reserved or provisioned.
+    /// The sum of its functions' reserved and provisioned concurrency.
     pub claimed: u64,
-    /// Accepted invocations beyond that.
+    /// The number of accepted invocations that count against the rest of the limit.
     pub unreserved: u32,
 }
 
 impl Engine {
-    /// Returns the time of the last call.
+    /// Returns the engine's current time, in the driver's time.
     #[must_use]
     pub fn now(&self) -> Time {
         self.state.clock.outside(self.state.now)
     }
 
-    /// Returns the time that has passed by the engine's own reckoning: the driver's, without steps of its clock.
+    /// Returns the engine's own time: the driver's, without steps of its clock.
     #[must_use]
     pub fn elapsed(&self) -> Time {
         self.state.now
     }
 
-    /// Returns the fleet as policies see it.
+    /// Returns the fleet as placement policies see it.
     #[must_use]
     pub fn fleet(&self) -> FleetView<'_> {
         let state = &self.state;
@@ -70,43 +71,44 @@ impl Engine {
         self.fleet().workers()
     }
 
-    /// Returns how many sandboxes there are, those included that are being made or ended.
+    /// Returns the number of sandboxes, in any state.
     #[must_use]
     pub fn sandboxes(&self) -> usize {
         self.state.sandboxes.len()
     }
 
-    /// Returns how many VMs there are, in any state.
+    /// Returns the number of VMs, in any state.
     #[must_use]
     pub fn vms(&self) -> usize {
         self.state.vms.len()
     }
 
-    /// Returns how many VMs are ready in each pool, in the order of their sizes.
+    /// Returns the number of ready VMs in each pool, in the order of
+    /// [`VmConfig::pool_sizes_bytes`](crate::VmConfig::pool_sizes_bytes).
     #[must_use]
     pub fn vms_pooled(&self) -> Vec<usize> {
         self.state.vms.pooled()
     }
 
-    /// Returns how many network interfaces there are, in any state.
+    /// Returns the number of network interfaces, in any state.
     #[must_use]
     pub fn interfaces(&self) -> usize {
         self.state.interfaces.len()
     }
 
-    /// Returns how many invocations wait for a sandbox.
+    /// Returns the number of invocations that wait for a sandbox.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.state.waiting as usize
     }
 
-    /// Returns whether a function's id is in use: it is there, or something of it is.
+    /// Returns whether a function's id is in use: by a function, or by sandboxes of a removed one.
     #[must_use]
     pub fn knows_function(&self, function: FunctionId) -> bool {
         self.function(function.0).is_some()
     }
 
-    /// Returns how a function stands.
+    /// Returns the state of a function, or `None` if its id is not in use.
     #[must_use]
     pub fn function_status(&self, function: FunctionId) -> Option<FunctionStatus> {
         let it = self.function(function.0)?;
@@ -128,7 +130,7 @@ impl Engine {
         })
     }
 
-    /// Returns how an account stands.
+    /// Returns the state of an account. An unknown account has the default limit.
     #[must_use]
     pub fn account_status(&self, account: AccountId) -> AccountStatus {
         let it = self.state.accounts.get(account);
@@ -139,18 +141,21 @@ impl Engine {
         }
     }
 
-    /// Returns the decisions that are kept, oldest first: [`Config::explanations_kept`](crate::Config) of them.
+    /// Returns the explanations of the last decisions, oldest first: at most
+    /// [`Config::explanations_kept`](crate::Config::explanations_kept).
     pub fn explanations(&self) -> impl Iterator<Item = &Explanation> {
         self.state.explanations.iter()
     }
 
-    /// Returns how many decisions were dropped as the journal was full: a ledger of it is then incomplete.
+    /// Returns how many decisions were dropped because the journal was full. A
+    /// [`Ledger`](crate::Ledger) of the journal is then incomplete.
     #[must_use]
     pub fn journal_dropped(&self) -> u64 {
         self.state.journal_dropped
     }
 
-    /// Returns the next decision of the journal, where one is kept: each once, in order.
+    /// Returns the next decision of the journal and removes it; `None` if there is none, or no
+    /// journal ([`Config::journal`](crate::Config::journal)).
     pub fn poll_journal(&mut self) -> Option<Decision> {
         self.state.journal.pop_front()
     }

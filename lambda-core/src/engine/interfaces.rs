@@ -1,4 +1,5 @@
-//! Network interfaces: made apart from sandboxes and beforehand, since that is slow; shared by many.
+//! Network interfaces. They are slow to make: they are made in advance, and many sandboxes share
+//! one.
 
 use super::{ADOPTION, Agenda, Engine};
 use crate::sandbox::State;
@@ -22,7 +23,7 @@ pub(crate) struct Interfaces {
 struct Network {
     settings: NetworkSettings,
     removed: bool,
-    /// Its interfaces, oldest first.
+    /// The interfaces of the network, oldest first.
     interfaces: Vec<u32>,
 }
 
@@ -34,7 +35,7 @@ struct Interface {
     sandboxes: u32,
     phase: Phase,
     since: Time,
-    /// Sandboxes that wait for it to be ready.
+    /// The sandboxes that wait for it to be ready.
     waiting: Vec<u64>,
 }
 
@@ -67,7 +68,8 @@ impl Interfaces {
         self.networks.get_mut(id.0 as usize)
     }
 
-    /// How many interfaces, in any phase, take an address of a network's subnet.
+    /// Returns the number of addresses of a network's subnet that its interfaces take, in any
+    /// phase.
     fn addresses_taken(&self, network: &Network, zone: Zone) -> u32 {
         let in_zone = |at: &&u32| self.slab.get(**at).is_some_and(|it| it.zone == zone);
         u32::try_from(network.interfaces.iter().filter(in_zone).count()).unwrap_or(u32::MAX)
@@ -96,7 +98,8 @@ impl Engine {
                 networks.insert(at, Network { settings, removed: false, interfaces: Vec::new() });
             }
         }
-        // One of each zone beforehand; by an engine that follows another when the workers have reported theirs.
+        // One interface for each zone in advance. An engine that follows another waits for the
+        // workers' reports first.
         if self.state.interfaces.slab.is_first() {
             self.start_beforehand(id);
         } else {
@@ -106,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes an interface in each of a network's zones that has none.
+    /// Makes an interface in each zone of a network that has none.
     pub(super) fn start_beforehand(&mut self, id: NetworkId) {
         for zone in self.zones_of(id) {
             let Some(network) = self.state.interfaces.network(id) else { continue };
@@ -138,13 +141,13 @@ impl Engine {
         }
     }
 
-    /// Returns whether a network is another customer's.
+    /// Returns whether the network belongs to another customer.
     pub(super) fn network_of_another(&self, id: NetworkId, owner: AccountId) -> bool {
         self.state.interfaces.network(id).is_some_and(|it| it.settings.account != owner)
     }
 
-    /// Returns the zones that a network's sandbox may be in, and those of them where an interface is ready; `None`
-    /// when there are none.
+    /// Returns the zones in which a network's sandbox can have an interface, and those with a ready
+    /// one; one bit each. `None` if there are none.
     pub(super) fn interface_zones(&self, id: NetworkId, owner: AccountId) -> Option<(u32, u32)> {
         let interfaces = &self.state.interfaces;
         let usable = |it: &&Network| !it.removed && it.settings.account == owner;
@@ -168,7 +171,7 @@ impl Engine {
         (zones != 0).then_some((zones, ready))
     }
 
-    /// Gives a sandbox an interface: one that is ready, one that comes, or a new one.
+    /// Gives a sandbox an interface: a ready one, a starting one, or a new one. Returns it.
     pub(super) fn take_interface(
         &mut self,
         sandbox: u32,
@@ -245,12 +248,13 @@ impl Engine {
         Ok(())
     }
 
-    /// An interface is gone: the sandboxes that wait for it are tried again, those that have it end.
+    /// Removes an interface that is gone. Sandboxes that wait for it are started again; sandboxes
+    /// that use it end.
     fn lose_interface(&mut self, at: u32) {
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
         held.phase = Phase::Stopping;
         let network = held.network;
-        // Rare: it may look at every sandbox.
+        // Looks at every sandbox; the event is rare.
         let users: Vec<_> = (self.state.sandboxes.iter())
             .filter(|(_, sandbox)| sandbox.interface == at)
             .map(|(at, sandbox)| (at, sandbox.state, sandbox.function))
@@ -262,14 +266,14 @@ impl Engine {
                 && let Some(busy) = self.state.sandboxes.get_mut(sandbox)
                 && !busy.marks.stale()
             {
-                // It ends with its invocation, as those do whose code is old.
+                // It ends after its invocation, like sandboxes of an old revision.
                 busy.marks.set_stale();
                 if let Some(function) = self.function_mut(function) {
                     function.going += 1;
                 }
             }
             if let Some(held) = self.state.sandboxes.get_mut(sandbox) {
-                // The slot is its worker's again when it is gone.
+                // Its interface slot stays taken on its worker until the sandbox is gone.
                 held.interface = NONE;
             }
             if state.is_coming() {
@@ -284,7 +288,7 @@ impl Engine {
         self.drop_network_if_done(network);
     }
 
-    /// A sandbox with an interface is gone.
+    /// Removes a sandbox that is gone from its interface.
     pub(super) fn leave_interface(&mut self, at: u32) {
         let Some(interface) = self.state.interfaces.slab.get_mut(at) else { return };
         interface.sandboxes -= 1;
@@ -294,7 +298,8 @@ impl Engine {
         }
     }
 
-    /// An interface without sandboxes lingers, and is then removed, unless it is its network's last in the zone.
+    /// Sets the timer after which an unused interface is removed, unless it is the last of its
+    /// network and zone.
     pub(super) fn look_at_unused(&mut self, at: u32) {
         let now = self.state.now;
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
@@ -308,7 +313,7 @@ impl Engine {
         self.stop_interface_if_unused(at);
     }
 
-    /// Removes an unused interface of a network that is gone.
+    /// Removes an unused interface if its network is removed.
     fn stop_interface_if_unused(&mut self, at: u32) {
         let interfaces = &self.state.interfaces;
         let Some(held) = interfaces.slab.get(at) else { return };
@@ -335,7 +340,7 @@ impl Engine {
         let over = |limit| held.since + limit <= self.state.now;
         match held.phase {
             Phase::Starting if over(config.interface.start_timeout) => {
-                // It has its address until it is gone.
+                // It keeps its address until it is gone.
                 let waiting = (self.state.interfaces.slab.get_mut(at))
                     .map(|held| std::mem::take(&mut held.waiting));
                 self.stop_interface(at);
@@ -359,7 +364,7 @@ impl Engine {
         }
     }
 
-    /// Takes over an interface that an adopted sandbox has; `None` when it cannot be.
+    /// Adopts the interface of an adopted sandbox. Returns `None` if that is not possible.
     pub(super) fn adopt_interface(
         &mut self,
         interface: InterfaceId,

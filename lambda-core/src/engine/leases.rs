@@ -1,23 +1,25 @@
-//! Leases of workers, and the brake on losing many at once.
+//! Leases of workers, and a limit on losing many at once.
 //!
-//! Beats wait in the driver's queue while the driver stalls, and a part of the network can hide many workers that are well. So
-//! a lease that ends unheard while the driver is late, or together with many others, is renewed once: the engine
-//! suspects itself first. Beyond that [`Config::losses_max_percent`](crate::Config::losses_max_percent) bounds how many
-//! workers are lost in the time of a lease.
+//! Heartbeats queue up while the driver stalls, and a network partition can hide many healthy
+//! workers. The engine therefore renews a lease once if it expires while the driver is late, or
+//! together with more others than may be lost. In any case,
+//! [`Config::losses_max_percent`](crate::Config::losses_max_percent) limits how many workers are
+//! lost within one lease time.
 
 use std::collections::VecDeque;
 
 use super::{Agenda, Engine};
 use crate::{Command, EventError, Time, WorkerId};
 
-/// When the last workers were lost by the end of their lease, oldest first.
+/// The times at which workers were lost by an expired lease, oldest first, within the last lease
+/// time.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Losses(VecDeque<Time>);
 
-/// The driver is late by more than this part of a lease: it stalls.
+/// The driver counts as stalled if it is late by more than a lease divided by this.
 const STALL: u32 = 20;
-/// A worker that may not be lost yet is looked at again after this part of a lease.
+/// A worker that may not be lost yet is checked again after a lease divided by this.
 const AGAIN: u32 = 4;
 
 impl Engine {
@@ -35,7 +37,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A lease may be over, and others with it.
+    /// Checks all leases that are due: renews them, or loses the workers.
     pub(super) fn on_lease(&mut self, worker: WorkerId) {
         let Some(lease) = self.state.config.worker_lease else { return };
         let now = self.state.now;
@@ -80,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// Renews the lease of a worker that was not heard: it gets nothing new where another can have it.
+    /// Extends the lease of a worker without a heartbeat until `until`. The worker becomes suspect.
     fn grace(&mut self, worker: WorkerId, until: Time) {
         if let Some(held) = self.state.workers.get_mut(worker.0) {
             held.lease_until = until;

@@ -1,4 +1,4 @@
-//! The life of a sandbox after it was asked for: ready or failed, idle, stopped, gone.
+//! The life of a sandbox after the decision to start it: ready or failed, idle, stopped, gone.
 
 use std::time::Duration;
 
@@ -23,12 +23,13 @@ impl Engine {
         let took = self.state.now.since(held.since);
         let worker = held.worker;
         self.is_there(at, took);
-        // Its worker may make another one now.
+        // Its worker may start another sandbox now.
         self.room_came(worker);
         Ok(())
     }
 
-    /// A sandbox that was being made can be used.
+    /// Handles a sandbox whose start succeeded after `took`: dispatches a waiting invocation to it,
+    /// or puts it into the idle list.
     pub(super) fn is_there(&mut self, at: u32, took: Duration) {
         let now = self.state.now;
         self.no_longer_coming(at);
@@ -57,7 +58,7 @@ impl Engine {
             self.waits(account, -1);
             self.unblock_if_served(id);
             self.dispatch(invocation, at);
-            // One less is being made: of a burst that was held back the next may be.
+            // The function now has one start less and may begin another one of a burst.
             return self.start_what_is_needed(id);
         }
         let place = function.push_idle(at);
@@ -70,7 +71,7 @@ impl Engine {
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
     }
 
-    /// How long an idle sandbox is kept.
+    /// Returns how long a sandbox is kept idle.
     fn keep(&self, at: u32) -> Duration {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
         let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
@@ -80,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Takes a sandbox that was being made out of the counts of those.
+    /// Removes a sandbox from the counts of starting ones.
     fn no_longer_coming(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.marks.stale());
@@ -92,7 +93,7 @@ impl Engine {
         }
     }
 
-    /// Stops a sandbox that runs nothing; tells whether it did.
+    /// Stops a sandbox that runs no invocation. Returns whether it did.
     pub(super) fn stop(&mut self, at: u32, reason: StopReason) -> bool {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return false };
         let (id, place) = (sandbox.function, sandbox.idle_place());
@@ -100,7 +101,7 @@ impl Engine {
             State::Idle => self.leave_idle(at, id, place),
             State::Starting => self.no_longer_coming(at),
             State::Waiting => {
-                // Nobody was told to make it: it is gone at once.
+                // Its start was not commanded yet: it is gone at once.
                 self.no_longer_coming(at);
                 self.mark_stopping(at);
                 self.forget(at, RejectReason::SandboxLost);
@@ -124,7 +125,7 @@ impl Engine {
         });
     }
 
-    /// Stops a sandbox that is in no list of its function's.
+    /// Stops a sandbox that is not in its function's idle list.
     pub(super) fn stop_unlisted(&mut self, at: u32, reason: StopReason) {
         self.ending(at);
         let Some(worker) = self.state.sandboxes.get(at).map(|it| WorkerId(it.worker)) else {
@@ -137,7 +138,7 @@ impl Engine {
         self.command(Command::StopSandbox { sandbox, worker, reason });
     }
 
-    /// A sandbox is being ended: by a command, or by its worker itself.
+    /// Marks a sandbox as stopping and sets the timer for its end.
     pub(super) fn ending(&mut self, at: u32) {
         self.mark_stopping(at);
         let deadline = self.state.now + self.state.config.stop_timeout;
@@ -197,8 +198,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries again, until too many starts in a row failed: then one invocation is refused for each. Starts that were begun on a
-    /// worker before one of them failed there count once.
+    /// Handles a start that failed by no fault of the function. Tries again. After more than
+    /// [`Config::start_retries_max`](crate::Config::start_retries_max) failures in a row, rejects
+    /// one waiting invocation and counts from zero. Failures on one worker of starts that began
+    /// before the first of them count once.
     pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId, on: Option<(u32, Time)>) {
         self.unscaled(id);
         let worker = on.map(|(worker, _)| worker);
@@ -226,7 +229,8 @@ impl Engine {
         self.start_what_is_needed(id);
     }
 
-    /// Frees what a sandbox held that is no more; an invocation in it is answered with `reason`.
+    /// Removes a sandbox that is gone from all counts and tables. An invocation that it ran is
+    /// rejected with `reason`.
     pub(super) fn forget(&mut self, at: u32, reason: RejectReason) {
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         match sandbox.state {
@@ -241,12 +245,13 @@ impl Engine {
         }
         self.state.wheel.disarm(&mut self.state.sandboxes, at);
         if sandbox.state != State::Waiting && sandbox.state != State::Stopping {
-            // It ended without a command: the journal is told all the same.
+            // It ended without a command; the journal records the end nevertheless.
             let id = SandboxId(self.state.sandboxes.id(at));
             let (worker, reason) = (WorkerId(sandbox.worker), StopReason::Gone);
             self.write_down(Command::StopSandbox { sandbox: id, worker, reason });
         }
-        // Read anew: what ended with it may have closed a minute, and ranked its function's sandboxes anew.
+        // Read again: `finish` may have completed a minute and ranked the function's sandboxes
+        // again.
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         self.release(at, &sandbox);
         self.state.stopping -= u32::from(sandbox.state == State::Stopping);
@@ -258,7 +263,7 @@ impl Engine {
         self.drop_function_if_done(sandbox.function);
     }
 
-    /// Gives back what a sandbox held of its worker and in its function's statistics.
+    /// Removes a sandbox from the counts of its worker and from its function's statistics.
     fn release(&mut self, at: u32, sandbox: &Sandbox) {
         let state = &mut self.state;
         state.workers.unlink(&mut state.sandboxes, at);
@@ -278,8 +283,8 @@ impl Engine {
         function.spread.remove(sandbox.worker);
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.take_kind(sandbox.worker, account, runtime);
-        // The sandbox of the last rank takes the place: its load becomes that of the place. What ran in it may have
-        // ended a minute just now, and the ranks are others since.
+        // The sandbox of the last rank moves to the free rank, and its load with it. The rank is
+        // read again, since the end of the invocation may have changed it.
         let rank = state.sandboxes.get(at).map_or(sandbox.rank, |it| it.rank);
         let load = function.demand.load(rank, sandbox.cpu_milli);
         state.workers.take_load(sandbox.worker, &load);
@@ -295,7 +300,7 @@ impl Engine {
         self.hold_for(account, -i64::from(sandbox.memory_kib));
     }
 
-    /// A sandbox's turn in the wheel.
+    /// Handles the turn of a sandbox in the timer wheel.
     pub(super) fn on_sandbox_due(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (state, since, id) = (sandbox.state, sandbox.since, sandbox.function);
@@ -335,7 +340,7 @@ impl Engine {
             !it.removed && it.serving() <= it.settings.provisioned_concurrency
         };
         if self.function(sandbox.function).is_some_and(provisioned) {
-            // Looked at again after a while: what is provisioned may be less then.
+            // Checked again later: the provisioned concurrency may be lower then.
             let deadline = self.state.now + self.state.config.stop_timeout;
             return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         }
@@ -356,7 +361,7 @@ impl Engine {
         self.start_what_is_needed(id);
     }
 
-    /// Nobody told of the end of what was stopped.
+    /// Repeats the stop command of a sandbox whose end was not reported.
     fn stop_again(&mut self, at: u32) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
@@ -368,13 +373,13 @@ impl Engine {
         self.command(Command::StopSandbox { sandbox, worker, reason });
     }
 
-    /// Refuses the invocation that waits longest.
+    /// Rejects the invocation that waits longest.
     pub(super) fn reject_first(&mut self, id: u32, reason: RejectReason) {
         let popped = self.function_mut(id).and_then(|it| it.pop_waiting());
         self.rejected(id, popped, reason);
     }
 
-    /// Refuses the invocation that came last.
+    /// Rejects the newest waiting invocation.
     pub(super) fn reject_last(&mut self, id: u32, reason: RejectReason) {
         let popped = self.function_mut(id).and_then(|it| it.pop_last_waiting());
         self.rejected(id, popped, reason);
@@ -398,13 +403,14 @@ impl Engine {
         self.drop_function_if_done(id);
     }
 
-    /// Looks soon whether a function still has the sandboxes that it is provisioned with.
+    /// Sets a timer to start missing provisioned sandboxes.
     pub(super) fn provision_soon(&mut self, id: u32) {
         let short = |it: &super::Function| {
             !it.removed && it.serving() < it.settings.provisioned_concurrency
         };
         let Some(function) = self.function_mut(id).filter(|it| short(it)) else { return };
-        // After failures later, so that a function that cannot start makes no storm.
+        // Delayed after failed starts, so that a function that cannot start does not try
+        // constantly.
         let failures = function.start_failures.min(6);
         let wait = Duration::from_millis(if failures == 0 { 0 } else { 500 << failures });
         function.provision_due &= failures == 0;
@@ -414,9 +420,10 @@ impl Engine {
     }
 }
 
-/// Shortens a time by up to a sixteenth, each sandbox by a share of its own, so that a burst's do not end in one moment.
+/// Shortens a time by up to a sixteenth, by an amount that depends on the sandbox, so that the
+/// sandboxes of a burst do not all end at once.
 pub(super) fn jittered(keep: Duration, at: u32) -> Duration {
-    // The golden ratio spreads neighbours widest (Knuth, vol. 3, 6.4).
+    // Multiples of the golden ratio spread neighbouring numbers widest (Knuth, vol. 3, 6.4).
     let share = at.wrapping_mul(0x9E37_79B9) >> 16;
     keep - keep / 16 / 65536 * share
 }

@@ -1,6 +1,5 @@
-//! The engine: all state, and every rule about it.
-//!
-//! One file for each part of what it decides; all of them change [`State`] through the engine alone.
+//! The engine: the whole state and all rules. Each file has the rules of one part; all change
+//! [`State`] through the engine.
 
 mod adoption;
 pub(crate) mod backlog;
@@ -47,39 +46,42 @@ use crate::{
     Time, WorkerId,
 };
 
-/// Decides which sandbox runs which invocation, which sandboxes there are, and where.
+/// The placement engine: decides which sandbox runs which invocation, and which sandboxes run on
+/// which workers. See the [crate's documentation](crate) for the contract with the driver.
 pub struct Engine {
     pub(crate) state: State,
     pub(crate) placement: Box<dyn Placement>,
     pub(crate) idle: Box<dyn IdlePolicy>,
     pub(crate) scratch: Scratch,
-    /// Work postponed while a report is applied.
+    /// Work postponed while a worker's report is applied.
     pub(crate) deferred: Option<Deferred>,
-    /// How late the driver is for the timers that fire now.
+    /// How much later than the earliest timer the driver called.
     pub(crate) late: Duration,
 }
 
-/// Work postponed while a report of a worker is applied: a start that its first half allows could use a VM that the second
-/// half says is gone, and a VM that seems empty can hold a sandbox that is still to be read.
+/// Work postponed while a worker's report is applied. A start after the first half of the report
+/// could use a VM that the second half declares gone, and a VM that seems empty can hold a sandbox
+/// that is not yet read.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
-    /// Functions that want sandboxes.
+    /// Functions that may need sandboxes.
     pub(crate) functions: BTreeSet<u32>,
-    /// VMs of which the last known sandbox is gone.
+    /// VMs whose last known sandbox is gone.
     pub(crate) vms: BTreeSet<u32>,
-    /// Interfaces that a sandbox has left.
+    /// Interfaces that a sandbox released.
     pub(crate) interfaces: BTreeSet<u32>,
 }
 
-/// All that the engine knows.
+/// The engine's state, without policies.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct State {
     pub(crate) config: Config,
-    /// The engine's time; the driver's is [`Clock::outside`] of it.
+    /// The engine's time; [`Clock::outside`] converts it to the driver's time.
     pub(crate) now: Time,
     pub(crate) clock: Clock,
-    /// Until when a successor waits for the workers' reports before it replaces what may still run.
+    /// A restarted engine waits for the workers' reports until this time before it replaces what
+    /// may still run.
     pub(crate) adopting_until: Time,
     pub(crate) random: Random,
     pub(crate) cursor: u64,
@@ -92,42 +94,43 @@ pub(crate) struct State {
     pub(crate) interfaces: Interfaces,
     pub(crate) priors: Priors,
     pub(crate) wheel: Wheel,
-    /// All timers that are not a sandbox's.
+    /// All timers except those of sandboxes.
     pub(crate) agenda: Deadlines<Agenda>,
-    /// Deadlines of busy sandboxes that are not their function's timeout: those of an old revision, and those on a worker
-    /// that drains until a deadline.
+    /// Deadlines of busy sandboxes that differ from their function's current timeout: those of an
+    /// old revision.
     pub(crate) old_deadlines: BTreeMap<u32, Time>,
     /// Functions that wait for room.
     pub(crate) backlog: Backlog,
     pub(crate) reservations: Reservations,
-    /// Memory and processor time that functions want and have no room for.
+    /// Memory in KiB and processor time in thousandths that the functions in the backlog need.
     pub(crate) wanted: (u64, u64),
-    /// Where the next search for idle sandboxes begins.
+    /// The block of workers at which the next search for idle sandboxes begins.
     pub(crate) eviction_cursor: usize,
-    /// Where the next round over the backlog begins.
+    /// The function at which the next round over the backlog begins.
     pub(crate) backlog_cursor: FunctionId,
-    /// Invocations that wait, of all functions.
+    /// The number of waiting invocations of all functions.
     pub(crate) waiting: u32,
-    /// Sandboxes that are being ended.
+    /// The number of sandboxes in [`State::Stopping`](crate::sandbox::State::Stopping).
     pub(crate) stopping: u32,
-    /// The memory of the workers that there are, in KiB, and how many have it, by their isolation.
+    /// For each isolation, the workers' memory sizes in KiB and the number of workers of each size.
     pub(crate) sizes: [BTreeMap<u32, u32>; 3],
     pub(crate) asked: fleet::Asked,
     pub(crate) losses: leases::Losses,
-    /// What the idle sandbox was worth that went last.
+    /// The highest value that was evicted so far; the clock of [`IdlePolicy::worth`].
     pub(crate) worth_clock: f32,
     pub(crate) journal: VecDeque<Decision>,
-    /// Decisions that were dropped as nobody drained the journal.
+    /// The number of decisions that were dropped because the journal was full.
     pub(crate) journal_dropped: u64,
     pub(crate) explanations: VecDeque<Explanation>,
 }
 
-/// Most timers that fire in one call.
+/// The most timers that fire in one call.
 const SLICE: usize = 512;
-/// How long a successor waits for the workers' reports before it replaces what may still run.
+/// How long a restarted engine waits for the workers' reports before it replaces what may still
+/// run.
 pub(crate) const ADOPTION: Duration = Duration::from_secs(10);
 
-/// Something to look at, at a time.
+/// A timer of something other than a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Agenda {
@@ -163,17 +166,20 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Returns an engine without workers and functions. The same seed and the same events at the same times give
-    /// the same commands, on any machine.
+    /// Returns an engine without workers and functions. The same seed and the same events at the
+    /// same times give the same commands on any machine.
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
         Self::restarted(config, seed, 0)
     }
 
-    /// Returns the engine that follows others which are lost, `restarts` of them: it gives no id that one of them
-    /// may have given. It is to be told of workers, functions and networks, and then by
-    /// [`Event::WorkerReported`] what runs: what one of the others started it takes over under its own id. A first
-    /// engine takes over nothing: what it did not start itself it stops as a stray.
+    /// Returns an engine that follows `restarts` earlier ones whose state is lost. It gives no id
+    /// that an earlier one may have given.
+    ///
+    /// The driver declares workers, functions and networks again, and then passes each worker's
+    /// [`Event::WorkerReported`]. The engine adopts sandboxes and VMs of earlier engines under
+    /// their old ids. With `restarts` = 0 there are no earlier engines: whatever a worker reports
+    /// that this engine did not start is stopped as a stray.
     #[must_use]
     pub fn restarted(config: Config, seed: u64, restarts: u16) -> Self {
         let mut state = State {
@@ -225,27 +231,28 @@ impl Engine {
         }
     }
 
-    /// Replaces the placement policy.
+    /// Replaces the placement policy, [`Scored`] by default.
     #[must_use]
     pub fn with_placement(mut self, placement: Box<dyn Placement>) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Replaces the policy by which idle sandboxes are kept.
+    /// Replaces the idle policy, [`FixedIdle`] by default.
     #[must_use]
     pub fn with_idle_policy(mut self, idle: Box<dyn IdlePolicy>) -> Self {
         self.idle = idle;
         self
     }
 
-    /// Takes what happened at `now`. Timers that are due fire first. A time before an earlier one counts as that; a step
-    /// beyond [`Config::clock_jump_max`] is a clock that was set, and no time passes for the engine.
+    /// Applies an event at `now`, after all timers that are due. If `now` is before the previous
+    /// call's, the previous time counts. A step of the clock beyond [`Config::clock_jump_max`] does
+    /// not count as time that passed.
     ///
     /// # Errors
     ///
-    /// [`EventError`] when the event could not be taken; but for timers the engine is as it was. Late and repeated
-    /// events are errors here and nothing to worry about.
+    /// Returns [`EventError`] if the event cannot be applied. The engine is then unchanged, apart
+    /// from timers. Late and repeated events are such errors, and the driver can ignore them.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), EventError> {
         self.handle_timeout(now);
         match event {
@@ -287,8 +294,8 @@ impl Engine {
         }
     }
 
-    /// Lets the timers fire that are due at `now`, in slices: of very many some are left, and
-    /// [`Engine::next_timeout`] is `now` again.
+    /// Fires the timers that are due at `now`, up to 512. If more are due, [`Engine::next_timeout`]
+    /// is not later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         let due = self.due();
         let before = self.state.now;
@@ -315,18 +322,19 @@ impl Engine {
         }
     }
 
-    /// Returns the next command, or `None` when there is nothing to do before the next event.
+    /// Returns the next command, or `None` if there are no more before the next event or timer.
     pub fn poll(&mut self) -> Option<Command> {
         self.state.commands.pop_front()
     }
 
-    /// Returns when [`Engine::handle_timeout`] has to be called at the latest.
+    /// Returns the latest time at which the driver must call [`Engine::handle_timeout`], in the
+    /// driver's time; `None` if no timer is set.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         self.due().map(|due| self.state.clock.outside(due))
     }
 
-    /// The same in the engine's time.
+    /// Returns [`Engine::next_timeout`] in the engine's time.
     fn due(&self) -> Option<Time> {
         let agenda = self.state.agenda.first().map(|(at, _)| *at);
         self.state.wheel.next().into_iter().chain(agenda).min()
@@ -354,14 +362,14 @@ impl Engine {
         }
     }
 
-    /// Gives a command, and writes it down where that is wanted.
+    /// Queues a command, and writes it to the journal if there is one.
     pub(crate) fn command(&mut self, command: Command) {
         let state = &mut self.state;
         state.commands.push_back(command);
         self.write_down(command);
     }
 
-    /// Writes a decision into the journal, where one is wanted.
+    /// Writes a decision to the journal if there is one.
     pub(crate) fn write_down(&mut self, command: Command) {
         let state = &mut self.state;
         if !state.config.journal {
@@ -382,7 +390,7 @@ impl Engine {
         self.state.functions.get_mut(id as usize)
     }
 
-    /// Stops every sandbox of a list that runs nothing; the busy ones end with their invocation.
+    /// Stops those sandboxes of a list that run no invocation.
     pub(crate) fn stop_all(&mut self, sandboxes: &[u32], reason: StopReason) {
         for sandbox in sandboxes {
             self.stop(*sandbox, reason);

@@ -1,4 +1,5 @@
-//! Room that is held for a function while what was evicted for it ends, so that nobody smaller takes it first.
+//! Reservations of room on workers. They keep the room for a function until the evicted sandboxes
+//! are gone, so that a smaller function cannot take it.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +10,27 @@ use crate::sandbox::State;
 use crate::workers::Phase;
 use crate::{FunctionId, Isolation, StopReason, WorkerId};
 
-/// Most workers that are looked at for one on which room is gathered.
+/// The most workers that one search for a gathering place looks at.
 const GATHERED_ON_MAX: usize = 256;
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Reservations {
-    /// By worker, oldest first.
+    /// Reservations by worker and number, oldest first.
     of: BTreeMap<u32, BTreeMap<u64, Reservation>>,
     next: u64,
-    /// How many gather.
+    /// The number of reservations that gather.
     gathering: u32,
 }
 
 impl Reservations {
-    /// Returns whether room is gathered on any worker.
+    /// Returns whether any reservation gathers room.
     pub(super) fn gather(&self) -> bool {
         self.gathering > 0
     }
 }
 
-/// Room for one sandbox of a function.
+/// Room that is reserved for one sandbox of a function.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Reservation {
@@ -37,19 +38,20 @@ pub(super) struct Reservation {
     memory_kib: u32,
     cpu_milli: u32,
     slot: bool,
-    /// What falls idle on the worker ends for it, until there is enough.
+    /// Gathering: idle sandboxes on the worker are stopped for it until there is enough room.
     pub(super) gathers: bool,
 }
 
 impl Engine {
-    /// Holds room on a worker for one more sandbox of a function, in all that it needs but `memory_kib`, which is what
-    /// it needs of the worker's memory.
+    /// Reserves room on a worker for one more sandbox of a function. `memory_kib` is the memory
+    /// that the sandbox takes of the worker, with a VM if it needs one.
     pub(super) fn reserve(&mut self, worker: u32, id: u32, memory_kib: u32) {
         self.hold_room(worker, id, memory_kib, false);
     }
 
     fn hold_room(&mut self, worker: u32, id: u32, memory_kib: u32, gathers: bool) {
-        // No more than the worker has: a sum beyond what can be counted would let room go that is in use.
+        // At most the worker's processor time: a larger sum would saturate, and its release would
+        // free time that is in use.
         let cpu_all_milli = self.state.workers.get(worker).map_or(0, |row| row.cpu_milli);
         let Some(function) = self.function_mut(id) else { return };
         function.reserved += 1;
@@ -67,9 +69,10 @@ impl Engine {
         self.state.agenda.insert((until, Agenda::Reserved(WorkerId(worker), number)));
     }
 
-    /// Holds room for a function that nothing idle was enough for, on a worker that could have it were it empty: what comes
-    /// free there is gathered, so that large ones are not passed by small ones for ever. A worker gathers for one
-    /// at a time, and a function has one that does.
+    /// Starts to gather room for a function that cannot have a sandbox even if all idle ones of a
+    /// worker end. Chooses a worker that could hold the sandbox if it were empty. Sandboxes that
+    /// become idle there are stopped, so that small functions do not take the room for ever. A
+    /// worker gathers for one function at a time; only a function without reservations gathers.
     pub(super) fn gather(&mut self, id: u32, zones: u32) {
         let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
         let settings = function.settings;
@@ -103,24 +106,24 @@ impl Engine {
         self.stop_empty_vms(worker);
     }
 
-    /// Returns for which function what falls idle on a worker ends, where there is not enough yet.
+    /// Returns the function for which a worker gathers room.
     pub(super) fn gathers_on(&self, worker: u32) -> Option<FunctionId> {
         let mut of = self.state.reservations.of.get(&worker)?.values();
         of.find(|held| held.gathers).map(|held| held.function)
     }
 
-    /// Returns the room that is held on a worker, oldest first.
+    /// Returns the reservations on a worker, oldest first.
     pub(super) fn reserved_on(&self, worker: u32) -> Vec<(u64, Reservation)> {
         let of = self.state.reservations.of.get(&worker);
         of.into_iter().flatten().map(|(number, held)| (*number, *held)).collect()
     }
 
-    /// Returns whether room is held on a worker.
+    /// Returns whether room is reserved on a worker.
     pub(super) fn has_reserved(&self, worker: u32) -> bool {
         self.state.reservations.of.contains_key(&worker)
     }
 
-    /// Lets room go that was held.
+    /// Releases a reservation.
     pub(super) fn unreserve(&mut self, worker: u32, number: u64) -> Option<Reservation> {
         let of = self.state.reservations.of.get_mut(&worker)?;
         let held = of.remove(&number)?;
@@ -137,7 +140,8 @@ impl Engine {
         Some(held)
     }
 
-    /// Makes the room that is held on a worker usable for a while, to hold it again by [`Self::hold_again`].
+    /// Makes the reserved room on a worker usable until [`Self::hold_again`]. Returns the
+    /// reservations.
     pub(super) fn free_reserved(&mut self, worker: u32) -> Vec<(u64, Reservation)> {
         let all = self.reserved_on(worker);
         for (_, held) in &all {
@@ -146,7 +150,7 @@ impl Engine {
         all
     }
 
-    /// Holds room again that was made usable.
+    /// Reserves room again after [`Self::free_reserved`].
     pub(super) fn hold_again(&mut self, worker: u32, held: &Reservation) {
         self.count_reserved(worker, held, 1);
     }
@@ -156,7 +160,7 @@ impl Engine {
         self.state.workers.hold(worker, by * kib, by * milli, by * i64::from(held.slot));
     }
 
-    /// Lets all room of a worker go; returns for whom it was.
+    /// Releases all reservations on a worker. Returns their functions.
     pub(super) fn unreserve_all(&mut self, worker: u32) -> Vec<u32> {
         let numbers: Vec<_> =
             self.reserved_on(worker).into_iter().map(|(number, _)| number).collect();
@@ -164,7 +168,8 @@ impl Engine {
         let_go.map(|held| held.function.0).collect()
     }
 
-    /// What was to end on a worker did not.
+    /// Handles a reservation that was not used in time: the sandboxes that were to end have not
+    /// ended.
     pub(super) fn on_reserved_too_long(&mut self, worker: WorkerId, number: u64) {
         let Some(held) = self.unreserve(worker.0, number) else { return };
         self.start_what_is_needed(held.function.0);

@@ -1,6 +1,7 @@
 //! The warm path: an invocation arrives, runs, ends.
 //!
-//! Two dependent reads find the sandbox: the function's record, and the most recently used of its idle ones.
+//! Two dependent reads find the sandbox: the function's record, and the record of its most recently
+//! used idle sandbox.
 
 use super::Engine;
 use crate::explain::Decided;
@@ -11,13 +12,15 @@ use crate::{
     Time, Used, WorkerId,
 };
 
-/// Most sandboxes of a function that are ranked anew each minute: the more there are, the less it matters.
+/// A function with more sandboxes is not ranked again each minute: with many, the order matters
+/// less.
 const RANKED_MAX: usize = 256;
 
 impl Engine {
-    /// Reads what taking these events is going to read, and changes nothing. For a driver that has several arrivals and
-    /// ends of invocations at hand, a few dozen: the waits for memory of all of them overlap here, where
-    /// [`Engine::handle`] waits for each, one after another. It is never needed.
+    /// Reads what [`Engine::handle`] will read for these events, and changes nothing. A driver that
+    /// has a batch of arrivals and ends of invocations, up to a few dozen, can call this first: the
+    /// memory latencies of all events then overlap. Calling it is never required. Other events are
+    /// ignored.
     pub fn touch<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
         let mut read = 0;
         for event in events {
@@ -82,7 +85,7 @@ impl Engine {
         }
     }
 
-    /// Returns why no sandbox may be started for a function that has none for its next invocation.
+    /// Returns why no sandbox may be started for one more invocation of a function.
     fn refuses_to_start(&self, id: u32) -> Option<RejectReason> {
         let function = self.function(id)?;
         let backs_off = function.start_from > self.state.now && function.serving() == 0;
@@ -93,7 +96,7 @@ impl Engine {
         (!waits && !self.may_scale(id)).then_some(RejectReason::ScalingRate)
     }
 
-    /// Nobody waits for the answer of an invocation any more that has no sandbox yet.
+    /// Removes a waiting invocation that nobody waits for any more.
     pub(super) fn on_withdrawn(
         &mut self,
         invocation: InvocationId,
@@ -112,7 +115,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Nothing of a function ran, and now something will: how long it was quiet tells how long to keep the next.
+    /// Ends a function's gap, since an invocation arrived. Asks the idle policy again if the gap
+    /// was long, and cancels pre-warming.
     fn end_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(function) = self.state.functions.get_mut(id as usize) else { return };
@@ -125,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// Answers an invocation that was not accepted with a refusal.
+    /// Rejects an invocation, without changing any count.
     pub(super) fn refuse(
         &mut self,
         invocation: InvocationId,
@@ -136,14 +140,14 @@ impl Engine {
         self.command(Command::Reject { invocation, reason });
     }
 
-    /// Counts what an idle sandbox holds that is in no list any more.
+    /// Updates the counts of its worker for a sandbox that left the idle list.
     pub(super) fn no_longer_idle(&mut self, at: u32) {
         if let Some(sandbox) = self.state.sandboxes.get(at) {
             self.state.workers.take_idle(sandbox.worker, sandbox.memory_kib);
         }
     }
 
-    /// Gives an invocation to a sandbox that is in no list any more.
+    /// Dispatches an invocation to a sandbox that is in no idle list.
     pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
@@ -160,7 +164,8 @@ impl Engine {
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 
-    /// Counts one more or one less running invocation of a function, and what ran until now.
+    /// Changes the number of running invocations of a function by `change`, after observing the
+    /// time until now.
     fn run(&mut self, id: u32, change: i32) {
         let now = self.state.now;
         loop {
@@ -174,8 +179,8 @@ impl Engine {
         }
     }
 
-    /// Ranks a function's sandboxes by use: the busy ones first, then the idle ones, the most recently used first.
-    /// What is expected of a rank is then expected of the sandbox that is used like it, and of its worker.
+    /// Ranks a function's sandboxes by use: busy ones first, then idle ones, the most recently used
+    /// first. The expected load of a rank then counts on the worker of the sandbox that carries it.
     fn rank_anew(&mut self, id: u32) {
         let state = &mut self.state;
         let Some(function) = state.functions.get_mut(id as usize) else { return };
@@ -207,7 +212,8 @@ impl Engine {
         function.members = order;
     }
 
-    /// A minute of a function is over: what was expected of its sandboxes, and of their workers, is corrected.
+    /// Updates the expected load of a function's sandboxes and of their workers after a completed
+    /// minute.
     fn learn(&mut self, id: u32, closed: &demand::Closed) {
         let state = &mut self.state;
         let Some(function) = state.functions.get(id as usize) else { return };
@@ -221,7 +227,7 @@ impl Engine {
                 demand::share(closed.new, rank, cpu_milli),
             );
             if old != new {
-                // The whole is taken off and put on again: its variance changes with it.
+                // Subtract and add the whole load, so that its variance is updated too.
                 let load = function.demand.load(rank, cpu_milli);
                 let mut before = load;
                 before[closed.bin] = old;
@@ -263,7 +269,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes what ran in a sandbox out of every count. The sandbox is in no state then.
+    /// Removes the invocation of a sandbox from all counts. The caller must set the sandbox's state
+    /// next.
     pub(super) fn finish(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
@@ -276,7 +283,9 @@ impl Engine {
         self.count(id, before, before.saturating_sub(1));
     }
 
-    /// A sandbox can take another invocation: the one that waits longest, or none.
+    /// Uses a sandbox that can take an invocation: dispatches the longest waiting one, else puts
+    /// the sandbox into the idle list. Stops it if its function or its worker no longer wants it,
+    /// or if another function needs its room.
     pub(super) fn offer(&mut self, at: u32) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
@@ -320,7 +329,7 @@ impl Engine {
         }
     }
 
-    /// Nothing of a function runs any more.
+    /// Begins a function's gap: plans pre-warming if the idle policy wants it.
     fn begin_gap(&mut self, id: u32) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
@@ -339,7 +348,7 @@ impl Engine {
         };
         function.set_prewarm_at(None);
         if function.serving() == 0 && !function.removed {
-            // Made in advance or not made: an invocation that comes tries again.
+            // Without success, the next invocation starts a sandbox.
             let _made = self.start_one(id.0);
         }
     }

@@ -1,4 +1,4 @@
-//! The cold path: a function needs another sandbox, and a worker to have it.
+//! The cold path: a worker is chosen for a new sandbox, and the sandbox starts there.
 
 use super::Engine;
 use crate::explain::{Decided, Explanation};
@@ -11,28 +11,28 @@ use crate::store::slab::NONE;
 use crate::workers::Phase;
 use crate::{Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, VmId, WorkerId};
 
-/// All isolations, in the order in which sizes of workers are kept.
+/// All isolations, in the order of `State::sizes`.
 pub(super) const ISOLATIONS: [Isolation; 3] =
     [Isolation::Sandbox, Isolation::VmPerAccount, Isolation::VmPerSandbox];
 
-/// A worker, and the VM on it that is ready.
+/// The chosen worker, and a VM on it with room for the sandbox if there is one.
 type Found = Option<(u32, Option<u32>)>;
 
-/// What came of the wish for a sandbox.
+/// The result of an attempt to start a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Started,
     /// No worker has room now.
     NoRoom,
-    /// It can never be.
+    /// No worker can ever have it.
     Never(RejectReason),
 }
 
-/// Most workers that the index names and the policy is asked about, when no drawn candidate would do.
+/// The most workers from the index of free resources for which the policy is asked.
 const ASKED_MAX: usize = 64;
 
 impl Engine {
-    /// Asks for a place for one more sandbox of a function, and starts it there.
+    /// Places one more sandbox of a function and starts it.
     pub(super) fn start_one(&mut self, id: u32) -> Wish {
         let keeps = self.state.config.explanations_kept > 0;
         let mut considered = Vec::new();
@@ -55,7 +55,7 @@ impl Engine {
         Wish::Started
     }
 
-    /// What the next sandbox of a function is expected to carry.
+    /// Returns the expected load of a function's next sandbox.
     pub(super) fn expected_load(&mut self, id: u32) -> Load {
         let Some(function) = self.state.functions.get_mut(id as usize) else {
             return [0; crate::stats::demand::BINS];
@@ -66,8 +66,9 @@ impl Engine {
         function.demand.load(rank, settings.cpu_milli)
     }
 
-    /// Reads of the function, and of the workers that are drawn before it is known, all that placement needs: no read waits for
-    /// another. Few instructions, so that the processor comes to all of them before it has waited for the first.
+    /// Lets the policy draw workers, and reads the cache lines of the function and of these workers
+    /// that placement needs. The reads do not depend on each other. The code must stay short: the
+    /// processor then reaches all reads before the first one completes.
     fn begin_placing(&mut self, id: u32) {
         let state = &mut self.state;
         let Some(function) = state.functions.get(id as usize) else { return };
@@ -90,8 +91,8 @@ impl Engine {
         std::hint::black_box(read);
     }
 
-    /// Finds a worker, and the VM on it that is ready, if there is one: first in zones that leave the function's sandboxes
-    /// evenly spread, then in all.
+    /// Chooses a worker, and a VM with room on it if there is one. Tries first the zones in which
+    /// the function has the fewest sandboxes, then all.
     fn find_place(&mut self, id: u32, record: &mut Record<'_>) -> Result<Found, RejectReason> {
         let Some(function) = self.function(id) else { return Ok(None) };
         let settings = function.settings;
@@ -113,7 +114,8 @@ impl Engine {
         Ok(self.find_place_in(id, zones, record))
     }
 
-    /// Returns the zones that a function's sandbox may be in, and those where an interface is ready.
+    /// Returns the zones that a function's sandbox may be in, and those with a ready interface; one
+    /// bit each. `None` if its network has none.
     pub(super) fn zones_for(&self, settings: &FunctionSettings) -> Option<(u32, u32)> {
         match settings.network {
             Some(network) => self.interface_zones(network, settings.account),
@@ -126,7 +128,7 @@ impl Engine {
         self.asked(id, zones, |placement, fleet, request, draw| {
             let needs = Needs::of(request.settings, request.memory_kib, request.zones);
             let least = needs.least();
-            // Where no worker has enough of one resource there is nothing to draw for.
+            // If no worker has enough of some resource, no draw can succeed.
             if request.ready.is_empty() && !fleet.workers.fits().most().holds(&least) {
                 return None;
             }
@@ -168,7 +170,7 @@ impl Engine {
         })
     }
 
-    /// Asks the policy, with a request for a function's next sandbox.
+    /// Builds the request for a function's next sandbox and calls `ask` with it.
     fn asked(
         &mut self,
         id: u32,
@@ -214,7 +216,7 @@ impl Engine {
         Some((worker, vm))
     }
 
-    /// Starts a sandbox of a function on a worker whose room came free, if it may; tells whether it did.
+    /// Starts a sandbox of a function on this worker, whose room came free. Returns whether it did.
     pub(super) fn start_on(&mut self, id: u32, worker: u32) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some(zones) = self.zones_for(&settings) else { return false };
@@ -231,7 +233,8 @@ impl Engine {
         true
     }
 
-    /// Returns whether any worker, were it empty, could hold so much; also when more workers can be asked for.
+    /// Returns whether any worker could hold this much memory if it were empty; also `true` if more
+    /// workers can be asked for.
     fn fits_any(&self, memory_kib: u32) -> bool {
         if self.state.config.fleet.is_some() || self.state.workers.len() == 0 {
             return true;
@@ -242,7 +245,8 @@ impl Engine {
         })
     }
 
-    /// Makes a sandbox's record, and tells whoever has to make it.
+    /// Creates the record of a sandbox, and commands what it needs: a VM, an interface, or the
+    /// sandbox itself.
     fn make(&mut self, id: u32, worker: u32, ready: Option<u32>) -> Option<u32> {
         let function = self.function(id)?;
         let (settings, revision) = (function.settings, function.revision);
@@ -274,7 +278,7 @@ impl Engine {
         let interface = match settings.network {
             Some(network) => match self.take_interface(at, network, zone) {
                 Some(interface) => interface,
-                // There are as many as may be: it is not made without.
+                // The limit on interfaces is reached: do not create the sandbox.
                 None => {
                     self.state.sandboxes.remove(at);
                     self.leave_vm(vm, memory_kib);
@@ -294,7 +298,7 @@ impl Engine {
         Some(at)
     }
 
-    /// Counts what a sandbox holds.
+    /// Adds a sandbox to all counts.
     pub(super) fn hold(&mut self, at: u32, load: &Load) {
         let state = &mut self.state;
         state.workers.link(&mut state.sandboxes, at);
@@ -325,7 +329,7 @@ impl Engine {
         self.hold_for(account, memory_kib);
     }
 
-    /// Commands a sandbox whose VM and network interface are ready.
+    /// Commands the start of a sandbox if its VM and network interface are ready.
     pub(super) fn begin_if_ready(&mut self, at: u32, revision: u64) {
         let now = self.state.now;
         let Some(held) = self.state.sandboxes.get(at).filter(|it| it.state == State::Waiting)
@@ -347,7 +351,7 @@ impl Engine {
         self.command(Command::StartSandbox { sandbox, worker, function, revision, vm, interface });
     }
 
-    /// Keeps what a decision was made from, where that is wanted.
+    /// Stores an explanation, if explanations are kept.
     pub(super) fn explain(
         &mut self,
         function: FunctionId,
@@ -366,8 +370,8 @@ impl Engine {
         state.explanations.push_back(Explanation { at, function, decided, considered });
     }
 
-    /// Chooses the worker that a function's next sandbox would go to, and does nothing with it; chance moves on. `None`
-    /// when none has room, or the function is not there.
+    /// Returns the worker that a function's next sandbox would go to, without starting it. Random
+    /// numbers are consumed. `None` if no worker has room or the function is unknown.
     #[must_use]
     pub fn choose(&mut self, function: FunctionId) -> Option<WorkerId> {
         self.function(function.0)?;
@@ -375,7 +379,8 @@ impl Engine {
         Some(WorkerId(placed.0))
     }
 
-    /// Rehearses the placement of a function's next sandbox: nothing changes.
+    /// Returns how a function's next sandbox would be placed, without starting it; later decisions
+    /// do not change. `None` if the function is unknown.
     #[must_use]
     pub fn rehearse(&mut self, function: FunctionId) -> Option<Explanation> {
         self.function(function.0)?;
@@ -391,7 +396,7 @@ impl Engine {
     }
 }
 
-/// Bytes in KiB, rounded up.
+/// Converts bytes to KiB, rounded up.
 pub(super) fn kib(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,5 @@
-//! VMs: the boundary between customers. One customer's with many sandboxes, or one for each sandbox; some started
-//! beforehand.
+//! VMs, the boundary between customers: one for many sandboxes of a customer, or one for each
+//! sandbox. Pools hold started ones.
 
 mod pools;
 
@@ -19,9 +19,10 @@ use crate::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Vms {
     slab: Slab<Vm>,
-    /// VMs by worker, to find them when it is lost.
+    /// Pairs of a worker and a VM on it.
     by_worker: BTreeSet<(u32, u32)>,
-    /// VMs of customers that take more sandboxes, by what they have free: the fullest that has room comes first.
+    /// Customers' VMs that take more sandboxes, by account and free memory: the fullest with room
+    /// comes first.
     by_account: BTreeSet<(AccountId, u32, u32)>,
     pools: Vec<Pool>,
 }
@@ -37,7 +38,7 @@ pub(crate) struct Vm {
     isolation: Isolation,
     phase: VmPhase,
     since: Time,
-    /// Sandboxes that wait for it to be ready.
+    /// The sandboxes that wait for it to be ready.
     waiting: Vec<u64>,
 }
 
@@ -49,22 +50,22 @@ enum VmPhase {
     Stopping,
 }
 
-/// VMs of one size that nobody has yet.
+/// The VMs of one size without an owner.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Pool {
     memory_kib: u32,
     ready: Vec<u32>,
     starting: u32,
-    /// Taken since the last tick.
+    /// The number of VMs taken since the last tick.
     taken: u32,
-    /// Taken a second, lately.
+    /// The rate at which VMs are taken, per second, smoothed.
     rate: f32,
 }
 
-/// Most VMs with room of which the workers are looked at.
+/// The most VMs with room whose workers are checked.
 const LISTED_MAX: usize = 64;
-/// Most VMs that are looked at for one with room.
+/// The most VMs of each kind that a search returns.
 const LOOKED_AT_MAX: usize = 8;
 
 impl Vm {
@@ -80,7 +81,7 @@ impl Vm {
         self.sandboxes
     }
 
-    /// Returns whether it is there and nobody waits for it: it can end when nothing is in it.
+    /// Returns whether it is ready: it can end when it is empty.
     pub(super) fn can_end(&self) -> bool {
         self.phase == VmPhase::Ready
     }
@@ -119,7 +120,7 @@ impl Vms {
         self.slab.len()
     }
 
-    /// Changes a VM, and where it is listed.
+    /// Changes a VM and updates the index of VMs with room.
     fn change(&mut self, at: u32, change: impl FnOnce(&mut Vm)) {
         let Some(vm) = self.slab.get_mut(at) else { return };
         let listed = |vm: &Vm| {
@@ -139,14 +140,15 @@ impl Vms {
         self.by_worker.range((worker, 0)..=(worker, u32::MAX)).map(|(_, vm)| *vm).collect()
     }
 
-    /// The VMs that are ready in pools, for each size.
+    /// Returns the number of ready VMs in each pool.
     pub(crate) fn pooled(&self) -> Vec<usize> {
         self.pools.iter().map(|pool| pool.ready.len()).collect()
     }
 }
 
 impl Engine {
-    /// Returns VMs that are ready and can have a sandbox, with their workers.
+    /// Returns VMs that can hold a sandbox, as (worker, VM): ready or starting ones of the
+    /// customer, then ready ones of a pool.
     pub(super) fn ready_vms(&self, account: AccountId, memory_kib: u32) -> Vec<(u32, u32)> {
         let vms = &self.state.vms;
         if vms.slab.len() == 0 {
@@ -168,12 +170,12 @@ impl Engine {
         own.take(LOOKED_AT_MAX).chain(pooled.take(LOOKED_AT_MAX)).collect()
     }
 
-    /// Returns whether a VM on a worker is ready for a customer's sandbox.
+    /// Returns whether a VM on the worker, ready or starting, can hold a customer's sandbox.
     pub(super) fn has_vm_on(&self, worker: u32, account: AccountId, memory_kib: u32) -> bool {
         self.ready_vms(account, memory_kib).iter().any(|(on, _)| *on == worker)
     }
 
-    /// Gives a sandbox a VM: the ready one, or a new one.
+    /// Puts a sandbox into a VM: the given one, or a new one. Returns the VM.
     pub(super) fn take_vm(
         &mut self,
         sandbox: u32,
@@ -283,7 +285,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins the sandboxes that waited for a VM or an interface.
+    /// Starts the sandboxes that waited for a VM or an interface, if they have all that they need
+    /// now.
     pub(super) fn begin_all(&mut self, waiting: &[u64]) {
         for id in waiting {
             let Some(at) = self.state.sandboxes.find(*id) else { continue };
@@ -303,7 +306,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A VM is gone, with all that was in it.
+    /// Removes a VM that is gone, and the sandboxes in it.
     pub(super) fn lose_vm(&mut self, at: u32) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let starting = vm.phase == VmPhase::Starting;
@@ -340,7 +343,7 @@ impl Engine {
         self.retire_if_empty(worker);
     }
 
-    /// A sandbox of a VM is gone.
+    /// Removes a sandbox that is gone from its VM.
     pub(super) fn leave_vm(&mut self, at: u32, memory_kib: u32) {
         self.state.vms.change(at, |vm| {
             vm.sandboxes -= 1;
@@ -352,7 +355,7 @@ impl Engine {
         }
     }
 
-    /// Stops a VM that has no sandbox, now or after it has lingered.
+    /// Stops a VM without sandboxes, at once or after [`VmConfig::linger`].
     pub(super) fn stop_vm_if_empty(&mut self, at: u32) {
         let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
         if self.state.vms.slab.get(at).is_some_and(empty) {
@@ -367,7 +370,7 @@ impl Engine {
         vm.since = now;
         let draining =
             (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
-        // Never another customer's; a VM of one sandbox is never another sandbox's.
+        // An empty VM never changes its customer, and a VM for one sandbox takes no second one.
         let (worker, backlog) = (vm.worker, self.state.backlog.is_empty());
         let wanted = !backlog || self.has_reserved(worker);
         let Some(vm) = self.state.vms.slab.get(at) else { return };
@@ -394,7 +397,7 @@ impl Engine {
         self.command(Command::StopVm { vm, worker });
     }
 
-    /// Stops a worker's VM if it was started beforehand and nobody has it.
+    /// Stops a ready VM on the worker if it has no owner.
     pub(super) fn stop_vm_if_ownerless(&mut self, worker: u32, vm: VmId) {
         let Some(at) = self.state.vms.slab.find(vm.0) else { return };
         let ownerless =
@@ -404,7 +407,7 @@ impl Engine {
         }
     }
 
-    /// Stops the VMs of a worker in which nothing is.
+    /// Stops the empty VMs of a worker.
     pub(super) fn stop_empty_vms(&mut self, worker: u32) {
         for at in self.state.vms.of_worker(worker) {
             let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
@@ -431,8 +434,8 @@ impl Engine {
         }
     }
 
-    /// A VM did not start in time: it is stopped, and what waits for it is tried elsewhere. It holds its memory until it
-    /// is gone.
+    /// Gives up a VM that did not start in time: stops it, and starts the waiting sandboxes
+    /// elsewhere. Its memory stays counted until the VM is gone.
     fn give_vm_up(&mut self, at: u32) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let (pooled, memory_kib) = (vm.account.is_none(), vm.memory_kib);
@@ -445,7 +448,7 @@ impl Engine {
         self.try_elsewhere(&waiting);
     }
 
-    /// Gives up the sandboxes that waited for a VM or an interface in vain, and starts others.
+    /// Gives up the sandboxes that waited in vain for a VM or an interface, and starts others.
     pub(super) fn try_elsewhere(&mut self, waiting: &[u64]) {
         for id in waiting {
             let Some(at) = self.state.sandboxes.find(*id) else { continue };
@@ -458,8 +461,8 @@ impl Engine {
         }
     }
 
-    /// Takes over a VM that a worker reports; `false` when it cannot be: it is another worker's, there is no room for it, or
-    /// it is nobody's where every VM is a customer's.
+    /// Adopts a VM that a worker reports. Returns `false` if another worker has it, if it does not
+    /// fit the worker or its isolation, or if no earlier engine can have given its id.
     pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm, first: bool) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {
             return known.worker == worker;
@@ -501,7 +504,7 @@ impl Engine {
                 let pools = &mut self.state.vms.pools;
                 match pools.iter_mut().find(|pool| pool.memory_kib == memory_kib) {
                     Some(pool) => pool.ready.push(at),
-                    // It is stopped if the report names nothing in it.
+                    // It is stopped unless the report names a sandbox in it.
                     None => {
                         if let Some(deferred) = &mut self.deferred {
                             deferred.vms.insert(at);
@@ -513,7 +516,8 @@ impl Engine {
         true
     }
 
-    /// Puts an adopted sandbox into its VM; `false` when the VM is not ready, is another customer's, or is full.
+    /// Adds an adopted sandbox to its VM. Returns `false` if the VM is not ready, is full, or
+    /// belongs to another customer.
     pub(super) fn adopt_into_vm(&mut self, at: u32, account: AccountId, memory_kib: u32) -> bool {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return false };
         let alone = vm.isolation == Isolation::VmPerSandbox && vm.sandboxes > 0;
@@ -523,7 +527,7 @@ impl Engine {
             return false;
         }
         if vm.account.replace(account).is_none() {
-            // It was taken out of its pool before.
+            // An earlier engine took it out of its pool.
             for pool in &mut self.state.vms.pools {
                 pool.ready.retain(|it| *it != at);
             }

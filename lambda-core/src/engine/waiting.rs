@@ -1,4 +1,4 @@
-//! Invocations without a sandbox: starts for them, room for those starts, and how long they wait.
+//! Waiting invocations: starts for them, room for the starts, and the limits of their wait.
 
 use std::time::Duration;
 
@@ -10,19 +10,20 @@ use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::Sandbox;
 use crate::{AccountId, FunctionId, Isolation, RejectReason, StopReason};
 
-/// How often functions that wait for room are tried anew, whatever was heard.
+/// The time between two attempts for functions in the backlog.
 const TICK: Duration = Duration::from_secs(1);
-/// After how long room is gathered for one.
+/// How long a function waits for room before room is gathered for it.
 const GATHER_AFTER: Duration = Duration::from_secs(2);
-/// Most of them each time.
+/// The most functions of the backlog that are tried at each tick.
 const TRIED_MAX: usize = 64;
-/// The part of the waiting room that is kept for accounts that have few in it: a sixteenth.
+/// The divisor of the waiting limit: a sixteenth is kept for accounts with few waiting invocations.
 const KEPT_FOR_FEW: u32 = 16;
-/// Most sandboxes that are started on a worker when room on it comes free.
+/// The most sandboxes that start on a worker when room on it comes free.
 const STARTED_MAX: usize = 64;
 
 impl Engine {
-    /// Starts as many sandboxes as waiting invocations need: not one for each event.
+    /// Starts the sandboxes that a function's waiting invocations and its provisioned concurrency
+    /// need.
     pub(super) fn start_what_is_needed(&mut self, id: u32) {
         if let Some(deferred) = &mut self.deferred {
             deferred.functions.insert(id);
@@ -61,14 +62,15 @@ impl Engine {
         self.unblock_if_served(id);
     }
 
-    /// Refuses the invocations for which no sandbox comes.
+    /// Rejects the waiting invocations for which no sandbox is being made and no room is reserved.
     fn reject_uncovered(&mut self, id: u32, reason: RejectReason) {
         while self.function(id).is_some_and(|it| it.coming + it.reserved < it.waiting_count()) {
             self.reject_last(id, reason);
         }
     }
 
-    /// A function has had its share of starts. It waits for the rate where it has sandboxes that come free.
+    /// Handles a used-up scaling rate: waits for it if the function has sandboxes, else rejects the
+    /// waiting invocations.
     fn wait_for_rate(&mut self, id: u32) {
         let Some(function) = self.function(id) else { return };
         if function.serving() == 0 {
@@ -80,8 +82,9 @@ impl Engine {
         self.state.agenda.insert((at, Agenda::Retry(FunctionId(id))));
     }
 
-    /// A function's own starts fail: one is tried at a time, ever later. Who waits is answered by the failure, unless other
-    /// sandboxes of the function come free.
+    /// Handles a function whose starts fail by its own fault: one start at a time, with growing
+    /// delays. Rejects the waiting invocations, unless one of the function's sandboxes is busy or
+    /// starting.
     fn wait_out(&mut self, id: u32) {
         let Some(function) = self.function(id) else { return };
         let (from, failed, busy) = (function.start_from, function.failed, function.meter.busy());
@@ -100,7 +103,8 @@ impl Engine {
         }
     }
 
-    /// No worker has room for a function, and nothing idle may end for it.
+    /// Puts a function into the backlog, asks for workers, and rejects its waiting invocations if
+    /// no room can come.
     fn wait_for_room(&mut self, id: u32) {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return };
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
@@ -156,14 +160,14 @@ impl Engine {
         }
     }
 
-    /// A function waits for nothing any more, or for something else.
+    /// Ends a function's waiting state, in the backlog or for time, and its timer.
     pub(super) fn leave_the_wait(&mut self, id: u32) {
         self.leave_backlog(id);
         self.count_wanted(id);
         self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
     }
 
-    /// Keeps the sums of what is wanted.
+    /// Updates the sums of what the functions in the backlog need.
     pub(super) fn count_wanted(&mut self, id: u32) {
         let max = self.state.config.starts_per_function_max;
         let Some(function) = self.function_mut(id) else { return };
@@ -181,7 +185,8 @@ impl Engine {
         *wanted = (wanted.0 - before.0 + after.0, wanted.1 - before.1 + after.1);
     }
 
-    /// Sees to it that the invocation that waits longest without a sandbox that comes does not wait too long.
+    /// Sets the timer that ends the wait of the oldest invocation for which no sandbox is being
+    /// made.
     fn watch_the_wait(&mut self, id: u32) {
         let Some(since) = self.function(id).and_then(|it| it.uncovered_since()) else { return };
         let at = since + self.state.config.wait_max;
@@ -209,7 +214,8 @@ impl Engine {
         }
     }
 
-    /// Takes a function off the lists of those that wait, if it does not any more.
+    /// Removes a function from the backlog, or ends its wait for time, if it needs no more
+    /// sandboxes.
     pub(super) fn unblock_if_served(&mut self, id: u32) {
         let max = self.state.config.starts_per_function_max;
         let Some(function) = self.function(id).filter(|it| it.blocked.is_some()) else { return };
@@ -225,7 +231,8 @@ impl Engine {
         self.count_wanted(id);
     }
 
-    /// An invocation came to a function that waits already: nothing is looked for anew.
+    /// Updates the sums and timers for a new invocation of a function that is in the backlog,
+    /// without a new search for room. Returns whether the function is in the backlog.
     pub(super) fn joins_the_wait(&mut self, id: u32) -> bool {
         let Some(function) = self.function(id) else { return false };
         let Some(Blocked::ForRoom(_)) = function.blocked else { return false };
@@ -240,15 +247,15 @@ impl Engine {
     }
 
     fn watch_the_wait_if_none(&mut self, id: u32) {
-        // Only the first that waits has to be watched; the timer then goes on to the next.
+        // Only the oldest such invocation needs the timer, which then moves to the next.
         let first = |it: &super::Function| it.waiting_count() <= it.coming + 1;
         if self.function(id).is_some_and(first) {
             self.watch_the_wait(id);
         }
     }
 
-    /// Makes room among those that wait for an invocation of an account: one of an account that has many goes. Tells whether
-    /// there is room.
+    /// Returns whether one more invocation of an account may wait. At the limit, rejects one of the
+    /// account with the most, if that has at least twice as many.
     pub(super) fn may_wait(&mut self, account: AccountId) -> bool {
         let (all, most) = (self.state.waiting, self.state.config.waiting_max);
         let kept = most / KEPT_FOR_FEW;
@@ -284,7 +291,7 @@ impl Engine {
         }
     }
 
-    /// A function for which nothing idle is enough has room gathered after a while.
+    /// Starts to gather room for a function that has waited for some time.
     fn gather_if_it_waits_long(&mut self, id: u32) {
         let now = self.state.now;
         let Some(function) = self.function(id) else { return };
@@ -301,14 +308,15 @@ impl Engine {
         self.unblock_if_served(id);
     }
 
-    /// Puts a function behind the others of its account.
+    /// Puts a function at the end of its account's queue.
     fn requeue(&mut self, id: u32, account: AccountId) {
         let place = self.place_of(id, account);
         self.leave_backlog(id);
         self.block(id, Blocked::ForRoom(place));
     }
 
-    /// Room on a worker came free, or may have: who it is held for has it first, then those whose turn it is.
+    /// Uses room that may have come free on a worker: first for its reservations, then for the
+    /// backlog.
     pub(super) fn room_came(&mut self, worker: u32) {
         if self.deferred.is_some() {
             return;
@@ -356,7 +364,8 @@ impl Engine {
     }
 
     fn serve_reserved(&mut self, worker: u32) {
-        // The oldest may use all that is free; those that it is not enough for hold theirs again before the younger ones.
+        // The oldest reservation may use all that is free. If that is too little, its room is
+        // reserved again before younger reservations are served.
         let mut again = Vec::new();
         for (number, held) in self.free_reserved(worker) {
             let id = held.function.0;
@@ -382,7 +391,8 @@ impl Engine {
         again.into_iter().for_each(|id| self.start_what_is_needed(id));
     }
 
-    /// Returns whether a worker can have a sandbox of a function, with what is spare besides.
+    /// Returns whether a worker can have a sandbox of a function, with `spare` in addition to its
+    /// free resources.
     fn fits_on(&self, id: u32, worker: u32, spare: &Spare) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some(row) = self.state.workers.get(worker) else { return false };
@@ -395,13 +405,13 @@ impl Engine {
         refusal(&self.state.config, row, &needs, &spare).is_none()
     }
 
-    /// Returns whether a function waits for room, or gathers it.
+    /// Returns whether the backlog is not empty or room is gathered.
     pub(super) fn others_want_room(&self) -> bool {
         !self.state.backlog.is_empty() || self.state.reservations.gather()
     }
 
-    /// A sandbox could run the next invocation of its function, or fall idle. Where another account, or another function of
-    /// its own, has less and waits, it ends for that. Tells whether it does.
+    /// Stops a sandbox that could run its function's next invocation (`waits`) or has become idle,
+    /// if another function has less and needs the room. Returns whether it did.
     pub(super) fn gives_way(&mut self, at: u32, waits: bool) -> bool {
         let Some(held) = self.state.sandboxes.get(at).cloned() else { return false };
         let worker = held.worker;
@@ -447,8 +457,9 @@ impl Engine {
         true
     }
 
-    /// Returns whether a sandbox, of a function with so many, ends for another function: that of an account that holds less,
-    /// or of the same account where it has fewer; and, where it is idle, if it may be evicted.
+    /// Returns whether a sandbox of a function with `serving` sandboxes ends for function `id`.
+    /// With `waits`: if `id` has fewer sandboxes in the same account, or its account holds less
+    /// memory per weight. Else: if the sandbox may be evicted.
     fn ends_for(&self, held: &Sandbox, id: u32, serving: u32, waits: bool) -> bool {
         if !waits {
             return self.may_evict(held, id);
@@ -470,11 +481,11 @@ impl Engine {
         }
     }
 
-    /// Keeps as many sandboxes ready as a function is provisioned with.
+    /// Starts the missing provisioned sandboxes of a function.
     pub(super) fn provision(&mut self, id: FunctionId) {
         let now = self.state.now;
         if now < self.state.adopting_until && !self.state.workers.all_reported() {
-            // They may run already, under a worker that has not told yet.
+            // They may already run on a worker that has not sent its report.
             let at = self.state.adopting_until;
             return self.state.agenda.insert((at, Agenda::Provision(id)));
         }
@@ -492,7 +503,8 @@ impl Engine {
         self.unblock_if_served(id);
     }
 
-    /// A start failed by the function's own fault: the next one is later, from the third failure in a row on.
+    /// Counts a start that failed by the function's own fault. From the third in a row, the next
+    /// start is delayed, twice as long each time.
     pub(super) fn function_failed(&mut self, id: u32, sandbox: crate::SandboxId) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };

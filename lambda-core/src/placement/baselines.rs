@@ -1,36 +1,37 @@
-//! What others do, behind the same seam: to compare with, and to use.
+//! Placement policies of other systems, for comparison and for use.
 
 use super::fleet::{FleetView, Request, WorkerView};
 use super::{Draw, Placement, Record};
 use crate::WorkerId;
 
-/// A worker drawn at random among those that have room (OpenWhisk's new scheduler).
+/// Draws a worker at random among those with room (OpenWhisk's new scheduler).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtRandom;
 
-/// One worker after another, by id.
+/// Takes the next worker by id that has room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 
-/// The worker with the smallest share of memory given away; looks at every worker.
+/// Takes the worker with the smallest share of memory given away. Looks at every worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLoaded;
 
-/// The less loaded of two that are drawn (Mitzenmacher, "The Power of Two Choices").
+/// Draws two workers and takes the one with the smaller share of memory given away (Mitzenmacher,
+/// "The Power of Two Choices").
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo;
 
-/// OpenWhisk's: a home worker by hash of the function, then steps of a size that has no divisor in common with the
-/// number of workers, until one has room.
+/// OpenWhisk's policy: starts at a home worker, chosen by a hash of the function, and takes steps
+/// of a size coprime to the number of workers until one has room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HomeWorker;
 
-/// The worker with the least memory left over; looks at every worker.
+/// Takes the worker with the least free memory that still has room. Looks at every worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BestFit;
 
-/// kube-scheduler's `LeastAllocated` and `BalancedAllocation`, each half, over memory and processor time; looks at
-/// every worker.
+/// Takes the worker that ranks best by kube-scheduler's `LeastAllocated` and
+/// `BalancedAllocation`, over memory and processor time. Looks at every worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastAllocated;
 
@@ -178,7 +179,7 @@ impl Placement for LeastAllocated {
     ) -> Option<WorkerId> {
         least(fleet, request, record, |worker| {
             let (memory, cpu) = (worker.memory_share(), worker.cpu_share());
-            // The deviation of two shares is half their difference.
+            // The standard deviation of two shares is half their difference.
             f32::midpoint(memory, cpu) + (memory - cpu).abs() / 2.0
         })
     }
@@ -206,7 +207,7 @@ fn fits(
     }
 }
 
-/// The lowest of some workers, ties by id.
+/// Returns the worker with the lowest score; ties break by id.
 fn lowest<'a>(
     workers: impl Iterator<Item = WorkerView<'a>>,
     fleet: &FleetView<'_>,

@@ -1,4 +1,4 @@
-//! What a policy sees: the fleet, one worker, and the sandbox that wants a place.
+//! The inputs of a placement policy: the fleet, a worker, and the sandbox to place.
 
 use super::{Draw, Refusal, Scratch};
 use crate::engine::function::Function;
@@ -10,7 +10,7 @@ use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 
-/// The fleet as it is.
+/// A read-only view of the fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetView<'a> {
     pub(crate) workers: &'a Workers,
@@ -18,34 +18,35 @@ pub struct FleetView<'a> {
     pub(crate) config: &'a Config,
 }
 
-/// A sandbox that wants a place.
+/// A request for the placement of one sandbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Of which function.
+    /// The function of the sandbox.
     pub function: FunctionId,
     /// The function's settings.
     pub settings: &'a FunctionSettings,
-    /// Now.
+    /// The current time, in the engine's time ([`Engine::elapsed`](crate::Engine::elapsed)).
     pub now: Time,
     /// The minute of the hour.
     pub(crate) minute: usize,
-    /// What a busy sandbox of the function takes, in parts of [`LOAD_ONE`].
+    /// The load of a busy sandbox of the function, in units of 1 / [`LOAD_ONE`] processor.
     pub(crate) busy_load: u32,
-    /// Where the function's sandboxes are.
+    /// The number of the function's sandboxes on each worker.
     pub(crate) spread: &'a Spread,
     pub(crate) memory_kib: u32,
-    /// What the sandbox is expected to carry.
+    /// The expected load of the sandbox.
     pub(crate) next: &'a Next,
-    /// One bit for each zone that will do.
+    /// The zones that the sandbox may be in, one bit each.
     pub(crate) zones: u32,
-    /// Zones where a network interface is ready.
+    /// The zones where a network interface is ready, one bit each.
     pub(crate) zones_ready: u32,
-    /// Workers with a VM that is ready and has room, and the VM.
+    /// VMs with room for the sandbox, as (worker, VM): ready or starting ones of the customer, then
+    /// ready ones of a pool.
     pub(crate) ready: &'a [(u32, u32)],
 }
 
 impl Request<'_> {
-    /// Returns the load that the sandbox is expected to have, by minute of the hour.
+    /// Returns the expected load of the sandbox by minute of the hour.
     #[must_use]
     pub fn load(&self) -> Load {
         let mut load = [0; BINS];
@@ -56,50 +57,51 @@ impl Request<'_> {
     }
 }
 
-/// One worker as it is.
+/// A read-only view of one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerView<'a> {
     fleet: FleetView<'a>,
     worker: &'a Worker,
     at: u32,
-    /// The share that one processor is of its processors; 1 where they are not counted. A decision asks for many shares,
-    /// and divisions are slow.
+    /// The share of one processor in the worker's processors; 1 if they are not counted. Stored,
+    /// since a decision needs many shares and divisions are slow.
     one_cpu: f32,
 }
 
 impl<'a> FleetView<'a> {
-    /// Returns every worker, by id. Its cost grows with the fleet: for comparison, and for small fleets.
+    /// Returns every worker, by id. The cost grows with the fleet, so this is for comparison and
+    /// for small fleets.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
         let fleet = *self;
         self.workers.iter().map(move |(at, worker)| WorkerView::new(fleet, worker, at))
     }
 
-    /// Returns one worker.
+    /// Returns a worker, or `None` if no worker has this id.
     #[must_use]
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'a>> {
         let worker = self.workers.get(id.0)?;
         Some(WorkerView::new(*self, worker, id.0))
     }
 
-    /// Returns how many workers there are.
+    /// Returns the number of workers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.workers.len()
     }
 
-    /// Returns whether there is no worker.
+    /// Returns whether there are no workers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns one past the highest worker id.
+    /// Returns one more than the highest worker id.
     #[must_use]
     pub fn ids(&self) -> u32 {
         self.workers.ids()
     }
 
-    /// Returns why a worker cannot have a sandbox, or `None` when it can.
+    /// Returns why a worker cannot have a sandbox, or `None` if it can.
     #[must_use]
     pub fn refusal(&self, view: &WorkerView<'_>, request: &Request<'_>) -> Option<Refusal> {
         let needs = Needs::of(request.settings, request.memory_kib, request.zones);
@@ -107,9 +109,10 @@ impl<'a> FleetView<'a> {
         refusal(self.config, view.worker, &needs, &spare)
     }
 
-    /// Fills `candidates` with different workers, drawn among those that have room, and first with those whose VMs
-    /// are ready. Its cost does not grow with the fleet: workers are kept by the power of two of their free memory,
-    /// and of the one class that may or may not do, no more than 64 are looked at.
+    /// Fills `candidates` with up to `count` different workers that have memory for the sandbox.
+    /// Workers with a VM for it come first. The cost does not grow with the fleet: workers are
+    /// listed by the power of two of their free memory, and of the one list whose workers may or
+    /// may not fit, at most 64 in each zone are looked at.
     pub fn sample(
         &self,
         request: &Request<'_>,
@@ -126,7 +129,8 @@ impl<'a> FleetView<'a> {
             let parts = [count.div_ceil(2), count / 2];
             return self.add_drawn(request, draw, candidates, count, parts);
         }
-        // For each that has no room another is drawn among those that have: all of these are as likely as before.
+        // For each worker without room, another is drawn among those with room: the distribution is
+        // as if all were drawn there.
         let mut missing = 0;
         for at in ahead.drain(..) {
             match self.workers.get(at) {
@@ -139,8 +143,9 @@ impl<'a> FleetView<'a> {
         }
     }
 
-    /// Draws workers of the whole fleet before it is known for what, half by chance and half in turn, and reads what a decision
-    /// needs of them. [`Self::sample`] then takes those that have room.
+    /// Draws workers of the whole fleet before the function is known, half at random and half in
+    /// turn, and reads the cache lines that a decision needs. [`Self::sample`] then takes those
+    /// that have room.
     pub(crate) fn draw_ahead(&self, now: Time, draw: &mut Draw<'_>, count: usize) {
         let ids = self.workers.ids();
         let Scratch { ahead, .. } = &mut *draw.scratch;
@@ -161,7 +166,8 @@ impl<'a> FleetView<'a> {
         self.touch_rows(ahead, minute_of_hour(now));
     }
 
-    /// Adds different workers of those that have room: so many by chance and so many in turn, or all if they are few.
+    /// Adds different workers with room: some at random and some in turn, or all if there are at
+    /// most `count`.
     fn add_drawn(
         &self,
         request: &Request<'_>,
@@ -180,8 +186,8 @@ impl<'a> FleetView<'a> {
                 self.add_picked(rooms, picked, candidates);
                 self.add_unsure(request, quiet, draw, candidates, count);
             } else {
-                // Half by chance, and half in turn, so that in a burst no worker is left out for long. Twice the same
-                // is one candidate less.
+                // Half at random, half in turn: the turn ensures that a burst leaves no worker out
+                // for long. A worker that is picked twice leaves one candidate less.
                 picked.extend((0..by_chance).map(|_| draw.random.below(sure)));
                 let mut next = usize::try_from(*draw.cursor % sure as u64).unwrap_or(0);
                 for _ in 0..in_turn {
@@ -198,7 +204,8 @@ impl<'a> FleetView<'a> {
         }
     }
 
-    /// Adds the workers in some places of lists. All are read before the first is compared: the waits overlap.
+    /// Adds the workers at positions of the joined lists. All are read before the first comparison,
+    /// so that the latencies overlap.
     fn add_picked(&self, rooms: &[(usize, u32)], picked: &mut [usize], to: &mut Vec<WorkerId>) {
         for nth in &mut *picked {
             let worker = self.workers.in_rooms(rooms, *nth);
@@ -207,8 +214,8 @@ impl<'a> FleetView<'a> {
         picked.iter().filter_map(|it| u32::try_from(*it).ok()).for_each(|it| add(to, it));
     }
 
-    /// Reads all that deciding between these workers needs, before anything depends on it: the waits for memory then
-    /// overlap, where one worker looked at after another would wait for each.
+    /// Reads the cache lines that a decision between these workers needs. The reads do not depend
+    /// on each other, so that memory latencies overlap.
     pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
         let bins = [request.minute, (request.minute + 9) % BINS];
         let mut read = request.spread.touch_few();
@@ -221,7 +228,7 @@ impl<'a> FleetView<'a> {
         std::hint::black_box(read);
     }
 
-    /// Reads the rows of some workers.
+    /// Reads the rows of these workers.
     fn touch_rows(&self, workers: &[u32], minute: usize) {
         let bins = [minute, (minute + 9) % BINS];
         let touch = |read, worker: &u32| read ^ self.workers.touch(*worker, bins);
@@ -252,23 +259,24 @@ impl<'a> FleetView<'a> {
     }
 }
 
-/// What a sandbox needs of its worker.
+/// The resources that a sandbox needs of its worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
     pub(crate) slot: bool,
-    /// One bit for each zone that will do.
+    /// The zones that the sandbox may be in, one bit each.
     pub(crate) zones: u32,
 }
 
-/// What a worker has beyond what is free: it is held for the sandbox, or comes free with another's end.
+/// Resources that are available to a sandbox beyond a worker's free ones: reserved for it, or of
+/// sandboxes that end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spare {
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
     pub(crate) slots: u32,
-    /// A VM on it has room.
+    /// A VM on the worker has room.
     pub(crate) has_vm: bool,
 }
 
@@ -290,14 +298,14 @@ impl Needs {
         Self { memory_kib, cpu_milli: settings.cpu_milli, slot, zones }
     }
 
-    /// The least that a worker has to have free.
+    /// Returns the least that a worker must have free.
     pub(crate) fn least(&self) -> Free {
         let zones = self.zones;
         Free { kib: self.memory_kib, cpu_milli: self.cpu_milli, slots: u32::from(self.slot), zones }
     }
 }
 
-/// Returns what a worker has to have free for a sandbox, where no VM has room for it.
+/// Returns the memory that a worker must have free for a sandbox if no VM on it has room, in KiB.
 pub(crate) fn needed_kib(config: &Config, isolation: Isolation, memory_kib: u32) -> u32 {
     let kib = |bytes: u64| u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     match isolation {
@@ -310,7 +318,7 @@ pub(crate) fn needed_kib(config: &Config, isolation: Isolation, memory_kib: u32)
     }
 }
 
-/// Returns why a worker cannot have a sandbox, or `None` when it can.
+/// Returns why a worker cannot have a sandbox, or `None` if it can.
 pub(crate) fn refusal(
     config: &Config,
     worker: &Worker,
@@ -343,14 +351,14 @@ pub(crate) fn refusal(
     (needed > free && !spare.has_vm).then_some(Refusal::Memory)
 }
 
-/// Returns whether a worker takes sandboxes, and has room for this one.
+/// Returns whether a worker takes sandboxes and has memory for this one.
 fn has_room(worker: &Worker, request: &Request<'_>) -> bool {
     worker.phase == Phase::Serving
         && request.zones >> worker.zone.0 & 1 == 1
         && worker.free_kib() >= request.memory_kib
 }
 
-/// Most workers of a class that are looked at for one that has room.
+/// The most workers of one list that are looked at for one with room.
 const LOOKED_AT_MAX: usize = 64;
 
 fn zones(request: &Request<'_>) -> impl Iterator<Item = Zone> {
@@ -386,7 +394,7 @@ impl<'a> WorkerView<'a> {
         WorkerId(self.at)
     }
 
-    /// Returns the share of its memory that is given away: 0 to 1.
+    /// Returns the share of its memory that is given away, from 0 to 1.
     #[must_use]
     pub fn memory_share(&self) -> f32 {
         float(self.worker.memory_used_kib) / float(self.worker.memory_kib.max(1))
@@ -398,7 +406,8 @@ impl<'a> WorkerView<'a> {
         self.worker.free_kib()
     }
 
-    /// Returns the share of its processor time that is given away: 0 to 1; 0 where it is not counted.
+    /// Returns the share of its processor time that is given away, from 0 to 1; 0 if it is not
+    /// counted.
     #[must_use]
     pub fn cpu_share(&self) -> f32 {
         match self.worker.cpu_milli {
@@ -407,21 +416,21 @@ impl<'a> WorkerView<'a> {
         }
     }
 
-    /// Returns the processors that its busy sandboxes may take now.
+    /// Returns the processors that its busy sandboxes may use.
     #[must_use]
     pub fn busy_cpus(&self) -> f32 {
         float(self.fleet.workers.busy_milli(self.at)) / 1000.0
     }
 
-    /// Returns what its busy sandboxes take, and those of the function's size that it is making will; in parts of
-    /// [`LOAD_ONE`].
+    /// Returns the load of its busy sandboxes, plus that of the starting ones as if each had the
+    /// function's size; in units of 1 / [`LOAD_ONE`] processor.
     pub(crate) fn busy_load(&self, request: &Request<'_>) -> u32 {
         let starting = u64::from(self.worker.starting) * u64::from(request.settings.cpu_milli);
         let milli = u64::from(self.fleet.workers.busy_milli(self.at)) + starting;
         u32::try_from(milli * u64::from(LOAD_ONE) / 1000).unwrap_or(u32::MAX)
     }
 
-    /// Returns its processors; `None` where they are not counted.
+    /// Returns its processors; `None` if they are not counted.
     #[must_use]
     pub fn cpus(&self) -> Option<f32> {
         let milli = self.worker.cpu_real_milli;
@@ -432,65 +441,69 @@ impl<'a> WorkerView<'a> {
         self.worker.cpu_real_milli != u32::MAX
     }
 
-    /// Returns some processors as a share of its own; as they are where those are not counted.
+    /// Returns a number of processors as a share of the worker's; unchanged if the worker's are not
+    /// counted.
     pub(crate) fn share_of_cpus(&self, cpus: f32) -> f32 {
         cpus * self.one_cpu
     }
 
-    /// Returns how many sandboxes it has.
+    /// Returns the number of its sandboxes, in any state.
     #[must_use]
     pub fn sandboxes(&self) -> u32 {
         self.worker.sandboxes
     }
 
-    /// Returns how many sandboxes it is making.
+    /// Returns the number of sandboxes that are starting on it.
     #[must_use]
     pub fn starting(&self) -> u32 {
         self.worker.starting
     }
 
-    /// Returns how many of the function's sandboxes it has.
+    /// Returns how many sandboxes of the function it has.
     #[must_use]
     pub fn of_function(&self, function: FunctionId) -> u32 {
         let function = self.fleet.functions.get(function.0 as usize);
         function.map_or(0, |function| function.spread.count(self.at))
     }
 
-    /// The same for the function that wants a place.
+    /// Returns how many sandboxes of the requested function it has.
     pub(crate) fn of_same(&self, request: &Request<'_>) -> u32 {
         request.spread.count(self.at)
     }
 
-    /// Returns about how many of the owner's sandboxes it has: owners share 32 counters by their number.
+    /// Returns approximately how many sandboxes of the request's owner it has. Owners share 32
+    /// counters by their id.
     #[must_use]
     pub fn of_owner(&self, request: &Request<'_>) -> u32 {
         self.worker.of_owner(request.settings.account)
     }
 
-    /// Returns how many sandboxes with the same class of runtime it has: classes share 16 counters.
+    /// Returns approximately how many sandboxes of the request's class of runtime it has. Classes
+    /// share 16 counters.
     #[must_use]
     pub fn of_runtime(&self, request: &Request<'_>) -> u32 {
         self.worker.of_runtime(request.settings.runtime)
     }
 
-    /// Returns its expected load by minute of the hour; [`LOAD_ONE`] is a processor.
+    /// Returns its expected load by minute of the hour, in units of 1 / [`LOAD_ONE`] processor.
     #[must_use]
     pub fn load(&self) -> &[u32] {
         self.fleet.workers.load(self.at)
     }
 
-    /// The same, divided by a power of two where it is beyond what 64 processors are, and rounded up: a quarter to read.
+    /// Returns [`Self::load`] in 16 bits, a quarter of the memory: divided by a power of two beyond
+    /// 64 processors, and rounded up. Also returns that power.
     pub(crate) fn bins(&self) -> (&[u16], u8) {
         self.worker.bins()
     }
 
-    /// Returns the highest expected load of all minutes, in processors.
+    /// Returns the highest expected load of any minute, in processors.
     #[must_use]
     pub fn load_peak(&self) -> f32 {
         float(self.worker.peak) / float(LOAD_ONE)
     }
 
-    /// Returns what is busy now, with the sandbox, as a share of its processors, where these are counted.
+    /// Returns the current load with the sandbox, as a share of its processors.
     pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {
         let own = float(request.settings.cpu_milli) / 1000.0;
         let busy = float(self.busy_load(request)) / float(LOAD_ONE);
@@ -503,18 +516,19 @@ impl<'a> WorkerView<'a> {
         self.worker.variance
     }
 
-    /// Returns the deviation of its load, in processors.
+    /// Returns the standard deviation of its load, in processors.
     pub(crate) fn load_deviation(&self) -> f32 {
         self.worker.deviation
     }
 
-    /// Returns whether a VM on it is ready for the sandbox.
+    /// Returns whether a VM on it, ready or starting, has room for the sandbox.
     #[must_use]
     pub fn has_vm_for(&self, request: &Request<'_>) -> bool {
         request.ready.iter().any(|(worker, _)| *worker == self.at)
     }
 
-    /// Returns whether a network interface for the sandbox is ready in its zone, or none is needed.
+    /// Returns whether the sandbox needs no network interface, or one is ready in the worker's
+    /// zone.
     #[must_use]
     pub fn has_interface_for(&self, request: &Request<'_>) -> bool {
         request.settings.network.is_none() || request.zones_ready >> self.worker.zone.0 & 1 == 1

@@ -1,7 +1,8 @@
-//! Placement: which worker a new sandbox goes to.
+//! Placement: the choice of the worker for a new sandbox.
 //!
-//! Feasible -> score -> pick, behind one seam: [`Placement`]. [`Scored`] is the engine's own, made of replaceable
-//! [`Term`]s; [`baselines`] are what others do, for comparison and for use.
+//! A policy implements [`Placement`]. The engine's default is [`Scored`], which filters feasible
+//! workers, scores them by replaceable [`Term`]s and picks the lowest. [`baselines`] has the
+//! policies of other systems.
 
 pub mod baselines;
 pub(crate) mod fleet;
@@ -17,11 +18,14 @@ pub use terms::{Candidate, Term};
 use crate::random::Random;
 use crate::{Time, WorkerId};
 
-/// Chooses the worker of a new sandbox. Reads, and returns a value: all state is the engine's.
+/// Chooses the worker of a new sandbox. A policy only reads the fleet and returns a worker; the
+/// engine changes the state.
 pub trait Placement: fmt::Debug + Send {
-    /// Returns the worker, or `None` when none is found that can have the sandbox. Must return only workers that
-    /// [`FleetView::refusal`] lets pass: the engine takes another for none. Every candidate that was looked at is
-    /// told to `record`, which may keep it for explanation.
+    /// Returns the chosen worker, or `None` if no worker that it looked at can have the sandbox.
+    ///
+    /// The implementor must return only workers for which [`FleetView::refusal`] returns `None`;
+    /// the engine treats any other as `None`. It must pass every worker that it looked at to
+    /// `record`.
     fn place(
         &self,
         fleet: &FleetView<'_>,
@@ -30,44 +34,46 @@ pub trait Placement: fmt::Debug + Send {
         record: &mut Record<'_>,
     ) -> Option<WorkerId>;
 
-    /// Is called before each [`Self::place`], before anything of the function is read: what does not depend on the function
-    /// can be drawn and read here, so that the waits for memory overlap. Does nothing by default.
+    /// Prepares a [`Self::place`] before anything of the function is read. The implementor can draw
+    /// and read here what does not depend on the function, so that memory latencies overlap. Does
+    /// nothing by default.
     fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
         let _ = (fleet, now, draw);
     }
 
-    /// Returns whether a worker that [`FleetView::refusal`] lets pass may have the sandbox. Asked where only one worker is in
-    /// question: its room has just come free, or no drawn candidate would do. `true` by default.
+    /// Returns whether a worker for which [`FleetView::refusal`] returns `None` may have the
+    /// sandbox. Called for a worker whose room just came free, and for workers from an index when
+    /// [`Self::place`] returned `None`. `true` by default.
     fn accepts(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
         let _ = (worker, request);
         true
     }
 
-    /// Returns its name, as reports show it.
+    /// Returns the policy's name for reports.
     fn name(&self) -> &str;
 }
 
-/// Chance and memory of a policy, kept by the engine.
+/// A policy's random numbers and memory between calls, held by the engine.
 #[derive(Debug)]
 pub struct Draw<'a> {
     pub(crate) random: &'a mut Random,
-    /// A number that is kept from one placement to the next, 0 at first.
+    /// A number that is kept from one placement to the next, initially 0.
     pub cursor: &'a mut u64,
     pub(crate) scratch: &'a mut Scratch,
 }
 
-/// Lists that are used again, so that a decision allocates little.
+/// Lists that are reused, so that a decision allocates little.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) rooms: Vec<(usize, u32)>,
     pub(crate) picked: Vec<usize>,
     pub(crate) drawn: Vec<WorkerId>,
-    /// Workers that were drawn before it was known for what.
+    /// Workers that were drawn before the function was known.
     pub(crate) ahead: Vec<u32>,
 }
 
 impl Draw<'_> {
-    /// Returns a number below `bound`, each as likely as the others; 0 when `bound` is.
+    /// Returns a uniform random number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.random.below(bound)
     }
@@ -78,69 +84,70 @@ impl Draw<'_> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It takes no new sandboxes.
+    /// It is draining.
     Draining,
-    /// Its memory is given away.
+    /// It has too little free memory.
     Memory,
-    /// Its processor time is given away.
+    /// It has too little free processor time.
     Cpu,
-    /// Its slots for network interfaces are taken.
+    /// All its slots for network interfaces are taken.
     InterfaceSlots,
-    /// It is not in a zone that the function's network reaches.
+    /// It is in a zone that the function's network does not reach.
     Zone,
-    /// It makes as many sandboxes as it may at once.
+    /// It already starts as many sandboxes as it may at once.
     Starting,
-    /// Its starts failed lately.
+    /// It is ejected, since starts on it failed lately.
     Unhealthy,
-    /// Its predicted peak would be beyond the compliance goal.
+    /// Its predicted peak would exceed the compliance goal ([`Gate`]).
     Compliance,
 }
 
-/// A worker that was looked at.
+/// A worker that a policy looked at.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Considered {
-    /// Which.
+    /// The worker that the policy looked at.
     pub worker: WorkerId,
-    /// What came of it.
+    /// Whether it can have the sandbox, and its score.
     pub verdict: Verdict,
 }
 
-/// What came of a worker that was looked at.
+/// The result of looking at a worker.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It cannot have the sandbox.
+    /// The worker cannot have the sandbox.
     Refused(Refusal),
-    /// It can, at this score, lower is better: the sum of the named terms.
+    /// The worker can have the sandbox.
     Scored {
-        /// The sum.
+        /// The sum of `terms`; the lowest score wins.
         score: f32,
-        /// Each term's weighted part.
+        /// The name of each term, and its score times its weight.
         terms: Vec<(String, f32)>,
     },
 }
 
-/// Keeps what was looked at, or not.
+/// Collects the workers that a policy looked at, if explanations are wanted.
 #[derive(Debug, Default)]
 pub struct Record<'a>(pub(crate) Option<&'a mut Vec<Considered>>);
 
 impl Record<'_> {
-    /// Returns whether anything is kept: what is costly to tell need not be told otherwise.
+    /// Returns whether anything is collected. If not, the policy can skip costly inputs of the
+    /// records.
     #[must_use]
     pub fn keeps(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Tells of a worker that cannot have the sandbox.
+    /// Records a worker that cannot have the sandbox.
     pub fn refused(&mut self, worker: WorkerId, refusal: Refusal) {
         if let Some(considered) = &mut self.0 {
             considered.push(Considered { worker, verdict: Verdict::Refused(refusal) });
         }
     }
 
-    /// Tells of a worker's score, where it is kept.
+    /// Records a worker's terms. `terms` is only called if records are collected.
     pub fn scored(&mut self, worker: WorkerId, terms: impl FnOnce() -> Vec<(String, f32)>) {
         if let Some(considered) = &mut self.0 {
             let terms = terms();

@@ -1,4 +1,4 @@
-//! The engine's own placement: sampled candidates, a gate, a weighted sum of terms.
+//! The default placement: sampled candidates, a compliance gate, and a weighted sum of terms.
 
 use super::fleet::{FleetView, Request, WorkerView};
 use super::terms::{
@@ -8,8 +8,8 @@ use super::terms::{
 use super::{Draw, Placement, Record, Refusal};
 use crate::{Time, WorkerId};
 
-/// Draws a few candidates, refuses those that cannot have the sandbox or would leave the compliance goal, and takes
-/// the one whose weighted sum of terms is lowest.
+/// Draws a few candidates, drops those that cannot have the sandbox or fail the gate, and returns
+/// the one with the lowest weighted sum of terms.
 #[derive(Debug)]
 pub struct Scored {
     name: String,
@@ -18,13 +18,14 @@ pub struct Scored {
     terms: Vec<(f32, Box<dyn Term>)>,
 }
 
-/// The compliance goal, as a bound of the predicted peak: expected load plus some deviations stays within the
-/// worker's processors. Workers whose processors are not counted pass.
+/// The compliance goal as a bound on a worker's predicted peak: its expected load plus some
+/// standard deviations must fit its processors. Workers whose processors are not counted pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate {
-    /// How many standard deviations above the expected peak; 3.7 leave 99.99 % of minutes below, were loads normal.
+    /// The number of standard deviations above the expected peak. With normally distributed load,
+    /// 3.7 cover 99.99 % of minutes.
     pub deviations: f32,
-    /// What share of the worker's processors may be used: 1 is all.
+    /// The share of the worker's processors that may be used; 1 is all.
     pub cpu_share: f32,
 }
 
@@ -35,7 +36,8 @@ impl Default for Gate {
 }
 
 impl Default for Scored {
-    /// Four candidates, the gate, and every term, at the weights that did best on the recorded workloads.
+    /// Returns a placement with four candidates, the default gate and every term. The weights are
+    /// those that did best on the recorded workloads.
     fn default() -> Self {
         Self::new("ours", 4)
             .with_gate(Gate::default())
@@ -51,22 +53,22 @@ impl Default for Scored {
 }
 
 impl Scored {
-    /// Returns a placement without gate and terms that draws so many candidates, at least 1: it takes the first that
-    /// can have the sandbox, by id.
+    /// Returns a placement that draws `candidates` workers, at least 1, without gate and terms. It
+    /// returns the candidate with the lowest id that can have the sandbox.
     #[must_use]
     pub fn new(name: impl Into<String>, candidates: usize) -> Self {
         let candidates = candidates.max(1);
         Self { name: name.into(), candidates, gate: None, terms: Vec::new() }
     }
 
-    /// Draws so many candidates, at least 1: fewer decide faster, more pack better.
+    /// Sets the number of candidates, at least 1. Fewer decide faster, more pack better.
     #[must_use]
     pub fn with_candidates(mut self, candidates: usize) -> Self {
         self.candidates = candidates.max(1);
         self
     }
 
-    /// Adds the gate.
+    /// Sets the gate.
     #[must_use]
     pub fn with_gate(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
@@ -80,7 +82,7 @@ impl Scored {
         self
     }
 
-    /// Returns the best of some workers, `None` when none can have the sandbox.
+    /// Returns the best of the drawn workers, or `None` if none can have the sandbox.
     fn best<'a>(
         &self,
         fleet: &FleetView<'a>,
@@ -121,7 +123,8 @@ impl Scored {
             return true;
         };
         let deviation = worker.share_of_cpus(gate.deviations * worker.load_deviation());
-        // The two peaks, were they in the same minute.
+        // The upper bound: both peaks in the same minute. If it fits, the minutes need not be
+        // compared.
         let most = worker.share_of_cpus(worker.load_peak() + request.next.peak) + deviation;
         if most.max(worker.busy_share(request)) <= gate.cpu_share {
             return true;
@@ -130,7 +133,7 @@ impl Scored {
     }
 }
 
-/// How often candidates are drawn when none of them can have the sandbox.
+/// How often candidates are drawn before the policy gives up.
 const ROUNDS: usize = 3;
 
 impl Placement for Scored {

@@ -1,21 +1,23 @@
-//! The terms of the score: each a small policy of its own, all in shares of a worker's processors, lower is better.
+//! The terms of the score. Each is a share of a worker's processors, unless it says otherwise;
+//! lower is better.
 //!
-//! Where a worker's processors are not counted a share is a number of processors.
+//! If a worker's processors are not counted, the number of processors stands in place of the share.
 
 use std::fmt;
 
 use super::fleet::{Request, WorkerView};
 use crate::stats::demand::LOAD_ONE;
 
-/// One reason to prefer a worker to another.
+/// A reason to prefer one worker to another.
 pub trait Term: fmt::Debug + Send {
-    /// Returns its name, as explanations show it.
+    /// Returns the term's name for explanations.
     fn name(&self) -> &'static str;
 
-    /// Returns how bad it is to give this worker the sandbox; not NaN.
+    /// Returns the term for a worker: the lower, the better. Must not be NaN.
     fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32;
 
-    /// Adds its part to the score of each candidate: one call for all of them. Must be what `score` says, times the weight.
+    /// Adds the weighted term to the score of each candidate, in one call for all of them. Must add
+    /// `weight` times [`Self::score`], which it does by default.
     fn add_to(&self, weight: f32, candidates: &mut [Candidate<'_>], request: &Request<'_>) {
         for candidate in candidates {
             candidate.score += weight * self.score(&candidate.worker, request);
@@ -32,12 +34,12 @@ pub struct Candidate<'a> {
     pub score: f32,
 }
 
-/// The peak of the worker's expected load with the sandbox's, over the minutes of the hour: what peaks together is
-/// kept apart, what peaks at different times sits together.
+/// The peak of the worker's expected load plus the sandbox's, over the minutes of the hour. It
+/// separates sandboxes that peak together and joins those that peak at different times.
 #[derive(Clone, Copy, Debug)]
 pub struct PredictedPeak {
-    /// How many minutes from now on count; 60 are all. Of a sandbox that is kept for ten idle minutes more is not
-    /// known.
+    /// How many minutes from now count, at most 60. The default is ten: how long the sandbox will
+    /// live after that is unknown.
     pub minutes: u32,
 }
 
@@ -57,8 +59,9 @@ impl Term for PredictedPeak {
     }
 }
 
-/// Returns the highest sum of a worker's expected load and a sandbox's, within so many minutes from now on. In this
-/// minute what runs counts, if it is more than was expected, and the sandbox is busy: it is made because it will be.
+/// Returns the highest sum of a worker's and a sandbox's load within `minutes` from now, in units
+/// of 1 / [`LOAD_ONE`] processor. For the current minute, the worker's load is the current one if
+/// that is higher, and the sandbox is busy.
 pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32) -> u32 {
     let (bins, shift) = worker.bins();
     let (now, own) = (request.minute, request.next.bins());
@@ -75,7 +78,7 @@ pub(crate) fn peak(worker: &WorkerView<'_>, request: &Request<'_>, minutes: u32)
 /// Bins that are added and compared at once.
 const LANES: usize = 16;
 
-/// All bits of the first so many lanes.
+/// Masks: entry `n` has all bits of the first `n` lanes.
 const FIRST: [[u16; LANES]; LANES + 1] = {
     let mut first = [[0; LANES]; LANES + 1];
     let mut count = 0;
@@ -90,7 +93,8 @@ const FIRST: [[u16; LANES]; LANES + 1] = {
     first
 };
 
-/// Returns the highest sum of two loads in the bins from `from` to `to`, where the first is divided by a power of two.
+/// Returns the highest sum of two loads in the bins from `from` to `to`. The first load is divided
+/// by 2^`shift`.
 fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 {
     let start = from.min(bins.len().saturating_sub(LANES));
     let lanes =
@@ -99,7 +103,8 @@ fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 
         && to - start <= LANES
         && let (Some(bins), Some(own)) = (lanes(bins), lanes(own))
     {
-        // Sums beyond what a bin holds are cut off, and all of them beyond any gate. Without branches, eight at a time.
+        // A sum too large for a bin saturates, and then exceeds any gate. Without branches, the
+        // compiler adds eight lanes at a time.
         let (below, until) = (&FIRST[from - start], &FIRST[to - start]);
         let mut most = 0;
         for lane in 0..LANES {
@@ -113,11 +118,12 @@ fn highest(bins: &[u16], own: &[u16], from: usize, to: usize, shift: u8) -> u32 
     bins.iter().zip(own).map(sum).fold(0, u32::max)
 }
 
-/// How much the bound of the worker's load, its mean and some deviations, grows by the sandbox: the sum of means
-/// plus a multiple of the root of the summed variances (Cohen et al., "Overcommitment in Cloud Services").
+/// The growth of a bound on the worker's load by the sandbox. The bound is the sum of the means
+/// plus a multiple of the root of the summed variances (Cohen et al., "Overcommitment in Cloud
+/// Services").
 #[derive(Clone, Copy, Debug)]
 pub struct DeviationBound {
-    /// How many standard deviations; 3.7 leave 99.99 % below, were loads normal.
+    /// The number of standard deviations. With normally distributed load, 3.7 cover 99.99 %.
     pub deviations: f32,
 }
 
@@ -140,7 +146,7 @@ impl Term for DeviationBound {
     }
 }
 
-/// What runs on the worker now, or is about to.
+/// The load of the worker's busy and starting sandboxes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BusyNow;
 
@@ -156,7 +162,8 @@ impl Term for BusyNow {
     }
 }
 
-/// How many sandboxes of the same function are there: its spikes shall not meet on one worker.
+/// The number of the function's sandboxes on the worker, times the sandbox's processors. A spike of
+/// the function then does not meet on one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SameFunction;
 
@@ -170,7 +177,8 @@ impl Term for SameFunction {
     }
 }
 
-/// How many sandboxes of the same owner are there: an owner's functions behave as one workload in part.
+/// The number of the owner's sandboxes on the worker, times the sandbox's processors. The functions
+/// of an owner partly behave as one workload.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SameOwner;
 
@@ -184,7 +192,8 @@ impl Term for SameOwner {
     }
 }
 
-/// Which part of the worker's sandboxes has the same class of runtime: many kinds are better than one.
+/// The share of the worker's sandboxes with the same class of runtime. A mix of classes is better
+/// than one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SameRuntime;
 
@@ -212,7 +221,8 @@ impl Term for MemoryShare {
     }
 }
 
-/// 1 where a VM would have to be started, or a network interface made, first.
+/// 1 if some other worker has a VM with room for the sandbox and this one has none, plus 1 if the
+/// sandbox needs a network interface and none is ready in the worker's zone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotReady;
 

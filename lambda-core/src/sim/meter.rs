@@ -1,4 +1,4 @@
-//! What is measured of a simulation, minute by minute.
+//! Measurements of a simulation, by minute.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use super::report::{Report, Shape, lower_bound, peak_and_p999};
 use super::trace::Trace;
 use crate::*;
 
-/// Counts what happens after training.
+/// Measures what happens after training.
 #[derive(Debug)]
 pub(super) struct Meter {
     train_minutes: usize,
     minutes: usize,
     wants_shape: bool,
     memory_bytes: u64,
-    /// Ready sandboxes, and their memory.
+    /// The number of ready sandboxes, and their memory.
     alive: u32,
     alive_memory_mib: u64,
-    /// Workers that take sandboxes.
+    /// The number of workers that take sandboxes.
     serving: u32,
     load: Vec<Vec<f64>>,
     waits: Vec<f32>,
@@ -26,7 +26,7 @@ pub(super) struct Meter {
 }
 
 pub(super) const MINUTE: u64 = 60_000_000_000;
-/// How many functions, those with most sandboxes, are looked at for their spread.
+/// The number of functions, those with the most sandboxes, whose spread is measured.
 const SPREAD_FUNCTIONS: usize = 8;
 
 impl Meter {
@@ -67,7 +67,7 @@ impl Meter {
         usize::try_from((now.as_nanos() / MINUTE).min(last)).unwrap_or(0)
     }
 
-    /// An invocation was given to a sandbox, so long after it arrived.
+    /// Records a dispatch, `waited` after the arrival.
     pub(super) fn dispatched(&mut self, now: Time, waited: Duration) {
         if !self.measures(now) || waited.is_zero() {
             return;
@@ -82,7 +82,7 @@ impl Meter {
         }
     }
 
-    /// Counts the load of one invocation, minute by minute.
+    /// Adds the load of one invocation to the minutes in which it runs.
     pub(super) fn carry(&mut self, worker: WorkerId, from: Time, to: Time, memory_mib: u32) {
         if self.measures(from) {
             let seconds = to.since(from).as_secs_f64();
@@ -116,7 +116,7 @@ impl Meter {
         self.count_alive(now, since, memory_mib);
     }
 
-    /// Counts the time that a sandbox was there, after training; busy time is taken off at the end.
+    /// Adds the lifetime of a sandbox after training. `finish` subtracts the busy time.
     pub(super) fn count_alive(&mut self, now: Time, since: Time, memory_mib: u32) {
         let start = Time::from_nanos(self.train_minutes as u64 * MINUTE);
         let lived = now.since(since.max(start)).as_secs_f64();
@@ -135,7 +135,7 @@ impl Meter {
         }
     }
 
-    /// Looks at the fleet at the end of a minute.
+    /// Measures the fleet at the end of a minute.
     pub(super) fn look(&mut self, minute: usize, trace: &Trace, engine: &Engine) {
         if minute < self.train_minutes {
             return;
@@ -198,7 +198,7 @@ impl Meter {
         self.report
     }
 
-    /// FNV-1a over the words of a command.
+    /// Updates the digest (FNV-1a) with a command.
     pub(super) fn digest(&mut self, now: Time, command: &Command) {
         self.report.commands += 1;
         let words = match *command {
@@ -222,7 +222,7 @@ impl Meter {
     }
 }
 
-/// How many sandboxes each worker has, of the functions that have most.
+/// Returns the number of sandboxes on each worker, for the functions with the most sandboxes.
 fn spread(trace: &Trace, engine: &Engine) -> Vec<Vec<u32>> {
     let ids = (0..).zip(&trace.functions).map(|(id, _)| FunctionId(id));
     let of = |id: FunctionId| engine.function_status(id).map_or(0, |it| it.sandboxes);

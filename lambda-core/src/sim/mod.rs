@@ -1,9 +1,10 @@
-//! The simulator: the same engine in virtual time, and no other.
+//! The simulator: runs the engine, unchanged, in virtual time.
 //!
-//! A [`Trace`] of invocations, read from the Azure Functions CSV files or made ([`workload`]), is played against an
-//! engine by [`Simulation`], which carries the commands out with latencies and faults drawn from a seed. A
-//! [`Checker`] outside the engine holds every event and command against the invariants. What comes out is a
-//! [`Report`] that serialises.
+//! [`Simulation`] plays a [`Trace`] of invocations against an engine. The trace is read from the
+//! CSV files of the Azure Functions trace, or generated ([`workload`]). The simulation carries
+//! commands out with latencies and faults drawn from a seed. A [`Checker`] outside the engine
+//! checks every event and command against the invariants. The result is a [`Report`], which is
+//! serialisable.
 
 mod checker;
 mod meter;

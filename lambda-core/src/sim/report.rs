@@ -1,96 +1,96 @@
-//! What came of a simulation, as data.
+//! The result of a simulation, as data.
 
 use serde::{Deserialize, Serialize};
 
-/// What came of one run.
+/// The result of one run. Unless stated otherwise, values are of the measured minutes only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The placement policy.
+    /// The name of the placement policy.
     pub policy: String,
-    /// The idle policy.
+    /// The name of the idle policy.
     pub idle: String,
-    /// The trace.
+    /// The name of the trace.
     pub trace: String,
-    /// The seed of the workload's and the engine's chance.
+    /// The seed of [`Settings::seed`](super::Settings::seed).
     pub seed: u64,
-    /// Workers at the start.
+    /// The number of workers at the start.
     pub workers: u32,
-    /// Minutes that were measured, after those of training.
+    /// The number of measured minutes, which follow those of training.
     pub minutes: usize,
-    /// Invocations that were measured.
+    /// Invocations that arrived.
     pub invocations: u64,
-    /// Those that had to wait for a sandbox.
+    /// Invocations that waited for a sandbox.
     pub cold: u64,
-    /// Those that were refused.
+    /// Invocations that were rejected.
     pub rejected: u64,
-    /// Time that the cold ones waited, in seconds, together.
+    /// The total time that invocations waited, in seconds.
     pub waited_seconds: f64,
-    /// Those of the refused that had been accepted and were lost with a sandbox or a worker.
+    /// Rejected invocations that had been accepted and were lost with a sandbox or a worker.
     pub lost: u64,
-    /// How long half of the cold ones waited at most, in seconds.
+    /// The median of the non-zero waits, in seconds.
     pub wait_p50_seconds: f64,
-    /// How long 99 of 100 cold ones waited at most, in seconds.
+    /// The 99th percentile of the non-zero waits, in seconds.
     pub wait_p99_seconds: f64,
     /// VMs that were started.
     pub vms_started: u64,
-    /// Network interfaces that were made, training included.
+    /// Network interfaces that were made, including training.
     pub interfaces_started: u64,
     /// Workers that joined.
     pub workers_joined: u64,
-    /// Workers that were given back, empty.
+    /// Workers that were given back.
     pub workers_retired: u64,
-    /// Fewest workers that took sandboxes at any time.
+    /// The lowest number of workers that took sandboxes.
     pub workers_min: u32,
-    /// Load of a worker in a minute that 99.9 % do not exceed, over the mean of all.
+    /// The 99.9th percentile of a worker's load in a minute, divided by the mean load.
     pub load_p999: f64,
-    /// The highest load of a worker in a minute over the mean of all.
+    /// The highest load of a worker in a minute, divided by the mean load.
     pub load_peak: f64,
-    /// What the two would be, were every minute's load spread evenly.
+    /// The value of `load_p999` if the load of each minute were spread evenly over the workers.
     pub bound_p999: f64,
-    /// See [`Report::bound_p999`].
+    /// The value of `load_peak` if the load of each minute were spread evenly over the workers.
     pub bound_peak: f64,
-    /// Sandboxes alive, on average.
+    /// The mean number of ready sandboxes.
     pub sandboxes_mean: f64,
-    /// Sandboxes alive, at most, at the end of a minute.
+    /// The highest number of ready sandboxes at the end of a minute.
     pub sandboxes_peak: u32,
-    /// Sandboxes that were started.
+    /// Sandboxes whose start was commanded.
     pub started: u64,
-    /// Memory of idle sandboxes times their time.
+    /// Memory of idle sandboxes times their idle time, in GB-seconds.
     pub idle_gb_seconds: f64,
-    /// Memory of busy sandboxes times their time.
+    /// Memory of busy sandboxes times their busy time, in GB-seconds.
     pub busy_gb_seconds: f64,
-    /// The most sandboxes of a function on one worker, over the fewest that it could be, on average over the functions
-    /// with most sandboxes.
+    /// The most sandboxes of one function on one worker, divided by the lowest possible maximum.
+    /// Mean over the functions with the most sandboxes and over the minutes.
     pub spread: f64,
-    /// Commands that the engine gave.
+    /// Commands of the engine, including training.
     pub commands: u64,
-    /// A digest of all commands, in order: two runs of one seed have the same.
+    /// A digest of all commands in order. Two runs with the same seed have the same digest.
     pub digest: u64,
-    /// By minute, where it was wanted.
+    /// Values by minute, if [`Settings::shape`](super::Settings::shape) is set.
     pub shape: Option<Shape>,
 }
 
-/// A run by minute, measured minutes only.
+/// Values by minute, for the measured minutes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Shape {
-    /// Busy processors of each worker, by minute and worker.
+    /// The busy sandboxes of each worker, by minute and worker.
     pub load: Vec<Vec<f32>>,
-    /// Cold starts.
+    /// Invocations that waited for a sandbox.
     pub cold: Vec<u32>,
-    /// Sandboxes alive at the end of the minute.
+    /// Ready sandboxes at the end of the minute.
     pub sandboxes: Vec<u32>,
     /// Workers with a sandbox at the end of the minute.
     pub workers_used: Vec<u32>,
-    /// As many as would do, were sandboxes packed without a gap.
+    /// Workers that would be enough if the sandboxes were packed by memory without gaps.
     pub workers_bound: Vec<u32>,
-    /// For the functions with most sandboxes at the last minute: how many each worker has.
+    /// For each function with the most sandboxes in the last minute, their number on each worker.
     pub spread: Vec<Vec<u32>>,
 }
 
-/// Returns peak and 99.9th percentile of the load of a worker in a minute over the mean, were each minute's load
-/// spread evenly: what no placement can better, since minutes differ.
+/// Returns peak and 99.9th percentile of a worker's load in a minute, divided by the mean load, if
+/// the load of each minute were spread evenly. No placement can have lower values.
 #[must_use]
 pub fn lower_bound(load: &[Vec<f64>]) -> (f64, f64) {
     let even: Vec<_> = load
@@ -100,8 +100,8 @@ pub fn lower_bound(load: &[Vec<f64>]) -> (f64, f64) {
     peak_and_p999(&even)
 }
 
-/// Returns the peak and the 99.9th percentile, by nearest rank, of the load of a worker in a minute over the mean of
-/// all.
+/// Returns peak and 99.9th percentile (nearest rank) of a worker's load in a minute, divided by the
+/// mean load.
 pub(super) fn peak_and_p999(load: &[Vec<f64>]) -> (f64, f64) {
     let mut all: Vec<f64> = load.iter().flatten().copied().collect();
     all.sort_by(f64::total_cmp);

@@ -1,21 +1,21 @@
-//! What a simulation is made of: fleet, latencies, faults, seed.
+//! Settings of a simulation: fleet, latencies, faults, seed.
 
 use std::time::Duration;
 
 use crate::{Capacity, Event, Time};
 
-/// How long things take: each between two bounds, any time as likely as another.
+/// Latencies of the simulated machines. Each is uniformly distributed between its two bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Latencies {
-    /// A sandbox, from its command to its being ready.
+    /// From the start command of a sandbox to its readiness.
     pub sandbox_start: (Duration, Duration),
-    /// The end of a sandbox, from its command.
+    /// From the stop command of a sandbox or VM to its end.
     pub sandbox_stop: (Duration, Duration),
-    /// A VM, from its command to its being ready.
+    /// From the start command of a VM to its readiness.
     pub vm_start: (Duration, Duration),
-    /// A network interface, from its command to its being ready.
+    /// From the start or stop command of a network interface to its completion.
     pub interface_start: (Duration, Duration),
-    /// A worker, from its being asked for to its joining.
+    /// From the request for a worker to its joining.
     pub worker_start: (Duration, Duration),
 }
 
@@ -32,44 +32,44 @@ impl Default for Latencies {
     }
 }
 
-/// What goes wrong, and how often.
+/// Faults of the simulated machines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// Of 1,000 starts of sandboxes so many fail.
+    /// Starts of sandboxes that fail, in 1,000.
     pub starts_failed: u32,
-    /// Of 1,000 events so many come twice.
+    /// Events that are reported twice, in 1,000.
     pub events_repeated: u32,
-    /// So many workers are lost in an hour, of all together; each joins again, empty.
+    /// Workers of the fleet that are lost in an hour. Each joins again a minute later, empty.
     pub workers_lost: u32,
 }
 
-/// What a simulation is made of.
+/// Settings of a simulation. The engine has its own, [`Config`](crate::Config).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Workers at the start.
+    /// The number of workers at the start.
     pub workers: u32,
-    /// What each has.
+    /// The capacity of each worker.
     pub capacity: Capacity,
-    /// How long things take.
+    /// Latencies of the machines.
     pub latencies: Latencies,
-    /// What goes wrong.
+    /// Faults of the machines.
     pub faults: Faults,
-    /// How many of the trace's first minutes are played without being measured.
+    /// The number of the trace's first minutes that are played without being measured.
     pub train_minutes: usize,
     /// The seed of arrivals, durations, latencies and faults.
     pub seed: u64,
-    /// Processor time of a busy sandbox, in thousandths.
+    /// The processor time of a busy sandbox, in thousandths of a processor.
     pub cpu_milli: u32,
-    /// What happens besides, and when: networks, accounts, changed functions.
+    /// Further events with their times, such as networks, accounts and changed functions.
     pub events: Vec<(Time, Event)>,
-    /// Whether every command is checked: slow, for tests.
+    /// Whether to check every command. Slow; for tests.
     pub check: bool,
-    /// Whether the run is reported by minute.
+    /// Whether the report has a [`Shape`](super::Shape) by minute.
     pub shape: bool,
 }
 
 impl Default for Settings {
-    /// 20 workers of 64 GiB whose processors are not counted.
+    /// Returns settings with 20 workers of 64 GiB whose processor time is not counted.
     fn default() -> Self {
         Self {
             workers: 20,

@@ -1,4 +1,4 @@
-//! Plays a trace against an engine: carries commands out in virtual time, with latencies and faults by chance.
+//! Plays a trace against an engine in virtual time, with random latencies and faults.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,28 +12,29 @@ use super::trace::Trace;
 use crate::random::Random;
 use crate::*;
 
-/// A run that has not ended.
+/// A simulation that is prepared to run.
 #[derive(Debug)]
 pub struct Simulation<'a> {
     trace: &'a Trace,
     settings: Settings,
     functions: Vec<FunctionSettings>,
     engine: Engine,
-    /// The engine that takes over, when, and whether it is told what runs.
+    /// The time of the change to a second engine, that engine, and whether it adopts the running
+    /// sandboxes.
     successor: Option<(Time, Engine, bool)>,
     checker: Option<Checker>,
     random: Random,
     now: Time,
     happenings: BinaryHeap<Reverse<Happening>>,
     sequence: u64,
-    /// Function, arrival and duration of each invocation, by its id.
+    /// Function, arrival and duration in microseconds of each invocation, by its id.
     invocations: Vec<(u32, Time, u32)>,
-    /// Those that wait for a sandbox, as whoever waits for their answer knows them.
+    /// Invocations that wait for a sandbox, from the caller's view.
     waiting: BTreeMap<InvocationId, FunctionId>,
-    /// By the whole id: engines that follow one another give ids of the same places.
+    /// By full id, since consecutive engines give ids with the same slots.
     sandboxes: BTreeMap<SandboxId, Alive>,
     vms: BTreeMap<VmId, (WorkerId, ReportedVm)>,
-    /// Workers that are there, and whether they take sandboxes.
+    /// The workers, and whether each takes sandboxes.
     workers: BTreeMap<WorkerId, (Capacity, bool)>,
     next_worker: u32,
     meter: Meter,
@@ -43,7 +44,7 @@ pub struct Simulation<'a> {
 struct Alive {
     worker: WorkerId,
     memory_mib: u32,
-    /// When it was ready.
+    /// The time when it became ready.
     since: Option<Time>,
     is: ReportedSandbox,
 }
@@ -76,7 +77,7 @@ impl Ord for Happening {
 }
 
 impl<'a> Simulation<'a> {
-    /// Prepares a run: the engine will be told of workers and functions. `config` is what the engine was made with.
+    /// Prepares a run. `config` must be the one that the engine was made with.
     #[must_use]
     pub fn new(trace: &'a Trace, settings: Settings, engine: Engine, config: &Config) -> Self {
         let one = |function: &super::TraceFunction| {
@@ -109,7 +110,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Changes the settings of the trace's functions, which are numbered as they stand there.
+    /// Changes the settings of the trace's functions. [`FunctionId`]s are their positions in the
+    /// trace.
     #[must_use]
     pub fn with_functions(mut self, change: impl Fn(FunctionId, &mut FunctionSettings)) -> Self {
         for (id, settings) in (0..).zip(&mut self.functions) {
@@ -118,20 +120,21 @@ impl<'a> Simulation<'a> {
         self
     }
 
-    /// At a time the engine is lost and another takes over, which [`Engine::restarted`] made. It is told of workers and
-    /// functions, and of what runs if it `adopts`; if not, whatever ran is lost with the first. Callers who wait for a
-    /// sandbox ask again. Nothing is checked from then on.
+    /// Replaces the engine at time `at` by one that [`Engine::restarted`] made. The new engine is
+    /// given the workers and functions. If `adopts`, it also gets the workers' reports of running
+    /// sandboxes; otherwise these are lost with the first engine. Waiting invocations arrive again.
+    /// Nothing is checked after the change.
     #[must_use]
     pub fn with_successor(mut self, at: Time, engine: Engine, adopts: bool) -> Self {
         self.successor = Some((at, engine, adopts));
         self
     }
 
-    /// Plays the whole trace. `progress` is told how many minutes are done, of how many.
+    /// Plays the whole trace. Calls `progress` with the completed and the total number of minutes.
     ///
     /// # Errors
     ///
-    /// The first invariant that did not hold, where they are checked.
+    /// Returns the first violation of an invariant, if invariants are checked.
     pub fn run(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Report, Violation> {
         self.prepare()?;
         for minute in 0..self.trace.minutes {
@@ -148,7 +151,7 @@ impl<'a> Simulation<'a> {
         Ok(self.meter.finish())
     }
 
-    /// Returns the engine as it is, for whoever wants to look at it or to go on with another.
+    /// Returns the engine in its present state, to inspect or change it.
     #[must_use]
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
@@ -182,7 +185,7 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// Plays one minute: its arrivals, in order, among what happens meanwhile.
+    /// Plays one minute: its arrivals, in order, between the other events.
     fn play(&mut self, minute: usize) -> Result<(), Violation> {
         let arrivals = self.arrivals(minute);
         for (at, function, duration_us) in arrivals {
@@ -199,7 +202,8 @@ impl<'a> Simulation<'a> {
         self.play_until(Time::from_nanos((minute as u64 + 1) * MINUTE))
     }
 
-    /// Timers fire at the beginning of their minute, evenly where there are several; all else comes at any time.
+    /// Returns the arrivals of a minute. Timers fire at its beginning, or at equal intervals if
+    /// there are several; other triggers at random times.
     fn arrivals(&mut self, minute: usize) -> Vec<(Time, u32, u32)> {
         let start = minute as u64 * MINUTE;
         let mut arrivals = Vec::new();
@@ -260,7 +264,7 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// The engine is lost: its successor is told what a driver knows, and by the workers what they run.
+    /// Replaces the engine by the second one and gives it what the driver and the workers know.
     fn change_engines(&mut self) -> Result<(), Violation> {
         let Some((_, engine, adopts)) = self.successor.take() else { return Ok(()) };
         (self.engine, self.checker) = (engine, None);
@@ -268,7 +272,7 @@ impl<'a> Simulation<'a> {
         if !adopts {
             self.vms.clear();
         }
-        // What is being made is not reported: its worker drops it.
+        // Starting sandboxes are not reported: their workers drop them.
         let gone = |_: &SandboxId, it: &mut Alive| !adopts || it.since.is_none();
         for (_, alive) in self.sandboxes.extract_if(.., gone) {
             if let Some(since) = alive.since {
@@ -325,7 +329,7 @@ impl<'a> Simulation<'a> {
                 commands.iter().for_each(|command| self.carry_out(command));
             }
             None => {
-                // Late and repeated events are refused: that is the engine's part.
+                // The engine refuses late and repeated events.
                 let _taken = self.engine.handle(self.now, event);
                 self.carry_all_out();
             }

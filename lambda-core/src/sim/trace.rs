@@ -1,7 +1,8 @@
-//! Traces: how often each function is invoked in each minute, how long it runs, how large it is.
+//! Traces of invocations: for each function its invocations by minute, its durations and its
+//! memory.
 //!
-//! The CSV form is that of the Azure Functions trace of 2019 (Shahrad et al., USENIX ATC 2020): `invocations`,
-//! `durations` and `memory`, joined by the function's hash.
+//! The CSV form is that of the Azure Functions trace of 2019 (Shahrad et al., USENIX ATC 2020):
+//! `invocations`, `durations` and `memory`, joined by the function's hash.
 
 use std::collections::BTreeMap;
 
@@ -12,41 +13,41 @@ use crate::Trigger;
 /// Functions and their invocations by minute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
-    /// Its name, as reports show it.
+    /// The name of the trace for reports.
     pub name: String,
-    /// The functions.
+    /// The functions; the position of one is its id in a simulation.
     pub functions: Vec<TraceFunction>,
-    /// How many minutes it has.
+    /// The number of minutes.
     pub minutes: usize,
 }
 
-/// One function of a trace.
+/// A function of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceFunction {
-    /// Its owner, numbered in order of appearance.
+    /// The owner, numbered in order of appearance.
     pub owner: u32,
-    /// What starts it.
+    /// The kind of event that invokes it.
     pub trigger: Trigger,
-    /// Memory in MiB; at least 1.
+    /// Memory in MiB, at least 1.
     pub memory_mib: u32,
-    /// Invocations in each minute.
+    /// The number of invocations in each minute.
     pub counts: Vec<u32>,
-    /// Duration in milliseconds at the percentiles 0, 1, 25, 50, 75, 99 and 100; ascending.
+    /// The durations at the percentiles 0, 1, 25, 50, 75, 99 and 100, in milliseconds, ascending.
     pub durations_ms: [u32; 7],
 }
 
 /// The percentiles of [`TraceFunction::durations_ms`].
 pub const PERCENTILES: [u32; 7] = [0, 1, 25, 50, 75, 99, 100];
 
-/// What is wrong with a trace.
+/// Why a trace cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceError {
-    /// Which of its parts: `invocations`, `durations` or `memory`.
+    /// The input with the fault: `invocations`, `durations` or `memory`.
     pub part: &'static str,
-    /// Which line, from 1.
+    /// The line with the fault, from 1.
     pub line: usize,
-    /// What.
+    /// The fault, in words.
     pub reason: String,
 }
 
@@ -58,21 +59,23 @@ impl std::fmt::Display for TraceError {
 
 impl std::error::Error for TraceError {}
 
-/// Longest line that is read.
+/// The longest line that is read, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Most functions that are read.
+/// The most functions that are read.
 const FUNCTIONS_MAX: usize = 1 << 20;
-/// What a function without a duration or a size is taken for: the trace's medians.
+/// The duration and the memory of a function for which the trace has none: the medians of the Azure
+/// trace.
 const DURATION_MS: u32 = 600;
 const MEMORY_MIB: u32 = 170;
 
 impl Trace {
-    /// Reads a trace from its three parts.
+    /// Reads a trace from the text of its three CSV files.
     ///
     /// # Errors
     ///
-    /// [`TraceError`] for missing columns, numbers that are none or negative, lines of the wrong length, functions
-    /// that appear twice, and traces without functions or minutes.
+    /// Returns [`TraceError`] for missing columns, values that are not a number or negative, lines
+    /// with the wrong number of fields, duplicate functions, and traces without functions or
+    /// minutes.
     pub fn parse(
         name: impl Into<String>,
         invocations: &str,
@@ -138,7 +141,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Returns how many invocations there are from one minute up to another.
+    /// Returns the number of invocations in a range of minutes.
     #[must_use]
     pub fn invocations(&self, minutes: std::ops::Range<usize>) -> u64 {
         let of = |function: &TraceFunction| -> u64 {
@@ -150,8 +153,8 @@ impl Trace {
 }
 
 impl TraceFunction {
-    /// Returns the duration, in microseconds, below which the given share of invocations stays: a straight line
-    /// between the percentiles. `chance` is a share of 2^32.
+    /// Returns the duration at a quantile, in microseconds, by linear interpolation between the
+    /// percentiles. `chance` / 2^32 is the quantile.
     #[must_use]
     pub fn duration_us(&self, chance: u32) -> u64 {
         let share = u64::from(chance) * 100;
@@ -164,7 +167,7 @@ impl TraceFunction {
         least * 1000 + u64::try_from(part).unwrap_or(0)
     }
 
-    /// Returns the mean duration in microseconds.
+    /// Returns the mean duration, in microseconds.
     #[must_use]
     pub fn duration_mean_us(&self) -> u64 {
         let mut doubled = 0;
@@ -189,7 +192,7 @@ fn trigger_of(word: &str) -> Trigger {
     }
 }
 
-/// Lines of fields. The trace's files quote nothing.
+/// A CSV file without quoting, as the trace's files are.
 struct Table<'a> {
     part: &'static str,
     header: Vec<&'a str>,
@@ -230,7 +233,7 @@ impl<'a> Table<'a> {
         Ok(Some(fields))
     }
 
-    /// A number that is not negative, rounded to a whole.
+    /// Parses a non-negative number and rounds it to an integer.
     fn number(&self, field: &str) -> Result<u32, TraceError> {
         let number: f64 =
             field.parse().map_err(|_none| self.error(format!("{field:?} is no number")))?;

@@ -1,10 +1,11 @@
-//! Made workloads, for what a recorded one does not show.
+//! Generated workloads, for what a recorded trace does not show.
 
 use super::trace::{Trace, TraceFunction};
 use crate::Trigger;
 use crate::random::Random;
 
-/// Functions whose invocations come by chance, evenly through the time: nothing to learn.
+/// Functions whose invocations arrive at random, with the same rate in every minute: nothing to
+/// learn.
 #[must_use]
 pub fn flat(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut random = Random::new(seed);
@@ -16,14 +17,15 @@ pub fn flat(functions: u32, minutes: usize, seed: u64) -> Trace {
     Trace { name: "flat".to_owned(), functions: (0..functions).map(one).collect(), minutes }
 }
 
-/// Every timer fires at the full hour, and some of them at other full minutes: the correlated spike.
+/// Timers that all fire at the full hour, and some of them also at each quarter of an hour: a
+/// correlated spike.
 #[must_use]
 pub fn full_hour(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut random = Random::new(seed);
     let mut trace = flat(functions / 2, minutes, seed);
     "full hour".clone_into(&mut trace.name);
     for id in functions / 2..functions {
-        // Two thirds each hour, the others each quarter.
+        // Two thirds fire each hour, the others each quarter of an hour.
         let period = if id % 3 == 0 { 15 } else { 60 };
         let burst = small(1 + random.below(4));
         let counts = (0..minutes).map(|it| if it % period == 0 { burst } else { 0 }).collect();
@@ -33,14 +35,15 @@ pub fn full_hour(functions: u32, minutes: usize, seed: u64) -> Trace {
     trace
 }
 
-/// One customer, with one function of eight, invokes 50 times as much in the last third.
+/// One customer, who owns an eighth of the functions, invokes them 50 times as often in the last
+/// third.
 #[must_use]
 pub fn one_customer(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut trace = flat(functions, minutes, seed);
     "one customer times 50".clone_into(&mut trace.name);
     for function in trace.functions.iter_mut().step_by(8) {
         function.owner = 0;
-        // Small before, so that the spike does not fill the whole fleet.
+        // Few invocations before, so that the spike does not fill the whole fleet.
         for count in &mut function.counts {
             *count = 1 + *count / 16;
         }
@@ -51,7 +54,8 @@ pub fn one_customer(functions: u32, minutes: usize, seed: u64) -> Trace {
     trace
 }
 
-/// Functions that are busy at different minutes of the hour, each for ten: what packing by season is for.
+/// Functions that are busy for ten minutes of the hour, at different times: the case for packing by
+/// minute of the hour.
 #[must_use]
 pub fn seasons(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut random = Random::new(seed);
@@ -65,7 +69,7 @@ pub fn seasons(functions: u32, minutes: usize, seed: u64) -> Trace {
     Trace { name: "seasons".to_owned(), functions: (0..functions).map(one).collect(), minutes }
 }
 
-/// Returns every made workload, each with as many functions over as many minutes.
+/// Returns every generated workload, each with this many functions and minutes.
 #[must_use]
 pub fn all(functions: u32, minutes: usize, seed: u64) -> Vec<Trace> {
     vec![

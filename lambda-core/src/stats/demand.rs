@@ -1,38 +1,38 @@
-//! What a function asks for: its concurrency by minute of the hour, learnt as it runs.
+//! The demand for a function: its concurrency by minute of the hour, learnt from its invocations.
 //!
-//! Invocations go to the most recently used sandbox, so that a function's first sandbox carries its load up to one
-//! invocation at a time, the second what goes beyond it, and so on: the sandbox of rank `k` carries, in each
-//! minute, the concurrency less `k`, held between 0 and 1. All is integer, so that what was added to a worker's sum
-//! is exactly what is taken off it again.
+//! Invocations go to the most recently used sandbox. A function's first sandbox therefore carries
+//! the first concurrent invocation, the second sandbox the second one, and so on. In each minute,
+//! the sandbox of rank `k` carries the concurrency minus `k`, clamped to 0..=1. All arithmetic is
+//! on integers: the load that is subtracted from a worker's sum is exactly the load that was added.
 
 use crate::Time;
 use crate::store::slab::NONE;
 
-/// Minutes of the hour.
+/// The number of bins: one for each minute of the hour.
 pub const BINS: usize = 60;
-/// One busy processor in a worker's bins.
+/// The load of one busy processor.
 pub const LOAD_ONE: u32 = 1024;
-/// One invocation at a time in a function's bins.
+/// A concurrency of one invocation, in a function's bins.
 const ONE: u32 = 1 << 16;
 const MINUTE: u64 = 60_000_000_000;
-/// Minutes after which the bins begin anew.
+/// The number of minutes after which the bins repeat.
 const SEASON: u32 = 60;
 
-/// Expected load of one sandbox, or of all of a worker's, by minute of the hour; [`LOAD_ONE`] is a processor.
+/// Expected load of a sandbox or a worker by minute of the hour. [`LOAD_ONE`] is one processor.
 pub type Load = [u32; BINS];
 
-/// What a function's next sandbox is expected to carry, ready for the decision where it goes.
+/// The expected load of a function's next sandbox, computed before its placement.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub(crate) struct Next {
-    /// Of which rank; [`NONE`] before it is known, and when more was learnt.
+    /// The sandbox's rank; [`NONE`] when the load must be computed again.
     rank: u32,
     cpu_milli: u32,
-    /// Peak and mean, in processors.
+    /// The highest and the mean load, in processors.
     pub(crate) peak: f32,
     pub(crate) mean: f32,
-    /// By minute of the hour, in parts of [`LOAD_ONE`]; more than 63 processors count as that.
+    /// The load by minute of the hour, in units of 1 / [`LOAD_ONE`] processor, at most 65,535.
     bins: [[u16; BINS / 2]; 2],
 }
 
@@ -48,7 +48,7 @@ impl Next {
         let (mut peak, mut sum) = (0, 0);
         for (bin, load) in next.bins.as_flattened_mut().iter_mut().zip(load) {
             peak = peak.max(*load);
-            // 60 times 2^20 at most.
+            // At most 60 × 2^20: no overflow.
             sum += load;
             *bin = u16::try_from(*load).unwrap_or(u16::MAX);
         }
@@ -57,41 +57,43 @@ impl Next {
         next
     }
 
-    /// Returns what is expected, by minute of the hour.
+    /// Returns the load by minute of the hour.
     pub(crate) fn bins(&self) -> &[u16] {
         self.bins.as_flattened()
     }
 }
 
-/// A function's concurrency, by minute of the hour.
+/// The expected concurrency of a function by minute of the hour.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub(crate) struct Demand {
     next: Next,
-    /// Concurrency in 65,536ths; empty before the first sandbox.
+    /// Concurrency in units of 1/65,536; empty before the first sandbox.
     bins: Vec<u32>,
-    /// One bit for each bin that was observed.
+    /// One bit for each bin that has an observation.
     seen: u64,
-    /// Mean squared difference between observed and expected, in invocations squared.
+    /// The mean squared difference between observed and expected concurrency, in invocations
+    /// squared.
     variance: f32,
 }
 
-/// A function's concurrency, and what it was in the minute that is being observed.
+/// The running invocations of a function, and their integral over the current minute.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Meter {
-    /// Nanoseconds times concurrency in the minute.
+    /// The integral of the concurrency over the current minute, in nanoseconds.
     area: u64,
-    /// Until when that is counted.
+    /// The end of the integrated time.
     until: Time,
-    /// The minute, since the origin of time: 584 years have not as many.
+    /// The current minute, counted from the origin of time. 2^64 nanoseconds are fewer than 2^32
+    /// minutes.
     minute: u32,
-    /// Invocations that run.
+    /// The number of running invocations.
     busy: u32,
 }
 
-/// The concurrency of a minute that is over.
+/// The mean concurrency of a completed minute.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed {
     bin: usize,
@@ -99,23 +101,24 @@ pub(crate) struct Observed {
 }
 
 impl Meter {
-    /// Returns until when it has counted: while nothing runs, when the last invocation ended.
+    /// Returns the end of the integrated time. While nothing runs, it is the end of the last
+    /// invocation.
     pub(crate) fn until(&self) -> Time {
         self.until
     }
 
-    /// Returns how many invocations run.
+    /// Returns the number of running invocations.
     pub(crate) fn busy(&self) -> u32 {
         self.busy
     }
 
-    /// Counts one more or one less running invocation.
+    /// Adds `by` to the number of running invocations.
     pub(crate) fn change(&mut self, by: i32) {
         self.busy = self.busy.saturating_add_signed(by);
     }
 
-    /// Counts the time since the last call, up to `now` or to the end of a minute, which is returned; to be called
-    /// until there is none.
+    /// Integrates the concurrency up to `now` or up to the end of a minute. Returns the minute when
+    /// one is complete; the caller must repeat the call until it returns `None`.
     pub(crate) fn advance(&mut self, now: Time) -> Option<Observed> {
         let begun = u64::from(self.minute) * MINUTE;
         if now.as_nanos().wrapping_sub(begun) < MINUTE {
@@ -124,7 +127,7 @@ impl Meter {
             return None;
         }
         let minute = u32::try_from(now.as_nanos() / MINUTE).unwrap_or(u32::MAX);
-        // Of a gap longer than the season only the last season counts.
+        // Of a gap longer than a season, only the last season is observed.
         if minute - self.minute > SEASON {
             self.minute = minute - SEASON;
             self.area = u64::from(self.busy).saturating_mul(MINUTE);
@@ -146,18 +149,18 @@ impl Meter {
     }
 }
 
-/// A minute is over: what was expected of it is corrected.
+/// The correction of a bin after a completed minute.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closed {
     pub(crate) bin: usize,
     pub(crate) old: u32,
     pub(crate) new: u32,
-    /// What was observed.
+    /// The observed concurrency of the minute.
     pub(crate) observed: u32,
 }
 
 impl Demand {
-    /// Expects what is given until more is known.
+    /// Sets the expected concurrency to a prior if nothing is known yet.
     pub(crate) fn expect(&mut self, prior: impl FnOnce() -> Vec<u32>) {
         if self.bins.is_empty() {
             self.bins = prior();
@@ -165,8 +168,8 @@ impl Demand {
         }
     }
 
-    /// Makes ready what the sandbox of rank `rank` is expected to carry, where it is not; `prior` as for
-    /// [`Self::expect`].
+    /// Computes the expected load of the sandbox of rank `rank`, unless [`Self::next`] already has
+    /// it. `prior` as in [`Self::expect`].
     pub(crate) fn prepare(&mut self, rank: u32, cpu_milli: u32, prior: impl FnOnce() -> Vec<u32>) {
         if (self.next.rank, self.next.cpu_milli) != (rank, cpu_milli) {
             self.expect(prior);
@@ -174,19 +177,20 @@ impl Demand {
         }
     }
 
-    /// Reads what [`Self::prepare`] begins with, and what is expected in a minute of the hour and in the tenth from it.
+    /// Reads the fields that [`Self::prepare`] reads first, and the bins of a minute of the hour
+    /// and of the ninth after it.
     pub(crate) fn touch(&self, minute: usize) -> u32 {
         let bin =
             |minute: usize| self.next.bins().get(minute % BINS).map_or(0, |it| u32::from(*it));
         self.next.rank ^ bin(minute) ^ bin(minute + 9)
     }
 
-    /// Returns what was made ready.
+    /// Returns the load that [`Self::prepare`] computed.
     pub(crate) fn next(&self) -> &Next {
         &self.next
     }
 
-    /// A minute is over: learns what was observed in it.
+    /// Updates the expected concurrency by the observation of a completed minute.
     pub(crate) fn close(&mut self, observed: Observed) -> Closed {
         let Observed { bin, concurrency: observed } = observed;
         if self.bins.is_empty() {
@@ -205,7 +209,8 @@ impl Demand {
         Closed { bin, old, new, observed }
     }
 
-    /// Returns the expected load of the sandbox of rank `rank`, which takes `cpu_milli` while it is busy.
+    /// Returns the expected load of the sandbox of rank `rank`, which takes `cpu_milli` while it is
+    /// busy.
     pub(crate) fn load(&self, rank: u32, cpu_milli: u32) -> Load {
         let (scale, below) = (scale(cpu_milli), rank.saturating_mul(ONE));
         let mut load = [0; BINS];
@@ -216,38 +221,39 @@ impl Demand {
         load
     }
 
-    /// Returns the expected concurrency now and the deviation from it, in invocations.
+    /// Returns the expected concurrency of the current minute and its standard deviation, in
+    /// invocations.
     pub(crate) fn expected(&self, now: Time) -> (f32, f32) {
         let expected = self.bins.get(minute_of_hour(now)).copied().unwrap_or_default();
         (to_f32(expected) / to_f32(ONE), self.variance.sqrt())
     }
 }
 
-/// Returns the minute of the hour, as bins count it.
+/// Returns the minute of the hour, 0 to 59, as the index of a bin.
 pub(crate) fn minute_of_hour(now: Time) -> usize {
     usize::try_from(now.as_nanos() / MINUTE % BINS as u64).unwrap_or_default()
 }
 
-/// Returns the ranks of sandboxes whose share of a bin is another one after a change.
+/// Returns the ranks of the sandboxes whose share of a bin changes with a correction.
 pub(crate) fn ranks(closed: &Closed) -> std::ops::Range<u32> {
     let (low, high) = (closed.old.min(closed.new), closed.old.max(closed.new));
     low / ONE..high.div_ceil(ONE)
 }
 
-/// Returns what the sandbox of rank `rank` carries of a bin.
+/// Returns the load of the sandbox of rank `rank` in a bin.
 pub(crate) fn share(bin: u32, rank: u32, cpu_milli: u32) -> u32 {
     let part = bin.saturating_sub(rank.saturating_mul(ONE)).min(ONE);
-    // At most 2^10 times 2^20: no overflow, and no division.
+    // At most 2^10 × 2^20: no overflow, and no division.
     (part / (ONE / LOAD_ONE) * scale(cpu_milli)) >> 10
 }
 
-/// Thousandths of a processor in 1,024ths; more than a thousand processors count as that.
+/// Converts thousandths of a processor to 1,024ths, at most 1,024 processors.
 fn scale(cpu_milli: u32) -> u32 {
     let scaled = u64::from(cpu_milli) * 1024 / 1000;
     u32::try_from(scaled).unwrap_or(u32::MAX).min(1 << 20)
 }
 
-/// Three parts of what was expected and two of what was seen.
+/// Returns 3/5 of the old expectation plus 2/5 of the observation.
 fn ewma(old: u32, seen: u32) -> u32 {
     let mixed = (u64::from(old) * 3 + u64::from(seen) * 2) / 5;
     u32::try_from(mixed).unwrap_or(u32::MAX)
@@ -258,7 +264,7 @@ fn to_f32(number: u32) -> f32 {
     number as f32
 }
 
-/// One invocation at a time, for priors.
+/// Returns a concurrency of one invocation, for priors.
 pub(crate) const fn one() -> u32 {
     ONE
 }
@@ -281,7 +287,7 @@ mod tests {
             meter.change(concurrency);
         };
         for hour in 0..4_u64 {
-            // Three at once for half of the first minute of each hour.
+            // Three invocations at once for half of the first minute of each hour.
             let start = hour * 3600;
             advance(&mut demand, at(start), 3);
             advance(&mut demand, at(start + 30), -3);

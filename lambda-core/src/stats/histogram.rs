@@ -1,8 +1,9 @@
-//! A histogram in geometric bins, two to an octave: of durations from one millisecond to four hours, or of sizes.
+//! A histogram with two bins to a power of two, for durations from one millisecond to four hours,
+//! or for sizes.
 
 use std::time::Duration;
 
-/// How often durations, in milliseconds, or other numbers were seen; old ones fade as new ones come.
+/// Counts durations, in milliseconds, or other numbers. Old counts fade as new ones are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Histogram {
@@ -11,12 +12,12 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts a duration.
+    /// Adds a duration.
     pub fn add(&mut self, duration: Duration) {
         self.add_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a number. When a bin is full, all are halved: what is old weighs less.
+    /// Adds a number. When a bin is full, all counts are halved, so that old numbers weigh less.
     pub fn add_number(&mut self, number: u64) {
         self.add_bin(bin_of(number), 1);
     }
@@ -38,32 +39,32 @@ impl Histogram {
         }
     }
 
-    /// Returns how many are counted.
+    /// Returns the sum of all counts.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.total
     }
 
-    /// Returns the upper edge of the bin that holds the given share, in thousandths, of all; `None` when there are
-    /// none.
+    /// Returns the quantile at `thousandths` / 1,000, as the upper edge of its bin; `None` if
+    /// nothing was added.
     #[must_use]
     pub fn quantile(&self, thousandths: u32) -> Option<Duration> {
         self.quantile_number(thousandths).map(Duration::from_millis)
     }
 
-    /// The same for numbers.
+    /// Returns the quantile of numbers other than durations; see [`Self::quantile`].
     #[must_use]
     pub fn quantile_number(&self, thousandths: u32) -> Option<u64> {
         Some(edge(self.bin_at(thousandths)? + 1))
     }
 
-    /// The same by the lower edge.
+    /// Returns the quantile as the lower edge of its bin; `None` if nothing was added.
     #[must_use]
     pub fn quantile_low(&self, thousandths: u32) -> Option<Duration> {
         Some(Duration::from_millis(edge(self.bin_at(thousandths)?)))
     }
 
-    /// Returns how many lie in the last bin or beyond it.
+    /// Returns the count of the last bin, which has all larger numbers as well.
     #[must_use]
     pub fn beyond(&self) -> u32 {
         u32::from(self.counts[4][9])
@@ -82,18 +83,19 @@ impl Histogram {
     }
 }
 
-/// Numbers of a few bins that a histogram has not counted yet, so that not each of them reads and writes it.
+/// Numbers not yet added to a histogram, so that not every number reads and writes it. Holds up to
+/// three different bins.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pending {
-    /// Those that are in use come first.
+    /// Used entries come first.
     bins: [u8; 3],
     counts: [u8; 3],
 }
 
 impl Pending {
-    /// Keeps a number; where there is no room for it, a histogram counts those that are kept first. Tells whether it
-    /// did.
+    /// Stores a number. If there is no place for it, first moves the stored ones to the histogram
+    /// and returns `true`.
     pub(crate) fn add_number(&mut self, number: u64, to: &mut Histogram) -> bool {
         let bin = u8::try_from(bin_of(number)).unwrap_or_default();
         for (its, count) in self.bins.iter_mut().zip(&mut self.counts) {
@@ -108,12 +110,12 @@ impl Pending {
         true
     }
 
-    /// Returns how many are kept.
+    /// Returns how many numbers are stored.
     pub(crate) fn count(&self) -> u32 {
         self.counts.iter().map(|count| u32::from(*count)).sum()
     }
 
-    /// Has a histogram count them.
+    /// Moves the stored numbers to the histogram.
     pub(crate) fn flush(&mut self, to: &mut Histogram) {
         for (bin, count) in self.bins.iter().zip(&mut self.counts) {
             to.add_bin(usize::from(*bin), u16::from(std::mem::take(count)));
@@ -122,7 +124,7 @@ impl Pending {
 }
 
 const BINS: usize = 50;
-/// What a bin is full at.
+/// The count at which a bin is full.
 const COUNT_MAX: u16 = 1 << 12;
 
 fn bin_of(number: u64) -> usize {
@@ -134,7 +136,7 @@ fn bin_of(number: u64) -> usize {
     (1 + 2 * octave + half).min(BINS - 1)
 }
 
-/// The lower edge of a bin.
+/// Returns the lower edge of a bin.
 fn edge(bin: usize) -> u64 {
     let Some(bin) = bin.checked_sub(1) else { return 0 };
     let octave = 1_u64 << (bin / 2);

@@ -1,4 +1,4 @@
-//! Streaming statistics: small, integer, the same on any machine.
+//! Streaming statistics: small, and with the same results on any machine.
 
 pub(crate) mod demand;
 pub(crate) mod histogram;

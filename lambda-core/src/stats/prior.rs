@@ -1,6 +1,8 @@
-//! What is expected of a function that nobody has seen: what others with its trigger and of its owner do.
+//! The expected load of a function without history, from functions with the same trigger and the
+//! same owner.
 //!
-//! Without it a greedy choice takes every unknown function for one without load, and puts all on one worker.
+//! Without a prior, placement would assume that a new function has no load, and would put all new
+//! functions on one worker.
 
 use super::demand::{BINS, Closed, one};
 use crate::{AccountId, Trigger};
@@ -10,7 +12,7 @@ use crate::{AccountId, Trigger};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Priors {
     triggers: Vec<Class>,
-    /// Owners share classes by their number.
+    /// Owners by their id modulo the number of classes.
     owners: Vec<Class>,
 }
 
@@ -32,7 +34,7 @@ impl Default for Priors {
 }
 
 impl Priors {
-    /// Learns from a minute of a function.
+    /// Updates both classes by a completed minute of a function.
     pub(crate) fn learn(&mut self, trigger: Trigger, account: AccountId, closed: &Closed) {
         let observed = closed.observed.min(one());
         for class in [&mut self.triggers[trigger as usize], &mut self.owners[owner(account)]] {
@@ -46,8 +48,9 @@ impl Priors {
         }
     }
 
-    /// Returns what to expect; where neither class has been seen, one invocation all the time, which spreads the
-    /// first functions of a fleet evenly.
+    /// Returns the expected concurrency by minute of the hour: the mean of the two classes. A
+    /// minute that neither has observed is expected to have one invocation all the time, which
+    /// spreads the first functions evenly over the fleet.
     pub(crate) fn expect(&self, trigger: Trigger, account: AccountId) -> Vec<u32> {
         let classes = [&self.triggers[trigger as usize], &self.owners[owner(account)]];
         (0..BINS)

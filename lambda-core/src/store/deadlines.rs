@@ -1,4 +1,4 @@
-//! Deadlines, one for each item: a later word replaces an earlier one, so that there are never more than items.
+//! Deadlines, at most one for each item: a new deadline replaces the old one.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T: Copy + Ord> Deadlines<T> {
-    /// Sets an item's deadline, whatever it was.
+    /// Sets an item's deadline, replacing an old one.
     pub(crate) fn insert(&mut self, (at, item): (Time, T)) {
         self.clear(item);
         self.by_time.insert((at, item));
@@ -33,21 +33,21 @@ impl<T: Copy + Ord> Deadlines<T> {
         }
     }
 
-    /// Takes an item's deadline away, if it is that.
+    /// Removes an item's deadline if it is this one.
     pub(crate) fn remove(&mut self, (at, item): &(Time, T)) {
         if self.by_time.remove(&(*at, *item)) {
             self.by_item.remove(&(*item, *at));
         }
     }
 
-    /// Takes an item's deadline away, whatever it is.
+    /// Removes an item's deadline, if it has one.
     pub(crate) fn clear(&mut self, item: T) {
         if let Some(at) = self.of(item) {
             self.remove(&(at, item));
         }
     }
 
-    /// Returns the earliest.
+    /// Returns the earliest deadline.
     pub(crate) fn first(&self) -> Option<&(Time, T)> {
         self.by_time.first()
     }

@@ -1,23 +1,24 @@
-//! An index of what workers have free: finds one that fits, wherever it is.
+//! An index of the free resources of workers, to find any worker that fits.
 //!
-//! A tree of eight branches whose nodes know the most that any of their workers has of each resource. A search leaves out
-//! what cannot fit; a change goes up until a node stays as it was.
+//! The index is a tree with eight branches. Each node has the maximum of each resource over the
+//! workers below it. A search skips nodes that cannot fit. An update moves up until a node does not
+//! change.
 
-/// What a worker has free, or the most that some have.
+/// Free resources of a worker, or the maximum of each over several workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Free {
     pub(crate) kib: u32,
     pub(crate) cpu_milli: u32,
     pub(crate) slots: u32,
-    /// One bit for each zone.
+    /// The zones, one bit each.
     pub(crate) zones: u32,
 }
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Fits {
-    /// Level by level, the workers' seats first; the last level has one node.
+    /// The nodes, level by level: first the seats of the workers, last the root.
     levels: Vec<Vec<Free>>,
     /// The worker of each seat.
     workers: Vec<u32>,
@@ -25,7 +26,7 @@ pub(crate) struct Fits {
 }
 
 const BRANCHES: usize = 8;
-/// Most nodes that one search looks at.
+/// The most nodes that one search looks at.
 const LOOKED_AT_MAX: usize = 2048;
 
 impl Free {
@@ -47,7 +48,7 @@ impl Free {
 }
 
 impl Fits {
-    /// Gives a worker a seat, with nothing free.
+    /// Gives a worker a seat, with nothing free. Returns the seat.
     pub(crate) fn insert(&mut self, worker: u32) -> u32 {
         if let Some(seat) = self.empty.pop() {
             self.workers[seat as usize] = worker;
@@ -68,7 +69,8 @@ impl Fits {
             len = len.div_ceil(BRANCHES);
             level += 1;
         }
-        // A new level above knows nothing yet.
+        // Compute the maxima above the new seat. A tree that has just grown a level computes all of
+        // them.
         for level in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(level);
             let below = &below[level - 1];
@@ -87,7 +89,7 @@ impl Fits {
         self.empty.push(seat);
     }
 
-    /// Changes what the worker of a seat has free.
+    /// Sets the free resources of the worker of a seat.
     pub(crate) fn set(&mut self, seat: u32, free: Free) {
         let mut at = seat as usize;
         let Some(node) = self.levels.first_mut().and_then(|seats| seats.get_mut(at)) else {
@@ -110,12 +112,13 @@ impl Fits {
         }
     }
 
-    /// Returns the most that any worker has free of each resource.
+    /// Returns the maximum of each resource over all workers.
     pub(crate) fn most(&self) -> Free {
         self.levels.last().and_then(|top| top.first()).copied().unwrap_or_default()
     }
 
-    /// Returns the first worker, from a seat on and round, that has enough free and will do.
+    /// Returns the first worker with enough free for which `will_do` returns `true`, searching from
+    /// seat `from` and wrapping around.
     pub(crate) fn find(
         &self,
         needed: &Free,
@@ -141,7 +144,7 @@ impl Fits {
     ) -> Option<u32> {
         let mut at = seats.start;
         while at < seats.end && *left > 0 {
-            // The largest node that begins here and cannot fit is left out.
+            // Skip the largest node that begins at this seat and cannot fit.
             let (mut level, mut node, mut width) = (0, at, 1);
             loop {
                 *left = left.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Where the engine keeps things: slots, timers and counts whose cost does not grow with the fleet.
+//! The engine's data structures: slots, timers and counts whose cost does not grow with the fleet.
 
 pub(crate) mod deadlines;
 pub(crate) mod fits;

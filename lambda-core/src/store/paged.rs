@@ -1,7 +1,7 @@
-//! Items by number, in pages that are made when they are used: memory follows the items that are there, not the largest number, and
-//! growing moves none of them.
+//! A map from small numbers to items, in pages that are allocated when used. Memory grows with the
+//! number of items, not with the largest number, and growth moves no item.
 
-/// Items of a page.
+/// The number of items in a page.
 const PAGE: usize = 16;
 
 #[derive(Clone, Debug)]

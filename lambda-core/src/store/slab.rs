@@ -1,37 +1,37 @@
-//! Slots with generations: an id finds its item by one read, and never another's.
+//! Slots with generations: an id finds its item with one read, and a stale id finds nothing.
 //!
-//! Engines that follow one another have generations of their own, [`GENERATIONS`] each, and none gives an id that another
-//! may have given. What an earlier one gave is taken in under its own id: in its own place where that is near and this
-//! engine has not used it, elsewhere if not.
+//! Each engine of a succession has [`GENERATIONS`] generations of its own, so that none gives an id
+//! that another may have given. An item of an earlier engine is adopted under its old id. It goes
+//! into the id's own slot if that is within reach and unused, else it is displaced to another slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A place that is no place.
+/// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// How many ids of a place an engine can give, and where the next engine's begin. The last of them is never given.
+/// The number of generations of one engine for each slot. The last one is never given.
 const GENERATIONS: u32 = 1 << 16;
 
-/// Most slots for each item, where items are put into places that they had.
+/// The most slots for each item that are created to adopt items into their own slots.
 const SPARSE_MAX: u32 = 32;
 
-/// The generation of a slot whose item has an id of another place. No id has it.
+/// The generation of a slot whose item has the id of another slot. No id has it.
 const DISPLACED: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Slab<T> {
     slots: Vec<Slot<T>>,
-    /// Slots that can be used again, the one that was freed last at the end.
+    /// Free slots that were used before; the last freed one is at the end.
     free: Vec<u32>,
-    /// Slots that nothing was ever in.
+    /// Slots that were never used.
     untouched: BTreeSet<u32>,
     live: u32,
-    /// Where the generations of this engine begin.
+    /// The first generation of this engine.
     generation: u32,
-    /// Where the items are that are not in their own place, by id.
+    /// The slots of displaced items, by id.
     displaced: BTreeMap<u64, u32>,
-    /// The ids of those items by place, and the generations of the slots that they are in.
+    /// For each slot with a displaced item: the item's id, and the slot's own generation.
     displaced_ids: BTreeMap<u32, (u64, u32)>,
 }
 
@@ -43,7 +43,7 @@ struct Slot<T> {
 }
 
 impl<T> Slab<T> {
-    /// Makes the slab of the engine that follows `restarts` others.
+    /// Returns the slab of an engine that follows `restarts` others.
     pub(crate) fn new(restarts: u16) -> Self {
         Self {
             slots: Vec::new(),
@@ -56,7 +56,8 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Puts an item into the slot that was freed last, or a new one; `None` when there are `max`.
+    /// Puts an item into the slot that was freed last, or into a new one. Returns `None` if there
+    /// are `max` items.
     pub(crate) fn insert(&mut self, item: T, max: u32) -> Option<u32> {
         if self.live >= max {
             return None;
@@ -73,15 +74,17 @@ impl<T> Slab<T> {
     fn grow(&mut self) -> Option<u32> {
         let at = u32::try_from(self.slots.len()).ok().filter(|at| *at < NONE)?;
         if self.slots.len() == self.slots.capacity() {
-            // An eighth more, not twice as much: it is most of what an idle sandbox takes.
+            // Grows by an eighth, not by doubling: slots take most of the memory of an idle
+            // sandbox.
             self.slots.reserve_exact((self.slots.len() / 8).max(64));
         }
         self.slots.push(Slot { generation: self.generation, item: None });
         Some(at)
     }
 
-    /// Puts in an item that has its id of an earlier engine, or with `own` of this one, which has lost it since; refused when
-    /// none of them can have given it, when it is here already, and beyond `max`.
+    /// Inserts an item under an id of an earlier engine, or, if `own`, under an id that this engine
+    /// gave and whose item is gone. Returns `None` if no engine can have given the id, if its item
+    /// is present, or if there are `max` items.
     pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32, own: bool) -> Option<u32> {
         let (generation, at) = split(id);
         let earlier = generation < self.generation;
@@ -90,7 +93,7 @@ impl<T> Slab<T> {
         if !given || at == NONE || self.live >= max || self.find(id).is_some() {
             return None;
         }
-        // An id can name any place: as many slots as are worth it are made to reach that.
+        // The id may name any slot: create slots to reach it only in proportion to the items.
         if earlier && at / SPARSE_MAX <= self.live {
             while self.slots.len() <= at as usize {
                 let new = self.grow()?;
@@ -109,7 +112,7 @@ impl<T> Slab<T> {
         Some(elsewhere)
     }
 
-    /// Returns whether this slab gave an id, whose item is not there any more.
+    /// Returns whether this slab gave the id in the past and its item is gone.
     fn has_given(&self, generation: u32, at: u32) -> bool {
         let Some(slot) = self.slots.get(at as usize) else { return false };
         let next = match slot.generation {
@@ -124,7 +127,7 @@ impl<T> Slab<T> {
         let item = slot.item.take()?;
         self.live -= 1;
         if slot.generation == DISPLACED {
-            // The slot's own id was not given.
+            // The slot's own generation was not given to an item; use it next.
             let (id, own) = self.displaced_ids.remove(&at)?;
             self.displaced.remove(&id);
             slot.generation = own;
@@ -133,14 +136,14 @@ impl<T> Slab<T> {
         } else {
             slot.generation += 1;
         }
-        // A slot whose generations are used up is never used again: no id is given twice.
+        // A slot whose generations are used up stays free for ever, so that no id is given twice.
         if slot.generation % GENERATIONS != GENERATIONS - 1 {
             self.free.push(at);
         }
         Some(item)
     }
 
-    /// Returns the id of what is at `at`.
+    /// Returns the id of the item in slot `at`.
     pub(crate) fn id(&self, at: u32) -> u64 {
         match self.slots[at as usize].generation {
             DISPLACED => self.displaced_id(at),
@@ -153,7 +156,7 @@ impl<T> Slab<T> {
         self.displaced_ids[&at].0
     }
 
-    /// Finds the place of an id, if its item is there.
+    /// Returns the slot of an id, or `None` if its item is gone.
     pub(crate) fn find(&self, id: u64) -> Option<u32> {
         let (generation, at) = split(id);
         match self.slots.get(at as usize) {
@@ -181,7 +184,7 @@ impl<T> Slab<T> {
         self.slots.get_mut(at as usize)?.item.as_mut()
     }
 
-    /// Returns whether no other engine gave ids before.
+    /// Returns whether this engine follows no other one.
     pub(crate) fn is_first(&self) -> bool {
         self.generation == 0
     }
@@ -238,14 +241,14 @@ mod tests {
         let mut slab = Slab::new(1);
         let own = slab.insert('a', 10).unwrap();
         let own_id = slab.id(own);
-        // Two earlier ids of the place that the engine's own is in.
+        // Two ids of earlier engines for the slot that holds an item of this engine.
         let [first, second] = [0, 5 << 32];
         let [at, beside] = [first, second].map(|id| slab.insert_as(id, 'b', 10, false).unwrap());
         assert_eq!([own, at, beside], [0, 1, 2]);
         let ids = [own_id, first, second];
         assert_eq!(ids.map(|id| slab.find(id)), [Some(0), Some(1), Some(2)]);
         assert_eq!([0, 1, 2].map(|at| slab.id(at)), ids);
-        // Nobody has these: the ids that the places would have.
+        // Ids that no item has: the generations that the slots themselves hold.
         for generation in [1 << 16, u64::from(DISPLACED)] {
             assert_eq!(slab.find((generation << 32) | 1), None);
         }
@@ -254,7 +257,8 @@ mod tests {
         assert_eq!(slab.find(first), None);
         let new = slab.insert('d', 10).unwrap();
         assert_eq!((new, slab.id(new)), (at, own_id | 1));
-        // What this engine had in a place is not given again because an earlier id went through.
+        // An id of this engine stays used up, although an item of an earlier engine was in its
+        // slot.
         assert_eq!(slab.remove(own), Some('a'));
         let again = slab.insert_as(first, 'e', 10, false).unwrap();
         slab.remove(again);

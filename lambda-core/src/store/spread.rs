@@ -1,7 +1,8 @@
-//! On which workers a function's sandboxes are: a small table of its own, from a worker to a count.
+//! The number of a function's sandboxes on each worker: a small hash table of its own.
 //!
-//! Open addressing with linear probing and backward-shift deletion; keys are mixed by a fixed function, so that
-//! the same events give the same table on any machine. Only counts are asked of it: its order shows nowhere.
+//! Open addressing with linear probing and backward-shift deletion. The hash function is fixed, so
+//! that the same events give the same table on any machine. The table is only asked for counts: its
+//! order has no effect.
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -9,12 +10,13 @@
 pub(crate) struct Spread {
     tags: Tags,
     used: u32,
-    /// Workers, and how many sandboxes are on each.
+    /// Pairs of a worker and the number of sandboxes on it.
     counts: Box<[(u32, u32)]>,
 }
 
-/// A byte of each worker's hash, never 0; 0 in a free place. Most questions read nothing else. Those of a hundred
-/// workers are in the record itself, in two lines of the cache: where they are is known before the record is read.
+/// One byte of the hash of each worker, never 0; 0 marks a free place. Most lookups read nothing
+/// else. A table of up to [`FEW`] places has its tags in the function's record, in two cache lines
+/// whose address is known before the record is read.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
@@ -62,8 +64,9 @@ impl Spread {
         self.place(worker).map_or(0, |at| self.counts[at].1)
     }
 
-    /// Returns whether a tag is there: without branches, sixteen at a time. Of a small table most workers that are asked
-    /// for are not in it, and where to stop looking for them cannot be foreseen.
+    /// Returns whether a tag is in the table. Compares all tags without branches, sixteen at a
+    /// time: in a small table most lookups miss, and the end of a probe sequence is hard to
+    /// predict.
     fn may_have(&self, wanted: u8) -> bool {
         let (chunks, rest) = self.tags.as_chunks::<16>();
         let mut found = 0;
@@ -78,12 +81,12 @@ impl Spread {
         found != 0
     }
 
-    /// Reads the lines of a small table.
+    /// Reads the cache lines of a small table.
     pub(crate) fn touch_few(&self) -> u32 {
         u32::from(self.tags.few[0][0] ^ self.tags.few[2][0]) ^ self.tags.places
     }
 
-    /// Reads what the count of a worker begins with in a large table, and nothing depends on it.
+    /// Reads the first tag that a lookup of the worker reads in a large table.
     pub(crate) fn touch(&self, worker: u32) -> u32 {
         if self.tags.are_few() {
             return 0;
@@ -93,7 +96,7 @@ impl Spread {
     }
 
     pub(crate) fn add(&mut self, worker: u32) {
-        // At most 7 of 8 places are taken.
+        // At most 7 of 8 places are used.
         if (self.used as usize + 1) * 8 > self.tags.len() * 7 {
             self.resize((self.tags.len() * 2).max(4));
         }
@@ -117,7 +120,7 @@ impl Spread {
         self.tags[hole] = 0;
         while self.tags[next] != 0 {
             let home = home(self.counts[next].0).0 & mask;
-            // What lies between its home and here may move to the hole if the hole does, too.
+            // An entry may move to the hole only if its home is not after the hole.
             if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
                 self.tags[hole] = std::mem::take(&mut self.tags[next]);
                 self.counts[hole] = self.counts[next];
@@ -148,7 +151,7 @@ impl Spread {
         }
     }
 
-    /// Puts in a worker that is not there.
+    /// Adds a worker that is not in the table.
     fn put(&mut self, worker: u32, count: u32) {
         let mask = self.tags.len() - 1;
         let (home, tag) = home(worker);
@@ -168,14 +171,15 @@ impl Spread {
     }
 }
 
-/// Where a worker's place is looked for first, and its tag: parts of its product with the golden ratio (Knuth).
+/// Returns the first place to probe for a worker, and its tag: parts of its product with the golden
+/// ratio (Knuth).
 fn home(worker: u32) -> (usize, u8) {
     let mixed = u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let tag = u8::try_from(mixed >> 24 & 0xff).unwrap_or_default();
     ((mixed >> 32) as usize, tag.max(1))
 }
 
-/// Tables of so many places are in the record, and looked at as a whole.
+/// The largest table whose tags are in the function's record.
 const FEW: usize = 128;
 
 #[cfg(test)]
@@ -191,7 +195,7 @@ mod tests {
         fn counts_as_a_map_does(steps in prop::collection::vec((0..3_u32, 0..40_u32), 0..600)) {
             let (mut spread, mut map) = (Spread::default(), BTreeMap::<_, u32>::new());
             for (step, (add, worker)) in steps.into_iter().enumerate() {
-                // First more come than go, then more go.
+                // First more additions than removals, then more removals.
                 let add = if step < 300 { add > 0 } else { add > 1 };
                 let count = map.entry(worker).or_default();
                 if add {

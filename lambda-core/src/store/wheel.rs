@@ -1,27 +1,29 @@
-//! Timers of sandboxes: a hierarchical wheel (Varghese and Lauck, SOSP 1987) whose lists run through the sandboxes.
+//! Timers of sandboxes: a hierarchical timing wheel (Varghese and Lauck, SOSP 1987) with intrusive
+//! lists through the sandboxes.
 //!
-//! A sandbox whose deadline moves away stays where it is and is put further on when its turn comes: an invocation
-//! and its end, a few milliseconds apart, touch no list. Timers fire up to [`TICK`] late, never early.
+//! A sandbox whose deadline moves later stays in its list until its turn, and is then linked again.
+//! An invocation and its end a few milliseconds later therefore change no list. Timers fire up to
+//! one tick late, never early.
 
 use super::slab::{NONE, Slab};
 use crate::Time;
 use crate::sandbox::Sandbox;
 
-/// How late a timer may be: 2^20 nanoseconds.
+/// A tick is 2^20 nanoseconds.
 const TICK_SHIFT: u32 = 20;
-/// Enough for every time there is.
+/// Enough levels for every possible time.
 const LEVELS: usize = 8;
 const SLOTS: u64 = 64;
-/// The list of a sandbox that is in none.
+/// The list number of a sandbox that is in no list.
 pub(crate) const UNLINKED: u16 = u16::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Wheel {
-    /// Ticks that have passed.
+    /// The number of ticks that have passed.
     elapsed: u64,
     heads: Vec<u32>,
-    /// One bit for each list that is not empty.
+    /// One bit for each non-empty list.
     occupied: [u64; LEVELS],
 }
 
@@ -32,7 +34,7 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Sees to it that a sandbox has its turn at `deadline` at the latest.
+    /// Ensures that a sandbox gets its turn at `deadline` at the latest.
     pub(crate) fn arm(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32, deadline: Time) {
         let tick = tick_of(deadline).max(self.elapsed + 1);
         let Some(sandbox) = sandboxes.get(at) else { return };
@@ -61,8 +63,8 @@ impl Wheel {
         }
     }
 
-    /// Takes out the sandboxes whose turn it is, one list at a time, the earliest first, `max` at most; `None` when there
-    /// are no more up to `now`. Those whose deadline is later are to be armed again.
+    /// Removes sandboxes from the earliest due list, at most `max`, and returns them. Returns
+    /// `None` if nothing is due at `now`. The caller must arm those again whose deadline is later.
     pub(crate) fn turn(
         &mut self,
         sandboxes: &mut Slab<Sandbox>,
@@ -88,12 +90,12 @@ impl Wheel {
         if let Some(first) = sandboxes.get_mut(at) {
             first.wheel_prev = NONE;
         }
-        // Lists are stacks: the oldest first.
+        // The lists are stacks: return the oldest first.
         due.reverse();
         Some(due)
     }
 
-    /// Returns when the next turn is.
+    /// Returns the time of the next turn, or `None` if no sandbox is armed.
     pub(crate) fn next(&self) -> Option<Time> {
         self.first().map(|(_, start)| Time::from_nanos(start << TICK_SHIFT))
     }
@@ -123,7 +125,8 @@ impl Wheel {
         }
     }
 
-    /// The list of a tick that is to come: at the level of the highest digit, to base 64, in which it differs.
+    /// Returns the list of a future tick. Its level is that of the highest base-64 digit in which
+    /// the tick differs from the present.
     fn slot_of(&self, tick: u64) -> u16 {
         let differs = (self.elapsed ^ tick) | (SLOTS - 1);
         let level = differs.ilog2() / 6;
@@ -131,7 +134,7 @@ impl Wheel {
         u16::try_from(u64::from(level) * SLOTS + digit).unwrap_or(0)
     }
 
-    /// The first tick of a list that is not empty.
+    /// Returns the first tick of a non-empty list.
     fn start_of(&self, slot: u16) -> u64 {
         let (level, digit) = (u64::from(slot) / SLOTS, u64::from(slot) % SLOTS);
         let above = 6 * (level + 1);
@@ -139,7 +142,8 @@ impl Wheel {
     }
 
     fn first(&self) -> Option<(u16, u64)> {
-        // A list that is taken in parts starts before those of lower levels that were filled meanwhile.
+        // A list of a high level that was taken in part can start before lists of lower levels that
+        // were filled since.
         let first = |(level, lists): (usize, &u64)| {
             let slot = level * 64 + lists.trailing_zeros() as usize;
             let slot = u16::try_from(slot).ok().filter(|_| *lists != 0)?;
@@ -150,7 +154,7 @@ impl Wheel {
 }
 
 fn tick_of(time: Time) -> u64 {
-    // The last tick that is a time: what is due at the end of time is due there.
+    // Clamped to the last tick that is a valid time.
     time.as_nanos().div_ceil(1 << TICK_SHIFT).min(u64::MAX >> TICK_SHIFT)
 }
 
@@ -175,7 +179,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each timer fires once, not before its deadline, no more than a tick after it, and `next` is never late.
+        /// Each timer fires once, at its deadline or up to a tick after it, and `next` is never too
+        /// late for that.
         #[test]
         fn timers_fire_on_time(
             delays in prop::collection::vec((0..4_u32, 0..u64::MAX, 0..60_u32), 1..60)
@@ -191,7 +196,7 @@ mod tests {
                     wheel.arm(&mut sandboxes, at, deadline);
                     deadlines.push(Some(deadline));
                     if step == 3 {
-                        // Moved: to double the time, or to half.
+                        // Move the deadline: half the delay or double the delay.
                         let deadline = Time::from_nanos(now.as_nanos() + if chance % 2 == 0 { delay / 2 } else { delay * 2 });
                         wheel.arm(&mut sandboxes, at, deadline);
                         deadlines[at as usize] = Some(deadline);

@@ -1,4 +1,4 @@
-//! Workers by zone and by the power of two of their free memory.
+//! Lists of workers by zone and power of two of their free memory.
 
 use super::{Phase, Workers};
 use crate::{ZONES_MAX, Zone};
@@ -8,8 +8,9 @@ pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
 pub(super) const NO_ROOM: u32 = u32::MAX;
 
 impl Workers {
-    /// Finds the lists of workers of some zones that all have `kib` free: where each ends, were they one, and which it
-    /// is. Returns how many workers they have.
+    /// Writes to `to` the lists of workers in `zones` that certainly have `kib` free. Each entry is
+    /// (end, list), where `end` is the position after the list's last worker if all lists were
+    /// joined. Returns the number of workers in all of them.
     pub(crate) fn sure_rooms(
         &self,
         zones: u32,
@@ -40,7 +41,7 @@ impl Workers {
         end
     }
 
-    /// Returns the zones in which some worker surely has `kib` free, one bit each.
+    /// Returns the zones in which some worker certainly has `kib` free, one bit each.
     pub(crate) fn zones_with_room(&self, kib: u32) -> u32 {
         let above = class(kib) + 1;
         let mut left = self.zones[0];
@@ -54,20 +55,20 @@ impl Workers {
         zones
     }
 
-    /// Returns one bit for each zone with a worker that takes sandboxes, full or not.
+    /// Returns the zones with a worker that takes sandboxes, full or not, one bit each.
     pub(crate) fn zones_served(&self) -> u32 {
         self.zones[0] | self.zones[1]
     }
 
-    /// Returns one of the workers in such lists.
+    /// Returns the `nth` worker of the joined lists that [`Self::sure_rooms`] found.
     pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<u32> {
         let (end, room) = rooms.iter().find(|(end, _)| nth < *end)?;
         let room = self.rooms.get(*room as usize)?;
         room.get(nth + room.len() - end).copied()
     }
 
-    /// Returns the workers of a zone that may have `kib` free: first a list of lists whose workers all have, then
-    /// the one list whose workers may.
+    /// Returns the lists of a zone whose workers certainly have `kib` free, and the one list whose
+    /// workers may have it.
     pub(crate) fn rooms(&self, zone: Zone, kib: u32, quiet: bool) -> (&[Vec<u32>], &[u32]) {
         let start = ROOMS * usize::from(quiet) + usize::from(zone.0) * CLASSES as usize;
         let class = class(kib) as usize;
@@ -77,7 +78,7 @@ impl Workers {
         (&rooms[class + 1..], &rooms[class])
     }
 
-    /// Puts a worker where its free memory belongs.
+    /// Moves a worker to the list of its free memory.
     pub(super) fn sort(&mut self, at: u32) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
@@ -115,7 +116,7 @@ impl Workers {
         }
     }
 
-    /// Marks whether a room is empty.
+    /// Updates the bits that say whether a list is empty.
     fn mark(&mut self, room: u32) {
         let empty = self.rooms.get(room as usize).is_none_or(Vec::is_empty);
         let at = (room / CLASSES) as usize;
@@ -132,7 +133,8 @@ impl Workers {
     }
 }
 
-/// Free memory's class: all of one class have at least half of what the next begins with.
+/// Returns the class of an amount of free memory: class `n` begins at 2^(`n` - 1) KiB; class 0 is
+/// none.
 fn class(kib: u32) -> u32 {
     32 - kib.leading_zeros()
 }

@@ -1,19 +1,19 @@
-//! What the sandboxes of each worker do: counts that warm traffic changes.
+//! Current use by a worker's sandboxes: counts that change with warm traffic.
 
 use super::Workers;
 
-/// What the sandboxes of a worker do.
+/// The current use by the sandboxes of a worker.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Use {
-    /// Processor time of the busy ones, in thousandths.
+    /// Processor time of the busy sandboxes, in thousandths of a processor.
     busy_milli: u32,
-    /// Memory of the idle ones.
+    /// Memory of the idle sandboxes.
     idle_kib: u32,
 }
 
 impl Workers {
-    /// Returns the processor time of a worker's busy sandboxes, in thousandths.
+    /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.
     pub(crate) fn busy_milli(&self, at: u32) -> u32 {
         self.uses.get(at as usize).copied().unwrap_or_default().busy_milli
     }
@@ -25,7 +25,7 @@ impl Workers {
         }
     }
 
-    /// Counts one less.
+    /// Counts one busy sandbox less.
     pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
         if let Some(it) = self.uses.get_mut(at as usize) {
             it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
@@ -42,7 +42,7 @@ impl Workers {
         self.idle_kib
     }
 
-    /// Returns the memory of the idle sandboxes of the 64 workers of a block.
+    /// Returns the memory of the idle sandboxes in a block of 64 workers.
     pub(crate) fn idle_kib_of_block(&self, block: usize) -> Option<u64> {
         self.idle_blocks.get(block).copied()
     }
@@ -56,7 +56,7 @@ impl Workers {
         }
     }
 
-    /// Counts one less.
+    /// Counts one idle sandbox less.
     pub(crate) fn take_idle(&mut self, at: u32, kib: u32) {
         if let Some(it) = self.uses.get_mut(at as usize) {
             it.idle_kib = it.idle_kib.saturating_sub(kib);

@@ -1,6 +1,5 @@
-//! Bytes as events: any bytes are a driver's doings, which the engine takes and the checker judges.
-//!
-//! The fuzz target and an ordinary test share it.
+//! Decodes bytes to a driver's actions, applies them to an engine and checks it. Used by the fuzz
+//! target and by a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,11 +8,11 @@ use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::sim::{Checker, Violation};
 use lambda_core::*;
 
-/// Plays what the bytes say; returns what happened, and when.
+/// Plays the actions that the bytes encode. Returns the events and their times.
 ///
 /// # Errors
 ///
-/// The first invariant that did not hold.
+/// Returns the first violation of an invariant.
 pub(crate) fn play(bytes: &[u8]) -> Result<Log, (Log, Violation)> {
     let mut bytes = Bytes(bytes);
     let mut driver = Driver::new(&mut bytes);
@@ -25,10 +24,10 @@ pub(crate) fn play(bytes: &[u8]) -> Result<Log, (Log, Violation)> {
     Ok(driver.log)
 }
 
-/// What happened, and when; `None`: the engine was lost, and its successor went on.
+/// Events and their times. `None`: the engine was lost, and the next one continued.
 pub(crate) type Log = Vec<(Time, Option<Event>)>;
 
-/// What a driver has: an engine, and what it has to tell the next one when this one is lost.
+/// A driver: an engine, and what the next engine must be told if this one is lost.
 struct Driver {
     config: Config,
     policy: u8,
@@ -37,9 +36,9 @@ struct Driver {
     engine: Engine,
     checker: Checker,
     networks: BTreeMap<NetworkId, NetworkSettings>,
-    /// What workers had when the last engine was lost, and have not reported yet.
+    /// Reports of the workers at the loss of the last engine that were not delivered yet.
     unreported: Vec<Event>,
-    /// What engines of this line gave: kind and number.
+    /// The ids that the engines gave: kind and number.
     given: BTreeSet<(u8, u64)>,
     log: Log,
     now: Time,
@@ -89,12 +88,12 @@ impl Driver {
                     Ok(())
                 }
             },
-            // Once more, or late.
+            // Repeats an earlier event.
             3 if !self.log.is_empty() => {
                 let past = self.log[usize::from(bytes.next()) % self.log.len()].1.clone();
                 past.map_or(Ok(()), |event| self.tell(self.now, event))
             }
-            // The clock goes back.
+            // Sets the clock back.
             4 => {
                 let event = event(5, bytes, &self.checker, self.log.len());
                 self.tell(Time::from_nanos(self.now.as_nanos() / 2), event)
@@ -116,8 +115,8 @@ impl Driver {
         Ok(())
     }
 
-    /// The engine is lost. Another is told of networks, functions and workers, and by some of these at once what they have, by
-    /// others later or never.
+    /// Replaces the engine. The new one gets networks, functions and workers. Some workers report
+    /// at once, others later or never.
     fn succeed(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Violation> {
         self.restarts += 1;
         self.log.push((self.now, None));
@@ -187,7 +186,7 @@ const WAITS: [Duration; 8] = [
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
-    /// The next byte; 0 when there is none.
+    /// Returns the next byte; 0 at the end.
     fn next(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -202,7 +201,7 @@ impl Bytes<'_> {
         u32::from(self.next() % 6)
     }
 
-    /// One of those that are there, or any.
+    /// Returns an id that is in use, or any id.
     fn id(&mut self, mut there: impl Iterator<Item = u64>, count: usize) -> u64 {
         let byte = self.next();
         let generation = [0, 1, 1 << 16, (1 << 16) + 1][usize::from(byte % 4)];
@@ -302,7 +301,7 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
     let worker = |bytes: &mut Bytes<'_>| WorkerId(bytes.small());
     match code {
         5..=10 => {
-            // Repeated events repeat them; otherwise no two are the same.
+            // Only repeated events use an id again.
             let invocation = InvocationId(number as u64);
             Event::InvocationArrived { invocation, function: FunctionId(bytes.small()) }
         }
@@ -387,7 +386,7 @@ fn put(bytes: &mut Bytes<'_>) -> Event {
     Event::FunctionPut { function: FunctionId(bytes.pick(&[0, 1, 2, 3, 16])), revision, settings }
 }
 
-/// What a worker has, as it says itself; now and then it forgets something.
+/// Returns a worker's report, from which it now and then omits something.
 fn report(worker: WorkerId, bytes: &mut Bytes<'_>, checker: &Checker) -> Event {
     let mut sandboxes: Vec<_> = (checker.sandboxes.iter())
         .filter(|(_, it)| it.worker == worker && it.is_there())
@@ -404,7 +403,7 @@ fn report(worker: WorkerId, bytes: &mut Bytes<'_>, checker: &Checker) -> Event {
     if byte & 2 == 2 {
         vms.pop();
     }
-    // With a VM goes what was in it.
+    // Without a VM, its sandboxes are not reported either.
     sandboxes.retain(|it| it.vm.is_none_or(|vm| vms.iter().any(|there| there.vm == vm)));
     Event::WorkerReported { worker, vms, sandboxes }
 }

@@ -1,4 +1,4 @@
-//! An engine, its time, and a driver that says things shortly.
+//! An engine with its time, and a short-hand driver.
 #![allow(dead_code, reason = "each of the tests uses a part")]
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Host {
         Self { engine: Engine::new(config, 1), now: Time::ZERO, invoked: 0 }
     }
 
-    /// A host with a worker of so many MiB and functions of 1 MiB.
+    /// Returns a host with a worker of `mib` MiB and a function of 1 MiB.
     pub(crate) fn with_worker(mib: u64, change: impl FnOnce(&mut Config)) -> Self {
         let mut host = Self::new(change);
         host.join(0, Capacity::of_memory(mib * MIB));
@@ -63,7 +63,7 @@ impl Host {
         self.tell(Event::InvocationArrived { invocation, function: FunctionId(function) })
     }
 
-    /// Invokes and makes ready what was started.
+    /// Invokes a function and makes the started sandbox ready.
     pub(crate) fn run(&mut self, function: u32) -> Option<SandboxId> {
         let sandbox = started(&self.invoke(function)).first().copied()?;
         self.tell(Event::SandboxReady { sandbox });

@@ -1,4 +1,4 @@
-//! An engine is lost, and another takes over what the workers say they run.
+//! An engine is lost, and the next one adopts what the workers report.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::world::{Fleet, KEEP, Step, World, cases, config, fleet, run, step};
 
-/// Puts a new engine into the place of a world's, and tells it what the driver knows; then the workers report.
-/// Returns what the successor commanded, for each worker that reported.
+/// Replaces a world's engine, and passes the driver's knowledge and then the workers' reports to
+/// the new one. Returns the new engine's commands for each worker that reported.
 fn succeed(world: &mut World, kind: Fleet) -> BTreeMap<WorkerId, Vec<Command>> {
     let old = std::mem::replace(&mut world.checker, Checker::new(config(kind), Some(KEEP)));
     let mut engine =
@@ -23,7 +23,7 @@ fn succeed(world: &mut World, kind: Fleet) -> BTreeMap<WorkerId, Vec<Command>> {
         tell(world, Event::NetworkPut { network: NetworkId(0), settings });
     }
     for (function, it) in old.functions.iter().filter(|(_, it)| !it.removed) {
-        // What it is provisioned with is put when all have reported.
+        // Provisioned concurrency is set after all workers have reported.
         let settings = FunctionSettings { provisioned_concurrency: 0, ..it.settings };
         tell(world, Event::FunctionPut { function: *function, revision: it.revision, settings });
     }
@@ -54,8 +54,8 @@ fn succeed(world: &mut World, kind: Fleet) -> BTreeMap<WorkerId, Vec<Command>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases(2_000)))]
 
-    /// What a worker runs is taken over, or commanded to end, or refused to whoever waits for it; and what is taken over
-    /// is in the state that its worker says. The invariants hold on.
+    /// A reported sandbox is adopted or commanded to stop, and its invocation continues or is
+    /// rejected. An adopted sandbox has the reported state. The invariants hold afterwards.
     #[test]
     fn adoption_ends_with_the_workers_truth(
         kind in fleet(),
@@ -89,7 +89,8 @@ proptest! {
     }
 }
 
-/// A journal, replayed, knows what runs where; the report that it makes is adopted whole.
+/// A ledger, built from a journal, knows which sandboxes run on which worker. Its report is adopted
+/// as a whole.
 #[test]
 fn a_journal_replayed_is_adopted() {
     let kind = Fleet {
@@ -129,15 +130,15 @@ fn a_journal_replayed_is_adopted() {
         engine.handle(world.now, ledger.report(worker)).expect("reported");
     }
     assert_eq!(std::iter::from_fn(|| engine.poll()).collect::<Vec<_>>(), []);
-    // What a worker ended by itself is in the journal, too.
+    // The journal also has the ends that workers reported without a command.
     assert_eq!((ledger.sandboxes(), engine.sandboxes()), (4, 4));
     for (id, it) in &old.sandboxes {
         assert_eq!(ledger.worker_of(*id), Some(it.worker));
     }
 }
 
-/// A report that was sent before a VM went, and is told again when its place is another's: all that it names is stray. The
-/// checker once took the VM's sandbox for a live one, and its stop for a broken promise.
+/// A report was sent before a VM ended, and arrives after its slot has another VM: everything in it
+/// is a stray. The checker once took the stopped sandbox for a live one and reported a violation.
 #[test]
 fn a_report_that_comes_late_brings_nothing_back() {
     let mut engine = Engine::new(Config::default(), 1);
@@ -172,7 +173,7 @@ fn a_report_that_comes_late_brings_nothing_back() {
     };
     assert_eq!(tell(report.clone()), []);
     tell(Event::VmGone { vm });
-    // Takes the place of the one that is gone.
+    // The new VM gets the slot of the one that is gone.
     tell(Event::InvocationArrived { invocation: InvocationId(2), function });
     let told = tell(report);
     let strays = [
@@ -182,8 +183,9 @@ fn a_report_that_comes_late_brings_nothing_back() {
     assert!(strays.iter().all(|it| told.contains(it)), "{told:?}");
 }
 
-/// A report names another sandbox on the interface of a removed network than the one that the engine knows. The interface was
-/// once removed when the known one was found gone, and the other was still to be read.
+/// The network of an interface is removed, and a report names another sandbox on it than the engine
+/// knows. The interface was once removed when the known sandbox was found gone, before the other
+/// one was read.
 #[test]
 fn an_interface_stays_while_a_report_has_sandboxes_on_it() {
     let mut engine = Engine::restarted(Config::default(), 1, 1);

@@ -1,4 +1,5 @@
-//! The state is bounded by what is there, not by what was: the same doings over and over leave it as large.
+//! The state is bounded by the present fleet and load: repeating the same work many times does not
+//! make it grow.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use lambda_core::*;
 
 const MIB: u64 = 1 << 20;
 
-/// An engine whose commands are carried out at once.
+/// An engine, and a driver that carries out commands at once.
 struct Host {
     engine: Engine,
     now: Time,
@@ -70,7 +71,7 @@ impl Host {
     }
 }
 
-/// Does the same some times and then many times more, and compares.
+/// Repeats a round 20 times and then 500 times more, and compares the size of the state.
 fn check(mut host: Host, mut round: impl FnMut(&mut Host)) {
     (0..20).for_each(|_| round(&mut host));
     let before = host.size();
@@ -133,7 +134,7 @@ fn networks_and_functions_that_come_and_go_leave_nothing() {
 
 #[test]
 fn functions_that_wait_in_vain_leave_nothing() {
-    // The only worker may make one sandbox at a time, and never does.
+    // The only worker may start one sandbox at a time, and that start never completes.
     let mut host = Host::new(|config| config.starts_per_worker_max = 1);
     host.join(Isolation::Sandbox);
     check(host, |host| {

@@ -1,4 +1,5 @@
-//! Workers that lie: they report what others have, one thing twice, VMs of nobody, wrong functions, absurd numbers.
+//! Workers with false reports: sandboxes of other workers, duplicate entries, VMs without owners,
+//! wrong functions, absurd numbers.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +9,12 @@ use proptest::prelude::*;
 
 use super::world::{Fleet, KEEP, MIB, Step, World, cases, config, fleet, start, step};
 
-/// Which number a lie names something by.
+/// The id in a false entry.
 #[derive(Clone, Copy, Debug)]
 enum Named {
-    /// One that is there, on this worker or another.
+    /// An id that is in use, on this worker or another.
     There(u16),
-    /// One that an engine before may have given, or this one may give.
+    /// An id that an earlier engine may have given, or that this one may give.
     Given {
         generation: u32,
         place: u32,
@@ -21,7 +22,7 @@ enum Named {
     Absurd(u64),
 }
 
-/// One entry of a report.
+/// A false entry of a report.
 #[derive(Clone, Debug)]
 enum Lie {
     Vm(Named),
@@ -35,7 +36,7 @@ enum Lie {
     },
 }
 
-/// What may happen: something honest, or a report of lies beside what the worker has.
+/// A step of a test: an honest one, or a false report, with or without the worker's true entries.
 #[derive(Clone, Debug)]
 enum Doing {
     Honest(Step),
@@ -82,7 +83,7 @@ fn id(named: Named, there: &[u64]) -> u64 {
     }
 }
 
-/// What lies say of a VM; of one the same each time, so that it is known what the engine has to believe.
+/// Returns a false VM, for the same id always the same one, so that the expected result is known.
 fn untrue_vm(vm: VmId) -> ReportedVm {
     let chosen = (vm.0 ^ (vm.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
     let accounts = [None, None, Some(0), Some(1), Some(2), Some(u32::MAX)];
@@ -92,7 +93,8 @@ fn untrue_vm(vm: VmId) -> ReportedVm {
     ReportedVm { vm, account, memory_bytes: sizes[nth(sizes.len(), chosen / 6)] }
 }
 
-/// What a lie says that runs in a sandbox: what runs elsewhere, or what nobody sent. A driver's token is of one function.
+/// Returns the invocation that a false entry claims to run: one that runs elsewhere, or one that
+/// nobody sent. The id of an invocation always belongs to the same function.
 fn running(seen: &Checker, function: u32, claimed: u64) -> InvocationId {
     let of_function = seen.sandboxes.values().filter(|it| it.function.0 == function);
     let mut there = of_function.filter_map(|it| it.running());
@@ -100,18 +102,19 @@ fn running(seen: &Checker, function: u32, claimed: u64) -> InvocationId {
     if claimed.is_multiple_of(2) { nobodys } else { there.next().unwrap_or(nobodys) }
 }
 
-/// The report as the worker makes it.
+/// Returns the report of a worker with false entries.
 fn report(world: &World, worker: WorkerId, also_true: bool, lies: &[Lie]) -> Event {
     let seen = &world.checker;
     let all_sandboxes: Vec<_> = seen.sandboxes.keys().map(|it| it.0).collect();
-    // Who can have been believed is clear: VMs that were never there are always the same worker's.
+    // VMs that never existed are always reported by the same worker, so that it is known which
+    // report the engine can believe.
     let known = |it: &VmSeen| it.worker == worker || it.ready;
     let all_vms: Vec<_> = seen.vms.iter().filter(|it| known(it.1)).map(|it| it.0.0).collect();
     let vm_id = |it| match it {
         Named::There(_) => VmId(id(it, &all_vms)),
         _ => VmId(id(it, &all_vms) / 8 * 8 + u64::from(worker.0)),
     };
-    // As is in which zone an interface is.
+    // Likewise, an interface that never existed is always reported from the same zone.
     let used: BTreeSet<_> = seen.sandboxes.values().filter_map(|it| it.interface).collect();
     let all_interfaces: Vec<_> = used.iter().map(|it| it.0).collect();
     let interface_id = |it| match it {
@@ -140,7 +143,7 @@ fn report(world: &World, worker: WorkerId, also_true: bool, lies: &[Lie]) -> Eve
     Event::WorkerReported { worker, vms, sandboxes }
 }
 
-/// A world whose engine follows another, so that it takes over what is reported.
+/// Returns a world whose engine follows `restarts` others, so that it adopts what is reported.
 fn world(fleet: Fleet, restarts: u16) -> World {
     let mut world = World::new(fleet);
     world.engine =
@@ -152,7 +155,8 @@ fn world(fleet: Fleet, restarts: u16) -> World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
 
-    /// Whatever workers say, the invariants hold, what the engine has is bounded, and the same lies have the same answer.
+    /// With false reports the invariants hold, the engine's state is bounded, and the same reports
+    /// give the same commands.
     #[test]
     fn lies_break_no_invariant(
         fleet in fleet(),
@@ -173,14 +177,15 @@ proptest! {
             };
             done.map_err(|it| TestCaseError::fail(it.to_string()))?;
         }
-        // A first engine has what it started, and a line of them what it was told besides.
+        // Bounded by what the engine started, and by what it was told.
         let size = serde_json::to_string(&world.engine.snapshot()).expect("serialises").len();
         let may = 200_000 + 2_000 * (doings.len() + told);
         prop_assert!(size < may, "{size} bytes after {} doings and {told} lies", doings.len());
     }
 }
 
-/// An engine that follows another, with a worker and a function, and what it commands of a report.
+/// Returns an engine that follows another, with a worker and a function, and its commands after a
+/// report.
 fn told(
     config: Config,
     isolation: Isolation,
@@ -207,7 +212,8 @@ fn in_vm(function: u32, vm: Option<VmId>) -> ReportedSandbox {
     ReportedSandbox { sandbox, function, revision: 0, vm, interface: None, invocation: None }
 }
 
-/// Such a VM was once counted, beyond what the worker has; the sum of two absurd ones was none at all.
+/// Such a VM was once counted, beyond the worker's memory, and the sum of two absurd sizes wrapped
+/// to none.
 #[test]
 fn a_vm_that_its_worker_has_no_room_for_is_a_stray() {
     let account = Some(AccountId(0));
@@ -218,7 +224,8 @@ fn a_vm_that_its_worker_has_no_room_for_is_a_stray() {
     assert_eq!((engine.vms(), commands), (1, stopped.to_vec()));
 }
 
-/// A VM of nobody in which something is was once taken for one that was started beforehand, and given to a second sandbox.
+/// A VM without an owner that has a sandbox was once taken for one of a pool, and was given a
+/// second sandbox.
 #[test]
 fn a_vm_of_nobody_with_something_in_it_is_not_pooled() {
     let mut config = Config::default();
@@ -227,7 +234,7 @@ fn a_vm_of_nobody_with_something_in_it_is_not_pooled() {
     let pooled = |sandboxes| {
         let vms = vec![ReportedVm { vm, account: None, memory_bytes: 4 * MIB }];
         let (engine, commands) = told(config.clone(), Isolation::VmPerSandbox, vms, sandboxes);
-        // The pool fills itself to one.
+        // The pool fills itself to one VM.
         (engine.vms_pooled(), commands)
     };
     assert_eq!(pooled(Vec::new()), (vec![1], Vec::new()));
@@ -237,7 +244,8 @@ fn a_vm_of_nobody_with_something_in_it_is_not_pooled() {
     assert_eq!(pooled(vec![in_vm(9, Some(vm))]), (vec![0], strays.to_vec()));
 }
 
-/// Two entries with one id, of which one can be taken over, once did both: it was taken over and stopped.
+/// Of two entries with the same id, one of which could be adopted, both once had an effect: it was
+/// adopted and stopped.
 #[test]
 fn of_what_is_named_twice_the_first_counts() {
     let stopped = |sandboxes| {

@@ -1,5 +1,5 @@
-//! A driver that is slow, late, repeats itself, loses workers, makes things fail, lets time stand still or go back, and
-//! talks nonsense; the engine; and the checker between them.
+//! A driver that is slow and late, repeats itself, loses workers, makes things fail, stops and sets
+//! back the clock, and sends invalid events; with its engine, and the checker between them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use lambda_core::sim::{Checker, StateSeen, Violation};
 use lambda_core::*;
 use proptest::prelude::*;
 
-/// What may happen next.
+/// An action of the driver.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Invoke {
@@ -56,9 +56,9 @@ pub(crate) enum Step {
     },
     Nonsense(u64),
     Again,
-    /// An event that came before, once more.
+    /// Repeats an earlier event.
     Late(u16),
-    /// The next event has an earlier time.
+    /// Gives the next event an earlier time.
     Back {
         ms: u64,
     },
@@ -92,7 +92,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What kind of fleet it is.
+/// The kind of fleet of a test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fleet {
     pub(crate) isolation: Isolation,
@@ -152,13 +152,13 @@ pub(crate) fn config(fleet: Fleet) -> Config {
     config
 }
 
-/// An engine, its checker, and a driver that does as the steps say.
+/// An engine, its checker, and a driver that carries out steps.
 pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) checker: Checker,
     fleet: Fleet,
     pub(crate) now: Time,
-    /// How far back the next event's time is.
+    /// How far the next event's time is set back.
     back: Duration,
     invoked: u64,
     past: Vec<Event>,
@@ -288,7 +288,7 @@ impl World {
         })
     }
 
-    /// What a worker has, as it says itself; without one sandbox, if it `forgets` one.
+    /// Returns a worker's report; if it `forgets` one, without that sandbox.
     pub(crate) fn report(&self, worker: WorkerId, forgets: Option<u16>) -> Event {
         let on = self.checker.sandboxes.iter().filter(|(_, it)| it.worker == worker);
         let mut sandboxes: Vec<_> = on
@@ -316,12 +316,12 @@ impl World {
                 memory_bytes: it.memory_bytes(),
             })
             .collect();
-        // With a VM goes what was in it.
+        // Without a VM, its sandboxes are not reported either.
         sandboxes.retain(|it| it.vm.is_none_or(|vm| vms.iter().any(|there| there.vm == vm)));
         Event::WorkerReported { worker, vms, sandboxes }
     }
 
-    /// Does a step; the first invariant that it breaks is the error.
+    /// Carries out a step. Returns the first violation of an invariant.
     pub(crate) fn try_step(&mut self, step: &Step) -> Result<(), Violation> {
         if let Some(event) = self.event(step) {
             return self.tell(event);
@@ -331,7 +331,7 @@ impl World {
         Ok(())
     }
 
-    /// Tells the engine an event; the first invariant that it breaks is the error.
+    /// Passes an event to the engine. Returns the first violation of an invariant.
     pub(crate) fn tell(&mut self, event: Event) -> Result<(), Violation> {
         self.past.push(event.clone());
         let back = std::mem::take(&mut self.back).as_nanos();
@@ -351,7 +351,7 @@ fn nth<T: Clone>(of: &[T], at: u16) -> Option<T> {
     of.get(usize::from(at) % of.len().max(1)).cloned()
 }
 
-/// Events about what nobody knows, and settings that cannot be.
+/// Returns an event about unknown ids, or with invalid settings.
 pub(crate) fn nonsense(number: u64) -> Event {
     let sandbox = SandboxId(number << 32 | 77);
     let capacity = Capacity::of_memory(0);
@@ -389,7 +389,7 @@ pub(crate) fn start(world: &mut World) -> Result<(), Violation> {
     first.iter().try_for_each(|step| world.try_step(step))
 }
 
-/// Starts a world and does the steps.
+/// Creates a world and carries out the steps.
 pub(crate) fn try_run(fleet: Fleet, steps: &[Step]) -> Result<World, Violation> {
     let mut world = World::new(fleet);
     start(&mut world)?;

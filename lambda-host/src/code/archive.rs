@@ -1,7 +1,8 @@
-//! Archives of functions' code: a zip archive is checked whole before anything of it is written.
+//! Zip archives with functions' code. An archive is checked as a whole before anything of it is
+//! written.
 //!
-//! Whoever uploads code is not trusted: an archive may name files outside its folder, hide them behind
-//! links, be a bomb, or lie about its sizes.
+//! Archives are untrusted. They may name files outside their folder or reach them through links,
+//! unpack to enormous sizes, or declare false sizes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,20 +15,21 @@ use zip::read::ZipFile;
 
 use crate::error::Error;
 
-/// The largest archive that a deployment may upload, in bytes (AWS: 50 MB).
+/// The largest archive that can be deployed, in bytes (AWS: 50 MB).
 pub const ZIP_BYTES_MAX: usize = 50 * 1024 * 1024;
-/// The most that an archive may unpack to, in bytes (AWS: 250 MB).
+/// The largest unpacked size, in bytes (AWS: 250 MB).
 pub const UNPACKED_BYTES_MAX: u64 = 250 * 1024 * 1024;
-/// The most files, folders and links that an archive may hold.
+/// The most files, folders and links of an archive.
 pub const ENTRIES_MAX: usize = 65_535;
 
-/// Unpacks `zip` into the new folder `target`, after all of it was checked. Blocks.
+/// Checks `zip`, and then unpacks it into the new folder `target`. Blocks.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidCode`] when it is no zip archive, is encrypted, holds a path or a link that leads out of
-/// its folder, a name twice, a special file, or more than [`ENTRIES_MAX`] entries or [`UNPACKED_BYTES_MAX`]
-/// bytes. Nothing was written then, unless the archive lied about a size.
+/// Returns [`Error::InvalidCode`] if `zip` is not a zip archive, is encrypted, or has a path or
+/// link that leads out of its folder, a duplicate name, a special file, more than [`ENTRIES_MAX`]
+/// entries or more than [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive
+/// declared a false size. Returns [`Error::Io`] if a file cannot be written.
 pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
     let mut archive =
         ZipArchive::new(Cursor::new(zip)).map_err(|error| invalid(error.to_string()))?;
@@ -59,8 +61,8 @@ pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies an entry to a file; returns how many of the `left` bytes are left. An entry that cannot be read is the
-/// archive's fault, a file that cannot be written is the host's.
+/// Copies an entry to a file. Returns how many of the `left` bytes remain. A read error is the
+/// archive's fault, a write error the host's.
 fn copy(
     from: &mut impl Read,
     entry: &Path,
@@ -81,7 +83,7 @@ fn copy(
     }
 }
 
-/// What an archive's entry becomes.
+/// What an entry is unpacked to.
 #[derive(Debug)]
 enum Entry {
     Folder,
@@ -90,7 +92,7 @@ enum Entry {
 }
 
 impl Entry {
-    /// Tells what the archive's entry number `index` becomes at `path`.
+    /// Returns what the entry with number `index` is unpacked to at `path`.
     fn of<R: Read>(entry: &mut ZipFile<'_, R>, index: usize, path: &Path) -> Result<Self, Error> {
         let kind = entry.unix_mode().unwrap_or(0) & FILE_TYPE;
         if entry.is_dir() {
@@ -103,7 +105,7 @@ impl Entry {
                 .read_to_string(&mut link)
                 .map_err(|error| invalid_at(path, error))?;
             let parent = path.parent().unwrap_or_else(|| Path::new(""));
-            // Judged by its text alone: that it passes through no other link is checked later.
+            // Checked by its text only. Links through other links are checked later.
             if resolve(parent, &link).is_none() {
                 let path = path.display();
                 return Err(invalid(format!("link {path} leads out of the archive's folder")));
@@ -115,15 +117,15 @@ impl Entry {
             return Err(invalid(format!("entry {path} is neither file, folder nor link")));
         }
         let mode = entry.unix_mode().unwrap_or(0o644) & 0o777;
-        // The function runs as another user than the one that unpacks: readable for all, as Lambda asks
-        // of an uploaded file.
+        // The function runs as another user than the one that unpacks. Files are therefore readable
+        // for all; Lambda requires the same of uploaded files.
         let executable = if mode & 0o111 == 0 { 0 } else { 0o111 };
         Ok(Self::File { index, mode: mode & 0o755 | 0o444 | executable })
     }
 }
 
-/// Reads the archive's directory and refuses whatever must not be written. Ordered, so that a folder
-/// comes before what is in it.
+/// Reads the archive's directory and refuses everything that must not be written. The result is
+/// ordered: a folder comes before its contents.
 fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf, Entry>, Error> {
     if archive.len() > ENTRIES_MAX {
         return Err(invalid(format!("{} entries, at the most {ENTRIES_MAX}", archive.len())));
@@ -163,7 +165,7 @@ fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf,
     Ok(plan)
 }
 
-/// Refuses a path that no file system takes.
+/// Refuses a path that no file system accepts.
 fn check_length(path: &Path) -> Result<(), Error> {
     let too_long = |part: Component<'_>| part.as_os_str().len() > NAME_LENGTH_MAX;
     if path.as_os_str().len() > PATH_LENGTH_MAX || path.components().any(too_long) {
@@ -173,7 +175,8 @@ fn check_length(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A link whose text stays inside may still lead out through another link: `a -> sub/b`, `b -> ..`.
+/// Refuses links that pass through other links. A link whose text stays inside the folder can still
+/// lead out in this way: `a -> sub/b`, `b -> ..`.
 fn refuse_links_through_links(plan: &BTreeMap<PathBuf, Entry>) -> Result<(), Error> {
     for (path, entry) in plan {
         let Entry::Link { to } = entry else { continue };
@@ -194,8 +197,8 @@ fn refuse_links_through_links(plan: &BTreeMap<PathBuf, Entry>) -> Result<(), Err
     Ok(())
 }
 
-/// Resolves `name` from the folder `base` by its text; `None` when it leads out of the archive's folder
-/// on the way, is absolute, or is no path.
+/// Resolves `name` from the folder `base` by its text. Returns `None` if it leads out of the
+/// archive's folder at any point, is absolute, or is not a path.
 fn resolve(base: &Path, name: &str) -> Option<PathBuf> {
     if name.contains(['\0', '\\']) {
         return None;
@@ -232,7 +235,8 @@ fn too_large() -> Error {
 
 /// The longest name of a file, in bytes (Linux: `NAME_MAX`).
 const NAME_LENGTH_MAX: usize = 255;
-/// The longest path in an archive, in bytes: beside the store's own folder it stays within `PATH_MAX`, 4,096.
+/// The longest path in an archive, in bytes. Together with the store's folder it fits into
+/// `PATH_MAX`, 4,096.
 const PATH_LENGTH_MAX: usize = 3072;
 const COPY_BYTES: usize = 64 * 1024;
 const LINK_LENGTH_MAX: u64 = 4096;
@@ -271,7 +275,8 @@ mod tests {
         })
     }
 
-    /// Unpacks into a folder of its own; tells what was refused, having checked that nothing was written.
+    /// Unpacks into a temporary folder. Returns the reason of a refusal, after checking that
+    /// nothing was written.
     fn refusal(zip: &[u8]) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("code");
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn refuses_devices() {
         let mut zip = files(&["device"]);
-        // The mode stands in the upper half of the central directory's external attributes.
+        // The mode is in the upper half of the external attributes in the central directory.
         let at = zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
         zip[at + 5] = 3;
         zip[at + 38..at + 42].copy_from_slice(&(0o020_644_u32 << 16).to_le_bytes());
@@ -369,7 +374,7 @@ mod tests {
         zip[at + 24..at + 28].copy_from_slice(&10_u32.to_le_bytes());
         let folder = tempfile::tempdir().unwrap();
         let result = unpack(&zip, &folder.path().join("code"));
-        // However the archive is read, no more than the limit can have been written.
+        // However the archive is read, at most the limit was written.
         let written = fs::metadata(folder.path().join("code/zeros")).map_or(0, |it| it.len());
         assert!(written <= UNPACKED_BYTES_MAX, "{result:?}");
     }
@@ -390,7 +395,7 @@ mod tests {
             }
         }
         let path = Path::new("a.txt");
-        // `/dev/full` answers every write as a full disk does.
+        // Every write to `/dev/full` fails as on a full disk.
         let mut full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut content = &b"content"[..];
         let written = copy(&mut content, path, &mut full, path, 100);

@@ -1,9 +1,9 @@
-//! The digest that names a function's code.
+//! The digest that identifies code.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Names code that the host keeps.
+/// Identifies code that the host stores.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CodeDigest {

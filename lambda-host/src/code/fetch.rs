@@ -1,4 +1,4 @@
-//! How a worker comes by the code of a function.
+//! How a worker gets the code of a function.
 
 use std::fmt;
 
@@ -12,13 +12,14 @@ use crate::error::Error;
 
 /// Gives a worker the archive of code that it lacks.
 ///
-/// May be called again for the same code, and by several sandboxes at once.
+/// The worker may call it again for the same code, and for several sandboxes at once.
 pub trait FetchCode: Send + Sync + fmt::Debug {
     /// Returns the archive of `digest`.
     ///
     /// # Errors
     ///
-    /// Any error: the sandbox that needs the code is not made, and its invocation is placed elsewhere.
+    /// Any error. The sandbox that needs the code is then not started, and its invocation is placed
+    /// elsewhere.
     fn fetch<'a>(&'a self, digest: &'a CodeDigest) -> BoxFuture<'a, Result<Bytes, Error>>;
 }
 

@@ -1,4 +1,4 @@
-//! Functions' code: archives, what they unpack to, and where it is kept.
+//! Functions' code: archives, unpacking, and the store.
 
 mod archive;
 mod digest;

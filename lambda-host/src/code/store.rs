@@ -1,4 +1,4 @@
-//! The code store: archives and what they unpack to, by digest, for as long as somebody uses them.
+//! The code store: archives and their unpacked contents, by digest, for as long as they are leased.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,10 @@ use super::archive::{ZIP_BYTES_MAX, invalid, make_folder, unpack};
 use super::digest::CodeDigest;
 use crate::error::{Error, with_causes};
 
-/// Keeps code in a folder: `DIGEST.zip`, the archive, and `DIGEST`, what it unpacks to.
+/// Stores code in a folder: the archive as `DIGEST.zip`, its contents in the folder `DIGEST`.
 ///
-/// Code stays while a [`CodeLease`] on it lives, and is removed with the last one. Cheap to clone.
+/// Code is kept while a [`CodeLease`] on it lives, and removed with the last one. Clones share the
+/// store.
 #[derive(Clone, Debug)]
 pub struct CodeStore {
     inner: Arc<Inner>,
@@ -24,13 +25,13 @@ pub struct CodeStore {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    /// How many leases there are on each code, by its hexadecimal digest.
+    /// The number of leases on each code, by its hexadecimal digest.
     leases: Mutex<BTreeMap<String, usize>>,
-    /// Whether code stays without a lease.
+    /// Whether code is kept without a lease.
     closed: AtomicBool,
 }
 
-/// Holds code in its store: its folder is there until the last lease on it is dropped.
+/// A lease on code: the code's folder is kept until the last lease on it is dropped.
 #[derive(Debug)]
 pub struct CodeLease {
     store: Arc<Inner>,
@@ -38,11 +39,12 @@ pub struct CodeLease {
 }
 
 impl CodeStore {
-    /// Opens the store in `root`, making the folder, and removes what an interrupted change left there. Blocks.
+    /// Opens the store in `root`, creates the folder if needed, and removes what an interrupted
+    /// change left there. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the folder cannot be made, read or cleaned.
+    /// Returns [`Error::Io`] if the folder cannot be created, read or cleaned.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         let root = root.into();
         make_folder(&root)?;
@@ -55,17 +57,18 @@ impl CodeStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Checks an archive, keeps it and unpacks it; code that is there already is used as it is. Blocks.
+    /// Checks, stores and unpacks an archive. Code that is already stored is reused. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCode`] when the archive cannot be used; [`Error::Io`] when it cannot be written.
+    /// Returns [`Error::InvalidCode`] if the archive cannot be used, and [`Error::Io`] if it cannot
+    /// be written.
     pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         if zip.len() > ZIP_BYTES_MAX {
             return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
         }
         let digest = CodeDigest::of(zip);
-        // Leased before it is looked for, so that its last user's going does not remove it meanwhile.
+        // Lease first: the drop of the last other lease must not remove the code after this check.
         let lease = self.leased(digest.hex());
         let (folder, archive) = (lease.folder(), lease.archive());
         if folder.exists() && archive.exists() {
@@ -83,28 +86,30 @@ impl CodeStore {
         Ok((digest, lease))
     }
 
-    /// Holds code, which need not be there ([`CodeLease::is_present`]): what is there stays.
+    /// Leases code. The code need not be stored; see [`CodeLease::is_present`].
     #[must_use]
     pub fn lease(&self, digest: &CodeDigest) -> CodeLease {
         self.leased(digest.hex())
     }
 
-    /// Returns the archive of `digest`, as it was put. Blocks.
+    /// Returns the archive of `digest`, as it was stored. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it cannot be read, above all because nobody holds it.
+    /// Returns [`Error::Io`] if the archive cannot be read, for example since the code has no lease
+    /// and was removed.
     pub fn archive(&self, digest: &CodeDigest) -> Result<Bytes, Error> {
         let lease = self.leased(digest.hex());
         let path = lease.archive();
         fs::read(&path).map(Bytes::from).map_err(Error::io("read", &path))
     }
 
-    /// Removes all code without a lease, as an earlier process may have left it. Blocks.
+    /// Removes all code without a lease, which an earlier process may have left. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the folder cannot be read. What cannot be removed is logged and stays.
+    /// Returns [`Error::Io`] if the folder cannot be read. Code that cannot be removed is logged
+    /// and stays.
     pub fn sweep(&self) -> Result<(), Error> {
         for path in entries(&self.inner.root)? {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -115,7 +120,7 @@ impl CodeStore {
         Ok(())
     }
 
-    /// Lets all code that is there stay for the next process to open the store, leased or not.
+    /// From now on keeps all code, leased or not, for the next process that opens the store.
     pub fn close(&self) {
         self.inner.closed.store(true, Ordering::Relaxed);
     }
@@ -125,7 +130,7 @@ impl CodeStore {
         CodeLease { store: Arc::clone(&self.inner), hex }
     }
 
-    /// Makes `target` whole or not at all: under another name first, then renamed.
+    /// Creates `target` atomically: under another name, then renamed.
     fn through_partial(
         &self,
         target: &Path,
@@ -133,7 +138,7 @@ impl CodeStore {
     ) -> Result<(), Error> {
         let partial = self.inner.partial(target);
         let made = make(&partial).and_then(|()| match fs::rename(&partial, target) {
-            // Another upload of the same code was faster: what it made is the same.
+            // Another upload of the same code was faster; its result is the same.
             Err(_) if target.exists() => Ok(()),
             other => other.map_err(Error::io("rename", &partial)),
         });
@@ -145,13 +150,13 @@ impl CodeStore {
 }
 
 impl CodeLease {
-    /// Returns the folder with the unpacked code; its files are there while the lease is.
+    /// Returns the folder with the unpacked code. Its files stay while the lease lives.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.store.root.join(&self.hex)
     }
 
-    /// Tells whether the code is there. Blocks.
+    /// Returns whether the code is stored. Blocks.
     #[must_use]
     pub fn is_present(&self) -> bool {
         self.folder().exists()
@@ -185,7 +190,7 @@ impl Drop for CodeLease {
             return;
         }
         let (store, hex) = (Arc::clone(&self.store), std::mem::take(&mut self.hex));
-        // Removing files waits for a disk, which an executor's thread must not.
+        // Removing files can block, which an executor's thread must not.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || store.remove_unleased(&hex))),
             Err(_) => store.remove_unleased(&hex),
@@ -203,13 +208,14 @@ impl Inner {
         self.root.join(format!("{name}.{}{PARTIAL}", uuid::Uuid::new_v4()))
     }
 
-    /// Removes code that nobody leases. Blocks. What cannot be removed is logged; the next start tries again.
+    /// Removes code without a lease. Blocks. Code that cannot be removed is logged; the next start
+    /// tries again.
     fn remove_unleased(&self, hex: &str) {
         for name in [hex.to_owned(), format!("{hex}.zip")] {
             let path = self.root.join(&name);
             let partial = self.partial(&path);
             let renamed = {
-                // Renamed under the lock: whoever leases it afterwards finds it gone, and makes it anew.
+                // Renamed under the lock: a later lease finds it gone and stores it again.
                 let leases = self.leases();
                 if leases.contains_key(hex) || !path.exists() {
                     continue;
@@ -280,7 +286,7 @@ mod tests {
         let store = CodeStore::open(folder.path()).unwrap();
         let (kept, lease) = store.put(&zip("kept")).unwrap();
         let (_, left) = store.put(&zip("left")).unwrap();
-        // As a process that is killed leaves them.
+        // Leaks both, as a killed process does.
         std::mem::forget((lease, left));
         fs::create_dir(folder.path().join("x.partial")).unwrap();
 

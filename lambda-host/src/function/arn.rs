@@ -1,8 +1,8 @@
-//! Amazon Resource Names of this host's functions.
+//! Amazon Resource Names (ARNs) of this host's functions.
 
 use super::name::FunctionName;
 
-/// Makes ARNs: the host's partition, region and account.
+/// Formats ARNs with the host's region and account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arns {
     region: String,
@@ -10,7 +10,7 @@ pub struct Arns {
 }
 
 impl Arns {
-    /// Returns a maker of ARNs such as `arn:aws:lambda:us-east-1:123456789012:function:f`.
+    /// Returns a formatter of ARNs such as `arn:aws:lambda:us-east-1:123456789012:function:f`.
     #[must_use]
     pub fn new(region: &str, account: &str) -> Self {
         Self { region: region.to_owned(), account: account.to_owned() }
@@ -42,7 +42,7 @@ impl Arns {
 }
 
 impl Default for Arns {
-    /// Region `us-east-1` and the account that AWS's own examples use, `123456789012`.
+    /// Returns ARNs with region `us-east-1` and the account of AWS's examples, `123456789012`.
     fn default() -> Self {
         Self::new("us-east-1", "123456789012")
     }

@@ -1,4 +1,4 @@
-//! The settings of a function, and the limits that AWS Lambda sets for them.
+//! The settings of a function, and AWS Lambda's limits on them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,28 +32,30 @@ pub struct FunctionConfig {
     pub name: FunctionName,
     /// The runtime's identifier, for example `provided.al2023` or `python3.11`.
     pub runtime: String,
-    /// What the runtime calls, for example `app.handler`; up to 128 characters without blanks.
+    /// What the runtime calls, for example `app.handler`. Up to 128 characters without white space.
     pub handler: String,
-    /// A sentence for people; up to 256 characters.
+    /// A description for people, up to 256 bytes in UTF-8.
     pub description: String,
-    /// The execution role's ARN; empty for none.
+    /// The ARN of the execution role; empty for none.
     pub role: String,
-    /// Memory in MB, 128 to 10,240. CPU follows it: 1,769 MB are one vCPU.
+    /// Memory in MB, 128 to 10,240. Processor time is in proportion: 1,769 MB are one vCPU.
     pub memory_mb: u32,
-    /// The longest that one invocation may take: 1 to 900 s, whole seconds.
+    /// The longest time that an invocation may take: 1 to 900 s, whole seconds.
     pub timeout: Duration,
     /// The size of `/tmp` in MB, 512 to 10,240.
     pub ephemeral_storage_mb: u32,
-    /// Environment variables, up to 4 KB together. Their values may be secret: `Debug` hides them.
+    /// Environment variables, up to 4 KB of names and values together. `Debug` hides the values,
+    /// which may be secret.
     pub environment: BTreeMap<String, String>,
 }
 
 impl FunctionConfig {
-    /// Returns settings with Lambda's defaults: 128 MB, 3 s, 512 MB of `/tmp`.
+    /// Returns settings with Lambda's defaults: 128 MB of memory, a timeout of 3 s, 512 MB of
+    /// `/tmp`.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when the name is not one.
+    /// Returns [`Error::Invalid`] if the name is not valid.
     pub fn new(name: &str, runtime: &str, handler: &str) -> Result<Self, Error> {
         Ok(Self {
             name: name.parse()?,
@@ -75,7 +77,7 @@ impl FunctionConfig {
         self
     }
 
-    /// Sets the longest that one invocation may take, 1 to 900 s.
+    /// Sets the longest time that an invocation may take, 1 to 900 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -92,10 +94,11 @@ impl FunctionConfig {
         self
     }
 
-    /// Returns the share of one processor that the memory buys, in thousandths (AWS: 1,769 MB are one).
+    /// Returns the processor time for the memory, in thousandths of a vCPU (AWS: 1,769 MB are one
+    /// vCPU).
     #[must_use]
     pub fn cpu_millis(&self) -> u32 {
-        // At the most 10,240,000 / 1,769.
+        // At most 10,240,000 / 1,769: no overflow.
         (self.memory_mb * 1000).div_ceil(MEMORY_MB_PER_VCPU)
     }
 
@@ -103,8 +106,8 @@ impl FunctionConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`], [`Error::ReservedVariables`] or [`Error::EnvironmentTooLarge`] for the first setting
-    /// out of bounds.
+    /// Returns [`Error::Invalid`], [`Error::ReservedVariables`] or [`Error::EnvironmentTooLarge`]
+    /// for the first setting that violates a limit.
     pub fn check(&self) -> Result<(), Error> {
         range("memory_mb", self.memory_mb.into(), 128, 10_240)?;
         range("timeout", self.timeout.as_secs(), 1, 900)?;
@@ -169,7 +172,7 @@ fn range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), Erro
     Err(Error::invalid(field, &value.to_string(), broken))
 }
 
-/// Tells whether `text` is a role's ARN, as Lambda's API has it.
+/// Returns whether `text` is the ARN of a role, by the pattern of Lambda's API.
 fn is_role(text: &str) -> bool {
     let mut parts = text.splitn(6, ':');
     let mut next = || parts.next().unwrap_or_default();
@@ -187,7 +190,7 @@ fn is_role(text: &str) -> bool {
         && name.chars().all(allowed)
 }
 
-/// Tells whether `key` is one of the variables that Lambda sets itself.
+/// Returns whether `key` is a variable that Lambda sets itself.
 ///
 /// Source: AWS, "Defined runtime environment variables", the reserved ones.
 fn is_reserved(key: &str) -> bool {

@@ -1,35 +1,35 @@
-//! The constraints of a function's settings, as values that a front end puts into its own words.
+//! Constraints on a function's settings, as values. The front end puts them into AWS's words.
 
 use std::fmt;
 
-/// A documented constraint that a value breaks.
+/// A documented constraint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Constraint {
-    /// The number is at least this.
+    /// The number must be at least this.
     AtLeast(u64),
-    /// The number is at most this.
+    /// The number must be at most this.
     AtMost(u64),
-    /// The text has at most this many characters.
+    /// The text may have at most this many characters.
     LengthAtMost(usize),
-    /// The whole text matches this regular expression.
+    /// The whole text must match this regular expression.
     Pattern(&'static str),
-    /// The key of a map matches this regular expression.
+    /// The key of a map must match this regular expression.
     KeyPattern(&'static str),
-    /// The text is one of these.
+    /// The text must be one of these.
     OneOf(Vec<String>),
 }
 
-/// A value that breaks a documented constraint.
+/// A value that violates a constraint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {value:?} {constraint}")]
 #[non_exhaustive]
 pub struct Invalid {
-    /// The setting or parameter, as this crate names it.
+    /// The setting or parameter, by this crate's name for it.
     pub field: &'static str,
-    /// The value, cut off at 200 characters.
+    /// The value, cut off after 200 characters.
     pub value: String,
-    /// The constraint that it breaks.
+    /// The violated constraint.
     pub constraint: Constraint,
 }
 

@@ -1,4 +1,4 @@
-//! A function: its name, its settings and their limits, its ARNs, and how a caller names it.
+//! A function: name, settings and their limits, ARNs, and targets.
 
 pub(crate) mod arn;
 pub(crate) mod config;
@@ -12,31 +12,31 @@ use self::config::FunctionConfig;
 use crate::code::CodeDigest;
 use crate::error::Error;
 
-/// A function that the host has, as it is now.
+/// A function in its current state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Function {
-    /// Names this deployment of the function for good: new code or settings are a new deployment, so that
-    /// no sandbox ever runs two.
+    /// Identifies this deployment: new code or settings make a new deployment, and a number is
+    /// never used again. A sandbox runs one deployment for its whole life.
     pub deployment: u64,
-    /// The settings.
+    /// The settings of this deployment.
     pub config: FunctionConfig,
-    /// The code.
+    /// The digest of the code.
     pub code: CodeDigest,
-    /// How many invocations may run at once; `None` leaves it to the account's limit.
+    /// How many invocations may run at once. `None`: the account's limit applies.
     #[serde(default)]
     pub reserved_concurrency: Option<u32>,
-    /// When it was deployed, in milliseconds since 1970-01-01 UTC.
+    /// The time of the last deployment, in milliseconds since 1970-01-01 UTC.
     pub modified_at_ms: u64,
     /// A random identifier that changes with every change of the function (AWS: `RevisionId`).
     pub revision: String,
-    /// Whether it can be invoked. Not kept: each start of the host finds it out anew.
+    /// Whether it can be invoked. Not stored: each start of the host determines it again.
     #[serde(skip)]
     pub state: FunctionState,
 }
 
 impl Function {
-    /// Refuses a function that this host cannot run.
+    /// Returns an error if this host cannot run the function.
     pub(crate) fn check_active(&self) -> Result<(), Error> {
         match &self.state {
             FunctionState::Active => Ok(()),
@@ -52,12 +52,12 @@ impl Function {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FunctionState {
-    /// It can.
+    /// It can be invoked.
     #[default]
     Active,
-    /// This host cannot run it; a change of the function or of the host's settings may help.
+    /// This host cannot run it. A change of the function or of the host's settings may help.
     Failed {
-        /// Why.
+        /// Why the host cannot run it.
         reason: String,
     },
 }

@@ -62,7 +62,7 @@ impl fmt::Display for FunctionName {
     }
 }
 
-/// Tells whether names and aliases may contain the character.
+/// Returns whether a name or alias may contain the character.
 pub(super) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }

@@ -1,4 +1,4 @@
-//! How a caller names a function: by name or ARN, with or without a qualifier.
+//! Targets: a function as a caller names it, by name or ARN, with or without a qualifier.
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,11 +35,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes a qualifier that came beside the name, as the `Qualifier` of a query does.
+    /// Adds a qualifier that the request has beside the name, such as the query parameter
+    /// `Qualifier`.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when it is no qualifier; [`Error::QualifiersDiffer`] when the name has another.
+    /// Returns [`Error::Invalid`] if it is not a valid qualifier; [`Error::QualifiersDiffer`] if
+    /// the name has another one.
     pub fn with_qualifier(mut self, qualifier: &str) -> Result<Self, Error> {
         check_qualifier(qualifier)?;
         match &self.qualifier {
@@ -159,7 +161,7 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// `us-east-1`, `us-gov-west-1`.
+/// Returns whether the text has the form of a region: `us-east-1`, `us-gov-west-1`.
 fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let letters = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_lowercase());
@@ -176,7 +178,7 @@ fn is_region(text: &str) -> bool {
     }
 }
 
-/// The qualifier of a function's code and settings as they are now.
+/// The qualifier of a function's current code and settings.
 pub(crate) const LATEST: &str = "$LATEST";
 /// AWS's pattern of the `FunctionName` parameter.
 const PATTERN: &str = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?";

@@ -1,4 +1,5 @@
-//! Request bodies: kept whole, within a bound of each and a bound of all together, and charged by what has arrived.
+//! Request bodies: read as a whole, limited each and all together, and charged for by the bytes
+//! that have arrived.
 
 use std::time::Duration;
 
@@ -8,31 +9,31 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Memory for bodies that are being read or answered. Operations with small bodies and with large ones have a share
-/// each, so that uploads of code do not keep invocations waiting.
+/// The memory for bodies of requests that are not answered yet. Operations with small and with
+/// large bodies have separate halves, so that uploads of code do not delay invocations.
 #[derive(Debug)]
 pub(super) struct Bodies {
     small: Semaphore,
     large: Semaphore,
 }
 
-/// A body, and the memory that it is charged for until it is dropped.
+/// A body, and the memory that is charged for it until it is dropped.
 #[derive(Debug)]
 pub(super) struct Body<'a> {
     pub(super) bytes: Bytes,
     _charged: Vec<SemaphorePermit<'a>>,
 }
 
-/// Why a body was not taken.
+/// Why a body was refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// It is larger than its operation allows.
     TooLarge,
-    /// It came more slowly than the least rate.
+    /// It arrived more slowly than the minimum rate.
     TooSlow,
     /// There was no memory for more of it.
     NoRoom,
-    /// The connection broke.
+    /// The connection failed.
     Broken(hyper::Error),
 }
 
@@ -51,7 +52,7 @@ impl Bodies {
         let (mut bytes, mut charged) = (BytesMut::new(), Vec::new());
         let start = Instant::now();
         loop {
-            // What is slower than the least rate has its grace, and then ends.
+            // A body slower than the minimum rate times out after the grace period.
             let behind = Duration::from_secs((bytes.len() / RATE_BYTES_PER_S) as u64);
             let frame = tokio::time::timeout_at(start + GRACE + behind, body.frame());
             let frame = match frame.await {
@@ -68,7 +69,7 @@ impl Bodies {
             while charged.len() < units {
                 match tokio::time::timeout(ROOM_TIMEOUT, share.acquire()).await {
                     Ok(Ok(unit)) => charged.push(unit),
-                    // Those that hold the memory wait for more themselves: somebody has to give in.
+                    // Other bodies that hold memory may wait for more as well: one must give up.
                     _ => return Err(Refusal::NoRoom),
                 }
             }
@@ -78,8 +79,8 @@ impl Bodies {
     }
 }
 
-/// Reads a body that is too large and keeps none of it, up to a bound: a client that is still writing
-/// would else meet a reset connection in place of the answer.
+/// Reads and discards a body that is too large, up to a limit. Otherwise a client that is still
+/// writing would see a reset connection instead of the answer.
 pub(super) async fn drain(mut body: Incoming) {
     let mut left = DRAIN_BYTES_MAX;
     let reading = async {
@@ -96,17 +97,17 @@ pub(super) async fn drain(mut body: Incoming) {
     }
 }
 
-/// Bodies of operations that take more than this are large.
+/// An operation with a larger limit counts as one with large bodies, in bytes.
 const SMALL_BYTES: usize = 8 << 20;
-/// Memory is charged in units of this size.
+/// The unit in which memory is charged, in bytes.
 const UNIT_BYTES: usize = 64 << 10;
-/// 512 MiB for the small bodies together, and as much for the large ones.
+/// 512 MiB for all small bodies, and as much for all large ones.
 const SHARE_UNITS: usize = (512 << 20) / UNIT_BYTES;
-/// How long a body may come slowly.
+/// How long a body may be slower than the minimum rate.
 const GRACE: Duration = Duration::from_secs(20);
-/// The least rate after that, in bytes a second: 512 kbit/s.
+/// The minimum rate after that, in bytes per second: 512 kbit/s.
 const RATE_BYTES_PER_S: usize = 64 << 10;
-/// How long a body waits for memory for more of it.
+/// How long a body waits for memory.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 const DRAIN_BYTES_MAX: usize = 256 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);

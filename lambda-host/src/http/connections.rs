@@ -1,4 +1,5 @@
-//! Open connections and their bound: when all are taken, the one that has been idle longest gives way.
+//! A limit on open connections. At the limit, the connection that has been idle for the longest
+//! time is closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,12 +22,12 @@ struct Open {
 
 #[derive(Debug)]
 struct State {
-    /// Since when no request of it is being answered; `None` while one is.
+    /// The time since which no request of it is being answered; `None` while one is.
     idle_since: Option<Instant>,
     close: Arc<Notify>,
 }
 
-/// One open connection. Dropping it frees its place.
+/// An open connection. Dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
@@ -35,17 +36,18 @@ pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Marks a connection as busy for as long as it lives.
+/// Marks a connection as busy until it is dropped.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Place>);
 
 impl Connections {
-    /// Returns a bound of `max` connections.
+    /// Returns a limit of `max` connections.
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { free: Arc::new(Semaphore::new(max)), open: Mutex::default() })
     }
 
-    /// Waits for a place; when there is none, asks the longest idle connection to give way.
+    /// Waits for a place. If there is none, asks the connection with the longest idle time to
+    /// close.
     pub(super) async fn place(self: &Arc<Self>) -> Arc<Place> {
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => permit,
@@ -72,7 +74,7 @@ impl Connections {
         let mut open = self.open();
         let idle = open.by_id.values_mut().filter(|state| state.idle_since.is_some());
         if let Some(longest) = idle.min_by_key(|state| state.idle_since) {
-            // Not chosen again while it closes.
+            // Do not choose it again while it closes.
             longest.idle_since = None;
             longest.close.notify_one();
         }
@@ -90,13 +92,13 @@ impl Connections {
 }
 
 impl Place {
-    /// Marks the connection as busy: it gives way to no other.
+    /// Marks the connection as busy, so that it is not asked to close.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.connections.set_idle(self.id, None);
         Busy(Arc::clone(self))
     }
 
-    /// Waits until the connection is to give way.
+    /// Waits until the connection is asked to close.
     pub(super) async fn asked_to_close(&self) {
         self.close.notified().await;
     }
@@ -135,7 +137,7 @@ mod tests {
         second.asked_to_close().await;
         drop(second);
         let fourth = waiting.await.unwrap();
-        // Idle again, but later than the others.
+        // Idle again, later than the others.
         tokio::time::sleep(Duration::from_millis(1)).await;
         drop(busy);
         let waiting = tokio::spawn({

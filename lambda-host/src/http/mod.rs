@@ -1,7 +1,7 @@
-//! The AWS Lambda API over HTTP, as the AWS command line and SDKs speak it.
+//! The AWS Lambda API over HTTP, for the AWS command line and SDKs.
 //!
-//! Requests are not authenticated: signatures are taken and not checked. Serve on loopback, or behind
-//! something that checks callers.
+//! Requests are not authenticated: signatures are accepted and not checked. Serve on loopback, or
+//! behind a proxy that authenticates callers.
 
 mod body;
 mod connections;

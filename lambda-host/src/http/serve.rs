@@ -21,12 +21,13 @@ use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use crate::host::Host;
 
-/// Serves the API on `listener` until `stop` resolves; then answers what was begun, and returns.
+/// Serves the API on `listener` until `stop` resolves. Then answers the requests in progress, and
+/// returns.
 ///
-/// At the most 1,024 connections are open at once; when another one comes, that which has been idle longest is closed. A
-/// request's head must arrive within 30 s; its body may take 20 s, and after that a second for each 64 KiB that have come.
-/// Bodies are charged by what has arrived: 512 MiB for uploads of code, and as much for all other requests. A body that finds no
-/// room for 5 s is refused.
+/// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
+/// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
+/// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
+/// code, and as much for other requests. A body that gets no memory for 5 s is refused.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections = Connections::new(CONNECTIONS_MAX);
     let bodies = Arc::new(Bodies::new());
@@ -44,7 +45,8 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Too many open files, or a client that was gone at once: neither ends the server.
+                // Too many open files, or a client that closed at once: neither must end the
+                // server.
                 tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -63,7 +65,7 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
             }
         });
         let mut builder = http1::Builder::new();
-        // A client may say that it sends no more, and still wait for its answer.
+        // A client may shut down its sending side and still wait for the answer.
         builder.half_close(true);
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -114,7 +116,7 @@ async fn operate(
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
-    // Charged until the request is answered.
+    // The body's memory stays charged until the request is answered.
     operation.run(host, &parts, body.bytes.clone()).await
 }
 

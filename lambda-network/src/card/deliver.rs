@@ -1,4 +1,4 @@
-//! The thread that takes packets from the VPC to sandboxes.
+//! The thread that carries packets from the VPC to sandboxes.
 
 use std::os::fd::AsFd as _;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::{Shared, Way};
 use crate::guard::ends;
 use crate::linux::tun::{FRAME_MAX, HEADER};
 
-/// Delivers until the card is stopped.
+/// Delivers packets until the card is stopped.
 pub(super) fn run(shared: &Shared, stop: &EventFd) {
     let start = Instant::now();
     let mut frame = vec![0; FRAME_MAX];
@@ -21,7 +21,7 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
             PollFd::new(shared.tun.as_fd(), PollFlags::POLLIN),
         ];
-        // An interrupted call has reported nothing, and is made again.
+        // An interrupted call has set no events; the next read finds nothing.
         let _ = poll(&mut wait, PollTimeout::NONE);
         let ended = |it: &PollFd<'_>| {
             it.revents().is_some_and(|it| it.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL))
@@ -36,7 +36,7 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
             match shared.way(ends.destination) {
                 Some(Way::Direct(table)) => {
                     if let Some(seat) = table.seat(ends.destination) {
-                        // What is over the sandbox's rate has been counted there.
+                        // A packet over the sandbox's rate is already counted there.
                         let _ = seat.deliver(start.elapsed(), frame);
                     }
                 }
@@ -48,5 +48,5 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
     }
 }
 
-/// Frames between two looks at whether the card is stopped.
+/// The most frames between two checks whether the card is stopped.
 const BATCH: usize = 64;

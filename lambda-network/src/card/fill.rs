@@ -1,4 +1,4 @@
-//! How full a card is, by the connections that the kernel tracks for it and its sandboxes.
+//! The fill level of a card, by the connections that the kernel tracks for it and by its sandboxes.
 
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -11,19 +11,19 @@ use nix::sys::eventfd::EventFd;
 
 use super::{CardEvent, Shared};
 
-/// Looks every 250 ms, on a thread in the card's namespace, until the card is stopped.
+/// Checks the card every 250 ms until it is stopped, on a thread in its namespace.
 pub(super) fn watch(shared: &Shared, stop: &EventFd, observer: &dyn Fn(CardEvent)) {
     let limits = &shared.spec.limits;
     let ports = u32::from(limits.ports.end() - limits.ports.start()) + 1;
     let connections_max = limits.connections_max.min(ports);
     loop {
         let mut wait = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        // An interrupted call has reported nothing, and is made again.
+        // An interrupted call has set no events, and counts as a timeout.
         let _ = poll(&mut wait, PollTimeout::from(250_u8));
         if wait[0].any().unwrap_or(true) {
             return;
         }
-        // What could not be forgotten rests on, until the next time.
+        // On failure the addresses rest until the next attempt.
         drop(shared.forget());
         let link = shared.spec.link.device();
         if if_nametoindex(link).is_err() && !shared.cut.swap(true, Ordering::Relaxed) {
@@ -46,12 +46,13 @@ pub(super) fn watch(shared: &Shared, stop: &EventFd, observer: &dyn Fn(CardEvent
     }
 }
 
-/// Returns the connections that are tracked in the calling thread's namespace.
+/// Returns the number of connections tracked in the calling thread's namespace.
 fn connections() -> Option<u32> {
     fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?.trim().parse().ok()
 }
 
-/// Decides from what is used of each bound. The distance between the two marks keeps a card from changing to and fro.
+/// Returns whether a card is full, from the used part of each limit. Two thresholds keep the state
+/// from flapping.
 fn is_full(was: bool, shares: &[(u64, u64)]) -> bool {
     let percent = if was { 60 } else { 80 };
     shares.iter().any(|(used, max)| used * 100 >= max * percent)

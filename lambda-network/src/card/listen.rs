@@ -28,21 +28,22 @@ use crate::offload::segment;
 use crate::remote::{BATCH, DATAGRAMS_MAX};
 use crate::session::{Datagrams, Session};
 
-/// What a worker must be told to open a tunnel: plain data, of which nothing is secret.
+/// What a worker needs to connect to a card. Plain data without secrets, which the caller sends to
+/// the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a message, made and read on different machines")]
 pub struct Admission {
-    /// The card's key.
+    /// The card's public key.
     pub card: PublicKey,
-    /// Where the card listens.
+    /// The address on which the card listens.
     pub endpoint: SocketAddr,
-    /// The first addresses for the worker's sandboxes.
+    /// The first block of addresses for the worker's sandboxes.
     pub block: Block,
-    /// Largest packet through the tunnel, in bytes.
+    /// The largest packet through the tunnel, in bytes.
     pub mtu: u16,
 }
 
-/// The card's socket and its workers.
+/// The card's socket and its workers on other machines.
 #[derive(Debug)]
 pub(crate) struct Listener {
     wire: Wire,
@@ -52,7 +53,8 @@ pub(crate) struct Listener {
     mtu: u16,
     start: Instant,
     workers: RwLock<Workers>,
-    /// Packets that were refused: unreadable, or from an address that is not the worker's.
+    /// The number of refused packets: unreadable, or from an address that is not leased to the
+    /// worker.
     pub(crate) refused: AtomicU64,
 }
 
@@ -62,7 +64,7 @@ struct Workers {
     by_id: BTreeMap<WorkerId, Arc<Peer>>,
 }
 
-/// Bounds the handshakes of strangers; it has no `Debug` of its own.
+/// Limits handshakes from unknown senders. A wrapper, since the library's type has no `Debug`.
 struct Limiter(Arc<RateLimiter>);
 
 impl std::fmt::Debug for Limiter {
@@ -78,20 +80,24 @@ pub(crate) struct Peer {
     key: PublicKey,
     listener: Arc<Listener>,
     session: Mutex<Session>,
-    /// Where the worker was last heard.
+    /// The address from which the worker last sent something authentic.
     from: Mutex<Option<SocketAddr>>,
-    /// When it was last heard, in milliseconds since the listener's start. It begins with the admission.
+    /// When it was last heard, in milliseconds since the listener's start. Initially the time of
+    /// its admission.
     heard: AtomicU64,
 }
 
 impl Card {
-    /// Listens for workers of other machines on a UDP socket, which stays in the namespace in which it was bound.
+    /// Listens for workers on other machines, on a UDP socket that stays in the namespace in which
+    /// it was bound.
     ///
-    /// Packets through the tunnel are at most `underlay_mtu` less 80 bytes.
+    /// `underlay_mtu` is the largest packet between the machines, in bytes. Packets through the
+    /// tunnel can be 80 bytes smaller.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the card listens already or `underlay_mtu` is not between 1,280 and 9,000; else the step.
+    /// Returns [`Error::Invalid`] if the card already listens or `underlay_mtu` is not between
+    /// 1,280 and 9,000; else an error that names the failed step.
     pub fn listen(
         &mut self,
         socket: UdpSocket,
@@ -117,7 +123,7 @@ impl Card {
         if self.shared.listener.set(Arc::clone(&listener)).is_err() {
             return Err(Error::invalid("socket", "a second one", "the card listens already"));
         }
-        // What is too large for the tunnel is answered by the card's kernel, which knows how to (RFC 1191).
+        // The card's kernel then answers packets that are too large for the tunnel (RFC 1191).
         namespace::within(&self.namespace, || {
             let netlink = Netlink::open().step(Step::MakeTun)?;
             let index = if_nametoindex(TUN).step(Step::FindDevice)?;
@@ -126,11 +132,13 @@ impl Card {
         self.run("card-up", move |shared, stop| run(&shared, &listener, &stop))
     }
 
-    /// Admits a worker, and leases it a block of addresses. A worker that is admitted again begins anew.
+    /// Admits a worker and leases it a block of addresses. A worker that is already admitted loses
+    /// its session and addresses first.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] where all blocks are leased; [`Error::Invalid`] where the card does not listen.
+    /// Returns [`Error::Full`] if all blocks are leased, and [`Error::Invalid`] if the card does
+    /// not listen.
     pub fn admit(&self, worker: PublicKey) -> Result<Admission, Error> {
         let listener = self.listener()?;
         self.dismiss(worker);
@@ -164,25 +172,26 @@ impl Card {
         }
     }
 
-    /// Leases a worker that was admitted another block.
+    /// Leases another block of addresses to an admitted worker.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] where all are leased; [`Error::Gone`] where the worker is not admitted.
+    /// Returns [`Error::Full`] if all blocks are leased, and [`Error::Gone`] if the worker is not
+    /// admitted.
     pub fn lease(&self, worker: PublicKey) -> Result<Block, Error> {
         let id = self.listener()?.workers().by_key.get(&worker).copied().ok_or(Error::Gone)?;
         self.shared.lease(id)
     }
 
-    /// Ends a worker's session and takes its addresses back.
+    /// Ends a worker's session and takes back its addresses.
     pub fn dismiss(&self, worker: PublicKey) {
         if let Some(listener) = self.shared.listener.get() {
             listener.dismiss(&self.shared, worker);
         }
     }
 
-    /// Returns how many datagrams and packets of workers were refused: forged, replayed, of strangers, or from an address
-    /// that the worker was not leased.
+    /// Returns how many datagrams and packets were refused: forged, replayed, from unknown senders,
+    /// or from an address that is not leased to the worker.
     #[must_use]
     pub fn refused_packets(&self) -> u64 {
         self.shared.listener.get().map_or(0, |it| it.refused.load(Ordering::Relaxed))
@@ -211,11 +220,12 @@ impl Listener {
         }
     }
 
-    /// Finds the worker whose datagram this is.
+    /// Returns the worker to whose session a datagram belongs.
     fn peer(&self, datagram: &[u8], from: SocketAddr) -> Option<Arc<Peer>> {
         let receiver = match Tunn::parse_incoming_packet(datagram).ok()? {
             Packet::HandshakeInit(hello) => {
-                // A stranger's handshake costs as much as this check, and more only up to the bound.
+                // A handshake of an unknown sender costs one check, and above the rate limit
+                // nothing more.
                 let mut cookie = [0; COOKIE];
                 let verified = self.limiter.0.verify_packet(Some(from.ip()), datagram, &mut cookie);
                 match verified {
@@ -258,7 +268,7 @@ impl Peer {
     pub(super) fn carry(&self, frame: &mut [u8], out: &mut Datagrams) {
         let Some(to) = *self.from() else { return };
         let mut session = self.session();
-        // A frame that contradicts itself is dropped: the kernel makes none.
+        // The kernel makes no malformed frame; one is dropped.
         let _ = segment(frame, |packet| session.seal(packet, out));
         drop(session);
         self.listener.wire.send(out, to);
@@ -266,7 +276,7 @@ impl Peer {
     }
 }
 
-/// Takes what comes from workers into the card, until the card is stopped.
+/// Carries packets from workers into the card until the card is stopped.
 fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
     let mut bytes = vec![0; DATAGRAMS_MAX];
     let mut plain = vec![0; DATAGRAMS_MAX];
@@ -279,14 +289,15 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
             PollFd::new(listener.wire.as_fd(), PollFlags::POLLIN),
         ];
-        // An interrupted call has reported nothing, and is made again.
+        // An interrupted call has set no events, and counts as a timeout.
         let _ = poll(&mut wait, PollTimeout::from(TICK_MILLIS));
         if wait[0].any().unwrap_or(true) {
             return;
         }
         for _ in 0..BATCH {
             let Ok(received) = listener.wire.receive(&mut bytes) else { break };
-            // What one call receives comes from one place, so nearly always from one worker under one address.
+            // All datagrams of one call come from one sender, so nearly always from one worker and
+            // one source address.
             let mut known = Known::default();
             for datagram in bytes[..received.length].chunks(received.size) {
                 let peer = known.peer(datagram, || listener.peer(datagram, received.from));
@@ -298,7 +309,7 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
                     continue;
                 };
                 if !known.authentic {
-                    // Only what is authentic says where the worker is.
+                    // Only authentic datagrams update the worker's address.
                     *peer.from() = Some(received.from);
                     peer.heard.store(listener.now(), Ordering::Relaxed);
                     known.authentic = true;
@@ -325,7 +336,7 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
     }
 }
 
-/// What the datagrams of one call have in common.
+/// What the datagrams of one receive call have in common.
 #[derive(Default)]
 struct Known {
     peer: Option<(u32, Arc<Peer>)>,
@@ -365,7 +376,7 @@ impl Known {
     }
 }
 
-/// Does what is due in each session, and dismisses workers that have been silent.
+/// Does the periodic work of each session, and dismisses silent workers.
 fn tick(shared: &Shared, listener: &Listener, now: u64, out: &mut Datagrams) {
     listener.limiter.0.reset_count();
     let workers = listener.workers.read().unwrap_or_else(PoisonError::into_inner);
@@ -384,12 +395,13 @@ fn tick(shared: &Shared, listener: &Listener, now: u64, out: &mut Datagrams) {
     }
 }
 
-/// What WireGuard and the outer headers (IPv6 at the most) add to a packet, in bytes.
+/// The most that WireGuard and the outer headers (with IPv6) add to a packet, in bytes.
 const OVERHEAD: u16 = 80;
-/// Handshakes above this number must prove their address first (a cookie).
+/// The rate of handshakes above which a sender must first prove its address by a cookie.
 const HANDSHAKES_PER_SECOND: u64 = 200;
-/// Bytes of a cookie reply.
+/// The size of a cookie reply, in bytes.
 const COOKIE: usize = 64;
 const TICK_MILLIS: u16 = 250;
-/// Milliseconds without a sign of a worker, which gives one each second, after which its lease ends.
+/// A worker's lease ends after this many milliseconds without a datagram. A worker sends one at
+/// least every second.
 const WORKER_SILENCE: u64 = 10_000;

@@ -1,7 +1,8 @@
-//! The kernel's table of connections (ctnetlink): an address's entries are deleted before another sandbox gets the address.
+//! Deletes entries of the kernel's connection table (ctnetlink) before an address is given to
+//! another sandbox.
 //!
-//! Entries outlive the sandbox: one that ends says no goodbye for its connections. The next holder of the address would be
-//! counted for them, and be sent their answers.
+//! Entries outlive a sandbox, since its connections are not closed when it ends. The next sandbox
+//! with the address would have them counted towards its limit, and could receive packets of theirs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,9 +16,10 @@ use nix::sys::socket::{
 
 use super::netlink::{attribute, verdict};
 
-/// Deletes the connections that any of the addresses opened, in the calling thread's namespace; returns how many there were.
+/// Deletes the connections that the addresses opened, in the calling thread's namespace. Returns
+/// their number.
 ///
-/// The table is read once, however many addresses there are.
+/// The table is read once, for any number of addresses.
 pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
     let socket = socket(
         AddressFamily::Netlink,
@@ -32,7 +34,7 @@ pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
         let mut answer = [0; 4096];
         let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
         match verdict(answer.get(..length).unwrap_or_default()) {
-            // It has ended by itself meanwhile.
+            // The connection ended in the meantime.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             other => other?,
         }
@@ -40,7 +42,7 @@ pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
     Ok(found.len())
 }
 
-/// Returns the attributes that name the addresses' connections.
+/// Returns the netlink attributes that identify the connections of the addresses.
 fn find(socket: &OwnedFd, addresses: &BTreeSet<Ipv4Addr>) -> io::Result<Vec<Vec<u8>>> {
     send(socket.as_raw_fd(), &message(GET, DUMP, &[])?, MsgFlags::empty())?;
     let mut found = Vec::new();
@@ -53,7 +55,7 @@ fn find(socket: &OwnedFd, addresses: &BTreeSet<Ipv4Addr>) -> io::Result<Vec<Vec<
     }
 }
 
-/// Reads what one call received; tells whether it was the last.
+/// Reads the messages of one receive call. Returns whether they were the last.
 fn take(
     mut bytes: &[u8],
     addresses: &BTreeSet<Ipv4Addr>,
@@ -77,7 +79,7 @@ fn take(
     Ok(false)
 }
 
-/// Returns the attribute that names a connection, where one of the addresses opened it.
+/// Returns the attribute that identifies a connection, if one of the addresses opened it.
 fn tuple(attributes: &[u8], addresses: &BTreeSet<Ipv4Addr>) -> Option<Vec<u8>> {
     let value = attribute(attributes, TUPLE_ORIGINAL)?;
     let source = attribute(attribute(value, TUPLE_IP)?, IP_V4_SOURCE)?;
@@ -104,7 +106,7 @@ fn message(kind: u16, flags: u16, attributes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-// Of linux/netlink.h, nfnetlink.h, nfnetlink_conntrack.h. Attributes that hold others have the bit 0x8000.
+// From linux/netlink.h, nfnetlink.h, nfnetlink_conntrack.h. Nested attributes have the bit 0x8000.
 const INET: u8 = 2;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;

@@ -1,4 +1,4 @@
-//! What the crate asks of the Linux kernel: namespaces, devices, rules, sockets.
+//! The Linux interfaces that the crate uses: namespaces, devices, rules, sockets.
 
 pub(crate) mod conntrack;
 pub(crate) mod namespace;

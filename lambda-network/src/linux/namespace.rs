@@ -1,4 +1,5 @@
-//! Network namespaces that descriptors alone hold: nothing has a name, so nothing is left behind.
+//! Network namespaces that only descriptors hold: they have no names, so that none can be left
+//! behind.
 
 use std::fs::File;
 use std::io;
@@ -13,12 +14,13 @@ use crate::error::{Error, Step, Stepped as _};
 ///
 /// # Errors
 ///
-/// When `/proc` is not mounted.
+/// Returns an error if `/proc` is not mounted.
 pub fn current_namespace() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }
 
-/// Runs `work` in a new network namespace, on a thread of its own; the caller's thread stays where it is.
+/// Runs `work` in a new network namespace, on a new thread. The caller's thread stays in its
+/// namespace.
 pub(crate) fn in_new<T: Send>(
     work: impl FnOnce(OwnedFd) -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
@@ -28,7 +30,7 @@ pub(crate) fn in_new<T: Send>(
     })
 }
 
-/// Runs `work` in the network namespace of the descriptor, on a thread of its own.
+/// Runs `work` in the network namespace of the descriptor, on a new thread.
 pub(crate) fn within<T: Send>(
     namespace: impl AsFd,
     work: impl FnOnce() -> Result<T, Error> + Send,
@@ -53,7 +55,7 @@ fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<
     })
 }
 
-/// Sets one of the calling thread's namespace's own parameters, `net/...` below `/proc/sys`.
+/// Sets a kernel parameter (`net/...` below `/proc/sys`) of the calling thread's namespace.
 pub(crate) fn set_parameter(name: &str, value: &str) -> io::Result<()> {
     std::fs::write(format!("/proc/sys/net/{name}"), value)
 }

@@ -1,4 +1,4 @@
-//! The few requests to the kernel's network (rtnetlink(7)) that make links, addresses and routes.
+//! Requests to the kernel (rtnetlink(7)) that create links, addresses and routes.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use nix::sys::socket::{
     socket,
 };
 
-/// A conversation with the network namespace that the thread was in when it began.
+/// A netlink socket. It stays in the network namespace that the thread was in when it was opened.
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: OwnedFd,
@@ -27,7 +27,7 @@ impl Netlink {
         Ok(Self { socket })
     }
 
-    /// Makes a pair of links straight in their namespaces: `near` in this one, `far` in the other.
+    /// Creates a veth pair: `near` in this namespace, `far` in the other.
     pub(crate) fn make_veth(
         &self,
         near: &str,
@@ -51,9 +51,9 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Makes a link with an address of its own over the device `parent` of this namespace, in another namespace.
+    /// Creates a macvlan link on the device `parent` of this namespace, in another namespace.
     ///
-    /// The links of one parent do not reach each other (`MACVLAN_MODE_PRIVATE`).
+    /// Links on the same parent cannot reach each other (`MACVLAN_MODE_PRIVATE`).
     pub(crate) fn make_macvlan(
         &self,
         parent: u32,
@@ -72,7 +72,7 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Moves a device into another namespace, where it is called `name`.
+    /// Moves a device into another namespace and renames it to `name`.
     pub(crate) fn give(&self, index: u32, namespace: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         let mut request = Request::new(RTM_NEWLINK, 0);
         request.interface(index, 0);
@@ -89,13 +89,14 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Asks whether packets pass a device (RFC 2863): its other end is there and up.
+    /// Returns a device's operational state (RFC 2863): up means that its other end exists and is
+    /// up.
     pub(crate) fn operation(&self, index: u32) -> io::Result<Operation> {
         let mut request = Request::new(RTM_GETLINK, 0);
         request.interface(index, 0);
         send(self.socket.as_raw_fd(), &request.finish()?, MsgFlags::empty())?;
         let mut answer = vec![0; 32 << 10];
-        // The device's description, then the acknowledgement.
+        // First the device's description, then the acknowledgement.
         let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
         let answer = answer.get(..length).unwrap_or_default();
         if answer.get(4..6) != Some(&RTM_NEWLINK.to_ne_bytes()) {
@@ -113,7 +114,7 @@ impl Netlink {
         })
     }
 
-    /// Deletes a link, and with one end of a veth pair the other.
+    /// Deletes a link. For one end of a veth pair, the other end is deleted too.
     pub(crate) fn delete(&self, index: u32) -> io::Result<()> {
         let mut request = Request::new(RTM_DELLINK, 0);
         request.interface(index, 0);
@@ -127,7 +128,7 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Sets the largest packet of a device.
+    /// Sets a device's MTU, in bytes.
     pub(crate) fn set_mtu(&self, index: u32, mtu: u16) -> io::Result<()> {
         let mut request = Request::new(RTM_NEWLINK, 0);
         request.interface(index, 0);
@@ -135,7 +136,7 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Gives a device an address.
+    /// Adds an address to a device.
     pub(crate) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let mut request = Request::new(RTM_NEWADDR, CREATE);
         request.put(&[INET, prefix, 0, 0]);
@@ -145,7 +146,7 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Sends what goes to `address`/`prefix` through a device, by a gateway where there is one.
+    /// Adds a route to `address`/`prefix` through a device, by a gateway if there is one.
     pub(crate) fn add_route(
         &self,
         index: u32,
@@ -167,7 +168,8 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Refuses at once what goes to `address`/`prefix`, unless a longer route says otherwise.
+    /// Adds a route that rejects packets to `address`/`prefix` at once, unless a longer prefix
+    /// matches.
     pub(crate) fn refuse(&self, (address, prefix): (Ipv4Addr, u8)) -> io::Result<()> {
         let mut request = Request::new(RTM_NEWROUTE, CREATE);
         let (table, origin) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC);
@@ -186,23 +188,24 @@ impl Netlink {
     }
 }
 
-/// Returns the hardware address of a link with this address: the same one always, so that what others know of a card (ARP)
-/// holds for its successor, too. Both first bytes mark addresses that no maker gives; a bridge prefers any other to 0xFE.
+/// Returns a hardware address derived from the IP address. It is the same for a card's successor,
+/// so that ARP entries of neighbours stay valid. Both possible first bytes mark locally
+/// administered addresses; a bridge prefers any other address to one that begins with 0xFE.
 fn hardware_address(first: u8, address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [first, 0xC4, a, b, c, d]
 }
 
-/// Whether packets pass a device.
+/// Whether a device passes packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Up,
     Down,
-    /// The kernel does not know yet, or, with some kinds of device, ever.
+    /// The kernel does not know yet. For some kinds of device it never knows.
     Unknown,
 }
 
-/// Finds an attribute among those that follow each other.
+/// Returns the value of an attribute in a sequence of attributes.
 pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
@@ -215,7 +218,7 @@ pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// Reads the kernel's acknowledgement, which is an error number of 0, or its refusal.
+/// Returns the kernel's answer: an acknowledgement, which is error number 0, or an error.
 pub(super) fn verdict(answer: &[u8]) -> io::Result<()> {
     let kind = answer.get(4..6).and_then(|two| two.try_into().ok()).map(u16::from_ne_bytes);
     let number = answer.get(16..20).and_then(|four| four.try_into().ok()).map(i32::from_ne_bytes);
@@ -228,7 +231,7 @@ pub(super) fn verdict(answer: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A request as the kernel reads it: a header of 16 bytes, a body, attributes.
+/// A netlink request: a header of 16 bytes, a body, attributes.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -244,7 +247,7 @@ impl Request {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Puts `struct ifinfomsg`: this device, and flags to set.
+    /// Appends a `struct ifinfomsg` with the device and the flags to set.
     fn interface(&mut self, index: u32, flags: u32) {
         self.put(&[0; 4]);
         for number in [index, flags, flags] {
@@ -256,7 +259,7 @@ impl Request {
         self.attribute(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
     }
 
-    /// Puts the kind of link to be made, with one attribute of that kind.
+    /// Appends the kind of link to create, with one attribute of that kind.
     fn kind(&mut self, kind: &str, attribute: u16, value: &[u8]) {
         let mut data = Self(Vec::new());
         data.attribute(attribute, value);
@@ -281,7 +284,7 @@ impl Request {
     }
 }
 
-// Of linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h, veth.h.
+// From linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h, veth.h.
 const INET: u8 = 2;
 const NLMSG_ERROR: u16 = 2;
 const REQUEST: u16 = 1;

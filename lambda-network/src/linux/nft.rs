@@ -1,7 +1,8 @@
-//! A card's rules as nftables(8) reads them, and their loading in one transaction by the `nft` program.
+//! The nftables(8) rules of a card, loaded in one transaction by the program `nft`.
 //!
-//! The program is called once a card, never for a sandbox: counts are kept by sets that the kernel fills itself. A
-//! default network's rules on the host are held by one that waits.
+//! The program is called once for each card, never for a sandbox: the kernel itself adds sandboxes
+//! to the sets that count their connections. The host's rules of a default network are held by an
+//! `nft` process that keeps running.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -20,7 +21,7 @@ use crate::error::{Error, Step, Stepped as _};
 use crate::rules::Rule;
 use crate::spec::{CardSpec, Egress, Protocol, RESOLVER};
 
-/// Returns the rules of a card whose link is the device `link` and whose tunnels end at `tun0`.
+/// Returns the rules of a card whose link is the device `link`.
 pub(crate) fn card_rules(spec: &CardSpec, link: &str) -> String {
     let CardSpec { limits, rules, .. } = spec;
     let (first, last) = (limits.ports.start(), limits.ports.end());
@@ -53,7 +54,7 @@ pub(crate) fn card_rules(spec: &CardSpec, link: &str) -> String {
     text
 }
 
-/// The chain of new connections outwards.
+/// Appends the chain for new outbound connections.
 fn out(text: &mut String, spec: &CardSpec) {
     let (limits, rules) = (&spec.limits, spec.rules);
     let full = "reject with icmp admin-prohibited";
@@ -124,7 +125,7 @@ fn start(arguments: &[&str]) -> Result<Child, Error> {
     })
 }
 
-/// Sorts what the program said.
+/// Turns the program's error output into an error.
 fn refused(said: &[u8]) -> Error {
     let mut why = String::from_utf8_lossy(said).into_owned();
     why.truncate(why.floor_char_boundary(TEXT_MAX));
@@ -137,8 +138,9 @@ fn refused(said: &[u8]) -> Error {
 
 /// Rules in the host's namespace that end with this process, however it ends.
 ///
-/// The table has an owner (`flags owner`): an `nft` that waits for further commands. When this process is gone, so is its
-/// input; it ends, and the kernel deletes what it owned.
+/// The table has an owner (`flags owner`): an `nft` process that waits for commands on its standard
+/// input. When this process ends, the input is closed, `nft` ends, and the kernel deletes the
+/// table.
 #[derive(Debug)]
 pub(crate) struct HostRules {
     input: Option<ChildStdin>,
@@ -147,9 +149,10 @@ pub(crate) struct HostRules {
 }
 
 impl HostRules {
-    /// Loads one transaction, on one line, that makes the table `inet NAME`, and holds it.
+    /// Creates the table `inet NAME` by one transaction, which must be one line, and holds it.
     ///
-    /// Should the holder end by itself, the device NAME is deleted: nothing passes without the rules.
+    /// If the `nft` process ends by itself, the device NAME is deleted, so that nothing passes
+    /// without the rules.
     pub(crate) fn hold(host: Arc<OwnedFd>, name: &str, rules: &str) -> Result<Self, Error> {
         let mut child = namespace::within(&host, || start(&["-i"]))?;
         let mut input = child.stdin.take();
@@ -172,7 +175,7 @@ impl HostRules {
         });
         if let Err(error) = held {
             drop(input);
-            // The program says what was wrong, and ends with its input.
+            // `nft` prints its error and ends when its input is closed.
             let said = child.wait_with_output().step(Step::LoadRules)?.stderr;
             return Err(if said.is_empty() { error } else { refused(&said) });
         }
@@ -183,7 +186,7 @@ impl HostRules {
             .spawn(move || {
                 drop(child.wait());
                 if !wanted.load(Ordering::Acquire) {
-                    // It may be gone already.
+                    // The device may already be gone.
                     drop(namespace::within(&host, || {
                         let device = if_nametoindex(name.as_str()).step(Step::FindDevice)?;
                         Netlink::open().step(Step::MakeLink)?.delete(device).step(Step::MakeLink)
@@ -200,17 +203,17 @@ impl Drop for HostRules {
         self.ended.store(true, Ordering::Release);
         self.input = None;
         if let Some(thread) = self.thread.take() {
-            // The thread has nothing to say: a panic there has been reported.
+            // The thread returns nothing, and its panic was already reported.
             drop(thread.join());
         }
     }
 }
 
-/// How long the program may take.
+/// How long `nft` may take to create the table.
 const LOADED_WITHIN: Duration = Duration::from_secs(3);
-/// Where `nft` lies; the caller's environment does not choose the program.
+/// The search path for `nft`. The caller's environment is not used.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// Longest text of the program that is kept, in bytes.
+/// The most output of `nft` that is kept, in bytes.
 const TEXT_MAX: usize = 512;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! TUN devices: packets of a namespace, read and written by a descriptor.
+//! TUN devices: a descriptor that reads and writes the packets of a network namespace.
 //!
-//! Each packet is preceded by a `virtio_net_hdr` of 10 bytes, so that TCP segments of up to 64 KiB pass in one piece.
+//! A `virtio_net_hdr` of 10 bytes precedes each packet, so that TCP segments of up to 64 KiB pass
+//! in one piece.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,20 +10,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::net::if_::if_nametoindex;
 
-/// Largest frame that a device gives or takes: the header and the largest IPv4 packet.
+/// The largest frame: the header and the largest IPv4 packet, in bytes.
 pub(crate) const FRAME_MAX: usize = HEADER + 65_535;
-/// Bytes of `struct virtio_net_hdr` before each packet.
+/// The size of `struct virtio_net_hdr`, in bytes.
 pub(crate) const HEADER: usize = 10;
 
-/// A TUN device's descriptor. Reads and writes do not wait.
+/// The descriptor of a TUN device. Reads and writes do not block.
 #[derive(Debug)]
 pub(crate) struct Tun(OwnedFd);
 
 impl Tun {
-    /// Makes the device `name` in the calling thread's namespace, and returns its index there, too.
+    /// Creates the device `name` in the calling thread's namespace. Also returns its index there.
     ///
-    /// A `persistent` device stays when its descriptor is closed and goes with its namespace. Closing is so some 200 times
-    /// faster: the kernel takes the device down apart from the caller.
+    /// A `persistent` device stays when its descriptor is closed, and is deleted with its
+    /// namespace. Closing the descriptor is then some 200 times faster: the caller does not wait
+    /// until the kernel has taken the device down.
     pub(crate) fn make(name: &str, persistent: bool) -> io::Result<(Self, u32)> {
         let file = OpenOptions::new()
             .read(true)
@@ -33,7 +35,8 @@ impl Tun {
         let room = request.name.get_mut(..name.len()).filter(|room| room.len() < 16);
         room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
         request.flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
-        // SAFETY: the descriptor is open, and the request is a whole `struct ifreq` (40 bytes), which outlives the call.
+        // SAFETY: the descriptor is open, and the request is a whole `struct ifreq` (40 bytes),
+        // which outlives the call.
         unsafe { set_interface(file.as_raw_fd(), &raw const request) }?;
         // SAFETY: the descriptor is open; the argument is a number, no memory is passed.
         unsafe { set_offload(file.as_raw_fd(), TUN_F_CSUM | TUN_F_TSO4) }?;
@@ -44,7 +47,7 @@ impl Tun {
         Ok((Self(file.into()), if_nametoindex(name)?))
     }
 
-    /// Reads one frame. `WouldBlock` where there is none.
+    /// Reads one frame. Returns `WouldBlock` if there is none.
     pub(crate) fn read(&self, frame: &mut [u8]) -> io::Result<usize> {
         Ok(nix::unistd::read(&self.0, frame)?)
     }
@@ -61,7 +64,7 @@ impl AsFd for Tun {
     }
 }
 
-/// `struct ifreq` of netdevice(7) as TUNSETIFF reads it.
+/// The `struct ifreq` of netdevice(7), as TUNSETIFF reads it.
 #[repr(C)]
 pub(crate) struct InterfaceRequest {
     name: [u8; 16],
@@ -69,7 +72,7 @@ pub(crate) struct InterfaceRequest {
     rest: [u8; 22],
 }
 
-// Of linux/if_tun.h. The kernel declares these with the size of an int, whatever they read.
+// From linux/if_tun.h. The kernel encodes the size of an int in these requests, whatever they read.
 nix::ioctl_write_ptr_bad!(
     set_interface,
     nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),

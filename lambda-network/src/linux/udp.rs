@@ -1,4 +1,5 @@
-//! The tunnel's UDP socket, which takes and gives many datagrams in one call where the kernel can (UDP GSO and GRO).
+//! The tunnel's UDP socket. Where the kernel can (UDP GSO and GRO), one call sends or receives many
+//! datagrams.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,15 +13,17 @@ use nix::sys::socket::{
 
 use crate::session::Datagrams;
 
-/// A socket in the namespace in which it was made, whatever thread uses it.
+/// A socket in the namespace in which it was created, whichever thread uses it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     socket: UdpSocket,
-    /// The kernel cuts what is sent. Some devices refuse: then datagrams are sent one by one.
+    /// Whether the kernel segments what is sent. Some devices refuse; datagrams are then sent one
+    /// by one.
     cuts: AtomicBool,
 }
 
-/// What one call received: `length` bytes of datagrams of `size` bytes each, the last may be shorter.
+/// The result of a receive call: `length` bytes with datagrams of `size` bytes each; the last may
+/// be shorter.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) length: usize,
@@ -31,14 +34,15 @@ pub(crate) struct Received {
 impl Wire {
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // Without these the socket works, and is slower.
+        // The socket also works without these options, only slower.
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
         Ok(Self { socket, cuts: AtomicBool::new(true) })
     }
 
-    /// Sends all datagrams, in runs of one length. What the kernel has no room for is dropped, as on any link.
+    /// Sends all datagrams, in runs of the same length. Datagrams for which the kernel has no room
+    /// are dropped, as on any link.
     pub(crate) fn send(&self, out: &Datagrams, to: SocketAddr) {
         let to = SockaddrStorage::from(to);
         let (mut bytes, mut lengths) = (&out.bytes[..], &out.lengths[..]);
@@ -71,12 +75,13 @@ impl Wire {
             }
         }
         for datagram in bytes.chunks(size.max(1)) {
-            // An error is of the path or of room, and neither is mended by another attempt.
+            // An error concerns the path or a full buffer; sending again would not help.
             let _ = send(datagram, &[]);
         }
     }
 
-    /// Receives what there is, at most `into`. `WouldBlock` where there is nothing.
+    /// Receives what is there, at most the size of `into`. Returns `WouldBlock` if there is
+    /// nothing.
     pub(crate) fn receive(&self, into: &mut [u8]) -> io::Result<Received> {
         let mut control = nix::cmsg_space!(i32);
         let mut buffers = [IoSliceMut::new(into)];
@@ -117,7 +122,8 @@ fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
     from.as_sockaddr_in6().map(|it| SocketAddr::new(IpAddr::V6(it.ip()), it.port()))
 }
 
-/// Returns how many of the lengths may go in one call: equal ones and one shorter at the end.
+/// Returns how many datagrams one call may send: some of the same length, and a shorter one at the
+/// end.
 fn run(lengths: &[usize], size: usize) -> usize {
     let mut total = 0;
     let mut count = 0;
@@ -134,11 +140,11 @@ fn run(lengths: &[usize], size: usize) -> usize {
     count
 }
 
-/// Bytes that one call may send, headers left out.
+/// The most bytes that one call sends, without headers.
 const RUN_MAX: usize = 65_000;
 /// UDP_MAX_SEGMENTS of Linux before 6.9.
 const SEGMENTS_MAX: usize = 64;
-/// Room for some milliseconds of a fast link in the kernel, in bytes.
+/// The size of the kernel's socket buffers, in bytes: some milliseconds of a fast link.
 const BUFFER: usize = 4 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What a sandbox, a worker and a VPC must not reach. Each rule is shown to be what holds: without it the same attempt succeeds.
+//! What a sandbox, a worker and a VPC must not reach. For each rule a test shows that the same
+//! attempt succeeds without it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -14,7 +15,8 @@ fn site(vpc: &Vpc, rules: Rules) -> Site {
     Site::start(CardSpec { rules, ..vpc.card(5) })
 }
 
-/// Makes an attempt with all rules but `others`, which must fail, and without `rule`, too, which must succeed.
+/// Makes an attempt with all rules except `others`, which must fail, and then also without `rule`,
+/// which must succeed.
 #[track_caller]
 fn only_stopped_by(rule: Rule, others: &[Rule], mut attempt: impl FnMut(Rules) -> bool) {
     let others = others.iter().fold(Rules::all(), |rules, it| rules.without(*it));
@@ -22,7 +24,8 @@ fn only_stopped_by(rule: Rule, others: &[Rule], mut attempt: impl FnMut(Rules) -
     assert!(attempt(others.without(rule)), "without rule {rule:?} the attempt fails all the same");
 }
 
-/// Removes the route by which a sandbox's own kernel refuses link-local addresses: an attacker could.
+/// Removes the route by which a sandbox's own kernel rejects link-local addresses, as an attacker
+/// could.
 fn lift(namespace: &OwnedFd) {
     ip(namespace, "route delete unreachable 169.254.0.0/16");
 }
@@ -160,7 +163,7 @@ fn a_sandbox_reaches_nothing_of_the_host() {
         return;
     }
     let vpc = Vpc::new("blue");
-    // This thread's namespace is the host's, where the tunnels' threads run, too.
+    // This thread is in the host's namespace, as the tunnels' threads are.
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let site = site(&vpc, Rules::all());
@@ -169,7 +172,7 @@ fn a_sandbox_reaches_nothing_of_the_host() {
         let addresses = nix::ifaddrs::getifaddrs().unwrap();
         addresses.filter_map(|it| it.address?.as_sockaddr_in().map(|it| it.ip())).count()
     });
-    // The loopback's and its own.
+    // The loopback's address and its own.
     assert_eq!(reached, 2);
     assert!(greet(&sandbox, &format!("127.0.0.1:{port}")).is_err());
 }

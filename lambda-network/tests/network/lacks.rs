@@ -1,4 +1,4 @@
-//! What a machine may lack is told by the step that needed it.
+//! If a machine lacks something, the error names the step that needed it.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use crate::support::{Vpc, on_path, possible};
 /// Set for the process that starts a card where something is missing.
 const LACKS: &str = "NETWORK_TEST_LACKS";
 
-/// Starts a card in a process of its own, behind what `setup` does to it, in a mount namespace of its own.
+/// Starts a card in a child process, after `setup` has changed its own mount namespace.
 #[track_caller]
 fn check(setup: &str, message: &str) {
     if !on_path("unshare") || !on_path("setpriv") {
@@ -20,7 +20,7 @@ fn check(setup: &str, message: &str) {
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    // A user who is not root may not reach the folder that this program lies in.
+    // A copy of this program, since another user may not be able to reach its folder.
     let me = folder.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &me).unwrap();
     let output = Command::new("unshare")
@@ -63,7 +63,7 @@ fn a_missing_program_is_told() {
 
 #[test]
 fn starts_a_card_where_something_is_missing() {
-    // A part of the tests above, which start it.
+    // Part of the tests above, which start this one in a child process.
     if std::env::var_os(LACKS).is_none() {
         return;
     }

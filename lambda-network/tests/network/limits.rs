@@ -1,4 +1,4 @@
-//! Bounds of cards and of sandboxes.
+//! Limits of cards and of sandboxes.
 
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroU64;
@@ -29,9 +29,9 @@ fn a_sandbox_has_its_connections_and_its_neighbour_has_others() {
     }
     assert!(greet(&greedy, "10.0.0.3:80").is_err());
     assert!(greet(&neighbour, "10.0.0.3:80").is_ok());
-    // DNS is counted apart.
+    // DNS is counted separately.
     assert!(ask(&greedy, (RESOLVER, 53), b"name").is_some());
-    // What stands is not cut.
+    // Open connections are not cut.
     let (_, stream) = &mut held[0];
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
@@ -52,7 +52,8 @@ fn connections_that_have_ended_are_not_counted() {
     }
 }
 
-/// A sandbox that ends says no goodbye for its connections. The card counted them for the next sandbox with the address.
+/// Connections are not closed when a sandbox ends. The card once counted them for the next sandbox
+/// with the address.
 #[test]
 fn the_next_sandbox_with_an_address_inherits_no_connections() {
     if !possible("connections of a sandbox that is gone") {
@@ -192,7 +193,7 @@ fn a_rate_bounds_what_a_sandbox_sends() {
     stream.write_all(&vec![7; 4_000_000]).unwrap();
     eventually(Duration::from_secs(20), "all is sent", || slow.usage().up_bytes > 4_000_000);
     let passed = begun.elapsed();
-    // 4 MB less one burst at 2 MB/s; an upper bound would measure the machine.
+    // 4 MB less one burst, at 2 MB/s. An upper limit would measure the machine.
     assert!(passed > Duration::from_millis(1500), "{passed:?}");
     drop(stream);
     drop(slow);

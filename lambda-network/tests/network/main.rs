@@ -1,4 +1,4 @@
-//! Cards and tunnels in network namespaces that the tests make. Nothing leaves the machine.
+//! Cards and tunnels in network namespaces that the tests create. No packet leaves the machine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod isolation;

@@ -1,4 +1,4 @@
-//! The default network: a host in a namespace of its own, with an Internet of one machine behind it.
+//! The default network: a host in its own namespace, connected to an Internet of one machine.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -13,7 +13,7 @@ use crate::support::{
     answer, ask, command, eventually, greet, ip, namespace, possible, serve, within,
 };
 
-/// The Internet's machine is 198.51.100.1, the host 198.51.100.2 and 10.9.9.9.
+/// The Internet's machine has 198.51.100.1, the host 198.51.100.2 and 10.9.9.9.
 struct Host {
     namespace: Arc<OwnedFd>,
 }
@@ -80,7 +80,7 @@ fn the_hosts_own_addresses_and_the_metadata_address_are_refused() {
             assert_eq!(reached, !rules.has(Rule::Host), "{address}");
         }
         assert!(greet(&sandbox, "127.0.0.1:80").is_err());
-        // No connection comes in from outside, whatever routes there are.
+        // No connection comes in from outside, even if there is a route.
         ip(&host.namespace, &format!("route replace {}/32 via 100.127.255.2", sandbox.address()));
         serve(&sandbox.namespace(), "0.0.0.0:80", "sandbox");
         let inwards = format!("{}:80", sandbox.address());
@@ -106,7 +106,7 @@ fn networks_near_the_host_are_refused_where_it_says_so() {
         let network = NatNetwork::start(NatSpec { refused, ..host.spec() }, |_| ()).unwrap();
         let (_tunnel, sandbox) = attached(&network);
         assert_eq!(greet(&sandbox, "10.20.0.1:80").is_ok(), expected);
-        // The resolver is reached all the same.
+        // The resolver is reachable nevertheless.
         assert!(ask(&sandbox, (RESOLVER, 53), b"name").is_some());
     }
 }
@@ -137,7 +137,7 @@ fn without_its_rules_nothing_passes() {
     };
     let network = NatNetwork::start(host.spec(), observer).unwrap();
     let (tunnel, sandbox) = attached(&network);
-    // Somebody deletes what holds the rules.
+    // Delete the process that holds the rules.
     let holder = holder_of(&host.namespace);
     nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(heard.recv_timeout(Duration::from_secs(5)).unwrap(), CardEvent::Gone);
@@ -146,7 +146,7 @@ fn without_its_rules_nothing_passes() {
     assert!(matches!(tunnel.attach(Rates::default()), Err(Error::Gone)));
 }
 
-/// Finds the `nft` that lives in a namespace.
+/// Returns the `nft` process in a namespace.
 fn holder_of(namespace: &OwnedFd) -> nix::unistd::Pid {
     let wanted = nix::sys::stat::fstat(namespace).unwrap().st_ino;
     let of = |pid: i32| {

@@ -1,4 +1,4 @@
-//! Cards under numbers, as a scheduler keeps them.
+//! Cards under numbers, as a scheduler uses them.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn when_a_card_is_full_new_sandboxes_go_to_a_second() {
     provider.start(second, spec(2)).unwrap();
     let elsewhere = provider.attach(second, Rates::default()).unwrap();
     assert!(greet(&elsewhere, "10.0.0.3:80").is_ok());
-    // The first card goes on for those who have it, and one card's end is not the other's.
+    // The first card still serves its sandboxes, and the end of one card does not affect the other.
     assert!(greet(&sandbox, "10.0.0.3:80").is_ok());
     ip(&vpc.namespace, "link delete card1");
     let event = heard.recv_timeout(Duration::from_secs(5)).unwrap();

@@ -55,7 +55,7 @@ fn each_sandbox_reaches_its_own_vpc_where_two_have_the_same_addresses() {
     let (blue, green) = (Vpc::new("blue"), Vpc::new("green"));
     let (in_blue, in_green) = (Site::start(blue.card(5)), Site::start(green.card(5)));
     let sandboxes = [(in_blue.attach(), "blue 10.0.1.5"), (in_green.attach(), "green 10.0.1.5")];
-    // Both cards give the same addresses, too.
+    // Both cards also give the same addresses to their sandboxes.
     assert_eq!(sandboxes[0].0.address(), sandboxes[1].0.address());
     for (sandbox, greeting) in &sandboxes {
         assert_eq!(greet(sandbox, "10.0.0.2:80").unwrap(), *greeting);
@@ -93,7 +93,7 @@ fn ipv6_is_refused_at_once() {
     );
 }
 
-/// Starts a card over each kind of link and reaches the server 10.0.0.1 of a VPC behind it.
+/// Starts a card with a link and reaches the server 10.0.0.1 of the VPC behind it.
 #[track_caller]
 fn reaches(link: Link) {
     let card = Card::start(CardSpec::new(link, "10.0.1.5/16".parse().unwrap()), |_| ()).unwrap();
@@ -108,7 +108,7 @@ fn links_are_macvlans_devices_and_given_namespaces_too() {
         return;
     }
     let vpc = Vpc::new("blue");
-    // A macvlan over one end of a pair whose other end joins the VPC's bridge.
+    // A macvlan on one end of a veth pair whose other end is on the VPC's bridge.
     let host = namespace();
     let pair = |near: &str, far: &str| {
         ip(&host, &format!("link add {near} type veth peer name {far}"));
@@ -126,7 +126,7 @@ fn links_are_macvlans_devices_and_given_namespaces_too() {
 
 /// Moves a device into the VPC's namespace.
 fn lend(from: &std::os::fd::OwnedFd, device: &str, vpc: &Vpc) {
-    // `ip` names namespaces by process: one that sleeps there for as long as this takes.
+    // `ip` identifies a namespace by a process in it: one that sleeps there meanwhile.
     let mut holder =
         within(&vpc.namespace, || std::process::Command::new("sleep").arg("60").spawn().unwrap());
     command(from, "ip", &format!("link set {device} netns {}", holder.id()));

@@ -1,4 +1,4 @@
-//! Everything that is taken is given back: on drop, and when the process is killed.
+//! All resources are released: on drop, and when the process is killed.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -10,7 +10,7 @@ use lambda_network::{Error, InterfacePool, NatNetwork, NatSpec, Rates, Tunnel};
 
 use crate::support::{Site, Vpc, command, eventually, greet, namespace, possible, within};
 
-/// Set for a process that is to be killed.
+/// Set for a process that will be killed.
 const HOLDS: &str = "NETWORK_TEST_HOLDS";
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,8 +46,8 @@ fn a_detached_sandbox_reaches_nothing() {
     assert!(greet(&site.attach(), "10.0.0.3:80").is_ok());
 }
 
-/// Starts the test `name` in a process of its own with `namespace` as its standard input, and kills it when it has
-/// said that it is there.
+/// Runs the test `name` in a child process with `namespace` as its standard input, and kills it
+/// when it has reported that it is running.
 fn kill_one_that_holds(name: &str, namespace: &OwnedFd, there: impl FnOnce()) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
@@ -112,7 +112,7 @@ fn a_killed_process_leaves_no_rules_on_its_host() {
 
 #[test]
 fn holds_a_card_until_it_is_killed() {
-    // A part of the tests above, which start it and kill it.
+    // Part of the tests above, which run this one in a child process and kill it.
     if std::env::var_os(HOLDS).is_none() {
         return;
     }
@@ -125,7 +125,7 @@ fn holds_a_card_until_it_is_killed() {
 
 #[test]
 fn holds_a_default_network_until_it_is_killed() {
-    // A part of the tests above, which start it and kill it.
+    // Part of the tests above, which run this one in a child process and kill it.
     if std::env::var_os(HOLDS).is_none() {
         return;
     }

@@ -1,4 +1,5 @@
-//! Tunnels between machines, by the WireGuard protocol: hosts are namespaces that one cable joins.
+//! Tunnels between machines by the WireGuard protocol. Each machine is a namespace; one bridge
+//! connects them.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -79,7 +80,7 @@ fn attach(tunnel: &Tunnel) -> Attachment {
     tunnel.attach(Rates::default()).unwrap()
 }
 
-/// Keeps every packet of a namespace's devices until dropped.
+/// Captures every packet on a namespace's devices until it is dropped.
 struct Capture {
     packets: Arc<Mutex<Vec<Vec<u8>>>>,
     stop: Arc<AtomicBool>,
@@ -229,7 +230,7 @@ fn replays_and_forgeries_are_refused() {
     inject(&sandbox.namespace(), sandbox.address(), to, b"once");
     arrived.recv_timeout(Duration::from_secs(2)).unwrap();
     thread::sleep(Duration::from_millis(100));
-    // What the worker sent: behind 14 bytes of Ethernet, 20 of IPv4 and 8 of UDP.
+    // What the worker sent, after 14 bytes of Ethernet, 20 of IPv4 and 8 of UDP.
     let sent: Vec<_> = wire.packets.lock().unwrap().clone();
     let mine =
         |it: &&Vec<u8>| it.len() > 42 && it[12..14] == [8, 0] && it[26..30] == [192, 0, 2, 2];
@@ -278,7 +279,7 @@ fn a_vanished_card_is_told_and_a_vanished_worker_loses_its_lease() {
         Tunnel::connect(&admission, &identity, socket, pool, Rules::all(), on_gone)
     };
     let tunnel = open(Arc::clone(&gone)).unwrap();
-    // One worker is alive and the other has never come.
+    // One worker is alive; the other was admitted and never connected.
     let event = heard.recv_timeout(Duration::from_secs(15)).unwrap();
     assert_eq!(event, CardEvent::WorkerGone(lost.public()));
     assert!(!gone.load(Ordering::Relaxed));
@@ -311,7 +312,7 @@ fn wireguard_go_is_a_worker_like_ours() {
     let file = folder.path().join("key");
     std::fs::write(&file, &private).unwrap();
     let admission = card.admit(Identity::from_bytes(keys(&private)).public()).unwrap();
-    // It makes its control socket in a folder of the machine's, under this name.
+    // wireguard-go creates its control socket in a folder of the machine under this name.
     let name = format!("wgtest{}", std::process::id() % 100_000);
     let mut program = within(&host, || {
         std::process::Command::new("wireguard-go")

@@ -1,4 +1,4 @@
-//! VPCs to test with: a namespace, a bridge in it, servers on the bridge's addresses.
+//! VPCs for tests: a namespace, a bridge in it, and servers on the bridge's addresses.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -15,7 +15,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 
-/// Tells whether namespaces, TUN devices and nftables are there; names `what` as left out where not.
+/// Returns whether namespaces, TUN devices and nftables are available; if not, reports that `what`
+/// is left out.
 pub(crate) fn possible(what: &str) -> bool {
     let why = if !nix::unistd::geteuid().is_root() {
         "not root"
@@ -38,7 +39,7 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|it| File::open(format!("{it}/{program}")).is_ok())
 }
 
-/// Runs `work` on a thread in a namespace.
+/// Runs `work` in a namespace, on a new thread.
 pub(crate) fn within<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> T + Send) -> T {
     let namespace = namespace.as_fd();
     thread::scope(|scope| {
@@ -50,7 +51,7 @@ pub(crate) fn within<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> T + S
     })
 }
 
-/// Makes an empty namespace with its loopback up.
+/// Creates a namespace with only a loopback, which is up.
 pub(crate) fn namespace() -> Arc<OwnedFd> {
     let made = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -73,7 +74,7 @@ pub(crate) fn command(namespace: &OwnedFd, program: &str, arguments: &str) -> St
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Waits until `holds`, at most for `limit`.
+/// Waits until `holds` returns `true`, at most for `limit`.
 #[track_caller]
 pub(crate) fn eventually(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + limit;
@@ -83,7 +84,8 @@ pub(crate) fn eventually(limit: Duration, what: &str, mut holds: impl FnMut() ->
     }
 }
 
-/// A VPC of 10.0.0.0/16 with servers on 10.0.0.1, .2 and .3, port 80, which say their name and who asks.
+/// A VPC 10.0.0.0/16 with servers on 10.0.0.1, .2 and .3, port 80, which answer with their name and
+/// the client's address.
 pub(crate) struct Vpc {
     pub(crate) namespace: Arc<OwnedFd>,
 }
@@ -91,7 +93,8 @@ pub(crate) struct Vpc {
 impl Vpc {
     pub(crate) fn new(name: &'static str) -> Self {
         let namespace = namespace();
-        // A bridge without an address of its own takes the lowest of its ports': it would change as cards come and go.
+        // A bridge without a fixed address takes the lowest of its ports', which would change as
+        // cards come and go.
         ip(&namespace, "link add br0 address 02:00:00:00:00:01 type bridge");
         for last in 1..=3 {
             ip(&namespace, &format!("address add 10.0.0.{last}/16 dev br0"));
@@ -101,7 +104,7 @@ impl Vpc {
         Self { namespace }
     }
 
-    /// Describes the card with the address 10.0.1.`last`.
+    /// Returns the specification of the card with the address 10.0.1.`last`.
     pub(crate) fn card(&self, last: u8) -> CardSpec {
         let link = Link::Veth {
             vpc: Arc::clone(&self.namespace),
@@ -139,7 +142,7 @@ pub(crate) fn serve(namespace: &OwnedFd, address: &str, name: &'static str) {
     });
 }
 
-/// A card, a way to it and what sandboxes need.
+/// A card and a tunnel to it.
 pub(crate) struct Site {
     pub(crate) tunnel: Tunnel,
     pub(crate) card: Card,
@@ -157,7 +160,8 @@ impl Site {
     }
 }
 
-/// Sends one datagram from a namespace with headers of the sender's choice, and `text` as its payload.
+/// Sends one datagram from a namespace with the given IP source and destination, and `text` as its
+/// payload.
 pub(crate) fn inject(namespace: &OwnedFd, source: Ipv4Addr, to: (Ipv4Addr, u16), text: &[u8]) {
     let length = u16::try_from(28 + text.len()).unwrap();
     let mut packet = vec![0; 28];
@@ -176,7 +180,7 @@ pub(crate) fn inject(namespace: &OwnedFd, source: Ipv4Addr, to: (Ipv4Addr, u16),
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw).unwrap();
         let to = SockaddrIn::new(a, b, c, d, 0);
-        // The sandbox's own kernel may refuse some destinations.
+        // The sandbox's own kernel may reject some destinations.
         let _ = sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty());
     });
 }
@@ -196,7 +200,7 @@ pub(crate) fn collect(namespace: &OwnedFd, address: &str) -> mpsc::Receiver<Vec<
     heard
 }
 
-/// Connects from a sandbox and returns the server's greeting, or why there is none.
+/// Connects from a sandbox and returns the server's greeting, or the kind of error.
 pub(crate) fn greet(sandbox: &Attachment, to: &str) -> Result<String, ErrorKind> {
     connect(sandbox, to).map(|(greeting, _)| greeting)
 }
@@ -224,7 +228,7 @@ pub(crate) fn connect_from(
     })
 }
 
-/// Asks a question by UDP and returns the answer.
+/// Sends a question by UDP and returns the answer.
 pub(crate) fn ask(sandbox: &Attachment, to: (Ipv4Addr, u16), question: &[u8]) -> Option<Vec<u8>> {
     within(sandbox.namespace(), || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -238,7 +242,7 @@ pub(crate) fn ask(sandbox: &Attachment, to: (Ipv4Addr, u16), question: &[u8]) ->
     })
 }
 
-/// Answers each datagram with `name` and what was asked.
+/// Answers each datagram with `name` and the question.
 pub(crate) fn answer(namespace: &OwnedFd, address: &str, name: &'static str) {
     let socket = within(namespace, || UdpSocket::bind(address).unwrap());
     thread::spawn(move || {
@@ -250,5 +254,6 @@ pub(crate) fn answer(namespace: &OwnedFd, address: &str, name: &'static str) {
     });
 }
 
-/// How long a test waits for what should come, and for what should not: TCP repeats a lost SYN after a second.
+/// How long a test waits for an expected or an unexpected packet. TCP repeats a lost SYN after a
+/// second.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::growth;
 use crate::store::slab::NONE;
 
-/// Idle sandboxes below the top, the most recently used last. One that goes from the middle leaves a hole, so that no other
-/// moves; places are numbered from the first sandbox on and wrap.
+/// Idle sandboxes except the top, the most recently used last. Removal from the middle leaves a
+/// hole, so that no other sandbox moves. Places are numbers that grow and wrap; `first` is the
+/// number of the first entry.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct IdleStack {
@@ -16,7 +17,7 @@ pub(super) struct IdleStack {
 }
 
 impl IdleStack {
-    /// Puts a sandbox on top, at a place at the end or beyond it.
+    /// Adds a sandbox at a place at the end or beyond it; places between become holes.
     pub(super) fn push_at(&mut self, place: u32, sandbox: u32) {
         while self.end() != place {
             self.make_place();
@@ -33,12 +34,12 @@ impl IdleStack {
         }
     }
 
-    /// The place of the next one.
+    /// Returns the place after the last entry.
     pub(super) fn end(&self) -> u32 {
         self.first.wrapping_add(u32::try_from(self.places.len()).unwrap_or(0))
     }
 
-    /// Takes the most recently used one.
+    /// Removes the most recently used sandbox.
     pub(super) fn pop(&mut self) -> Option<u32> {
         while let Some(sandbox) = self.places.pop_back() {
             if sandbox != NONE {
@@ -55,7 +56,7 @@ impl IdleStack {
         }
     }
 
-    /// Takes the one at a place. What is left of holes at both ends goes with it.
+    /// Removes the sandbox at a place, and holes at both ends.
     pub(super) fn remove(&mut self, place: u32) {
         let at = place.wrapping_sub(self.first) as usize;
         if let Some(sandbox) = self.places.get_mut(at)
@@ -75,17 +76,17 @@ impl IdleStack {
         }
     }
 
-    /// Returns the idle ones, the longest idle first.
+    /// Returns the idle sandboxes, the longest idle first.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.places.iter().copied().filter(|sandbox| *sandbox != NONE)
     }
 
-    /// Returns whether holes are more than half, and more than a few.
+    /// Returns whether more than half of the entries, and more than 16, are holes.
     pub(super) fn is_sparse(&self) -> bool {
         self.holes > 16 && self.holes as usize * 2 > self.places.len()
     }
 
-    /// Closes the holes; the places of all are new, and told.
+    /// Closes the holes. `moved` gets each sandbox and its new place.
     pub(super) fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
         self.places.retain(|sandbox| *sandbox != NONE);
         self.holes = 0;

@@ -1,4 +1,4 @@
-//! Pools of VMs that are started beforehand: as many as are taken while one starts.
+//! Pools of started VMs: each holds as many as are taken during one start.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::super::{Agenda, Engine};
 use super::LOOKED_AT_MAX;
 use crate::{Isolation, ZONES_MAX, Zone};
 
-/// How often the pools' sizes are reckoned anew.
+/// The time between two updates of the pools' sizes.
 const POOL_TICK: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Reckons the pools' sizes anew and fills them.
+    /// Updates the pools' sizes and fills them.
     pub(in crate::engine) fn on_pool_tick(&mut self) {
         self.state.agenda.insert((self.state.now + POOL_TICK, Agenda::Pool));
         for nth in 0..self.state.vms.pools.len() {
@@ -22,8 +22,9 @@ impl Engine {
         }
     }
 
-    /// By Little's law: as many VMs are taken while one starts as are taken a second times its seconds; three
-    /// standard deviations of a Poisson count more leave few to wait.
+    /// Fills a pool to its target size. By Little's law, the VMs taken during one start are the
+    /// rate times the start time. Three standard deviations of a Poisson distribution are added, so
+    /// that the pool is seldom empty.
     fn fill_pool(&mut self, nth: usize) {
         let config = &self.state.config.vm;
         let Some(pool) = self.state.vms.pools.get(nth) else { return };
@@ -44,7 +45,7 @@ impl Engine {
             }
             self.state.vms.pools[nth].starting += 1;
         }
-        // What is too many for a long time is given back, one at a tick.
+        // A pool of more than twice its target gives one VM back at each tick.
         if ready > target.saturating_mul(2)
             && let Some(at) = self.state.vms.pools[nth].ready.first().copied()
         {
@@ -52,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// The one of a few workers with room that has most left.
+    /// Returns the worker with the most free memory of a few random ones with room.
     fn worker_for_pool(&mut self, memory_kib: u32) -> Option<u32> {
         let state = &mut self.state;
         let mut best: Option<(u32, u32)> = None;

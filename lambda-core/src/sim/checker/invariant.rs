@@ -1,47 +1,52 @@
-//! The invariants by name, and what breaks one.
+//! The invariants by name, and their violations.
 
-/// What holds at all times, whatever the driver says and does.
+/// A property that holds at all times, whatever the driver reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Invariant {
-    /// A sandbox runs one function, and one revision of it, all its life.
+    /// A sandbox runs one function, and one revision of it, for its whole life.
     OneFunctionPerSandbox,
-    /// A VM is one customer's; where VMs are each one's, one sandbox's.
+    /// A VM runs sandboxes of one customer; with
+    /// [`Isolation::VmPerSandbox`](crate::Isolation::VmPerSandbox), one sandbox.
     OneCustomerPerVm,
     /// A sandbox runs one invocation at a time.
     OneInvocationAtATime,
-    /// Nothing is dispatched to, or placed on, what drains, failed, was stopped or is gone.
+    /// Nothing is dispatched to or placed on a sandbox, VM or worker that drains, failed, was
+    /// stopped or is gone.
     NothingToWhatEnds,
-    /// Nothing busy is stopped, but for its timeout.
+    /// A busy sandbox is stopped only when its invocation is timed out.
     BusyIsNotStopped,
-    /// Memory and processor time of workers and VMs are given away within their limits.
+    /// The memory and processor time that workers and VMs give away stay within their limits.
     CapacityHolds,
-    /// A worker's slots for network interfaces hold, and an interface is shared by no more than may.
+    /// A worker has no more sandboxes with an interface than slots, and an interface no more
+    /// sandboxes than its limit.
     InterfaceSlotsHold,
-    /// Account, reserved and provisioned concurrency, and starts at once, hold.
+    /// Account, reserved and provisioned concurrency are within their limits.
     LimitsHold,
     /// Every accepted invocation ends exactly once.
     InvocationsEndOnce,
-    /// Idle sandboxes are gone by the idle timeout.
+    /// An idle sandbox is stopped within the idle timeout.
     IdleIsGoneInTime,
-    /// A worker's end is within its window.
+    /// A worker drains, and its last invocation ends, within its window
+    /// ([`Recycling`](crate::Recycling)).
     WorkersEndInTheirWindow,
-    /// A worker that joins or leaves moves no sandbox that it does not hold.
+    /// A worker that joins or leaves causes no stops on other workers.
     OthersStayWhereTheyAre,
-    /// The state is bounded by the live fleet and the configured limits.
+    /// The engine's state is bounded by the live fleet and the configured limits.
     StateIsBounded,
-    /// Commands make sense: ids are new, places are right, timers that are due have fired.
+    /// Commands are consistent: ids are new, workers and deadlines are right, due timers have
+    /// fired.
     CommandsMakeSense,
 }
 
-/// An invariant that did not hold.
+/// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The invariant that does not hold.
     pub invariant: Invariant,
-    /// Which rule of it, in words.
+    /// The violated rule of the invariant, in words.
     pub rule: &'static str,
-    /// What happened.
+    /// The command or values that violate it.
     pub detail: String,
 }
 

@@ -1,4 +1,4 @@
-//! Limits: what fits into VMs, workers, interfaces, accounts.
+//! Checks of limits: memory of VMs and workers, interfaces, concurrency.
 
 use super::invariant::{Checked, hold};
 use super::seen::{FunctionSeen, InterfaceSeen, SandboxSeen, VmSeen};
@@ -82,7 +82,8 @@ impl Checker {
         )
     }
 
-    /// A worker takes a sandbox or a VM; `adds_memory` but for a sandbox in a VM, whose memory is taken already.
+    /// Checks a worker's limits after a start on it. `adds_memory` is false for a sandbox in a VM,
+    /// whose memory is already counted.
     pub(super) fn within_capacity(&self, id: WorkerId, adds_memory: bool) -> Checked {
         let Some(worker) = self.workers.get(&id) else {
             return hold(
@@ -100,7 +101,8 @@ impl Checker {
         )?;
         let on = || self.sandboxes.values().filter(|it| it.worker == id);
         let alone = on().filter(|it| it.vm.is_none()).map(|it| kib(it.settings.memory_bytes));
-        // What a report brought and is being stopped may be a stray, which was never the engine's to count.
+        // A VM that was only reported and is being stopped may be a stray, which the engine does
+        // not count.
         let counted = |it: &&VmSeen| it.worker == id && (it.commanded || it.ready);
         let vms = self.vms.values().filter(counted).map(|it| kib(it.memory_bytes));
         let memory: u64 = alone.chain(vms).sum();
@@ -134,7 +136,7 @@ impl Checker {
         invocation: InvocationId,
         id: FunctionId,
     ) -> Checked {
-        // Refused: nothing to check.
+        // The invocation was rejected.
         if self.open.len() <= before || self.function_of(invocation).is_none() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Holds what goes into an engine and what comes out against the invariants, knowing nothing of its inside.
+//! Checks an engine's events and commands against the invariants, without access to its state.
 
 mod invariant;
 mod limits;
@@ -12,28 +12,29 @@ pub use self::invariant::{Invariant, Violation};
 pub use self::seen::{FunctionSeen, InterfaceSeen, SandboxSeen, StateSeen, VmSeen, WorkerSeen};
 use crate::*;
 
-/// The world as events and commands made it.
+/// A model of the fleet, updated by events and commands, against which commands are checked.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     config: Config,
-    /// The driver's time; `now` is what has passed by the engine's reckoning, which leaves out steps of the clock.
+    /// The driver's time. `now` is the engine's time, without steps of the clock.
     outside: Time,
-    /// How long idle sandboxes may be kept, where that is the same for all.
+    /// The idle timeout, if it is the same for all sandboxes.
     keep: Option<Duration>,
     now: Time,
-    /// How late the driver was for a timer, at most: what it does late is not held against the engine.
+    /// How late the driver was for a timer, at most. The engine is not blamed for that delay.
     late: Duration,
-    /// Workers that are there.
+    /// The present workers.
     pub workers: BTreeMap<WorkerId, WorkerSeen>,
-    /// Functions that are there, those included that were removed and have sandboxes.
+    /// The present functions, and removed ones.
     pub functions: BTreeMap<FunctionId, FunctionSeen>,
-    /// Sandboxes that are there, in any state.
+    /// The present sandboxes, in any state.
     pub sandboxes: BTreeMap<SandboxId, SandboxSeen>,
-    /// VMs that are there.
+    /// The present VMs.
     pub vms: BTreeMap<VmId, VmSeen>,
-    /// Network interfaces that are there.
+    /// The present network interfaces.
     pub interfaces: BTreeMap<InterfaceId, InterfaceSeen>,
-    /// Accepted invocations that have not ended, with their functions: an id that a driver uses twice is twice there.
+    /// Accepted invocations that have not ended. The number makes entries unique if a driver uses
+    /// an id twice.
     open: BTreeSet<(InvocationId, u64)>,
     functions_of: BTreeMap<(InvocationId, u64), FunctionId>,
     arrived: u64,
@@ -44,25 +45,25 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Returns a checker for a new engine. `keep`: how long idle sandboxes may be kept, where that is the same
-    /// for all.
+    /// Returns a checker for a new engine. `keep` is the idle timeout, if it is the same for all
+    /// sandboxes.
     #[must_use]
     pub fn new(config: Config, keep: Option<Duration>) -> Self {
         Self { config, keep, ..Self::default() }
     }
 
-    /// Gives an event to an engine and checks every command that comes of it, which are returned.
+    /// Passes an event to the engine, and checks and returns the resulting commands.
     ///
     /// # Errors
     ///
-    /// The first invariant that did not hold.
+    /// Returns the first violation of an invariant.
     pub fn handle(
         &mut self,
         engine: &mut Engine,
         now: Time,
         event: Event,
     ) -> Result<Vec<Command>, Violation> {
-        // Timers first, so that what they do is not held against the event.
+        // Timers first, so that their commands are not attributed to the event.
         let mut commands = self.handle_timeout(engine, now)?;
         let before = self.open.len();
         let taken = engine.handle(now, event.clone());
@@ -83,11 +84,11 @@ impl Checker {
         Ok(commands)
     }
 
-    /// Lets an engine's timers fire, and checks every command that comes of it.
+    /// Lets the engine's timers fire, and checks and returns the resulting commands.
     ///
     /// # Errors
     ///
-    /// The first invariant that did not hold.
+    /// Returns the first violation of an invariant.
     pub fn handle_timeout(
         &mut self,
         engine: &mut Engine,
@@ -113,11 +114,11 @@ impl Checker {
         )?;
         Ok(commands)
     }
-    /// Takes a command of the engine's and checks it.
+    /// Checks a command of the engine, and applies it to the model.
     ///
     /// # Errors
     ///
-    /// The first invariant that it breaks.
+    /// Returns the first violation of an invariant.
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub fn commanded(&mut self, command: &Command) -> Checked {
         let told = || format!("{command:?} at {:?}", self.now);
@@ -266,7 +267,7 @@ impl Checker {
                 })?;
                 self.within_capacity(worker, true)
             }
-            // A stray: the VM is another worker's.
+            // A stray: the VM with this id is on another worker.
             Command::StopVm { vm, worker }
                 if self.vms.get(&vm).is_some_and(|it| it.worker != worker) =>
             {
@@ -274,7 +275,8 @@ impl Checker {
             }
             Command::StopVm { vm, .. } => {
                 let empty = !self.sandboxes.values().any(|it| it.vm == Some(vm));
-                // A report that comes late can name a VM that is gone, and what was in it: strays, all of them.
+                // A late report can name a VM that is gone, with its sandboxes: all of them are
+                // strays.
                 let stray = !self.vms.contains_key(&vm);
                 hold(
                     empty || stray,
@@ -332,7 +334,7 @@ impl Checker {
         }
     }
 
-    /// An accepted invocation has its end.
+    /// Ends an accepted invocation.
     fn end(&mut self, invocation: InvocationId, command: &Command) -> Checked {
         let open = self.close(invocation);
         hold(open, Invariant::InvocationsEndOnce, "every invocation ends exactly once", || {
@@ -340,7 +342,8 @@ impl Checker {
         })
     }
 
-    /// A worker that joins or leaves moves no sandbox that it does not hold.
+    /// Checks that a worker that joins, leaves or drains causes no stops on other workers, except
+    /// for evictions.
     fn moves_nothing_else(&self, event: &Event, commands: &[Command]) -> Checked {
         let (Event::WorkerJoined { worker, .. }
         | Event::WorkerLost { worker }
@@ -378,13 +381,14 @@ impl Checker {
         )
     }
 
-    /// Where no function may run longer than draining waits for.
+    /// Checks that nothing runs beyond a worker's life, unless a function's timeout is longer than
+    /// draining takes.
     fn nothing_runs_beyond_a_workers_life(&self) -> Checked {
         let Some(recycling) = self.config.recycling else { return Ok(()) };
         let may = recycling.life_max + self.late + LATE;
         for (id, sandbox) in &self.sandboxes {
             let StateSeen::Busy(_) = sandbox.state else { continue };
-            // A worker may say at any time that it runs what nobody sent.
+            // An invocation that only a worker reported has no deadline.
             if sandbox.deadline.is_none() {
                 continue;
             }
@@ -399,7 +403,8 @@ impl Checker {
         Ok(())
     }
 
-    /// Without a driver that drains it and a fleet that gives it back a worker drains when it is recycled.
+    /// Checks that a worker drains within its window. Only without a fleet, which may give workers
+    /// back at any time.
     fn drains_within_its_window(&self, id: WorkerId) -> Checked {
         let Some(worker) = self.workers.get(&id).filter(|it| !it.draining) else { return Ok(()) };
         if self.config.fleet.is_some() {
@@ -414,7 +419,7 @@ impl Checker {
         hold(holds, window, "a worker drains within its window", || format!("{id:?} at {life:?}"))
     }
 
-    /// The engine holds no more than the world does, and no more than may be.
+    /// Checks that the engine's counts match the model and its limits.
     fn counts(&self, engine: &Engine) -> Checked {
         let waiting = engine.waiting();
         let running =
@@ -426,7 +431,8 @@ impl Checker {
             || format!("{} open, {waiting} wait, {running} run", self.open.len()),
         )?;
         let commanded = self.sandboxes.len();
-        // Sandboxes that wait for a VM or an interface are not commanded yet.
+        // The engine also counts sandboxes that wait for a VM or an interface, whose start was not
+        // commanded yet.
         let bounded = Invariant::StateIsBounded;
         hold(engine.sandboxes() >= commanded, bounded, "the engine knows every sandbox", || {
             format!("{} of {commanded}", engine.sandboxes())
@@ -456,5 +462,5 @@ impl Checker {
     }
 }
 
-/// How late a timer of a worker's may be: events come between.
+/// How late a worker's timer may be, since events come between.
 const LATE: Duration = Duration::from_millis(2);

@@ -1,98 +1,98 @@
-//! What the checker has seen: the world as events made it.
+//! The checker's model of the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checker;
 use crate::*;
 
-/// A worker as it was seen.
+/// A worker in the checker's model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerSeen {
-    /// What it has.
+    /// Its resources, as it joined with them.
     pub capacity: Capacity,
-    /// Whether it takes nothing new.
+    /// Whether it is draining.
     pub draining: bool,
     pub(super) joined: Time,
-    /// It has told what it runs.
+    /// Whether it has sent a report since it joined.
     pub(super) reported: bool,
-    /// By when what is busy on it ends.
+    /// The time at which invocations that still run on it are timed out.
     pub(super) drained_by: Option<Time>,
 }
 
-/// A function as it was seen.
+/// A function in the checker's model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FunctionSeen {
-    /// Its settings.
+    /// Its settings, as last put.
     pub settings: FunctionSettings,
-    /// Its code.
+    /// Its revision, as last put.
     pub revision: u64,
     /// Whether it was removed.
     pub removed: bool,
 }
 
-/// A sandbox as it was seen.
+/// A sandbox in the checker's model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SandboxSeen {
-    /// Of which function.
+    /// The function that it runs.
     pub function: FunctionId,
-    /// Its code.
+    /// Its revision of the function.
     pub revision: u64,
-    /// Where.
+    /// The worker that runs it.
     pub worker: WorkerId,
-    /// In which VM.
+    /// Its VM; `None` on a worker without VMs.
     pub vm: Option<VmId>,
-    /// With which interface.
+    /// Its network interface; `None` for a function without a network.
     pub interface: Option<InterfaceId>,
-    /// Its state.
+    /// Its state after all events and commands so far.
     pub state: StateSeen,
     pub(super) settings: FunctionSettings,
-    /// Until when its invocation may run, where that was commanded.
+    /// The deadline of its invocation; `None` if the invocation was only reported.
     pub(super) deadline: Option<Time>,
 }
 
-/// A sandbox's state as it was seen.
+/// The state of a sandbox in the checker's model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateSeen {
-    /// It was commanded and is not ready.
+    /// Its start was commanded.
     Starting,
-    /// It is ready.
+    /// It is ready and runs no invocation.
     Idle,
-    /// It runs this.
+    /// It runs this invocation.
     Busy(InvocationId),
-    /// It is being ended.
+    /// Its stop was commanded, or its worker is ending it.
     Stopping,
 }
 
-/// A VM as it was seen.
+/// A VM in the checker's model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VmSeen {
-    /// Where.
+    /// The worker that runs it.
     pub worker: WorkerId,
-    /// Whether it runs.
+    /// Whether it is ready.
     pub ready: bool,
     pub(super) memory_bytes: u64,
     pub(super) account: Option<AccountId>,
-    /// The engine asked for it; what was only reported may not be there.
+    /// Whether the engine commanded its start. A VM that was only reported may not exist.
     pub(super) commanded: bool,
-    /// It was commanded to be stopped.
+    /// Whether its stop was commanded.
     pub(super) stopped: bool,
-    /// How many sandboxes it ever had.
+    /// The number of sandboxes that were ever in it.
     pub(super) had: u32,
 }
 
 impl SandboxSeen {
-    /// Returns whether it was made: its worker would name it.
+    /// Returns whether a worker would report it: it exists.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.state != StateSeen::Starting
     }
 
-    /// Returns what runs in it.
+    /// Returns the invocation that it runs.
     #[must_use]
     pub fn running(&self) -> Option<InvocationId> {
         match self.state {
@@ -101,7 +101,7 @@ impl SandboxSeen {
         }
     }
 
-    /// Returns it as its worker would name it.
+    /// Returns its entry in a worker's report.
     #[must_use]
     pub fn reported(&self, sandbox: SandboxId) -> ReportedSandbox {
         ReportedSandbox {
@@ -116,13 +116,13 @@ impl SandboxSeen {
 }
 
 impl VmSeen {
-    /// Returns it as its worker would name it.
+    /// Returns its entry in a worker's report.
     #[must_use]
     pub fn reported(&self, vm: VmId) -> ReportedVm {
         ReportedVm { vm, account: self.account, memory_bytes: self.memory_bytes }
     }
 
-    /// Returns whose it is.
+    /// Returns the customer whose sandboxes it runs, if it has one.
     #[must_use]
     pub fn account(&self) -> Option<AccountId> {
         self.account
@@ -135,20 +135,20 @@ impl VmSeen {
     }
 }
 
-/// A network interface as it was seen.
+/// A network interface in the checker's model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InterfaceSeen {
     /// Whether it can be used.
     pub ready: bool,
-    /// The engine asked for it; what was only reported may not be there.
+    /// Whether the engine commanded its start. An interface that was only reported may not exist.
     pub(super) commanded: bool,
     pub(super) network: NetworkId,
     pub(super) zone: Zone,
 }
 
 impl Checker {
-    /// Takes an event that the engine took.
+    /// Applies an event that the engine accepted to the model.
     pub fn happened(&mut self, event: &Event) {
         match event {
             Event::WorkerJoined { worker, capacity } => {
@@ -218,9 +218,10 @@ impl Checker {
         }
     }
 
-    /// Takes a worker's word; what the engine does not take over it commands to be stopped, as a stray.
+    /// Applies a worker's report. The engine commands a stop for each reported sandbox that it does
+    /// not adopt.
     fn reported(&mut self, worker: WorkerId, vms: &[ReportedVm], sandboxes: &[ReportedSandbox]) {
-        // Of what is named twice the first counts.
+        // If an id is reported twice, the first entry counts.
         let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let gone: Vec<_> = (self.sandboxes.iter())
             .filter(|(id, it)| match named.get(id) {
@@ -236,7 +237,7 @@ impl Checker {
             .map(|(id, _)| *id)
             .collect();
         for vm in gone {
-            // The engine may still wait for the end of one that it stopped, whatever was reported since.
+            // The engine may still wait for the end of a VM that it stopped, whatever is reported.
             if let Some(stopped) = self.vms.get_mut(&vm).filter(|it| it.stopped) {
                 stopped.ready = false;
             } else {
@@ -244,7 +245,8 @@ impl Checker {
             }
             self.forget_all(|it| it.vm == Some(vm));
         }
-        // What was commanded and is gone cannot be there again, but on a worker that was lost and came back.
+        // A VM whose start was commanded and that is gone cannot be reported again, except by a
+        // worker that was lost and came back.
         let first = (self.workers.get_mut(&worker))
             .is_some_and(|it| !std::mem::replace(&mut it.reported, true));
         let new = |vm: &&ReportedVm| {
@@ -258,7 +260,7 @@ impl Checker {
             let had = u32::try_from(inside).unwrap_or(u32::MAX).max(u32::from(account.is_some()));
             let (ready, commanded, stopped) = (true, false, false);
             let seen = VmSeen { worker, ready, commanded, stopped, memory_bytes, account, had };
-            // One that was to be stopped as a stray is there again by its worker's word.
+            // A stray whose stop was commanded exists again if its worker reports it.
             let known = self.vms.entry(vm.vm).or_insert(seen);
             known.ready |= known.worker == worker;
         }
@@ -303,7 +305,7 @@ impl Checker {
                     self.begin(invocation, it.function);
                 }
             }
-            // It cannot be taken over: who waits for it is told.
+            // The engine cannot adopt the sandbox, and rejects its invocation.
             _ => {
                 if let Some(invocation) = it.invocation {
                     self.begin(invocation, it.function);
@@ -312,7 +314,7 @@ impl Checker {
         }
     }
 
-    /// A worker drains, until a time or for as long as workers may.
+    /// Marks a worker as draining, until `by` or for the configured time.
     pub(super) fn drains(&mut self, worker: WorkerId, by: Option<Time>) {
         let most = self.config.recycling.map_or(self.config.drain_max, |it| it.drain_max);
         let Some(worker) = self.workers.get_mut(&worker) else { return };
@@ -327,7 +329,7 @@ impl Checker {
         self.vms.retain(|_, vm| vm.worker != worker);
     }
 
-    /// Returns how many accepted invocations have not ended.
+    /// Returns the number of accepted invocations that have not ended.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.len()
