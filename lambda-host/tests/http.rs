@@ -176,6 +176,12 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
     let groups =
         logs(address, "DescribeLogGroups", &json!({ "logGroupNamePrefix": "/aws/" }), 0).await;
     assert_eq!(groups["logGroups"][0]["logGroupName"], group);
+}
+
+#[tokio::test]
+async fn wrong_calls_of_the_logs_are_refused() {
+    let address = serve().await;
+    let group = "/aws/lambda/f";
     for (action, input) in [
         ("FilterLogEvents", json!({})),
         ("FilterLogEvents", json!({ "logGroupName": 7 })),
@@ -184,7 +190,7 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
         ("GetLogEvents", json!({ "logGroupName": group })),
         (
             "GetLogEvents",
-            json!({ "logGroupName": group, "logStreamName": stream, "nextToken": "x/1" }),
+            json!({ "logGroupName": group, "logStreamName": "s", "nextToken": "x/1" }),
         ),
         ("DescribeLogStreams", json!({ "logGroupName": group, "orderBy": "size" })),
         ("DescribeLogGroups", json!({ "nextToken": "x" })),

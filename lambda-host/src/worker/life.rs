@@ -17,7 +17,7 @@ use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::SandboxLog;
 use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
-use super::specification::specify;
+use super::specification::{specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::{Error, with_causes};
@@ -193,6 +193,7 @@ impl Life {
     ) -> Result<Option<Duration>, String> {
         let config = &self.deployment.config;
         let Some(roles) = self.context.roles.as_ref().filter(|_| !config.role.is_empty()) else {
+            spec.environment.extend(stand_in_credentials());
             return Ok(None);
         };
         let session = roles.session(&config.role, config.name.as_str()).await;
@@ -206,8 +207,9 @@ impl Life {
     #[expect(clippy::unused_async, reason = "the same form as with the feature")]
     async fn add_credentials(
         &self,
-        _spec: &mut lambda_sandbox::SandboxSpec,
+        spec: &mut lambda_sandbox::SandboxSpec,
     ) -> Result<Option<Duration>, String> {
+        spec.environment.extend(stand_in_credentials());
         Ok(None)
     }
 

@@ -1,6 +1,7 @@
 //! The specification of a function's sandbox: base system, runtime, code, environment, limits.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +35,12 @@ pub(super) fn specify(
         Entry::Bootstrap => return Err(Failure::no_entry_point()),
         Entry::Program(words) => wrapped(words, &environment),
     };
+    for file in root.files.iter_mut().filter(|file| file.path.starts_with("/etc")) {
+        // The user's name on Lambda, which some programs look at.
+        if let Some(at) = find(&file.content, b"\nsandbox:") {
+            file.content.splice(at + 1..at + 8, USER.bytes());
+        }
+    }
     let root = root.with_bind(code, TASK_ROOT);
     let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
@@ -98,6 +105,16 @@ fn environment(
     environment
 }
 
+/// Credentials that no service of AWS takes, for functions without those of a role: AWS's SDKs look for some at once.
+pub(super) fn stand_in_credentials() -> impl Iterator<Item = (OsString, OsString)> {
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "ASIAFUNCTIONWITHOUT0"),
+        ("AWS_SECRET_ACCESS_KEY", "the host gives functions no credentials"),
+        ("AWS_SESSION_TOKEN", "the host gives functions no credentials"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.into(), value.into()))
+}
+
 /// The heap that Node.js may fill, in MB. Without a limit it goes by the machine's memory, and does not collect before
 /// the sandbox's is over.
 fn heap_mb(memory_mb: u32) -> u32 {
@@ -129,6 +146,10 @@ pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: Syste
     format!("{year:04}/{month:02}/{day:02}/[{}]{unique}", deployment.version)
 }
 
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
 fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
@@ -138,6 +159,8 @@ const TASK_ROOT: &str = "/var/task";
 const PROGRAMS: &str = "/usr/local/bin:/usr/bin/:/bin:/opt/bin";
 const LIBRARIES: &str =
     "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+/// The name of the functions' user.
+const USER: &str = "sbx_user1051";
 /// Processors that each sandbox may use during init.
 const INIT_CPUS_MIN: f64 = 1.0;
 /// What Node.js takes beside its heap, in MB.
