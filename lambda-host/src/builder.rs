@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
+use crate::logs::{LogBounds, LogStore, LogWriter};
 use crate::manager::message::{Message, Settings};
 use crate::manager::{Driver, Inbox};
 use crate::worker::runtime::Runtimes;
@@ -32,6 +33,7 @@ pub struct HostBuilder {
     runtimes: Runtimes,
     settings: Settings,
     memory_mb: Option<u64>,
+    log_bounds: LogBounds,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -52,6 +54,7 @@ impl HostBuilder {
             runtimes: Runtimes::default(),
             settings: Settings::default(),
             memory_mb: None,
+            log_bounds: LogBounds::default(),
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -107,6 +110,12 @@ impl HostBuilder {
         self
     }
 
+    /// Sets how much of the functions' logs is kept.
+    pub fn with_log_bounds(mut self, bounds: LogBounds) -> Self {
+        self.log_bounds = bounds;
+        self
+    }
+
     /// Changes the placement engine's settings: `change` gets the present ones and returns the new
     /// ones.
     ///
@@ -149,13 +158,17 @@ impl HostBuilder {
             backend.sweep().await?;
         }
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
+        let log_bounds = self.log_bounds;
         let opening = move || {
-            let folder = DataFolder::open(data_folder.as_deref())?;
+            let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
+            let logs = folder.path().join("logs");
+            let log_writer = LogWriter::start(logs.clone(), log_bounds, Arc::clone(&folder))?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
-            Ok((folder, code, runtimes, machine_memory_bytes()))
+            let logs = (LogStore::new(logs), log_writer);
+            Ok((folder, code, runtimes, logs, machine_memory_bytes()))
         };
-        let (folder, code, runtimes, machine_bytes) = blocking(opening).await?;
+        let (folder, code, runtimes, (logs, log_writer), machine_bytes) = blocking(opening).await?;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
         let workers: Vec<Arc<dyn Worker>> = self
@@ -176,7 +189,8 @@ impl HostBuilder {
         let (lost, lost_workers) = mpsc::unbounded_channel();
         let link = Link { events: worker_events, lost: Some(lost) };
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
-        let manager = Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone());
+        let manager =
+            Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
         for worker in &workers {
             let (reply, joined) = tokio::sync::oneshot::channel();
@@ -192,6 +206,7 @@ impl HostBuilder {
             workers,
             driver,
             events,
+            logs,
             _folder: folder,
         }))
     }

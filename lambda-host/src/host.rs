@@ -16,6 +16,7 @@ use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
+use crate::logs::LogStore;
 use crate::manager::message::Message;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
@@ -40,8 +41,9 @@ pub(crate) struct Inner {
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
-    /// Dropped with the host, which removes a temporary folder.
-    pub(crate) _folder: DataFolder,
+    pub(crate) logs: LogStore,
+    /// A temporary folder is removed with the host and the writer of its logs.
+    pub(crate) _folder: Arc<DataFolder>,
 }
 
 impl Host {
@@ -267,6 +269,12 @@ impl Host {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<HostEvent> {
         self.inner.events.subscribe()
+    }
+
+    /// Returns the functions' logs, which are written within a second or so. Reading them blocks.
+    #[must_use]
+    pub fn logs(&self) -> &LogStore {
+        &self.inner.logs
     }
 
     /// Returns the formatter of this host's ARNs.

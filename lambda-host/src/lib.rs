@@ -38,6 +38,7 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
+pub mod logs;
 mod manager;
 pub mod worker;
 

@@ -3,18 +3,28 @@
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lambda_host::{Host, http};
 use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use proptest::prelude::*;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-async fn serve() -> SocketAddr {
+async fn host() -> Host {
     let backend = FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1"));
-    let host = Host::builder(Arc::new(backend)).start().await.unwrap();
+    Host::builder(Arc::new(backend)).start().await.unwrap()
+}
+
+async fn serve() -> SocketAddr {
+    serve_host(host().await).await
+}
+
+async fn serve_host(host: Host) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(tokio::spawn(http::serve(host, listener, std::future::pending())));
@@ -77,6 +87,119 @@ async fn wrong_requests_get_an_answer_that_says_so() {
         assert!(answer.contains(&format!("x-amzn-errortype: {kind}\r\n")), "{path}: {answer}");
         assert!(answer.contains("x-amzn-requestid: "), "{answer}");
     }
+}
+
+/// Calls an action of the logs until its answer has `count` lines.
+async fn logs(
+    address: SocketAddr,
+    action: &str,
+    input: &serde_json::Value,
+    count: usize,
+) -> serde_json::Value {
+    let body = input.to_string();
+    let target = format!("x-amz-target: Logs_20140328.{action}\r\ncontent-length: {}", body.len());
+    let request =
+        format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{target}\r\n\r\n{body}");
+    for _ in 0..200 {
+        let answer = send(address, request.as_bytes()).await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let answer: serde_json::Value = serde_json::from_str(body).unwrap();
+        if answer["events"].as_array().is_some_and(|it| it.len() >= count) || count == 0 {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("no {count} lines of {action} {input}");
+}
+
+fn messages(answer: &serde_json::Value) -> Vec<&str> {
+    let events = answer["events"].as_array().unwrap();
+    events.iter().map(|event| event["message"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
+    let host = host().await;
+    let address = serve_host(host.clone()).await;
+    let group = "/aws/lambda/f";
+    let missing = logs(address, "FilterLogEvents", &json!({ "logGroupName": group }), 0).await;
+    assert_eq!(missing["__type"], "ResourceNotFoundException");
+    host.deploy(common::config(), common::zip("1")).await.unwrap();
+    for _ in 0..3 {
+        let answer = call(address, "POST", "/2015-03-31/functions/f/invocations", "{}").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // A line for the start of the sandbox, three for each invocation.
+    let all = logs(address, "FilterLogEvents", &json!({ "logGroupName": group }), 10).await;
+    let lines = messages(&all);
+    assert!(lines[0].starts_with("INIT_START "), "{lines:?}");
+    for (at, start) in
+        ["START RequestId: ", "END RequestId: ", "REPORT RequestId: "].iter().enumerate()
+    {
+        assert!(lines[1 + at].starts_with(start), "{lines:?}");
+    }
+    let stream = all["events"][0]["logStreamName"].as_str().unwrap();
+
+    // The same lines in pages of four, forwards by both calls and backwards.
+    let mut input = json!({ "logGroupName": group, "limit": 4 });
+    let mut paged = Vec::new();
+    loop {
+        let page = logs(address, "FilterLogEvents", &input, 1).await;
+        paged.extend(messages(&page).into_iter().map(str::to_owned));
+        let Some(next) = page.get("nextToken") else { break };
+        input["nextToken"] = next.clone();
+    }
+    assert_eq!(paged, lines);
+    let mut input = json!({ "logGroupName": group, "logStreamName": stream, "limit": 4, "startFromHead": true });
+    let mut paged = Vec::new();
+    loop {
+        let page = logs(address, "GetLogEvents", &input, 0).await;
+        paged.extend(messages(&page).into_iter().map(str::to_owned));
+        if input["nextToken"] == page["nextForwardToken"] {
+            break;
+        }
+        input["nextToken"] = page["nextForwardToken"].clone();
+    }
+    assert_eq!(paged, lines);
+    let input = json!({ "logGroupName": group, "logStreamName": stream, "limit": 4 });
+    let tail = logs(address, "GetLogEvents", &input, 4).await;
+    assert_eq!(messages(&tail), lines[6..]);
+    let input = json!({ "logGroupName": group, "logStreamName": stream, "limit": 4, "nextToken": tail["nextBackwardToken"] });
+    assert_eq!(messages(&logs(address, "GetLogEvents", &input, 4).await), lines[2..6]);
+
+    let reports = json!({ "logGroupName": group, "filterPattern": "REPORT -INIT_START" });
+    assert_eq!(messages(&logs(address, "FilterLogEvents", &reports, 3).await).len(), 3);
+    let later = json!({ "logGroupName": group, "startTime": u64::MAX });
+    assert!(messages(&logs(address, "FilterLogEvents", &later, 0).await).is_empty());
+    let streams = logs(address, "DescribeLogStreams", &json!({ "logGroupName": group }), 0).await;
+    assert_eq!(streams["logStreams"][0]["logStreamName"], stream);
+    let groups =
+        logs(address, "DescribeLogGroups", &json!({ "logGroupNamePrefix": "/aws/" }), 0).await;
+    assert_eq!(groups["logGroups"][0]["logGroupName"], group);
+}
+
+#[tokio::test]
+async fn wrong_calls_of_the_logs_are_refused() {
+    let address = serve().await;
+    let group = "/aws/lambda/f";
+    for (action, input) in [
+        ("FilterLogEvents", json!({})),
+        ("FilterLogEvents", json!({ "logGroupName": 7 })),
+        ("FilterLogEvents", json!({ "logGroupName": group, "limit": 0 })),
+        ("FilterLogEvents", json!({ "logGroupName": group, "filterPattern": "{ $.a = 1 }" })),
+        ("GetLogEvents", json!({ "logGroupName": group })),
+        (
+            "GetLogEvents",
+            json!({ "logGroupName": group, "logStreamName": "s", "nextToken": "x/1" }),
+        ),
+        ("DescribeLogStreams", json!({ "logGroupName": group, "orderBy": "size" })),
+        ("DescribeLogGroups", json!({ "nextToken": "x" })),
+    ] {
+        let answer = logs(address, action, &input, 0).await;
+        assert_eq!(answer["__type"], "InvalidParameterException", "{action} {input}");
+    }
+    let other = logs(address, "PutRetentionPolicy", &json!({}), 0).await;
+    assert_eq!(other["__type"], "UnknownOperationException");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 mod backend;
 mod client;
 mod demo;
+mod logs;
 mod say;
 mod serve;
 
@@ -55,6 +56,17 @@ enum Command {
         #[arg(long)]
         assume_roles: bool,
     },
+    /// Prints a function's log, also while a host serves from the same data folder.
+    Logs {
+        /// The function's name.
+        function: String,
+        /// The folder that keeps functions.
+        #[arg(long, value_name = "DIR", default_value = "faas-data")]
+        data: PathBuf,
+        /// Go on with what is written, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+    },
 }
 
 #[tokio::main]
@@ -68,6 +80,7 @@ async fn main() -> ExitCode {
             let idle_timeout = std::time::Duration::from_secs(idle_timeout);
             serve::run(serve::Serve { listen, data, backend, idle_timeout, assume_roles }).await
         }
+        Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

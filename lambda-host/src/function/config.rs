@@ -102,6 +102,12 @@ impl FunctionConfig {
         (self.memory_mb * 1000).div_ceil(MEMORY_MB_PER_VCPU)
     }
 
+    /// Returns the name of the function's log group.
+    #[must_use]
+    pub fn log_group(&self) -> String {
+        format!("/aws/lambda/{}", self.name)
+    }
+
     /// Checks every setting against Lambda's limits.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod body;
 mod connections;
 mod lambda;
+mod logs;
 mod serve;
 
 pub use serve::serve;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -19,6 +20,7 @@ use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
+use super::logs;
 use crate::host::Host;
 
 /// Serves the API on `listener` until `stop` resolves. Then answers the requests in progress, and
@@ -103,9 +105,9 @@ async fn operate(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
-    let operation = Operation::of(&parts)?;
-    let bytes_max = operation.body_bytes_max();
-    let too_large = || ApiError::too_large(operation.name(), bytes_max);
+    let call = Call::of(&parts)?;
+    let bytes_max = call.body_bytes_max();
+    let too_large = || ApiError::too_large(call.name(), bytes_max);
     if body.size_hint().lower() > bytes_max as u64 {
         drain(body).await;
         return Err(too_large());
@@ -117,7 +119,40 @@ async fn operate(
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
     // The body's memory stays charged until the request is answered.
-    operation.run(host, &parts, body.bytes.clone()).await
+    match call {
+        Call::Lambda(operation) => operation.run(host, &parts, body.bytes.clone()).await,
+        Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+enum Call {
+    Lambda(Operation),
+    Logs(logs::Action),
+}
+
+impl Call {
+    fn of(request: &Parts) -> Result<Self, ApiError> {
+        match logs::Action::of(request) {
+            Some(action) => Ok(Self::Logs(action)),
+            None => Operation::of(request).map(Self::Lambda),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Lambda(operation) => operation.name(),
+            Self::Logs(_) => "Logs",
+        }
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        match self {
+            Self::Lambda(operation) => operation.body_bytes_max(),
+            Self::Logs(_) => logs::BODY_BYTES_MAX,
+        }
+    }
 }
 
 const REQUEST_ID: &str = "x-amzn-requestid";

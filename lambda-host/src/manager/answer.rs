@@ -7,9 +7,9 @@ use lambda_core::{EventError, RejectReason};
 
 use crate::error::{Error, ThrottleLimit};
 use crate::invocation::{Answer, Report};
-use crate::worker::failure::Failure;
-use crate::worker::log::LogTail;
-use crate::worker::protocol::{Deployment, Outcome};
+use crate::worker::failure::{Failure, payload};
+use crate::worker::log::{LogTail, end_lines, start_line};
+use crate::worker::protocol::{Deployment, FunctionError, Outcome};
 
 /// Returns the answer that a worker's outcome is.
 pub(super) fn answered(request_id: String, outcome: Outcome) -> Answer {
@@ -17,26 +17,32 @@ pub(super) fn answered(request_id: String, outcome: Outcome) -> Answer {
     Answer { request_id, payload, function_error, log_tail, report }
 }
 
-/// Returns the answer for a function whose init failed.
+/// Returns the answer for a function whose init failed, and what the function's log says of the invocation.
 pub(super) fn init_failed(
     request_id: String,
     deployment: &Deployment,
-    payload: Bytes,
+    error: &FunctionError,
     kind: &str,
     log: Bytes,
     init_duration: Duration,
-) -> Answer {
+) -> (Answer, Vec<String>) {
     let report = Report {
         duration: Duration::ZERO,
         init_duration: Some(init_duration),
         memory_mb: deployment.config.memory_mb,
         memory_peak_bytes: None,
     };
-    let mut log = LogTail::from(log);
-    log.start(&request_id);
+    let payload = payload(kind, error, &request_id);
     let status = format!("Status: error\tError Type: {kind}");
-    let log_tail = log.end(&request_id, &report, &status);
-    Answer { request_id, payload, function_error: true, log_tail, report }
+    let mut tail = LogTail::from(log);
+    let lines: Vec<String> = [start_line(&request_id)]
+        .into_iter()
+        .chain(end_lines(&request_id, &report, &status))
+        .collect();
+    lines.iter().for_each(|line| tail.line(line.as_bytes()));
+    let answer =
+        Answer { request_id, payload, function_error: true, log_tail: tail.text(), report };
+    (answer, lines)
 }
 
 /// Returns the answer for an invocation whose sandbox or worker was lost.
@@ -47,7 +53,8 @@ pub(super) fn lost(request_id: String, memory_mb: u32) -> Answer {
         memory_mb,
         memory_peak_bytes: None,
     };
-    let payload = Failure::lost(&request_id).payload();
+    let Failure { kind, error } = Failure::lost();
+    let payload = payload(&kind, &error, &request_id);
     Answer { request_id, payload, function_error: true, log_tail: Bytes::new(), report }
 }
 

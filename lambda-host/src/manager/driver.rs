@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{
-    AccountId, Capacity, Command, Engine, Event, EventError, Fault, FunctionId, FunctionSettings,
-    RejectReason, ReportedSandbox, Time, Used,
+    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, FunctionSettings,
+    RejectReason, Time,
 };
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::fleet::Fleet;
 use super::functions::Functions;
+use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
 use super::message::{Message, Settings};
 use super::pending::{Pending, PendingInvocations};
@@ -26,9 +27,10 @@ use crate::function::arn::Arns;
 use crate::function::name::FunctionName;
 use crate::function::target::LATEST;
 use crate::invocation::{Answer, Request};
+use crate::logs::{LogEvent, LogWriter};
+use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, Epoch, FromWorker, Invocation, InvocationId, RunningSandbox, SandboxId, StartFault,
-    VERSION, WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
+    Deployment, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand, WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 
@@ -42,14 +44,15 @@ pub(crate) struct Driver {
     code: Arc<dyn FetchCode>,
     beat_interval: Option<Duration>,
     unreserved_min: u32,
-    fleet: Fleet,
+    pub(super) fleet: Fleet,
     /// Cloned into each worker's connection.
     link: Link,
     events: broadcast::Sender<HostEvent>,
-    functions: Functions,
+    pub(super) logs: LogWriter,
+    pub(super) functions: Functions,
     pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
-    sandboxes: BTreeMap<SandboxId, Held>,
+    pub(super) sandboxes: BTreeMap<SandboxId, Held>,
     stopping: Option<Stopping>,
 }
 
@@ -64,11 +67,11 @@ struct Stopping {
 
 /// A sandbox as the driver knows it.
 #[derive(Debug)]
-struct Held {
-    worker: WorkerId,
-    deployment: Arc<Deployment>,
+pub(super) struct Held {
+    pub(super) worker: WorkerId,
+    pub(super) deployment: Arc<Deployment>,
     /// Why it could not be made, until the engine has said whose answer that is.
-    fault: Option<StartFault>,
+    pub(super) fault: Option<StartFault>,
 }
 
 impl Driver {
@@ -78,6 +81,7 @@ impl Driver {
         code: Arc<dyn FetchCode>,
         link: Link,
         events: broadcast::Sender<HostEvent>,
+        logs: LogWriter,
     ) -> Self {
         let Settings { mut config, placement, idle } = settings;
         config.account_unreserved_min =
@@ -98,6 +102,7 @@ impl Driver {
             fleet: Fleet::default(),
             link,
             events,
+            logs,
             functions: Functions::default(),
             pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
@@ -168,14 +173,14 @@ impl Driver {
         Time::ZERO + self.began.elapsed()
     }
 
-    fn handle(&mut self, event: Event) {
+    pub(super) fn handle(&mut self, event: Event) {
         if let Err(error) = self.try_handle(event) {
             // Late and repeated events are a worker's right.
             tracing::debug!(%error, "an event that the engine did not take");
         }
     }
 
-    fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
+    pub(super) fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
         let taken = self.engine.handle(self.now(), event);
         self.carry_out();
         taken
@@ -240,10 +245,12 @@ impl Driver {
             return drop(reply.send(Err(Error::FunctionNotFound { arn })));
         };
         let request_id = uuid::Uuid::new_v4().to_string();
+        let mut request = request;
+        request.trace_id.get_or_insert_with(|| trace_id(now_ms() / 1000));
         self.arrive(Pending { function, request_id, request, reply, refused: 0 });
     }
 
-    fn arrive(&mut self, pending: Pending) {
+    pub(super) fn arrive(&mut self, pending: Pending) {
         let function = pending.function;
         self.functions.began(function);
         let invocation = lambda_core::InvocationId(self.pending.insert(pending).0);
@@ -270,154 +277,6 @@ impl Driver {
             // An invocation that waits for a sandbox is refused; otherwise it is served first.
             self.drain();
         }
-    }
-
-    fn on_worker(&mut self, message: FromWorker) {
-        let FromWorker { version, worker, epoch, event } = message;
-        if version != VERSION {
-            return self.on_worker_lost(worker, "speaks another version of the worker protocol");
-        }
-        if let WorkerEvent::Joined { capacity, sandboxes } = event {
-            return self.on_joined(worker, epoch, capacity, &sandboxes);
-        }
-        if self.fleet.epoch(worker) != Some(epoch) {
-            return tracing::debug!(worker = worker.0, "an event of an earlier life of a worker");
-        }
-        match event {
-            WorkerEvent::Ready { sandbox, init_duration } => {
-                self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
-                self.handle(Event::SandboxReady { sandbox: to_engine(sandbox) });
-            }
-            WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
-            WorkerEvent::Ended { sandbox, invocation, outcome, cpu_time, reusable } => {
-                tracing::debug!(sandbox = sandbox.0, ?cpu_time, reusable, "answered");
-                let memory_peak_bytes = outcome.report.memory_peak_bytes;
-                if let Some(pending) = self.take(invocation) {
-                    let answer = answer::answered(pending.request_id.clone(), outcome);
-                    self.show(|| HostEvent::Answered {
-                        request_id: answer.request_id.clone(),
-                        sandbox,
-                        function_error: answer.function_error,
-                        report: answer.report,
-                    });
-                    pending.answer(Ok(answer));
-                }
-                let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes };
-                self.handle(ended(invocation, sandbox, reusable, used));
-            }
-            WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
-            WorkerEvent::Gone { sandbox } => {
-                self.handle(Event::SandboxGone { sandbox: to_engine(sandbox) });
-                self.forget(sandbox);
-            }
-            WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
-            WorkerEvent::Joined { .. } => {}
-        }
-    }
-
-    fn on_joined(
-        &mut self,
-        worker: WorkerId,
-        epoch: Epoch,
-        capacity: WorkerCapacity,
-        sandboxes: &[RunningSandbox],
-    ) {
-        if !self.fleet.contains(worker) {
-            return tracing::warn!(worker = worker.0, "a worker that was never added joins");
-        }
-        match self.fleet.epoch(worker) {
-            // Its connection was lost and is there again.
-            Some(known) if known == epoch => return self.report(worker, sandboxes),
-            Some(_) => self.lose_sandboxes(worker),
-            None => {}
-        }
-        let joined = Event::WorkerJoined {
-            worker: to_core(worker),
-            capacity: Capacity::of_memory(capacity.memory_bytes),
-        };
-        match self.try_handle(joined) {
-            Ok(()) => {
-                self.fleet.joined(worker, epoch);
-                if !sandboxes.is_empty() {
-                    self.report(worker, sandboxes);
-                }
-            }
-            Err(error) => {
-                let bytes = capacity.memory_bytes;
-                let reason = format!("a capacity of {bytes} bytes cannot be used: {error}");
-                tracing::error!(worker = worker.0, reason, "worker refused");
-                self.fleet.remove(worker, &reason);
-            }
-        }
-    }
-
-    /// Tells the engine all that a worker runs: the engine stops what it does not know.
-    fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox]) {
-        let mut reported = Vec::new();
-        for it in sandboxes {
-            match self.functions.id(&it.function) {
-                Some(function) => reported.push(ReportedSandbox {
-                    sandbox: to_engine(it.sandbox),
-                    function,
-                    revision: it.deployment,
-                    vm: None,
-                    interface: None,
-                    invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
-                }),
-                None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),
-            }
-        }
-        let worker = to_core(worker);
-        self.handle(Event::WorkerReported { worker, vms: Vec::new(), sandboxes: reported });
-    }
-
-    fn on_worker_lost(&mut self, worker: WorkerId, reason: &str) {
-        if !self.fleet.contains(worker) {
-            return;
-        }
-        tracing::warn!(worker = worker.0, reason, "worker lost");
-        self.lose_sandboxes(worker);
-        self.fleet.remove(worker, reason);
-    }
-
-    /// Counts all sandboxes of a worker as gone: the engine answers for their invocations.
-    fn lose_sandboxes(&mut self, worker: WorkerId) {
-        self.handle(Event::WorkerLost { worker: to_core(worker) });
-        let its = |held: &Held| held.worker == worker;
-        let gone: Vec<SandboxId> =
-            self.sandboxes.iter().filter(|(_, held)| its(held)).map(|(id, _)| *id).collect();
-        gone.into_iter().for_each(|sandbox| self.forget(sandbox));
-    }
-
-    fn on_failed(&mut self, sandbox: SandboxId, fault: StartFault) {
-        let (whose, reason) = match &fault {
-            StartFault::Function { kind, .. } => (Fault::Function, kind.clone()),
-            StartFault::Worker { reason } => {
-                tracing::warn!(sandbox = sandbox.0, reason, "sandbox not made");
-                (Fault::Worker, reason.clone())
-            }
-        };
-        self.show(|| HostEvent::SandboxFailed { sandbox, reason });
-        if let Some(held) = self.sandboxes.get_mut(&sandbox) {
-            held.fault = Some(fault);
-        }
-        self.handle(Event::SandboxFailed { sandbox: to_engine(sandbox), fault: whose });
-        self.forget(sandbox);
-    }
-
-    /// An invocation did not reach its function, since the sandbox had ended: another one takes it.
-    fn on_refused(&mut self, sandbox: SandboxId, invocation: InvocationId) {
-        let pending = self.take(invocation);
-        self.handle(ended(invocation, sandbox, false, Used::default()));
-        let Some(mut pending) = pending else { return };
-        pending.refused += 1;
-        if pending.refused > REFUSALS_MAX {
-            let refused = pending.refused;
-            let reason = format!("{refused} sandboxes ended before they could take the invocation");
-            return pending.answer(Err(Error::SandboxUnavailable { reason }));
-        }
-        tracing::debug!(sandbox = sandbox.0, "an invocation is handed to another sandbox");
-        self.arrive(pending);
     }
 
     fn carry_out(&mut self) {
@@ -516,10 +375,16 @@ impl Driver {
             return;
         };
         let error = match fault {
-            Some((deployment, StartFault::Function { payload, kind, log, init_duration })) => {
+            Some((
+                deployment,
+                StartFault::Function { error, kind, log, log_stream, init_duration },
+            )) => {
                 let id = pending.request_id.clone();
-                let answer =
-                    answer::init_failed(id, &deployment, payload, &kind, log, init_duration);
+                let (answer, lines) =
+                    answer::init_failed(id, &deployment, &error, &kind, log, init_duration);
+                let now = now_ms();
+                let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
+                self.logs.append(deployment.config.log_group(), log_stream, events);
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
@@ -534,7 +399,7 @@ impl Driver {
     }
 
     /// Answers an invocation whose sandbox ended without a word of it.
-    fn lost(&mut self, id: InvocationId) {
+    pub(super) fn lost(&mut self, id: InvocationId) {
         let Some(pending) = self.take(id) else {
             return;
         };
@@ -545,19 +410,19 @@ impl Driver {
     }
 
     /// Takes an invocation out of those that have no answer.
-    fn take(&mut self, id: InvocationId) -> Option<Pending> {
+    pub(super) fn take(&mut self, id: InvocationId) -> Option<Pending> {
         let pending = self.pending.remove(id)?;
         self.functions.answered(pending.function);
         Some(pending)
     }
 
-    fn forget(&mut self, sandbox: SandboxId) {
+    pub(super) fn forget(&mut self, sandbox: SandboxId) {
         if self.sandboxes.remove(&sandbox).is_some() {
             self.show(|| HostEvent::SandboxGone { sandbox });
         }
     }
 
-    fn show(&self, event: impl FnOnce() -> HostEvent) {
+    pub(super) fn show(&self, event: impl FnOnce() -> HostEvent) {
         if self.events.receiver_count() > 0 {
             // Receivers may go at any time.
             drop(self.events.send(event()));
@@ -565,18 +430,12 @@ impl Driver {
     }
 }
 
-/// The engine's event for an invocation that came to its end.
-fn ended(invocation: InvocationId, sandbox: SandboxId, reusable: bool, used: Used) -> Event {
-    let invocation = lambda_core::InvocationId(invocation.0);
-    Event::InvocationEnded { invocation, sandbox: to_engine(sandbox), reusable, used }
-}
-
-fn to_engine(sandbox: SandboxId) -> lambda_core::SandboxId {
-    lambda_core::SandboxId(sandbox.0)
-}
-
-fn to_core(worker: WorkerId) -> lambda_core::WorkerId {
-    lambda_core::WorkerId(worker.0)
+/// A trace header for an invocation that came without one: not sampled, begun at `now`, in seconds since 1970-01-01.
+///
+/// Source: AWS X-Ray, "Tracing header".
+fn trace_id(now: u64) -> String {
+    let (root, parent) = (uuid::Uuid::new_v4().simple().to_string(), rand_seed());
+    format!("Root=1-{now:08x}-{};Parent={parent:016x};Sampled=0", &root[..24])
 }
 
 /// A seed for the placement's draws: any will do, and hosts need not draw alike.
@@ -586,7 +445,5 @@ fn rand_seed() -> u64 {
 
 /// How long after a function's timeout the engine waits for the worker to say so.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
-/// How many sandboxes may end under an invocation before it is given up.
-const REFUSALS_MAX: u32 = 3;
 /// How many beats a worker sends in the time after which one without a beat counts as lost.
 const BEATS_PER_LEASE: u32 = 3;

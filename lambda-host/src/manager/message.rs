@@ -1,5 +1,6 @@
 //! What the manager's driver is told by the host, and how it is set up.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,13 +42,16 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            config: lambda_core::Config::default(),
-            placement: None,
-            idle: Box::new(FixedIdle(IDLE_TIMEOUT)),
-        }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut config = lambda_core::Config::default();
+        // More inits at once than the processors can run would all take longer, and those that wait with them.
+        let starts = u32::try_from(processors).unwrap_or(u32::MAX);
+        config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);
+        Self { config, placement: None, idle: Box::new(FixedIdle(IDLE_TIMEOUT)) }
     }
 }
 
 /// How long a sandbox is kept idle by default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Sandboxes that are made at once for each processor: an init waits for other things too.
+const STARTS_PER_PROCESSOR: u32 = 4;

@@ -4,9 +4,11 @@ mod answer;
 mod driver;
 mod fleet;
 mod functions;
+mod ids;
 mod inbox;
 pub(crate) mod message;
 mod pending;
+mod reports;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::inbox::Inbox;

@@ -1,13 +1,16 @@
 //! What a caller sees of a function that failed without saying so itself, in Lambda's words.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_sandbox::{Answer, Exit, InitFailure};
 use serde_json::json;
 
-/// An error that Lambda reports for a function: a type and a message.
+use super::date;
+use super::protocol::FunctionError;
+
+/// An error that Lambda reports for a function: a type, and what the function or the platform says.
 ///
 /// Sources: AWS, "Understanding retry behavior" and "Troubleshoot execution issues in Lambda"; the shapes are those of
 /// the Runtime API's own errors.
@@ -15,32 +18,28 @@ use serde_json::json;
 pub(crate) struct Failure {
     /// For example `Sandbox.Timedout`.
     pub(crate) kind: String,
-    payload: Bytes,
+    pub(crate) error: FunctionError,
 }
 
 impl Failure {
     /// Tells how an invocation failed; `None` when the function answered.
-    pub(crate) fn of(answer: &Answer, request_id: &str, timeout: Duration) -> Option<Self> {
+    pub(crate) fn of(answer: &Answer, timeout: Duration) -> Option<Self> {
         Some(match answer {
             Answer::Success(_) => return None,
-            Answer::FunctionError(error) => {
-                Self { kind: error.error_type.clone(), payload: error.body.clone() }
-            }
-            Answer::TimedOut => Self::timed_out(request_id, timeout),
-            Answer::OutOfMemory => Self::out_of_memory(Some(request_id)),
-            Answer::Exited(exit) => Self::exited(*exit, Some(request_id)),
-            _ => Self::said("Sandbox.Failure", Some(request_id), "Sandbox failed"),
+            Answer::FunctionError(error) => Self::reported(error),
+            Answer::TimedOut => Self::timed_out(timeout),
+            Answer::OutOfMemory => Self::out_of_memory(),
+            Answer::Exited(exit) => Self::exited(*exit),
+            _ => Self::said("Sandbox.Failure", "Error: Sandbox failed"),
         })
     }
 
     /// Tells how an init failed; `None` when it was not by the function's fault, or only took too long.
     pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
         Some(match failure {
-            InitFailure::Reported(error) => {
-                Self { kind: error.error_type.clone(), payload: error.body.clone() }
-            }
-            InitFailure::Exited(exit) => Self::exited(*exit, None),
-            InitFailure::OutOfMemory => Self::out_of_memory(None),
+            InitFailure::Reported(error) => Self::reported(error),
+            InitFailure::Exited(exit) => Self::exited(*exit),
+            InitFailure::OutOfMemory => Self::out_of_memory(),
             InitFailure::Failed(lambda_sandbox::Error::Failed {
                 path: Some(path), source, ..
             }) => {
@@ -63,35 +62,31 @@ impl Failure {
             Some(80) => "accessing a corrupted shared library",
             _ => return None,
         };
-        let message = format!("fork/exec {}: {words}", path.display());
-        its.then(|| Self::said("Runtime.InvalidEntrypoint", None, &message))
+        let message = format!("Error: fork/exec {}: {words}", path.display());
+        its.then(|| Self::said("Runtime.InvalidEntrypoint", &message))
     }
 
     /// The invocation took longer than its function may.
-    pub(crate) fn timed_out(request_id: &str, timeout: Duration) -> Self {
-        let message = format!("Task timed out after {:.2} seconds", timeout.as_secs_f64());
-        Self::said(TIMED_OUT, Some(request_id), &message)
+    pub(crate) fn timed_out(timeout: Duration) -> Self {
+        let message = format!("Error: Task timed out after {:.2} seconds", timeout.as_secs_f64());
+        Self::said(TIMED_OUT, &message)
     }
 
     /// The function's code has no program to start.
     pub(crate) fn no_entry_point() -> Self {
-        let message = "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]";
-        Self::said("Runtime.InvalidEntrypoint", None, message)
+        let message =
+            "Error: Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]";
+        Self::said("Runtime.InvalidEntrypoint", message)
     }
 
     /// The host ended the sandbox while it was busy.
-    pub(crate) fn stopped(request_id: &str) -> Self {
-        Self::said("Sandbox.Stopped", Some(request_id), "The host ended the invocation")
+    pub(crate) fn stopped() -> Self {
+        Self::said("Sandbox.Stopped", "Error: The host ended the invocation")
     }
 
     /// The worker was lost with the invocation.
-    pub(crate) fn lost(request_id: &str) -> Self {
-        Self::said("Sandbox.Lost", Some(request_id), "The sandbox was lost before it answered")
-    }
-
-    /// Returns the error as JSON.
-    pub(crate) fn payload(&self) -> Bytes {
-        self.payload.clone()
+    pub(crate) fn lost() -> Self {
+        Self::said("Sandbox.Lost", "Error: The sandbox was lost before it answered")
     }
 
     /// Returns the end of a REPORT line.
@@ -100,29 +95,53 @@ impl Failure {
         format!("Status: {status}\tError Type: {}", self.kind)
     }
 
-    fn out_of_memory(request_id: Option<&str>) -> Self {
-        Self::said("Runtime.OutOfMemory", request_id, "Runtime exited with error: signal: killed")
+    /// Returns what the platform writes of it to the function's log, before END, at `now`.
+    pub(crate) fn lines(&self, request_id: &str, now: SystemTime) -> Vec<String> {
+        let FunctionError::Described(message) = &self.error else { return Vec::new() };
+        if self.kind == TIMED_OUT {
+            let message = message.trim_start_matches("Error: ");
+            return vec![format!("{} {request_id} {message}", date::iso(now)), String::new()];
+        }
+        vec![format!("RequestId: {request_id} {message}"), self.kind.clone()]
     }
 
-    fn exited(exit: Exit, request_id: Option<&str>) -> Self {
+    fn reported(error: &lambda_sandbox::FunctionError) -> Self {
+        let (kind, error) = (error.error_type.clone(), FunctionError::Reported(error.body.clone()));
+        Self { kind, error }
+    }
+
+    fn out_of_memory() -> Self {
+        Self::said("Runtime.OutOfMemory", "Error: Runtime exited with error: signal: killed")
+    }
+
+    fn exited(exit: Exit) -> Self {
         let how = match exit {
-            Exit::Status(0) => "Runtime exited without providing a reason".to_owned(),
-            Exit::Status(status) => format!("Runtime exited with error: exit status {status}"),
-            Exit::Signal(signal) => {
-                format!("Runtime exited with error: signal: {}", signal_name(signal))
+            Exit::Status(0) => "Error: Runtime exited without providing a reason".to_owned(),
+            Exit::Status(status) => {
+                format!("Error: Runtime exited with error: exit status {status}")
             }
-            _ => "Runtime exited".to_owned(),
+            Exit::Signal(signal) => {
+                format!("Error: Runtime exited with error: signal: {}", signal_name(signal))
+            }
+            _ => "Error: Runtime exited".to_owned(),
         };
-        Self::said("Runtime.ExitError", request_id, &how)
+        Self::said("Runtime.ExitError", &how)
     }
 
-    fn said(kind: &str, request_id: Option<&str>, message: &str) -> Self {
-        let message = match request_id {
-            Some(id) => format!("RequestId: {id} Error: {message}"),
-            None => format!("Error: {message}"),
-        };
-        let body = json!({ "errorType": kind, "errorMessage": message });
-        Self { kind: kind.to_owned(), payload: Bytes::from(body.to_string()) }
+    fn said(kind: &str, message: &str) -> Self {
+        Self { kind: kind.to_owned(), error: FunctionError::Described(message.to_owned()) }
+    }
+}
+
+/// Returns the JSON that the caller of an invocation gets for a function that failed.
+pub(crate) fn payload(kind: &str, error: &FunctionError, request_id: &str) -> Bytes {
+    match error {
+        FunctionError::Reported(body) => body.clone(),
+        // In Lambda's order, which an object of serde_json does not keep.
+        FunctionError::Described(message) => {
+            let message = json!(format!("RequestId: {request_id} {message}"));
+            Bytes::from(format!(r#"{{"errorType":{},"errorMessage":{message}}}"#, json!(kind)))
+        }
     }
 }
 

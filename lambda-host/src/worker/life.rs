@@ -1,5 +1,6 @@
 //! One sandbox's life on this machine: a task that makes it, runs invocations in it and ends it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Failure, payload};
 use super::log::SandboxLog;
 use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
-use super::specification::specify;
+use super::specification::{specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::{Error, with_causes};
@@ -78,7 +79,33 @@ enum Unmade {
 impl Life {
     /// Lives it; returns the last event, to be sent when nothing of the sandbox is left.
     pub(super) async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
+        let last = tokio::select! {
+            last = self.live(&mut orders) => last,
+            never = self.send_logs() => match never {},
+        };
+        self.send_log().await;
+        last
+    }
+
+    /// Sends the log's lines to the host as they come.
+    async fn send_logs(&self) -> Infallible {
+        loop {
+            self.log.wait().await;
+            self.send_log().await;
+        }
+    }
+
+    async fn send_log(&self) {
+        let events = self.log.unsent();
+        if !events.is_empty() {
+            let (sandbox, stream) = (self.sandbox, self.log.stream().to_owned());
+            self.context.tell(WorkerEvent::Logged { sandbox, stream, events }).await;
+        }
+    }
+
+    async fn live(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
         let sandbox = self.sandbox;
+        self.log.note(format!("INIT_START Runtime Version: {}", self.deployment.config.runtime));
         let made = tokio::select! {
             made = self.make(None) => made,
             // Dropping what is being made releases it.
@@ -87,23 +114,23 @@ impl Life {
         match made {
             Ok(made) => {
                 self.tell_ready(made.init_duration).await;
-                self.serve(made, None, &mut orders).await;
+                self.serve(made, None, orders).await;
             }
             Err(Unmade::InitTooLong(init_duration)) => {
                 self.tell_ready(init_duration).await;
-                self.serve_late(init_duration, &mut orders).await;
+                self.serve_late(init_duration, orders).await;
             }
             Err(Unmade::Function(failure, init_duration)) => {
-                let (payload, log) = (failure.payload(), self.log.take().text());
-                let fault =
-                    StartFault::Function { payload, kind: failure.kind, log, init_duration };
+                let Failure { kind, error } = failure;
+                let (log, log_stream) = (self.log.take(), self.log.stream().to_owned());
+                let fault = StartFault::Function { error, kind, log, log_stream, init_duration };
                 return WorkerEvent::Failed { sandbox, fault };
             }
             Err(Unmade::Machine(reason)) => {
                 return WorkerEvent::Failed { sandbox, fault: StartFault::Worker { reason } };
             }
         }
-        self.refuse_waiting(&mut orders).await;
+        self.refuse_waiting(orders).await;
         WorkerEvent::Gone { sandbox }
     }
 
@@ -138,8 +165,8 @@ impl Life {
     async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
         self.fetch_code().await.map_err(Unmade::Machine)?;
         let folder = self.code.folder();
-        let (runtimes, now) = (&self.context.runtimes, SystemTime::now());
-        let spec = specify(&self.deployment, self.sandbox, runtimes, &folder, now);
+        let runtimes = &self.context.runtimes;
+        let spec = specify(&self.deployment, self.log.stream(), runtimes, &folder);
         let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.times.init = init_max.unwrap_or(spec.times.init);
@@ -166,6 +193,7 @@ impl Life {
     ) -> Result<Option<Duration>, String> {
         let config = &self.deployment.config;
         let Some(roles) = self.context.roles.as_ref().filter(|_| !config.role.is_empty()) else {
+            spec.environment.extend(stand_in_credentials());
             return Ok(None);
         };
         let session = roles.session(&config.role, config.name.as_str()).await;
@@ -179,8 +207,9 @@ impl Life {
     #[expect(clippy::unused_async, reason = "the same form as with the feature")]
     async fn add_credentials(
         &self,
-        _spec: &mut lambda_sandbox::SandboxSpec,
+        spec: &mut lambda_sandbox::SandboxSpec,
     ) -> Result<Option<Duration>, String> {
+        spec.environment.extend(stand_in_credentials());
         Ok(None)
     }
 
@@ -204,7 +233,7 @@ impl Life {
         let made = tokio::select! {
             made = self.make(Some(invocation.timeout)) => made,
             () = self.kill.notified() => {
-                Err(Unmade::Function(Failure::stopped(&invocation.request_id), Duration::ZERO))
+                Err(Unmade::Function(Failure::stopped(), Duration::ZERO))
             }
         };
         let failure = match made {
@@ -212,9 +241,7 @@ impl Life {
                 let first = Turn { invocation, init_duration: None, spent: start.elapsed() };
                 return self.serve(made, Some(first), orders).await;
             }
-            Err(Unmade::InitTooLong(_)) => {
-                Failure::timed_out(&invocation.request_id, invocation.timeout)
-            }
+            Err(Unmade::InitTooLong(_)) => Failure::timed_out(invocation.timeout),
             Err(Unmade::Function(failure, _)) => failure,
             Err(Unmade::Machine(reason)) => {
                 tracing::warn!(reason, sandbox = self.sandbox.0, "sandbox not made");
@@ -303,9 +330,9 @@ impl Life {
             }
         };
         let failure = if killed && busy.is_none() {
-            Some(Failure::stopped(&invocation.request_id))
+            Some(Failure::stopped())
         } else {
-            Failure::of(&outcome.answer, &invocation.request_id, invocation.timeout)
+            Failure::of(&outcome.answer, invocation.timeout)
         };
         let response = match (failure, outcome.answer) {
             (Some(failure), _) => Err(failure),
@@ -341,11 +368,17 @@ impl Life {
             memory_peak_bytes: usage.memory_peak_bytes,
         };
         let function_error = response.is_err();
+        let request_id = &turn.invocation.request_id;
         let (payload, status) = match response {
             Ok(body) => (body, String::new()),
-            Err(failure) => (failure.payload(), failure.status()),
+            Err(failure) => {
+                for line in failure.lines(request_id, SystemTime::now()) {
+                    self.log.say(line);
+                }
+                (payload(&failure.kind, &failure.error, request_id), failure.status())
+            }
         };
-        let log_tail = self.log.take().end(&turn.invocation.request_id, &report, &status);
+        let log_tail = self.log.end(request_id, &report, &status);
         Outcome { payload, function_error, log_tail, report }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use lambda_sandbox::{Backend, BoxFuture};
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,6 +20,7 @@ use super::protocol::{
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
+use super::specification::log_stream;
 use crate::code::CodeStore;
 
 /// Runs sandboxes of one backend on this machine.
@@ -91,13 +93,14 @@ impl LocalWorker {
         let handle = Handle { orders, kill: Arc::clone(&kill), running };
         self.live().insert(sandbox, handle);
         let ready = Arc::new(AtomicBool::new(false));
+        let stream = log_stream(&deployment, sandbox, SystemTime::now());
         let life = Life {
             context: Arc::clone(&self.context),
             sandbox,
             code: self.context.code.lease(&deployment.code),
             deployment,
             kill,
-            log: Arc::new(SandboxLog::default()),
+            log: Arc::new(SandboxLog::new(stream)),
             ready: Arc::clone(&ready),
         };
         let counted = Counted::new(Arc::clone(&self.context));

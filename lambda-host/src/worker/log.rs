@@ -1,13 +1,15 @@
-//! The log of a sandbox, of which the end is kept for the caller of its invocation.
+//! The log of a sandbox: its end is kept for the caller of its invocation, all of it goes to the host's log.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_sandbox::{LogLine, LogSink};
+use tokio::sync::Notify;
 
 use crate::function::target::LATEST;
 use crate::invocation::Report;
+use crate::logs::LogEvent;
 
 /// The log of one invocation, of which the end is kept.
 #[derive(Debug, Default)]
@@ -16,18 +18,6 @@ pub(crate) struct LogTail {
 }
 
 impl LogTail {
-    /// Adds Lambda's START line.
-    pub(crate) fn start(&mut self, request_id: &str) {
-        self.line(format!("START RequestId: {request_id} Version: {LATEST}").as_bytes());
-    }
-
-    /// Adds Lambda's line on an init that took too long.
-    pub(crate) fn init_timed_out(&mut self, duration: Duration) {
-        let ms = duration.as_secs_f64() * 1000.0;
-        let line = format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout");
-        self.line(line.as_bytes());
-    }
-
     /// Adds a line, which has no line break at its end.
     pub(crate) fn line(&mut self, line: &[u8]) {
         self.text.extend_from_slice(&line[line.len().saturating_sub(LOG_TAIL_BYTES)..]);
@@ -39,14 +29,6 @@ impl LogTail {
 
     /// Returns what was written so far, at the most 4 KB.
     pub(crate) fn text(mut self) -> Bytes {
-        self.cut();
-        self.text.into()
-    }
-
-    /// Ends with Lambda's END and REPORT lines and returns the last 4 KB.
-    pub(crate) fn end(mut self, request_id: &str, report: &Report, status: &str) -> Bytes {
-        self.line(format!("END RequestId: {request_id}").as_bytes());
-        self.line(format!("REPORT RequestId: {request_id}\t{report}{status}").as_bytes());
         self.cut();
         self.text.into()
     }
@@ -63,35 +45,156 @@ impl From<Bytes> for LogTail {
 }
 
 /// Takes a sandbox's output: what it writes before an invocation counts to it, as in Lambda's log.
-#[derive(Debug, Default)]
+///
+/// The end of it is for the caller of the invocation, all of it for the host's log.
+#[derive(Debug)]
 pub(super) struct SandboxLog {
-    tail: Mutex<LogTail>,
+    /// The name of the stream in the host's log.
+    stream: String,
+    lines: Mutex<Lines>,
+    /// Told when there is something to send, and when there is much.
+    begun: Notify,
+    much: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    tail: LogTail,
+    unsent: Vec<LogEvent>,
+    unsent_bytes: usize,
+    /// The time of the last line: none is earlier than the one before.
+    last_ms: u64,
+    /// Lines that found no room among those unsent.
+    lost: u64,
 }
 
 impl SandboxLog {
+    pub(super) fn new(stream: String) -> Self {
+        Self { stream, lines: Mutex::default(), begun: Notify::new(), much: Notify::new() }
+    }
+
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Adds a line of the platform's that the caller of the invocation does not see.
+    pub(super) fn note(&self, text: String) {
+        self.keep(&mut self.lines(), LogEvent::new(now_ms(), text));
+    }
+
+    /// Adds a line of the platform's.
+    pub(super) fn say(&self, text: String) {
+        let mut lines = self.lines();
+        lines.tail.line(text.as_bytes());
+        self.keep(&mut lines, LogEvent::new(now_ms(), text));
+    }
+
     pub(super) fn start(&self, request_id: &str) {
-        self.tail().start(request_id);
+        self.say(start_line(request_id));
     }
 
     pub(super) fn init_timed_out(&self, duration: Duration) {
-        self.tail().init_timed_out(duration);
+        let ms = duration.as_secs_f64() * 1000.0;
+        self.say(format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout"));
     }
 
-    pub(super) fn take(&self) -> LogTail {
-        std::mem::take(&mut self.tail())
+    /// Adds Lambda's END and REPORT lines and returns the last 4 KB of the invocation's log.
+    pub(super) fn end(&self, request_id: &str, report: &Report, status: &str) -> Bytes {
+        for line in end_lines(request_id, report, status) {
+            self.say(line);
+        }
+        self.take()
     }
 
-    fn tail(&self) -> MutexGuard<'_, LogTail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the last 4 KB since this was called before.
+    pub(super) fn take(&self) -> Bytes {
+        std::mem::take(&mut self.lines().tail).text()
+    }
+
+    /// Waits until there are lines for the host's log: for long enough that many go together, unless there are many.
+    pub(super) async fn wait(&self) {
+        self.begun.notified().await;
+        tokio::select! {
+            () = tokio::time::sleep(SENDING_INTERVAL) => {}
+            () = self.much.notified() => {}
+        }
+    }
+
+    /// Takes the lines for the host's log.
+    pub(super) fn unsent(&self) -> Vec<LogEvent> {
+        let mut lines = self.lines();
+        lines.unsent_bytes = 0;
+        let mut unsent = std::mem::take(&mut lines.unsent);
+        let lost = std::mem::take(&mut lines.lost);
+        if let (1.., Some(last)) = (lost, unsent.last()) {
+            let text =
+                format!("[{lost} lines were lost: more than {UNSENT_BYTES_MAX} bytes at once]");
+            unsent.push(LogEvent::new(last.at_ms, text));
+        }
+        unsent
+    }
+
+    fn keep(&self, lines: &mut Lines, mut event: LogEvent) {
+        event.at_ms = event.at_ms.max(lines.last_ms);
+        lines.last_ms = event.at_ms;
+        let bytes = event.message.len() + LINE_BYTES;
+        if lines.unsent_bytes + bytes > UNSENT_BYTES_MAX {
+            lines.lost += 1;
+            return;
+        }
+        lines.unsent_bytes += bytes;
+        if lines.unsent.is_empty() {
+            self.begun.notify_one();
+        }
+        if lines.unsent_bytes > UNSENT_BYTES_MAX / 4 {
+            self.much.notify_one();
+        }
+        lines.unsent.push(event);
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LogSink for SandboxLog {
     fn line(&self, line: LogLine) {
-        self.tail().line(&line.text);
+        let mut lines = self.lines();
+        lines.tail.line(&line.text);
+        let text = String::from_utf8_lossy(&line.text).into_owned();
+        self.keep(&mut lines, LogEvent::new(ms(line.at), text));
     }
 }
 
+/// Returns Lambda's START line.
+pub(crate) fn start_line(request_id: &str) -> String {
+    format!("START RequestId: {request_id} Version: {LATEST}")
+}
+
+/// Returns Lambda's END and REPORT lines.
+pub(crate) fn end_lines(request_id: &str, report: &Report, status: &str) -> [String; 2] {
+    [
+        format!("END RequestId: {request_id}"),
+        format!("REPORT RequestId: {request_id}\t{report}{status}"),
+    ]
+}
+
+/// Returns the time in milliseconds since 1970-01-01.
+pub(crate) fn now_ms() -> u64 {
+    ms(SystemTime::now())
+}
+
+fn ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Most bytes of one sandbox's lines on their way to the host's log.
+const UNSENT_BYTES_MAX: usize = 256 << 10;
+/// What a line takes beside its text.
+const LINE_BYTES: usize = 32;
+/// How long lines wait for others to go with.
+const SENDING_INTERVAL: Duration = Duration::from_millis(200);
 const LOG_TAIL_BYTES: usize = 4096;
 
 #[cfg(test)]
@@ -105,22 +208,48 @@ mod tests {
         memory_peak_bytes: Some((40 << 20) + 1),
     };
 
+    fn output(text: &[u8]) -> LogLine {
+        let text = Bytes::copy_from_slice(text);
+        LogLine { at: SystemTime::now(), stream: lambda_sandbox::Stream::Stdout, text, open: false }
+    }
+
     #[test]
     fn log_keeps_its_end_in_bounded_memory() {
         let mut tail = LogTail::default();
-        tail.start("id");
         for _ in 0..10_000 {
             tail.line(b"0123456789");
             assert!(tail.text.capacity() <= 8 * LOG_TAIL_BYTES);
         }
-        tail.line(&[b'x'; 100_000]);
-        tail.line(b"last");
-        let text = tail.end("id", &REPORT, "");
+        let log = SandboxLog::new("stream".to_owned());
+        log.start("id");
+        log.line(output(&[b'x'; 100_000]));
+        log.line(output(b"last"));
+        let text = log.end("id", &REPORT, "");
         assert_eq!(text.len(), LOG_TAIL_BYTES);
         let text = String::from_utf8(text.to_vec()).unwrap();
         assert!(
             text.contains("x\nlast\nEND RequestId: id\nREPORT RequestId: id\tDuration"),
             "{text}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_go_to_the_hosts_log_together_and_within_a_bound() {
+        let log = SandboxLog::new("stream".to_owned());
+        log.note("INIT_START".to_owned());
+        log.line(output(b"\xff one"));
+        log.wait().await;
+        let sent: Vec<String> = log.unsent().into_iter().map(|it| it.message).collect();
+        assert_eq!(sent, ["INIT_START", "\u{fffd} one"]);
+        assert_eq!(log.take(), Bytes::from_static(b"\xff one\n"), "a note is not the caller's");
+        for _ in 0..1000 {
+            log.line(output(&[b'y'; 1000]));
+        }
+        log.wait().await;
+        let sent = log.unsent();
+        assert!(sent.iter().map(|it| it.message.len()).sum::<usize>() <= UNSENT_BYTES_MAX + 100);
+        let lost = 1000 - (sent.len() - 1);
+        assert!(sent.last().unwrap().message.starts_with(&format!("[{lost} lines were lost")));
+        assert!(log.unsent().is_empty());
     }
 }

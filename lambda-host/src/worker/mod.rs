@@ -5,6 +5,7 @@
 
 mod connection;
 mod context;
+mod date;
 pub(crate) mod failure;
 mod life;
 mod local;

@@ -21,6 +21,7 @@ use crate::code::CodeDigest;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::invocation::Report;
+use crate::logs::LogEvent;
 
 /// The version of the messages in this module. A worker of another version is not taken.
 pub const VERSION: u16 = 1;
@@ -197,6 +198,15 @@ pub enum WorkerEvent {
         /// The invocation.
         invocation: InvocationId,
     },
+    /// Lines of a sandbox's log, in order. Sent before the sandbox's last event.
+    Logged {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The name of its stream.
+        stream: String,
+        /// The lines.
+        events: Vec<LogEvent>,
+    },
     /// A sandbox is gone with all that it held, or never was there.
     Gone {
         /// The sandbox.
@@ -254,12 +264,14 @@ pub struct Outcome {
 pub enum StartFault {
     /// The function's: its init raised an error, ended or took too long.
     Function {
-        /// The error as JSON, as its caller sees it.
-        payload: Bytes,
+        /// What the function or the worker says.
+        error: FunctionError,
         /// The error's type.
         kind: String,
         /// The end of its output.
         log: Bytes,
+        /// The name of the sandbox's log stream.
+        log_stream: String,
         /// The time until the init failed.
         init_duration: Duration,
     },
@@ -268,4 +280,14 @@ pub enum StartFault {
         /// The error with its causes.
         reason: String,
     },
+}
+
+/// What is said of a function that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FunctionError {
+    /// JSON of its runtime, which its caller gets as it is.
+    Reported(Bytes),
+    /// The worker's words, which its caller gets behind the identifier of the request.
+    Described(String),
 }

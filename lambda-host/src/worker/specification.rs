@@ -1,28 +1,29 @@
 //! The specification of a function's sandbox: base system, runtime, code, environment, limits.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_sandbox::{Limits, Root, SandboxSpec};
 use sha2::{Digest as _, Sha256};
 
+use super::date;
 use super::failure::Failure;
 use super::protocol::{Deployment, SandboxId};
 use super::runtime::{Entry, RuntimeImage, Runtimes};
 
-/// Describes a sandbox for `deployment`, whose code is in `code`; its log stream bears the date of `now`.
+/// Describes a sandbox for `deployment`, whose code is in `code`.
 pub(super) fn specify(
     deployment: &Deployment,
-    sandbox: SandboxId,
+    log_stream: &str,
     runtimes: &Runtimes,
     code: &Path,
-    now: SystemTime,
 ) -> Result<SandboxSpec, Failure> {
     let config = &deployment.config;
     // The runtime was there when the function was deployed; a host may have been started without it.
     let image = runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
-    let environment = environment(deployment, image, &log_stream(deployment, sandbox, now));
+    let environment = environment(deployment, image, log_stream);
     let mut root = Root::of_machine();
     for mount in &image.mounts {
         root = root.with_bind(&mount.source, &mount.target);
@@ -34,10 +35,18 @@ pub(super) fn specify(
         Entry::Bootstrap => return Err(Failure::no_entry_point()),
         Entry::Program(words) => wrapped(words, &environment),
     };
+    for file in root.files.iter_mut().filter(|file| file.path.starts_with("/etc")) {
+        // The user's name on Lambda, which some programs look at.
+        if let Some(at) = find(&file.content, b"\nsandbox:") {
+            file.content.splice(at + 1..at + 8, USER.bytes());
+        }
+    }
     let root = root.with_bind(code, TASK_ROOT);
     let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
     spec.limits = Limits::for_memory_mb(config.memory_mb);
+    // As Lambda: a small function has more of a processor until its init is over.
+    spec.limits.init_cpus = Some(spec.limits.cpus.max(INIT_CPUS_MIN));
     spec.limits.scratch_bytes = u64::from(config.ephemeral_storage_mb) << 20;
     let environment = environment.into_iter();
     spec.environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
@@ -64,7 +73,7 @@ fn environment(
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string());
     set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.clone());
     set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned());
-    set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", config.name));
+    set("AWS_LAMBDA_LOG_GROUP_NAME", config.log_group());
     set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
     set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
     set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
@@ -96,6 +105,16 @@ fn environment(
     environment
 }
 
+/// Credentials that no service of AWS takes, for functions without those of a role: AWS's SDKs look for some at once.
+pub(super) fn stand_in_credentials() -> impl Iterator<Item = (OsString, OsString)> {
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "ASIAFUNCTIONWITHOUT0"),
+        ("AWS_SECRET_ACCESS_KEY", "the host gives functions no credentials"),
+        ("AWS_SESSION_TOKEN", "the host gives functions no credentials"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.into(), value.into()))
+}
+
 /// The heap that Node.js may fill, in MB. Without a limit it goes by the machine's memory, and does not collect before
 /// the sandbox's is over.
 fn heap_mb(memory_mb: u32) -> u32 {
@@ -117,7 +136,7 @@ fn wrapped(words: &[String], environment: &BTreeMap<String, String>) -> Vec<Stri
 /// digits that no other sandbox has.
 pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let (year, month, day) = date::civil(since.as_secs() / 86_400);
     let mut hash = Sha256::new();
     hash.update(&deployment.arn);
     hash.update(deployment.number.to_le_bytes());
@@ -127,17 +146,8 @@ pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: Syste
     format!("{year:04}/{month:02}/{day:02}/[{}]{unique}", deployment.version)
 }
 
-/// The year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
-///
-/// Source: Neri and Schneider, "Euclidean affine functions and their application to calendar algorithms", 2022.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Days from 0000-03-01: the leap day is the last of such a year.
-    let days = days + 719_468;
-    let (centuries, day) = ((4 * days + 3) / 146_097, (4 * days + 3) % 146_097 / 4);
-    let (years, day) = ((4 * day + 3) / 1_461, (4 * day + 3) % 1_461 / 4);
-    let (month, day) = ((5 * day + 2) / 153, (5 * day + 2) % 153 / 5);
-    let (year, month) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
-    (100 * centuries + years + year, month, day + 1)
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
 }
 
 fn is_file(path: &Path) -> bool {
@@ -149,6 +159,10 @@ const TASK_ROOT: &str = "/var/task";
 const PROGRAMS: &str = "/usr/local/bin:/usr/bin/:/bin:/opt/bin";
 const LIBRARIES: &str =
     "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+/// The name of the functions' user.
+const USER: &str = "sbx_user1051";
+/// Processors that each sandbox may use during init.
+const INIT_CPUS_MIN: f64 = 1.0;
 /// What Node.js takes beside its heap, in MB.
 const NODE_MB: u32 = 39;
 const WRAPPER: &str = r#"wrapper=$AWS_LAMBDA_EXEC_WRAPPER
@@ -280,21 +294,5 @@ mod tests {
         assert!(unique.len() == 32 && unique.bytes().all(|it| it.is_ascii_hexdigit()), "{unique}");
         assert_ne!(first, name(2, at(1_709_251_199)));
         assert!(name(1, at(1_709_251_200)).starts_with("2024/03/01/"));
-    }
-
-    #[test]
-    fn days_have_their_civil_dates() {
-        for (days, expected) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (789, (1972, 2, 29)),
-            (10_956, (1999, 12, 31)),
-            (11_016, (2000, 2, 29)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(civil(days), expected, "{days}");
-        }
     }
 }

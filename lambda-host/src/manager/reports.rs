@@ -1,0 +1,177 @@
+//! What workers report: the driver tells the engine, and answers callers.
+
+use lambda_core::{Capacity, Event, Fault, ReportedSandbox, Used};
+
+use super::answer;
+use super::driver::{Driver, Held};
+use super::ids::{to_core, to_engine};
+use crate::error::Error;
+use crate::event::HostEvent;
+use crate::worker::protocol::{
+    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, VERSION,
+    WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
+};
+
+impl Driver {
+    pub(super) fn on_worker(&mut self, message: FromWorker) {
+        let FromWorker { version, worker, epoch, event } = message;
+        if version != VERSION {
+            return self.on_worker_lost(worker, "speaks another version of the worker protocol");
+        }
+        if let WorkerEvent::Joined { capacity, sandboxes } = event {
+            return self.on_joined(worker, epoch, capacity, &sandboxes);
+        }
+        if self.fleet.epoch(worker) != Some(epoch) {
+            return tracing::debug!(worker = worker.0, "an event of an earlier life of a worker");
+        }
+        match event {
+            WorkerEvent::Ready { sandbox, init_duration } => {
+                self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
+                self.handle(Event::SandboxReady { sandbox: to_engine(sandbox) });
+            }
+            WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
+            WorkerEvent::Ended { sandbox, invocation, outcome, cpu_time, reusable } => {
+                tracing::debug!(sandbox = sandbox.0, ?cpu_time, reusable, "answered");
+                let memory_peak_bytes = outcome.report.memory_peak_bytes;
+                if let Some(pending) = self.take(invocation) {
+                    let answer = answer::answered(pending.request_id.clone(), outcome);
+                    self.show(|| HostEvent::Answered {
+                        request_id: answer.request_id.clone(),
+                        sandbox,
+                        function_error: answer.function_error,
+                        report: answer.report,
+                    });
+                    pending.answer(Ok(answer));
+                }
+                let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes };
+                self.handle(ended(invocation, sandbox, reusable, used));
+            }
+            WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
+            WorkerEvent::Gone { sandbox } => {
+                self.handle(Event::SandboxGone { sandbox: to_engine(sandbox) });
+                self.forget(sandbox);
+            }
+            WorkerEvent::Logged { sandbox, stream, events } => {
+                if let Some(held) = self.sandboxes.get(&sandbox) {
+                    self.logs.append(held.deployment.config.log_group(), stream, events);
+                }
+            }
+            WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
+            WorkerEvent::Joined { .. } => {}
+        }
+    }
+
+    fn on_joined(
+        &mut self,
+        worker: WorkerId,
+        epoch: Epoch,
+        capacity: WorkerCapacity,
+        sandboxes: &[RunningSandbox],
+    ) {
+        if !self.fleet.contains(worker) {
+            return tracing::warn!(worker = worker.0, "a worker that was never added joins");
+        }
+        match self.fleet.epoch(worker) {
+            // Its connection was lost and is there again.
+            Some(known) if known == epoch => return self.report(worker, sandboxes),
+            Some(_) => self.lose_sandboxes(worker),
+            None => {}
+        }
+        let joined = Event::WorkerJoined {
+            worker: to_core(worker),
+            capacity: Capacity::of_memory(capacity.memory_bytes),
+        };
+        match self.try_handle(joined) {
+            Ok(()) => {
+                self.fleet.joined(worker, epoch);
+                if !sandboxes.is_empty() {
+                    self.report(worker, sandboxes);
+                }
+            }
+            Err(error) => {
+                let bytes = capacity.memory_bytes;
+                let reason = format!("a capacity of {bytes} bytes cannot be used: {error}");
+                tracing::error!(worker = worker.0, reason, "worker refused");
+                self.fleet.remove(worker, &reason);
+            }
+        }
+    }
+
+    /// Tells the engine all that a worker runs: the engine stops what it does not know.
+    fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox]) {
+        let mut reported = Vec::new();
+        for it in sandboxes {
+            match self.functions.id(&it.function) {
+                Some(function) => reported.push(ReportedSandbox {
+                    sandbox: to_engine(it.sandbox),
+                    function,
+                    revision: it.deployment,
+                    vm: None,
+                    interface: None,
+                    invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
+                }),
+                None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),
+            }
+        }
+        let worker = to_core(worker);
+        self.handle(Event::WorkerReported { worker, vms: Vec::new(), sandboxes: reported });
+    }
+
+    pub(super) fn on_worker_lost(&mut self, worker: WorkerId, reason: &str) {
+        if !self.fleet.contains(worker) {
+            return;
+        }
+        tracing::warn!(worker = worker.0, reason, "worker lost");
+        self.lose_sandboxes(worker);
+        self.fleet.remove(worker, reason);
+    }
+
+    /// Counts all sandboxes of a worker as gone: the engine answers for their invocations.
+    fn lose_sandboxes(&mut self, worker: WorkerId) {
+        self.handle(Event::WorkerLost { worker: to_core(worker) });
+        let its = |held: &Held| held.worker == worker;
+        let gone: Vec<SandboxId> =
+            self.sandboxes.iter().filter(|(_, held)| its(held)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|sandbox| self.forget(sandbox));
+    }
+
+    fn on_failed(&mut self, sandbox: SandboxId, fault: StartFault) {
+        let (whose, reason) = match &fault {
+            StartFault::Function { kind, .. } => (Fault::Function, kind.clone()),
+            StartFault::Worker { reason } => {
+                tracing::warn!(sandbox = sandbox.0, reason, "sandbox not made");
+                (Fault::Worker, reason.clone())
+            }
+        };
+        self.show(|| HostEvent::SandboxFailed { sandbox, reason });
+        if let Some(held) = self.sandboxes.get_mut(&sandbox) {
+            held.fault = Some(fault);
+        }
+        self.handle(Event::SandboxFailed { sandbox: to_engine(sandbox), fault: whose });
+        self.forget(sandbox);
+    }
+
+    /// An invocation did not reach its function, since the sandbox had ended: another one takes it.
+    fn on_refused(&mut self, sandbox: SandboxId, invocation: InvocationId) {
+        let pending = self.take(invocation);
+        self.handle(ended(invocation, sandbox, false, Used::default()));
+        let Some(mut pending) = pending else { return };
+        pending.refused += 1;
+        if pending.refused > REFUSALS_MAX {
+            let refused = pending.refused;
+            let reason = format!("{refused} sandboxes ended before they could take the invocation");
+            return pending.answer(Err(Error::SandboxUnavailable { reason }));
+        }
+        tracing::debug!(sandbox = sandbox.0, "an invocation is handed to another sandbox");
+        self.arrive(pending);
+    }
+}
+
+/// The engine's event for an invocation that came to its end.
+fn ended(invocation: InvocationId, sandbox: SandboxId, reusable: bool, used: Used) -> Event {
+    let invocation = lambda_core::InvocationId(invocation.0);
+    Event::InvocationEnded { invocation, sandbox: to_engine(sandbox), reusable, used }
+}
+
+/// How many sandboxes may end under an invocation before it is given up.
+const REFUSALS_MAX: u32 = 3;
