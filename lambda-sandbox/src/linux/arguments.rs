@@ -73,10 +73,10 @@ const fn kind(ranges: &'static [(u32, u32)]) -> Condition {
 /// groups or keeps memory that nobody counts, and time stamps, which rewrite the kernel's code for all.
 const SOCKET_OPTIONS: &[(u32, u32)] = &[
     (2, 2),
-    (4, 10),
+    (4, 7),
+    (9, 10),
     (12, 13),
     (15, 16),
-    (18, 18),
     (20, 21),
     (25, 25),
     (34, 34),
@@ -86,6 +86,10 @@ const SOCKET_OPTIONS: &[(u32, u32)] = &[
     (66, 67),
     (76, 76),
 ];
+/// SO_RCVBUF, answered with success and not made: a listener hands the size on to connections that nobody has accepted, whose memory nobody
+/// is charged for. The kernel sizes the buffers of TCP by how fast they are read; other sockets keep the machine's default. SO_RCVLOWAT,
+/// which makes them larger too, is left out of the list.
+const RECEIVE_BUFFER: &[(u32, u32)] = &[(8, 8)];
 const IP_OPTIONS: &[(u32, u32)] = &[(1, 2), (8, 8), (10, 15), (24, 24), (32, 34), (49, 51)];
 const TCP_OPTIONS: &[(u32, u32)] = &[(1, 10), (12, 13), (16, 18), (23, 25), (30, 30), (36, 36)];
 const UDP_OPTIONS: &[(u32, u32)] = &[(103, 103)];
@@ -147,6 +151,11 @@ const PLAIN_FILES: &[(u32, u32)] = &[(0, 0), (0x1000, 0x1000), (0x8000, 0x8000),
 const CORE: u32 = libc::RLIMIT_CORE;
 const ALL_BUT_CORE: &[(u32, u32)] = &[(0, CORE - 1), (CORE + 1, u32::MAX)];
 
+/// CLONE_FILES and CLONE_THREAD.
+const SHARED: u32 = 0x1_0400;
+/// Not CLONE_FILES alone: locks belong to the table, and must not outlive the process that took them, by which they are found.
+const WITH_THREADS: &[(u32, u32)] = &[(0, 0), (0x1_0000, 0x1_0000), (0x1_0400, 0x1_0400)];
+
 macro_rules! calls {
     ($($name:literal $number:ident $rule:literal $cases:expr, $otherwise:expr;)*) => {
         &[$(ByArgument {
@@ -161,8 +170,9 @@ macro_rules! calls {
 
 /// Every call whose arguments decide.
 pub const BY_ARGUMENT: &[ByArgument] = calls! {
-    "clone" SYS_clone "no flag that makes a namespace"
-        &[made(&[without(0, NEW_NAMESPACES)])], Error(libc::EPERM);
+    "clone" SYS_clone "no flag that makes a namespace; a table of descriptors is shared with threads only"
+        &[made(&[without(0, NEW_NAMESPACES), Condition::Among { argument: 0, bits: SHARED, ranges: WITH_THREADS }])],
+        Error(libc::EPERM);
     "socket" SYS_socket
         "unix; IPv4 and IPv6 as streams of TCP and datagrams of UDP. Not netlink: nobody counts the memory of its answers"
         &[
@@ -173,9 +183,10 @@ pub const BY_ARGUMENT: &[ByArgument] = calls! {
         ], Error(libc::EPERM);
     "socketpair" SYS_socketpair "unix only: pairs of others are not made, but their modules are loaded"
         &[made(&[among(0, UNIX)])], Error(libc::EPERM);
-    "setsockopt" SYS_setsockopt "options by list; no programs, no multicast groups, no encapsulation, no time stamps"
+    "setsockopt" SYS_setsockopt "options by list; no programs, no receive buffers (success, not made), no multicast groups, no encapsulation, no time stamps"
         &[
             made(&[among(1, &[(1, 1)]), among(2, SOCKET_OPTIONS)]),
+            error(&[among(1, &[(1, 1)]), among(2, RECEIVE_BUFFER)], 0),
             made(&[among(1, &[(6, 6)]), among(2, TCP_OPTIONS)]),
             made(&[among(1, &[(0, 0)]), among(2, IP_OPTIONS)]),
             made(&[among(1, &[(41, 41)]), among(2, IPV6_OPTIONS)]),

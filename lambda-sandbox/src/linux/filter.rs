@@ -342,6 +342,9 @@ mod tests {
     #[test]
     fn families_and_namespaces_are_by_list() {
         check(libc::SYS_clone, &[0x11], ALLOW);
+        check(libc::SYS_clone, &[0x3D_0F00], ALLOW);
+        check(libc::SYS_clone, &[0x4111], ALLOW);
+        check(libc::SYS_clone, &[0x411], REFUSE);
         for bit in
             [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
         {
@@ -383,13 +386,13 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_lists_is_refused() {
-        for (level, option) in
-            [(1, 2), (1, 7), (1, 8), (1, 9), (6, 1), (0, 15), (41, 26), (17, 103)]
-        {
+        for (level, option) in [(1, 2), (1, 7), (1, 9), (6, 1), (0, 15), (41, 26), (17, 103)] {
             check(libc::SYS_setsockopt, &[3, level, option], ALLOW);
         }
-        // Programs, groups, labels, protocols over TCP, keys, encapsulation, time stamps; levels that nobody knows.
+        check(libc::SYS_setsockopt, &[3, 1, 8], ERRNO);
+        // The least that is received at a time, programs, groups, labels, protocols over TCP, keys, encapsulation, time stamps; levels that nobody knows.
         for (level, option) in [
+            (1, 18),
             (1, 26),
             (1, 27),
             (1, 50),

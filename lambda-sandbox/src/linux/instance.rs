@@ -146,11 +146,6 @@ impl Instance {
         Ok(slot)
     }
 
-    /// Returns whether any sandbox is there.
-    pub(super) fn has_sandboxes(&self) -> bool {
-        !self.slots().used.is_empty()
-    }
-
     pub(super) fn give_slot(&self, slot: u32) {
         self.slots().used.remove(&slot);
     }

@@ -12,6 +12,7 @@ mod attach;
 mod block_io;
 mod carry;
 mod cgroup;
+mod connections;
 mod counters;
 mod cpuset;
 mod delegation;
@@ -22,6 +23,7 @@ mod extras;
 mod features;
 mod filter;
 mod image;
+mod inits;
 mod inside;
 mod instance;
 mod janitor;
@@ -44,6 +46,7 @@ mod spawn;
 mod sys;
 mod template;
 mod terminal;
+mod uncharged;
 mod view;
 mod volume;
 mod wires;
@@ -117,6 +120,7 @@ struct Shared {
     defences: Defences,
     isolation: Isolation,
     instance: Instance,
+    inits: inits::Inits,
     images: image::Images,
     templates: template::Templates,
     filters: profile::Filters,
@@ -228,11 +232,21 @@ impl LinuxBackend {
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
+        let sources = uncharged::Sources::open();
+        let mut isolation = defences.isolation(&probe.hierarchies);
+        match &sources {
+            Ok(_) => {
+                let means = "sandboxes with too many connections or locks of files are killed";
+                isolation.in_force.insert(Defence::KernelMemory, means.to_owned());
+            }
+            Err(why) => drop(isolation.absent.insert(Defence::KernelMemory, why.clone())),
+        }
         let shared = Arc::new(Shared {
-            isolation: defences.isolation(&probe.hierarchies),
+            isolation,
             hierarchies: probe.hierarchies,
             defences,
             instance,
+            inits: inits::Inits::default(),
             images: image::Images::default(),
             templates: template::Templates::default(),
             filters: profile::Filters::default(),
@@ -249,7 +263,9 @@ impl LinuxBackend {
             },
             janitor: Janitor::start()?,
         });
-        locks::watch(&shared)?;
+        if let Ok(sources) = sources {
+            uncharged::watch(&shared, sources)?;
+        }
         crate::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }

@@ -17,9 +17,11 @@ use crate::{Error, Interface};
 /// The port that the Runtime API has inside every sandbox.
 pub(super) const API_PORT: u16 = 9001;
 
-/// Settings of a sandbox's network: what the kernel keeps for connections that nobody has accepted is charged to nobody.
-pub(super) const SETTINGS: [(&str, &str); 2] = [
+/// Settings of a sandbox's network: what the kernel keeps for connections that nobody has accepted, and for those that have ended, is
+/// charged to nobody.
+pub(super) const SETTINGS: [(&str, &str); 3] = [
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 16384 4194304"),
+    ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
     ("/proc/sys/net/core/somaxconn", "1024"),
 ];
 

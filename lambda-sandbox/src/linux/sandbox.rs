@@ -156,6 +156,7 @@ impl LinuxSandbox {
         let socket = Arc::new(socket);
         let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
+        shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
             limits: spec.limits.clone(),
