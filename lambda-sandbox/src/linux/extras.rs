@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::profile::SystemCalls;
-use super::terminal::TerminalEnd;
-use super::volume::Volume;
+use crate::linux::guard::profile::SystemCalls;
+use crate::linux::root::volume::Volume;
+use crate::linux::start::terminal::TerminalEnd;
 use crate::spec::{absolute, inside};
 use crate::{Bind, Defence, Error, SandboxSpec};
 
@@ -171,7 +171,8 @@ impl Extras {
         }
         for device in &self.devices {
             absolute("linux.devices", device)?;
-            let own = super::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
+            let own =
+                crate::linux::root::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
             if !device.starts_with("/dev") || device == Path::new("/dev") || own {
                 let reason = "a device lies in /dev, and is none that every sandbox has";
                 let device = device.display().to_string();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::sys;
+use crate::linux::sys;
 
 /// The inits by their sandbox's number.
 #[derive(Debug, Default)]

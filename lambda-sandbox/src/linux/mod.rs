@@ -6,50 +6,20 @@
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
-mod ahead;
-mod arguments;
-mod attach;
-mod block_io;
-mod carry;
-mod cgroup;
-mod connections;
-mod counters;
-mod cpuset;
-mod delegation;
-mod detached;
-mod devices;
-mod exec;
 mod extras;
 mod features;
-mod filter;
-mod image;
+mod group;
+mod guard;
 mod inits;
-mod inside;
 mod instance;
 mod janitor;
-mod kept_groups;
-mod kernel_settings;
-pub mod landlock;
-mod locks;
-mod masks;
-mod mounts;
-mod netlink;
-mod netns;
-pub mod plan;
+mod net;
 mod probe;
-mod processor;
-pub mod profile;
+mod root;
 mod sandbox;
-pub mod seccomp;
 mod settings;
-mod spawn;
+mod start;
 mod sys;
-mod template;
-mod terminal;
-mod uncharged;
-mod view;
-mod volume;
-mod wires;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -61,22 +31,24 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 
-pub use cgroup::{Controller, Hierarchies};
 pub use extras::{ATTACHED_MAX, DESCRIPTORS_MAX, Extras};
 pub use features::Features;
+pub use group::cgroup::{Controller, Hierarchies};
+pub use guard::profile::SystemCalls;
+pub use guard::{landlock, profile, seccomp};
 pub use probe::{Missing, Probe};
-pub use profile::SystemCalls;
+pub use root::volume::{Entry, Volume};
 pub use settings::{OPTIONAL, Settings};
-pub use terminal::{Terminal, TerminalEnd};
-pub use volume::{Entry, Volume};
+pub use start::plan;
+pub use start::terminal::{Terminal, TerminalEnd};
 
-use self::ahead::Ahead;
 use self::features::{Defences, Rights};
+use self::group::kept_groups::{KeptGroup, KeptGroups};
 use self::instance::Instance;
 use self::janitor::Janitor;
-use self::kept_groups::{KeptGroup, KeptGroups};
 use self::sandbox::LinuxSandbox;
-use self::wires::Wires;
+use self::start::ahead::Ahead;
+use self::start::wires::Wires;
 use crate::supervised::Supervised;
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
@@ -121,14 +93,14 @@ struct Shared {
     isolation: Isolation,
     instance: Instance,
     inits: inits::Inits,
-    images: image::Images,
-    templates: template::Templates,
+    images: root::image::Images,
+    templates: root::template::Templates,
     filters: profile::Filters,
     groups: KeptGroups,
-    ahead: Option<ahead::Pool>,
+    ahead: Option<start::ahead::Pool>,
     /// Whether somebody is about to have the pool filled.
     refilling: AtomicBool,
-    spawner: spawn::Spawner,
+    spawner: start::spawn::Spawner,
     /// What mounts `/proc`; nothing without root, where it depends on the root.
     processes: Arc<[plan::Step]>,
     janitor: Janitor,
@@ -228,11 +200,11 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default))?;
+        let filters = sealed(c"sandbox-filters", &guard::filter::compile(SystemCalls::Default))?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
-        let sources = uncharged::Sources::open();
+        let sources = guard::uncharged::Sources::open();
         let mut isolation = defences.isolation(&probe.hierarchies);
         match &sources {
             Ok(_) => {
@@ -247,16 +219,16 @@ impl LinuxBackend {
             defences,
             instance,
             inits: inits::Inits::default(),
-            images: image::Images::default(),
-            templates: template::Templates::default(),
+            images: root::image::Images::default(),
+            templates: root::template::Templates::default(),
             filters: profile::Filters::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)
-                .then(|| ahead::Pool::start(AHEAD_MAX))
+                .then(|| start::ahead::Pool::start(AHEAD_MAX))
                 .transpose()?,
             refilling: AtomicBool::default(),
-            spawner: spawn::Spawner::start(&init, &filters)?,
+            spawner: start::spawn::Spawner::start(&init, &filters)?,
             processes: match Rights::own() {
                 Rights::Root => plan::process_steps()?.into(),
                 Rights::User { .. } => Arc::default(),
@@ -264,7 +236,7 @@ impl LinuxBackend {
             janitor: Janitor::start()?,
         });
         if let Ok(sources) = sources {
-            uncharged::watch(&shared, sources)?;
+            guard::uncharged::watch(&shared, sources)?;
         }
         crate::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
@@ -283,8 +255,9 @@ impl LinuxBackend {
         if defences.rights != Rights::Root {
             return plan::user_steps(spec, &stage, &defences);
         }
-        let (points, view) = (spec.linux.points()?, view::View::of(&spec.limits));
-        let base = plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
+        let (points, view) = (spec.linux.points()?, root::view::View::of(&spec.limits));
+        let base =
+            plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);
@@ -294,7 +267,7 @@ impl LinuxBackend {
     async fn ahead(&self, wanted: &Network) -> Result<Ahead, Error> {
         let Some(pool) = &self.shared.ahead else {
             return if wanted.is_loopback() {
-                Ok(Ahead { network: netns::Network::Own, wires: Wires::make()? })
+                Ok(Ahead { network: net::netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
                     what: "a network beyond the loopback",
@@ -308,13 +281,14 @@ impl LinuxBackend {
         let ready = match wanted {
             Network::Namespace(namespace) => {
                 let namespace = Arc::clone(namespace);
-                let network = blocking(move || netns::listen_in(&namespace)).await?;
+                let network = blocking(move || net::netns::listen_in(&namespace)).await?;
                 return Ok(Ahead { network, wires: Wires::make()? });
             }
             _ => pool.try_take(),
         };
         let shared = Arc::clone(&self.shared);
-        let take = move || shared.ahead.as_ref().map_or(Err(Error::Ended), ahead::Pool::take);
+        let take =
+            move || shared.ahead.as_ref().map_or(Err(Error::Ended), start::ahead::Pool::take);
         let ahead = match ready {
             Some(ready) => ready?,
             None => blocking(take).await?,
@@ -324,8 +298,8 @@ impl LinuxBackend {
         };
         let interface = interface.clone();
         blocking(move || {
-            if let netns::Network::Made { namespace, .. } = &ahead.network {
-                netns::give(&interface, namespace.as_fd())?;
+            if let net::netns::Network::Made { namespace, .. } = &ahead.network {
+                net::netns::give(&interface, namespace.as_fd())?;
             }
             Ok(ahead)
         })
@@ -366,7 +340,7 @@ impl Drop for Refill {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.refilling.store(false, Ordering::Release);
-            shared.ahead.iter().for_each(ahead::Pool::fill);
+            shared.ahead.iter().for_each(start::ahead::Pool::fill);
         }
     }
 }
