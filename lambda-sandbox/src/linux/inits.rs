@@ -1,9 +1,8 @@
 //! The inits of a host's live sandboxes, for whoever has to find the sandbox of a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::linux::sys;
@@ -32,9 +31,6 @@ pub(super) struct Init {
     pub(super) memory_bytes: u64,
     pidfd: Arc<OwnedFd>,
 }
-
-/// A pid namespace, by the device and number of its file.
-pub(super) type PidNamespace = (u64, u64);
 
 impl Inits {
     pub(super) fn add(&self, number: u32, pidfd: &Arc<OwnedFd>, memory_bytes: u64) {
@@ -69,18 +65,31 @@ impl Init {
     pub(super) fn kill(&self) {
         sys::kill(self.pidfd.as_fd());
     }
+}
 
-    /// Returns the pid namespace that the sandbox's processes are in.
-    pub(super) fn pid_namespace(&self) -> Option<PidNamespace> {
-        pid_namespace(self.process)
+/// Returns the init that a process descends from. An orphan's parent is the init of its pid namespace, so that every process of a sandbox
+/// does.
+pub(super) fn init_of(process: u32, inits: &BTreeSet<u32>) -> Option<u32> {
+    let mut process = process;
+    for _ in 0..GENERATIONS_MAX {
+        if inits.contains(&process) {
+            return Some(process);
+        }
+        process = parent(process)?;
     }
+    None
 }
 
-/// Returns the pid namespace of a process, if there is one with this number that we may look at.
-pub(super) fn pid_namespace(process: u32) -> Option<PidNamespace> {
-    let file = fs::metadata(format!("/proc/{process}/ns/pid")).ok()?;
-    Some((file.dev(), file.ino()))
+/// Reads the number of a process's parent (`/proc/PID/stat`, which every user may read), unless it is none.
+fn parent(process: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may hold anything, stand the state and the parent.
+    let (_, behind) = text.rsplit_once(") ")?;
+    behind.split_whitespace().nth(1)?.parse().ok().filter(|parent| *parent > 1)
 }
+
+/// Longest line of descent that is followed.
+const GENERATIONS_MAX: usize = 1024;
 
 /// Reads the process number from the kernel's text about a pidfd (pidfd_open(2)); an ended process has none.
 fn process_of(pidfd: &OwnedFd) -> Option<u32> {
@@ -112,12 +121,20 @@ mod tests {
         let living = inits.living();
         assert_eq!((living[0].number, living[0].process), (7, std::process::id()));
         assert_eq!(living[0].memory_bytes, 1 << 20);
-        assert_eq!(living[0].pid_namespace(), pid_namespace(std::process::id()));
-        assert!(living[0].pid_namespace().is_some());
         drop(living);
         drop(pidfd);
         assert!(inits.living().is_empty());
         assert_eq!(inits.count(), 0);
-        assert_eq!(pid_namespace(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_descends_from_its_parents() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        assert_eq!(init_of(child.id(), &BTreeSet::from([own])), Some(own));
+        assert_eq!(init_of(own, &BTreeSet::from([child.id()])), None);
+        assert_eq!(init_of(u32::MAX, &BTreeSet::from([own])), None);
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
     }
 }

@@ -256,8 +256,7 @@ impl LinuxBackend {
             return plan::user_steps(spec, &stage, &defences);
         }
         let (points, view) = (spec.linux.points()?, root::view::View::of(&spec.limits));
-        let base =
-            plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
+        let base = plan::Base { root: &spec.root, points: &points, view: &view, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
         steps.extend(plan::own_steps(spec, &defences)?);

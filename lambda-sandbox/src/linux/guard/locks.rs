@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 
-use crate::linux::inits::{Init, PidNamespace, pid_namespace};
+use crate::linux::inits::{Init, init_of};
 
 /// Most locks of a sandbox.
 pub(in crate::linux) const HELD_MAX: usize = 8_000;
@@ -54,8 +54,9 @@ impl Locks {
             return Vec::new();
         }
         let lines = BufReader::new(&self.all).lines().map_while(Result::ok).take(LINES_MAX);
-        let held = held(lines, pid_namespace);
-        let of = |init: &Init| init.pid_namespace().and_then(|it| held.get(&it).copied());
+        let inits = living.iter().map(|init| init.process).collect();
+        let held = held(lines, |process| init_of(process, &inits));
+        let of = |init: &Init| held.get(&init.process).copied();
         (living.iter())
             .filter_map(|init| Some((init, of(init)?)))
             .filter(|(_, held)| *held > HELD_MAX)
@@ -78,11 +79,11 @@ fn kernel_bytes(text: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib * 1024)
 }
 
-/// Counts locks (`/proc/locks`, proc_locks(5)) by the pid namespace of the process that took them.
+/// Counts locks (`/proc/locks`, proc_locks(5)) by the init of the process that took them.
 fn held(
     lines: impl Iterator<Item = String>,
-    namespace: impl Fn(u32) -> Option<PidNamespace>,
-) -> BTreeMap<PidNamespace, usize> {
+    init_of: impl Fn(u32) -> Option<u32>,
+) -> BTreeMap<u32, usize> {
     let mut by_process = BTreeMap::<u32, usize>::new();
     for line in lines {
         // Behind a number and the kind: how far it binds, and whether it is for reading; then the process.
@@ -92,8 +93,8 @@ fn held(
     }
     let mut held = BTreeMap::new();
     for (process, count) in by_process {
-        if let Some(namespace) = namespace(process) {
-            *held.entry(namespace).or_default() += count;
+        if let Some(init) = init_of(process) {
+            *held.entry(init).or_default() += count;
         }
     }
     held
@@ -104,15 +105,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_count_to_the_namespace_of_who_took_them() {
+    fn locks_count_to_the_init_of_who_took_them() {
         let line = |number: u32, process: u32| {
             format!("{number}: POSIX  ADVISORY  WRITE {process} 00:2a:{number} 0 EOF")
         };
-        let namespace = |process: u32| (process < 30).then_some((4, u64::from(process / 10)));
+        let init_of = |process: u32| (process < 30).then_some(process / 10);
         let ours = (0..60).map(|number| line(number, 10 + number % 4));
         let others = (0..40).map(|number| line(number, 20 + 10 * (number % 2)));
-        let held = held(ours.chain(others).chain(["?".into()]), namespace);
-        assert_eq!(held, BTreeMap::from([((4, 1), 60), ((4, 2), 20)]));
+        let held = held(ours.chain(others).chain(["?".into()]), init_of);
+        assert_eq!(held, BTreeMap::from([(1, 60), (2, 20)]));
         assert_eq!(kernel_bytes("Slab: 9 kB\nSUnreclaim:      20 kB\n"), Some(20 << 10));
         assert_eq!(kernel_bytes("Slab: 9 kB\n"), None);
     }
