@@ -75,10 +75,12 @@ mod bell;
 mod budget;
 mod capture;
 pub mod conformance;
+mod driver;
 mod error;
 pub mod fake;
 #[cfg(all(feature = "runtime-api", unix))]
 mod feed;
+mod future;
 mod handle;
 mod invocation;
 mod isolation;
@@ -112,9 +114,11 @@ mod spec;
 #[cfg(unix)]
 mod supervised;
 
-pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
+pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};
+pub use driver::{Driver, Killer};
 pub use error::Error;
+pub use future::BoxFuture;
 pub use handle::{EVENTS_KEPT, Event, Events, Exec, Executed, Handle, Live, LiveUsage};
 pub use invocation::{
     Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::linux::guard::profile::SystemCalls;
 use crate::linux::root::volume::Volume;
 use crate::linux::start::terminal::TerminalEnd;
-use crate::spec::{absolute, inside};
+use crate::spec::check::{absolute, inside};
 use crate::{Bind, Defence, Error, SandboxSpec};
 
 /// Most writable binds, volumes and devices of a sandbox together.

@@ -95,7 +95,7 @@ struct Shared {
     inits: inits::Inits,
     images: root::image::Images,
     templates: root::template::Templates,
-    filters: profile::Filters,
+    filters: guard::filters::Filters,
     groups: KeptGroups,
     ahead: Option<start::ahead::Pool>,
     /// Whether somebody is about to have the pool filled.
@@ -221,7 +221,7 @@ impl LinuxBackend {
             inits: inits::Inits::default(),
             images: root::image::Images::default(),
             templates: root::template::Templates::default(),
-            filters: profile::Filters::default(),
+            filters: guard::filters::Filters::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)

@@ -28,10 +28,11 @@ use crate::linux::root::view::View;
 use crate::linux::start::ahead::Ahead;
 use crate::linux::start::attach::{Attached, Passed};
 use crate::linux::start::exec::{self, Execs};
-use crate::linux::start::plan::{Base, Step, c_string, from_zero, own_steps, user_steps};
+use crate::linux::start::plan::{Base, Step, from_zero, own_steps, user_steps};
 use crate::linux::start::spawn::{Start, Steps};
 use crate::linux::start::wires::{Ends, Wires};
 use crate::linux::sys;
+use crate::linux::sys::c_string;
 use crate::supervised::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
 

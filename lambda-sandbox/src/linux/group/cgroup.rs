@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::linux::group::block_io::Disk;
 use crate::linux::group::counters::Counters;
 use crate::linux::group::cpuset;
+use crate::linux::group::files::{field, read, set, set_if_there};
 use crate::supervised::Sample;
 use crate::{BlockIo, Error, Limits, Pressure, Stall};
 
@@ -470,26 +471,6 @@ pub(in crate::linux) fn quota_us(cpus: f64) -> u64 {
     ((cpus * 100_000.0) as u64).clamp(1_000, QUOTA_US_MAX)
 }
 
-pub(in crate::linux) fn set(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
-    let path = folder.join(file);
-    fs::write(&path, value.to_string())
-        .map_err(|source| Error::failed("setting a control group", path, source))
-}
-
-fn set_if_there(folder: &Path, file: &str, value: impl ToString) -> Result<(), Error> {
-    if folder.join(file).exists() { set(folder, file, value) } else { Ok(()) }
-}
-
-pub(in crate::linux) fn read(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok()
-}
-
-pub(in crate::linux) fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .and_then(|value| value.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,11 +487,5 @@ mod tests {
         let v2 = Hierarchies::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert_eq!(v2.kind(), "v2");
         assert_eq!(Hierarchies::parse("").kind(), "none");
-    }
-
-    #[test]
-    fn fields_are_whole_words() {
-        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        assert_eq!(field(text, "oom_kill"), Some(3));
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::linux::group::cgroup::field;
+use crate::linux::group::files::field;
 use crate::supervised::Sample;
 
 /// The open files of one group.

@@ -5,4 +5,5 @@ pub(super) mod cgroup;
 pub(super) mod counters;
 pub(super) mod cpuset;
 pub(super) mod delegation;
+pub(super) mod files;
 pub(super) mod kept_groups;

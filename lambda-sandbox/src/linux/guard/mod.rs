@@ -3,6 +3,7 @@
 pub(super) mod arguments;
 pub(super) mod connections;
 pub(super) mod filter;
+pub(super) mod filters;
 pub(super) mod kernel_settings;
 pub mod landlock;
 pub(super) mod locks;

@@ -1,10 +1,7 @@
 //! Profiles of system calls: stricter and wider lists than the one that functions have, by name.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Error;
 
@@ -82,31 +79,6 @@ impl SystemCalls {
     /// Returns the calls that are allowed here and refused by the default list.
     pub(in crate::linux) fn more(self) -> &'static [(&'static str, libc::c_long)] {
         if self == Self::Wide { WIDE_MORE } else { &[] }
-    }
-}
-
-/// The compiled filters of a host beside the usual ones, made when first asked for.
-#[derive(Debug, Default)]
-pub(in crate::linux) struct Filters(Mutex<BTreeMap<SystemCalls, Arc<OwnedFd>>>);
-
-impl Filters {
-    /// Returns the filters of a profile; nothing for the default, which the spawn thread has.
-    pub(in crate::linux) fn of(&self, profile: SystemCalls) -> Result<Option<Arc<OwnedFd>>, Error> {
-        if profile == SystemCalls::Default {
-            return Ok(None);
-        }
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(filters) = made.get(&profile) {
-            return Ok(Some(Arc::clone(filters)));
-        }
-        let file = crate::linux::sys::sealed_file(
-            c"sandbox-filters",
-            &crate::linux::guard::filter::compile(profile),
-        )
-        .map_err(|source| Error::step("making a file in memory", source))?;
-        let filters = Arc::new(file);
-        made.insert(profile, Arc::clone(&filters));
-        Ok(Some(filters))
     }
 }
 

@@ -6,8 +6,8 @@ use std::ffi::{CStr, CString, OsStr};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::linux::start::carry::call;
-use crate::linux::start::plan::c_string;
+use crate::linux::start::raw::{call, close_after};
+use crate::linux::sys::c_string;
 
 /// A path below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,13 +78,6 @@ pub(in crate::linux) fn with(
     };
     let result = work(file);
     close_after(file, result)
-}
-
-/// Closes a file and returns what was done with it. A root is mounted by a thread of the host, with the host's descriptors: an
-/// error must not leave one behind. That of the work stays in `errno`, which a close that succeeds does not touch.
-pub(in crate::linux) fn close_after(file: usize, result: libc::c_long) -> libc::c_long {
-    let closed = call(libc::SYS_close, [file, 0, 0, 0, 0]);
-    if result < 0 { result } else { closed }
 }
 
 #[expect(

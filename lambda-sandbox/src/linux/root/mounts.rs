@@ -9,8 +9,8 @@
 use std::ffi::CStr;
 
 use crate::linux::root::inside::{Inside, with};
-use crate::linux::start::carry::{HERE, at, call, write_at};
 use crate::linux::start::plan::Step;
+use crate::linux::start::raw::{HERE, at, call, write_at};
 
 pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
     match step {

@@ -2,10 +2,10 @@
 //! without a control group behind them.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use crate::Limits;
 use crate::linux::group::cgroup::{PERIOD_US, quota_us};
+use crate::linux::group::cpuset::list;
 
 /// Where runtimes look.
 pub(in crate::linux) const VIEW: &str = "/sys/fs/cgroup";
@@ -83,26 +83,6 @@ impl View {
     }
 }
 
-/// Writes numbers as the kernel's lists have them: `0-2,5`.
-pub(in crate::linux) fn list(numbers: &BTreeSet<u16>) -> String {
-    let mut text = String::new();
-    let mut numbers = numbers.iter().copied().peekable();
-    while let Some(first) = numbers.next() {
-        let mut last = first;
-        while numbers.peek().is_some_and(|next| Some(*next) == last.checked_add(1)) {
-            last = numbers.next().unwrap_or(last);
-        }
-        let comma = if text.is_empty() { "" } else { "," };
-        let written = if first == last {
-            write!(text, "{comma}{first}")
-        } else {
-            write!(text, "{comma}{first}-{last}")
-        };
-        debug_assert!(written.is_ok(), "text in memory takes all");
-    }
-    text
-}
-
 /// The weight of a group where none is said (cpu.weight).
 const WEIGHT: u32 = 100;
 /// No limit, as version 1 writes it: the greatest number of whole pages.
@@ -111,18 +91,6 @@ const UNLIMITED: u64 = 9_223_372_036_854_771_712;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_those_of_the_kernel() {
-        let check = |numbers: &[u16], text| {
-            assert_eq!(list(&numbers.iter().copied().collect()), text);
-        };
-        check(&[], "");
-        check(&[3], "3");
-        check(&[0, 1], "0-1");
-        check(&[0, 1, 2, 5, 7, 8], "0-2,5,7-8");
-        check(&[u16::MAX], "65535");
-    }
 
     #[test]
     fn both_layouts_tell_the_same() {

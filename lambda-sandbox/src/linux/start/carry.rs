@@ -11,9 +11,10 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::Error;
-use crate::linux::root::inside::{close_after, open_in_root, with};
+use crate::linux::root::inside::{open_in_root, with};
 use crate::linux::root::mounts;
 use crate::linux::start::plan::Step;
+use crate::linux::start::raw::{HERE, NULL, at, call, write_at};
 
 /// Returns the error of a step that was not carried out; in the host, after the new process has ended.
 pub(in crate::linux) fn failure(step: &Step, source: io::Error) -> Error {
@@ -69,19 +70,6 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Allow { path: below, .. } => ("making landlock's rule", path(below)),
     }
 }
-
-/// Makes a system call with up to five arguments; on an error returns -1 and leaves the cause in `errno`.
-pub(in crate::linux) fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
-    // SAFETY: every caller in this file passes, where the call takes a pointer, the address of memory that lives
-    // in the `Start` of the standing thread or on this stack, NUL-terminated where text is due, of the size told.
-    unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
-}
-
-pub(in crate::linux) fn at(text: &CStr) -> usize {
-    text.as_ptr().addr()
-}
-
-pub(in crate::linux) const HERE: usize = libc::AT_FDCWD as usize;
 
 pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
     match step {
@@ -146,32 +134,10 @@ fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
     write_at(HERE, path, flags, content)
 }
 
-pub(in crate::linux) fn write_at(
-    folder: usize,
-    path: &CStr,
-    flags: i32,
-    content: &[u8],
-) -> libc::c_long {
-    let flags = (flags | libc::O_CLOEXEC) as usize;
-    let file = call(libc::SYS_openat, [folder, at(path), flags, 0o644, 0]);
-    if file < 0 {
-        return file;
-    }
-    let file = file as usize;
-    let mut rest = content;
-    let mut written = 0;
-    while !rest.is_empty() && written >= 0 {
-        // A file system that fills up takes a part first, and refuses the rest.
-        written = call(libc::SYS_write, [file, rest.as_ptr().addr(), rest.len(), 0, 0]);
-        rest = rest.get(written.max(0) as usize..).unwrap_or(&[]);
-    }
-    close_after(file, written.min(0))
-}
-
 fn null_input() -> libc::c_long {
     let flags = (libc::O_RDWR | libc::O_CLOEXEC) as usize;
     with(call(libc::SYS_openat, [HERE, at(c"/dev/null"), flags, 0, 0]), |file| {
-        let place = crate::linux::start::spawn::NULL as usize;
+        let place = NULL as usize;
         match call(libc::SYS_dup3, [file, place, libc::O_CLOEXEC as usize, 0, 0]) {
             0.. => 0,
             refused => refused,

@@ -6,6 +6,7 @@ pub(super) mod carry;
 pub(super) mod exec;
 pub mod plan;
 pub(super) mod processor;
+pub(super) mod raw;
 pub(super) mod spawn;
 pub(super) mod terminal;
 pub(super) mod wires;

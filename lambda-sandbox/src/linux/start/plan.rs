@@ -22,6 +22,7 @@ pub use crate::linux::root::devices::{DEVICE_LINKS, DEVICES};
 use crate::linux::root::image::{Image, kind_of};
 pub use crate::linux::root::inside::Inside;
 use crate::linux::root::view::{CONTROLLERS, CONTROLLERS_FILE, View};
+use crate::linux::sys::c_string;
 use crate::{Error, Root, SandboxSpec};
 
 /// One step of a new process.
@@ -576,10 +577,4 @@ const MEMLOCK_BYTES: u64 = 64 * 1024;
 
 fn look(step: &'static str, path: &Path) -> Result<std::fs::Metadata, Error> {
     std::fs::metadata(path).map_err(|source| Error::failed(step, path, source))
-}
-
-pub(in crate::linux) fn c_string(text: &OsStr) -> Result<CString, Error> {
-    CString::new(text.as_bytes()).map_err(|_nul| {
-        Error::invalid("a path or text", text.to_string_lossy(), "it contains a NUL byte")
-    })
 }

@@ -1,7 +1,7 @@
 //! Keeps a new process on the processor of the thread that makes it and then waits for it: the kernel would rather wake an idle
 //! one, which takes longer than the first half of a sandbox's start on a virtual machine whose processors are put to sleep.
 
-use crate::linux::start::carry::call;
+use crate::linux::start::raw::call;
 
 /// A set of processors as the kernel takes it: as many as it can be built for at most.
 pub(in crate::linux) type Processors = [u64; 128];

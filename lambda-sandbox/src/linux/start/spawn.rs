@@ -27,9 +27,10 @@ use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::linux::extras::{ATTACHED_MAX, DESCRIPTORS_MAX};
-use crate::linux::start::carry::{call, carry_out, failure};
+use crate::linux::start::carry::{carry_out, failure};
 use crate::linux::start::plan::Step;
 use crate::linux::start::processor::{self, Processors};
+use crate::linux::start::raw::{NULL, call};
 
 /// Everything that a new process needs, made beforehand. Descriptors are by number: who asks keeps them open meanwhile.
 #[derive(Debug)]
@@ -258,7 +259,6 @@ fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error
 
 /// Places in the thread's table: what it is sent is above, what a new process has is below.
 const SOCKET: RawFd = 15;
-pub(in crate::linux) const NULL: RawFd = 16;
 const FILTERS: RawFd = 17;
 const INIT: RawFd = 18;
 

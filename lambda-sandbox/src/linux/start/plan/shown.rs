@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Base, NODEV, NOEXEC, NOSUID, Plan, RDONLY, Step, c_string};
+use super::{Base, NODEV, NOEXEC, NOSUID, Plan, RDONLY, Step};
 use crate::linux::extras::Point;
 use crate::linux::guard::landlock::{FILE_RIGHTS, Restriction, SCRATCH_RIGHTS};
 use crate::linux::root::view::{VIEW, View};
+use crate::linux::sys::c_string;
 use crate::{Bind, Error, Root, SandboxSpec};
 
 impl Plan<'_> {
