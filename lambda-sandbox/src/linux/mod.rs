@@ -263,9 +263,10 @@ impl LinuxBackend {
         Ok(steps)
     }
 
-    async fn ahead(&self, wanted: &Network) -> Result<Ahead, Error> {
+    async fn ahead(&self, spec: &SandboxSpec) -> Result<Ahead, Error> {
+        let (wanted, handed_in) = (&spec.network, &spec.linux.network_namespace);
         let Some(pool) = &self.shared.ahead else {
-            return if wanted.is_loopback() {
+            return if wanted.is_loopback() && handed_in.is_none() {
                 Ok(Ahead { network: net::netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
@@ -277,14 +278,11 @@ impl LinuxBackend {
                 })
             };
         };
-        let ready = match wanted {
-            Network::Namespace(namespace) => {
-                let namespace = Arc::clone(namespace);
-                let network = blocking(move || net::netns::listen_in(&namespace)).await?;
-                return Ok(Ahead { network, wires: Wires::make()? });
-            }
-            _ => pool.try_take(),
-        };
+        if let Some(namespace) = handed_in.clone() {
+            let network = blocking(move || net::netns::listen_in(&namespace)).await?;
+            return Ok(Ahead { network, wires: Wires::make()? });
+        }
+        let ready = pool.try_take();
         let shared = Arc::clone(&self.shared);
         let take =
             move || shared.ahead.as_ref().map_or(Err(Error::Ended), start::ahead::Pool::take);
@@ -377,7 +375,7 @@ impl Backend for LinuxBackend {
             spec.check()?;
             spec.limits.check_isolation(&self.shared.isolation)?;
             check_asked(&spec)?;
-            let ahead = self.ahead(&spec.network).await?;
+            let ahead = self.ahead(&spec).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {

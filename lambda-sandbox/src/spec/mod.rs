@@ -193,7 +193,7 @@ impl SandboxSpec {
         }
         self.check_environment()?;
         #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
-        self.linux.check(self)?;
+        self.linux.check(&self.stdin, &self.network)?;
         self.limits.check()?;
         self.times.check()
     }

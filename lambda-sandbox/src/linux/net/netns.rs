@@ -70,7 +70,7 @@ pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, E
     let found = handed.metadata().map_err(|source| Error::step("looking at namespaces", source))?;
     if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
         let reason = "it is the host's own: a sandbox in it would have no network isolation at all";
-        return Err(Error::invalid("network", "namespace", reason));
+        return Err(Error::invalid("linux.network_namespace", "a namespace", reason));
     }
     let namespace = OwnedFd::from(handed);
     let listener = within(namespace.as_fd(), || {
