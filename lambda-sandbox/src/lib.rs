@@ -69,8 +69,6 @@
 #![deny(unsafe_code)]
 
 mod backend;
-#[cfg(all(feature = "runtime-api", unix))]
-mod bell;
 #[cfg(feature = "runtime-api")]
 mod budget;
 mod capture;
@@ -78,8 +76,6 @@ pub mod conformance;
 mod driver;
 mod error;
 pub mod fake;
-#[cfg(all(feature = "runtime-api", unix))]
-mod feed;
 mod future;
 mod handle;
 mod invocation;
@@ -92,27 +88,18 @@ pub mod log;
 mod machine;
 #[cfg(all(feature = "oci", target_os = "linux", target_arch = "x86_64"))]
 pub mod oci;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-mod output;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-#[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
-mod pipe;
 pub mod pool;
 mod pressure;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
-#[cfg(all(feature = "runtime-api", unix))]
-mod run;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-mod supervised;
+#[cfg(all(feature = "runtime-api", unix))]
+#[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
+pub mod supervise;
 
 pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};

@@ -49,7 +49,7 @@ use self::janitor::Janitor;
 use self::sandbox::LinuxSandbox;
 use self::start::ahead::Ahead;
 use self::start::wires::Wires;
-use crate::supervised::Supervised;
+use crate::supervise::supervise;
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
     SandboxSpec, Swept,
@@ -238,7 +238,7 @@ impl LinuxBackend {
         if let Ok(sources) = sources {
             guard::uncharged::watch(&shared, sources)?;
         }
-        crate::pipe::prepare();
+        crate::supervise::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
@@ -388,8 +388,7 @@ impl Backend for LinuxBackend {
                 making.await.map_err(|_runtime_ends| Error::Ended)??;
             let listener = TcpListener::from_std(listener)
                 .map_err(|source| Error::step("listening inside the sandbox", source))?;
-            let driver = Supervised::new(spec, Arc::new(sandbox), listener);
-            Ok(Sandbox::new(Box::new(driver)))
+            Ok(supervise(spec, Arc::new(sandbox), listener))
         };
         Box::pin(creating.instrument(span))
     }

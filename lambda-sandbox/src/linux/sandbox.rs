@@ -33,7 +33,8 @@ use crate::linux::start::spawn::{Start, Steps};
 use crate::linux::start::wires::{Ends, Wires};
 use crate::linux::sys;
 use crate::linux::sys::c_string;
-use crate::supervised::{External, Platform, Sample, Started, What};
+use crate::supervise::pipe::{Pipe, input};
+use crate::supervise::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
@@ -188,7 +189,7 @@ impl LinuxSandbox {
     }
 
     fn begin(&self, what: What) -> Result<Started, Error> {
-        let outputs = lock(&self.started).take().ok_or(Error::Ended)?;
+        let Outputs { stdout, stderr, stdin } = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
         let (counted, extensions) = watch::channel(External::default());
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
@@ -197,6 +198,11 @@ impl LinuxSandbox {
             AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
         }
         .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
+        let mut started = Started::new(Pipe::new(stdout)?, Pipe::new(stderr)?, exit);
+        started.extensions = extensions;
+        if let Some(stdin) = stdin {
+            started = started.with_stdin(input(stdin)?);
+        }
         self.say(if what == What::Function { b"e" } else { b"g" })?;
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
@@ -207,8 +213,7 @@ impl LinuxSandbox {
             counted,
         };
         tokio::spawn(watcher.watch(told_by));
-        let Outputs { stdout, stderr, stdin } = outputs;
-        Ok(Started { stdout, stderr, stdin, exit, extensions })
+        Ok(started)
     }
 
     /// Sends the init a word.

@@ -11,7 +11,7 @@ use crate::linux::group::block_io::Disk;
 use crate::linux::group::counters::Counters;
 use crate::linux::group::cpuset;
 use crate::linux::group::files::{field, read, set, set_if_there};
-use crate::supervised::Sample;
+use crate::supervise::Sample;
 use crate::{BlockIo, Error, Limits, Pressure, Stall};
 
 /// A resource that a group limits.

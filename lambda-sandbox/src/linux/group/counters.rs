@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::linux::group::files::field;
-use crate::supervised::Sample;
+use crate::supervise::Sample;
 
 /// The open files of one group.
 #[derive(Debug, Default)]

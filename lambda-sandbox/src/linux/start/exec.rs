@@ -12,11 +12,12 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::capture::Capture;
-use crate::feed::Feed;
-use crate::linux::start::wires::{input, pipe};
+use crate::linux::start::wires;
 use crate::linux::sys;
 use crate::log::LogSink;
-use crate::output::Output;
+use crate::supervise::feed::Feed;
+use crate::supervise::output::Output;
+use crate::supervise::pipe::{self, Pipe};
 use crate::{Error, Exec, Executed, Exit};
 
 /// The programs that run in one sandbox beside its own, by number.
@@ -76,15 +77,16 @@ pub(in crate::linux) async fn run(
 ) -> Result<Executed, Error> {
     let block = sys::sealed_file(c"sandbox-exec", &block(&exec))
         .map_err(|source| Error::step("making a file in memory", source))?;
-    let (stdout, stdout_inside) = pipe()?;
-    let (stderr, stderr_inside) = pipe()?;
-    let (stdin_inside, stdin) = input()?;
+    let (stdout, stdout_inside) = wires::pipe()?;
+    let (stderr, stderr_inside) = wires::pipe()?;
+    let (stdin_inside, stdin) = wires::input()?;
     // Watched before the program starts: what is written is seen before the end is heard.
     let capture = Arc::new(Capture::default());
     let sink = Arc::clone(&capture) as Arc<dyn LogSink>;
     // Its own, as of a sandbox with one processor.
     let budget = Arc::new(Budget::new(1.0));
-    let output = Output::start(stdout, stderr, &sink, &budget)?;
+    let outlets = (Arc::new(Pipe::new(stdout)?), Arc::new(Pipe::new(stderr)?));
+    let output = Output::start(outlets.0, outlets.1, &sink, &budget);
     let (told, end) = oneshot::channel();
     let number = {
         let mut state = execs.state();
@@ -110,7 +112,7 @@ pub(in crate::linux) async fn run(
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&word)], &rights, flags, None)
         .map_err(|errno| Error::step("asking the init to start a program", errno))?;
     drop((block, stdin_inside, stdout_inside, stderr_inside));
-    let feed = Feed::start(stdin, exec.stdin)?;
+    let feed = Feed::start(Box::new(pipe::input(stdin)?), exec.stdin)?;
     let exit = match end.await {
         Ok(Ok(exit)) => exit,
         Ok(Err(errno)) => {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::bell::Bell;
+use super::bell::Bell;
+use super::platform::{Platform, ended};
 use crate::log::{LogLine, LogSink, Stream};
-use crate::supervised::{Platform, ended};
 use crate::{EndedBy, Event, Exit, Limits, TimeLimits};
 
 /// Counts output, passes on what is within the limit and drops the rest.

@@ -1,18 +1,15 @@
 //! Reads a program's outputs as lines, in the background, and on demand up to what is there now.
 //!
 //! As long as that is within the sandbox's budget, each write is read at once. Beyond it the host reads seldom, in larger pieces,
-//! and the program waits for room in its pipe meanwhile. Output that nobody wants is dropped unread.
+//! and the program waits for room meanwhile. Output that nobody wants is dropped unread.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use crate::Error;
+use super::outlet::Outlet;
 use crate::budget::{Budget, WAKING};
 use crate::log::{LineSplitter, LogSink, Stream};
 
@@ -32,7 +29,7 @@ pub(crate) struct Output {
 
 #[derive(Debug)]
 struct Pump {
-    pipe: Arc<OwnedFd>,
+    outlet: Arc<dyn Outlet>,
     stream: Stream,
     splitter: Mutex<LineSplitter>,
     sink: Arc<dyn LogSink>,
@@ -40,23 +37,17 @@ struct Pump {
 }
 
 impl Output {
-    /// Starts to read both pipes. Needs a tokio runtime.
+    /// Starts to read both outputs. Needs a tokio runtime.
     pub(crate) fn start(
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        stdout: Arc<dyn Outlet>,
+        stderr: Arc<dyn Outlet>,
         sink: &Arc<dyn LogSink>,
         budget: &Arc<Budget>,
-    ) -> Result<Self, Error> {
-        crate::pipe::prepare();
+    ) -> Self {
         let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
-        for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
-            let failed = |errno: Errno| Error::step("registering the output pipe", errno);
-            fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-            let pipe = Arc::new(pipe);
-            let watched = crate::pipe::watch(&pipe)
-                .map_err(|source| Error::step("registering the output pipe", source))?;
+        for (outlet, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
             let pump = Arc::new(Pump {
-                pipe,
+                outlet,
                 stream,
                 splitter: Mutex::new(LineSplitter::new(stream)),
                 sink: Arc::clone(sink),
@@ -64,11 +55,11 @@ impl Output {
             });
             output.tasks.push(tokio::spawn({
                 let pump = Arc::clone(&pump);
-                async move { pump.run(watched).await }
+                async move { pump.run().await }
             }));
             output.pumps.push(pump);
         }
-        Ok(output)
+        output
     }
 
     /// Passes on all that was written until now, the unfinished line too.
@@ -95,8 +86,6 @@ impl Drop for Output {
     }
 }
 
-type Watched = AsyncFd<Arc<OwnedFd>>;
-
 enum Took {
     Bytes(usize),
     Nothing,
@@ -104,31 +93,20 @@ enum Took {
 }
 
 impl Pump {
-    async fn run(&self, watched: Watched) {
-        let mut watched = Some(watched);
-        loop {
-            let Some(watch) = watched.take().or_else(|| crate::pipe::watch(&self.pipe).ok()) else {
-                return;
-            };
-            let Ok(mut ready) = watch.readable().await else { return };
+    async fn run(&self) {
+        while self.outlet.readable().await.is_ok() {
             self.budget.charge(WAKING);
             let wanted = self.sink.wants_lines() || self.sink.takes_bytes();
             let unwanted = (!wanted).then_some(DROP_EVERY);
             let pause = unwanted.or_else(|| self.budget.exceeded());
             let Some(mut pause) = pause else {
-                match self.take() {
-                    Took::End => return,
-                    Took::Nothing => ready.clear_ready(),
-                    Took::Bytes(_) => {}
+                if let Took::End = self.take() {
+                    return;
                 }
-                drop(ready);
-                watched = Some(watch);
                 tokio::task::yield_now().await;
                 continue;
             };
-            drop(ready);
-            // The runtime is woken by each write to what it watches, whether anybody waits for it or not.
-            drop(watch);
+            self.outlet.rest();
             loop {
                 tokio::time::sleep(pause).await;
                 match self.budget.exceeded() {
@@ -136,7 +114,7 @@ impl Pump {
                     None => break,
                 }
             }
-            if unwanted.is_some() && self.budget.pay(|| crate::pipe::drop_all(self.pipe.as_fd())) {
+            if unwanted.is_some() && self.budget.pay(|| self.outlet.try_drop()) {
                 continue;
             }
             if let Took::End = self.take() {
@@ -150,7 +128,7 @@ impl Pump {
         let mut splitter = self.splitter();
         self.budget.pay(|| {
             let mut chunk = vec![0; CHUNK_BYTES];
-            match nix::unistd::read(&self.pipe, &mut chunk) {
+            match self.outlet.try_read(&mut chunk) {
                 Ok(0) => {
                     splitter.flush(self.sink.as_ref());
                     Took::End
@@ -164,7 +142,7 @@ impl Pump {
                     }
                     Took::Bytes(bytes)
                 }
-                Err(Errno::EAGAIN | Errno::EINTR) => Took::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Took::Nothing,
                 Err(_broken) => Took::End,
             }
         })

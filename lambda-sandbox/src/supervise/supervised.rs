@@ -1,126 +1,44 @@
-//! Drives a real program behind the Runtime API: what `process` and `linux` have in common.
+//! The driver of a program on any platform.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::bell::Bell;
+use super::bell::Bell;
+use super::farewell::Farewell;
+use super::feed::Feed;
+use super::output::Output;
+use super::platform::{External, Platform, Sample, What, ended};
+use super::run::{Metered, Run};
 use crate::budget::Budget;
-use crate::feed::Feed;
-use crate::output::Output;
-use crate::run::{Metered, Run};
-use crate::runtime_api::{Ready, Session, SessionSettings, serve_within};
+use crate::runtime_api::{Accept, Ready, Session, SessionSettings, serve_within};
 use crate::{
-    Answer, BoxFuture, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished, Handle,
-    InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure, SandboxSpec,
-    ShutdownReason, TimeLimits, Usage,
+    Answer, BoxFuture, Created, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished,
+    Handle, InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure,
+    Sandbox, SandboxSpec, ShutdownReason, Usage,
 };
 
-/// What a platform counts of a sandbox, since its start.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sample {
-    pub(crate) cpu_time: Option<Duration>,
-    pub(crate) memory_peak_bytes: Option<u64>,
-    pub(crate) out_of_memory_kills: u64,
-}
-
-impl Sample {
-    /// Joins what is in use now.
-    pub(crate) fn with(self, memory_bytes: Option<u64>, processes: Option<u32>) -> LiveUsage {
-        let Self { cpu_time, memory_peak_bytes, out_of_memory_kills } = self;
-        LiveUsage { cpu_time, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills }
-    }
-}
-
-/// A started program.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-    /// Where the program's standard input is written, unless it is empty.
-    pub(crate) stdin: Option<OwnedFd>,
-    /// Becomes `Some` when the program has ended, or an extension that was to stay.
-    pub(crate) exit: watch::Receiver<Option<Exit>>,
-    pub(crate) extensions: watch::Receiver<External>,
-}
-
-/// External extensions: programs of their own beside the runtime.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct External {
-    /// How many were started, once it is known.
-    pub(crate) started: Option<usize>,
-    pub(crate) ended: usize,
-}
-
-/// What is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
-    /// The program alone.
-    Program,
-    /// The extensions that the root has, and the runtime: at once where there are none, else at [`Platform::go_on`].
-    Function,
-}
-
-/// What a backend of real programs does in its own way. Dropping it releases all, in the background.
-pub(crate) trait Platform: Send + Sync + fmt::Debug + 'static {
-    /// Starts what there is; once.
-    fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
-    /// Starts the runtime, when all extensions have registered.
-    fn go_on(&self) -> Result<(), Error> {
-        Ok(())
-    }
-    /// From now on extensions may end.
-    fn begin_end(&self) {}
-    /// Asks the runtime to end, or kills it, and lets extensions be.
-    fn end_runtime(&self, _kill: bool) {}
-    /// Tells why the program could not be started, where that is learnt only when it has ended.
-    fn failure(&self) -> Option<Error> {
-        None
-    }
-    /// Ends everything inside at once; may be called often.
-    fn kill(&self);
-    /// Stops everything inside.
-    fn freeze(&self) -> Result<(), Error>;
-    /// Lets it go on.
-    fn thaw(&self) -> Result<(), Error>;
-    /// Counts.
-    fn sample(&self) -> Sample;
-    /// Makes the first count as cheap as the others; called while the program is at work.
-    fn open_counters(&self) {}
-    /// Tells what was waited for.
-    fn pressure(&self) -> Option<Pressure> {
-        None
-    }
-    /// Counts what is in use now; `None` when all is released.
-    fn live(&self) -> Option<LiveUsage> {
-        Some(self.sample().with(None, None))
-    }
-    /// Runs another program beside. The future does not keep the platform.
-    fn exec(&self, _exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
-        Box::pin(async {
-            Err(Error::Unavailable {
-                what: "another program in the sandbox",
-                why: "the backend does not isolate".into(),
-                remedy: "use another backend",
-            })
-        })
-    }
-    /// Kills, and waits until all is released.
-    fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
+/// Makes a sandbox of a platform that is ready to start, whose programs reach the Runtime API over `connections`.
+///
+/// The caller has checked the specification and made the platform by it. Dropping the sandbox kills the platform and drops it. Needs a
+/// tokio runtime from [`Sandbox::init`] or [`Sandbox::run`] on.
+pub fn supervise(
+    spec: SandboxSpec,
+    platform: Arc<impl Platform>,
+    connections: impl Accept,
+) -> Sandbox<Created> {
+    Sandbox::new(Box::new(Supervised::new(spec, platform, Box::new(connections))))
 }
 
 /// A driver for a program on the platform `P`.
-pub(crate) struct Supervised<P: Platform> {
+struct Supervised<P: Platform> {
     spec: SandboxSpec,
     platform: Arc<P>,
-    listener: Option<TcpListener>,
+    connections: Option<Box<dyn Accept>>,
     session: Arc<Session>,
     budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
@@ -148,7 +66,7 @@ impl<P: Platform> fmt::Debug for Supervised<P> {
 }
 
 impl<P: Platform> Supervised<P> {
-    pub(crate) fn new(spec: SandboxSpec, platform: Arc<P>, listener: TcpListener) -> Self {
+    fn new(spec: SandboxSpec, platform: Arc<P>, connections: Box<dyn Accept>) -> Self {
         let handler = (spec.environment.iter())
             .find(|(name, _)| name == "_HANDLER")
             .map(|(_, value)| value.to_string_lossy().into_owned())
@@ -163,7 +81,7 @@ impl<P: Platform> Supervised<P> {
         Self {
             spec,
             platform,
-            listener: Some(listener),
+            connections: Some(connections),
             session,
             budget,
             server: None,
@@ -181,10 +99,10 @@ impl<P: Platform> Supervised<P> {
 
     async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
         let started = self.platform.start(what).await?;
-        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget)?;
+        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget);
         self.output = Some(output);
-        if let Some(pipe) = started.stdin {
-            self.feed = Some(Feed::start(pipe, std::mem::take(&mut self.spec.stdin))?);
+        if let Some(input) = started.stdin {
+            self.feed = Some(Feed::start(input, std::mem::take(&mut self.spec.stdin))?);
         }
         self.exit = Some(started.exit.clone());
         self.extensions = Some(started.extensions);
@@ -227,9 +145,9 @@ impl<P: Platform> Supervised<P> {
     }
 
     async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
-        if let Some(listener) = self.listener.take() {
+        if let Some(connections) = self.connections.take() {
             let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
-            self.server = Some(tokio::spawn(serve_within(session, listener, budget)));
+            self.server = Some(tokio::spawn(serve_within(session, connections, budget)));
         }
         let began = Instant::now();
         let mut exit = self.start(What::Function).await?;
@@ -321,76 +239,6 @@ impl<P: Platform> Supervised<P> {
         } else {
             InitFailure::Exited(exit)
         }
-    }
-}
-
-/// What it takes to let extensions end in their own time.
-struct Farewell<P> {
-    platform: Arc<P>,
-    session: Arc<Session>,
-    times: TimeLimits,
-    exit: Option<watch::Receiver<Option<Exit>>>,
-    extensions: Option<watch::Receiver<External>>,
-    /// Whether there is a runtime beside external extensions.
-    runs: bool,
-}
-
-impl<P: Platform> Farewell<P> {
-    /// Returns how many external extensions there are.
-    fn external(&self) -> usize {
-        (self.extensions.as_ref()).and_then(|it| it.borrow().started).unwrap_or(0)
-    }
-
-    /// Returns whether there is anybody to tell: who has not registered cannot be told.
-    fn is_heard(&self) -> bool {
-        self.session.has_extensions()
-    }
-
-    /// Waits until the runtime has ended, or an extension that was to stay.
-    async fn ended(&self) {
-        if let Some(mut exit) = self.exit.clone() {
-            ended(&mut exit).await;
-        }
-    }
-
-    async fn say(&self, reason: ShutdownReason) {
-        let external = self.external();
-        if !self.is_heard() || self.platform.thaw().is_err() {
-            return;
-        }
-        self.platform.begin_end();
-        let times = self.times;
-        let until = Instant::now()
-            + if external > 0 { times.shutdown_external } else { times.shutdown_internal };
-        if external > 0 && self.runs {
-            self.platform.end_runtime(false);
-            if tokio::time::timeout(times.shutdown_runtime, self.ended()).await.is_err() {
-                self.platform.end_runtime(true);
-            }
-        }
-        let gone = async {
-            match self.extensions.clone().filter(|_| external > 0) {
-                // An error is the end of all.
-                Some(mut extensions) => {
-                    drop(extensions.wait_for(|it| it.ended >= external).await);
-                }
-                // Internal extensions go with their runtime.
-                None => self.ended().await,
-            }
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::select! {
-            () = self.session.shut_down(reason, left) => {}
-            () = gone => {}
-        }
-    }
-}
-
-/// Waits for the program's end. A supervisor that is gone counts as a kill.
-pub(crate) async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
-    match exit.wait_for(Option::is_some).await {
-        Ok(exit) => exit.unwrap_or(Exit::Signal(libc::SIGKILL)),
-        Err(_supervisor_gone) => Exit::Signal(libc::SIGKILL),
     }
 }
 
