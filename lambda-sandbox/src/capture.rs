@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use crate::log::{LineSplitter, LogLine, LogSink, NoLog, Stream};
-use crate::{Backend, Error, Finished, SandboxSpec};
+use crate::{EndedBy, Finished};
 
 /// Most bytes that [`Completed`] keeps of each output where the specification names no limit of its own.
 pub const OUTPUT_BYTES_KEPT: usize = 16 << 20;
@@ -48,6 +48,20 @@ struct Kept {
 }
 
 impl Capture {
+    /// Takes the place of a log, and passes on to it.
+    pub(crate) fn of(log: &mut Arc<dyn LogSink>) -> Arc<Self> {
+        let capture = Arc::new(Self::with_log(Arc::clone(log)));
+        *log = Arc::clone(&capture) as Arc<dyn LogSink>;
+        capture
+    }
+
+    /// Joins what was written to how the program has ended.
+    pub(crate) fn completed(&self, finished: Finished) -> Completed {
+        let (stdout, stderr, truncated) = self.take();
+        let truncated = truncated || finished.ended_by == EndedBy::Output;
+        Completed { finished, stdout, stderr, truncated }
+    }
+
     fn with_log(log: Arc<dyn LogSink>) -> Self {
         let splitters = [Stream::Stdout, Stream::Stderr].map(LineSplitter::new);
         Self { kept: Mutex::default(), log, splitters: Mutex::new(splitters) }
@@ -99,18 +113,4 @@ impl LogSink for Capture {
             splitters[usize::from(stream == Stream::Stderr)].push(bytes, self.log.as_ref());
         }
     }
-}
-
-/// Makes a sandbox, runs its program to the end and releases everything.
-pub(crate) async fn run<B: Backend + ?Sized>(
-    backend: &B,
-    mut spec: SandboxSpec,
-) -> Result<Completed, Error> {
-    let log = Arc::clone(&spec.log);
-    let capture = Arc::new(Capture::with_log(log));
-    spec.log = Arc::clone(&capture) as Arc<dyn LogSink>;
-    let finished = backend.create(spec).await?.run().await?;
-    let (stdout, stderr, truncated) = capture.take();
-    let truncated = truncated || finished.ended_by == crate::EndedBy::Output;
-    Ok(Completed { finished, stdout, stderr, truncated })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::spec::{absolute, check_environment, no_nul};
+use crate::spec::check::{absolute, check_environment, no_nul};
 use crate::{BoxFuture, EndedBy, Error, Exit, Stdin};
 
 /// Reaches a living sandbox from anywhere, also while its program runs. Clones are the same handle. It does not keep the sandbox

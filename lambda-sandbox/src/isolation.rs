@@ -29,6 +29,9 @@ pub enum Defence {
     KernelInterfaces,
     /// Memory held to its limit.
     Memory,
+    /// Kernel memory that is not charged to the memory limit (connections that nobody has accepted, locks of files) held to a limit of
+    /// its own.
+    KernelMemory,
     /// Processor time held to its share.
     Cpu,
     /// The number of processes held to its limit.

@@ -69,16 +69,14 @@
 #![deny(unsafe_code)]
 
 mod backend;
-#[cfg(all(feature = "runtime-api", unix))]
-mod bell;
 #[cfg(feature = "runtime-api")]
 mod budget;
 mod capture;
 pub mod conformance;
+mod driver;
 mod error;
 pub mod fake;
-#[cfg(all(feature = "runtime-api", unix))]
-mod feed;
+mod future;
 mod handle;
 mod invocation;
 mod isolation;
@@ -90,31 +88,24 @@ pub mod log;
 mod machine;
 #[cfg(all(feature = "oci", target_os = "linux", target_arch = "x86_64"))]
 pub mod oci;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-mod output;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-#[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
-mod pipe;
 pub mod pool;
 mod pressure;
 #[cfg(feature = "runtime-api")]
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
-#[cfg(all(feature = "runtime-api", unix))]
-mod run;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;
-#[cfg(feature = "runtime-api")]
-#[cfg(unix)]
-mod supervised;
+#[cfg(all(feature = "runtime-api", unix))]
+#[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
+pub mod supervise;
 
-pub use backend::{Backend, BoxFuture, Driver, Killer, Swept};
+pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};
+pub use driver::{Driver, Killer};
 pub use error::Error;
+pub use future::BoxFuture;
 pub use handle::{EVENTS_KEPT, Event, Events, Exec, Executed, Handle, Live, LiveUsage};
 pub use invocation::{
     Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -22,7 +20,8 @@ use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::supervised::{External, Platform, Sample, Started, Supervised, What};
+use crate::supervise::pipe::{Pipe, input};
+use crate::supervise::{Platform, Sample, Started, What, supervise};
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Exit, Isolation, Root, Sandbox,
     SandboxSpec, Swept,
@@ -69,7 +68,7 @@ impl Backend for ProcessBackend {
                 api: api.to_string(),
                 life: Arc::default(),
             });
-            Ok(Sandbox::new(Box::new(Supervised::new(spec, platform, listener))))
+            Ok(supervise(spec, platform, listener))
         })
     }
 
@@ -182,11 +181,12 @@ impl Process {
                 self.kill();
                 Error::step("starting the thread that waits for the program", source)
             })?;
-        // Extensions beside the runtime need a file system of the sandbox's own to lie in.
-        let none = External { started: Some(0), ended: 0 };
-        let extensions = watch::channel(none).1;
-        let stdin = stdin.map(non_blocking).transpose()?;
-        Ok(Started { stdout: stdout.into(), stderr: stderr.into(), stdin, exit, extensions })
+        // Extensions beside the runtime need a file system of the sandbox's own to lie in: there are none.
+        let started = Started::new(Pipe::new(stdout.into())?, Pipe::new(stderr.into())?, exit);
+        Ok(match stdin {
+            Some(stdin) => started.with_stdin(input(stdin.into())?),
+            None => started,
+        })
     }
 
     fn signal(&self, signal: Signal) {
@@ -214,14 +214,6 @@ fn check_can(spec: &SandboxSpec) -> Result<(), Error> {
         return refused("what only the Linux backend has");
     }
     Ok(())
-}
-
-/// Makes the host's end of the input one that does not block.
-fn non_blocking(stdin: std::process::ChildStdin) -> Result<OwnedFd, Error> {
-    let pipe = OwnedFd::from(stdin);
-    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-        .map_err(|errno| Error::step("arranging the input pipe", errno))?;
-    Ok(pipe)
 }
 
 /// Waits for the program, kills what it left in its group, and reaps it: in this order, so that the id of the

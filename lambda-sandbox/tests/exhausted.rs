@@ -20,9 +20,7 @@ fn a_host_without_descriptors_is_told_so_and_goes_on() {
 async fn fewer_and_fewer() {
     let Some(backend) = common::backend("descriptors") else { return };
     run(&backend).await.expect("runs");
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    backend.sweep().await.expect("swept");
-    let before = Counted::now(Some(&backend));
+    let before = Counted::settled(Some(&backend)).await;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let highest = std::fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
     let highest = highest.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max();

@@ -26,9 +26,7 @@ async fn cut_off_anywhere() {
     // A host keeps the filters of each profile that was asked for.
     let strict = Extras::default().with_system_calls(SystemCalls::Strict);
     drop(backend.run(shell("exit 0").with_linux(strict)).await);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    backend.sweep().await.expect("swept");
-    let before = Counted::now(Some(&backend));
+    let before = Counted::settled(Some(&backend)).await;
     for round in 0..rounds {
         // A fixed walk over moments of a life, some before it is created, some after its end.
         let pause = Duration::from_micros(round * 7919 % 12_000);

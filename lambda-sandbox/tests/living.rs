@@ -39,7 +39,7 @@ fn text(done: &Executed) -> String {
 #[tokio::test]
 async fn other_programs_run_behind_the_same_defences() {
     let Some(backend) = backend("other programs in a sandbox") else { return };
-    let (handle, running) = living(&backend, shell("echo here > /tmp/f; sleep 100")).await;
+    let (handle, running) = living(&backend, shell("echo here > /tmp/f; sleep 100 & wait")).await;
     let exec = sh(
         "until grep here /tmp/f 2>/dev/null; do :; done; pwd; echo $A; cat; echo no >&2; exit 7",
     );

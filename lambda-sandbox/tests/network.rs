@@ -25,27 +25,37 @@ fn backend() -> Option<LinuxBackend> {
     common::backend("networks")
 }
 
-fn bash(network: Network, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
+/// What a sandbox has beside its loopback.
+#[derive(Debug, Clone)]
+enum Beyond {
+    Interface(Interface),
+    Namespace(Arc<OwnedFd>),
+}
+
+fn bash(beyond: Beyond, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
     let mut spec = shell("");
     spec.command = vec!["/bin/bash".into(), "-c".into(), script.into()];
-    spec.network = network;
+    match beyond {
+        Beyond::Interface(interface) => spec.network = Network::Interface(interface),
+        Beyond::Namespace(namespace) => spec.linux.network_namespace = Some(namespace),
+    }
     let log = logged(&mut spec);
     (spec, log)
 }
 
-async fn run(backend: &LinuxBackend, network: Network, script: &str) -> String {
+async fn run(backend: &LinuxBackend, network: Beyond, script: &str) -> String {
     common::run(backend, bash(network, script).0).await.1
 }
 
 /// Makes a network namespace, and runs `inside` in it; what that returns stays alive with it.
-fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Network, T) {
+fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Beyond, T) {
     let made = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
         let file = File::open("/proc/thread-self/ns/net").expect("opened");
         (OwnedFd::from(file), inside())
     });
     let (file, kept) = made.join().expect("made");
-    (Network::Namespace(Arc::new(file)), kept)
+    (Beyond::Namespace(Arc::new(file)), kept)
 }
 
 #[tokio::test]
@@ -67,12 +77,21 @@ async fn the_runtime_api_is_in_the_namespace_handed_in() {
         assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
         busy.expect("usable").destroy().await.expect("destroyed");
     }
-    // The host's namespace is untouched: nothing listens there that did not.
-    let own = Network::Namespace(Arc::new(File::open("/proc/self/ns/net").expect("opened").into()));
-    let refused = backend.create(bash(own, "").0).await.expect_err("refused");
+    // It is one or the other.
+    let (mut both, _) = bash(network, "");
+    let (name, address) = ("eth1".into(), "10.0.0.1".parse().expect("an address"));
+    both.network = Network::Interface(Interface { name, address, prefix_length: 8, gateway: None });
+    let refused = backend.create(both).await.expect_err("refused");
     assert!(matches!(refused, Error::Invalid { setting: "network", .. }), "{refused:?}");
+    // The host's namespace is untouched: nothing listens there that did not.
+    let own = Beyond::Namespace(Arc::new(File::open("/proc/self/ns/net").expect("opened").into()));
+    let refused = backend.create(bash(own, "").0).await.expect_err("refused");
+    assert!(
+        matches!(refused, Error::Invalid { setting: "linux.network_namespace", .. }),
+        "{refused:?}"
+    );
     let other =
-        Network::Namespace(Arc::new(File::open("/proc/self/ns/uts").expect("opened").into()));
+        Beyond::Namespace(Arc::new(File::open("/proc/self/ns/uts").expect("opened").into()));
     let refused = backend.create(bash(other, "").0).await.expect_err("refused");
     assert!(matches!(refused, Error::Failed { .. }), "{refused:?}");
 }
@@ -163,7 +182,7 @@ async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
     };
     let script = "for a in 10.213.77.1 10.213.78.1; do cat < /dev/tcp/$a/7007; echo; done; \
                   tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null && echo wrote";
-    let network = Network::Interface(interface);
+    let network = Beyond::Interface(interface);
     let output = run(&backend, network.clone(), script).await;
     let expected = "hello 10.213.77.2\nhello 10.213.77.2\neth0\nlo\n";
     assert_eq!(output, expected);
@@ -194,7 +213,7 @@ async fn an_interface_has_an_address_of_version_6() {
         let (mut stream, from) = listener.accept().expect("a caller");
         drop(write!(stream, "hello {}", from.ip()));
     });
-    let network = Network::Interface(Interface {
+    let network = Beyond::Interface(Interface {
         name: pair.given.clone(),
         address: "fd4c:616d:6264:6100::2".parse().expect("an address"),
         prefix_length: 64,
@@ -212,6 +231,6 @@ async fn more_than_a_loopback_is_refused_to_who_demands_no_more() {
     spec.limits.isolation_min = vec![Defence::Network];
     let refused = backend.create(spec.clone()).await.expect_err("refused");
     assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
-    spec.network = Network::Loopback;
+    spec.linux.network_namespace = None;
     backend.create(spec).await.expect("created").destroy().await.expect("destroyed");
 }

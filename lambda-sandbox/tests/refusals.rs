@@ -328,10 +328,7 @@ async fn bad_input() {
     let folder = std::env::temp_dir().join(format!("refusals-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("made");
     run(&backend, shell("exit 0")).await.expect("runs");
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    // Roots stay mounted for the next sandbox; a sweep lets go of those that none has.
-    backend.sweep().await.expect("swept");
-    let before = Counted::now(Some(&backend));
+    let before = Counted::settled(Some(&backend)).await;
     let mut wrong = Vec::new();
     for (spec, wanted) in broken(&folder) {
         let told = match run(&backend, spec).await {
@@ -445,6 +442,10 @@ fn without(name: &str) -> String {
     let output = host.output().expect("started");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let told = text.split_once("told|").and_then(|(_, rest)| rest.lines().next());
+    if told.is_some_and(|told| told.ends_with("something left")) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        writeln!(std::io::stderr(), "without {name}: {said}").expect("written");
+    }
     told.map_or_else(|| format!("{output:?}"), str::to_owned)
 }
 
@@ -462,19 +463,15 @@ fn lacking() {
             Ok(backend) => backend,
             Err(error) => return (Err(error), before.again(None).await == before),
         };
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        // What a sweep lets go of, roots that stay mounted for the next sandbox, is not left.
-        drop(backend.sweep().await);
-        let before = Counted::now(Some(&backend));
+        let before = Counted::settled(Some(&backend)).await;
         let mut result = run(&backend, shell("exit 0")).await;
         // Again and again: what is left each time adds up.
         for _ in 0..5 {
             result = run(&backend, shell("exit 0")).await;
         }
-        drop(backend.sweep().await);
         let after = before.again(Some(&backend)).await;
         if after != before {
-            println!("{before:?}\n{after:?}");
+            writeln!(std::io::stderr(), "before: {before:?}\nafter: {after:?}").expect("written");
         }
         (result, after == before)
     });

@@ -195,10 +195,7 @@ async fn be_host(seed: u64) {
         done: AtomicBool::new(false),
     });
     host.serve(0).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    // Roots stay mounted for sandboxes to come, and another is mounted when the machine's files have changed.
-    host.backend.sweep().await.expect("swept");
-    let before = Counted::now(Some(&host.backend));
+    let before = Counted::settled(Some(&host.backend)).await;
     let killer = std::thread::spawn({
         let host = Arc::clone(&host);
         move || host.kill(Random(seed ^ 0xdead))
@@ -272,9 +269,8 @@ async fn thousands_of_lives() {
         return;
     }
     let wanted = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 400 };
-    // The threads of that backend, and of the tests beside this one, have ended by then.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = Counted::now(None);
+    // The threads of that backend, and of the tests beside this one, end.
+    let before = Counted::settled(None).await;
     let mark = std::process::id().to_string();
     let (mut lives, mut hosts, mut hosts_killed) = (0, 0_u64, 0);
     let mut seen = [0_usize; 3];

@@ -247,7 +247,7 @@ fn follow(thread: i32) -> Walk {
             walk.executed = true;
             // In this order: once the child goes on, the thread may be at its end before it can be let go.
             detach(thread);
-            trace(libc::PTRACE_DETACH, child, 0);
+            trace(libc::PTRACE_DETACH, stopped, 0);
             return walk;
         } else {
             if event == 0 {

@@ -233,6 +233,9 @@ impl<'ast> Visit<'ast> for Reader {
         self.take(&item.tree, &mut Vec::new(), export);
     }
 
+    /// Who may see an item (`pub(in crate::linux)`) is no import.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let words: Vec<String> = path.segments.iter().map(|it| it.ident.to_string()).collect();
         if words.len() > 1 && ["crate", "self", "super"].contains(&words[0].as_str()) {

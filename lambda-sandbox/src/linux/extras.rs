@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::profile::SystemCalls;
-use super::terminal::TerminalEnd;
-use super::volume::Volume;
-use crate::spec::{absolute, inside};
-use crate::{Bind, Defence, Error, SandboxSpec};
+use crate::linux::guard::profile::SystemCalls;
+use crate::linux::root::volume::Volume;
+use crate::linux::start::terminal::TerminalEnd;
+use crate::spec::check::{absolute, inside};
+use crate::{Bind, Defence, Error, Network, Stdin};
 
 /// Most writable binds, volumes and devices of a sandbox together.
 pub const ATTACHED_MAX: usize = 16;
@@ -53,6 +53,10 @@ pub struct Extras {
     pub descriptors: Vec<Arc<OwnedFd>>,
     /// The terminal that the program's standard streams are; its output does not go to the log then.
     pub terminal: Option<TerminalEnd>,
+    /// A network namespace that the host has made, with whatever is in it, in place of [`SandboxSpec::network`](crate::SandboxSpec). Its
+    /// loopback is brought up; the Runtime API listens there, on a port of the kernel's choice. Whoever shares the namespace can reach it:
+    /// give each sandbox one of its own. The host's own namespace is refused.
+    pub network_namespace: Option<Arc<OwnedFd>>,
     /// The system calls that it may make.
     pub system_calls: SystemCalls,
 }
@@ -97,6 +101,13 @@ impl Extras {
         self
     }
 
+    /// Has it run in a network namespace of the host's making, in place of one of its own.
+    #[must_use]
+    pub fn with_network_namespace(mut self, namespace: impl Into<OwnedFd>) -> Self {
+        self.network_namespace = Some(Arc::new(namespace.into()));
+        self
+    }
+
     /// Sets the system calls that it may make.
     #[must_use]
     pub fn with_system_calls(mut self, calls: SystemCalls) -> Self {
@@ -110,6 +121,7 @@ impl Extras {
         self.attached() == 0
             && self.descriptors.is_empty()
             && self.terminal.is_none()
+            && self.network_namespace.is_none()
             && self.system_calls == SystemCalls::Default
     }
 
@@ -121,6 +133,7 @@ impl Extras {
         [
             (files, Defence::FileSystem),
             (descriptors, Defence::Descriptors),
+            (self.network_namespace.is_some(), Defence::Network),
             (calls, Defence::SystemCalls),
         ]
         .into_iter()
@@ -153,7 +166,7 @@ impl Extras {
         binds.chain(self.volumes.iter().map(|(target, _)| target.as_path()))
     }
 
-    pub(crate) fn check(&self, spec: &SandboxSpec) -> Result<(), Error> {
+    pub(crate) fn check(&self, stdin: &Stdin, network: &Network) -> Result<(), Error> {
         let too_many = |setting, count: usize, max: usize| {
             Err(Error::invalid(setting, count.to_string(), format!("at most {max}")))
         };
@@ -171,7 +184,8 @@ impl Extras {
         }
         for device in &self.devices {
             absolute("linux.devices", device)?;
-            let own = super::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
+            let own =
+                crate::linux::root::devices::OWN_DEVICES.iter().any(|own| device.ends_with(own));
             if !device.starts_with("/dev") || device == Path::new("/dev") || own {
                 let reason = "a device lies in /dev, and is none that every sandbox has";
                 let device = device.display().to_string();
@@ -185,9 +199,13 @@ impl Extras {
             let reason = "it lies in another that is attached, or is the same";
             return Err(Error::invalid("linux", pair[1].display().to_string(), reason));
         }
-        if self.terminal.is_some() && !spec.stdin.is_empty() {
+        if self.terminal.is_some() && !stdin.is_empty() {
             let reason = "the terminal is the standard input";
-            return Err(Error::invalid("stdin", format!("{:?}", spec.stdin), reason));
+            return Err(Error::invalid("stdin", format!("{stdin:?}"), reason));
+        }
+        if self.network_namespace.is_some() && !network.is_loopback() {
+            let reason = "a network namespace handed in has what it has";
+            return Err(Error::invalid("network", format!("{network:?}"), reason));
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use super::cgroup::{Controller, Hierarchies};
-use super::landlock::Restriction;
+use crate::linux::group::cgroup::{Controller, Hierarchies};
+use crate::linux::guard::landlock::Restriction;
 use crate::{Defence, Isolation};
 
 /// What this kernel has beyond what the backend cannot do without.
@@ -25,7 +25,7 @@ impl Features {
     #[must_use]
     pub fn detect() -> Self {
         Self {
-            landlock_abi: super::sys::landlock_abi(),
+            landlock_abi: crate::linux::sys::landlock_abi(),
             pressure: Path::new("/proc/pressure/cpu").exists(),
             time_namespace: Path::new("/proc/self/ns/time_for_children").exists(),
         }

@@ -7,9 +7,9 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::cgroup::{Hierarchies, remove_folder};
-use super::features::{INITIAL, Rights};
 use crate::Error;
+use crate::linux::features::{INITIAL, Rights};
+use crate::linux::group::cgroup::{Hierarchies, remove_folder};
 
 /// Where root's locks and the folder that roots are built on lie.
 const HOME: &str = "/run/lambda-sandbox";
@@ -90,7 +90,7 @@ impl Instance {
                 .create(&folder)
                 .map_err(|source| Error::failed("making a folder", &folder, source))?;
         }
-        super::kernel_settings::write(&Self::kernel_settings())?;
+        crate::linux::guard::kernel_settings::write(&Self::kernel_settings())?;
         for number in 0..INSTANCES_MAX {
             let Some(lock) = lock(number)? else {
                 continue;
@@ -144,11 +144,6 @@ impl Instance {
         slots.used.insert(slot);
         slots.last = slot;
         Ok(slot)
-    }
-
-    /// Returns whether any sandbox is there.
-    pub(super) fn has_sandboxes(&self) -> bool {
-        !self.slots().used.is_empty()
     }
 
     pub(super) fn give_slot(&self, slot: u32) {

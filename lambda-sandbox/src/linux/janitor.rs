@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::cgroup::Group;
-use super::kept_groups::KeptGroup;
-use super::template::Template;
-use super::{Shared, sys};
+use crate::linux::Shared;
+use crate::linux::group::cgroup::Group;
+use crate::linux::group::kept_groups::KeptGroup;
+use crate::linux::root::template::Template;
+use crate::linux::sys;
 use crate::{Error, Limits};
 
 /// What there is to release when a sandbox has ended.

@@ -6,47 +6,20 @@
 //! calls, and a small init as pid 1 that dies with the host. What is in force is told by
 //! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
 
-mod ahead;
-mod arguments;
-mod attach;
-mod block_io;
-mod carry;
-mod cgroup;
-mod counters;
-mod cpuset;
-mod delegation;
-mod detached;
-mod devices;
-mod exec;
 mod extras;
 mod features;
-mod filter;
-mod image;
-mod inside;
+mod group;
+mod guard;
+mod inits;
 mod instance;
 mod janitor;
-mod kept_groups;
-mod kernel_settings;
-pub mod landlock;
-mod locks;
-mod masks;
-mod mounts;
-mod netlink;
-mod netns;
-pub mod plan;
+mod net;
 mod probe;
-mod processor;
-pub mod profile;
+mod root;
 mod sandbox;
-pub mod seccomp;
 mod settings;
-mod spawn;
+mod start;
 mod sys;
-mod template;
-mod terminal;
-mod view;
-mod volume;
-mod wires;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -58,23 +31,25 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 
-pub use cgroup::{Controller, Hierarchies};
 pub use extras::{ATTACHED_MAX, DESCRIPTORS_MAX, Extras};
 pub use features::Features;
+pub use group::cgroup::{Controller, Hierarchies};
+pub use guard::profile::SystemCalls;
+pub use guard::{landlock, profile, seccomp};
 pub use probe::{Missing, Probe};
-pub use profile::SystemCalls;
+pub use root::volume::{Entry, Volume};
 pub use settings::{OPTIONAL, Settings};
-pub use terminal::{Terminal, TerminalEnd};
-pub use volume::{Entry, Volume};
+pub use start::plan;
+pub use start::terminal::{Terminal, TerminalEnd};
 
-use self::ahead::Ahead;
 use self::features::{Defences, Rights};
+use self::group::kept_groups::{KeptGroup, KeptGroups};
 use self::instance::Instance;
 use self::janitor::Janitor;
-use self::kept_groups::{KeptGroup, KeptGroups};
 use self::sandbox::LinuxSandbox;
-use self::wires::Wires;
-use crate::supervised::Supervised;
+use self::start::ahead::Ahead;
+use self::start::wires::Wires;
+use crate::supervise::supervise;
 use crate::{
     Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
     SandboxSpec, Swept,
@@ -117,14 +92,15 @@ struct Shared {
     defences: Defences,
     isolation: Isolation,
     instance: Instance,
-    images: image::Images,
-    templates: template::Templates,
-    filters: profile::Filters,
+    inits: inits::Inits,
+    images: root::image::Images,
+    templates: root::template::Templates,
+    filters: guard::filters::Filters,
     groups: KeptGroups,
-    ahead: Option<ahead::Pool>,
+    ahead: Option<start::ahead::Pool>,
     /// Whether somebody is about to have the pool filled.
     refilling: AtomicBool,
-    spawner: spawn::Spawner,
+    spawner: start::spawn::Spawner,
     /// What mounts `/proc`; nothing without root, where it depends on the root.
     processes: Arc<[plan::Step]>,
     janitor: Janitor,
@@ -224,33 +200,45 @@ impl LinuxBackend {
                 .map_err(|source| Error::step("making a file in memory", source))
         };
         let init = sealed(c"sandbox-init", INIT)?;
-        let filters = sealed(c"sandbox-filters", &filter::compile(SystemCalls::Default))?;
+        let filters = sealed(c"sandbox-filters", &guard::filter::compile(SystemCalls::Default))?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
         let defences = Defences::of(probe.features, &settings.without);
+        let sources = guard::uncharged::Sources::open();
+        let mut isolation = defences.isolation(&probe.hierarchies);
+        match &sources {
+            Ok(_) => {
+                let means = "sandboxes with too many connections or locks of files are killed";
+                isolation.in_force.insert(Defence::KernelMemory, means.to_owned());
+            }
+            Err(why) => drop(isolation.absent.insert(Defence::KernelMemory, why.clone())),
+        }
         let shared = Arc::new(Shared {
-            isolation: defences.isolation(&probe.hierarchies),
+            isolation,
             hierarchies: probe.hierarchies,
             defences,
             instance,
-            images: image::Images::default(),
-            templates: template::Templates::default(),
-            filters: profile::Filters::default(),
+            inits: inits::Inits::default(),
+            images: root::image::Images::default(),
+            templates: root::template::Templates::default(),
+            filters: guard::filters::Filters::default(),
             groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)
-                .then(|| ahead::Pool::start(AHEAD_MAX))
+                .then(|| start::ahead::Pool::start(AHEAD_MAX))
                 .transpose()?,
             refilling: AtomicBool::default(),
-            spawner: spawn::Spawner::start(&init, &filters)?,
+            spawner: start::spawn::Spawner::start(&init, &filters)?,
             processes: match Rights::own() {
                 Rights::Root => plan::process_steps()?.into(),
                 Rights::User { .. } => Arc::default(),
             },
             janitor: Janitor::start()?,
         });
-        locks::watch(&shared)?;
-        crate::pipe::prepare();
+        if let Ok(sources) = sources {
+            guard::uncharged::watch(&shared, sources)?;
+        }
+        crate::supervise::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
@@ -267,7 +255,7 @@ impl LinuxBackend {
         if defences.rights != Rights::Root {
             return plan::user_steps(spec, &stage, &defences);
         }
-        let (points, view) = (spec.linux.points()?, view::View::of(&spec.limits));
+        let (points, view) = (spec.linux.points()?, root::view::View::of(&spec.limits));
         let base =
             plan::Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
@@ -276,10 +264,11 @@ impl LinuxBackend {
         Ok(steps)
     }
 
-    async fn ahead(&self, wanted: &Network) -> Result<Ahead, Error> {
+    async fn ahead(&self, spec: &SandboxSpec) -> Result<Ahead, Error> {
+        let (wanted, handed_in) = (&spec.network, &spec.linux.network_namespace);
         let Some(pool) = &self.shared.ahead else {
-            return if wanted.is_loopback() {
-                Ok(Ahead { network: netns::Network::Own, wires: Wires::make()? })
+            return if wanted.is_loopback() && handed_in.is_none() {
+                Ok(Ahead { network: net::netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
                     what: "a network beyond the loopback",
@@ -290,16 +279,14 @@ impl LinuxBackend {
                 })
             };
         };
-        let ready = match wanted {
-            Network::Namespace(namespace) => {
-                let namespace = Arc::clone(namespace);
-                let network = blocking(move || netns::listen_in(&namespace)).await?;
-                return Ok(Ahead { network, wires: Wires::make()? });
-            }
-            _ => pool.try_take(),
-        };
+        if let Some(namespace) = handed_in.clone() {
+            let network = blocking(move || net::netns::listen_in(&namespace)).await?;
+            return Ok(Ahead { network, wires: Wires::make()? });
+        }
+        let ready = pool.try_take();
         let shared = Arc::clone(&self.shared);
-        let take = move || shared.ahead.as_ref().map_or(Err(Error::Ended), ahead::Pool::take);
+        let take =
+            move || shared.ahead.as_ref().map_or(Err(Error::Ended), start::ahead::Pool::take);
         let ahead = match ready {
             Some(ready) => ready?,
             None => blocking(take).await?,
@@ -309,8 +296,8 @@ impl LinuxBackend {
         };
         let interface = interface.clone();
         blocking(move || {
-            if let netns::Network::Made { namespace, .. } = &ahead.network {
-                netns::give(&interface, namespace.as_fd())?;
+            if let net::netns::Network::Made { namespace, .. } = &ahead.network {
+                net::netns::give(&interface, namespace.as_fd())?;
             }
             Ok(ahead)
         })
@@ -351,7 +338,7 @@ impl Drop for Refill {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.refilling.store(false, Ordering::Release);
-            shared.ahead.iter().for_each(ahead::Pool::fill);
+            shared.ahead.iter().for_each(start::ahead::Pool::fill);
         }
     }
 }
@@ -389,7 +376,7 @@ impl Backend for LinuxBackend {
             spec.check()?;
             spec.limits.check_isolation(&self.shared.isolation)?;
             check_asked(&spec)?;
-            let ahead = self.ahead(&spec.network).await?;
+            let ahead = self.ahead(&spec).await?;
             // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
@@ -402,8 +389,7 @@ impl Backend for LinuxBackend {
                 making.await.map_err(|_runtime_ends| Error::Ended)??;
             let listener = TcpListener::from_std(listener)
                 .map_err(|source| Error::step("listening inside the sandbox", source))?;
-            let driver = Supervised::new(spec, Arc::new(sandbox), listener);
-            Ok(Sandbox::new(Box::new(driver)))
+            Ok(supervise(spec, Arc::new(sandbox), listener))
         };
         Box::pin(creating.instrument(span))
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::cgroup::{Controller, Hierarchies};
-use super::features::{Features, LACK_OF_ROOT};
+use crate::linux::features::{Features, LACK_OF_ROOT};
+use crate::linux::group::cgroup::{Controller, Hierarchies};
 
 /// What this machine has of what the backend needs.
 #[derive(Debug, Clone)]

@@ -12,25 +12,29 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::ahead::Ahead;
-use super::attach::{Attached, Passed};
-use super::block_io::{Disk, disks_of};
-use super::cgroup::{Entrance, Group};
-use super::counters::Counters;
-use super::exec::{self, Execs};
-use super::features::{Defences, Rights};
-use super::image::Image;
-use super::instance::Instance;
-use super::janitor::{Remains, Slot, stays};
-use super::kept_groups::KeptGroup;
-use super::netns::Network;
-use super::plan::{Base, Step, c_string, from_zero, own_steps, user_steps};
-use super::spawn::{Start, Steps};
-use super::template::Template;
-use super::view::View;
-use super::wires::{Ends, Wires};
-use super::{Shared, netns, sys};
-use crate::supervised::{External, Platform, Sample, Started, What};
+use crate::linux::Shared;
+use crate::linux::features::{Defences, Rights};
+use crate::linux::group::block_io::{Disk, disks_of};
+use crate::linux::group::cgroup::{Entrance, Group};
+use crate::linux::group::counters::Counters;
+use crate::linux::group::kept_groups::KeptGroup;
+use crate::linux::instance::Instance;
+use crate::linux::janitor::{Remains, Slot, stays};
+use crate::linux::net::netns;
+use crate::linux::net::netns::Network;
+use crate::linux::root::image::Image;
+use crate::linux::root::template::Template;
+use crate::linux::root::view::View;
+use crate::linux::start::ahead::Ahead;
+use crate::linux::start::attach::{Attached, Passed};
+use crate::linux::start::exec::{self, Execs};
+use crate::linux::start::plan::{Base, Step, from_zero, own_steps, user_steps};
+use crate::linux::start::spawn::{Start, Steps};
+use crate::linux::start::wires::{Ends, Wires};
+use crate::linux::sys;
+use crate::linux::sys::c_string;
+use crate::supervise::pipe::{Pipe, input};
+use crate::supervise::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
 
 /// What the init reports, beside its plain end.
@@ -156,6 +160,7 @@ impl LinuxSandbox {
         let socket = Arc::new(socket);
         let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
+        shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
             limits: spec.limits.clone(),
@@ -184,7 +189,7 @@ impl LinuxSandbox {
     }
 
     fn begin(&self, what: What) -> Result<Started, Error> {
-        let outputs = lock(&self.started).take().ok_or(Error::Ended)?;
+        let Outputs { stdout, stderr, stdin } = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
         let (counted, extensions) = watch::channel(External::default());
         // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
@@ -193,6 +198,11 @@ impl LinuxSandbox {
             AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
         }
         .map_err(|error| Error::step("watching the init", std::io::Error::from(error)))?;
+        let mut started = Started::new(Pipe::new(stdout)?, Pipe::new(stderr)?, exit);
+        started.extensions = extensions;
+        if let Some(stdin) = stdin {
+            started = started.with_stdin(input(stdin)?);
+        }
         self.say(if what == What::Function { b"e" } else { b"g" })?;
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
@@ -203,8 +213,7 @@ impl LinuxSandbox {
             counted,
         };
         tokio::spawn(watcher.watch(told_by));
-        let Outputs { stdout, stderr, stdin } = outputs;
-        Ok(Started { stdout, stderr, stdin, exit, extensions })
+        Ok(started)
     }
 
     /// Sends the init a word.
@@ -244,7 +253,7 @@ impl Watcher {
     async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
         let overdue = async {
             self.killed.notified().await;
-            tokio::time::sleep(super::DEATH_TIME).await;
+            tokio::time::sleep(crate::linux::DEATH_TIME).await;
         };
         let heard = async {
             // The init speaks before the kernel takes its namespaces down, which is slow.
@@ -315,7 +324,7 @@ async fn template(
         return Ok(Some(found));
     }
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
-    let made = super::blocking(move || {
+    let made = crate::linux::blocking(move || {
         let groups = shared.hierarchies.v2.as_deref();
         let base = Base { root: &root, points: &points, view: &view, late: None, groups };
         shared.templates.make(base, image)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::instance::{INSTANCES_MAX, SLOTS_MAX};
+use crate::linux::instance::{INSTANCES_MAX, SLOTS_MAX};
 use crate::{Defence, Error};
 
 /// What a host decides about the backend.

@@ -1,8 +1,9 @@
 //! System calls that neither std nor nix offers, one to a function.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use crate::Error;
 
@@ -181,4 +182,11 @@ pub(super) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> 
     // SAFETY: fsetxattr reads the NUL-terminated name and `length` bytes of the value, both borrowed; the file is open.
     let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), place, length, 0) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a path or a text one that the kernel reads.
+pub(in crate::linux) fn c_string(text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|_nul| {
+        Error::invalid("a path or text", text.to_string_lossy(), "it contains a NUL byte")
+    })
 }

@@ -23,13 +23,15 @@
 
 mod document;
 mod layout;
+mod limits;
 mod store;
 mod unpack;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use store::{ImageLimits, ImageStore};
+pub use limits::ImageLimits;
+pub use store::ImageStore;
 
 use crate::{Error, Root, SandboxSpec};
 

@@ -8,41 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::document::{Configuration, Descriptor, Digest, Index, Manifest};
 use super::layout::{Hashed, Layout};
+use super::limits::ImageLimits;
 use super::unpack::Unpacker;
 use super::{OciImage, broken};
 use crate::{Error, LAYERS_MAX};
-
-/// Most that is unpacked of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ImageLimits {
-    /// Bytes of each layer's tar stream when it is not compressed.
-    pub layer_bytes_max: u64,
-    /// Files, folders and links of each layer.
-    pub layer_entries_max: u64,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self { layer_bytes_max: 8 << 30, layer_entries_max: 500_000 }
-    }
-}
-
-impl ImageLimits {
-    /// Sets the bytes of a layer.
-    #[must_use]
-    pub fn with_layer_bytes_max(mut self, bytes: u64) -> Self {
-        self.layer_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the files, folders and links of a layer.
-    #[must_use]
-    pub fn with_layer_entries_max(mut self, entries: u64) -> Self {
-        self.layer_entries_max = entries;
-        self
-    }
-}
 
 /// A folder of unpacked layers, each by its digest and unpacked once. Stores of several processes may share it.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use tar::{Archive, Entry, EntryType};
 
 use super::broken;
-use super::store::ImageLimits;
+use super::limits::ImageLimits;
 use crate::Error;
 
 /// Deepest path.

@@ -12,9 +12,9 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::channel::Accept;
 use super::session::{ExtensionEvent, Refusal, Session, success};
 use crate::budget::Budget;
 use crate::{Answer, FunctionError};
@@ -36,15 +36,15 @@ const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 const EXTENSION_ID: &str = "lambda-extension-identifier";
 
-/// Serves `session` to whoever connects to `listener`, until the future is dropped.
-pub async fn serve(session: Arc<Session>, listener: TcpListener) {
-    serve_within(session, listener, Arc::new(Budget::unlimited())).await;
+/// Serves `session` over `connections` (a [`tokio::net::TcpListener`], or others), until the future is dropped.
+pub async fn serve(session: Arc<Session>, connections: impl Accept) {
+    serve_within(session, Box::new(connections), Arc::new(Budget::unlimited())).await;
 }
 
 /// As [`serve`]; connections, and requests that bring no invocation on, wait where they exceed the budget.
 pub(crate) async fn serve_within(
     session: Arc<Session>,
-    listener: TcpListener,
+    mut accept: Box<dyn Accept>,
     budget: Arc<Budget>,
 ) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -55,15 +55,11 @@ pub(crate) async fn serve_within(
             return;
         };
         budget.wait().await;
-        let Ok((stream, _peer)) = listener.accept().await else {
+        let Ok(stream) = accept.accept().await else {
             // Out of descriptors or the like: the sandbox waits, the host does not spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        // Without it the Python and Node clients lose 40 ms a step to delayed acknowledgements.
-        if stream.set_nodelay(true).is_err() {
-            continue;
-        }
         budget.charge(CONNECTION_TIME);
         let (session, budget) = (Arc::clone(&session), Arc::clone(&budget));
         tasks.spawn(async move {

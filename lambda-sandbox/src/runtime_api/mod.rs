@@ -1,11 +1,13 @@
 //! The Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01): what runtimes and extensions call.
 //!
-//! [`Session`] is one sandbox's state, [`serve`] its HTTP side on any listener. Facts are from AWS, "Using the
+//! [`Session`] is one sandbox's state, [`serve`] its HTTP side over any byte streams ([`Accept`]). Facts are from AWS, "Using the
 //! Lambda runtime API for custom runtimes" and "Lambda Extensions API".
 
+mod channel;
 mod http;
 mod session;
 
+pub use channel::{Accept, Channel};
 pub use http::serve;
 #[cfg(unix)]
 pub(crate) use http::serve_within;

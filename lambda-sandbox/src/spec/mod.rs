@@ -1,21 +1,22 @@
 //! The description of one sandbox, which every backend can read.
 
+pub(crate) mod check;
 mod limits;
 mod network;
 mod root;
 mod stdin;
 mod times;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::check::{ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX};
+use self::check::{absolute, check_environment, no_nul};
 pub use self::limits::{
     BlockIo, CPU_WEIGHT_MAX, Limits, PROCESSORS_MAX, ResourceLimits, STACK_BYTES_MIN,
 };
 pub use self::network::{Interface, Network};
-#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use self::root::inside;
 pub use self::root::{Bind, LAYERS_MAX, Link, ROOT_PARTS_MAX, Root, SmallFile};
 pub use self::stdin::{OnceReader, STDIN_BYTES_MAX, Stdin};
 pub use self::times::{TIME_MAX, TimeLimits};
@@ -192,7 +193,7 @@ impl SandboxSpec {
         }
         self.check_environment()?;
         #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
-        self.linux.check(self)?;
+        self.linux.check(&self.stdin, &self.network)?;
         self.limits.check()?;
         self.times.check()
     }
@@ -200,59 +201,4 @@ impl SandboxSpec {
     fn check_environment(&self) -> Result<(), Error> {
         check_environment(&self.environment)
     }
-}
-
-/// Checks the names, characters and size of an environment.
-pub(crate) fn check_environment(environment: &[(OsString, OsString)]) -> Result<(), Error> {
-    for text in environment.iter().flat_map(|(name, value)| [name, value]) {
-        no_nul("environment", text)?;
-    }
-    if let Some((name, _)) = environment
-        .iter()
-        .find(|(name, _)| name.is_empty() || name.as_encoded_bytes().contains(&b'='))
-    {
-        return Err(Error::invalid(
-            "environment",
-            name.to_string_lossy(),
-            "a name is not empty and has no '='",
-        ));
-    }
-    let bytes: usize = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-    if environment.len() > ENVIRONMENT_MAX || bytes > ENVIRONMENT_BYTES_MAX {
-        return Err(Error::invalid(
-            "environment",
-            format!("{} variables, {bytes} bytes", environment.len()),
-            format!("at most {ENVIRONMENT_MAX} variables and {ENVIRONMENT_BYTES_MAX} bytes"),
-        ));
-    }
-    Ok(())
-}
-
-/// Most environment variables of a sandbox.
-pub const ENVIRONMENT_MAX: usize = 4096;
-/// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
-pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
-
-/// Longest path, its NUL included (PATH_MAX).
-const PATH_BYTES_MAX: usize = 4096;
-
-pub(crate) fn no_nul(setting: &'static str, text: &OsStr) -> Result<(), Error> {
-    if text.as_encoded_bytes().contains(&0) {
-        return Err(Error::invalid(setting, text.to_string_lossy(), "it contains a NUL byte"));
-    }
-    Ok(())
-}
-
-pub(crate) fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
-    no_nul(setting, path.as_os_str())?;
-    let refused = |reason: &str| Err(Error::invalid(setting, path.display().to_string(), reason));
-    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if !path.is_absolute() || !plain {
-        return refused("a path here is absolute and has no '..'");
-    }
-    if path.as_os_str().len() >= PATH_BYTES_MAX {
-        let length = format!("{} bytes", path.as_os_str().len());
-        return Err(Error::invalid(setting, length, "it is longer than a path can be"));
-    }
-    Ok(())
 }

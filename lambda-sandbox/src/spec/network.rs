@@ -1,26 +1,18 @@
 //! What a sandbox reaches beyond itself.
 
 use std::net::IpAddr;
-#[cfg(unix)]
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use crate::Error;
 
 /// The network that a function sees.
 ///
 /// A backend that does not isolate uses the host's network, whatever is said here.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Network {
     /// A loopback of its own, and nothing else.
     #[default]
     Loopback,
-    /// A network namespace that the host has made, with whatever is in it. Its loopback is brought up; the Runtime API
-    /// listens there, on a port of the kernel's choice. Whoever shares the namespace can reach it: give each sandbox
-    /// one of its own. The host's own namespace is refused.
-    #[cfg(unix)]
-    Namespace(Arc<OwnedFd>),
     /// A loopback, and one interface of the host's that becomes the sandbox's: a `veth` whose other end the host keeps,
     /// or a `tap`, `macvlan` or the like. It goes with the sandbox, or with the attempt to make one.
     Interface(Interface),

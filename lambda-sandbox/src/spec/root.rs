@@ -3,29 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{absolute, no_nul};
+use super::check::{absolute, inside, no_nul};
 use crate::Error;
 
 /// Most layers of a root: Lambda gives five to a function; the base and the code are more.
 pub const LAYERS_MAX: usize = 32;
 /// Most binds, links and files of a root together.
 pub const ROOT_PARTS_MAX: usize = 4096;
-
-/// Checks the path of something inside that is made or shown there.
-pub(crate) fn inside(setting: &'static str, path: &Path) -> Result<(), Error> {
-    absolute(setting, path)?;
-    if path.parent().is_none() {
-        return Err(Error::invalid(setting, "/", "it is the root itself"));
-    }
-    if let Some(own) = OWN.iter().find(|own| path.starts_with(own)) {
-        let reason = format!("the sandbox has a {own} of its own, which would hide it");
-        return Err(Error::invalid(setting, path.display().to_string(), reason));
-    }
-    Ok(())
-}
-
-/// What every sandbox has of its own.
-const OWN: [&str; 3] = ["/dev", "/proc", "/tmp"];
 
 /// The file system inside: read-only parts, and a scratch folder at `/tmp`.
 ///

@@ -17,6 +17,9 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     runtime.enable_all().build().expect("a runtime")
 }
 
+/// How long numbers stay the same before they count as settled.
+const SETTLED: Duration = Duration::from_millis(500);
+
 /// Numbers of each kind; equal when nothing was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counted {
@@ -54,16 +57,37 @@ impl Counted {
         }
     }
 
+    /// Counts until the numbers have been the same for half a second, for 20 seconds at most: a new host fills its pools, and what ended
+    /// before takes its time to go.
+    pub(crate) async fn settled(backend: Option<&LinuxBackend>) -> Self {
+        let until = Instant::now() + Duration::from_secs(20);
+        let (mut last, mut since) = (Self::swept(backend).await, Instant::now());
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let now = Self::swept(backend).await;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            } else if since.elapsed() > SETTLED || Instant::now() > until {
+                return last;
+            }
+        }
+    }
+
+    /// Counts what is there without what is kept for the next sandbox: groups and roots, and what is open of them.
+    async fn swept(backend: Option<&LinuxBackend>) -> Self {
+        if let Some(backend) = backend {
+            // A host that lacks a part of the kernel may be unable to.
+            drop(backend.sweep().await);
+        }
+        Self::now(backend)
+    }
+
     /// Counts again until all is as it was in `self`, as the kernel takes some things down late; for 20 seconds at
     /// most. Returns the last count.
     pub(crate) async fn again(&self, backend: Option<&LinuxBackend>) -> Self {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
-            if let Some(backend) = backend {
-                // Groups and roots that are kept for the next sandbox, and what is open of them, are not left.
-                backend.sweep().await.expect("swept");
-            }
-            let mut now = Self::now(backend);
+            let mut now = Self::swept(backend).await;
             // Fewer than before are no leak: a runtime lets threads go that have nothing to do.
             now.threads = now.threads.max(self.threads);
             if now == *self || Instant::now() > until {

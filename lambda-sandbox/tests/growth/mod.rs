@@ -79,19 +79,57 @@ pub(crate) const KINDS: &[Kind] = &[
     }),
     ("TCP", || in_processes(16, |_| fill_tcp())),
     ("TCP connections that nobody takes", || {
+        in_processes(16, |_| fill_unaccepted("127.0.0.1:0", 900, |_| true))
+    }),
+    ("TCP connections of IPv6 that nobody takes", || {
+        in_processes(16, |_| fill_unaccepted("[::1]:0", 900, |_| true))
+    }),
+    ("TCP connections that nobody takes and whose maker is gone", || {
+        in_processes(8, |_| {
+            fill_unaccepted("127.0.0.1:0", 1_000_000, |stream| {
+                call(libc::SYS_close, [stream as usize, 0, 0, 0, 0]) == 0
+            })
+        })
+    }),
+    ("TCP connections with the buffers of their listener", || {
+        in_processes(4, |_| {
+            fill_unaccepted("127.0.0.1:0", 900, |stream| {
+                larger(stream);
+                write(stream, 4 << 20)
+            })
+        })
+    }),
+    ("connections of MPTCP that nobody takes", || {
+        in_processes(8, |_| count(900, |_| call(libc::SYS_socket, [2, 1, 262, 0, 0]) >= 0))
+    }),
+    ("many small TCP connections", || {
+        in_processes(48, |_| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+            let address = listener.local_addr().expect("told");
+            count(450, |_| {
+                let Ok(one) = TcpStream::connect(address) else { return false };
+                let Ok((other, _)) = listener.accept() else { return false };
+                [one, other].into_iter().all(|stream| write(stream.into_raw_fd(), 1))
+            })
+        })
+    }),
+    ("TCP connections that have ended", || {
         in_processes(8, |_| {
             let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-            call(libc::SYS_listen, [listener.as_raw_fd() as usize, 65_535, 0, 0, 0]);
             let address = listener.local_addr().expect("told");
+            count(1_000_000, |_| TcpStream::connect(address).is_ok() && listener.accept().is_ok())
+        })
+    }),
+    ("unix streams that nobody takes", || {
+        in_processes(16, |process| {
+            let path = format!("/tmp/{process}");
+            let listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+            call(libc::SYS_listen, [listener.as_raw_fd() as usize, 65_535, 0, 0, 0]);
             let _stays = listener.into_raw_fd();
             count(900, |_| {
-                TcpStream::connect_timeout(&address, Duration::from_millis(50)).is_ok_and(
-                    |stream| {
-                        let _stays = stream.set_nonblocking(true).is_ok()
-                            && write(stream.into_raw_fd(), 1 << 16);
-                        true
-                    },
-                )
+                UnixStream::connect(&path).is_ok_and(|stream| {
+                    stream.set_nonblocking(true).is_ok() && write(stream.into_raw_fd(), 1 << 20)
+                })
             })
         })
     }),
@@ -141,6 +179,20 @@ pub(crate) const KINDS: &[Kind] = &[
         })
     }),
     ("locks of ranges", || in_processes(4, |number| lock_ranges(number, libc::F_SETLK))),
+    ("locks of ranges by processes that are gone", || {
+        in_processes(4, |number| {
+            // The child shares our descriptors, and with them its locks are ours.
+            let flags = (libc::CLONE_FILES | libc::SIGCHLD) as usize;
+            let child = call(libc::SYS_clone, [flags, 0, 0, 0, 0]);
+            if child == 0 {
+                lock_ranges(number, libc::F_SETLK);
+                // SAFETY: ends this process alone, which runs nothing else.
+                unsafe { libc::_exit(0) };
+            }
+            call(libc::SYS_wait4, [child as usize, 0, 0, 0, 0]);
+            usize::from(child > 0)
+        })
+    }),
     ("locks of ranges by open file", || {
         in_processes(4, |number| lock_ranges(number, libc::F_OFD_SETLK))
     }),
@@ -434,6 +486,35 @@ fn fill_tcp() -> usize {
         [one, other].into_iter().all(|stream| {
             larger(stream.as_raw_fd());
             stream.set_nonblocking(true).is_ok() && write(stream.into_raw_fd(), 8 << 20)
+        })
+    })
+}
+
+/// Connects to listeners that accept nothing, each with what it takes to write, until `more` says no.
+fn fill_unaccepted(at: &str, most: usize, more: impl Fn(i32) -> bool) -> usize {
+    let listeners: Vec<_> = (0..40)
+        .filter_map(|_| {
+            let listener = TcpListener::bind(at).ok()?;
+            let file = listener.as_raw_fd() as usize;
+            larger(listener.as_raw_fd());
+            // The least to receive at a time, which has the kernel make room for it.
+            let least = [4_u32 << 20; 1];
+            call(libc::SYS_setsockopt, [file, 1, 18, least.as_ptr().addr(), 4]);
+            call(libc::SYS_listen, [file, 65_535, 0, 0, 0]);
+            let address = listener.local_addr().ok()?;
+            let _stays = listener.into_raw_fd();
+            Some(address)
+        })
+        .collect();
+    if listeners.is_empty() {
+        return 0;
+    }
+    count(most, |number| {
+        let address = &listeners[number % listeners.len()];
+        TcpStream::connect_timeout(address, Duration::from_millis(50)).is_ok_and(|stream| {
+            let written = stream.set_nonblocking(true).is_ok();
+            let file = stream.into_raw_fd();
+            written && write(file, 1 << 16) && more(file)
         })
     })
 }

@@ -1,0 +1,119 @@
+//! Control groups whose sandbox has ended, kept for the next one with the same limits.
+//!
+//! To make and to remove a group takes the kernel's one lock for all groups, and time that grows with what is mounted and what
+//! lives on the machine: a group that serves again costs a start nothing.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::Limits;
+use crate::linux::group::cgroup::{Entrance, Group};
+
+/// Most groups that are kept while no sandbox has them.
+const KEPT_MAX: usize = 32;
+
+/// A group, and the number of the sandboxes that have it one after another.
+#[derive(Debug)]
+pub(in crate::linux) struct KeptGroup {
+    pub(in crate::linux) group: Group,
+    pub(in crate::linux) entrance: Entrance,
+    pub(in crate::linux) number: u32,
+}
+
+/// The groups that a host keeps; the one used last is the last.
+#[derive(Debug, Default)]
+pub(in crate::linux) struct KeptGroups {
+    kept: Mutex<Vec<(Key, KeptGroup)>>,
+}
+
+/// The limits that a group is set to.
+type Key = (u64, u64, Option<u64>, u32);
+
+/// Returns what a group for these limits is known by; `None` for limits of disks, which go by root, and for a choice of
+/// processors or a weight, which few ask for.
+fn key(limits: &Limits) -> Option<Key> {
+    let there =
+        limits.block_io.is_none() && limits.cpu_weight.is_none() && limits.processors.is_none();
+    // With other processor time during init the group may have been left at that: who takes it sets it anew.
+    let init_cpus = limits.init_cpus.map(f64::to_bits);
+    there.then(|| (limits.memory_bytes, limits.cpus.to_bits(), init_cpus, limits.processes_max))
+}
+
+impl KeptGroups {
+    /// Takes a group with these limits, if there is one.
+    pub(in crate::linux) fn take(&self, limits: &Limits) -> Option<KeptGroup> {
+        let wanted = key(limits)?;
+        let mut kept = self.kept();
+        let found = kept.iter().rposition(|(key, _)| *key == wanted)?;
+        Some(kept.remove(found).1)
+    }
+
+    /// Keeps a group; returns the one that there is no room for, if any.
+    pub(in crate::linux) fn keep(&self, limits: &Limits, group: KeptGroup) -> Option<KeptGroup> {
+        let Some(key) = key(limits) else {
+            return Some(group);
+        };
+        let mut kept = self.kept();
+        kept.push((key, group));
+        (kept.len() > KEPT_MAX).then(|| kept.remove(0).1)
+    }
+
+    /// Lets go of all.
+    pub(in crate::linux) fn take_all(&self) -> Vec<KeptGroup> {
+        self.kept().drain(..).map(|(_, group)| group).collect()
+    }
+
+    /// Returns the numbers of those that are kept.
+    pub(in crate::linux) fn numbers(&self) -> BTreeSet<u32> {
+        self.kept().iter().map(|(_, group)| group.number).collect()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(Key, KeptGroup)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(number: u32) -> KeptGroup {
+        KeptGroup { group: Group::default(), entrance: Entrance::default(), number }
+    }
+
+    #[test]
+    fn the_same_limits_get_the_group_used_last() {
+        let groups = KeptGroups::default();
+        let (small, large) = (Limits::for_memory_mb(128), Limits::for_memory_mb(256));
+        assert!(groups.take(&small).is_none());
+        for (limits, number) in [(&small, 1), (&large, 2), (&small, 3), (&large, 4)] {
+            assert!(groups.keep(limits, group(number)).is_none());
+        }
+        let taken = || groups.take(&small).map(|group| group.number);
+        assert_eq!([taken(), taken(), taken()], [Some(3), Some(1), None]);
+        assert_eq!(groups.numbers(), BTreeSet::from([2, 4]));
+        assert_eq!(groups.take_all().len(), 2);
+        assert!(groups.numbers().is_empty());
+    }
+
+    #[test]
+    fn as_many_are_kept_as_may_be_and_the_oldest_goes() {
+        let groups = KeptGroups::default();
+        let limits = Limits::default();
+        let most = u32::try_from(KEPT_MAX).expect("small");
+        for number in 0..most {
+            assert!(groups.keep(&limits, group(number)).is_none());
+        }
+        let surplus = groups.keep(&limits, group(most)).expect("no room");
+        assert_eq!(surplus.number, 0);
+        assert_eq!(groups.numbers().len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn limits_of_disks_are_not_kept() {
+        let groups = KeptGroups::default();
+        let limits = Limits { block_io: Some(crate::BlockIo::default()), ..Limits::default() };
+        assert!(groups.keep(&limits, group(1)).is_some());
+        assert!(groups.take(&limits).is_none());
+    }
+}

@@ -1,0 +1,131 @@
+//! Locks of ranges of files (fcntl(2), F_SETLK), whose memory the kernel charges to nobody: about 220 bytes each.
+//!
+//! No limit of the kernel's bounds them: RLIMIT_LOCKS has had no effect since Linux 2.6. `/proc/locks` names all locks of the machine with
+//! the process that took each, but each page that is read of it holds up everybody's locks for a moment. So it is read only after the kernel's
+//! own memory has grown (`SUnreclaim` of `/proc/meminfo`), which every user may ask for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
+
+use crate::linux::inits::{Init, init_of};
+
+/// Most locks of a sandbox.
+pub(in crate::linux) const HELD_MAX: usize = 8_000;
+/// Lines of `/proc/locks` that are read at a time.
+const LINES_MAX: usize = 24_000;
+/// By how much the kernel's memory grows before somebody may have taken too many.
+const GROWTH_BYTES: u64 = 4 << 20;
+
+/// Where the kernel tells of locks, and how large its own memory is.
+#[derive(Debug)]
+pub(in crate::linux) struct Locks {
+    memory: File,
+    all: File,
+    /// The size of the kernel's memory that has been looked into.
+    seen_bytes: u64,
+}
+
+impl Locks {
+    /// Opens both files, so that the host has as many descriptors at any moment.
+    pub(in crate::linux) fn open() -> io::Result<Self> {
+        let mut locks = Self {
+            memory: File::open("/proc/meminfo")?,
+            all: File::open("/proc/locks")?,
+            seen_bytes: 0,
+        };
+        locks.seen_bytes = locks.memory_bytes()?;
+        Ok(locks)
+    }
+
+    /// Returns whether there may be many more locks than there were. Asked a second time it starts from what there is now.
+    pub(in crate::linux) fn may_be_many(&mut self) -> bool {
+        let Ok(bytes) = self.memory_bytes() else { return false };
+        let grown = bytes > self.seen_bytes + GROWTH_BYTES;
+        if grown || bytes < self.seen_bytes {
+            self.seen_bytes = bytes;
+        }
+        grown
+    }
+
+    /// Returns those of the sandboxes that hold too many, with how many were found.
+    pub(in crate::linux) fn too_many<'a>(&mut self, living: &'a [Init]) -> Vec<(&'a Init, usize)> {
+        if self.all.rewind().is_err() {
+            return Vec::new();
+        }
+        let lines = BufReader::new(&self.all).lines().map_while(Result::ok).take(LINES_MAX);
+        let inits = living.iter().map(|init| init.process).collect();
+        let held = held(lines, |process| init_of(process, &inits));
+        let of = |init: &Init| held.get(&init.process).copied();
+        (living.iter())
+            .filter_map(|init| Some((init, of(init)?)))
+            .filter(|(_, held)| *held > HELD_MAX)
+            .collect()
+    }
+
+    fn memory_bytes(&mut self) -> io::Result<u64> {
+        let mut text = String::new();
+        self.memory.rewind()?;
+        self.memory.read_to_string(&mut text)?;
+        kernel_bytes(&text)
+            .filter(|bytes| *bytes > 0)
+            .ok_or_else(|| io::Error::other("no SUnreclaim"))
+    }
+}
+
+/// Reads how large the kernel's own memory is from the text of `/proc/meminfo` (proc_meminfo(5)).
+fn kernel_bytes(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"))?;
+    line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib * 1024)
+}
+
+/// Counts locks (`/proc/locks`, proc_locks(5)) by the init of the process that took them.
+fn held(
+    lines: impl Iterator<Item = String>,
+    init_of: impl Fn(u32) -> Option<u32>,
+) -> BTreeMap<u32, usize> {
+    let mut by_process = BTreeMap::<u32, usize>::new();
+    for line in lines {
+        // Behind a number and the kind: how far it binds, and whether it is for reading; then the process.
+        if let Some(process) = line.split_whitespace().nth(4).and_then(|word| word.parse().ok()) {
+            *by_process.entry(process).or_default() += 1;
+        }
+    }
+    let mut held = BTreeMap::new();
+    for (process, count) in by_process {
+        if let Some(init) = init_of(process) {
+            *held.entry(init).or_default() += count;
+        }
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_count_to_the_init_of_who_took_them() {
+        let line = |number: u32, process: u32| {
+            format!("{number}: POSIX  ADVISORY  WRITE {process} 00:2a:{number} 0 EOF")
+        };
+        let init_of = |process: u32| (process < 30).then_some(process / 10);
+        let ours = (0..60).map(|number| line(number, 10 + number % 4));
+        let others = (0..40).map(|number| line(number, 20 + 10 * (number % 2)));
+        let held = held(ours.chain(others).chain(["?".into()]), init_of);
+        assert_eq!(held, BTreeMap::from([(1, 60), (2, 20)]));
+        assert_eq!(kernel_bytes("Slab: 9 kB\nSUnreclaim:      20 kB\n"), Some(20 << 10));
+        assert_eq!(kernel_bytes("Slab: 9 kB\n"), None);
+    }
+
+    #[test]
+    fn growth_is_told_once() {
+        let mut locks = Locks::open().expect("told");
+        locks.seen_bytes = 1;
+        assert!(locks.may_be_many(), "all of the kernel's memory is new");
+        assert!(!locks.may_be_many());
+        locks.seen_bytes = u64::MAX - GROWTH_BYTES;
+        assert!(!locks.may_be_many());
+        assert!(locks.seen_bytes < 1 << 40, "less memory than before is the new measure");
+    }
+}

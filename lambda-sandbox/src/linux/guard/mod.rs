@@ -1,0 +1,13 @@
+//! What programs inside may do: system calls, files by path, files of the kernel, and memory of the kernel that no group counts.
+
+pub(super) mod arguments;
+pub(super) mod connections;
+pub(super) mod filter;
+pub(super) mod filters;
+pub(super) mod kernel_settings;
+pub mod landlock;
+pub(super) mod locks;
+pub(super) mod masks;
+pub mod profile;
+pub mod seccomp;
+pub(super) mod uncharged;

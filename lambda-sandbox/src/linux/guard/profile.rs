@@ -1,0 +1,112 @@
+//! Profiles of system calls: stricter and wider lists than the one that functions have, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// The system calls that a program may make.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum SystemCalls {
+    /// For functions and ordinary programs: [`crate::linux::guard::seccomp::ALLOWED`].
+    #[default]
+    Default,
+    /// For programs that compute: no sockets, no System V memory, no watching of files ([`STRICT_LESS`]). Not for functions,
+    /// which reach the Runtime API by a socket.
+    Strict,
+    /// As strict, and a program that makes a call that only an attack makes ([`TRIPWIRES`]) is killed by SIGSYS, so that
+    /// whoever judges it is told.
+    Tripwire,
+    /// For debuggers and programs that place their memory: tracing of their own processes as well ([`WIDE_MORE`]).
+    Wide,
+}
+
+macro_rules! calls {
+    ($($number:ident)*) => { &[$((stringify!($number).split_at(4).1, libc::$number)),*] };
+}
+
+/// The calls of the default list that [`SystemCalls::Strict`] refuses.
+pub const STRICT_LESS: &[(&str, libc::c_long)] = calls!(
+    SYS_socket SYS_socketpair SYS_connect SYS_accept SYS_accept4 SYS_bind SYS_listen SYS_sendto
+    SYS_recvfrom SYS_sendmsg SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_getsockname
+    SYS_getpeername SYS_setsockopt SYS_getsockopt SYS_shmget SYS_shmat SYS_shmctl SYS_shmdt
+    SYS_semget SYS_semop SYS_semctl SYS_semtimedop SYS_inotify_init SYS_inotify_init1
+    SYS_inotify_add_watch SYS_inotify_rm_watch SYS_memfd_create SYS_timer_create
+);
+/// The calls that [`SystemCalls::Wide`] allows beside the default list. All of them reach the sandbox's own processes and
+/// memory only: who may trace whom is decided by user and pid namespaces.
+pub const WIDE_MORE: &[(&str, libc::c_long)] = calls!(
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_mbind
+    SYS_set_mempolicy SYS_process_madvise
+);
+
+/// The calls for which [`SystemCalls::Tripwire`] kills. None of them is one that a library tries before another way.
+pub const TRIPWIRES: &[(&str, libc::c_long)] = calls!(
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_unshare SYS_setns SYS_mount
+    SYS_umount2 SYS_pivot_root SYS_chroot SYS_fsopen SYS_open_tree SYS_move_mount SYS_bpf
+    SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_init_module SYS_finit_module
+    SYS_delete_module SYS_kexec_load SYS_kexec_file_load SYS_reboot SYS_swapon SYS_swapoff
+    SYS_add_key SYS_request_key SYS_keyctl SYS_open_by_handle_at SYS_syslog SYS_settimeofday
+    SYS_clock_settime SYS_sethostname SYS_quotactl SYS_iopl SYS_ioperm
+);
+
+impl SystemCalls {
+    /// Every profile.
+    pub const ALL: [Self; 4] = [Self::Default, Self::Strict, Self::Tripwire, Self::Wide];
+
+    /// Returns the profile's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Strict => "strict",
+            Self::Tripwire => "tripwire",
+            Self::Wide => "wide",
+        }
+    }
+
+    /// Returns the calls that are refused here and allowed by the default list.
+    pub(in crate::linux) fn less(self) -> &'static [(&'static str, libc::c_long)] {
+        if matches!(self, Self::Strict | Self::Tripwire) { STRICT_LESS } else { &[] }
+    }
+
+    /// Returns the calls that kill.
+    pub(in crate::linux) fn deadly(self) -> &'static [(&'static str, libc::c_long)] {
+        if self == Self::Tripwire { TRIPWIRES } else { &[] }
+    }
+
+    /// Returns the calls that are allowed here and refused by the default list.
+    pub(in crate::linux) fn more(self) -> &'static [(&'static str, libc::c_long)] {
+        if self == Self::Wide { WIDE_MORE } else { &[] }
+    }
+}
+
+impl fmt::Display for SystemCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SystemCalls {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        (Self::ALL.into_iter().find(|it| it.name() == name)).ok_or_else(|| {
+            Error::invalid("linux.system_calls", name, "default, strict, tripwire or wide")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for profile in SystemCalls::ALL {
+            assert_eq!(profile.to_string().parse::<SystemCalls>().expect("known"), profile);
+        }
+        assert!("lax".parse::<SystemCalls>().is_err());
+    }
+}

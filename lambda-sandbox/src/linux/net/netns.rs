@@ -1,0 +1,149 @@
+//! Network namespaces: a loopback that is up, and the Runtime API's listener within. Made beforehand, or handed in
+//! by the host, or with an interface of the host's.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::linux::net::netlink::Netlink;
+use crate::{Error, Interface};
+
+/// The port that the Runtime API has inside every sandbox.
+pub(in crate::linux) const API_PORT: u16 = 9001;
+
+/// Settings of a sandbox's network: what the kernel keeps for connections that nobody has accepted, and for those that have ended, is
+/// charged to nobody.
+pub(in crate::linux) const SETTINGS: [(&str, &str); 3] = [
+    ("/proc/sys/net/ipv4/tcp_rmem", "4096 16384 4194304"),
+    ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
+    ("/proc/sys/net/core/somaxconn", "1024"),
+];
+
+/// The network that a sandbox gets.
+#[derive(Debug)]
+pub(in crate::linux) enum Network {
+    /// A namespace made beforehand, with a loopback and a listener; and an ipc namespace, if that was made with it.
+    Made { namespace: OwnedFd, ipc: Option<OwnedFd>, listener: TcpListener },
+    /// A namespace that the new process makes, with a listener that it hands over.
+    Own,
+}
+
+impl Network {
+    /// Returns the port of the Runtime API inside.
+    pub(in crate::linux) fn port(&self) -> Result<u16, Error> {
+        match self {
+            Self::Made { listener, .. } => (listener.local_addr().map(|address| address.port()))
+                .map_err(|source| Error::step("listening inside the sandbox", source)),
+            Self::Own => Ok(API_PORT),
+        }
+    }
+}
+
+/// Makes the network namespace that the calling thread is in a sandbox's.
+pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
+    bring_up_loopback()?;
+    for (path, value) in SETTINGS {
+        // Where they cannot be written (in a container, as a rule), the machine's hold.
+        drop(std::fs::write(path, value));
+    }
+    let listener = listen(API_PORT)?;
+    let path = "/proc/thread-self/ns/net";
+    let namespace = File::open(path)
+        .map_err(|source| Error::failed("opening a network namespace", path, source))?;
+    Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
+}
+
+/// Listens in a namespace that the host has handed in.
+pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
+    let own = File::open("/proc/self/ns/net").and_then(|file| file.metadata());
+    let own =
+        own.map_err(|source| Error::failed("looking at namespaces", "/proc/self/ns/net", source))?;
+    let copy = namespace.try_clone();
+    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
+    let handed = File::from(copy);
+    let found = handed.metadata().map_err(|source| Error::step("looking at namespaces", source))?;
+    if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
+        let reason = "it is the host's own: a sandbox in it would have no network isolation at all";
+        return Err(Error::invalid("linux.network_namespace", "a namespace", reason));
+    }
+    let namespace = OwnedFd::from(handed);
+    let listener = within(namespace.as_fd(), || {
+        bring_up_loopback()?;
+        listen(0)
+    })?;
+    Ok(Network::Made { namespace, ipc: None, listener })
+}
+
+/// Moves an interface of the host's into a namespace, and sets it up there.
+pub(in crate::linux) fn give(
+    interface: &Interface,
+    namespace: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let step = "giving the sandbox an interface";
+    let failed = |source: std::io::Error| Error::failed(step, &interface.name, source);
+    let index = if_nametoindex(interface.name.as_str()).map_err(|errno| failed(errno.into()))?;
+    let host = Netlink::open().map_err(failed)?;
+    host.give(index, namespace, Interface::NAME).map_err(failed)?;
+    within(namespace, || {
+        let inside = Netlink::open().map_err(failed)?;
+        let index = if_nametoindex(Interface::NAME).map_err(|errno| failed(errno.into()))?;
+        inside.address(index, interface.address, interface.prefix_length).map_err(failed)?;
+        inside.bring_up(index).map_err(failed)?;
+        let routed = interface.gateway.map(|gateway| inside.default_route(index, gateway));
+        routed.transpose().map(|_| ()).map_err(failed)
+    })
+}
+
+/// Calls `work` on a thread of its own that has entered a namespace: it cannot come back as it was.
+fn within<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::step("entering the network namespace", errno))?;
+            work()
+        });
+        thread.join().unwrap_or(Err(Error::Ended))
+    })
+}
+
+fn listen(port: u16) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .map_err(|source| Error::step("listening inside the sandbox", source))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|source| Error::step("listening inside the sandbox", source))?;
+    Ok(listener)
+}
+
+fn bring_up_loopback() -> Result<(), Error> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|source| Error::step("bringing up the loopback", source))?;
+    let mut name = [0; libc::IFNAMSIZ];
+    for (place, byte) in name.iter_mut().zip(b"lo") {
+        *place = byte.cast_signed();
+    }
+    let flags = libc::IFF_UP | libc::IFF_RUNNING;
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: libc::c_short::try_from(flags).unwrap_or(libc::c_short::MAX),
+        },
+    };
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which `request` is, alive and whole for the call; the socket is
+    // open.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Error::step("bringing up the loopback", std::io::Error::last_os_error()))
+    }
+}

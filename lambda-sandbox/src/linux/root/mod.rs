@@ -1,0 +1,10 @@
+//! Root file systems: mounts, layers, images, volumes, and what a sandbox sees in them.
+
+pub(super) mod detached;
+pub(super) mod devices;
+pub(super) mod image;
+pub(super) mod inside;
+pub(super) mod mounts;
+pub(super) mod template;
+pub(super) mod view;
+pub(super) mod volume;

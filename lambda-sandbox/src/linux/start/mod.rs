@@ -1,0 +1,12 @@
+//! The start of a sandbox: what is made ahead, the steps as data, and the process that carries them out.
+
+pub(super) mod ahead;
+pub(super) mod attach;
+pub(super) mod carry;
+pub(super) mod exec;
+pub mod plan;
+pub(super) mod processor;
+pub(super) mod raw;
+pub(super) mod spawn;
+pub(super) mod terminal;
+pub(super) mod wires;

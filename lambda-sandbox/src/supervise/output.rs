@@ -1,0 +1,154 @@
+//! Reads a program's outputs as lines, in the background, and on demand up to what is there now.
+//!
+//! As long as that is within the sandbox's budget, each write is read at once. Beyond it the host reads seldom, in larger pieces,
+//! and the program waits for room meanwhile. Output that nobody wants is dropped unread.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::outlet::Outlet;
+use crate::budget::{Budget, WAKING};
+use crate::log::{LineSplitter, LogSink, Stream};
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Most bytes taken by one drain, so that a program that never stops writing does not hold up its own answer.
+const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+/// How often output that nobody wants is dropped.
+const DROP_EVERY: Duration = Duration::from_millis(20);
+
+/// A program's standard output and standard error.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pumps: Vec<Arc<Pump>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Pump {
+    outlet: Arc<dyn Outlet>,
+    stream: Stream,
+    splitter: Mutex<LineSplitter>,
+    sink: Arc<dyn LogSink>,
+    budget: Arc<Budget>,
+}
+
+impl Output {
+    /// Starts to read both outputs. Needs a tokio runtime.
+    pub(crate) fn start(
+        stdout: Arc<dyn Outlet>,
+        stderr: Arc<dyn Outlet>,
+        sink: &Arc<dyn LogSink>,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
+        for (outlet, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
+            let pump = Arc::new(Pump {
+                outlet,
+                stream,
+                splitter: Mutex::new(LineSplitter::new(stream)),
+                sink: Arc::clone(sink),
+                budget: Arc::clone(budget),
+            });
+            output.tasks.push(tokio::spawn({
+                let pump = Arc::clone(&pump);
+                async move { pump.run().await }
+            }));
+            output.pumps.push(pump);
+        }
+        output
+    }
+
+    /// Passes on all that was written until now, the unfinished line too.
+    pub(crate) fn drain(&self) {
+        for pump in &self.pumps {
+            let mut taken = 0;
+            while let Took::Bytes(bytes) = pump.take() {
+                taken += bytes;
+                if taken > DRAIN_BYTES_MAX {
+                    break;
+                }
+            }
+            pump.splitter().flush(pump.sink.as_ref());
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.drain();
+    }
+}
+
+enum Took {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl Pump {
+    async fn run(&self) {
+        while self.outlet.readable().await.is_ok() {
+            self.budget.charge(WAKING);
+            let wanted = self.sink.wants_lines() || self.sink.takes_bytes();
+            let unwanted = (!wanted).then_some(DROP_EVERY);
+            let pause = unwanted.or_else(|| self.budget.exceeded());
+            let Some(mut pause) = pause else {
+                if let Took::End = self.take() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+                continue;
+            };
+            self.outlet.rest();
+            loop {
+                tokio::time::sleep(pause).await;
+                match self.budget.exceeded() {
+                    Some(longer) => pause = longer,
+                    None => break,
+                }
+            }
+            if unwanted.is_some() && self.budget.pay(|| self.outlet.try_drop()) {
+                continue;
+            }
+            if let Took::End = self.take() {
+                return;
+            }
+        }
+    }
+
+    /// Reads once, under the splitter's lock, so that two readers keep the order.
+    fn take(&self) -> Took {
+        let mut splitter = self.splitter();
+        self.budget.pay(|| {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            match self.outlet.try_read(&mut chunk) {
+                Ok(0) => {
+                    splitter.flush(self.sink.as_ref());
+                    Took::End
+                }
+                Ok(bytes) => {
+                    let chunk = chunk.get(..bytes).unwrap_or_default();
+                    if self.sink.takes_bytes() {
+                        self.sink.bytes(self.stream, chunk);
+                    } else {
+                        splitter.push(chunk, self.sink.as_ref());
+                    }
+                    Took::Bytes(bytes)
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Took::Nothing,
+                Err(_broken) => Took::End,
+            }
+        })
+    }
+
+    fn splitter(&self) -> std::sync::MutexGuard<'_, LineSplitter> {
+        self.splitter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,417 @@
+//! The driver of a program on any platform.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::bell::Bell;
+use super::farewell::Farewell;
+use super::feed::Feed;
+use super::output::Output;
+use super::platform::{External, Platform, Sample, What, ended};
+use super::run::{Metered, Run};
+use crate::budget::Budget;
+use crate::runtime_api::{Accept, Ready, Session, SessionSettings, serve_within};
+use crate::{
+    Answer, BoxFuture, Created, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished,
+    Handle, InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure,
+    Sandbox, SandboxSpec, ShutdownReason, Usage,
+};
+
+/// Makes a sandbox of a platform that is ready to start, whose programs reach the Runtime API over `connections`.
+///
+/// The caller has checked the specification and made the platform by it. Dropping the sandbox kills the platform and drops it. Needs a
+/// tokio runtime from [`Sandbox::init`] or [`Sandbox::run`] on.
+pub fn supervise(
+    spec: SandboxSpec,
+    platform: Arc<impl Platform>,
+    connections: impl Accept,
+) -> Sandbox<Created> {
+    Sandbox::new(Box::new(Supervised::new(spec, platform, Box::new(connections))))
+}
+
+/// A driver for a program on the platform `P`.
+struct Supervised<P: Platform> {
+    spec: SandboxSpec,
+    platform: Arc<P>,
+    connections: Option<Box<dyn Accept>>,
+    session: Arc<Session>,
+    budget: Arc<Budget>,
+    server: Option<JoinHandle<()>>,
+    output: Option<Output>,
+    feed: Option<Feed>,
+    bell: Arc<Bell>,
+    /// Whether a [`Killer`] was used.
+    killed: Arc<AtomicBool>,
+    exit: Option<watch::Receiver<Option<Exit>>>,
+    extensions: Option<watch::Receiver<External>>,
+    /// Whether the runtime was started behind external extensions.
+    runs: AtomicBool,
+    counted: Sample,
+    /// Whether extensions are having their time, after which all ends.
+    parting: bool,
+}
+
+impl<P: Platform> fmt::Debug for Supervised<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervised")
+            .field("function", &self.spec.function)
+            .field("platform", &self.platform)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> Supervised<P> {
+    fn new(spec: SandboxSpec, platform: Arc<P>, connections: Box<dyn Accept>) -> Self {
+        let handler = (spec.environment.iter())
+            .find(|(name, _)| name == "_HANDLER")
+            .map(|(_, value)| value.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let session = Arc::new(Session::new(SessionSettings {
+            function: spec.function.clone(),
+            handler,
+            payload_bytes_max: spec.limits.payload_bytes_max,
+            stream_bytes_max: spec.limits.stream_bytes_max,
+        }));
+        let budget = Arc::new(Budget::new(spec.limits.cpus));
+        Self {
+            spec,
+            platform,
+            connections: Some(connections),
+            session,
+            budget,
+            server: None,
+            output: None,
+            feed: None,
+            bell: Arc::default(),
+            killed: Arc::default(),
+            exit: None,
+            extensions: None,
+            runs: AtomicBool::default(),
+            counted: Sample::default(),
+            parting: false,
+        }
+    }
+
+    async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
+        let started = self.platform.start(what).await?;
+        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget);
+        self.output = Some(output);
+        if let Some(input) = started.stdin {
+            self.feed = Some(Feed::start(input, std::mem::take(&mut self.spec.stdin))?);
+        }
+        self.exit = Some(started.exit.clone());
+        self.extensions = Some(started.extensions);
+        self.tell(Event::Started);
+        Ok(started.exit)
+    }
+
+    /// Tells whoever listens.
+    fn tell(&self, event: Event) {
+        self.bell.ring(event);
+    }
+
+    fn usage(&mut self, since: Instant) -> Usage {
+        self.count(since).0
+    }
+
+    /// Tells what was used, and whether the kernel has ended anything for want of memory.
+    fn count(&mut self, since: Instant) -> (Usage, bool) {
+        let sample = self.platform.sample();
+        let cpu_time = sample
+            .cpu_time
+            .map(|now| now.saturating_sub(self.counted.cpu_time.unwrap_or_default()));
+        self.counted = sample;
+        let usage = Usage {
+            duration: since.elapsed(),
+            memory_peak_bytes: sample.memory_peak_bytes,
+            cpu_time,
+        };
+        (usage, sample.out_of_memory_kills > 0)
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.platform.sample().out_of_memory_kills > 0
+    }
+
+    fn drain(&self) {
+        if let Some(output) = &self.output {
+            output.drain();
+        }
+    }
+
+    async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
+        if let Some(connections) = self.connections.take() {
+            let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
+            self.server = Some(tokio::spawn(serve_within(session, connections, budget)));
+        }
+        let began = Instant::now();
+        if let Some(cpus) = self.spec.limits.init_cpus {
+            self.platform.set_cpus(cpus)?;
+        }
+        let mut exit = self.start(What::Function).await?;
+        let limit = self.spec.times.init;
+        let failure = tokio::select! {
+            biased;
+            ready = self.session.ready() => match ready {
+                Ready::Idle => None,
+                Ready::Failed(error) => Some(InitFailure::Reported(error)),
+            },
+            exit = ended(&mut exit) => Some(self.init_exit(exit)),
+            error = self.start_runtime() => Some(InitFailure::Failed(error)),
+            () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
+        };
+        self.drain();
+        if let Some(failure) = failure {
+            self.part(if matches!(failure, InitFailure::TimedOut(_)) {
+                ShutdownReason::Timeout
+            } else {
+                ShutdownReason::Failure
+            });
+            return Err(failure);
+        }
+        let usage = self.usage(began);
+        self.tell(Event::Idle);
+        self.platform.freeze()?;
+        if self.spec.limits.init_cpus.is_some() {
+            self.platform.set_cpus(self.spec.limits.cpus)?;
+        }
+        Ok(InitReport { duration: usage.duration, usage })
+    }
+
+    /// Starts the runtime when every extension has registered, as Lambda does; ends only where that goes wrong.
+    async fn start_runtime(&self) -> Error {
+        let started = async {
+            let mut extensions = self.extensions.clone()?;
+            extensions.wait_for(|it| it.started.is_some()).await.ok()?.started
+        };
+        if let Some(count @ 1..) = started.await {
+            self.session.registered(count).await;
+            self.runs.store(true, Ordering::Release);
+            if let Err(error) = self.platform.go_on() {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells the extensions of the end, and waits until each is done, no longer than the specification allows.
+    async fn end(&self, reason: ShutdownReason) {
+        self.farewell().say(reason).await;
+    }
+
+    fn farewell(&self) -> Farewell<P> {
+        Farewell {
+            platform: Arc::clone(&self.platform),
+            session: Arc::clone(&self.session),
+            times: self.spec.times,
+            exit: self.exit.clone(),
+            extensions: self.extensions.clone(),
+            runs: self.runs.load(Ordering::Acquire),
+        }
+    }
+
+    /// Ends what can serve no more: at once, or where there are extensions when these had their time, in the background,
+    /// as whoever waits for the answer has no part in that.
+    fn part(&mut self, reason: ShutdownReason) {
+        let farewell = self.farewell();
+        if !farewell.is_heard() {
+            self.platform.kill();
+            return;
+        }
+        self.parting = true;
+        let (server, output) = (self.server.take(), self.output.take());
+        tokio::spawn(async move {
+            farewell.say(reason).await;
+            farewell.platform.kill();
+            if let Some(output) = output {
+                output.drain();
+            }
+            if let Some(server) = server {
+                server.abort();
+            }
+        });
+    }
+
+    fn init_exit(&self, exit: Exit) -> InitFailure {
+        if let Some(error) = self.platform.failure() {
+            InitFailure::Failed(error)
+        } else if self.out_of_memory() {
+            InitFailure::OutOfMemory
+        } else {
+            InitFailure::Exited(exit)
+        }
+    }
+}
+
+impl<P: Platform> Driver for Supervised<P> {
+    fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        Box::pin(self.initialise())
+    }
+
+    fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
+        Box::pin(async move {
+            let mut exit = self.exit.clone().ok_or(Error::Ended)?;
+            invocation.check(&self.spec.limits)?;
+            self.platform.thaw()?;
+            let began = Instant::now();
+            let timeout = invocation.timeout;
+            self.session.hand_over(invocation);
+            self.tell(Event::Busy);
+            let mut answer = tokio::select! {
+                biased;
+                answer = self.session.answered() => answer,
+                exit = ended(&mut exit) => Answer::Exited(exit),
+                () = tokio::time::sleep(timeout) => Answer::TimedOut,
+            };
+            let (usage, out_of_memory) = self.count(began);
+            self.drain();
+            if matches!(answer, Answer::Exited(_)) && out_of_memory {
+                answer = Answer::OutOfMemory;
+            }
+            if let Answer::Exited(exit) = answer {
+                self.tell(Event::Ended(exit));
+            }
+            if !answer.leaves_usable() {
+                self.part(if answer == Answer::TimedOut {
+                    ShutdownReason::Timeout
+                } else {
+                    ShutdownReason::Failure
+                });
+            }
+            Ok(Outcome { answer, usage })
+        })
+    }
+
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let mut exit = self.exit.clone().ok_or(Error::Ended)?;
+            let settled = tokio::select! {
+                biased;
+                () = self.session.settled() => true,
+                _ = ended(&mut exit) => false,
+                () = tokio::time::sleep(self.spec.times.settle) => false,
+            };
+            self.drain();
+            if settled {
+                self.tell(Event::Idle);
+                self.platform.freeze()
+            } else {
+                self.part(ShutdownReason::Failure);
+                Err(Error::Ended)
+            }
+        })
+    }
+
+    fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let log = Arc::clone(&self.spec.log);
+            let output =
+                self.spec.limits.output_bytes_max.map(|it| Arc::new(Metered::new(log, it)));
+            if let Some(output) = &output {
+                self.spec.log = Arc::clone(output) as Arc<dyn crate::LogSink>;
+            }
+            if self.spec.limits.init_cpus.is_some() {
+                self.platform.set_cpus(self.spec.limits.cpus)?;
+            }
+            let mut exit = self.start(What::Program).await?;
+            self.platform.open_counters();
+            let (times, limits) = (self.spec.times, &self.spec.limits);
+            let (platform, bell) = (&*self.platform, &*self.bell);
+            let run = Run { platform, times, limits, output, bell };
+            let (exit, reached) = run.watch(&mut exit).await;
+            self.drain();
+            if let Some(error) = self.platform.failure() {
+                return Err(error);
+            }
+            let (usage, out_of_memory) = self.count(began);
+            self.tell(Event::Ended(exit));
+            let ended_by = match (reached, exit) {
+                (Some(limit), _) => limit,
+                (None, Exit::Status(_)) => EndedBy::Program,
+                (None, Exit::Signal(_)) if self.killed.load(Ordering::Acquire) => EndedBy::Host,
+                (None, Exit::Signal(libc::SIGKILL)) if out_of_memory => EndedBy::Memory,
+                (None, Exit::Signal(_)) => EndedBy::Signal,
+            };
+            let mut finished = Finished::new(exit, ended_by, usage);
+            finished.out_of_memory = out_of_memory;
+            Ok(finished)
+        })
+    }
+
+    fn shutdown(&mut self, reason: ShutdownReason) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.end(reason).await;
+            self.drain();
+        })
+    }
+
+    fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        let platform = Arc::clone(&self.platform);
+        Box::pin(async move {
+            drop(self);
+            platform.release().await
+        })
+    }
+
+    fn pressure(&self) -> Option<Pressure> {
+        self.platform.pressure()
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        let platform = Arc::downgrade(&self.platform);
+        let bell = Arc::downgrade(&self.bell);
+        Some(Handle::new(Arc::new(Reached { platform, bell })))
+    }
+
+    fn killer(&self) -> Killer {
+        let (platform, killed) = (Arc::downgrade(&self.platform), Arc::clone(&self.killed));
+        Killer::new(move || {
+            if let Some(platform) = platform.upgrade() {
+                killed.store(true, Ordering::Release);
+                platform.kill();
+            }
+        })
+    }
+}
+
+/// What a [`Handle`] reaches, as long as the sandbox lives.
+#[derive(Debug)]
+struct Reached<P> {
+    platform: Weak<P>,
+    bell: Weak<Bell>,
+}
+
+impl<P: Platform> Live for Reached<P> {
+    fn exec(&self, exec: Exec) -> BoxFuture<'_, Result<Executed, Error>> {
+        match self.platform.upgrade() {
+            Some(platform) => platform.exec(exec),
+            None => Box::pin(async { Err(Error::Ended) }),
+        }
+    }
+
+    fn usage(&self) -> Option<LiveUsage> {
+        self.platform.upgrade()?.live()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        // One that nobody sends to ends at once.
+        self.bell.upgrade().unwrap_or_default().listen()
+    }
+}
+
+impl<P: Platform> Drop for Supervised<P> {
+    fn drop(&mut self) {
+        if !self.parting {
+            self.platform.kill();
+        }
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
