@@ -25,7 +25,7 @@ pub(crate) fn encode_url(bytes: &[u8]) -> String {
 }
 
 /// Decodes either alphabet, padding ignored; `None` for any other character.
-#[cfg(feature = "login")]
+#[cfg(any(feature = "login", feature = "roles-anywhere"))]
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0_u32);
@@ -54,7 +54,7 @@ mod tests {
     fn encodes_and_decodes() {
         for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foob", "Zm9vYg==")] {
             assert_eq!(encode(plain.as_bytes()), encoded);
-            #[cfg(feature = "login")]
+            #[cfg(any(feature = "login", feature = "roles-anywhere"))]
             assert_eq!(decode(encoded).as_deref(), Some(plain.as_bytes()));
         }
         #[cfg(feature = "login")]

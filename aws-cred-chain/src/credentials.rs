@@ -67,6 +67,10 @@ pub enum Source {
     Federation,
     /// An identity of a Cognito identity pool.
     Cognito,
+    /// A session for one bucket of S3 Express One Zone (`CreateSession`).
+    S3Express,
+    /// IAM Roles Anywhere.
+    RolesAnywhere,
     /// IAM Identity Center.
     Sso,
     /// `aws login`.
@@ -96,6 +100,8 @@ impl Source {
             Self::Saml => "assume-role-with-saml",
             Self::Federation => "federation-token",
             Self::Cognito => "cognito-identity",
+            Self::S3Express => "s3-express",
+            Self::RolesAnywhere => "roles-anywhere",
             Self::Sso => "sso",
             Self::Login => "login",
             Self::Process => "custom-process",

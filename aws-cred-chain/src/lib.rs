@@ -42,7 +42,10 @@
 //! None is on by default.
 //!
 //! - `tokio`: real HTTP ([`Context::real`] has it then), over hyper and rustls.
-//! - `login`: renewal of `aws login` sessions, whose calls are signed by ring; part of `tokio`.
+//! - `login`: logins of people (the module `login`) and renewal of `aws login` sessions, whose calls are signed
+//!   by ring; part of `tokio`.
+//! - `sigv4a`: Signature Version 4a, with the crate `p256`.
+//! - `roles-anywhere`: IAM Roles Anywhere (`RolesAnywhere`), whose calls are signed by ring.
 //! - `tracing`: events for the `tracing` crate.
 //! - `query`: JMESPath and filters (the modules `query` and `filter`).
 //! - `aws-credential-types`, `object_store`, `reqsign`: the module `bridge`, by which those crates take
@@ -51,7 +54,7 @@
 //! Users of other crates find their names in [`coming_from`].
 #![forbid(unsafe_code)]
 
-#[cfg(any(feature = "login", feature = "tokio"))]
+#[cfg(any(feature = "login", feature = "roles-anywhere", feature = "tokio"))]
 mod base64;
 #[cfg(any(feature = "aws-credential-types", feature = "object_store", feature = "reqsign"))]
 pub mod bridge;
@@ -63,6 +66,8 @@ mod credentials;
 mod error;
 pub mod files;
 mod log;
+#[cfg(feature = "login")]
+pub mod login;
 #[cfg(feature = "query")]
 pub mod query;
 mod settings;
@@ -91,6 +96,9 @@ pub use source::container::endpoint as container_endpoint;
 pub use source::imds::endpoint as metadata_endpoint;
 pub use source::login::cache_key as login_cache_key;
 pub use source::process::parse as parse_process_output;
+#[cfg(feature = "roles-anywhere")]
+pub use source::roles_anywhere::{AnywhereRole, RolesAnywhere};
+pub use source::s3_express::{S3ExpressSession, S3ExpressSessions, SessionMode};
 pub use source::session::{AssumeRole, FederationToken, MfaSession, SamlRole};
 pub use source::sso::Token;
 pub use source::sts::{Identity, caller_identity};

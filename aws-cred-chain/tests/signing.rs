@@ -1,9 +1,10 @@
 //! Signatures beside botocore's and the examples of the S3 reference.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, SystemTime};
 
 use aws_cred_chain::Credentials;
-use aws_cred_chain::sign::{Chunks, Events, Payload, Signer, Unsigned};
+use aws_cred_chain::sign::{Chunks, Events, Payload, Signer, Unsigned, public_key_v4a};
 
 fn keys() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -139,4 +140,88 @@ fn events_follow_one_another() {
     // The same event has another signature after another one.
     assert_ne!(event(&mut events, b"one"), first);
     assert_eq!(event(&mut Events::new(signer, &signed), b"one"), first);
+}
+
+/// The hash of a text, and a text in hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn verifies_v4a(keys: &Credentials, text: &str, signature: &str) -> bool {
+    let digits = |at: usize| u8::from_str_radix(&signature[at..at + 2], 16).unwrap();
+    let signature: Vec<u8> = (0..signature.len()).step_by(2).map(digits).collect();
+    let algorithm = &ring::signature::ECDSA_P256_SHA256_ASN1;
+    ring::signature::UnparsedPublicKey::new(algorithm, public_key_v4a(keys))
+        .verify(text.as_bytes(), &signature)
+        .is_ok()
+}
+
+#[test]
+fn s3_is_signed_for_many_regions() {
+    let keys = keys();
+    let signer = Signer::new(&keys, "", "s3", at(AUGUST_2015)).with_region_set("*");
+    let host = "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com";
+    let mut put = http::Request::put(format!("{host}/a%20b")).body(()).unwrap();
+    let signed = signer.sign(&mut put, b"hello").unwrap();
+    assert_eq!(put.headers()["x-amz-region-set"], "*");
+    assert_eq!(put.headers()["x-amz-content-sha256"], sha256(b"hello").as_str());
+    let authorization = put.headers()["authorization"].to_str().unwrap();
+    let scope = "AWS4-ECDSA-P256-SHA256 Credential=AKIDEXAMPLE/20150830/s3/aws4_request, ";
+    assert!(authorization.starts_with(scope), "{authorization}");
+    assert!(authorization.contains(";x-amz-region-set;x-amz-security-token"), "{authorization}");
+    // S3's path is encoded once.
+    assert!(signed.canonical_request.starts_with("PUT\n/a%20b\n"));
+    assert!(verifies_v4a(&keys, &signed.string_to_sign, &signed.signature));
+    assert!(!verifies_v4a(&keys, "another text", &signed.signature));
+    let other = Credentials::new("AKIDEXAMPLE", "another secret");
+    assert!(!verifies_v4a(&other, &signed.string_to_sign, &signed.signature));
+
+    let get = http::Request::get(format!("{host}/a%20b")).body(()).unwrap();
+    let url = signer.presign(&get, Duration::from_secs(60)).unwrap().to_string();
+    for part in [
+        "X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256&",
+        "&X-Amz-Region-Set=%2A&",
+        "&X-Amz-Security-Token=tok&",
+    ] {
+        assert!(url.contains(part), "{url}");
+    }
+    let unsigned = Unsigned::new("GET", "/", "", &[("host", "h")], b"");
+    let signed = signer.sign_query(&unsigned, Duration::from_secs(60));
+    assert!(signed.canonical_request.ends_with("\nUNSIGNED-PAYLOAD"));
+    // The same text has the same signature.
+    assert_eq!(signed.signature, signer.sign_query(&unsigned, Duration::from_secs(60)).signature);
+    assert!(!format!("{signer:?} {signed:?}").contains("wJalrXUtnFEMI"));
+}
+
+/// Each chunk's signature covers the one before without its filling.
+#[test]
+fn chunks_for_many_regions_have_signatures_of_one_length() {
+    let keys = keys();
+    let signer = Signer::new(&keys, "", "s3", at(AUGUST_2015))
+        .with_region_set("us-*")
+        .with_payload(Payload::Chunks);
+    let signed = signer.sign_headers(&Unsigned::new("PUT", "/x", "", &[("host", "h")], b""));
+    let stands_for = "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD";
+    assert!(signed.canonical_request.ends_with(stands_for), "{}", signed.canonical_request);
+    let mut chunks = Chunks::new(&signer, &signed);
+    let (mut previous, mut sent) = (signed.signature.clone(), 0);
+    for body in [&b"hello"[..], b"world", b""] {
+        let chunk = chunks.chunk(body);
+        sent += chunk.len();
+        let head =
+            String::from_utf8(chunk.split(|byte| *byte == b'\r').next().unwrap().to_vec()).unwrap();
+        let signature = head.split_once(";chunk-signature=").unwrap().1;
+        assert_eq!(signature.len(), 144);
+        let signature = signature.trim_end_matches('*');
+        let text = format!(
+            "AWS4-ECDSA-P256-SHA256-PAYLOAD\n20150830T123600Z\n20150830/s3/aws4_request\n{previous}\n{}\n{}",
+            sha256(b""),
+            sha256(body)
+        );
+        assert!(verifies_v4a(&keys, &text, signature));
+        signature.clone_into(&mut previous);
+    }
+    let length = Chunks::encoded_bytes_with(10, 5, Chunks::SIGNATURE_BYTES_V4A);
+    assert_eq!(u64::try_from(sent).unwrap(), length);
 }

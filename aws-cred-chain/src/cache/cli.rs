@@ -100,7 +100,7 @@ pub fn key(role: &Role) -> String {
 }
 
 /// Writes JSON as Python's `json.dumps(value, sort_keys=True)` does.
-fn dump(value: &Value, out: &mut String) {
+pub(crate) fn dump(value: &Value, out: &mut String) {
     match value {
         Value::String(text) => quote(text, out),
         Value::Array(items) => {

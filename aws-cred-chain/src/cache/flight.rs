@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use super::sync::{AtomicBool, Mutex, OnceLock, Ordering, TryLockError};
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::world::BoxFuture;

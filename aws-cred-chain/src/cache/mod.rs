@@ -5,6 +5,7 @@
 
 pub mod cli;
 mod flight;
+mod sync;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};

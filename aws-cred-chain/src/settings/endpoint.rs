@@ -69,14 +69,7 @@ async fn standard(
     service: &str,
     region: Option<&str>,
 ) -> Result<Endpoint, Error> {
-    let fips = match run.options.use_fips {
-        Some(fips) => fips,
-        None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
-    };
-    let dual_stack = match run.options.use_dual_stack {
-        Some(dual_stack) => dual_stack,
-        None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
-    };
+    let (fips, dual_stack) = flags(run).await?;
     let Some(region) = region else {
         return Ok(Endpoint {
             url: format!("https://{}.amazonaws.com", partition::host(service)),
@@ -88,6 +81,54 @@ async fn standard(
         .map_err(|problem| Error::invalid(problem, Origin::Default))?;
     let (url, signing_region) = (found.url, found.signing_region);
     Ok(Endpoint { url, signing_region, origin: Origin::Default })
+}
+
+/// Returns whether FIPS and dual-stack endpoints are wanted.
+async fn flags(run: &mut Run<'_>) -> Result<(bool, bool), Error> {
+    let fips = match run.options.use_fips {
+        Some(fips) => fips,
+        None => run.flag("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint").await?,
+    };
+    let dual_stack = match run.options.use_dual_stack {
+        Some(dual_stack) => dual_stack,
+        None => run.flag("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint").await?,
+    };
+    Ok((fips, dual_stack))
+}
+
+/// Finds the endpoint of a directory bucket of S3 Express One Zone. `zone` is the zone's id, such as
+/// `use1-az4`.
+pub(crate) async fn of_directory_bucket(
+    run: &mut Run<'_>,
+    bucket: &str,
+    zone: &str,
+) -> Result<Endpoint, Error> {
+    let mut endpoint = of(run, "s3", None).await?;
+    if endpoint.origin != Origin::Default {
+        // A host's address takes no name before it.
+        let uri: http::Uri = endpoint.url.parse().unwrap_or_default();
+        let is_address = uri
+            .host()
+            .is_some_and(|host| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok());
+        endpoint.url = match (is_address, endpoint.url.split_once("://")) {
+            (false, Some((scheme, rest))) => format!("{scheme}://{bucket}.{rest}"),
+            _ => format!("{}/{bucket}", endpoint.url),
+        };
+        return Ok(endpoint);
+    }
+    let (fips, dual_stack) = flags(run).await?;
+    let Some((region, _)) = region::configured(run).await? else {
+        let problem = "a directory bucket needs a region, and none is set";
+        return Err(Error::invalid(problem, Origin::Default));
+    };
+    let found = partition::standard("s3express", &region, fips, false)
+        .map_err(|problem| Error::invalid(problem, Origin::Default))?;
+    let rest = found.url.split_once('.').map_or("", |(_, rest)| rest);
+    let fips = if fips { "fips-" } else { "" };
+    let dual_stack = if dual_stack { "dualstack." } else { "" };
+    endpoint.url = format!("https://{bucket}.s3express-{fips}{zone}.{dual_stack}{rest}");
+    endpoint.signing_region = found.signing_region;
+    Ok(endpoint)
 }
 
 async fn configured(run: &mut Run<'_>, service: &str) -> Result<Option<(String, Origin)>, Error> {

@@ -4,17 +4,21 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use hmac_sha256::{HMAC, Hash};
+use hmac_sha256::Hash;
 
-use super::{Signature, Signer, canonical_headers, hex};
+use super::{Key, Signature, Signer, canonical_headers, hex};
 use crate::timestamp;
 
 /// Signs the chunks of a body that is sent with `aws-chunked` encoding.
 ///
 /// The request must have been signed with [`super::Payload::Chunks`], its headers `content-encoding:
 /// aws-chunked` and `x-amz-decoded-content-length` among them.
+///
+/// A chunk's signature has [`Chunks::SIGNATURE_BYTES`] bytes, or [`Chunks::SIGNATURE_BYTES_V4A`] where the
+/// request was signed by Signature Version 4a, whose shorter ones are filled up with `*`.
 pub struct Chunks {
-    key: [u8; 32],
+    key: Key,
+    algorithm: &'static str,
     date: String,
     scope: String,
     previous: String,
@@ -28,19 +32,25 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
+    /// The length of a chunk's signature in bytes.
+    pub const SIGNATURE_BYTES: u64 = 64;
+    /// The length of a chunk's signature of Signature Version 4a in bytes.
+    pub const SIGNATURE_BYTES_V4A: u64 = 144;
+
     /// Begins after the request that `signer` signed.
     #[must_use]
     pub fn new(signer: &Signer<'_>, of_request: &Signature) -> Self {
         let date = timestamp::compact(signer.time);
         let (key, scope) = (signer.key(&date), signer.scope(&date));
-        Self { key, date, scope, previous: of_request.signature.clone() }
+        let (algorithm, previous) = (signer.algorithm(), of_request.signature.clone());
+        Self { key, algorithm, date, scope, previous }
     }
 
     /// Returns a chunk as it is sent: its length, its signature, its bytes. The last chunk is empty.
     #[must_use]
     pub fn chunk(&mut self, bytes: &[u8]) -> Vec<u8> {
         let parts = [hex(&Hash::hash(b"")), hex(&Hash::hash(bytes))];
-        let signature = self.sign("AWS4-HMAC-SHA256-PAYLOAD", &parts);
+        let signature = self.sign("PAYLOAD", &parts);
         let mut sent = format!("{:x};chunk-signature={signature}\r\n", bytes.len()).into_bytes();
         sent.extend_from_slice(bytes);
         sent.extend_from_slice(b"\r\n");
@@ -60,7 +70,7 @@ impl Chunks {
             sent.extend_from_slice(format!("{name}:{value}\r\n").as_bytes());
         }
         let parts = [hex(&Hash::hash(canonical.as_bytes()))];
-        let signature = self.sign("AWS4-HMAC-SHA256-TRAILER", &parts);
+        let signature = self.sign("TRAILER", &parts);
         sent.extend_from_slice(format!("x-amz-trailer-signature:{signature}\r\n\r\n").as_bytes());
         sent
     }
@@ -69,9 +79,15 @@ impl Chunks {
     /// included: the request's `content-length`.
     #[must_use]
     pub fn encoded_bytes(body_bytes: u64, chunk_bytes: u64) -> u64 {
+        Self::encoded_bytes_with(body_bytes, chunk_bytes, Self::SIGNATURE_BYTES)
+    }
+
+    /// Returns the same for signatures of `signature_bytes`.
+    #[must_use]
+    pub fn encoded_bytes_with(body_bytes: u64, chunk_bytes: u64, signature_bytes: u64) -> u64 {
         let of_chunk = |bytes: u64| {
             let digits = u64::try_from(format!("{bytes:x}").len()).unwrap_or(16);
-            digits + 17 + 64 + 2 + bytes + 2
+            digits + 17 + signature_bytes + 2 + bytes + 2
         };
         let chunk_bytes = chunk_bytes.max(1);
         let (whole, rest) = (body_bytes / chunk_bytes, body_bytes % chunk_bytes);
@@ -79,16 +95,23 @@ impl Chunks {
         whole.saturating_mul(of_chunk(chunk_bytes)).saturating_add(rest + of_chunk(0))
     }
 
-    fn sign(&mut self, algorithm: &str, parts: &[String]) -> String {
+    /// Signs what follows the last signature, and returns the signature as it is sent.
+    fn sign(&mut self, kind: &str, parts: &[String]) -> String {
         let text = format!(
-            "{algorithm}\n{}\n{}\n{}\n{}",
+            "{}-{kind}\n{}\n{}\n{}\n{}",
+            self.algorithm,
             self.date,
             self.scope,
             self.previous,
             parts.join("\n")
         );
-        self.previous = hex(&HMAC::mac(text.as_bytes(), self.key));
-        self.previous.clone()
+        self.previous = hex(&self.key.sign(&text));
+        // Signatures of ECDSA differ in length.
+        match self.key {
+            Key::Hmac(_) => self.previous.clone(),
+            #[cfg(feature = "sigv4a")]
+            Key::Ecdsa(_) => format!("{:*<144}", self.previous),
+        }
     }
 }
 
@@ -123,17 +146,18 @@ impl<'a> Events<'a> {
         date_header.extend_from_slice(&millis.to_be_bytes());
         let date = timestamp::compact(time);
         let text = format!(
-            "AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{}\n{}\n{}\n{}",
+            "{}-PAYLOAD\n{date}\n{}\n{}\n{}\n{}",
+            self.signer.algorithm(),
             self.signer.scope(&date),
             self.previous,
             hex(&Hash::hash(&date_header)),
             hex(&Hash::hash(message))
         );
-        let signature = HMAC::mac(text.as_bytes(), self.signer.key(&date));
+        let signature = self.signer.key(&date).sign(&text);
         self.previous = hex(&signature);
         let mut headers = date_header;
         headers.extend_from_slice(&header(":chunk-signature", 6));
-        headers.extend_from_slice(&32_u16.to_be_bytes());
+        headers.extend_from_slice(&u16::try_from(signature.len()).unwrap_or(0).to_be_bytes());
         headers.extend_from_slice(&signature);
         encoded(&headers, message)
     }

@@ -1,7 +1,10 @@
-//! AWS Signature Version 4, in headers and in the query, of whole and of chunked bodies. Pure.
+//! AWS Signature Version 4 and 4a, in headers and in the query, of whole and of chunked bodies. Pure.
 //!
 //! [`Signer::new`] knows S3's rules by the service's name. [`Signer::sign`] and [`Signer::presign`] take any
 //! [`http::Request`]; [`Signer::sign_headers`] and [`Signer::sign_query`] show each step.
+//!
+//! With the feature `sigv4a`, `Signer::with_region_set` signs for several regions at once (Signature Version 4a,
+//! ECDSA over P-256), as S3's multi-region access points and EventBridge's global endpoints need.
 //!
 //! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide; "Signature
 //! calculations for the authorization header: transferring payload in multiple chunks", Amazon S3 API
@@ -21,19 +24,42 @@
 
 mod chunks;
 mod request;
+#[cfg(feature = "sigv4a")]
+mod v4a;
 
 pub use chunks::{Chunks, Events};
+#[cfg(feature = "sigv4a")]
+pub use v4a::public_key as public_key_v4a;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use hmac_sha256::{HMAC, Hash};
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Source};
 use crate::timestamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// The key of one scope.
+#[derive(Clone)]
+enum Key {
+    Hmac([u8; 32]),
+    #[cfg(feature = "sigv4a")]
+    Ecdsa(Box<v4a::Key>),
+}
+
+impl Key {
+    fn sign(&self, text: &str) -> Vec<u8> {
+        match self {
+            Self::Hmac(key) => HMAC::mac(text.as_bytes(), key).to_vec(),
+            #[cfg(feature = "sigv4a")]
+            Self::Ecdsa(key) => v4a::sign(key, text),
+        }
+    }
+}
 
 /// A request as it is signed.
 #[derive(Clone, Copy)]
@@ -121,6 +147,10 @@ pub struct Signer<'a> {
     pub omit_session_token: bool,
     /// What of the body is signed.
     pub payload: Payload<'a>,
+    /// The regions that the signature is valid in, such as `*` or `us-east-1,us-west-*`: Signature Version 4a,
+    /// in which [`Signer::region`] means nothing. `None`: Signature Version 4.
+    #[cfg(feature = "sigv4a")]
+    pub region_set: Option<&'a str>,
 }
 
 /// A signature and what it was made of.
@@ -146,7 +176,9 @@ impl std::fmt::Debug for Signature {
 
 impl<'a> Signer<'a> {
     /// Returns a signer by the rules of `service`: `s3`, `s3express`, `s3-outposts` and `s3-object-lambda`
-    /// take a path as it is, encode it once, and want the body's hash in a header; all others do not.
+    /// take a path as it is, encode it once, and want the body's hash in a header; all others do not. For
+    /// `s3express`, credentials of [`Source::S3Express`] have their token in `x-amz-s3session-token`; all
+    /// others are signed as for any service, as `CreateSession` itself wants it.
     #[must_use]
     pub fn new(
         credentials: &'a Credentials,
@@ -165,6 +197,36 @@ impl<'a> Signer<'a> {
             sign_body: s3,
             omit_session_token: false,
             payload: Payload::Body,
+            #[cfg(feature = "sigv4a")]
+            region_set: None,
+        }
+    }
+
+    /// Signs by Signature Version 4a for these regions: names separated by commas, `*` for any part of one.
+    #[cfg(feature = "sigv4a")]
+    #[must_use]
+    pub fn with_region_set(mut self, region_set: &'a str) -> Self {
+        self.region_set = Some(region_set);
+        self
+    }
+
+    /// Returns the regions of Signature Version 4a, `None` for Version 4.
+    #[cfg(feature = "sigv4a")]
+    fn regions(&self) -> Option<&'a str> {
+        self.region_set
+    }
+
+    /// Returns the regions of Signature Version 4a, `None` for Version 4.
+    #[cfg(not(feature = "sigv4a"))]
+    #[expect(clippy::unused_self, reason = "the feature `sigv4a` makes use of it")]
+    fn regions(&self) -> Option<&'a str> {
+        None
+    }
+
+    fn algorithm(&self) -> &'static str {
+        match self.regions() {
+            Some(_) => "AWS4-ECDSA-P256-SHA256",
+            None => ALGORITHM,
         }
     }
 
@@ -184,18 +246,22 @@ impl<'a> Signer<'a> {
             Payload::Body => hex(&Hash::hash(body)),
             Payload::Sha256(hash) => hash.to_owned(),
             Payload::Unsigned => "UNSIGNED-PAYLOAD".into(),
-            Payload::Chunks => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD".into(),
-            Payload::ChunksAndTrailer => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER".into(),
+            Payload::Chunks => format!("STREAMING-{}-PAYLOAD", self.algorithm()),
+            Payload::ChunksAndTrailer => format!("STREAMING-{}-PAYLOAD-TRAILER", self.algorithm()),
             Payload::UnsignedAndTrailer => "STREAMING-UNSIGNED-PAYLOAD-TRAILER".into(),
-            Payload::Events => "STREAMING-AWS4-HMAC-SHA256-EVENTS".into(),
+            Payload::Events => format!("STREAMING-{}-EVENTS", self.algorithm()),
         }
     }
 
-    /// Returns the header of the session token; S3 Express has its own.
+    /// Returns whether the token is that of a session of S3 Express, which has a header of its own.
+    fn is_s3_express_session(&self) -> bool {
+        self.service == "s3express" && self.credentials.source == Source::S3Express
+    }
+
     fn token_header(&self) -> &'static str {
-        match self.service {
-            "s3express" => "x-amz-s3session-token",
-            _ => "x-amz-security-token",
+        match self.is_s3_express_session() {
+            true => "x-amz-s3session-token",
+            false => "x-amz-security-token",
         }
     }
 
@@ -206,6 +272,9 @@ impl<'a> Signer<'a> {
         let body_hash = self.body_hash(request.body, false);
         let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
         let mut additions = vec![("x-amz-date".to_owned(), date.clone())];
+        if let Some(regions) = self.regions() {
+            additions.push(("x-amz-region-set".to_owned(), regions.to_owned()));
+        }
         if self.sign_body || !matches!(self.payload, Payload::Body | Payload::Sha256(_)) {
             additions.push(("x-amz-content-sha256".to_owned(), body_hash.clone()));
         }
@@ -217,22 +286,49 @@ impl<'a> Signer<'a> {
             }
             None => None,
         };
+        let key = self.key(&date);
+        let signed = self.headers_signed::<Infallible>(
+            self.algorithm(),
+            request,
+            &body_hash,
+            additions,
+            |text| Ok(key.sign(text)),
+        );
+        let mut signed = match signed {
+            Ok(signed) => signed,
+            Err(never) => match never {},
+        };
+        signed.additions.extend(late_token.map(|token| (self.token_header().to_owned(), token)));
+        signed
+    }
+
+    /// Signs the headers and those of `additions`, to which the signature is added. `prove` signs the string.
+    pub(crate) fn headers_signed<E>(
+        &self,
+        algorithm: &str,
+        request: &Unsigned<'_>,
+        body_hash: &str,
+        mut additions: Vec<(String, String)>,
+        prove: impl FnOnce(&str) -> Result<Vec<u8>, E>,
+    ) -> Result<Signature, E> {
+        let date = timestamp::compact(self.time);
         let mut headers = canonical_headers(request.headers);
         for (name, value) in &additions {
             headers.insert(name.clone(), value.clone());
         }
-        let signed = join(headers.keys().map(String::as_str), ";");
+        let names = join(headers.keys().map(String::as_str), ";");
         let query = canonical_query(query_pairs(request.query));
-        let canonical = self.canonical_request(request, &query, &headers, &signed, &body_hash);
-        let (string_to_sign, signature) = self.signature(&date, &canonical);
+        let canonical_request =
+            self.canonical_request(request, &query, &headers, &names, body_hash);
+        let scope = self.scope(&date);
+        let string_to_sign = string_to_sign(algorithm, &date, &scope, &canonical_request);
+        let signature = hex(&prove(&string_to_sign)?);
         let authorization = format!(
-            "{ALGORITHM} Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
+            "{algorithm} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
             self.credentials.access_key_id,
-            self.scope(&date)
         );
         additions.push(("authorization".to_owned(), authorization));
-        additions.extend(late_token.map(|token| (self.token_header().to_owned(), token)));
-        Signature { canonical_request: canonical, string_to_sign, signature, additions }
+        Ok(Signature { canonical_request, string_to_sign, signature, additions })
     }
 
     /// Signs in the query (a presigned URL) that is valid for `expires`, at most seven days.
@@ -244,16 +340,19 @@ impl<'a> Signer<'a> {
         let signed = join(headers.keys().map(String::as_str), ";");
         let scope = self.scope(&date);
         let mut additions = vec![
-            ("X-Amz-Algorithm".to_owned(), ALGORITHM.to_owned()),
+            ("X-Amz-Algorithm".to_owned(), self.algorithm().to_owned()),
             ("X-Amz-Credential".to_owned(), format!("{}/{scope}", self.credentials.access_key_id)),
             ("X-Amz-Date".to_owned(), date.clone()),
             ("X-Amz-SignedHeaders".to_owned(), signed.clone()),
             ("X-Amz-Expires".to_owned(), expires.as_secs().to_string()),
         ];
+        if let Some(regions) = self.regions() {
+            additions.push(("X-Amz-Region-Set".to_owned(), regions.to_owned()));
+        }
         let token = self.credentials.session_token.as_ref().map(|token| token.expose().to_owned());
-        let token_name = match self.service {
-            "s3express" => "X-Amz-S3session-Token",
-            _ => "X-Amz-Security-Token",
+        let token_name = match self.is_s3_express_session() {
+            true => "X-Amz-S3session-Token",
+            false => "X-Amz-Security-Token",
         };
         let token = token.map(|token| (token_name.to_owned(), token));
         if !self.omit_session_token {
@@ -265,7 +364,8 @@ impl<'a> Signer<'a> {
         );
         let query = canonical_query(pairs);
         let canonical = self.canonical_request(request, &query, &headers, &signed, &body_hash);
-        let (string_to_sign, signature) = self.signature(&date, &canonical);
+        let string_to_sign = string_to_sign(self.algorithm(), &date, &scope, &canonical);
+        let signature = hex(&self.key(&date).sign(&string_to_sign));
         if self.omit_session_token {
             additions.extend(token);
         }
@@ -274,7 +374,10 @@ impl<'a> Signer<'a> {
     }
 
     fn scope(&self, date: &str) -> String {
-        format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service)
+        match self.regions() {
+            Some(_) => format!("{}/{}/aws4_request", &date[..8], self.service),
+            None => format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service),
+        }
     }
 
     fn canonical_request(
@@ -300,22 +403,25 @@ impl<'a> Signer<'a> {
         text
     }
 
-    fn signature(&self, date: &str, canonical: &str) -> (String, String) {
-        let hash = hex(&Hash::hash(canonical.as_bytes()));
-        let string = format!("{ALGORITHM}\n{date}\n{}\n{hash}", self.scope(date));
-        let signature = hex(&HMAC::mac(string.as_bytes(), self.key(date)));
-        (string, signature)
-    }
-
-    /// Derives the key of one day, region and service.
-    fn key(&self, date: &str) -> [u8; 32] {
+    /// Derives the key of one day, region and service; that of Signature Version 4a serves for all.
+    fn key(&self, date: &str) -> Key {
+        #[cfg(feature = "sigv4a")]
+        if self.region_set.is_some() {
+            return Key::Ecdsa(Box::new(v4a::key(self.credentials)));
+        }
         let secret = format!("AWS4{}", self.credentials.secret_access_key.expose());
         let mut key = HMAC::mac(&date.as_bytes()[..8], secret.as_bytes());
         for part in [self.region, self.service, "aws4_request"] {
             key = HMAC::mac(part.as_bytes(), key);
         }
-        key
+        Key::Hmac(key)
     }
+}
+
+/// Returns what is signed of a canonical request.
+fn string_to_sign(algorithm: &str, date: &str, scope: &str, canonical: &str) -> String {
+    let hash = hex(&Hash::hash(canonical.as_bytes()));
+    format!("{algorithm}\n{date}\n{scope}\n{hash}")
 }
 
 /// Lower-case names, values with runs of blanks made one, values of one name joined by commas.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::timestamp;
 
 /// Parses an object. The parser's own message is kept to kind and place: it may quote the input.
-pub(super) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+pub(crate) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Error::unexpected(what, "the answer is JSON but no object")),
@@ -19,12 +19,12 @@ pub(super) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Err
 }
 
 /// Returns a string member that is not empty.
-pub(super) fn string<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+pub(crate) fn string<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     map.get(key)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// Returns a string member, or an error that names it.
-pub(super) fn required<'a>(
+pub(crate) fn required<'a>(
     what: &str,
     map: &'a Map<String, Value>,
     key: &str,
@@ -33,7 +33,7 @@ pub(super) fn required<'a>(
 }
 
 /// Refuses credentials that have ended: nothing can be signed with them.
-pub(super) fn not_expired(
+pub(crate) fn not_expired(
     what: &str,
     credentials: &Credentials,
     now: std::time::SystemTime,
@@ -48,7 +48,7 @@ pub(super) fn not_expired(
 }
 
 /// Reads `AccessKeyId`, `SecretAccessKey`, the token under `token_key`, `AccountId`, `Expiration`.
-pub(super) fn credentials(
+pub(crate) fn credentials(
     what: &str,
     map: &Map<String, Value>,
     token_key: &str,

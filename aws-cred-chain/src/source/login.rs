@@ -134,7 +134,7 @@ fn renewed(
     Ok(file)
 }
 
-fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error> {
+pub(crate) fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<PathBuf, Error> {
     let folder = match run.context.var("AWS_LOGIN_CACHE_DIRECTORY")? {
         Some(folder) => run.context.expand(&folder),
         None => {
@@ -153,7 +153,7 @@ pub fn cache_key(session: &str) -> String {
     hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()))
 }
 
-fn parse(map: &Map<String, Value>) -> Result<Credentials, Error> {
+pub(crate) fn parse(map: &Map<String, Value>) -> Result<Credentials, Error> {
     let what = "login session";
     let Some(Value::Object(keys)) = map.get("accessToken") else {
         return Err(Error::unexpected(what, "the file has no accessToken"));

@@ -18,6 +18,8 @@ use crate::settings::run::Run;
 use crate::sign::percent_encode;
 use crate::source::call::{Call, request};
 use crate::timestamp;
+use crate::trace::Origin;
+use crate::world::Context;
 
 const BYTES_MAX: u64 = 1 << 20;
 /// A token is renewed this long before its end, as botocore does.
@@ -129,11 +131,14 @@ pub(crate) async fn token(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Token, Er
 }
 
 fn cache_path(run: &Run<'_>, plan: &SsoPlan) -> Result<PathBuf, Error> {
-    let home = run
-        .context
-        .home()
-        .ok_or_else(|| Error::invalid("no home folder, so no SSO token", plan.origin.clone()))?;
     let key = plan.session.as_ref().unwrap_or(&plan.start_url);
+    cache_file(run.context, key, plan.origin.clone())
+}
+
+/// Returns the file in which the AWS CLI keeps the token of a session, or the client of a login.
+pub(crate) fn cache_file(context: &Context, key: &str, origin: Origin) -> Result<PathBuf, Error> {
+    let home =
+        context.home().ok_or_else(|| Error::invalid("no home folder, so no SSO token", origin))?;
     let name = sha1_smol::Sha1::from(key).hexdigest();
     Ok(home.join(".aws/sso/cache").join(format!("{name}.json")))
 }

@@ -13,7 +13,8 @@ use crate::world::{BoxFuture, Clock};
 ///
 /// [`VirtualClock::new`] moves by itself: a sleeper that is the earliest and is polled again without
 /// anything else having happened moves the clock to its own end, so waits cost no real time.
-/// [`VirtualClock::manual`] moves by [`VirtualClock::advance`] only.
+/// [`VirtualClock::manual`] moves by [`VirtualClock::advance`] only. [`VirtualClock::run`] completes a future
+/// in this time, and says when it would wait for ever.
 #[derive(Clone, Debug)]
 pub struct VirtualClock(Arc<Mutex<State>>);
 
@@ -37,6 +38,11 @@ impl VirtualClock {
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         Self::make(start, false)
+    }
+
+    /// Returns how many sleep.
+    pub(super) fn sleepers(&self) -> usize {
+        lock(&self.0).sleepers.len()
     }
 
     fn make(start: SystemTime, automatic: bool) -> Self {

@@ -33,9 +33,17 @@ impl State {
         Some((200, body.to_string()))
     }
 
-    pub(super) fn sso_oidc(&mut self, request: &http::Request<Bytes>) -> Option<Answer> {
-        let sso = self.sso.clone()?;
+    pub(super) fn sso_oidc(
+        &mut self,
+        #[cfg(feature = "login")] now: SystemTime,
+        request: &http::Request<Bytes>,
+    ) -> Option<Answer> {
         let body: serde_json::Value = serde_json::from_slice(request.body()).ok()?;
+        #[cfg(feature = "login")]
+        if let Some(answer) = self.sso_login(now, request.uri().path(), &body) {
+            return Some(answer);
+        }
+        let sso = self.sso.clone()?;
         let refresh = body.get("refreshToken").and_then(serde_json::Value::as_str);
         if request.uri().path() != "/token" || refresh != Some(sso.refresh_token.expose()) {
             let body =
@@ -55,13 +63,16 @@ impl State {
         now: SystemTime,
         request: &http::Request<Bytes>,
     ) -> Option<Answer> {
-        let expected = self.sign_in.clone()?;
         let refused = |code: &str| Some((400, json!({"error": code, "message": code}).to_string()));
         let url = request.uri().to_string();
         if !header(request, "dpop").is_some_and(|proof| proves(proof, &url, now)) {
             return refused("invalid_request");
         }
         let body: serde_json::Value = serde_json::from_slice(request.body()).ok()?;
+        if let Some(answer) = self.console_login(now, &body) {
+            return Some(answer);
+        }
+        let expected = self.sign_in.clone()?;
         if body["refreshToken"] != expected.expose() || body["grantType"] != "refresh_token" {
             return refused("TOKEN_EXPIRED");
         }

@@ -1,6 +1,8 @@
 //! A world for tests: virtual clock, scripted programs and prompts, and fakes of STS, IAM Identity
 //! Center, the container endpoint and the metadata service that check what is sent to them.
 //!
+//! [`Recorder`] and [`Replay`] make test data of real answers; [`VirtualClock::run`] finds waits without an end.
+//!
 //! Nothing here touches the machine. A test of "the role's session ends while STS is down":
 //!
 //! ```
@@ -24,15 +26,28 @@
 //! assert!(block_on(cache.credentials()).is_err_and(|error| error.is_retryable()));
 //! ```
 
+#[cfg(feature = "login")]
+mod browser;
 mod clock;
+mod drive;
 mod fake_hosts;
+#[cfg(feature = "login")]
+mod fake_login;
 mod fake_sso;
 mod fake_sts;
+#[cfg(feature = "login")]
+mod logins;
+mod recording;
+mod redact;
 mod scripts;
 mod services;
 mod world;
 
+#[cfg(feature = "login")]
+pub use browser::ScriptedBrowser;
 pub use clock::VirtualClock;
+pub use drive::WaitsForEver;
+pub use recording::{Recorder, Replay};
 pub use scripts::{ScriptedCommands, ScriptedPrompt};
 pub use services::{Fault, Role, Seen, Services};
 pub use world::World;

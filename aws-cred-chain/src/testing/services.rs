@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::VirtualClock;
+#[cfg(feature = "login")]
+use super::logins::Logins;
 use crate::credentials::{Credentials, Secret};
 use crate::sign::percent_decode;
 use crate::world::lock;
@@ -107,6 +109,8 @@ pub(super) struct State {
     pub(super) metadata: Option<Metadata>,
     pub(super) metadata_tokens: u64,
     #[cfg(feature = "login")]
+    pub(super) logins: Logins,
+    #[cfg(feature = "login")]
     pub(super) sign_in: Option<Secret>,
 }
 
@@ -164,6 +168,21 @@ impl Services {
     pub fn set_sso(&self, access_token: &str, refresh_token: &str) {
         lock(&self.state).sso =
             Some(Sso { access_token: access_token.into(), refresh_token: refresh_token.into() });
+    }
+
+    /// Says with which errors of OAuth, such as `authorization_pending`, the next polls for a device's token
+    /// are answered; the one after them gives a token.
+    #[cfg(feature = "login")]
+    pub fn set_device_polls<E: Into<String>>(&self, errors: impl IntoIterator<Item = E>) {
+        lock(&self.state).logins.polls = errors.into_iter().map(Into::into).collect();
+    }
+
+    /// Logs a person in on a page that a login shows, and returns the query with which a browser comes back;
+    /// `None` where the page asks for no code.
+    #[cfg(feature = "login")]
+    #[must_use]
+    pub fn authorize(&self, url: &str) -> Option<String> {
+        lock(&self.state).authorize(url)
     }
 
     /// Opens the sign-in service for this refresh token; it checks the proof of possession.
@@ -265,7 +284,11 @@ impl Services {
         match service {
             "sts" => Some(state.sts(now, operation, request)),
             "sso" => state.sso(now, request),
-            "sso_oidc" => state.sso_oidc(request),
+            "sso_oidc" => state.sso_oidc(
+                #[cfg(feature = "login")]
+                now,
+                request,
+            ),
             #[cfg(feature = "login")]
             "signin" => state.sign_in(now, request),
             "container" => state.container(now, request),

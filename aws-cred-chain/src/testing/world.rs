@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::{Role, ScriptedCommands, ScriptedPrompt, Services, VirtualClock};
+use super::{Fault, Role, ScriptedCommands, ScriptedPrompt, Services, VirtualClock};
 use crate::memory::{MapEnv, MapFiles};
-use crate::world::Context;
+use crate::world::{CommandOutput, Context};
 
 /// Everything that a chain may touch, in memory. `HOME` is `/home/user`; the clock stands at
 /// 2026-01-01 and moves when all wait; no metadata service answers until one is put there.
@@ -96,6 +96,42 @@ impl World {
         self
     }
 
+    /// Lets STS know a role that asks for the code of a device and for an external id, and a person who enters
+    /// that code.
+    #[must_use]
+    pub fn mfa_role_with_external_id(
+        self,
+        role_arn: &str,
+        (serial, code): (&str, &str),
+        external_id: &str,
+    ) -> Self {
+        let role = Role::new(role_arn).with_mfa(serial, code).with_external_id(external_id);
+        self.services.add_role(role);
+        self.prompt.put(code);
+        self
+    }
+
+    /// Puts a program there that prints `output` and exits with 0.
+    #[must_use]
+    pub fn process(self, program: &str, output: &str) -> Self {
+        self.commands.put(program, CommandOutput::new(0, output));
+        self
+    }
+
+    /// Puts a program there that never ends.
+    #[must_use]
+    pub fn hanging_process(self, program: &str) -> Self {
+        self.commands.put_hanging(program);
+        self
+    }
+
+    /// Lets a service misbehave, as [`Services::fault`] does.
+    #[must_use]
+    pub fn fault(self, service: &str, fault: Fault) -> Self {
+        self.services.fault(service, fault);
+        self
+    }
+
     /// Returns the world as the chain sees it.
     #[must_use]
     pub fn context(&self) -> Context {
@@ -131,6 +167,13 @@ impl World {
     #[must_use]
     pub fn commands(&self) -> &ScriptedCommands {
         &self.commands
+    }
+
+    /// Returns a person with a browser, for logins.
+    #[cfg(feature = "login")]
+    #[must_use]
+    pub fn browser(&self) -> super::ScriptedBrowser {
+        super::ScriptedBrowser::new(self.services.clone())
     }
 
     /// Returns the person to ask.

@@ -9,6 +9,8 @@ mod context;
 #[cfg(feature = "tokio")]
 pub mod http;
 mod lock;
+#[cfg(feature = "login")]
+pub(crate) mod login;
 pub mod memory;
 pub mod real;
 mod traits;

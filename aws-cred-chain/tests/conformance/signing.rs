@@ -1,4 +1,4 @@
-//! Signature Version 4.
+//! Signature Version 4 and 4a.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -87,7 +87,7 @@ fn context(read: &dyn Fn(&str) -> Option<String>) -> Value {
     }
 }
 
-fn run(folder: &Path, failures: &mut Vec<String>) {
+fn run(folder: &Path, v4a: bool, failures: &mut Vec<String>) {
     let name = folder.file_name().unwrap().to_str().unwrap();
     let read = |file: &str| std::fs::read_to_string(folder.join(file)).ok();
     let request = request(&read("request.txt").unwrap());
@@ -108,6 +108,9 @@ fn run(folder: &Path, failures: &mut Vec<String>) {
     signer.sign_body = context["sign_body"].as_bool().unwrap_or(false);
     signer.omit_session_token = context["omit_session_token"].as_bool().unwrap_or(false);
     signer.double_encode = !folder.join("context.json").exists();
+    if v4a {
+        signer.region_set = Some(&region);
+    }
     let headers: Vec<(&str, &str)> = request
         .headers
         .iter()
@@ -121,6 +124,10 @@ fn run(folder: &Path, failures: &mut Vec<String>) {
         &headers,
         request.body.as_bytes(),
     );
+    let compare = match v4a {
+        true => compare_v4a,
+        false => compare,
+    };
     failures.extend(compare(name, &read, "header", &signer.sign_headers(&unsigned)));
     let query_files = ["canonical-request", "string-to-sign", "signature", "signed-request"];
     if query_files.iter().any(|file| folder.join(format!("query-{file}.txt")).exists()) {
@@ -156,6 +163,73 @@ fn compare(
         .then(|| format!("{name}: another signature"))
 }
 
+/// Says how a signature of Version 4a differs from the case's files. Each signature is another one, so theirs
+/// and ours are verified: with the public key that the case names.
+fn compare_v4a(
+    name: &str,
+    read: &dyn Fn(&str) -> Option<String>,
+    kind: &str,
+    signed: &Signature,
+) -> Option<String> {
+    let unsigned = |file: &str| match file.ends_with("-signature.txt") || file.contains("signed") {
+        true => None,
+        false => read(file),
+    };
+    let point: Value = serde_json::from_str(&read("public-key.json").unwrap()).unwrap();
+    let coordinate = |name: &str| bytes(point[name].as_str().unwrap());
+    let point = [vec![4], coordinate("X"), coordinate("Y")].concat();
+    let algorithm = &ring::signature::ECDSA_P256_SHA256_ASN1;
+    let key = ring::signature::UnparsedPublicKey::new(algorithm, point);
+    let verifies =
+        |text: &str, signature: &str| key.verify(text.as_bytes(), &bytes(signature)).is_ok();
+    let theirs = read(&format!("{kind}-string-to-sign.txt")).unwrap();
+    let of_case = read(&format!("{kind}-signature.txt")).unwrap();
+    if !verifies(theirs.trim_end(), of_case.trim()) {
+        return Some(format!("{name} {kind}: the case's own signature does not verify"));
+    }
+    if !verifies(&signed.string_to_sign, &signed.signature) {
+        return Some(format!("{name} {kind}: our signature does not verify"));
+    }
+    compare(name, &unsigned, kind, signed)
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    (0..hex.len()).step_by(2).map(digits).collect()
+}
+
+/// The suite comes with the package `aws-sigv4`, which the benches' peers have in the registry's folder.
+#[test]
+fn the_suite_of_sigv4a() {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let subfolders = |folder: std::path::PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    let registries = home.into_iter().flat_map(|home| subfolders(home.join("registry/src")));
+    let mut suites: Vec<_> = registries
+        .flat_map(subfolders)
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("aws-sigv4-"))
+        .map(|path| path.join("aws-signing-test-suite/v4a"))
+        .filter(|path| path.is_dir())
+        .collect();
+    suites.sort();
+    let Some(folder) = suites.pop() else {
+        test_support::left_out("SigV4a suite", "no package aws-sigv4 with it");
+        return;
+    };
+    let (mut ran, mut failures) = (0, Vec::new());
+    let mut folders: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    folders.sort();
+    for folder in folders.iter().filter(|folder| folder.join("request.txt").exists()) {
+        ran += 1;
+        run(folder, true, &mut failures);
+    }
+    report("SigV4a", ran, &failures);
+}
+
 #[test]
 fn conformance_sigv4() {
     let Some(folder) = part("sigv4/v4") else {
@@ -167,7 +241,7 @@ fn conformance_sigv4() {
     folders.sort();
     for folder in folders.iter().filter(|folder| folder.join("request.txt").exists()) {
         ran += 1;
-        run(folder, &mut failures);
+        run(folder, false, &mut failures);
     }
     report("SigV4", ran, &failures);
 }

@@ -3,8 +3,12 @@
 mod clock;
 mod commands;
 mod files;
+#[cfg(feature = "login")]
+mod loopback;
 mod pipe;
 mod terminal;
+#[cfg(feature = "login")]
+mod terminal_login;
 mod thread;
 
 use std::ffi::OsString;
@@ -13,7 +17,11 @@ use std::hash::{BuildHasher, Hasher};
 pub use clock::SystemClock;
 pub use commands::LocalCommands;
 pub use files::LocalFiles;
+#[cfg(feature = "login")]
+pub use loopback::Loopback;
 pub use terminal::TerminalPrompt;
+#[cfg(feature = "login")]
+pub use terminal_login::TerminalLogin;
 
 use super::Env;
 

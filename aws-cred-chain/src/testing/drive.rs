@@ -1,0 +1,90 @@
+//! Drives a future of a world in memory, and tells when it would wait for ever.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::VirtualClock;
+use crate::world::Clock as _;
+
+/// A future waits for what will never come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitsForEver {
+    /// Nothing is left that could wake it: no sleeper moves the clock, and nobody else holds its waker.
+    Stuck {
+        /// How long the clock had run, from its start.
+        after: Duration,
+        /// How many sleep on a clock that only a test moves.
+        sleepers: usize,
+    },
+    /// It was still waiting after this time by the clock.
+    NoEnd {
+        /// How long the clock had run since the future was first polled.
+        after: Duration,
+    },
+}
+
+impl fmt::Display for WaitsForEver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stuck { after, sleepers: 0 } => {
+                write!(f, "waits for ever: nothing can wake it, {} s by the clock", after.as_secs())
+            }
+            Self::Stuck { after, sleepers } => write!(
+                f,
+                "waits for ever: {sleepers} sleep on a clock that stands, {} s by it",
+                after.as_secs()
+            ),
+            Self::NoEnd { after } => {
+                write!(f, "still waits after {} s by the clock", after.as_secs())
+            }
+        }
+    }
+}
+
+impl std::error::Error for WaitsForEver {}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl VirtualClock {
+    /// Completes `future` on this thread, in the time of this clock; says where it would never complete.
+    ///
+    /// All that the future waits for must be woken on this thread, as in a [`super::World`]: what another
+    /// thread or the machine brings is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitsForEver::Stuck`] where it waits and nothing can wake it, [`WaitsForEver::NoEnd`] where it waits
+    /// for longer than `limit` by this clock.
+    pub fn run<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, WaitsForEver> {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        let start = self.monotonic();
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return Ok(value);
+            }
+            let after = self.monotonic().saturating_sub(start);
+            if after > limit {
+                return Err(WaitsForEver::NoEnd { after });
+            }
+            if !woken.0.swap(false, Ordering::SeqCst) {
+                let (after, sleepers) = (self.monotonic(), self.sleepers());
+                return Err(WaitsForEver::Stuck { after, sleepers });
+            }
+        }
+    }
+}
