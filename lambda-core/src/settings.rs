@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{AccountId, NetworkId, Zone};
+use crate::{AccountId, FunctionId, NetworkId, Zone};
 
 /// What a worker has for sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub struct FunctionSettings {
     pub trigger: Trigger,
     /// The class of its runtime (language), as the driver numbers them: many kinds on one worker are better than one.
     pub runtime: u8,
+    /// A function of the same account out of whose reserved concurrency this one's invocations are taken, as those of all
+    /// versions of a function are; `None` leaves it on its own. While that has none reserved, nothing limits this one.
+    pub shares_with: Option<FunctionId>,
 }
 
 impl FunctionSettings {
@@ -90,6 +93,7 @@ impl FunctionSettings {
             network: None,
             trigger: Trigger::Other,
             runtime: 0,
+            shares_with: None,
         }
     }
 }

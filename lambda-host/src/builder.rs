@@ -173,6 +173,8 @@ impl HostBuilder {
         let (lost, lost_workers) = mpsc::unbounded_channel();
         let link = Link { events: worker_events, lost: Some(lost) };
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
+        let concurrency_max = self.settings.config.account_concurrency_max;
+        let unreserved_min = self.settings.unreserved_min();
         let manager = Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone());
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
         for worker in &workers {
@@ -189,6 +191,8 @@ impl HostBuilder {
             workers,
             driver,
             events,
+            unreserved_min,
+            concurrency_max,
             _folder: folder,
         }))
     }

@@ -415,14 +415,22 @@ impl Function {
 
     /// What it takes of its account's unreserved concurrency.
     pub(crate) fn unreserved(&self, concurrency: u32) -> u32 {
-        match self.settings.reserved_concurrency {
-            Some(_) => 0,
-            None => concurrency.saturating_sub(self.settings.provisioned_concurrency),
+        match (self.settings.reserved_concurrency, self.settings.shares_with) {
+            (None, None) => self.beyond(concurrency),
+            _ => 0,
         }
+    }
+
+    /// How many of its invocations are beyond what it is provisioned with.
+    pub(crate) fn beyond(&self, concurrency: u32) -> u32 {
+        concurrency.saturating_sub(self.settings.provisioned_concurrency)
     }
 
     /// What it takes out of its account's concurrency for itself.
     pub(crate) fn claimed(&self) -> u64 {
+        if self.settings.shares_with.is_some() {
+            return 0;
+        }
         let provisioned = self.settings.provisioned_concurrency;
         u64::from(self.settings.reserved_concurrency.unwrap_or(provisioned))
     }

@@ -15,6 +15,7 @@ pub(crate) mod inspection;
 mod interfaces;
 mod leases;
 mod lifecycle;
+mod pools;
 mod reservations;
 mod routing;
 mod starting;
@@ -100,6 +101,7 @@ pub(crate) struct State {
     /// Functions that wait for room.
     pub(crate) backlog: Backlog,
     pub(crate) reservations: Reservations,
+    pub(crate) pools: pools::Pools,
     /// Memory and processor time that functions want and have no room for.
     pub(crate) wanted: (u64, u64),
     /// Where the next search for idle sandboxes begins.
@@ -195,6 +197,7 @@ impl Engine {
             old_deadlines: BTreeMap::new(),
             backlog: Backlog::default(),
             reservations: Reservations::default(),
+            pools: pools::Pools::default(),
             wanted: (0, 0),
             eviction_cursor: 0,
             backlog_cursor: FunctionId(0),

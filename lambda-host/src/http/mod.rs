@@ -3,6 +3,7 @@
 //! Requests are not authenticated: signatures are taken and not checked. Serve on loopback, or behind
 //! something that checks callers.
 
+mod archives;
 mod body;
 mod connections;
 mod lambda;

@@ -15,10 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 
+use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
+use crate::code::CodeDigest;
 use crate::host::Host;
 
 /// Serves the API on `listener` until `stop` resolves; then answers what was begun, and returns.
@@ -29,7 +31,7 @@ use crate::host::Host;
 /// room for 5 s is refused.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections = Connections::new(CONNECTIONS_MAX);
-    let bodies = Arc::new(Bodies::new());
+    let shared = Arc::new(Shared { bodies: Bodies::new(), archives: Archives::new() });
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -53,11 +55,11 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let (host, bodies, its_place) = (host.clone(), Arc::clone(&bodies), Arc::clone(&place));
+        let (host, shared, its_place) = (host.clone(), Arc::clone(&shared), Arc::clone(&place));
         let service = service_fn(move |request| {
-            let (host, bodies, busy) = (host.clone(), Arc::clone(&bodies), its_place.busy());
+            let (host, shared, busy) = (host.clone(), Arc::clone(&shared), its_place.busy());
             async move {
-                let response = answer(&host, &bodies, request).await;
+                let response = answer(&host, &shared, request).await;
                 drop(busy);
                 Ok::<_, Infallible>(response)
             }
@@ -80,8 +82,15 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
     graceful.shutdown().await;
 }
 
-async fn answer(host: &Host, bodies: &Bodies, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut response = match operate(host, bodies, request).await {
+/// What the connections of a server share.
+#[derive(Debug)]
+struct Shared {
+    bodies: Bodies,
+    archives: Archives,
+}
+
+async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let mut response = match operate(host, shared, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -97,10 +106,13 @@ async fn answer(host: &Host, bodies: &Bodies, request: Request<Incoming>) -> Res
 
 async fn operate(
     host: &Host,
-    bodies: &Bodies,
+    shared: &Shared,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
+    if Archives::is_link(parts.uri.path()) && parts.method == http::Method::GET {
+        return archive(host, shared, &parts).await;
+    }
     let operation = Operation::of(&parts)?;
     let bytes_max = operation.body_bytes_max();
     let too_large = || ApiError::too_large(operation.name(), bytes_max);
@@ -108,14 +120,32 @@ async fn operate(
         drain(body).await;
         return Err(too_large());
     }
-    let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+    let body = shared.bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         Refusal::TooLarge => too_large(),
         Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
     // Charged until the request is answered.
-    operation.run(host, &parts, body.bytes.clone()).await
+    operation.run(host, &shared.archives, &parts, body.bytes.clone()).await
+}
+
+/// Gives the archive that a link names.
+async fn archive(
+    host: &Host,
+    shared: &Shared,
+    request: &http::request::Parts,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let query = request.uri.query().unwrap_or_default();
+    let digest = shared.archives.digest(request.uri.path(), query);
+    let digest = digest.and_then(CodeDigest::from_hex).ok_or_else(|| {
+        let message = "The link was not signed by this host, or its time is over.";
+        ApiError::new(http::StatusCode::FORBIDDEN, "AccessDenied", message)
+    })?;
+    let zip = host.catalog().archive(&digest).await?;
+    let mut response = Response::new(Full::new(zip));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/zip"));
+    Ok(response)
 }
 
 const REQUEST_ID: &str = "x-amzn-requestid";

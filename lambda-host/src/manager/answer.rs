@@ -6,15 +6,16 @@ use bytes::Bytes;
 use lambda_core::{EventError, RejectReason};
 
 use crate::error::{Error, ThrottleLimit};
+use crate::function::version::Version;
 use crate::invocation::{Answer, Report};
 use crate::worker::failure::Failure;
 use crate::worker::log::LogTail;
 use crate::worker::protocol::{Deployment, Outcome};
 
 /// Returns the answer that a worker's outcome is.
-pub(super) fn answered(request_id: String, outcome: Outcome) -> Answer {
+pub(super) fn answered(request_id: String, version: Version, outcome: Outcome) -> Answer {
     let Outcome { payload, function_error, log_tail, report } = outcome;
-    Answer { request_id, payload, function_error, log_tail, report }
+    Answer { request_id, version, payload, function_error, log_tail, report }
 }
 
 /// Returns the answer for a function whose init failed.
@@ -33,14 +34,15 @@ pub(super) fn init_failed(
         memory_peak_bytes: None,
     };
     let mut log = LogTail::from(log);
-    log.start(&request_id);
+    log.start(&request_id, deployment.version);
     let status = format!("Status: error\tError Type: {kind}");
     let log_tail = log.end(&request_id, &report, &status);
-    Answer { request_id, payload, function_error: true, log_tail, report }
+    let version = deployment.version;
+    Answer { request_id, version, payload, function_error: true, log_tail, report }
 }
 
 /// Returns the answer for an invocation whose sandbox or worker was lost.
-pub(super) fn lost(request_id: String, memory_mb: u32) -> Answer {
+pub(super) fn lost(request_id: String, version: Version, memory_mb: u32) -> Answer {
     let report = Report {
         duration: Duration::ZERO,
         init_duration: None,
@@ -48,7 +50,7 @@ pub(super) fn lost(request_id: String, memory_mb: u32) -> Answer {
         memory_peak_bytes: None,
     };
     let payload = Failure::lost(&request_id).payload();
-    Answer { request_id, payload, function_error: true, log_tail: Bytes::new(), report }
+    Answer { request_id, version, payload, function_error: true, log_tail: Bytes::new(), report }
 }
 
 /// Returns the error for an invocation that the engine refused; `arn` is the function's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lambda_sandbox::{LogLine, LogSink};
 
-use crate::function::target::LATEST;
+use crate::function::version::Version;
 use crate::invocation::Report;
 
 /// The log of one invocation, of which the end is kept.
@@ -17,8 +17,8 @@ pub(crate) struct LogTail {
 
 impl LogTail {
     /// Adds Lambda's START line.
-    pub(crate) fn start(&mut self, request_id: &str) {
-        self.line(format!("START RequestId: {request_id} Version: {LATEST}").as_bytes());
+    pub(crate) fn start(&mut self, request_id: &str, version: Version) {
+        self.line(format!("START RequestId: {request_id} Version: {version}").as_bytes());
     }
 
     /// Adds Lambda's line on an init that took too long.
@@ -69,8 +69,8 @@ pub(super) struct SandboxLog {
 }
 
 impl SandboxLog {
-    pub(super) fn start(&self, request_id: &str) {
-        self.tail().start(request_id);
+    pub(super) fn start(&self, request_id: &str, version: Version) {
+        self.tail().start(request_id, version);
     }
 
     pub(super) fn init_timed_out(&self, duration: Duration) {
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn log_keeps_its_end_in_bounded_memory() {
         let mut tail = LogTail::default();
-        tail.start("id");
+        tail.start("id", Version::Latest);
         for _ in 0..10_000 {
             tail.line(b"0123456789");
             assert!(tail.text.capacity() <= 8 * LOG_TAIL_BYTES);

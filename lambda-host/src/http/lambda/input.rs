@@ -1,5 +1,7 @@
 //! The checked input of an operation, read by the names of the model.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -16,9 +18,31 @@ impl Input {
         self.0.get(name).and_then(Value::as_str)
     }
 
+    /// Returns a member that is text, as its own.
+    pub(super) fn owned(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
+    }
+
     /// Returns a member that is a number from 0.
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// Returns a member that is true or false.
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        self.0.get(name).and_then(Value::as_bool)
+    }
+
+    /// Returns a member that is a list of texts.
+    pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
+        let list = self.0.get(name)?.as_array()?;
+        Some(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// Returns a member that is a map of texts.
+    pub(super) fn text_map(&self, name: &str) -> BTreeMap<String, String> {
+        let map = self.0.get(name).and_then(Value::as_object).into_iter().flatten();
+        map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 
     /// Returns the function that the input names, with its qualifier.
@@ -28,6 +52,13 @@ impl Input {
             Some(qualifier) => Ok(target.with_qualifier(qualifier)?),
             None => Ok(target),
         }
+    }
+
+    /// Returns how many rows of a list are asked for, at the most `most`, and after which.
+    pub(super) fn page(&self, most: usize) -> (usize, Option<&str>) {
+        let asked = self.number("MaxItems").and_then(|it| usize::try_from(it).ok());
+        let marker = self.text("Marker").filter(|marker| !marker.is_empty());
+        (asked.map_or(most, |asked| asked.min(most)), marker)
     }
 
     /// Reads all of the input.
