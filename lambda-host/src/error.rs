@@ -94,6 +94,9 @@ pub enum Error {
         /// The size and the limit, in AWS's words.
         reason: String,
     },
+    /// What was uploaded is no zip archive: upload one.
+    #[error("Could not unzip uploaded file. Please check your file, then try to upload again.")]
+    NotAnArchive,
     /// The function's code cannot be used: upload another.
     #[error("could not unzip uploaded file: {reason}")]
     InvalidCode {

@@ -356,6 +356,10 @@ impl Host {
         self.inner.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
     }
 
+    pub(crate) fn runtimes(&self) -> &Runtimes {
+        &self.inner.runtimes
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }

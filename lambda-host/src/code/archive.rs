@@ -25,12 +25,14 @@ pub const ENTRIES_MAX: usize = 65_535;
 ///
 /// # Errors
 ///
-/// [`Error::InvalidCode`] when it is no zip archive, is encrypted, holds a path or a link that leads out of
-/// its folder, a name twice, a special file, or more than [`ENTRIES_MAX`] entries or [`UNPACKED_BYTES_MAX`]
-/// bytes. Nothing was written then, unless the archive lied about a size.
+/// [`Error::NotAnArchive`] when it is no zip archive; [`Error::InvalidCode`] when it is encrypted, holds a path or a link
+/// that leads out of its folder, a name twice, a special file, or more than [`ENTRIES_MAX`] entries;
+/// [`Error::Parameter`] when it unpacks to more than [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive lied about a size.
 pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
-    let mut archive =
-        ZipArchive::new(Cursor::new(zip)).map_err(|error| invalid(error.to_string()))?;
+    let mut archive = ZipArchive::new(Cursor::new(zip)).map_err(|error| {
+        tracing::debug!(%error, "an upload is no archive");
+        Error::NotAnArchive
+    })?;
     let plan = plan(&mut archive)?;
     make_folder(target)?;
     let mut left = UNPACKED_BYTES_MAX;
@@ -227,7 +229,7 @@ fn invalid_at(path: &Path, error: impl std::fmt::Display) -> Error {
 }
 
 fn too_large() -> Error {
-    invalid(format!("unpacks to more than {UNPACKED_BYTES_MAX} bytes"))
+    Error::parameter(format!("Unzipped size must be smaller than {UNPACKED_BYTES_MAX} bytes"))
 }
 
 /// The longest name of a file, in bytes (Linux: `NAME_MAX`).
@@ -356,7 +358,7 @@ mod tests {
             }
         });
         assert!(zip.len() < 1 << 20);
-        assert!(refusal(&zip).is_some_and(|why| why.contains("more than")));
+        assert!(refusal(&zip).is_some_and(|why| why.contains("smaller than")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::archive::{ZIP_BYTES_MAX, invalid, make_folder, unpack};
+use super::archive::{ZIP_BYTES_MAX, make_folder, unpack};
 use super::digest::CodeDigest;
 use crate::error::{Error, with_causes};
 
@@ -59,10 +59,13 @@ impl CodeStore {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCode`] when the archive cannot be used; [`Error::Io`] when it cannot be written.
+    /// [`Error::TooLarge`], and those of an archive that cannot be used; [`Error::Io`] when it cannot be written.
     pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         if zip.len() > ZIP_BYTES_MAX {
-            return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
+            return Err(Error::TooLarge {
+                what: "code",
+                reason: format!("Zipped size must be smaller than {ZIP_BYTES_MAX} bytes"),
+            });
         }
         let digest = CodeDigest::of(zip);
         // Leased before it is looked for, so that its last user's going does not remove it meanwhile.
@@ -305,7 +308,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = CodeStore::open(folder.path()).unwrap();
         let refused = store.put(&Bytes::from_static(b"no archive"));
-        assert!(matches!(refused, Err(Error::InvalidCode { .. })));
+        assert!(matches!(refused, Err(Error::NotAnArchive)));
         assert_eq!(names(folder.path()), Vec::<String>::new());
     }
 

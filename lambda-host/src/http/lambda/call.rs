@@ -26,7 +26,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Returns the function that the input names, with its qualifier.
     pub(super) fn target(&self) -> Result<Target, ApiError> {
-        self.input.target()
+        self.input.target(self.host.arns())
     }
 
     /// Returns a link under which an archive can be fetched for some minutes.

@@ -53,6 +53,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "ValidationException", message)
     }
 
+    /// The same as an error that is no validation's.
+    pub(super) fn into_parameter(self) -> Self {
+        Self { kind: "InvalidParameterValueException", ..self }
+    }
+
     /// Returns what is wrong.
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
@@ -150,7 +155,9 @@ impl From<Error> for ApiError {
             Error::QualifiersDiffer { .. } => Self::parameter(
                 "The derived qualifier from the function name does not match the specified qualifier.",
             ),
-            Error::Unplaceable { .. } | Error::InvalidCode { .. } => Self::parameter(capital()),
+            Error::Unplaceable { .. } | Error::InvalidCode { .. } | Error::NotAnArchive => {
+                Self::parameter(capital())
+            }
             Error::RevisionDiffers { read_with } => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "PreconditionFailedException",

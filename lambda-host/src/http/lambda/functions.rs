@@ -8,8 +8,10 @@ use super::call::{Answer, Call};
 use super::configuration::{Status, configuration};
 use super::error::ApiError;
 use super::page::{ROWS_MAX, page};
-use super::shapes::{CreateFunction, FunctionCode, Settings};
+use super::runtimes;
+use super::shapes::{self, CreateFunction, FunctionCode, Settings};
 use crate::catalog::functions::Deploy;
+use crate::error::{Error, MeasuredEnvironment};
 use crate::function::Function;
 use crate::function::target::{LATEST, Target};
 
@@ -23,11 +25,21 @@ pub(super) async fn create(call: Call<'_>) -> Answer {
     if let Some(arn) = &with.code_signing {
         host.signing(arn)?;
     }
-    let target = host.ours(call.input.text("FunctionName").unwrap_or_default())?;
+    let name = call.input.text("FunctionName").unwrap_or_default();
+    let target = host.ours(name).map_err(|error| match error {
+        // The length of a name is the one constraint that AWS checks behind its validation.
+        Error::Invalid(_) => ApiError::from(error).into_parameter(),
+        error => error.into(),
+    })?;
+    if let Some(runtime) = call.input.text("Runtime") {
+        runtimes::check(host, runtime)?;
+    }
+    let body = call.body.clone();
     let request: CreateFunction = call.input.read()?;
     let layers = request.settings.layers(host)?;
     let config = request.settings.create(target.name.as_str(), layers)?;
-    let function = host.deploy_with(config, request.code.zip()?, with).await?;
+    let deployed = host.deploy_with(config, request.code.zip()?, with).await;
+    let function = deployed.map_err(|error| as_sent(error, &body))?;
     let mut body = configuration(&function, host.arns(), None, Status::Creating);
     // AWS names the function, not the version that was published with it.
     body["FunctionArn"] = host.arns().function(&function.config.name).into();
@@ -113,7 +125,8 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
         (before, status)
     } else {
         let changed = host.update_code_of(target, expected, zip, publish).await?;
-        (changed, Status::Updating)
+        // A version that was published is new itself.
+        (changed, if publish { Status::Creating } else { Status::Updating })
     };
     let qualifier = publish.then(|| function.version.to_string());
     let qualifier = qualifier.as_deref().or(target_told.qualifier.as_deref());
@@ -124,12 +137,17 @@ pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
     let host = call.host;
     let target = host.latest(call.target()?)?;
     host.function(target.clone())?;
+    if let Some(runtime) = call.input.text("Runtime") {
+        runtimes::check(host, runtime)?;
+    }
+    let body = call.body.clone();
     let settings: Settings = call.input.read()?;
     settings.check()?;
     let layers = settings.layers(host)?;
     let expected = settings.revision_id.clone();
     let change = move |config| Ok(settings.apply(config, layers));
-    let function = host.update_config(target.clone(), expected, change).await?;
+    let changed = host.update_config(target.clone(), expected, change).await;
+    let function = changed.map_err(|error| as_sent(error, &body))?;
     let qualifier = target.qualifier.as_deref();
     json(StatusCode::OK, &configuration(&function, host.arns(), qualifier, Status::Updating))
 }
@@ -174,6 +192,17 @@ pub(super) fn list_versions(call: &Call<'_>) -> Answer {
         body["NextMarker"] = last.version.to_string().into();
     }
     json(StatusCode::OK, &body)
+}
+
+/// Tells of environment variables that are too large in the order in which they were sent.
+fn as_sent(error: Error, body: &[u8]) -> Error {
+    match (error, shapes::environment_as_sent(body)) {
+        (Error::EnvironmentTooLarge { bytes, bytes_max, .. }, Some(json)) => {
+            let measured = MeasuredEnvironment(json);
+            Error::EnvironmentTooLarge { bytes, bytes_max, measured }
+        }
+        (error, _) => error,
+    }
 }
 
 /// Refuses a name with a qualifier where a function alone can be named.

@@ -6,7 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::function::target::Target;
+use crate::Arns;
+use crate::error::Error;
+use crate::function::limits::{Constraint, Invalid};
+use crate::function::target::{LATEST, Target};
 
 /// An operation's input.
 #[derive(Debug)]
@@ -46,12 +49,19 @@ impl Input {
     }
 
     /// Returns the function that the input names, with its qualifier.
-    pub(super) fn target(&self) -> Result<Target, ApiError> {
-        let target: Target = self.text("FunctionName").unwrap_or_default().parse()?;
-        match self.text("Qualifier") {
-            Some(qualifier) => Ok(target.with_qualifier(qualifier)?),
-            None => Ok(target),
-        }
+    pub(super) fn target(&self, arns: &Arns) -> Result<Target, ApiError> {
+        let name = self.text("FunctionName").unwrap_or_default();
+        let qualifier = self.text("Qualifier");
+        let target = name.parse::<Target>().map_err(|error| match error {
+            // AWS takes a name that no function can have, and finds none.
+            Error::Invalid(Invalid {
+                constraint: Constraint::LengthAtMost(NAME_MAX),
+                value,
+                ..
+            }) => Error::FunctionNotFound { arn: arns.of_text(&value, qualifier.or(Some(LATEST))) },
+            error => error,
+        })?;
+        Ok(qualifier.map_or(Ok(target.clone()), |it| target.with_qualifier(it))?)
     }
 
     /// Returns how many rows of a list are asked for, at the most `most`, and after which.
@@ -68,3 +78,6 @@ impl Input {
         })
     }
 }
+
+/// The most letters of a function's name.
+const NAME_MAX: usize = 64;

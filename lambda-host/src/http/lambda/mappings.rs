@@ -127,10 +127,9 @@ fn check(
     }
     match kind {
         SourceKind::Sqs => {
-            if settings
-                .get("DestinationConfig")
-                .is_some_and(|it| !it["OnFailure"]["Destination"].is_null())
-            {
+            let destinations = settings.get("DestinationConfig").and_then(Value::as_object);
+            let empty = |it: &Value| it.as_object().is_none_or(serde_json::Map::is_empty);
+            if destinations.is_some_and(|it| !it.values().all(empty)) {
                 return Err(Error::parameter(
                     "Unsupported DestinationConfig parameter for given event source mapping type.",
                 ));

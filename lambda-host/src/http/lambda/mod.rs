@@ -17,6 +17,7 @@ pub(super) mod operations;
 mod page;
 mod permissions;
 mod route;
+mod runtimes;
 mod settings;
 mod shapes;
 mod signing;

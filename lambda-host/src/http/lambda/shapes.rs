@@ -206,6 +206,34 @@ impl LoggingConfig {
     }
 }
 
+/// Returns the environment variables of a request as JSON, in the order in which it has them.
+pub(super) fn environment_as_sent(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Body<'a> {
+        #[serde(borrow)]
+        environment: Sent<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Sent<'a> {
+        #[serde(borrow)]
+        variables: &'a serde_json::value::RawValue,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    // Without the blanks between the parts, as AWS measures it.
+    let mut json = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for c in body.environment.variables.get().chars() {
+        if quoted || !c.is_ascii_whitespace() {
+            json.push(c);
+        }
+        quoted ^= c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+    }
+    Some(json)
+}
+
 /// Refuses code for other machines.
 fn check_architectures(rest: &Map<String, Value>) -> Result<(), ApiError> {
     let other =
@@ -249,6 +277,13 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Byt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_are_told_as_they_were_sent() {
+        let body = br#"{"Environment": {"Variables": {"B" : "x y\" z", "A":"\\"} }}"#;
+        let expected = r#"{"B":"x y\" z","A":"\\"}"#;
+        assert_eq!(environment_as_sent(body).unwrap(), expected);
+    }
 
     #[test]
     fn what_would_have_to_be_ignored_is_refused() {
