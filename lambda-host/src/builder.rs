@@ -13,6 +13,8 @@ use crate::blocking::blocking;
 use crate::catalog::Catalog;
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
+use crate::events::deliver::Deliver;
+use crate::events::{self, EventQueue};
 use crate::folder::DataFolder;
 use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
@@ -32,6 +34,7 @@ pub struct HostBuilder {
     runtimes: Runtimes,
     settings: Settings,
     memory_mb: Option<u64>,
+    events: events::Settings,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -52,6 +55,7 @@ impl HostBuilder {
             runtimes: Runtimes::default(),
             settings: Settings::default(),
             memory_mb: None,
+            events: events::Settings::default(),
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -96,6 +100,26 @@ impl HostBuilder {
     /// Sets how many invocations may run at once, all functions together; 1,000 by default.
     pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
         self.settings.config.account_concurrency_max = invocations_max;
+        self
+    }
+
+    /// Sets how long an event waits that failed, before it is tried again: twice as long the second time. A minute by
+    /// default.
+    pub fn with_event_retry_after(mut self, after: Duration) -> Self {
+        self.events.retry_after = after;
+        self
+    }
+
+    /// Sets how many bytes of events may wait; 1 GiB by default.
+    pub fn with_event_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.events.bytes_max = bytes_max;
+        self
+    }
+
+    /// Sets what takes results of events to destinations and dead-letter targets that are no functions. Without it such
+    /// messages are logged and dropped.
+    pub fn with_deliveries(mut self, deliver: impl Deliver + 'static) -> Self {
+        self.events.deliver = Some(Arc::new(deliver));
         self
     }
 
@@ -146,13 +170,16 @@ impl HostBuilder {
             backend.sweep().await?;
         }
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
+        let event_settings = self.events;
         let opening = move || {
             let folder = DataFolder::open(data_folder.as_deref())?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
-            Ok((folder, code, runtimes, machine_memory_bytes()))
+            let events = EventQueue::open(folder.path(), event_settings)?;
+            Ok((folder, code, runtimes, events, machine_memory_bytes()))
         };
-        let (folder, code, runtimes, machine_bytes) = blocking(opening).await?;
+        let (folder, code, runtimes, events_opened, machine_bytes) = blocking(opening).await?;
+        let (event_queue, dispatcher) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
         let workers: Vec<Arc<dyn Worker>> = self
@@ -184,17 +211,20 @@ impl HostBuilder {
             joined.await.map_err(|_| Error::Stopping)??;
         }
         let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
-        Ok(Host::new(Inner {
+        let host = Host::new(Inner {
             arns: self.arns,
             runtimes,
             catalog,
             workers,
             driver,
             events,
+            event_queue,
             unreserved_min,
             concurrency_max,
             _folder: folder,
-        }))
+        });
+        dispatcher.start(&host);
+        Ok(host)
     }
 }
 

@@ -270,6 +270,8 @@ pub enum ThrottleLimit {
     ScalingRate,
     /// As many invocations wait as may.
     Waiting,
+    /// The event queue is full.
+    EventQueue,
 }
 
 impl std::fmt::Display for ThrottleLimit {
@@ -279,6 +281,7 @@ impl std::fmt::Display for ThrottleLimit {
             Self::AccountConcurrency => "concurrency of the account is in use",
             Self::ScalingRate => "scaling rate of the function",
             Self::Waiting => "as many invocations wait as may",
+            Self::EventQueue => "the event queue is full",
         })
     }
 }

@@ -12,6 +12,7 @@ use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::events::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
 use crate::function::arn::Arns;
@@ -33,6 +34,18 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
+/// A host that may have ended.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakHost {
+    inner: std::sync::Weak<Inner>,
+}
+
+impl WeakHost {
+    pub(crate) fn upgrade(&self) -> Option<Host> {
+        self.inner.upgrade().map(|inner| Host { inner })
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) arns: Arns,
@@ -42,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
+    pub(crate) event_queue: EventQueue,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
     /// Removed with the host, when it is a temporary one.
@@ -306,11 +320,13 @@ impl Host {
     }
 
     async fn stop(&self, kill: bool) {
+        let events_stopped = self.inner.event_queue.stop().await;
         let (done, stopped) = oneshot::channel();
         if self.tell(Message::Stop { kill, done }).await.is_ok() {
             // An error means that the driver has ended, which is what is waited for.
             stopped.await.unwrap_or_default();
         }
+        events_stopped.await.unwrap_or_default();
         for worker in &self.inner.workers {
             worker.ended().await;
         }
@@ -354,6 +370,14 @@ impl Host {
     /// Returns a function with its versions and all that belongs to them.
     pub(crate) fn record(&self, target: &Target) -> Result<Arc<Record>, Error> {
         self.inner.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHost {
+        WeakHost { inner: Arc::downgrade(&self.inner) }
+    }
+
+    pub(crate) fn event_queue(&self) -> &EventQueue {
+        &self.inner.event_queue
     }
 
     pub(crate) fn runtimes(&self) -> &Runtimes {

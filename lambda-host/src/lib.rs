@@ -51,6 +51,7 @@ pub use catalog::urls::UrlChange;
 pub use catalog::versions::Publish;
 pub use error::{Error, MeasuredEnvironment, Missing, ReadWith, ThrottleLimit};
 pub use event::HostEvent;
+pub use events::deliver::{Deliver, DeliverToFile, Delivery};
 pub use function::alias::Alias;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};

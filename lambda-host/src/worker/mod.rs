@@ -24,6 +24,7 @@ pub use self::connection::{Connection, Disconnected};
 pub use self::local::LocalWorker;
 pub(crate) use self::local::machine_memory_bytes;
 use self::protocol::ToWorker;
+pub(crate) use self::specification::civil;
 
 /// Makes sandboxes and runs invocations in them.
 ///

@@ -271,6 +271,7 @@ fn throttle_reason(limit: ThrottleLimit) -> &'static str {
     match limit {
         ThrottleLimit::ReservedConcurrency => "ReservedFunctionConcurrentInvocationLimitExceeded",
         ThrottleLimit::ScalingRate => "FunctionInvocationRateLimitExceeded",
+        ThrottleLimit::EventQueue => "CallerRateLimitExceeded",
         ThrottleLimit::AccountConcurrency | ThrottleLimit::Waiting => {
             "ConcurrentInvocationLimitExceeded"
         }
