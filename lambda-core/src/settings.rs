@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{AccountId, NetworkId, Zone};
+use crate::{AccountId, FunctionId, NetworkId, Zone};
 
 /// The resources that a worker has for sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,9 @@ pub struct FunctionSettings {
     /// The class of its runtime (language), numbered by the driver. Placement mixes classes on a
     /// worker.
     pub runtime: u8,
+    /// A function of the same account out of whose reserved concurrency this one's invocations are taken, as those of all
+    /// versions of a function are; `None` leaves it on its own. While that has none reserved, nothing limits this one.
+    pub shares_with: Option<FunctionId>,
 }
 
 impl FunctionSettings {
@@ -96,6 +99,7 @@ impl FunctionSettings {
             network: None,
             trigger: Trigger::Other,
             runtime: 0,
+            shares_with: None,
         }
     }
 }

@@ -407,3 +407,49 @@ fn explanations_are_kept_up_to_their_number_and_a_journal_if_wanted() {
     let written: Vec<_> = std::iter::from_fn(|| host.engine.poll_journal()).collect();
     assert_eq!(written.iter().map(|it| it.command).collect::<Vec<_>>(), given);
 }
+
+#[test]
+fn functions_that_share_take_out_of_one_reserved_concurrency() {
+    let mut host = Host::with_worker(100, |config| {
+        config.account_concurrency_max = 10;
+        config.account_unreserved_min = 1;
+    });
+    let put = |id, change: &dyn Fn(&mut FunctionSettings)| {
+        let mut settings = FunctionSettings::new(AccountId(0), MIB);
+        change(&mut settings);
+        Event::FunctionPut { function: FunctionId(id), revision: 0, settings }
+    };
+    let shares = |it: &mut FunctionSettings| it.shares_with = Some(FunctionId(1));
+    host.tell(put(1, &|it| it.reserved_concurrency = Some(3)));
+    host.tell(put(2, &shares));
+    assert_eq!(
+        host.try_tell(put(2, &|it| it.shares_with = Some(FunctionId(2)))),
+        Err(EventError::Unknown)
+    );
+    assert_eq!(
+        host.try_tell(put(4, &|it| it.shares_with = Some(FunctionId(2)))),
+        Err(EventError::Unknown)
+    );
+    let first = host.run(2).expect("within what is reserved");
+    assert!(host.run(1).is_some() && host.run(2).is_some());
+    for function in [1, 2] {
+        assert_eq!(rejected(&host.invoke(function)), [RejectReason::ReservedConcurrency]);
+    }
+    host.end(1, first);
+    assert!(host.run(1).is_some());
+    assert_eq!(rejected(&host.invoke(2)), [RejectReason::ReservedConcurrency]);
+
+    // What is provisioned for one of them is left to it.
+    host.tell(put(3, &|it| {
+        (it.shares_with, it.provisioned_concurrency) = (Some(FunctionId(1)), 2)
+    }));
+    host.tell(put(1, &|it| it.reserved_concurrency = Some(5)));
+    assert_eq!(rejected(&host.invoke(1)), [RejectReason::ReservedConcurrency]);
+    assert!(rejected(&host.invoke(3)).is_empty() && rejected(&host.invoke(3)).is_empty());
+    assert_eq!(rejected(&host.invoke(3)), [RejectReason::ReservedConcurrency]);
+
+    // One that is gone takes nothing any more, whatever of it still runs.
+    host.tell(Event::FunctionRemoved { function: FunctionId(2) });
+    assert!(host.run(1).is_some());
+    assert_eq!(rejected(&host.invoke(1)), [RejectReason::ReservedConcurrency]);
+}

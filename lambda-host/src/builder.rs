@@ -13,6 +13,8 @@ use crate::blocking::blocking;
 use crate::catalog::Catalog;
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
+use crate::events::deliver::Deliver;
+use crate::events::{self, EventQueue};
 use crate::folder::DataFolder;
 use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
@@ -34,6 +36,7 @@ pub struct HostBuilder {
     settings: Settings,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
+    events: events::Settings,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -55,6 +58,7 @@ impl HostBuilder {
             settings: Settings::default(),
             memory_mb: None,
             log_bounds: LogBounds::default(),
+            events: events::Settings::default(),
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -100,6 +104,26 @@ impl HostBuilder {
     /// Sets how many invocations of all functions may run at once. The default is 1,000.
     pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
         self.settings.config.account_concurrency_max = invocations_max;
+        self
+    }
+
+    /// Sets how long an event waits that failed, before it is tried again: twice as long the second time. A minute by
+    /// default.
+    pub fn with_event_retry_after(mut self, after: Duration) -> Self {
+        self.events.retry_after = after;
+        self
+    }
+
+    /// Sets how many bytes of events may wait; 1 GiB by default.
+    pub fn with_event_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.events.bytes_max = bytes_max;
+        self
+    }
+
+    /// Sets what takes results of events to destinations and dead-letter targets that are no functions. Without it such
+    /// messages are logged and dropped.
+    pub fn with_deliveries(mut self, deliver: impl Deliver + 'static) -> Self {
+        self.events.deliver = Some(Arc::new(deliver));
         self
     }
 
@@ -159,6 +183,7 @@ impl HostBuilder {
         }
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
         let log_bounds = self.log_bounds;
+        let event_settings = self.events;
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
             let logs = folder.path().join("logs");
@@ -166,9 +191,12 @@ impl HostBuilder {
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
             let logs = (LogStore::new(logs), log_writer);
-            Ok((folder, code, runtimes, logs, machine_memory_bytes()))
+            let events = EventQueue::open(folder.path(), event_settings)?;
+            Ok((folder, code, runtimes, logs, events, machine_memory_bytes()))
         };
-        let (folder, code, runtimes, (logs, log_writer), machine_bytes) = blocking(opening).await?;
+        let (folder, code, runtimes, (logs, log_writer), events_opened, machine_bytes) =
+            blocking(opening).await?;
+        let (event_queue, dispatcher) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
         let workers: Vec<Arc<dyn Worker>> = self
@@ -189,6 +217,8 @@ impl HostBuilder {
         let (lost, lost_workers) = mpsc::unbounded_channel();
         let link = Link { events: worker_events, lost: Some(lost) };
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
+        let concurrency_max = self.settings.config.account_concurrency_max;
+        let unreserved_min = self.settings.unreserved_min();
         let manager =
             Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
@@ -199,7 +229,7 @@ impl HostBuilder {
             joined.await.map_err(|_| Error::Stopping)??;
         }
         let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
-        Ok(Host::new(Inner {
+        let host = Host::new(Inner {
             arns: self.arns,
             runtimes,
             catalog,
@@ -207,8 +237,13 @@ impl HostBuilder {
             driver,
             events,
             logs,
+            event_queue,
+            unreserved_min,
+            concurrency_max,
             _folder: folder,
-        }))
+        });
+        dispatcher.start(&host);
+        Ok(host)
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Error {
         bytes: usize,
         /// The limit, in bytes.
         bytes_max: usize,
+        /// The variables as they were measured.
+        measured: MeasuredEnvironment,
     },
     /// The host does not have this runtime. Choose one that it has, or add it.
     #[error("runtime {runtime:?} is none of {}", known.join(", "))]
@@ -59,12 +61,43 @@ pub enum Error {
     /// `$LATEST` cannot be deleted alone. Delete the function.
     #[error("$LATEST cannot be deleted without deleting the function")]
     LatestNotDeletable,
-    /// The function does not have the revision that the caller expects. Read it again.
-    #[error("function {name} has another revision than expected")]
+    /// What is to be changed has another revision than the caller expects: read it again.
+    #[error("another revision than expected; read it again with {read_with}")]
     RevisionDiffers {
-        /// The function's name.
-        name: FunctionName,
+        /// The operation that gives the revision.
+        read_with: ReadWith,
     },
+    /// A parameter cannot be used: correct it.
+    #[error("{reason}")]
+    Parameter {
+        /// What is wrong, in AWS's words.
+        reason: String,
+    },
+    /// What the request names is not there: make it first.
+    #[error("{reason}")]
+    NotFound {
+        /// What was looked for.
+        what: Missing,
+        /// What is not there, in AWS's words.
+        reason: String,
+    },
+    /// What is there does not go with the change: remove or change that first.
+    #[error("{reason}")]
+    Conflict {
+        /// What is there, in AWS's words.
+        reason: String,
+    },
+    /// Something would be larger than a limit allows: make room first.
+    #[error("{reason}")]
+    TooLarge {
+        /// What would be too large: `policy`, `code`.
+        what: &'static str,
+        /// The size and the limit, in AWS's words.
+        reason: String,
+    },
+    /// What was uploaded is no zip archive: upload one.
+    #[error("Could not unzip uploaded file. Please check your file, then try to upload again.")]
+    NotAnArchive,
     /// The function's code cannot be used. Upload other code.
     #[error("could not unzip uploaded file: {reason}")]
     InvalidCode {
@@ -173,6 +206,59 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
+/// Environment variables as their size was measured. They may be secret: `Debug` hides them, and they go to the caller
+/// who sent them alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MeasuredEnvironment(pub(crate) String);
+
+impl MeasuredEnvironment {
+    /// Returns the variables as a JSON object.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for MeasuredEnvironment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({} bytes)", self.0.len())
+    }
+}
+
+/// What a request looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// A function, version, alias, layer, mapping, policy or other resource.
+    Resource,
+    /// The provisioned concurrency of a version or an alias.
+    ProvisionedConcurrency,
+    /// A code signing configuration that is to be used.
+    CodeSigningConfig,
+}
+
+/// The operation that gives the revision of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadWith {
+    /// Of a function, a version or an alias.
+    FunctionOrAlias,
+    /// Of a function's policy.
+    Policy,
+    /// Of a layer's policy.
+    LayerPolicy,
+}
+
+impl std::fmt::Display for ReadWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FunctionOrAlias => "GetFunction/GetAlias",
+            Self::Policy => "GetPolicy",
+            Self::LayerPolicy => "GetLayerPolicy",
+        })
+    }
+}
+
 /// A limit that throttles invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -185,6 +271,8 @@ pub enum ThrottleLimit {
     ScalingRate,
     /// Too many invocations wait.
     Waiting,
+    /// The event queue is full.
+    EventQueue,
 }
 
 impl std::fmt::Display for ThrottleLimit {
@@ -194,6 +282,7 @@ impl std::fmt::Display for ThrottleLimit {
             Self::AccountConcurrency => "concurrency of the account is in use",
             Self::ScalingRate => "scaling rate of the function",
             Self::Waiting => "as many invocations wait as may",
+            Self::EventQueue => "the event queue is full",
         })
     }
 }
@@ -201,6 +290,23 @@ impl std::fmt::Display for ThrottleLimit {
 impl Error {
     pub(crate) fn invalid(field: &'static str, value: &str, constraint: Constraint) -> Self {
         Self::Invalid(Invalid::new(field, value, constraint))
+    }
+
+    pub(crate) fn parameter(reason: impl Into<String>) -> Self {
+        Self::Parameter { reason: reason.into() }
+    }
+
+    pub(crate) fn not_found(reason: impl Into<String>) -> Self {
+        Self::NotFound { what: Missing::Resource, reason: reason.into() }
+    }
+
+    pub(crate) fn conflict(reason: impl Into<String>) -> Self {
+        Self::Conflict { reason: reason.into() }
+    }
+
+    /// Nothing is under the name or identifier of the request.
+    pub(crate) fn no_such_resource() -> Self {
+        Self::not_found("The resource you requested does not exist.")
     }
 
     pub(crate) fn io(

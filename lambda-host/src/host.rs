@@ -8,13 +8,17 @@ use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::catalog::Catalog;
+use crate::catalog::functions::Deploy;
+use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::events::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
 use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
+use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
 use crate::logs::LogStore;
 use crate::manager::message::Message;
@@ -32,6 +36,18 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
+/// A host that may have ended.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakHost {
+    inner: std::sync::Weak<Inner>,
+}
+
+impl WeakHost {
+    pub(crate) fn upgrade(&self) -> Option<Host> {
+        self.inner.upgrade().map(|inner| Host { inner })
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) arns: Arns,
@@ -42,6 +58,9 @@ pub(crate) struct Inner {
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) logs: LogStore,
+    pub(crate) event_queue: EventQueue,
+    pub(crate) unreserved_min: u32,
+    pub(crate) concurrency_max: u32,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,
 }
@@ -60,8 +79,18 @@ impl Host {
     /// errors of settings, and [`Error::InvalidCode`], if settings or code cannot be used;
     /// [`Error::Io`] or [`Error::Registry`] if they cannot be stored.
     pub async fn deploy(&self, config: FunctionConfig, zip: Bytes) -> Result<Arc<Function>, Error> {
+        self.deploy_with(config, zip, Deploy::default()).await
+    }
+
+    /// Deploys a new function with what comes with it. Returns the version that was published, or `$LATEST`.
+    pub(crate) async fn deploy_with(
+        &self,
+        config: FunctionConfig,
+        zip: Bytes,
+        with: Deploy,
+    ) -> Result<Arc<Function>, Error> {
         self.check(&config)?;
-        self.inner.catalog.deploy(config, zip).await
+        self.inner.catalog.deploy(config, zip, with).await
     }
 
     /// Replaces a function's code. Running invocations finish with the old code. With
@@ -78,9 +107,19 @@ impl Host {
         expected_revision: Option<String>,
         zip: Bytes,
     ) -> Result<Arc<Function>, Error> {
-        let target = self.latest(function)?;
+        self.update_code_of(self.latest(function)?, expected_revision, zip, false).await
+    }
+
+    /// Gives a function new code. Returns the version that was published, or `$LATEST`.
+    pub(crate) async fn update_code_of(
+        &self,
+        target: Target,
+        expected_revision: Option<String>,
+        zip: Bytes,
+        publish: bool,
+    ) -> Result<Arc<Function>, Error> {
         let name = target.name.clone();
-        let changed = self.inner.catalog.update_code(name, expected_revision, zip).await?;
+        let changed = self.inner.catalog.update_code(name, expected_revision, zip, publish).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -128,40 +167,26 @@ impl Host {
         changed.ok_or_else(|| self.not_found(&target))
     }
 
-    /// Sets how many invocations of a function may run at once. `None`: the account's limit
-    /// applies. The change is completed even if the future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::FunctionNotFound`]; [`Error::ConcurrencyReserved`] if the account has too
-    /// little unreserved concurrency.
-    pub async fn reserve_concurrency(
-        &self,
-        function: impl TryInto<Target, Error = impl Into<Error>>,
-        invocations_max: Option<u32>,
-    ) -> Result<(), Error> {
-        let target = self.latest(function)?;
-        let name = target.name.clone();
-        let changed = self.inner.catalog.reserve_concurrency(name, invocations_max).await?;
-        changed.map(drop).ok_or_else(|| self.not_found(&target))
-    }
-
-    /// Removes a function and its code. Running invocations finish. The removal is completed even
-    /// if the future is dropped.
+    /// Removes a function and all that belongs to it, or one version of it. Running invocations
+    /// finish. The removal is completed even if the future is dropped.
     ///
     /// # Errors
     ///
     /// Returns [`Error::FunctionNotFound`]; [`Error::LatestNotDeletable`] if the target has the
-    /// qualifier `$LATEST`; [`Error::Registry`] if the removal cannot be stored.
+    /// qualifier `$LATEST`; [`Error::Conflict`] if an alias names the version; [`Error::Registry`]
+    /// if the removal cannot be stored.
     pub async fn remove(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<(), Error> {
         let target = self.ours(function)?;
-        match target.qualifier.as_deref() {
+        match target.qualifier.as_deref().map(str::parse) {
             None => {}
-            Some(LATEST) => return Err(Error::LatestNotDeletable),
-            Some(_) => return Err(self.not_found(&target)),
+            Some(Ok(Version::Latest)) => return Err(Error::LatestNotDeletable),
+            Some(Ok(Version::Number(number))) => return self.remove_version(&target, number).await,
+            Some(Err(_)) => {
+                return Err(Error::parameter("Deletion of aliases is not currently supported."));
+            }
         }
         match self.inner.catalog.remove(target.name.clone()).await? {
             true => Ok(()),
@@ -169,7 +194,7 @@ impl Host {
         }
     }
 
-    /// Returns a function.
+    /// Returns a function, or the version or alias of it that the qualifier names.
     ///
     /// # Errors
     ///
@@ -179,20 +204,23 @@ impl Host {
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<Arc<Function>, Error> {
-        let target = self.latest(function)?;
-        self.inner.catalog.function(&target.name).ok_or_else(|| self.not_found(&target))
+        let target = self.ours(function)?;
+        let record = self.record(&target)?;
+        let held = record.qualified(target.qualifier.as_deref());
+        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| self.not_found(&target))
     }
 
     /// Returns all functions, by name.
     #[must_use]
     pub fn functions(&self) -> Vec<Arc<Function>> {
-        self.inner.catalog.page(None, usize::MAX)
+        self.functions_after(None, usize::MAX)
     }
 
     /// Returns up to `count` functions with names after `after`, by name.
     #[must_use]
     pub fn functions_after(&self, after: Option<&str>, count: usize) -> Vec<Arc<Function>> {
-        self.inner.catalog.page(after, count)
+        let page = self.inner.catalog.page(after, count);
+        page.iter().map(|it| Arc::clone(&it.latest.function)).collect()
     }
 
     /// Returns the number of functions.
@@ -202,7 +230,8 @@ impl Host {
     }
 
     /// Invokes a function and waits for its answer. The error of a function is also an answer
-    /// ([`Answer::function_error`]). Dropping the future does not end the invocation.
+    /// ([`Answer::function_error`]). For an alias with two versions, one is drawn by their weights.
+    /// Dropping the future does not end the invocation.
     ///
     /// ```no_run
     /// # async fn run(host: lambda_host::Host) -> Result<(), lambda_host::Error> {
@@ -225,9 +254,10 @@ impl Host {
         function: impl TryInto<Target, Error = impl Into<Error>>,
         request: impl Into<Request>,
     ) -> Result<Answer, Error> {
-        let function = self.function(function)?;
-        function.check_active()?;
+        let target = self.ours(function)?;
         let request = request.into();
+        let function = self.invoked(&target)?;
+        function.check_active()?;
         if request.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Error::PayloadTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
@@ -235,9 +265,28 @@ impl Host {
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
         let (reply, answer) = oneshot::channel();
-        let name = function.config.name.clone();
-        self.tell(Message::Invoke { name, request, reply }).await?;
+        let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
+        let key = function.key();
+        self.tell(Message::Invoke { key, function_arn, request, reply }).await?;
         answer.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Returns the version for an invocation; an alias with two draws one.
+    pub(crate) fn invoked(&self, target: &Target) -> Result<Arc<Function>, Error> {
+        let record = self.inner.catalog.record(&target.name);
+        let qualifier = target.qualifier.as_deref();
+        let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
+        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
+            let arn = self.arns().qualified(&target.name, qualifier.unwrap_or(LATEST));
+            Error::FunctionNotFound { arn }
+        })
+    }
+
+    /// Returns how many sandboxes of a version are ready or busy.
+    pub(crate) async fn ready_sandboxes(&self, key: VersionKey) -> Result<u32, Error> {
+        let (reply, ready) = oneshot::channel();
+        self.tell(Message::Ready { key, reply }).await?;
+        ready.await.map_err(|_| Error::Stopping)
     }
 
     /// Adds a worker to those of the builder. Returns when the placement engine has accepted it.
@@ -295,11 +344,13 @@ impl Host {
     }
 
     async fn stop(&self, kill: bool) {
+        let events_stopped = self.inner.event_queue.stop().await;
         let (done, stopped) = oneshot::channel();
         if self.tell(Message::Stop { kill, done }).await.is_ok() {
             // An error means that the driver has already ended.
             stopped.await.unwrap_or_default();
         }
+        events_stopped.await.unwrap_or_default();
         for worker in &self.inner.workers {
             worker.ended().await;
         }
@@ -310,7 +361,7 @@ impl Host {
     }
 
     /// Returns the target if it is of this host's region and account.
-    fn ours(
+    pub(crate) fn ours(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<Target, Error> {
@@ -328,8 +379,8 @@ impl Host {
         Ok(target)
     }
 
-    /// Returns the target if it has no qualifier or `$LATEST`, the only version of a function here.
-    fn latest(
+    /// Returns the target if it has no qualifier or `$LATEST`: only these can be changed.
+    pub(crate) fn latest(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<Target, Error> {
@@ -340,12 +391,40 @@ impl Host {
         }
     }
 
-    fn not_found(&self, target: &Target) -> Error {
-        let arn = match &target.qualifier {
-            Some(qualifier) => self.inner.arns.qualified(&target.name, qualifier),
-            None => self.inner.arns.function(&target.name),
-        };
-        Error::FunctionNotFound { arn }
+    /// Returns a function with its versions and all that belongs to them.
+    pub(crate) fn record(&self, target: &Target) -> Result<Arc<Record>, Error> {
+        self.inner.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHost {
+        WeakHost { inner: Arc::downgrade(&self.inner) }
+    }
+
+    pub(crate) fn event_queue(&self) -> &EventQueue {
+        &self.inner.event_queue
+    }
+
+    pub(crate) fn runtimes(&self) -> &Runtimes {
+        &self.inner.runtimes
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// How much of the account's concurrency stays unreserved at the least.
+    pub(crate) fn unreserved_min(&self) -> u32 {
+        self.inner.unreserved_min
+    }
+
+    /// How many invocations may run at once, all functions together.
+    pub(crate) fn concurrency_max(&self) -> u32 {
+        self.inner.concurrency_max
+    }
+
+    pub(crate) fn not_found(&self, target: &Target) -> Error {
+        let qualifier = target.qualifier.as_deref();
+        Error::FunctionNotFound { arn: self.arns().of_text(target.name.as_str(), qualifier) }
     }
 
     async fn tell(&self, message: Message) -> Result<(), Error> {
@@ -356,4 +435,11 @@ impl Host {
 fn check(config: &FunctionConfig, runtimes: &Runtimes) -> Result<(), Error> {
     config.check()?;
     runtimes.check(&config.runtime)
+}
+
+/// A random number from 0 up to 1, without 1.
+fn draw() -> f64 {
+    // The high half of a random UUID has 4 fixed bits, all above these 32.
+    let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
+    u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }

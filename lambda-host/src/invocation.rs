@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::function::version::Version;
+
 /// The largest payload of a request or an answer, in bytes (AWS: 6 MB).
 pub const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
 
@@ -15,19 +17,27 @@ pub struct Request {
     pub(crate) payload: Bytes,
     pub(crate) client_context: Option<String>,
     pub(crate) trace_id: Option<String>,
+    pub(crate) request_id: Option<String>,
 }
 
 impl Request {
     /// Returns a request with a payload: JSON, up to [`PAYLOAD_BYTES_MAX`] bytes.
     #[must_use]
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self { payload: payload.into(), client_context: None, trace_id: None }
+        Self { payload: payload.into(), client_context: None, trace_id: None, request_id: None }
     }
 
     /// Adds the client context of a mobile SDK: a JSON object in ASCII.
     #[must_use]
     pub fn with_client_context(mut self, json: impl Into<String>) -> Self {
         self.client_context = Some(json.into());
+        self
+    }
+
+    /// Sets the invocation's identifier, a UUID; a random one otherwise.
+    #[must_use]
+    pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
+        self.request_id = Some(request_id.into());
         self
     }
 
@@ -51,6 +61,8 @@ impl<T: Into<Bytes>> From<T> for Request {
 pub struct Answer {
     /// The invocation's identifier, a UUID.
     pub request_id: String,
+    /// The version of the function that answered.
+    pub version: Version,
     /// The function's answer, or its error as JSON with `errorType` and `errorMessage`.
     pub payload: Bytes,
     /// Whether the function failed: it raised an error, timed out, ran out of memory or exited.

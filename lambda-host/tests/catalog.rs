@@ -227,22 +227,26 @@ async fn code_stays_for_as_long_as_a_sandbox_runs_it() {
     host.update_code("f", None, zip("2")).await.unwrap();
     assert!(folder.path().join("code").join(&old).exists(), "a sandbox runs it");
     running.await.unwrap().unwrap();
+    let left = || std::fs::read_dir(folder.path().join("code")).unwrap().count();
     for _ in 0..1000 {
-        if !folder.path().join("code").join(&old).exists() {
+        // The folder goes under another name first, and the archive after it.
+        if left() == 2 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
         std::thread::sleep(Duration::from_millis(1));
     }
-    let left = std::fs::read_dir(folder.path().join("code")).unwrap().count();
-    assert_eq!(left, 2, "the archive and the folder of the new code");
+    assert!(!folder.path().join("code").join(&old).exists());
+    assert_eq!(left(), 2, "the archive and the folder of the new code");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_qualifier_never_reaches_another_version() {
     let host = Host::builder(Arc::new(echo())).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
-    assert!(matches!(host.remove("f:1").await, Err(Error::FunctionNotFound { .. })));
+    // AWS takes the removal of a version that is not there; the function stays.
+    host.remove("f:1").await.unwrap();
+    assert!(matches!(host.remove("g:1").await, Err(Error::FunctionNotFound { .. })));
     assert!(matches!(host.remove("f:$LATEST").await, Err(Error::LatestNotDeletable)));
     assert!(matches!(host.function("f:live"), Err(Error::FunctionNotFound { .. })));
     assert!(matches!(host.invoke("f:2", "1").await, Err(Error::FunctionNotFound { .. })));

@@ -45,6 +45,17 @@ fn table(model: &Value) -> Value {
     }
     let kept = wanted.iter().map(|name| {
         let mut kept = shape(&shapes[name.as_str()]);
+        let answered = AS_ANSWERED.iter().filter(|(of, ..)| of == name);
+        if let Some(kept) = kept.as_object_mut() {
+            kept.extend(answered.map(|(_, key, value)| ((*key).to_owned(), json!(value))));
+            // The service looks a mapping up by whatever it is named.
+            if name == "UUIDString" {
+                kept.remove("min");
+            }
+            if let (Some(set), true) = (kept.get_mut("enum"), name == "InvokeMode") {
+                *set = json!(["RESPONSE_STREAM", "BUFFERED"]);
+            }
+        }
         // A host may have runtimes of its own: it checks them itself, as AWS does behind this validation.
         if name == "Runtime"
             && let Some(kept) = kept.as_object_mut()
@@ -80,7 +91,8 @@ fn shape(shape: &Value) -> Value {
     // The host's regular expressions look around in one form alone. Two patterns need more: names of S3 buckets and of
     // DocumentDB collections, which the host takes from nobody.
     let pattern = shape["pattern"].as_str().unwrap_or_default();
-    if pattern.contains("(?<!") || pattern.contains("(?!") && !pattern.starts_with("(?!^") {
+    let one_form = pattern.starts_with("(?!^") || pattern.starts_with("((?!^");
+    if pattern.contains("(?<!") || pattern.contains("(?!") && !one_form {
         kept.remove("pattern");
     }
     for key in ["member", "key", "value"] {
@@ -104,5 +116,19 @@ fn member(member: &Value) -> Value {
     }
     kept.into()
 }
+
+/// Patterns that the service's answers have otherwise than the model, as recorded.
+const AS_ANSWERED: [(&str, &str, &str); 2] = [
+    (
+        "TaggableResource",
+        "pattern",
+        r"arn:(aws[a-zA-Z-]*):lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:(function:[a-zA-Z0-9-_]+(:(\$LATEST|[a-zA-Z0-9-_]+))?|layer:([a-zA-Z0-9-_]+)|code-signing-config:csc-[a-z0-9]{17}|event-source-mapping:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|capacity-provider:[a-zA-Z0-9-_]+)",
+    ),
+    (
+        "LayerVersionArn",
+        "pattern",
+        r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+)",
+    ),
+];
 
 const TABLE: &str = "lambda-host/src/http/lambda/model.json";

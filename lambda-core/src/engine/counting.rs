@@ -145,10 +145,10 @@ impl Engine {
     }
 
     /// Returns the limit that one more invocation of a function would exceed.
-    pub(super) fn throttle(&self, function: &Function) -> Option<RejectReason> {
+    pub(super) fn throttle(&self, id: u32, function: &Function) -> Option<RejectReason> {
         let concurrency = function.concurrency();
-        if let Some(reserved) = function.settings.reserved_concurrency {
-            return (concurrency >= reserved).then_some(RejectReason::ReservedConcurrency);
+        if let Some(full) = self.pool_is_full(id, function) {
+            return full.then_some(RejectReason::ReservedConcurrency);
         }
         if function.unreserved(concurrency + 1) == function.unreserved(concurrency) {
             return None;
@@ -163,6 +163,9 @@ impl Engine {
     /// `before` to `after`.
     pub(super) fn count(&mut self, id: u32, before: u32, after: u32) {
         let Some(function) = self.function(id) else { return };
+        if function.settings.shares_with.is_some() {
+            return self.count_in_pool(id, before, after);
+        }
         let (before, after) = (function.unreserved(before), function.unreserved(after));
         if before == after {
             return;

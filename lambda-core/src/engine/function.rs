@@ -420,14 +420,22 @@ impl Function {
     /// Returns how many of `concurrency` invocations count against the account's unreserved
     /// concurrency.
     pub(crate) fn unreserved(&self, concurrency: u32) -> u32 {
-        match self.settings.reserved_concurrency {
-            Some(_) => 0,
-            None => concurrency.saturating_sub(self.settings.provisioned_concurrency),
+        match (self.settings.reserved_concurrency, self.settings.shares_with) {
+            (None, None) => self.beyond(concurrency),
+            _ => 0,
         }
+    }
+
+    /// Returns how many of `concurrency` invocations exceed the function's provisioned concurrency.
+    pub(crate) fn beyond(&self, concurrency: u32) -> u32 {
+        concurrency.saturating_sub(self.settings.provisioned_concurrency)
     }
 
     /// Returns the concurrency that is reserved for it out of the account's.
     pub(crate) fn claimed(&self) -> u64 {
+        if self.settings.shares_with.is_some() {
+            return 0;
+        }
         let provisioned = self.settings.provisioned_concurrency;
         u64::from(self.settings.reserved_concurrency.unwrap_or(provisioned))
     }

@@ -28,6 +28,16 @@ impl Engine {
         if settings.network.is_some_and(foreign) {
             return Err(EventError::NotOwner);
         }
+        // One level: what is shared is another function's own.
+        let lends = |owner: FunctionId| {
+            let owner = self.function(owner.0).filter(|it| !it.removed && owner != id);
+            owner.is_some_and(|it| {
+                it.settings.account == settings.account && it.settings.shares_with.is_none()
+            })
+        };
+        if settings.shares_with.is_some_and(|owner| !lends(owner)) {
+            return Err(EventError::Unknown);
+        }
         let other = |it: &Function| it.settings.account != settings.account;
         if self.function(id.0).is_some_and(other) {
             return Err(EventError::InUse);
@@ -64,6 +74,9 @@ impl Engine {
     /// Checks that an account has enough concurrency left for a function's reserved or provisioned
     /// concurrency.
     fn check_claim(&self, id: FunctionId, settings: &FunctionSettings) -> Result<(), EventError> {
+        if settings.shares_with.is_some() {
+            return Ok(());
+        }
         let provisioned = settings.provisioned_concurrency;
         let claimed = u64::from(settings.reserved_concurrency.unwrap_or(provisioned));
         if settings.reserved_concurrency.is_some_and(|reserved| reserved < provisioned) {
@@ -79,6 +92,12 @@ impl Engine {
     }
 
     fn put(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
+        self.pool(id, -1);
+        self.put_uncounted(id, revision, settings);
+        self.pool(id, 1);
+    }
+
+    fn put_uncounted(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
         let at = id.0 as usize;
         let state = &mut self.state;
         let account = state.accounts.get_mut(settings.account);
@@ -121,14 +140,17 @@ impl Engine {
     }
 
     pub(super) fn on_function_removed(&mut self, id: FunctionId) -> Result<(), EventError> {
-        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
-        if std::mem::replace(&mut function.removed, true) {
+        if self.function(id.0).is_some_and(|it| it.removed) {
             return Err(EventError::OutOfOrder);
         }
+        self.pool(id, -1);
+        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        function.removed = true;
         let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
         // Its reserved concurrency returns to the account. Invocations that still run count there.
         function.settings.reserved_concurrency = None;
         function.settings.provisioned_concurrency = 0;
+        function.settings.shares_with = None;
         let (after, account) = (function.concurrency(), function.settings.account);
         let account = self.state.accounts.get_mut(account);
         account.unclaim(claimed);
@@ -162,6 +184,8 @@ impl Engine {
 
 /// Returns whether two settings differ at most in their concurrency.
 fn only_concurrency_differs(one: &FunctionSettings, other: &FunctionSettings) -> bool {
-    let FunctionSettings { reserved_concurrency, provisioned_concurrency, .. } = *other;
-    FunctionSettings { reserved_concurrency, provisioned_concurrency, ..*one } == *other
+    let FunctionSettings { reserved_concurrency, provisioned_concurrency, shares_with, .. } =
+        *other;
+    FunctionSettings { reserved_concurrency, provisioned_concurrency, shares_with, ..*one }
+        == *other
 }

@@ -14,6 +14,7 @@ pub(crate) mod inspection;
 mod interfaces;
 mod leases;
 mod lifecycle;
+mod pools;
 mod reservations;
 mod routing;
 mod starting;
@@ -102,6 +103,7 @@ pub(crate) struct State {
     /// Functions that wait for room.
     pub(crate) backlog: Backlog,
     pub(crate) reservations: Reservations,
+    pub(crate) pools: pools::Pools,
     /// Memory in KiB and processor time in thousandths that the functions in the backlog need.
     pub(crate) wanted: (u64, u64),
     /// The block of workers at which the next search for idle sandboxes begins.
@@ -201,6 +203,7 @@ impl Engine {
             old_deadlines: BTreeMap::new(),
             backlog: Backlog::default(),
             reservations: Reservations::default(),
+            pools: pools::Pools::default(),
             wanted: (0, 0),
             eviction_cursor: 0,
             backlog_cursor: FunctionId(0),

@@ -48,7 +48,7 @@ impl Engine {
         let Some(function) = self.function(id.0).filter(|it| !it.removed) else {
             return self.refuse(invocation, id, RejectReason::FunctionUnknown);
         };
-        if let Some(reason) = self.throttle(function) {
+        if let Some(reason) = self.throttle(id.0, function) {
             return self.refuse(invocation, id, reason);
         }
         let concurrency = function.concurrency();

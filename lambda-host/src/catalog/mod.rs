@@ -4,7 +4,22 @@
 //! readers see. A caller that goes away in the middle does not stop it, so the three always agree. A refusal by a
 //! later part undoes the earlier ones.
 
+pub(crate) mod aliases;
+mod change;
+pub(crate) mod concurrency;
+pub(crate) mod event_invoke;
+pub(crate) mod functions;
+pub(crate) mod layers;
+pub(crate) mod mappings;
+pub(crate) mod permissions;
+pub(crate) mod record;
 mod registry;
+mod resources;
+pub(crate) mod settings;
+pub(crate) mod signing;
+pub(crate) mod tags;
+pub(crate) mod urls;
+pub(crate) mod versions;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,16 +30,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
+use self::layers::Layers;
+use self::mappings::Mappings;
+use self::record::{Held, Record};
 use self::registry::Registry;
+use self::signing::SigningConfigs;
 use crate::blocking::{blocking, joined};
 use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::error::{Error, with_causes};
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
+use crate::function::version::Version;
 use crate::function::{Function, FunctionState};
 use crate::manager::message::Message;
 
-/// Which functions there are. Cheap to clone; all clones are the same catalog.
+/// Which functions there are, and other resources. Cheap to clone; all clones are the same catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     inner: Arc<Inner>,
@@ -36,23 +56,22 @@ struct Inner {
     code: CodeStore,
     manager: mpsc::Sender<Message>,
     /// What the registry holds, for readers that must not wait for a disk.
-    entries: RwLock<BTreeMap<FunctionName, Entry>>,
+    entries: RwLock<BTreeMap<FunctionName, Arc<Record>>>,
+    layers: RwLock<Layers>,
+    mappings: RwLock<Mappings>,
+    signing: RwLock<SigningConfigs>,
     /// Held by the change that is being made.
-    changing: Mutex<()>,
+    changing: Mutex<Turn>,
     /// Bounds the changes that wait, each of which may hold an archive.
     waiting: Arc<Semaphore>,
 }
 
-/// A function and the hold on its code.
-#[derive(Clone, Debug)]
-struct Entry {
-    function: Arc<Function>,
-    /// Keeps the code in its store.
-    code: Option<CodeLease>,
+/// What the change that is being made may count on.
+#[derive(Debug)]
+struct Turn {
+    /// The last deployment number that was given; none is given twice.
+    last_deployment: u64,
 }
-
-/// Which revision of a function a change expects to find; `None` for any.
-pub(crate) type Expected = Option<String>;
 
 impl Catalog {
     /// Opens the catalog in `folder` and tells the manager of each function in it. A function that the engine refuses,
@@ -64,65 +83,70 @@ impl Catalog {
     ) -> Result<Self, Error> {
         let path = folder.join("registry.redb");
         let store = code.clone();
-        let (registry, entries) = blocking(move || {
+        let opened = blocking(move || {
             let registry = Registry::open(Some(&path))?;
-            let entries: Vec<Entry> = registry
-                .list()?
-                .into_iter()
-                .map(|function| {
-                    let code = Some(store.lease(&function.code)).filter(CodeLease::is_present);
-                    Entry { code, function: Arc::new(function) }
-                })
-                .collect();
+            let contents = registry.read()?;
+            let hold = |function: Function| Held::new(Arc::new(function), &store);
+            let functions: Vec<Held> = contents.functions.into_iter().map(hold).collect();
+            let layers = Layers::open(&registry, &store)?;
+            let mappings = Mappings::open(&registry)?;
+            let signing = SigningConfigs::open(&registry)?;
             store.sweep()?;
-            Ok((registry, entries))
-        })
-        .await?;
+            let attachments = contents.attachments.into_iter();
+            let attachments: BTreeMap<_, _> =
+                attachments.map(|(name, it)| (name, Arc::new(it))).collect();
+            let turn = Turn { last_deployment: contents.last_deployment };
+            Ok((registry, functions, attachments, layers, mappings, signing, turn))
+        });
+        let (registry, functions, mut attachments, layers, mappings, signing, turn) =
+            opened.await?;
         let inner = Inner {
             registry,
             code,
             manager,
             entries: RwLock::default(),
-            changing: Mutex::default(),
+            layers: RwLock::new(layers),
+            mappings: RwLock::new(mappings),
+            signing: RwLock::new(signing),
+            changing: Mutex::new(turn),
             waiting: Arc::new(Semaphore::new(CHANGES_MAX)),
         };
-        for mut entry in entries {
-            let taken = match &entry.code {
-                Some(_) => inner.tell_manager(&entry.function).await,
-                None => Err(Error::InvalidCode {
-                    reason: "the code is gone from its folder".to_owned(),
-                }),
-            };
-            match taken {
-                Ok(()) => {}
-                Err(Error::Stopping) => return Err(Error::Stopping),
-                Err(error) => {
-                    let reason = with_causes(&error);
-                    let name = &entry.function.config.name;
-                    tracing::warn!(%name, reason, "function cannot run");
-                    let state = FunctionState::Failed { reason };
-                    entry.function =
-                        Arc::new(Function { state, ..Function::clone(&entry.function) });
+        let mut records: BTreeMap<FunctionName, Record> = BTreeMap::new();
+        for mut held in functions {
+            inner.start(&mut held).await?;
+            let name = held.function.config.name.clone();
+            match (held.function.version, records.get_mut(&name)) {
+                (Version::Latest, _) => {
+                    let attachments = attachments.remove(&name).unwrap_or_default();
+                    let record = Record { latest: held, versions: Arc::default(), attachments };
+                    records.insert(name, record);
+                }
+                (Version::Number(number), Some(record)) => {
+                    Arc::make_mut(&mut record.versions).insert(number, held);
+                }
+                // They are written and removed together.
+                (Version::Number(_), None) => {
+                    tracing::error!(%name, "a version without its function is left out");
                 }
             }
-            inner.write().insert(entry.function.config.name.clone(), entry);
         }
+        *inner.write() = records.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns a function.
-    pub(crate) fn function(&self, name: &FunctionName) -> Option<Arc<Function>> {
-        self.inner.read().get(name).map(|entry| Arc::clone(&entry.function))
+    /// Returns a function with its versions and all that belongs to them.
+    pub(crate) fn record(&self, name: &FunctionName) -> Option<Arc<Record>> {
+        self.inner.record(name)
     }
 
     /// Returns up to `count` functions whose names come after `after`, ordered by name.
-    pub(crate) fn page(&self, after: Option<&str>, count: usize) -> Vec<Arc<Function>> {
+    pub(crate) fn page(&self, after: Option<&str>, count: usize) -> Vec<Arc<Record>> {
         use std::ops::Bound::{Excluded, Unbounded};
         let entries = self.inner.read();
         let start = after.and_then(|after| after.parse().ok());
         let start = start.as_ref().map_or(Unbounded, Excluded);
         let page = entries.range::<FunctionName, _>((start, Unbounded)).take(count);
-        page.map(|(_, entry)| Arc::clone(&entry.function)).collect()
+        page.map(|(_, record)| Arc::clone(record)).collect()
     }
 
     /// Returns how many functions there are.
@@ -130,55 +154,18 @@ impl Catalog {
         self.inner.read().len()
     }
 
-    /// Adds a function; its settings were checked.
-    pub(crate) async fn deploy(
-        &self,
-        config: FunctionConfig,
-        zip: Bytes,
-    ) -> Result<Arc<Function>, Error> {
-        self.change(|inner| async move {
-            let exists = |inner: &Inner| match inner.read().contains_key(&config.name) {
-                true => Err(Error::FunctionExists { name: config.name.clone() }),
-                false => Ok(()),
-            };
-            exists(&inner)?;
-            let (code, lease) = inner.put_code(zip).await?;
-            let _turn = inner.changing.lock().await;
-            exists(&inner)?;
-            let function = Function {
-                deployment: 0,
-                config,
-                code,
-                reserved_concurrency: None,
-                modified_at_ms: 0,
-                revision: String::new(),
-                state: FunctionState::Active,
-            };
-            inner.replace(None, function, Some(lease), true).await
-        })
-        .await
+    /// Returns the size of all archives of functions and layers, in bytes; those that several use count once each.
+    pub(crate) fn code_bytes(&self) -> u64 {
+        let entries = self.inner.read();
+        let functions = entries.values().flat_map(|it| it.all());
+        functions.map(|it| it.function.code.size_bytes).sum::<u64>()
+            + self.inner.layers().code_bytes()
     }
 
-    /// Gives a function new code.
-    pub(crate) async fn update_code(
-        &self,
-        name: FunctionName,
-        expected: Expected,
-        zip: Bytes,
-    ) -> Result<Option<Arc<Function>>, Error> {
-        self.change(|inner| async move {
-            if inner.entry(&name).is_none() {
-                return Ok(None);
-            }
-            let (code, lease) = inner.put_code(zip).await?;
-            let _turn = inner.changing.lock().await;
-            let Some(before) = inner.expect(&name, expected.as_deref())? else {
-                return Ok(None);
-            };
-            let function = Function { code, ..Function::clone(&before.function) };
-            inner.replace(Some(before), function, Some(lease), true).await.map(Some)
-        })
-        .await
+    /// Returns the archive of a function or layer.
+    pub(crate) async fn archive(&self, digest: &CodeDigest) -> Result<Bytes, Error> {
+        let (code, digest) = (self.inner.code.clone(), digest.clone());
+        blocking(move || code.archive(&digest)).await
     }
 
     /// Checks an archive as a deployment does, and keeps nothing of it.
@@ -186,58 +173,20 @@ impl Catalog {
         self.change(|inner| async move { inner.put_code(zip).await.map(drop) }).await
     }
 
-    /// Changes a function's settings: `change` sees them as they are when its turn has come.
-    pub(crate) async fn update_config(
+    /// Changes a function or what belongs to it: `change` sees it as it is when its turn has come. `None` when there is
+    /// no such function.
+    pub(crate) async fn amend<T: Send + 'static>(
         &self,
         name: FunctionName,
-        expected: Expected,
-        change: impl FnOnce(FunctionConfig) -> Result<FunctionConfig, Error> + Send + 'static,
-    ) -> Result<Option<Arc<Function>>, Error> {
+        change: impl FnOnce(&mut Record) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Option<T>, Error> {
         self.change(|inner| async move {
-            let _turn = inner.changing.lock().await;
-            let Some(before) = inner.expect(&name, expected.as_deref())? else {
-                return Ok(None);
-            };
-            let config = change(before.function.config.clone())?;
-            let function = Function { config, ..Function::clone(&before.function) };
-            let code = before.code.clone();
-            inner.replace(Some(before), function, code, true).await.map(Some)
-        })
-        .await
-    }
-
-    /// Reserves concurrency for a function. Its sandboxes live on: the deployment stays the same.
-    pub(crate) async fn reserve_concurrency(
-        &self,
-        name: FunctionName,
-        invocations_max: Option<u32>,
-    ) -> Result<Option<Arc<Function>>, Error> {
-        self.change(|inner| async move {
-            let _turn = inner.changing.lock().await;
-            let Some(before) = inner.entry(&name) else {
-                return Ok(None);
-            };
-            let mut function = Function::clone(&before.function);
-            function.reserved_concurrency = invocations_max;
-            let code = before.code.clone();
-            inner.replace(Some(before), function, code, false).await.map(Some)
-        })
-        .await
-    }
-
-    /// Removes a function; tells whether it was there.
-    pub(crate) async fn remove(&self, name: FunctionName) -> Result<bool, Error> {
-        self.change(|inner| async move {
-            let _turn = inner.changing.lock().await;
-            if inner.entry(&name).is_none() {
-                return Ok(false);
-            }
-            let (registry, key) = (inner.registry.clone(), name.clone());
-            blocking(move || registry.remove(&key)).await?;
-            // Gone for callers first: an invocation that is on its way is refused by the manager.
-            inner.write().remove(&name);
-            inner.tell(Message::Remove { name }).await?;
-            Ok(true)
+            let mut turn = inner.changing.lock().await;
+            let Some(before) = inner.record(&name) else { return Ok(None) };
+            let mut after = Record::clone(&before);
+            let value = change(&mut after)?;
+            inner.keep(&mut turn, Some(&before), after).await?;
+            Ok(Some(value))
         })
         .await
     }
@@ -267,47 +216,24 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Replaces `before` by `function` everywhere, or nowhere. The caller holds the turn.
-    async fn replace(
-        &self,
-        before: Option<Entry>,
-        mut function: Function,
-        code: Option<CodeLease>,
-        new_deployment: bool,
-    ) -> Result<Arc<Function>, Error> {
-        function.revision = uuid::Uuid::new_v4().to_string();
-        function.state = FunctionState::Active;
-        let registry = self.registry.clone();
-        let function = blocking(move || {
-            if new_deployment {
-                function.modified_at_ms = now_ms();
-                registry.deploy(&mut function)?;
-            } else {
-                registry.keep(&function)?;
+    /// Tells the manager of a function that the registry holds; one that cannot run is listed as failed.
+    async fn start(&self, held: &mut Held) -> Result<(), Error> {
+        let taken = if held.is_present() {
+            self.tell_manager(&held.function).await
+        } else {
+            let reason = "the code is gone from its folder".to_owned();
+            Err(Error::InvalidCode { reason })
+        };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Error::Stopping) => Err(Error::Stopping),
+            Err(error) => {
+                let reason = with_causes(&error);
+                let name = held.function.key().to_string();
+                tracing::warn!(name, reason, "function cannot run");
+                Arc::make_mut(&mut held.function).state = FunctionState::Failed { reason };
+                Ok(())
             }
-            Ok(Arc::new(function))
-        })
-        .await?;
-        if let Err(error) = self.tell_manager(&function).await {
-            self.undo(before, &function).await;
-            return Err(error);
-        }
-        let entry = Entry { function: Arc::clone(&function), code };
-        self.write().insert(function.config.name.clone(), entry);
-        Ok(function)
-    }
-
-    /// Puts the registry back to what it held before `function`, which the engine refused.
-    async fn undo(&self, before: Option<Entry>, function: &Function) {
-        let (registry, name) = (self.registry.clone(), function.config.name.clone());
-        let undone = blocking(move || match before {
-            Some(before) => registry.keep(&before.function),
-            None => registry.remove(&name),
-        });
-        if let Err(error) = undone.await {
-            // The next start tells the engine of what the registry holds, and lists it as failed.
-            let (name, error) = (&function.config.name, with_causes(&error));
-            tracing::error!(%name, error, "a refused change stays in the registry");
         }
     }
 
@@ -316,19 +242,8 @@ impl Inner {
         blocking(move || code.put(&zip)).await
     }
 
-    fn entry(&self, name: &FunctionName) -> Option<Entry> {
+    fn record(&self, name: &FunctionName) -> Option<Arc<Record>> {
         self.read().get(name).cloned()
-    }
-
-    /// Returns a function if its revision is the expected one.
-    fn expect(&self, name: &FunctionName, expected: Option<&str>) -> Result<Option<Entry>, Error> {
-        let entry = self.entry(name);
-        match (&entry, expected) {
-            (Some(entry), Some(expected)) if entry.function.revision != expected => {
-                Err(Error::RevisionDiffers { name: name.clone() })
-            }
-            _ => Ok(entry),
-        }
     }
 
     async fn tell_manager(&self, function: &Arc<Function>) -> Result<(), Error> {
@@ -341,18 +256,45 @@ impl Inner {
         self.manager.send(message).await.map_err(|_| Error::Stopping)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<FunctionName, Entry>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<FunctionName, Arc<Record>>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<FunctionName, Entry>> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<FunctionName, Arc<Record>>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn now_ms() -> u64 {
+impl Held {
+    /// Holds the code and layers of a function. Blocks.
+    fn new(function: Arc<Function>, store: &CodeStore) -> Self {
+        let code = leases(store, &function.config, &function.code);
+        let present = code.iter().all(CodeLease::is_present);
+        Self { function, code: if present { code.into() } else { Arc::new([]) } }
+    }
+
+    fn is_present(&self) -> bool {
+        !self.code.is_empty()
+    }
+}
+
+/// Leases the code and the layers of a function.
+fn leases(store: &CodeStore, config: &FunctionConfig, code: &CodeDigest) -> Vec<CodeLease> {
+    let layers = config.layers.iter().map(|it| &it.code);
+    std::iter::once(code).chain(layers).map(|digest| store.lease(digest)).collect()
+}
+
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn new_revision() -> String {
+    uuid::Uuid::new_v4().to_string()
 }
 
 /// Changes that may wait for their turn or be made; further callers wait themselves.

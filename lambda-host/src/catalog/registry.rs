@@ -1,18 +1,43 @@
-//! The function registry: which functions there are, kept durably in an embedded store.
+//! The registry: functions and other resources, kept durably in an embedded store.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::function::Function;
+use crate::function::attachments::Attachments;
 use crate::function::name::FunctionName;
+use crate::function::version::{Version, VersionKey};
 
-/// Keeps functions by name. Cheap to clone; every call blocks for a disk write or read.
+/// Keeps functions by name and version, and other resources by key. Cheap to clone; every call blocks for a disk write
+/// or read.
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     database: Arc<Database>,
+}
+
+/// Rows to be written together, or none of them. A row without a value is removed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    pub(super) functions: Vec<(VersionKey, Option<Arc<Function>>)>,
+    pub(super) attachments: Vec<(FunctionName, Option<Arc<Attachments>>)>,
+    /// By key, the JSON of each.
+    pub(super) resources: Vec<(String, Option<Vec<u8>>)>,
+    /// The last deployment number that was given, when it changed.
+    pub(super) last_deployment: Option<u64>,
+}
+
+/// All that the registry holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// By name and version, `$LATEST` before the numbers.
+    pub(super) functions: Vec<Function>,
+    pub(super) attachments: Vec<(FunctionName, Attachments)>,
+    pub(super) last_deployment: u64,
 }
 
 impl Registry {
@@ -25,65 +50,131 @@ impl Registry {
         .map_err(Error::registry("open"))?;
         let transaction = database.begin_write().map_err(Error::registry("open"))?;
         transaction.open_table(FUNCTIONS).map_err(Error::registry("open"))?;
+        transaction.open_table(VERSIONS).map_err(Error::registry("open"))?;
+        transaction.open_table(ATTACHMENTS).map_err(Error::registry("open"))?;
+        transaction.open_table(RESOURCES).map_err(Error::registry("open"))?;
         transaction.open_table(COUNTERS).map_err(Error::registry("open"))?;
         transaction.commit().map_err(Error::registry("open"))?;
         Ok(Self { database: Arc::new(database) })
     }
 
-    /// Keeps a function under a deployment number that was never used before, which it gets.
-    pub(super) fn deploy(&self, function: &mut Function) -> Result<(), Error> {
+    /// Writes all of the changes, or none.
+    pub(super) fn write(&self, changes: &Changes) -> Result<(), Error> {
         let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
-        {
-            let mut counters =
-                transaction.open_table(COUNTERS).map_err(Error::registry("write"))?;
-            let last = counters.get(DEPLOYMENT).map_err(Error::registry("read"))?;
-            function.deployment = last.map_or(0, |guard| guard.value()) + 1;
-            counters.insert(DEPLOYMENT, function.deployment).map_err(Error::registry("write"))?;
-            insert(&transaction, function)?;
+        for (key, function) in &changes.functions {
+            let json = function.as_deref().map(encode).transpose()?;
+            write_function(&transaction, key, json.as_deref())?;
+        }
+        if !changes.attachments.is_empty() {
+            let mut table =
+                transaction.open_table(ATTACHMENTS).map_err(Error::registry("write"))?;
+            for (name, attachments) in &changes.attachments {
+                match attachments.as_deref().map(encode).transpose()? {
+                    Some(json) => table.insert(name.as_str(), json.as_slice()),
+                    None => table.remove(name.as_str()),
+                }
+                .map_err(Error::registry("write"))?;
+            }
+        }
+        if !changes.resources.is_empty() {
+            let mut table = transaction.open_table(RESOURCES).map_err(Error::registry("write"))?;
+            for (key, json) in &changes.resources {
+                match json {
+                    Some(json) => table.insert(key.as_str(), json.as_slice()),
+                    None => table.remove(key.as_str()),
+                }
+                .map_err(Error::registry("write"))?;
+            }
+        }
+        if let Some(last) = changes.last_deployment {
+            let mut table = transaction.open_table(COUNTERS).map_err(Error::registry("write"))?;
+            table.insert(DEPLOYMENT, last).map_err(Error::registry("write"))?;
         }
         transaction.commit().map_err(Error::registry("write"))
     }
 
-    /// Keeps a function as it is, under the deployment number that it has.
-    pub(super) fn keep(&self, function: &Function) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
-        insert(&transaction, function)?;
-        transaction.commit().map_err(Error::registry("write"))
-    }
-
-    /// Removes a function.
-    pub(super) fn remove(&self, name: &FunctionName) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
-        {
-            let mut functions =
-                transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
-            functions.remove(name.as_str()).map_err(Error::registry("write"))?;
-        }
-        transaction.commit().map_err(Error::registry("write"))
-    }
-
-    /// Returns all functions, ordered by name.
-    pub(super) fn list(&self) -> Result<Vec<Function>, Error> {
+    /// Reads all functions and what belongs to them.
+    pub(super) fn read(&self) -> Result<Contents, Error> {
         let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
-        let functions = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
-        let mut all = Vec::new();
-        for row in functions.iter().map_err(Error::registry("read"))? {
+        let mut contents = Contents::default();
+        let latest = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
+        for row in latest.iter().map_err(Error::registry("read"))? {
             let (_, json) = row.map_err(Error::registry("read"))?;
-            all.push(serde_json::from_slice(json.value()).map_err(Error::registry("decode"))?);
+            contents.functions.push(decode(json.value())?);
+        }
+        let versions = transaction.open_table(VERSIONS).map_err(Error::registry("read"))?;
+        for row in versions.iter().map_err(Error::registry("read"))? {
+            let (_, json) = row.map_err(Error::registry("read"))?;
+            contents.functions.push(decode(json.value())?);
+        }
+        let attachments = transaction.open_table(ATTACHMENTS).map_err(Error::registry("read"))?;
+        for row in attachments.iter().map_err(Error::registry("read"))? {
+            let (name, json) = row.map_err(Error::registry("read"))?;
+            let name = name.value().parse::<FunctionName>().map_err(Error::registry("decode"))?;
+            contents.attachments.push((name, decode(json.value())?));
+        }
+        let counters = transaction.open_table(COUNTERS).map_err(Error::registry("read"))?;
+        let last = counters.get(DEPLOYMENT).map_err(Error::registry("read"))?;
+        contents.last_deployment = last.map_or(0, |guard| guard.value());
+        Ok(contents)
+    }
+
+    /// Reads the resources whose keys begin with `prefix`, ordered by key.
+    pub(super) fn resources<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, Error> {
+        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
+        let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
+        let mut all = Vec::new();
+        for row in table.range(prefix..).map_err(Error::registry("read"))? {
+            let (key, json) = row.map_err(Error::registry("read"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            all.push(decode(json.value())?);
         }
         Ok(all)
     }
 }
 
-fn insert(transaction: &redb::WriteTransaction, function: &Function) -> Result<(), Error> {
-    let json = serde_json::to_vec(function).map_err(Error::registry("encode"))?;
-    let mut functions = transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
-    let name = function.config.name.as_str();
-    functions.insert(name, json.as_slice()).map_err(Error::registry("write"))?;
+fn write_function(
+    transaction: &WriteTransaction,
+    key: &VersionKey,
+    json: Option<&[u8]>,
+) -> Result<(), Error> {
+    let name = key.name.as_str();
+    match key.version {
+        Version::Latest => {
+            let mut table = transaction.open_table(FUNCTIONS).map_err(Error::registry("write"))?;
+            match json {
+                Some(json) => table.insert(name, json),
+                None => table.remove(name),
+            }
+            .map_err(Error::registry("write"))?;
+        }
+        Version::Number(number) => {
+            let mut table = transaction.open_table(VERSIONS).map_err(Error::registry("write"))?;
+            match json {
+                Some(json) => table.insert((name, number), json),
+                None => table.remove((name, number)),
+            }
+            .map_err(Error::registry("write"))?;
+        }
+    }
     Ok(())
 }
 
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(Error::registry("encode"))
+}
+
+fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(json).map_err(Error::registry("decode"))
+}
+
+/// `$LATEST` of each function, by name.
 const FUNCTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("functions");
+const VERSIONS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("versions");
+const ATTACHMENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("attachments");
+const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const DEPLOYMENT: &str = "deployment";
 
@@ -91,38 +182,43 @@ const DEPLOYMENT: &str = "deployment";
 mod tests {
     use super::*;
     use crate::code::CodeDigest;
-    use crate::function::FunctionState;
     use crate::function::config::FunctionConfig;
 
-    fn function(name: &str) -> Function {
-        Function {
-            deployment: 0,
-            config: FunctionConfig::new(name, "provided.al2023", "bootstrap").unwrap(),
-            code: CodeDigest::of(b"code"),
-            reserved_concurrency: Some(3),
-            modified_at_ms: 1,
-            revision: "r".to_owned(),
-            state: FunctionState::Active,
-        }
+    fn function(name: &str, version: Version) -> Arc<Function> {
+        let config = FunctionConfig::new(name, "provided.al2023", "bootstrap").unwrap();
+        let function = Function::new(config, CodeDigest::of(b"code"));
+        Arc::new(Function { version, reserved_concurrency: Some(3), ..function })
     }
 
     #[test]
-    fn functions_survive_a_restart_and_deployments_are_never_reused() {
+    fn what_was_written_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.redb");
         let open = || Registry::open(Some(&path)).unwrap();
-        let (mut first, mut second) = (function("b"), function("a"));
-        open().deploy(&mut first).unwrap();
-        open().deploy(&mut second).unwrap();
-        assert_eq!(open().list().unwrap(), [second.clone(), first.clone()]);
-        open().remove(&second.config.name).unwrap();
-        open().remove(&second.config.name).unwrap();
-        assert_eq!(open().list().unwrap(), [first]);
-        let mut third = function("a");
-        open().deploy(&mut third).unwrap();
-        assert!(third.deployment > second.deployment);
-        third.reserved_concurrency = None;
-        open().keep(&third).unwrap();
-        assert_eq!(open().list().unwrap()[0], third);
+        let all = [
+            function("a", Version::Latest),
+            function("b", Version::Latest),
+            function("b", Version::Number(2)),
+            function("b", Version::Number(10)),
+        ];
+        let mut attachments = Attachments { last_version: 10, ..Attachments::default() };
+        attachments.tags.insert("k".to_owned(), "v".to_owned());
+        open()
+            .write(&Changes {
+                functions: all.iter().map(|it| (it.key(), Some(Arc::clone(it)))).collect(),
+                attachments: vec![("b".parse().unwrap(), Some(Arc::new(attachments.clone())))],
+                resources: vec![("x/1".to_owned(), Some(b"1".to_vec())), ("y".to_owned(), None)],
+                last_deployment: Some(7),
+            })
+            .unwrap();
+        let read = open().read().unwrap();
+        assert_eq!(read.functions, all.each_ref().map(|it| Function::clone(it)));
+        assert_eq!(read.attachments, [("b".parse().unwrap(), attachments)]);
+        assert_eq!(read.last_deployment, 7);
+        assert_eq!(open().resources::<u64>("x/").unwrap(), [1]);
+
+        let removed = all.iter().skip(1).map(|it| (it.key(), None)).collect();
+        open().write(&Changes { functions: removed, ..Changes::default() }).unwrap();
+        assert_eq!(open().read().unwrap().functions, [Function::clone(&all[0])]);
     }
 }

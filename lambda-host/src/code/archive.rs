@@ -26,13 +26,16 @@ pub const ENTRIES_MAX: usize = 65_535;
 ///
 /// # Errors
 ///
-/// Returns [`Error::InvalidCode`] if `zip` is not a zip archive, is encrypted, or has a path or
-/// link that leads out of its folder, a duplicate name, a special file, more than [`ENTRIES_MAX`]
-/// entries or more than [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive
-/// declared a false size. Returns [`Error::Io`] if a file cannot be written.
+/// Returns [`Error::NotAnArchive`] if `zip` is not a zip archive; [`Error::InvalidCode`] if it is
+/// encrypted, or has a path or link that leads out of its folder, a duplicate name, a special file,
+/// or more than [`ENTRIES_MAX`] entries; [`Error::Parameter`] if it unpacks to more than
+/// [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive declared a false size.
+/// Returns [`Error::Io`] if a file cannot be written.
 pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
-    let mut archive =
-        ZipArchive::new(Cursor::new(zip)).map_err(|error| invalid(error.to_string()))?;
+    let mut archive = ZipArchive::new(Cursor::new(zip)).map_err(|error| {
+        tracing::debug!(%error, "an upload is no archive");
+        Error::NotAnArchive
+    })?;
     let plan = plan(&mut archive)?;
     make_folder(target)?;
     let mut left = UNPACKED_BYTES_MAX;
@@ -230,7 +233,7 @@ fn invalid_at(path: &Path, error: impl std::fmt::Display) -> Error {
 }
 
 fn too_large() -> Error {
-    invalid(format!("unpacks to more than {UNPACKED_BYTES_MAX} bytes"))
+    Error::parameter(format!("Unzipped size must be smaller than {UNPACKED_BYTES_MAX} bytes"))
 }
 
 /// The longest name of a file, in bytes (Linux: `NAME_MAX`).
@@ -361,7 +364,7 @@ mod tests {
             }
         });
         assert!(zip.len() < 1 << 20);
-        assert!(refusal(&zip).is_some_and(|why| why.contains("more than")));
+        assert!(refusal(&zip).is_some_and(|why| why.contains("smaller than")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::archive::{ZIP_BYTES_MAX, invalid, make_folder, unpack};
+use super::archive::{ZIP_BYTES_MAX, make_folder, unpack};
 use super::digest::CodeDigest;
 use crate::error::{Error, with_causes};
 
@@ -61,11 +61,14 @@ impl CodeStore {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::InvalidCode`] if the archive cannot be used, and [`Error::Io`] if it cannot
-    /// be written.
+    /// Returns [`Error::TooLarge`] if the archive is too large, an error of [`unpack`](super::archive) if it cannot
+    /// be used, and [`Error::Io`] if it cannot be written.
     pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         if zip.len() > ZIP_BYTES_MAX {
-            return Err(invalid(format!("{} bytes, at the most {ZIP_BYTES_MAX}", zip.len())));
+            return Err(Error::TooLarge {
+                what: "code",
+                reason: format!("Zipped size must be smaller than {ZIP_BYTES_MAX} bytes"),
+            });
         }
         let digest = CodeDigest::of(zip);
         // Lease first: the drop of the last other lease must not remove the code after this check.
@@ -311,7 +314,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = CodeStore::open(folder.path()).unwrap();
         let refused = store.put(&Bytes::from_static(b"no archive"));
-        assert!(matches!(refused, Err(Error::InvalidCode { .. })));
+        assert!(matches!(refused, Err(Error::NotAnArchive)));
         assert_eq!(names(folder.path()), Vec::<String>::new());
     }
 

@@ -34,6 +34,28 @@ impl Arns {
         format!("arn:aws:lambda:{}:{}:function:{name}", self.region, self.account)
     }
 
+    /// Returns the ARN of what is named as a function, with a qualifier if it is not empty.
+    pub(crate) fn of_text(&self, name: &str, qualifier: Option<&str>) -> String {
+        let arn = format!("arn:aws:lambda:{}:{}:function:{name}", self.region, self.account);
+        match qualifier.filter(|it| !it.is_empty()) {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        }
+    }
+
+    /// Returns the ARN of a layer, or of a version of it.
+    #[must_use]
+    pub fn layer(&self, name: &str, version: Option<u64>) -> String {
+        let arn = self.resource("layer", name);
+        version.map_or(arn.clone(), |version| format!("{arn}:{version}"))
+    }
+
+    /// Returns the ARN of another resource of Lambda's, for example of a `code-signing-config`.
+    #[must_use]
+    pub fn resource(&self, kind: &str, name: &str) -> String {
+        format!("arn:aws:lambda:{}:{}:{kind}:{name}", self.region, self.account)
+    }
+
     /// Returns a function's ARN with a qualifier.
     #[must_use]
     pub fn qualified(&self, name: &FunctionName, qualifier: &str) -> String {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Constraint;
+use super::logging::Logging;
 use super::name::FunctionName;
-use crate::error::Error;
+use crate::code::CodeDigest;
+use crate::error::{Error, MeasuredEnvironment};
 
 /// The settings of a function, within [AWS Lambda's limits][quotas].
 ///
@@ -47,6 +49,31 @@ pub struct FunctionConfig {
     /// Environment variables, up to 4 KB of names and values together. `Debug` hides the values,
     /// which may be secret.
     pub environment: BTreeMap<String, String>,
+    /// Whether the settings name an environment, even an empty one: AWS shows it then.
+    #[serde(default)]
+    pub environment_given: bool,
+    /// Layers whose files are under `/opt`; the later ones win. Up to 5.
+    #[serde(default)]
+    pub layers: Vec<UsedLayer>,
+    /// Where events go that could not be handled: the ARN of a queue or topic.
+    #[serde(default)]
+    pub dead_letter_target: Option<String>,
+    /// Whether versions are asked to start from a snapshot. The host makes none.
+    #[serde(default)]
+    pub snap_start: bool,
+    /// What the function's log looks like, and where it goes.
+    #[serde(default)]
+    pub logging: Logging,
+}
+
+/// A version of a layer that a function uses. The function keeps its files when the layer's version is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct UsedLayer {
+    /// The ARN of the layer's version.
+    pub arn: String,
+    /// Its files.
+    pub code: CodeDigest,
 }
 
 impl FunctionConfig {
@@ -67,6 +94,11 @@ impl FunctionConfig {
             timeout: Duration::from_secs(3),
             ephemeral_storage_mb: 512,
             environment: BTreeMap::new(),
+            environment_given: false,
+            layers: Vec::new(),
+            dead_letter_target: None,
+            snap_start: false,
+            logging: Logging::default(),
         })
     }
 
@@ -91,6 +123,7 @@ impl FunctionConfig {
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         self.environment = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        self.environment_given = true;
         self
     }
 
@@ -105,7 +138,8 @@ impl FunctionConfig {
     /// Returns the name of the function's log group.
     #[must_use]
     pub fn log_group(&self) -> String {
-        format!("/aws/lambda/{}", self.name)
+        let group = self.logging.group.clone();
+        group.unwrap_or_else(|| format!("/aws/lambda/{}", self.name))
     }
 
     /// Checks every setting against Lambda's limits.
@@ -122,7 +156,7 @@ impl FunctionConfig {
             let constraint = Constraint::Pattern("[^\\s]{0,128}");
             return Err(Error::invalid("handler", &self.handler, constraint));
         }
-        if self.description.len() > DESCRIPTION_LENGTH_MAX {
+        if self.description.chars().count() > DESCRIPTION_LENGTH_MAX {
             let constraint = Constraint::LengthAtMost(DESCRIPTION_LENGTH_MAX);
             return Err(Error::invalid("description", &self.description, constraint));
         }
@@ -146,9 +180,14 @@ impl FunctionConfig {
                 return Err(Error::invalid("environment", key, constraint));
             }
         }
-        let bytes = self.environment.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > ENVIRONMENT_BYTES_MAX {
-            return Err(Error::EnvironmentTooLarge { bytes, bytes_max: ENVIRONMENT_BYTES_MAX });
+        // AWS measures the variables as the JSON object that they are kept as.
+        let json = serde_json::to_string(&self.environment).unwrap_or_default();
+        if json.len() > ENVIRONMENT_BYTES_MAX {
+            return Err(Error::EnvironmentTooLarge {
+                bytes: json.len(),
+                bytes_max: ENVIRONMENT_BYTES_MAX,
+                measured: MeasuredEnvironment(json),
+            });
         }
         Ok(())
     }
@@ -272,8 +311,9 @@ mod tests {
     fn environment_is_bounded_and_reserved_names_refused() {
         let check =
             |key: &str, value: &str| config().with_environment([(key, value)]).check().is_ok();
-        assert!(check("KEY", &"x".repeat(4093)));
-        assert!(!check("KEY", &"x".repeat(4094)));
+        // Beside the value, `{"KEY":""}`.
+        assert!(check("KEY", &"x".repeat(4086)));
+        assert!(!check("KEY", &"x".repeat(4087)));
         assert!(!check("AWS_REGION", "here"));
         assert!(!check("AWS_LAMBDA_FUNCTION_NAME", "other"));
         assert!(!check("1KEY", "x"));

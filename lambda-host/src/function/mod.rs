@@ -1,31 +1,43 @@
 //! A function: name, settings and their limits, ARNs, and targets.
 
+pub(crate) mod alias;
 pub(crate) mod arn;
+pub(crate) mod attachments;
 pub(crate) mod config;
 pub(crate) mod limits;
+pub(crate) mod logging;
 pub(crate) mod name;
+pub(crate) mod policy;
 pub(crate) mod target;
+pub(crate) mod version;
 
 use serde::{Deserialize, Serialize};
 
 use self::config::FunctionConfig;
+use self::version::{Version, VersionKey};
 use crate::code::CodeDigest;
 use crate::error::Error;
 
-/// A function in its current state.
+/// One version of a function that the host has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Function {
     /// Identifies this deployment: new code or settings make a new deployment, and a number is
     /// never used again. A sandbox runs one deployment for its whole life.
     pub deployment: u64,
+    /// The version; a numbered one never changes its code and settings.
+    #[serde(default)]
+    pub version: Version,
     /// The settings of this deployment.
     pub config: FunctionConfig,
     /// The digest of the code.
     pub code: CodeDigest,
-    /// How many invocations may run at once. `None`: the account's limit applies.
+    /// How many invocations of all versions may run at once. `None`: the account's limit applies.
     #[serde(default)]
     pub reserved_concurrency: Option<u32>,
+    /// How many sandboxes of this version are kept ready.
+    #[serde(default)]
+    pub provisioned_concurrency: u32,
     /// The time of the last deployment, in milliseconds since 1970-01-01 UTC.
     pub modified_at_ms: u64,
     /// A random identifier that changes with every change of the function (AWS: `RevisionId`).
@@ -36,6 +48,25 @@ pub struct Function {
 }
 
 impl Function {
+    /// Returns a function that is not deployed yet.
+    pub(crate) fn new(config: FunctionConfig, code: CodeDigest) -> Self {
+        Self {
+            deployment: NOT_DEPLOYED,
+            version: Version::Latest,
+            config,
+            code,
+            reserved_concurrency: None,
+            provisioned_concurrency: 0,
+            modified_at_ms: 0,
+            revision: String::new(),
+            state: FunctionState::Active,
+        }
+    }
+
+    pub(crate) fn key(&self) -> VersionKey {
+        VersionKey { name: self.config.name.clone(), version: self.version }
+    }
+
     /// Returns an error if this host cannot run the function.
     pub(crate) fn check_active(&self) -> Result<(), Error> {
         match &self.state {
@@ -61,3 +92,6 @@ pub enum FunctionState {
         reason: String,
     },
 }
+
+/// The deployment of code and settings that no sandbox has run yet: the catalog gives them a number of their own.
+pub(crate) const NOT_DEPLOYED: u64 = 0;

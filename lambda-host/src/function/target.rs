@@ -19,8 +19,7 @@ use crate::error::Error;
 /// # Ok::<(), lambda_host::Error>(())
 /// ```
 ///
-/// The forms are those of AWS's `FunctionName` parameter: `name`, `name:qualifier`,
-/// `123456789012:function:name[:qualifier]` and the full ARN.
+/// The forms are those of AWS's `FunctionName` parameter: an ARN, of which each part but the name may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
@@ -84,35 +83,30 @@ impl FromStr for Target {
         if text.len() > LENGTH_MAX {
             return Err(Error::invalid(FIELD, text, Constraint::LengthAtMost(LENGTH_MAX)));
         }
-        let (region, account, rest) = match text.strip_prefix("arn:") {
-            Some(arn) => {
-                let mut parts = arn.splitn(5, ':');
-                let mut next = || parts.next().ok_or_else(invalid);
-                let (partition, service) = (next()?, next()?);
-                let (region, account, resource) = (next()?, next()?, next()?);
-                let name = resource.strip_prefix("function:").ok_or_else(invalid)?;
-                let partition_fits = partition.starts_with("aws")
+        // Each part may be missing, as AWS's pattern has it.
+        let mut rest = text;
+        if let Some(arn) = text.strip_prefix("arn:") {
+            let (partition, service) = arn.split_once(':').ok_or_else(invalid)?;
+            let partition_fits = partition.is_empty()
+                || partition.starts_with("aws")
                     && partition.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
-                if !partition_fits || service != "lambda" || !is_region(region) {
-                    return Err(invalid());
-                }
-                if !is_account(account) {
-                    return Err(invalid());
-                }
-                (Some(region), Some(account), name)
+            rest =
+                service.strip_prefix("lambda:").filter(|_| partition_fits).ok_or_else(invalid)?;
+        }
+        let mut part = |fits: fn(&str) -> bool| match rest.split_once(':') {
+            Some((first, others)) if fits(first) => {
+                rest = others;
+                Some(first)
             }
-            None => match text.split_once(':') {
-                Some((account, rest)) if is_account(account) => {
-                    (None, Some(account), rest.strip_prefix("function:").unwrap_or(rest))
-                }
-                _ => (None, None, text.strip_prefix("function:").unwrap_or(text)),
-            },
+            _ => None,
         };
+        let (region, account) = (part(is_region), part(is_account));
+        let rest = rest.strip_prefix("function:").unwrap_or(rest);
         let (name, qualifier) = match rest.split_once(':') {
             Some((name, qualifier)) => (name, Some(qualifier)),
             None => (rest, None),
         };
-        if qualifier.is_some_and(|it| !is_qualifier(it)) {
+        if qualifier.is_some_and(|it| it != LATEST && (it.is_empty() || !it.chars().all(is_word))) {
             return Err(invalid());
         }
         if name.is_empty() || !name.chars().all(is_word) {
@@ -143,7 +137,7 @@ impl fmt::Display for Target {
 
 fn check_qualifier(qualifier: &str) -> Result<(), Error> {
     if !is_qualifier(qualifier) {
-        let constraint = Constraint::Pattern("(|[a-zA-Z0-9$_-]+)");
+        let constraint = Constraint::Pattern(r"\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+");
         return Err(Error::invalid("qualifier", qualifier, constraint));
     }
     if qualifier.len() > QUALIFIER_LENGTH_MAX {
@@ -153,8 +147,9 @@ fn check_qualifier(qualifier: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Beside a name AWS takes a `$` anywhere, and finds nothing under it.
 fn is_qualifier(text: &str) -> bool {
-    text == LATEST || (!text.is_empty() && text.chars().all(is_word))
+    !text.is_empty() && text.chars().all(|c| is_word(c) || c == '$')
 }
 
 fn is_account(text: &str) -> bool {
@@ -209,6 +204,10 @@ mod tests {
             account,
             Some("7"),
         );
+        check("arn:aws:lambda:us-east-1:123456789012:function", "function", account, None);
+        check("us-east-1:123456789012:function:f", "f", account, None);
+        check("arn:aws:lambda:f", "f", None, None);
+        check("function:live", "live", None, None);
         check("arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:f", "f", account, None);
     }
 
@@ -227,7 +226,7 @@ mod tests {
             "arn:aws:s3:us-east-1:123456789012:function:f",
             "arn:aws:lambda:us-east-1:1234:function:f",
             "arn:aws:lambda:nowhere:123456789012:function:f",
-            "arn:aws:lambda:us-east-1:123456789012:layer:f",
+            "arn:aws:lambda:us-east-1:123456789012:layer:f:1",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }

@@ -3,6 +3,7 @@
 //! Requests are not authenticated: signatures are accepted and not checked. Serve on loopback, or
 //! behind a proxy that authenticates callers.
 
+mod archives;
 mod body;
 mod connections;
 mod lambda;

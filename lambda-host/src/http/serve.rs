@@ -16,11 +16,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 
+use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
+use crate::code::CodeDigest;
 use crate::host::Host;
 
 /// Serves the API on `listener` until `stop` resolves. Then answers the requests in progress, and
@@ -32,7 +34,7 @@ use crate::host::Host;
 /// code, and as much for other requests. A body that gets no memory for 5 s is refused.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections = Connections::new(CONNECTIONS_MAX);
-    let bodies = Arc::new(Bodies::new());
+    let shared = Arc::new(Shared { bodies: Bodies::new(), archives: Archives::new() });
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -57,11 +59,11 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let (host, bodies, its_place) = (host.clone(), Arc::clone(&bodies), Arc::clone(&place));
+        let (host, shared, its_place) = (host.clone(), Arc::clone(&shared), Arc::clone(&place));
         let service = service_fn(move |request| {
-            let (host, bodies, busy) = (host.clone(), Arc::clone(&bodies), its_place.busy());
+            let (host, shared, busy) = (host.clone(), Arc::clone(&shared), its_place.busy());
             async move {
-                let response = answer(&host, &bodies, request).await;
+                let response = answer(&host, &shared, request).await;
                 drop(busy);
                 Ok::<_, Infallible>(response)
             }
@@ -84,8 +86,15 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
     graceful.shutdown().await;
 }
 
-async fn answer(host: &Host, bodies: &Bodies, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut response = match operate(host, bodies, request).await {
+/// What the connections of a server share.
+#[derive(Debug)]
+struct Shared {
+    bodies: Bodies,
+    archives: Archives,
+}
+
+async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let mut response = match operate(host, shared, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -101,10 +110,13 @@ async fn answer(host: &Host, bodies: &Bodies, request: Request<Incoming>) -> Res
 
 async fn operate(
     host: &Host,
-    bodies: &Bodies,
+    shared: &Shared,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
+    if Archives::is_link(parts.uri.path()) && parts.method == http::Method::GET {
+        return archive(host, shared, &parts).await;
+    }
     let call = Call::of(&parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
@@ -112,7 +124,7 @@ async fn operate(
         drain(body).await;
         return Err(too_large());
     }
-    let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+    let body = shared.bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         Refusal::TooLarge => too_large(),
         Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
@@ -120,7 +132,9 @@ async fn operate(
     })?;
     // The body's memory stays charged until the request is answered.
     match call {
-        Call::Lambda(operation) => operation.run(host, &parts, body.bytes.clone()).await,
+        Call::Lambda(operation) => {
+            operation.run(host, &shared.archives, &parts, body.bytes.clone()).await
+        }
         Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
     }
 }
@@ -153,6 +167,24 @@ impl Call {
             Self::Logs(_) => logs::BODY_BYTES_MAX,
         }
     }
+}
+
+/// Gives the archive that a link names.
+async fn archive(
+    host: &Host,
+    shared: &Shared,
+    request: &Parts,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let query = request.uri.query().unwrap_or_default();
+    let digest = shared.archives.digest(request.uri.path(), query);
+    let digest = digest.and_then(CodeDigest::from_hex).ok_or_else(|| {
+        let message = "The link was not signed by this host, or its time is over.";
+        ApiError::new(http::StatusCode::FORBIDDEN, "AccessDenied", message)
+    })?;
+    let zip = host.catalog().archive(&digest).await?;
+    let mut response = Response::new(Full::new(zip));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/zip"));
+    Ok(response)
 }
 
 const REQUEST_ID: &str = "x-amzn-requestid";

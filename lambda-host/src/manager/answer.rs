@@ -6,15 +6,16 @@ use bytes::Bytes;
 use lambda_core::{EventError, RejectReason};
 
 use crate::error::{Error, ThrottleLimit};
+use crate::function::version::Version;
 use crate::invocation::{Answer, Report};
 use crate::worker::failure::{Failure, payload};
 use crate::worker::log::{LogTail, end_lines, start_line};
 use crate::worker::protocol::{Deployment, FunctionError, Outcome};
 
 /// Returns the answer that a worker's outcome is.
-pub(super) fn answered(request_id: String, outcome: Outcome) -> Answer {
+pub(super) fn answered(request_id: String, version: Version, outcome: Outcome) -> Answer {
     let Outcome { payload, function_error, log_tail, report } = outcome;
-    Answer { request_id, payload, function_error, log_tail, report }
+    Answer { request_id, version, payload, function_error, log_tail, report }
 }
 
 /// Returns the answer for a function whose init failed, and what the function's log says of the invocation.
@@ -32,21 +33,28 @@ pub(super) fn init_failed(
         memory_mb: deployment.config.memory_mb,
         memory_peak_bytes: None,
     };
+    let version = deployment.version;
     let payload = payload(kind, error, &request_id);
     let status = format!("Status: error\tError Type: {kind}");
     let mut tail = LogTail::from(log);
-    let lines: Vec<String> = [start_line(&request_id)]
+    let lines: Vec<String> = [start_line(&request_id, version)]
         .into_iter()
         .chain(end_lines(&request_id, &report, &status))
         .collect();
     lines.iter().for_each(|line| tail.line(line.as_bytes()));
-    let answer =
-        Answer { request_id, payload, function_error: true, log_tail: tail.text(), report };
+    let answer = Answer {
+        request_id,
+        version,
+        payload,
+        function_error: true,
+        log_tail: tail.text(),
+        report,
+    };
     (answer, lines)
 }
 
 /// Returns the answer for an invocation whose sandbox or worker was lost.
-pub(super) fn lost(request_id: String, memory_mb: u32) -> Answer {
+pub(super) fn lost(request_id: String, version: Version, memory_mb: u32) -> Answer {
     let report = Report {
         duration: Duration::ZERO,
         init_duration: None,
@@ -55,7 +63,7 @@ pub(super) fn lost(request_id: String, memory_mb: u32) -> Answer {
     };
     let Failure { kind, error } = Failure::lost();
     let payload = payload(&kind, &error, &request_id);
-    Answer { request_id, payload, function_error: true, log_tail: Bytes::new(), report }
+    Answer { request_id, version, payload, function_error: true, log_tail: Bytes::new(), report }
 }
 
 /// Returns the error for an invocation that the engine refused; `arn` is the function's.

@@ -24,8 +24,7 @@ use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::Function;
 use crate::function::arn::Arns;
-use crate::function::name::FunctionName;
-use crate::function::target::LATEST;
+use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, Request};
 use crate::logs::{LogEvent, LogWriter};
 use crate::worker::log::now_ms;
@@ -70,6 +69,8 @@ struct Stopping {
 pub(super) struct Held {
     pub(super) worker: WorkerId,
     pub(super) deployment: Arc<Deployment>,
+    /// Whether its init is over.
+    pub(super) ready: bool,
     /// Why it could not be made, until the engine has said whose answer that is.
     pub(super) fault: Option<StartFault>,
 }
@@ -83,10 +84,9 @@ impl Driver {
         events: broadcast::Sender<HostEvent>,
         logs: LogWriter,
     ) -> Self {
+        let unreserved_min = settings.unreserved_min();
         let Settings { mut config, placement, idle } = settings;
-        config.account_unreserved_min =
-            config.account_unreserved_min.min(config.account_concurrency_max / 10);
-        let unreserved_min = config.account_unreserved_min;
+        config.account_unreserved_min = unreserved_min;
         let beat_interval = config.worker_lease.map(|lease| lease / BEATS_PER_LEASE);
         let mut engine = Engine::new(config, rand_seed()).with_idle_policy(idle);
         if let Some(placement) = placement {
@@ -192,13 +192,24 @@ impl Driver {
                 // Who asked may have gone: the function is there all the same.
                 drop(reply.send(self.put(&function)));
             }
-            Message::Remove { name } => {
-                if let Some(function) = self.functions.remove(&name) {
+            Message::Remove { key } => {
+                if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
                 }
             }
-            Message::Invoke { name, request, reply } => self.invoke(&name, request, reply),
+            Message::Invoke { key, function_arn, request, reply } => {
+                self.invoke(&key, function_arn, request, reply);
+            }
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
+            Message::Ready { key, reply } => {
+                let its = |held: &&Held| held.ready && held.deployment.key() == key;
+                let current = self.functions.id(&key).and_then(|id| self.functions.deployment(id));
+                let number = current.map(|it| it.number);
+                let its = self.sandboxes.values().filter(its);
+                let count = its.filter(|held| Some(held.deployment.number) == number).count();
+                // Who asked may have gone.
+                reply.send(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or_default();
+            }
             Message::Explain { reply } => {
                 drop(reply.send(self.engine.explanations().cloned().collect()));
             }
@@ -212,14 +223,24 @@ impl Driver {
         let mut settings = FunctionSettings::new(AccountId(0), u64::from(config.memory_mb) << 20);
         // The worker ends the invocation on time; the engine after it, should the worker not.
         settings.timeout = config.timeout + TIMEOUT_GRACE;
-        settings.reserved_concurrency = function.reserved_concurrency;
+        settings.provisioned_concurrency = function.provisioned_concurrency;
+        match function.version {
+            Version::Latest => settings.reserved_concurrency = function.reserved_concurrency,
+            // All versions take out of what is reserved for the function.
+            Version::Number(_) if function.reserved_concurrency.is_some() => {
+                let latest = VersionKey { name: config.name.clone(), version: Version::Latest };
+                settings.shares_with = self.functions.id(&latest);
+            }
+            Version::Number(_) => {}
+        }
         let deployment = Arc::new(Deployment {
             number: function.deployment,
             arn: self.arns.function(&config.name),
             region: self.arns.region().to_owned(),
-            version: LATEST.to_owned(),
+            version: function.version,
             config: config.clone(),
             code: function.code.clone(),
+            provisioned: function.provisioned_concurrency > 0,
         });
         // Known before the engine is told: it may ask for a sandbox at once.
         let (id, before) = self.functions.put(deployment);
@@ -232,7 +253,8 @@ impl Driver {
 
     fn invoke(
         &mut self,
-        name: &FunctionName,
+        key: &VersionKey,
+        function_arn: String,
         request: Request,
         reply: oneshot::Sender<Result<Answer, Error>>,
     ) {
@@ -240,14 +262,14 @@ impl Driver {
             return drop(reply.send(Err(Error::Stopping)));
         }
         // The catalog has it, or had it a moment ago.
-        let Some(function) = self.functions.id(name) else {
-            let arn = self.arns.function(name);
-            return drop(reply.send(Err(Error::FunctionNotFound { arn })));
+        let Some(function) = self.functions.id(key) else {
+            return drop(reply.send(Err(Error::FunctionNotFound { arn: function_arn })));
         };
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = request.request_id.clone();
+        let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
         request.trace_id.get_or_insert_with(|| trace_id(now_ms() / 1000));
-        self.arrive(Pending { function, request_id, request, reply, refused: 0 });
+        self.arrive(Pending { function, request_id, function_arn, request, reply, refused: 0 });
     }
 
     pub(super) fn arrive(&mut self, pending: Pending) {
@@ -338,7 +360,7 @@ impl Driver {
         };
         let name = deployment.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
-        let held = Held { worker, deployment: Arc::clone(&deployment), fault: None };
+        let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
         self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment });
@@ -357,6 +379,7 @@ impl Driver {
             timeout: held.deployment.config.timeout,
             client_context: request.client_context.clone(),
             trace_id: request.trace_id.clone(),
+            function_arn: pending.function_arn.clone(),
         };
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
@@ -405,8 +428,13 @@ impl Driver {
         };
         let deployment = self.functions.deployment(pending.function);
         let memory_mb = deployment.map_or(0, |it| it.config.memory_mb);
-        let answer = answer::lost(pending.request_id.clone(), memory_mb);
+        let version = self.version(pending.function);
+        let answer = answer::lost(pending.request_id.clone(), version, memory_mb);
         pending.answer(Ok(answer));
+    }
+
+    pub(super) fn version(&self, function: FunctionId) -> Version {
+        self.functions.deployment(function).map_or(Version::Latest, |it| it.version)
     }
 
     /// Takes an invocation out of those that have no answer.

@@ -1,17 +1,17 @@
-//! The functions as the engine knows them: an id each, which is used again when nothing of a function is left.
+//! The versions of functions as the engine knows them: an id each, which is used again when nothing of a function is left.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use lambda_core::FunctionId;
 
-use crate::function::name::FunctionName;
+use crate::function::version::VersionKey;
 use crate::worker::protocol::Deployment;
 
 /// Gives functions their ids.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    ids: HashMap<FunctionName, FunctionId>,
+    ids: HashMap<VersionKey, FunctionId>,
     known: BTreeMap<FunctionId, Known>,
     /// Ids that were used and are free again.
     free: Vec<FunctionId>,
@@ -30,8 +30,8 @@ struct Known {
 
 impl Functions {
     /// Returns the id of a function that is there.
-    pub(super) fn id(&self, name: &FunctionName) -> Option<FunctionId> {
-        self.ids.get(name).copied()
+    pub(super) fn id(&self, key: &VersionKey) -> Option<FunctionId> {
+        self.ids.get(key).copied()
     }
 
     /// Returns the latest deployment of a function that is there, or of which something is left.
@@ -44,16 +44,16 @@ impl Functions {
         &mut self,
         deployment: Arc<Deployment>,
     ) -> (FunctionId, Option<Arc<Deployment>>) {
-        let name = &deployment.config.name;
-        if let Some(id) = self.id(name) {
-            let known = self.known.get_mut(&id).expect("every id of a name is known");
+        let key = deployment.key();
+        if let Some(id) = self.id(&key) {
+            let known = self.known.get_mut(&id).expect("every id of a version is known");
             return (id, Some(std::mem::replace(&mut known.deployment, deployment)));
         }
         let id = self.free.pop().unwrap_or_else(|| {
             self.next += 1;
             FunctionId(self.next - 1)
         });
-        self.ids.insert(name.clone(), id);
+        self.ids.insert(key, id);
         self.known.insert(id, Known { deployment, pending: 0 });
         (id, None)
     }
@@ -63,7 +63,7 @@ impl Functions {
         match (before, self.known.get_mut(&id)) {
             (Some(before), Some(known)) => known.deployment = before,
             (_, Some(known)) => {
-                self.ids.remove(&known.deployment.config.name);
+                self.ids.remove(&known.deployment.key());
                 self.known.remove(&id);
                 self.free.push(id);
             }
@@ -72,8 +72,8 @@ impl Functions {
     }
 
     /// Takes a function's name from it; its id stays until nothing of it is left.
-    pub(super) fn remove(&mut self, name: &FunctionName) -> Option<FunctionId> {
-        let id = self.ids.remove(name)?;
+    pub(super) fn remove(&mut self, key: &VersionKey) -> Option<FunctionId> {
+        let id = self.ids.remove(key)?;
         self.removed.push_back(id);
         Some(id)
     }
@@ -109,15 +109,20 @@ mod tests {
     use super::*;
     use crate::function::config::FunctionConfig;
 
+    fn key(name: &str) -> VersionKey {
+        deployment(name, 0).key()
+    }
+
     fn deployment(name: &str, number: u64) -> Arc<Deployment> {
         let config = FunctionConfig::new(name, "provided", "x").unwrap();
         Arc::new(Deployment {
             number,
             arn: String::new(),
             region: String::new(),
-            version: String::new(),
+            version: crate::function::version::Version::Latest,
             config,
             code: crate::code::CodeDigest::of(b""),
+            provisioned: false,
         })
     }
 
@@ -128,7 +133,7 @@ mod tests {
         let (b, _) = functions.put(deployment("b", 2));
         assert_ne!(a, b);
         functions.began(a);
-        assert_eq!(functions.remove(&"a".parse().unwrap()), Some(a));
+        assert_eq!(functions.remove(&key("a")), Some(a));
         functions.forget_one(|_| false);
         assert!(functions.deployment(a).is_some(), "an invocation of it has no answer yet");
         functions.answered(a);
@@ -150,6 +155,6 @@ mod tests {
         assert_eq!(functions.deployment(id).unwrap().number, 1);
         let (other, before) = functions.put(deployment("b", 3));
         functions.put_back(other, before);
-        assert_eq!(functions.id(&"b".parse().unwrap()), None);
+        assert_eq!(functions.id(&key("b")), None);
     }
 }

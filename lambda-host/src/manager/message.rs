@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::function::Function;
-use crate::function::name::FunctionName;
+use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
@@ -18,14 +18,22 @@ use crate::worker::protocol::WorkerId;
 /// A message from the host to the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A function is there, or changed: with another deployment its old sandboxes end.
+    /// A version of a function is there, or changed: with another deployment its old sandboxes end.
     Put { function: Arc<Function>, reply: oneshot::Sender<Result<(), Error>> },
-    /// A function is gone: its idle sandboxes end, its running invocations finish.
-    Remove { name: FunctionName },
+    /// A version of a function is gone: its idle sandboxes end, its running invocations finish.
+    Remove { key: VersionKey },
     /// Someone invokes a function.
-    Invoke { name: FunctionName, request: Request, reply: oneshot::Sender<Result<Answer, Error>> },
+    Invoke {
+        key: VersionKey,
+        /// As the caller named it.
+        function_arn: String,
+        request: Request,
+        reply: oneshot::Sender<Result<Answer, Error>>,
+    },
     /// A worker is to be connected; `reply` is told when the engine has taken it.
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
+    /// Someone asks how many sandboxes of a version are ready or busy.
+    Ready { key: VersionKey, reply: oneshot::Sender<u32> },
     /// Someone asks for the engine's last decisions, oldest first.
     Explain { reply: oneshot::Sender<Vec<Explanation>> },
     /// The host stops; `done` is told when no sandbox is left.
@@ -38,6 +46,13 @@ pub(crate) struct Settings {
     pub(crate) config: lambda_core::Config,
     pub(crate) placement: Option<Box<dyn Placement>>,
     pub(crate) idle: Box<dyn IdlePolicy>,
+}
+
+impl Settings {
+    /// How much of an account's concurrency stays unreserved at the least: AWS's 100, and of a small account a tenth.
+    pub(crate) fn unreserved_min(&self) -> u32 {
+        self.config.account_unreserved_min.min(self.config.account_concurrency_max / 10)
+    }
 }
 
 impl Default for Settings {

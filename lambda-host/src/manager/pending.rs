@@ -14,6 +14,8 @@ use crate::worker::protocol::InvocationId;
 pub(super) struct Pending {
     pub(super) function: FunctionId,
     pub(super) request_id: String,
+    /// As the caller named it.
+    pub(super) function_arn: String,
     pub(super) request: Request,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
     /// How many sandboxes ended before they could take it.

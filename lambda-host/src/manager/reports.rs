@@ -27,6 +27,9 @@ impl Driver {
         match event {
             WorkerEvent::Ready { sandbox, init_duration } => {
                 self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
+                if let Some(held) = self.sandboxes.get_mut(&sandbox) {
+                    held.ready = true;
+                }
                 self.handle(Event::SandboxReady { sandbox: to_engine(sandbox) });
             }
             WorkerEvent::Failed { sandbox, fault } => self.on_failed(sandbox, fault),
@@ -34,7 +37,8 @@ impl Driver {
                 tracing::debug!(sandbox = sandbox.0, ?cpu_time, reusable, "answered");
                 let memory_peak_bytes = outcome.report.memory_peak_bytes;
                 if let Some(pending) = self.take(invocation) {
-                    let answer = answer::answered(pending.request_id.clone(), outcome);
+                    let version = self.version(pending.function);
+                    let answer = answer::answered(pending.request_id.clone(), version, outcome);
                     self.show(|| HostEvent::Answered {
                         request_id: answer.request_id.clone(),
                         sandbox,
@@ -101,7 +105,7 @@ impl Driver {
     fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox]) {
         let mut reported = Vec::new();
         for it in sandboxes {
-            match self.functions.id(&it.function) {
+            match self.functions.id(&it.key()) {
                 Some(function) => reported.push(ReportedSandbox {
                     sandbox: to_engine(it.sandbox),
                     function,

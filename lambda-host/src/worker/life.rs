@@ -228,7 +228,7 @@ impl Life {
         };
         let Some(Order::Run(invocation)) = order else { return };
         self.log.init_timed_out(init_duration);
-        self.log.start(&invocation.request_id);
+        self.log.start(&invocation.request_id, self.deployment.version);
         let start = Instant::now();
         let made = tokio::select! {
             made = self.make(Some(invocation.timeout)) => made,
@@ -279,7 +279,7 @@ impl Life {
                     let Some(Order::Run(invocation)) = order else {
                         return self.ended(idle.shutdown(ShutdownReason::Spindown).await);
                     };
-                    self.log.start(&invocation.request_id);
+                    self.log.start(&invocation.request_id, self.deployment.version);
                     Turn { invocation, init_duration, spent: Duration::ZERO }
                 }
             };
@@ -386,7 +386,7 @@ impl Life {
         let invocation = &turn.invocation;
         let left = invocation.timeout.saturating_sub(turn.spent);
         let mut call = Call::new(invocation.request_id.clone(), invocation.payload.clone(), left);
-        call.invoked_function_arn.clone_from(&self.deployment.arn);
+        call.invoked_function_arn.clone_from(&invocation.function_arn);
         call.trace_id.clone_from(&invocation.trace_id);
         call.client_context.clone_from(&invocation.client_context);
         call

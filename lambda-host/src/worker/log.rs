@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lambda_sandbox::{LogLine, LogSink};
 use tokio::sync::Notify;
 
-use crate::function::target::LATEST;
+use crate::function::version::Version;
 use crate::invocation::Report;
 use crate::logs::LogEvent;
 
@@ -89,8 +89,8 @@ impl SandboxLog {
         self.keep(&mut lines, LogEvent::new(now_ms(), text));
     }
 
-    pub(super) fn start(&self, request_id: &str) {
-        self.say(start_line(request_id));
+    pub(super) fn start(&self, request_id: &str, version: Version) {
+        self.say(start_line(request_id, version));
     }
 
     pub(super) fn init_timed_out(&self, duration: Duration) {
@@ -167,8 +167,8 @@ impl LogSink for SandboxLog {
 }
 
 /// Returns Lambda's START line.
-pub(crate) fn start_line(request_id: &str) -> String {
-    format!("START RequestId: {request_id} Version: {LATEST}")
+pub(crate) fn start_line(request_id: &str, version: Version) -> String {
+    format!("START RequestId: {request_id} Version: {version}")
 }
 
 /// Returns Lambda's END and REPORT lines.
@@ -221,7 +221,7 @@ mod tests {
             assert!(tail.text.capacity() <= 8 * LOG_TAIL_BYTES);
         }
         let log = SandboxLog::new("stream".to_owned());
-        log.start("id");
+        log.start("id", Version::Latest);
         log.line(output(&[b'x'; 100_000]));
         log.line(output(b"last"));
         let text = log.end("id", &REPORT, "");

@@ -22,6 +22,7 @@ use lambda_sandbox::BoxFuture;
 
 pub(crate) use self::connection::Link;
 pub use self::connection::{Connection, Disconnected};
+pub(crate) use self::date::civil;
 pub use self::local::LocalWorker;
 pub(crate) use self::local::machine_memory_bytes;
 use self::protocol::ToWorker;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::CodeDigest;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
+use crate::function::version::{Version, VersionKey};
 use crate::invocation::Report;
 use crate::logs::LogEvent;
 
@@ -125,12 +126,21 @@ pub struct Deployment {
     pub arn: String,
     /// The region in the function's environment.
     pub region: String,
-    /// The version in the function's environment, `$LATEST` or a number.
-    pub version: String,
+    /// The function's version.
+    pub version: Version,
     /// The settings. The values of environment variables may be secret: `Debug` hides them.
     pub config: FunctionConfig,
     /// The code.
     pub code: CodeDigest,
+    /// Whether sandboxes are kept ready of it.
+    #[serde(default)]
+    pub provisioned: bool,
+}
+
+impl Deployment {
+    pub(crate) fn key(&self) -> VersionKey {
+        VersionKey { name: self.config.name.clone(), version: self.version }
+    }
 }
 
 /// An invocation on its way to a sandbox.
@@ -149,6 +159,8 @@ pub struct Invocation {
     pub client_context: Option<String>,
     /// The X-Ray trace header.
     pub trace_id: Option<String>,
+    /// The function's ARN as the caller named it, with its qualifier.
+    pub function_arn: String,
 }
 
 /// What happened on a worker.
@@ -222,6 +234,12 @@ pub struct WorkerCapacity {
     pub memory_bytes: u64,
 }
 
+impl RunningSandbox {
+    pub(crate) fn key(&self) -> VersionKey {
+        VersionKey { name: self.function.clone(), version: self.version }
+    }
+}
+
 impl WorkerCapacity {
     /// Returns a capacity of so much memory, in bytes.
     #[must_use]
@@ -238,6 +256,9 @@ pub struct RunningSandbox {
     pub sandbox: SandboxId,
     /// Its function.
     pub function: FunctionName,
+    /// The function's version.
+    #[serde(default)]
+    pub version: Version,
     /// The number of the deployment that it runs.
     pub deployment: u64,
     /// The invocation that runs in it.

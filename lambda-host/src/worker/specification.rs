@@ -71,9 +71,15 @@ fn environment(
     set("AWS_DEFAULT_REGION", deployment.region.clone());
     set("AWS_LAMBDA_FUNCTION_NAME", config.name.as_str().to_owned());
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string());
-    set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.clone());
-    set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned());
+    set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.to_string());
+    let provisioned = if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", provisioned.to_owned());
     set("AWS_LAMBDA_LOG_GROUP_NAME", config.log_group());
+    if config.logging.json {
+        set("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned());
+        let level = config.logging.application_level.as_deref().unwrap_or("INFO");
+        set("AWS_LAMBDA_LOG_LEVEL", level.to_owned());
+    }
     set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
     set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
     set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
@@ -175,6 +181,7 @@ mod tests {
     use super::*;
     use crate::code::CodeDigest;
     use crate::function::config::FunctionConfig;
+    use crate::function::version::Version;
 
     fn deployment(runtime: &str) -> Deployment {
         let config = FunctionConfig::new("f", runtime, "app.handler").unwrap();
@@ -182,9 +189,10 @@ mod tests {
             number: 1,
             arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned(),
             region: "eu-west-1".to_owned(),
-            version: "$LATEST".to_owned(),
+            version: Version::Latest,
             config: config.with_memory_mb(256),
             code: CodeDigest::of(b""),
+            provisioned: false,
         }
     }
 

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::error::{Error, ThrottleLimit, with_causes};
+use crate::error::{Error, Missing, ThrottleLimit, with_causes};
 use crate::function::limits::{Constraint, Invalid};
 
 /// An error on its way to an AWS client.
@@ -51,6 +51,11 @@ impl ApiError {
         let message =
             format!("{} validation {errors} detected: {}", broken.len(), broken.join("; "));
         Self::new(StatusCode::BAD_REQUEST, "ValidationException", message)
+    }
+
+    /// The same as an error that is no validation's.
+    pub(super) fn into_parameter(self) -> Self {
+        Self { kind: "InvalidParameterValueException", ..self }
     }
 
     /// Returns what is wrong.
@@ -105,7 +110,9 @@ impl ApiError {
         let mut body = json!({ "Type": if by_user { "User" } else { "Service" } });
         // The API's own model spells the member both ways, error by error.
         let member = match self.kind {
-            "ResourceNotFoundException" | "ServiceException" => "Message",
+            "ResourceNotFoundException"
+            | "ServiceException"
+            | "CodeSigningConfigNotFoundException" => "Message",
             _ => "message",
         };
         body[member] = self.message.into();
@@ -148,13 +155,37 @@ impl From<Error> for ApiError {
             Error::QualifiersDiffer { .. } => Self::parameter(
                 "The derived qualifier from the function name does not match the specified qualifier.",
             ),
-            Error::Unplaceable { .. } | Error::InvalidCode { .. } => Self::parameter(capital()),
-            Error::RevisionDiffers { .. } => Self::new(
+            Error::Unplaceable { .. } | Error::InvalidCode { .. } | Error::NotAnArchive => {
+                Self::parameter(capital())
+            }
+            Error::RevisionDiffers { read_with } => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "PreconditionFailedException",
-                "The Revision Id provided does not match the latest Revision Id. Call the \
-                 GetFunction/GetAlias API to retrieve the latest Revision Id",
+                format!(
+                    "The Revision Id provided does not match the latest Revision Id. Call the {read_with} API \
+                     to retrieve the latest Revision Id"
+                ),
             ),
+            Error::Parameter { reason } => Self::parameter(reason),
+            Error::NotFound { what, reason } => {
+                let kind = match what {
+                    Missing::ProvisionedConcurrency => {
+                        "ProvisionedConcurrencyConfigNotFoundException"
+                    }
+                    Missing::CodeSigningConfig => "CodeSigningConfigNotFoundException",
+                    Missing::Resource => "ResourceNotFoundException",
+                };
+                Self::new(StatusCode::NOT_FOUND, kind, reason)
+            }
+            Error::Conflict { reason } => {
+                Self::new(StatusCode::CONFLICT, "ResourceConflictException", reason)
+            }
+            Error::TooLarge { what: "policy", reason } => {
+                Self::new(StatusCode::BAD_REQUEST, "PolicyLengthExceededException", reason)
+            }
+            Error::TooLarge { reason, .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", reason)
+            }
             Error::InvalidPayload { .. } => Self::content(capital()),
             Error::PayloadTooLarge { bytes_max } => Self::too_large("InvokeFunction", *bytes_max),
             Error::FunctionNotFound { .. } => {
@@ -224,8 +255,8 @@ fn environment(error: &Error) -> String {
              this request: {}",
             names.join(", ")
         ),
-        Error::EnvironmentTooLarge { bytes, .. } => {
-            format!("exceeded the 4KB limit. String measured: {bytes} bytes")
+        Error::EnvironmentTooLarge { measured, .. } => {
+            format!("exceeded the 4KB limit. String measured: {}", measured.json())
         }
         other => other.to_string(),
     };
@@ -240,6 +271,7 @@ fn throttle_reason(limit: ThrottleLimit) -> &'static str {
     match limit {
         ThrottleLimit::ReservedConcurrency => "ReservedFunctionConcurrentInvocationLimitExceeded",
         ThrottleLimit::ScalingRate => "FunctionInvocationRateLimitExceeded",
+        ThrottleLimit::EventQueue => "CallerRateLimitExceeded",
         ThrottleLimit::AccountConcurrency | ThrottleLimit::Waiting => {
             "ConcurrentInvocationLimitExceeded"
         }

@@ -1,97 +1,215 @@
 //! Functions: create, read, list, update, delete.
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::Full;
-use serde_json::json;
+use http::StatusCode;
+use serde_json::{Value, json};
 
 use super::answer::{empty, json};
+use super::call::{Answer, Call};
+use super::configuration::{Status, configuration};
 use super::error::ApiError;
-use super::input::Input;
-use super::shapes::{Configuration, CreateFunction, FunctionCode, Settings};
+use super::page::{ROWS_MAX, page};
+use super::runtimes;
+use super::shapes::{self, CreateFunction, FunctionCode, Settings};
+use crate::catalog::functions::Deploy;
+use crate::error::{Error, MeasuredEnvironment};
 use crate::function::Function;
-use crate::host::Host;
+use crate::function::target::{LATEST, Target};
 
-pub(super) async fn create(host: &Host, input: Input) -> Result<Response<Full<Bytes>>, ApiError> {
-    let request: CreateFunction = input.read()?;
-    let config = request.settings.create(&request.function_name)?;
-    let zip = request.code.zip()?;
-    let function = host.deploy(config, zip).await?;
-    configuration(host, &function, StatusCode::CREATED)
+pub(super) async fn create(call: Call<'_>) -> Answer {
+    let host = call.host;
+    let with = Deploy {
+        publish: call.input.flag("Publish").unwrap_or(false),
+        tags: call.input.text_map("Tags"),
+        code_signing: call.input.owned("CodeSigningConfigArn").filter(|it| !it.is_empty()),
+    };
+    if let Some(arn) = &with.code_signing {
+        host.signing(arn)?;
+    }
+    let name = call.input.text("FunctionName").unwrap_or_default();
+    let target = host.ours(name).map_err(|error| match error {
+        // The length of a name is the one constraint that AWS checks behind its validation.
+        Error::Invalid(_) => ApiError::from(error).into_parameter(),
+        error => error.into(),
+    })?;
+    if let Some(runtime) = call.input.text("Runtime") {
+        runtimes::check(host, runtime)?;
+    }
+    let body = call.body.clone();
+    let request: CreateFunction = call.input.read()?;
+    let layers = request.settings.layers(host)?;
+    let config = request.settings.create(target.name.as_str(), layers)?;
+    let deployed = host.deploy_with(config, request.code.zip()?, with).await;
+    let function = deployed.map_err(|error| as_sent(error, &body))?;
+    let mut body = configuration(&function, host.arns(), None, Status::Creating);
+    // AWS names the function, not the version that was published with it.
+    body["FunctionArn"] = host.arns().function(&function.config.name).into();
+    json(StatusCode::CREATED, &body)
 }
 
-pub(super) fn get(host: &Host, input: &Input) -> Result<Response<Full<Bytes>>, ApiError> {
-    let function = host.function(input.target()?)?;
+pub(super) fn get(call: &Call<'_>) -> Answer {
+    let target = call.target()?;
+    let function = call.host.function(target.clone())?;
+    let record = call.host.record(&target)?;
     let mut body = json!({
-        "Configuration": Configuration::of(&function, host.arns()),
-        "Code": { "RepositoryType": "S3" },
+        "Configuration": told(call, &target, &function, Status::of(&function)),
+        "Code": { "RepositoryType": "S3", "Location": call.location(&function.code) },
     });
+    if !record.attachments.tags.is_empty() {
+        body["Tags"] = json!(record.attachments.tags);
+    }
     if let Some(reserved) = function.reserved_concurrency {
         body["Concurrency"] = json!({ "ReservedConcurrentExecutions": reserved });
     }
     json(StatusCode::OK, &body)
 }
 
-pub(super) fn get_configuration(
-    host: &Host,
-    input: &Input,
-) -> Result<Response<Full<Bytes>>, ApiError> {
-    configuration(host, &*host.function(input.target()?)?, StatusCode::OK)
+pub(super) fn get_configuration(call: &Call<'_>) -> Answer {
+    let target = call.target()?;
+    let function = call.host.function(target.clone())?;
+    json(StatusCode::OK, &told(call, &target, &function, Status::of(&function)))
 }
 
-pub(super) fn list(host: &Host, input: &Input) -> Result<Response<Full<Bytes>>, ApiError> {
-    let asked = input.number("MaxItems").and_then(|items| usize::try_from(items).ok());
-    let items_max = asked.map_or(LIST_ITEMS_MAX, |items| items.min(LIST_ITEMS_MAX));
-    let after = input.text("Marker").filter(|marker| !marker.is_empty());
-    let page = host.functions_after(after, items_max + 1);
-    let shown = &page[..page.len().min(items_max)];
-    let rows: Vec<_> = shown.iter().map(|it| Configuration::of(it, host.arns())).collect();
-    let next = (page.len() > items_max).then(|| shown.last().map(|it| it.config.name.to_string()));
-    json(StatusCode::OK, &json!({ "Functions": rows, "NextMarker": next.flatten() }))
-}
-
-pub(super) async fn update_code(
-    host: &Host,
-    input: Input,
-) -> Result<Response<Full<Bytes>>, ApiError> {
-    let target = input.target()?;
-    let code: FunctionCode = input.read()?;
-    let (dry_run, expected) = (code.dry_run, code.revision_id.clone());
-    let zip = code.zip()?;
-    let function = if dry_run {
-        let function = host.function(target)?;
-        host.check_code(zip).await?;
-        function
-    } else {
-        host.update_code(target, expected, zip).await?
+pub(super) fn list(call: &Call<'_>) -> Answer {
+    let all_versions = call.input.text("FunctionVersion") == Some("ALL");
+    let arns = call.host.arns();
+    let row = |function: &Function, qualifier: Option<&str>| {
+        let mut row = configuration(function, arns, qualifier, Status::of(function));
+        super::configuration::without_state(&mut row);
+        row
     };
-    configuration(host, &function, StatusCode::OK)
+    if !all_versions {
+        let (count, after) = call.input.page(ROWS_MAX);
+        let page = call.host.functions_after(after, count + 1);
+        let shown = &page[..page.len().min(count)];
+        let rows: Vec<_> = shown.iter().map(|it| row(it, None)).collect();
+        let mut body = json!({ "Functions": rows });
+        if let Some(last) = shown.last().filter(|_| page.len() > count) {
+            body["NextMarker"] = last.config.name.as_str().into();
+        }
+        return json(StatusCode::OK, &body);
+    }
+    let mut rows = Vec::new();
+    for record in call.host.catalog().page(None, usize::MAX) {
+        for held in record.all() {
+            let function = &held.function;
+            let order = match function.version {
+                crate::function::version::Version::Latest => 0,
+                crate::function::version::Version::Number(number) => number,
+            };
+            // A slash is in no name and comes before all that is.
+            let key = format!("{}/{}", function.config.name, super::page::by_number(order));
+            rows.push((key, row(function, Some(&function.version.to_string()))));
+        }
+    }
+    rows.sort_by(|one, other| one.0.cmp(&other.0));
+    json(StatusCode::OK, &page(&call.input, "Functions", ROWS_MAX, rows))
 }
 
-pub(super) async fn update_configuration(
-    host: &Host,
-    input: Input,
-) -> Result<Response<Full<Bytes>>, ApiError> {
-    let target = input.target()?;
-    let settings: Settings = input.read()?;
+pub(super) async fn update_code(call: Call<'_>) -> Answer {
+    let host = call.host;
+    let target = host.latest(call.target()?)?;
+    let publish = call.input.flag("Publish").unwrap_or(false);
+    let (arns, target_told) = (host.arns().clone(), target.clone());
+    let code: FunctionCode = call.input.read()?;
+    let (dry_run, expected) = (code.dry_run, code.revision_id.clone());
+    let before = host.function(target.clone())?;
+    if let Some(expected) = expected.as_deref().filter(|it| *it != before.revision) {
+        // Told before the archive is looked at.
+        let read_with = crate::error::ReadWith::FunctionOrAlias;
+        crate::function::policy::expect_revision(&before.revision, Some(expected), read_with)?;
+    }
+    let zip = code.zip()?;
+    let (function, status) = if dry_run {
+        host.check_code(zip).await?;
+        let status = Status::of(&before);
+        (before, status)
+    } else {
+        let changed = host.update_code_of(target, expected, zip, publish).await?;
+        // A version that was published is new itself.
+        (changed, if publish { Status::Creating } else { Status::Updating })
+    };
+    let qualifier = publish.then(|| function.version.to_string());
+    let qualifier = qualifier.as_deref().or(target_told.qualifier.as_deref());
+    json(StatusCode::OK, &configuration(&function, &arns, qualifier, status))
+}
+
+pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
+    let host = call.host;
+    let target = host.latest(call.target()?)?;
+    host.function(target.clone())?;
+    if let Some(runtime) = call.input.text("Runtime") {
+        runtimes::check(host, runtime)?;
+    }
+    let body = call.body.clone();
+    let settings: Settings = call.input.read()?;
     settings.check()?;
+    let layers = settings.layers(host)?;
     let expected = settings.revision_id.clone();
-    let change = move |config| Ok(settings.apply(config));
-    let function = host.update_config(target, expected, change).await?;
-    configuration(host, &function, StatusCode::OK)
+    let change = move |config| Ok(settings.apply(config, layers));
+    let changed = host.update_config(target.clone(), expected, change).await;
+    let function = changed.map_err(|error| as_sent(error, &body))?;
+    let qualifier = target.qualifier.as_deref();
+    json(StatusCode::OK, &configuration(&function, host.arns(), qualifier, Status::Updating))
 }
 
-pub(super) async fn delete(host: &Host, input: &Input) -> Result<Response<Full<Bytes>>, ApiError> {
-    host.remove(input.target()?).await?;
+pub(super) async fn delete(call: &Call<'_>) -> Answer {
+    call.host.remove(call.target()?).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-fn configuration(
-    host: &Host,
-    function: &Function,
-    status: StatusCode,
-) -> Result<Response<Full<Bytes>>, ApiError> {
-    json(status, &Configuration::of(function, host.arns()))
+/// What is told of a function as its caller named it.
+pub(super) fn told(call: &Call<'_>, target: &Target, function: &Function, status: Status) -> Value {
+    configuration(function, call.host.arns(), target.qualifier.as_deref(), status)
 }
 
-const LIST_ITEMS_MAX: usize = 50;
+pub(super) async fn publish_version(call: &Call<'_>) -> Answer {
+    let mut publish = crate::Publish::default();
+    publish.description = call.input.owned("Description");
+    publish.code_sha256 = call.input.owned("CodeSha256");
+    publish.expected_revision = call.input.owned("RevisionId");
+    let function = call.host.publish_version(call.target()?, publish).await?;
+    let version = function.version.to_string();
+    let status = Status::of(&function);
+    json(StatusCode::CREATED, &configuration(&function, call.host.arns(), Some(&version), status))
+}
+
+pub(super) fn list_versions(call: &Call<'_>) -> Answer {
+    let (count, after) = call.input.page(ROWS_MAX);
+    let after = after.and_then(|it| it.parse().ok());
+    let page = call.host.versions(call.target()?, after, count + 1)?;
+    let shown = &page[..page.len().min(count)];
+    let rows: Vec<_> = shown
+        .iter()
+        .map(|it| {
+            let version = it.version.to_string();
+            let mut row = configuration(it, call.host.arns(), Some(&version), Status::of(it));
+            super::configuration::without_state(&mut row);
+            row
+        })
+        .collect();
+    let mut body = json!({ "Versions": rows });
+    if let Some(last) = shown.last().filter(|_| page.len() > count) {
+        body["NextMarker"] = last.version.to_string().into();
+    }
+    json(StatusCode::OK, &body)
+}
+
+/// Tells of environment variables that are too large in the order in which they were sent.
+fn as_sent(error: Error, body: &[u8]) -> Error {
+    match (error, shapes::environment_as_sent(body)) {
+        (Error::EnvironmentTooLarge { bytes, bytes_max, .. }, Some(json)) => {
+            let measured = MeasuredEnvironment(json);
+            Error::EnvironmentTooLarge { bytes, bytes_max, measured }
+        }
+        (error, _) => error,
+    }
+}
+
+/// Refuses a name with a qualifier where a function alone can be named.
+pub(super) fn unqualified(call: &Call<'_>) -> Result<Target, ApiError> {
+    let target = call.target()?;
+    match target.qualifier.as_deref() {
+        None | Some(LATEST) => Ok(target),
+        Some(_) => Err(call.host.not_found(&target).into()),
+    }
+}

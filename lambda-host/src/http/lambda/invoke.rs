@@ -3,52 +3,130 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-use super::answer::empty;
+use super::answer::{empty, json};
+use super::call::{Answer as CallAnswer, Call};
 use super::error::ApiError;
-use super::input::Input;
-use crate::function::target::LATEST;
-use crate::host::Host;
 use crate::invocation::{Answer, Request};
 
-pub(super) async fn invoke(
-    host: &Host,
-    input: &Input,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Response<Full<Bytes>>, ApiError> {
-    let target = input.target()?;
-    let mut invocation =
-        Request::new(if body.is_empty() { Bytes::from_static(b"{}") } else { body });
-    if let Some(context) = input.text("ClientContext") {
-        invocation = invocation.with_client_context(client_context(context)?);
-    }
-    if let Some(trace) = headers.get("x-amzn-trace-id").and_then(|value| value.to_str().ok()) {
-        invocation = invocation.with_trace_id(trace);
-    }
-    match input.text("InvocationType").unwrap_or("RequestResponse") {
+pub(super) async fn invoke(call: Call<'_>) -> CallAnswer {
+    let target = call.target()?;
+    let tail = call.input.text("LogType") == Some("Tail");
+    let invocation = request(&call, call.body.clone())?;
+    match call.input.text("InvocationType").unwrap_or("RequestResponse") {
         "DryRun" => {
-            host.function(target)?;
-            return Ok(empty(StatusCode::NO_CONTENT));
+            call.host.function(target)?;
+            Ok(empty(StatusCode::NO_CONTENT))
         }
         "Event" => {
-            return Err(ApiError::parameter("InvocationType Event is not supported by this host"));
+            let id = call.host.invoke_event(target, invocation).await?;
+            Ok(accepted(&id))
         }
         // The model has no other.
-        _ => {}
+        _ => Ok(answered(&call.host.invoke(target, invocation).await?, tail)),
     }
-    let tail = input.text("LogType") == Some("Tail");
-    let answer = host.invoke(target, invocation).await?;
-    Ok(answered(&answer, tail))
+}
+
+/// The deprecated form of an event invocation.
+pub(super) async fn invoke_async(call: Call<'_>) -> CallAnswer {
+    let invocation = request(&call, call.body.clone())?;
+    call.host.invoke_event(call.target()?, invocation).await?;
+    json(StatusCode::ACCEPTED, &serde_json::json!({ "Status": 202 }))
+}
+
+/// Gives the whole answer as one part of a stream.
+pub(super) async fn stream(call: Call<'_>) -> CallAnswer {
+    let target = call.target()?;
+    let tail = call.input.text("LogType") == Some("Tail");
+    if call.input.text("InvocationType") == Some("DryRun") {
+        call.host.function(target)?;
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
+    let invocation = request(&call, call.body.clone())?;
+    let answer = call.host.invoke(target, invocation).await?;
+    Ok(streamed(&answer, tail))
+}
+
+/// An invocation as the request describes it.
+fn request(call: &Call<'_>, body: Bytes) -> Result<Request, ApiError> {
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    let mut invocation = Request::new(body);
+    if let Some(context) = call.input.text("ClientContext") {
+        invocation = invocation.with_client_context(client_context(context)?);
+    }
+    if let Some(trace) = call.headers.get("x-amzn-trace-id").and_then(|value| value.to_str().ok()) {
+        invocation = invocation.with_trace_id(trace);
+    }
+    Ok(invocation)
+}
+
+fn accepted(request_id: &str) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::ACCEPTED);
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+/// An answer in the frames of an event stream: the payload, and that it is complete.
+fn streamed(answer: &Answer, tail: bool) -> Response<Full<Bytes>> {
+    let mut body = Vec::new();
+    let mut complete = serde_json::json!({});
+    if answer.function_error {
+        complete["ErrorCode"] = "Unhandled".into();
+        complete["ErrorDetails"] = String::from_utf8_lossy(&answer.payload).into();
+    } else {
+        for part in answer.payload.chunks(CHUNK_BYTES) {
+            body.extend(frame("PayloadChunk", "application/octet-stream", part));
+        }
+    }
+    if tail {
+        complete["LogResult"] = BASE64.encode(&answer.log_tail).into();
+    }
+    body.extend(frame("InvokeComplete", "application/json", complete.to_string().as_bytes()));
+    let mut response = answered(answer, false);
+    *response.body_mut() = Full::new(body.into());
+    let headers = response.headers_mut();
+    headers.remove("x-amz-function-error");
+    headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    headers.insert("x-amzn-remapped-content-type", HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A message of an event stream.
+///
+/// Source: AWS, "Event stream encoding" (`application/vnd.amazon.eventstream`).
+fn frame(kind: &str, content_type: &str, payload: &[u8]) -> Vec<u8> {
+    let mut headers = Vec::new();
+    for (name, value) in
+        [(":event-type", kind), (":content-type", content_type), (":message-type", "event")]
+    {
+        headers.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        headers.extend_from_slice(name.as_bytes());
+        headers.push(TYPE_STRING);
+        headers.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = Vec::with_capacity(headers.len() + payload.len() + 16);
+    frame.extend(length(headers.len() + payload.len() + 16));
+    frame.extend(length(headers.len()));
+    frame.extend(crc32fast::hash(&frame).to_be_bytes());
+    frame.extend(headers);
+    frame.extend_from_slice(payload);
+    frame.extend(crc32fast::hash(&frame).to_be_bytes());
+    frame
 }
 
 fn answered(answer: &Answer, tail: bool) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(answer.payload.clone()));
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
-    headers.insert("x-amz-executed-version", HeaderValue::from_static(LATEST));
+    if let Ok(version) = HeaderValue::from_str(&answer.version.to_string()) {
+        headers.insert("x-amz-executed-version", version);
+    }
     if answer.function_error {
         headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
     }
@@ -83,4 +161,24 @@ fn ascii_json(value: &serde_json::Value) -> String {
         }
     }
     ascii
+}
+
+/// The type of a header of an event stream that is text.
+const TYPE_STRING: u8 = 7;
+const CHUNK_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_their_lengths_and_sums() {
+        let frame = frame("PayloadChunk", "application/octet-stream", b"abc");
+        let number = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+        assert_eq!(number(0) as usize, frame.len());
+        let headers = number(4) as usize;
+        assert_eq!(&frame[12 + headers..frame.len() - 4], b"abc");
+        assert_eq!(number(8), crc32fast::hash(&frame[..8]));
+        assert_eq!(number(frame.len() - 4), crc32fast::hash(&frame[..frame.len() - 4]));
+    }
 }

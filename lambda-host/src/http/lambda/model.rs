@@ -112,8 +112,12 @@ impl Pattern {
     fn compiled(&self) -> Option<&Compiled> {
         let compile = |text: &str| Regex::new(&format!("^(?:{text})$")).ok();
         let compiled = self.compiled.get_or_init(|| {
-            // The engine has no look-ahead; the model has it in this one form.
-            let split = self.text.strip_prefix("(?!^").and_then(|rest| rest.split_once("$)"));
+            // The engine has no look-ahead; the model has it in this one form, perhaps in parentheses and anchored.
+            let inner = self.text.strip_prefix("((?!^").and_then(|it| it.strip_suffix("$)"));
+            let split = match inner {
+                Some(inner) => inner.split_once("$)^"),
+                None => self.text.strip_prefix("(?!^").and_then(|rest| rest.split_once("$)")),
+            };
             let Some((except, rest)) = split else {
                 return compile(&self.text).map(|whole| Compiled { whole, except: None });
             };
@@ -195,6 +199,11 @@ mod tests {
         let alias = Pattern::from("(?!^[0-9]+$)([a-zA-Z0-9-_]+)".to_owned());
         let found = ["live", "7a", "77", "a b"].map(|text| alias.matches(text));
         assert_eq!(found, [true, true, false, false]);
+        let url = Pattern::from(r"((?!^\d+$)^[0-9a-zA-Z-_]+$)".to_owned());
+        assert_eq!(
+            ["live", "7a", "77", "$LATEST"].map(|text| url.matches(text)),
+            [true, true, false, false]
+        );
     }
 
     #[test]

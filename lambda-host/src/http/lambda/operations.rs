@@ -1,15 +1,19 @@
 //! The operations of the AWS Lambda API that the host carries out.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::request::Parts;
-use http::{Response, StatusCode};
-use http_body_util::Full;
 
+use super::call::{Answer, Call};
 use super::error::ApiError;
 use super::input::Input;
 use super::route::Route;
-use super::{concurrency, functions, invoke, validate};
+use super::{
+    aliases, concurrency, event_invoke, functions, invoke, layers, mappings, permissions, settings,
+    signing, tags, urls, validate,
+};
 use crate::host::Host;
+use crate::http::archives::Archives;
 use crate::invocation::PAYLOAD_BYTES_MAX;
 
 /// An operation that a request asks for.
@@ -32,8 +36,10 @@ impl Operation {
     /// The most bytes that the request's body may have.
     pub(in crate::http) fn body_bytes_max(&self) -> usize {
         match self.0.name {
-            "CreateFunction" | "UpdateFunctionCode" => CODE_REQUEST_BYTES_MAX,
-            "Invoke" => PAYLOAD_BYTES_MAX,
+            "CreateFunction" | "UpdateFunctionCode" | "PublishLayerVersion" => {
+                CODE_REQUEST_BYTES_MAX
+            }
+            "Invoke" | "InvokeAsync" | "InvokeWithResponseStream" => PAYLOAD_BYTES_MAX,
             _ => SETTINGS_REQUEST_BYTES_MAX,
         }
     }
@@ -42,28 +48,99 @@ impl Operation {
     pub(in crate::http) async fn run(
         self,
         host: &Host,
+        archives: &Archives,
         request: &Parts,
         body: Bytes,
-    ) -> Result<Response<Full<Bytes>>, ApiError> {
+    ) -> Answer {
         let input = Input(validate::input(&self.0, &request.headers, &body)?);
+        let call = Call { host, archives, input, headers: &request.headers, body };
         match self.0.name {
-            "CreateFunction" => functions::create(host, input).await,
-            "ListFunctions" => functions::list(host, &input),
-            "GetFunction" => functions::get(host, &input),
-            "GetFunctionConfiguration" => functions::get_configuration(host, &input),
-            "UpdateFunctionCode" => functions::update_code(host, input).await,
-            "UpdateFunctionConfiguration" => functions::update_configuration(host, input).await,
-            "DeleteFunction" => functions::delete(host, &input).await,
-            "Invoke" => invoke::invoke(host, &input, &request.headers, body).await,
-            "PutFunctionConcurrency" => concurrency::put(host, &input).await,
-            "GetFunctionConcurrency" => concurrency::get(host, &input),
-            "DeleteFunctionConcurrency" => concurrency::delete(host, &input).await,
-            other => Err(ApiError::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "NotImplementedException",
-                format!("{other} is not supported by this host"),
-            )),
+            "CreateFunction" => functions::create(call).await,
+            "UpdateFunctionCode" => functions::update_code(call).await,
+            "UpdateFunctionConfiguration" => functions::update_configuration(call).await,
+            "Invoke" => invoke::invoke(call).await,
+            "InvokeAsync" => invoke::invoke_async(call).await,
+            "InvokeWithResponseStream" => invoke::stream(call).await,
+            name => change(name, &call).await,
         }
+    }
+}
+
+async fn change(name: &str, call: &Call<'_>) -> Answer {
+    match name {
+        "DeleteFunction" => functions::delete(call).await,
+        "PublishVersion" => functions::publish_version(call).await,
+        "CreateAlias" => aliases::create(call).await,
+        "UpdateAlias" => aliases::update(call).await,
+        "DeleteAlias" => aliases::delete(call).await,
+        "AddPermission" => permissions::add(call).await,
+        "RemovePermission" => permissions::remove(call).await,
+        "TagResource" => tags::tag(call).await,
+        "UntagResource" => tags::untag(call).await,
+        "PutFunctionConcurrency" => concurrency::put(call).await,
+        "DeleteFunctionConcurrency" => concurrency::delete(call).await,
+        "PutProvisionedConcurrencyConfig" => concurrency::provision(call).await,
+        "DeleteProvisionedConcurrencyConfig" => concurrency::delete_provisioned(call).await,
+        "GetProvisionedConcurrencyConfig" => concurrency::get_provisioned(call).await,
+        "ListProvisionedConcurrencyConfigs" => concurrency::list_provisioned(call).await,
+        "CreateFunctionUrlConfig" => urls::create(call).await,
+        "UpdateFunctionUrlConfig" => urls::update(call).await,
+        "DeleteFunctionUrlConfig" => urls::delete(call).await,
+        "PutFunctionEventInvokeConfig" => event_invoke::put(call).await,
+        "UpdateFunctionEventInvokeConfig" => event_invoke::update(call).await,
+        "DeleteFunctionEventInvokeConfig" => event_invoke::delete(call).await,
+        "PublishLayerVersion" => layers::publish(call).await,
+        "DeleteLayerVersion" => layers::delete(call).await,
+        "AddLayerVersionPermission" => layers::add_permission(call).await,
+        "RemoveLayerVersionPermission" => layers::remove_permission(call).await,
+        "CreateEventSourceMapping" => mappings::create(call).await,
+        "UpdateEventSourceMapping" => mappings::update(call).await,
+        "DeleteEventSourceMapping" => mappings::delete(call).await,
+        "CreateCodeSigningConfig" => signing::create(call).await,
+        "UpdateCodeSigningConfig" => signing::update(call).await,
+        "DeleteCodeSigningConfig" => signing::delete(call).await,
+        "PutFunctionCodeSigningConfig" => signing::put_function(call).await,
+        "DeleteFunctionCodeSigningConfig" => signing::delete_function(call).await,
+        "PutFunctionRecursionConfig" => settings::put_recursion(call).await,
+        "PutRuntimeManagementConfig" => settings::put_runtime_updates(call).await,
+        name => read(name, call),
+    }
+}
+
+fn read(name: &str, call: &Call<'_>) -> Answer {
+    match name {
+        "ListFunctions" => functions::list(call),
+        "GetFunction" => functions::get(call),
+        "GetFunctionConfiguration" => functions::get_configuration(call),
+        "ListVersionsByFunction" => functions::list_versions(call),
+        "GetAlias" => aliases::get(call),
+        "ListAliases" => aliases::list(call),
+        "GetPolicy" => permissions::get(call),
+        "ListTags" => tags::list(call),
+        "GetFunctionConcurrency" => concurrency::get(call),
+        "GetAccountSettings" => concurrency::account(call),
+        "GetFunctionUrlConfig" => urls::get(call),
+        "ListFunctionUrlConfigs" => urls::list(call),
+        "GetFunctionEventInvokeConfig" => event_invoke::get(call),
+        "ListFunctionEventInvokeConfigs" => event_invoke::list(call),
+        "GetLayerVersion" => layers::get(call),
+        "GetLayerVersionByArn" => layers::get_by_arn(call),
+        "GetLayerVersionPolicy" => layers::get_policy(call),
+        "ListLayers" => layers::list(call),
+        "ListLayerVersions" => layers::list_versions(call),
+        "GetEventSourceMapping" => mappings::get(call),
+        "ListEventSourceMappings" => mappings::list(call),
+        "GetCodeSigningConfig" => signing::get(call),
+        "ListCodeSigningConfigs" => signing::list(call),
+        "ListFunctionsByCodeSigningConfig" => signing::list_functions(call),
+        "GetFunctionCodeSigningConfig" => signing::get_function(call),
+        "GetFunctionRecursionConfig" => settings::get_recursion(call),
+        "GetRuntimeManagementConfig" => settings::get_runtime_updates(call),
+        other => Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "NotImplementedException",
+            format!("{other} is not supported by this host"),
+        )),
     }
 }
 

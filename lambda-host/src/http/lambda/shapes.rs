@@ -6,20 +6,19 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use super::configuration::ARCHITECTURE;
 use super::error::ApiError;
-use crate::Arns;
-use crate::function::config::FunctionConfig;
-use crate::function::{Function, FunctionState};
+use crate::function::config::{FunctionConfig, UsedLayer};
+use crate::function::logging::Logging;
+use crate::host::Host;
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct CreateFunction {
-    pub(super) function_name: String,
     pub(super) code: FunctionCode,
     #[serde(flatten)]
     pub(super) settings: Settings,
@@ -62,6 +61,10 @@ pub(super) struct Settings {
     timeout: Option<u32>,
     environment: Option<Environment>,
     ephemeral_storage: Option<EphemeralStorage>,
+    layers: Option<Vec<String>>,
+    dead_letter_config: Option<DeadLetter>,
+    snap_start: Option<SnapStart>,
+    logging_config: Option<LoggingConfig>,
     /// The revision that the caller means to replace.
     pub(super) revision_id: Option<String>,
     #[serde(flatten)]
@@ -70,20 +73,36 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Returns the settings of a new function.
-    pub(super) fn create(self, name: &str) -> Result<FunctionConfig, ApiError> {
+    pub(super) fn create(
+        self,
+        name: &str,
+        layers: Option<Vec<UsedLayer>>,
+    ) -> Result<FunctionConfig, ApiError> {
         let missing =
             |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
         let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
         let handler = self.handler.clone().ok_or_else(|| missing("Handler"))?;
         self.check()?;
-        Ok(self.apply(FunctionConfig::new(name, &runtime, &handler)?))
+        Ok(self.apply(FunctionConfig::new(name, &runtime, &handler)?, layers))
+    }
+
+    /// Finds the layers that are given here.
+    pub(super) fn layers(&self, host: &Host) -> Result<Option<Vec<UsedLayer>>, ApiError> {
+        Ok(self.layers.as_deref().map(|arns| host.used_layers(arns)).transpose()?)
     }
 
     /// Refuses members that this host would have to ignore.
     pub(super) fn check(&self) -> Result<(), ApiError> {
         refuse_unsupported(
             &self.rest,
-            &["FunctionName", "Publish", "PackageType", "Architectures"],
+            &[
+                "FunctionName",
+                "Publish",
+                "PackageType",
+                "Architectures",
+                "Tags",
+                "CodeSigningConfigArn",
+            ],
         )?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
@@ -92,7 +111,11 @@ impl Settings {
     }
 
     /// Returns `config` with the settings that are given here.
-    pub(super) fn apply(self, mut config: FunctionConfig) -> FunctionConfig {
+    pub(super) fn apply(
+        self,
+        mut config: FunctionConfig,
+        layers: Option<Vec<UsedLayer>>,
+    ) -> FunctionConfig {
         let set = |to: &mut String, from: Option<String>| {
             if let Some(from) = from {
                 *to = from;
@@ -108,6 +131,17 @@ impl Settings {
         }
         if let Some(environment) = self.environment {
             config.environment = environment.variables;
+            config.environment_given = true;
+        }
+        config.layers = layers.unwrap_or(config.layers);
+        if let Some(dead_letter) = self.dead_letter_config {
+            config.dead_letter_target = dead_letter.target_arn.filter(|arn| !arn.is_empty());
+        }
+        if let Some(snap_start) = self.snap_start {
+            config.snap_start = snap_start.apply_on.as_deref() == Some("PublishedVersions");
+        }
+        if let Some(logging) = self.logging_config {
+            logging.apply(&mut config.logging);
         }
         if let Some(storage) = self.ephemeral_storage {
             config.ephemeral_storage_mb = storage.size;
@@ -117,94 +151,87 @@ impl Settings {
 }
 
 /// A function's environment variables.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Environment {
+struct Environment {
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
 /// The size of `/tmp` in MB.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct EphemeralStorage {
+struct EphemeralStorage {
     size: u32,
 }
 
-/// What the API says of a function (`FunctionConfiguration`).
-#[derive(Serialize)]
+/// Where events go that could not be handled.
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Configuration {
-    function_name: String,
-    function_arn: String,
-    runtime: String,
-    role: String,
-    handler: String,
-    code_size: u64,
-    description: String,
-    timeout: u64,
-    memory_size: u32,
-    last_modified: String,
-    code_sha256: String,
-    version: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    environment: Option<Environment>,
-    revision_id: String,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state_reason: Option<String>,
-    last_update_status: &'static str,
-    package_type: &'static str,
-    architectures: [&'static str; 1],
-    ephemeral_storage: EphemeralStorage,
-    tracing_config: Value,
-    snap_start: Value,
-    logging_config: Value,
+struct DeadLetter {
+    target_arn: Option<String>,
 }
 
-impl Configuration {
-    pub(super) fn of(function: &Function, arns: &Arns) -> Self {
-        let config = &function.config;
-        let (state, state_reason) = match &function.state {
-            FunctionState::Active => ("Active", None),
-            FunctionState::Failed { reason } => ("Failed", Some(reason.clone())),
-        };
-        Self {
-            function_name: config.name.to_string(),
-            function_arn: arns.function(&config.name),
-            runtime: config.runtime.clone(),
-            role: config.role.clone(),
-            handler: config.handler.clone(),
-            code_size: function.code.size_bytes,
-            description: config.description.clone(),
-            timeout: config.timeout.as_secs(),
-            memory_size: config.memory_mb,
-            last_modified: iso_8601(function.modified_at_ms),
-            code_sha256: BASE64.encode(function.code.sha256),
-            version: "$LATEST",
-            environment: (!config.environment.is_empty())
-                .then(|| Environment { variables: config.environment.clone() }),
-            revision_id: function.revision.clone(),
-            state,
-            state_reason,
-            last_update_status: "Successful",
-            package_type: "Zip",
-            architectures: [ARCHITECTURE],
-            ephemeral_storage: EphemeralStorage { size: config.ephemeral_storage_mb },
-            tracing_config: json!({ "Mode": "PassThrough" }),
-            snap_start: json!({ "ApplyOn": "None", "OptimizationStatus": "Off" }),
-            logging_config: json!({
-                "LogFormat": "Text",
-                "LogGroup": format!("/aws/lambda/{}", config.name),
-            }),
+/// When a snapshot is made.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SnapStart {
+    apply_on: Option<String>,
+}
+
+/// How a function logs.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct LoggingConfig {
+    log_format: Option<String>,
+    application_log_level: Option<String>,
+    system_log_level: Option<String>,
+    log_group: Option<String>,
+}
+
+impl LoggingConfig {
+    fn apply(self, logging: &mut Logging) {
+        if let Some(format) = self.log_format {
+            logging.json = format == "JSON";
         }
+        let given = |level: Option<String>| level.filter(|it| !it.is_empty());
+        logging.application_level =
+            given(self.application_log_level).or(logging.application_level.take());
+        logging.system_level = given(self.system_log_level).or(logging.system_level.take());
+        if !logging.json {
+            // Lines of text have no level.
+            (logging.application_level, logging.system_level) = (None, None);
+        }
+        logging.group = given(self.log_group).or(logging.group.take());
     }
 }
 
-/// Renders milliseconds since 1970 as the API does: `2026-11-23T21:19:54.000+0000`.
-fn iso_8601(ms: u64) -> String {
-    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
+/// Returns the environment variables of a request as JSON, in the order in which it has them.
+pub(super) fn environment_as_sent(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Body<'a> {
+        #[serde(borrow)]
+        environment: Sent<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Sent<'a> {
+        #[serde(borrow)]
+        variables: &'a serde_json::value::RawValue,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    // Without the blanks between the parts, as AWS measures it.
+    let mut json = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for c in body.environment.variables.get().chars() {
+        if quoted || !c.is_ascii_whitespace() {
+            json.push(c);
+        }
+        quoted ^= c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+    }
+    Some(json)
 }
 
 /// Refuses code for other machines.
@@ -231,8 +258,6 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
     };
     let so_anyway = |name: &str, value: &Value| match name {
         "TracingConfig" => *value == json!({ "Mode": "PassThrough" }),
-        "SnapStart" => *value == json!({ "ApplyOn": "None" }),
-        "LoggingConfig" => *value == json!({ "LogFormat": "Text" }),
         name => harmless.contains(&name),
     };
     match rest.iter().find(|(name, value)| !so_anyway(name, value) && !empty(value)) {
@@ -249,32 +274,25 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Byt
         .transpose()
 }
 
-/// The machine's architecture in AWS's words.
-pub(super) const ARCHITECTURE: &str =
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_civil() {
-        let check = |ms, expected: &str| assert_eq!(iso_8601(ms), expected);
-        check(0, "1970-01-01T00:00:00.000+0000");
-        check(951_782_399_999, "2000-02-28T23:59:59.999+0000");
-        check(951_782_400_000, "2000-02-29T00:00:00.000+0000");
-        check(1_795_468_794_007, "2026-11-23T21:19:54.007+0000");
-        check(4_107_542_400_000, "2100-03-01T00:00:00.000+0000");
+    fn variables_are_told_as_they_were_sent() {
+        let body = br#"{"Environment": {"Variables": {"B" : "x y\" z", "A":"\\"} }}"#;
+        let expected = r#"{"B":"x y\" z","A":"\\"}"#;
+        assert_eq!(environment_as_sent(body).unwrap(), expected);
     }
 
     #[test]
     fn what_would_have_to_be_ignored_is_refused() {
         let check = |json: &str| {
             let settings: Settings = serde_json::from_str(json).unwrap();
-            settings.create("f").is_ok()
+            settings.create("f", None).is_ok()
         };
         assert!(check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":[],"Publish":true}"#));
-        assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","Layers":["arn"]}"#));
+        assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","KMSKeyArn":"arn"}"#));
         let tracing = |mode| {
             format!(
                 r#"{{"Runtime":"python3.11","Handler":"a.b","TracingConfig":{{"Mode":"{mode}"}}}}"#

@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 use super::error::ApiError;
 use super::model::{Kind, Location, Member, Model, Shape};
 use super::route::Route;
+use super::runtimes;
 
 /// Returns the input of the operation that `route` asks for, by the names of the model.
 pub(super) fn input(
@@ -36,7 +37,7 @@ pub(super) fn input(
             None => drop(input.remove(name)),
         }
     }
-    let mut broken = Vec::new();
+    let mut broken: Vec<String> = runtimes::broken(route.name, &input).into_iter().collect();
     members(shape, &input, "", &mut broken);
     if broken.is_empty() { Ok(input) } else { Err(ApiError::validation(&broken)) }
 }

@@ -1,0 +1,72 @@
+//! Functions that take out of the reserved concurrency of another one, as the versions of a function do.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use super::function::Function;
+use crate::FunctionId;
+
+/// What the functions that share take out of the reserved concurrency of another, by that one.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Pools {
+    by_owner: BTreeMap<u32, Pool>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Pool {
+    /// Accepted invocations beyond what each of them is provisioned with.
+    beyond: u32,
+    /// What they are provisioned with.
+    provisioned: u32,
+}
+
+impl Engine {
+    /// Returns whether one more invocation of a function would break what is reserved for it; `None` when nothing is.
+    /// What is provisioned for others of the same pool is theirs.
+    pub(super) fn pool_is_full(&self, id: u32, function: &Function) -> Option<bool> {
+        let shares_with = function.settings.shares_with;
+        let owner = match shares_with {
+            Some(owner) => self.function(owner.0).filter(|it| !it.removed)?,
+            None => function,
+        };
+        let reserved = owner.settings.reserved_concurrency?;
+        if function.concurrency() < function.settings.provisioned_concurrency {
+            return Some(false);
+        }
+        let pool = self.state.pools.by_owner.get(&shares_with.map_or(id, |it| it.0));
+        let pool = pool.copied().unwrap_or_default();
+        let provisioned = owner.settings.provisioned_concurrency.saturating_add(pool.provisioned);
+        let beyond = owner.beyond(owner.concurrency()).saturating_add(pool.beyond);
+        Some(beyond >= reserved.saturating_sub(provisioned))
+    }
+
+    /// Counts a function that shares in or out: `sign` is 1 or -1.
+    pub(super) fn pool(&mut self, id: FunctionId, sign: i32) {
+        let Some(function) = self.function(id.0) else { return };
+        let Some(owner) = function.settings.shares_with else { return };
+        let beyond = function.beyond(function.concurrency());
+        let provisioned = function.settings.provisioned_concurrency;
+        let signed = |count: u32| i32::try_from(count).unwrap_or(i32::MAX) * sign;
+        self.change_pool(owner, signed(beyond), signed(provisioned));
+    }
+
+    /// Counts one more accepted invocation of a function that shares, or one less.
+    pub(super) fn count_in_pool(&mut self, id: u32, before: u32, after: u32) {
+        let Some(function) = self.function(id) else { return };
+        let Some(owner) = function.settings.shares_with else { return };
+        let (before, after) = (function.beyond(before), function.beyond(after));
+        let change = i64::from(after) - i64::from(before);
+        self.change_pool(owner, i32::try_from(change).unwrap_or(0), 0);
+    }
+
+    fn change_pool(&mut self, owner: FunctionId, beyond: i32, provisioned: i32) {
+        let pool = self.state.pools.by_owner.entry(owner.0).or_default();
+        pool.beyond = pool.beyond.saturating_add_signed(beyond);
+        pool.provisioned = pool.provisioned.saturating_add_signed(provisioned);
+        if (pool.beyond, pool.provisioned) == (0, 0) {
+            self.state.pools.by_owner.remove(&owner.0);
+        }
+    }
+}

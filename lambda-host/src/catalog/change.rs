@@ -1,0 +1,195 @@
+//! A change of one function: written, told to the engine, shown to readers; or nothing of it.
+
+use std::sync::Arc;
+
+use super::record::{Held, Record};
+use super::registry::Changes;
+use super::{Inner, Turn, now_ms};
+use crate::blocking::blocking;
+use crate::error::{Error, with_causes};
+use crate::function::name::FunctionName;
+use crate::function::version::{Version, VersionKey};
+use crate::function::{Function, FunctionState, NOT_DEPLOYED};
+use crate::manager::message::Message;
+
+impl Inner {
+    /// Replaces `before` by `after` everywhere, or nowhere. The caller holds the turn.
+    pub(super) async fn keep(
+        &self,
+        turn: &mut Turn,
+        before: Option<&Arc<Record>>,
+        mut after: Record,
+    ) -> Result<Arc<Record>, Error> {
+        let last_deployment = settle(&mut after, turn.last_deployment);
+        revive(before.map(|it| &**it), &mut after);
+        let mut changes = rows(before.map(|it| &**it), Some(&after));
+        changes.last_deployment = Some(last_deployment).filter(|it| *it != turn.last_deployment);
+        let undo = rows(Some(&after), before.map(|it| &**it));
+        let mut puts = puts(before.map(|it| &**it), &after);
+        // What gives concurrency back comes before what takes it.
+        puts.sort_by_key(|put| put.claims_more());
+        self.write_rows(changes).await?;
+        // Given, whatever becomes of the change.
+        turn.last_deployment = last_deployment;
+        for (at, put) in puts.iter().enumerate() {
+            if let Err(error) = self.tell_manager(&put.after).await {
+                self.undo(undo, &puts[..at]).await;
+                return Err(error);
+            }
+        }
+        for key in undo.functions.iter().filter(|(_, it)| it.is_some()).map(|(key, _)| key) {
+            if after.version(key.version).is_none() {
+                self.tell(Message::Remove { key: key.clone() }).await?;
+            }
+        }
+        let (name, after) = (after.latest.function.config.name.clone(), Arc::new(after));
+        self.write().insert(name, Arc::clone(&after));
+        Ok(after)
+    }
+
+    /// Removes a function with its versions and all that belongs to them. The caller holds the turn.
+    pub(super) async fn remove(&self, name: &FunctionName, record: &Record) -> Result<(), Error> {
+        self.write_rows(rows(Some(record), None)).await?;
+        // Gone for callers first: an invocation that is on its way is refused by the manager.
+        self.write().remove(name);
+        for held in record.all() {
+            self.tell(Message::Remove { key: held.function.key() }).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write_rows(&self, changes: Changes) -> Result<(), Error> {
+        let registry = self.registry.clone();
+        blocking(move || registry.write(&changes)).await
+    }
+
+    /// Puts the registry and the engine back to what was before a change that the engine refused; `told` is what it took.
+    async fn undo(&self, rows: Changes, told: &[Put]) {
+        for put in told {
+            let undone = match &put.before {
+                Some(before) => self.tell_manager(before).await,
+                None => self.tell(Message::Remove { key: put.after.key() }).await,
+            };
+            if let Err(error) = undone {
+                tracing::error!(error = with_causes(&error), "the engine keeps a refused change");
+            }
+        }
+        if let Err(error) = self.write_rows(rows).await {
+            // The next start tells the engine of what the registry holds, and lists it as failed.
+            tracing::error!(error = with_causes(&error), "a refused change stays in the registry");
+        }
+    }
+}
+
+/// What the engine is told of a function.
+#[derive(Debug)]
+struct Put {
+    before: Option<Arc<Function>>,
+    after: Arc<Function>,
+}
+
+impl Put {
+    fn claims_more(&self) -> bool {
+        let claim = |it: &Function| {
+            u64::from(it.reserved_concurrency.unwrap_or(0)) + u64::from(it.provisioned_concurrency)
+        };
+        claim(&self.after) > self.before.as_deref().map_or(0, claim)
+    }
+}
+
+/// Brings the versions of a changed record in line with what belongs to them, and gives new deployments their numbers.
+/// Returns the last number that is given then.
+fn settle(record: &mut Record, mut last_deployment: u64) -> u64 {
+    let reserved = record.latest.function.reserved_concurrency;
+    let attachments = Arc::clone(&record.attachments);
+    let mut settled = |held: &mut Held| {
+        let provisioned = attachments.provisioned(held.function.version);
+        let function = &held.function;
+        let concurrency = (function.reserved_concurrency, function.provisioned_concurrency);
+        let is_new = function.deployment == NOT_DEPLOYED;
+        if !is_new && concurrency == (reserved, provisioned) {
+            return;
+        }
+        let function = Arc::make_mut(&mut held.function);
+        // A sandbox is told at its start whether it is one of those that are kept ready.
+        if is_new || (function.provisioned_concurrency > 0) != (provisioned > 0) {
+            last_deployment += 1;
+            function.deployment = last_deployment;
+        }
+        if is_new {
+            function.modified_at_ms = now_ms();
+        }
+        function.reserved_concurrency = reserved;
+        function.provisioned_concurrency = provisioned;
+    };
+    settled(&mut record.latest);
+    let unsettled = |held: &Held| {
+        let it = &held.function;
+        let provisioned = attachments.provisioned(it.version);
+        it.deployment == NOT_DEPLOYED
+            || (it.reserved_concurrency, it.provisioned_concurrency) != (reserved, provisioned)
+    };
+    if record.versions.values().any(unsettled) {
+        Arc::make_mut(&mut record.versions).values_mut().for_each(settled);
+    }
+    last_deployment
+}
+
+/// Returns the rows that make `after` of `before`.
+fn rows(before: Option<&Record>, after: Option<&Record>) -> Changes {
+    let mut changes = Changes::default();
+    let same = |one: &Held, other: &Held| Arc::ptr_eq(&one.function, &other.function);
+    for held in after.into_iter().flat_map(Record::all) {
+        let old = before.and_then(|it| it.version(held.function.version));
+        if !old.is_some_and(|old| same(old, held)) {
+            let function = Arc::clone(&held.function);
+            changes.functions.push((function.key(), Some(function)));
+        }
+    }
+    for held in before.into_iter().flat_map(Record::all) {
+        if after.and_then(|it| it.version(held.function.version)).is_none() {
+            changes.functions.push((held.function.key(), None));
+        }
+    }
+    let attachments = |record: Option<&Record>| record.map(|it| Arc::clone(&it.attachments));
+    let (old, new) = (attachments(before), attachments(after));
+    let unchanged = match (&old, &new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    if let (false, Some(record)) = (unchanged, after.or(before)) {
+        changes.attachments.push((record.latest.function.config.name.clone(), new));
+    }
+    changes
+}
+
+/// A function that could not run is taken for one that can when the engine is told of it anew, and takes it.
+fn revive(before: Option<&Record>, after: &mut Record) {
+    let told: Vec<VersionKey> = puts(before, after).iter().map(|put| put.after.key()).collect();
+    let failed = |it: &Function| matches!(it.state, FunctionState::Failed { .. });
+    for key in told {
+        let held = match key.version {
+            Version::Latest => Some(&mut after.latest),
+            Version::Number(number) => Arc::make_mut(&mut after.versions).get_mut(&number),
+        };
+        if let Some(held) = held.filter(|it| failed(&it.function)) {
+            Arc::make_mut(&mut held.function).state = FunctionState::Active;
+        }
+    }
+}
+
+/// Returns what the engine has to be told: `$LATEST` first, whose reserved concurrency the versions share.
+fn puts(before: Option<&Record>, after: &Record) -> Vec<Put> {
+    let engine = |it: &Function| {
+        (it.deployment, it.reserved_concurrency, it.provisioned_concurrency, it.config.memory_mb)
+    };
+    let mut puts = Vec::new();
+    for held in after.all().filter(|held| held.is_present()) {
+        let old = before.and_then(|it| it.version(held.function.version));
+        let old = old.map(|it| Arc::clone(&it.function));
+        if old.as_deref().map(engine) != Some(engine(&held.function)) {
+            puts.push(Put { before: old, after: Arc::clone(&held.function) });
+        }
+    }
+    puts
+}

@@ -1,0 +1,161 @@
+//! Functions: their code and settings.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::record::{Held, Record};
+use super::{Catalog, Inner, leases, new_revision, now_ms};
+use crate::blocking::blocking;
+use crate::code::CodeDigest;
+use crate::error::{Error, ReadWith};
+use crate::function::attachments::Attachments;
+use crate::function::config::FunctionConfig;
+use crate::function::name::FunctionName;
+use crate::function::policy::expect_revision;
+use crate::function::{Function, NOT_DEPLOYED};
+
+/// Which revision of a function a change expects to find; `None` for any.
+pub(crate) type Expected = Option<String>;
+
+/// What comes with new code or settings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deploy {
+    /// Whether a version is published of it at once.
+    pub(crate) publish: bool,
+    /// The tags of a new function.
+    pub(crate) tags: std::collections::BTreeMap<String, String>,
+    /// The code signing configuration of a new function.
+    pub(crate) code_signing: Option<String>,
+}
+
+impl Catalog {
+    /// Adds a function; its settings were checked. Returns the version that was published, or `$LATEST`.
+    pub(crate) async fn deploy(
+        &self,
+        config: FunctionConfig,
+        zip: Bytes,
+        with: Deploy,
+    ) -> Result<Arc<Function>, Error> {
+        self.change(|inner| async move {
+            let name = config.name.clone();
+            let exists = |inner: &Inner| match inner.record(&name) {
+                Some(_) => Err(Error::FunctionExists { name: name.clone() }),
+                None => Ok(()),
+            };
+            exists(&inner)?;
+            let (code, _lease) = inner.put_code(zip).await?;
+            let mut turn = inner.changing.lock().await;
+            exists(&inner)?;
+            let mut function = Function::new(config, code);
+            function.revision = new_revision();
+            let latest = inner.hold(function).await?;
+            let tags = with.tags;
+            super::tags::check(&tags)?;
+            let code_signing = with.code_signing;
+            let attachments = Attachments { tags, code_signing, ..Attachments::default() };
+            let mut record =
+                Record { latest, versions: Arc::default(), attachments: Arc::new(attachments) };
+            let version = with.publish.then(|| record.publish(None)).map(|it| it.function.version);
+            let record = inner.keep(&mut turn, None, record).await?;
+            Ok(version_or_latest(&record, version))
+        })
+        .await
+    }
+
+    /// Gives a function new code. Returns the version that was published, or `$LATEST`.
+    pub(crate) async fn update_code(
+        &self,
+        name: FunctionName,
+        expected: Expected,
+        zip: Bytes,
+        publish: bool,
+    ) -> Result<Option<Arc<Function>>, Error> {
+        self.change(|inner| async move {
+            if inner.record(&name).is_none() {
+                return Ok(None);
+            }
+            let (code, _lease) = inner.put_code(zip).await?;
+            let mut turn = inner.changing.lock().await;
+            let Some(before) = inner.record(&name) else { return Ok(None) };
+            let found = &before.latest.function;
+            expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
+            let mut after = Record::clone(&before);
+            after.replace_latest(&inner, code, found.config.clone()).await?;
+            let version = publish.then(|| after.publish(None)).map(|it| it.function.version);
+            let record = inner.keep(&mut turn, Some(&before), after).await?;
+            Ok(Some(version_or_latest(&record, version)))
+        })
+        .await
+    }
+
+    /// Changes a function's settings: `change` sees them as they are when its turn has come.
+    pub(crate) async fn update_config(
+        &self,
+        name: FunctionName,
+        expected: Expected,
+        change: impl FnOnce(FunctionConfig) -> Result<FunctionConfig, Error> + Send + 'static,
+    ) -> Result<Option<Arc<Function>>, Error> {
+        self.change(|inner| async move {
+            let mut turn = inner.changing.lock().await;
+            let Some(before) = inner.record(&name) else { return Ok(None) };
+            let found = &before.latest.function;
+            expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
+            let config = change(found.config.clone())?;
+            let mut after = Record::clone(&before);
+            after.replace_latest(&inner, found.code.clone(), config).await?;
+            let record = inner.keep(&mut turn, Some(&before), after).await?;
+            Ok(Some(Arc::clone(&record.latest.function)))
+        })
+        .await
+    }
+
+    /// Removes a function with all that belongs to it; tells whether it was there.
+    pub(crate) async fn remove(&self, name: FunctionName) -> Result<bool, Error> {
+        self.change(|inner| async move {
+            let _turn = inner.changing.lock().await;
+            let Some(record) = inner.record(&name) else { return Ok(false) };
+            inner.remove(&name, &record).await.map(|()| true)
+        })
+        .await
+    }
+}
+
+impl Record {
+    /// Gives `$LATEST` other code or settings.
+    async fn replace_latest(
+        &mut self,
+        inner: &Inner,
+        code: CodeDigest,
+        config: FunctionConfig,
+    ) -> Result<(), Error> {
+        let before = Function::clone(&self.latest.function);
+        let revision = new_revision();
+        let function = Function { deployment: NOT_DEPLOYED, code, config, revision, ..before };
+        self.latest = inner.hold(Function { modified_at_ms: now_ms(), ..function }).await?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Holds the code and layers of a new deployment, which are there.
+    async fn hold(&self, function: Function) -> Result<Held, Error> {
+        let store = self.code.clone();
+        blocking(move || {
+            let code = leases(&store, &function.config, &function.code);
+            if code.iter().all(crate::code::CodeLease::is_present) {
+                return Ok(Held { function: Arc::new(function), code: code.into() });
+            }
+            Err(Error::InvalidCode { reason: "the code or a layer is gone".to_owned() })
+        })
+        .await
+    }
+}
+
+fn version_or_latest(
+    record: &Record,
+    version: Option<crate::function::version::Version>,
+) -> Arc<Function> {
+    let held = version.and_then(|it| record.version(it)).unwrap_or(&record.latest);
+    Arc::clone(&held.function)
+}

@@ -1,0 +1,171 @@
+//! What the API says of a function (`FunctionConfiguration`).
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::Arns;
+use crate::function::{Function, FunctionState};
+
+/// Where a function is in its life, as AWS's clients wait for it. A change of this host is whole when it is answered: the
+/// answer alone tells of one under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// It is being made.
+    Creating,
+    /// It is being changed.
+    Updating,
+    /// Nothing is under way.
+    Settled,
+}
+
+impl Status {
+    pub(super) fn of(_function: &Function) -> Self {
+        Self::Settled
+    }
+}
+
+/// Returns what the API says of a function that is named with `qualifier`.
+pub(super) fn configuration(
+    function: &Function,
+    arns: &Arns,
+    qualifier: Option<&str>,
+    status: Status,
+) -> Value {
+    let config = &function.config;
+    let mut body = json!({
+        "FunctionName": config.name.as_str(),
+        "FunctionArn": arns.of_text(config.name.as_str(), qualifier),
+        "Runtime": config.runtime,
+        "Role": config.role,
+        "Handler": config.handler,
+        "CodeSize": function.code.size_bytes,
+        "Description": config.description,
+        "Timeout": config.timeout.as_secs(),
+        "MemorySize": config.memory_mb,
+        "LastModified": iso_8601(function.modified_at_ms),
+        "CodeSha256": function.code.base64(),
+        "Version": function.version.to_string(),
+        "RevisionId": function.revision,
+        "PackageType": "Zip",
+        "Architectures": [ARCHITECTURE],
+        "EphemeralStorage": { "Size": config.ephemeral_storage_mb },
+        "TracingConfig": { "Mode": "PassThrough" },
+        "SnapStart": {
+            "ApplyOn": if config.snap_start { "PublishedVersions" } else { "None" },
+            // The host starts no sandbox from a snapshot.
+            "OptimizationStatus": "Off",
+        },
+        "LoggingConfig": logging(function),
+        "RuntimeVersionConfig": {
+            "RuntimeVersionArn": runtime_version(arns.region(), &config.runtime),
+        },
+    });
+    if config.environment_given || !config.environment.is_empty() {
+        body["Environment"] = json!({ "Variables": config.environment });
+    }
+    if !config.layers.is_empty() {
+        let layers = config.layers.iter();
+        let layers = layers.map(|it| json!({ "Arn": it.arn, "CodeSize": it.code.size_bytes }));
+        body["Layers"] = layers.collect();
+    }
+    if let Some(arn) = &config.dead_letter_target {
+        body["DeadLetterConfig"] = json!({ "TargetArn": arn });
+    }
+    state(&mut body, function, status);
+    body
+}
+
+fn state(body: &mut Value, function: &Function, status: Status) {
+    const REASON: &str = "The function is being created.";
+    body["State"] = "Active".into();
+    match status {
+        Status::Creating => {
+            body["State"] = "Pending".into();
+            body["StateReason"] = REASON.into();
+            body["StateReasonCode"] = "Creating".into();
+            return;
+        }
+        Status::Updating => {
+            body["LastUpdateStatus"] = "InProgress".into();
+            body["LastUpdateStatusReason"] = REASON.into();
+            body["LastUpdateStatusReasonCode"] = "Creating".into();
+        }
+        Status::Settled => body["LastUpdateStatus"] = "Successful".into(),
+    }
+    if let FunctionState::Failed { reason } = &function.state {
+        body["State"] = "Failed".into();
+        body["StateReason"] = reason.as_str().into();
+    }
+}
+
+/// Takes from a row of a list what AWS tells of single functions alone.
+pub(super) fn without_state(row: &mut Value) {
+    let members = row.as_object_mut().map(std::mem::take).unwrap_or_default();
+    let single = |name: &str| {
+        name.starts_with("State")
+            || name.starts_with("LastUpdate")
+            || name == "RuntimeVersionConfig"
+    };
+    let kept: Map<_, _> = members.into_iter().filter(|(name, _)| !single(name)).collect();
+    *row = kept.into();
+}
+
+fn logging(function: &Function) -> Value {
+    let logging = &function.config.logging;
+    let group = logging.group.clone();
+    let mut body = json!({
+        "LogFormat": if logging.json { "JSON" } else { "Text" },
+        "LogGroup": group.unwrap_or_else(|| format!("/aws/lambda/{}", function.config.name)),
+    });
+    if logging.json {
+        body["ApplicationLogLevel"] = logging.application_level.as_deref().unwrap_or("INFO").into();
+        body["SystemLogLevel"] = logging.system_level.as_deref().unwrap_or("INFO").into();
+    }
+    body
+}
+
+/// The ARN of a runtime's version: one for each runtime of this host.
+pub(super) fn runtime_version(region: &str, runtime: &str) -> String {
+    let digest = crate::code::CodeDigest::of(runtime.as_bytes()).hex();
+    format!("arn:aws:lambda:{region}::runtime:{digest}")
+}
+
+/// Renders milliseconds since 1970 as the API does: `2026-11-23T21:19:54.000+0000`.
+pub(super) fn iso_8601(ms: u64) -> String {
+    timestamp(ms).strftime("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
+}
+
+/// Renders milliseconds since 1970 as function URLs and code signing have them: `2026-11-23T21:19:54.000Z`.
+pub(super) fn iso_8601_z(ms: u64) -> String {
+    timestamp(ms).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// Returns milliseconds since 1970 as seconds, as JSON has times.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of the next 280,000 years are exact")]
+pub(super) fn epoch_seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn timestamp(ms: u64) -> Timestamp {
+    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    timestamp.unwrap_or(Timestamp::MAX)
+}
+
+/// The machine's architecture in AWS's words.
+pub(super) const ARCHITECTURE: &str =
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        let check = |ms, expected: &str| assert_eq!(iso_8601(ms), expected);
+        check(0, "1970-01-01T00:00:00.000+0000");
+        check(951_782_399_999, "2000-02-28T23:59:59.999+0000");
+        check(951_782_400_000, "2000-02-29T00:00:00.000+0000");
+        check(1_795_468_794_007, "2026-11-23T21:19:54.007+0000");
+        check(4_107_542_400_000, "2100-03-01T00:00:00.000+0000");
+    }
+}

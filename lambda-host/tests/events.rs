@@ -1,0 +1,201 @@
+//! Event invocations: kept, run at least once, tried again, and told to destinations.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use common::{config, named, zip};
+use lambda_host::{
+    DeliverToFile, Error, EventInvokeChange, Host, HostBuilder, Request, ThrottleLimit,
+};
+use lambda_sandbox::Invocation;
+use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
+use serde_json::Value;
+
+/// A function `f` that counts its invocations and fails the first `failures` of them.
+fn counting(failures: u32) -> (FakeBackend, Arc<AtomicU32>) {
+    let count = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&count);
+    let backend = FakeBackend::new().with_handler("f", move |invocation: &Invocation| {
+        if seen.fetch_add(1, Ordering::SeqCst) < failures {
+            return FakeAnswer::error("Oops", r#"{"errorType":"Oops","errorMessage":"no"}"#);
+        }
+        FakeAnswer::success(invocation.payload.clone())
+    });
+    (backend, count)
+}
+
+fn host(backend: &FakeBackend, folder: &Path) -> HostBuilder {
+    Host::builder(Arc::new(backend.clone()))
+        .with_data_folder(folder)
+        .with_event_retry_after(Duration::from_millis(20))
+        .with_deliveries(DeliverToFile::new(folder.join("delivered")))
+}
+
+/// Waits until `count` messages were delivered, and returns them.
+async fn delivered(folder: &Path, count: usize) -> Vec<Value> {
+    for _ in 0..1000 {
+        let text = std::fs::read_to_string(folder.join("delivered")).unwrap_or_default();
+        if text.lines().count() >= count {
+            return text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{count} messages were not delivered");
+}
+
+async fn reached(count: &AtomicU32, expected: u32) {
+    for _ in 0..1000 {
+        if count.load(Ordering::SeqCst) >= expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(count.load(Ordering::SeqCst), expected);
+}
+
+fn destinations(success: &str, failure: &str) -> EventInvokeChange {
+    let mut change = EventInvokeChange::default();
+    change.destinations = Some((Some(success.to_owned()), Some(failure.to_owned())));
+    change
+}
+
+const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:q";
+
+#[tokio::test]
+async fn an_event_is_tried_three_times_and_then_told() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(u32::MAX));
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    let mut config = config();
+    config.dead_letter_target = Some(QUEUE.to_owned());
+    host.deploy(config, zip("1")).await.unwrap();
+    host.set_event_invoke("f", destinations(QUEUE, QUEUE), false).await.unwrap();
+    let id = host.invoke_event("f", r#"{"n":1}"#).await.unwrap();
+    let told = delivered(folder.path(), 2).await;
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    let record: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    let context = &record["requestContext"];
+    assert_eq!(context["requestId"], id.as_str());
+    assert_eq!(context["condition"], "RetriesExhausted");
+    assert_eq!(context["approximateInvokeCount"], 3);
+    assert_eq!(context["functionArn"], "arn:aws:lambda:us-east-1:123456789012:function:f:$LATEST");
+    assert_eq!(record["requestPayload"]["n"], 1);
+    assert_eq!(record["responseContext"]["functionError"], "Unhandled");
+    assert_eq!(record["responsePayload"]["errorType"], "Oops");
+    assert_eq!(told[1]["body"], r#"{"n":1}"#);
+    let attributes = told[1]["attributes"].to_string();
+    assert!(attributes.contains(&id) && attributes.contains(r#"["ErrorMessage","no"]"#));
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_event_that_succeeds_in_the_end_is_told_once() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(1));
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.set_event_invoke("f", destinations(QUEUE, QUEUE), false).await.unwrap();
+    host.invoke_event("f", "1").await.unwrap();
+    let told = delivered(folder.path(), 1).await;
+    let record: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(record["requestContext"]["condition"], "Success");
+    assert_eq!(record["requestContext"]["approximateInvokeCount"], 2);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_destination_may_be_a_function() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(0));
+    let seen = Arc::clone(&count);
+    let backend = backend.with_handler("g", move |invocation: &Invocation| {
+        let record: Value = serde_json::from_slice(&invocation.payload).unwrap();
+        assert_eq!(record["responsePayload"], 1);
+        seen.fetch_add(10, Ordering::SeqCst);
+        FakeAnswer::success("null")
+    });
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.deploy(named("g"), zip("1")).await.unwrap();
+    let g = "arn:aws:lambda:us-east-1:123456789012:function:g";
+    host.set_event_invoke("f", destinations(g, ""), false).await.unwrap();
+    host.invoke_event("f", "1").await.unwrap();
+    reached(&count, 11).await;
+    host.shutdown().await;
+}
+
+/// What waits when the host stops is run by the next one: events that were accepted, and such that are to be tried again.
+#[tokio::test]
+async fn events_survive_a_restart() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(5));
+    {
+        let builder = host(&backend, folder.path());
+        // Nothing is tried again in the life of this host.
+        let host = builder.with_event_retry_after(Duration::from_secs(1)).start().await.unwrap();
+        host.deploy(config(), zip("1")).await.unwrap();
+        for n in 0..5 {
+            host.invoke_event("f", n.to_string()).await.unwrap();
+        }
+        reached(&count, 5).await;
+        host.shutdown().await;
+    }
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    reached(&count, 10).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((count.load(Ordering::SeqCst), host.events_waiting()), (10, 0));
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn with_nothing_reserved_an_event_is_given_up_at_once() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(0));
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.reserve_concurrency("f", Some(0)).await.unwrap();
+    host.set_event_invoke("f", destinations("", QUEUE), false).await.unwrap();
+    host.invoke_event("f", "1").await.unwrap();
+    let told = delivered(folder.path(), 1).await;
+    let record: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(record["requestContext"]["condition"], "ZeroReservedConcurrency");
+    assert_eq!(record["requestContext"]["approximateInvokeCount"], 0);
+    assert!(record.get("responseContext").is_none());
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_old_for_another_try_is_given_up() {
+    let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(u32::MAX));
+    let builder = host(&backend, folder.path());
+    // The next try would be after a minute and some more.
+    let host = builder.with_event_retry_after(Duration::from_secs(61)).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    let mut change = destinations("", QUEUE);
+    change.age_max_seconds = Some(60);
+    host.set_event_invoke("f", change, false).await.unwrap();
+    host.invoke_event("f", "1").await.unwrap();
+    let told = delivered(folder.path(), 1).await;
+    let record: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(record["requestContext"]["condition"], "EventAgeExceeded");
+    assert_eq!(record["requestContext"]["approximateInvokeCount"], 1);
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_event_is_refused() {
+    let (folder, (backend, _)) = (tempfile::tempdir().unwrap(), counting(0));
+    let host = host(&backend, folder.path()).with_event_bytes_max(10).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    let refused = host.invoke_event("f", "no json").await;
+    assert!(matches!(refused, Err(Error::InvalidPayload { .. })));
+    let refused = host.invoke_event("f", format!("\"{}\"", "x".repeat(1 << 20))).await;
+    assert!(matches!(refused, Err(Error::PayloadTooLarge { .. })));
+    let refused = host.invoke_event("f", Request::new("12345678901")).await;
+    assert!(matches!(refused, Err(Error::Throttled { limit: ThrottleLimit::EventQueue })));
+    assert!(matches!(host.invoke_event("g", "1").await, Err(Error::FunctionNotFound { .. })));
+    host.shutdown().await;
+}
