@@ -1,13 +1,17 @@
 //! Request bodies: read as a whole, limited each and all together, and charged for by the bytes
 //! that have arrived.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 /// The memory for bodies of requests that are not answered yet. Operations with small and with
 /// large bodies have separate halves, so that uploads of code do not delay invocations.
@@ -54,8 +58,7 @@ impl Bodies {
         loop {
             // A body slower than the minimum rate times out after the grace period.
             let behind = Duration::from_secs((bytes.len() / RATE_BYTES_PER_S) as u64);
-            let frame = tokio::time::timeout_at(start + GRACE + behind, body.frame());
-            let frame = match frame.await {
+            let frame = match next_frame(&mut body, start + GRACE + behind).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(Refusal::Broken(error)),
                 Ok(None) => break,
@@ -79,6 +82,24 @@ impl Bodies {
     }
 }
 
+/// Waits for the next frame until `deadline`.
+///
+/// A timer that is set may wake another thread, to wait for less long. Most bodies arrive together with the head, and
+/// the server has them at its next turn: the first polls set no timer.
+async fn next_frame(
+    body: &mut Incoming,
+    deadline: Instant,
+) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, Elapsed> {
+    for _ in 0..POLLS {
+        let frame = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+        if let Poll::Ready(frame) = frame {
+            return Ok(frame);
+        }
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout_at(deadline, body.frame()).await
+}
+
 /// Reads and discards a body that is too large, up to a limit. Otherwise a client that is still
 /// writing would see a reset connection instead of the answer.
 pub(super) async fn drain(mut body: Incoming) {
@@ -97,6 +118,8 @@ pub(super) async fn drain(mut body: Incoming) {
     }
 }
 
+/// Polls of a body before a timer is set.
+const POLLS: usize = 2;
 /// An operation with a larger limit counts as one with large bodies, in bytes.
 const SMALL_BYTES: usize = 8 << 20;
 /// The unit in which memory is charged, in bytes.
