@@ -2,11 +2,11 @@
 //! order of their members. Pure.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 
 use jmespath::ast::Comparator;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use super::compare::{equal, order};
 use super::functions;
 use super::node::Node;
 
@@ -76,7 +76,7 @@ pub(super) fn evaluate<'a>(node: &'a Node, current: Cow<'a, Value>) -> Outcome<'
         },
         Node::Values(node) => values(evaluate(node, current)?),
         Node::Star => values(current),
-        Node::Call(name, arguments) => owned(functions::call(name, arguments, &current)?),
+        Node::Call(name, arguments) => owned(functions::call(name, arguments, &current, value)?),
         Node::Reference(_) => return Err("an expression stands where no function takes it".into()),
     })
 }
@@ -90,7 +90,7 @@ fn on<'a>(node: &'a Node, current: &Cow<'a, Value>) -> Outcome<'a> {
 }
 
 /// Evaluates `node` to a value of its own.
-pub(super) fn value(node: &Node, current: &Value) -> Result<Value, String> {
+fn value(node: &Node, current: &Value) -> Result<Value, String> {
     evaluate(node, Cow::Borrowed(current)).map(Cow::into_owned)
 }
 
@@ -226,33 +226,4 @@ fn compare(left: &Value, comparator: &Comparator, right: &Value) -> Option<bool>
         Comparator::Equal => order.is_eq(),
         Comparator::NotEqual => order.is_ne(),
     })
-}
-
-/// Orders numbers by their values.
-pub(super) fn order(left: &Number, right: &Number) -> Ordering {
-    let whole = |number: &Number| {
-        number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
-    };
-    match (whole(left), whole(right)) {
-        (Some(left), Some(right)) => left.cmp(&right),
-        _ => {
-            let real = |number: &Number| number.as_f64().unwrap_or(f64::NAN);
-            real(left).partial_cmp(&real(right)).unwrap_or(Ordering::Equal)
-        }
-    }
-}
-
-/// Whether two values are equal: numbers by value, objects whatever the order of their members.
-pub(super) fn equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => order(left, right).is_eq(),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(a, b)| equal(a, b))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            let has = |(key, a): (&String, &Value)| right.get(key).is_some_and(|b| equal(a, b));
-            left.len() == right.len() && left.iter().all(has)
-        }
-        (left, right) => left == right,
-    }
 }

@@ -5,11 +5,19 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
-use super::evaluate::{equal, order, value};
+use super::compare::{equal, order};
 use super::node::Node;
 
-/// Calls a function with arguments that are evaluated on `current`.
-pub(super) fn call(name: &str, nodes: &[Node], current: &Value) -> Result<Value, String> {
+/// Evaluates an expression on a value.
+type Evaluate = fn(&Node, &Value) -> Result<Value, String>;
+
+/// Calls a function with arguments that are evaluated on `current` by `value`.
+pub(super) fn call(
+    name: &str,
+    nodes: &[Node],
+    current: &Value,
+    value: Evaluate,
+) -> Result<Value, String> {
     let (least, most) = match name {
         "abs" | "avg" | "ceil" | "floor" | "keys" | "length" | "max" | "min" | "reverse"
         | "sort" | "sum" | "to_array" | "to_number" | "to_string" | "type" | "values" => (1, 1),
@@ -28,7 +36,7 @@ pub(super) fn call(name: &str, nodes: &[Node], current: &Value) -> Result<Value,
     }
     if let "max_by" | "min_by" | "sort_by" = name {
         let items = array(name, &value(&nodes[0], current)?)?.to_vec();
-        return by(name, items, reference(name, &nodes[1])?);
+        return by(name, items, reference(name, &nodes[1])?, value);
     }
     let arguments: Vec<Value> =
         nodes.iter().map(|node| value(node, current)).collect::<Result<_, _>>()?;
@@ -127,7 +135,7 @@ fn same(left: &Value, right: &Value) -> bool {
 }
 
 /// `max_by`, `min_by`, `sort_by`: all keys are numbers, or all are strings.
-fn by(name: &str, items: Vec<Value>, node: &Node) -> Result<Value, String> {
+fn by(name: &str, items: Vec<Value>, node: &Node, value: Evaluate) -> Result<Value, String> {
     let keyed = items.into_iter().map(|item| Ok((value(node, &item)?, item)));
     let mut keyed: Vec<(Value, Value)> = keyed.collect::<Result<_, String>>()?;
     let keys: Value = keyed.iter().map(|(key, _)| key.clone()).collect();

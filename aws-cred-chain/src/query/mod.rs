@@ -7,6 +7,7 @@
 //! `keys` and `values`: this feature turns on `serde_json`'s `preserve_order`.
 
 mod bare;
+mod compare;
 mod evaluate;
 pub mod filter;
 mod functions;
