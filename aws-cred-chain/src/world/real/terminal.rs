@@ -102,6 +102,12 @@ fn standard_input() -> io::Result<File> {
     Ok(File::from(io::stdin().as_handle().try_clone_to_owned()?))
 }
 
+/// Elsewhere, as on WebAssembly, nobody can be asked.
+#[cfg(not(any(unix, windows)))]
+fn standard_input() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Keeps what is typed from being shown; shows it again when dropped.
 #[cfg(unix)]
 struct Hidden<'a> {
