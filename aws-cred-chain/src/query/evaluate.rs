@@ -10,7 +10,7 @@ use super::compare::{equal, order};
 use super::functions;
 use super::node::Node;
 
-/// What an expression gives, or why it gives nothing.
+/// The value of an expression, or the reason of its failure.
 pub(super) type Outcome<'a> = Result<Cow<'a, Value>, String>;
 
 /// Evaluates `node` on `current`.

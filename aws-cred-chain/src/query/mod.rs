@@ -42,7 +42,7 @@ pub const DATA_DEPTH_MAX: usize = 128;
 pub struct Query {
     expression: Arc<str>,
     node: Arc<Node>,
-    /// What its evaluation may need: it recurses at each step.
+    /// The stack that its evaluation may need: it recurses at each step.
     stack_bytes: usize,
 }
 
@@ -97,7 +97,7 @@ fn with_stack<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 
 /// Enough for any expression without steps, and for data of the depth allowed.
 const STACK_BYTES_LEAST: usize = 512 * 1024;
-/// What a step takes in a build without optimisation, and half as much again.
+/// The stack of a step in a build without optimisation, and half as much again.
 const STACK_BYTES_PER_STEP: usize = 48 * 1024;
 
 /// Parses an expression; says how much larger than the data it may make its result.

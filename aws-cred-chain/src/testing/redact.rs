@@ -1,6 +1,6 @@
 //! Takes the secrets out of exchanges with AWS's services, so that they can be kept as test data. Pure.
 //!
-//! What is secret is told by its name: members of JSON, elements of XML, fields of forms and queries. A long
+//! A secret is found by its name: members of JSON, elements of XML, fields of forms and queries. A long
 //! value that was found so is replaced wherever else it stands, so that a token has one stand-in in the answer
 //! that issued it and in the requests that send it.
 
