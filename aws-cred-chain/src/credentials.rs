@@ -118,7 +118,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What signs a request: two keys, perhaps a session token, an end and an account.
+/// Credentials: an access key id, a secret key, perhaps a session token, an expiry and an account.
 ///
 /// `Debug` shows the access key id (an identifier, it is in every signed request) and hides the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,16 +17,16 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 pub enum Error {
     /// No source is configured: configure one, or ask the next provider.
     NotConfigured {
-        /// What was looked at, and why each gave nothing.
+        /// The sources, each with the reason that it gave nothing.
         attempts: Trace,
     },
     /// A setting is wrong: fix it where `origin` points.
     Invalid {
-        /// What is wrong.
+        /// The fault.
         problem: String,
-        /// Where.
+        /// The place of the setting.
         origin: Origin,
-        /// What to do.
+        /// The remedy.
         hint: Option<String>,
     },
     /// A person must log in: run `command`.
@@ -40,27 +40,27 @@ pub enum Error {
     Denied {
         /// The service.
         service: &'static str,
-        /// What was asked of it.
+        /// The operation.
         operation: &'static str,
         /// The service's code.
         code: String,
         /// The service's message, shortened.
         message: String,
-        /// What to do.
+        /// The remedy.
         hint: Option<String>,
     },
     /// It did not work this time: retry later, or report it.
     Failed {
-        /// What was being done.
+        /// The operation.
         operation: String,
-        /// What to do.
+        /// The remedy.
         hint: Option<String>,
         /// Why.
         cause: Option<Cause>,
     },
     /// The budget of time ran out.
     TimedOut {
-        /// What was being done.
+        /// The operation.
         operation: String,
         /// The budget.
         budget: Duration,

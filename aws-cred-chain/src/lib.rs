@@ -2,10 +2,11 @@
 //!
 //! The AWS CLI's chain of credential sources (explicit, environment, shared files with roles, web identity,
 //! SSO, login and processes, container, EC2 metadata) with MFA and the AWS CLI's own cache; a single-flight
-//! [`Cache`]; a [`Trace`] of every step; a [`Plan`] without network; Signature Version 4 ([`sign`]); and a
+//! [`Cache`]; a [`Trace`] of every step; a [`Plan`] without network; Signature Version 4 and 4a ([`sign`]); and a
 //! world in memory to test with ([`testing`]).
 //!
-//! It calls no service but those that give credentials. It starts no browser: it says which command logs in.
+//! It calls no service but those that give credentials. A chain starts no browser: it says which command logs
+//! in. The module `login` logs a person in.
 //! It holds no global state but one thread for timers and, with the feature `tokio`, one for input and output.
 //!
 //! ```

@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(seconds).ok()?, nanos))
 }
 
-/// What is left to read of a time.
+/// The unread part of a time.
 struct Cursor<'a>(&'a str);
 
 impl Cursor<'_> {

@@ -1,4 +1,4 @@
-//! How credentials were found: every step, the setting and line it rests on, the time it took.
+//! The steps of a resolution: each with its setting, that setting's line, and the time taken.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum Origin {
     },
     /// The instance metadata service.
     Metadata,
-    /// What is taken when nothing is said.
+    /// The default where nothing is configured.
     Default,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -76,13 +76,13 @@ pub enum Outcome {
 pub struct Step {
     /// The source, where the step belongs to one.
     pub source: Option<Source>,
-    /// What was done.
+    /// The action.
     pub action: Cow<'static, str>,
     /// The setting that led to it.
     pub origin: Origin,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How long it took.
+    /// The time taken.
     pub took: Duration,
 }
 

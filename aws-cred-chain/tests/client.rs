@@ -110,6 +110,10 @@ fn silence_and_drips_end_with_the_attempts() {
     });
     let error_ = error(&silent);
     assert!(error_.report().contains("no answer in 300 ms"), "{}", error_.report());
+    // An attempt may end before its connection is accepted.
+    while count.load(Ordering::SeqCst) < 3 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(count.load(Ordering::SeqCst), 3);
     let (dripping, _) = server(|mut stream, _| {
         let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");

@@ -156,6 +156,20 @@ fn a_console_login_leaves_a_session_that_chains_use_and_renew() {
     }
 }
 
+/// Any executor may move the futures between its threads.
+#[test]
+fn logins_may_run_on_any_thread() {
+    fn is_send(_: impl Send) {}
+    let world = world();
+    let browser = world.browser();
+    let login = of_profile(&world);
+    is_send(login.by_device(&browser));
+    is_send(login.by_browser(&browser, &browser));
+    let console = ConsoleLogin::new(world.context(), Options::default());
+    is_send(console.by_browser(&browser, &browser));
+    is_send(console.by_code(&browser));
+}
+
 #[test]
 fn a_profile_without_identity_center_has_no_login() {
     let world = World::new().file("/home/user/.aws/config", "[default]\nregion = us-east-1\n");

@@ -122,6 +122,7 @@ fn each_bucket_has_a_session_that_is_kept_and_renewed() {
     assert_eq!(s3.seen.lock().unwrap().len(), calls + 1);
 }
 
+/// botocore's endpoint rules give these.
 #[test]
 fn endpoints_of_directory_buckets() {
     let check = |options: Options, expected: &str| {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     for filter in Filter::parse(text).unwrap_or_default() {
-        let _either = filter.matches(&json!({"A": [{"B": "a"}], "Tags": [{"Key": "k", "Value": "v"}]}));
+        let _either =
+            filter.matches(&json!({"A": [{"B": "a"}], "Tags": [{"Key": "k", "Value": "v"}]}));
     }
 });

@@ -6,6 +6,7 @@ use serde_json::json;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(query) = Query::parse(text) {
-        let _either = query.evaluate(&json!({"a": [{"b": 1}, {"b": 2.5}, null, "x"], "b": {"a": [1, 2]}}));
+        let _either =
+            query.evaluate(&json!({"a": [{"b": 1}, {"b": 2.5}, null, "x"], "b": {"a": [1, 2]}}));
     }
 });

@@ -150,7 +150,7 @@ fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// What [`find`] found.
+/// The result of [`find`].
 pub(crate) enum Found {
     /// A session that still serves.
     Session(Credentials),
@@ -196,7 +196,7 @@ pub(crate) async fn find(
 
 /// Returns what the file holds and is valid for 15 minutes or more.
 ///
-/// What cannot be read as a cache file is taken as not there, as the AWS CLI does; a file that others
+/// A file that is no cache file counts as absent, as in the AWS CLI; a file that others
 /// may read is an error.
 async fn read(
     run: &mut Run<'_>,

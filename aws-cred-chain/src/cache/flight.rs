@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::world::BoxFuture;
 use crate::world::lock;
 
-/// What a load brings.
+/// The result of a load.
 pub(crate) type Outcome = Result<Arc<Credentials>, Error>;
 
 /// One load. Whoever polls drives it; a wake goes to one waiter, the end to all.

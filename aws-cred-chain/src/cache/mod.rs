@@ -19,7 +19,7 @@ use crate::settings::run::jitter;
 use crate::world::lock;
 use crate::world::{BoxFuture, Context};
 
-/// How a [`Cache`] renews.
+/// The times at which a [`Cache`] renews.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CacheSettings {
@@ -67,7 +67,7 @@ struct Shared {
     load: Mutex<Load>,
 }
 
-/// What a thread saw of the cache that it read last. Most reads find the change to be the same and so
+/// The entry of the cache that a thread read last. Most reads find the change to be the same and so
 /// touch no lock, whose two writes to shared memory cost as much as the clock.
 struct Glimpse {
     /// The number of the change, which no other cache has.
@@ -340,7 +340,7 @@ impl Cache {
         }
     }
 
-    /// Says when credentials are renewed.
+    /// Computes when credentials are renewed.
     fn plan(&self, credentials: Arc<Credentials>) -> Entry {
         let (context, settings) = (&self.shared.context, &self.shared.settings);
         let now = context.clock.now();

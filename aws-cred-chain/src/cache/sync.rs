@@ -1,4 +1,4 @@
-//! What threads share in a load. `tests/schedules.rs` puts others in their place, which try many schedules.
+//! The locks and atomics of a load. `tests/schedules.rs` compiles it with shuttle's in their place.
 
 pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) use std::sync::{Mutex, OnceLock, TryLockError};

@@ -1,4 +1,4 @@
-//! Says without network what the chain would try and what is wrong with the files.
+//! The plan of a chain, made without network: its sources and the faults of the files.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::settings::run::Run;
 use crate::source::process;
 use crate::trace::{Origin, Outcome, Trace};
 
-/// What would be tried, and what is wrong with the files.
+/// The sources that a chain would ask, and the faults of the files.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Plan {
     /// The sources in the order in which they would be asked; the first that is found ends the chain, and
     /// those after it are what would be asked without it.
     pub steps: Trace,
-    /// What the profile means, where it can be carried out.
+    /// The meaning of the profile, where it can be carried out.
     pub profile: Option<ProfilePlan>,
-    /// What is wrong or doubtful.
+    /// Faults and doubtful settings.
     pub findings: Vec<Finding>,
     asked: usize,
 }

@@ -177,7 +177,7 @@ impl Chain {
         }
     }
 
-    /// Says without network what would be tried and what is wrong with the files. It names exactly the
+    /// Returns the plan and the faults of the files, without network. It names exactly the
     /// sources that [`Chain::resolve`] then asks: see [`Plan::asked`].
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub(super) enum Stage {
 pub(super) const STAGES: [Stage; 5] =
     [Stage::Explicit, Stage::Environment, Stage::Profile, Stage::Container, Stage::Metadata];
 
-/// What the chain does at a stage.
+/// The action of the chain at a stage.
 #[derive(Debug)]
 pub(super) struct Candidate<'r> {
     pub(super) source: Source,

@@ -104,7 +104,7 @@ where
 }
 
 impl Error {
-    /// Says that the source `name` is not configured, so that the next is asked.
+    /// Returns the error of a source that is not configured, so that the next one is asked.
     #[must_use]
     pub fn not_configured(name: &'static str, why: impl Into<String>) -> Self {
         let mut attempts = Trace::default();

@@ -28,7 +28,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     file.finish()
 }
 
-/// What was read of a file so far.
+/// The part of a file that was read so far.
 #[derive(Default)]
 struct File<'a> {
     sections: Vec<RawSection<'a>>,
@@ -172,12 +172,12 @@ fn check_nested(property: &RawProperty<'_>) -> Result<(), SyntaxError> {
     Ok(())
 }
 
-/// What Python's `str.splitlines` splits at, by which botocore reads sub-properties.
+/// The characters at which Python's `str.splitlines` splits; botocore reads sub-properties by it.
 fn ends_line(c: char) -> bool {
     matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// What Python's `str.strip` takes off and its `\s` matches.
+/// The characters that Python's `str.strip` removes and its `\s` matches.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

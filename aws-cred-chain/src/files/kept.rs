@@ -1,4 +1,4 @@
-//! What the shared files said when they were last read, used again while they are unchanged.
+//! The content of the shared files at the last read, used again while they are unchanged.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Inputs {
     }
 }
 
-/// What the files said, and what the selected profile means by it.
+/// The content of the files, and the meaning of the selected profile.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) location: Location,
@@ -128,7 +128,7 @@ struct Last {
 /// The stamps of the config and the credentials file.
 type Stamps = [Stamp; 2];
 
-/// What was seen of the files before they were read.
+/// The stamps of the files before they were read.
 pub(crate) struct Before {
     inputs: Inputs,
     stamps: Stamps,

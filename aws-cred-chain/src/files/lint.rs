@@ -1,4 +1,4 @@
-//! What is wrong or doubtful in the shared files. Pure.
+//! Faults and doubtful settings of the shared files. Pure.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::{Dialect, Profiles, SharedFile};
 use crate::error::Error;
 use crate::trace::Origin;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Severity {
@@ -20,9 +20,9 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is.
+    /// The description.
     pub problem: String,
     /// Where it stands.
     pub origin: Origin,

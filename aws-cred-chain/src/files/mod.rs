@@ -37,7 +37,7 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 pub enum Dialect {
     /// The AWS SDKs' specification, as their shared parser tests have it.
     Sdk,
-    /// What botocore and so the AWS CLI reads, by Python's `configparser` and `shlex`. The default.
+    /// As botocore and so the AWS CLI read, by Python's `configparser` and `shlex`. The default.
     #[default]
     Cli,
 }
@@ -60,7 +60,7 @@ pub struct SharedFile {
     pub kind: FileKind,
     /// Where it is.
     pub path: Arc<Path>,
-    /// What it holds.
+    /// The content.
     pub text: String,
 }
 
@@ -92,7 +92,7 @@ pub struct Location {
     pub credentials: Option<PathBuf>,
     /// The profile.
     pub profile: String,
-    /// What named the profile; [`Origin::Default`] where nothing did.
+    /// The origin of the profile's name; [`Origin::Default`] where nothing named one.
     pub profile_origin: Origin,
 }
 
@@ -226,7 +226,7 @@ fn expand_variables(path: OsString, env: &dyn Env) -> OsString {
     expanded
 }
 
-/// What was read of the shared files.
+/// The texts of the shared files.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Texts {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// A section as it stands in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RawSection<'a> {
-    /// What stands between the brackets, trimmed.
+    /// The text between the brackets, trimmed.
     pub(super) header: &'a str,
     pub(super) line: usize,
     pub(super) properties: Vec<RawProperty<'a>>,

@@ -12,7 +12,7 @@ pub use super::sso::SsoPlan;
 pub(crate) use super::sso::sso;
 use super::sso::{gives_credentials, sso_origin};
 
-/// What a profile means: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
+/// The meaning of a profile: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProfilePlan {
@@ -86,7 +86,7 @@ pub(crate) const TOKEN_FILE_VARIABLE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 pub(crate) const ROLE_VARIABLE: &str = "AWS_ROLE_ARN";
 pub(crate) const SESSION_NAME_VARIABLE: &str = "AWS_ROLE_SESSION_NAME";
 
-/// What besides the files decides what a profile means. The default is nothing.
+/// The inputs beside the files that decide the meaning of a profile. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conditions {
@@ -106,7 +106,7 @@ impl Conditions {
     }
 }
 
-/// What a profile means, and what of it is not asked.
+/// The meaning of a profile, and its sources that are not asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meaning {
@@ -117,7 +117,7 @@ pub struct Meaning {
     pub left_out: Vec<(Source, Origin)>,
 }
 
-/// Says what profile `name` means by the files alone, or `None` where it holds nothing about credentials.
+/// Returns the meaning of profile `name` by the files alone; `None` where it has no settings of credentials.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub fn plan(profiles: &Profiles, name: &str) -> Result<Option<ProfilePlan>, Erro
     meaning(profiles, name, &Conditions::default()).map(|meaning| meaning.plan)
 }
 
-/// Says what profile `name` means.
+/// Returns the meaning of profile `name`.
 ///
 /// The order within a profile is the AWS CLI's: role, web identity, SSO, keys of the credentials file,
 /// `login_session`, `credential_process`, keys of the config file. A source profile has the same order,
@@ -448,7 +448,7 @@ fn line<'p>(profile: &'p Profile, key: &str) -> Result<Option<&'p Property>, Err
     }
 }
 
-/// What a role is assumed with.
+/// The base of a role.
 enum Next<'a> {
     Profile(&'a Property),
     Base(Box<(Base, Origin)>),

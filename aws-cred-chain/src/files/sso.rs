@@ -1,4 +1,4 @@
-//! What a profile says of IAM Identity Center. Pure.
+//! A profile's settings of IAM Identity Center. Pure.
 
 use crate::error::Error;
 use crate::files::{Profile, Profiles, Property};
@@ -22,7 +22,7 @@ pub struct SsoPlan {
     pub origin: Origin,
 }
 
-/// What the profile says of IAM Identity Center, `None` where it says nothing.
+/// Returns the profile's settings of IAM Identity Center, `None` where it has none.
 pub(crate) fn sso(
     profiles: &Profiles,
     profile: &Profile,
@@ -55,7 +55,7 @@ pub(crate) fn sso(
             }
         }
     }
-    // What the profile says in part the session may complete, as in the AWS CLI.
+    // The session may complete the profile's settings, as in the AWS CLI.
     let either = |key: &str| match gives_credentials(profile) {
         true => profile.value(key).or_else(|| section.value(key)),
         false => None,

@@ -39,7 +39,7 @@ pub struct ConsoleLogin {
     options: Options,
 }
 
-/// What a login to the console gave. The cache has its file; a chain finds it by a profile with the line
+/// The result of a login to the console. The cache has its file; a chain finds it by a profile with the line
 /// `login_session = SESSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

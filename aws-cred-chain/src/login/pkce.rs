@@ -8,7 +8,7 @@ use crate::credentials::Secret;
 use crate::error::Error;
 use crate::sign::hex;
 
-/// What one login proves itself by. The challenge is public; the verifier is sent with the code alone.
+/// The secrets of one login. The challenge is public; the verifier is sent with the code alone.
 pub(super) struct Proof {
     pub(super) verifier: Secret,
     pub(super) challenge: String,

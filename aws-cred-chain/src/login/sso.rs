@@ -29,7 +29,7 @@ use crate::world::Context;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const SCOPE: &str = "sso:account:access";
-/// How long the service is asked for a device's token, at most.
+/// The longest time of polling for a device's token.
 const DEVICE_LIFE_MAX: Duration = Duration::from_secs(3600);
 /// A registration that ends earlier than this is not used.
 const REGISTRATION_EARLY: Duration = Duration::from_secs(15 * 60);

@@ -1,23 +1,26 @@
-//! JMESPath on JSON, as `--query` has it, by the `jmespath` crate and safe for input from outside.
+//! JMESPath on JSON, as `--query` has it: parsed by the `jmespath` crate, evaluated as the Python implementation
+//! does, and safe for input from outside.
 //!
-//! That crate recurses with the expression and aborts the process on a deep one (20,000 nested
-//! parentheses): here an expression's length, nesting and steps have limits that no stack of a thread
-//! comes near. Its `avg([])` is mended to be null, and `sum`, `abs`, `ceil` and `floor` of integers are
-//! integers, as the AWS CLI shows them; strings are ordered as there, and literals
-//! that are no JSON are strings. What is left: the members of an object come out sorted by
-//! name, because that crate keeps them in a sorted map; JSON gives their order no meaning.
+//! The crate's parser recurses with the expression and aborts the process on a deep one (20,000 nested
+//! parentheses): here an expression's length, nesting and steps have limits that no stack of a thread comes near.
+//! Its evaluation keeps objects sorted by name. Here their members keep their order, and so do the items of `*`,
+//! `keys` and `values`: this feature turns on `serde_json`'s `preserve_order`.
 
 mod bare;
+mod compare;
+mod evaluate;
 pub mod filter;
-mod order;
+mod functions;
+mod node;
 mod shorthand;
 
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use jmespath::ast::Ast;
-use jmespath::functions::{ArgumentType, CustomFunction, Signature};
-use jmespath::{Rcvar, Runtime, Variable};
-use serde_json::{Number, Value};
+use serde_json::Value;
+
+use self::node::Node;
 
 use crate::error::Error;
 use crate::trace::Origin;
@@ -35,11 +38,18 @@ pub const GROWTH_MAX: u64 = 4096;
 pub const DATA_DEPTH_MAX: usize = 128;
 
 /// A JMESPath expression.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Query {
-    expression: String,
-    /// What its evaluation may need: `jmespath` recurses at each step.
+    expression: Arc<str>,
+    node: Arc<Node>,
+    /// The stack that its evaluation may need: it recurses at each step.
     stack_bytes: usize,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("expression", &self.expression).finish_non_exhaustive()
+    }
 }
 
 impl Query {
@@ -52,13 +62,12 @@ impl Query {
         let steps = check_limits(expression)
             .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
         let stack_bytes = STACK_BYTES_LEAST + steps * STACK_BYTES_PER_STEP;
-        let growth =
-            with_stack(stack_bytes, || Ok::<_, Error>(growth(compile(expression)?.as_ast())))?;
+        let (growth, node) = with_stack(stack_bytes, || compile(expression))?;
         if growth > GROWTH_MAX {
             let problem = format!("query may make data more than {GROWTH_MAX} times larger");
             return Err(Error::invalid(problem, Origin::Option("query")));
         }
-        Ok(Self { expression: expression.to_owned(), stack_bytes })
+        Ok(Self { expression: expression.into(), node: Arc::new(node), stack_bytes })
     }
 
     /// Evaluates the expression on `data`.
@@ -76,11 +85,8 @@ impl Query {
         if !is_shallow(data, DATA_DEPTH_MAX) {
             return Err(invalid(format!("data is nested deeper than {DATA_DEPTH_MAX}")));
         }
-        let expression = compile(&self.expression)?;
-        let variable =
-            Variable::try_from(data.clone()).map_err(|error| invalid(error.to_string()))?;
-        let found = expression.search(variable).map_err(|error| invalid(one_line(&error)))?;
-        serde_json::to_value(&*found).map_err(|error| invalid(error.to_string()))
+        let found = evaluate::evaluate(&self.node, Cow::Borrowed(data)).map_err(invalid)?;
+        Ok(found.into_owned())
     }
 }
 
@@ -91,19 +97,17 @@ fn with_stack<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 
 /// Enough for any expression without steps, and for data of the depth allowed.
 const STACK_BYTES_LEAST: usize = 512 * 1024;
-/// What a step takes in a build without optimisation, and half as much again.
+/// The stack of a step in a build without optimisation, and half as much again.
 const STACK_BYTES_PER_STEP: usize = 48 * 1024;
 
-fn compile(expression: &str) -> Result<jmespath::Expression<'static>, Error> {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(runtime);
-    let mut ast = jmespath::parse(&bare::quoted(expression))
-        .map_err(|error| Error::invalid(one_line(&error), Origin::Option("query")))?;
-    order::mend(&mut ast);
-    Ok(jmespath::Expression::new(expression, ast, &RUNTIME))
-}
-
-fn one_line(error: &jmespath::JmespathError) -> String {
-    crate::source::call::short(&error.to_string())
+/// Parses an expression; says how much larger than the data it may make its result.
+fn compile(expression: &str) -> Result<(u64, Node), Error> {
+    let text = bare::quoted(expression);
+    let ast = jmespath::parse(&text).map_err(|error| {
+        let problem = crate::source::call::short(&error.to_string());
+        Error::invalid(problem, Origin::Option("query"))
+    })?;
+    Ok((growth(&ast), Node::new(&ast, &text)))
 }
 
 /// Looks at the characters outside of quotes; returns the number of steps.
@@ -191,79 +195,6 @@ fn is_shallow(value: &Value, depth: usize) -> bool {
     }
 }
 
-fn runtime() -> Runtime {
-    let mut runtime = Runtime::new();
-    runtime.register_builtin_functions();
-    let numbers = || ArgumentType::TypedArray(Box::new(ArgumentType::Number));
-    let mut add = |name, argument, function: fn(&[Number]) -> Variable| {
-        let signature = Signature::new(vec![argument], None);
-        let function = move |arguments: &[Rcvar], _: &mut jmespath::Context<'_>| {
-            Ok(Rcvar::new(function(&numbers_of(arguments))))
-        };
-        runtime
-            .register_function(name, Box::new(CustomFunction::new(signature, Box::new(function))));
-    };
-    add("avg", numbers(), |items| match items.len() {
-        0 => Variable::Null,
-        count => {
-            let sum: f64 = items.iter().filter_map(Number::as_f64).sum();
-            #[expect(clippy::cast_precision_loss, reason = "no array has 2^52 items")]
-            let mean = sum / count as f64;
-            float(mean)
-        }
-    });
-    add("sum", numbers(), |items| {
-        let whole: Option<i64> =
-            items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.as_i64()?));
-        match whole {
-            Some(sum) => Variable::Number(sum.into()),
-            None => float(items.iter().filter_map(Number::as_f64).sum()),
-        }
-    });
-    add("abs", ArgumentType::Number, |items| {
-        let number = &items[0];
-        match number.as_i64().and_then(i64::checked_abs) {
-            Some(whole) => Variable::Number(whole.into()),
-            None => float(number.as_f64().unwrap_or(f64::NAN).abs()),
-        }
-    });
-    add("ceil", ArgumentType::Number, |items| rounded(&items[0], f64::ceil));
-    add("floor", ArgumentType::Number, |items| rounded(&items[0], f64::floor));
-    order::register(&mut runtime);
-    runtime
-}
-
-/// Returns the argument, or its items, as numbers; the signature has been checked before.
-fn numbers_of(arguments: &[Rcvar]) -> Vec<Number> {
-    let number = |variable: &Variable| match variable {
-        Variable::Number(number) => Some(number.clone()),
-        _ => None,
-    };
-    arguments
-        .iter()
-        .flat_map(|argument| match &**argument {
-            Variable::Array(items) => items.iter().filter_map(|item| number(item)).collect(),
-            other => Vec::from_iter(number(other)),
-        })
-        .collect()
-}
-
-fn float(value: f64) -> Variable {
-    Number::from_f64(value).map_or(Variable::Null, Variable::Number)
-}
-
-fn rounded(number: &Number, round: fn(f64) -> f64) -> Variable {
-    if number.is_i64() || number.is_u64() {
-        return Variable::Number(number.clone());
-    }
-    let value = round(number.as_f64().unwrap_or(f64::NAN));
-    #[expect(clippy::cast_possible_truncation, reason = "the guard keeps it within 2^53")]
-    if value.abs() <= 9_007_199_254_740_992.0 {
-        return Variable::Number((value as i64).into());
-    }
-    float(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +218,24 @@ mod tests {
         check("avg(a)", &data, &json!(1.0));
         check("avg(c)", &data, &Value::Null);
         check("sum(b)", &data, &json!(1.5));
+    }
+
+    #[test]
+    fn members_keep_their_order() {
+        let data: Value = serde_json::from_str(r#"{"b": {"z": 1, "a": 2}, "a": 3}"#).unwrap();
+        for (expression, expected) in [
+            ("@", r#"{"b":{"z":1,"a":2},"a":3}"#),
+            ("keys(@)", r#"["b","a"]"#),
+            ("values(b)", "[1,2]"),
+            ("b.*", "[1,2]"),
+            ("{y: a, x: b}", r#"{"y":3,"x":{"z":1,"a":2}}"#),
+            ("merge(@, {c: a, b: a})", r#"{"b":3,"a":3,"c":3}"#),
+            ("`{\"d\": 1, \"c\": \"\\`\"}`", r#"{"d":1,"c":"`"}"#),
+            ("to_string(b)", r#""{\"z\":1,\"a\":2}""#),
+        ] {
+            let found = Query::parse(expression).unwrap().evaluate(&data).unwrap();
+            assert_eq!(found.to_string(), expected, "{expression}");
+        }
     }
 
     /// Found by the fuzzer: multi-selects in a row double the data each, till memory is full.

@@ -15,7 +15,7 @@ pub struct Endpoint {
     pub url: String,
     /// The region to sign with.
     pub signing_region: String,
-    /// What named the URL; [`Origin::Default`] for the standard one.
+    /// The origin of the URL; [`Origin::Default`] for the standard one.
     pub origin: Origin,
 }
 

@@ -1,4 +1,4 @@
-//! What the caller decides: profile, region, endpoint, budgets.
+//! The caller's options: profile, region, endpoint, budgets.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub enum CliCache {
     Roles,
 }
 
-/// How `credential_process` is run.
+/// The shell of `credential_process`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ProcessShell {
@@ -55,13 +55,13 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// The shared credentials file; `None`: as the environment says, else `~/.aws/credentials`.
     pub credentials_file: Option<PathBuf>,
-    /// How the shared files are read.
+    /// The dialect of the shared files.
     pub dialect: Dialect,
     /// How long a chain uses what it read of the shared files without looking whether they have changed;
     /// default zero: it looks at every resolution, with real files at most once a millisecond. What was
     /// read is kept in the chain and its clones either way.
     pub files_kept_for: Duration,
-    /// How `credential_process` is run.
+    /// The shell of `credential_process`.
     pub process_shell: ProcessShell,
     /// Whether the AWS CLI's cache of roles is shared.
     pub cli_cache: CliCache,
@@ -237,7 +237,7 @@ impl Options {
         self
     }
 
-    /// Says how the shared files are read.
+    /// Sets the dialect of the shared files.
     #[must_use]
     pub fn with_dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;

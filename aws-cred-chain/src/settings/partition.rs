@@ -6,7 +6,7 @@ use super::partition_table::{EXCEPTIONS, PARTITIONS, SIGNED_AS};
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) name: &'static str,
-    /// What the names of its regions begin with; a word and a number follow.
+    /// The beginnings of its regions' names; a word and a number follow.
     pub(super) prefixes: &'static [&'static str],
     /// Names of regions of another form.
     pub(super) others: &'static [&'static str],
@@ -50,7 +50,7 @@ pub(super) struct Standard {
 ///
 /// # Errors
 ///
-/// What the region's partition does not have.
+/// A message, where the region's partition lacks the wanted kind of endpoint.
 pub(super) fn standard(
     service: &str,
     region: &str,

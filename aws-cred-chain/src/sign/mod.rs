@@ -104,7 +104,7 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// What of a body is signed.
+/// The part of a body that is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Payload<'a> {
@@ -125,7 +125,7 @@ pub enum Payload<'a> {
     Events,
 }
 
-/// How to sign.
+/// The settings of a signature.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Signer<'a> {
@@ -145,7 +145,7 @@ pub struct Signer<'a> {
     pub sign_body: bool,
     /// Whether the session token is added after signing instead of signed.
     pub omit_session_token: bool,
-    /// What of the body is signed.
+    /// The part of the body that is signed.
     pub payload: Payload<'a>,
     /// The regions that the signature is valid in, such as `*` or `us-east-1,us-west-*`: Signature Version 4a,
     /// in which [`Signer::region`] means nothing. `None`: Signature Version 4.
@@ -153,7 +153,7 @@ pub struct Signer<'a> {
     pub region_set: Option<&'a str>,
 }
 
-/// A signature and what it was made of.
+/// A signature with the texts that it was computed from.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Signature {
@@ -163,7 +163,7 @@ pub struct Signature {
     pub string_to_sign: String,
     /// The signature in lower-case hexadecimal.
     pub signature: String,
-    /// What to add to the request: headers, or pairs of the query (not yet percent-encoded).
+    /// The additions to the request: headers, or pairs of the query (not yet percent-encoded).
     pub additions: Vec<(String, String)>,
 }
 
@@ -230,7 +230,7 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Says what of the body is signed.
+    /// Sets the part of the body that is signed.
     #[must_use]
     pub fn with_payload(mut self, payload: Payload<'a>) -> Self {
         self.payload = payload;

@@ -11,7 +11,7 @@ use crate::settings::run::{Run, jitter};
 use crate::trace::{Outcome, Step};
 use crate::world::HttpError;
 
-/// What is called, and how often it may be tried.
+/// A call's name and its limits of attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     /// Shown in errors and the trace, such as `STS AssumeRole`.

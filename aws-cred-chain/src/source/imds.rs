@@ -95,7 +95,7 @@ struct Session {
     attempts_max: u32,
 }
 
-/// What the requests carry.
+/// The headers of the requests.
 enum Token {
     /// Version 2.
     Given(String),

@@ -1,4 +1,4 @@
-//! What a service's error means: the code that its protocol carries, and whether a retry may help.
+//! Errors of services: the code that the protocol carries, and whether a retry may help.
 //!
 //! The codes are those that the AWS CLI's standard retry mode tries again.
 

@@ -52,7 +52,7 @@ pub struct AnywhereRole {
     pub intermediates: Option<PathBuf>,
     /// How long a session lasts, 15 minutes to 12 hours; `None`: as the profile says.
     pub duration: Option<Duration>,
-    /// The name of the session; `None`: the certificate's serial number, if the profile allows no other.
+    /// The name of the session, which the profile must allow; `None`: the certificate's serial number.
     pub session_name: Option<String>,
     /// The region; `None`: that of the trust anchor.
     pub region: Option<String>,

@@ -17,7 +17,7 @@ use crate::sign::Signer;
 use crate::trace::Origin;
 use crate::world::{BoxFuture, Context, lock};
 
-/// What a session may do.
+/// The permissions of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionMode {

@@ -159,7 +159,7 @@ pub(crate) async fn saml(
     credentials(operation, &xml, Source::Saml)
 }
 
-/// Who signs a request.
+/// The identity behind credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {

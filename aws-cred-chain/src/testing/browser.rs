@@ -21,7 +21,7 @@ pub struct ScriptedBrowser {
 #[derive(Debug, Default)]
 struct Seen {
     pages: Vec<LoginPage>,
-    /// What the browser comes back with.
+    /// The query of the redirect.
     query: Option<Secret>,
     refuses: bool,
 }

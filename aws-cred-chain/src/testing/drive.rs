@@ -16,14 +16,14 @@ use crate::world::Clock as _;
 pub enum WaitsForEver {
     /// Nothing is left that could wake it: no sleeper moves the clock, and nobody else holds its waker.
     Stuck {
-        /// How long the clock had run, from its start.
+        /// The time of the clock since its start.
         after: Duration,
-        /// How many sleep on a clock that only a test moves.
+        /// The number of sleepers on a clock that only a test moves.
         sleepers: usize,
     },
     /// It was still waiting after this time by the clock.
     NoEnd {
-        /// How long the clock had run since the future was first polled.
+        /// The time of the clock since the future was first polled.
         after: Duration,
     },
 }

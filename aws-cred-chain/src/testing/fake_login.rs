@@ -11,7 +11,7 @@ use crate::credentials::Secret;
 use crate::sign::percent_encode;
 
 impl State {
-    /// What a person's login on the page `url` sends a browser back with.
+    /// Returns the query of the redirect after a person's login on the page `url`.
     pub(super) fn authorize(&mut self, url: &str) -> Option<String> {
         let query = form(url.split_once('?')?.1.as_bytes());
         let member = |name: &str| query.get(name).cloned();

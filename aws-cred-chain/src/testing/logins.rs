@@ -1,10 +1,10 @@
-//! What the fakes of the services know of the logins of people.
+//! The state of the fake services' logins.
 
 use std::collections::VecDeque;
 
 use crate::credentials::Secret;
 
-/// What the fakes know of logins.
+/// The clients, codes and polls of logins.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
     /// Registered clients: their secrets by their ids.

@@ -178,7 +178,7 @@ struct Exchange {
     answer: Map<String, Value>,
 }
 
-/// What tells requests from one another.
+/// The parts of a request by which a recording finds it.
 #[derive(PartialEq, Eq)]
 struct Subject {
     method: String,

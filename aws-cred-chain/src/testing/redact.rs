@@ -1,6 +1,6 @@
 //! Takes the secrets out of exchanges with AWS's services, so that they can be kept as test data. Pure.
 //!
-//! What is secret is told by its name: members of JSON, elements of XML, fields of forms and queries. A long
+//! A secret is found by its name: members of JSON, elements of XML, fields of forms and queries. A long
 //! value that was found so is replaced wherever else it stands, so that a token has one stand-in in the answer
 //! that issued it and in the requests that send it.
 
@@ -103,6 +103,14 @@ impl Redaction {
                         Value::String(text) if is_secret(name) && !is_error_code(name, text) => {
                             *text = self.hide(text);
                         }
+                        // Cognito's tokens, by the names of their providers.
+                        Value::Object(logins) if name == "Logins" => {
+                            for token in logins.values_mut() {
+                                if let Value::String(text) = token {
+                                    *text = self.hide(text);
+                                }
+                            }
+                        }
                         other => self.json(other),
                     }
                 }
@@ -194,6 +202,8 @@ mod tests {
         assert_eq!(replaced["Code"], "Success");
         assert_eq!(replaced["a"][0]["refresh_token"], "REPLACED-2");
         assert_eq!(replaced["code"], "REPLACED-3");
+        let logins = redaction.body(r#"{"Logins":{"accounts.google.com":"r"}}"#);
+        assert_eq!(logins, r#"{"Logins":{"accounts.google.com":"REPLACED-2"}}"#);
         assert_eq!(
             redaction.uri("https://h/x?X-Amz-Signature=abcdef&y=1"),
             "https://h/x?X-Amz-Signature=REPLACED-4&y=1"

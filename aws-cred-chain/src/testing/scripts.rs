@@ -20,7 +20,7 @@ struct Commands {
     calls: Vec<Command>,
 }
 
-/// What a program does.
+/// The behaviour of a program.
 #[derive(Clone)]
 enum Script {
     Ends(CommandOutput),
@@ -29,12 +29,12 @@ enum Script {
 }
 
 impl ScriptedCommands {
-    /// Says what `program` prints and how it ends, at every call.
+    /// Sets the output and the exit code of `program`, for every call.
     pub fn put(&self, program: impl Into<String>, output: CommandOutput) {
         lock(&self.0).outputs.insert(program.into(), Script::Ends(output));
     }
 
-    /// Says the same of a program that takes `time` by `clock`.
+    /// Sets the same for a program that takes `time` by `clock`.
     pub fn put_slow(
         &self,
         program: impl Into<String>,

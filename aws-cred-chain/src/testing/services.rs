@@ -14,7 +14,7 @@ use crate::sign::percent_decode;
 use crate::world::lock;
 use crate::world::{BoxFuture, Clock, HttpError, SendHttp};
 
-/// How a service misbehaves.
+/// A fault of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -170,8 +170,8 @@ impl Services {
             Some(Sso { access_token: access_token.into(), refresh_token: refresh_token.into() });
     }
 
-    /// Says with which errors of OAuth, such as `authorization_pending`, the next polls for a device's token
-    /// are answered; the one after them gives a token.
+    /// Answers the next polls for a device's token with these errors of OAuth, such as
+    /// `authorization_pending`; the one after them gives a token.
     #[cfg(feature = "login")]
     pub fn set_device_polls<E: Into<String>>(&self, errors: impl IntoIterator<Item = E>) {
         lock(&self.state).logins.polls = errors.into_iter().map(Into::into).collect();

@@ -45,7 +45,7 @@ impl Context {
     /// [`crate::real::TerminalPrompt`].
     #[must_use]
     pub fn real() -> Self {
-        // What has no state is made once.
+        // The parts have no state, so one value serves all.
         static REAL: LazyLock<Context> = LazyLock::new(|| Context {
             env: Arc::new(real::ProcessEnv),
             files: Arc::new(real::LocalFiles),
@@ -119,7 +119,7 @@ impl Context {
         self
     }
 
-    /// Says whether paths and home folders follow the rules of Windows.
+    /// Sets whether paths and home folders follow the rules of Windows.
     #[must_use]
     pub fn with_windows_paths(mut self, windows: bool) -> Self {
         self.windows = windows;

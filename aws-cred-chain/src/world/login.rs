@@ -1,4 +1,4 @@
-//! How a login reaches a person: the page that is shown, and the browser that comes back.
+//! The parts of a login that reach a person: the page that is shown, and the redirect of the browser.
 
 use std::fmt;
 use std::io;
@@ -49,7 +49,7 @@ pub trait ListenForRedirect: fmt::Debug + Send + Sync {
     fn listen(&self) -> io::Result<Box<dyn Redirect>>;
 }
 
-/// Tells the query of a login's redirect from others.
+/// Returns whether a query is that of the login's redirect.
 pub type Awaited = Box<dyn Fn(&str) -> bool + Send>;
 
 /// A port to which a browser is sent back after a login. Dropped, it is closed.

@@ -26,7 +26,7 @@ pub trait Env: fmt::Debug + Send + Sync {
     fn var(&self, name: &str) -> Option<OsString>;
 }
 
-/// What [`ReadFile::read`] found.
+/// The result of [`ReadFile::read`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FileData {
@@ -84,7 +84,7 @@ pub trait ReadFile: fmt::Debug + Send + Sync {
     }
 }
 
-/// What tells a file's state: another one after every change. Its parts mean nothing.
+/// A file's version: it differs after every change. Its parts mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp([u64; 5]);
 
@@ -155,14 +155,14 @@ pub enum HttpError {
     Connect {
         /// The host that was tried.
         host: String,
-        /// What the system or TLS said.
+        /// The message of the system or of TLS.
         reason: String,
     },
     /// The connection broke, or what came is not HTTP.
     Broken {
         /// The host that was tried.
         host: String,
-        /// What was wrong.
+        /// The fault.
         reason: String,
     },
     /// The response is larger than `bytes_max`.
@@ -174,7 +174,7 @@ pub enum HttpError {
     },
     /// No response in time.
     TimedOut {
-        /// How long was waited.
+        /// The time waited.
         after: Duration,
     },
 }
@@ -217,7 +217,7 @@ pub trait SendHttp: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaBundle(pub PathBuf);
 
-/// How far an exchange has come: an extension of requests by which [`SendHttp::send`] may say so. A client
+/// The progress of an exchange: an extension of requests that [`SendHttp::send`] may set. A client
 /// that says nothing is taken as one that may have a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<AtomicU8>);
@@ -226,12 +226,12 @@ impl Progress {
     const CONNECTING: u8 = 1;
     const CONNECTED: u8 = 2;
 
-    /// Says that a connection is being made.
+    /// Notes that a connection is being made.
     pub fn set_connecting(&self) {
         self.0.store(Self::CONNECTING, Ordering::Relaxed);
     }
 
-    /// Says that the service has accepted the connection.
+    /// Notes that the service has accepted the connection.
     pub fn set_connected(&self) {
         self.0.store(Self::CONNECTED, Ordering::Relaxed);
     }
@@ -276,7 +276,7 @@ impl fmt::Debug for Command {
     }
 }
 
-/// What a program did.
+/// The result of a program.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CommandOutput {
@@ -335,7 +335,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
 }
 
-/// What a person is asked for.
+/// A question to a person: the code of an MFA device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Question {

@@ -62,6 +62,12 @@ fn file(stdout: std::process::ChildStdout) -> File {
     File::from(std::os::windows::io::OwnedHandle::from(stdout))
 }
 
+/// Elsewhere, as on WebAssembly, no program can be started.
+#[cfg(not(any(unix, windows)))]
+fn file(_: std::process::ChildStdout) -> File {
+    unreachable!("no program was started")
+}
+
 /// Waits without holding the lock for long, so that [`Running`] can kill meanwhile.
 fn wait(child: &Mutex<Child>, abandoned: &Abandoned) -> io::Result<Option<i32>> {
     let mut pause = Duration::from_micros(20);

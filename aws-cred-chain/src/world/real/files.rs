@@ -87,7 +87,7 @@ fn read_regular(file: fs::File, metadata: &fs::Metadata, bytes_max: u64) -> io::
     Ok(FileData { bytes, others_may_read: others_may_read(metadata) })
 }
 
-/// How long a pipe that nobody has opened for writing yet is waited for.
+/// The longest wait for a pipe's first writer.
 const WRITER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Opens for reading; the open of a pipe does not wait for its writer.

@@ -11,9 +11,9 @@ use crate::world::login::{Awaited, ListenForRedirect, Redirect};
 
 /// The longest request line and headers in bytes.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// How long one connection may take; browsers open some that they do not use.
+/// The longest that one connection may take. Browsers open some that they do not use.
 const CONNECTION_MAX: Duration = Duration::from_millis(500);
-/// How often is looked for a connection, and whether anybody still waits.
+/// The time between two looks for a connection.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Listens on a port of 127.0.0.1 that the system chooses. Other machines cannot reach it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::thread::Abandoned;
 
-/// How long one wait for data lasts before the reader looks whether it was abandoned.
+/// The time between two looks at whether the reader was abandoned.
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(20);
 

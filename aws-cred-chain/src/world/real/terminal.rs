@@ -55,7 +55,7 @@ fn ask(question: &Question, abandoned: &Abandoned) -> io::Result<Secret> {
         if !pipe::wait(&input, abandoned, None)? {
             continue;
         }
-        // Byte by byte: what follows the line is for somebody else.
+        // Byte by byte: input after the line stays unread.
         let mut byte = [0];
         match (&input).read(&mut byte)? {
             0 => break,
@@ -102,6 +102,12 @@ fn standard_input() -> io::Result<File> {
     Ok(File::from(io::stdin().as_handle().try_clone_to_owned()?))
 }
 
+/// Elsewhere, as on WebAssembly, nobody can be asked.
+#[cfg(not(any(unix, windows)))]
+fn standard_input() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Keeps what is typed from being shown; shows it again when dropped.
 #[cfg(unix)]
 struct Hidden<'a> {
@@ -117,7 +123,7 @@ impl<'a> Hidden<'a> {
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         hidden.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON);
-        // What was typed before the question is for somebody else.
+        // Input that was typed before the question is discarded: it is no answer.
         tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
         Ok(Self { terminal, before })
     }

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use crate::world::lock;
 
-/// Tells work on a thread that its result is not wanted any more.
+/// A mark for work on a thread: nobody waits for its result any more.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Abandoned(Arc<AtomicBool>);
 
