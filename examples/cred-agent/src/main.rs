@@ -1,5 +1,5 @@
 //! Serves the credentials of one profile to every AWS SDK on this machine, by the protocol of the
-//! container credentials endpoint. A person enters an MFA code once, and all programs use the result.
+//! container credentials endpoint. A person enters an MFA code once for all programs.
 //!
 //! ```text
 //! cargo run -p cred-agent -- [--profile NAME] [--port NUMBER] [PROGRAM [ARGUMENT..]]
