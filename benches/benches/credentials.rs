@@ -1,14 +1,16 @@
-//! Resolving credentials, beside aws-config and reqsign in the same run.
+//! Measures how long credentials take to resolve, beside aws-config and reqsign in the same run.
 //!
 //! ```text
 //! cargo bench -p benches --features credentials --bench credentials
 //! ```
 //!
-//! Each row runs in a process of its own, whose environment holds nothing but the row's. Within it the
-//! three libraries take turns, 40 rounds; the figure is the median of the rounds, with the quartiles.
-//! Cold: everything is made anew, then asked once. Warm: what was made is asked again; this crate then
-//! looks whether its files have changed, which aws-config never does, so there is a row in which this crate
-//! looks at most once a second.
+//! Each row runs in a process of its own, whose environment holds only the variables of the row.
+//! Within it the three libraries take turns for 40 rounds. A figure is the median of the rounds,
+//! with the quartiles.
+//!
+//! - Cold: a new provider resolves once.
+//! - Warm: the same provider resolves again. This crate then checks whether its files have changed.
+//!   aws-config never does, so a further row has this crate check at most once a second.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -55,7 +57,7 @@ fn run_rows() {
     let json = r#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret", "SessionToken": "t", "Expiration": "2099-01-01T00:00:00Z"}"#;
     let json = write("process.json", json);
     let process = write("process", &format!("[default]\ncredential_process = cat {json}\n"));
-    // Files that have just changed are not trusted to be at rest.
+    // This crate does not keep what it read from a file that changed just before.
     std::thread::sleep(Duration::from_secs(3));
     println!(
         "| row | aws-cred-chain | aws-config | reqsign | aws-config / ours | reqsign / ours |"
@@ -67,7 +69,7 @@ fn run_rows() {
     child("200 profiles", home.path(), &[("AWS_CONFIG_FILE", &many)]);
     child("process (cat)", home.path(), &[("AWS_CONFIG_FILE", &process)]);
     child("cached", home.path(), &[]);
-    // Accepts in the kernel, and never answers.
+    // The kernel accepts connections to this socket, and nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     child("unanswered", home.path(), &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]);
@@ -98,7 +100,7 @@ fn ours() -> Chain {
     Chain::new(Context::real(), Options::default())
 }
 
-/// The median and the quartiles of nanoseconds.
+/// The quartiles of a set of times, in nanoseconds: the first, the median, the third.
 #[derive(Clone, Copy)]
 struct Spread([f64; 3]);
 
@@ -116,7 +118,7 @@ impl std::fmt::Display for Spread {
     }
 }
 
-/// Nanoseconds that one of `count` calls takes.
+/// Returns the mean time of one of `count` calls, in nanoseconds.
 async fn timed<F: Future>(count: u32, mut call: impl FnMut() -> F) -> f64 {
     let start = Instant::now();
     for _ in 0..count {
@@ -146,7 +148,8 @@ async fn resolve(row: &str) {
     assert!(check.iter().all(|id| id == "AKIDEXAMPLE"), "{check:?}");
     let keeps = || async { keeping.resolve().await.unwrap() };
     for round in 0..ROUNDS {
-        // Who goes first finds the caches of the processor as another program has left them: all in turn.
+        // The first library of a round finds the processor's caches as another program left them.
+        // The libraries take turns at being first.
         for turn in 0..3 {
             match (round + turn) % 3 {
                 0 => {
@@ -166,7 +169,8 @@ async fn resolve(row: &str) {
                     warm[1].push(timed(count, again).await);
                 }
                 _ => {
-                    // Its HTTP client takes milliseconds to make and is not needed here: made once.
+                    // The HTTP client of reqsign takes milliseconds to make and is not used here,
+                    // so it is made once.
                     let made = || async {
                         let provider = DefaultCredentialProvider::new();
                         provider.provide_credential(&context).await.unwrap().unwrap()
@@ -195,8 +199,8 @@ async fn resolve(row: &str) {
     }
 }
 
-/// The peers keep credentials inside their signers and clients, where a read cannot be told from a
-/// signature. Beside it stands the floor: reading the clock of the machine.
+/// Measures a read from the cache, beside its floor, a read of the machine's clock. The peers keep
+/// credentials inside their signers and clients, where a read cannot be told from a signature.
 async fn cached() {
     const READS: u32 = 100_000;
     let context = Context::real();

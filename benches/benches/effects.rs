@@ -1,10 +1,11 @@
-//! What recycling, VMs, networks, provisioned concurrency and adoption do, on made workloads in the simulator.
+//! Measures the effects of recycling, VMs, networks, provisioned concurrency and adoption, on
+//! generated workloads in the simulator.
 //!
 //! ```text
 //! cargo bench -p benches --features core --bench effects [-- SEEDS]
 //! ```
 //!
-//! Each row is the mean of some seeds; what is in brackets is the standard deviation.
+//! Each figure is the mean over the seeds (4 by default), with the standard deviation in brackets.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -71,7 +72,8 @@ fn simulation<'a>(
     Simulation::new(trace, Settings { seed, ..settings.clone() }, engine, config)
 }
 
-/// Workers end within their window, each at a moment of its own, and their replacements are there first.
+/// Recycling of workers: each ends at its own time within the window, after its replacement has
+/// joined.
 fn recycling(seeds: u64) {
     let columns: [Column; 7] = [
         INVOCATIONS,
@@ -105,7 +107,7 @@ fn recycling(seeds: u64) {
     table("Recycling of workers", &columns, &rows);
 }
 
-/// VMs of both generations, and pools of started ones.
+/// VMs of one customer and VMs of one sandbox, without and with pools of started ones.
 fn vms(seeds: u64) {
     let columns: [Column; 6] = [
         INVOCATIONS,
@@ -137,7 +139,8 @@ fn vms(seeds: u64) {
     table("VMs (a start takes 0.10 to 0.15 s, a sandbox's 0.1 to 0.4 s)", &columns, &rows);
 }
 
-/// Network interfaces: beforehand and shared, and as they once were, one for each sandbox when it is wanted.
+/// Network interfaces: shared and made in advance, shared and made at the first call, and one for
+/// each sandbox.
 fn networks(seeds: u64) {
     let columns: [Column; 6] = [
         INVOCATIONS,
@@ -147,7 +150,7 @@ fn networks(seeds: u64) {
         WAIT_P99,
         REFUSED,
     ];
-    // Nothing is called in the first ten minutes.
+    // No function is called in the first ten minutes.
     let mut trace = workload::flat(200, 60, 1);
     for function in &mut trace.functions {
         function.counts[..10].fill(0);
@@ -183,7 +186,7 @@ fn networks(seeds: u64) {
     table("Network interfaces (one takes 10 to 20 s to be made)", &columns, &rows);
 }
 
-/// Sandboxes that are kept ready, used or not.
+/// Provisioned concurrency: sandboxes that stay ready, used or not.
 fn provisioned(seeds: u64) {
     let columns: [Column; 6] =
         [INVOCATIONS, COLD, WAIT_P50, WAIT_P99, ("sandboxes", |run| run.sandboxes_mean, 0), IDLE];
@@ -207,7 +210,8 @@ fn provisioned(seeds: u64) {
     table("Provisioned concurrency", &columns, &rows);
 }
 
-/// The engine is lost in the middle of a run: what is left when its successor is told what runs, and when not.
+/// Adoption: the engine is lost in the middle of a run. Its successor either adopts the sandboxes
+/// that workers report, or starts without them.
 fn adoption(seeds: u64) {
     let columns: [Column; 6] = [INVOCATIONS, LOST, REFUSED, COLD, WAIT_P50, WAIT_P99];
     let trace = workload::flat(300, 140, 1);

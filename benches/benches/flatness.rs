@@ -1,11 +1,13 @@
-//! What a start costs beside a large host: resident memory, open descriptors, mounts, live sandboxes.
+//! Measures how the start of a sandbox grows with its host: with resident memory, open descriptors,
+//! mounts and live sandboxes.
 //!
 //! ```text
 //! cargo bench -p benches --features sandbox --bench flatness [-- STARTS [BLOCKS]]
 //! ```
 //!
-//! For each load: a block of starts without it, one with it, and so on, so that what disturbs one disturbs the other.
-//! Mounts are made in a mount namespace of this process's own. Needs root and 9 GiB of free memory.
+//! For each load, blocks of starts without it and with it alternate, so that a disturbance hits
+//! both. Mounts are made in a mount namespace of this process alone. Needs root and 9 GiB of free
+//! memory.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::error::Error;
@@ -20,17 +22,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 type Failure = Box<dyn Error>;
 
-/// Starts of a block, and blocks with and without each load.
+/// Starts per block, and blocks per load, each once without and once with it.
 const STARTS: usize = 60;
 const BLOCKS: usize = 5;
-/// Real starts are apart; pools are full again by then.
+/// Pause before each start, after which pools are full again. Real starts have pauses too.
 const PAUSE: Duration = Duration::from_millis(10);
 const MEMORY_BYTES: usize = 8 << 30;
 const DESCRIPTORS: usize = 10_000;
 const MOUNTS: usize = 1_000;
 const SANDBOXES: usize = 1_000;
 
-/// What a host holds meanwhile; given back when dropped.
+/// The load of the host process. Sandboxes and mounts are released by `unload`.
 enum Load {
     Memory(Vec<u8>),
     Descriptors(Vec<File>),
@@ -42,7 +44,7 @@ const LOADS: [&str; 4] =
     ["8 GiB resident", "10,000 descriptors", "1,000 mounts", "1,000 live idle sandboxes"];
 
 fn main() -> Result<(), Failure> {
-    // Before any thread is started, so that all are in it.
+    // Done before any thread starts, so that all threads are in the new mount namespace.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;

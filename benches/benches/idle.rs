@@ -1,11 +1,12 @@
-//! Live idle sandboxes: initialised, frozen, waiting. What each takes of the machine, how fast they come and go, and
-//! what freezing costs.
+//! Measures live idle sandboxes, which are initialised and frozen: memory of each, rates of
+//! creation and destruction, and times of freezing and thawing.
 //!
 //! ```text
 //! cargo bench -p benches --features sandbox --bench idle [-- SANDBOXES]
 //! ```
 //!
-//! The program is a static one of a few pages that asks for an invocation. Needs root.
+//! The program is static, has a few pages, and asks for an invocation. Needs root. Memory inside
+//! and times of freezing need control groups of version 2.
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 
 use std::error::Error;
@@ -20,7 +21,7 @@ use lambda_sandbox::{Backend, Idle, Limits, Root, Sandbox, SandboxSpec};
 type Failure = Box<dyn Error>;
 
 const SANDBOXES: usize = 1000;
-/// For the kernel to take down and to free what has ended, before memory is read.
+/// Pause before memory is read, in which the kernel frees what has ended.
 const REST: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Failure> {
@@ -41,7 +42,7 @@ async fn measure() -> Result<(), Failure> {
     let program = static_program(folder.path(), "runtime", WAITING_RUNTIME)?;
     fs::copy(program, root.join("runtime"))?;
     let backend = LinuxBackend::new()?;
-    // The pools are full, the program is in the page cache, the host has grown to what it needs for the first.
+    // A first round fills the pools and the page cache, and lets the host grow to its working size.
     for sandbox in made(&backend, &root, 20).await?.0 {
         sandbox.destroy().await?;
     }
@@ -102,21 +103,23 @@ fn per_second(count: usize, took: Duration) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / took.as_secs_f64()
 }
 
-/// Memory in KiB: of the whole machine, of this process, and what the kernel says it has for itself.
+/// Memory in KiB: in use on the whole machine up to a constant, resident in this process, and the
+/// kernel's own by kind.
 struct Memory {
     machine: i64,
     host: i64,
     kernel: Vec<(&'static str, i64)>,
 }
 
-/// The kernel's own uses of memory that `/proc/meminfo` tells.
+/// The lines of `/proc/meminfo` for memory of the kernel.
 const KERNEL: [&str; 5] = ["Slab", "KernelStack", "PageTables", "Percpu", "VmallocUsed"];
 
 impl Memory {
     fn now() -> Self {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        // Without the page cache, but with what the kernel could give back and has not.
+        // The page cache counts as free. Memory that the kernel could reclaim, such as slabs,
+        // counts as used.
         let free = ["MemFree", "Buffers", "Cached"].map(|name| kib(&meminfo, name));
         Self {
             machine: kib(&meminfo, "Shmem") - free.iter().sum::<i64>(),
@@ -154,7 +157,8 @@ fn kib(text: &str, name: &str) -> i64 {
         .unwrap_or(0)
 }
 
-/// Memory of all that runs inside, in KiB, what is shared divided among those who share it.
+/// Memory of all processes in sandboxes, in KiB. Each process has its proportional share of shared
+/// pages (PSS).
 struct Inside {
     program: i64,
     init: i64,
@@ -179,13 +183,14 @@ impl Inside {
     }
 }
 
-/// Returns each sandbox's group that can be frozen as version 2 does it.
+/// Returns the control groups of sandboxes that the freezer of version 2 can freeze.
 fn groups(backend: &LinuxBackend) -> Vec<PathBuf> {
     let groups = backend.groups().into_iter();
     groups.filter(|group| group.join("cgroup.freeze").exists()).collect()
 }
 
-/// Thaws and freezes each group again, and waits until the kernel says that it is so.
+/// Thaws and freezes each group, waits until the kernel reports the new state, and prints the
+/// times.
 fn freezing(backend: &LinuxBackend) -> Result<(), Failure> {
     let (mut thaws, mut freezes) = (Vec::new(), Vec::new());
     for group in groups(backend) {

@@ -1,11 +1,11 @@
-//! The whole path: a cold start from the invocation to its answer, and a warm invocation over HTTP, each
+//! Measures a cold start, from the invocation to its answer, and a warm invocation over HTTP, each
 //! beside its floor in the same run.
 //!
 //! ```text
 //! cargo bench -p benches --features host --bench invoke
 //! ```
 //!
-//! Needs root: sandboxes are of the `linux` backend. The function is `examples/faas-host/functions/hello.rs`.
+//! Needs root, for the `linux` backend. The function is `examples/faas-host/functions/hello.rs`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -46,7 +46,8 @@ fn cold(c: &mut Criterion) {
     runtime.block_on(host.shutdown());
 }
 
-/// Starts the program where no Runtime API is named: it ends at once.
+/// Runs the program without the address of a Runtime API, so that it ends at once. Returns the time
+/// from its start to its exit.
 fn spawn(program: &Path) -> Duration {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -156,7 +157,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// Compiles the example's function into a static program.
+/// Compiles the function of the example into a static program. Returns its path.
 fn compile(folder: &Path) -> PathBuf {
     let source =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/faas-host/functions/hello.rs");
@@ -180,7 +181,7 @@ fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// Between cold starts: real ones have pauses, and a quiet kernel is slower than a busy one.
+/// Pause between cold starts. Real ones have pauses, and an idle kernel is slower than a busy one.
 const PAUSE: Duration = Duration::from_millis(30);
 
 criterion_group!(benches, cold, warm);

@@ -1,13 +1,18 @@
-//! How well sandboxes are packed, on the recorded trace and on made ones: every baseline beside ours.
+//! Measures how well sandboxes are packed on workers, by our placement and by every baseline, on
+//! the recorded trace and on generated workloads.
 //!
 //! ```text
 //! cargo bench -p benches --features core --bench packing [-- SEEDS [candidates]]
 //! ```
 //!
-//! Load is a worker's in a minute over the mean of all workers and minutes; the bound is every minute's load spread
-//! evenly. Each policy plays the same invocations, seed for seed; the first half of each trace is training. Means ± standard
-//! deviations over the seeds. With `candidates` only ours plays, with several numbers of candidates, beside power of two
-//! choices and round robin. Without, there are then the correlated spikes, how invocations are routed, and how long idle sandboxes are kept.
+//! Load is a worker's load in a minute over the mean of all workers and minutes. The lower bound
+//! divides every minute's load evenly. For each seed, all policies play the same invocations. The
+//! first half of each trace is training and not measured. Figures are means ± standard deviations
+//! over the seeds (8 by default).
+//!
+//! Further tables show correlated spikes, the choice among idle sandboxes, and how long idle
+//! sandboxes are kept. With `candidates`, the bench plays our placement alone with several numbers
+//! of candidates, beside power of two choices and round robin.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -58,7 +63,7 @@ fn recorded() -> Option<Trace> {
     Some(Trace::parse("azure2019-500", &invocations, &durations, &memory).unwrap())
 }
 
-/// One policy as a bench has it: made anew for each run.
+/// A placement policy, an idle policy and a routing. Both policies are made anew for each run.
 #[derive(Clone, Copy)]
 struct Policy {
     placement: fn() -> Box<dyn Placement>,
@@ -86,7 +91,8 @@ impl Policy {
     }
 }
 
-/// Plays every policy with every seed, on two threads; the runs of each policy, by seed.
+/// Plays every policy with every seed, on two threads. Returns the reports of each policy, ordered
+/// by seed.
 fn play_all(
     trace: &Trace,
     policies: &[Policy],
@@ -160,8 +166,8 @@ fn packing(trace: &Trace, workers: u32, seeds: u64) {
     );
 }
 
-/// The mean difference of two policies' p99.9 and its standard error, seed by seed: the same invocations, so that what
-/// differs is the policy.
+/// Returns the mean difference in p99.9 between two policies and its standard error. Reports are
+/// paired by seed, so both have played the same invocations.
 fn less(ours: &[Report], other: &[Report]) -> String {
     let differences: Vec<f64> =
         ours.iter().zip(other).map(|(our, its)| our.load_p999 - its.load_p999).collect();
@@ -172,7 +178,7 @@ fn less(ours: &[Report], other: &[Report]) -> String {
     format!("{average:+.3} ± {error:.3}")
 }
 
-/// Ours with fewer and more candidates.
+/// Prints our placement with several numbers of candidates.
 fn candidates(trace: &Trace, workers: u32, seeds: u64) {
     let make: [fn() -> Box<dyn Placement>; 8] = [
         || Box::new(baselines::PowerOfTwo),
@@ -200,12 +206,14 @@ fn candidates(trace: &Trace, workers: u32, seeds: u64) {
     }
 }
 
-/// The minutes in which much comes together: those in which timers fire at the full hour, or one customer's surge.
+/// Prints the load in the minutes of a spike: when most timers fire, or when one customer's load
+/// surges.
 fn spike(trace: &Trace, seeds: u64) {
     let train = trace.minutes / 2;
     let (what, minutes): (_, Vec<usize>) = match trace.name.as_str() {
         "full hour" | "azure2019-500" => {
-            // The minute of the hour in which most timers fire.
+            // Counts the timer functions that are called in a minute. The spike is the minute of
+            // the hour with the largest sum.
             let active = |minute: usize| {
                 let timers = trace.functions.iter().filter(|it| it.trigger == Trigger::Timer);
                 timers.filter(|it| it.counts[minute] > 0).count()
@@ -261,7 +269,8 @@ fn routing(trace: &Trace, seeds: u64) {
     names.iter().zip(&all).for_each(|(name, runs)| row(name, runs));
 }
 
-/// How long idle sandboxes are kept: where there is room for all, and where there is not.
+/// Prints the effects of idle policies, on workers with room for all sandboxes and on workers
+/// without.
 fn idle(trace: &Trace, seeds: u64) {
     let make: [fn() -> Box<dyn IdlePolicy>; 9] = [
         || Box::new(FixedIdle(Duration::from_secs(60))),

@@ -1,16 +1,21 @@
-//! The engine's speed and size.
+//! Measures the engine's speed and memory.
 //!
 //! ```text
 //! cargo bench -p benches --features core --bench placement [-- decisions|candidates|scan|cold|warm [WORKERS|FUNCTIONS [CANDIDATES]]]
 //! ```
 //!
-//! Decisions: where a sandbox goes, by fleet size; then with everything that a cold start counts. Warm: an invocation's
-//! arrival and its end, told by `handle` and drained by `poll`, with timers, statistics and counting, at a million idle
-//! sandboxes: one at a time, and in batches of 32 arrivals and ends that the engine is let `touch` before. Size: what the engine
-//! has allocated, counted by the allocator. Figures are medians of rounds, with the fastest and the slowest; p50 and p99
-//! are of single calls, the clock's own time included, which is measured beside them. The floor is a read that depends on the one before, in as much memory as the calls go
-//! through: a decision waits for two in a row (the function, the workers), an arrival for three (the function, the sandbox,
-//! its worker).
+//! - Decisions: the time of `choose`, which picks the worker for a sandbox, by size of the fleet.
+//! - Cold: an arrival, the decision, and all events of the sandbox up to its end.
+//! - Warm: an invocation's arrival and its end, with timers, statistics and counting, at up to a
+//!   million idle sandboxes. Both events go through `handle` and `poll`, one at a time, and in
+//!   batches of 32 arrivals and ends for which the engine's `touch` is called first.
+//! - Memory: the bytes that the engine has allocated, counted by the allocator.
+//!
+//! Times are medians of rounds, with the fastest and the slowest round. p50 and p99 are of single
+//! calls and contain the reads of the clock, which are also measured alone. The floor is a read
+//! that depends on the one before, in as much memory as the calls touch. A decision waits for two
+//! such reads (the function, the workers), an arrival for three (the function, the sandbox, its
+//! worker).
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -24,28 +29,29 @@ use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::*;
 
 const ROUNDS: usize = 15;
-/// Arrivals, and ends, that are told at once, where they are.
+/// Arrivals in a batch, and as many ends.
 const BATCH: usize = 32;
-/// Invocations that run at once.
+/// Invocations that run at the same time.
 const RUNNING: usize = 1_000;
 
-/// Counts the bytes that are allocated. The bench has one thread: no count is lost.
+/// An allocator that counts the bytes in use. The bench has one thread, so that no count is lost.
 struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator with the arguments that came, whose contract is ours; counting
-// touches no memory but the counter.
+// SAFETY: each call goes to the system's allocator with unchanged arguments, and our caller keeps
+// the same contract. Counting touches no memory but the counter.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.store(ALLOCATED.load(Relaxed).wrapping_add(layout.size()), Relaxed);
-        // SAFETY: the caller's layout is not of size zero, as `System` wants it, too.
+        // SAFETY: our caller gives a layout of non-zero size, which `System` also requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.store(ALLOCATED.load(Relaxed).wrapping_sub(layout.size()), Relaxed);
-        // SAFETY: all that we hand out comes from `System`, with the layout that comes back.
+        // SAFETY: every pointer that we return came from `System` with the layout that the caller
+        // passes.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -67,7 +73,8 @@ fn main() {
             }
         }
     }
-    // Not part of the whole: the same again with other settings.
+    // `candidates` is not part of a run without arguments: it repeats the decisions with other
+    // settings.
     if only.as_deref() == Some("candidates") {
         println!("{DECISIONS}");
         for workers in sizes.clone() {
@@ -112,7 +119,7 @@ fn main() {
 const DECISIONS: &str = "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | the clock alone p50 ns | p99 ns | p99 less the clock's p50 ns | two dependent reads ns | times that |
 |---|---|---|---|---|---|---|---|---|---|---|";
 
-/// Rounds of `calls` calls each: the median time of a call, the least and the most, in nanoseconds.
+/// The time per call of each round, in nanoseconds, ascending.
 struct Rounds(Vec<f64>);
 
 impl Rounds {
@@ -132,7 +139,7 @@ impl Rounds {
         self.0[ROUNDS / 2]
     }
 
-    /// Two columns: the time with its range, and how many that makes a second.
+    /// Returns two table columns: the median with its range, and millions of calls per second.
     fn columns(&self) -> String {
         let (least, most) = (self.0[0], self.0[ROUNDS - 1]);
         let median = self.median();
@@ -140,12 +147,13 @@ impl Rounds {
     }
 }
 
-/// Nanoseconds of a read that depends on the one before, anywhere in `lines` lines of the cache.
+/// Returns the nanoseconds of a read that depends on the one before, at random places in `lines`
+/// cache lines.
 fn dependent_read(lines: usize) -> f64 {
     #[repr(align(64))]
     struct Line(usize);
     let mut chain: Vec<_> = (0..lines).map(Line).collect();
-    // One cycle through all (Sattolo).
+    // Sattolo's shuffle: a single cycle through all lines.
     let mut chance = Chance(3);
     for at in (1..lines).rev() {
         let other = usize::try_from(chance.below(at as u64)).unwrap();
@@ -161,7 +169,7 @@ enum Policy {
     PowerOfTwo,
     LeastLoaded,
     Ours,
-    /// Ours with so many candidates.
+    /// Our placement with this number of candidates.
     Of(usize),
 }
 
@@ -183,7 +191,8 @@ fn config() -> Config {
     config
 }
 
-/// A fleet whose workers are half full of sandboxes with history.
+/// Returns an engine with `sandboxes` idle sandboxes, divided evenly among the functions, each of
+/// which has run once.
 fn fleet(
     policy: Policy,
     workers: u32,
@@ -203,7 +212,8 @@ fn fleet(
         let function = FunctionId(function);
         engine.handle(Time::ZERO, Event::FunctionPut { function, revision: 0, settings }).unwrap();
     }
-    // Eight at a time of each function, so that each gets as many as are wanted, over two minutes.
+    // Each function gets all its invocations at once, so that each makes a sandbox. The functions
+    // follow each other over two minutes.
     let mut now = Time::ZERO;
     let mut made = Vec::new();
     let mut invocation = 0;
@@ -252,7 +262,7 @@ fn decisions(policy: Policy, workers: u32) {
     let single = singly(calls, || chance.function(functions), |it| engine.choose(it).unwrap());
     drop(engine);
     let clock = singly(calls, || (), |()| ());
-    // Three lines of a worker, six of a function.
+    // A decision reads three cache lines of a worker and six of a function.
     let floor = 2.0 * dependent_read(workers as usize * 3 + functions as usize * 6);
     let at = |of: &[u128], share: usize| of[of.len() * share / 100];
     let (p50, p99) = (at(&single, 50), at(&single, 99));
@@ -268,7 +278,8 @@ fn decisions(policy: Policy, workers: u32) {
     );
 }
 
-/// Times calls one by one: ascending, in nanoseconds, the clock's own time included.
+/// Returns the times of single calls in nanoseconds, ascending. They contain two reads of the
+/// clock.
 fn singly<T, R>(
     calls: usize,
     mut prepare: impl FnMut() -> T,
@@ -285,7 +296,8 @@ fn singly<T, R>(
     times
 }
 
-/// From an invocation's arrival to the end of its sandbox: everything but the sandbox itself.
+/// Measures the engine's work from an invocation's arrival to the end of its sandbox. No sandbox
+/// runs.
 fn cold(workers: u32) {
     let functions = workers.min(20_000);
     let (mut engine, _, mut now) = fleet(Policy::Ours, workers, functions, 0);
@@ -316,7 +328,8 @@ fn cold(workers: u32) {
     println!("| ours | {workers} | {} |", rounds.columns());
 }
 
-/// Returns the bytes of an idle sandbox, and of everything over the sandboxes.
+/// Measures warm invocations. Returns the bytes per idle sandbox, and all bytes divided by the
+/// number of sandboxes.
 fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     const WORKERS: u32 = 10_000;
     let nothing = ALLOCATED.load(Relaxed);
@@ -329,7 +342,8 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     let with = ALLOCATED.load(Relaxed);
     let each = (with - without) as f64 / f64::from(sandboxes);
     let all = (with - nothing) as f64 / f64::from(sandboxes);
-    // Three lines of a function, two of the sandbox that it uses, one of a worker.
+    // An arrival reads three cache lines of a function, two of the sandbox that it uses, and one of
+    // a worker.
     let floor = 3.0 * dependent_read((functions * 5 + WORKERS) as usize);
     let (mut chance, mut id) = (Chance(7), 1_u64 << 40);
     const CALLS: usize = 200_000;
@@ -368,7 +382,7 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
                 }
             }
         });
-        // What still runs ends before the next way of calling.
+        // Ends the invocations that still run, before the next size of batch.
         for (invocation, sandbox) in running {
             let used = Used::default();
             let ended = Event::InvocationEnded { invocation, sandbox, reusable: true, used };
@@ -385,7 +399,7 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
 struct Chance(u64);
 
 impl Chance {
-    /// A number below `bound` (splitmix64).
+    /// Returns a random number below `bound` (splitmix64).
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -1,11 +1,14 @@
-//! Starts of a static program to its exit: our sandboxes beside the floor (posix_spawn) and beside peers, in one run.
+//! Measures the start of a static program to its exit: in our sandboxes, beside the floor
+//! (`posix_spawn`) and peers, in one run.
 //!
 //! ```text
 //! cargo bench -p benches --features sandbox --bench sandbox [-- ROUNDS]
 //! ```
 //!
-//! Peers are taken from `PATH` or from the folder that `PEERS_DIR` names; one that cannot work here is told so. Each
-//! round starts every one once, in turn, so that what disturbs one disturbs all. Needs root.
+//! Peers are found in the folder that `PEERS_DIR` names, or on `PATH`. Peers that do not work on
+//! this machine are listed. Each round starts every program once, in turn, so that a disturbance
+//! hits all. All rounds run twice: without pauses (hot), and with 100 ms before each start. Needs
+//! root.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::error::Error;
@@ -23,7 +26,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 type Failure = Box<dyn Error>;
 
-/// What is started in each round; the time is in milliseconds.
+/// Rounds of each kind, unless the command line has a number.
 const ROUNDS: usize = 60;
 
 struct Row {
@@ -166,8 +169,8 @@ fn peers(root: &Path, folder: &Path) -> Result<Vec<Peer>, Failure> {
     Ok(peers)
 }
 
-/// Starts what refuses control groups of both versions at once: from a thread in a mount namespace of its own that shows
-/// those of version 1 only, made once and outside of what is timed.
+/// Runs `start` in a mount namespace that shows control groups of version 1 alone, for programs
+/// that refuse both versions at once. A thread makes the namespace once, outside of what is timed.
 fn with_version_1_only(
     start: impl Fn() -> Result<Duration, Failure> + Send + 'static,
 ) -> Box<dyn Fn() -> Result<Duration, Failure>> {
@@ -197,7 +200,8 @@ fn hide_version_2() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns an OCI configuration with the same namespaces, limits and mounts as ours.
+/// Returns an OCI configuration with limits and mounts like ours. It has our pid, network, ipc, uts
+/// and mount namespaces, but no user, cgroup or time namespace.
 fn container(root: &Path) -> String {
     format!(
         r#"{{"ociVersion":"1.0.0","process":{{"terminal":false,"user":{{"uid":1000,"gid":1000}},

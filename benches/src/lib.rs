@@ -1,14 +1,14 @@
-//! Benches are in `benches/`, recorded results in `results/`; here is what several of them need.
+//! Helpers of several benches. The benches are in `benches/`, recorded results in `results/`.
 
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles a program of one file, without any shared library, and returns where it lies.
+/// Compiles `source`, a program of one file, into a static program in `folder`. Returns its path.
 ///
 /// # Errors
 ///
-/// When `folder` cannot be written or `rustc` refuses.
+/// If `folder` cannot be written, or `rustc` cannot be started or fails.
 pub fn static_program(folder: &Path, name: &str, source: &str) -> Result<PathBuf> {
     let file = folder.join(name).with_extension("rs");
     let program = folder.join(name);
@@ -24,7 +24,8 @@ pub fn static_program(folder: &Path, name: &str, source: &str) -> Result<PathBuf
     }
 }
 
-/// The source of a program that asks for an invocation, as a runtime does, and waits for it for ever.
+/// The source of a program that asks for an invocation, as a runtime does, and blocks until one
+/// comes.
 pub const WAITING_RUNTIME: &str = r#"
 use std::io::{Read, Write};
 fn main() {
@@ -35,11 +36,11 @@ fn main() {
 }
 "#;
 
-/// Sorts `times` and returns the one in the middle.
+/// Sorts `times` and returns the middle one, the upper of two.
 ///
 /// # Panics
 ///
-/// When there is none.
+/// If `times` is empty.
 pub fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]

@@ -1,4 +1,4 @@
-//! Compiles `functions/hello.rs` into a static program: a function that needs nothing of its root.
+//! Compiles `functions/hello.rs` into a static program: a function that needs no file of its root.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! The catalog: changes are whole or not made, whatever their callers do, and all parts of the host agree.
+//! The catalog: a change is made whole or not at all, even if its caller drops the future, and all
+//! parts of the host agree on it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -21,7 +22,8 @@ async fn open(backend: &FakeBackend, folder: &Path) -> Host {
     builder.with_data_folder(folder).start().await.unwrap()
 }
 
-/// Polls a future `polls` times, with time between for what it waits for, and drops it; tells whether it was at its end.
+/// Polls a future `polls` times, with a millisecond between, and drops it. Returns whether it was
+/// ready.
 async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
@@ -35,7 +37,7 @@ async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> bool
     false
 }
 
-/// Waits until a change that goes on without its caller is made.
+/// Waits until a change whose caller is gone has been made.
 async fn until_made(host: &Host, change: &str) {
     let before = lambda_host::code::CodeDigest::of(&zip("1"));
     for _ in 0..5000 {
@@ -56,8 +58,8 @@ async fn until_made(host: &Host, change: &str) {
     panic!("{change} was never made");
 }
 
-/// Checks that what readers see, what the engine runs and what a restart finds is one truth about `f`; returns whether it
-/// is there.
+/// Checks that three views of `f` agree: what readers see, what the engine runs, and what a
+/// restarted host finds. Returns the memory of `f` in MB, or `None` if there is no `f`.
 async fn agreed(host: Host, backend: &FakeBackend, folder: &Path) -> Option<u32> {
     let seen = host.function("f").ok();
     let invoked = host.invoke("f", "1").await;
@@ -69,7 +71,7 @@ async fn agreed(host: Host, backend: &FakeBackend, folder: &Path) -> Option<u32>
     host.shutdown().await;
     drop(host);
     let again = loop {
-        // The registry is released when the host's last task is gone.
+        // The last task of the old host releases the registry some time later.
         match Host::builder(Arc::new(backend.clone())).with_data_folder(folder).start().await {
             Ok(host) => break host,
             Err(Error::Registry { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -88,7 +90,8 @@ async fn agreed(host: Host, backend: &FakeBackend, folder: &Path) -> Option<u32>
     seen.map(|it| it.config.memory_mb)
 }
 
-/// A call that is dropped after each number of polls leaves the change made whole or not made.
+/// A call whose future is dropped after any number of polls leaves the change made whole or not
+/// made.
 #[tokio::test]
 async fn changes_that_lose_their_caller_leave_all_parts_agreed() {
     for change in ["deploy", "update_code", "update_config", "reserve", "remove"] {
@@ -116,7 +119,7 @@ async fn changes_that_lose_their_caller_leave_all_parts_agreed() {
                 until_made(&host, change).await;
             }
             let memory_mb = agreed(host, &backend, folder.path()).await;
-            // One poll begins the change, which then needs no caller.
+            // The first poll starts the change. From then on it needs no caller.
             let made = polls > 0;
             match change {
                 "deploy" => assert_eq!(memory_mb.is_some(), made, "{change} after {polls}"),
@@ -180,7 +183,7 @@ async fn of_changes_that_expect_one_revision_one_is_made() {
     assert!(matches!(refused, Err(Error::RevisionDiffers { .. })));
 }
 
-/// A limit that was lowered, or code that is gone, fails one function and not the host.
+/// A lowered limit, or missing code, fails one function and not the host.
 #[tokio::test(start_paused = true)]
 async fn a_host_starts_with_functions_that_it_cannot_run() {
     let (backend, folder) = (echo(), tempfile::tempdir().unwrap());
@@ -206,14 +209,14 @@ async fn a_host_starts_with_functions_that_it_cannot_run() {
         let refused = host.invoke(name, "1").await;
         assert!(matches!(&refused, Err(Error::FunctionFailed { .. })), "{refused:?}");
     }
-    // A change that helps makes it active.
+    // A change that removes the cause makes the function active again.
     host.reserve_concurrency("greedy", Some(10)).await.unwrap();
     assert_eq!(host.function("greedy").unwrap().state, FunctionState::Active);
     host.update_code("lost", None, zip("found")).await.unwrap();
     assert_eq!(host.function("lost").unwrap().state, FunctionState::Active);
 }
 
-/// The code of a sandbox that still runs, or is being shut down, stays in its folder.
+/// The folder of a function's old code stays until the last sandbox that runs it has ended.
 #[tokio::test(start_paused = true)]
 async fn code_stays_for_as_long_as_a_sandbox_runs_it() {
     let (backend, folder) = (echo(), tempfile::tempdir().unwrap());
@@ -229,7 +232,7 @@ async fn code_stays_for_as_long_as_a_sandbox_runs_it() {
     running.await.unwrap().unwrap();
     let left = || std::fs::read_dir(folder.path().join("code")).unwrap().count();
     for _ in 0..1000 {
-        // The folder goes under another name first, and the archive after it.
+        // The folder is renamed before it is removed, and the archive is removed after it.
         if left() == 2 {
             break;
         }
@@ -244,7 +247,7 @@ async fn code_stays_for_as_long_as_a_sandbox_runs_it() {
 async fn a_qualifier_never_reaches_another_version() {
     let host = Host::builder(Arc::new(echo())).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
-    // AWS takes the removal of a version that is not there; the function stays.
+    // Like AWS, the host accepts the removal of a version that does not exist, and changes nothing.
     host.remove("f:1").await.unwrap();
     assert!(matches!(host.remove("g:1").await, Err(Error::FunctionNotFound { .. })));
     assert!(matches!(host.remove("f:$LATEST").await, Err(Error::LatestNotDeletable)));

@@ -1,4 +1,5 @@
-//! Event invocations: kept, run at least once, tried again, and told to destinations.
+//! Event invocations: they are kept on disk, run at least once and retried, and their results are
+//! delivered to destinations.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -16,7 +17,8 @@ use lambda_sandbox::Invocation;
 use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use serde_json::Value;
 
-/// A function `f` that counts its invocations and fails the first `failures` of them.
+/// Returns a backend with a function `f` that fails its first `failures` invocations, and the count
+/// of its invocations.
 fn counting(failures: u32) -> (FakeBackend, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&count);
@@ -36,7 +38,7 @@ fn host(backend: &FakeBackend, folder: &Path) -> HostBuilder {
         .with_deliveries(DeliverToFile::new(folder.join("delivered")))
 }
 
-/// Waits until `count` messages were delivered, and returns them.
+/// Waits until `count` messages have been delivered. Returns all messages.
 async fn delivered(folder: &Path, count: usize) -> Vec<Value> {
     for _ in 0..1000 {
         let text = std::fs::read_to_string(folder.join("delivered")).unwrap_or_default();
@@ -127,13 +129,13 @@ async fn a_destination_may_be_a_function() {
     host.shutdown().await;
 }
 
-/// What waits when the host stops is run by the next one: events that were accepted, and such that are to be tried again.
+/// Events that wait for a retry when the host stops are run by the next host.
 #[tokio::test]
 async fn events_survive_a_restart() {
     let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(5));
     {
         let builder = host(&backend, folder.path());
-        // Nothing is tried again in the life of this host.
+        // The delay is longer than this host lives, so that it retries nothing.
         let host = builder.with_event_retry_after(Duration::from_secs(1)).start().await.unwrap();
         host.deploy(config(), zip("1")).await.unwrap();
         for n in 0..5 {
@@ -170,7 +172,7 @@ async fn with_nothing_reserved_an_event_is_given_up_at_once() {
 async fn an_event_that_is_too_old_for_another_try_is_given_up() {
     let (folder, (backend, count)) = (tempfile::tempdir().unwrap(), counting(u32::MAX));
     let builder = host(&backend, folder.path());
-    // The next try would be after a minute and some more.
+    // The next retry would come after 61 s, and the event may be 60 s old at most.
     let host = builder.with_event_retry_after(Duration::from_secs(61)).start().await.unwrap();
     host.deploy(config(), zip("1")).await.unwrap();
     let mut change = destinations("", QUEUE);

@@ -1,4 +1,4 @@
-//! The host on the fake backend, in virtual time: what its callers can rely on.
+//! The promises of a host to its callers, tested on the fake backend in virtual time.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -24,7 +24,7 @@ async fn invoke(host: &Host, payload: &'static str) -> Result<Answer, Error> {
     host.invoke("f", payload).await
 }
 
-/// Invokes `count` times at once.
+/// Invokes `f` `count` times at once.
 async fn burst(host: &Host, count: usize) -> Vec<Result<Answer, Error>> {
     let mut set = JoinSet::new();
     for _ in 0..count {
@@ -55,7 +55,7 @@ async fn a_burst_makes_a_sandbox_for_each_and_the_surplus_falls_idle() {
     let answers = burst(&host, 50).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(backend.live(), 50);
-    // One caller keeps one sandbox busy; the others are idle for the idle timeout and end.
+    // One caller keeps one sandbox busy. The others reach the idle timeout and end.
     for _ in 0..700 {
         invoke(&host, "1").await.unwrap();
     }
@@ -82,7 +82,8 @@ async fn an_init_that_fails_answers_each_invocation_once() {
     assert_eq!(backend.live(), 0);
 }
 
-/// Lambda gives an init 10 s, and where they do not suffice all that the first invocation has.
+/// Lambda gives an init 10 s. An init that takes longer is repeated in the first invocation, within
+/// the function's timeout.
 #[tokio::test(start_paused = true)]
 async fn an_init_that_takes_too_long_is_made_again_in_the_first_invocation() {
     let backend = echo().with_init("f", || Ok(12 * SECOND));
@@ -162,7 +163,7 @@ async fn a_caller_that_goes_away_loses_nothing_for_others() {
     let host = start(&backend).await;
     let left = tokio::time::timeout(SECOND / 2, invoke(&host, "1")).await;
     assert!(left.is_err());
-    // The invocation goes on, and its sandbox is used again.
+    // The invocation runs on without its caller, and its sandbox is used again.
     tokio::time::sleep(SECOND).await;
     assert!(!invoke(&host, "1").await.unwrap().report.is_cold());
     assert_eq!(backend.live(), 1);
@@ -253,8 +254,8 @@ async fn dropping_every_handle_ends_the_sandboxes() {
     assert_eq!(backend.live(), 0);
 }
 
-/// A program that cannot be executed is the function's fault, and its start is not tried again; another error of the machine's
-/// is the host's.
+/// A program that cannot be executed is the function's fault, and its start is not retried. Any
+/// other error of the machine is the host's fault.
 #[tokio::test(start_paused = true)]
 async fn a_program_that_cannot_be_executed_is_the_functions_fault() {
     for (path, errno, words) in [

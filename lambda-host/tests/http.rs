@@ -1,5 +1,5 @@
-//! The HTTP front end against clients that are wrong, rude or gone. Well-behaved ones are the real `aws` command and
-//! boto3, in `examples/faas-host/tests`.
+//! The HTTP front end with clients that send wrong requests, hold connections, or go away. Tests
+//! with correct clients, the real `aws` command and boto3, are in `examples/faas-host/tests`.
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -31,10 +31,10 @@ async fn serve_host(host: Host) -> SocketAddr {
     address
 }
 
-/// Sends bytes, says that no more come, and returns the whole answer.
+/// Sends bytes, closes the sending side, and returns the whole answer.
 async fn send(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The server may have answered and closed before all was sent.
+    // Writing fails if the server has already answered and closed.
     stream.write_all(bytes).await.unwrap_or_default();
     stream.shutdown().await.unwrap_or_default();
     let mut answer = Vec::new();
@@ -89,7 +89,7 @@ async fn wrong_requests_get_an_answer_that_says_so() {
     }
 }
 
-/// Calls an action of the logs until its answer has `count` lines.
+/// Calls an action of CloudWatch Logs until its answer has `count` lines, for 10 s at most.
 async fn logs(
     address: SocketAddr,
     action: &str,
@@ -129,7 +129,7 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
         let answer = call(address, "POST", "/2015-03-31/functions/f/invocations", "{}").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    // A line for the start of the sandbox, three for each invocation.
+    // The log has one line for the start of the sandbox, and three for each invocation.
     let all = logs(address, "FilterLogEvents", &json!({ "logGroupName": group }), 10).await;
     let lines = messages(&all);
     assert!(lines[0].starts_with("INIT_START "), "{lines:?}");
@@ -140,7 +140,7 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
     }
     let stream = all["events"][0]["logStreamName"].as_str().unwrap();
 
-    // The same lines in pages of four, forwards by both calls and backwards.
+    // The same lines in pages of four: forwards by both calls, and backwards.
     let mut input = json!({ "logGroupName": group, "limit": 4 });
     let mut paged = Vec::new();
     loop {
@@ -212,11 +212,12 @@ async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
     let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let answer = send(address, chunked.as_bytes()).await;
-    // A client that is still writing may lose the answer to a reset connection, but never gets another.
+    // A client that is still writing may lose the answer to a reset connection, but never gets
+    // another answer.
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// Sockets that announce a large body and send nothing of it take no room from others.
+/// Connections that announce a large body and do not send it leave room for other requests.
 #[tokio::test]
 async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
     let address = serve().await;
@@ -239,7 +240,7 @@ async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
-/// Connections that say nothing give way to those that do.
+/// When all connections are taken, idle ones are closed for new ones.
 #[tokio::test]
 async fn idle_connections_give_way() {
     let address = serve().await;

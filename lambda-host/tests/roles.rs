@@ -1,4 +1,4 @@
-//! Execution roles, against a fake STS that checks signatures.
+//! Execution roles, with a fake STS that checks signatures.
 #![cfg(feature = "roles")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -16,7 +16,7 @@ use lambda_sandbox::{
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
 
-/// A fake backend that keeps the environments of its sandboxes.
+/// A fake backend that records the environment of each sandbox.
 #[derive(Debug)]
 struct Watched {
     inner: FakeBackend,
@@ -29,7 +29,7 @@ impl Watched {
         Arc::new(Self { inner, environments: Mutex::default() })
     }
 
-    /// The values of a variable, a sandbox each.
+    /// Returns the value of a variable in each sandbox, or an empty text.
     fn values(&self, name: &str) -> Vec<String> {
         let environments = self.environments.lock().unwrap();
         let value =
@@ -106,7 +106,8 @@ async fn a_sandbox_ends_before_its_session_and_the_next_has_a_new_one() {
     let host = start(&world, &backend, ROLE).await;
     tokio::time::pause();
     assert!(invoke(&host).await.unwrap());
-    // Used all the time, so that the idle timeout is not what ends it; a session lasts an hour.
+    // An invocation every minute keeps the sandbox from the idle timeout. The session lasts an
+    // hour.
     for _ in 0..65 {
         tokio::time::advance(Duration::from_secs(60)).await;
         world.clock().advance(Duration::from_secs(60));

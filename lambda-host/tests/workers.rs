@@ -1,4 +1,5 @@
-//! Workers: several serve one host, their messages can cross machines, and none that fails takes the others along.
+//! Workers: several serve one host, their messages can cross machines, and the loss of one affects
+//! no other.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -20,12 +21,13 @@ use tokio::task::JoinSet;
 
 use crate::common::{SECOND, config, echo, named, zip};
 
-/// A worker on the far side of a wire: every message crosses it as JSON, and it has a code folder of its own.
+/// A worker behind a wire: every message crosses the wire as JSON, and the worker has its own code
+/// folder.
 #[derive(Debug)]
 struct Far {
     worker: LocalWorker,
     _folder: tempfile::TempDir,
-    /// Ends the connection when it is taken.
+    /// The task that carries events to the host, taken when the wire is cut.
     wire: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -38,7 +40,7 @@ impl Far {
         Arc::new(Self { worker, _folder: folder, wire: Mutex::default() })
     }
 
-    /// Cuts the wire, as a machine that is gone does.
+    /// Cuts the wire: the host gets no more events, as if the machine were gone.
     fn cut(&self) {
         self.wire.lock().unwrap().take().unwrap().abort();
     }
@@ -80,8 +82,8 @@ async fn burst(host: &Host, name: &'static str, count: usize) -> Vec<Result<Answ
     set.join_all().await
 }
 
-/// Two workers in one process: sandboxes spread over them; one is lost in the middle of its invocations, which are
-/// answered as lost, and everything else goes on.
+/// Sandboxes spread over two workers. When one worker is lost, its invocations are answered as
+/// lost, and all others go on.
 #[tokio::test(start_paused = true)]
 async fn one_of_two_workers_is_lost_and_nothing_else_notices() {
     let (near, far) = (echo(), echo());
@@ -115,7 +117,8 @@ async fn one_of_two_workers_is_lost_and_nothing_else_notices() {
     let failed = answers.iter().filter(|it| it.as_ref().unwrap().function_error).count();
     assert_eq!(failed, lost, "those that ran there, and no other");
 
-    // The other worker serves on: first warm, then with new sandboxes, until its memory is full.
+    // The remaining worker serves all calls: first with warm sandboxes, then with new ones, until
+    // its memory is full.
     let answers = burst(&host, "f", 8).await;
     assert!(answers.iter().all(|it| it.as_ref().is_ok_and(|answer| !answer.function_error)));
     assert_eq!(near.live(), 8);
@@ -131,7 +134,7 @@ async fn a_worker_whose_memory_cannot_be_used_is_refused() {
     assert!(matches!(&started, Err(Error::Worker { .. })), "{started:?}");
 }
 
-/// A worker that is connected to nothing but this test.
+/// A worker that is connected to the test instead of a host.
 struct Bench {
     worker: LocalWorker,
     events: mpsc::Receiver<FromWorker>,
@@ -172,7 +175,7 @@ async fn a_sandbox_that_a_worker_does_not_have_is_told_as_gone() {
     }
 }
 
-/// Code that no digest leads to fails the start, by the worker's fault.
+/// Code that cannot be fetched fails the start, as a fault of the worker.
 #[tokio::test(start_paused = true)]
 async fn code_that_cannot_be_fetched_is_the_workers_fault() {
     let seen = Arc::new(Mutex::new(None));
@@ -198,14 +201,14 @@ async fn code_that_cannot_be_fetched_is_the_workers_fault() {
         }
     }
     host.add_worker(Arc::new(Spy(Arc::clone(&seen), Mutex::default()))).await.unwrap();
-    // Larger than the first worker: its sandbox is started on the spy.
+    // The function is too large for the first worker, so its sandbox starts on the spy.
     host.deploy(named("large").with_memory_mb(512), zip("1")).await.unwrap();
     drop(tokio::time::timeout(SECOND, host.invoke("large", "1")).await);
     let message = seen.lock().unwrap().take().unwrap();
     let WorkerCommand::Start { deployment, .. } = message.command else { panic!("{message:?}") };
     assert_eq!(deployment.config.memory_mb, 512);
 
-    // The same command on a worker whose host does not have the code.
+    // The same command, sent to a worker whose host does not have the code.
     let mut bench = Bench::new(echo()).await;
     bench.carry_out(WorkerCommand::Start { sandbox: SandboxId(1), deployment });
     let mut event = bench.event().await;
@@ -218,7 +221,8 @@ async fn code_that_cannot_be_fetched_is_the_workers_fault() {
     assert!(reason.contains("code"), "{reason}");
 }
 
-/// A task that ends in the middle loses its invocation and nothing more: the memory is free, and a stop ends.
+/// A panic in a sandbox's task loses its invocation alone: its memory is free again, and the host
+/// can stop.
 #[tokio::test(start_paused = true)]
 async fn a_sandbox_whose_task_panics_is_gone() {
     let backend = echo().with_handler("panics", |_: &Invocation| -> FakeAnswer {
@@ -238,7 +242,7 @@ async fn a_sandbox_whose_task_panics_is_gone() {
     assert_eq!(backend.live(), 0);
 }
 
-/// Answers of workers go before callers that wait to be taken.
+/// The driver reads the workers' answers before new calls.
 #[tokio::test(start_paused = true)]
 async fn under_overload_an_answer_does_not_wait_behind_callers() {
     let host = Host::builder(Arc::new(echo())).with_account_concurrency(1).start().await.unwrap();
@@ -249,7 +253,7 @@ async fn under_overload_an_answer_does_not_wait_behind_callers() {
     });
     tokio::time::sleep(SECOND / 2).await;
     let start = tokio::time::Instant::now();
-    // More callers than the driver's queue holds, who call again as soon as they are refused.
+    // More callers than the driver's queue holds. Each calls again as soon as it is refused.
     let mut set = JoinSet::new();
     for _ in 0..2000 {
         let host = host.clone();

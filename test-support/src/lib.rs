@@ -1,19 +1,20 @@
-//! What this workspace's tests need of the machine: found, or reported by name as left out.
+//! Finds what this workspace's tests need of the machine, or records that a test was left out.
 //!
-//! A test that cannot run here calls [`left_out`] and returns. `cargo xtask test` lists what was left
-//! out, and fails with `--all` when the list is not empty, so nothing is skipped in silence.
+//! A test that cannot run on this machine calls [`left_out`] and returns. `cargo xtask test` lists
+//! these tests, and fails with `--all` if there is one, so that no test is skipped in silence.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Reports that `what` could not be tested on this machine because of `why`.
+/// Records that `what` could not be tested on this machine because of `why`.
 ///
-/// Appends one line to the file that `TEST_LEFT_OUT` names (set by `cargo xtask test`) and prints it.
+/// Prints one line. Also appends it to the file that the variable `TEST_LEFT_OUT` names, which
+/// `cargo xtask test` sets.
 ///
 /// # Panics
 ///
-/// When the file that `TEST_LEFT_OUT` names cannot be written.
+/// If the file that `TEST_LEFT_OUT` names cannot be written.
 #[expect(clippy::print_stderr, reason = "the person who runs one test by hand must see it")]
 pub fn left_out(what: &str, why: &str) {
     eprintln!("left out: {what}: {why}");
@@ -38,26 +39,28 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }
 
-/// Returns the third-party conformance data: `CONFORMANCE_DIR`, else `../shared/conformance`.
+/// Returns the folder of third-party conformance data: `CONFORMANCE_DIR`, or
+/// `../shared/conformance` if that is not set.
 #[must_use]
 pub fn conformance_dir() -> PathBuf {
     folder("CONFORMANCE_DIR", "../shared/conformance")
 }
 
-/// Returns the third-party traces: `TRACES_DIR`, else `../shared/traces`.
+/// Returns the folder of third-party traces: `TRACES_DIR`, or `../shared/traces` if that is not
+/// set.
 #[must_use]
 pub fn traces_dir() -> PathBuf {
     folder("TRACES_DIR", "../shared/traces")
 }
 
-/// Tells whether the checks run at full length: `cargo xtask test --long`, which sets `TEST_LONG`.
+/// Returns whether the tests run at full length: `cargo xtask test --long` sets `TEST_LONG`.
 #[must_use]
 pub fn long() -> bool {
     std::env::var_os("TEST_LONG").is_some()
 }
 
-/// Returns the program `name` of the Python environment that `cargo xtask test` makes under
-/// `target/venv`, or `None` where it is not there.
+/// Returns the path of the program `name` in the Python environment `target/venv`, or `None` if it
+/// is not there. `cargo xtask test` makes the environment.
 #[must_use]
 pub fn venv_program(name: &str) -> Option<PathBuf> {
     Some(workspace().join("target/venv/bin").join(name)).filter(|path| path.exists())

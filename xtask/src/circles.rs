@@ -1,7 +1,8 @@
 //! Circles of files: files of a crate that import each other, directly or through others.
 //!
-//! An import is a path through `crate`, `self` or `super` outside of tests. It leads to the file that defines the item: a
-//! re-export is followed, and is no import itself. `xtask/circles.txt` lists the circles that ARCHITECTURE.md argues for.
+//! An import is a path through `crate`, `self` or `super` outside of tests. It counts as an import
+//! of the file that defines the item: a re-export is followed to that file, and does not itself
+//! count as an import. `xtask/circles.txt` lists the known circles, which ARCHITECTURE.md explains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +12,8 @@ use syn::visit::Visit;
 
 use crate::steps::CRATES;
 
-/// Prints each circle, and those that the list does not have or has without need; tells whether both agree.
+/// Prints each circle of files that it finds, and each line of `xtask/circles.txt` that is no
+/// circle any more. Returns whether the list agrees with what was found.
 pub(crate) fn check(root: &Path) -> bool {
     let mut found = BTreeSet::new();
     for krate in CRATES {
@@ -39,20 +41,20 @@ pub(crate) fn check(root: &Path) -> bool {
     found == listed
 }
 
-/// The files of one crate, and which imports which.
+/// The files of one crate and their imports.
 #[derive(Debug, Default)]
 struct Graph {
-    /// Modules by their path, `["worker", "local"]`.
+    /// Modules by path, such as `["worker", "local"]`.
     modules: BTreeMap<Vec<String>, Module>,
 }
 
 #[derive(Debug)]
 struct Module {
-    /// Relative to the workspace.
+    /// The path, relative to the workspace.
     file: String,
-    /// Names that it re-exports, and where they lead.
+    /// The names that the module re-exports, each with the path of its item.
     exports: BTreeMap<String, Vec<String>>,
-    /// Paths that it imports.
+    /// The paths that the module imports.
     imports: BTreeSet<Vec<String>>,
 }
 
@@ -64,7 +66,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Reads a module's file and those of its children, which lie in `folder`.
+    /// Adds the module in `file`, and its child modules, whose files lie in `folder`.
     fn add(
         &mut self,
         root: &Path,
@@ -86,7 +88,7 @@ impl Graph {
             let inside: PathBuf = folder.join(&child).join("mod.rs");
             let file = if beside.exists() { beside } else { inside };
             let path = [path.clone(), vec![child.clone()]].concat();
-            // A module behind a `#[path]` is not of this tree.
+            // A missing file means that the module has a `#[path]`: it belongs to another tree.
             if file.exists() {
                 self.add(root, &file, &folder.join(&child), path)?;
             }
@@ -94,7 +96,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Returns the module that defines what `path` names, following re-exports.
+    /// Returns the module that defines the item at `path`, following re-exports.
     fn module_of(&self, path: &[String], depth: u32) -> Option<&Vec<String>> {
         let (length, found) = (0..=path.len()).rev().find_map(|length| {
             self.modules.get_key_value(&path[..length]).map(|it| (length, it))
@@ -106,7 +108,7 @@ impl Graph {
         }
     }
 
-    /// Returns the circles, each as its files in order.
+    /// Returns each circle as the sorted paths of its files, separated by spaces.
     fn circles(&self) -> BTreeSet<String> {
         let reach: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> =
             self.modules.keys().map(|module| (module, self.reached_from(module))).collect();
@@ -140,7 +142,7 @@ impl Graph {
     }
 }
 
-/// Collects what one file imports, re-exports and declares.
+/// Collects the imports, re-exports and child modules of one file.
 #[derive(Debug, Default)]
 struct Reader {
     at: Vec<String>,
@@ -150,7 +152,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Resolves a path to one from the crate's root; `None` when it leads out of the crate.
+    /// Resolves a path to one from the crate's root. Returns `None` if it leads out of the crate.
     fn resolve(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let mut base = match first.as_str() {
@@ -233,7 +235,7 @@ impl<'ast> Visit<'ast> for Reader {
         self.take(&item.tree, &mut Vec::new(), export);
     }
 
-    /// Who may see an item (`pub(in crate::linux)`) is no import.
+    /// A visibility such as `pub(in crate::linux)` names a path, but imports nothing.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -246,7 +248,7 @@ impl<'ast> Visit<'ast> for Reader {
 }
 
 const LIST: &str = "xtask/circles.txt";
-/// How many re-exports may follow each other.
+/// The longest chain of re-exports that is followed.
 const REEXPORTS_MAX: u32 = 8;
 
 #[cfg(test)]

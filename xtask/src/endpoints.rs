@@ -1,4 +1,4 @@
-//! Writes the table of AWS's partitions and endpoints from the data that botocore carries.
+//! Generates `aws-cred-chain`'s table of AWS partitions and endpoints from botocore's data.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::partition::{Exception, Partition, Place};
 
 ";
 
-/// Writes the table anew; `cargo xtask prepare` must have made the Python environment.
+/// Generates the table again. Needs the Python environment that `cargo xtask prepare` makes.
 pub(crate) fn write(root: &Path) -> Result<bool, String> {
     let python = root.join("target/venv/bin/python");
     let mut command = Command::new(&python);

@@ -1,10 +1,14 @@
-//! Fuzzing: every target of every crate's `fuzz` folder for a while, by coverage.
+//! Coverage-guided fuzzing: runs every target in the `fuzz` folder of every crate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Runs every target for `seconds`; tells whether none found anything.
+/// Runs every target for `seconds`. Returns whether no target failed.
+///
+/// # Errors
+///
+/// `cargo-fuzz` cannot be installed or started, or a `fuzz` folder has no target.
 pub(crate) fn check(root: &Path, seconds: u32) -> Result<bool, String> {
     let fuzz = cargo_fuzz(root)?;
     let mut sound = true;
@@ -19,7 +23,7 @@ pub(crate) fn check(root: &Path, seconds: u32) -> Result<bool, String> {
             println!("fuzz {target} for {seconds} s");
             let mut run = command(&fuzz, &folder);
             run.args(["run", target, "--"]);
-            // An input may be as long as what the parsers take in one read; no input may take long or much memory.
+            // A single input fails the target if it takes more than 10 s or 2 GiB of memory.
             run.arg(format!("-max_total_time={seconds}"));
             run.args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]);
             let status = run.status().map_err(|error| format!("cargo fuzz run: {error}"))?;
@@ -32,7 +36,7 @@ pub(crate) fn check(root: &Path, seconds: u32) -> Result<bool, String> {
     Ok(sound)
 }
 
-/// The crates that have targets.
+/// Returns the folders of crates that have fuzz targets, sorted.
 fn folders(root: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let crates = entries.map(|entry| entry.path());
@@ -41,7 +45,7 @@ fn folders(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the program, installed below `target` where the machine has none.
+/// Returns the program `cargo-fuzz`. If the machine has none, installs it below `target/tools`.
 fn cargo_fuzz(root: &Path) -> Result<PathBuf, String> {
     if crate::machine::on_path("cargo-fuzz") {
         return Ok("cargo-fuzz".into());
@@ -58,7 +62,7 @@ fn cargo_fuzz(root: &Path) -> Result<PathBuf, String> {
 
 fn command(fuzz: &Path, folder: &Path) -> Command {
     let mut command = Command::new(fuzz);
-    // The sanitizers are behind the nightly's gate; what they do is the same with the stable compiler.
+    // Sanitizers are unstable flags of the compiler. This variable permits them with a stable one.
     command.current_dir(folder).env("RUSTC_BOOTSTRAP", "1");
     command
 }

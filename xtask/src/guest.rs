@@ -1,5 +1,6 @@
-//! The demo and the sandbox's privileged tests inside a QEMU guest with Debian's own kernel: control groups of
-//! version 2 with all controllers, which a machine with version 1 cannot show.
+//! Runs the demo and the sandbox's privileged tests in a QEMU guest with Debian's own kernel. The
+//! guest has control groups of version 2 with all controllers. A machine that mounts version 1 has
+//! none of these to test with.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Boots the guest and runs the demo and the tests in it; tells whether all ended well and no sandbox's group
-/// was left behind.
+/// Boots the guest and runs the demo and the tests in it. Returns whether all exited with 0, the
+/// demo used control groups of version 2, and no sandbox's control group was left behind.
+///
+/// # Errors
+///
+/// A package, the kernel or a program cannot be installed, built or started.
 pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -31,7 +36,7 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     Ok(version_2 && !left && passed("demo") && TESTS.iter().all(|name| passed(name)))
 }
 
-/// Downloads and unpacks Debian's cloud kernel, once.
+/// Downloads Debian's cloud kernel and unpacks it, unless an earlier run did. Returns its path.
 fn kernel(folder: &Path) -> Result<PathBuf, String> {
     let find = || {
         let files = fs::read_dir(folder.join("kernel/boot")).ok()?;
@@ -60,7 +65,7 @@ fn kernel(folder: &Path) -> Result<PathBuf, String> {
     find().ok_or_else(|| "the kernel's package holds no vmlinuz".to_owned())
 }
 
-/// Looks for a module of the kernel.
+/// Returns the path of the kernel module `name` below `folder`.
 fn module(folder: &Path, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     entries.into_iter().find_map(|path| {
@@ -68,7 +73,8 @@ fn module(folder: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Makes the initial file system: busybox, the host as a static program, and what starts it.
+/// Builds the initial file system: busybox, `faas-host` and the tests as static programs, kernel
+/// modules, and the scripts that start them. Returns the path of the image.
 fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);
@@ -115,7 +121,7 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     Ok(image)
 }
 
-/// Builds the sandbox's privileged tests as static programs; returns their names and paths.
+/// Builds the sandbox's privileged tests as static programs. Returns their names and paths.
 fn tests(root: &Path, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["test", "--no-run", "-p", "lambda-sandbox"]);
@@ -175,7 +181,8 @@ fn run(command: &mut Command) -> Result<(), String> {
     crate::machine::run(command)
 }
 
-/// Moves to a root of its own: the first one of a kernel cannot be pivoted away from.
+/// The guest's first script. It moves to a second root, because `pivot_root` cannot leave the
+/// kernel's first one.
 const INIT: &str = "\
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs none /new
@@ -205,12 +212,13 @@ find /sys/fs/cgroup -mindepth 2 -type d | sed 's/^/left behind: /'
 busybox poweroff -f
 ";
 
-/// Without `tsc_early_khz` an emulated machine can wait for its clock for ever.
+/// `tsc_early_khz` sets the frequency of the clock. Without it, an emulated machine can wait for
+/// its clock for ever.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz=2300000";
 const BOOT_TIME_MAX: Duration = Duration::from_secs(1500);
-/// What roots of layers and of images need, and Debian's kernel has as modules.
+/// Kernel modules for roots of layers (overlay) and of images (loop).
 const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];
-/// Integration tests of `lambda-sandbox`, by name. What needs Python names itself as left out there.
+/// Integration tests of `lambda-sandbox` by name. Tests that need Python are left out in the guest.
 const TESTS: [&str; 16] = [
     "attacks",
     "bounds",

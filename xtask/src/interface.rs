@@ -1,6 +1,7 @@
-//! The public interface of each crate, as a file in the tree: a change of it shows in the change.
+//! The public interface of each crate, kept as a file in the tree, so that a commit shows each
+//! change.
 //!
-//! The lint `unreachable_pub` holds, so that every `pub` item is public: listing them is listing the interface.
+//! All `pub` items are listed. Because the lint `unreachable_pub` is on, each of them is public.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,8 @@ use quote::ToTokens;
 
 use crate::steps::CRATES;
 
-/// Compares each crate's interface with `xtask/interface/CRATE.txt`, or writes the files anew; tells whether they agree.
+/// Compares each crate's interface with `xtask/interface/CRATE.txt`. With `write`, updates the
+/// files instead. Returns whether the files agree with the code.
 pub(crate) fn check(root: &Path, write: bool) -> bool {
     let mut agree = true;
     for krate in CRATES {
@@ -49,7 +51,7 @@ fn show_difference(krate: &str, kept: &str, found: &str) {
     }
 }
 
-/// Returns a line for each public item, in order.
+/// Returns one line for each public item of a crate, sorted.
 fn interface(root: &Path, krate: &str) -> Result<Vec<String>, String> {
     let source = root.join(krate).join("src");
     let mut files = Vec::new();
@@ -80,7 +82,7 @@ fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) -> Result<(), Str
     Ok(())
 }
 
-/// Adds the lines of an item, and of what is in it.
+/// Appends the lines of an item and of its public members.
 fn add(item: syn::Item, lines: &mut Vec<String>) {
     match item {
         syn::Item::Fn(item) if public(&item.vis) => lines.push(text(&item.sig)),
@@ -146,7 +148,7 @@ fn public(visibility: &syn::Visibility) -> bool {
     matches!(visibility, syn::Visibility::Public(_))
 }
 
-/// Tells whether an attribute belongs to the interface: what a user may derive upon or match.
+/// Returns whether an attribute is part of the interface: derived traits, and `non_exhaustive`.
 fn kept(attribute: &syn::Attribute) -> bool {
     attribute.path().is_ident("derive") || attribute.path().is_ident("non_exhaustive")
 }

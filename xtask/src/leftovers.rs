@@ -1,23 +1,24 @@
-//! What a run could leave behind on the machine: our control groups, mounts, processes in namespaces of their own.
+//! Finds what a run left behind on the machine: control groups of sandboxes, mounts, and processes
+//! in other namespaces.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What there is of each kind at one moment, by name.
+/// The names of all control groups, mounts and processes of these kinds at one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     found: BTreeSet<String>,
 }
 
 impl Snapshot {
-    /// Looks at the machine.
+    /// Reads the current state of the machine.
     pub(crate) fn take() -> Self {
         let mut found = BTreeSet::new();
         cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        // Fields 5 and later: the mount point, and what is mounted there.
+        // Field 5 is the mount point. The fields from it to the separator ` - ` hold its options.
         found.extend(mounts.lines().filter_map(|line| {
             Some(format!("mount {}", line.splitn(5, ' ').nth(4)?.split(" - ").next()?))
         }));
@@ -25,8 +26,8 @@ impl Snapshot {
         Self { found }
     }
 
-    /// Looks again until nothing is there that was not `before`, for ten seconds at the most: the kernel
-    /// tears namespaces down after their last process is gone.
+    /// Takes snapshots until one has nothing that is not in `before`, for 10 s at most: the kernel
+    /// destroys a namespace some time after its last process has ended. Returns the last snapshot.
     pub(crate) fn settled(before: &Self) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -38,7 +39,7 @@ impl Snapshot {
         }
     }
 
-    /// Prints what `after` has and this has not; tells whether there is nothing.
+    /// Prints each name of `after` that this snapshot lacks. Returns whether there is none.
     pub(crate) fn compare(&self, after: &Self) -> bool {
         for name in after.found.difference(&self.found) {
             println!("left behind: {name}");
@@ -53,7 +54,7 @@ fn cgroups(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // Others on the machine make groups, too, and at any time.
+            // Only our own groups count: other programs of the machine make groups at any time.
             if entry.file_name().to_string_lossy().starts_with(OUR_GROUPS) {
                 found.insert(format!("cgroup {}", entry.path().display()));
             }
@@ -62,7 +63,7 @@ fn cgroups(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Adds every process that lives in another pid or network namespace than ours.
+/// Adds every process in another pid or network namespace than this one's.
 fn namespaced_processes(found: &mut BTreeSet<String>) {
     let namespace = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -81,6 +82,6 @@ fn namespaced_processes(found: &mut BTreeSet<String>) {
     }
 }
 
-/// What the names of the sandbox crate's groups and of its tests' begin with.
+/// The prefix of the control groups of `lambda-sandbox` and of its tests.
 const OUR_GROUPS: &str = "lambda-sandbox-";
 const CGROUP_DEPTH_MAX: usize = 8;

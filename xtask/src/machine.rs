@@ -1,11 +1,12 @@
-//! What the tests need of the machine, brought where it can be: real clients and servers from the Python
-//! registry, peers from Debian.
+//! Installs what the tests need: clients and servers from the Python registry, peers and other
+//! programs from Debian, AWS's runtime client from npm.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Brings everything, with `long` what only the long run needs, too; returns what could not be had, a line each.
+/// Installs everything, with `long` also what only the long run needs. Returns one line for each
+/// thing that could not be installed.
 pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     let mut left_out = Vec::new();
     left_out.extend(debian_packages(&DEBIAN_PACKAGES).err());
@@ -19,7 +20,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out
 }
 
-/// Installs those of the Debian packages that the machine lacks.
+/// Installs the Debian packages whose program or file the machine lacks.
 fn debian_packages(wanted: &[(&str, &'static str)]) -> Result<(), String> {
     let missing: Vec<&str> = wanted
         .iter()
@@ -40,7 +41,7 @@ fn debian_packages(wanted: &[(&str, &'static str)]) -> Result<(), String> {
     install().map_err(|error| format!("Debian packages {}: {error}", missing.join(" ")))
 }
 
-/// Makes `target/venv` from `requirements.txt`; does nothing when it was made from the same text.
+/// Makes `target/venv` from `requirements.txt`, unless it was made from the same text before.
 fn python_environment(root: &Path) -> Result<(), String> {
     let wanted = include_str!("../requirements.txt");
     let environment = root.join("target/venv");
@@ -60,8 +61,9 @@ fn python_environment(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("Python environment: {error}"))
 }
 
-/// Brings AWS's Runtime Interface Emulator, and AWS's runtime client for Node.js uncompiled, into `target/emulator`:
-/// 50 MB in ten seconds. The emulator's package is taken without what it depends on.
+/// Installs AWS's Runtime Interface Emulator, and AWS's runtime client for Node.js without
+/// compiling it, into `target/emulator`: 50 MB, about ten seconds. The emulator's package is
+/// installed without its dependencies.
 fn emulator(root: &Path) -> Result<(), String> {
     let folder = root.join("target/emulator");
     let stamp = folder.join("installed");
@@ -88,7 +90,8 @@ fn emulator(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("AWS's emulator: {error}"))
 }
 
-/// Brings AWS's runtime for Node.js into `target/node`. It compiles its HTTP client, which takes minutes.
+/// Installs AWS's runtime client for Node.js into `target/node`. This compiles the HTTP client,
+/// which takes minutes.
 fn node_packages(root: &Path) -> Result<(), String> {
     let folder = root.join("target/node");
     let stamp = folder.join("installed");
@@ -126,18 +129,18 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|folder| folder.join(program).exists())
 }
 
-/// A program or file that tests need, and the Debian package that has it.
+/// Each program or file that tests need, with its Debian package.
 const DEBIAN_PACKAGES: [(&str, &str); 23] = [
     ("python3", "python3-venv"),
     ("mksquashfs", "squashfs-tools"),
     ("mkfs.erofs", "erofs-utils"),
-    // Networks and their peers.
+    // Network tools and peers.
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("wireguard-go", "wireguard-go"),
     ("wg", "wireguard-tools"),
-    // Ordinary programs that are run in a sandbox.
+    // Ordinary programs that tests run in a sandbox.
     ("busybox", "busybox-static"),
     ("curl", "curl"),
     ("gcc", "gcc"),
@@ -155,7 +158,7 @@ const DEBIAN_PACKAGES: [(&str, &str); 23] = [
     ("xz", "xz-utils"),
 ];
 
-/// The same for programs that are large: some hundred megabytes each with what they need.
+/// The same for large programs: some hundred megabytes each with their dependencies.
 const LARGE_PROGRAMS: [(&str, &str); 8] = [
     ("chromium", "chromium"),
     ("erl", "erlang-base"),
@@ -167,7 +170,7 @@ const LARGE_PROGRAMS: [(&str, &str); 8] = [
     ("/usr/lib/postgresql", "postgresql"),
 ];
 
-/// What AWS's runtime for Node.js is compiled with.
+/// Tools that compile AWS's runtime client for Node.js.
 const COMPILERS: [(&str, &str); 6] = [
     ("cmake", "cmake"),
     ("autoconf", "autoconf"),

@@ -1,4 +1,5 @@
-//! The workspace's commands: `cargo xtask test`, and `cargo xtask prepare` for its first half.
+//! The commands of the workspace: `cargo xtask test` runs every check; the others are its parts, or
+//! generate files.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod circles;

@@ -1,6 +1,8 @@
-//! The table of the AWS Lambda API that the host validates requests by, made from botocore's model of the service.
+//! Generates the table of the AWS Lambda API by which the host validates requests, from botocore's
+//! model of the service.
 //!
-//! Facts alone are taken: names, places, types and constraints of the operations' inputs; no documentation.
+//! The table holds facts alone: names, places, types and constraints of the operations' inputs, and
+//! no documentation.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +11,8 @@ use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
-/// Writes the table anew from the model in the Python environment; tells whether it could.
+/// Generates the table again from the model in the Python environment. Returns `Ok(true)` when it
+/// was written.
 pub(crate) fn write(root: &Path) -> Result<bool, String> {
     let script = "import botocore.session, json; \
                   print(json.dumps(botocore.session.Session().get_service_model('lambda')._service_description))";
@@ -48,7 +51,7 @@ fn table(model: &Value) -> Value {
         let answered = AS_ANSWERED.iter().filter(|(of, ..)| of == name);
         if let Some(kept) = kept.as_object_mut() {
             kept.extend(answered.map(|(_, key, value)| ((*key).to_owned(), json!(value))));
-            // The service looks a mapping up by whatever it is named.
+            // The service also looks up mappings by names shorter than a UUID.
             if name == "UUIDString" {
                 kept.remove("min");
             }
@@ -56,7 +59,8 @@ fn table(model: &Value) -> Value {
                 *set = json!(["RESPONSE_STREAM", "BUFFERED"]);
             }
         }
-        // A host may have runtimes of its own: it checks them itself, as AWS does behind this validation.
+        // A host may have runtimes of its own. The host checks the name itself, after this
+        // validation, as AWS does.
         if name == "Runtime"
             && let Some(kept) = kept.as_object_mut()
         {
@@ -67,7 +71,7 @@ fn table(model: &Value) -> Value {
     json!({ "operations": operations, "shapes": kept.collect::<Map<_, _>>() })
 }
 
-/// Adds a shape and all that it is made of.
+/// Adds a shape, and the shapes of its members, to `wanted`.
 fn reach(shapes: &Value, name: &str, wanted: &mut BTreeSet<String>) {
     if name.is_empty() || !wanted.insert(name.to_owned()) {
         return;
@@ -80,7 +84,7 @@ fn reach(shapes: &Value, name: &str, wanted: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns what of a shape constrains a request.
+/// Returns the parts of a shape that constrain a request.
 fn shape(shape: &Value) -> Value {
     let mut kept = Map::new();
     for key in ["type", "min", "max", "pattern", "enum", "required", "payload"] {
@@ -88,8 +92,8 @@ fn shape(shape: &Value) -> Value {
             kept.insert(key.to_owned(), shape[key].clone());
         }
     }
-    // The host's regular expressions look around in one form alone. Two patterns need more: names of S3 buckets and of
-    // DocumentDB collections, which the host takes from nobody.
+    // The host's regular expressions have one form of look-around. Two patterns need another form:
+    // names of S3 buckets and of DocumentDB collections. No operation of the host uses them.
     let pattern = shape["pattern"].as_str().unwrap_or_default();
     let one_form = pattern.starts_with("(?!^") || pattern.starts_with("((?!^");
     if pattern.contains("(?<!") || pattern.contains("(?!") && !one_form {
@@ -117,7 +121,7 @@ fn member(member: &Value) -> Value {
     kept.into()
 }
 
-/// Patterns that the service's answers have otherwise than the model, as recorded.
+/// Patterns by which the service answers, as recorded, where they differ from those of its model.
 const AS_ANSWERED: [(&str, &str, &str); 2] = [
     (
         "TaggableResource",

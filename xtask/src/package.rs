@@ -1,5 +1,5 @@
-//! The packages as a registry would have them: each builds alone, and a program outside of the workspace builds with
-//! them.
+//! Checks the packages as a registry would hold them: each builds from its package, and a program
+//! outside of the workspace builds with them.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::steps::CRATES;
 
-/// Packages the crates, which builds each from its package, and builds a program that depends on all of them.
+/// Packages the crates, which builds each from its package. Then builds and runs a program that
+/// depends on all of them. Returns whether all of this succeeded.
 pub(crate) fn check(root: &Path) -> bool {
     let mut package = Command::new(env!("CARGO"));
     package.current_dir(root).args(["package", "--quiet", "--allow-dirty"]);
@@ -19,7 +20,7 @@ pub(crate) fn check(root: &Path) -> bool {
         })
 }
 
-/// Builds a program that has the unpacked packages as dependencies.
+/// Builds and runs a program that depends on the unpacked packages. Returns whether it succeeded.
 fn outside(root: &Path) -> Result<bool, String> {
     let packages = root.join("target/package");
     let folder = root.join("target/outside");

@@ -1,4 +1,4 @@
-//! The checks of `cargo xtask test`, in order. A failed check does not keep the later ones from running.
+//! The checks of `cargo xtask test`, in order. Later checks run even if an earlier one fails.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::leftovers::Snapshot;
 use crate::{circles, fuzz, guest, interface, machine, package, tidy, tree};
 
-/// Runs every check; `strict` fails where anything was left out.
+/// Runs every check. With `strict`, the run also fails if a check was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     let report = root.join("target/left-out.txt");
     drop(fs::remove_file(&report));
@@ -39,13 +39,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What is said of the code without running it.
+    /// Runs the checks that read the code without running it.
     fn static_checks(&mut self) {
         self.cargo("fmt", &["fmt", "--all", "--", "--check"]);
         let clippy =
             ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"];
         self.cargo("clippy, all features", &clippy);
-        // Without the packages that turn the libraries' features on: unification would hide a missing `cfg`.
+        // Names the crates, because the other packages of the workspace turn their features on,
+        // which would hide a missing `cfg`.
         let bare = [
             "-plambda-core",
             "-plambda-sandbox",
@@ -98,7 +99,8 @@ impl Run<'_> {
         });
     }
 
-    /// A check that is left out where what it needs cannot be had.
+    /// Runs a check that needs something of the machine. An error means that the machine lacks it:
+    /// the check is then left out, and does not fail.
     fn optional(&mut self, name: &str, check: impl FnOnce() -> Result<bool, String>) {
         let missing = self.timed(name, || match check() {
             Ok(passed) => (passed, None),
@@ -133,7 +135,8 @@ impl Run<'_> {
     }
 }
 
-/// Returns each feature of a crate, and the empty one, as its manifest has them.
+/// Returns the features of a crate, as its manifest lists them, preceded by the empty string for no
+/// feature.
 fn features(root: &Path, krate: &str) -> Vec<String> {
     let manifest = fs::read_to_string(root.join(krate).join("Cargo.toml")).unwrap_or_default();
     let section = manifest.split("\n[features]\n").nth(1).unwrap_or_default();
@@ -143,8 +146,8 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
     std::iter::once("").chain(names).map(str::to_owned).collect()
 }
 
-/// The crates that are published.
+/// The published crates.
 pub(crate) const CRATES: [&str; 5] =
     ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-network", "lambda-host"];
-/// How long each fuzz target runs.
+/// Running time of each fuzz target.
 const FUZZ_SECONDS: u32 = 60;

@@ -1,11 +1,11 @@
-//! The house rules that no compiler knows: every file says what it is, none is too long, changelogs have
-//! one form.
+//! House rules that the compiler does not check: each file begins with a module doc, no file has
+//! more than 600 lines, each changelog has the form of Keep a Changelog.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Prints what breaks a rule; tells whether nothing does.
+/// Prints each broken rule. Returns whether there is none.
 pub(crate) fn check(root: &Path) -> bool {
     let files = match Command::new("git").arg("ls-files").current_dir(root).output() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -16,7 +16,7 @@ pub(crate) fn check(root: &Path) -> bool {
     };
     let mut broken = Vec::new();
     for file in files.lines() {
-        // A file that is removed but not committed yet is no file.
+        // A file that was deleted, but not yet in a commit, is skipped.
         let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
         if file.ends_with(".rs") {
             let lines = text.lines().count();

@@ -1,9 +1,10 @@
-//! The dependencies of `lambda-core`, held against a golden list: the engine stays small to compile.
+//! Compares the dependencies of `lambda-core` with a golden list, so that none is added unnoticed.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Compares `cargo tree` with `xtask/lambda-core-tree.txt`; prints both when they differ.
+/// Compares `cargo tree` with `xtask/lambda-core-tree.txt`, and prints both when they differ.
+/// Returns whether they agree.
 pub(crate) fn check(root: &Path) -> bool {
     let golden = include_str!("../lambda-core-tree.txt");
     let mut cargo = Command::new(env!("CARGO"));

@@ -1,4 +1,4 @@
-//! Peers that give a namespace a network, each from the world's host.
+//! Peers that give a namespace a network. Each runs in the namespace of the world's host.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::world::{World, ip, namespace, path, within};
 
-/// A namespace with a network of a peer's.
+/// A namespace with a network that a peer made.
 pub(crate) struct Network {
     pub(crate) namespace: Arc<OwnedFd>,
-    /// How long the peer took to make it.
+    /// The time that the peer took to make the network.
     pub(crate) took: Duration,
     end: Option<Box<dyn FnOnce()>>,
 }
@@ -23,7 +23,7 @@ impl Network {
         Self { namespace, took: begun.elapsed(), end: Some(Box::new(end)) }
     }
 
-    /// Gives the network back, and returns how long that took.
+    /// Removes the network. Returns the time that this took.
     pub(crate) fn detach(&mut self) -> Duration {
         let begun = Instant::now();
         if let Some(end) = self.end.take() {
@@ -39,7 +39,7 @@ impl Drop for Network {
     }
 }
 
-/// A veth pair to the host and a route, by four calls of `ip`.
+/// Makes a veth pair to the host and a default route, by six calls of `ip`.
 pub(crate) fn plain(world: &World) -> Result<Network, String> {
     let namespace = namespace();
     let begun = Instant::now();
@@ -81,7 +81,8 @@ pub(crate) fn cni(world: &World) -> Result<Network, String> {
     call("ADD")?;
     Ok(Network::new(namespace, begun, move || {
         call("DEL").unwrap();
-        // The addresses' files are of no use after the last; an earlier one finds the folder in use.
+        // Removing the folder of addresses fails while another network uses it. The last one
+        // removes it.
         drop(std::fs::remove_dir_all(&folder));
     }))
 }
@@ -90,7 +91,7 @@ pub(crate) fn slirp(world: &World) -> Result<Network, String> {
     let namespace = namespace();
     let begun = Instant::now();
     let mut command = Command::new("slirp4netns");
-    // The program writes a byte to its descriptor 1 when the network is there.
+    // slirp4netns writes a byte to descriptor 1 when the network is ready.
     command.args(["--configure", "--mtu=65520", "--ready-fd=1", "--netns-type=path"]);
     command.args([&path(&namespace), "tap0"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = within(&world.host, || command.spawn()).map_err(|error| error.to_string())?;
@@ -116,7 +117,8 @@ pub(crate) fn pasta(world: &World) -> Result<Network, String> {
     Ok(Network::new(namespace, begun, move || end(child)))
 }
 
-/// wireguard-go at both ends of the host's loopback; the sandbox's device is moved into its namespace.
+/// Runs wireguard-go at both ends of a tunnel over the host's loopback, and moves one device into
+/// the sandbox's namespace.
 pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
     let namespace = namespace();
     let begun = Instant::now();
@@ -147,7 +149,7 @@ pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
         let peer = format!("peer {other} allowed-ips 0.0.0.0/0 endpoint 127.0.0.1:{far}");
         let settings = format!("set {name} listen-port {own} private-key {file} {peer}");
         let end = Instant::now() + Duration::from_secs(3);
-        // The program listens for settings a while after it was started.
+        // The program accepts settings some time after its start.
         while let Err(why) = run(&world.host, Command::new("wg").args(settings.split(' '))) {
             if Instant::now() > end {
                 return Err(why);
@@ -176,7 +178,7 @@ fn run(namespace: &OwnedFd, command: &mut Command) -> Result<String, String> {
 }
 
 fn end(mut child: Child) {
-    // It may have ended by itself.
+    // `kill` fails if the program has ended by itself.
     drop(child.kill());
     drop(child.wait());
 }

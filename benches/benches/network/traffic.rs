@@ -1,4 +1,4 @@
-//! What passes through a network: bulk both ways, round trips, connections, by one server for all.
+//! Traffic through a network, to one server: bulk in both directions, round trips, connections.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -11,7 +11,7 @@ use benches::median;
 
 use crate::world::within;
 
-/// Where the server listens in the VPC.
+/// The address of the server in the VPC.
 pub(crate) const SERVER: &str = "10.0.0.1:5201";
 
 pub(crate) struct Passed {
@@ -28,7 +28,8 @@ impl fmt::Display for Passed {
     }
 }
 
-/// Serves: the first byte says `u` (take all), `d` (give until the other closes) or `r` (return each byte).
+/// Serves connections. The first byte chooses: `u` reads all, `d` writes until the client closes,
+/// any other byte starts an echo.
 pub(crate) fn serve(listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
@@ -40,7 +41,7 @@ pub(crate) fn serve(listener: &TcpListener) {
             match piece[0] {
                 b'u' => {
                     while let Ok(1..) = stream.read(&mut piece) {}
-                    // The sender waits for this: everything has arrived.
+                    // Tells the sender that everything has arrived.
                     drop(stream.write_all(b"!"));
                 }
                 b'd' => while stream.write_all(&piece).is_ok() {},
@@ -99,7 +100,7 @@ fn gigabits(bytes: u64, begun: Instant) -> f64 {
     bytes as f64 * 8e-9 / begun.elapsed().as_secs_f64()
 }
 
-/// Median of 2,000 round trips of one byte, in microseconds.
+/// Returns the median time of 2,000 round trips of one byte, in microseconds.
 fn round_trip() -> f64 {
     let mut stream = connect(b'r');
     let mut times: Vec<_> = (0..2000)
@@ -113,7 +114,7 @@ fn round_trip() -> f64 {
     median(&mut times)
 }
 
-/// Connections, each used for one round trip, one after another.
+/// Returns the number of connections per second, one after another, each used for one round trip.
 fn connections(span: Duration) -> f64 {
     let (begun, mut count) = (Instant::now(), 0.0);
     while begun.elapsed() < span {

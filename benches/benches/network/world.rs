@@ -1,4 +1,5 @@
-//! A VPC with a server, and a host beside it from which peers reach it: two namespaces that one cable joins.
+//! The network of the bench: a VPC with a server, and a host from which peers reach it. Both are
+//! network namespaces, joined by a veth pair.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -23,7 +24,7 @@ impl World {
         ip(&vpc, "link add br0 address 02:00:00:00:00:01 type bridge").unwrap();
         ip(&vpc, "address add 10.0.0.1/16 dev br0").unwrap();
         ip(&vpc, "link set br0 up").unwrap();
-        // `ip` names namespaces by file here: the descriptor's in `/proc`.
+        // `ip` takes a namespace as a path. This one is the descriptor's path in `/proc`.
         ip(&vpc, &format!("link add cable type veth peer name up0 netns {}", path(&host))).unwrap();
         ip(&vpc, "link set cable master br0 up").unwrap();
         ip(&host, "address add 10.0.2.1/16 dev up0").unwrap();
@@ -58,7 +59,7 @@ pub(crate) fn namespace() -> Arc<OwnedFd> {
     namespace
 }
 
-/// Returns a file name of a namespace, for programs of other processes.
+/// Returns the path of a namespace's descriptor, for programs in other processes.
 pub(crate) fn path(namespace: &OwnedFd) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
 }

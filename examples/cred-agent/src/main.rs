@@ -1,12 +1,13 @@
-//! Serves the credentials of one profile to every AWS SDK on this machine, by the container endpoint's
-//! protocol. A person enters an MFA code once, for all of them.
+//! Serves the credentials of one profile to every AWS SDK on this machine, by the protocol of the
+//! container credentials endpoint. A person enters an MFA code once for all programs.
 //!
 //! ```text
 //! cargo run -p cred-agent -- [--profile NAME] [--port NUMBER] [PROGRAM [ARGUMENT..]]
 //! ```
 //!
-//! With a program, it runs that with the two variables set and ends with it. Without one, it prints them and
-//! serves until it is killed. Only who has the token is served, and only on the loopback address.
+//! With a program, the agent runs it with the variables of the endpoint set, and ends when it ends.
+//! Without a program, the agent prints the two variables and serves until it is killed. It listens
+//! on the loopback address alone, and answers only requests that have the token.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod serve;
@@ -56,7 +57,8 @@ fn arguments() -> Result<Arguments, String> {
 
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let arguments = arguments()?;
-    // Another agent's variables, in this one's environment, must not lead to itself.
+    // The variables in this environment may be those of another agent. The container source is left
+    // out, so that an agent never asks an agent.
     let mut options = Options::default().without(Source::Container);
     options.profile = arguments.profile;
     let context = Context::real().with_prompt(TerminalPrompt);
@@ -72,7 +74,8 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let expected = token.clone();
     std::thread::spawn(move || serve::serve(&listener, &cache, &expected));
     let mut command = Command::new(program);
-    // Sources that an SDK asks before the container endpoint would hide it.
+    // An SDK asks these sources before the container endpoint. They are removed, so that it asks
+    // the agent.
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
         command.env_remove(name);
     }

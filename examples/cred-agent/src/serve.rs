@@ -1,4 +1,5 @@
-//! The container endpoint's protocol: one `GET`, the token in `authorization`, credentials in JSON.
+//! The protocol of the container credentials endpoint: one `GET` with the token in the header
+//! `authorization`, answered with credentials in JSON.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use aws_cred_chain::{Cache, Credentials, block_on};
 use serde_json::json;
 
-/// Callers that are served at the same time; more are refused.
+/// The most requests that are served at once. Further connections are closed without an answer.
 const CALLERS_MAX: usize = 64;
 const REQUEST_BYTES_MAX: u64 = 16 * 1024;
-/// A caller that sends nothing is given up after this.
+/// Longest wait for one read or write of a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns a token of 32 random bytes in hexadecimal.
@@ -22,7 +23,8 @@ pub(crate) fn token() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Serves callers that have `token`, each on a thread of its own. All wait for one load.
+/// Serves the requests that have `token`, each on its own thread. Concurrent requests share one
+/// load of the cache.
 pub(crate) fn serve(listener: &TcpListener, cache: &Cache, token: &str) {
     let callers = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming().flatten() {
@@ -32,7 +34,7 @@ pub(crate) fn serve(listener: &TcpListener, cache: &Cache, token: &str) {
         }
         let (cache, token, callers) = (cache.clone(), token.to_owned(), callers.clone());
         std::thread::spawn(move || {
-            // A caller that goes away needs no answer.
+            // An error means that the caller closed the connection: nobody waits for the answer.
             let _gone = answer(&stream, &cache, &token);
             callers.fetch_sub(1, Ordering::SeqCst);
         });
@@ -80,8 +82,8 @@ fn refusal(code: &str, message: &str) -> String {
 }
 
 fn shown(credentials: &Credentials) -> String {
-    // Every SDK wants an end, and asks again a while before it: keys without one are asked for each quarter
-    // of an hour.
+    // SDKs need an expiry, and ask again some time before it. Credentials without one are given an
+    // expiry in a quarter of an hour.
     let quarter = SystemTime::now() + Duration::from_secs(15 * 60);
     let ends = credentials.expires_at.unwrap_or(quarter);
     let seconds = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -95,7 +97,8 @@ fn shown(credentials: &Credentials) -> String {
     .to_string()
 }
 
-/// Compares in a time that tells nothing of where two texts differ.
+/// Compares two texts. The time depends on their lengths alone, so that it does not show where they
+/// differ.
 fn same(given: &str, wanted: &str) -> bool {
     let difference =
         given.bytes().zip(wanted.bytes()).fold(0, |all, (given, wanted)| all | (given ^ wanted));

@@ -1,4 +1,4 @@
-//! Programs that know only the container endpoint get the agent's credentials.
+//! Programs that know only the container credentials endpoint get the agent's credentials.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -13,7 +13,7 @@ fn agent(home: &Path) -> Command {
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();
-    // A program that counts how often it runs.
+    // The `credential_process` appends a line to this file at each run.
     let count = home.path().join("count");
     let output = r#"{"Version": 1, "AccessKeyId": "ASIAAGENT", "SecretAccessKey": "s", "SessionToken": "t",
         "Expiration": "2099-01-01T00:00:00Z"}"#;
@@ -46,7 +46,8 @@ fn botocore_takes_credentials_from_the_agent_and_the_source_is_asked_once() {
         .args(["--profile", "p"])
         .arg(python)
         .args(["-c", caller])
-        // The caller has no file to find the profile in.
+        // Without the agent, the caller has no other source: no default profile, and no metadata
+        // service.
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .output()
         .unwrap();

@@ -1,5 +1,6 @@
-//! Runs any program in a sandbox, on this machine's own programs: whoever wants to attack it can. Works without
-//! root, too, with fewer defences: `cargo run --release -p inspect` as the same user tells which.
+//! Runs a program in a sandbox whose root is made of this machine's own programs, so that you can
+//! try to break out of it. Without root it works too, with fewer defences: `cargo run --release -p
+//! inspect`, run as the same user, prints which are in force.
 //!
 //! ```text
 //! cargo run --release -p exec -- [--memory-mb N] [--cpus X] [--processes N] [--scratch-mb N] [--time-ms N]
@@ -19,7 +20,7 @@ use std::time::Duration;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{Backend, EndedBy, Exit, LogLine, LogSink, Root, SandboxSpec, Stream};
 
-/// Passes the program's lines on as they come.
+/// Writes the program's output to this process's standard output and standard error, as it comes.
 #[derive(Debug)]
 struct Terminal;
 
@@ -27,7 +28,7 @@ impl LogSink for Terminal {
     fn line(&self, line: LogLine) {
         let end: &[u8] = if line.open { b"" } else { b"\n" };
         let text = [&line.text[..], end].concat();
-        // A terminal that is gone is no reason to stop the program.
+        // An error means that the terminal is gone. The program runs on.
         drop(match line.stream {
             Stream::Stderr => std::io::stderr().write_all(&text),
             _ => std::io::stdout().write_all(&text),

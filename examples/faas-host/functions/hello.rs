@@ -1,7 +1,8 @@
-//! A function with a runtime of its own (`provided.al2023`): one file, the standard library alone.
+//! A function with its own runtime (`provided.al2023`): one file that uses only the standard
+//! library.
 //!
-//! Asks the Lambda Runtime API for the next invocation, answers it, for ever. What it does is in
-//! `answer`: greet, and tell what a function can see of its sandbox.
+//! In a loop it asks the Lambda Runtime API for the next invocation and posts the answer. `answer`
+//! makes the answer: a greeting, and what the function can see of its sandbox.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,7 +13,8 @@ fn main() -> io::Result<()> {
     let stream = TcpStream::connect(&api)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
-    // Every request is written in one piece: pieces would wait for each other's acknowledgement.
+    // Each request is one write. With several writes, the second waits for the acknowledgement of
+    // the first (Nagle's algorithm).
     let mut invocations: u64 = 0;
     loop {
         let next = format!("GET {API}/next HTTP/1.1\r\nHost: {api}\r\n\r\n");
@@ -30,7 +32,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Greets, and tells what it sees around it.
+/// Returns the answer as JSON: a greeting, and facts about the sandbox from `/proc`.
 fn answer(event: &str, invocations: u64) -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -54,7 +56,7 @@ fn answer(event: &str, invocations: u64) -> String {
     json
 }
 
-/// Reads one HTTP response; returns its request id, if any, and its body.
+/// Reads one HTTP response. Returns its request id, or an empty string, and its body.
 fn receive(reader: &mut impl BufRead) -> io::Result<(String, String)> {
     let (mut request_id, mut length) = (String::new(), 0);
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Which backend makes the sandboxes, and what that means for whoever runs functions.
+//! The backends by their names on the command line, and what each prints about its isolation.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ pub(crate) enum BackendName {
     /// Namespaces, cgroups, seccomp: isolated and limited. Needs root and writable cgroups.
     #[default]
     Linux,
-    /// The same without root, as far as the kernel lets a user; every sandbox is that user outside. For functions of
-    /// your own.
+    /// The same without root, with the defences that the kernel permits a user. Outside, every
+    /// sandbox runs as that user. For your own functions.
     LinuxRootless,
-    /// Plain processes: works anywhere, isolates nothing. For functions that you trust.
+    /// Plain processes: work on any Unix, isolate nothing. For functions that you trust.
     Process,
 }
 
-/// A backend that can be used, and the runtimes that its sandboxes can have.
+/// An opened backend, and the runtimes that its sandboxes can run.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) backend: Arc<dyn Backend>,
@@ -33,7 +33,12 @@ pub(crate) struct Opened {
 }
 
 impl BackendName {
-    /// Opens the backend; says what is missing, and what to do, where it cannot be used.
+    /// Opens the backend.
+    ///
+    /// # Errors
+    ///
+    /// The machine lacks what the backend needs. The error says what is missing and what to do.
+    /// Other backends that would work are printed to standard error.
     pub(crate) fn open(self) -> Result<Opened, Error> {
         let backend: Arc<dyn Backend> = match self {
             Self::Linux => linux(&Settings::default())?,
@@ -57,7 +62,8 @@ fn linux(settings: &Settings) -> Result<Arc<dyn Backend>, Error> {
 }
 
 impl Opened {
-    /// Prints what a person wants to know before code of others runs here.
+    /// Prints the defences in force and the runtimes, and a warning if the backend does not
+    /// isolate.
     pub(crate) fn print(&self) {
         if self.name == BackendName::Process {
             say!(

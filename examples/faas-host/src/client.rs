@@ -1,4 +1,4 @@
-//! The few calls of the AWS Lambda API that the demo makes, over plain HTTP.
+//! A client for the two calls of the AWS Lambda API that the demo makes, over plain HTTP.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-/// An error with what was tried.
+/// An error of the demo, whose text names the failed operation.
 pub(crate) type Error = Box<dyn std::error::Error>;
 
 /// A client of one host.
@@ -22,7 +22,7 @@ pub(crate) struct Client {
     address: SocketAddr,
 }
 
-/// What an invocation came to.
+/// The result of an invocation.
 #[derive(Debug)]
 pub(crate) struct Invoked {
     pub(crate) payload: String,

@@ -1,4 +1,5 @@
-//! `demo`: the main job, seen from outside. Everything goes through the HTTP API, as a client would go.
+//! `faas-host demo`: deploys functions and invokes them. All calls go through the HTTP API, like
+//! those of any client.
 
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ struct Example {
     zip: Vec<u8>,
 }
 
-/// One function for each runtime that is there; says which are not.
+/// Returns one function for each runtime of this machine. Prints which are left out.
 fn functions(opened: &Opened) -> Result<Vec<Example>, Error> {
     let compiled = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
     let mut functions = vec![Example {
@@ -118,7 +119,7 @@ async fn show(client: &Client, functions: &[Example]) -> Result<(), Error> {
 }
 
 fn print_row(name: &str, invoked: &Invoked, round_trip_ms: f64) {
-    // The figures stand in the log's REPORT line, tab by tab, as Lambda writes them.
+    // The REPORT line of the log has the figures, separated by tabs, as Lambda writes it.
     let report = invoked.log.lines().find(|line| line.starts_with("REPORT")).unwrap_or_default();
     let field = |label: &str| {
         let value = report.split('\t').find_map(|part| part.strip_prefix(label));
@@ -138,5 +139,5 @@ fn print_row(name: &str, invoked: &Invoked, round_trip_ms: f64) {
     );
 }
 
-/// The first is cold, the others are warm.
+/// Invocations of each function: the first is a cold start, the others are warm.
 const INVOCATIONS: usize = 3;

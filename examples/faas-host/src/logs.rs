@@ -1,4 +1,5 @@
-//! `faas-host logs`: prints a function's log from the data folder of a host, running or not.
+//! `faas-host logs`: prints a function's log from a host's data folder, whether or not the host
+//! runs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,7 +11,12 @@ use lambda_host::logs::{LogEvent, LogStore};
 use crate::client::Error;
 use crate::say::say;
 
-/// Prints the log of `function`; with `follow` goes on with what is written, until Ctrl-C.
+/// Prints the log of `function`. With `follow`, also prints new lines as they are written, until
+/// Ctrl-C.
+///
+/// # Errors
+///
+/// The folder has no logs, a log cannot be read, or, without `follow`, the function has no log.
 pub(crate) async fn run(data: &Path, function: &str, follow: bool) -> Result<(), Error> {
     let function: FunctionName = function.parse()?;
     let folder = data.join("logs");
@@ -19,7 +25,8 @@ pub(crate) async fn run(data: &Path, function: &str, follow: bool) -> Result<(),
     }
     let store = LogStore::new(folder);
     let group = format!("/aws/lambda/{function}");
-    // How much of each stream was printed, by the time of its last line and the number of lines of that time.
+    // The position in each stream: the time of the last printed line in milliseconds, and how many
+    // lines of that millisecond were printed.
     let mut printed: HashMap<String, (u64, usize)> = HashMap::new();
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
@@ -48,7 +55,7 @@ pub(crate) async fn run(data: &Path, function: &str, follow: bool) -> Result<(),
     }
 }
 
-/// Returns the lines behind those that are `done`, and counts them as done.
+/// Returns the events after the position `done`, and advances `done` past them.
 fn behind(events: Vec<LogEvent>, done: &mut (u64, usize)) -> Vec<LogEvent> {
     let (at, mut same) = *done;
     let new: Vec<LogEvent> = events
@@ -85,7 +92,7 @@ mod tests {
         events.push(LogEvent::new(6, "d"));
         assert_eq!(behind(events.clone(), &mut done), events[2..]);
         assert_eq!(behind(events.clone(), &mut done), []);
-        // The oldest lines went meanwhile.
+        // The oldest lines have been removed by the log's limits.
         events.drain(..3);
         events.push(LogEvent::new(6, "e"));
         assert_eq!(behind(events, &mut done), [LogEvent::new(6, "e")]);

@@ -31,28 +31,29 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Deploys a function in each runtime that this machine offers, calls it cold and warm through the
-    /// HTTP API, and shows what it took.
+    /// Deploys a function for each runtime of this machine, invokes it cold and warm through the
+    /// HTTP API, and prints how long each invocation took.
     Demo {
-        /// What sandboxes are made with.
+        /// The backend that makes the sandboxes.
         #[arg(long, value_enum, default_value_t)]
         backend: BackendName,
     },
-    /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, which finish what runs.
+    /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, then lets running invocations finish.
     Serve {
         /// The address to listen on. Callers are not authenticated: keep it on loopback.
         #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
         listen: SocketAddr,
-        /// The folder that keeps functions; made if it is not there.
+        /// The folder that keeps the functions. It is created if it does not exist.
         #[arg(long, value_name = "DIR", default_value = "faas-data")]
         data: PathBuf,
-        /// What sandboxes are made with.
+        /// The backend that makes the sandboxes.
         #[arg(long, value_enum, default_value_t)]
         backend: BackendName,
         /// How long a sandbox may be idle before it is destroyed, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         idle_timeout: u64,
-        /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
+        /// Give each function the credentials of its role. The host assumes the role with the AWS
+        /// credentials of this machine.
         #[arg(long)]
         assume_roles: bool,
     },
@@ -60,10 +61,10 @@ enum Command {
     Logs {
         /// The function's name.
         function: String,
-        /// The folder that keeps functions.
+        /// The folder that keeps the functions.
         #[arg(long, value_name = "DIR", default_value = "faas-data")]
         data: PathBuf,
-        /// Go on with what is written, until Ctrl-C.
+        /// Also print new lines as they are written, until Ctrl-C.
         #[arg(long)]
         follow: bool,
     },

@@ -1,4 +1,4 @@
-//! Prints for a person. That nobody reads any more is no reason for a host to end.
+//! Prints to standard output without failing: a closed pipe does not end the host.
 
 use std::fmt;
 use std::io::Write as _;
@@ -13,9 +13,9 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
     part(format_args!("{text}\n"));
 }
 
-/// Prints the beginning of a line, for a step that takes a moment.
+/// Prints a part of a line, before a step that takes some time, and flushes it.
 pub(crate) fn part(text: fmt::Arguments<'_>) {
     let mut out = std::io::stdout().lock();
-    // A closed pipe is the only error to expect here.
+    // Errors are ignored: the one to expect is a closed pipe.
     drop(out.write_fmt(text).and_then(|()| out.flush()));
 }

@@ -1,4 +1,4 @@
-//! `serve`: stays up, prints the endpoint, ends cleanly.
+//! `faas-host serve`: serves the AWS Lambda API, and stops without leaving sandboxes behind.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::backend::BackendName;
 use crate::client::Error;
 use crate::say::say;
 
-/// What the command line asks for.
+/// The arguments of `serve`.
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) listen: SocketAddr,
@@ -23,7 +23,8 @@ pub(crate) struct Serve {
     pub(crate) assume_roles: bool,
 }
 
-/// Serves until Ctrl-C or SIGTERM; a second one does not wait for running invocations.
+/// Serves until Ctrl-C or SIGTERM, then waits for running invocations. A second signal ends them at
+/// once.
 pub(crate) async fn run(
     Serve { listen, data, backend, idle_timeout, assume_roles }: Serve,
 ) -> Result<(), Error> {
@@ -51,7 +52,7 @@ pub(crate) async fn run(
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(host.clone(), listener, async {
-        // An error means that the sender is gone, which is a stop too.
+        // An error means that the sender was dropped, which also means to stop.
         stopped.await.unwrap_or_default();
     }));
     asked().await;

@@ -1,4 +1,5 @@
-//! Prints what a sandbox on this machine would be: what is in force, every step of its making, every system call.
+//! Prints what a sandbox on this machine consists of: the defences in force, every step of its
+//! start, file access by path, and every permitted system call.
 //!
 //! ```text
 //! cargo run --release -p inspect
@@ -11,7 +12,7 @@ use lambda_sandbox::{Backend, Root, SandboxSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
     match print() {
-        // Its reader has seen enough.
+        // The reader of the output, such as `head`, has closed the pipe.
         Err(error) if is_broken_pipe(error.as_ref()) => Ok(()),
         result => result,
     }

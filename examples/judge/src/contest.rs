@@ -10,11 +10,11 @@ use lambda_sandbox::{Backend, Completed, Error, Root, SandboxSpec};
 
 use crate::verdict::{Judged, Verdict, of_test};
 
-/// A problem: its tests, and what a program may use for each.
+/// A problem: its tests, and the limits of a program on each test.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) tests: Vec<Test>,
-    /// Processor time; on the wall clock it is five times this.
+    /// Limit of processor time. The limit of wall-clock time is five times this.
     pub(crate) time: Duration,
     pub(crate) memory_mb: u32,
     pub(crate) output_bytes_max: u64,
@@ -50,7 +50,7 @@ impl Language {
         }
     }
 
-    /// The command that runs what lies in `/box/program`.
+    /// Returns the command that runs the program in `/box/program`.
     fn command(self) -> &'static [&'static str] {
         match self {
             Self::C => &["/box/program"],
@@ -68,7 +68,11 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// Compiles a submission if need be, and runs it on each test until one fails.
+    /// Compiles a submission if its language needs that, and runs it on each test until one fails.
+    ///
+    /// # Errors
+    ///
+    /// A sandbox cannot be made or run. A submission that fails is a verdict, not an error.
     pub(crate) async fn judge(&self, submission: &Submission) -> Result<Judged, Error> {
         let mut judged = Judged {
             verdict: Verdict::Accepted,
@@ -103,7 +107,8 @@ impl Judge {
         Ok(judged)
     }
 
-    /// Compiles in a sandbox of its own: a compiler, too, can be made to use up a machine. What it makes is taken out of a volume.
+    /// Compiles in a sandbox of its own, because source code can make a compiler use up a machine.
+    /// Returns the program, which is read from a volume, or the compiler's first error.
     async fn compile(&self, source: &[u8]) -> Result<Result<Vec<u8>, String>, Error> {
         let volume = Volume::new(PROGRAM_BYTES_MAX * 2, 100)?;
         volume.write("program.c", source)?;
@@ -127,7 +132,8 @@ impl Judge {
         Ok(volume.read("program", most).map_err(|error| error.to_string()))
     }
 
-    /// Runs a program on one test. Nothing of one run is there in the next.
+    /// Runs a program on one test, in a new sandbox, so that nothing of one run is left for the
+    /// next.
     async fn run(
         &self,
         language: Language,
@@ -154,7 +160,7 @@ impl Judge {
     }
 }
 
-/// Lays a program where every user can read and execute it.
+/// Writes a program to a new folder, where every user can read and execute it.
 fn place(program: &[u8]) -> Result<tempfile::TempDir, Error> {
     let made = || -> std::io::Result<tempfile::TempDir> {
         let folder = tempfile::tempdir()?;

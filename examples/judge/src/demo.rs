@@ -1,10 +1,11 @@
-//! A problem of the judge's own, and 20 submissions that are right, wrong and hostile: each number of a list is to be summed up.
+//! The built-in problem, the sum of a list of numbers, and 20 submissions: right, wrong and hostile
+//! ones.
 
 use std::time::Duration;
 
 use crate::contest::{Language, Problem, Submission, Test};
 
-/// Sums up the numbers of the input.
+/// Returns the problem: print the sum of the numbers of the input.
 pub(crate) fn problem() -> Problem {
     let test =
         |input: &str, expected: &str| Test { input: input.into(), expected: expected.into() };

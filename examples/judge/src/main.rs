@@ -1,13 +1,14 @@
-//! Judges untrusted programs as a programming contest does: each is compiled and run in sandboxes, in parallel, and gets a verdict.
-//! Needs root, as `LinuxBackend` does by default.
+//! Judges untrusted programs as a programming contest does: compiles and runs each in sandboxes, as
+//! many at once as the machine has processors, and prints a verdict. Needs root, as `LinuxBackend`
+//! does by default.
 //!
 //! ```text
 //! cargo run --release -p judge
 //! cargo run --release -p judge -- [--time-ms N] [--memory-mb N] PROBLEM SUBMISSION...
 //! ```
 //!
-//! Without arguments it judges 20 programs of its own. PROBLEM is a folder of tests: `NAME.in` is the input, `NAME.out` the
-//! expected output. A submission is a file that ends in `.c`, `.py` or `.sh`.
+//! Without arguments it judges 20 built-in programs. PROBLEM is a folder of tests: `NAME.in` is the
+//! input, `NAME.out` the expected output. A submission is a file that ends in `.c`, `.py` or `.sh`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod contest;
@@ -88,7 +89,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             let (judge, places) = (Arc::clone(&judge), Arc::clone(&places));
             let name = submission.name.clone();
             let judged = tokio::spawn(async move {
-                // The semaphore is never closed.
+                // `acquire` fails only on a closed semaphore, and this one is never closed.
                 let _place = places.acquire().await.ok();
                 judge.judge(&submission).await
             });

@@ -1,11 +1,11 @@
-//! Verdicts, and what they are drawn from.
+//! Verdicts, and how they follow from the end of a run.
 
 use std::fmt;
 use std::time::Duration;
 
 use lambda_sandbox::{Completed, EndedBy, Exit};
 
-/// What a contest says of a submission.
+/// The verdict on a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accepted,
@@ -37,7 +37,7 @@ impl fmt::Display for Verdict {
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
-    /// The most that any test took.
+    /// The largest processor time of any test.
     pub(crate) cpu_time: Duration,
     pub(crate) memory_peak_bytes: u64,
     pub(crate) note: String,
@@ -50,14 +50,15 @@ impl fmt::Display for Judged {
     }
 }
 
-/// Draws the verdict of one test.
+/// Returns the verdict of one test.
 pub(crate) fn of_test(done: &Completed, expected: &[u8]) -> Verdict {
     match (done.finished.ended_by, done.finished.exit) {
         (EndedBy::WallTime | EndedBy::ProcessorTime, _) => Verdict::Time,
         (EndedBy::Memory, _) => Verdict::Memory,
         (EndedBy::Output, _) => Verdict::Output,
         (_, Exit::Signal(SIGSYS)) => Verdict::Security,
-        // Children of the program that met the memory limit, by control groups of version 1.
+        // With control groups of version 1, the memory limit may kill a child and leave the
+        // program, which then fails.
         (_, exit) if exit != Exit::Status(0) && done.finished.out_of_memory => Verdict::Memory,
         (EndedBy::Program, Exit::Status(0)) if same(&done.stdout, expected) => Verdict::Accepted,
         (EndedBy::Program, Exit::Status(0)) => Verdict::WrongAnswer,
@@ -65,7 +66,7 @@ pub(crate) fn of_test(done: &Completed, expected: &[u8]) -> Verdict {
     }
 }
 
-/// Compares as contests do: spaces at the end of lines and empty lines at the end do not count.
+/// Compares two outputs. Spaces at the end of lines and empty lines at the end do not count.
 fn same(seen: &[u8], expected: &[u8]) -> bool {
     let lines = |text: &[u8]| -> Vec<Vec<u8>> {
         let lines = text.trim_ascii_end().split(|byte| *byte == b'\n');
@@ -74,7 +75,7 @@ fn same(seen: &[u8], expected: &[u8]) -> bool {
     lines(seen) == lines(expected)
 }
 
-/// The signal by which a tripwire of the system call filter kills.
+/// The signal by which the profile `SystemCalls::Tripwire` kills.
 const SIGSYS: i32 = 31;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The judge's own contest, and one from a folder, by its command line.
+//! Runs the program `judge` with its built-in problem, and with a problem from a folder.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn judge(arguments: &[&str]) -> Option<Output> {
     Some(done)
 }
 
-/// Returns the verdict of a submission.
+/// Returns the verdict of a submission in the program's output.
 fn verdict(done: &Output, name: &str) -> String {
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
@@ -54,7 +54,8 @@ fn twenty_programs_get_their_verdicts() {
     ] {
         assert_eq!(verdict(&done, name), expected, "{name}: {done:?}");
     }
-    // Whether its processes end or the time is over is chance; that it is held is not.
+    // Either the bomb's processes end or its time is over: both are correct. In both cases the
+    // limits held.
     let bomb = verdict(&done, "fork-bomb.sh");
     assert!(["time", "crash"].contains(&bomb.as_str()), "{bomb}");
 }

@@ -1,4 +1,5 @@
-//! Plays a trace of invocations against placement policies, side by side, in virtual time.
+//! Replays a trace of invocations with several placement policies, in virtual time, and compares
+//! them.
 //!
 //! `cargo run --release -p simulate -- --trace DIR --workers 20 --seeds 8 --report report.html`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -47,7 +48,8 @@ fn run(options: &Options) -> Result<(), String> {
         let minutes = trace.minutes;
         return Err(format!("--train {train_minutes}: the trace has {minutes} minutes in all"));
     }
-    // Before minutes of work, not after.
+    // Opens the output files before the simulation, which takes minutes, so that a bad path fails
+    // at once.
     for path in options.report.iter().chain(&options.json) {
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
         drop(opened.map_err(|error| format!("{}: {error}", path.display()))?);
@@ -105,7 +107,7 @@ fn play(
     bar: &ProgressBar,
 ) -> Result<Report, String> {
     let mut config = Config::default();
-    // The trace's owners had no limit that is known.
+    // A trace does not say which limits its accounts had.
     config.account_concurrency_max = u32::MAX;
     config.scaling_starts_max = u32::MAX;
     let engine = Engine::new(config.clone(), seed)
@@ -142,7 +144,7 @@ fn read_trace(folder: &Path) -> Result<Trace, String> {
         .map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-/// Largest part of a trace that is read.
+/// Largest CSV file of a trace that is read, in bytes.
 const TRACE_BYTES_MAX: u64 = 4 << 30;
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -26,7 +26,7 @@ Plays a trace of invocations against placement policies, side by side, in virtua
   --json FILE         writes all figures
 ";
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) source: Source,
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Where the invocations come from.
+/// The source of the invocations: a folder with a recorded trace, or a generated workload.
 #[derive(Debug)]
 pub(crate) enum Source {
     Folder(PathBuf),
@@ -48,7 +48,12 @@ pub(crate) enum Source {
 }
 
 impl Options {
-    /// Reads the arguments; `Ok(None)` when help is asked for.
+    /// Parses the arguments. Returns `Ok(None)` if there are none or they ask for help.
+    ///
+    /// # Errors
+    ///
+    /// The first wrong option, value, policy or idle policy, as a text for the user. Names of
+    /// workloads are checked later.
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             source: Source::Folder(PathBuf::new()),
@@ -117,7 +122,7 @@ where
     number.ok_or_else(|| format!("{name} {value}: a whole number from {least} to {most} is due"))
 }
 
-/// Makes the policy of a name.
+/// Returns the placement policy with this name.
 pub(crate) fn policy(name: &str) -> Result<Box<dyn Placement>, String> {
     if name == "ours" {
         return Ok(Box::new(Scored::default()));
@@ -126,7 +131,7 @@ pub(crate) fn policy(name: &str) -> Result<Box<dyn Placement>, String> {
     found.ok_or_else(|| format!("{name} is no policy; --help names them"))
 }
 
-/// Makes the idle policy of a name.
+/// Returns the idle policy with this name.
 pub(crate) fn idle(name: &str) -> Result<Box<dyn IdlePolicy>, String> {
     match name {
         "histogram" => Ok(Box::new(HistogramIdle::default())),
@@ -140,7 +145,7 @@ pub(crate) fn idle(name: &str) -> Result<Box<dyn IdlePolicy>, String> {
     }
 }
 
-/// Makes the workload of a name.
+/// Generates the workload with this name.
 pub(crate) fn made(
     name: &str,
     functions: u32,

@@ -1,10 +1,10 @@
-//! The report as a page: one file, plots as SVG, nothing loaded from elsewhere.
+//! The report as one HTML file, with SVG plots. It loads nothing from elsewhere.
 
 use lambda_core::sim::{Report, Shape, Trace};
 
 use crate::table::{COLUMNS, Row};
 
-/// Draws the page.
+/// Returns the HTML page.
 pub(crate) fn draw(
     trace: &Trace,
     train_minutes: usize,
@@ -115,10 +115,11 @@ fn figures(page: &mut String, rows: &[Row], idle_differs: bool) {
     );
 }
 
-/// The loads as bars, with the lower bound as a line.
+/// Appends a bar chart of the loads, with the lower bound as a line.
 fn bars(page: &mut String, rows: &[Row], idle_differs: bool, run: &Report) {
     let width = 720.0;
-    // What is far off does not flatten the rest: it is cut at the edge, its figures stand beside it.
+    // Outliers are cut at the edge, so that they do not flatten the other bars. The figures stand
+    // beside the bars.
     let peaks = rows.iter().map(|row| row.mean(|run| run.load_peak).0).collect();
     let most = middle(peaks).max(run.bound_peak);
     let x = |load: f64| 180.0 + (load / most).min(1.0) * (width - 260.0);
@@ -191,7 +192,8 @@ fn heat(page: &mut String, name: &str, load: &[Vec<f32>], most: f64) {
     put(page, "</svg></figure>");
 }
 
-/// Three halves of the middle one: what is far off does not flatten the rest.
+/// Returns the upper end of a scale: 1.5 times the median, so that outliers do not flatten the
+/// rest.
 fn middle(mut highest: Vec<f64>) -> f64 {
     highest.sort_by(f64::total_cmp);
     highest.get(highest.len() / 2).map_or(1.0, |middle| middle * 1.5)
@@ -246,7 +248,8 @@ fn lines(page: &mut String, series: &[(&str, Vec<f64>)], first_minute: usize) {
         for (at, value) in line.iter().enumerate() {
             put(&mut points, &format!("{:.1},{:.1} ", x(at), y(*value)));
         }
-        // What is drawn last is seen best: the first is drawn thicker.
+        // Later lines are drawn over earlier ones. The first line is thicker, so that it stays
+        // visible.
         let stroke = if nth == 0 { 2.5 } else { 1.2 };
         put(
             page,

@@ -1,4 +1,4 @@
-//! The runs of one policy, put together, and the table of all.
+//! The figures of one policy over all its runs, and the table of all policies.
 
 use lambda_core::sim::Report;
 
@@ -18,7 +18,7 @@ impl Row {
         }
     }
 
-    /// Returns the mean of a figure over the runs, and its standard deviation.
+    /// Returns the mean of a figure over the runs, and its sample standard deviation.
     pub(crate) fn mean(&self, figure: impl Fn(&Report) -> f64) -> (f64, f64) {
         let count = self.runs.len().max(1) as f64;
         let mean = self.runs.iter().map(&figure).sum::<f64>() / count;
@@ -28,7 +28,7 @@ impl Row {
     }
 }
 
-/// A column: its head, its figure, how many digits.
+/// A column: its heading, its figure, and the number of digits after the point.
 pub(crate) type Column = (&'static str, fn(&Report) -> f64, usize);
 
 pub(crate) const COLUMNS: [Column; 10] = [
@@ -48,7 +48,7 @@ fn cold_percent(run: &Report) -> f64 {
     run.cold as f64 * 100.0 / run.invocations.max(1) as f64
 }
 
-/// Writes the table as text, the lower bound of the first two columns below it.
+/// Returns the table as text. The last row has the lower bounds of the first two columns.
 pub(crate) fn text(rows: &[Row], idle_differs: bool) -> String {
     let names: Vec<_> = rows.iter().map(|row| row.name(idle_differs)).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0).max(11);

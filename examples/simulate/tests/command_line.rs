@@ -1,4 +1,4 @@
-//! The program as a new user runs it: good lines, bad lines, bad traces.
+//! Runs the program `simulate`: correct arguments, wrong arguments, broken traces.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -42,7 +42,7 @@ fn a_workload_is_played_and_drawn() {
     assert!(table.contains("\nours") && table.contains("\nlower bound"), "{table}");
     let page = std::fs::read_to_string(page).expect("written");
     assert!(page.ends_with("</html>\n") && page.contains("<svg"));
-    // One file, nothing loaded from elsewhere.
+    // The page is one file and loads nothing from elsewhere.
     assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("<script"));
     let json = std::fs::read_to_string(json).expect("written");
     let runs: Vec<serde_json::Value> = serde_json::from_str(&json).expect("JSON");
@@ -65,7 +65,7 @@ fn bad_lines_are_refused_at_once() {
         (&["--seeds", "2"], "one of --trace and --workload is due"),
         (&["--trace", "a", "--workload", "flat"], "one of --trace and --workload is due"),
         (&["--faster", "1"], "--faster is no option"),
-        // Before anything is played, not after.
+        // An output file that cannot be written fails before the simulation starts.
         (&["--workload", "flat", "--report", "nowhere/a.html"], "nowhere/a.html"),
         (&["--workload", "flat", "--json", "/"], "/: "),
     ] {

@@ -1,8 +1,8 @@
-//! Says who AWS takes this program for, and why.
+//! Prints the identity that AWS sees in this program's credentials, and where they come from.
 //!
 //! ```text
 //! cargo run -p whoami                       like `aws sts get-caller-identity`
-//! cargo run -p whoami -- --profile admin    with a profile; asks for an MFA code where it needs one
+//! cargo run -p whoami -- --profile admin    with a profile; asks for an MFA code if it needs one
 //! cargo run -p whoami -- --explain          every step of the chain, on standard error
 //! cargo run -p whoami -- --plan             what would be tried, without network
 //! cargo run -p whoami -- --list             like `aws configure list`
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            // Where standard error is closed nobody can be told.
+            // If standard error is closed, the message is lost.
             let _untold = writeln!(io::stderr(), "whoami: {problem}");
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! What the host's tests have in common: functions on the fake backend.
+//! Helpers of the host's tests: functions on the fake backend.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test uses some of them")]
 
@@ -12,7 +12,7 @@ use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// A function `f` that answers with its event after a second, on a backend whose sandboxes can be counted.
+/// Returns a fake backend with a function `f` that answers with its event after a second.
 pub(crate) fn echo() -> FakeBackend {
     FakeBackend::new().with_handler("f", |invocation: &Invocation| {
         FakeAnswer::success(invocation.payload.clone()).after(SECOND)
@@ -26,7 +26,7 @@ pub(crate) fn zip(content: &str) -> Bytes {
     zip.finish().unwrap().into_inner().into()
 }
 
-/// The settings of `f`.
+/// Returns the settings of `f`.
 pub(crate) fn config() -> FunctionConfig {
     named("f")
 }

@@ -71,7 +71,8 @@ fn every_way_to_fail_is_said_as_lambda_says_it() {
         return;
     }
     let served = Served::start(&[]);
-    // Memory for processor time enough that the others do not run out of time.
+    // A function's processor share grows with its memory. 512 MB is enough that the other cases do
+    // not time out.
     app(&served, "f", &["--timeout", "60", "--memory-size", "512"]);
     app(&served, "hasty", &["--timeout", "2"]);
     let check = |name: &str, payload: &str, kind: &str, message: &str, keeps_sandbox: bool| {
@@ -104,7 +105,7 @@ fn limits_hold_and_neighbours_keep_answering() {
     }
     let served = Served::start(&[]);
     app(&served, "greedy", &["--timeout", "30", "--memory-size", "256"]);
-    // Memory for a thousand processes.
+    // Enough memory for a thousand processes.
     app(&served, "forking", &["--timeout", "60", "--memory-size", "3008"]);
     app(&served, "neighbour", &["--timeout", "10"]);
     served.invoke("neighbour", r#"{"do":"echo"}"#, &[]);
@@ -126,10 +127,10 @@ fn limits_hold_and_neighbours_keep_answering() {
         let (forked, spun, written, eaten) = greedy.join().unwrap();
         assert_eq!(forked["errno"], 11, "EAGAIN at the process limit: {forked}");
         assert!(forked["children"].as_u64().is_some_and(|it| (1..=1024).contains(&it)), "{forked}");
-        // 256 MB buy 256/1769 of a processor.
+        // Lambda gives one processor per 1769 MB: 256 MB get 256/1769 of one.
         let share = spun["share"].as_f64().unwrap();
         assert!((0.10..0.20).contains(&share), "share of a processor: {share}");
-        // `/tmp` is limited to 512 MB; its pages count as the function's memory where they are in RAM.
+        // `/tmp` is limited to 512 MB. If it is in RAM, its pages count as the function's memory.
         assert!(
             written["errno"] == 28 || written["errorType"] == "Runtime.OutOfMemory",
             "{written}"

@@ -1,4 +1,5 @@
-//! What functions of managed runtimes find around them: environment, wrapper, libraries, every version of a runtime.
+//! What functions find in their sandbox: environment variables, wrapper scripts, libraries, and
+//! each discovered runtime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +129,7 @@ async fn every_runtime_that_is_found_runs_a_function() {
             let config = deploy(&host, runtime, &[("app.py", source)], &[]).await;
             assert_eq!(answer(&host, &config, Request::new("{}")).await, version);
         } else if runtime.starts_with("nodejs") {
-            // The heap is smaller than the function's memory.
+            // The limit of the V8 heap must be below the function's memory.
             let source = b"exports.handler = async () => \
                 [`nodejs${parseInt(process.versions.node)}.x`, v8.getHeapStatistics().heap_size_limit >> 20];\n\
                 const v8 = require('node:v8');\n";

@@ -1,10 +1,11 @@
-//! AWS's Runtime Interface Emulator with AWS's runtime clients beside our host with our runtimes: for each function of
-//! a table, the same answers, errors and log lines.
+//! Compares our host and runtimes with AWS's Runtime Interface Emulator and AWS's runtime clients.
+//! For each function of a table, both must give the same answers, errors and log lines.
 //!
-//! `functions/*.cases` are the tables. A line `=== name` begins a function; `--- file`, `--- handler`, `--- payload`,
-//! `--- env`, `--- timeout` (in seconds) say what differs from the usual; `--- differs` gives the reason why the two
-//! disagree, which they then must. One difference is every function's: AWS's Python client warns, when an init fails,
-//! that AWS may have changed the runtime, which nobody does here.
+//! The tables are `functions/*.cases`. A line `=== name` begins a function. `--- file`,
+//! `--- handler`, `--- payload`, `--- env` and `--- timeout` (in seconds) set what differs from the
+//! default. `--- differs` gives a reason, and the two sides must then differ. One difference is
+//! ignored for every function: when an init fails, AWS's Python client logs a warning that AWS may
+//! have changed the runtime.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,14 +35,14 @@ struct Case {
     differs: Option<String>,
 }
 
-/// What a function did: its answers, and the lines of its log.
+/// What a function did: its answers, and its own log lines.
 #[derive(Debug, PartialEq)]
 struct Seen {
     answers: Vec<String>,
     log: Vec<String>,
 }
 
-/// One side's programs.
+/// The programs of AWS's side.
 #[derive(Debug)]
 struct Judge {
     emulator: PathBuf,
@@ -96,7 +97,8 @@ fn cases(table: &str, main: &str, handler: &str) -> Vec<Case> {
     cases
 }
 
-/// Takes out of a text what is another at each run: identifiers, times, folders, the clients' own stack frames.
+/// Replaces the parts of a text that differ at each run: identifiers, times, folders, stack frames
+/// of the runtime clients.
 fn comparable(text: &str, task_root: &str) -> String {
     let own = r"(aws-lambda-ric|/var/runtime/node\.mjs|node:internal)";
     let mut text = text.replace(task_root, "/var/task");
@@ -111,7 +113,7 @@ fn comparable(text: &str, task_root: &str) -> String {
     text
 }
 
-/// The function's own lines of a log: without the platform's.
+/// Returns the function's own lines of a log, without those of the platform.
 fn own_lines(log: &str, task_root: &str) -> Vec<String> {
     let emulator = Regex::new(r"\d\d \w{3} \d{4} [\d:,]+ \[\w+\] \(rapid\).*$").unwrap();
     let platform = Regex::new(
@@ -130,7 +132,7 @@ fn own_lines(log: &str, task_root: &str) -> Vec<String> {
 }
 
 impl Judge {
-    /// Runs a function under the emulator.
+    /// Runs a function under the emulator. Returns its answers and log lines.
     fn run(&self, case: &Case) -> Seen {
         let folder = tempfile::tempdir().unwrap();
         let task_root = folder.path().join("task");
@@ -169,7 +171,7 @@ impl Judge {
         let root = task_root.to_str().unwrap();
         let answers = case.payloads.iter().map(|it| comparable(&post(&address, it), root));
         let answers = answers.collect();
-        // The emulator passes output on when it comes.
+        // The emulator passes on output some time after the answer.
         std::thread::sleep(Duration::from_millis(100));
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
         drop(emulator);
@@ -177,7 +179,8 @@ impl Judge {
     }
 }
 
-/// A running emulator; ended on drop, and the client with it, which has no one to ask then.
+/// A running emulator, killed on drop. The runtime client then ends, because its Runtime API is
+/// gone.
 struct Emulator(Child);
 
 impl Drop for Emulator {
@@ -187,12 +190,12 @@ impl Drop for Emulator {
     }
 }
 
-/// An address on loopback that was free a moment ago.
+/// Returns a loopback address whose port was free a moment ago.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Invokes the emulator's function.
+/// Invokes the emulator's function. Returns the body of the answer.
 fn post(address: &str, payload: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut connection = loop {
@@ -220,7 +223,7 @@ fn post(address: &str, payload: &str) -> String {
     body.to_owned()
 }
 
-/// The content of a chunked body of ASCII sizes and whole characters.
+/// Decodes a chunked HTTP body.
 fn unchunked(body: &str) -> String {
     let (mut rest, mut content) = (body.as_bytes(), Vec::new());
     while let Some(end) = rest.windows(2).position(|it| it == b"\r\n") {
@@ -234,7 +237,8 @@ fn unchunked(body: &str) -> String {
     String::from_utf8_lossy(&content).into_owned()
 }
 
-/// Puts the two members of an error object of the platform's own in the emulator's order.
+/// Reorders an error object of the platform, whose only members are `errorType` and `errorMessage`,
+/// as the emulator writes it. Returns any other answer unchanged.
 fn in_order(answer: String) -> String {
     let Ok(Value::Object(members)) = serde_json::from_str(&answer) else { return answer };
     match (members.get("errorType"), members.get("errorMessage")) {
@@ -245,7 +249,7 @@ fn in_order(answer: String) -> String {
     }
 }
 
-/// Runs a function in our host.
+/// Runs a function on our host. Returns its answers and log lines.
 async fn host_runs(host: &Host, case: &Case, runtime: &str, number: usize) -> Seen {
     let name = format!("f{number}");
     let config = FunctionConfig::new(&name, runtime, &case.handler).unwrap();
@@ -267,12 +271,14 @@ async fn host_runs(host: &Host, case: &Case, runtime: &str, number: usize) -> Se
     seen
 }
 
-/// Runs a table through both sides, and compares.
+/// Runs each function of a table on both sides, and fails if one differs unexpectedly or agrees
+/// unexpectedly.
 async fn compare(cases: Vec<Case>, runtime: &str, judge: Judge) {
     let mut runtimes = Runtimes::discover();
     let image = runtimes.image(runtime).expect("the machine's own interpreter").clone();
     for (number, case) in cases.iter().enumerate() {
-        // Some variables are the host's to set: they come with a runtime.
+        // A function may not set these variables itself: Lambda reserves them. They are set by the
+        // runtime.
         let mut image = image.clone();
         for (name, value) in &case.environment {
             image = image.with_environment(name, value);
@@ -293,7 +299,7 @@ async fn compare(cases: Vec<Case>, runtime: &str, judge: Judge) {
             let ours = host_runs(&host, &case, &runtime, number).await;
             (case, theirs.await.unwrap(), ours)
         });
-        // As many at once as keep two processors busy.
+        // Three functions at once keep two processors busy.
         while running.len() >= 3 || (number + 1 == count && !running.is_empty()) {
             let (case, theirs, ours) = running.join_next().await.unwrap().unwrap();
             if (theirs == ours) == case.differs.is_some() {

@@ -1,4 +1,4 @@
-//! Execution roles, with moto as STS.
+//! Execution roles, with a moto server as STS.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Served, client_environment, file, python, ready};
 
-/// A moto server; ended on drop.
+/// A moto server with its address, killed on drop.
 struct Moto(Child, String);
 
 impl Moto {
     fn start() -> Option<Self> {
         let program = test_support::venv_program("moto_server")?;
-        // Free a moment ago: moto takes no listener that is open already.
+        // moto cannot take an open listener, so the port is one that was free a moment ago.
         let port =
             TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let mut command = Command::new(program);
@@ -53,7 +53,7 @@ fn a_function_gets_credentials_of_its_role() {
     let key = seen["AWS_ACCESS_KEY_ID"].as_str().unwrap();
     assert!(key.starts_with("ASIA"), "a session's key, not the host's: {key}");
     assert!(seen["AWS_SESSION_TOKEN"].is_string());
-    // What the function has names the role: moto tells whose key it is.
+    // moto knows the role of each session key: ask it who the function's key belongs to.
     let aws = test_support::venv_program("aws").unwrap();
     let text = |name: &str| seen[name].as_str().unwrap().to_owned();
     let mut command = Command::new(aws);

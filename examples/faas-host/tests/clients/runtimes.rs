@@ -1,4 +1,4 @@
-//! Real runtimes, unmodified, in real sandboxes.
+//! Unmodified runtimes of AWS in real sandboxes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,8 @@ async fn awslambdaric_runs_unmodified() {
     let mut image = RuntimeImage::program(["/bin/sh", "-c", &start])
         .with_mount(Mount::new(packages, "/opt/python"))
         .with_environment("PYTHONPATH", "/opt/python:/var/task");
-    // The interpreter's own folder, without the runtime program of ours.
+    // Mounts the interpreter's folders. A mount without a source is our own runtime program, and is
+    // left out.
     let own = |mount: &&Mount| !mount.source.as_os_str().is_empty();
     image.mounts.extend(ours.mounts.iter().filter(own).cloned());
     let host = host(Runtimes::default().with("awslambdaric", image)).await;
@@ -61,8 +62,8 @@ async fn awslambdaric_runs_unmodified() {
     host.shutdown().await;
 }
 
-/// AWS's own runtime interface client for Node.js, from the npm registry; it is compiled when it is installed, which
-/// takes minutes.
+/// AWS's own runtime interface client for Node.js, from the npm registry. Its installation compiles
+/// it, which takes minutes, so this runs with `--long` alone.
 #[tokio::test]
 async fn aws_lambda_ric_runs_unmodified() {
     if !test_support::long() || !ready("aws-lambda-ric") {

@@ -1,4 +1,5 @@
-//! What happens to running invocations, and what is left behind, when the host stops or is killed.
+//! What happens to running invocations when the host stops, and what is left behind when it is
+//! killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +15,8 @@ fn app(served: &Served, name: &str) {
     served.create(name, &python(), "app.handler", &[("app.py", &app)], &["--timeout", "30"]);
 }
 
-/// The processes below this one, and the cgroups that they are in.
+/// Returns the descendants of a process as paths in `/proc`, and the folders of their control
+/// groups.
 fn taken(pid: u32) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
@@ -35,7 +37,7 @@ fn taken(pid: u32) -> BTreeSet<String> {
     found
 }
 
-/// Waits until nothing of what was taken is there.
+/// Waits until none of these paths exists, for 5 s at most.
 fn gone(taken: &BTreeSet<String>) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while let Some(left) = taken.iter().find(|path| fs::exists(path).unwrap()) {
@@ -59,7 +61,7 @@ fn a_running_invocation_is_finished_and_nothing_is_left() {
             assert!(Instant::now() < deadline, "no sandbox was made");
             std::thread::sleep(Duration::from_millis(50));
         }
-        // The sandbox is there: the command has been taken.
+        // The sandbox exists, so the host has the command. Wait until the invocation runs.
         std::thread::sleep(Duration::from_secs(1));
         let held = taken(pid);
         let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();

@@ -1,4 +1,4 @@
-//! A `faas-host serve` of the test's own, and the real `aws` command against it.
+//! Starts `faas-host serve` for one test, and runs the real `aws` command against it.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A running host; asked to stop, and waited for, on drop.
+/// A running host. On drop it is asked to stop and waited for.
 #[derive(Debug)]
 pub(crate) struct Served {
     child: Child,
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
-    /// Where the test keeps its files.
+    /// The test's folder. It holds the host's data folder.
     pub(crate) folder: tempfile::TempDir,
 }
 
 impl Served {
-    /// Starts `faas-host serve` with its data in a folder of the test's own.
+    /// Starts `faas-host serve` with a new data folder.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start_in(folder, arguments)
     }
 
-    /// Starts it in a folder that was used before.
+    /// Starts `faas-host serve` in the folder of an earlier run.
     pub(crate) fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         Self::start_with(folder, arguments, &[])
     }
 
-    /// Starts it with environment variables of its own.
+    /// Starts `faas-host serve` with additional environment variables.
     pub(crate) fn start_with(
         folder: tempfile::TempDir,
         arguments: &[&str],
@@ -51,12 +51,12 @@ impl Served {
                 Some(line.strip_prefix("listening")?.split_whitespace().next()?.to_owned())
             })
             .expect("the host prints its endpoint");
-        // What it prints later is read, so that it never waits for a full pipe.
+        // Reads and drops the rest of the output, so that the host never blocks on a full pipe.
         drop(std::thread::spawn(move || lines.for_each(drop)));
         Self { child, endpoint, folder }
     }
 
-    /// The host's process.
+    /// Returns the host's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -67,7 +67,7 @@ impl Served {
         std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
-    /// Kills the host, which cannot clean up then; returns its folder.
+    /// Kills the host, so that it cannot clean up. Returns its folder.
     pub(crate) fn kill(mut self) -> tempfile::TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -139,7 +139,8 @@ impl Served {
         assert_eq!(output.json()["State"], "Active");
     }
 
-    /// Invokes a function through `aws lambda invoke`; returns what the command printed and the payload.
+    /// Invokes a function through `aws lambda invoke`. Returns the command's output and the
+    /// payload.
     pub(crate) fn invoke(&self, name: &str, payload: &str, more: &[&str]) -> (Value, Value) {
         let out = format!("{name}-{}.json", unique());
         let arguments = ["invoke", "--function-name", name, "--payload", payload, &out];
@@ -156,7 +157,7 @@ impl Drop for Served {
     }
 }
 
-/// What a command printed.
+/// The output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) success: bool,
@@ -170,7 +171,8 @@ impl Output {
     }
 }
 
-/// Tells whether the test can run: as root, with the real clients; says so where not.
+/// Returns whether the test can run: it needs root and the `aws` command. If not, records it as
+/// left out.
 pub(crate) fn ready(test: &str) -> bool {
     let why = if !nix::unistd::geteuid().is_root() {
         "needs root"
@@ -183,7 +185,7 @@ pub(crate) fn ready(test: &str) -> bool {
     false
 }
 
-/// The runtime identifier of this machine's Python, the one that the host finds.
+/// Returns the runtime identifier of this machine's Python, such as `python3.11`.
 pub(crate) fn python() -> String {
     let output = Command::new("python3").arg("--version").output().unwrap();
     let version = String::from_utf8(output.stdout).unwrap();
@@ -191,7 +193,7 @@ pub(crate) fn python() -> String {
     format!("python{}.{}", parts.next().unwrap(), parts.next().unwrap())
 }
 
-/// An environment that keeps AWS clients away from the machine's own settings.
+/// Environment variables that keep AWS clients from the configuration of this machine.
 pub(crate) fn client_environment() -> [(&'static str, &'static str); 6] {
     [
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
@@ -203,7 +205,7 @@ pub(crate) fn client_environment() -> [(&'static str, &'static str); 6] {
     ]
 }
 
-/// Packs executable files.
+/// Packs files into a zip archive, each with the mode 0755.
 pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
@@ -214,12 +216,12 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// A file beside the tests.
+/// Returns the content of a file in this crate's folder `tests`.
 pub(crate) fn file(name: &str) -> Vec<u8> {
     std::fs::read(source(name)).unwrap()
 }
 
-/// The path of a file beside the tests.
+/// Returns the path of a file in this crate's folder `tests`.
 pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }

@@ -1,4 +1,5 @@
-//! The program as a user without rights starts it: what it refuses, what it says, what works all the same.
+//! Runs `faas-host` as a user without privileges: which backends it refuses, what it prints, and
+//! what works.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
@@ -7,10 +8,10 @@ use std::process::{Command, Output};
 
 use crate::support::ready;
 
-/// A user that nobody is.
+/// A user id that belongs to no account.
 const USER: u32 = 0x6E00_0001;
 
-/// Runs `faas-host` without root, in a folder of that user's own.
+/// Runs `faas-host` as that user, in a folder that the user owns.
 fn run(arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let open =

@@ -1,4 +1,4 @@
-//! `--filters` on the server and `--query` on the client: EC2 as moto has it, asked by both.
+//! Compares `--filters` and `--query` with the `aws` command, on EC2 instances of a moto server.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::judge::Judge;
 const KEYS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKIAROOT"), ("AWS_SECRET_ACCESS_KEY", "root")];
 
-/// Starts three kinds of instances by the `aws` command.
+/// Starts four instances of three types with the `aws` command.
 fn instances(judge: &Judge) {
     for (kind, name, count) in
         [("t2.micro", "web-1", "2"), ("m5.large", "db", "1"), ("t2.small", "web-2", "1")]
@@ -40,7 +40,8 @@ fn ids(described: &Value) -> BTreeSet<String> {
     found.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
-/// Sends the call as this crate writes filters, signed by it; returns the ids in the answer.
+/// Sends `DescribeInstances` with the filters as this crate encodes them, signed by this crate.
+/// Returns the instance ids of the answer.
 fn sent(judge: &Judge, filters: &[Filter]) -> BTreeSet<String> {
     let encode = |text: &str| -> String {
         text.bytes()
@@ -75,7 +76,7 @@ fn sent(judge: &Judge, filters: &[Filter]) -> BTreeSet<String> {
     after.map(|rest| rest.split('<').next().unwrap().to_owned()).collect()
 }
 
-/// Wildcards are in the values of tags only: moto knows no others.
+/// Only values of tags have wildcards here, because moto supports no others.
 #[test]
 fn filters_choose_the_same_instances_as_those_of_the_aws_command() {
     let Some(judge) = Judge::new() else { return };

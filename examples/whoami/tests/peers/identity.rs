@@ -1,4 +1,5 @@
-//! The same identity and source, and one cache of MFA sessions for both.
+//! `whoami` and the `aws` command find the same identity and source, and share one cache of MFA
+//! sessions.
 
 use serde_json::Value;
 
@@ -59,14 +60,14 @@ fn the_same_identity_and_source_as_the_aws_command() {
         ("AWS_CONFIG_FILE", "/nowhere"),
     ];
     judge.same("metadata service", None, &metadata);
-    // Both refuse a profile that is not there.
+    // Both programs refuse a profile that does not exist.
     assert!(judge.aws(&["--profile", "no", "sts", "get-caller-identity"], &[], "").is_err());
     assert!(
         judge.whoami(&["--profile", "no"], &[], "").unwrap_err().contains("could not be found")
     );
 }
 
-/// Asked on every run because caches are not shared: the complaint of many users of MFA.
+/// Programs that do not share the AWS CLI's cache ask for a code at every run.
 #[test]
 fn an_mfa_code_is_asked_for_once_between_the_two() {
     let Some(judge) = Judge::new() else { return };
@@ -92,7 +93,7 @@ fn an_mfa_code_is_asked_for_once_between_the_two() {
     let command =
         |profile| ["--profile", profile, "sts", "get-caller-identity", "--output", "json"];
 
-    // Ours asks, theirs finds it.
+    // `whoami` asks for the code, and `aws` finds the session in the cache.
     let asked = judge.whoami(&["--profile", "First"], &[], "").unwrap_err();
     assert!(
         asked.contains("Enter MFA code for arn:aws:iam::123456789012:mfa/with-mfa: "),
@@ -109,14 +110,15 @@ fn an_mfa_code_is_asked_for_once_between_the_two() {
         assert_eq!(mode & 0o777, 0o600);
     }
 
-    // Theirs asks, ours finds it.
+    // `aws` asks for the code, and `whoami` finds the session in the cache.
     assert!(judge.whoami(&["--profile", "Second"], &[], "").is_err());
     let theirs = arn(judge.aws(&command("Second"), &[], "123456\n"));
     assert_eq!(arn(judge.whoami(&["--profile", "Second"], &[], "")), theirs);
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
 }
 
-/// What a new user meets: no home, wrong arguments, nobody to ask, an answer cut down by a query.
+/// Errors that a new user meets name the next step: no home folder, wrong arguments, no
+/// credentials. A query cuts the answer as that of `aws` does.
 #[test]
 fn a_new_user_is_told_what_to_do() {
     let Some(judge) = Judge::new() else { return };

@@ -1,4 +1,4 @@
-//! moto and the `aws` command, a home folder and an environment for both programs.
+//! A moto server, the `aws` command, and a home folder and environment that both programs share.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The moto server, ended with the test.
+/// A moto server, killed on drop.
 struct Moto {
     child: Child,
     url: String,
@@ -40,7 +40,7 @@ impl Moto {
     }
 }
 
-/// A home folder and an environment, the same for both programs.
+/// A home folder and environment, the same for `aws` and `whoami`.
 pub(crate) struct Judge {
     aws: PathBuf,
     moto: Moto,
@@ -61,7 +61,7 @@ impl Judge {
         Some(Self { aws, moto: Moto::start(&moto), home: tempfile::tempdir().unwrap() })
     }
 
-    /// Where moto listens.
+    /// Returns the URL of the moto server.
     pub(crate) fn url(&self) -> &str {
         &self.moto.url
     }
@@ -73,7 +73,8 @@ impl Judge {
         path
     }
 
-    /// Runs a program with nothing but this environment and `stdin`; gives its output or its errors.
+    /// Runs a program with this environment alone and `stdin`. Returns its output, or its errors if
+    /// it fails.
     fn run(
         &self,
         program: &Path,
@@ -81,7 +82,7 @@ impl Judge {
         env: &[(&str, &str)],
         stdin: &str,
     ) -> Result<String, String> {
-        // Without a terminal, so that codes are read from standard input.
+        // Without a terminal, programs read codes from standard input.
         let mut child = Command::new("setsid")
             .arg("-w")
             .arg(program)
@@ -100,7 +101,7 @@ impl Judge {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // The program may end without reading.
+        // The program may end before it has read its input.
         let _unread = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -125,7 +126,7 @@ impl Judge {
         self.run(Path::new(env!("CARGO_BIN_EXE_whoami")), arguments, env, stdin)
     }
 
-    /// Both must name the same identity, and the same source.
+    /// Asserts that both programs name the same identity and the same source. Returns the identity.
     pub(crate) fn same(&self, case: &str, profile: Option<&str>, env: &[(&str, &str)]) -> Value {
         let profile: Vec<&str> = profile.map(|name| vec!["--profile", name]).unwrap_or_default();
         let theirs = self.aws(
@@ -153,7 +154,7 @@ impl Judge {
         ours
     }
 
-    /// Makes a user with keys, by the `aws` command itself.
+    /// Creates a user with an access key, by the `aws` command. Returns the key's id and secret.
     pub(crate) fn user(&self, name: &str) -> (String, String) {
         let root = [("AWS_ACCESS_KEY_ID", "AKIAROOT"), ("AWS_SECRET_ACCESS_KEY", "root")];
         self.aws(&["iam", "create-user", "--user-name", name], &root, "").unwrap();
