@@ -89,6 +89,9 @@ impl Drop for Closing {
 /// What the sandboxes of a host share; lives as long as the last of them.
 struct Shared {
     hierarchies: Hierarchies,
+    /// Goes when the groups in it have gone.
+    #[cfg(feature = "systemd")]
+    _scope: Option<group::scope::Scope>,
     defences: Defences,
     isolation: Isolation,
     instance: Instance,
@@ -203,9 +206,17 @@ impl LinuxBackend {
         let filters = sealed(c"sandbox-filters", &guard::filter::compile(SystemCalls::Default))?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
+        let hierarchies = probe.hierarchies;
+        #[cfg(feature = "systemd")]
+        let (hierarchies, scope) = if settings.systemd_scope {
+            let scope = group::scope::Scope::start(instance.number())?;
+            (scope.hierarchies(&hierarchies)?, Some(scope))
+        } else {
+            (hierarchies, None)
+        };
         let defences = Defences::of(probe.features, &settings.without);
         let sources = guard::uncharged::Sources::open();
-        let mut isolation = defences.isolation(&probe.hierarchies);
+        let mut isolation = defences.isolation(&hierarchies);
         match &sources {
             Ok(_) => {
                 let means = "sandboxes with too many connections or locks of files are killed";
@@ -215,7 +226,9 @@ impl LinuxBackend {
         }
         let shared = Arc::new(Shared {
             isolation,
-            hierarchies: probe.hierarchies,
+            hierarchies,
+            #[cfg(feature = "systemd")]
+            _scope: scope,
             defences,
             instance,
             inits: inits::Inits::default(),
