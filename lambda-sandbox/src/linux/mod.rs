@@ -13,6 +13,8 @@ mod guard;
 mod inits;
 mod instance;
 mod janitor;
+#[doc(hidden)]
+pub mod measured;
 mod net;
 mod probe;
 mod root;
