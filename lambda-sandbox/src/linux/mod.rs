@@ -17,6 +17,7 @@ mod janitor;
 pub mod measured;
 mod net;
 mod probe;
+mod reports;
 mod root;
 mod sandbox;
 mod settings;
@@ -61,8 +62,6 @@ use crate::{
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 /// Longest wait for released sandboxes at a host's end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// Longest wait for the end of what was killed: it may be unable to die.
-const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Starts of sandboxes made ahead of their use.
 const AHEAD_MAX: usize = 8;
 /// As long after a start it is over, for a program that does little.
