@@ -18,6 +18,7 @@ use crate::linux::group::block_io::{Disk, disks_of};
 use crate::linux::group::cgroup::{Entrance, Group};
 use crate::linux::group::counters::Counters;
 use crate::linux::group::kept_groups::KeptGroup;
+use crate::linux::inits::Exceeded;
 use crate::linux::instance::Instance;
 use crate::linux::janitor::{Remains, Slot, stays};
 use crate::linux::net::netns;
@@ -69,6 +70,8 @@ pub(super) struct LinuxSandbox {
     shared: Arc<Shared>,
     /// The group is used under this lock and not after: another sandbox may have it then.
     remains: Mutex<Option<Remains>>,
+    /// Whether it was killed for kernel memory that no group counts.
+    exceeded: Exceeded,
     /// Opened when first looked at, and read as long as the group is this sandbox's.
     counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
@@ -153,7 +156,7 @@ impl LinuxSandbox {
         let socket = Arc::new(socket);
         let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
-        shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
+        let exceeded = shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
             limits: spec.limits.clone(),
@@ -164,6 +167,7 @@ impl LinuxSandbox {
         let sandbox = Self {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
+            exceeded,
             counters: OnceLock::new(),
             started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
             pidfd,
@@ -410,7 +414,8 @@ impl Platform for LinuxSandbox {
 
     fn sample(&self) -> Sample {
         let look = |group: &Group| self.counters.get_or_init(|| group.counters()).sample();
-        self.in_group(look).unwrap_or_default()
+        let counted = self.in_group(look).unwrap_or_default();
+        Sample { kernel_memory_exceeded: self.exceeded.load(Ordering::Acquire), ..counted }
     }
 
     fn open_counters(&self) {
