@@ -8,7 +8,7 @@ use crate::{
     ShutdownReason,
 };
 
-/// Drives one sandbox: what a backend's author implements and [`Sandbox`] calls in the right order.
+/// Drives one sandbox: what a backend's author implements and [`Sandbox`](crate::Sandbox) calls in the right order.
 ///
 /// The order, which an implementor may rely on: `init` once, then `invoke` and `settle` in turn, or `run` once in
 /// place of them all; `destroy` last, at any point. Nothing is called after a method that ended the sandbox but

@@ -232,6 +232,9 @@ pub enum EndedBy {
     Signal,
     /// The memory limit, told by the limit's own event counter.
     Memory,
+    /// A limit of kernel memory that the memory limit does not count: too many connections, or locks of files
+    /// ([`crate::Defence::KernelMemory`]).
+    KernelMemory,
     /// The limit of time on the wall clock ([`crate::TimeLimits::run`]).
     WallTime,
     /// The limit of processor time ([`crate::TimeLimits::run_processor`]).
@@ -248,6 +251,7 @@ impl fmt::Display for EndedBy {
             Self::Program => "ended by itself",
             Self::Signal => "ended by a signal",
             Self::Memory => "memory limit reached",
+            Self::KernelMemory => "too many connections or locks of files",
             Self::WallTime => "time limit reached",
             Self::ProcessorTime => "processor time limit reached",
             Self::Output => "output limit reached",

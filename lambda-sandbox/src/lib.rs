@@ -65,6 +65,7 @@
 //!
 //! - `runtime-api` (default): the Runtime API server and the `process` backend.
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
+//! - `systemd`: control groups in a scope that systemd makes ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
 #![deny(unsafe_code)]
 

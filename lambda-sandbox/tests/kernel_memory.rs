@@ -127,7 +127,7 @@ async fn who_holds_too_many_is_killed() {
         spec.limits.cpus = 2.0;
         let (finished, said) = common::run(&backend, spec).await;
         assert_eq!(finished.exit, Exit::Signal(9), "{kind}: {finished:?} {said}");
-        assert_eq!(finished.ended_by, EndedBy::Signal, "{kind}: {finished:?} {said}");
+        assert_eq!(finished.ended_by, EndedBy::KernelMemory, "{kind}: {finished:?} {said}");
     }
     // A few are nobody's business.
     let few = "import fcntl\nf = open('/tmp/f', 'w')\nfor i in range(1000): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * i)\nprint('held')";

@@ -1,6 +1,8 @@
 //! Runs the demo and the sandbox's privileged tests in a QEMU guest with Debian's own kernel. The
 //! guest has control groups of version 2 with all controllers. A machine that mounts version 1 has
-//! none of these to test with.
+//! none of these to test with. A second guest has a Debian userland that systemd runs.
+
+mod systemd;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -28,12 +30,15 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     }
     let kernel = kernel(&folder)?;
     let image = image(root, &folder)?;
-    let output = boot(&folder, &kernel, &image)?;
+    let guest = Guest { kernel: &kernel, image: &image, memory_mb: "1024", options: "" };
+    let output = boot(&folder, &guest)?;
     println!("{output}");
+    let by_systemd = systemd::check(root, &folder, &kernel)?;
     let left = output.lines().any(|line| line.starts_with("left behind: "));
     let passed = |name: &str| output.contains(&format!("{name}: exit 0"));
     let version_2 = output.contains("memory control group (v2)");
-    Ok(version_2 && !left && passed("demo") && TESTS.iter().all(|name| passed(name)))
+    let all = passed("demo") && TESTS.iter().all(|name| passed(name));
+    Ok(version_2 && !left && all && by_systemd)
 }
 
 /// Downloads Debian's cloud kernel and unpacks it, unless an earlier run did. Returns its path.
@@ -80,7 +85,7 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder.join("build"));
     run(cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static"))?;
-    let tests = tests(root, folder)?;
+    let tests = tests(root, folder, &TESTS)?;
     let tree = folder.join("root");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
@@ -114,34 +119,53 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
         Ok(())
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
-    let image = folder.join("image.cpio");
+    pack(&tree, folder.join("image.cpio"))
+}
+
+/// Makes an initial file system of a folder.
+fn pack(tree: &Path, image: PathBuf) -> Result<PathBuf, String> {
     let pack =
         format!("busybox find . | busybox cpio -o -H newc > '{}' 2>/dev/null", image.display());
-    run(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
+    run(Command::new("sh").args(["-c", &pack]).current_dir(tree))?;
     Ok(image)
 }
 
-/// Builds the sandbox's privileged tests as static programs. Returns their names and paths.
-fn tests(root: &Path, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>, String> {
+/// Builds privileged tests of the sandbox as static programs. Returns their names and paths.
+fn tests(
+    root: &Path,
+    folder: &Path,
+    names: &[&'static str],
+) -> Result<Vec<(&'static str, PathBuf)>, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["test", "--no-run", "-p", "lambda-sandbox"]);
+    cargo.args(["--features", "systemd"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder.join("build"));
-    for name in TESTS {
+    for name in names {
         cargo.args(["--test", name]);
     }
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
     let output = cargo.output().map_err(|error| format!("cargo: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let program = |name: &'static str| {
+    let program = |name: &&'static str| {
         let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")))?;
         let path = line.split_once('(')?.1.strip_suffix(')')?;
-        Some((name, root.join(path)))
+        Some((*name, root.join(path)))
     };
-    let found: Option<Vec<_>> = TESTS.into_iter().map(program).collect();
+    let found: Option<Vec<_>> = names.iter().map(program).collect();
     found.ok_or_else(|| format!("cargo test --no-run: {text}"))
 }
 
-fn boot(folder: &Path, kernel: &Path, image: &Path) -> Result<String, String> {
+/// A machine that is thrown away.
+struct Guest<'a> {
+    kernel: &'a Path,
+    image: &'a Path,
+    memory_mb: &'a str,
+    /// For the kernel, beside the usual ones.
+    options: &'a str,
+}
+
+/// Runs the guest to its end; returns what it wrote to its console.
+fn boot(folder: &Path, guest: &Guest<'_>) -> Result<String, String> {
     let console = folder.join("console.txt");
     let output = fs::File::create(&console).map_err(|error| error.to_string())?;
     let mut qemu = Command::new("qemu-system-x86_64");
@@ -155,11 +179,12 @@ fn boot(folder: &Path, kernel: &Path, image: &Path) -> Result<String, String> {
         "-smp",
         "1",
         "-m",
-        "1024",
+        guest.memory_mb,
         "-nodefaults",
     ]);
     qemu.args(["-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-kernel"]);
-    qemu.arg(kernel).arg("-initrd").arg(image).arg("-append").arg(KERNEL_OPTIONS);
+    qemu.arg(guest.kernel).arg("-initrd").arg(guest.image);
+    qemu.arg("-append").arg(format!("{KERNEL_OPTIONS} {}", guest.options));
     let mut guest = qemu
         .stdin(Stdio::null())
         .stdout(output)
@@ -219,9 +244,10 @@ const BOOT_TIME_MAX: Duration = Duration::from_secs(1500);
 /// Kernel modules for roots of layers (overlay) and of images (loop).
 const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];
 /// Integration tests of `lambda-sandbox` by name. Tests that need Python are left out in the guest.
-const TESTS: [&str; 16] = [
+const TESTS: [&str; 18] = [
     "attacks",
     "bounds",
+    "cgroups_rs",
     "conformance",
     "crash",
     "extras",
@@ -230,6 +256,7 @@ const TESTS: [&str; 16] = [
     "limits",
     "linux",
     "living",
+    "loopback",
     "own_machine",
     "paths",
     "refusals",

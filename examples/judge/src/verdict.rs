@@ -54,7 +54,7 @@ impl fmt::Display for Judged {
 pub(crate) fn of_test(done: &Completed, expected: &[u8]) -> Verdict {
     match (done.finished.ended_by, done.finished.exit) {
         (EndedBy::WallTime | EndedBy::ProcessorTime, _) => Verdict::Time,
-        (EndedBy::Memory, _) => Verdict::Memory,
+        (EndedBy::Memory | EndedBy::KernelMemory, _) => Verdict::Memory,
         (EndedBy::Output, _) => Verdict::Output,
         (_, Exit::Signal(SIGSYS)) => Verdict::Security,
         // With control groups of version 1, the memory limit may kill a child and leave the

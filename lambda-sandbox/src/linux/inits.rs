@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::linux::sys;
@@ -18,7 +19,11 @@ struct Entry {
     /// Gone with the sandbox.
     pidfd: Weak<OwnedFd>,
     memory_bytes: u64,
+    exceeded: Exceeded,
 }
+
+/// Whether a sandbox was killed for what it held.
+pub(super) type Exceeded = Arc<AtomicBool>;
 
 /// A sandbox's init while somebody looks at it.
 #[derive(Debug)]
@@ -30,11 +35,16 @@ pub(super) struct Init {
     /// The sandbox's memory limit.
     pub(super) memory_bytes: u64,
     pidfd: Arc<OwnedFd>,
+    exceeded: Exceeded,
 }
 
 impl Inits {
-    pub(super) fn add(&self, number: u32, pidfd: &Arc<OwnedFd>, memory_bytes: u64) {
-        self.lock().insert(number, Entry { pidfd: Arc::downgrade(pidfd), memory_bytes });
+    /// Adds one; returns what tells that it was killed by [`Init::kill`].
+    pub(super) fn add(&self, number: u32, pidfd: &Arc<OwnedFd>, memory_bytes: u64) -> Exceeded {
+        let exceeded = Exceeded::default();
+        let (pidfd, told) = (Arc::downgrade(pidfd), Arc::clone(&exceeded));
+        self.lock().insert(number, Entry { pidfd, memory_bytes, exceeded });
+        told
     }
 
     /// Returns how many sandboxes there are, and forgets those that have gone.
@@ -50,7 +60,8 @@ impl Inits {
             .filter_map(|(number, entry)| {
                 let pidfd = entry.pidfd.upgrade()?;
                 let process = process_of(&pidfd)?;
-                Some(Init { number: *number, process, memory_bytes: entry.memory_bytes, pidfd })
+                let (memory_bytes, exceeded) = (entry.memory_bytes, Arc::clone(&entry.exceeded));
+                Some(Init { number: *number, process, memory_bytes, pidfd, exceeded })
             })
             .collect()
     }
@@ -61,8 +72,9 @@ impl Inits {
 }
 
 impl Init {
-    /// Kills the init, and with it all processes of its pid namespace.
+    /// Kills the init for what the sandbox holds, and with it all processes of its pid namespace.
     pub(super) fn kill(&self) {
+        self.exceeded.store(true, Ordering::Release);
         sys::kill(self.pidfd.as_fd());
     }
 }
@@ -116,11 +128,12 @@ mod tests {
     fn inits_are_found_until_their_sandbox_goes() {
         let inits = Inits::default();
         let pidfd = own();
-        inits.add(7, &pidfd, 1 << 20);
+        let exceeded = inits.add(7, &pidfd, 1 << 20);
         assert_eq!(inits.count(), 1);
         let living = inits.living();
         assert_eq!((living[0].number, living[0].process), (7, std::process::id()));
         assert_eq!(living[0].memory_bytes, 1 << 20);
+        assert!(!exceeded.load(Ordering::Acquire));
         drop(living);
         drop(pidfd);
         assert!(inits.living().is_empty());

@@ -126,6 +126,12 @@ impl Instance {
         home().join("sys")
     }
 
+    /// Returns the number of this host.
+    #[cfg(feature = "systemd")]
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Returns the name of this host's control groups.
     pub(super) fn group(&self) -> String {
         group(self.number)

@@ -13,8 +13,11 @@ mod guard;
 mod inits;
 mod instance;
 mod janitor;
+#[doc(hidden)]
+pub mod measured;
 mod net;
 mod probe;
+mod reports;
 mod root;
 mod sandbox;
 mod settings;
@@ -59,8 +62,6 @@ use crate::{
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 /// Longest wait for released sandboxes at a host's end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// Longest wait for the end of what was killed: it may be unable to die.
-const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Starts of sandboxes made ahead of their use.
 const AHEAD_MAX: usize = 8;
 /// As long after a start it is over, for a program that does little.
@@ -89,6 +90,9 @@ impl Drop for Closing {
 /// What the sandboxes of a host share; lives as long as the last of them.
 struct Shared {
     hierarchies: Hierarchies,
+    /// Goes when the groups in it have gone.
+    #[cfg(feature = "systemd")]
+    _scope: Option<group::scope::Scope>,
     defences: Defences,
     isolation: Isolation,
     instance: Instance,
@@ -203,9 +207,17 @@ impl LinuxBackend {
         let filters = sealed(c"sandbox-filters", &guard::filter::compile(SystemCalls::Default))?;
         let instance = Instance::claim(settings.id_base)?;
         instance.sweep(&probe.hierarchies)?;
+        let hierarchies = probe.hierarchies;
+        #[cfg(feature = "systemd")]
+        let (hierarchies, scope) = if settings.systemd_scope {
+            let scope = group::scope::Scope::start(instance.number())?;
+            (scope.hierarchies(&hierarchies)?, Some(scope))
+        } else {
+            (hierarchies, None)
+        };
         let defences = Defences::of(probe.features, &settings.without);
         let sources = guard::uncharged::Sources::open();
-        let mut isolation = defences.isolation(&probe.hierarchies);
+        let mut isolation = defences.isolation(&hierarchies);
         match &sources {
             Ok(_) => {
                 let means = "sandboxes with too many connections or locks of files are killed";
@@ -215,7 +227,9 @@ impl LinuxBackend {
         }
         let shared = Arc::new(Shared {
             isolation,
-            hierarchies: probe.hierarchies,
+            hierarchies,
+            #[cfg(feature = "systemd")]
+            _scope: scope,
             defences,
             instance,
             inits: inits::Inits::default(),

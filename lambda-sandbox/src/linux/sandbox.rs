@@ -18,10 +18,12 @@ use crate::linux::group::block_io::{Disk, disks_of};
 use crate::linux::group::cgroup::{Entrance, Group};
 use crate::linux::group::counters::Counters;
 use crate::linux::group::kept_groups::KeptGroup;
+use crate::linux::inits::Exceeded;
 use crate::linux::instance::Instance;
 use crate::linux::janitor::{Remains, Slot, stays};
 use crate::linux::net::netns;
 use crate::linux::net::netns::Network;
+use crate::linux::reports::{MESSAGE_FAILED, Watcher, message};
 use crate::linux::root::image::Image;
 use crate::linux::root::template::Template;
 use crate::linux::root::view::View;
@@ -35,15 +37,7 @@ use crate::linux::sys;
 use crate::linux::sys::c_string;
 use crate::supervise::pipe::{Pipe, input};
 use crate::supervise::{External, Platform, Sample, Started, What};
-use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure, SandboxSpec};
-
-/// What the init reports, beside its plain end.
-const MESSAGE_FAILED: u32 = 1;
-const MESSAGE_ENDED: u32 = 2;
-const MESSAGE_EXTENSIONS: u32 = 3;
-const MESSAGE_EXTENSION_ENDED: u32 = 4;
-const MESSAGE_EXEC_ENDED: u32 = 5;
-const MESSAGE_EXEC_FAILED: u32 = 6;
+use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
 
 /// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
 const QUOTAS: [(&str, &str); 2] =
@@ -76,6 +70,8 @@ pub(super) struct LinuxSandbox {
     shared: Arc<Shared>,
     /// The group is used under this lock and not after: another sandbox may have it then.
     remains: Mutex<Option<Remains>>,
+    /// Whether it was killed for kernel memory that no group counts.
+    exceeded: Exceeded,
     /// Opened when first looked at, and read as long as the group is this sandbox's.
     counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
@@ -160,7 +156,7 @@ impl LinuxSandbox {
         let socket = Arc::new(socket);
         let held = (inside, entrance, passed);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
-        shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
+        let exceeded = shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
             group,
             limits: spec.limits.clone(),
@@ -171,6 +167,7 @@ impl LinuxSandbox {
         let sandbox = Self {
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
+            exceeded,
             counters: OnceLock::new(),
             started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
             pidfd,
@@ -229,82 +226,6 @@ impl LinuxSandbox {
                 Err(_gone) => return Err(Error::step("starting the program", errno)),
             }
         }
-    }
-}
-
-/// Hears what the init reports, until it is gone.
-struct Watcher {
-    failed: Arc<Mutex<Option<(u32, u32)>>>,
-    ending: Arc<AtomicBool>,
-    killed: Arc<Notify>,
-    execs: Arc<Execs>,
-    told: watch::Sender<Option<Exit>>,
-    counted: watch::Sender<External>,
-}
-
-impl Drop for Watcher {
-    /// Nobody hears the init any more, be it gone or not: who waits for a program beside its own is told.
-    fn drop(&mut self) {
-        self.execs.end();
-    }
-}
-
-impl Watcher {
-    async fn watch(self, told_by: AsyncFd<Arc<OwnedFd>>) {
-        let overdue = async {
-            self.killed.notified().await;
-            tokio::time::sleep(crate::linux::DEATH_TIME).await;
-        };
-        let heard = async {
-            // The init speaks before the kernel takes its namespaces down, which is slow.
-            while let Ok(mut ready) = told_by.readable().await {
-                match ready.try_io(|socket| message(socket.get_ref())) {
-                    Err(_not_yet) => {}
-                    Ok(Ok(message)) => self.hear(message),
-                    Ok(Err(_gone)) => break,
-                }
-                if self.told.is_closed() && self.counted.is_closed() {
-                    return;
-                }
-            }
-        };
-        // What was killed and cannot die, waiting for a disk or stopped by another, is as good as dead to whoever waits.
-        tokio::select! {
-            () = heard => {}
-            () = overdue => {}
-        }
-        self.tell(Exit::Signal(libc::SIGKILL));
-        self.counted.send_modify(|it| it.ended = it.started.unwrap_or(0));
-    }
-
-    fn hear(&self, message: [u32; 3]) {
-        match message {
-            [MESSAGE_ENDED, _, status] => self.tell(exit_of(status)),
-            [MESSAGE_FAILED, step, errno] => {
-                *lock(&self.failed) = Some((step, errno));
-                self.tell(Exit::Signal(libc::SIGKILL));
-            }
-            [MESSAGE_EXTENSIONS, count, _] => {
-                self.counted.send_modify(|it| it.started = usize::try_from(count).ok());
-            }
-            [MESSAGE_EXTENSION_ENDED, _, status] => {
-                self.counted.send_modify(|it| it.ended += 1);
-                // A sandbox without one of its extensions is as broken as one without its runtime.
-                if !self.ending.load(Ordering::Acquire) {
-                    self.tell(exit_of(status));
-                }
-            }
-            [MESSAGE_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
-            [MESSAGE_EXEC_FAILED, number, errno] => {
-                self.execs.tell(number, Err(errno.cast_signed()));
-            }
-            _ => {}
-        }
-    }
-
-    /// Tells the first end; what follows it is its consequence.
-    fn tell(&self, exit: Exit) {
-        self.told.send_if_modified(|told| told.replace(told.unwrap_or(exit)).is_none());
     }
 }
 
@@ -452,34 +373,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes one message of the init's; an error is that there is none yet, or that the init is gone.
-fn message(socket: &OwnedFd) -> std::io::Result<[u32; 3]> {
-    let mut bytes = [0_u8; 12];
-    let read = match nix::unistd::read(socket, &mut bytes) {
-        // An init that ends before it has read the word to start resets the connection: that is told first, and
-        // once, before what it had said.
-        Err(nix::errno::Errno::ECONNRESET) => nix::unistd::read(socket, &mut bytes),
-        result => result,
-    };
-    let read = read?;
-    let number = |at: usize| {
-        let four = bytes.get(at..at + 4)?;
-        Some(u32::from_ne_bytes(four.try_into().ok()?))
-    };
-    let whole = || Some([number(0)?, number(4)?, number(8)?]);
-    (whole().filter(|_| read == bytes.len()))
-        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
-}
-
-fn exit_of(wait_status: u32) -> Exit {
-    let status = wait_status.cast_signed();
-    if libc::WIFSIGNALED(status) {
-        Exit::Signal(libc::WTERMSIG(status))
-    } else {
-        Exit::Status(libc::WEXITSTATUS(status))
-    }
-}
-
 impl Platform for LinuxSandbox {
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.begin(what);
@@ -525,7 +418,8 @@ impl Platform for LinuxSandbox {
 
     fn sample(&self) -> Sample {
         let look = |group: &Group| self.counters.get_or_init(|| group.counters()).sample();
-        self.in_group(look).unwrap_or_default()
+        let counted = self.in_group(look).unwrap_or_default();
+        Sample { kernel_memory_exceeded: self.exceeded.load(Ordering::Acquire), ..counted }
     }
 
     fn open_counters(&self) {

@@ -25,6 +25,12 @@ pub struct Settings {
     /// Defences left out though this machine has them: those of [`OPTIONAL`] only. To find out what one costs, or
     /// whether it is what refuses something.
     pub without: BTreeSet<Defence>,
+    /// Whether the host's control groups lie in a scope that systemd makes and leaves to it, as is the rule on a machine that systemd
+    /// runs. The scope has the name `lambda-sandbox-HOST-PID.scope` in `system.slice` and goes with the host. Root only.
+    ///
+    /// The default is no: the groups lie beside systemd's own.
+    #[cfg(feature = "systemd")]
+    pub systemd_scope: bool,
 }
 
 /// The defences that a kernel may lack and a host may leave out: each stands behind another.
@@ -32,7 +38,13 @@ pub const OPTIONAL: &[Defence] = &[Defence::FileAccess, Defence::Scope, Defence:
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { id_base: 0x7000_0000, rootless: false, without: BTreeSet::new() }
+        Self {
+            id_base: 0x7000_0000,
+            rootless: false,
+            without: BTreeSet::new(),
+            #[cfg(feature = "systemd")]
+            systemd_scope: false,
+        }
     }
 }
 
@@ -41,6 +53,14 @@ impl Settings {
     #[must_use]
     pub fn with_id_base(mut self, id_base: u32) -> Self {
         self.id_base = id_base;
+        self
+    }
+
+    /// Has systemd make a scope for the host's control groups.
+    #[cfg(feature = "systemd")]
+    #[must_use]
+    pub fn in_systemd_scope(mut self) -> Self {
+        self.systemd_scope = true;
         self
     }
 

@@ -21,12 +21,14 @@ pub struct Sample {
     pub memory_peak_bytes: Option<u64>,
     /// How many processes the memory limit has killed.
     pub out_of_memory_kills: u64,
+    /// Whether it was killed for kernel memory that the memory limit does not count.
+    pub kernel_memory_exceeded: bool,
 }
 
 impl Sample {
     /// Joins what is in use now.
     pub(crate) fn with(self, memory_bytes: Option<u64>, processes: Option<u32>) -> LiveUsage {
-        let Self { cpu_time, memory_peak_bytes, out_of_memory_kills } = self;
+        let Self { cpu_time, memory_peak_bytes, out_of_memory_kills, .. } = self;
         LiveUsage { cpu_time, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills }
     }
 }

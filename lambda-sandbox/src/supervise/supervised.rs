@@ -336,6 +336,9 @@ impl<P: Platform> Driver for Supervised<P> {
                 (None, Exit::Status(_)) => EndedBy::Program,
                 (None, Exit::Signal(_)) if self.killed.load(Ordering::Acquire) => EndedBy::Host,
                 (None, Exit::Signal(libc::SIGKILL)) if out_of_memory => EndedBy::Memory,
+                (None, Exit::Signal(libc::SIGKILL)) if self.counted.kernel_memory_exceeded => {
+                    EndedBy::KernelMemory
+                }
                 (None, Exit::Signal(_)) => EndedBy::Signal,
             };
             let mut finished = Finished::new(exit, ended_by, usage);

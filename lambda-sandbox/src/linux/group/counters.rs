@@ -71,6 +71,7 @@ impl Counters {
             memory_peak_bytes: (self.peak.as_ref())
                 .and_then(|file| read(file, |text| text.trim().parse().ok())),
             out_of_memory_kills: kills.unwrap_or(0),
+            ..Sample::default()
         }
     }
 }

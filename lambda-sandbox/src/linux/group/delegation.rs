@@ -32,7 +32,7 @@ impl Hierarchies {
     }
 
     /// Reads the text of `/proc/self/cgroup` (cgroups(7)).
-    fn below(&self, own: &str, writable: impl Fn(&Path) -> bool) -> Self {
+    pub(in crate::linux) fn below(&self, own: &str, writable: impl Fn(&Path) -> bool) -> Self {
         let mut found = Self::default();
         for line in own.lines() {
             let mut parts = line.splitn(3, ':').skip(1);

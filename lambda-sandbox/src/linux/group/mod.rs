@@ -7,3 +7,5 @@ pub(super) mod cpuset;
 pub(super) mod delegation;
 pub(super) mod files;
 pub(super) mod kept_groups;
+#[cfg(feature = "systemd")]
+pub(super) mod scope;

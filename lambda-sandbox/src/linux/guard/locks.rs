@@ -1,8 +1,8 @@
 //! Locks of ranges of files (fcntl(2), F_SETLK), whose memory the kernel charges to nobody: about 220 bytes each.
 //!
 //! No limit of the kernel's bounds them: RLIMIT_LOCKS has had no effect since Linux 2.6. `/proc/locks` names all locks of the machine with
-//! the process that took each, but each page that is read of it holds up everybody's locks for a moment. So it is read only after the kernel's
-//! own memory has grown (`SUnreclaim` of `/proc/meminfo`), which every user may ask for.
+//! the process that took each, but each page that is read of it holds up everybody's locks, and the kernel waits for all processors
+//! before. So it is read only after the kernel's own memory has grown (`SUnreclaim` of `/proc/meminfo`), which every user may ask for.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,8 +10,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 
 use crate::linux::inits::{Init, init_of};
 
-/// Most locks of a sandbox.
-pub(in crate::linux) const HELD_MAX: usize = 8_000;
+/// Locks of a sandbox that are too many.
+const HELD_MAX: usize = 4_000;
 /// Lines of `/proc/locks` that are read at a time.
 const LINES_MAX: usize = 24_000;
 /// By how much the kernel's memory grows before somebody may have taken too many.
@@ -48,19 +48,17 @@ impl Locks {
         grown
     }
 
-    /// Returns those of the sandboxes that hold too many, with how many were found.
-    pub(in crate::linux) fn too_many<'a>(&mut self, living: &'a [Init]) -> Vec<(&'a Init, usize)> {
-        if self.all.rewind().is_err() {
-            return Vec::new();
-        }
-        let lines = BufReader::new(&self.all).lines().map_while(Result::ok).take(LINES_MAX);
+    /// Returns a sandbox that holds too many, with how many were found. Reads no further then, and has the next look find others.
+    pub(in crate::linux) fn too_many<'a>(
+        &mut self,
+        living: &'a [Init],
+    ) -> Option<(&'a Init, usize)> {
+        self.all.rewind().ok()?;
         let inits = living.iter().map(|init| init.process).collect();
-        let held = held(lines, |process| init_of(process, &inits));
-        let of = |init: &Init| held.get(&init.process).copied();
-        (living.iter())
-            .filter_map(|init| Some((init, of(init)?)))
-            .filter(|(_, held)| *held > HELD_MAX)
-            .collect()
+        let lines = BufReader::new(&self.all).lines().map_while(Result::ok).take(LINES_MAX);
+        let holder = holder(lines, |process| init_of(process, &inits))?;
+        self.seen_bytes = 0;
+        living.iter().find(|init| init.process == holder).map(|init| (init, HELD_MAX))
     }
 
     fn memory_bytes(&mut self) -> io::Result<u64> {
@@ -79,25 +77,26 @@ fn kernel_bytes(text: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib * 1024)
 }
 
-/// Counts locks (`/proc/locks`, proc_locks(5)) by the init of the process that took them.
-fn held(
+/// Returns the first init whose processes are found to have taken [`HELD_MAX`] locks (`/proc/locks`, proc_locks(5)).
+fn holder(
     lines: impl Iterator<Item = String>,
     init_of: impl Fn(u32) -> Option<u32>,
-) -> BTreeMap<u32, usize> {
-    let mut by_process = BTreeMap::<u32, usize>::new();
+) -> Option<u32> {
+    let mut inits = BTreeMap::<u32, Option<u32>>::new();
+    let mut held = BTreeMap::<u32, usize>::new();
     for line in lines {
         // Behind a number and the kind: how far it binds, and whether it is for reading; then the process.
-        if let Some(process) = line.split_whitespace().nth(4).and_then(|word| word.parse().ok()) {
-            *by_process.entry(process).or_default() += 1;
+        let process = line.split_whitespace().nth(4).and_then(|word| word.parse().ok());
+        let init = process.and_then(|it| *inits.entry(it).or_insert_with(|| init_of(it)));
+        if let Some(init) = init {
+            let held = held.entry(init).or_default();
+            *held += 1;
+            if *held >= HELD_MAX {
+                return Some(init);
+            }
         }
     }
-    let mut held = BTreeMap::new();
-    for (process, count) in by_process {
-        if let Some(init) = init_of(process) {
-            *held.entry(init).or_default() += count;
-        }
-    }
-    held
+    None
 }
 
 #[cfg(test)]
@@ -106,14 +105,15 @@ mod tests {
 
     #[test]
     fn locks_count_to_the_init_of_who_took_them() {
-        let line = |number: u32, process: u32| {
-            format!("{number}: POSIX  ADVISORY  WRITE {process} 00:2a:{number} 0 EOF")
-        };
+        let line = |process: u32| format!("1: POSIX  ADVISORY  WRITE {process} 00:2a:7 0 EOF");
         let init_of = |process: u32| (process < 30).then_some(process / 10);
-        let ours = (0..60).map(|number| line(number, 10 + number % 4));
-        let others = (0..40).map(|number| line(number, 20 + 10 * (number % 2)));
-        let held = held(ours.chain(others).chain(["?".into()]), init_of);
-        assert_eq!(held, BTreeMap::from([(1, 60), (2, 20)]));
+        let lines = |ours: usize| {
+            let ours = (0..ours).map(move |number| line(10 + u32::from(number % 2 == 0)));
+            let others = (0..HELD_MAX).map(move |number| line(20 + 10 * u32::from(number > 9)));
+            others.chain(["?".into()]).chain(ours)
+        };
+        assert_eq!(holder(lines(HELD_MAX), init_of), Some(1));
+        assert_eq!(holder(lines(HELD_MAX - 1), init_of), None, "nobody's are not counted");
         assert_eq!(kernel_bytes("Slab: 9 kB\nSUnreclaim:      20 kB\n"), Some(20 << 10));
         assert_eq!(kernel_bytes("Slab: 9 kB\n"), None);
     }

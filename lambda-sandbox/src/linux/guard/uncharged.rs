@@ -65,7 +65,8 @@ fn look(shared: &Weak<Shared>, sources: &mut Sources) -> Option<Duration> {
         kill("connections", &connections::too_many(&shared.inits.living()));
     }
     if sources.locks.may_be_many() {
-        kill("locks of files", &sources.locks.too_many(&shared.inits.living()));
+        let living = shared.inits.living();
+        kill("locks of files", sources.locks.too_many(&living).as_slice());
     }
     Some(if amount == Amount::Few { EVERY } else { SOON })
 }
