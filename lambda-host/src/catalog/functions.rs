@@ -14,6 +14,7 @@ use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::policy::expect_revision;
 use crate::function::{Function, NOT_DEPLOYED};
+use crate::host::Host;
 
 /// Which revision of a function a change expects to find; `None` for any.
 pub(crate) type Expected = Option<String>;
@@ -118,6 +119,23 @@ impl Catalog {
             inner.remove(&name, &record).await.map(|()| true)
         })
         .await
+    }
+}
+
+impl Host {
+    /// Returns the size of the archives of all functions, versions and layers, in bytes.
+    #[must_use]
+    pub fn code_bytes(&self) -> u64 {
+        self.catalog().code_bytes()
+    }
+
+    /// Returns the archive of a function's or a layer's code, as it was uploaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it cannot be read, above all because nothing has this code.
+    pub async fn archive(&self, code: &CodeDigest) -> Result<Bytes, Error> {
+        self.catalog().archive(code).await
     }
 }
 

@@ -10,6 +10,7 @@ use super::now_ms;
 use super::registry::Registry;
 use super::tags::TagChange;
 use crate::error::Error;
+use crate::events::filter;
 use crate::function::target::Target;
 use crate::host::Host;
 
@@ -97,6 +98,7 @@ impl Host {
         tags: BTreeMap<String, String>,
     ) -> Result<Arc<Mapping>, Error> {
         super::tags::check(&tags)?;
+        check_filters(&settings)?;
         let function_arn = self.mapped_function(function)?;
         self.catalog()
             .change(|inner| async move {
@@ -139,6 +141,7 @@ impl Host {
         enabled: Option<bool>,
         settings: BTreeMap<String, Value>,
     ) -> Result<Arc<Mapping>, Error> {
+        check_filters(&settings)?;
         let function_arn = function.map(|it| self.mapped_function(it)).transpose()?;
         self.amend_mapping(id, move |mapping| {
             mapping.function_arn = function_arn.unwrap_or_else(|| mapping.function_arn.clone());
@@ -234,6 +237,15 @@ impl super::Inner {
         let mut all = self.mappings.write().unwrap_or_else(PoisonError::into_inner);
         all.by_number.insert(mapping.number, Arc::clone(&mapping));
         Ok(mapping)
+    }
+}
+
+fn check_filters(settings: &BTreeMap<String, Value>) -> Result<(), Error> {
+    let filters = settings.get("FilterCriteria").and_then(|it| it["Filters"].as_array());
+    let patterns = filters.into_iter().flatten().map(|it| it["Pattern"].as_str().unwrap_or("{}"));
+    match patterns.into_iter().all(filter::is_pattern) {
+        true => Ok(()),
+        false => Err(Error::parameter("Invalid filter pattern definition.")),
     }
 }
 

@@ -154,7 +154,7 @@ impl Catalog {
         self.inner.read().len()
     }
 
-    /// Returns the size of all archives of functions and layers, in bytes; those that several use count once each.
+    /// Returns the size of the archives of all functions, versions and layers, in bytes.
     pub(crate) fn code_bytes(&self) -> u64 {
         let entries = self.inner.read();
         let functions = entries.values().flat_map(|it| it.all());
