@@ -14,7 +14,8 @@ use crate::catalog::Catalog;
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
 use crate::events::deliver::Deliver;
-use crate::events::{self, EventQueue};
+use crate::events::dispatch::Dispatcher;
+use crate::events::queue::{self, EventQueue};
 use crate::folder::DataFolder;
 use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
@@ -34,7 +35,7 @@ pub struct HostBuilder {
     runtimes: Runtimes,
     settings: Settings,
     memory_mb: Option<u64>,
-    events: events::Settings,
+    events: queue::Settings,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -55,7 +56,7 @@ impl HostBuilder {
             runtimes: Runtimes::default(),
             settings: Settings::default(),
             memory_mb: None,
-            events: events::Settings::default(),
+            events: queue::Settings::default(),
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -179,7 +180,7 @@ impl HostBuilder {
             Ok((folder, code, runtimes, events, machine_memory_bytes()))
         };
         let (folder, code, runtimes, events_opened, machine_bytes) = blocking(opening).await?;
-        let (event_queue, dispatcher) = events_opened;
+        let (event_queue, events_waiting) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
         let workers: Vec<Arc<dyn Worker>> = self
@@ -223,7 +224,7 @@ impl HostBuilder {
             concurrency_max,
             _folder: folder,
         });
-        dispatcher.start(&host);
+        Dispatcher::start(events_waiting, &host);
         Ok(host)
     }
 }

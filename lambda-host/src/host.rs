@@ -12,7 +12,7 @@ use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::event::HostEvent;
-use crate::events::EventQueue;
+use crate::events::queue::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
 use crate::function::arn::Arns;

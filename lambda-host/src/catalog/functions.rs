@@ -5,16 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::record::{Held, Record};
-use super::{Catalog, Inner, leases, new_revision, now_ms};
+use super::{Catalog, Inner, leases, new_revision};
 use crate::blocking::blocking;
+use crate::clock::now_ms;
 use crate::code::CodeDigest;
 use crate::error::{Error, ReadWith};
 use crate::function::attachments::Attachments;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::policy::expect_revision;
+use crate::function::tags;
 use crate::function::{Function, NOT_DEPLOYED};
-use crate::host::Host;
 
 /// Which revision of a function a change expects to find; `None` for any.
 pub(crate) type Expected = Option<String>;
@@ -52,7 +53,7 @@ impl Catalog {
             function.revision = new_revision();
             let latest = inner.hold(function).await?;
             let tags = with.tags;
-            super::tags::check(&tags)?;
+            tags::check(&tags)?;
             let code_signing = with.code_signing;
             let attachments = Attachments { tags, code_signing, ..Attachments::default() };
             let mut record =
@@ -119,23 +120,6 @@ impl Catalog {
             inner.remove(&name, &record).await.map(|()| true)
         })
         .await
-    }
-}
-
-impl Host {
-    /// Returns the size of the archives of all functions, versions and layers, in bytes.
-    #[must_use]
-    pub fn code_bytes(&self) -> u64 {
-        self.catalog().code_bytes()
-    }
-
-    /// Returns the archive of a function's or a layer's code, as it was uploaded.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] when it cannot be read, above all because nothing has this code.
-    pub async fn archive(&self, code: &CodeDigest) -> Result<Bytes, Error> {
-        self.catalog().archive(code).await
     }
 }
 
