@@ -14,7 +14,8 @@ use crate::catalog::Catalog;
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
 use crate::events::deliver::Deliver;
-use crate::events::{self, EventQueue};
+use crate::events::dispatch::Dispatcher;
+use crate::events::queue::{self, EventQueue};
 use crate::folder::DataFolder;
 use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
@@ -36,7 +37,7 @@ pub struct HostBuilder {
     settings: Settings,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
-    events: events::Settings,
+    events: queue::Settings,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -58,7 +59,7 @@ impl HostBuilder {
             settings: Settings::default(),
             memory_mb: None,
             log_bounds: LogBounds::default(),
-            events: events::Settings::default(),
+            events: queue::Settings::default(),
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -196,7 +197,7 @@ impl HostBuilder {
         };
         let (folder, code, runtimes, (logs, log_writer), events_opened, machine_bytes) =
             blocking(opening).await?;
-        let (event_queue, dispatcher) = events_opened;
+        let (event_queue, events_waiting) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
         let workers: Vec<Arc<dyn Worker>> = self
@@ -242,7 +243,7 @@ impl HostBuilder {
             concurrency_max,
             _folder: folder,
         });
-        dispatcher.start(&host);
+        Dispatcher::start(events_waiting, &host);
         Ok(host)
     }
 }

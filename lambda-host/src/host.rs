@@ -12,13 +12,13 @@ use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::event::HostEvent;
-use crate::events::EventQueue;
+use crate::events::queue::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
 use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
-use crate::function::version::{Version, VersionKey};
+use crate::function::version::Version;
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
 use crate::logs::LogStore;
 use crate::manager::message::Message;
@@ -282,8 +282,16 @@ impl Host {
         })
     }
 
-    /// Returns how many sandboxes of a version are ready or busy.
-    pub(crate) async fn ready_sandboxes(&self, key: VersionKey) -> Result<u32, Error> {
+    /// Returns how many sandboxes of a function, or of the version that the qualifier names, are ready or busy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FunctionNotFound`]; [`Error::Stopping`].
+    pub async fn ready_sandboxes(
+        &self,
+        function: impl TryInto<Target, Error = impl Into<Error>>,
+    ) -> Result<u32, Error> {
+        let key = self.function(function)?.key();
         let (reply, ready) = oneshot::channel();
         self.tell(Message::Ready { key, reply }).await?;
         ready.await.map_err(|_| Error::Stopping)
@@ -324,6 +332,18 @@ impl Host {
     #[must_use]
     pub fn logs(&self) -> &LogStore {
         &self.inner.logs
+    }
+
+    /// Returns the runtimes that functions may name.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.inner.runtimes
+    }
+
+    /// Returns how many invocations may run at once, all functions together.
+    #[must_use]
+    pub fn concurrency_max(&self) -> u32 {
+        self.inner.concurrency_max
     }
 
     /// Returns the formatter of this host's ARNs.
@@ -404,10 +424,6 @@ impl Host {
         &self.inner.event_queue
     }
 
-    pub(crate) fn runtimes(&self) -> &Runtimes {
-        &self.inner.runtimes
-    }
-
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
@@ -415,11 +431,6 @@ impl Host {
     /// How much of the account's concurrency stays unreserved at the least.
     pub(crate) fn unreserved_min(&self) -> u32 {
         self.inner.unreserved_min
-    }
-
-    /// How many invocations may run at once, all functions together.
-    pub(crate) fn concurrency_max(&self) -> u32 {
-        self.inner.concurrency_max
     }
 
     pub(crate) fn not_found(&self, target: &Target) -> Error {

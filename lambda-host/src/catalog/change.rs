@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::record::{Held, Record};
 use super::registry::Changes;
-use super::{Inner, Turn, now_ms};
+use super::{Inner, Turn};
 use crate::blocking::blocking;
+use crate::clock::now_ms;
 use crate::error::{Error, with_causes};
 use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::record::{Held, Record};
-use super::{Catalog, Inner, leases, new_revision, now_ms};
+use super::{Catalog, Inner, leases, new_revision};
 use crate::blocking::blocking;
+use crate::clock::now_ms;
 use crate::code::CodeDigest;
 use crate::error::{Error, ReadWith};
 use crate::function::attachments::Attachments;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::policy::expect_revision;
+use crate::function::tags;
 use crate::function::{Function, NOT_DEPLOYED};
 
 /// Which revision of a function a change expects to find; `None` for any.
@@ -51,7 +53,7 @@ impl Catalog {
             function.revision = new_revision();
             let latest = inner.hold(function).await?;
             let tags = with.tags;
-            super::tags::check(&tags)?;
+            tags::check(&tags)?;
             let code_signing = with.code_signing;
             let attachments = Attachments { tags, code_signing, ..Attachments::default() };
             let mut record =

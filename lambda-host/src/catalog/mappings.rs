@@ -1,17 +1,13 @@
 //! Event source mappings: queues and streams whose records invoke a function.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::now_ms;
 use super::registry::Registry;
-use super::tags::TagChange;
 use crate::error::Error;
-use crate::function::target::Target;
-use crate::host::Host;
 
 /// An event source mapping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +61,8 @@ impl SourceKind {
 
 /// The mappings by number.
 #[derive(Debug, Default)]
-pub(super) struct Mappings {
-    by_number: BTreeMap<u64, Arc<Mapping>>,
+pub(crate) struct Mappings {
+    pub(crate) by_number: BTreeMap<u64, Arc<Mapping>>,
 }
 
 impl Mappings {
@@ -76,215 +72,12 @@ impl Mappings {
         Ok(Self { by_number: all.into_iter().map(|it| (it.number, Arc::new(it))).collect() })
     }
 
-    fn get(&self, id: &str) -> Option<&Arc<Mapping>> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<Mapping>> {
         self.by_number.values().find(|it| it.id == id)
     }
 }
 
-impl Host {
-    /// Makes an event source mapping; its settings were checked.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Parameter`] when the function is not there; [`Error::Conflict`] when the source is mapped to it already;
-    /// [`Error::Registry`] when it cannot be kept.
-    pub async fn create_mapping(
-        &self,
-        function: Target,
-        source_arn: Option<String>,
-        enabled: bool,
-        settings: BTreeMap<String, Value>,
-        tags: BTreeMap<String, String>,
-    ) -> Result<Arc<Mapping>, Error> {
-        super::tags::check(&tags)?;
-        let function_arn = self.mapped_function(function)?;
-        self.catalog()
-            .change(|inner| async move {
-                let _turn = inner.changing.lock().await;
-                let number = {
-                    let all = inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
-                    let twice = |it: &&Arc<Mapping>| {
-                        is_same(it, &function_arn, source_arn.as_deref(), &settings)
-                    };
-                    if let Some(other) = all.by_number.values().find(twice) {
-                        return Err(already(other));
-                    }
-                    all.by_number.keys().next_back().map_or(1, |it| it + 1)
-                };
-                let mapping = Mapping {
-                    id: uuid::Uuid::new_v4().to_string(),
-                    function_arn,
-                    source_arn,
-                    enabled,
-                    settings,
-                    tags,
-                    modified_at_ms: now_ms(),
-                    number,
-                };
-                inner.keep_mapping(mapping).await
-            })
-            .await
-    }
-
-    /// Changes an event source mapping; its settings were checked.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`]; [`Error::Parameter`] when the function is not there; [`Error::Registry`] when it cannot be
-    /// kept.
-    pub async fn update_mapping(
-        &self,
-        id: &str,
-        function: Option<Target>,
-        enabled: Option<bool>,
-        settings: BTreeMap<String, Value>,
-    ) -> Result<Arc<Mapping>, Error> {
-        let function_arn = function.map(|it| self.mapped_function(it)).transpose()?;
-        self.amend_mapping(id, move |mapping| {
-            mapping.function_arn = function_arn.unwrap_or_else(|| mapping.function_arn.clone());
-            mapping.enabled = enabled.unwrap_or(mapping.enabled);
-            mapping.settings.extend(settings);
-            mapping.modified_at_ms = now_ms();
-            Ok(())
-        })
-        .await
-    }
-
-    /// Changes the tags of an event source mapping.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`]; [`Error::Parameter`] for tags that cannot be; [`Error::Registry`] when they cannot be kept.
-    pub async fn change_mapping_tags(&self, id: &str, change: TagChange) -> Result<(), Error> {
-        self.amend_mapping(id, move |mapping| change.apply(&mut mapping.tags)).await.map(drop)
-    }
-
-    async fn amend_mapping(
-        &self,
-        id: &str,
-        change: impl FnOnce(&mut Mapping) -> Result<(), Error> + Send + 'static,
-    ) -> Result<Arc<Mapping>, Error> {
-        let id = id.to_owned();
-        self.catalog()
-            .change(|inner| async move {
-                let _turn = inner.changing.lock().await;
-                let found = {
-                    let all = inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
-                    all.get(&id).cloned()
-                };
-                let mut mapping = Mapping::clone(&*found.ok_or_else(Error::no_such_resource)?);
-                change(&mut mapping)?;
-                inner.keep_mapping(mapping).await
-            })
-            .await
-    }
-
-    /// Removes an event source mapping; returns what it was.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`]; [`Error::Registry`] when the removal cannot be kept.
-    pub async fn remove_mapping(&self, id: &str) -> Result<Arc<Mapping>, Error> {
-        let mapping = self.mapping(id)?;
-        self.catalog()
-            .change(|inner| async move {
-                let _turn = inner.changing.lock().await;
-                inner.keep_resources(vec![(key(mapping.number), None)]).await?;
-                let mut all = inner.mappings.write().unwrap_or_else(PoisonError::into_inner);
-                all.by_number.remove(&mapping.number);
-                Ok(mapping)
-            })
-            .await
-    }
-
-    /// Returns an event source mapping.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`].
-    pub fn mapping(&self, id: &str) -> Result<Arc<Mapping>, Error> {
-        let all = self.catalog().inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(id).cloned().ok_or_else(Error::no_such_resource)
-    }
-
-    /// Returns all event source mappings, oldest first.
-    #[must_use]
-    pub fn mappings(&self) -> Vec<Arc<Mapping>> {
-        let all = self.catalog().inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
-        all.by_number.values().map(Arc::clone).collect()
-    }
-
-    /// Returns the ARN of a function that is there, for a mapping.
-    fn mapped_function(&self, target: Target) -> Result<String, Error> {
-        let target = self.ours(target)?;
-        let record = self.catalog().record(&target.name);
-        let there = record.is_some_and(|it| it.qualified(target.qualifier.as_deref()).is_some());
-        if !there {
-            let arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
-            return Err(Error::parameter(format!("Function does not exist: {arn}")));
-        }
-        Ok(self.arns().of_text(target.name.as_str(), target.qualifier.as_deref()))
-    }
-}
-
-impl super::Inner {
-    async fn keep_mapping(&self, mapping: Mapping) -> Result<Arc<Mapping>, Error> {
-        self.keep_resource(key(mapping.number), Some(&mapping)).await?;
-        let mapping = Arc::new(mapping);
-        let mut all = self.mappings.write().unwrap_or_else(PoisonError::into_inner);
-        all.by_number.insert(mapping.number, Arc::clone(&mapping));
-        Ok(mapping)
-    }
-}
-
-/// Tells whether a mapping is of the same function and source.
-fn is_same(
-    mapping: &Mapping,
-    function_arn: &str,
-    source_arn: Option<&str>,
-    settings: &BTreeMap<String, Value>,
-) -> bool {
-    let same = |name: &str| mapping.settings.get(name) == settings.get(name);
-    mapping.function_arn == function_arn
-        && mapping.source_arn.as_deref() == source_arn
-        && same("Topics")
-        && (source_arn.is_some() || servers(&mapping.settings) == servers(settings))
-}
-
-fn already(other: &Mapping) -> Error {
-    let name = other.function_arn.splitn(7, ':').nth(6).unwrap_or_default();
-    let id = &other.id;
-    let end = format!("Please update or delete the existing mapping with UUID {id}");
-    Error::conflict(match (SourceKind::of(other.source_arn.as_deref()), &other.source_arn) {
-        (SourceKind::Sqs, Some(arn)) => format!(
-            "An event source mapping with SQS arn (\" {arn} \") and function (\" {name} \") already exists. {end}"
-        ),
-        (_, Some(arn)) => format!(
-            "The event source arn (\" {arn} \") and function (\" {name} \") provided mapping already exists. {end}"
-        ),
-        (_, None) => {
-            let topics = other.settings.get("Topics").and_then(Value::as_array);
-            let topics = topics.into_iter().flatten().filter_map(Value::as_str);
-            format!(
-                "An event source mapping with event source (\"{}\"), function (\"{}\"), topics (\"{}\") already \
-                 exists. {end}",
-                servers(&other.settings),
-                other.function_arn,
-                topics.collect::<Vec<_>>().join(",")
-            )
-        }
-    })
-}
-
-/// The servers of a Kafka cluster outside AWS, as one text.
-fn servers(settings: &BTreeMap<String, Value>) -> String {
-    let list = settings
-        .get("SelfManagedEventSource")
-        .and_then(|it| it["Endpoints"]["KAFKA_BOOTSTRAP_SERVERS"].as_array());
-    list.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-}
-
-fn key(number: u64) -> String {
+pub(crate) fn key(number: u64) -> String {
     format!("{PREFIX}{number:020}")
 }
 

@@ -4,28 +4,20 @@
 //! readers see. A caller that goes away in the middle does not stop it, so the three always agree. A refusal by a
 //! later part undoes the earlier ones.
 
-pub(crate) mod aliases;
 mod change;
-pub(crate) mod concurrency;
-pub(crate) mod event_invoke;
 pub(crate) mod functions;
 pub(crate) mod layers;
 pub(crate) mod mappings;
-pub(crate) mod permissions;
 pub(crate) mod record;
-mod registry;
-mod resources;
-pub(crate) mod settings;
+pub(crate) mod registry;
+mod rows;
 pub(crate) mod signing;
-pub(crate) mod tags;
-pub(crate) mod urls;
-pub(crate) mod versions;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
@@ -47,28 +39,28 @@ use crate::manager::message::Message;
 /// Which functions there are, and other resources. Cheap to clone; all clones are the same catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     registry: Registry,
     code: CodeStore,
     manager: mpsc::Sender<Message>,
     /// What the registry holds, for readers that must not wait for a disk.
     entries: RwLock<BTreeMap<FunctionName, Arc<Record>>>,
-    layers: RwLock<Layers>,
-    mappings: RwLock<Mappings>,
-    signing: RwLock<SigningConfigs>,
+    pub(crate) layers: RwLock<Layers>,
+    pub(crate) mappings: RwLock<Mappings>,
+    pub(crate) signing: RwLock<SigningConfigs>,
     /// Held by the change that is being made.
-    changing: Mutex<Turn>,
+    pub(crate) changing: Mutex<Turn>,
     /// Bounds the changes that wait, each of which may hold an archive.
     waiting: Arc<Semaphore>,
 }
 
 /// What the change that is being made may count on.
 #[derive(Debug)]
-struct Turn {
+pub(crate) struct Turn {
     /// The last deployment number that was given; none is given twice.
     last_deployment: u64,
 }
@@ -154,7 +146,7 @@ impl Catalog {
         self.inner.read().len()
     }
 
-    /// Returns the size of all archives of functions and layers, in bytes; those that several use count once each.
+    /// Returns the size of the archives of all functions, versions and layers, in bytes.
     pub(crate) fn code_bytes(&self) -> u64 {
         let entries = self.inner.read();
         let functions = entries.values().flat_map(|it| it.all());
@@ -192,7 +184,10 @@ impl Catalog {
     }
 
     /// Makes a change in a task of its own, which goes on when the caller is gone.
-    async fn change<T, F>(&self, change: impl FnOnce(Arc<Inner>) -> F) -> Result<T, Error>
+    pub(crate) async fn change<T, F>(
+        &self,
+        change: impl FnOnce(Arc<Inner>) -> F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -237,7 +232,7 @@ impl Inner {
         }
     }
 
-    async fn put_code(&self, zip: Bytes) -> Result<(CodeDigest, CodeLease), Error> {
+    pub(crate) async fn put_code(&self, zip: Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         let code = self.code.clone();
         blocking(move || code.put(&zip)).await
     }
@@ -256,7 +251,7 @@ impl Inner {
         self.manager.send(message).await.map_err(|_| Error::Stopping)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<FunctionName, Arc<Record>>> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, BTreeMap<FunctionName, Arc<Record>>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -264,7 +259,7 @@ impl Inner {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+    pub(crate) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
         self.layers.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -286,11 +281,6 @@ impl Held {
 fn leases(store: &CodeStore, config: &FunctionConfig, code: &CodeDigest) -> Vec<CodeLease> {
     let layers = config.layers.iter().map(|it| &it.code);
     std::iter::once(code).chain(layers).map(|digest| store.lease(digest)).collect()
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn new_revision() -> String {

@@ -64,7 +64,7 @@ impl Record {
     }
 
     /// Returns the latest version for a change.
-    pub(super) fn latest_mut(&mut self) -> &mut Function {
+    pub(crate) fn latest_mut(&mut self) -> &mut Function {
         Arc::make_mut(&mut self.latest.function)
     }
 

@@ -16,7 +16,7 @@ use crate::function::version::{Version, VersionKey};
 /// Keeps functions by name and version, and other resources by key. Cheap to clone; every call blocks for a disk write
 /// or read.
 #[derive(Clone, Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     database: Arc<Database>,
 }
 
@@ -162,7 +162,7 @@ fn write_function(
     Ok(())
 }
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(Error::registry("encode"))
 }
 

@@ -32,21 +32,35 @@ pub const ENTRIES_MAX: usize = 65_535;
 /// [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive declared a false size.
 /// Returns [`Error::Io`] if a file cannot be written.
 pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
-    let mut archive = ZipArchive::new(Cursor::new(zip)).map_err(|error| {
-        tracing::debug!(%error, "an upload is no archive");
-        Error::NotAnArchive
-    })?;
-    let plan = plan(&mut archive)?;
+    unpack_all(&[zip], target)
+}
+
+/// Unpacks several archives into the new folder `target`, later ones over earlier ones, after all of them were checked
+/// as one. Blocks.
+///
+/// # Errors
+///
+/// As [`unpack`]; the bounds are those of all together.
+pub(super) fn unpack_all(zips: &[&[u8]], target: &Path) -> Result<(), Error> {
+    let mut archives = Vec::new();
+    for zip in zips {
+        archives.push(ZipArchive::new(Cursor::new(*zip)).map_err(|error| {
+            tracing::debug!(%error, "an upload is no archive");
+            Error::NotAnArchive
+        })?);
+    }
+    let plan = plan(&mut archives)?;
     make_folder(target)?;
     let mut left = UNPACKED_BYTES_MAX;
     for (path, entry) in &plan {
         let to = target.join(path);
         match entry {
             Entry::Folder => make_folder(&to)?,
-            Entry::File { index, mode } => {
+            Entry::File { archive, index, mode } => {
                 if let Some(parent) = to.parent() {
                     make_folder(parent)?;
                 }
+                let archive = &mut archives[*archive];
                 let mut from = archive.by_index(*index).map_err(|error| invalid_at(path, error))?;
                 let mut file = fs::File::create_new(&to).map_err(Error::io("create", &to))?;
                 left = copy(&mut from, path, &mut file, &to, left)?;
@@ -90,13 +104,17 @@ fn copy(
 #[derive(Debug)]
 enum Entry {
     Folder,
-    File { index: usize, mode: u32 },
+    File { archive: usize, index: usize, mode: u32 },
     Link { to: PathBuf },
 }
 
 impl Entry {
-    /// Returns what the entry with number `index` is unpacked to at `path`.
-    fn of<R: Read>(entry: &mut ZipFile<'_, R>, index: usize, path: &Path) -> Result<Self, Error> {
+    /// Returns what the entry number `index` of an archive is unpacked to at `path`.
+    fn of<R: Read>(
+        entry: &mut ZipFile<'_, R>,
+        (archive, index): (usize, usize),
+        path: &Path,
+    ) -> Result<Self, Error> {
         let kind = entry.unix_mode().unwrap_or(0) & FILE_TYPE;
         if entry.is_dir() {
             return Ok(Self::Folder);
@@ -123,29 +141,70 @@ impl Entry {
         // The function runs as another user than the one that unpacks. Files are therefore readable
         // for all; Lambda requires the same of uploaded files.
         let executable = if mode & 0o111 == 0 { 0 } else { 0o111 };
-        Ok(Self::File { index, mode: mode & 0o755 | 0o444 | executable })
+        Ok(Self::File { archive, index, mode: mode & 0o755 | 0o444 | executable })
     }
 }
 
-/// Reads the archive's directory and refuses everything that must not be written. The result is
-/// ordered: a folder comes before its contents.
-fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf, Entry>, Error> {
-    if archive.len() > ENTRIES_MAX {
-        return Err(invalid(format!("{} entries, at the most {ENTRIES_MAX}", archive.len())));
+/// What archives become together. Ordered, so that a folder comes before what is in it.
+type Plan = BTreeMap<PathBuf, Entry>;
+
+/// Reads the archives' directories and refuses whatever must not be written.
+fn plan<R: Read + Seek>(archives: &mut [ZipArchive<R>]) -> Result<Plan, Error> {
+    let count: usize = archives.iter().map(ZipArchive::len).sum();
+    if count > ENTRIES_MAX {
+        return Err(invalid(format!("{count} entries, at the most {ENTRIES_MAX}")));
     }
-    let mut plan = BTreeMap::new();
-    let mut declared: u64 = 0;
+    let (mut plan, mut declared) = (Plan::new(), 0_u64);
+    for (number, archive) in archives.iter_mut().enumerate() {
+        for (path, entry) in plan_of(archive, number, &mut declared)? {
+            put_over(&mut plan, path, entry);
+        }
+    }
+    refuse_links_through_links(&plan)?;
+    Ok(plan)
+}
+
+/// Puts an entry of a later archive over what earlier ones have at its path, on the way to it, and below it.
+fn put_over(plan: &mut Plan, path: PathBuf, entry: Entry) {
+    for parent in path.ancestors().skip(1) {
+        if matches!(plan.get(parent), Some(Entry::File { .. } | Entry::Link { .. })) {
+            plan.remove(parent);
+        }
+    }
+    let folder = matches!(entry, Entry::Folder);
+    if folder && matches!(plan.get(&path), Some(Entry::Folder)) {
+        return;
+    }
+    if !folder {
+        let below: Vec<PathBuf> = plan
+            .range(path.clone()..)
+            .map(|(below, _)| below)
+            .take_while(|below| below.starts_with(&path))
+            .cloned()
+            .collect();
+        below.iter().for_each(|below| drop(plan.remove(below)));
+    }
+    plan.insert(path, entry);
+}
+
+/// Returns what one archive becomes. `declared` counts the bytes that entries say they have.
+fn plan_of<R: Read + Seek>(
+    archive: &mut ZipArchive<R>,
+    number: usize,
+    declared: &mut u64,
+) -> Result<Plan, Error> {
+    let mut plan = Plan::new();
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| invalid(error.to_string()))?;
         let name = entry.name().map_err(|error| invalid(error.to_string()))?.into_owned();
         let path = resolve(Path::new(""), &name)
             .ok_or_else(|| invalid(format!("entry {name:?} leads out of the archive's folder")))?;
         check_length(&path)?;
-        declared = declared.saturating_add(entry.size());
-        if declared > UNPACKED_BYTES_MAX {
+        *declared = declared.saturating_add(entry.size());
+        if *declared > UNPACKED_BYTES_MAX {
             return Err(too_large());
         }
-        let planned = Entry::of(&mut entry, index, &path)?;
+        let planned = Entry::of(&mut entry, (number, index), &path)?;
         if path.as_os_str().is_empty() {
             continue;
         }
@@ -164,7 +223,6 @@ fn plan<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<BTreeMap<PathBuf,
             }
         }
     }
-    refuse_links_through_links(&plan)?;
     Ok(plan)
 }
 
@@ -405,6 +463,43 @@ mod tests {
         assert!(matches!(written, Err(Error::Io { .. })), "{written:?}");
         let read = copy(&mut Broken, path, &mut full, path, 100);
         assert!(matches!(read, Err(Error::InvalidCode { .. })), "{read:?}");
+    }
+
+    #[test]
+    fn later_archives_lie_over_earlier_ones() {
+        let with = |entries: &[(&str, &str)]| {
+            archive(|zip| {
+                for (name, content) in entries {
+                    match content.strip_prefix("-> ") {
+                        Some(to) => {
+                            zip.add_symlink(*name, to, SimpleFileOptions::default()).unwrap()
+                        }
+                        None => {
+                            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+                            zip.write_all(content.as_bytes()).unwrap();
+                        }
+                    }
+                }
+            })
+        };
+        let first = with(&[("a", "1"), ("b/c", "1"), ("d", "1"), ("e/f/g", "1"), ("h", "-> a")]);
+        let second = with(&[("a", "2"), ("b/x", "2"), ("d/y", "2"), ("e", "2"), ("h/z", "2")]);
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("opt");
+        unpack_all(&[&first, &second], &target).unwrap();
+        let read = |name: &str| fs::read_to_string(target.join(name)).unwrap();
+        for (name, content) in
+            [("a", "2"), ("b/c", "1"), ("b/x", "2"), ("d/y", "2"), ("e", "2"), ("h/z", "2")]
+        {
+            assert_eq!(read(name), content, "{name}");
+        }
+        // Each of the two stays inside; together they would lead out.
+        let through = with(&[("x", "-> d/up/..")]);
+        let up = with(&[("d/up", "-> ..")]);
+        assert!(unpack_all(&[&through], &folder.path().join("1")).is_ok());
+        assert!(unpack_all(&[&up], &folder.path().join("2")).is_ok());
+        assert!(unpack_all(&[&through, &up], &folder.path().join("3")).is_err());
+        assert!(!folder.path().join("3").exists());
     }
 
     #[test]

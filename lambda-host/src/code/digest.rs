@@ -30,7 +30,7 @@ impl CodeDigest {
 
     /// Returns the digest whose SHA-256 a text is in hexadecimal; its size is not known then.
     #[must_use]
-    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
+    pub fn from_hex(hex: &str) -> Option<Self> {
         let mut sha256 = [0; 32];
         if hex.len() != 64 || !hex.is_ascii() {
             return None;

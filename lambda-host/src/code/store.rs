@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::archive::{ZIP_BYTES_MAX, make_folder, unpack};
+use super::archive::{ZIP_BYTES_MAX, make_folder, unpack, unpack_all};
 use super::digest::CodeDigest;
 use crate::error::{Error, with_causes};
 
@@ -87,6 +87,27 @@ impl CodeStore {
             write().map_err(Error::io("write", partial))
         })?;
         Ok((digest, lease))
+    }
+
+    /// Holds the folder that archives unpack to together, later ones over earlier ones; it need not be there
+    /// ([`CodeLease::is_present`]).
+    #[must_use]
+    pub(crate) fn lease_merged(&self, digests: &[&CodeDigest]) -> CodeLease {
+        if let [one] = digests {
+            return self.lease(one);
+        }
+        let all: String = digests.iter().map(|it| it.hex()).collect();
+        self.leased(CodeDigest::of(all.as_bytes()).hex())
+    }
+
+    /// Makes the folder of [`CodeStore::lease_merged`] out of the archives, in the same order. Blocks.
+    pub(crate) fn put_merged(&self, lease: &CodeLease, zips: &[Bytes]) -> Result<(), Error> {
+        let folder = lease.folder();
+        if folder.exists() {
+            return Ok(());
+        }
+        let zips: Vec<&[u8]> = zips.iter().map(|it| &**it).collect();
+        self.through_partial(&folder, |partial| unpack_all(&zips, partial))
     }
 
     /// Leases code. The code need not be stored; see [`CodeLease::is_present`].

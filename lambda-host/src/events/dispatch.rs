@@ -10,30 +10,18 @@ use tokio::sync::{mpsc, oneshot};
 use super::deliver::Delivery;
 use super::lanes::Lanes;
 use super::outcome::{self, Condition};
+use super::queue::{Counts, Opened, Settings, Told};
 use super::store::{Event, EventStore};
-use super::{Counts, Settings};
-use crate::catalog::now_ms;
+use crate::clock::now_ms;
 use crate::error::{Error, with_causes};
 use crate::function::attachments::EventInvoke;
-use crate::function::name::FunctionName;
 use crate::function::target::{LATEST, Target};
 use crate::host::{Host, WeakHost};
 use crate::invocation::{Answer, Request};
 
-/// What the dispatcher is told.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// An event is on disk and may be run.
-    Accepted { name: FunctionName, id: u64 },
-    /// An event was run; it is to be run again at a time, or was handled.
-    Ran { name: FunctionName, id: u64, again_at_ms: Option<u64> },
-    /// The host stops; `done` is told when no event runs.
-    Stop { done: oneshot::Sender<()> },
-}
-
 /// Decides which event is run next.
 #[derive(Debug)]
-pub(super) struct Dispatcher {
+pub(crate) struct Dispatcher {
     lanes: Lanes,
     runner: Arc<Runner>,
 }
@@ -48,23 +36,19 @@ struct Runner {
 }
 
 impl Dispatcher {
-    pub(super) fn new(
-        store: EventStore,
-        settings: Settings,
-        counts: Arc<Counts>,
-        events: Vec<Event>,
-        dispatcher: mpsc::Sender<Told>,
-    ) -> Self {
+    /// Runs the events of a queue on `host` until it is gone, or the queue is stopped.
+    pub(crate) fn start(opened: Opened, host: &Host) {
+        let Opened { store, settings, counts, events, sender, told } = opened;
         let (mut lanes, now) = (Lanes::new(SLOTS), now_ms());
         for event in events {
             lanes.push(event.name, event.id, event.due_at_ms, now);
         }
-        let dispatcher = dispatcher.downgrade();
-        Self { lanes, runner: Arc::new(Runner { store, settings, counts, dispatcher }) }
+        let runner = Arc::new(Runner { store, settings, counts, dispatcher: sender });
+        drop(tokio::spawn(Self { lanes, runner }.run(host.downgrade(), told)));
     }
 
     /// Runs events until the host is gone, or stopped and nothing runs.
-    pub(super) async fn run(mut self, host: WeakHost, mut told: mpsc::Receiver<Told>) {
+    async fn run(mut self, host: WeakHost, mut told: mpsc::Receiver<Told>) {
         let mut stopping: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
             if stopping.is_empty() {

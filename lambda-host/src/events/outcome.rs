@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::deliver::Delivery;
 use super::store::Event;
-use crate::catalog::now_ms;
+use crate::clock::now_ms;
 use crate::function::arn::Arns;
 use crate::function::target::LATEST;
 use crate::invocation::Answer;

@@ -47,7 +47,10 @@ impl Arns {
     #[must_use]
     pub fn layer(&self, name: &str, version: Option<u64>) -> String {
         let arn = self.resource("layer", name);
-        version.map_or(arn.clone(), |version| format!("{arn}:{version}"))
+        match version {
+            Some(version) => format!("{arn}:{version}"),
+            None => arn,
+        }
     }
 
     /// Returns the ARN of another resource of Lambda's, for example of a `code-signing-config`.

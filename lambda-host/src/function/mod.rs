@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod name;
 pub(crate) mod policy;
+pub(crate) mod tags;
 pub(crate) mod target;
 pub(crate) mod version;
 

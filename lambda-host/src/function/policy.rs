@@ -75,6 +75,30 @@ impl Policy {
         json!({ "Version": "2012-10-17", "Id": "default", "Statement": statements })
     }
 
+    /// Returns a principal in the policy language: an account, an ARN, a service or everybody.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] when it is none of them.
+    pub fn principal(text: &str) -> Result<Value, Error> {
+        if text == "*" {
+            return Ok(text.into());
+        }
+        if text.len() == 12 && text.bytes().all(|it| it.is_ascii_digit()) {
+            return Ok(json!({ "AWS": format!("arn:aws:iam::{text}:root") }));
+        }
+        if text.starts_with("arn:") {
+            return Ok(json!({ "AWS": text }));
+        }
+        if text.contains('.') {
+            return Ok(json!({ "Service": text }));
+        }
+        let reason =
+            "The provided principal was invalid. Please check the principal and try again."
+                .to_owned();
+        Err(Error::Parameter { reason })
+    }
+
     /// Tells whether there is no statement.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -92,29 +116,6 @@ pub(crate) fn expect_revision(
         Some(expected) if expected != found => Err(Error::RevisionDiffers { read_with }),
         _ => Ok(()),
     }
-}
-
-/// Returns a principal in the policy language: an account, an ARN, a service or everybody.
-///
-/// # Errors
-///
-/// [`Error::Parameter`] when it is none of them.
-pub(crate) fn principal(text: &str) -> Result<Value, Error> {
-    if text == "*" {
-        return Ok(text.into());
-    }
-    if text.len() == 12 && text.bytes().all(|it| it.is_ascii_digit()) {
-        return Ok(json!({ "AWS": format!("arn:aws:iam::{text}:root") }));
-    }
-    if text.starts_with("arn:") {
-        return Ok(json!({ "AWS": text }));
-    }
-    if text.contains('.') {
-        return Ok(json!({ "Service": text }));
-    }
-    let reason =
-        "The provided principal was invalid. Please check the principal and try again.".to_owned();
-    Err(Error::Parameter { reason })
 }
 
 /// AWS's limit of a resource policy.
@@ -142,11 +143,12 @@ mod tests {
 
     #[test]
     fn principals_are_put_in_the_policy_language() {
-        let check = |text: &str, expected: Value| assert_eq!(principal(text).unwrap(), expected);
+        let check =
+            |text: &str, expected: Value| assert_eq!(Policy::principal(text).unwrap(), expected);
         check("*", json!("*"));
         check("123456789012", json!({ "AWS": "arn:aws:iam::123456789012:root" }));
         check("arn:aws:iam::1:user/x", json!({ "AWS": "arn:aws:iam::1:user/x" }));
         check("s3.amazonaws.com", json!({ "Service": "s3.amazonaws.com" }));
-        assert!(principal("nobody").is_err());
+        assert!(Policy::principal("nobody").is_err());
     }
 }

@@ -181,7 +181,7 @@ async fn archive(
         let message = "The link was not signed by this host, or its time is over.";
         ApiError::new(http::StatusCode::FORBIDDEN, "AccessDenied", message)
     })?;
-    let zip = host.catalog().archive(&digest).await?;
+    let zip = host.archive(&digest).await?;
     let mut response = Response::new(Full::new(zip));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/zip"));
     Ok(response)

@@ -5,20 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_core::{
-    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, FunctionSettings,
-    RejectReason, Time,
-};
+use lambda_core::{Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::answer;
 use super::fleet::Fleet;
 use super::functions::Functions;
 use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
 use super::message::{Message, Settings};
 use super::pending::{Pending, PendingInvocations};
+use super::{answer, deploy};
 use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
@@ -88,7 +85,9 @@ impl Driver {
         let Settings { mut config, placement, idle } = settings;
         config.account_unreserved_min = unreserved_min;
         let beat_interval = config.worker_lease.map(|lease| lease / BEATS_PER_LEASE);
-        let mut engine = Engine::new(config, rand_seed()).with_idle_policy(idle);
+        // Any seed will do: hosts need not draw alike.
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let mut engine = Engine::new(config, seed).with_idle_policy(idle);
         if let Some(placement) = placement {
             engine = engine.with_placement(placement);
         }
@@ -219,29 +218,9 @@ impl Driver {
 
     /// Tells the engine of a function.
     fn put(&mut self, function: &Function) -> Result<(), Error> {
-        let config = &function.config;
-        let mut settings = FunctionSettings::new(AccountId(0), u64::from(config.memory_mb) << 20);
-        // The worker ends the invocation on time; the engine after it, should the worker not.
-        settings.timeout = config.timeout + TIMEOUT_GRACE;
-        settings.provisioned_concurrency = function.provisioned_concurrency;
-        match function.version {
-            Version::Latest => settings.reserved_concurrency = function.reserved_concurrency,
-            // All versions take out of what is reserved for the function.
-            Version::Number(_) if function.reserved_concurrency.is_some() => {
-                let latest = VersionKey { name: config.name.clone(), version: Version::Latest };
-                settings.shares_with = self.functions.id(&latest);
-            }
-            Version::Number(_) => {}
-        }
-        let deployment = Arc::new(Deployment {
-            number: function.deployment,
-            arn: self.arns.function(&config.name),
-            region: self.arns.region().to_owned(),
-            version: function.version,
-            config: config.clone(),
-            code: function.code.clone(),
-            provisioned: function.provisioned_concurrency > 0,
-        });
+        let latest = VersionKey { version: Version::Latest, ..function.key() };
+        let settings = deploy::settings(function, self.functions.id(&latest));
+        let deployment = Arc::new(deploy::deployment(function, &self.arns));
         // Known before the engine is told: it may ask for a sandbox at once.
         let (id, before) = self.functions.put(deployment);
         let revision = function.deployment;
@@ -471,7 +450,5 @@ fn rand_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
 
-/// How long after a function's timeout the engine waits for the worker to say so.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// How many beats a worker sends in the time after which one without a beat counts as lost.
 const BEATS_PER_LEASE: u32 = 3;

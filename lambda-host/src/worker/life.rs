@@ -17,7 +17,7 @@ use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::SandboxLog;
 use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
-use super::specification::{specify, stand_in_credentials};
+use super::specification::{Folders, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::{Error, with_causes};
@@ -31,6 +31,8 @@ pub(super) struct Life {
     pub(super) deployment: Box<Deployment>,
     /// Holds the function's code until the sandbox is gone.
     pub(super) code: CodeLease,
+    /// Holds the files of its layers.
+    pub(super) layers: Option<CodeLease>,
     pub(super) kill: Arc<Notify>,
     pub(super) log: Arc<SandboxLog>,
     /// Set when the manager was told that the sandbox is ready.
@@ -161,12 +163,34 @@ impl Life {
         }
     }
 
+    /// Brings the files of the function's layers here where they are not.
+    async fn fetch_layers(&self) -> Result<(), String> {
+        let Some(lease) = self.layers.clone() else { return Ok(()) };
+        let fetched = async {
+            let here = lease.clone();
+            if blocking(move || Ok(here.is_present())).await? {
+                return Ok(());
+            }
+            let mut zips = Vec::new();
+            for layer in &self.deployment.config.layers {
+                zips.push(self.context.fetch(&layer.code).await?);
+            }
+            let store = self.context.code.clone();
+            blocking(move || store.put_merged(&lease, &zips)).await
+        };
+        fetched.await.map_err(|error: Error| format!("layers: {}", with_causes(&error)))
+    }
+
     /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda does.
     async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
         self.fetch_code().await.map_err(Unmade::Machine)?;
-        let folder = self.code.folder();
+        self.fetch_layers().await.map_err(Unmade::Machine)?;
+        let folders = Folders {
+            code: self.code.folder(),
+            layers: self.layers.as_ref().map(CodeLease::folder),
+        };
         let runtimes = &self.context.runtimes;
-        let spec = specify(&self.deployment, self.log.stream(), runtimes, &folder);
+        let spec = specify(&self.deployment, self.log.stream(), runtimes, &folders);
         let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.times.init = init_max.unwrap_or(spec.times.init);

@@ -99,6 +99,7 @@ impl LocalWorker {
             context: Arc::clone(&self.context),
             sandbox,
             code: self.context.code.lease(&deployment.code),
+            layers: deployment.layers(&self.context.code),
             deployment,
             kill,
             log: Arc::new(SandboxLog::new(stream)),

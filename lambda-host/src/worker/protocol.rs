@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::code::CodeDigest;
+use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
@@ -138,6 +138,12 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Holds the folder of the function's layers in `store`, where it has some.
+    pub(crate) fn layers(&self, store: &CodeStore) -> Option<CodeLease> {
+        let layers: Vec<&CodeDigest> = self.config.layers.iter().map(|it| &it.code).collect();
+        (!layers.is_empty()).then(|| store.lease_merged(&layers))
+    }
+
     pub(crate) fn key(&self) -> VersionKey {
         VersionKey { name: self.config.name.clone(), version: self.version }
     }

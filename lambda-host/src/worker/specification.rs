@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_sandbox::{Limits, Root, SandboxSpec};
@@ -13,24 +13,35 @@ use super::failure::Failure;
 use super::protocol::{Deployment, SandboxId};
 use super::runtime::{Entry, RuntimeImage, Runtimes};
 
-/// Describes a sandbox for `deployment`, whose code is in `code`.
+/// Where the files of a function are on this machine.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    pub(super) code: PathBuf,
+    pub(super) layers: Option<PathBuf>,
+}
+
+/// Describes a sandbox for `deployment`, whose files are in `folders`.
 pub(super) fn specify(
     deployment: &Deployment,
     log_stream: &str,
     runtimes: &Runtimes,
-    code: &Path,
+    folders: &Folders,
 ) -> Result<SandboxSpec, Failure> {
     let config = &deployment.config;
     // The runtime was there when the function was deployed; a host may have been started without it.
     let image = runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
     let environment = environment(deployment, image, log_stream);
+    let layers = folders.layers.as_deref();
     let mut root = Root::of_machine();
     for mount in &image.mounts {
         root = root.with_bind(&mount.source, &mount.target);
     }
     let command = match &image.entry {
-        Entry::Bootstrap if is_file(&code.join("bootstrap")) => {
+        Entry::Bootstrap if is_file(&folders.code.join("bootstrap")) => {
             vec!["/var/task/bootstrap".to_owned()]
+        }
+        Entry::Bootstrap if layers.is_some_and(|it| is_file(&it.join("bootstrap"))) => {
+            vec!["/opt/bootstrap".to_owned()]
         }
         Entry::Bootstrap => return Err(Failure::no_entry_point()),
         Entry::Program(words) => wrapped(words, &environment),
@@ -41,7 +52,11 @@ pub(super) fn specify(
             file.content.splice(at + 1..at + 8, USER.bytes());
         }
     }
-    let root = root.with_bind(code, TASK_ROOT);
+    if let Some(layers) = layers {
+        root = root.with_bind(layers, LAYERS_ROOT);
+    }
+    // The last: roots that differ by it alone have the rest in common.
+    let root = root.with_bind(&folders.code, TASK_ROOT);
     let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
     spec.limits = Limits::for_memory_mb(config.memory_mb);
@@ -162,6 +177,8 @@ fn is_file(path: &Path) -> bool {
 
 /// Where a function's code is in its sandbox.
 const TASK_ROOT: &str = "/var/task";
+/// Where the files of its layers are.
+const LAYERS_ROOT: &str = "/opt";
 const PROGRAMS: &str = "/usr/local/bin:/usr/bin/:/bin:/opt/bin";
 const LIBRARIES: &str =
     "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";

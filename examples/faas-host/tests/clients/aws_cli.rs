@@ -160,10 +160,7 @@ fn bad_calls_get_the_errors_that_aws_gives() {
             "invoke --function-name f --payload file://large.json out",
             "(RequestEntityTooLargeException)",
         ),
-        (
-            "invoke --function-name f --invocation-type Event out",
-            "(InvalidParameterValueException)",
-        ),
+        ("invoke --function-name nope --invocation-type Event out", missing),
     ] {
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let output = served.aws(&arguments);

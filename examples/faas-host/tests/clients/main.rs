@@ -9,6 +9,10 @@ mod environment;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod runtimes;

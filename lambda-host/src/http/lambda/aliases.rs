@@ -45,16 +45,17 @@ pub(super) fn list(call: &Call<'_>) -> Answer {
 }
 
 fn change(call: &Call<'_>) -> AliasChange {
-    let mut change = AliasChange::default();
-    change.version = call.input.owned("FunctionVersion");
-    change.description = call.input.owned("Description");
-    change.expected_revision = call.input.owned("RevisionId");
     // A routing configuration without weights takes them away.
-    change.weights = call.input.0.get("RoutingConfig").map(|routing| {
+    let weights = call.input.0.get("RoutingConfig").map(|routing| {
         let weights = routing["AdditionalVersionWeights"].as_object().into_iter().flatten();
         weights.map(|(version, weight)| (version.clone(), weight.as_f64().unwrap_or(0.0))).collect()
     });
-    change
+    AliasChange {
+        version: call.input.owned("FunctionVersion"),
+        description: call.input.owned("Description"),
+        weights,
+        expected_revision: call.input.owned("RevisionId"),
+    }
 }
 
 fn told(call: &Call<'_>, target: &Target, name: &str, alias: &Alias) -> Value {

@@ -8,7 +8,7 @@ use super::call::{Answer, Call};
 use super::configuration::iso_8601;
 use super::page::{ROWS_MAX, page};
 use crate::function::attachments::Provisioned;
-use crate::function::version::{Version, VersionKey};
+use crate::function::version::Version;
 
 pub(super) async fn put(call: &Call<'_>) -> Answer {
     let asked = call.input.number(RESERVED).and_then(|it| u32::try_from(it).ok());
@@ -70,8 +70,9 @@ async fn told(
     provisioned: Provisioned,
     version: Version,
 ) -> Result<Value, super::error::ApiError> {
-    let key = VersionKey { name: call.target()?.name, version };
-    let ready = call.host.ready_sandboxes(key).await?.min(provisioned.sandboxes);
+    let mut target = call.target()?;
+    target.qualifier = Some(version.to_string());
+    let ready = call.host.ready_sandboxes(target).await?.min(provisioned.sandboxes);
     let done = ready == provisioned.sandboxes;
     Ok(json!({
         "RequestedProvisionedConcurrentExecutions": provisioned.sandboxes,
@@ -104,7 +105,7 @@ pub(super) fn account(call: &Call<'_>) -> Answer {
                 "UnreservedConcurrentExecutions": u64::from(max).saturating_sub(reserved),
             },
             "AccountUsage": {
-                "TotalCodeSize": catalog.code_bytes(),
+                "TotalCodeSize": call.host.code_bytes(),
                 "FunctionCount": catalog.len(),
             },
         }),

@@ -87,6 +87,41 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
+    /// An error that has its words already.
+    fn told(error: &Error) -> Self {
+        match error {
+            Error::RevisionDiffers { read_with } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailedException",
+                format!(
+                    "The Revision Id provided does not match the latest Revision Id. Call the {read_with} API \
+                     to retrieve the latest Revision Id"
+                ),
+            ),
+            Error::Parameter { reason } => Self::parameter(reason),
+            Error::NotFound { what, reason } => {
+                let kind = match what {
+                    Missing::ProvisionedConcurrency => {
+                        "ProvisionedConcurrencyConfigNotFoundException"
+                    }
+                    Missing::CodeSigningConfig => "CodeSigningConfigNotFoundException",
+                    Missing::Resource => "ResourceNotFoundException",
+                };
+                Self::new(StatusCode::NOT_FOUND, kind, reason)
+            }
+            Error::Conflict { reason } => {
+                Self::new(StatusCode::CONFLICT, "ResourceConflictException", reason)
+            }
+            Error::TooLarge { what: "policy", reason } => {
+                Self::new(StatusCode::BAD_REQUEST, "PolicyLengthExceededException", reason)
+            }
+            Error::TooLarge { reason, .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", reason)
+            }
+            other => Self::parameter(other.to_string()),
+        }
+    }
+
     /// A function of another region or account, whose host this is not.
     fn elsewhere(error: &Error) -> Self {
         let Error::Elsewhere { target, region, .. } = error else {
@@ -158,34 +193,11 @@ impl From<Error> for ApiError {
             Error::Unplaceable { .. } | Error::InvalidCode { .. } | Error::NotAnArchive => {
                 Self::parameter(capital())
             }
-            Error::RevisionDiffers { read_with } => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "PreconditionFailedException",
-                format!(
-                    "The Revision Id provided does not match the latest Revision Id. Call the {read_with} API \
-                     to retrieve the latest Revision Id"
-                ),
-            ),
-            Error::Parameter { reason } => Self::parameter(reason),
-            Error::NotFound { what, reason } => {
-                let kind = match what {
-                    Missing::ProvisionedConcurrency => {
-                        "ProvisionedConcurrencyConfigNotFoundException"
-                    }
-                    Missing::CodeSigningConfig => "CodeSigningConfigNotFoundException",
-                    Missing::Resource => "ResourceNotFoundException",
-                };
-                Self::new(StatusCode::NOT_FOUND, kind, reason)
-            }
-            Error::Conflict { reason } => {
-                Self::new(StatusCode::CONFLICT, "ResourceConflictException", reason)
-            }
-            Error::TooLarge { what: "policy", reason } => {
-                Self::new(StatusCode::BAD_REQUEST, "PolicyLengthExceededException", reason)
-            }
-            Error::TooLarge { reason, .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", reason)
-            }
+            Error::RevisionDiffers { .. }
+            | Error::Parameter { .. }
+            | Error::NotFound { .. }
+            | Error::Conflict { .. }
+            | Error::TooLarge { .. } => Self::told(&error),
             Error::InvalidPayload { .. } => Self::content(capital()),
             Error::PayloadTooLarge { bytes_max } => Self::too_large("InvokeFunction", *bytes_max),
             Error::FunctionNotFound { .. } => {

@@ -20,14 +20,15 @@ pub(super) async fn update(call: &Call<'_>) -> Answer {
 }
 
 async fn set(call: &Call<'_>, update: bool) -> Answer {
-    let mut change = EventInvokeChange::default();
     let retries = call.input.number("MaximumRetryAttempts");
-    change.retries_max = retries.and_then(|it| u32::try_from(it).ok());
-    change.age_max_seconds = call.input.number("MaximumEventAgeInSeconds");
-    change.destinations = call.input.0.get("DestinationConfig").map(|config| {
-        let arn = |kind: &str| config[kind]["Destination"].as_str().map(str::to_owned);
-        (arn("OnSuccess"), arn("OnFailure"))
-    });
+    let change = EventInvokeChange {
+        retries_max: retries.and_then(|it| u32::try_from(it).ok()),
+        age_max_seconds: call.input.number("MaximumEventAgeInSeconds"),
+        destinations: call.input.0.get("DestinationConfig").map(|config| {
+            let arn = |kind: &str| config[kind]["Destination"].as_str().map(str::to_owned);
+            (arn("OnSuccess"), arn("OnFailure"))
+        }),
+    };
     let target = call.target()?;
     let setting = call.host.set_event_invoke(target.clone(), change, update).await?;
     json(StatusCode::OK, &told(call, target.qualifier.as_deref(), &setting)?)

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::page::{ROWS_MAX, page};
 use super::runtimes;
 use super::shapes::{self, CreateFunction, FunctionCode, Settings};
+use crate::Publish;
 use crate::catalog::functions::Deploy;
 use crate::error::{Error, MeasuredEnvironment};
 use crate::function::Function;
@@ -163,10 +164,11 @@ pub(super) fn told(call: &Call<'_>, target: &Target, function: &Function, status
 }
 
 pub(super) async fn publish_version(call: &Call<'_>) -> Answer {
-    let mut publish = crate::Publish::default();
-    publish.description = call.input.owned("Description");
-    publish.code_sha256 = call.input.owned("CodeSha256");
-    publish.expected_revision = call.input.owned("RevisionId");
+    let publish = Publish {
+        description: call.input.owned("Description"),
+        code_sha256: call.input.owned("CodeSha256"),
+        expected_revision: call.input.owned("RevisionId"),
+    };
     let function = call.host.publish_version(call.target()?, publish).await?;
     let version = function.version.to_string();
     let status = Status::of(&function);

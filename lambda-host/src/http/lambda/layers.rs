@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::page::{ROWS_MAX, by_number, page};
 use super::shapes::FunctionCode;
 use crate::error::Error;
-use crate::function::policy::principal;
+use crate::function::policy::Policy;
 use crate::{LayerPolicyChange, LayerVersion, NewLayer};
 
 pub(super) async fn publish(call: &Call<'_>) -> Answer {
@@ -18,11 +18,12 @@ pub(super) async fn publish(call: &Call<'_>) -> Answer {
     let content: FunctionCode = serde_json::from_value(content).map_err(|error| {
         ApiError::content(format!("Could not parse request body into json: {error}"))
     })?;
-    let mut new = NewLayer::default();
-    new.description = call.input.owned("Description").unwrap_or_default();
-    new.license = call.input.owned("LicenseInfo");
-    new.runtimes = call.input.texts("CompatibleRuntimes");
-    new.architectures = call.input.texts("CompatibleArchitectures");
+    let mut new = NewLayer {
+        description: call.input.owned("Description").unwrap_or_default(),
+        license: call.input.owned("LicenseInfo"),
+        runtimes: call.input.texts("CompatibleRuntimes"),
+        architectures: call.input.texts("CompatibleArchitectures"),
+    };
     if let Some(architectures) = &mut new.architectures {
         architectures.sort();
     }
@@ -83,7 +84,7 @@ pub(super) async fn add_permission(call: &Call<'_>) -> Answer {
     let mut statement = json!({
         "Sid": id,
         "Effect": "Allow",
-        "Principal": principal(call.input.text("Principal").unwrap_or_default())?,
+        "Principal": Policy::principal(call.input.text("Principal").unwrap_or_default())?,
         "Action": call.input.text("Action"),
         "Resource": call.host.arns().layer(&name, Some(version)),
     });

@@ -111,82 +111,13 @@ fn check(
     settings: &BTreeMap<String, Value>,
     is_new: bool,
 ) -> Result<(), Error> {
-    let number = |name: &str| settings.get(name).and_then(Value::as_i64);
     let has = |name: &str| settings.get(name).is_some_and(|it| !it.is_null());
     if source.is_none() && !has("SelfManagedEventSource") && is_new {
         return Err(Error::parameter("Unrecognized event source."));
     }
-    if let Some(filters) = settings.get("FilterCriteria") {
-        let filters = filters["Filters"].as_array().into_iter().flatten();
-        for filter in filters {
-            let pattern = filter["Pattern"].as_str().unwrap_or("{}");
-            if !crate::events::filter::is_pattern(pattern) {
-                return Err(Error::parameter("Invalid filter pattern definition."));
-            }
-        }
-    }
     match kind {
-        SourceKind::Sqs => {
-            let destinations = settings.get("DestinationConfig").and_then(Value::as_object);
-            let empty = |it: &Value| it.as_object().is_none_or(serde_json::Map::is_empty);
-            if destinations.is_some_and(|it| !it.values().all(empty)) {
-                return Err(Error::parameter(
-                    "Unsupported DestinationConfig parameter for given event source mapping type.",
-                ));
-            }
-            for name in [
-                "StartingPosition",
-                "StartingPositionTimestamp",
-                "ParallelizationFactor",
-                "BisectBatchOnFunctionError",
-                "MaximumRecordAgeInSeconds",
-                "MaximumRetryAttempts",
-                "TumblingWindowInSeconds",
-            ] {
-                if has(name) {
-                    return Err(Error::parameter(format!(
-                        "Unsupported {name} parameter for given event source mapping type."
-                    )));
-                }
-            }
-            let (size, window) =
-                (number("BatchSize").unwrap_or(10), number("MaximumBatchingWindowInSeconds"));
-            let fifo = source.is_some_and(|it| it.ends_with(".fifo"));
-            if size > 10 && fifo {
-                return Err(Error::parameter(
-                    "The batch size for a FIFO queue cannot be greater than 10.",
-                ));
-            }
-            if window.unwrap_or(0) > 0 && fifo {
-                return Err(Error::parameter("Batching window is not supported for FIFO queues."));
-            }
-            if size > 10 && window.unwrap_or(0) == 0 {
-                return Err(Error::parameter(
-                    "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10",
-                ));
-            }
-        }
-        SourceKind::Kinesis | SourceKind::DynamoDb => {
-            let position = settings.get("StartingPosition").and_then(Value::as_str);
-            let Some(position) = position else {
-                return Err(Error::parameter(
-                    "1 validation error detected: Value null at 'startingPosition' failed to satisfy \
-                     constraint: Member must not be null.",
-                ));
-            };
-            if position == "AT_TIMESTAMP" && kind == SourceKind::DynamoDb {
-                return Err(Error::parameter(format!(
-                    "Unsupported starting position for arn type: {}",
-                    source.unwrap_or_default()
-                )));
-            }
-            if position == "AT_TIMESTAMP" && !has("StartingPositionTimestamp") {
-                return Err(Error::parameter(
-                    "1 validation error detected: Value null at 'startingPositionTimestamp' failed to \
-                     satisfy constraint: Member must not be null.",
-                ));
-            }
-        }
+        SourceKind::Sqs => check_queue(source, settings),
+        SourceKind::Kinesis | SourceKind::DynamoDb => check_stream(kind, source, settings),
         SourceKind::Other => {
             if settings.contains_key("SelfManagedEventSource")
                 && !has("SourceAccessConfigurations")
@@ -196,7 +127,77 @@ fn check(
                     "Required 'sourceAccessConfigurations' parameter is missing.",
                 ));
             }
+            Ok(())
         }
+    }
+}
+
+fn check_queue(source: Option<&str>, settings: &BTreeMap<String, Value>) -> Result<(), Error> {
+    let number = |name: &str| settings.get(name).and_then(Value::as_i64);
+    let has = |name: &str| settings.get(name).is_some_and(|it| !it.is_null());
+    let destinations = settings.get("DestinationConfig").and_then(Value::as_object);
+    let empty = |it: &Value| it.as_object().is_none_or(serde_json::Map::is_empty);
+    if destinations.is_some_and(|it| !it.values().all(empty)) {
+        return Err(Error::parameter(
+            "Unsupported DestinationConfig parameter for given event source mapping type.",
+        ));
+    }
+    for name in [
+        "StartingPosition",
+        "StartingPositionTimestamp",
+        "ParallelizationFactor",
+        "BisectBatchOnFunctionError",
+        "MaximumRecordAgeInSeconds",
+        "MaximumRetryAttempts",
+        "TumblingWindowInSeconds",
+    ] {
+        if has(name) {
+            return Err(Error::parameter(format!(
+                "Unsupported {name} parameter for given event source mapping type."
+            )));
+        }
+    }
+    let (size, window) =
+        (number("BatchSize").unwrap_or(10), number("MaximumBatchingWindowInSeconds"));
+    let fifo = source.is_some_and(|it| it.ends_with(".fifo"));
+    if size > 10 && fifo {
+        return Err(Error::parameter("The batch size for a FIFO queue cannot be greater than 10."));
+    }
+    if window.unwrap_or(0) > 0 && fifo {
+        return Err(Error::parameter("Batching window is not supported for FIFO queues."));
+    }
+    if size > 10 && window.unwrap_or(0) == 0 {
+        return Err(Error::parameter(
+            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10",
+        ));
+    }
+    Ok(())
+}
+
+fn check_stream(
+    kind: SourceKind,
+    source: Option<&str>,
+    settings: &BTreeMap<String, Value>,
+) -> Result<(), Error> {
+    let has = |name: &str| settings.get(name).is_some_and(|it| !it.is_null());
+    let position = settings.get("StartingPosition").and_then(Value::as_str);
+    let Some(position) = position else {
+        return Err(Error::parameter(
+            "1 validation error detected: Value null at 'startingPosition' failed to satisfy \
+             constraint: Member must not be null.",
+        ));
+    };
+    if position == "AT_TIMESTAMP" && kind == SourceKind::DynamoDb {
+        return Err(Error::parameter(format!(
+            "Unsupported starting position for arn type: {}",
+            source.unwrap_or_default()
+        )));
+    }
+    if position == "AT_TIMESTAMP" && !has("StartingPositionTimestamp") {
+        return Err(Error::parameter(
+            "1 validation error detected: Value null at 'startingPositionTimestamp' failed to \
+             satisfy constraint: Member must not be null.",
+        ));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::answer::{empty, json};
 use super::call::{Answer, Call};
 use super::input::Input;
 use crate::error::Error;
-use crate::function::policy::principal;
+use crate::function::policy::Policy;
 
 pub(super) async fn add(call: &Call<'_>) -> Answer {
     let id = call.input.text("StatementId").unwrap_or_default().to_owned();
@@ -59,7 +59,7 @@ impl Parts {
                 via_url.to_string().into();
         }
         Ok(Self {
-            principal: principal(input.text("Principal").unwrap_or_default())?,
+            principal: Policy::principal(input.text("Principal").unwrap_or_default())?,
             action: input.owned("Action").unwrap_or_default(),
             conditions,
         })

@@ -196,13 +196,13 @@ impl LoggingConfig {
         }
         let given = |level: Option<String>| level.filter(|it| !it.is_empty());
         logging.application_level =
-            given(self.application_log_level).or(logging.application_level.take());
-        logging.system_level = given(self.system_log_level).or(logging.system_level.take());
+            given(self.application_log_level).or_else(|| logging.application_level.take());
+        logging.system_level = given(self.system_log_level).or_else(|| logging.system_level.take());
         if !logging.json {
             // Lines of text have no level.
             (logging.application_level, logging.system_level) = (None, None);
         }
-        logging.group = given(self.log_group).or(logging.group.take());
+        logging.group = given(self.log_group).or_else(|| logging.group.take());
     }
 }
 

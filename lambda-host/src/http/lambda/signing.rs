@@ -64,16 +64,14 @@ pub(super) async fn delete_function(call: &Call<'_>) -> Answer {
 }
 
 fn change(call: &Call<'_>) -> SigningChange {
-    let input = &call.input.0;
-    let mut change = SigningChange::default();
-    change.description = call.input.owned("Description");
-    let arns = input.get("AllowedPublishers").map(|it| &it["SigningProfileVersionArns"]);
-    change.publishers = arns
-        .and_then(Value::as_array)
-        .map(|arns| arns.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-    let untrusted = input.get("CodeSigningPolicies").map(|it| &it["UntrustedArtifactOnDeployment"]);
-    change.untrusted = untrusted.and_then(Value::as_str).map(str::to_owned);
-    change
+    let member = |name: &str, inner: &str| call.input.0.get(name).map(|it| it[inner].clone());
+    let arns = member("AllowedPublishers", "SigningProfileVersionArns");
+    let untrusted = member("CodeSigningPolicies", "UntrustedArtifactOnDeployment");
+    SigningChange {
+        description: call.input.owned("Description"),
+        publishers: arns.and_then(|arns| serde_json::from_value(arns).ok()),
+        untrusted: untrusted.and_then(|it| it.as_str().map(str::to_owned)),
+    }
 }
 
 fn told(call: &Call<'_>, config: &SigningConfig) -> Value {

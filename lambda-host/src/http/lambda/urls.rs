@@ -45,14 +45,15 @@ pub(super) fn list(call: &Call<'_>) -> Answer {
 }
 
 fn change(call: &Call<'_>) -> UrlChange {
-    let mut change = UrlChange::default();
-    change.authenticated = call.input.text("AuthType").map(|it| it == "AWS_IAM");
-    change.streamed = call.input.text("InvokeMode").map(|it| it == "RESPONSE_STREAM");
-    change.cors = call.input.0.get("Cors").map(|cors| match cors.as_object() {
+    let cors = call.input.0.get("Cors").map(|cors| match cors.as_object() {
         Some(members) if members.is_empty() => Value::Null,
         _ => cors.clone(),
     });
-    change
+    UrlChange {
+        authenticated: call.input.text("AuthType").map(|it| it == "AWS_IAM"),
+        cors,
+        streamed: call.input.text("InvokeMode").map(|it| it == "RESPONSE_STREAM"),
+    }
 }
 
 fn told(

@@ -8,7 +8,7 @@ use crate::error::Error;
 
 impl Inner {
     /// Writes a resource, or removes it. The caller holds the turn.
-    pub(super) async fn keep_resource(
+    pub(crate) async fn keep_resource(
         &self,
         key: String,
         resource: Option<&impl Serialize>,
@@ -17,7 +17,7 @@ impl Inner {
     }
 
     /// Writes and removes resources together. The caller holds the turn.
-    pub(super) async fn keep_resources(
+    pub(crate) async fn keep_resources(
         &self,
         resources: Vec<(String, Option<Vec<u8>>)>,
     ) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::new_revision;
-use super::record::{self, Record};
+use crate::catalog::new_revision;
+use crate::catalog::record::{self, Record};
 use crate::error::{Error, ReadWith};
 use crate::function::policy::{Policy, Statement, expect_revision};
 use crate::function::target::{LATEST, Target};

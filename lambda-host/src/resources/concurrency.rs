@@ -1,7 +1,7 @@
 //! Concurrency of a function: reserved for all its versions, and provisioned for one of them.
 
-use super::now_ms;
-use super::record::{self, Record};
+use crate::catalog::record::{self, Record};
+use crate::clock::now_ms;
 use crate::error::{Error, Missing};
 use crate::function::attachments::Provisioned;
 use crate::function::target::{LATEST, Target};
@@ -38,7 +38,7 @@ impl Host {
                 )));
             }
             record.latest_mut().reserved_concurrency = invocations_max;
-            record.latest_mut().revision = super::new_revision();
+            record.latest_mut().revision = crate::catalog::new_revision();
             Ok(())
         };
         let changed = self.catalog().amend(target.name.clone(), change).await?;

@@ -1,6 +1,6 @@
 //! Settings of a function that stand beside its configuration: recursion, updates of the runtime.
 
-use super::record::Record;
+use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::function::target::{LATEST, Target};
 use crate::host::Host;

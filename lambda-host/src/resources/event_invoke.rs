@@ -1,7 +1,7 @@
 //! How event invocations of a function are handled: retries, age, destinations.
 
-use super::now_ms;
-use super::record::Record;
+use crate::catalog::record::Record;
+use crate::clock::now_ms;
 use crate::error::Error;
 use crate::function::attachments::EventInvoke;
 use crate::function::target::{LATEST, Target};

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::now_ms;
-use super::record::Record;
+use crate::catalog::record::Record;
+use crate::clock::now_ms;
 use crate::error::Error;
 use crate::function::attachments::FunctionUrl;
 use crate::function::target::Target;

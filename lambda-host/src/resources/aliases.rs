@@ -1,7 +1,7 @@
 //! Aliases of a function.
 
-use super::new_revision;
-use super::record::Record;
+use crate::catalog::new_revision;
+use crate::catalog::record::Record;
 use crate::error::{Error, ReadWith};
 use crate::function::alias::Alias;
 use crate::function::arn::Arns;
