@@ -1,4 +1,4 @@
-"""Prints the table of partitions and endpoints of aws-cred-chain, derived from botocore's data."""
+"""Prints aws-cred-chain's table of partitions and endpoints, generated from botocore's data."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def url(provider, parameters, region, fips, dual, extra):
 
 
 def is_modeled(region, **flags):
-    """Whether botocore makes a client with these flags in a region at all."""
+    """Returns whether botocore can make a client with these flags in a region."""
     try:
         config = Config(**flags)
         session = botocore.session.Session()

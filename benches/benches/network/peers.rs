@@ -81,8 +81,7 @@ pub(crate) fn cni(world: &World) -> Result<Network, String> {
     call("ADD")?;
     Ok(Network::new(namespace, begun, move || {
         call("DEL").unwrap();
-        // Removing the folder of addresses fails while another network uses it. The last one
-        // removes it.
+        // The networks of a run follow one another, so that no other one needs these addresses.
         drop(std::fs::remove_dir_all(&folder));
     }))
 }

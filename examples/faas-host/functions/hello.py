@@ -1,4 +1,4 @@
-"""Greets, and tells what a function can see of its sandbox."""
+"""Answers with a greeting, and with what the function can see of its sandbox."""
 
 import os
 

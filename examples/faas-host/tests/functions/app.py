@@ -1,4 +1,4 @@
-"""Does what its event asks for: answers, fails, waits, eats, forks, spins, dies."""
+"""A function whose event says what it does: answer, fail, wait, use up memory, fork, spin, die."""
 
 import ctypes
 import mmap

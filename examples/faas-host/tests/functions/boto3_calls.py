@@ -1,4 +1,4 @@
-"""Calls the host as programs do, through boto3. Arguments: endpoint, runtime, archive."""
+"""Calls a host through boto3. Arguments: the endpoint, a runtime, the path of an archive."""
 
 import base64
 import json
@@ -50,11 +50,11 @@ again = client.invoke(FunctionName="boto", Payload=json.dumps({"do": "echo"}))
 assert json.loads(again["Payload"].read())["sandbox"] != answer["sandbox"], "new settings, new sandbox"
 client.update_function_code(FunctionName="boto", ZipFile=code)
 
-# Only looked at: the function stays as it is.
+# A dry run checks the archive and changes nothing.
 before = client.get_function_configuration(FunctionName="boto")
 tried = client.update_function_code(FunctionName="boto", ZipFile=code, DryRun=True)
 assert tried["RevisionId"] == before["RevisionId"], tried
-# Whoever has seen another revision is refused.
+# A change that expects another revision is refused.
 try:
     client.update_function_code(FunctionName="boto", ZipFile=code, RevisionId="seen long ago")
     raise SystemExit("a revision that is gone was replaced")
@@ -78,7 +78,7 @@ for bad in (b"this is no zip", b"", code[: len(code) // 2]):
     except client.exceptions.InvalidParameterValueException as error:
         assert "unzip" in str(error) or "source" in str(error), error
 
-# What the client would refuse itself, sent all the same.
+# boto3 refuses these values itself, unless its validation is off.
 raw = boto3.client(
     "lambda",
     endpoint_url=endpoint,

@@ -1,4 +1,5 @@
-// Stands in for the native HTTP client of aws-lambda-ric, which takes minutes to compile: the same calls, synchronous.
+// Replaces the native HTTP client of aws-lambda-ric, which takes minutes to compile. It has the
+// same calls, and they block.
 
 const { execFileSync } = require('node:child_process');
 const Module = require('node:module');
