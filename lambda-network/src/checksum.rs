@@ -3,7 +3,7 @@
 //! The sums are of 16-bit words in native byte order. RFC 1071 shows that the checksum's bytes are
 //! the same as with network order.
 
-use crate::offload::TcpHeaders;
+use crate::tcp::TcpHeaders;
 
 /// Returns the sum of the 16-bit words. An odd last byte is padded with 0.
 pub(crate) fn sum(bytes: &[u8]) -> u64 {

@@ -3,7 +3,8 @@
 
 use crate::checksum::{fold, pseudo, sum, tcp_is_right};
 use crate::linux::tun::HEADER;
-use crate::offload::{PSH, TcpHeaders, tcp_header, tcp_headers};
+use crate::offload::{PSH, tcp_header};
+use crate::tcp::{TcpHeaders, tcp_headers};
 
 /// Joins packets, and keeps the frame that is not complete yet. Packets leave in the order of their
 /// arrival.

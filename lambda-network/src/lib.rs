@@ -61,6 +61,8 @@ mod rules;
 mod session;
 mod spec;
 mod table;
+#[cfg(feature = "wireguard")]
+mod tcp;
 mod tunnel;
 mod vpc;
 

@@ -7,6 +7,7 @@
 use crate::checksum::{fold, pseudo, sum};
 use crate::linux::tun::HEADER;
 use crate::rules::Refusal;
+use crate::tcp::{TcpHeaders, tcp_headers};
 
 /// Cuts a frame into complete packets, and passes each to `each` in order.
 ///
@@ -85,24 +86,6 @@ fn cut(packet: &mut [u8], size: usize, mut each: impl FnMut(&[u8])) -> Result<()
         (at, count) = (next, count.wrapping_add(1));
     }
     Ok(())
-}
-
-/// Lengths of a TCP packet's headers, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TcpHeaders {
-    pub(crate) ip: usize,
-    pub(crate) total: usize,
-}
-
-/// Returns the lengths of the headers of an unfragmented IPv4 packet with TCP; `None` for any other
-/// packet.
-pub(crate) fn tcp_headers(packet: &[u8]) -> Option<TcpHeaders> {
-    let ip = usize::from(packet.first()? & 15) * 4;
-    let whole = packet.first()? >> 4 == 4 && ip >= 20 && *packet.get(9)? == 6;
-    let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x3FFF;
-    let tcp = usize::from(packet.get(ip + 12)? >> 4) * 4;
-    let fits = tcp >= 20 && ip + tcp <= packet.len();
-    (whole && fragment == 0 && fits).then_some(TcpHeaders { ip, total: ip + tcp })
 }
 
 /// Returns the header of a frame whose packet must be cut into TCP segments with `size` bytes of

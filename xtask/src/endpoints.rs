@@ -8,7 +8,7 @@ const HEAD: &str = "\
 //! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore carries.
 //! Do not edit.
 
-use super::partition::{Exception, Partition, Place};
+use super::partition_rows::{Exception, Partition, Place};
 
 ";
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::profiles::PROFILES_MAX;
 use crate::credentials::{Credentials, Secret, Source};
 use crate::error::Error;
 use crate::files::{FileKind, Profile, Profiles, Property};
@@ -77,9 +78,6 @@ impl Base {
         }
     }
 }
-
-/// The longest chain of `source_profile` that is followed.
-pub const PROFILES_MAX: usize = 64;
 
 /// The variables of web identity, each of which goes before the profile's key.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";

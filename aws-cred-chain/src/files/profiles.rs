@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::parse::{RawProperty, RawSection};
 use super::{Dialect, FileKind, SharedFile, cli, parse};
 use crate::error::Error;
-use crate::files::plan::PROFILES_MAX;
 use crate::trace::Origin;
 
 /// One setting of a profile.
@@ -307,6 +306,9 @@ fn is_identifier(name: &str) -> bool {
     };
     !name.is_empty() && name.bytes().all(allowed)
 }
+
+/// The longest chain of `source_profile` that is followed.
+pub(super) const PROFILES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -104,7 +104,7 @@ const STACK_BYTES_PER_STEP: usize = 48 * 1024;
 fn compile(expression: &str) -> Result<(u64, Node), Error> {
     let text = bare::quoted(expression);
     let ast = jmespath::parse(&text).map_err(|error| {
-        let problem = crate::source::call::short(&error.to_string());
+        let problem = crate::source::text::short(&error.to_string());
         Error::invalid(problem, Origin::Option("query"))
     })?;
     Ok((growth(&ast), Node::new(&ast, &text)))

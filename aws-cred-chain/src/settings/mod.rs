@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod endpoint;
 pub(crate) mod options;
 mod partition;
+mod partition_rows;
 mod partition_table;
 pub(crate) mod region;
 pub(crate) mod run;

@@ -1,40 +1,7 @@
 //! Standard endpoints by AWS's partitions and the exceptions of single services. Pure.
 
+use super::partition_rows::{Partition, Place};
 use super::partition_table::{EXCEPTIONS, PARTITIONS, SIGNED_AS};
-
-/// A part of AWS with its own regions and domains.
-#[derive(Debug)]
-pub(super) struct Partition {
-    pub(super) name: &'static str,
-    /// The beginnings of its regions' names; a word and a number follow.
-    pub(super) prefixes: &'static [&'static str],
-    /// Names of regions of another form.
-    pub(super) others: &'static [&'static str],
-    pub(super) suffix: &'static str,
-    pub(super) dual_stack_suffix: &'static str,
-    pub(super) has_fips: bool,
-    pub(super) has_dual_stack: bool,
-}
-
-/// An endpoint that is not `HOST.REGION.SUFFIX`.
-#[derive(Debug)]
-pub(super) struct Exception {
-    pub(super) service: &'static str,
-    pub(super) place: Place,
-    pub(super) fips: bool,
-    pub(super) dual_stack: bool,
-    /// The URL; `{region}` stands for the region.
-    pub(super) url: &'static str,
-}
-
-/// Where an exception holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In every region of a partition.
-    Partition(&'static str),
-    /// In one region.
-    Region(&'static str),
-}
 
 /// A standard endpoint.
 #[derive(Debug, PartialEq, Eq)]

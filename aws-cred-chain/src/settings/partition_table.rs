@@ -1,7 +1,7 @@
 //! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore carries.
 //! Do not edit.
 
-use super::partition::{Exception, Partition, Place};
+use super::partition_rows::{Exception, Partition, Place};
 
 pub(super) const PARTITIONS: &[Partition] = &[
     Partition {

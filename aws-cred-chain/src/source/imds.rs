@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::settings::budget::within;
 use crate::settings::options::Options;
 use crate::settings::run::Run;
-use crate::source::call::{Call, request, text};
+use crate::source::call::{Call, request};
+use crate::source::text::text;
 use crate::trace::Origin;
 use crate::world::{Context, Progress};
 
@@ -128,7 +129,7 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     };
     let map = json::object(what, body.as_bytes())?;
     if let Some(code) = json::string(&map, "Code").filter(|code| *code != "Success") {
-        return Err(Error::unexpected(what, format!("code {}", crate::source::call::short(code))));
+        return Err(Error::unexpected(what, format!("code {}", crate::source::text::short(code))));
     }
     let credentials = json::credentials(what, &map, "Token", Source::InstanceMetadata)?;
     if credentials.expires_at.is_some_and(|at| at <= run.context.clock.now()) {

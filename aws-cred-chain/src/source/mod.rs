@@ -19,4 +19,5 @@ pub(crate) mod s3_express;
 pub(crate) mod session;
 pub(crate) mod sso;
 pub(crate) mod sts;
+pub(crate) mod text;
 pub(crate) mod xml;

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::call::{short, text};
+use super::text::{short, text};
 use super::xml;
 use crate::error::Error;
 

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::call::{Call, text};
+use super::call::Call;
 use super::refusal::Refusal;
 use super::sts;
+use super::text::text;
 use crate::cache::Cache;
 use crate::credentials::{Credentials, ProvideCredentials, Source};
 use crate::error::Error;
