@@ -190,6 +190,7 @@ fn container(program: &str, name: &str, target: &Target, work: &Path) -> Result<
     }
     for link in &target.root.links {
         let path = root.join(link.path.strip_prefix("/")?);
+        fs::create_dir_all(path.parent().unwrap_or(&root))?;
         std::os::unix::fs::symlink(&link.points_to, path)?;
     }
     fs::write(path, config.to_string())?;
@@ -408,6 +409,9 @@ const KINDS: &[(&str, &[&str])] = &[
             "datagrams that are held back",
             "locks of nobody",
             "keys of connections",
+            "larger buffers of connections to come",
+            "room for much to receive at a time",
+            "locks that outlive their process",
             "a larger pipe",
             "queues of messages",
             "POSIX queues of messages",

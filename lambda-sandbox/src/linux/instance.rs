@@ -183,8 +183,12 @@ impl Instance {
     }
 
     fn sweep_group(&self, host: &Path, own: bool, removed: &mut Vec<String>) -> Result<(), Error> {
-        let entries = fs::read_dir(host)
-            .map_err(|source| Error::failed("reading a control group", host, source))?;
+        let entries = match fs::read_dir(host) {
+            Ok(entries) => entries,
+            // Its host has just left, and removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::failed("reading a control group", host, source)),
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             let slot = entry.file_name().to_string_lossy().parse::<u32>().ok();

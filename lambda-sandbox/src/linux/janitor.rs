@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::linux::Shared;
 use crate::linux::group::cgroup::Group;
 use crate::linux::group::kept_groups::KeptGroup;
 use crate::linux::root::template::Template;
+use crate::linux::slots::{Slot, stays};
 use crate::linux::sys;
 use crate::{Error, Limits};
 
@@ -23,35 +23,6 @@ pub(super) struct Remains {
     pub(super) slot: Slot,
     /// The root, which goes with its last user unless it is kept.
     pub(super) template: Option<Arc<Template>>,
-}
-
-/// A sandbox's number, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Slot {
-    shared: Arc<Shared>,
-    pub(super) number: u32,
-    /// Whether the number stays taken.
-    kept: bool,
-}
-
-impl Slot {
-    pub(super) fn new(shared: &Arc<Shared>, number: u32) -> Self {
-        Self { shared: Arc::clone(shared), number, kept: false }
-    }
-
-    /// Leaves the number taken, for the group that is kept with it.
-    pub(super) fn keep(mut self) -> u32 {
-        self.kept = true;
-        self.number
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.shared.instance.give_slot(self.number);
-        }
-    }
 }
 
 /// A thread that waits for ended sandboxes, reaps them and removes their groups, one after another.
@@ -108,7 +79,9 @@ fn work_off(queue: &Receiver<Work>) {
             Ok(Work::Bury(remains, reply)) => late.extend(bury(*remains, reply)),
             Ok(Work::Mark(reply)) => drop(reply.send(())),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) if late.is_empty() => return,
+            // The host has ended; what is late is still to be released.
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LATE_LOOK_TIME),
         }
         for remains in std::mem::take(&mut late) {
             if sys::ends_within(remains.pidfd.as_fd(), Duration::ZERO) {
@@ -139,14 +112,6 @@ fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
     late
 }
 
-/// Logs what could not be released, with path and cause: it stays until the next sweep.
-pub(super) fn stays(what: &'static str, released: Result<(), Error>) {
-    if let Err(error) = released {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(what, %error, cause, "not released; the next sweep tries again");
-    }
-}
-
 /// Longest wait for the end of processes that were killed.
 const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Time between two looks at those that have not ended.
@@ -163,8 +128,8 @@ impl Remains {
             group.kill();
             return group.remove();
         };
-        let shared = Arc::clone(&slot.shared);
+        let slots = Arc::clone(&slot.slots);
         let kept = KeptGroup { group, entrance, number: slot.keep() };
-        shared.groups.keep(&limits, kept).map_or(Ok(()), |surplus| shared.remove(&surplus))
+        slots.groups.keep(&limits, kept).map_or(Ok(()), |surplus| slots.remove(&surplus))
     }
 }

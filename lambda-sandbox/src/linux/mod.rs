@@ -21,11 +21,12 @@ mod reports;
 mod root;
 mod sandbox;
 mod settings;
+mod shared;
+mod slots;
 mod start;
 mod sys;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -46,10 +47,12 @@ pub use start::plan;
 pub use start::terminal::{Terminal, TerminalEnd};
 
 use self::features::{Defences, Rights};
-use self::group::kept_groups::{KeptGroup, KeptGroups};
+use self::group::kept_groups::KeptGroups;
 use self::instance::Instance;
 use self::janitor::Janitor;
 use self::sandbox::LinuxSandbox;
+use self::shared::{Shared, blocking};
+use self::slots::Slots;
 use self::start::ahead::Ahead;
 use self::start::wires::Wires;
 use crate::supervise::supervise;
@@ -84,61 +87,6 @@ struct Closing(Arc<Shared>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.janitor.wait(CLOSE_TIME);
-    }
-}
-
-/// What the sandboxes of a host share; lives as long as the last of them.
-struct Shared {
-    hierarchies: Hierarchies,
-    /// Goes when the groups in it have gone.
-    #[cfg(feature = "systemd")]
-    _scope: Option<group::scope::Scope>,
-    defences: Defences,
-    isolation: Isolation,
-    instance: Instance,
-    inits: inits::Inits,
-    images: root::image::Images,
-    templates: root::template::Templates,
-    filters: guard::filters::Filters,
-    groups: KeptGroups,
-    ahead: Option<start::ahead::Pool>,
-    /// Whether somebody is about to have the pool filled.
-    refilling: AtomicBool,
-    spawner: start::spawn::Spawner,
-    /// What mounts `/proc`; nothing without root, where it depends on the root.
-    processes: Arc<[plan::Step]>,
-    janitor: Janitor,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("hierarchies", &self.hierarchies)
-            .field("instance", &self.instance)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Removes a group that nobody has.
-    fn remove(&self, kept: &KeptGroup) -> Result<(), Error> {
-        let removed = kept.group.remove();
-        self.instance.give_slot(kept.number);
-        removed
-    }
-
-    /// Removes the groups that no sandbox has; what cannot be removed is the next sweep's.
-    fn forget_groups(&self) {
-        for kept in self.groups.take_all() {
-            janitor::stays("control group that is kept", self.remove(&kept));
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.forget_groups();
-        self.instance.leave(&self.hierarchies);
     }
 }
 
@@ -227,16 +175,18 @@ impl LinuxBackend {
         }
         let shared = Arc::new(Shared {
             isolation,
-            hierarchies,
-            #[cfg(feature = "systemd")]
-            _scope: scope,
+            slots: Arc::new(Slots {
+                hierarchies,
+                instance,
+                groups: KeptGroups::default(),
+                #[cfg(feature = "systemd")]
+                _scope: scope,
+            }),
             defences,
-            instance,
             inits: inits::Inits::default(),
             images: root::image::Images::default(),
             templates: root::template::Templates::default(),
             filters: guard::filters::Filters::default(),
-            groups: KeptGroups::default(),
             // A user's process makes its own: nobody could enter one made beforehand.
             ahead: (Rights::own() == Rights::Root)
                 .then(|| start::ahead::Pool::start(AHEAD_MAX))
@@ -322,12 +272,12 @@ impl LinuxBackend {
     /// for sandboxes to come are not among them.
     #[must_use]
     pub fn groups(&self) -> Vec<std::path::PathBuf> {
-        let kept = self.shared.groups.numbers();
+        let kept = self.shared.slots.groups.numbers();
         let kept = |group: &std::path::PathBuf| {
             let name = group.file_name().map(|name| name.to_string_lossy().parse());
             matches!(name, Some(Ok(number)) if kept.contains(&number))
         };
-        let mut groups = self.shared.instance.groups(&self.shared.hierarchies);
+        let mut groups = self.shared.slots.instance.groups(&self.shared.slots.hierarchies);
         groups.retain(|group| !kept(group));
         groups
     }
@@ -377,12 +327,6 @@ fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)?
-}
-
 impl Backend for LinuxBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         let span = tracing::debug_span!("create", function = spec.function);
@@ -413,7 +357,7 @@ impl Backend for LinuxBackend {
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        let groups = &self.shared.hierarchies;
+        let groups = &self.shared.slots.hierarchies;
         let some = |there: bool, capability| there.then_some(capability);
         let memory = groups.has(Controller::Memory);
         let v2 = groups.v2.is_some();
@@ -446,8 +390,8 @@ impl Backend for LinuxBackend {
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
         Box::pin(async move {
             self.shared.templates.forget();
-            self.shared.forget_groups();
-            let removed = self.shared.instance.sweep(&self.shared.hierarchies)?;
+            self.shared.slots.forget_groups();
+            let removed = self.shared.slots.instance.sweep(&self.shared.slots.hierarchies)?;
             Ok(Swept { removed })
         })
     }

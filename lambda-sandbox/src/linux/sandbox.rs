@@ -12,7 +12,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::linux::Shared;
 use crate::linux::features::{Defences, Rights};
 use crate::linux::group::block_io::{Disk, disks_of};
 use crate::linux::group::cgroup::{Entrance, Group};
@@ -20,13 +19,15 @@ use crate::linux::group::counters::Counters;
 use crate::linux::group::kept_groups::KeptGroup;
 use crate::linux::inits::Exceeded;
 use crate::linux::instance::Instance;
-use crate::linux::janitor::{Remains, Slot, stays};
+use crate::linux::janitor::Remains;
 use crate::linux::net::netns;
 use crate::linux::net::netns::Network;
 use crate::linux::reports::{MESSAGE_FAILED, Watcher, message};
 use crate::linux::root::image::Image;
 use crate::linux::root::template::Template;
 use crate::linux::root::view::View;
+use crate::linux::shared::{Shared, blocking};
+use crate::linux::slots::{Slot, stays};
 use crate::linux::start::ahead::Ahead;
 use crate::linux::start::attach::{Attached, Passed};
 use crate::linux::start::exec::{self, Execs};
@@ -123,8 +124,8 @@ impl LinuxSandbox {
         let template = template(shared, spec).await?;
         let image = template.as_ref().and_then(|it| it.image.as_deref());
         let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
-        let slot = Slot::new(shared, number);
-        let id = shared.instance.id(slot.number);
+        let slot = Slot::new(&shared.slots, number);
+        let id = shared.slots.instance.id(slot.number);
         let mut unfinished = Unfinished(Some((group.clone(), slot)));
 
         let (passed, stdin) = Passed::open(shared, spec, id).await?;
@@ -245,8 +246,8 @@ async fn template(
         return Ok(Some(found));
     }
     let (image, root, shared) = (image()?, spec.root.clone(), Arc::clone(shared));
-    let made = crate::linux::blocking(move || {
-        let groups = shared.hierarchies.v2.as_deref();
+    let made = blocking(move || {
+        let groups = shared.slots.hierarchies.v2.as_deref();
         let base = Base { root: &root, points: &points, view: &view, late: None, groups };
         shared.templates.make(base, image)
     })
@@ -260,13 +261,13 @@ fn group(
     spec: &SandboxSpec,
     image: Option<&Image>,
 ) -> Result<KeptGroup, Error> {
-    if let Some(kept) = shared.groups.take(&spec.limits) {
+    if let Some(kept) = shared.slots.groups.take(&spec.limits) {
         return Ok(kept);
     }
-    let slot = Slot::new(shared, shared.instance.take_slot()?);
-    let (host, name) = (shared.instance.group(), slot.number.to_string());
+    let slot = Slot::new(&shared.slots, shared.slots.instance.take_slot()?);
+    let (host, name) = (shared.slots.instance.group(), slot.number.to_string());
     let disks = disks(spec, image);
-    let group = Group::make(&shared.hierarchies, &host, &name, &spec.limits, &disks)?;
+    let group = Group::make(&shared.slots.hierarchies, &host, &name, &spec.limits, &disks)?;
     let entrance = group.entrance().inspect_err(|_| {
         stays("control group that cannot be entered", group.remove());
     })?;

@@ -53,6 +53,31 @@ pub(crate) const KERNEL: &[Probe] = probes! {
         reached(libc::SYS_fcntl, [file, get, lock.as_mut_ptr().addr(), 0, 0], &[libc::EINVAL])
     });
     outside "keys of connections" || option_is_set(2, 1, [libc::IPPROTO_TCP, 14], &[0; 216]);
+    outside "larger buffers of connections to come" || {
+        let socket = call(libc::SYS_socket, [2, 1, 0, 0, 0]) as usize;
+        let size = || {
+            let (mut bytes, mut length) = (0_u32, 4_u32);
+            let places = [(&raw mut bytes).addr(), (&raw mut length).addr()];
+            call(libc::SYS_getsockopt, [socket, 1, libc::SO_RCVBUF as usize, places[0], places[1]]);
+            bytes
+        };
+        let before = size();
+        let wanted = [1_u32 << 20; 1];
+        let address = wanted.as_ptr().addr();
+        call(libc::SYS_setsockopt, [socket, 1, libc::SO_RCVBUF as usize, address, 4]);
+        size() != before
+    };
+    outside "room for much to receive at a time" || option_is_set(2, 1, [libc::SOL_SOCKET, 18], &[0, 0, 16, 0]);
+    outside "locks that outlive their process" || {
+        let flags = (libc::CLONE_FILES | libc::SIGCHLD) as usize;
+        let child = call(libc::SYS_clone, [flags, 0, 0, 0, 0]);
+        if child == 0 {
+            // SAFETY: ends this process alone, which has a copy of the memory.
+            unsafe { libc::_exit(0) };
+        }
+        call(libc::SYS_wait4, [child as usize, 0, 0, 0, 0]);
+        child > 0
+    };
     outside "a larger pipe" || {
         let mut ends = [0_i32; 2];
         call(libc::SYS_pipe, [ends.as_mut_ptr().addr(), 0, 0, 0, 0]);

@@ -8,10 +8,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::Error;
-use crate::linux::Shared;
 use crate::linux::guard::connections::{self, Amount, Connections};
 use crate::linux::guard::locks::Locks;
 use crate::linux::inits::Init;
+use crate::linux::shared::Shared;
 
 const EVERY: Duration = Duration::from_millis(250);
 /// While there are more connections than usual.

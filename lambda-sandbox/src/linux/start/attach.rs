@@ -9,13 +9,13 @@ use std::sync::Arc;
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use crate::linux::Shared;
 use crate::linux::extras::Extras;
 use crate::linux::features::Rights;
 use crate::linux::instance::Instance;
 use crate::linux::root::detached::{apart, copy_of, own_tmpfs, restrict};
 use crate::linux::root::inside::Inside;
 use crate::linux::root::volume::Volume;
+use crate::linux::shared::{Shared, blocking};
 use crate::linux::start::plan::Step;
 use crate::linux::start::terminal::TerminalEnd;
 use crate::linux::start::wires;
@@ -108,7 +108,7 @@ impl Passed {
         passed.terminal = extras.terminal.as_ref().map(TerminalEnd::take).transpose()?;
         if shared.defences.rights == Rights::Root {
             let extras = extras.clone();
-            passed.mounts = crate::linux::blocking(move || mounts(&extras, id)).await?;
+            passed.mounts = blocking(move || mounts(&extras, id)).await?;
         } else if !extras.volumes.is_empty() {
             return Err(Volume::unavailable());
         }
