@@ -36,6 +36,8 @@ pub struct HostBuilder {
     settings: Settings,
     memory_mb: Option<u64>,
     events: queue::Settings,
+    #[cfg(feature = "services")]
+    services: Option<crate::Services>,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -57,6 +59,8 @@ impl HostBuilder {
             settings: Settings::default(),
             memory_mb: None,
             events: queue::Settings::default(),
+            #[cfg(feature = "services")]
+            services: None,
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -121,6 +125,15 @@ impl HostBuilder {
     /// messages are logged and dropped.
     pub fn with_deliveries(mut self, deliver: impl Deliver + 'static) -> Self {
         self.events.deliver = Some(Arc::new(deliver));
+        self
+    }
+
+    /// Sets the AWS services beside the host: it delivers to their queues, topics and event buses, and reads their queues and
+    /// streams for event source mappings.
+    #[cfg(feature = "services")]
+    pub fn with_services(mut self, services: crate::Services) -> Self {
+        self.events.deliver = Some(Arc::new(services.clone()));
+        self.services = Some(services);
         self
     }
 
@@ -220,11 +233,17 @@ impl HostBuilder {
             driver,
             events,
             event_queue,
+            #[cfg(feature = "services")]
+            services: self.services.clone(),
             unreserved_min,
             concurrency_max,
             _folder: folder,
         });
         Dispatcher::start(events_waiting, &host);
+        #[cfg(feature = "services")]
+        if let Some(services) = self.services {
+            crate::events::poll::start(&host, services);
+        }
         Ok(host)
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) event_queue: EventQueue,
+    #[cfg(feature = "services")]
+    pub(crate) services: Option<crate::Services>,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
     /// Removed with the host, when it is a temporary one.
@@ -394,6 +396,11 @@ impl Host {
 
     pub(crate) fn downgrade(&self) -> WeakHost {
         WeakHost { inner: Arc::downgrade(&self.inner) }
+    }
+
+    #[cfg(feature = "services")]
+    pub(crate) fn services(&self) -> Option<&crate::Services> {
+        self.inner.services.as_ref()
     }
 
     pub(crate) fn event_queue(&self) -> &EventQueue {

@@ -21,6 +21,8 @@
 //! # Features
 //!
 //! - `http`: the AWS Lambda API over HTTP.
+//! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS, EventBridge, Kinesis, DynamoDB
+//!   streams.
 //! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
@@ -49,6 +51,8 @@ pub use catalog::signing::SigningConfig;
 pub use error::{Error, MeasuredEnvironment, Missing, ReadWith, ThrottleLimit};
 pub use event::HostEvent;
 pub use events::deliver::{Deliver, DeliverToFile, Delivery};
+#[cfg(feature = "services")]
+pub use events::services::Services;
 pub use function::alias::Alias;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};

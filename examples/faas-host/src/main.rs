@@ -12,8 +12,6 @@ mod demo;
 mod say;
 mod serve;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,21 +37,8 @@ enum Command {
     },
     /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, which finish what runs.
     Serve {
-        /// The address to listen on. Callers are not authenticated: keep it on loopback.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
-        listen: SocketAddr,
-        /// The folder that keeps functions; made if it is not there.
-        #[arg(long, value_name = "DIR", default_value = "faas-data")]
-        data: PathBuf,
-        /// What sandboxes are made with.
-        #[arg(long, value_enum, default_value_t)]
-        backend: BackendName,
-        /// How long a sandbox may be idle before it is destroyed, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-        idle_timeout: u64,
-        /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
-        #[arg(long)]
-        assume_roles: bool,
+        #[command(flatten)]
+        serve: serve::Options,
     },
 }
 
@@ -64,10 +49,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
-        Command::Serve { listen, data, backend, idle_timeout, assume_roles } => {
-            let idle_timeout = std::time::Duration::from_secs(idle_timeout);
-            serve::run(serve::Serve { listen, data, backend, idle_timeout, assume_roles }).await
-        }
+        Command::Serve { serve } => serve::run(serve).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

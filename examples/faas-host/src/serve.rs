@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_cred_chain::{Context, Options};
-use lambda_host::{Host, Roles, http};
+use aws_cred_chain::{Context, Options as ChainOptions};
+use lambda_host::{Arns, Host, Roles, Services, http};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,27 +14,59 @@ use crate::client::Error;
 use crate::say::say;
 
 /// What the command line asks for.
-#[derive(Debug)]
-pub(crate) struct Serve {
-    pub(crate) listen: SocketAddr,
-    pub(crate) data: PathBuf,
-    pub(crate) backend: BackendName,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) assume_roles: bool,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The address to listen on. Callers are not authenticated: keep it on loopback.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+    /// The folder that keeps functions and events; made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "faas-data")]
+    data: PathBuf,
+    /// What sandboxes are made with.
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendName,
+    /// How long a sandbox may be idle before it is destroyed, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    idle_timeout: u64,
+    /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
+    #[arg(long)]
+    assume_roles: bool,
+    /// The region in ARNs.
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+    /// The account in ARNs, twelve digits.
+    #[arg(long, default_value = "123456789012", value_parser = account)]
+    account: String,
+    /// How many invocations may run at once, all functions together.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    concurrency: u32,
+    /// Where SQS, SNS, EventBridge, Kinesis and DynamoDB streams are: destinations are told there, and event source
+    /// mappings read there.
+    #[arg(long, value_name = "URL")]
+    services_endpoint: Option<String>,
+    /// How long a failed event waits before it is tried again, in seconds; twice as long the second time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    event_retry_after: u64,
 }
 
 /// Serves until Ctrl-C or SIGTERM; a second one does not wait for running invocations.
-pub(crate) async fn run(
-    Serve { listen, data, backend, idle_timeout, assume_roles }: Serve,
-) -> Result<(), Error> {
-    let opened = backend.open()?;
+pub(crate) async fn run(options: Options) -> Result<(), Error> {
+    let opened = options.backend.open()?;
     opened.print();
+    let Options { listen, ref data, .. } = options;
     let mut builder = Host::builder(opened.backend)
-        .with_data_folder(&data)
+        .with_data_folder(data)
         .with_runtimes(opened.runtimes)
-        .with_idle_timeout(idle_timeout);
-    if assume_roles {
-        builder = builder.with_roles(Roles::new(Context::real(), Options::default()));
+        .with_arns(Arns::new(&options.region, &options.account))
+        .with_account_concurrency(options.concurrency)
+        .with_event_retry_after(Duration::from_secs(options.event_retry_after))
+        .with_idle_timeout(Duration::from_secs(options.idle_timeout));
+    if options.assume_roles {
+        builder = builder.with_roles(Roles::new(Context::real(), ChainOptions::default()));
+    }
+    if let Some(endpoint) = &options.services_endpoint {
+        let (context, chain) = (Context::real(), ChainOptions::default());
+        builder = builder.with_services(Services::new(context, chain, endpoint, &options.region));
     }
     let host = builder.start().await?;
     let listener =
@@ -68,4 +100,11 @@ pub(crate) async fn run(
     }
     say!("stopped     nothing is left behind");
     Ok(())
+}
+
+fn account(text: &str) -> Result<String, String> {
+    match text.len() == 12 && text.bytes().all(|it| it.is_ascii_digit()) {
+        true => Ok(text.to_owned()),
+        false => Err("an account is twelve digits".to_owned()),
+    }
 }

@@ -17,6 +17,8 @@ mod roles;
 #[cfg(test)]
 mod runtimes;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod support;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Served, client_environment, file, python, ready};
 
 /// A moto server; ended on drop.
-struct Moto(Child, String);
+pub(crate) struct Moto(Child, pub(crate) String);
 
 impl Moto {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = test_support::venv_program("moto_server")?;
         // Free a moment ago: moto takes no listener that is open already.
         let port =
