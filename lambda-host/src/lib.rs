@@ -3,7 +3,7 @@
 //! A [`Host`] takes a sandbox backend and gives [`Host::deploy`], [`Host::invoke`] and [`Host::events`]. With the feature `http`,
 //! [`http::serve`] lets the AWS command line and SDKs call it.
 //!
-//! It does not check who calls, and runs no container images.
+//! It runs no container images.
 //!
 //! ```no_run
 //! # use lambda_host::{FunctionConfig, Host, Runtimes};
@@ -21,6 +21,7 @@
 //! # Features
 //!
 //! - `http`: the AWS Lambda API over HTTP.
+//! - `keys`: signatures of callers are checked (`http::serve_with_keys`).
 //! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS, EventBridge, Kinesis, DynamoDB
 //!   streams.
 //! - `roles`: credentials of functions' execution roles, by `aws-cred-chain`.

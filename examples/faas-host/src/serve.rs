@@ -1,11 +1,11 @@
 //! `serve`: stays up, prints the endpoint, ends cleanly.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_cred_chain::{Context, Options as ChainOptions};
-use lambda_host::{Arns, Host, Roles, Services, http};
+use lambda_host::{Arns, DeliverToFile, Host, Roles, Services, http};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +16,7 @@ use crate::say::say;
 /// What the command line asks for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The address to listen on. Callers are not authenticated: keep it on loopback.
+    /// The address to listen on. Without `--keys` callers are not authenticated: keep it on loopback then.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
     /// The folder that keeps functions and events; made if it is not there.
@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
     #[arg(long)]
     assume_roles: bool,
+    /// A file of access keys, `ID SECRET` a line: requests must bear a signature of one of them. Without it callers are not
+    /// authenticated.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
     /// The region in ARNs.
     #[arg(long, default_value = "us-east-1")]
     region: String,
@@ -44,6 +48,10 @@ pub(crate) struct Options {
     /// mappings read there.
     #[arg(long, value_name = "URL")]
     services_endpoint: Option<String>,
+    /// A file to which messages for destinations and dead-letter targets that are no functions are appended, a line of JSON
+    /// each.
+    #[arg(long, value_name = "FILE", conflicts_with = "services_endpoint")]
+    deliveries: Option<PathBuf>,
     /// How long a failed event waits before it is tried again, in seconds; twice as long the second time.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     event_retry_after: u64,
@@ -68,12 +76,19 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         let (context, chain) = (Context::real(), ChainOptions::default());
         builder = builder.with_services(Services::new(context, chain, endpoint, &options.region));
     }
+    if let Some(file) = &options.deliveries {
+        builder = builder.with_deliveries(DeliverToFile::new(file));
+    }
+    let keys = options.keys.as_deref().map(|file| read_keys(file, &options.region)).transpose()?;
     let host = builder.start().await?;
     let listener =
         TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     say!("functions   {} in {}", host.functions().len(), data.display());
-    say!("listening   {endpoint}  (callers are not authenticated)");
+    match &keys {
+        Some(_) => say!("listening   {endpoint}  (callers need a key)"),
+        None => say!("listening   {endpoint}  (callers are not authenticated)"),
+    }
     say!("try         aws lambda list-functions --endpoint-url {endpoint}");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -82,10 +97,15 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(http::serve(host.clone(), listener, async {
+    let serving = host.clone();
+    let server = tokio::spawn(async move {
         // An error means that the sender is gone, which is a stop too.
-        stopped.await.unwrap_or_default();
-    }));
+        let stop = async { stopped.await.unwrap_or_default() };
+        match keys {
+            Some(keys) => http::serve_with_keys(serving, keys, listener, stop).await,
+            None => http::serve(serving, listener, stop).await,
+        }
+    });
     asked().await;
     say!("stopping    finishing what runs; once more to end it at once");
     drop(stop);
@@ -100,6 +120,30 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     }
     say!("stopped     nothing is left behind");
     Ok(())
+}
+
+/// Reads a file of access keys: `ID SECRET` a line; one that begins with `#` is for people.
+fn read_keys(file: &Path, region: &str) -> Result<http::Keys, Error> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("keys {}: {error}", file.display()))?;
+    let mut keys = http::Keys::new(region);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pair = line.split_once(char::is_whitespace).map(|(id, it)| (id, it.trim()));
+        let Some((id, secret)) = pair else {
+            return Err(
+                format!("keys {}: line {} is no `ID SECRET`", file.display(), number + 1).into()
+            );
+        };
+        keys = keys.with_key(id, secret);
+    }
+    match keys.is_empty() {
+        true => Err(format!("keys {}: there is none", file.display()).into()),
+        false => Ok(keys),
+    }
 }
 
 fn account(text: &str) -> Result<String, String> {

@@ -5,9 +5,13 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
