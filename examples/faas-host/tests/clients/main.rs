@@ -27,4 +27,6 @@ mod shutdown;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod terraform;
+#[cfg(test)]
 mod without_root;
