@@ -269,7 +269,8 @@ async fn versions_are_listed_in_pages_over_all_functions() {
         host.deploy(named(name), zip("1")).await.unwrap();
     }
     for memory_mb in [256, 512] {
-        let change = move |config: lambda_host::FunctionConfig| Ok(config.with_memory_mb(memory_mb));
+        let change =
+            move |config: lambda_host::FunctionConfig| Ok(config.with_memory_mb(memory_mb));
         host.update_config("b", None, change).await.unwrap();
         host.publish_version("b", lambda_host::Publish::default()).await.unwrap();
         // Nothing was changed since: the same version again.
