@@ -38,6 +38,8 @@ pub struct HostBuilder {
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
     events: queue::Settings,
+    #[cfg(feature = "services")]
+    services: Option<crate::Services>,
     #[cfg(feature = "roles")]
     roles: Option<Arc<crate::Roles>>,
 }
@@ -60,6 +62,8 @@ impl HostBuilder {
             memory_mb: None,
             log_bounds: LogBounds::default(),
             events: queue::Settings::default(),
+            #[cfg(feature = "services")]
+            services: None,
             #[cfg(feature = "roles")]
             roles: None,
         }
@@ -125,6 +129,15 @@ impl HostBuilder {
     /// messages are logged and dropped.
     pub fn with_deliveries(mut self, deliver: impl Deliver + 'static) -> Self {
         self.events.deliver = Some(Arc::new(deliver));
+        self
+    }
+
+    /// Sets the AWS services beside the host: it delivers to their queues, topics and event buses, and reads their queues and
+    /// streams for event source mappings.
+    #[cfg(feature = "services")]
+    pub fn with_services(mut self, services: crate::Services) -> Self {
+        self.events.deliver = Some(Arc::new(services.clone()));
+        self.services = Some(services);
         self
     }
 
@@ -223,12 +236,7 @@ impl HostBuilder {
         let manager =
             Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
-        for worker in &workers {
-            let (reply, joined) = tokio::sync::oneshot::channel();
-            let add = Message::AddWorker { worker: Arc::clone(worker), reply };
-            driver.send(add).await.map_err(|_| Error::Stopping)?;
-            joined.await.map_err(|_| Error::Stopping)??;
-        }
+        connect(&driver, &workers).await?;
         let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
         let host = Host::new(Inner {
             arns: self.arns,
@@ -239,13 +247,30 @@ impl HostBuilder {
             events,
             logs,
             event_queue,
+            #[cfg(feature = "services")]
+            services: self.services.clone(),
             unreserved_min,
             concurrency_max,
             _folder: folder,
         });
         Dispatcher::start(events_waiting, &host);
+        #[cfg(feature = "services")]
+        if let Some(services) = self.services {
+            crate::events::poll::start(&host, services);
+        }
         Ok(host)
     }
+}
+
+/// Adds the workers; returns when the engine has accepted them.
+async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) -> Result<(), Error> {
+    for worker in workers {
+        let (reply, joined) = tokio::sync::oneshot::channel();
+        let add = Message::AddWorker { worker: Arc::clone(worker), reply };
+        driver.send(add).await.map_err(|_| Error::Stopping)?;
+        joined.await.map_err(|_| Error::Stopping)??;
+    }
+    Ok(())
 }
 
 /// The most events that a receiver of [`Host::events`] can be behind before it loses the oldest.

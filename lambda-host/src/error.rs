@@ -172,6 +172,16 @@ pub enum Error {
         /// Why the worker cannot be used.
         reason: String,
     },
+    /// An AWS service beside the host refused a request, or cannot be reached: see its words.
+    #[error("{service}: {code}: {message}")]
+    Service {
+        /// The service.
+        service: &'static str,
+        /// Its code for the error.
+        code: String,
+        /// Its words.
+        message: String,
+    },
     /// The host is stopping and takes no new invocations.
     #[error("host is stopping")]
     Stopping,

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) logs: LogStore,
     pub(crate) event_queue: EventQueue,
+    #[cfg(feature = "services")]
+    pub(crate) services: Option<crate::Services>,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
     /// A temporary folder is removed with the host and the writer of its logs.
@@ -418,6 +420,11 @@ impl Host {
 
     pub(crate) fn downgrade(&self) -> WeakHost {
         WeakHost { inner: Arc::downgrade(&self.inner) }
+    }
+
+    #[cfg(feature = "services")]
+    pub(crate) fn services(&self) -> Option<&crate::Services> {
+        self.inner.services.as_ref()
     }
 
     pub(crate) fn event_queue(&self) -> &EventQueue {

@@ -4,7 +4,7 @@
 //! [`Host::invoke`] runs it, and [`Host::events`] reports what happens. With the feature `http`,
 //! [`http::serve`] serves the AWS command line and SDKs.
 //!
-//! A host does not authenticate callers, and does not run container images.
+//! A host does not run container images. Without keys it does not authenticate callers.
 //!
 //! ```no_run
 //! # use lambda_host::{FunctionConfig, Host, Runtimes};
@@ -22,6 +22,9 @@
 //! # Features
 //!
 //! - `http`: adds the AWS Lambda API over HTTP.
+//! - `keys`: checks signatures of callers (`http::serve_with_keys`).
+//! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS,
+//!   EventBridge, Kinesis, DynamoDB streams.
 //! - `roles`: gives sandboxes the credentials of their function's execution role, by
 //!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
@@ -52,6 +55,8 @@ pub use catalog::signing::SigningConfig;
 pub use error::{Error, MeasuredEnvironment, Missing, ReadWith, ThrottleLimit};
 pub use event::HostEvent;
 pub use events::deliver::{Deliver, DeliverToFile, Delivery};
+#[cfg(feature = "services")]
+pub use events::services::Services;
 pub use function::alias::Alias;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};

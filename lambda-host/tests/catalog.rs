@@ -264,3 +264,33 @@ async fn a_qualifier_never_reaches_another_version() {
     }
     assert!(host.function("arn:aws:lambda:us-east-1:123456789012:function:f").is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn versions_are_listed_in_pages_over_all_functions() {
+    let host = Host::builder(Arc::new(echo())).start().await.unwrap();
+    for name in ["a", "b", "c"] {
+        host.deploy(named(name), zip("1")).await.unwrap();
+    }
+    for memory_mb in [256, 512] {
+        let change =
+            move |config: lambda_host::FunctionConfig| Ok(config.with_memory_mb(memory_mb));
+        host.update_config("b", None, change).await.unwrap();
+        host.publish_version("b", lambda_host::Publish::default()).await.unwrap();
+        // Nothing was changed since: the same version again.
+        host.publish_version("b", lambda_host::Publish::default()).await.unwrap();
+    }
+    let mut seen: Vec<String> = Vec::new();
+    let mut last: Option<Arc<lambda_host::Function>> = None;
+    loop {
+        let name = last.as_ref().map(|it| it.config.name.as_str().to_owned());
+        let page = host.versions_after(name.as_deref(), last.as_ref().map(|it| it.version), 2);
+        let Some(end) = page.last() else { break };
+        last = Some(Arc::clone(end));
+        seen.extend(page.iter().map(|it| format!("{}:{}", it.config.name, it.version)));
+    }
+    assert_eq!(seen, ["a:$LATEST", "b:$LATEST", "b:1", "b:2", "c:$LATEST"]);
+    // A number is given once.
+    host.remove("b:2").await.unwrap();
+    let again = host.publish_version("b", lambda_host::Publish::default()).await.unwrap();
+    assert_eq!(again.version.to_string(), "3");
+}

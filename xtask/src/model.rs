@@ -55,8 +55,9 @@ fn table(model: &Value) -> Value {
             if name == "UUIDString" {
                 kept.remove("min");
             }
-            if let (Some(set), true) = (kept.get_mut("enum"), name == "InvokeMode") {
-                *set = json!(["RESPONSE_STREAM", "BUFFERED"]);
+            let order = ORDERS.iter().find(|(of, _)| of == name);
+            if let (Some(set), Some((_, order))) = (kept.get_mut("enum"), order) {
+                *set = json!(order);
             }
         }
         // A host may have runtimes of its own. The host checks the name itself, after this
@@ -120,6 +121,12 @@ fn member(member: &Value) -> Value {
     }
     kept.into()
 }
+
+/// Sets whose order the service's answers have otherwise than the model, as recorded.
+const ORDERS: [(&str, &[&str]); 2] = [
+    ("EventSourcePosition", &["LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"]),
+    ("InvokeMode", &["RESPONSE_STREAM", "BUFFERED"]),
+];
 
 /// Patterns by which the service answers, as recorded, where they differ from those of its model.
 const AS_ANSWERED: [(&str, &str, &str); 2] = [

@@ -13,8 +13,6 @@ mod logs;
 mod say;
 mod serve;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -40,22 +38,8 @@ enum Command {
     },
     /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, then lets running invocations finish.
     Serve {
-        /// The address to listen on. Callers are not authenticated: keep it on loopback.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
-        listen: SocketAddr,
-        /// The folder that keeps the functions. It is created if it does not exist.
-        #[arg(long, value_name = "DIR", default_value = "faas-data")]
-        data: PathBuf,
-        /// The backend that makes the sandboxes.
-        #[arg(long, value_enum, default_value_t)]
-        backend: BackendName,
-        /// How long a sandbox may be idle before it is destroyed, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-        idle_timeout: u64,
-        /// Give each function the credentials of its role. The host assumes the role with the AWS
-        /// credentials of this machine.
-        #[arg(long)]
-        assume_roles: bool,
+        #[command(flatten)]
+        serve: serve::Options,
     },
     /// Prints a function's log, also while a host serves from the same data folder.
     Logs {
@@ -77,10 +61,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
-        Command::Serve { listen, data, backend, idle_timeout, assume_roles } => {
-            let idle_timeout = std::time::Duration::from_secs(idle_timeout);
-            serve::run(serve::Serve { listen, data, backend, idle_timeout, assume_roles }).await
-        }
+        Command::Serve { serve } => serve::run(serve).await,
         Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
     };
     match result {

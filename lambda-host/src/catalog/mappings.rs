@@ -77,6 +77,17 @@ impl Mappings {
     }
 }
 
+/// The key of the place up to which a shard was handled for a mapping.
+#[cfg(feature = "services")]
+pub(crate) fn checkpoint_key(id: &str, shard: &str) -> String {
+    format!("{}{shard}", checkpoints(id))
+}
+
+/// What the keys of a mapping's places begin with.
+pub(crate) fn checkpoints(id: &str) -> String {
+    format!("mapping-at/{id}/")
+}
+
 pub(crate) fn key(number: u64) -> String {
     format!("{PREFIX}{number:020}")
 }

@@ -44,7 +44,7 @@ pub(crate) struct Catalog {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    registry: Registry,
+    pub(crate) registry: Registry,
     code: CodeStore,
     manager: mpsc::Sender<Message>,
     /// What the registry holds, for readers that must not wait for a disk.

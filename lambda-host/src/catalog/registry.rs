@@ -120,7 +120,7 @@ impl Registry {
     }
 
     /// Reads the resources whose keys begin with `prefix`, ordered by key.
-    pub(super) fn resources<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, Error> {
+    pub(crate) fn resources<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, Error> {
         let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
         let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
         let mut all = Vec::new();
@@ -132,6 +132,21 @@ impl Registry {
             all.push(decode(json.value())?);
         }
         Ok(all)
+    }
+
+    /// Returns the keys of resources that begin with `prefix`.
+    pub(crate) fn keys(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
+        let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
+        let mut keys = Vec::new();
+        for row in table.range(prefix..).map_err(Error::registry("read"))? {
+            let (key, _) = row.map_err(Error::registry("read"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            keys.push(key.value().to_owned());
+        }
+        Ok(keys)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Delivery {
     pub body: String,
     /// Attributes of the message; numbers are numbers in SQS and SNS too.
     pub attributes: Vec<(String, serde_json::Value)>,
+    /// The X-Ray trace header of the event.
+    pub trace_id: Option<String>,
 }
 
 /// Takes messages to destinations and dead-letter targets that are no functions.

@@ -207,7 +207,12 @@ impl Runner {
 
     async fn tell(&self, host: &Host, event: &Event, target: &str, body: String) {
         if target.split(':').nth(2) != Some("lambda") {
-            let delivery = Delivery { target: target.to_owned(), body, attributes: Vec::new() };
+            let delivery = Delivery {
+                target: target.to_owned(),
+                body,
+                attributes: Vec::new(),
+                trace_id: event.trace_id.clone(),
+            };
             return self.deliver(&delivery).await;
         }
         let allowed = host.recursion_allowed(event.name.clone()).unwrap_or(false);

@@ -13,6 +13,8 @@ use crate::function::name::FunctionName;
 pub(super) struct Lanes {
     slots: usize,
     running: usize,
+    /// Events that are due and wait.
+    due: usize,
     lanes: BTreeMap<FunctionName, Lane>,
     /// Lanes with events that are due, the next one first; each once.
     turns: VecDeque<FunctionName>,
@@ -32,6 +34,7 @@ impl Lanes {
         Self {
             slots,
             running: 0,
+            due: 0,
             lanes: BTreeMap::new(),
             turns: VecDeque::new(),
             delayed: BTreeSet::new(),
@@ -49,6 +52,7 @@ impl Lanes {
             self.turns.push_back(name);
         }
         lane.due.push_back(id);
+        self.due += 1;
     }
 
     /// Takes the next event to be run; its slot is taken until [`Lanes::finished`].
@@ -60,6 +64,9 @@ impl Lanes {
             self.push(name, id, 0, now_ms);
         }
         let free = self.slots.saturating_sub(self.running);
+        if free == 0 {
+            return None;
+        }
         for _ in 0..self.turns.len() {
             let name = self.turns.pop_front()?;
             let lane = self.lanes.get_mut(&name)?;
@@ -68,6 +75,7 @@ impl Lanes {
                 continue;
             }
             let id = lane.due.pop_front()?;
+            self.due -= 1;
             lane.running += 1;
             self.running += 1;
             if !lane.due.is_empty() {
@@ -101,7 +109,7 @@ impl Lanes {
 
     /// Returns how many events wait, due or not.
     pub(super) fn waiting(&self) -> usize {
-        self.lanes.values().map(|lane| lane.due.len()).sum::<usize>() + self.delayed.len()
+        self.due + self.delayed.len()
     }
 }
 

@@ -8,5 +8,9 @@ pub(crate) mod dispatch;
 pub(crate) mod filter;
 mod lanes;
 mod outcome;
+#[cfg(feature = "services")]
+pub(crate) mod poll;
 pub(crate) mod queue;
+#[cfg(feature = "services")]
+pub(crate) mod services;
 mod store;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::deliver::Delivery;
 use super::store::Event;
-use crate::clock::now_ms;
+use crate::clock::{iso_8601, now_ms};
 use crate::function::arn::Arns;
 use crate::function::target::LATEST;
 use crate::invocation::Answer;
@@ -41,7 +41,7 @@ pub(super) fn record(
     let qualifier = event.qualifier.as_deref().unwrap_or(LATEST);
     let mut record = json!({
         "version": "1.0",
-        "timestamp": timestamp(now_ms()),
+        "timestamp": iso_8601(now_ms()),
         "requestContext": {
             "requestId": event.request_id,
             "functionArn": arns.qualified(&event.name, qualifier),
@@ -80,28 +80,9 @@ pub(super) fn dead_letter(
         ("ErrorMessage".to_owned(), message.into()),
     ];
     let body = String::from_utf8_lossy(payload).into_owned();
-    Delivery { target: target.to_owned(), body, attributes }
+    Delivery { target: target.to_owned(), body, attributes, trace_id: event.trace_id.clone() }
 }
 
 fn json_or_text(bytes: &Bytes) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
-}
-
-/// Renders milliseconds since 1970 as `2026-11-23T21:19:54.007Z`.
-fn timestamp(ms: u64) -> String {
-    let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
-    let (year, month, day) = crate::worker::civil(days);
-    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_are_utc() {
-        assert_eq!(timestamp(1_795_468_794_007), "2026-11-23T21:19:54.007Z");
-        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
-    }
 }

@@ -116,7 +116,7 @@ impl EventQueue {
             name: target.name.clone(),
             qualifier: target.qualifier.clone(),
             client_context: request.client_context,
-            trace_id: request.trace_id,
+            trace_id: Some(request.trace_id.unwrap_or_else(|| trace_id(now))),
             accepted_at_ms: now,
             attempts: 0,
             refusals: 0,
@@ -146,6 +146,13 @@ impl EventQueue {
         self.dispatcher.send(Told::Stop { done }).await.unwrap_or_default();
         stopped
     }
+}
+
+/// Returns the header of a new trace that is not sampled, as X-Ray writes it.
+fn trace_id(now_ms: u64) -> String {
+    let (root, parent) = (uuid::Uuid::new_v4().simple().to_string(), uuid::Uuid::new_v4());
+    let parent = parent.as_u64_pair().1;
+    format!("Root=1-{:08x}-{};Parent={parent:016x};Sampled=0", now_ms / 1000, &root[..24])
 }
 
 /// AWS waits a minute before the first retry, and two before the second.

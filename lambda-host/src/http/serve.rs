@@ -22,6 +22,8 @@ use super::connections::Connections;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
+#[cfg(feature = "keys")]
+use super::signature::Keys;
 use crate::code::CodeDigest;
 use crate::host::Host;
 
@@ -33,8 +35,27 @@ use crate::host::Host;
 /// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
 /// code, and as much for other requests. A body that gets no memory for 5 s is refused.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let shared = Shared::new();
+    run(host, shared, listener, stop).await;
+}
+
+/// As [`serve`], for holders of these keys alone: every request must bear a good signature, in its headers or its query.
+///
+/// Links to archives (`Code.Location`) and the paths `/_health` and `/_ready` need none.
+#[cfg(feature = "keys")]
+pub async fn serve_with_keys(
+    host: Host,
+    keys: Keys,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) {
+    let shared = Shared { keys: Some(keys), ..Shared::new() };
+    run(host, shared, listener, stop).await;
+}
+
+async fn run(host: Host, shared: Shared, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections = Connections::new(CONNECTIONS_MAX);
-    let shared = Arc::new(Shared { bodies: Bodies::new(), archives: Archives::new() });
+    let shared = Arc::new(shared);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -91,6 +112,19 @@ pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output =
 struct Shared {
     bodies: Bodies,
     archives: Archives,
+    #[cfg(feature = "keys")]
+    keys: Option<Keys>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            bodies: Bodies::new(),
+            archives: Archives::new(),
+            #[cfg(feature = "keys")]
+            keys: None,
+        }
+    }
 }
 
 async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -117,6 +151,14 @@ async fn operate(
     if Archives::is_link(parts.uri.path()) && parts.method == http::Method::GET {
         return archive(host, shared, &parts).await;
     }
+    if matches!(parts.uri.path(), "/_health" | "/_ready") && parts.method == http::Method::GET {
+        return Ok(Response::new(Full::new(Bytes::from_static(b"ok\n"))));
+    }
+    #[cfg(feature = "keys")]
+    let signed = match &shared.keys {
+        Some(keys) => Some(keys.check(&parts, std::time::SystemTime::now())?),
+        None => None,
+    };
     let call = Call::of(&parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
@@ -130,6 +172,10 @@ async fn operate(
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
+    #[cfg(feature = "keys")]
+    if let Some(signed) = signed {
+        signed.check(&body.bytes)?;
+    }
     // The body's memory stays charged until the request is answered.
     match call {
         Call::Lambda(operation) => {

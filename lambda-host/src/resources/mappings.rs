@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::Value;
 
 use crate::catalog::Inner;
-use crate::catalog::mappings::{Mapping, SourceKind, key};
+use crate::catalog::mappings::{Mapping, SourceKind, checkpoints, key};
 use crate::clock::now_ms;
 use crate::error::Error;
 use crate::events::filter;
@@ -32,6 +32,10 @@ impl Host {
         tags::check(&tags)?;
         check_filters(&settings)?;
         let function_arn = self.mapped_function(function)?;
+        #[cfg(feature = "services")]
+        if let (Some(services), Some(arn)) = (self.services(), &source_arn) {
+            crate::events::poll::check(services, arn).await?;
+        }
         self.catalog()
             .change(|inner| async move {
                 let _turn = inner.changing.lock().await;
@@ -124,10 +128,31 @@ impl Host {
         self.catalog()
             .change(|inner| async move {
                 let _turn = inner.changing.lock().await;
-                inner.keep_resources(vec![(key(mapping.number), None)]).await?;
+                let places = inner.registry.keys(&checkpoints(&mapping.id))?;
+                let places = places.into_iter().map(|key| (key, None));
+                let rows = std::iter::once((key(mapping.number), None)).chain(places);
+                inner.keep_resources(rows.collect()).await?;
                 let mut all = inner.mappings.write().unwrap_or_else(PoisonError::into_inner);
                 all.by_number.remove(&mapping.number);
                 Ok(mapping)
+            })
+            .await
+    }
+
+    /// Returns up to where a shard was handled for a mapping.
+    #[cfg(feature = "services")]
+    pub(crate) fn checkpoint(&self, key: &str) -> Result<Option<String>, Error> {
+        // Read once for each shard, when a host or a mapping starts.
+        Ok(self.catalog().inner.registry.resources::<String>(key)?.pop())
+    }
+
+    /// Keeps up to where a shard was handled for a mapping.
+    #[cfg(feature = "services")]
+    pub(crate) async fn keep_checkpoint(&self, key: String, at: String) -> Result<(), Error> {
+        self.catalog()
+            .change(|inner| async move {
+                let _turn = inner.changing.lock().await;
+                inner.keep_resource(key, Some(&at)).await
             })
             .await
     }

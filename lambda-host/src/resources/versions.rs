@@ -74,6 +74,30 @@ impl Host {
         Ok(later.take(count).map(|it| Arc::clone(&it.function)).collect())
     }
 
+    /// Returns up to `count` versions of all functions after a version of a function, ordered by name, then `$LATEST` and by
+    /// number.
+    #[must_use]
+    pub fn versions_after(
+        &self,
+        name: Option<&str>,
+        version: Option<Version>,
+        count: usize,
+    ) -> Vec<Arc<Function>> {
+        let mut found = Vec::new();
+        let name_parsed = name.and_then(|it| it.parse().ok());
+        if let Some(record) = name_parsed.as_ref().and_then(|it| self.catalog().record(it)) {
+            let later = record.all().filter(|it| Some(it.function.version) > version);
+            found.extend(later.take(count).map(|it| Arc::clone(&it.function)));
+        }
+        if found.len() < count {
+            for record in self.catalog().page(name, count - found.len()) {
+                let left = count - found.len();
+                found.extend(record.all().take(left).map(|it| Arc::clone(&it.function)));
+            }
+        }
+        found
+    }
+
     /// Removes a published version with all that belongs to it.
     pub(crate) async fn remove_version(&self, target: &Target, number: u64) -> Result<(), Error> {
         let change = move |record: &mut Record| {

@@ -5,9 +5,13 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
@@ -17,8 +21,12 @@ mod roles;
 #[cfg(test)]
 mod runtimes;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod terraform;
 #[cfg(test)]
 mod without_root;

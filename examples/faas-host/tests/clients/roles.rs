@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Served, client_environment, file, python, ready};
 
 /// A moto server with its address, killed on drop.
-struct Moto(Child, String);
+pub(crate) struct Moto(Child, pub(crate) String);
 
 impl Moto {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = test_support::venv_program("moto_server")?;
         // moto cannot take an open listener, so the port is one that was free a moment ago.
         let port =

@@ -58,6 +58,12 @@ impl ApiError {
         Self { kind: "InvalidParameterValueException", ..self }
     }
 
+    /// Returns the error's name in AWS's words.
+    #[cfg(all(test, feature = "keys"))]
+    pub(in crate::http) fn kind(&self) -> &str {
+        self.kind
+    }
+
     /// Returns what is wrong.
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {

@@ -7,7 +7,7 @@ use super::answer::{empty, json};
 use super::call::{Answer, Call};
 use super::configuration::{Status, configuration};
 use super::error::ApiError;
-use super::page::{ROWS_MAX, page};
+use super::page::ROWS_MAX;
 use super::runtimes;
 use super::shapes::{self, CreateFunction, FunctionCode, Settings};
 use crate::Publish;
@@ -89,21 +89,20 @@ pub(super) fn list(call: &Call<'_>) -> Answer {
         }
         return json(StatusCode::OK, &body);
     }
-    let mut rows = Vec::new();
-    for record in call.host.catalog().page(None, usize::MAX) {
-        for held in record.all() {
-            let function = &held.function;
-            let order = match function.version {
-                crate::function::version::Version::Latest => 0,
-                crate::function::version::Version::Number(number) => number,
-            };
-            // A slash is in no name and comes before all that is.
-            let key = format!("{}/{}", function.config.name, super::page::by_number(order));
-            rows.push((key, row(function, Some(&function.version.to_string()))));
-        }
+    let (count, after) = call.input.page(ROWS_MAX);
+    // A version's marker has a slash and its number: a slash is in no name.
+    let (name, number) = match after.and_then(|after| after.split_once('/')) {
+        Some((name, number)) => (Some(name), number.parse().ok()),
+        None => (None, None),
+    };
+    let versions = call.host.versions_after(name, number, count + 1);
+    let shown = &versions[..versions.len().min(count)];
+    let rows: Vec<_> = shown.iter().map(|it| row(it, Some(&it.version.to_string()))).collect();
+    let mut body = json!({ "Functions": rows });
+    if let Some(last) = shown.last().filter(|_| versions.len() > count) {
+        body["NextMarker"] = format!("{}/{}", last.config.name, last.version).into();
     }
-    rows.sort_by(|one, other| one.0.cmp(&other.0));
-    json(StatusCode::OK, &page(&call.input, "Functions", ROWS_MAX, rows))
+    json(StatusCode::OK, &body)
 }
 
 pub(super) async fn update_code(call: Call<'_>) -> Answer {

@@ -134,8 +134,9 @@ impl Settings {
             config.environment_given = true;
         }
         config.layers = layers.unwrap_or(config.layers);
-        if let Some(dead_letter) = self.dead_letter_config {
-            config.dead_letter_target = dead_letter.target_arn.filter(|arn| !arn.is_empty());
+        // An empty target takes it away; no target leaves it, as on AWS.
+        if let Some(arn) = self.dead_letter_config.and_then(|it| it.target_arn) {
+            config.dead_letter_target = Some(arn).filter(|arn| !arn.is_empty());
         }
         if let Some(snap_start) = self.snap_start {
             config.snap_start = snap_start.apply_on.as_deref() == Some("PublishedVersions");

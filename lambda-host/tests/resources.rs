@@ -1,0 +1,200 @@
+//! What belongs to functions: kept over a restart, and carried out.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{config, echo, named, zip};
+use lambda_host::{
+    AliasChange, Error, EventInvokeChange, Host, NewLayer, Publish, SigningChange, TagChange,
+    ThrottleLimit, UrlChange,
+};
+use serde_json::json;
+
+async fn start(folder: &Path) -> Host {
+    Host::builder(Arc::new(echo())).with_data_folder(folder).start().await.unwrap()
+}
+
+fn alias(version: &str, weights: &[(&str, f64)]) -> AliasChange {
+    let mut change = AliasChange::default();
+    change.version = Some(version.to_owned());
+    change.weights = Some(weights.iter().map(|(it, weight)| ((*it).to_owned(), *weight)).collect());
+    change
+}
+
+/// Deploys `f` with versions 1 and 2.
+async fn two_versions(host: &Host) {
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.publish_version("f", Publish::default()).await.unwrap();
+    host.update_config("f", None, |config| Ok(config.with_memory_mb(256))).await.unwrap();
+    host.publish_version("f", Publish::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_belongs_to_a_function_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = |host: &Host| {
+        let config =
+            host.signing(&host.arns().resource("code-signing-config", &host.all_signing()[0].id));
+        (
+            host.aliases("f", None, None, 10).unwrap(),
+            host.tags("f").unwrap(),
+            host.policy("f:live").unwrap(),
+            host.urls("f").unwrap(),
+            host.event_invoke("f:live").unwrap(),
+            host.all_provisioned("f").unwrap(),
+            host.reserved_concurrency("f").unwrap(),
+            host.layer_versions("l"),
+            host.layer_policy("l", 1).ok(),
+            host.mappings(),
+            (
+                config.unwrap(),
+                host.function_signing("f").unwrap(),
+                host.recursion_allowed("f").unwrap(),
+            ),
+        )
+    };
+    let host = start(folder.path()).await;
+    two_versions(&host).await;
+    host.create_alias("f", "live", alias("1", &[("2", 0.25)])).await.unwrap();
+    host.change_tags("f", TagChange::Set([("a".to_owned(), "b".to_owned())].into())).await.unwrap();
+    host.add_permission("f:live", "s", None, |arn| Ok(json!({ "Sid": "s", "Resource": arn })))
+        .await
+        .unwrap();
+    host.create_url("f:live", UrlChange::default()).await.unwrap();
+    let mut events = EventInvokeChange::default();
+    events.retries_max = Some(1);
+    host.set_event_invoke("f:live", events, false).await.unwrap();
+    host.reserve_concurrency("f", Some(5)).await.unwrap();
+    host.provision("f:2", Some(2)).await.unwrap();
+    host.publish_layer("l", NewLayer::default(), zip("layer")).await.unwrap();
+    let queue = Some("arn:aws:sqs:us-east-1:123456789012:q".to_owned());
+    let (settings, tags) = ([("BatchSize".to_owned(), json!(5))].into(), [].into());
+    host.create_mapping("f:live".parse().unwrap(), queue, true, settings, tags).await.unwrap();
+    let signing = host.put_signing(None, SigningChange::default()).await.unwrap();
+    host.sign("f", Some(host.arns().resource("code-signing-config", &signing.id))).await.unwrap();
+    host.allow_recursion("f", true).await.unwrap();
+    let before = seen(&host);
+    host.shutdown().await;
+    drop(host);
+
+    let host = start(folder.path()).await;
+    assert_eq!(seen(&host), before);
+    assert_eq!(host.publish_layer("l", NewLayer::default(), zip("2")).await.unwrap().version, 2);
+    // An alias goes with all that belongs to it, a function too.
+    host.remove_alias("f", "live").await.unwrap();
+    assert!(host.policy("f:live").is_err() && host.urls("f").unwrap().is_empty());
+    host.remove("f").await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    assert!(host.tags("f").unwrap().is_empty() && host.function("f:1").is_err());
+    host.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alias_shares_invocations_between_two_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = start(folder.path()).await;
+    two_versions(&host).await;
+    host.create_alias("f", "live", alias("1", &[("2", 0.5)])).await.unwrap();
+    let mut second = 0;
+    for _ in 0..40 {
+        let answer = host.invoke("f:live", "1").await.unwrap();
+        second += u32::from(answer.version.to_string() == "2");
+    }
+    // Outside of these once in a million.
+    assert!((5..36).contains(&second), "{second} of 40");
+    host.update_alias("f", "live", alias("2", &[])).await.unwrap();
+    assert_eq!(host.invoke("f:live", "1").await.unwrap().version.to_string(), "2");
+    assert_eq!(host.invoke("f", "1").await.unwrap().version.to_string(), "$LATEST");
+    assert!(matches!(host.remove("f:2").await, Err(Error::Conflict { .. })));
+    for (version, weights, what) in [
+        ("1", &[("1", 0.5)][..], "the same version twice"),
+        ("1", &[("2", 0.1), ("3", 0.1)], "three versions"),
+        ("$LATEST", &[("1", 0.1)], "$LATEST with another"),
+        ("7", &[], "a version that is not there"),
+    ] {
+        assert!(host.update_alias("f", "live", alias(version, weights)).await.is_err(), "{what}");
+    }
+    host.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reserved_concurrency_is_shared_by_all_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = start(folder.path()).await;
+    two_versions(&host).await;
+    host.reserve_concurrency("f", Some(2)).await.unwrap();
+    let running: Vec<_> = ["f:1", "f:2"]
+        .into_iter()
+        .map(|target| {
+            let host = host.clone();
+            tokio::spawn(async move { host.invoke(target, "1").await })
+        })
+        .collect();
+    tokio::time::sleep(common::SECOND / 2).await;
+    for target in ["f", "f:1", "f:2"] {
+        let refused = host.invoke(target, "1").await;
+        let limit = ThrottleLimit::ReservedConcurrency;
+        assert!(matches!(refused, Err(Error::Throttled { limit: it }) if it == limit), "{target}");
+    }
+    for running in running {
+        running.await.unwrap().unwrap();
+    }
+    assert!(host.invoke("f:1", "1").await.is_ok());
+    assert!(matches!(host.reserve_concurrency("f:1", Some(1)).await, Err(Error::Parameter { .. })));
+    host.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn provisioned_sandboxes_are_ready_before_they_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = start(folder.path()).await;
+    two_versions(&host).await;
+    host.create_alias("f", "live", alias("2", &[])).await.unwrap();
+    host.provision("f:live", Some(3)).await.unwrap();
+    for _ in 0..1000 {
+        if host.ready_sandboxes("f:2").await.unwrap() == 3 {
+            break;
+        }
+        tokio::time::sleep(common::SECOND / 100).await;
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(host.ready_sandboxes("f:2").await.unwrap(), 3);
+    host.invoke("f:live", "1").await.unwrap();
+    assert_eq!(host.ready_sandboxes("f:2").await.unwrap(), 3, "no other one was made");
+    // A version has its own, or that of its alias; `$LATEST` has none.
+    assert!(matches!(host.provision("f:2", Some(1)).await, Err(Error::Conflict { .. })));
+    assert!(matches!(host.provision("f", Some(1)).await, Err(Error::Parameter { .. })));
+    host.reserve_concurrency("f", Some(3)).await.unwrap();
+    assert!(matches!(host.provision("f:1", Some(1)).await, Err(Error::Parameter { .. })));
+    assert!(matches!(host.reserve_concurrency("f", Some(2)).await, Err(Error::Parameter { .. })));
+    host.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_stays_for_functions_that_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = start(folder.path()).await;
+    let layer = host.publish_layer("l", NewLayer::default(), zip("layer")).await.unwrap();
+    let arn = host.arns().layer("l", Some(1));
+    let mut settings = named("f");
+    settings.layers = host.used_layers(std::slice::from_ref(&arn)).unwrap();
+    host.deploy(settings, zip("1")).await.unwrap();
+    host.remove_layer("l", 1).await.unwrap();
+    assert!(host.used_layers(&[arn]).is_err());
+    assert_eq!(host.archive(&layer.code).await.unwrap(), zip("layer"));
+    host.shutdown().await;
+    drop(host);
+    let host = start(folder.path()).await;
+    assert!(host.invoke("f", "1").await.is_ok());
+    host.remove("f").await.unwrap();
+    let gone = async {
+        while host.archive(&layer.code).await.is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    tokio::time::timeout(common::SECOND * 600, gone).await.unwrap();
+    host.shutdown().await;
+}
