@@ -14,89 +14,156 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
 
 use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
+use super::doors::{self, Client};
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
+use super::spelling::{Heads, Recorded};
+use super::urls::Urls;
 use crate::code::CodeDigest;
 use crate::host::Host;
 
-/// Serves the API on `listener` until `stop` resolves. Then answers the requests in progress, and
-/// returns.
-///
-/// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
-/// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
-/// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
-/// code, and as much for other requests. A body that gets no memory for 5 s is refused.
+/// Serves the API, and function URLs by their host names, on `listener` until `stop` resolves. Then answers the requests
+/// in progress, and returns. [`Server`] has more settings.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let connections = Connections::new(CONNECTIONS_MAX);
-    let shared = Arc::new(Shared { bodies: Bodies::new(), archives: Archives::new() });
-    let graceful = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accept = async {
-            let accepted = listener.accept().await;
-            (connections.place().await, accepted)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            () = &mut stop => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many open files, or a client that closed at once: neither must end the
-                // server.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-        let (host, shared, its_place) = (host.clone(), Arc::clone(&shared), Arc::clone(&place));
-        let service = service_fn(move |request| {
-            let (host, shared, busy) = (host.clone(), Arc::clone(&shared), its_place.busy());
-            async move {
-                let response = answer(&host, &shared, request).await;
-                drop(busy);
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let mut builder = http1::Builder::new();
-        // A client may shut down its sending side and still wait for the answer.
-        builder.half_close(true);
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        drop(tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                },
-                () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
-            }
-        }));
+    Server::api(host).serve(listener, stop).await;
+}
+
+/// What is served on a listener: the API of a host with its function URLs, or a gateway.
+#[derive(Debug)]
+#[must_use = "a server runs when it is served"]
+pub struct Server {
+    front: Front,
+}
+
+#[derive(Debug)]
+enum Front {
+    Api { host: Host, urls: Urls, archives: Archives },
+    Gateway(Arc<Gateway>),
+}
+
+impl Server {
+    /// Returns a server of the AWS Lambda API and of function URLs. A request with the host name `ID.lambda-url.…` is to
+    /// a URL, whatever follows; any other is to the API.
+    pub fn api(host: Host) -> Self {
+        let (urls, archives) = (Urls::default(), Archives::new());
+        Self { front: Front::Api { host, urls, archives } }
     }
-    graceful.shutdown().await;
+
+    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. Does nothing for a gateway.
+    pub fn with_url_path(mut self, path: &str) -> Self {
+        if let Front::Api { urls, .. } = &mut self.front {
+            *urls = Urls::new(path);
+        }
+        self
+    }
+
+    /// Returns a server of a gateway's front doors. Lines of access logs are events of `tracing` with the target
+    /// `lambda_host::access`.
+    pub fn gateway(gateway: Arc<Gateway>) -> Self {
+        Self { front: Front::Gateway(gateway) }
+    }
+
+    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and returns.
+    ///
+    /// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
+    /// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
+    /// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
+    /// code and bodies over 8 MiB, and as much for other requests. A body that gets no memory for 5 s is refused.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let connections = Connections::new(CONNECTIONS_MAX);
+        let shared = Arc::new(Shared { bodies: Bodies::new(), front: self.front });
+        let graceful = GracefulShutdown::new();
+        let local_port = listener.local_addr().map_or(0, |it| it.port());
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accept = async {
+                let accepted = listener.accept().await;
+                (connections.place().await, accepted)
+            };
+            let (place, accepted) = tokio::select! {
+                accepted = accept => accepted,
+                () = &mut stop => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Too many open files, or a client that closed at once: neither must end the
+                    // server.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
+            }
+            let client = Client { peer, local_port, heads: Heads::default() };
+            let stream = Recorded::new(stream, client.heads.clone());
+            let (shared, its_place) = (Arc::clone(&shared), Arc::clone(&place));
+            let service = service_fn(move |request| {
+                let (shared, busy) = (Arc::clone(&shared), its_place.busy());
+                let client = client.clone();
+                async move {
+                    let response = answer(&shared, &client, request).await;
+                    client.heads.answered();
+                    drop(busy);
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let mut builder = http1::Builder::new();
+            // A client may shut down its sending side and still wait for the answer.
+            builder.half_close(true);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let connection = graceful.watch(connection);
+            drop(tokio::spawn(async move {
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    },
+                    () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
+                }
+            }));
+        }
+        graceful.shutdown().await;
+    }
 }
 
 /// What the connections of a server share.
 #[derive(Debug)]
 struct Shared {
     bodies: Bodies,
-    archives: Archives,
+    front: Front,
 }
 
-async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut response = match operate(host, shared, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
+async fn answer(
+    shared: &Shared,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let (host, urls, archives) = match &shared.front {
+        Front::Gateway(gateway) => {
+            return doors::gateway(gateway, &shared.bodies, client, &parts, body).await;
+        }
+        Front::Api { host, urls, archives } => (host, urls, archives),
+    };
+    let mut body = Some(body);
+    let by_url = doors::function_url(host, urls, &shared.bodies, client, &parts, &mut body).await;
+    let mut response = match (by_url, body) {
+        (Some(response), _) => return response,
+        (None, Some(body)) => {
+            let operated = operate(host, archives, &shared.bodies, &parts, body).await;
+            operated.unwrap_or_else(ApiError::into_response)
+        }
+        (None, None) => Response::new(Full::default()),
     };
     let headers = response.headers_mut();
     if !headers.contains_key(REQUEST_ID) {
@@ -110,21 +177,22 @@ async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Res
 
 async fn operate(
     host: &Host,
-    shared: &Shared,
-    request: Request<Incoming>,
+    archives: &Archives,
+    bodies: &Bodies,
+    parts: &Parts,
+    body: Incoming,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let (parts, body) = request.into_parts();
     if Archives::is_link(parts.uri.path()) && parts.method == http::Method::GET {
-        return archive(host, shared, &parts).await;
+        return archive(host, archives, parts).await;
     }
-    let call = Call::of(&parts)?;
+    let call = Call::of(parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
     if body.size_hint().lower() > bytes_max as u64 {
         drain(body).await;
         return Err(too_large());
     }
-    let body = shared.bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+    let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         Refusal::TooLarge => too_large(),
         Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
@@ -133,7 +201,7 @@ async fn operate(
     // The body's memory stays charged until the request is answered.
     match call {
         Call::Lambda(operation) => {
-            operation.run(host, &shared.archives, &parts, body.bytes.clone()).await
+            operation.run(host, archives, parts, body.bytes.clone()).await
         }
         Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
     }
@@ -172,11 +240,11 @@ impl Call {
 /// Gives the archive that a link names.
 async fn archive(
     host: &Host,
-    shared: &Shared,
+    archives: &Archives,
     request: &Parts,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let query = request.uri.query().unwrap_or_default();
-    let digest = shared.archives.digest(request.uri.path(), query);
+    let digest = archives.digest(request.uri.path(), query);
     let digest = digest.and_then(CodeDigest::from_hex).ok_or_else(|| {
         let message = "The link was not signed by this host, or its time is over.";
         ApiError::new(http::StatusCode::FORBIDDEN, "AccessDenied", message)
