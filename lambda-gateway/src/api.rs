@@ -60,6 +60,10 @@ pub struct Api {
     pub authorizers: BTreeMap<String, Authorizer>,
     /// The largest body of a request, in bytes: 10 MiB; for function URLs 6 MiB.
     pub body_bytes_max: usize,
+    /// Whether the front door stands behind a proxy that sets `X-Forwarded-For`, `-Port` and `-Proto`: functions see these
+    /// as they are, and the last address as the client's. Otherwise the connection's address is added to what the client
+    /// sent, and port and protocol are replaced.
+    pub trusts_forwarded: bool,
     /// Whether function URLs' answers may be streams with a prologue (`RESPONSE_STREAM`).
     pub streamed: bool,
 }
@@ -168,6 +172,7 @@ impl Api {
             binary_media_types: Vec::new(),
             authorizers: BTreeMap::new(),
             body_bytes_max,
+            trusts_forwarded: false,
             streamed: false,
         }
     }

@@ -34,6 +34,8 @@ struct FileApi {
     routes: Vec<FileRoute>,
     cors: Option<Cors>,
     #[serde(default)]
+    trusts_forwarded: bool,
+    #[serde(default)]
     binary_media_types: Vec<String>,
     #[serde(default)]
     authorizers: BTreeMap<String, FileAuthorizer>,
@@ -132,6 +134,7 @@ fn api(number: usize, file: FileApi) -> Result<Api, Error> {
     api.region = file.region.unwrap_or(api.region);
     api.domain = file.domain;
     api.base_path = file.base_path;
+    api.trusts_forwarded = file.trusts_forwarded;
     api.binary_media_types = file.binary_media_types;
     if kind == Kind::Rest && file.cors.is_some() {
         return Err(Error::unsupported("cors", "CORS of a REST API, which its functions answer themselves,"));

@@ -65,7 +65,7 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
     for name in IDENTITY {
         identity.insert((*name).to_owned(), Value::Null);
     }
-    identity.insert("sourceIp".to_owned(), arrival.source_ip.to_string().into());
+    identity.insert("sourceIp".to_owned(), seen.source_ip().to_string().into());
     identity.insert("userAgent".to_owned(), request.header("user-agent").into());
     let mut context = json!({
         "accountId": api.account_id,

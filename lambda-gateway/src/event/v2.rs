@@ -63,7 +63,7 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
             "method": request.method,
             "path": seen.context_path(),
             "protocol": request.protocol,
-            "sourceIp": arrival.source_ip.to_string(),
+            "sourceIp": seen.source_ip().to_string(),
             "userAgent": request.header("user-agent"),
         },
         "requestId": arrival.request_id,

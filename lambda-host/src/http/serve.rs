@@ -56,7 +56,9 @@ impl Server {
         Self { front: Front::Api { host, urls, archives } }
     }
 
-    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. Does nothing for a gateway.
+    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. The API then announces them there, with
+    /// the host name that the request for it has, so that they can be reached without a name service. Does nothing for
+    /// a gateway.
     pub fn with_url_path(mut self, path: &str) -> Self {
         if let Front::Api { urls, .. } = &mut self.front {
             *urls = Urls::new(path);
@@ -160,7 +162,7 @@ async fn answer(
     let mut response = match (by_url, body) {
         (Some(response), _) => return response,
         (None, Some(body)) => {
-            let operated = operate(host, archives, &shared.bodies, &parts, body).await;
+            let operated = operate(host, archives, urls, &shared.bodies, &parts, body).await;
             operated.unwrap_or_else(ApiError::into_response)
         }
         (None, None) => Response::new(Full::default()),
@@ -178,6 +180,7 @@ async fn answer(
 async fn operate(
     host: &Host,
     archives: &Archives,
+    urls: &Urls,
     bodies: &Bodies,
     parts: &Parts,
     body: Incoming,
@@ -201,7 +204,7 @@ async fn operate(
     // The body's memory stays charged until the request is answered.
     match call {
         Call::Lambda(operation) => {
-            operation.run(host, archives, parts, body.bytes.clone()).await
+            operation.run(host, archives, urls, parts, body.bytes.clone()).await
         }
         Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use http::HeaderMap;
 use http::request::Parts;
 use lambda_gateway::{Api, Cors};
 use serde_json::Value;
@@ -33,6 +34,15 @@ pub(super) enum Door {
 impl Urls {
     pub(super) fn new(path: &str) -> Self {
         Self { path: path.trim_end_matches('/').to_owned(), owners: Mutex::default() }
+    }
+
+    /// Returns the address of a URL that the API announces.
+    pub(super) fn announced(&self, id: &str, region: &str, headers: &HeaderMap) -> String {
+        let host = headers.get("host").and_then(|it| it.to_str().ok());
+        match host.filter(|_| !self.path.is_empty()) {
+            Some(host) => format!("http://{host}{}/{id}/", self.path),
+            None => format!("https://{id}.lambda-url.{region}.on.aws/"),
+        }
     }
 
     /// Returns the identifier that a request names, and the path below it.
