@@ -77,8 +77,7 @@ pub struct AccessLog {
 
 impl AccessLog {
     pub(crate) fn new(format: &AccessLogFormat, context: &Value, begun_unix_ms: u64) -> Self {
-        let mut log =
-            Self { format: format.clone(), variables: BTreeMap::new(), begun_unix_ms };
+        let mut log = Self { format: format.clone(), variables: BTreeMap::new(), begun_unix_ms };
         log.flatten("", context);
         // Payload 2.0 names them otherwise than access logs do.
         for (to, from) in [

@@ -228,7 +228,10 @@ mod tests {
             "headers": { "X-Count": 3, "Set-Cookie": "c=3", "Date": "now" }, "body": true });
         let response = answered(Kind::Http, Payload::V2, &answer).unwrap();
         let cookies = response.headers.iter().filter(|it| it.0 == "Set-Cookie");
-        assert_eq!(cookies.map(|it| it.1.as_str()).collect::<Vec<_>>(), ["c=3", "a=1", "b=2; Secure"]);
+        assert_eq!(
+            cookies.map(|it| it.1.as_str()).collect::<Vec<_>>(),
+            ["c=3", "a=1", "b=2; Secure"]
+        );
         assert_eq!(response.header("x-count"), Some("3"));
         assert_eq!(response.header("x-amzn-remapped-date"), Some("now"));
         assert_eq!((response.status, &response.body[..]), (201, &b"true"[..]));
@@ -297,7 +300,10 @@ mod tests {
             response(&api, Payload::V2, &request, &Bytes::from_static(bytes))
         };
         let found = of(answer).unwrap();
-        assert_eq!((found.status, found.header("x"), &found.body[..]), (207, Some("y"), &b"rest"[..]));
+        assert_eq!(
+            (found.status, found.header("x"), &found.body[..]),
+            (207, Some("y"), &b"rest"[..])
+        );
         let plain = of(b"data: 1\n\n").unwrap();
         assert_eq!(plain.header("content-type"), Some("application/octet-stream"));
         assert!(of(b"x\0\0\0\0\0\0\0\0").is_err());

@@ -212,11 +212,9 @@ impl Api {
 /// Returns the identifier of a resource, which follows from its path: 6 lower-case letters and digits.
 fn resource_id(path: &str) -> String {
     // FNV-1a: stable between versions of Rust, unlike the standard library's hasher.
-    let mut hash = path
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let mut hash = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut id = String::with_capacity(6);
     for _ in 0..6 {

@@ -17,8 +17,7 @@ pub trait Functions: fmt::Debug + Send + Sync {
 }
 
 /// An invocation in progress.
-pub type Invoking<'a> =
-    Pin<Box<dyn Future<Output = Result<Answer, InvokeError>> + Send + 'a>>;
+pub type Invoking<'a> = Pin<Box<dyn Future<Output = Result<Answer, InvokeError>> + Send + 'a>>;
 
 /// An invocation.
 #[derive(Clone, Debug)]

@@ -177,8 +177,7 @@ impl Doors<'_> {
         if answer.failed {
             return Err(Refusal::FunctionFailed);
         }
-        let response =
-            answer::response(api, matched.route.payload, request, &answer.payload);
+        let response = answer::response(api, matched.route.payload, request, &answer.payload);
         response.map_err(|_| Refusal::FunctionFailed)
     }
 

@@ -107,7 +107,8 @@ impl Refusal {
             Self::Throttled => (429, "Too Many Requests", "TooManyRequestsException"),
             Self::Unauthorized => (401, "Unauthorized", "UnauthorizedException"),
             Self::Forbidden | Self::Denied => {
-                let explicit = "User is not authorized to access this resource with an explicit deny";
+                let explicit =
+                    "User is not authorized to access this resource with an explicit deny";
                 let message = match self {
                     Self::Denied => explicit,
                     _ => "User is not authorized to access this resource",
@@ -152,9 +153,7 @@ impl Refusal {
             Self::Unauthorized | Self::Forbidden | Self::Denied => {
                 (403, URL_FORBIDDEN, "AccessDeniedException")
             }
-            Self::TooLarge => {
-                (413, "Request Entity Too Large", "RequestEntityTooLargeException")
-            }
+            Self::TooLarge => (413, "Request Entity Too Large", "RequestEntityTooLargeException"),
             Self::Throttled | Self::Busy => (429, "Rate Exceeded.", "TooManyRequestsException"),
             Self::Unavailable => (500, "Internal Server Error", "ServiceException"),
             Self::AuthorizerFailed | Self::FunctionFailed | Self::TimedOut => {

@@ -104,15 +104,15 @@ fn a_policy_is_kept_once_and_evaluated_for_each_request() {
         (response.status, String::from_utf8_lossy(&response.body).into_owned())
     };
     assert_eq!(ask("GET", "/prod/x").0, 200);
-    let denied = "{\"Message\":\"User is not authorized to access this resource with an explicit deny\"}";
+    let denied =
+        "{\"Message\":\"User is not authorized to access this resource with an explicit deny\"}";
     assert_eq!(ask("GET", "/prod/secret"), (403, denied.to_owned()));
     let other = "{\"Message\":\"User is not authorized to access this resource\"}";
     assert_eq!(ask("PUT", "/prod/x"), (403, other.to_owned()));
     let events = table.events.lock().unwrap();
     assert_eq!(events.iter().filter(|(name, _)| name == "check").count(), 1);
     let arn = "arn:aws:execute-api:us-east-1:123456789012:a/prod/GET/x";
-    let expected =
-        json!({ "type": "TOKEN", "methodArn": arn, "authorizationToken": "token" });
+    let expected = json!({ "type": "TOKEN", "methodArn": arn, "authorizationToken": "token" });
     assert_eq!(events[0].1, expected);
     let context = &events[1].1["requestContext"]["authorizer"];
     assert_eq!(*context, json!({ "principalId": "me", "n": "1" }));
@@ -186,9 +186,7 @@ fn bodies_over_the_limit_reach_no_function() {
 #[test]
 fn front_doors_are_chosen_by_domain_and_base_path() {
     let route = json!([{ "route": "$default", "function": "f" }]);
-    let api = |id: &str, domain: Value, base: &str| {
-        json!({ "kind": "http", "id": id, "domain": domain, "base_path": base, "routes": route })
-    };
+    let api = |id: &str, domain: Value, base: &str| json!({ "kind": "http", "id": id, "domain": domain, "base_path": base, "routes": route });
     let file = json!({ "apis": [
         api("any", Value::Null, ""),
         api("base", Value::Null, "/v1"),
@@ -250,11 +248,23 @@ fn faults_of_definitions_name_their_place() {
         assert!(error.starts_with(expected), "{error}");
     };
     let with = |route: Value| json!({ "kind": "rest", "routes": [route] });
-    check(with(json!({ "route": "GET a", "function": "f" })), "apis[0]: routes[0]: a: does not begin");
-    check(with(json!({ "route": "$default", "function": "f" })), "api api0000000: a REST API has no");
+    check(
+        with(json!({ "route": "GET a", "function": "f" })),
+        "apis[0]: routes[0]: a: does not begin",
+    );
+    check(
+        with(json!({ "route": "$default", "function": "f" })),
+        "api api0000000: a REST API has no",
+    );
     check(with(json!({ "route": "GET /", "function": 1 })), "apis[0].routes[0].function");
-    check(with(json!({ "route": "GET /", "function": "f", "authorizer": "x" })), "api api0000000: route `GET /`");
-    check(with(json!({ "route": "GET /", "function": "f", "timeout_seconds": 901 })), "apis[0]: routes[0]: timeout");
+    check(
+        with(json!({ "route": "GET /", "function": "f", "authorizer": "x" })),
+        "api api0000000: route `GET /`",
+    );
+    check(
+        with(json!({ "route": "GET /", "function": "f", "timeout_seconds": 901 })),
+        "apis[0]: routes[0]: timeout",
+    );
     check(json!({ "kind": "rest", "routes": [], "colour": 1 }), "apis[0].colour");
     assert!(Definition::from_json("{").is_err());
     assert!(Definition::from_openapi("{}", Kind::Http).is_err());

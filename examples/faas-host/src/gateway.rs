@@ -53,7 +53,12 @@ pub(crate) fn print(definition: &Definition) {
     for api in &definition.apis {
         let place = api.domain.clone().unwrap_or_else(|| api.base_path.clone());
         let stages: Vec<_> = api.stages.iter().map(|it| it.name.as_str()).collect();
-        say!("front door  {} {place} with {} routes, stages {}", api.id, api.routes().len(), stages.join(", "));
+        say!(
+            "front door  {} {place} with {} routes, stages {}",
+            api.id,
+            api.routes().len(),
+            stages.join(", ")
+        );
     }
 }
 
@@ -82,7 +87,8 @@ impl Remote {
         let request =
             request.body(Full::new(call.payload)).map_err(|_| InvokeError::Unavailable)?;
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|_| InvokeError::Unavailable)?;
+            let response =
+                self.http.request(request).await.map_err(|_| InvokeError::Unavailable)?;
             let (parts, body) = response.into_parts();
             let failed = parts.headers.contains_key("x-amz-function-error");
             match parts.status {

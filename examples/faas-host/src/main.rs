@@ -111,8 +111,15 @@ async fn main() -> ExitCode {
         } => {
             let idle_timeout = std::time::Duration::from_secs(idle_timeout);
             let gateway = gateway.zip(gateway_listen);
-            let asked =
-                serve::Serve { listen, data, backend, idle_timeout, url_path, gateway, assume_roles };
+            let asked = serve::Serve {
+                listen,
+                data,
+                backend,
+                idle_timeout,
+                url_path,
+                gateway,
+                assume_roles,
+            };
             serve::run(asked).await
         }
         Command::Gateway { definition, endpoint, listen } => {

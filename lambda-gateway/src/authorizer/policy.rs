@@ -108,9 +108,7 @@ mod tests {
 
     #[test]
     fn a_denial_counts_more_than_a_permission() {
-        let statement = |effect: &str, resource: &str| {
-            json!({ "Effect": effect, "Action": "execute-api:Invoke", "Resource": resource })
-        };
+        let statement = |effect: &str, resource: &str| json!({ "Effect": effect, "Action": "execute-api:Invoke", "Resource": resource });
         let both = json!([statement("Allow", "*"), statement("Deny", "*/DELETE/*")]);
         assert_eq!(access(&both, "a/prod/GET/x"), Some(Access::Allowed));
         assert_eq!(access(&both, "a/prod/DELETE/x"), Some(Access::Denied));
@@ -120,7 +118,10 @@ mod tests {
         let conditional = json!({ "Effect": "Allow", "Action": "*", "Resource": "*",
             "Condition": { "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } } });
         assert_eq!(access(&conditional, "a"), None);
-        assert_eq!(access(&json!({ "Effect": "Allow", "NotAction": "x", "Resource": "*" }), "a"), None);
+        assert_eq!(
+            access(&json!({ "Effect": "Allow", "NotAction": "x", "Resource": "*" }), "a"),
+            None
+        );
     }
 
     #[test]

@@ -137,7 +137,10 @@ fn api(number: usize, file: FileApi) -> Result<Api, Error> {
     api.trusts_forwarded = file.trusts_forwarded;
     api.binary_media_types = file.binary_media_types;
     if kind == Kind::Rest && file.cors.is_some() {
-        return Err(Error::unsupported("cors", "CORS of a REST API, which its functions answer themselves,"));
+        return Err(Error::unsupported(
+            "cors",
+            "CORS of a REST API, which its functions answer themselves,",
+        ));
     }
     api.cors = file.cors;
     if let Some(stages) = file.stages {

@@ -83,7 +83,8 @@ impl Definition {
 /// Checks what no single member shows.
 fn check(api: &Api) -> Result<(), Error> {
     let invalid = |reason: String| Error::invalid(format!("api {}", api.id), reason);
-    if !api.base_path.is_empty() && (!api.base_path.starts_with('/') || api.base_path.ends_with('/'))
+    if !api.base_path.is_empty()
+        && (!api.base_path.starts_with('/') || api.base_path.ends_with('/'))
     {
         return Err(invalid(format!("base path {:?} is not like `/v1`", api.base_path)));
     }
@@ -112,7 +113,9 @@ fn check(api: &Api) -> Result<(), Error> {
         if let Some(name) = &route.authorizer
             && !api.authorizers.contains_key(name)
         {
-            return Err(invalid(format!("route `{key}` names an authorizer {name:?} that is not there")));
+            return Err(invalid(format!(
+                "route `{key}` names an authorizer {name:?} that is not there"
+            )));
         }
         keys.push(key);
     }

@@ -65,8 +65,7 @@ fn route(
     operation: &Value,
 ) -> Result<Option<Route>, Error> {
     const NAME: &str = "x-amazon-apigateway-integration";
-    let integration =
-        operation.get(NAME).ok_or_else(|| Error::invalid(NAME, "is not there"))?;
+    let integration = operation.get(NAME).ok_or_else(|| Error::invalid(NAME, "is not there"))?;
     let integration = match integration.get("$ref").and_then(Value::as_str) {
         Some(link) => link
             .strip_prefix('#')
@@ -83,7 +82,8 @@ fn route(
         return Err(Error::unsupported(NAME, format!("an integration of type {kind:?}")));
     }
     let uri = text("uri").ok_or_else(|| Error::invalid("uri", "is no text"))?;
-    let function = function_of_uri(uri).ok_or_else(|| Error::invalid("uri", "names no function"))?;
+    let function =
+        function_of_uri(uri).ok_or_else(|| Error::invalid("uri", "names no function"))?;
     let payload = match (api.kind, text("payloadFormatVersion")) {
         (Kind::Rest, _) | (_, Some("1.0") | None) => Payload::V1,
         (_, Some("2.0")) => Payload::V2,
@@ -111,7 +111,10 @@ fn security(document: &Value, api: &Api, operation: &Value) -> Result<Option<Str
     }
     if !api.authorizers.contains_key(name) {
         // Whoever asked for a check must not get a route without one.
-        return Err(Error::unsupported("security", format!("{name:?}, which is no Lambda authorizer,")));
+        return Err(Error::unsupported(
+            "security",
+            format!("{name:?}, which is no Lambda authorizer,"),
+        ));
     }
     Ok(Some(name.clone()))
 }
@@ -157,7 +160,12 @@ fn authorizer(kind: Kind, scheme: &Value) -> Result<Option<Authorizer>, Error> {
 pub(super) fn cors(value: &Value, at: &str) -> Result<Cors, Error> {
     if value == &Value::Bool(true) {
         let any = vec!["*".to_owned()];
-        return Ok(Cors { allow_origins: any.clone(), allow_methods: any.clone(), allow_headers: any, ..Cors::default() });
+        return Ok(Cors {
+            allow_origins: any.clone(),
+            allow_methods: any.clone(),
+            allow_headers: any,
+            ..Cors::default()
+        });
     }
     serde_path_to_error::deserialize(value.clone()).map_err(|error| {
         let path = error.path().to_string();
@@ -174,7 +182,9 @@ mod tests {
     #[test]
     fn an_operation_becomes_a_route() {
         let function = "arn:aws:lambda:us-east-1:123456789012:function:pets:live";
-        let uri = format!("arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function}/invocations");
+        let uri = format!(
+            "arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function}/invocations"
+        );
         let integration = json!({ "type": "AWS_PROXY", "uri": uri, "payloadFormatVersion": "2.0", "timeoutInMillis": 1000 });
         let mut document = json!({
             "openapi": "3.0.1",

@@ -28,7 +28,8 @@ pub(super) fn read(template: &Value) -> Result<Definition, Error> {
             "AWS::Serverless::HttpApi" => Kind::Http,
             _ => continue,
         };
-        let found = api(resources, name, kind, properties(resource)).map_err(|it| it.below(&place))?;
+        let found =
+            api(resources, name, kind, properties(resource)).map_err(|it| it.below(&place))?;
         apis.insert(name.clone(), found);
     }
     for (name, resource) in resources {
@@ -38,7 +39,8 @@ pub(super) fn read(template: &Value) -> Result<Definition, Error> {
         let events = properties(resource).and_then(|it| it.get("Events")?.as_object());
         for (event_name, event) in events.into_iter().flatten() {
             let place = format!("Resources.{name}.Properties.Events.{event_name}");
-            add(&mut apis, &function_name(resources, name), event).map_err(|it| it.below(&place))?;
+            add(&mut apis, &function_name(resources, name), event)
+                .map_err(|it| it.below(&place))?;
         }
     }
     let several = apis.len() > 1;
@@ -107,7 +109,8 @@ fn api(
         }
     }
     if let Some(stage) = get("StageName") {
-        let stage = stage.as_str().ok_or_else(|| Error::unsupported("StageName", "a computed name"))?;
+        let stage =
+            stage.as_str().ok_or_else(|| Error::unsupported("StageName", "a computed name"))?;
         api.stages = vec![Stage::new(stage)];
     }
     let stage = &mut api.stages[0];
@@ -156,8 +159,8 @@ fn authorizer(
     let function = settings.get("FunctionArn").ok_or_else(|| {
         Error::unsupported("FunctionArn", "an authorizer without a function (JWT, Cognito)")
     })?;
-    let function = referred(function)
-        .ok_or_else(|| Error::unsupported("FunctionArn", "a computed ARN"))?;
+    let function =
+        referred(function).ok_or_else(|| Error::unsupported("FunctionArn", "a computed ARN"))?;
     let token = kind == Kind::Rest
         && settings.get("FunctionPayloadType").and_then(Value::as_str) != Some("REQUEST");
     let own = if token { AuthorizerKind::Token } else { AuthorizerKind::Request };
@@ -268,7 +271,10 @@ mod tests {
         assert_eq!(front.binary_media_types, ["image/png"]);
         assert_eq!(front.base_path, "/Front");
         assert_eq!(front.authorizers["Own"].function, "checker");
-        assert_eq!(front.authorizers["Own"].identity_sources, [IdentitySource::Header("X-Key".to_owned())]);
+        assert_eq!(
+            front.authorizers["Own"].identity_sources,
+            [IdentitySource::Header("X-Key".to_owned())]
+        );
         let routes: Vec<_> =
             front.routes().iter().map(|it| (it.key(), it.authorizer.as_deref())).collect();
         assert_eq!(routes, [("ANY /".to_owned(), None), ("GET /pets".to_owned(), Some("Own"))]);

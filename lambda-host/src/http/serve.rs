@@ -151,6 +151,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
+    let hosts = parts.headers.get_all("host").iter().count();
+    if hosts > 1 || client.heads.has_two_lengths(&parts.headers) {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+        return response;
+    }
     let (host, urls, archives) = match &shared.front {
         Front::Gateway(gateway) => {
             return doors::gateway(gateway, &shared.bodies, client, &parts, body).await;

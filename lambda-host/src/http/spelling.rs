@@ -41,6 +41,13 @@ impl Heads {
         found
     }
 
+    /// Tells whether a request has a length and a transfer coding, of which hyper keeps the latter alone. A proxy before
+    /// this server may have gone by the length (request smuggling).
+    pub(super) fn has_two_lengths(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key("transfer-encoding")
+            && spellings(&self.head().bytes).contains_key("content-length")
+    }
+
     /// Records again.
     pub(super) fn answered(&self) {
         *self.head() = Head::default();
@@ -143,7 +150,8 @@ mod tests {
         for (name, value) in [("host", "a"), ("x-one", "1"), ("x-one", "2"), ("x-body", "b")] {
             map.append(name, value.parse().unwrap());
         }
-        let names = |found: Vec<(String, String)>| found.into_iter().map(|it| it.0).collect::<Vec<_>>();
+        let names =
+            |found: Vec<(String, String)>| found.into_iter().map(|it| it.0).collect::<Vec<_>>();
         assert_eq!(names(heads.take(&map)), ["hOSt", "X-One", "x-oNE", "x-body"]);
         heads.record(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n");
         assert_eq!(names(heads.take(&map))[0], "host", "of a body, which is not recorded");

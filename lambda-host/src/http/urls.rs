@@ -119,12 +119,10 @@ fn search(host: &Host, id: &str) -> Option<(FunctionName, String)> {
 
 /// Tells whether a policy lets everybody invoke by a URL without authentication.
 fn allows_everybody(policy: &Policy) -> bool {
-    let denies = |statement: &Value| {
-        statement["Effect"] == "Deny" && is_about_urls(&statement["Action"])
-    };
+    let denies =
+        |statement: &Value| statement["Effect"] == "Deny" && is_about_urls(&statement["Action"]);
     let allows = |statement: &Value| {
-        let everybody =
-            statement["Principal"] == "*" || statement["Principal"]["AWS"] == "*";
+        let everybody = statement["Principal"] == "*" || statement["Principal"]["AWS"] == "*";
         // A condition that is not understood must not pass as if it were not there.
         let conditions = statement.get("Condition").map_or(true, |condition| {
             let only = serde_json::json!(

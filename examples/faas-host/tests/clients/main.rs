@@ -7,6 +7,10 @@ mod boto3;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod frameworks;
+#[cfg(test)]
+mod front_doors;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod roles;
