@@ -52,6 +52,7 @@ impl Run<'_> {
             "-paws-cred-chain",
             "-plambda-host",
             "-plambda-network",
+            "-plambda-gateway",
         ];
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
@@ -144,7 +145,13 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The crates that are published.
-pub(crate) const CRATES: [&str; 5] =
-    ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-network", "lambda-host"];
+pub(crate) const CRATES: [&str; 6] = [
+    "lambda-core",
+    "lambda-sandbox",
+    "aws-cred-chain",
+    "lambda-network",
+    "lambda-gateway",
+    "lambda-host",
+];
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 60;

@@ -131,7 +131,17 @@ fn check(application: Application, front: &str, base: &str) {
     let got = curl(&format!("{base}/go"), &[]);
     let head = got.head.to_ascii_lowercase();
     assert!(got.status == 303 && head.contains("location: /show/there"), "{name}: {head}");
-    assert_eq!(curl(&format!("{base}/nothing"), &[]).status, 404, "{name}");
+    let got = curl(&format!("{base}/nothing"), &[]);
+    let body = String::from_utf8_lossy(&got.body);
+    // serverless-express gives requests a socket without `on`. Express 5 calls it where no route matches and the event has no
+    // content-length, which REST APIs drop.
+    let broken = body.contains("ee.on is not a function");
+    let expected = if front == "a REST API" && application.name == "serverless-express" {
+        (500, true)
+    } else {
+        (404, false)
+    };
+    assert_eq!((got.status, broken), expected, "{name}: {} {body}", got.head);
 }
 
 #[test]
