@@ -69,7 +69,7 @@ fn multi_value(kind: Kind, value: Value, decode: bool) -> Result<Response, Malfo
         if many.iter().filter(same).any(|(_, value)| *value == text) {
             continue;
         }
-        let name = many.iter().find(same).map_or(name.clone(), |(name, _)| name.clone());
+        let name = many.iter().find(same).map_or_else(|| name.clone(), |(name, _)| name.clone());
         push(kind, &mut headers, &name, &value)?;
     }
     let body = match answer.get("body") {

@@ -74,7 +74,8 @@ impl IdentitySource {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let path = text.trim().trim_start_matches('$');
         let path = path.strip_prefix("method.").unwrap_or(path);
-        let kinds: [(&str, fn(String) -> Self); 4] = [
+        type Kind = fn(String) -> IdentitySource;
+        let kinds: [(&str, Kind); 4] = [
             ("request.header.", Self::Header),
             ("request.querystring.", Self::Query),
             ("stageVariables.", Self::StageVariable),

@@ -193,7 +193,7 @@ pub(super) fn timeout(kind: Kind, asked: Option<Duration>) -> Result<Duration, E
         Kind::Rest => (29, 900),
         Kind::FunctionUrl => (900, 900),
     };
-    let timeout = asked.unwrap_or(Duration::from_secs(usual));
+    let timeout = asked.unwrap_or_else(|| Duration::from_secs(usual));
     if timeout < Duration::from_millis(50) || timeout > Duration::from_secs(max) {
         return Err(Error::invalid("timeout", format!("not from 50 ms to {max} s")));
     }

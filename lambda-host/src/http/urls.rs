@@ -55,7 +55,8 @@ impl Urls {
             return Some((id.to_ascii_lowercase(), path.to_owned()));
         }
         let below = path.strip_prefix(&self.path).filter(|_| !self.path.is_empty())?;
-        let (id, rest) = below.strip_prefix('/')?.split_once('/').unwrap_or((&below[1..], ""));
+        let below = below.strip_prefix('/')?;
+        let (id, rest) = below.split_once('/').unwrap_or((below, ""));
         Some((id.to_owned(), format!("/{rest}")))
     }
 
@@ -124,7 +125,7 @@ fn allows_everybody(policy: &Policy) -> bool {
     let allows = |statement: &Value| {
         let everybody = statement["Principal"] == "*" || statement["Principal"]["AWS"] == "*";
         // A condition that is not understood must not pass as if it were not there.
-        let conditions = statement.get("Condition").map_or(true, |condition| {
+        let conditions = statement.get("Condition").is_none_or(|condition| {
             let only = serde_json::json!(
                 { "StringEquals": { "lambda:FunctionUrlAuthType": "NONE" } });
             *condition == only
