@@ -53,6 +53,7 @@ impl Run<'_> {
             "-paws-cred-chain",
             "-plambda-host",
             "-plambda-network",
+            "-plambda-gateway",
         ];
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
@@ -147,7 +148,13 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The published crates.
-pub(crate) const CRATES: [&str; 5] =
-    ["lambda-core", "lambda-sandbox", "aws-cred-chain", "lambda-network", "lambda-host"];
+pub(crate) const CRATES: [&str; 6] = [
+    "lambda-core",
+    "lambda-sandbox",
+    "aws-cred-chain",
+    "lambda-network",
+    "lambda-gateway",
+    "lambda-host",
+];
 /// Running time of each fuzz target.
 const FUZZ_SECONDS: u32 = 60;

@@ -9,10 +9,13 @@
 mod backend;
 mod client;
 mod demo;
+mod gateway;
 mod logs;
 mod say;
 mod serve;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +44,18 @@ enum Command {
         #[command(flatten)]
         serve: serve::Options,
     },
+    /// Serves the front doors of a definition before the functions of an endpoint of the AWS Lambda API.
+    Gateway {
+        /// The definition: our own form, OpenAPI or SAM; JSON if its name ends in `.json`, else YAML.
+        #[arg(long, value_name = "FILE")]
+        definition: PathBuf,
+        /// The endpoint, over plain HTTP; requests to it are not signed.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+        endpoint: String,
+        /// The address to listen on.
+        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3001")]
+        listen: SocketAddr,
+    },
     /// Prints a function's log, also while a host serves from the same data folder.
     Logs {
         /// The function's name.
@@ -62,6 +77,9 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
         Command::Serve { serve } => serve::run(serve).await,
+        Command::Gateway { definition, endpoint, listen } => {
+            gateway::run(definition, endpoint, listen).await
+        }
         Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
     };
     match result {

@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_cred_chain::{Context, Options as ChainOptions};
-use lambda_host::{Arns, DeliverToFile, Host, Roles, Services, http};
+use lambda_gateway::Gateway;
+use lambda_host::http::{self, HostFunctions, Server};
+use lambda_host::{Arns, DeliverToFile, Host, HostBuilder, Roles, Services};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::backend::BackendName;
+use crate::backend::{BackendName, Opened};
 use crate::client::Error;
 use crate::say::say;
 
@@ -55,16 +58,90 @@ pub(crate) struct Options {
     /// How long a failed event waits before it is tried again, in seconds; twice as long the second time.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     event_retry_after: u64,
+    /// Serve function URLs below this path, and announce them there; by host name they are always served. Empty
+    /// announces AWS's host names.
+    #[arg(long, value_name = "PATH", default_value = "/urls")]
+    url_path: String,
+    /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
+    #[arg(long, value_name = "FILE", requires = "gateway_listen")]
+    gateway: Option<PathBuf>,
+    /// The address of the front doors.
+    #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
+    gateway_listen: Option<SocketAddr>,
 }
 
 /// Serves until Ctrl-C or SIGTERM, then waits for running invocations. A second signal ends them at
 /// once.
 pub(crate) async fn run(options: Options) -> Result<(), Error> {
+    // A fault in the definition shows before anything starts.
+    let gateway = match options.gateway.as_deref().zip(options.gateway_listen) {
+        Some((file, listen)) => Some((crate::gateway::definition(file)?, listen)),
+        None => None,
+    };
     let opened = options.backend.open()?;
     opened.print();
-    let Options { listen, ref data, .. } = options;
+    let builder = host(&options, opened);
+    let keys = options.keys.as_deref().map(|file| read_keys(file, &options.region)).transpose()?;
+    let host = builder.start().await?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("listen on {}: {error}", options.listen))?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    say!("functions   {} in {}", host.functions().len(), options.data.display());
+    match &keys {
+        Some(_) => say!("listening   {endpoint}  (callers need a key)"),
+        None => say!("listening   {endpoint}  (callers are not authenticated)"),
+    }
+    say!("try         aws lambda list-functions --endpoint-url {endpoint}");
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut asked = async || {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    };
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let stopping = || {
+        let mut stopped = stopped.clone();
+        // An error means that the sender is gone, which is the stop.
+        async move { while stopped.changed().await.is_ok() {} }
+    };
+    let mut api = Server::api(host.clone()).with_url_path(&options.url_path);
+    if let Some(keys) = keys {
+        api = api.with_keys(keys);
+    }
+    let mut servers = vec![tokio::spawn(api.serve(listener, stopping()))];
+    if let Some((definition, listen)) = gateway {
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| format!("listen on {listen}: {error}"))?;
+        crate::gateway::print(&definition);
+        say!("front doors http://{}", listener.local_addr()?);
+        let functions = Arc::new(HostFunctions::new(host.clone()));
+        let server = Server::gateway(Arc::new(Gateway::new(definition, functions)));
+        servers.push(tokio::spawn(server.serve(listener, stopping())));
+    }
+    asked().await;
+    say!("stopping    finishing what runs; once more to end it at once");
+    drop(stop);
+    let finish = async {
+        for server in servers {
+            server.await?;
+        }
+        host.shutdown().await;
+        Ok::<_, Error>(())
+    };
+    tokio::select! {
+        result = finish => result?,
+        () = asked() => host.kill().await,
+    }
+    say!("stopped     nothing is left behind");
+    Ok(())
+}
+
+/// Describes the host that the options ask for.
+fn host(options: &Options, opened: Opened) -> HostBuilder {
     let mut builder = Host::builder(opened.backend)
-        .with_data_folder(data)
+        .with_data_folder(&options.data)
         .with_runtimes(opened.runtimes)
         .with_arns(Arns::new(&options.region, &options.account))
         .with_account_concurrency(options.concurrency)
@@ -80,47 +157,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     if let Some(file) = &options.deliveries {
         builder = builder.with_deliveries(DeliverToFile::new(file));
     }
-    let keys = options.keys.as_deref().map(|file| read_keys(file, &options.region)).transpose()?;
-    let host = builder.start().await?;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
-    let endpoint = format!("http://{}", listener.local_addr()?);
-    say!("functions   {} in {}", host.functions().len(), data.display());
-    match &keys {
-        Some(_) => say!("listening   {endpoint}  (callers need a key)"),
-        None => say!("listening   {endpoint}  (callers are not authenticated)"),
-    }
-    say!("try         aws lambda list-functions --endpoint-url {endpoint}");
-
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut asked = async || {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-    };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = host.clone();
-    let server = tokio::spawn(async move {
-        // An error means that the sender is gone, which is a stop too.
-        let stop = async { stopped.await.unwrap_or_default() };
-        match keys {
-            Some(keys) => http::serve_with_keys(serving, keys, listener, stop).await,
-            None => http::serve(serving, listener, stop).await,
-        }
-    });
-    asked().await;
-    say!("stopping    finishing what runs; once more to end it at once");
-    drop(stop);
-    let finish = async {
-        server.await?;
-        host.shutdown().await;
-        Ok::<_, Error>(())
-    };
-    tokio::select! {
-        result = finish => result?,
-        () = asked() => host.kill().await,
-    }
-    say!("stopped     nothing is left behind");
-    Ok(())
+    builder
 }
 
 /// Reads a file of access keys: `ID SECRET` a line; one that begins with `#` is for people.

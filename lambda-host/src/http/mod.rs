@@ -1,4 +1,4 @@
-//! The AWS Lambda API over HTTP, for the AWS command line and SDKs.
+//! The AWS Lambda API over HTTP, for the AWS command line and SDKs; function URLs; a gateway's front doors.
 //!
 //! Without keys (`serve_with_keys`, feature `keys`) requests are not authenticated: signatures are
 //! accepted and not checked. Serve on loopback then, or behind a proxy that authenticates callers.
@@ -6,14 +6,18 @@
 mod archives;
 mod body;
 mod connections;
+mod doors;
 mod lambda;
 mod logs;
 mod serve;
 #[cfg(feature = "keys")]
 mod signature;
+mod spelling;
+mod urls;
 
-pub use serve::serve;
+pub use doors::HostFunctions;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
+pub use serve::{Server, serve};
 #[cfg(feature = "keys")]
 pub use signature::Keys;

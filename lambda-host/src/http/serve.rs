@@ -14,34 +14,30 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
 
 use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
+use super::doors::{self, Client};
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
 #[cfg(feature = "keys")]
 use super::signature::Keys;
+use super::spelling::{Heads, Recorded};
+use super::urls::Urls;
 use crate::code::CodeDigest;
 use crate::host::Host;
 
-/// Serves the API on `listener` until `stop` resolves. Then answers the requests in progress, and
-/// returns.
-///
-/// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
-/// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
-/// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
-/// code, and as much for other requests. A body that gets no memory for 5 s is refused.
+/// Serves the API, and function URLs by their host names, on `listener` until `stop` resolves. Then answers the requests
+/// in progress, and returns. [`Server`] has more settings.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let shared = Shared::new();
-    run(host, shared, listener, stop).await;
+    Server::api(host).serve(listener, stop).await;
 }
 
-/// As [`serve`], for holders of these keys alone: every request must bear a good signature, in its headers or its query.
-///
-/// Links to archives (`Code.Location`) and the paths `/_health` and `/_ready` need none.
+/// As [`serve`], for holders of these keys alone ([`Server::with_keys`]).
 #[cfg(feature = "keys")]
 pub async fn serve_with_keys(
     host: Host,
@@ -49,88 +45,175 @@ pub async fn serve_with_keys(
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) {
-    let shared = Shared { keys: Some(keys), ..Shared::new() };
-    run(host, shared, listener, stop).await;
+    Server::api(host).with_keys(keys).serve(listener, stop).await;
 }
 
-async fn run(host: Host, shared: Shared, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let connections = Connections::new(CONNECTIONS_MAX);
-    let shared = Arc::new(shared);
-    let graceful = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accept = async {
-            let accepted = listener.accept().await;
-            (connections.place().await, accepted)
+/// What is served on a listener: the API of a host with its function URLs, or a gateway.
+#[derive(Debug)]
+#[must_use = "a server runs when it is served"]
+pub struct Server {
+    front: Front,
+}
+
+#[derive(Debug)]
+enum Front {
+    Api(Box<Api>),
+    Gateway(Arc<Gateway>),
+}
+
+/// The API of a host, with its function URLs.
+#[derive(Debug)]
+struct Api {
+    host: Host,
+    urls: Urls,
+    archives: Archives,
+    #[cfg(feature = "keys")]
+    keys: Option<Keys>,
+}
+
+impl Server {
+    /// Returns a server of the AWS Lambda API and of function URLs. A request with the host name `ID.lambda-url.…` is to
+    /// a URL, whatever follows; any other is to the API.
+    pub fn api(host: Host) -> Self {
+        let api = Api {
+            host,
+            urls: Urls::default(),
+            archives: Archives::new(),
+            #[cfg(feature = "keys")]
+            keys: None,
         };
-        let (place, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            () = &mut stop => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many open files, or a client that closed at once: neither must end the
-                // server.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-        let (host, shared, its_place) = (host.clone(), Arc::clone(&shared), Arc::clone(&place));
-        let service = service_fn(move |request| {
-            let (host, shared, busy) = (host.clone(), Arc::clone(&shared), its_place.busy());
-            async move {
-                let response = answer(&host, &shared, request).await;
-                drop(busy);
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let mut builder = http1::Builder::new();
-        // A client may shut down its sending side and still wait for the answer.
-        builder.half_close(true);
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        drop(tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                },
-                () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
-            }
-        }));
+        Self { front: Front::Api(Box::new(api)) }
     }
-    graceful.shutdown().await;
+
+    /// Takes only requests that bear a good signature of one of these keys, in their headers or their query. Links to
+    /// archives (`Code.Location`), function URLs, and the paths `/_health` and `/_ready` need none. Does nothing for a
+    /// gateway.
+    #[cfg(feature = "keys")]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.keys = Some(keys);
+        }
+        self
+    }
+
+    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. The API then announces them there, with
+    /// the host name that the request for it has, so that they can be reached without a name service. Does nothing for
+    /// a gateway.
+    pub fn with_url_path(mut self, path: &str) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.urls = Urls::new(path);
+        }
+        self
+    }
+
+    /// Returns a server of a gateway's front doors. Lines of access logs are events of `tracing` with the target
+    /// `lambda_host::access`.
+    pub fn gateway(gateway: Arc<Gateway>) -> Self {
+        Self { front: Front::Gateway(gateway) }
+    }
+
+    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and returns.
+    ///
+    /// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
+    /// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
+    /// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
+    /// code and bodies over 8 MiB, and as much for other requests. A body that gets no memory for 5 s is refused.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let connections = Connections::new(CONNECTIONS_MAX);
+        let shared = Arc::new(Shared { bodies: Bodies::new(), front: self.front });
+        let graceful = GracefulShutdown::new();
+        let local_port = listener.local_addr().map_or(0, |it| it.port());
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accept = async {
+                let accepted = listener.accept().await;
+                (connections.place().await, accepted)
+            };
+            let (place, accepted) = tokio::select! {
+                accepted = accept => accepted,
+                () = &mut stop => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Too many open files, or a client that closed at once: neither must end the
+                    // server.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
+            }
+            let client = Client { peer, local_port, heads: Heads::default() };
+            let stream = Recorded::new(stream, client.heads.clone());
+            let (shared, its_place) = (Arc::clone(&shared), Arc::clone(&place));
+            let service = service_fn(move |request| {
+                let (shared, busy) = (Arc::clone(&shared), its_place.busy());
+                let client = client.clone();
+                async move {
+                    let response = answer(&shared, &client, request).await;
+                    client.heads.answered();
+                    drop(busy);
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let mut builder = http1::Builder::new();
+            // A client may shut down its sending side and still wait for the answer.
+            builder.half_close(true);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let connection = graceful.watch(connection);
+            drop(tokio::spawn(async move {
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    },
+                    () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
+                }
+            }));
+        }
+        graceful.shutdown().await;
+    }
 }
 
 /// What the connections of a server share.
 #[derive(Debug)]
 struct Shared {
     bodies: Bodies,
-    archives: Archives,
-    #[cfg(feature = "keys")]
-    keys: Option<Keys>,
+    front: Front,
 }
 
-impl Shared {
-    fn new() -> Self {
-        Self {
-            bodies: Bodies::new(),
-            archives: Archives::new(),
-            #[cfg(feature = "keys")]
-            keys: None,
-        }
+async fn answer(
+    shared: &Shared,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let hosts = parts.headers.get_all("host").iter().count();
+    if hosts > 1 || client.heads.has_two_lengths(&parts.headers) {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+        return response;
     }
-}
-
-async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut response = match operate(host, shared, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
+    let bodies = &shared.bodies;
+    let api = match &shared.front {
+        Front::Gateway(gateway) => {
+            return doors::gateway(gateway, bodies, client, &parts, body).await;
+        }
+        Front::Api(api) => api,
+    };
+    let mut body = Some(body);
+    let by_url = doors::function_url(&api.host, &api.urls, bodies, client, &parts, &mut body).await;
+    let mut response = match (by_url, body) {
+        (Some(response), _) => return response,
+        (None, Some(body)) => {
+            let operated = operate(api, bodies, &parts, body).await;
+            operated.unwrap_or_else(ApiError::into_response)
+        }
+        (None, None) => Response::new(Full::default()),
     };
     let headers = response.headers_mut();
     if !headers.contains_key(REQUEST_ID) {
@@ -143,30 +226,32 @@ async fn answer(host: &Host, shared: &Shared, request: Request<Incoming>) -> Res
 }
 
 async fn operate(
-    host: &Host,
-    shared: &Shared,
-    request: Request<Incoming>,
+    api: &Api,
+    bodies: &Bodies,
+    parts: &Parts,
+    body: Incoming,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let (parts, body) = request.into_parts();
-    if Archives::is_link(parts.uri.path()) && parts.method == http::Method::GET {
-        return archive(host, shared, &parts).await;
+    let Api { host, urls, archives, .. } = api;
+    let path = parts.uri.path();
+    if Archives::is_link(path) && parts.method == http::Method::GET {
+        return archive(host, archives, parts).await;
     }
-    if matches!(parts.uri.path(), "/_health" | "/_ready") && parts.method == http::Method::GET {
+    if matches!(path, "/_health" | "/_ready") && parts.method == http::Method::GET {
         return Ok(Response::new(Full::new(Bytes::from_static(b"ok\n"))));
     }
     #[cfg(feature = "keys")]
-    let signed = match &shared.keys {
-        Some(keys) => Some(keys.check(&parts, std::time::SystemTime::now())?),
+    let signed = match &api.keys {
+        Some(keys) => Some(keys.check(parts, std::time::SystemTime::now())?),
         None => None,
     };
-    let call = Call::of(&parts)?;
+    let call = Call::of(parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
     if body.size_hint().lower() > bytes_max as u64 {
         drain(body).await;
         return Err(too_large());
     }
-    let body = shared.bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+    let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         Refusal::TooLarge => too_large(),
         Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
@@ -179,7 +264,7 @@ async fn operate(
     // The body's memory stays charged until the request is answered.
     match call {
         Call::Lambda(operation) => {
-            operation.run(host, &shared.archives, &parts, body.bytes.clone()).await
+            operation.run(host, archives, urls, parts, body.bytes.clone()).await
         }
         Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
     }
@@ -218,16 +303,16 @@ impl Call {
 /// Gives the archive that a link names.
 async fn archive(
     host: &Host,
-    shared: &Shared,
+    archives: &Archives,
     request: &Parts,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let query = request.uri.query().unwrap_or_default();
-    let digest = shared.archives.digest(request.uri.path(), query);
+    let digest = archives.digest(request.uri.path(), query);
     let digest = digest.and_then(CodeDigest::from_hex).ok_or_else(|| {
         let message = "The link was not signed by this host, or its time is over.";
         ApiError::new(http::StatusCode::FORBIDDEN, "AccessDenied", message)
     })?;
-    let zip = host.archive(&digest).await?;
+    let zip = host.catalog().archive(&digest).await?;
     let mut response = Response::new(Full::new(zip));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/zip"));
     Ok(response)

@@ -9,6 +9,10 @@ mod durability;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod frameworks;
+#[cfg(test)]
+mod front_doors;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod keys;

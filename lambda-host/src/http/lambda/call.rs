@@ -9,6 +9,7 @@ use super::input::Input;
 use crate::function::target::Target;
 use crate::host::Host;
 use crate::http::archives::Archives;
+use crate::http::urls::Urls;
 
 /// What an operation answers.
 pub(super) type Answer = Result<Response<Full<Bytes>>, ApiError>;
@@ -18,6 +19,7 @@ pub(super) type Answer = Result<Response<Full<Bytes>>, ApiError>;
 pub(super) struct Call<'a> {
     pub(super) host: &'a Host,
     pub(super) archives: &'a Archives,
+    pub(super) urls: &'a Urls,
     pub(super) input: Input,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Bytes,

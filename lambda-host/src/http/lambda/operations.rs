@@ -14,6 +14,7 @@ use super::{
 };
 use crate::host::Host;
 use crate::http::archives::Archives;
+use crate::http::urls::Urls;
 use crate::invocation::PAYLOAD_BYTES_MAX;
 
 /// An operation that a request asks for.
@@ -49,11 +50,12 @@ impl Operation {
         self,
         host: &Host,
         archives: &Archives,
+        urls: &Urls,
         request: &Parts,
         body: Bytes,
     ) -> Answer {
         let input = Input(validate::input(&self.0, &request.headers, &body)?);
-        let call = Call { host, archives, input, headers: &request.headers, body };
+        let call = Call { host, archives, urls, input, headers: &request.headers, body };
         match self.0.name {
             "CreateFunction" => functions::create(call).await,
             "UpdateFunctionCode" => functions::update_code(call).await,

@@ -65,7 +65,7 @@ fn told(
     let name = call.target()?.name;
     let mode = |streamed| if streamed { "RESPONSE_STREAM" } else { "BUFFERED" };
     let mut body = json!({
-        "FunctionUrl": format!("https://{}.lambda-url.{}.on.aws/", url.id, arns.region()),
+        "FunctionUrl": call.urls.announced(&url.id, arns.region(), call.headers),
         "FunctionArn": arns.of_text(name.as_str(), alias),
         "AuthType": if url.authenticated { "AWS_IAM" } else { "NONE" },
         "CreationTime": iso_8601_z(url.created_at_ms),

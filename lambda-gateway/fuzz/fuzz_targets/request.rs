@@ -1,0 +1,51 @@
+#![no_main]
+//! A raw request, its event, and the function's answer: no input makes a front door panic.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use lambda_gateway::{Answer, Arrival, Call, Definition, Functions, Gateway, Invoking, Request};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Debug)]
+struct Fixed(Vec<u8>);
+
+impl Functions for Fixed {
+    fn invoke(&self, call: Call) -> Invoking<'_> {
+        let event: serde_json::Value = serde_json::from_slice(&call.payload).unwrap();
+        assert!(event.is_object());
+        Box::pin(std::future::ready(Ok(Answer::new(self.0.clone(), false))))
+    }
+}
+
+const FILE: &str = r#"{"apis": [
+    {"kind": "rest", "base_path": "/r", "binary_media_types": ["image/*"], "routes": [{"route": "ANY /{proxy+}", "function": "f"}]},
+    {"kind": "http", "base_path": "/h", "cors": {"allow_origins": ["https://*"]}, "routes": [
+        {"route": "$default", "function": "f"}, {"route": "GET /a/{b}", "function": "f", "payload": "1.0"}]},
+    {"kind": "url", "routes": [{"route": "$default", "function": "f"}]}
+]}"#;
+
+// The input: a head of lines, an empty line, the body, a zero byte, the answer.
+fuzz_target!(|data: &[u8]| {
+    let (request, answer) = match data.iter().position(|it| *it == 0) {
+        Some(at) => (&data[..at], &data[at + 1..]),
+        None => (data, &data[..0]),
+    };
+    let text = String::from_utf8_lossy(request);
+    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().splitn(2, ' ');
+    let (method, target) = (first.next().unwrap_or("GET"), first.next().unwrap_or("/"));
+    let mut request = Request::new(method, target).with_body(body.to_owned());
+    for line in lines {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        request = request.with_header(name, value);
+    }
+    let gateway = Gateway::new(Definition::from_json(FILE).unwrap(), Arc::new(Fixed(answer.to_vec())));
+    let arrival = Arrival::new(0, [127, 0, 0, 1].into(), "an-id");
+    let mut future = pin!(gateway.handle(&request, &arrival));
+    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready());
+});

@@ -1,0 +1,229 @@
+//! The crate's own form of a definition.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Definition;
+use crate::access_log::AccessLogFormat;
+use crate::api::{Api, Kind, Payload, Route, Stage};
+use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
+use crate::cors::Cors;
+use crate::error::Error;
+use crate::throttle::Throttle;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    apis: Vec<FileApi>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileApi {
+    kind: FileKind,
+    id: Option<String>,
+    account_id: Option<String>,
+    region: Option<String>,
+    domain: Option<String>,
+    #[serde(default)]
+    base_path: String,
+    stages: Option<Vec<FileStage>>,
+    routes: Vec<FileRoute>,
+    cors: Option<Cors>,
+    #[serde(default)]
+    trusts_forwarded: bool,
+    #[serde(default)]
+    binary_media_types: Vec<String>,
+    #[serde(default)]
+    authorizers: BTreeMap<String, FileAuthorizer>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileKind {
+    Http,
+    Rest,
+    Url,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileStage {
+    name: String,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    throttle: Option<Throttle>,
+    access_log: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRoute {
+    route: String,
+    function: String,
+    payload: Option<FilePayload>,
+    timeout_seconds: Option<u64>,
+    authorizer: Option<String>,
+    throttle: Option<Throttle>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+enum FilePayload {
+    #[serde(rename = "1.0")]
+    V1,
+    #[serde(rename = "2.0")]
+    V2,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileAuthorizer {
+    kind: FileAuthorizerKind,
+    function: String,
+    payload: Option<FilePayload>,
+    #[serde(default)]
+    identity_sources: Vec<String>,
+    #[serde(default)]
+    cache_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileAuthorizerKind {
+    Token,
+    Request,
+}
+
+impl From<FilePayload> for Payload {
+    fn from(payload: FilePayload) -> Self {
+        match payload {
+            FilePayload::V1 => Self::V1,
+            FilePayload::V2 => Self::V2,
+        }
+    }
+}
+
+/// Reads a definition.
+pub(super) fn read(value: Value) -> Result<Definition, Error> {
+    let file: File = serde_path_to_error::deserialize(value).map_err(|error| {
+        let at = error.path().to_string();
+        Error::Form { at, source: error.into_inner().into() }
+    })?;
+    let mut apis = Vec::new();
+    for (number, api) in file.apis.into_iter().enumerate() {
+        let place = format!("apis[{number}]");
+        apis.push(self::api(number, api).map_err(|error| error.below(&place))?);
+    }
+    Ok(Definition { apis })
+}
+
+fn api(number: usize, file: FileApi) -> Result<Api, Error> {
+    let kind = match file.kind {
+        FileKind::Http => Kind::Http,
+        FileKind::Rest => Kind::Rest,
+        FileKind::Url => Kind::FunctionUrl,
+    };
+    let mut api = Api::new(kind, &file.id.unwrap_or_else(|| format!("api{number:07}")));
+    if kind == Kind::FunctionUrl {
+        api.account_id = "anonymous".to_owned();
+    }
+    api.account_id = file.account_id.unwrap_or(api.account_id);
+    api.region = file.region.unwrap_or(api.region);
+    api.domain = file.domain;
+    api.base_path = file.base_path;
+    api.trusts_forwarded = file.trusts_forwarded;
+    api.binary_media_types = file.binary_media_types;
+    if kind == Kind::Rest && file.cors.is_some() {
+        return Err(Error::unsupported(
+            "cors",
+            "CORS of a REST API, which its functions answer themselves,",
+        ));
+    }
+    api.cors = file.cors;
+    if let Some(stages) = file.stages {
+        api.stages = stages.into_iter().map(stage).collect();
+    }
+    for (name, authorizer) in file.authorizers {
+        let place = format!("authorizers.{name}");
+        let authorizer = self::authorizer(kind, authorizer).map_err(|it| it.below(&place))?;
+        api.authorizers.insert(name, authorizer);
+    }
+    let mut routes = Vec::new();
+    for (at, route) in file.routes.into_iter().enumerate() {
+        let place = format!("routes[{at}]");
+        routes.push(self::route(kind, route).map_err(|error| error.below(&place))?);
+    }
+    Ok(api.with_routes(routes))
+}
+
+fn stage(file: FileStage) -> Stage {
+    Stage {
+        name: file.name,
+        variables: file.variables,
+        throttle: file.throttle,
+        access_log: file.access_log.as_deref().map(AccessLogFormat::parse),
+    }
+}
+
+fn route(kind: Kind, file: FileRoute) -> Result<Route, Error> {
+    let own = if kind == Kind::Rest { Payload::V1 } else { Payload::V2 };
+    let payload = file.payload.map_or(own, Payload::from);
+    if kind != Kind::Http && payload != own {
+        return Err(Error::invalid("payload", "only an HTTP API has a choice of payloads"));
+    }
+    let mut route = Route::new(&file.route, &file.function, payload)?;
+    if kind == Kind::FunctionUrl && route.pattern.is_some() {
+        return Err(Error::invalid("route", "a function URL has only the route `$default`"));
+    }
+    route.timeout = timeout(kind, file.timeout_seconds.map(Duration::from_secs))?;
+    route.authorizer = file.authorizer;
+    route.throttle = file.throttle;
+    Ok(route)
+}
+
+/// Returns how long a route's function may take: 30 s for HTTP APIs, 29 s for REST APIs, 15 minutes for function URLs.
+///
+/// REST APIs may take longer at AWS if the account's quota is raised; ours may take up to 15 minutes.
+pub(super) fn timeout(kind: Kind, asked: Option<Duration>) -> Result<Duration, Error> {
+    let (usual, max) = match kind {
+        Kind::Http => (30, 30),
+        Kind::Rest => (29, 900),
+        Kind::FunctionUrl => (900, 900),
+    };
+    let timeout = asked.unwrap_or_else(|| Duration::from_secs(usual));
+    if timeout < Duration::from_millis(50) || timeout > Duration::from_secs(max) {
+        return Err(Error::invalid("timeout", format!("not from 50 ms to {max} s")));
+    }
+    Ok(timeout)
+}
+
+fn authorizer(kind: Kind, file: FileAuthorizer) -> Result<Authorizer, Error> {
+    let own = match file.kind {
+        FileAuthorizerKind::Token if kind == Kind::Rest => AuthorizerKind::Token,
+        FileAuthorizerKind::Token => {
+            return Err(Error::invalid("kind", "only a REST API has authorizers of tokens"));
+        }
+        FileAuthorizerKind::Request => AuthorizerKind::Request,
+    };
+    let mut authorizer = Authorizer::new(own, &file.function);
+    authorizer.payload = file.payload.map_or(Payload::V2, Payload::from);
+    authorizer.cache_seconds = cache_seconds(file.cache_seconds)?;
+    for text in &file.identity_sources {
+        authorizer.identity_sources.push(IdentitySource::parse(text)?);
+    }
+    if own == AuthorizerKind::Token && authorizer.identity_sources.is_empty() {
+        authorizer.identity_sources.push(IdentitySource::Header("Authorization".to_owned()));
+    }
+    Ok(authorizer)
+}
+
+/// Checks how long an authorizer's answers are kept: at most an hour, as at AWS.
+pub(super) fn cache_seconds(seconds: u64) -> Result<u64, Error> {
+    match seconds {
+        0..=3600 => Ok(seconds),
+        _ => Err(Error::invalid("cache_seconds", "more than 3600")),
+    }
+}

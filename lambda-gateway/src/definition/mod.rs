@@ -1,0 +1,133 @@
+//! Definitions: which front doors there are, read from a file of our own, from OpenAPI or from SAM.
+
+mod file;
+mod openapi;
+mod sam;
+#[cfg(feature = "yaml")]
+mod yaml;
+
+use serde_json::Value;
+
+use crate::api::{Api, Kind};
+use crate::error::Error;
+
+/// The front doors that a gateway serves.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Definition {
+    /// The front doors.
+    pub apis: Vec<Api>,
+}
+
+impl Definition {
+    /// Returns a definition of these front doors.
+    #[must_use]
+    pub fn new(apis: Vec<Api>) -> Self {
+        Self { apis }
+    }
+
+    /// Reads a definition in JSON. The form follows from its members: `apis` (the crate's own), `openapi` (OpenAPI 3 with
+    /// `x-amazon-apigateway-integration`, as an HTTP API), or `Resources` (a SAM template).
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the place of what cannot be used.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let value = serde_json::from_str(text)
+            .map_err(|error| Error::Form { at: "document".to_owned(), source: error.into() })?;
+        Self::from_value(value)
+    }
+
+    /// Reads a definition in YAML, of which JSON is a part. CloudFormation's short tags, such as `!Ref`, are understood.
+    ///
+    /// # Errors
+    ///
+    /// As [`Definition::from_json`].
+    #[cfg(feature = "yaml")]
+    pub fn from_yaml(text: &str) -> Result<Self, Error> {
+        Self::from_value(yaml::parse(text)?)
+    }
+
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let has = |member: &str| value.get(member).is_some();
+        let definition = if has("apis") {
+            file::read(value)?
+        } else if has("openapi") {
+            Self { apis: vec![openapi::read(&value, Api::new(Kind::Http, "openapi"))?] }
+        } else if has("Resources") {
+            sam::read(&value)?
+        } else {
+            let reason = "has neither `apis`, nor `openapi`, nor `Resources`";
+            return Err(Error::invalid("document", reason));
+        };
+        for api in &definition.apis {
+            check(api)?;
+        }
+        Ok(definition)
+    }
+
+    /// Reads an OpenAPI 3 document with `x-amazon-apigateway-integration` as a front door of this kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Definition::from_json`].
+    pub fn from_openapi(text: &str, kind: Kind) -> Result<Self, Error> {
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| Error::Form { at: "document".to_owned(), source: error.into() })?;
+        let api = openapi::read(&value, Api::new(kind, "openapi"))?;
+        check(&api)?;
+        Ok(Self { apis: vec![api] })
+    }
+}
+
+/// Checks what no single member shows.
+fn check(api: &Api) -> Result<(), Error> {
+    let invalid = |reason: String| Error::invalid(format!("api {}", api.id), reason);
+    if !api.base_path.is_empty()
+        && (!api.base_path.starts_with('/') || api.base_path.ends_with('/'))
+    {
+        return Err(invalid(format!("base path {:?} is not like `/v1`", api.base_path)));
+    }
+    if api.stages.is_empty() {
+        return Err(invalid("no stage".to_owned()));
+    }
+    for stage in &api.stages {
+        let is_name = |name: &str| {
+            let allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
+            !name.is_empty() && name.bytes().all(allowed)
+        };
+        let default = stage.name == "$default" && api.kind != Kind::Rest;
+        if !default && !is_name(&stage.name) {
+            return Err(invalid(format!("{:?} is no name of a stage", stage.name)));
+        }
+    }
+    let mut keys: Vec<String> = Vec::new();
+    for route in api.routes() {
+        let key = route.key();
+        if api.kind == Kind::Rest && route.pattern.is_none() {
+            return Err(invalid("a REST API has no `$default` route".to_owned()));
+        }
+        if keys.contains(&key) {
+            return Err(invalid(format!("two routes are `{key}`")));
+        }
+        if let Some(name) = &route.authorizer
+            && !api.authorizers.contains_key(name)
+        {
+            return Err(invalid(format!(
+                "route `{key}` names an authorizer {name:?} that is not there"
+            )));
+        }
+        keys.push(key);
+    }
+    Ok(())
+}
+
+/// Returns the name or ARN of the function that an integration's URI invokes: a function's ARN, or API Gateway's path to
+/// one, `arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/ARN/invocations`.
+fn function_of_uri(uri: &str) -> Option<String> {
+    let function = match uri.split_once(":lambda:path/") {
+        Some((_, path)) => path.split_once("/functions/")?.1.strip_suffix("/invocations")?,
+        None => uri,
+    };
+    Some(function.to_owned()).filter(|it| !it.is_empty())
+}

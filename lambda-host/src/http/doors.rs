@@ -1,0 +1,188 @@
+//! Front doors: requests of browsers and HTTP clients that reach functions, through function URLs or a gateway.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use lambda_gateway::{
+    Answer, Arrival, Call, Functions, Gateway, InvokeError, Invoking, Refusal, Request,
+    handle_function_url,
+};
+
+use super::body::{Bodies, Refusal as BodyRefusal, drain};
+use super::spelling::Heads;
+use super::urls::{Door, Urls};
+use crate::error::Error;
+use crate::host::Host;
+
+/// Functions of a host, for a gateway.
+#[derive(Clone, Debug)]
+pub struct HostFunctions(Host);
+
+impl HostFunctions {
+    /// Returns the functions of a host.
+    #[must_use]
+    pub fn new(host: Host) -> Self {
+        Self(host)
+    }
+}
+
+impl Functions for HostFunctions {
+    fn invoke(&self, call: Call) -> Invoking<'_> {
+        Box::pin(async move {
+            let mut request = crate::Request::new(call.payload);
+            if let Some(trace) = call.trace_id {
+                request = request.with_trace_id(trace);
+            }
+            let invocation = self.0.invoke(call.function.as_str(), request);
+            match tokio::time::timeout(call.timeout, invocation).await {
+                Ok(Ok(answer)) => Ok(Answer::new(answer.payload, answer.function_error)),
+                Ok(Err(error)) => Err(match error {
+                    Error::Throttled { .. } | Error::NoCapacity { .. } => InvokeError::Throttled,
+                    Error::PayloadTooLarge { .. } => InvokeError::TooLarge,
+                    error => {
+                        tracing::warn!(%error, function = call.function, "not invoked");
+                        InvokeError::Unavailable
+                    }
+                }),
+                Err(_) => Err(InvokeError::TimedOut),
+            }
+        })
+    }
+}
+
+/// Where a connection comes from, and what it has sent.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    pub(super) local_port: u16,
+    pub(super) heads: Heads,
+}
+
+/// Answers a request to a gateway.
+pub(super) async fn gateway(
+    gateway: &Gateway,
+    bodies: &Bodies,
+    client: &Client,
+    parts: &Parts,
+    body: Incoming,
+) -> Response<Full<Bytes>> {
+    let (mut request, arrival) = arrived(client, parts);
+    let bytes_max = gateway.body_bytes_max(&request);
+    let refused = |refusal| gateway.refuse(&request, refusal);
+    // The body's memory stays charged until the request is answered.
+    let body = match read(bodies, body, bytes_max).await {
+        Ok(body) => body,
+        Err(Unread::TooLarge) => return sent(refused(Refusal::TooLarge), &arrival),
+        Err(Unread::Other(status)) => return plain(status),
+    };
+    request.body = body.bytes.clone();
+    let handled = gateway.handle(&request, &arrival).await;
+    if let Some(log) = handled.log {
+        let line = log.line(unix_ms());
+        tracing::info!(target: "lambda_host::access", "{line}");
+    }
+    sent(handled.response, &arrival)
+}
+
+/// Answers a request to a function URL; `None` if the request is to none.
+pub(super) async fn function_url(
+    host: &Host,
+    urls: &Urls,
+    bodies: &Bodies,
+    client: &Client,
+    parts: &Parts,
+    body: &mut Option<Incoming>,
+) -> Option<Response<Full<Bytes>>> {
+    let (id, path) = urls.id(parts)?;
+    let body = body.take()?;
+    let (mut request, arrival) = arrived(client, parts);
+    request.path = path;
+    let (api, refusal) = match urls.door(host, &id) {
+        Some(Door::Open(api)) => (api, None),
+        Some(Door::Refused(api, reason)) => (api, Some(reason)),
+        None => {
+            drain(body).await;
+            let kind = lambda_gateway::Kind::FunctionUrl;
+            return Some(sent(Refusal::NoUrl.response(kind), &arrival));
+        }
+    };
+    let body = match read(bodies, body, api.body_bytes_max).await {
+        Ok(body) => body,
+        Err(Unread::TooLarge) => {
+            return Some(sent(Refusal::TooLarge.response(api.kind), &arrival));
+        }
+        Err(Unread::Other(status)) => return Some(plain(status)),
+    };
+    let preflight = api.cors.as_ref().and_then(|it| it.preflight(api.kind, &request));
+    if let (Some(reason), None) = (refusal, preflight) {
+        let mut response = Refusal::Forbidden.response(api.kind);
+        if let Some(reason) = reason {
+            response.body = serde_json::json!({ "Message": reason }).to_string().into();
+        }
+        return Some(sent(response, &arrival));
+    }
+    request.body = body.bytes.clone();
+    let functions = HostFunctions(host.clone());
+    Some(sent(handle_function_url(&api, &functions, &request, &arrival).await, &arrival))
+}
+
+fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
+    let path = parts.uri.path_and_query().map_or("/", |it| it.as_str());
+    let mut request = Request::new(parts.method.as_str(), path);
+    request.headers = client.heads.take(&parts.headers);
+    request.protocol = format!("{:?}", parts.version);
+    let id = uuid::Uuid::new_v4();
+    let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
+    arrival.port = client.local_port;
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    let seconds = arrival.unix_ms / 1000;
+    arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
+    (request, arrival)
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLarge,
+    Other(http::StatusCode),
+}
+
+async fn read(
+    bodies: &Bodies,
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<super::body::Body<'_>, Unread> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        drain(body).await;
+        return Err(Unread::TooLarge);
+    }
+    bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+        BodyRefusal::TooLarge => Unread::TooLarge,
+        BodyRefusal::TooSlow => Unread::Other(http::StatusCode::REQUEST_TIMEOUT),
+        BodyRefusal::NoRoom => Unread::Other(http::StatusCode::SERVICE_UNAVAILABLE),
+        BodyRefusal::Broken(_) => Unread::Other(http::StatusCode::BAD_REQUEST),
+    })
+}
+
+fn sent(response: lambda_gateway::Response, arrival: &Arrival) -> Response<Full<Bytes>> {
+    let mut response = response.into_http();
+    if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response.map(Full::new)
+}
+
+fn plain(status: http::StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
