@@ -4,15 +4,14 @@
 //! block is an array of 8-byte words and what they lead to by offset: how many words follow, the folder to start in, the
 //! arguments, 0, the environment, 0. `y` and a number kills that program.
 
+use crate::protocol::{EXECS_MAX, STEP_EXEC, TELL_EXEC_ENDED, TELL_EXEC_FAILED};
 use crate::start::{Program, start};
-use crate::{CLOSE, KILL, STEP_EXEC, TELL_EXEC_ENDED, TELL_EXEC_FAILED, call, tell};
+use crate::{CLOSE, KILL, call, tell};
 
 const LSEEK: usize = 8;
 const MMAP: usize = 9;
 const MUNMAP: usize = 11;
 
-/// Programs at a time.
-const EXECS_MAX: usize = 16;
 /// Descriptors of one: the block and three streams.
 pub(crate) const FILES: usize = 4;
 const E2BIG: u32 = 7;

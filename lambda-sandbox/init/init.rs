@@ -6,22 +6,24 @@
 //! make, `r` for one that it is in already as nobody, `l` for landlock, `o` where the host is spared when memory runs out, `t` where
 //! 0 to 2 are a terminal that is to control the program, and one `d` for each descriptor from 6 on that the program is to have, as 3
 //! and up.
-//! To the host it sends messages of three numbers: 1, a step and its errno when it cannot go on; 2, 0 and the wait status
-//! when the program has ended; 3, how many extensions it has started and 0; 4, the number of an extension and the
-//! wait status when that has ended; 5 and 6, the number of another program ([`exec`]) and its wait status, or the errno for which
-//! it was not started.
-//! The host sends bytes: `e` starts what lies in /opt/extensions, and the program, too, if nothing does; `g` starts the
-//! program; `t` asks the program to end, `k` kills it. Pid 1 ends, and everything with it, when the program has ended and
-//! there are no extensions, or when the host's end of the socket is closed.
+//! What it and the host say to each other is [`protocol`]. Pid 1 ends, and everything with it, when the program has ended and there are no
+//! extensions, or when the host's end of the socket is closed.
 #![no_std]
 #![no_main]
 
 mod exec;
+mod protocol;
 mod start;
 
 use core::arch::{asm, global_asm};
 
 use exec::Execs;
+use protocol::{
+    SAY_EXEC, SAY_EXEC_KILL, SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_TERMINATE,
+    STEP_CAPABILITIES, STEP_EXTENSION, STEP_FILTER, STEP_ID_MAP, STEP_KEYRING, STEP_OOM,
+    STEP_PARENT_DEATH, STEP_PROGRAM, STEP_RULES, STEP_USER, STEP_USER_NAMESPACE, TELL_ENDED,
+    TELL_EXTENSION_ENDED, TELL_EXTENSIONS, TELL_FAILED,
+};
 use start::{Program, start};
 
 global_asm!(
@@ -91,27 +93,6 @@ const FILTERS: usize = 4;
 const RULES: usize = 5;
 /// The first descriptor of the program's own.
 const PASSED: usize = 6;
-
-/// The steps, in order, as the host names them in its errors.
-const STEP_USER: u32 = 1;
-const STEP_USER_NAMESPACE: u32 = 2;
-const STEP_ID_MAP: u32 = 3;
-const STEP_CAPABILITIES: u32 = 4;
-const STEP_KEYRING: u32 = 5;
-const STEP_PARENT_DEATH: u32 = 6;
-const STEP_FILTER: u32 = 7;
-const STEP_RULES: u32 = 8;
-const STEP_PROGRAM: u32 = 9;
-const STEP_EXTENSION: u32 = 10;
-const STEP_OOM: u32 = 11;
-const STEP_EXEC: u32 = 12;
-
-const TELL_FAILED: u32 = 1;
-const TELL_ENDED: u32 = 2;
-const TELL_EXTENSIONS: u32 = 3;
-const TELL_EXTENSION_ENDED: u32 = 4;
-const TELL_EXEC_ENDED: u32 = 5;
-const TELL_EXEC_FAILED: u32 = 6;
 
 /// Where extensions lie, as Lambda has it, and how many there may be.
 const EXTENSIONS: &[u8] = b"/opt/extensions/";
@@ -287,10 +268,7 @@ fn load_filters() {
         if count > BYTES || at + 8 + count * 8 > length {
             fail(STEP_FILTER, -22);
         }
-        let program = Program {
-            length: count as u16,
-            instructions: address + at + 8,
-        };
+        let program = Program { length: count as u16, instructions: address + at + 8 };
         const SET_MODE_FILTER: usize = 1;
         let result = call(SECCOMP, SET_MODE_FILTER, 0, &raw const program as usize, 0, 0);
         must(STEP_FILTER, result);
@@ -447,18 +425,18 @@ impl Life {
         let Some(count) = hear(&mut word, &mut files) else { exit(0) };
         let number = u32::from_ne_bytes([word[4], word[5], word[6], word[7]]);
         match word[0] {
-            b'e' => {
+            SAY_EXTENSIONS => {
                 self.start_extensions();
                 tell(TELL_EXTENSIONS, self.count as u32, 0);
                 if self.count == 0 {
                     self.start_program();
                 }
             }
-            b'g' => self.start_program(),
-            b't' => self.signal(15),
-            b'k' => self.signal(9),
-            b'x' if count == exec::FILES => self.execs.begin(number, &files),
-            b'y' => self.execs.kill(number),
+            SAY_PROGRAM => self.start_program(),
+            SAY_TERMINATE => self.signal(15),
+            SAY_KILL => self.signal(9),
+            SAY_EXEC if count == exec::FILES => self.execs.begin(number, &files),
+            SAY_EXEC_KILL => self.execs.kill(number),
             _ => {}
         }
     }

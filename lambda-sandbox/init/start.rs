@@ -2,9 +2,8 @@
 
 use core::arch::asm;
 
-use crate::{
-    CLOSE, FCNTL, PASSED, SIGCHLD, SIGPROCMASK, SOCKET, TELL_EXEC_FAILED, TELL_FAILED, call, exit, must, tell_by,
-};
+use crate::protocol::{TELL_EXEC_FAILED, TELL_FAILED};
+use crate::{CLOSE, FCNTL, PASSED, SIGCHLD, SIGPROCMASK, SOCKET, call, exit, must, tell_by};
 
 const IOCTL: usize = 16;
 const DUP2: usize = 33;

@@ -83,12 +83,16 @@ impl Graph {
         let shown = file.strip_prefix(root).unwrap_or(file).display().to_string();
         let module = Module { file: shown, exports: reader.exports, imports: reader.imports };
         self.modules.insert(path.clone(), module);
-        for child in reader.children {
+        for (child, named) in reader.children {
             let beside = folder.join(format!("{child}.rs"));
             let inside: PathBuf = folder.join(&child).join("mod.rs");
-            let file = if beside.exists() { beside } else { inside };
+            let file = match named {
+                Some(named) => file.with_file_name(named),
+                None if beside.exists() => beside,
+                None => inside,
+            };
             let path = [path.clone(), vec![child.clone()]].concat();
-            // A missing file means that the module has a `#[path]`: it belongs to another tree.
+            // A missing file is generated, and of another tree.
             if file.exists() {
                 self.add(root, &file, &folder.join(&child), path)?;
             }
@@ -148,7 +152,8 @@ struct Reader {
     at: Vec<String>,
     exports: BTreeMap<String, Vec<String>>,
     imports: BTreeSet<Vec<String>>,
-    children: Vec<String>,
+    /// Names of the modules below it, each with the file that a `#[path]` names.
+    children: Vec<(String, Option<String>)>,
 }
 
 impl Reader {
@@ -159,7 +164,7 @@ impl Reader {
             "crate" => Vec::new(),
             "self" => self.at.clone(),
             "super" => self.at[..self.at.len().saturating_sub(1)].to_vec(),
-            child if self.children.iter().any(|it| it == child) => {
+            child if self.children.iter().any(|(it, _)| it == child) => {
                 [self.at.clone(), vec![child.to_owned()]].concat()
             }
             _ => return None,
@@ -209,13 +214,22 @@ impl Reader {
     }
 }
 
+/// Returns the file that `#[path = "..."]` names.
+fn path_of(attributes: &[syn::Attribute]) -> Option<String> {
+    let path = attributes.iter().find(|it| it.path().is_ident("path"))?;
+    let syn::Meta::NameValue(pair) = &path.meta else { return None };
+    let syn::Expr::Lit(literal) = &pair.value else { return None };
+    let syn::Lit::Str(text) = &literal.lit else { return None };
+    Some(text.value())
+}
+
 impl<'ast> Visit<'ast> for Reader {
     fn visit_file(&mut self, file: &'ast syn::File) {
         for item in &file.items {
             if let syn::Item::Mod(module) = item
                 && module.content.is_none()
             {
-                self.children.push(module.ident.to_string());
+                self.children.push((module.ident.to_string(), path_of(&module.attrs)));
             }
         }
         syn::visit::visit_file(self, file);

@@ -17,6 +17,8 @@ mod janitor;
 pub mod measured;
 mod net;
 mod probe;
+#[path = "../../init/protocol.rs"]
+mod protocol;
 mod reports;
 mod root;
 mod sandbox;

@@ -9,16 +9,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
 use crate::Exit;
+use crate::linux::protocol::{
+    TELL_ENDED, TELL_EXEC_ENDED, TELL_EXEC_FAILED, TELL_EXTENSION_ENDED, TELL_EXTENSIONS,
+    TELL_FAILED,
+};
 use crate::linux::start::exec::Execs;
 use crate::supervise::External;
-
-/// What the init reports, beside its plain end.
-pub(super) const MESSAGE_FAILED: u32 = 1;
-const MESSAGE_ENDED: u32 = 2;
-const MESSAGE_EXTENSIONS: u32 = 3;
-const MESSAGE_EXTENSION_ENDED: u32 = 4;
-const MESSAGE_EXEC_ENDED: u32 = 5;
-const MESSAGE_EXEC_FAILED: u32 = 6;
 
 /// Longest wait for the end of what was killed: it may be unable to die.
 const DEATH_TIME: Duration = Duration::from_secs(5);
@@ -70,23 +66,23 @@ impl Watcher {
 
     fn hear(&self, message: [u32; 3]) {
         match message {
-            [MESSAGE_ENDED, _, status] => self.tell(exit_of(status)),
-            [MESSAGE_FAILED, step, errno] => {
+            [TELL_ENDED, _, status] => self.tell(exit_of(status)),
+            [TELL_FAILED, step, errno] => {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, errno));
                 self.tell(Exit::Signal(libc::SIGKILL));
             }
-            [MESSAGE_EXTENSIONS, count, _] => {
+            [TELL_EXTENSIONS, count, _] => {
                 self.counted.send_modify(|it| it.started = usize::try_from(count).ok());
             }
-            [MESSAGE_EXTENSION_ENDED, _, status] => {
+            [TELL_EXTENSION_ENDED, _, status] => {
                 self.counted.send_modify(|it| it.ended += 1);
                 // A sandbox without one of its extensions is as broken as one without its runtime.
                 if !self.ending.load(Ordering::Acquire) {
                     self.tell(exit_of(status));
                 }
             }
-            [MESSAGE_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
-            [MESSAGE_EXEC_FAILED, number, errno] => {
+            [TELL_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
+            [TELL_EXEC_FAILED, number, errno] => {
                 self.execs.tell(number, Err(errno.cast_signed()));
             }
             _ => {}

@@ -22,7 +22,11 @@ use crate::linux::instance::Instance;
 use crate::linux::janitor::Remains;
 use crate::linux::net::netns;
 use crate::linux::net::netns::Network;
-use crate::linux::reports::{MESSAGE_FAILED, Watcher, message};
+use crate::linux::protocol::{
+    SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_TERMINATE, STEP_EXTENSION, STEP_FILTER,
+    STEP_PROGRAM, STEPS, TELL_FAILED,
+};
+use crate::linux::reports::{Watcher, message};
 use crate::linux::root::image::Image;
 use crate::linux::root::template::Template;
 use crate::linux::root::view::View;
@@ -44,25 +48,6 @@ use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
 const QUOTAS: [(&str, &str); 2] =
     [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
 
-/// The init's steps by number, as `init/init.rs` counts them.
-const INIT_STEPS: [&str; 12] = [
-    "starting the sandbox's init",
-    "becoming nobody",
-    "making a user namespace",
-    "writing the user's map",
-    "dropping capabilities",
-    "making a keyring",
-    "asking to end with the host",
-    "loading the system call filter",
-    "restricting file access",
-    "starting the program",
-    "starting the extensions",
-    "setting oom_score_adj",
-];
-/// Those of them that concern a file.
-const STEP_PROGRAM: usize = 9;
-const STEP_EXTENSION: usize = 10;
-const STEP_FILTER: usize = 7;
 /// ENOTSUPP of the kernel's own, which no library names: there is no room for compiled filters.
 const NO_ROOM: i32 = 524;
 
@@ -201,7 +186,7 @@ impl LinuxSandbox {
         if let Some(stdin) = stdin {
             started = started.with_stdin(input(stdin)?);
         }
-        self.say(if what == What::Function { b"e" } else { b"g" })?;
+        self.say(if what == What::Function { SAY_EXTENSIONS } else { SAY_PROGRAM })?;
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
@@ -215,13 +200,13 @@ impl LinuxSandbox {
     }
 
     /// Sends the init a word.
-    fn say(&self, word: &[u8]) -> Result<(), Error> {
-        let Err(errno) = send(self.socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) else {
+    fn say(&self, word: u8) -> Result<(), Error> {
+        let Err(errno) = send(self.socket.as_raw_fd(), &[word], MsgFlags::MSG_NOSIGNAL) else {
             return Ok(());
         };
         loop {
             match message(&self.socket) {
-                Ok([MESSAGE_FAILED, step, errno]) => return Err(self.init_error((step, errno))),
+                Ok([TELL_FAILED, step, errno]) => return Err(self.init_error((step, errno))),
                 // The spawner's word that there is an init.
                 Ok(_) => {}
                 Err(_gone) => return Err(Error::step("starting the program", errno)),
@@ -381,7 +366,7 @@ impl Platform for LinuxSandbox {
     }
 
     fn go_on(&self) -> Result<(), Error> {
-        self.say(b"g")
+        self.say(SAY_PROGRAM)
     }
 
     fn begin_end(&self) {
@@ -390,7 +375,7 @@ impl Platform for LinuxSandbox {
 
     fn end_runtime(&self, kill: bool) {
         // An init that is gone has taken the runtime along.
-        drop(self.say(if kill { b"k" } else { b"t" }));
+        drop(self.say(if kill { SAY_KILL } else { SAY_TERMINATE }));
     }
 
     fn failure(&self) -> Option<Error> {
@@ -476,9 +461,9 @@ impl LinuxSandbox {
 
     fn init_error(&self, (step, errno): (u32, u32)) -> Error {
         let index = usize::try_from(step).unwrap_or(0);
-        let name = INIT_STEPS.get(index).copied().unwrap_or(INIT_STEPS[0]);
+        let name = STEPS.get(index).copied().unwrap_or(STEPS[0]);
         let source = std::io::Error::from_raw_os_error(errno.cast_signed());
-        match index {
+        match step {
             STEP_PROGRAM => Error::failed(name, &self.program, source),
             STEP_EXTENSION => Error::failed(name, "/opt/extensions", source),
             STEP_FILTER if source.raw_os_error() == Some(NO_ROOM) => Error::Unavailable {

@@ -26,7 +26,7 @@ const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
 /// What it costs the host to take a connection, to answer a request, and to read a KiB of one, which take longer in a build
 /// without optimisation.
 const CONNECTION_TIME: Duration =
-    Duration::from_micros(if cfg!(debug_assertions) { 60 } else { 25 });
+    Duration::from_micros(if cfg!(debug_assertions) { 100 } else { 25 });
 const REQUEST_TIME: Duration = Duration::from_micros(15);
 const KIB_TIME_NS: u32 = if cfg!(debug_assertions) { 3_000 } else { 300 };
 

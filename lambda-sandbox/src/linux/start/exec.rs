@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::capture::Capture;
+use crate::linux::protocol::{EXECS_MAX, SAY_EXEC, SAY_EXEC_KILL};
 use crate::linux::start::wires;
 use crate::linux::sys;
 use crate::log::LogSink;
@@ -64,7 +65,7 @@ impl Drop for Running {
         if self.execs.state().waiting.remove(&self.number).is_some() {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
             // An init that is gone has taken the program along.
-            let _gone = send(self.socket.as_raw_fd(), &word(b'y', self.number), flags);
+            let _gone = send(self.socket.as_raw_fd(), &word(SAY_EXEC_KILL, self.number), flags);
         }
     }
 }
@@ -106,7 +107,7 @@ pub(in crate::linux) async fn run(
     };
     let running = Running { execs: Arc::clone(&execs), socket: Arc::clone(&socket), number };
     let files = [&block, &stdin_inside, &stdout_inside, &stderr_inside].map(|it| it.as_raw_fd());
-    let word = word(b'x', number);
+    let word = word(SAY_EXEC, number);
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let rights = [ControlMessage::ScmRights(&files)];
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&word)], &rights, flags, None)
@@ -126,9 +127,6 @@ pub(in crate::linux) async fn run(
     let (stdout, stderr, truncated) = capture.take();
     Ok(Executed::new(exit).with_output(stdout, stderr, truncated))
 }
-
-/// Programs at a time, as many as the init has room for.
-const EXECS_MAX: usize = 16;
 
 /// Returns a message to the init: a letter, and a number from the fifth byte on.
 fn word(letter: u8, number: u32) -> [u8; 8] {
