@@ -120,7 +120,8 @@ impl fmt::Display for Source {
 
 /// AWS credentials: access key id, secret key, and optionally session token, expiry and account.
 ///
-/// `Debug` shows the access key id (an identifier, it is in every signed request) and hides the rest.
+/// `Debug` shows the access key id, which is an identifier in every signed request, and hides the
+/// rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {

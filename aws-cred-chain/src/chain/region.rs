@@ -79,7 +79,8 @@ impl EndpointChain {
         Self { context, options }
     }
 
-    /// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`, `sso_oidc`.
+    /// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`,
+    /// `sso_oidc`.
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ impl Filter {
         Self { name: name.into(), values: values.into_iter().map(Into::into).collect() }
     }
 
-    /// Parses one argument of the AWS CLI's `--filters`: the shorthand `Name=n,Values=a,"b,c"`, or JSON
-    /// (an object, or an array of objects, with `Name` and `Values`).
+    /// Parses one argument of the AWS CLI's `--filters`: the shorthand `Name=n,Values=a,"b,c"`, or
+    /// JSON (an object, or an array of objects, with `Name` and `Values`).
     ///
     /// # Errors
     ///

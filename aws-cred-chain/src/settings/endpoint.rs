@@ -19,7 +19,8 @@ pub struct Endpoint {
     pub origin: Origin,
 }
 
-/// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`, `sso_oidc`.
+/// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`,
+/// `sso_oidc`.
 ///
 /// # Errors
 ///

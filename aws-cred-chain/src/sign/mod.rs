@@ -9,9 +9,9 @@
 //! (Signature Version 4a, ECDSA over P-256). S3's multi-region access points and EventBridge's
 //! global endpoints need this.
 //!
-//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide; "Signature
-//! calculations for the authorization header: transferring payload in multiple chunks", Amazon S3 API
-//! reference.
+//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide;
+//! "Signature calculations for the authorization header: transferring payload in multiple chunks",
+//! Amazon S3 API reference.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};

@@ -147,7 +147,7 @@ pub(crate) fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<Path
     Ok(folder.join(format!("{}.json", cache_key(session))))
 }
 
-/// Returns the name, without extension, that the AWS CLI gives to the cache file of `login_session`.
+/// Returns the name, without extension, of the AWS CLI's cache file of `login_session`.
 #[must_use]
 pub fn cache_key(session: &str) -> String {
     hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()))

@@ -166,7 +166,7 @@ impl AnywhereRole {
         self
     }
 
-    /// Returns the region: [`AnywhereRole::region`], else that of the trust anchor. Trust anchor
+    /// Returns the region: the field `region`, else that of the trust anchor. Trust anchor
     /// and profile must be in the same region.
     fn region(&self) -> Result<&str, Error> {
         let of_arn = |arn: &str| arn.split(':').nth(3).map(str::to_owned).unwrap_or_default();

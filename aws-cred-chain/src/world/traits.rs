@@ -115,7 +115,8 @@ pub trait WriteFile: fmt::Debug + Send + Sync {
         bytes: &'a [u8],
     ) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Locks the cache file `path` against other processes, until the lock is dropped or its process ends.
+    /// Locks the cache file `path` against other processes, until the lock is dropped or the
+    /// process ends.
     ///
     /// Implementors must wait while another process holds the lock, and stop waiting when the
     /// future is dropped. The default takes no lock.
