@@ -1,4 +1,4 @@
-//! Base 64 (RFC 4648): the standard alphabet out and in, the alphabet for URLs out. Pure.
+//! Base 64 (RFC 4648): encodes in the standard and the URL-safe alphabet, decodes both. Pure.
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -18,13 +18,14 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Encodes for URLs, without padding.
+/// Encodes in the URL-safe alphabet, without padding.
 #[cfg(feature = "login")]
 pub(crate) fn encode_url(bytes: &[u8]) -> String {
     encode(bytes).trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
-/// Decodes either alphabet, padding ignored; `None` for any other character.
+/// Decodes either alphabet. Ignores padding and line breaks.
+/// Returns `None` for any other character.
 #[cfg(any(feature = "login", feature = "roles-anywhere"))]
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);

@@ -1,4 +1,4 @@
-//! AWS credentials, and strings that never show themselves.
+//! AWS credentials, and strings that `Debug` and `Display` hide.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// Returns the string itself. Every use is a place where a secret could leak.
+    /// Returns the string itself. Do not log or format it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -43,7 +43,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where credentials came from, by the names that `aws configure list` and botocore use.
+/// The source of credentials, by the names of `aws configure list` and botocore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
@@ -81,7 +81,7 @@ pub enum Source {
     Container,
     /// The EC2 instance metadata service.
     InstanceMetadata,
-    /// A source of the program's own, by its name.
+    /// A source of the program's own, with its name.
     Custom(&'static str),
 }
 
@@ -118,9 +118,10 @@ impl fmt::Display for Source {
     }
 }
 
-/// Credentials: an access key id, a secret key, perhaps a session token, an expiry and an account.
+/// AWS credentials: access key id, secret key, and optionally session token, expiry and account.
 ///
-/// `Debug` shows the access key id (an identifier, it is in every signed request) and hides the rest.
+/// `Debug` shows the access key id, which is an identifier in every signed request, and hides the
+/// rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -130,16 +131,17 @@ pub struct Credentials {
     pub secret_access_key: Secret,
     /// The session token of temporary credentials.
     pub session_token: Option<Secret>,
-    /// When they end; `None`: never.
+    /// The time of their expiry; `None`: never.
     pub expires_at: Option<SystemTime>,
-    /// The account that they belong to, where that is known.
+    /// The id of their account, if it is known.
     pub account_id: Option<String>,
-    /// Where they came from.
+    /// The source that gave them.
     pub source: Source,
 }
 
 impl Credentials {
-    /// Returns keys without token, end or account, given by the program.
+    /// Returns credentials without token, expiry or account, and with the source
+    /// [`Source::Explicit`].
     pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<Secret>) -> Self {
         Self {
             access_key_id: access_key_id.into(),
@@ -158,14 +160,14 @@ impl Credentials {
         self
     }
 
-    /// Sets the end.
+    /// Sets the time of expiry.
     #[must_use]
     pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.expires_at = Some(at);
         self
     }
 
-    /// Sets the account.
+    /// Sets the account id.
     #[must_use]
     pub fn with_account_id(mut self, account_id: impl Into<String>) -> Self {
         self.account_id = Some(account_id.into());
@@ -180,14 +182,14 @@ impl Credentials {
     }
 }
 
-/// Gives credentials: the chain, one source, a cache around either, or your own.
+/// A provider of credentials: a chain, one source, a cache of either, or your own.
 pub trait ProvideCredentials: fmt::Debug + Send + Sync {
-    /// Returns credentials, loaded now. A provider that does not cache may be asked again; wrap it in
-    /// [`crate::Cache`].
+    /// Loads credentials. A provider may be called any number of times, and need not cache; wrap it
+    /// in [`crate::Cache`].
     ///
     /// # Errors
     ///
-    /// [`Error`], whose variants say what to do next.
+    /// [`Error`]. Its variant says what the caller does next.
     fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>>;
 }
 

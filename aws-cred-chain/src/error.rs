@@ -1,4 +1,4 @@
-//! The one error of this crate; its variants say what the caller does next.
+//! The error of this crate. Its variants say what the caller does next.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::trace::{Origin, Trace};
 use crate::world::HttpError;
 
-/// The cause of an [`Error`], shared so that all callers of one load can have it.
+/// The cause of an [`Error`]. It is shared, so that all callers of one load can have it.
 pub type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// Why there are no credentials. No variant ever holds a secret.
@@ -17,52 +17,53 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 pub enum Error {
     /// No source is configured: configure one, or ask the next provider.
     NotConfigured {
-        /// The sources, each with the reason that it gave nothing.
+        /// The sources that were asked, each with the reason why it gave nothing.
         attempts: Trace,
     },
     /// A setting is wrong: fix it where `origin` points.
     Invalid {
-        /// The fault.
+        /// What is wrong with the setting.
         problem: String,
-        /// The place of the setting.
+        /// The option, variable or line of a file that holds the setting.
         origin: Origin,
-        /// The remedy.
+        /// How to correct it, if known.
         hint: Option<String>,
     },
-    /// A person must log in: run `command`.
+    /// The login of a person has ended or is missing: run `command`.
     LoginRequired {
-        /// Why.
+        /// Why a login is needed.
         problem: String,
-        /// The command to run.
+        /// The command that logs in.
         command: String,
     },
-    /// The service refused: ask for a permission or correct the request; a retry changes nothing.
+    /// The service refused the request: ask for a permission or correct the request. A retry does
+    /// not help.
     Denied {
-        /// The service.
+        /// The name of the service, such as `STS`.
         service: &'static str,
-        /// The operation.
+        /// The operation of the service.
         operation: &'static str,
-        /// The service's code.
+        /// The service's error code.
         code: String,
         /// The service's message, shortened.
         message: String,
-        /// The remedy.
+        /// How to correct it, if known.
         hint: Option<String>,
     },
-    /// It did not work this time: retry later, or report it.
+    /// A failure that may pass: retry later, or report it.
     Failed {
-        /// The operation.
+        /// What this crate was doing.
         operation: String,
-        /// The remedy.
+        /// How to correct it, if known.
         hint: Option<String>,
-        /// Why.
+        /// The underlying error.
         cause: Option<Cause>,
     },
-    /// The budget of time ran out.
+    /// A time budget of [`crate::Options`] ran out.
     TimedOut {
-        /// The operation.
+        /// What this crate was doing.
         operation: String,
-        /// The budget.
+        /// The budget that ran out.
         budget: Duration,
     },
 }
@@ -125,7 +126,7 @@ impl Error {
         Self::failed(operation, Unexpected(what.into()))
     }
 
-    /// Whether an exchange got no answer in time.
+    /// Returns whether the cause is an exchange that timed out.
     pub(crate) fn is_time_out(&self) -> bool {
         let cause = self.source().and_then(|cause| cause.downcast_ref::<HttpError>());
         matches!(cause, Some(HttpError::TimedOut { .. }))
@@ -140,13 +141,13 @@ impl Error {
         self
     }
 
-    /// Returns whether the same call may succeed later without anybody's doing.
+    /// Returns whether the same call may succeed later although nobody changes anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::TimedOut { .. })
     }
 
-    /// Returns this message and those of all its causes in one line, for logs and terminals.
+    /// Returns the message and those of all causes in one line, for logs and terminals.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = self.to_string();
@@ -160,7 +161,7 @@ impl Error {
     }
 }
 
-/// An answer that is not what the protocol promises.
+/// The cause of an error: an answer that violates the protocol.
 #[derive(Debug)]
 struct Unexpected(String);
 

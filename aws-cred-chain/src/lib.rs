@@ -1,13 +1,19 @@
 //! AWS credential, region and endpoint resolution that explains itself, with a test kit.
 //!
-//! The AWS CLI's chain of credential sources (explicit, environment, shared files with roles, web identity,
-//! SSO, login and processes, container, EC2 metadata) with MFA and the AWS CLI's own cache; a single-flight
-//! [`Cache`]; a [`Trace`] of every step; a [`Plan`] without network; Signature Version 4 and 4a ([`sign`]); and a
-//! world in memory to test with ([`testing`]).
+//! The crate contains the AWS CLI's chain of credential sources: explicit options, environment,
+//! shared files (roles, web identity, SSO, login, processes, keys), container endpoint and EC2
+//! metadata. MFA and the AWS CLI's own cache are supported. Beside the chain it has:
 //!
-//! It calls no service but those that give credentials. A chain starts no browser: it says which command logs
-//! in. The module `login` logs a person in.
-//! It holds no global state but one thread for timers and, with the feature `tokio`, one for input and output.
+//! - a single-flight [`Cache`],
+//! - a [`Trace`] of every step, and a [`Plan`] that needs no network,
+//! - Signature Version 4 and 4a ([`sign`]),
+//! - an in-memory world for tests ([`testing`]).
+//!
+//! It calls only services that give credentials. A chain starts no browser: its error names the
+//! command that logs in. The module `login` logs a person in.
+//!
+//! The only global state is one thread for timers and, with the feature `tokio`, one thread for
+//! input and output.
 //!
 //! ```
 //! # use aws_cred_chain::testing::World;
@@ -29,30 +35,30 @@
 //! # Contract
 //!
 //! 1. Every effect goes through the [`Context`], whose parts are traits of few methods.
-//!    [`Context::real`] is this machine; [`Context::empty`] is nothing.
+//!    [`Context::real`] is this machine. [`Context::empty`] has no environment, files or network.
 //! 2. The resolving code needs no runtime: any executor may drive it, or [`block_on`].
-//! 3. A source that is not configured lets the chain go on. One that is configured and broken stops it
-//!    with an [`Error`] whose variant says what to do next.
-//! 4. Every wait has an end: an attempt, a source, the chain, a process and a person have budgets in
-//!    [`Options`]. A dropped future leaves no work behind.
+//! 3. If a source is not configured, the chain asks the next one. If a source is configured and
+//!    broken, the chain stops with an [`Error`] whose variant says what to do next.
+//! 4. Every wait has an end: an attempt, a source, the chain, a process and a person have budgets
+//!    in [`Options`]. A dropped future leaves no work behind.
 //! 5. No secret reaches a log, an error, a [`Trace`] or `Debug`.
-//! 6. A setting that cannot be meant is refused: never another identity than the one that was named.
-//!
+//! 6. An invalid setting is an error. The chain never falls back to another identity than the
+//!    configured one.
 //! # Features
 //!
 //! None is on by default.
 //!
-//! - `tokio`: real HTTP ([`Context::real`] has it then), over hyper and rustls.
-//! - `login`: logins of people (the module `login`) and renewal of `aws login` sessions, whose calls are signed
-//!   by ring; part of `tokio`.
+//! - `tokio`: real HTTP for [`Context::real`], over hyper and rustls.
+//! - `login`: logins of people (the module `login`) and renewal of `aws login` sessions. Their
+//!   calls are signed with ring. `tokio` includes it.
 //! - `sigv4a`: Signature Version 4a, with the crate `p256`.
-//! - `roles-anywhere`: IAM Roles Anywhere (`RolesAnywhere`), whose calls are signed by ring.
+//! - `roles-anywhere`: IAM Roles Anywhere (`RolesAnywhere`). Its calls are signed with ring.
 //! - `tracing`: events for the `tracing` crate.
 //! - `query`: JMESPath and filters (the modules `query` and `filter`).
-//! - `aws-credential-types`, `object_store`, `reqsign`: the module `bridge`, by which those crates take
-//!   credentials from this one.
+//! - `aws-credential-types`, `object_store`, `reqsign`: the module `bridge`, which passes
+//!   credentials to those crates.
 //!
-//! Users of other crates find their names in [`coming_from`].
+//! [`coming_from`] maps the names of other crates to those of this one.
 #![forbid(unsafe_code)]
 
 #[cfg(any(feature = "login", feature = "roles-anywhere", feature = "tokio"))]

@@ -1,4 +1,4 @@
-//! Events for `tracing`, where the feature of that name is on. No event holds a secret or a body.
+//! Events for `tracing`, if the feature `tracing` is on. No event holds a secret or a body.
 
 use std::time::Duration;
 

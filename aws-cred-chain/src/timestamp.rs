@@ -1,13 +1,15 @@
-//! Times of day as AWS writes them: ISO 8601, in and out. Pure.
+//! Parses and formats times as AWS does: ISO 8601. Pure.
 
 use std::time::{Duration, SystemTime};
 
 const DAY_S: i64 = 86_400;
 
-/// Parses what AWS's services, botocore and programs write: `2021-09-21T18:41:26Z`, with a fraction, an
-/// offset, a blank instead of `T`, `UTC` or `GMT` at the end, without seconds, in the basic form
-/// `20210921T184126Z`, and RFC 2822's `Tue, 21 Sep 2021 18:41:26 GMT`. A time without an offset is UTC.
-/// `None` for anything else and for times before 1970.
+/// Parses the times that AWS's services, botocore and programs write.
+///
+/// Accepts `2021-09-21T18:41:26Z`; a fraction, an offset, a blank instead of `T`, `UTC` or `GMT` at
+/// the end, a time without seconds; the basic form `20210921T184126Z`; and RFC 2822's `Tue, 21 Sep
+/// 2021 18:41:26 GMT`. A time without an offset is UTC. Returns `None` for anything else and for
+/// times before 1970.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     if !text.is_ascii() || text.len() > 64 {
@@ -44,14 +46,14 @@ impl Cursor<'_> {
         number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
     }
 
-    /// Takes one of `marks` where it comes next; returns whether it did.
+    /// Consumes one of `marks` if it comes next. Returns whether it did.
     fn mark(&mut self, marks: &[char]) -> bool {
         let rest = self.0.strip_prefix(marks);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    /// `2021-09-21T` or `20210921T`.
+    /// Consumes `2021-09-21T` or `20210921T`.
     fn date(&mut self) -> Option<(i64, i64, i64)> {
         let year = self.number(4)?;
         let extended = self.mark(&['-']);
@@ -63,7 +65,7 @@ impl Cursor<'_> {
         self.mark(&['T', 't', ' ']).then_some((year, month, day))
     }
 
-    /// `Tue, 21 Sep 2021 `.
+    /// Consumes `Tue, 21 Sep 2021 `.
     fn mail_date(&mut self) -> Option<(i64, i64, i64)> {
         const MONTHS: &str = "janfebmaraprmayjunjulaugsepoctnovdec";
         let mut words = self.0.split_ascii_whitespace();
@@ -78,7 +80,7 @@ impl Cursor<'_> {
         Some((year.parse().ok()?, i64::try_from(month).ok()? + 1, day.parse().ok()?))
     }
 
-    /// `18:41:26`, `18:41`, `184126`, with a fraction of seconds.
+    /// Consumes `18:41:26`, `18:41` or `184126`, and a fraction of seconds.
     fn time(&mut self) -> Option<(i64, i64, i64, u32)> {
         let hour = self.number(2)?;
         let extended = self.mark(&[':']);
@@ -100,7 +102,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Returns an offset from UTC in seconds.
+/// Parses an offset from UTC. Returns it in seconds.
 fn offset(text: &str) -> Option<i64> {
     if matches!(text, "Z" | "z" | "UTC" | "GMT" | "") {
         return Some(0);
@@ -119,7 +121,7 @@ fn offset(text: &str) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// Formats as `2021-09-21T18:41:26Z`, as AWS's services and `credential_process` write times.
+/// Formats as `2021-09-21T18:41:26Z`, the form of AWS's services and of `credential_process`.
 #[must_use]
 pub fn iso(time: SystemTime) -> String {
     let (y, mo, d, h, mi, s) = civil(time);

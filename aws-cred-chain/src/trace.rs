@@ -1,4 +1,4 @@
-//! The steps of a resolution: each with its setting, that setting's line, and the time taken.
+//! The steps of a resolution: each with its setting, the place of that setting, and the time taken.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use crate::credentials::Source;
 
-/// Where a setting came from.
+/// The place where a setting is configured.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nowhere in particular.
+    /// No place is known.
     #[default]
     Unknown,
-    /// An option of the program.
+    /// An option of the program, by its name.
     Option(&'static str),
-    /// An environment variable.
+    /// An environment variable, by its name.
     Variable(Cow<'static, str>),
     /// A line of a file, counted from one.
     File {
         /// The file.
         path: Arc<Path>,
-        /// The line.
+        /// The number of the line, counted from one.
         line: usize,
     },
     /// The instance metadata service.
     Metadata,
-    /// The default where nothing is configured.
+    /// Nowhere: the default is used.
     Default,
 }
 
@@ -58,15 +58,17 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It gave what was looked for.
+    /// The source gave credentials, or in a plan would give them.
     Found,
-    /// It is not configured; the chain went on.
+    /// The source is not configured, for this reason. The chain went on.
     NotConfigured(Cow<'static, str>),
-    /// It is not asked, by a setting or because another was named.
+    /// The source was not asked, for this reason: a setting, or because another source was
+    /// selected.
     Skipped(Cow<'static, str>),
-    /// It is configured and broken; the chain stopped, or used older credentials.
+    /// The source is configured and broken, for this reason. The chain stopped, or older
+    /// credentials were used.
     Failed(Cow<'static, str>),
-    /// Worth knowing; nothing changed by it.
+    /// A remark that did not change the resolution.
     Note(Cow<'static, str>),
 }
 
@@ -74,19 +76,19 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// The source, where the step belongs to one.
+    /// The source, if the step belongs to one.
     pub source: Option<Source>,
-    /// The action.
+    /// What was done, such as `profile admin`.
     pub action: Cow<'static, str>,
-    /// The setting that led to it.
+    /// The setting that caused it.
     pub origin: Origin,
     /// The outcome.
     pub outcome: Outcome,
-    /// The time taken.
+    /// The time taken; zero in a plan.
     pub took: Duration,
 }
 
-/// The steps of a resolution, in order. It never holds a secret; it holds at most
+/// The steps of a resolution, in order. A trace never contains a secret, and at most
 /// [`Trace::STEPS_MAX`] steps.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Trace {
@@ -94,7 +96,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The most steps that a trace keeps; later ones are not recorded.
+    /// The most steps that a trace keeps. Later steps are dropped.
     pub const STEPS_MAX: usize = 256;
 
     /// Returns the steps, first to last.
@@ -105,7 +107,7 @@ impl Trace {
 
     pub(crate) fn push(&mut self, step: Step) {
         if self.steps.is_empty() {
-            // The common way has one step or two.
+            // Most resolutions have one or two steps.
             self.steps.reserve_exact(2);
         }
         if self.steps.len() < Self::STEPS_MAX {
@@ -158,7 +160,7 @@ impl Trace {
 }
 
 impl fmt::Display for Trace {
-    /// Renders one line a step: outcome, source, action, origin, milliseconds.
+    /// Writes one line per step: outcome, source, action, origin, milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.steps {
             let (mark, text) = match &step.outcome {

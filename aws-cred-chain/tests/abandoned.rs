@@ -1,4 +1,4 @@
-//! Work that takes long on the real machine: it is waited for, and it ends when nobody waits any more.
+//! Long work on the real machine: it is waited for, and it ends when its future is dropped.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Writes into a named pipe a little later.
+/// Writes into a named pipe after a short delay, on a thread.
 fn writes_later(path: &Path, text: &'static str) -> std::thread::JoinHandle<()> {
     let path = path.to_owned();
     std::thread::spawn(move || {
@@ -50,7 +50,7 @@ fn a_pipe_in_place_of_a_file_is_waited_for() {
     let resolved = block_on(Chain::new(context(&env), Options::default()).resolve()).unwrap();
     assert_eq!(resolved.credentials.access_key_id, "PIPED");
     writer.join().unwrap();
-    // The same for a token; that it was read shows in what STS is sent.
+    // The same for a token file. The request to STS shows that the token was read.
     let path = home.path().join("token");
     pipe(&path);
     let writer = writes_later(&path, "a.b.c");
@@ -66,7 +66,7 @@ fn a_pipe_in_place_of_a_file_is_waited_for() {
     writer.join().unwrap();
 }
 
-/// Processes whose command line holds `mark`.
+/// Returns the processes whose command line contains `mark`.
 fn processes(mark: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -81,7 +81,7 @@ fn processes(mark: &str) -> Vec<u32> {
     found
 }
 
-/// Waits until `is_so`; panics where it never is.
+/// Waits until `is_so` returns true. Panics after 30 seconds.
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_so() {
@@ -93,7 +93,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 #[test]
 fn a_process_takes_its_descendants_with_it() {
     let home = tempfile::tempdir().unwrap();
-    // Told from all others by a number of seconds that nobody else sleeps.
+    // A number of seconds that no other process sleeps identifies the processes of this test.
     let mark = format!("77{}.25", std::process::id());
     let script = home.path().join("p.sh");
     let text = format!("#!/bin/sh\n(sleep {mark}) &\nsleep {mark}\n");
@@ -104,7 +104,7 @@ fn a_process_takes_its_descendants_with_it() {
     let env = [("HOME", "/nowhere"), ("AWS_CONFIG_FILE", config.to_str().unwrap())];
     let mut options = Options::default();
     options.process_budget = Some(Duration::from_secs(3));
-    // The budget ends when both are there, however long that takes.
+    // The budget ends when both processes exist, however long that takes.
     let clock = VirtualClock::manual(SystemTime::now());
     let chain = Chain::new(context(&env).with_clock(clock.clone()), options);
     let watch = {
@@ -121,14 +121,14 @@ fn a_process_takes_its_descendants_with_it() {
     until("the reader has ended", || threads() == 0);
 }
 
-/// Threads of this process that wait for programs, files and terminals.
+/// Counts the threads of this process that wait for programs, files and terminals.
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.trim() == "aws-cred-chain").count()
 }
 
-/// What the test below runs on a terminal of its own; alone it does nothing.
+/// The program that the test below runs on its own terminal. Run alone, it does nothing.
 #[test]
 fn on_a_terminal() {
     if std::env::var_os("TEST_ON_A_TERMINAL").is_none() {
@@ -142,12 +142,13 @@ fn on_a_terminal() {
         let base = Credentials::new("A", "S");
         block_on(MfaSession::new(context, options, base, "device", None).provide())
     };
-    // Nobody answers the first question.
+    // The first question is not answered.
     let first = ask(Duration::from_secs(2));
     assert!(matches!(first, Err(Error::TimedOut { .. })), "{first:?}");
     until("the first question reads no more", || threads() == 0);
     println!("second");
-    // STS of the test does not know the device's code; that it was asked shows that one was entered.
+    // The STS of this test does not know the device's code. Its refusal shows that a code was
+    // entered.
     let second = ask(Duration::from_secs(60));
     assert!(second.is_ok() || matches!(second, Err(Error::Denied { .. })), "{second:?}");
     let mut line = String::new();
@@ -156,8 +157,8 @@ fn on_a_terminal() {
     println!("all was asked");
 }
 
-/// Runs a program on a new terminal with other data as standard input, enters a code at the second
-/// question, and prints what the terminal showed.
+/// Runs a program on a new terminal, with other data as its standard input. Enters a code at the
+/// second question, and prints the terminal's output.
 const TERMINAL: &str = r#"
 import os, pty, select, sys, time
 data, feed = os.pipe()
@@ -205,7 +206,7 @@ fn the_terminal_is_asked_and_a_question_given_up_reads_nothing() {
 
 #[test]
 fn without_a_terminal_one_line_of_standard_input_is_the_answer() {
-    // A session of its own has no terminal.
+    // A new session has no terminal.
     let me = std::env::current_exe().unwrap();
     let mut child = Command::new("setsid")
         .arg("--wait")
@@ -221,7 +222,7 @@ fn without_a_terminal_one_line_of_standard_input_is_the_answer() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// What the test above runs.
+/// The program that the test above runs.
 #[test]
 fn no_terminal() {
     if std::env::var_os("TEST_NO_TERMINAL").is_none() {

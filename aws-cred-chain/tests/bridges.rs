@@ -1,5 +1,5 @@
-//! The bridges give the peers what the chain gives, and its errors by kind; the peers' own clients sign
-//! with it.
+//! The bridges pass on the chain's credentials and its errors by kind, and the clients of other
+//! crates sign with them.
 
 use aws_cred_chain::bridge::Bridge;
 use aws_cred_chain::testing::World;
@@ -71,7 +71,7 @@ fn reqsign_takes_the_chain() {
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
 }
 
-/// The parts of an `authorization` header, and the signature that this crate makes of the same request.
+/// Returns the parts of an `authorization` header, and this crate's signature of the same request.
 #[cfg(any(feature = "object_store", feature = "reqsign"))]
 fn signed_again(
     method: &str,
@@ -95,7 +95,7 @@ fn signed_again(
     let digits: Vec<u64> = [0..4, 4..6, 6..8, 9..11, 11..13, 13..15]
         .map(|range| date[range].parse().expect("a number of the date"))
         .to_vec();
-    // Days since the epoch, by the rule of the Gregorian calendar.
+    // Days since the epoch in the Gregorian calendar.
     let (year, month) =
         if digits[1] > 2 { (digits[0], digits[1]) } else { (digits[0] - 1, digits[1] + 12) };
     let days =
@@ -119,7 +119,7 @@ fn signed_again(
     (part("Signature="), again.signature)
 }
 
-/// `object_store`'s S3 client, over loopback, signs with the chain's keys.
+/// The S3 client of `object_store` signs with the chain's keys, over loopback.
 #[cfg(feature = "object_store")]
 #[tokio::test]
 async fn the_client_of_object_store_signs_with_the_chain() {
@@ -160,13 +160,13 @@ async fn the_client_of_object_store_signs_with_the_chain() {
     assert_eq!(theirs, ours, "{head}");
 }
 
-/// `reqsign`'s signer signs with the chain's keys.
+/// The signer of `reqsign` signs with the chain's keys.
 #[cfg(feature = "reqsign")]
 #[tokio::test]
 async fn the_signer_of_reqsign_signs_with_the_chain() {
     let builder = reqsign_aws_v4::RequestSigner::new("sts", "eu-west-1");
     let signer = reqsign_core::Signer::new(reqsign_core::Context::new(), found(), builder);
-    // SHA-256 of nothing; without the header reqsign leaves the body unsigned.
+    // The SHA-256 of the empty body. Without the header, reqsign leaves the body unsigned.
     let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let request = http::Request::get("https://sts.example.com/a/b?x=1&a=2")
         .header("x-amz-content-sha256", nothing)
@@ -187,7 +187,7 @@ async fn the_signer_of_reqsign_signs_with_the_chain() {
     assert_eq!(theirs, ours, "{headers:?}");
 }
 
-/// The AWS SDK's clients take credentials by this type, and cache by the end that it tells.
+/// The AWS SDK's clients take credentials through this type, and cache them until their expiry.
 #[cfg(feature = "aws-credential-types")]
 #[tokio::test]
 async fn the_sdk_shares_the_chain_among_its_clients() {

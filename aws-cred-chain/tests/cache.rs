@@ -1,4 +1,4 @@
-//! One load for many callers; refresh ahead of expiry; stale and negative answers.
+//! One load for many callers; refresh ahead of expiry; old credentials and repeated errors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use aws_cred_chain::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Counts its loads; each takes `delay` and lives an hour.
+/// Counts its loads. Each takes `delay` and gives credentials that are valid for an hour.
 #[derive(Clone, Debug)]
 struct Counted {
     clock: Arc<dyn Clock>,
@@ -84,7 +84,7 @@ async fn ten_thousand_callers_at_expiry_send_one_request_by_the_virtual_clock() 
     while provider.loads() < 2 {
         tokio::task::yield_now().await;
     }
-    // Let all of them join before the answer comes.
+    // All callers join the load before the answer comes.
     for _ in 0..20_000 {
         tokio::task::yield_now().await;
     }
@@ -113,7 +113,7 @@ async fn ten_thousand_callers_on_real_threads_send_one_request() {
     assert_eq!(provider.loads(), 1);
 }
 
-/// The system's clock, which a test can put forward.
+/// The system's clock, which a test can move forward.
 #[derive(Clone, Debug, Default)]
 struct Forward(Arc<AtomicU64>);
 
@@ -150,7 +150,7 @@ async fn ten_thousand_callers_on_real_threads_at_expiry_send_one_request() {
         calls.spawn(async move {
             assert_eq!(cache.credentials().await.unwrap().access_key_id, "AKID1");
             gate.wait().await;
-            // All are here when the keys end.
+            // All callers wait here when the keys expire.
             gate.wait().await;
             cache.credentials().await.unwrap()
         });
@@ -228,7 +228,8 @@ fn a_slow_refresh_makes_nobody_wait() {
     let clock = VirtualClock::manual(start());
     let provider = Counted::new(clock.clone(), Duration::from_secs(5));
     let cache = Cache::new(Context::empty(VirtualClock::manual(start())), provider.clone());
-    // This cache's clock stands still; the provider's moves. Its first load needs a push.
+    // This cache's clock stands still, and the provider's moves. The first load needs a caller that
+    // polls it.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| block_on(cache.credentials()).unwrap());
         while provider.loads() == 0 {
@@ -240,7 +241,7 @@ fn a_slow_refresh_makes_nobody_wait() {
     });
 }
 
-/// A refresh that callers pushed along and then nobody drove: its time-out says nothing about now.
+/// A refresh that callers began and then nobody polled is loaded again: its timeout is out of date.
 #[test]
 fn a_refresh_that_nobody_drove_is_begun_again() {
     let clock = VirtualClock::manual(start());
@@ -259,7 +260,7 @@ fn a_refresh_that_nobody_drove_is_begun_again() {
     assert_eq!(provider.loads(), 2);
 }
 
-/// Holds a load back, while `waits` is set, until it is polled again.
+/// Holds a load back until it is polled again, while `waits` is set.
 #[derive(Debug)]
 struct Slow<P> {
     inner: P,
@@ -337,7 +338,7 @@ fn refreshes_are_spread_by_jitter() {
     assert!(times.iter().all(|s| (44 * 60..=45 * 60 + 1).contains(s)), "{times:?}");
 }
 
-/// A host renews without callers.
+/// `keep_fresh` renews without callers.
 #[test]
 fn keep_fresh_renews_ahead_of_every_expiry() {
     let clock = VirtualClock::new(start());
@@ -352,7 +353,7 @@ fn keep_fresh_renews_ahead_of_every_expiry() {
         }
         end.as_mut().poll(cx)
     }));
-    // An hour each, renewed about 15 minutes early.
+    // The keys are valid for an hour and renewed about 15 minutes early.
     assert!((12..=15).contains(&provider.loads()), "{} loads in ten hours", provider.loads());
 }
 
@@ -369,7 +370,7 @@ fn refused_credentials_are_forgotten() {
     assert!(!format!("{cache:?} {:?}", Origin::Default).contains("\"s\""));
 }
 
-/// A load that panics must not hang those who come later.
+/// After a load that panicked, later callers must not hang.
 #[test]
 fn after_a_panic_in_a_load_the_next_caller_loads_again() {
     #[derive(Debug, Default)]
@@ -388,7 +389,8 @@ fn after_a_panic_in_a_load_the_next_caller_loads_again() {
     assert_eq!(block_on(cache.credentials()).unwrap().access_key_id, "AKID");
 }
 
-/// A thread remembers the cache that it read last: never another's, an older one's, nor longer than it lives.
+/// The credentials that a thread remembers are never those of another cache or of an older entry,
+/// and are not kept longer than the cache.
 #[test]
 fn what_a_thread_saw_last_is_not_taken_for_anything_else() {
     let clock = VirtualClock::manual(start());
@@ -413,7 +415,7 @@ fn what_a_thread_saw_last_is_not_taken_for_anything_else() {
     cache.invalidate(&first);
     assert_eq!(cache.peek(), None);
     let second = block_on(cache.credentials()).unwrap();
-    // Another thread's renewal is seen by this one at once.
+    // This thread sees the other thread's renewal at once.
     let theirs = cache.clone();
     std::thread::scope(|scope| {
         scope.spawn(|| {

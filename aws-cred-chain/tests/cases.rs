@@ -1,5 +1,5 @@
-//! Beside the AWS CLI 2: for each input here the chain finds what the command finds, or refuses what the
-//! command would sign wrongly with.
+//! Comparison with the AWS CLI 2. For each input, the chain finds what the command finds, or
+//! refuses what the command would accept and sign wrongly.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io;
@@ -28,7 +28,7 @@ fn found(world: &World) -> Credentials {
     resolve(world, Options::default()).unwrap().credentials
 }
 
-/// A profile of keys `id`.
+/// Returns the settings of a profile with keys, of which the id is `id`.
 fn keys(id: &str) -> String {
     format!("aws_access_key_id = {id}\naws_secret_access_key = SECRET\n")
 }
@@ -41,7 +41,8 @@ fn the_default_dialect_is_that_of_the_cli() {
         options.profile = profile.map(str::to_owned);
         let id = resolve(&world, options.clone()).map(|it| it.credentials.access_key_id);
         assert_eq!(id.unwrap(), "AKIA", "{text}");
-        // The other dialect refuses it; where that is the file's form, the error names this one.
+        // The other dialect refuses the file. If its form is the reason, the error names this
+        // dialect.
         let error = resolve(&world, options.with_dialect(Dialect::Sdk)).unwrap_err();
         assert!(error.to_string().contains("Dialect::Cli"), "{error}");
     };
@@ -69,7 +70,7 @@ fn sso_sessions_may_have_quoted_names() {
     assert!(matches!(error, Error::LoginRequired { .. }), "{error:?}");
 }
 
-/// Settings of SSO without account and role give a token; they keep no other source from being asked.
+/// SSO settings without account and role give a token only. They do not stop other sources.
 #[test]
 fn a_token_alone_is_no_source_of_credentials() {
     for sso in ["sso_region = r\n", "sso_session = gone\n", "sso_start_url = u\nsso_region = r\n"] {
@@ -79,7 +80,7 @@ fn a_token_alone_is_no_source_of_credentials() {
             resolve(&World::new().file(CONFIG, format!("[default]\n{sso}")), Options::default());
         assert!(matches!(error, Err(Error::Invalid { .. })), "{sso}");
     }
-    // A session may complete what the profile says in part.
+    // The session's section may hold settings that the profile lacks.
     let text = "[default]\nsso_session = s\nsso_account_id = 1\n\
                 [sso-session s]\nsso_region = us-east-1\nsso_start_url = https://x/start\nsso_role_name = R\n";
     let error = resolve(&World::new().file(CONFIG, text), Options::default()).unwrap_err();
@@ -101,7 +102,7 @@ fn a_comment_or_a_second_line_never_becomes_part_of_a_secret() {
         for dialect in [Dialect::Cli, Dialect::Sdk] {
             let world = World::new().file(CONFIG, text);
             match resolve(&world, Options::default().with_dialect(dialect)) {
-                // The dialect takes the comment for one.
+                // The dialect treats the comment as one.
                 Ok(found) => assert_eq!(found.credentials.secret_access_key.expose(), "S"),
                 Err(error) => {
                     let shown = error.to_string();
@@ -120,7 +121,7 @@ fn keys_token_and_account_are_of_one_file() {
         .file(CONFIG, "[default]\naws_session_token = STALE\naws_account_id = 9\n");
     let credentials = found(&world);
     assert_eq!((credentials.session_token, credentials.account_id), (None, None));
-    // Half a pair in the file that goes first is an error, whatever the other holds.
+    // An incomplete pair in the file with precedence is an error, whatever the other file has.
     for config in [keys("B"), "aws_secret_access_key = S\n".to_owned()] {
         let world = World::new()
             .file(CREDENTIALS, "[default]\naws_access_key_id = A\n")
@@ -128,13 +129,13 @@ fn keys_token_and_account_are_of_one_file() {
         let error = resolve(&world, Options::default()).unwrap_err();
         assert!(error.to_string().contains("half a pair"), "{error}");
     }
-    // The config file's own token, hidden by another in the credentials file, goes with its keys.
+    // The config file's keys get its own token, although the credentials file replaces that token.
     let world = World::new()
         .file(CREDENTIALS, "[default]\naws_session_token = OTHER\n")
         .file(CONFIG, format!("[default]\n{}aws_session_token = OWN\n", keys("A")));
     let credentials = found(&world);
     assert_eq!(credentials.session_token.unwrap().expose(), "OWN");
-    // A lone secret is passed over where something else gives keys, and an error where nothing does.
+    // A lone secret is ignored if another source gives keys, and an error otherwise.
     let world = World::new()
         .file(CREDENTIALS, "[default]\naws_secret_access_key = S\n")
         .file(CONFIG, format!("[default]\n{}", keys("C")));
@@ -163,7 +164,7 @@ fn a_source_profile_has_the_order_of_any_profile() {
         steps.filter_map(|step| step.source).collect::<Vec<_>>()
     };
     assert_eq!(asked(&resolved), [Source::Sso, Source::AssumeRole]);
-    // A process goes before keys of the config file.
+    // A process takes precedence over keys of the config file.
     let world = World::new()
         .file(CONFIG, format!("{role}[profile p]\n{}credential_process = give\n", keys("STALE")))
         .user("FRESH", "S", "123456789012")
@@ -197,17 +198,17 @@ fn web_identity_joins_variables_and_profile() {
         arn("P")
     );
     let token = ("AWS_WEB_IDENTITY_TOKEN_FILE", "/jwt");
-    // The role of the profile, the token by a variable.
+    // The role is the profile's, the token a variable's.
     let role_alone = format!("[default]\nrole_arn = {}\n", arn("P"));
     let found = account(&world().file(CONFIG, role_alone).env(token.0, token.1));
     assert_eq!(found, ("P".to_owned(), None));
-    // The role by a variable, the token of the profile.
+    // The role is a variable's, the token the profile's.
     let found = account(&world().file(CONFIG, profile.as_str()).env("AWS_ROLE_ARN", &arn("W")));
     assert_eq!(found, ("W".to_owned(), Some("mine".to_owned())));
-    // The session's name by a variable.
+    // The session's name is a variable's.
     let found = account(&world().file(CONFIG, profile.as_str()).env("AWS_ROLE_SESSION_NAME", "v"));
     assert_eq!(found, ("P".to_owned(), Some("v".to_owned())));
-    // The session's name of the profile with the rest by variables.
+    // The session's name is the profile's; the other settings are variables.
     let named = "[default]\nrole_session_name = mine\n";
     let by_variables =
         world().file(CONFIG, named).env(token.0, token.1).env("AWS_ROLE_ARN", &arn("W"));
@@ -233,7 +234,8 @@ fn the_clis_cached_keys_of_an_sso_role_are_used() {
     };
     let role = "sso_account_id = 123456789012\nsso_role_name = R\n";
     let place = "sso_region = us-east-1\nsso_start_url = https://d-1.awsapps.com/start\n";
-    // The SHA-1 of `{"accountId":"123456789012","roleName":"R","sessionName":"s"}`, and with `startUrl`.
+    // The SHA-1 of `{"accountId":"123456789012","roleName":"R","sessionName":"s"}`, and of the same
+    // with `startUrl`.
     check(
         &format!("[default]\nsso_session = s\n{role}[sso-session s]\n{place}"),
         "f5c139c90b634c780544787e9dadefd6779cb5cf",
@@ -267,8 +269,8 @@ fn keys_of_an_sso_role_are_left_for_the_cli_where_that_is_wanted() {
     assert_eq!(read.access_key_id, first.access_key_id);
 }
 
-/// A metadata service whose token requests end so, and that serves version 1; it counts the documents that
-/// it gives.
+/// A metadata service whose token requests end with the given result, and that serves version 1. It
+/// counts the documents that it serves.
 #[derive(Clone, Debug)]
 struct Version1(Result<u16, ()>, Arc<AtomicUsize>);
 
@@ -322,7 +324,7 @@ fn version_1_of_the_metadata_service_serves_where_no_token_is_given() {
 #[test]
 fn a_lost_token_names_the_hop_limit() {
     let world = World::new();
-    // Two hops away, and answers live for one; version 1 is not served.
+    // The caller is two hops away, and answers live for one hop. Version 1 is not served.
     world.services().set_metadata(Some("role"), 1, 2, false);
     let error = resolve(&world, Options::default()).unwrap_err();
     assert!(matches!(error, Error::NotConfigured { .. }), "{error:?}");
@@ -356,7 +358,7 @@ fn variables_that_are_not_unicode_are_refused_by_name() {
     assert_eq!(resolved.credentials.access_key_id, "THERE");
 }
 
-/// Answers every read with an error of this number.
+/// Answers every read with the error of this number.
 #[derive(Debug)]
 struct Unreadable(i32);
 
@@ -380,7 +382,7 @@ fn files_that_cannot_be_read_count_as_not_there() {
         assert!(resolved.trace.to_string().contains("taken as not there"), "{}", resolved.trace);
         let region = block_on(region(&context, &Options::default(), false)).unwrap();
         assert_eq!(region, None);
-        // A profile that is named and not found tells of the file.
+        // The error about a missing profile names the unreadable file.
         let named = Options::default().with_profile("p");
         let error = block_on(Chain::new(context, named).resolve()).unwrap_err().error;
         assert!(error.to_string().contains("cannot read file"), "{error}");
@@ -418,7 +420,7 @@ fn throttled_calls_are_tried_again_and_are_retryable() {
     more.services().fault("sts", Fault::Answer(400, code("MalformedPolicyDocument")));
     let refused = resolve(&more, Options::default().with_profile("default")).unwrap_err();
     assert!(!refused.is_retryable(), "{refused:?}");
-    // The container endpoint and SSO answer 429.
+    // The container endpoint and SSO answer with status 429.
     let world = World::new().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x");
     world.services().fault("container", Fault::Status(429));
     assert!(resolve(&world, Options::default()).unwrap_err().is_retryable());
@@ -447,13 +449,13 @@ fn a_source_that_is_left_out_is_not_asked_wherever_it_stands() {
         "[default]\nsso_start_url = u\nsso_region = r\nsso_account_id = 1\nsso_role_name = R\n";
     check(sso, "", Source::Sso);
     check("[default]\nrole_arn = r\nweb_identity_token_file = f\n", "", Source::WebIdentity);
-    // Files that are both left out need not even be understood.
+    // If both files are left out, they need not be parsable.
     let world = container(World::new()).file(CONFIG, "garbage\n");
     let options = Options::default().without(Source::SharedFile).without(Source::ConfigFile);
     let resolved = resolve(&world, options).unwrap();
     assert_eq!(resolved.credentials.source, Source::Container);
     assert!(matches!(resolve(&world, Options::default()), Err(Error::Invalid { .. })));
-    // What comes next in the profile is asked instead.
+    // The profile's next source is asked instead.
     let both = format!("[default]\ncredential_process = x\n{}", keys("A"));
     let world = container(World::new()).file(CONFIG, both);
     let resolved = resolve(&world, Options::default().no_process()).unwrap();
@@ -518,7 +520,7 @@ fn a_person_and_a_process_may_take_longer_than_a_source() {
     world.commands().put_slow("give", time, CommandOutput::new(0, output));
     let resolved = resolve(&world, Options::default()).unwrap();
     assert_eq!(resolved.credentials.access_key_id, "A");
-    // A budget that was set bounds it.
+    // A budget that was set limits the process.
     let mut options = Options::default();
     options.source_budget = Duration::from_secs(30);
     assert!(matches!(resolve(&world, options), Err(Error::TimedOut { .. })));

@@ -1,4 +1,4 @@
-//! Real HTTP over loopback: services that answer slowly, hugely, wrongly or not at all.
+//! Real HTTP over loopback, with services that answer slowly, too large, malformed or not at all.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,8 @@ use aws_cred_chain::real::SystemClock;
 use aws_cred_chain::{Chain, Context, Error, HttpError, Options, SendHttp, Source, block_on};
 use bytes::Bytes;
 
-/// Serves each connection by `serve` on a thread; returns the address and the number of connections.
+/// Serves each connection with `serve` on a thread. Returns the address and the count of
+/// connections.
 fn server(serve: impl Fn(TcpStream, String) + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -52,7 +53,7 @@ fn container(address: &str) -> (Context, Options) {
     (context, options)
 }
 
-/// Gives up on what hangs; how long it takes is not asserted.
+/// Stops a test that hangs. The duration itself is not asserted.
 const HANG: Duration = Duration::from_secs(120);
 
 fn error(address: &str) -> Error {
@@ -178,7 +179,8 @@ fn a_proxy_gets_plain_requests_whole_and_tls_through_a_tunnel() {
     assert!(!error.contains("u:p"));
 }
 
-/// A TLS server for `localhost` that answers what `answer` says of each head; its address and its root.
+/// Starts a TLS server for `localhost` that answers each request's head with `answer`. Returns its
+/// port and its root certificate.
 fn tls_server(
     answer: impl Fn(&str) -> &'static str + Send + 'static,
 ) -> (u16, tempfile::NamedTempFile) {
@@ -226,7 +228,7 @@ fn tls_needs_a_root_that_is_trusted() {
     assert!(error.to_string().contains("AWS_CA_BUNDLE /nowhere.pem"), "{error}");
 }
 
-/// As the AWS CLI has it: the variable, then the selected profile's `ca_bundle`.
+/// As in the AWS CLI: the variable, then the selected profile's `ca_bundle`.
 #[test]
 fn a_profile_names_its_root_certificates() {
     let (port, bundle) = tls_server(|_| "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]");

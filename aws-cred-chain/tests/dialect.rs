@@ -1,4 +1,4 @@
-//! Beside botocore's own parser: random files in the AWS CLI's dialect say the same to both.
+//! Comparison with botocore's parser: both read random files in the AWS CLI's dialect the same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 const JUDGE: &str = include_str!("judges/files.py");
 
-/// What files are put together from: headers, keys, comments, blanks, and what only looks like these.
+/// The pieces of the random files: headers, keys, comments, blanks, and texts that resemble these.
 const PIECES: &[&str] = &[
     "[default]",
     "[profile a]",
@@ -85,7 +85,7 @@ const PIECES: &[&str] = &[
 ];
 const ENDS: &[&str] = &["\n", "\n", "\n", "\n", "\r\n", "\r", "\n\n", "\n  ", ""];
 
-/// A small generator, so that a run can be repeated by its seed (SplitMix64).
+/// A small generator of random numbers, repeatable by its seed (SplitMix64).
 struct Random(u64);
 
 impl Random {
@@ -99,7 +99,7 @@ impl Random {
 
     fn text(&mut self) -> String {
         let mut text = String::new();
-        // Most files begin with a section, or all would be refused.
+        // Most files begin with a section, because a file without one is refused.
         if self.below(8) > 0 {
             text.push_str(["[default]\n", "[profile a]\n", "[a]\n"][self.below(3)]);
         }
@@ -111,7 +111,7 @@ impl Random {
     }
 }
 
-/// Writes a value as botocore has it: one that begins with a line break is a group of its own.
+/// Formats a value as botocore returns it. A value that begins with a line break is a group.
 fn shown(value: &str) -> Value {
     if !value.starts_with('\n') {
         return Value::from(value);
@@ -182,7 +182,7 @@ fn random_files_say_to_us_what_they_say_to_botocore() {
                 .push(format!("{config:?} {credentials:?}\n  ours {found}\n  theirs {answer}"));
         }
     }
-    // A run in which nearly all is refused would show little.
+    // If nearly all files were refused, the comparison would show little.
     assert!(read * 4 > count, "only {read} of {count} files are read");
     println!("{} of {count} files differ; {read} are read", differences.len());
     let few: Vec<String> = differences.iter().take(12).cloned().collect();

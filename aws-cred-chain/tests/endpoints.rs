@@ -1,6 +1,6 @@
-//! Beside botocore's own clients: the endpoint and the signing region of the services that give
-//! credentials, in every region that botocore knows and some that it does not, with and without FIPS and
-//! dual stack.
+//! Comparison with botocore's clients: endpoint and signing region of the services that give
+//! credentials, in every region that botocore knows and some others, with and without FIPS and dual
+//! stack.
 
 use std::process::Command;
 use std::time::SystemTime;

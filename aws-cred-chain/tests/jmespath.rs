@@ -1,10 +1,10 @@
-//! The JMESPath compliance suite, run from its files as they are.
+//! Runs the JMESPath compliance suite from unchanged files.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aws_cred_chain::query::Query;
 use serde_json::Value;
 
-/// Numbers are equal by value: the suite writes 3 where a float is as good.
+/// Compares numbers by value: where the suite has 3, a float is also right.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -84,7 +84,7 @@ fn what_is_absent_is_reported_and_what_is_there_can_fail() {
     assert!(!passed);
 }
 
-/// Expressions and what they give, or `ERROR`.
+/// Expressions and their expected results, or `ERROR`.
 const FURTHER: &[(&str, &str)] = &[
     ("list[?v > `1`].k", r#"["a"]"#),
     ("list[?!v].k", r#"["c"]"#),

@@ -1,4 +1,4 @@
-//! What the shared files say is kept while they are unchanged, and not a moment longer.
+//! The parsed shared files are used again exactly as long as the files are unchanged.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use aws_cred_chain::{
     BoxFuture, Chain, Context, Error, FileData, Options, ReadFile, Source, Stamp, block_on,
 };
 
-/// Counts the reads and the looks of the files inside.
+/// Counts the reads and the stamps of the files inside.
 #[derive(Clone, Debug)]
 struct Counted<F> {
     inner: F,
@@ -27,7 +27,7 @@ impl<F> Counted<F> {
         Self { inner, reads: Arc::default(), looks: Arc::default() }
     }
 
-    /// Reads and looks since the last call.
+    /// Returns the counts of reads and stamps since the last call.
     fn count(&self) -> (usize, usize) {
         (self.reads.swap(0, Ordering::SeqCst), self.looks.swap(0, Ordering::SeqCst))
     }
@@ -79,14 +79,14 @@ fn unchanged_files_are_read_again_once_and_then_only_looked_at() {
     let world = InMemory::new();
     let chain = Chain::new(world.context.clone(), Options::default());
     let first = block_on(chain.resolve()).unwrap();
-    // A chain that is asked once looks at nothing beside what it reads.
+    // The first resolution of a chain reads the files and takes no stamps.
     assert_eq!(world.files.count(), (2, 0));
     id(&chain);
     assert_eq!(world.files.count(), (2, 2));
     let third = block_on(chain.clone().resolve()).unwrap();
     assert_eq!(world.files.count(), (0, 2));
     assert_eq!(first.credentials, third.credentials);
-    // The account of how is the same too.
+    // The trace is the same too.
     let steps = |trace: &aws_cred_chain::Trace| {
         trace.steps().iter().map(|step| (step.source, step.origin.clone())).collect::<Vec<_>>()
     };
@@ -105,11 +105,11 @@ fn every_edit_takes_effect_at_once() {
             }
         }
     }
-    // A file that was not there.
+    // A file that did not exist before.
     world.files.inner.put("/h/.aws/credentials", keys("D"));
     let found = block_on(chain.resolve()).unwrap().credentials;
     assert_eq!((found.access_key_id.as_str(), found.source), ("D", Source::SharedFile));
-    // One that cannot be read any more, after one that could.
+    // A file that cannot be parsed any more.
     id(&chain);
     world.files.inner.put("/h/.aws/config", "no section");
     assert!(matches!(block_on(chain.resolve()).unwrap_err().error, Error::Invalid { .. }));
@@ -143,7 +143,7 @@ fn what_else_a_profile_needs_is_asked_for_every_time() {
     }
 }
 
-/// Edits of the same length, faster than the file system's clock ticks.
+/// Edits of the same length, faster than the resolution of the file system's times.
 #[test]
 fn edits_of_real_files_take_effect_at_once() {
     let home = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ fn edits_of_real_files_take_effect_at_once() {
     assert_eq!(LocalFiles.stamp(home.path()), None, "a folder is no file");
 }
 
-/// A file that has been at rest for long has a stamp, and another one after every kind of change.
+/// A file that is unchanged for long has a stamp, and every kind of change gives another one.
 #[cfg(unix)]
 #[test]
 fn real_files_at_rest_are_told_by_their_stamps() {
@@ -182,14 +182,14 @@ fn real_files_at_rest_are_told_by_their_stamps() {
     };
     let first = rest();
     assert_eq!(rest(), first);
-    // The same length and the same time of modification: the inode's own time tells.
+    // Same length and same time of modification: only the inode's time of change differs.
     let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
     std::fs::write(&path, keys("B")).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_modified(modified).unwrap();
     let second = rest();
     assert_ne!(second, first);
-    // Another file in its place, older than the first.
+    // Another file in its place, which is older than the first.
     let other = home.path().join("other");
     std::fs::write(&other, keys("C")).unwrap();
     std::fs::rename(&other, &path).unwrap();

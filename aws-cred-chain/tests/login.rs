@@ -1,4 +1,4 @@
-//! Logins of people, beside fakes of the services that check codes, verifiers and proofs.
+//! Logins against fakes of the services that check codes, verifiers and proofs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
@@ -48,7 +48,7 @@ fn a_device_login_polls_slows_down_and_leaves_a_token_that_chains_use() {
     world.services().set_device_polls([pending, pending, "slow_down", pending]);
     let start = world.clock().monotonic();
     let token = block_on(of_profile(&world).by_device(&browser)).unwrap();
-    // The first attempt waits for nothing; then 1 s, 1 s, and after "slow down" 6 s twice.
+    // The first poll comes at once; then after 1 s, 1 s, and after "slow down" 6 s twice.
     assert_eq!(world.clock().monotonic() - start, Duration::from_secs(1 + 1 + 6 + 6));
     let pages = browser.pages();
     assert_eq!(pages.len(), 1);
@@ -61,7 +61,7 @@ fn a_device_login_polls_slows_down_and_leaves_a_token_that_chains_use() {
     assert!(file["registrationExpiresAt"].is_string() && file["refreshToken"].is_string());
     let resolved = block_on(Chain::new(world.context(), Options::default()).resolve()).unwrap();
     assert_eq!(resolved.credentials.source, Source::Sso);
-    // A second login uses the same client.
+    // A second login uses the registration of the first.
     block_on(of_profile(&world).by_device(&browser)).unwrap();
     assert_eq!(world.services().count("/client/register"), 1);
 }
@@ -107,7 +107,7 @@ fn a_browser_login_proves_itself_by_its_verifier() {
     browser.refuse();
     let error = block_on(of_profile(&world).by_browser(&browser, &browser)).unwrap_err();
     assert!(error.report().contains("access_denied"), "{}", error.report());
-    // A client for the browser does not serve for a device.
+    // A client that is registered for the browser cannot be used for a device.
     block_on(of_profile(&world).by_device(&browser)).unwrap();
     assert_eq!(world.services().count("/client/register"), 2);
 }
@@ -116,7 +116,7 @@ fn a_browser_login_proves_itself_by_its_verifier() {
 fn nobody_who_logs_in_is_a_time_out() {
     let world = world();
     let browser = world.browser();
-    // The page is shown to somebody else.
+    // The page is shown to a person of another world.
     let elsewhere = World::new().browser();
     let answer = block_on(of_profile(&world).by_browser(&elsewhere, &browser));
     assert!(matches!(answer, Err(Error::TimedOut { .. })), "{answer:?}");
@@ -148,7 +148,7 @@ fn a_console_login_leaves_a_session_that_chains_use_and_renew() {
         let world = world.file("/home/user/.aws/config", config);
         let resolve = || block_on(Chain::new(world.context(), Options::default()).resolve());
         assert_eq!(resolve().unwrap().credentials, session.credentials);
-        // The key in the file signs the renewal.
+        // The key in the file signs the request for renewal.
         world.clock().advance(Duration::from_secs(800));
         let renewed = resolve().unwrap().credentials;
         assert_ne!(renewed.access_key_id, session.credentials.access_key_id);
@@ -156,7 +156,7 @@ fn a_console_login_leaves_a_session_that_chains_use_and_renew() {
     }
 }
 
-/// Any executor may move the futures between its threads.
+/// Executors may move the futures between threads.
 #[test]
 fn logins_may_run_on_any_thread() {
     fn is_send(_: impl Send) {}
@@ -193,7 +193,8 @@ fn no_secret_of_a_login_is_shown() {
     }
 }
 
-/// The port is really on the loopback address, answers strays, and closes when nobody waits.
+/// The port is on the loopback address, answers other requests with errors, and closes when the
+/// wait is dropped.
 #[test]
 fn a_loopback_port_gives_the_awaited_query_alone() {
     let redirect = Loopback.listen().unwrap();
@@ -207,7 +208,7 @@ fn a_loopback_port_gives_the_awaited_query_alone() {
         connection.read_to_string(&mut answer).unwrap();
         answer
     };
-    // A connection that says nothing does not keep the others out.
+    // A silent connection does not block the others.
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let browser = std::thread::spawn(move || {
         let strays = ["/favicon.ico", "/oauth/callback?state=other&code=x"];
@@ -232,7 +233,7 @@ fn a_loopback_port_gives_the_awaited_query_alone() {
     assert!(closed, "the port is still open");
 }
 
-/// botocore reads what the logins leave.
+/// botocore reads the cache files that the logins write.
 #[test]
 fn botocore_finds_the_tokens() {
     let Some(python) = test_support::venv_program("python") else {

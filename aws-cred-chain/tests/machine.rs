@@ -1,4 +1,4 @@
-//! The real machine: files that are too large, folders, pipes, unreadable; programs that hang.
+//! The real machine: files too large or unreadable, folders, pipes; programs that hang.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use aws_cred_chain::memory::MapEnv;
 use aws_cred_chain::real::{LocalCommands, LocalFiles, SystemClock};
 use aws_cred_chain::{Chain, Context, Error, Options, Role, Source, block_on, cli_cache};
 
-/// Real files, programs and clock; its own environment; no network.
+/// A context with real files, programs and clock, an environment of its own, and no network.
 fn world(home: &Path) -> Context {
     Context::empty(SystemClock)
         .with_env(MapEnv::new([("HOME", home.to_str().unwrap())]))
@@ -17,7 +17,7 @@ fn world(home: &Path) -> Context {
         .with_commands(LocalCommands)
 }
 
-/// Gives up on what hangs; how long it takes is not asserted.
+/// Stops a test that hangs. The duration itself is not asserted.
 const HANG: Duration = Duration::from_secs(120);
 
 fn error(context: Context, options: Options) -> Error {
@@ -83,7 +83,7 @@ fn an_unreadable_file_is_an_error_that_names_it() {
     let path = home.path().join(".aws/config");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
-        // Root reads everything; the same error comes from a file system that refuses.
+        // Root can read every file. This file gives the same error to root.
         let env = MapEnv::new([("HOME", "/nowhere"), ("AWS_CONFIG_FILE", "/proc/self/mem")]);
         let error = error(world(home.path()).with_env(env), Options::default());
         assert!(matches!(error, Error::Invalid { .. }), "{error:?}");

@@ -1,4 +1,4 @@
-//! Rules of the shared files, their places, role graphs and hosts, in tables of small cases.
+//! Tables of small cases: rules of the shared files, their paths, role graphs, hosts.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 const CONFIG: &str = "/home/user/.aws/config";
 
-/// All that the files say, one `[profile] key=value` a line.
+/// Returns the settings of all profiles, one `[profile] key=value` per line, or the error.
 fn said(config: &str, credentials: &str) -> Result<String, String> {
     let files = [
         SharedFile::new(FileKind::Config, "config", config),
@@ -145,7 +145,7 @@ fn the_places_of_the_files() {
     check(true, &[home, ("AWS_CONFIG_FILE", "D:/a/c")], Some("D:/a/c"));
 }
 
-/// What profile `a` means: the base's kind and profile, then the roles; or the error.
+/// Returns the plan of profile `a`: the base's kind and profile, then the roles; or the error.
 fn meant(config: &str) -> String {
     let config = config.replace("KEYS", "aws_access_key_id=i\naws_secret_access_key=s");
     let file = SharedFile::new(FileKind::Config, "config", config);
@@ -346,7 +346,7 @@ fn the_session_token_goes_before_its_older_name() {
     assert_eq!(token(&both).as_deref(), Some("newer"));
 }
 
-/// The lines of a canonical request from the path to the names of the signed headers.
+/// Returns the lines of a canonical request from the path to the names of the signed headers.
 fn canonical(
     path: &str,
     query: &str,
@@ -456,7 +456,7 @@ fn a_token_in_a_presigned_query_is_signed_or_added_after() {
     }
 }
 
-/// A metadata service that lists its roles as the test says.
+/// A metadata service with this list of roles.
 #[derive(Debug)]
 struct Metadata(&'static str);
 

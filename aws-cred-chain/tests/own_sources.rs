@@ -1,4 +1,4 @@
-//! Sources of a program's own, regions and endpoints as objects, bearer tokens, tagged sessions.
+//! Custom sources, region and endpoint chains, bearer tokens, session tags.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn the_next_provider_is_asked_where_one_is_not_configured_and_only_there() {
     assert_eq!(found.unwrap().access_key_id, "GIVEN");
     let stopped = block_on(first_try(absent()).or_else(broken).or_else(given).provide());
     assert!(matches!(stopped, Err(Error::Failed { .. })));
-    // Where none is configured the error tells what all of them looked at.
+    // If no provider is configured, the error has the attempts of all.
     let nothing = block_on(first_try(absent()).or_else(chain).provide()).unwrap_err();
     let text = nothing.to_string();
     assert!(text.contains("vault: no address") && text.contains("AWS_ACCESS_KEY_ID"), "{text}");
@@ -129,12 +129,12 @@ fn sessions_have_tags_policies_and_an_identity() {
     ] {
         assert!(sent.contains(part), "{sent}");
     }
-    // They are part of what a session is cached by.
+    // The tags are part of the cache key of a session.
     let plain = Role::new("arn:aws:iam::1:role/R").with_session_name("s");
     assert_ne!(cli_cache::key(&role), cli_cache::key(&plain));
 }
 
-/// Answers by the operation that a request names; keeps what was sent.
+/// Answers by the operation of a request, and records the requests.
 #[derive(Clone, Debug, Default)]
 struct Scripted(Arc<std::sync::Mutex<Vec<(String, String)>>>);
 

@@ -1,4 +1,4 @@
-//! The plan names exactly the sources that the chain then asks, in random worlds.
+//! In random worlds, the plan names exactly the sources that the chain then asks.
 
 use aws_cred_chain::testing::{Role, World};
 use aws_cred_chain::{Chain, CommandOutput, Credentials, Options, Source, Trace, block_on};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const ROLE: &str = "arn:aws:iam::123456789012:role/R";
 const OTHER: &str = "arn:aws:iam::123456789012:role/O";
 
-/// Lines that a profile may hold.
+/// Lines that a random profile may have.
 const LINES: &[&str] = &[
     "aws_access_key_id = A\naws_secret_access_key = S\n",
     "aws_access_key_id = A\n",
@@ -117,7 +117,7 @@ proptest! {
         let chain = Chain::new(world.context(), options);
         let plan = block_on(chain.plan()).unwrap();
         let planned: Vec<Source> = plan.asked().collect();
-        // Twice: the second time the chain may take what it has kept of the files.
+        // Repeated: later resolutions may use the kept reading of the files.
         for _ in 0..3 {
             match block_on(chain.resolve()) {
                 Ok(resolved) => prop_assert_eq!(
@@ -129,7 +129,7 @@ proptest! {
                         planned.starts_with(&asked),
                         "{:?} not {:?}\n{}\n{}", asked, planned, unresolved.trace, plan.steps
                     );
-                    // Where nothing is configured, all that was planned was asked.
+                    // If nothing is configured, the chain asked every planned source.
                     if matches!(unresolved.error, aws_cred_chain::Error::NotConfigured { .. }) {
                         prop_assert_eq!(&asked, &planned);
                     }

@@ -1,8 +1,9 @@
-//! What of the crate is there on each platform, as far as its sources say it: the standard libraries of Windows and
-//! WebAssembly are not on the machines that run these tests, so that the crate cannot be built for them.
+//! Checks from its sources that the crate can compile for Windows, macOS and WebAssembly. Their
+//! standard libraries are not installed on the machines that run these tests, so the crate is not
+//! built for them.
 //!
-//! For each target all that its `cfg` leaves out is taken away. What stays must name nothing of another system, and
-//! nothing that was taken away.
+//! For each target, all items that its `cfg` excludes are removed. The rest must not name an item
+//! of another system or a removed item.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ struct Target {
     name: &'static str,
     os: &'static str,
     family: &'static str,
-    /// Parts of paths that are not there.
+    /// Parts of paths that do not exist on the target.
     absent: &'static [&'static str],
 }
 
@@ -40,7 +41,7 @@ const TARGETS: [Target; 4] = [
 ];
 
 impl Target {
-    /// Whether a predicate of `cfg` holds; features are on, tests are not built.
+    /// Returns whether a `cfg` predicate holds. Features are on, and tests are not built.
     fn holds(&self, predicate: &Meta) -> bool {
         let name = predicate.path().get_ident().map(ToString::to_string).unwrap_or_default();
         match predicate {
@@ -77,7 +78,7 @@ impl Target {
     }
 }
 
-/// Takes away what a target does not have, and notes the names.
+/// Removes the items that a target does not have, and records their names.
 struct Prune<'a> {
     target: &'a Target,
     gone: BTreeSet<String>,
@@ -143,7 +144,7 @@ impl VisitMut for Prune<'_> {
     }
 }
 
-/// Returns an item's attributes, and the name by which others find it.
+/// Returns an item's attributes, and the name under which others use it.
 fn named(item: &Item) -> (&[Attribute], Option<String>) {
     let text = |ident: &syn::Ident| Some(ident.to_string());
     match item {
@@ -174,7 +175,7 @@ fn attributes(expression: &syn::Expr) -> &[Attribute] {
     }
 }
 
-/// Collects the names of a stream, but those of attributes.
+/// Collects the names in a token stream, except those of attributes.
 fn idents(stream: TokenStream, names: &mut BTreeSet<String>) {
     let mut attribute = false;
     for token in stream {
@@ -187,7 +188,7 @@ fn idents(stream: TokenStream, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Says what is wrong with a file for a target.
+/// Returns the faults of a file for a target.
 fn check(text: &str, target: &Target) -> Vec<String> {
     let mut file = syn::parse_file(text).unwrap();
     let mut prune = Prune { target, gone: BTreeSet::new(), kept: BTreeSet::new() };

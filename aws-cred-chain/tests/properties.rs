@@ -1,4 +1,4 @@
-//! Input from outside never panics, whatever it is, and laws that hold for all of it.
+//! Untrusted input never panics, and properties hold for every input.
 //!
 //! A short form of the fuzz targets in `fuzz/`; `TEST_LONG=1` runs 100,000 cases of each.
 
@@ -16,7 +16,7 @@ fn cases() -> ProptestConfig {
     ProptestConfig::with_cases(if long { 100_000 } else { 500 })
 }
 
-/// Text made of the pieces that the file format is made of.
+/// Text made of the elements of the file format.
 fn config_text() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "[",
@@ -65,7 +65,7 @@ fn read(text: &str) {
         for dialect in [Dialect::Sdk, Dialect::Cli] {
             if let Ok(profiles) = Profiles::parse(&files, dialect) {
                 for name in profiles.profiles.keys() {
-                    // The law: a plan ends, and follows no more profiles than there are.
+                    // A plan ends, and follows at most as many profiles as there are.
                     if let Ok(Some(plan)) = plan::plan(&profiles, name) {
                         assert!(plan.roles.len() <= profiles.profiles.len());
                     }
@@ -207,7 +207,7 @@ mod query {
         ) {
             let data = json!({"a": [{"b": 1}, {"b": 2.5}, null, "x"], "b": {"a": [1, 2, 3]}});
             if let Ok(query) = Query::parse(&text) {
-                // Either is right; a panic or an abort is not.
+                // A value and an error are both right. A panic or an abort is not.
                 let _either = query.evaluate(&data);
             }
         }

@@ -1,5 +1,5 @@
-//! Random JMESPath expressions beside the Python implementation, which the AWS CLI has: the same values, the members
-//! of objects in the same order.
+//! Comparison with the Python implementation of JMESPath, which the AWS CLI uses: random
+//! expressions give the same values, with the members of objects in the same order.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
@@ -165,7 +165,7 @@ fn random_expressions_give_what_the_aws_cli_gives() {
             (theirs, Ok(ours)) => {
                 values += 1;
                 let theirs: Value = serde_json::from_str(theirs).unwrap();
-                // As texts: values are equal whatever the order of their members.
+                // Compared as texts, because the equality of values ignores the order of members.
                 let (theirs, ours) = (theirs.to_string(), ours.to_string());
                 theirs == ours
             }

@@ -1,4 +1,4 @@
-//! IAM Roles Anywhere, beside a server that verifies the signature with the certificate's public key.
+//! IAM Roles Anywhere, with a server that verifies signatures with the certificate's public key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
@@ -29,7 +29,8 @@ fn sha256(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The service: rebuilds what was signed from the request, by the guide's description, and verifies it.
+/// The service: rebuilds the string to sign from the request, as the user guide describes, and
+/// verifies the signature.
 #[derive(Clone)]
 struct Service {
     algorithm: &'static str,
@@ -153,7 +154,7 @@ fn a_session_is_signed_for_with_an_ecdsa_key_and_a_chain() {
     );
 }
 
-/// Keys that OpenSSL makes: RSA in PKCS #8 and PKCS #1, ECDSA in SEC 1.
+/// Keys made by OpenSSL: RSA in PKCS #8 and PKCS #1, ECDSA in SEC 1.
 #[test]
 fn keys_of_openssl_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
@@ -180,7 +181,8 @@ fn keys_of_openssl_in_every_form() {
             _ => "BEGIN RSA PRIVATE KEY",
         };
         assert!(text("key.pem").contains(label), "{make}");
-        // The public key as ring takes it: what the bit string at the end of its DER holds.
+        // The form of the public key that ring takes: the content of the bit string at the end of
+        // its DER.
         let ec = convert == "sec1";
         let der = match ec {
             true => openssl("pkey -in key.pem -pubout -outform DER").unwrap().stdout,

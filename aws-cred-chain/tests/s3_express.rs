@@ -1,4 +1,4 @@
-//! Sessions of S3 Express One Zone, beside a server that checks signatures by signing again.
+//! Sessions of S3 Express One Zone, with a server that checks signatures by signing again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ fn base() -> Credentials {
     Credentials::new("AKIDBASE", "base-secret").with_session_token("base-token")
 }
 
-/// S3, which opens sessions of five minutes.
+/// A fake S3 that opens sessions of five minutes.
 #[derive(Clone, Debug)]
 struct S3 {
     clock: aws_cred_chain::testing::VirtualClock,
@@ -31,7 +31,7 @@ impl SendHttp for S3 {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
         let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
-        // Signed again with all headers but those that signing adds.
+        // Signs again with all headers except those that signing adds.
         let mut again = http::Request::get(request.uri().clone()).body(()).unwrap();
         for (name, value) in request.headers() {
             let added = ["authorization", "x-amz-date", "x-amz-security-token"];
@@ -85,7 +85,8 @@ fn a_session_is_opened_with_the_base_and_signs_with_its_own_token_header() {
         let host = format!("https://{BUCKET}.s3express-use1-az4.us-east-1.amazonaws.com/?session");
         assert_eq!(seen[0].uri().to_string(), host);
         assert_eq!(seen[0].headers()["x-amz-create-session-mode"], "ReadOnly");
-        // `CreateSession` itself is signed as any request: the base's token has the usual header.
+        // `CreateSession` itself is signed as any request, with the base's token in the usual
+        // header.
         assert_eq!(seen[0].headers()["x-amz-security-token"], "base-token");
     }
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
@@ -117,12 +118,12 @@ fn each_bucket_has_a_session_that_is_kept_and_renewed() {
         token(&format!("b{number}--use1-az4--x-s3"));
     }
     let calls = s3.seen.lock().unwrap().len();
-    // The bucket that was not used for longest has made room.
+    // The session of the least recently used bucket was evicted.
     token(BUCKET);
     assert_eq!(s3.seen.lock().unwrap().len(), calls + 1);
 }
 
-/// botocore's endpoint rules give these.
+/// The expected endpoints come from botocore's endpoint rules.
 #[test]
 fn endpoints_of_directory_buckets() {
     let check = |options: Options, expected: &str| {

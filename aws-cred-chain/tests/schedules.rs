@@ -1,18 +1,18 @@
-//! The load that many wait for, in thousands of schedules of its threads.
+//! The shared load of the cache, in thousands of schedules of its threads.
 //!
-//! The file of the cache is compiled here once more, with locks and atomics after whose every use another thread
-//! may run. A lost wake is a deadlock, which shuttle reports with the schedule that led to it.
+//! This test compiles `flight.rs` with the locks and atomics of shuttle, which may switch threads
+//! after every use. A lost wake is a deadlock, which shuttle reports with its schedule.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../src/cache/flight.rs"]
 mod flight;
 
-/// What the file finds beside it.
+/// The module that `flight.rs` imports.
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
     pub(crate) use shuttle::sync::{Mutex, TryLockError};
 
-    /// A cell that is set once; before each use another thread may run.
+    /// A cell that is set once. Another thread may run before each use.
     pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>);
 
     impl<T> OnceLock<T> {
@@ -84,8 +84,8 @@ impl Wake for Bell {
     }
 }
 
-/// Completes a future. It is polled after a wake alone: shuttle's own function polls more often than that, and
-/// so hides a lost wake.
+/// Completes a future, and polls it only after a wake. shuttle's own function polls more often,
+/// which hides a lost wake.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(bell.clone());
@@ -102,14 +102,14 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What a load waits for: it is ready some time, on another thread.
+/// The event that a load waits for. Another thread makes it ready at some time.
 #[derive(Default)]
 struct Source {
     ready: bool,
     waker: Option<Waker>,
 }
 
-/// Returns a load of this many waits, and the number of times that it ended.
+/// Returns a load with this number of waits, and a count of its completions.
 fn load(waits: u32) -> (Arc<Flight>, Arc<AtomicU32>) {
     let ended = Arc::new(AtomicU32::new(0));
     let counted = ended.clone();
@@ -133,7 +133,7 @@ fn load(waits: u32) -> (Arc<Flight>, Arc<AtomicU32>) {
                     source.waker = Some(cx.waker().clone());
                     source.ready
                 };
-                // The wake may come before the poll is over, and lead to another caller's.
+                // The wake may come before this poll ends, and make another caller poll.
                 (0..8).for_each(|_| thread::yield_now());
                 if ready { Poll::Ready(()) } else { Poll::Pending }
             })
@@ -170,7 +170,7 @@ fn all_who_wait_get_the_one_outcome() {
     });
 }
 
-/// The one that drove the load, or was woken for it, goes away: another one goes on.
+/// If the caller that polled the load or was woken for it is dropped, another one continues.
 #[test]
 fn the_load_goes_on_when_a_caller_goes_away() {
     check(|| {
@@ -192,7 +192,7 @@ fn the_load_goes_on_when_a_caller_goes_away() {
     });
 }
 
-/// A caller whose old credentials still serve pushes the load and does not wait.
+/// A caller with valid old credentials polls the load once and does not wait.
 #[test]
 fn a_push_takes_no_wake_from_those_who_wait() {
     check(|| {

@@ -1,5 +1,5 @@
-//! No secret in any log, error, trace or `Debug`: every source once, each with a secret of its own that
-//! the output of all is searched for.
+//! No secret is in any log, error, trace or `Debug` output. Every source has a secret of its own,
+//! and all output is searched for it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use aws_cred_chain::{
 
 const CONFIG: &str = "/home/user/.aws/config";
 const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
-/// What every secret of these tests contains.
+/// A text that every secret of these tests contains.
 const MARK: &str = "hunter2";
 
 #[derive(Clone, Default)]
@@ -47,7 +47,7 @@ impl tracing::Subscriber for Logs {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// All that can be shown of a chain in `world` and of what it gives, right and wrong.
+/// Returns all output about a chain in `world`: log, plan, trace, credentials or error.
 fn shown(world: &World, options: &Options) -> String {
     let logs = Logs::default();
     let mut text = tracing::subscriber::with_default(logs.clone(), || {
@@ -82,7 +82,7 @@ fn shown(world: &World, options: &Options) -> String {
     text
 }
 
-/// The sources; each is asked with the service right, refusing, breaking and answering nonsense.
+/// The sources. Each is tested with a service that answers, refuses, breaks and sends nonsense.
 fn worlds() -> Vec<(&'static str, &'static str, World)> {
     let base = "[profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = hunter2-base\n\
                 aws_session_token = hunter2-token\n";
@@ -114,7 +114,7 @@ fn worlds() -> Vec<(&'static str, &'static str, World)> {
                 "registrationExpiresAt": "2099-01-01T00:00:00Z", "startUrl": "https://x.example/start"}}"#
         )
     };
-    // SHA-1 of `dev`.
+    // The file's name is the SHA-1 of `dev`.
     let file = "/home/user/.aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json";
     let sso = |end: &str| {
         let world = World::new().file(CONFIG, sso).file(file, token(end));
@@ -188,7 +188,7 @@ fn no_source_shows_a_secret_whatever_its_service_does() {
         for fault in &faults {
             world.services().fault(service, fault.clone());
             check(&format!("{name}, {fault:?}").replace(MARK, ""), &{
-                // The fault itself is shown by the world that holds it; that is the test's own text.
+                // The world's `Debug` shows the fault, which is the test's own text.
                 let text = shown(&world, &options);
                 text.replace(&format!("{fault:?}"), "")
             });
@@ -237,6 +237,6 @@ fn no_public_type_shows_a_secret() {
         MapEnv::new([("A", "hunter2")]),
     );
     check("Debug", &text);
-    // What bytes look like when they are shown as numbers.
+    // The bytes of the secret as `Debug` shows them.
     assert!(!text.contains("104, 117, 110, 116, 101, 114, 50"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Region and endpoint: who goes before whom, and the standard names.
+//! Region and endpoint: the precedence of settings, and the standard endpoints.
 
 use aws_cred_chain::testing::World;
 use aws_cred_chain::{Endpoint, Error, Options, Origin, block_on, endpoint, region};
@@ -32,7 +32,7 @@ fn the_region_by_option_variables_and_profile() {
     check(&world, &Options::default().with_region("of-option"), "of-option", "option region");
 }
 
-/// A region becomes part of a host name that credentials are sent to.
+/// A region becomes part of the host name to which credentials are sent.
 #[test]
 fn a_region_that_would_lead_elsewhere_is_refused() {
     for bad in ["evil.example/", "a.b", "x@evil", "a b", "-a", "a-", "\u{e9}", "a#"] {

@@ -1,4 +1,4 @@
-//! Many processes that want one role's session make one call.
+//! Of many processes that need the session of one role, only one calls STS.
 #![cfg(feature = "tokio")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use aws_cred_chain::{Chain, Context, Options, block_on};
 
 const PROCESSES: usize = 60;
 
-/// What each process of the test below does; alone it does nothing.
+/// The program of each process of the test below. Run alone, it does nothing.
 #[test]
 fn one_of_many() {
     if std::env::var_os("TEST_ONE_OF_MANY").is_none() {
@@ -24,7 +24,7 @@ fn one_of_many() {
     println!("key {}", credentials.access_key_id);
 }
 
-/// Answers `AssumeRole` after a while, with another key each time.
+/// Answers `AssumeRole` after a delay, with a new key each time.
 fn answer(mut stream: TcpStream, number: usize) {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
@@ -33,7 +33,7 @@ fn answer(mut stream: TcpStream, number: usize) {
         assert!(read > 0, "the request ends early");
         request.extend_from_slice(&buffer[..read]);
     }
-    // Long enough for every other process to come by.
+    // Long enough for every other process to reach the lock.
     std::thread::sleep(Duration::from_millis(1500));
     let body = format!(
         "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA{number}</AccessKeyId>\

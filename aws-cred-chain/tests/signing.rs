@@ -1,4 +1,4 @@
-//! Signatures beside botocore's and the examples of the S3 reference.
+//! Signatures compared with botocore's and with the examples of the S3 reference.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ fn at(seconds: u64) -> SystemTime {
 const AUGUST_2015: u64 = 1_440_938_160;
 const MAY_2013: u64 = 1_369_353_600;
 
-/// botocore's `S3SigV4QueryAuth` and `S3SigV4Auth` gave these signatures.
+/// The expected signatures come from botocore's `S3SigV4QueryAuth` and `S3SigV4Auth`.
 #[test]
 fn s3_is_signed_as_botocore_signs_it() {
     let keys = keys();
@@ -134,15 +134,16 @@ fn events_follow_one_another() {
     let first = event(&mut events, b"one");
     let length = u32::from_be_bytes(first[..4].try_into().unwrap());
     assert_eq!(usize::try_from(length).unwrap(), first.len());
-    // The date has 15 bytes, the signature's header 52; the message comes before the last checksum.
+    // The date header has 15 bytes and the signature header 52. The message precedes the last
+    // checksum.
     assert_eq!(first[4..8], 67_u32.to_be_bytes());
     assert_eq!(first[first.len() - 7..first.len() - 4], *b"one");
-    // The same event has another signature after another one.
+    // The same event has another signature if it follows another event.
     assert_ne!(event(&mut events, b"one"), first);
     assert_eq!(event(&mut Events::new(signer, &signed), b"one"), first);
 }
 
-/// The hash of a text, and a text in hexadecimal.
+/// Returns the SHA-256 of `bytes` in hexadecimal.
 fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -189,12 +190,12 @@ fn s3_is_signed_for_many_regions() {
     let unsigned = Unsigned::new("GET", "/", "", &[("host", "h")], b"");
     let signed = signer.sign_query(&unsigned, Duration::from_secs(60));
     assert!(signed.canonical_request.ends_with("\nUNSIGNED-PAYLOAD"));
-    // The same text has the same signature.
+    // Signatures are deterministic.
     assert_eq!(signed.signature, signer.sign_query(&unsigned, Duration::from_secs(60)).signature);
     assert!(!format!("{signer:?} {signed:?}").contains("wJalrXUtnFEMI"));
 }
 
-/// Each chunk's signature covers the one before without its filling.
+/// Each chunk's signature covers the previous signature without its padding.
 #[test]
 fn chunks_for_many_regions_have_signatures_of_one_length() {
     let keys = keys();

@@ -1,4 +1,4 @@
-//! The test kit itself: recordings without secrets, waits without an end, builders and faults.
+//! Tests of the test kit: recordings without secrets, waits that never end, builders and faults.
 
 use std::time::{Duration, SystemTime};
 
@@ -50,7 +50,7 @@ fn a_recording_holds_no_secret_and_plays_the_same() {
         resolve(bare.context().with_http(replay.clone()), Options::default()).unwrap().credentials;
     assert_eq!(played.access_key_id, instance.access_key_id);
     assert_eq!(replay.left(), 0);
-    // What was not recorded finds nobody.
+    // A request that was not recorded fails to connect.
     assert!(resolve(World::new().context().with_http(replay), Options::default()).is_err());
     for bad in ["", "{}", r#"{"recorded_at":"2026-01-01T00:00:00Z","exchanges":[{}]}"#] {
         assert!(Replay::parse(bad).is_err(), "{bad}");
@@ -71,7 +71,7 @@ fn errors_of_the_connection_are_recorded_too() {
     assert_eq!(replay.left(), 0);
 }
 
-/// Sleeps again and again.
+/// Sleeps an hour again and again.
 async fn tick(clock: &VirtualClock) {
     loop {
         clock.sleep(Duration::from_secs(3600)).await;
@@ -93,7 +93,7 @@ fn a_wait_without_an_end_is_found() {
     assert_eq!(stuck, Err(WaitsForEver::Stuck { after: Duration::ZERO, sleepers: 1 }));
 }
 
-/// Every source that hangs ends within the chain's budgets: nothing waits for ever.
+/// Every source that hangs ends within the budgets of the chain.
 #[test]
 fn no_source_waits_for_ever() {
     let run = |world: &World| {
@@ -107,7 +107,7 @@ fn no_source_waits_for_ever() {
         let sso = "[default]\nsso_start_url = https://x\nsso_region = us-east-1\nsso_account_id = 1\n\
             sso_role_name = R\n";
         let token = "{\"accessToken\":\"a\",\"expiresAt\":\"2027-01-01T00:00:00Z\"}";
-        // The SHA-1 of the start URL.
+        // The file's name is the SHA-1 of the start URL.
         let path = "/home/user/.aws/sso/cache/";
         let world = match service {
             "sts" => with_role("").role(ROLE),

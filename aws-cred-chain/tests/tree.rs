@@ -1,9 +1,9 @@
-//! The promised numbers that are counted: crates as `cargo tree` has them, lines of an example.
+//! Checks counts that the README promises: crates in `cargo tree`, lines of an example.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Counts the lines of `cargo tree -e normal --prefix none | sort -u`, this crate among them.
+/// Counts the lines of `cargo tree -e normal --prefix none | sort -u`, including this crate.
 fn crates(features: &str) -> usize {
     let arguments =
         ["tree", "--offline", "-p", "aws-cred-chain", "-e", "normal", "--prefix", "none"];
@@ -26,8 +26,8 @@ fn at_most_20_crates_without_input_and_output_and_80_with() {
     assert!(crates("tokio,tracing,query") <= 80);
 }
 
-/// Twenty lines suffice to test "the role's session ends while STS is down": those of the test kit's
-/// documentation, which is run as a test there.
+/// The example in the test kit's documentation, which is a test that a role's session ends while
+/// STS is down. `cargo test --doc` runs it.
 #[test]
 fn the_example_of_the_test_kit_has_at_most_20_lines() {
     let text = include_str!("../src/testing/mod.rs");

@@ -1,4 +1,5 @@
-//! Chains in the world of the test kit: what each source asks, what each failure becomes.
+//! Chains in the world of the test kit: the requests of each source, and the errors of each
+//! failure.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
@@ -40,7 +41,7 @@ fn roles_are_assumed_with_valid_signatures() {
     assert_eq!(resolved.credentials.account_id.as_deref(), Some("123456789012"));
     let text = resolved.trace.to_string();
     assert!(text.contains(&format!("role {ROLE} [{CONFIG}:6]")), "{text}");
-    // The fake refuses a wrong secret, so the signature is what counts.
+    // The fake refuses a wrong secret, so it checks the signature.
     let world = World::new()
         .user("AKIDBASE", "another-secret", "123456789012")
         .role(ROLE)
@@ -82,11 +83,11 @@ fn an_mfa_code_is_asked_once_and_the_session_is_kept_in_the_cli_cache() {
     assert_eq!(again.credentials.session_token, first.session_token);
     assert!(again.trace.to_string().contains(".aws/cli/cache"), "{}", again.trace);
     assert_eq!(world.prompt().questions().len(), 2);
-    // Taken as expired 15 minutes early, as botocore does.
+    // Treated as expired 15 minutes early, as in botocore.
     world.clock().advance(Duration::from_secs(46 * 60));
     world.prompt().put("123456");
     assert_ne!(resolve(&world, Options::default()).unwrap().credentials, first);
-    // Off means off.
+    // With `CliCache::Off` the cache is not read.
     let mut off = Options::default();
     off.cli_cache = CliCache::Off;
     assert!(resolve(&world, off).is_err());
@@ -124,7 +125,7 @@ fn the_cache_file_of_the_aws_cli_is_read() {
     for entry in std::fs::read_dir(folder.join("cli-cache")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let content = text(&format!("cli-cache/{name}"));
-        // The clock of the world stands before the session's end.
+        // The clock of the world is before the session's expiry.
         let world = World::new()
             .file(CONFIG, text("config"))
             .file(format!("/home/user/.aws/cli/cache/{name}"), content.clone());
@@ -144,7 +145,7 @@ fn sso_world() -> World {
     world
 }
 
-/// SHA-1 of `dev`.
+/// The file's name is the SHA-1 of `dev`.
 const SSO_FILE: &str = "/home/user/.aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json";
 
 fn sso_token(expires: &str) -> String {
@@ -164,7 +165,7 @@ fn sso_tokens_are_used_renewed_or_asked_for() {
     let found = resolve(&world, Options::default()).unwrap().credentials;
     assert_eq!((found.source, found.account_id.as_deref()), (Source::Sso, Some("123456789012")));
     assert_eq!(world.services().count("/token"), 0);
-    // Expired: renewed, and written for the AWS CLI.
+    // An expired token is renewed and written to the AWS CLI's cache.
     let world = sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z"));
     resolve(&world, Options::default()).unwrap();
     let written = String::from_utf8(world.files().content(SSO_FILE).unwrap()).unwrap();
@@ -174,7 +175,7 @@ fn sso_tokens_are_used_renewed_or_asked_for() {
     assert!(matches!(error(&world), Error::LoginRequired { .. }));
     world.files().put(SSO_FILE, sso_token("2026-02-01T00:00:00Z"));
     resolve(&world, Options::default()).unwrap();
-    // A refresh token that is not accepted any more.
+    // A refresh token that is no longer accepted.
     let world = sso_world().file(SSO_FILE, sso_token("2025-02-01T00:00:00Z"));
     world.services().set_sso("access-9", "refresh-9");
     assert!(matches!(error(&world), Error::LoginRequired { .. }));
@@ -187,7 +188,7 @@ fn login_sessions_are_read() {
     let world = World::new().file(CONFIG, config.clone());
     let Error::LoginRequired { command, .. } = error(&world) else { panic!("no login asked for") };
     assert_eq!(command, "aws login --profile default");
-    // SHA-256 of the session's ARN.
+    // The file's name is the SHA-256 of the session's ARN.
     let name = aws_cred_chain::login_cache_key(session);
     let world = World::new().file(CONFIG, config).file(
         format!("/home/user/.aws/login/cache/{name}.json"),
@@ -208,7 +209,7 @@ fn login_sessions_are_renewed_with_a_proof_of_possession() {
     let pkcs8 = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let body: String = pkcs8.lines().filter(|line| !line.starts_with("-----")).collect();
     let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
-    // The key as `aws login` writes it is inside: RFC 5915's structure within PKCS #8.
+    // PKCS #8 contains the key in the form of `aws login`, the structure of RFC 5915.
     let at =
         der.windows(5).position(|window| window == [0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() - 2;
     let sec1 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &der[at..]);
@@ -228,7 +229,7 @@ fn login_sessions_are_renewed_with_a_proof_of_possession() {
             (found.source, found.account_id.as_deref()),
             (Source::Login, Some("123456789012"))
         );
-        // What was written is used, then renewed by the new refresh token.
+        // The written credentials are used, then renewed with the new refresh token.
         assert_eq!(resolve(&world, Options::default()).unwrap().credentials, found);
         world.clock().advance(Duration::from_secs(800));
         assert_ne!(resolve(&world, Options::default()).unwrap().credentials, found);
@@ -279,7 +280,7 @@ fn the_metadata_service_by_version_two_and_one() {
     );
     let found = block_on(region(&world.context(), &Options::default(), true)).unwrap();
     assert_eq!(found, Some(("us-west-2".to_owned(), Origin::Metadata)));
-    // One hop too far: the token's answer never arrives, and the wait has an end.
+    // The caller is one hop too far away. The token's answer never arrives, and the wait ends.
     world.services().set_metadata(Some("web"), 1, 2, false);
     let before = world.clock().monotonic();
     assert!(matches!(error(&world), Error::NotConfigured { .. }));
@@ -313,7 +314,7 @@ fn a_broken_source_stops_the_chain_and_an_absent_one_does_not() {
     );
 }
 
-/// What a person may have put into a command line or a URL is shown nowhere either.
+/// A secret in a command line or a URL is not shown either.
 #[test]
 fn secrets_in_commands_and_urls_are_not_shown() {
     let world = config("[default]\ncredential_process = tool --token hunter2\n")
@@ -391,7 +392,7 @@ fn a_plan_says_without_network_what_is_wrong() {
     let plan = block_on(Chain::new(world.context(), a).plan()).unwrap();
     assert!(plan.to_string().contains("infinite loop: a -> b -> a"), "{plan}");
     assert!(world.services().seen().is_empty());
-    // A value that the AWS CLI reads with its comment.
+    // The AWS CLI reads this value together with its comment.
     let world = World::new()
         .file(CONFIG, "[default]\nregion = us-east-1 # home\n[profile \"two words\"]\n");
     let plan =

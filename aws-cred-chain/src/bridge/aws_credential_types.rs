@@ -1,4 +1,4 @@
-//! `aws_credential_types::provider::ProvideCredentials`, for the AWS SDK for Rust.
+//! Implements `aws_credential_types::provider::ProvideCredentials`, for the AWS SDK for Rust.
 
 use aws_credential_types::Credentials as Theirs;
 use aws_credential_types::provider::error::CredentialsError;

@@ -1,9 +1,10 @@
-//! The chain, a cache, or any other provider of this crate as the provider of another crate.
+//! Adapters that pass a provider of this crate, such as a chain or a cache, to another crate.
 //!
-//! Each bridge is a feature of the other crate's name. Wrap a [`crate::Cache`] where the other crate
-//! does not cache itself, as `object_store` does not.
+//! Each bridge is behind a feature named after the other crate. Wrap a [`crate::Cache`] if the
+//! other crate does not cache credentials itself; `object_store` does not.
 //!
-//! A client of the AWS SDK for Rust takes it as its credentials provider (feature `aws-credential-types`):
+//! A client of the AWS SDK for Rust takes a bridge as its credentials provider (feature
+//! `aws-credential-types`):
 #![cfg_attr(feature = "aws-credential-types", doc = "```")]
 #![cfg_attr(not(feature = "aws-credential-types"), doc = "```ignore")]
 //! use aws_cred_chain::bridge::Bridge;
@@ -36,7 +37,7 @@
 //! # Ok::<(), object_store::Error>(())
 //! ```
 //!
-//! A signer of `reqsign` (feature `reqsign`), whose own context has the HTTP client:
+//! A signer of `reqsign` (feature `reqsign`). The HTTP client belongs to `reqsign`'s own context:
 #![cfg_attr(feature = "reqsign", doc = "```")]
 #![cfg_attr(not(feature = "reqsign"), doc = "```ignore")]
 //! use aws_cred_chain::bridge::Bridge;
@@ -65,7 +66,7 @@ use std::sync::Arc;
 
 use crate::credentials::ProvideCredentials;
 
-/// A provider of this crate in the clothes of another's.
+/// Adapts a provider of this crate to the provider traits of other crates.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     provider: Arc<dyn ProvideCredentials>,

@@ -1,4 +1,4 @@
-//! `object_store::CredentialProvider`, for `AmazonS3Builder::with_credentials`.
+//! Implements `object_store::CredentialProvider`, for `AmazonS3Builder::with_credentials`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `reqsign_core::ProvideCredential`, for `reqsign_aws_v4`'s signers.
+//! Implements `reqsign_core::ProvideCredential`, for the signers of `reqsign_aws_v4`.
 
 use reqsign_aws_v4::Credential;
 use reqsign_core::{Context, ProvideCredential};
@@ -11,7 +11,8 @@ use crate::timestamp;
 impl ProvideCredential for Bridge {
     type Credential = Credential;
 
-    /// Returns the credentials; `None` where nothing is configured, so that a chain of theirs goes on.
+    /// Returns the credentials, or `None` if no source is configured: a chain of `reqsign` then
+    /// asks its next provider.
     async fn provide_credential(&self, _: &Context) -> reqsign_core::Result<Option<Credential>> {
         let ours = match self.provider.provide().await {
             Ok(ours) => ours,

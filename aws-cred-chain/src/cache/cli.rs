@@ -1,7 +1,8 @@
-//! The AWS CLI's cache of roles, `~/.aws/cli/cache`, read and written as the AWS CLI does.
+//! The AWS CLI's credential cache, `~/.aws/cli/cache`, read and written in the AWS CLI's format.
 //!
-//! A file's name is the SHA-1 of the call's arguments in Python's JSON; its content is the whole
-//! response; its mode is 0600. botocore takes what expires within 15 minutes as expired.
+//! A file's name is the SHA-1 of the call's arguments, serialised as Python's `json.dumps` does.
+//! Its content is the whole response and its mode is 0600. botocore treats credentials that expire
+//! within 15 minutes as expired.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::world::CacheLock;
 const BYTES_MAX: u64 = 1 << 20;
 const EARLY: Duration = Duration::from_secs(15 * 60);
 
-/// Returns the file that caches `role`, `None` where this run caches no such role.
+/// Returns the cache file of `role`, or `None` if [`CliCache`] excludes this role from the cache.
 pub(crate) fn path(run: &Run<'_>, role: &Role) -> Option<PathBuf> {
     let wanted = match run.options.cli_cache {
         CliCache::Off => false,
@@ -32,7 +33,8 @@ pub(crate) fn path(run: &Run<'_>, role: &Role) -> Option<PathBuf> {
     wanted.then(|| file(run, &key(role)))?
 }
 
-/// Returns the file that caches the keys of an SSO role, `None` where this run looks at none.
+/// Returns the cache file of an SSO role's credentials, or `None` if this run does not use the
+/// cache.
 pub(crate) fn sso_path(run: &Run<'_>, plan: &SsoPlan) -> Option<PathBuf> {
     match run.options.cli_cache {
         CliCache::Off => None,
@@ -44,8 +46,8 @@ fn file(run: &Run<'_>, key: &str) -> Option<PathBuf> {
     Some(run.context.home()?.join(".aws/cli/cache").join(format!("{key}.json")))
 }
 
-/// Returns the name, without extension, that the AWS CLI gives to the cache file of an SSO role; `None`
-/// where the plan names no role.
+/// Returns the name, without extension, that the AWS CLI gives to the cache file of an SSO role.
+/// Returns `None` if the plan names no role.
 #[must_use]
 pub fn sso_key(plan: &SsoPlan) -> Option<String> {
     let (account, role) = plan.account_and_role.as_ref()?;
@@ -55,7 +57,7 @@ pub fn sso_key(plan: &SsoPlan) -> Option<String> {
     };
     let mut python = String::new();
     for (key, value) in [("accountId", account), ("roleName", role), (name, value)] {
-        // Compact separators, unlike for STS.
+        // The AWS CLI uses compact separators here, but not for STS.
         python.push(if python.is_empty() { '{' } else { ',' });
         quote(key, &mut python);
         python.push(':');
@@ -150,15 +152,16 @@ fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// The result of [`find`].
+/// The result of a look in the cache by [`find`].
 pub(crate) enum Found {
-    /// A session that still serves.
+    /// A cached session that is still valid.
     Session(Credentials),
-    /// None; the lock is held until a new one is written.
+    /// No valid session. The lock is held until the caller has written a new one.
     Nothing(CacheLock),
 }
 
-/// Reads a cached session, and where there is none makes other processes wait for a new one.
+/// Reads a cached session. If there is none, locks the file, so that other processes wait until
+/// this one has written a new session.
 ///
 /// # Errors
 ///
@@ -177,7 +180,7 @@ pub(crate) async fn find(
     if !run.options.cli_cache_lock {
         return Ok(Found::Nothing(CacheLock::default()));
     }
-    // The holder may be asking a person.
+    // The holder of the lock may be waiting for a person to enter an MFA code.
     let (context, limit) = (run.context, run.options.prompt_limit());
     let locking = within(&*context.clock, limit, context.cache_files.lock(path));
     let lock = match run.waiting().of(&*context.clock, locking).await {
@@ -194,10 +197,10 @@ pub(crate) async fn find(
     }
 }
 
-/// Returns what the file holds and is valid for 15 minutes or more.
+/// Returns the cached credentials if they are valid for 15 minutes or more.
 ///
-/// A file that is no cache file counts as absent, as in the AWS CLI; a file that others
-/// may read is an error.
+/// A file that cannot be parsed counts as absent, as in the AWS CLI. A file that other users may
+/// read is an error.
 async fn read(
     run: &mut Run<'_>,
     path: &Path,
@@ -231,7 +234,7 @@ async fn read(
     Ok(Some(credentials.with_source(source)))
 }
 
-/// Reads the content of a cache file.
+/// Parses the content of a cache file. Returns `None` if a member is missing or malformed.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Option<Credentials> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
@@ -245,7 +248,8 @@ pub fn parse(bytes: &[u8]) -> Option<Credentials> {
     Some(credentials)
 }
 
-/// Writes an answer of STS as the AWS CLI would; a failure is noted, not returned.
+/// Writes an answer of STS to the cache as the AWS CLI does. A failure only adds a note to the
+/// trace.
 pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credentials, answer: &str) {
     let text = |name: &str| xml::text(answer, name);
     let content = json!({
@@ -256,7 +260,8 @@ pub(crate) async fn write(run: &mut Run<'_>, path: &Path, credentials: &Credenti
     put(run, path, &content).await;
 }
 
-/// Writes the keys of an SSO role as the AWS CLI would; a failure is noted, not returned.
+/// Writes the credentials of an SSO role as the AWS CLI does. A failure only adds a note to the
+/// trace.
 pub(crate) async fn write_sso(run: &mut Run<'_>, path: &Path, credentials: &Credentials) {
     let content = json!({ "ProviderType": "sso", "Credentials": members(credentials) });
     put(run, path, &content).await;

@@ -1,4 +1,4 @@
-//! A load that many wait for and any of them drives.
+//! A credential load shared by many callers. Any caller that polls advances it.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,7 +14,8 @@ use crate::world::lock;
 /// The result of a load.
 pub(crate) type Outcome = Result<Arc<Credentials>, Error>;
 
-/// One load. Whoever polls drives it; a wake goes to one waiter, the end to all.
+/// One load. Each caller that polls it advances it. A wake of the load wakes one waiter; its
+/// completion wakes all.
 pub(crate) struct Flight {
     future: Mutex<Option<BoxFuture<'static, Outcome>>>,
     outcome: OnceLock<Outcome>,
@@ -22,10 +23,10 @@ pub(crate) struct Flight {
     signal: Arc<Signal>,
 }
 
-/// The waker of the load.
+/// The waker that is passed to the future of the load.
 #[derive(Default)]
 struct Signal {
-    /// Set by a wake, cleared before a poll: a wake during a poll is seen after it.
+    /// Set by a wake and cleared before a poll, so that a wake during a poll is noticed after it.
     woken: AtomicBool,
     waiters: Mutex<Waiters>,
 }
@@ -69,14 +70,15 @@ impl Flight {
         })
     }
 
-    /// Returns whether nobody waits for this load although it has begun.
+    /// Returns whether the load has begun and is not complete, but no caller waits for it.
     pub(crate) fn is_orphaned(&self) -> bool {
         self.begun.load(Ordering::SeqCst)
             && lock(&self.signal.waiters).wakers.is_empty()
             && self.outcome.get().is_none()
     }
 
-    /// Drives the load as far as it goes now. Where another thread drives it, that one goes on.
+    /// Polls the load until it is pending or complete, and returns the outcome if it is complete.
+    /// If another thread is polling the load, that thread continues.
     pub(crate) fn push(&self) -> Option<Outcome> {
         loop {
             if let Some(outcome) = self.outcome.get() {
@@ -91,7 +93,7 @@ impl Flight {
                 self.signal.woken.store(false, Ordering::SeqCst);
                 self.poll(&mut slot);
             }
-            // A wake that came while the lock was held may have found the lock taken.
+            // A wake that came while this thread held the lock may have found the lock taken.
             if self.outcome.get().is_none() && !self.signal.woken.load(Ordering::SeqCst) {
                 return None;
             }
@@ -103,7 +105,7 @@ impl Flight {
             return;
         }
         self.begun.store(true, Ordering::SeqCst);
-        // Taken out, so that after a panic inside the load nobody polls it again.
+        // The future is taken out of its slot, so that it is not polled again after a panic.
         let outcome = match slot.take() {
             None => Err(Error::unexpected("loading credentials", "the load panicked")),
             Some(mut future) => {
@@ -117,12 +119,12 @@ impl Flight {
                 }
             }
         };
-        // Only the holder of the lock sets it, and it was not set above.
+        // Only the holder of the lock sets the outcome, and it was not set above.
         let _set_once = self.outcome.set(outcome);
         self.signal.wake_all();
     }
 
-    /// Waits for the end, driving the load meanwhile.
+    /// Returns a future that advances the load and completes with its outcome.
     pub(crate) fn wait(self: &Arc<Self>) -> Wait {
         let mut waiters = lock(&self.signal.waiters);
         waiters.next += 1;
@@ -152,7 +154,7 @@ impl Future for Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         lock(&self.flight.signal.waiters).wakers.remove(&self.id);
-        // This caller may have been the one that was woken: another one must look.
+        // The last wake may have gone to this caller. Another waiter must poll instead.
         if self.flight.outcome.get().is_none() {
             self.flight.signal.wake_one();
         }

@@ -1,7 +1,8 @@
-//! One load for any number of callers, ahead of time where it can be.
+//! A credential cache. Concurrent callers share one load, and a refresh begins ahead of expiry.
 //!
-//! No task is spawned: whoever waits drives the load, and when that caller goes away the next one
-//! does. While old credentials still serve, callers push a refresh along without waiting for it.
+//! No task is spawned. A waiting caller polls the load; if that caller is dropped, another waiting
+//! caller polls it. While the old credentials are valid, each call advances a due refresh without
+//! waiting for it.
 
 pub mod cli;
 mod flight;
@@ -19,23 +20,23 @@ use crate::settings::run::jitter;
 use crate::world::lock;
 use crate::world::{BoxFuture, Context};
 
-/// The times at which a [`Cache`] renews.
+/// When a [`Cache`] refreshes its credentials, and how long it repeats an error.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CacheSettings {
-    /// How long before expiry a refresh begins while the old credentials serve, at most; a third of
-    /// their life where that is shorter. Default 15 minutes.
+    /// How long before expiry a refresh begins, at most. Callers still get the old credentials. If
+    /// a third of the lifetime of the credentials is shorter, that is used. Default 15 minutes.
     pub refresh_ahead: Duration,
-    /// How long before expiry callers wait for the refresh, at most; a tenth of the life where that is
-    /// shorter. Default 2 minutes.
+    /// How long before expiry callers begin to wait for the refresh, at most. If a tenth of the
+    /// lifetime is shorter, that is used. Default 2 minutes.
     pub wait_ahead: Duration,
-    /// A refresh begins earlier by a random time up to this, so that many hosts do not refresh
-    /// together; a tenth of the life where that is shorter. Default 1 minute.
+    /// Upper bound of a random time by which a refresh begins earlier, so that many hosts do not
+    /// refresh together. If a tenth of the lifetime is shorter, that is used. Default 1 minute.
     pub jitter: Duration,
-    /// How long an error is answered again without a new load. Default 2 seconds.
+    /// How long callers get the same error again without a new load. Default 2 seconds.
     pub error_ttl: Duration,
-    /// How long after a failed refresh the next one begins, while old credentials serve. Default 30
-    /// seconds, plus up to as much again.
+    /// Delay from a failed refresh to the next one while the old credentials are valid. A random
+    /// time, at most as long again, is added. Default 30 seconds.
     pub retry_after: Duration,
 }
 
@@ -51,7 +52,7 @@ impl Default for CacheSettings {
     }
 }
 
-/// Keeps credentials and renews them. Clones share what is kept.
+/// Caches credentials and refreshes them. Clones share the cached credentials.
 #[derive(Clone)]
 pub struct Cache {
     shared: Arc<Shared>,
@@ -62,15 +63,16 @@ struct Shared {
     context: Context,
     settings: CacheSettings,
     entry: RwLock<Option<Arc<Entry>>>,
-    /// The number of the latest change of `entry`, of all changes of all caches; see [`Glimpse`].
+    /// Number of the latest change of `entry`. Numbers are unique among all caches; see
+    /// [`Glimpse`].
     change: AtomicU64,
     load: Mutex<Load>,
 }
 
-/// The entry of the cache that a thread read last. Most reads find the change to be the same and so
-/// touch no lock, whose two writes to shared memory cost as much as the clock.
+/// The cache entry that a thread read last. As long as the number of the change is the same, a read
+/// takes no lock. A lock costs two writes to shared memory, about as much as reading the clock.
 struct Glimpse {
-    /// The number of the change, which no other cache has.
+    /// The number of the change. No other cache has the same number.
     change: u64,
     credentials: Weak<Credentials>,
     refresh_at: Option<SystemTime>,
@@ -82,7 +84,7 @@ thread_local! {
     };
 }
 
-/// Numbers the changes of all caches, from one.
+/// Returns the next number of a change. All caches share the sequence, which begins at one.
 fn next_change() -> u64 {
     static CHANGES: AtomicU64 = AtomicU64::new(0);
     CHANGES.fetch_add(1, Ordering::Relaxed) + 1
@@ -94,7 +96,7 @@ struct Load {
     error: Option<(Error, Duration)>,
 }
 
-/// Credentials and the times by which they are renewed.
+/// Credentials and the times at which a refresh is due.
 struct Entry {
     credentials: Arc<Credentials>,
     refresh_at: Option<SystemTime>,
@@ -102,13 +104,13 @@ struct Entry {
 }
 
 impl Cache {
-    /// Returns a cache around `provider`, empty.
+    /// Returns an empty cache of the credentials of `provider`.
     #[must_use]
     pub fn new(context: Context, provider: impl ProvideCredentials + 'static) -> Self {
         Self::with_settings(context, provider, CacheSettings::default())
     }
 
-    /// Returns a cache with these settings.
+    /// Returns an empty cache of the credentials of `provider` with these settings.
     #[must_use]
     pub fn with_settings(
         context: Context,
@@ -126,11 +128,11 @@ impl Cache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Returns valid credentials: the kept ones, or those of a load that all callers share.
+    /// Returns valid credentials: the cached ones, or those of a load that all callers share.
     ///
     /// # Errors
     ///
-    /// The provider's, where there are no credentials that are still valid. An error is answered again
+    /// The provider's error, if no cached credentials are valid. Callers get the same error again
     /// for [`CacheSettings::error_ttl`] without a new load.
     pub async fn credentials(&self) -> Result<Arc<Credentials>, Error> {
         if let Some(credentials) = self.peek() {
@@ -142,15 +144,15 @@ impl Cache {
             && entry.wait_at.is_none_or(|at| now < at)
         {
             self.push_refresh();
-            // The push may have finished it.
+            // The call above may have completed the refresh.
             let latest = self.entry().map(|latest| latest.credentials.clone());
             return Ok(latest.unwrap_or_else(|| entry.credentials.clone()));
         }
-        // Boxed: the future of a cached read stays small.
+        // Boxed, so that the future of a cached read stays small.
         Box::pin(self.wait_for_load(entry)).await
     }
 
-    /// Returns the kept credentials where they are valid and no refresh is due; loads nothing.
+    /// Returns the cached credentials if they are valid and no refresh is due. Never loads.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Credentials>> {
         let change = self.shared.change.load(Ordering::Acquire);
@@ -164,26 +166,27 @@ impl Cache {
         }
     }
 
-    /// Reads the entry, and remembers it for this thread.
+    /// Reads the entry under the lock and stores it for later reads by this thread.
     fn look(&self) -> Option<Arc<Credentials>> {
         let entry = self.shared.entry.read().unwrap_or_else(PoisonError::into_inner);
         let entry = entry.as_ref()?;
         if self.is_due(entry.refresh_at) {
             return None;
         }
-        // The lock is held, so the number is that of this entry.
+        // The lock is held, so the number of the change belongs to this entry.
         let glimpse = Glimpse {
             change: self.shared.change.load(Ordering::Acquire),
             credentials: Arc::downgrade(&entry.credentials),
             refresh_at: entry.refresh_at,
         };
-        // A thread that is ending keeps none.
+        // A thread that is ending stores none.
         let _ending =
             GLIMPSE.try_with(|last| last.try_borrow_mut().map(|mut last| *last = glimpse));
         Some(entry.credentials.clone())
     }
 
-    /// Keys without an end need no clock, which is half of what a read costs.
+    /// Returns whether a refresh is due. For credentials without an expiry the clock is not read;
+    /// it is half of the cost of a cached read.
     fn is_due(&self, refresh_at: Option<SystemTime>) -> bool {
         refresh_at.is_some_and(|at| self.shared.context.clock.now() >= at)
     }
@@ -194,7 +197,8 @@ impl Cache {
         self.shared.change.store(next_change(), Ordering::Release);
     }
 
-    /// Forgets `refused`, which a service did not accept; newer ones stay.
+    /// Drops the cached credentials if they equal `refused`, which a service did not accept. Newer
+    /// credentials stay.
     pub fn invalidate(&self, refused: &Credentials) {
         let mut entry = self.shared.entry.write().unwrap_or_else(PoisonError::into_inner);
         if entry.as_ref().is_some_and(|kept| *kept.credentials == *refused) {
@@ -203,8 +207,9 @@ impl Cache {
         }
     }
 
-    /// Loads, and renews ahead of expiry, for ever: for a host that wants renewal without callers.
-    /// Run it as a task; drop it to end it. Errors are left to the callers and retried.
+    /// Loads credentials and refreshes them ahead of expiry, for ever. For a host that wants fresh
+    /// credentials without callers: run this future as a task, and drop it to end it. Errors are
+    /// retried; callers of [`Cache::credentials`] get them too.
     pub async fn keep_fresh(&self) {
         let clock = &self.shared.context.clock;
         let pause = self.shared.settings.retry_after.max(Duration::from_secs(1));
@@ -229,7 +234,7 @@ impl Cache {
         self.shared.entry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins a refresh if none runs, and pushes it along; waits for nothing.
+    /// Begins a refresh if none is running, and polls it once. Does not wait.
     fn push_refresh(&self) {
         let flight = {
             let mut load = lock(&self.shared.load);
@@ -248,7 +253,7 @@ impl Cache {
         loop {
             let (flight, orphaned) = {
                 let mut load = lock(&self.shared.load);
-                // Another caller's load may have ended since this one looked.
+                // Another caller's load may have ended since this caller read the entry.
                 if let Some(entry) = self.entry()
                     && old.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &entry))
                 {
@@ -267,7 +272,8 @@ impl Cache {
             self.land(&flight, &outcome);
             match outcome {
                 Ok(credentials) => return Ok(credentials),
-                // Nobody drove it for a while, so its time-outs say nothing: once more.
+                // This load had begun earlier and nobody polled it, so its deadlines may have
+                // passed meanwhile. Load once more.
                 Err(_) if orphaned && !fresh_start => {
                     fresh_start = true;
                     lock(&self.shared.load).error = None;
@@ -277,12 +283,12 @@ impl Cache {
         }
     }
 
-    /// Returns the old credentials where a failed refresh may serve them.
+    /// Returns the old credentials if they may still be used after a failed refresh.
     fn stale(&self, old: Option<&Entry>) -> Option<Arc<Credentials>> {
         let credentials = &old?.credentials;
         let now = self.shared.context.clock.now();
         let valid = credentials.expires_at.is_none_or(|at| now < at);
-        // AWS lets clients of the metadata service use its credentials beyond their expiry.
+        // AWS allows clients of the metadata service to use its credentials beyond their expiry.
         let lasting = credentials.source == Source::InstanceMetadata;
         (valid || lasting).then(|| credentials.clone())
     }
@@ -312,7 +318,7 @@ impl Cache {
             .clone()
     }
 
-    /// Takes over what a flight brought, once.
+    /// Stores the outcome of `flight`. Does nothing if another caller has stored it.
     fn land(&self, flight: &Arc<Flight>, outcome: &Outcome) {
         let mut load = lock(&self.shared.load);
         if load.flight.as_ref().is_none_or(|current| !Arc::ptr_eq(current, flight)) {
@@ -340,14 +346,14 @@ impl Cache {
         }
     }
 
-    /// Computes when credentials are renewed.
+    /// Computes when a refresh of `credentials` is due.
     fn plan(&self, credentials: Arc<Credentials>) -> Entry {
         let (context, settings) = (&self.shared.context, &self.shared.settings);
         let now = context.clock.now();
         let (refresh_at, wait_at) = match credentials.expires_at {
             None => (None, None),
             Some(at) => match at.duration_since(now).ok().filter(|life| !life.is_zero()) {
-                // Beyond expiry: ask again in 5 to 10 minutes, as AWS asks of its clients.
+                // Expired: ask again in 5 to 10 minutes, as AWS requires of its clients.
                 None => {
                     let five = Duration::from_secs(300);
                     (Some(now + five + jitter(context, five)), None)

@@ -1,4 +1,4 @@
-//! The plan of a chain, made without network: its sources and the faults of the files.
+//! The plan of a chain: its sources and the faults of the files, without network.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::trace::{Origin, Outcome, Trace};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The sources in the order in which they would be asked; the first that is found ends the chain, and
-    /// those after it are what would be asked without it.
+    /// The sources in the order in which they would be asked. The first configured source ends the
+    /// chain; the sources after it would be asked if it were left out.
     pub steps: Trace,
-    /// The meaning of the profile, where it can be carried out.
+    /// The base source and the roles of the profile, if they are valid.
     pub profile: Option<ProfilePlan>,
-    /// Faults and doubtful settings.
+    /// Faults and doubtful settings of the files and the environment.
     pub findings: Vec<Finding>,
     asked: usize,
 }
@@ -47,11 +47,12 @@ impl Plan {
         plan
     }
 
-    /// Returns the sources that a resolution asks, in order: those that give nothing or are left out, up to
-    /// the one that ends the chain, and the roles that are assumed with what that one gives.
+    /// Returns the sources that a resolution asks, in order: each source that is not configured or
+    /// is left out, then the source that ends the chain, then the roles assumed with its
+    /// credentials.
     ///
-    /// A resolution asks exactly these where each gives what it is configured to give; it stops at the
-    /// first that fails.
+    /// A resolution asks exactly these if each source gives what it is configured to give. It stops
+    /// at the first source that fails.
     pub fn asked(&self) -> impl Iterator<Item = Source> {
         self.steps.steps()[..self.asked].iter().filter_map(|step| step.source)
     }
@@ -61,7 +62,7 @@ impl Plan {
         self.steps.record(source, action, origin, outcome, Duration::ZERO);
     }
 
-    /// Notes what the chain does with a candidate; returns whether that ends it.
+    /// Records what the chain does with a candidate. Returns whether the candidate ends the chain.
     fn candidate(&mut self, run: &Run<'_>, candidate: Candidate<'_>) -> bool {
         if let Verdict::Broken(error) = &candidate.verdict {
             self.findings.push(Finding::of(error));

@@ -1,4 +1,4 @@
-//! The chain: which source is asked when, and what its answer means for the next.
+//! The chain of credential sources: their order, and which answers end the chain.
 
 mod explain;
 mod order;
@@ -28,23 +28,23 @@ use crate::world::{BoxFuture, Clock, Context};
 
 use order::{Candidate, STAGES, Stage, Verdict};
 
-/// Credentials and how they were found.
+/// Credentials, and the record of how they were found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Resolved {
     /// The credentials.
     pub credentials: Credentials,
-    /// Every step that led to them.
+    /// Every step of the resolution.
     pub trace: Trace,
 }
 
-/// No credentials, why, and what was tried.
+/// The error of a resolution that gave no credentials, with its trace.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unresolved {
-    /// Why.
+    /// Why there are no credentials.
     pub error: Error,
-    /// Every step until then.
+    /// Every step of the resolution until the error.
     pub trace: Trace,
 }
 
@@ -75,7 +75,8 @@ impl From<Unresolved> for Error {
 /// 4. The container endpoint.
 /// 5. The EC2 metadata service.
 ///
-/// A source that is not configured lets the chain go on; one that is configured and broken stops it.
+/// If a source is not configured, the chain asks the next one. If a source is configured and
+/// broken, the chain stops with an error.
 #[derive(Clone, Debug)]
 pub struct Chain {
     context: Context,
@@ -84,14 +85,14 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Returns the chain over this world.
+    /// Returns a chain that reaches the machine through `context`.
     #[must_use]
     pub fn new(context: Context, options: Options) -> Self {
         Self { context, options, kept: Arc::default() }
     }
 
-    /// Finds credentials now. No credentials are kept (see [`crate::Cache`]); what the shared files say is,
-    /// while they are unchanged.
+    /// Finds credentials now. Credentials are not cached (see [`crate::Cache`]). The parsed shared
+    /// files are kept in the chain while the files are unchanged.
     ///
     /// # Errors
     ///
@@ -118,8 +119,8 @@ impl Chain {
         }
     }
 
-    /// Finds the region: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile. See [`RegionChain`] for one that
-    /// asks the metadata service too.
+    /// Finds the region: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile. [`RegionChain`] can
+    /// ask the metadata service too.
     ///
     /// # Errors
     ///
@@ -137,7 +138,8 @@ impl Chain {
         endpoint(&self.context, &self.options, service).await
     }
 
-    /// Finds a bearer token for `service`: `AWS_BEARER_TOKEN_<SERVICE>`, else as [`Chain::token`].
+    /// Finds a bearer token for `service`: `AWS_BEARER_TOKEN_<SERVICE>`, else that of
+    /// [`Chain::token`].
     ///
     /// # Errors
     ///
@@ -154,7 +156,8 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`] where the profile names no SSO session; else as [`Chain::resolve`].
+    /// [`Error::NotConfigured`] if the profile names no SSO session. Otherwise as
+    /// [`Chain::resolve`].
     pub async fn token(&self) -> Result<sso::Token, Error> {
         let mut run = Run::new(&self.context, &self.options).with_kept(&self.kept);
         let reading = match run.load_kept() {
@@ -177,18 +180,18 @@ impl Chain {
         }
     }
 
-    /// Returns the plan and the faults of the files, without network. It names exactly the
-    /// sources that [`Chain::resolve`] then asks: see [`Plan::asked`].
+    /// Returns the plan and the faults of the files, without network. The plan names exactly the
+    /// sources that [`Chain::resolve`] asks: see [`Plan::asked`].
     ///
     /// # Errors
     ///
-    /// None today: what is wrong is among the plan's findings.
+    /// None today: faults are in [`Plan::findings`].
     pub async fn plan(&self) -> Result<Plan, Error> {
         let mut run = Run::new(&self.context, &self.options);
         Ok(Plan::make(&mut run).await)
     }
 
-    /// Returns the world that this chain works in.
+    /// Returns the context through which this chain reaches the machine.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
@@ -212,7 +215,8 @@ impl ProvideCredentials for Chain {
     }
 }
 
-/// Asks what needs no waiting: options, environment, and keys in files that are unchanged.
+/// Asks the sources that need no waiting: options, environment, and keys in files that are
+/// unchanged since the last read. `None` if the chain has to go on with [`in_time`].
 fn at_once(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     for stage in STAGES {
         if stage == Stage::Profile {
@@ -238,7 +242,7 @@ fn at_once(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     Ok(None)
 }
 
-/// Asks the stages from the profile on, within the budget of the chain.
+/// Asks the stages from the profile on, within [`Options::chain_budget`].
 async fn in_time(run: &mut Run<'_>) -> Result<Credentials, Error> {
     let (clock, budget) = (run.context.clock.clone(), run.options.chain_budget);
     let waiting = run.waiting();
@@ -249,7 +253,7 @@ async fn in_time(run: &mut Run<'_>) -> Result<Credentials, Error> {
 async fn resolve(run: &mut Run<'_>) -> Result<Credentials, Error> {
     let from = STAGES.into_iter().skip_while(|stage| *stage != Stage::Profile);
     for stage in from {
-        // Boxed, here and below: the future of the common short way stays small.
+        // Boxed, here and below, so that the future of the common short path stays small.
         let found = match stage {
             Stage::Profile => Box::pin(from_profile(run)).await?,
             _ => match order::at(stage, run) {
@@ -280,7 +284,7 @@ async fn from_profile(run: &mut Run<'_>) -> Result<Option<Credentials>, Error> {
     carry_out(run, candidate).await
 }
 
-/// Does what a candidate says; `None` lets the chain go on.
+/// Does what the verdict of `candidate` says. `None` lets the chain go on.
 async fn carry_out(
     run: &mut Run<'_>,
     candidate: Candidate<'_>,
@@ -300,7 +304,7 @@ async fn carry_out(
 }
 
 impl Run<'_> {
-    /// Notes what was decided without asking, and hands on what it gave.
+    /// Records a verdict that needed no request, and returns its credentials or its error.
     fn decided(&mut self, candidate: Candidate<'_>) -> Result<Option<Credentials>, Error> {
         let Candidate { source, action, origin, verdict } = candidate;
         if let Some(outcome) = verdict.outcome() {
@@ -313,7 +317,7 @@ impl Run<'_> {
         }
     }
 
-    /// Notes how a source ended that was asked from `start` on.
+    /// Records how the source ended that was asked at `start`.
     fn end<T>(
         &mut self,
         start: Duration,
@@ -331,7 +335,7 @@ impl Run<'_> {
     }
 }
 
-/// The budget of one source.
+/// The time limit of one source.
 struct Budget {
     clock: Arc<dyn Clock>,
     time: Duration,
@@ -355,7 +359,7 @@ impl Budget {
     }
 }
 
-/// Loads what a plan begins with, then assumes its roles.
+/// Loads the base credentials of a plan, then assumes its roles.
 async fn by_plan(run: &mut Run<'_>, plan: &ProfilePlan) -> Result<Credentials, Error> {
     let start = run.context.clock.monotonic();
     let operation = format!("{} of profile {}", plan.base.source(), plan.base_profile);

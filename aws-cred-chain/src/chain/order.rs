@@ -1,7 +1,7 @@
-//! The order of the sources: the one description that both the chain and the plan read.
+//! The order of the sources. The chain and the plan both use it, so that they agree.
 //!
-//! Each stage is a source of the chain, or the selected profile, which holds several. A stage says, without
-//! any effect, what the chain would do at it.
+//! A stage is one source of the chain, or the selected profile, which can configure several
+//! sources. A stage returns as a value what the chain would do, and has no effect.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub(super) enum Stage {
 pub(super) const STAGES: [Stage; 5] =
     [Stage::Explicit, Stage::Environment, Stage::Profile, Stage::Container, Stage::Metadata];
 
-/// The action of the chain at a stage.
+/// What the chain would do at a stage.
 #[derive(Debug)]
 pub(super) struct Candidate<'r> {
     pub(super) source: Source,
@@ -45,22 +45,22 @@ pub(super) struct Candidate<'r> {
 pub(super) enum Verdict<'r> {
     /// The chain goes on.
     NotConfigured(Cow<'static, str>),
-    /// The chain goes on, because it was told to leave this out.
+    /// The chain goes on, because the options leave this source out.
     Skipped(Cow<'static, str>),
     /// The chain ends with this error.
     Broken(Error),
-    /// The chain ends with these.
+    /// The chain ends with these credentials.
     Keys(Credentials),
-    /// The chain ends with what the profile gives.
+    /// The chain ends with the credentials of this plan, or its error.
     Profile(&'r ProfilePlan),
-    /// The chain ends with what the container endpoint at this URL gives.
+    /// The chain asks the container endpoint at this URL, and ends with its answer.
     Container(String),
-    /// The chain asks the metadata service, and goes on where nothing answers.
+    /// The chain asks the metadata service, and goes on if it does not answer.
     Metadata,
 }
 
 impl Verdict<'_> {
-    /// Returns how a step of this verdict ends, where that is known without asking.
+    /// Returns the outcome of the step, if it is known without a request.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::NotConfigured(why) => Some(Outcome::NotConfigured(why.clone())),
@@ -74,7 +74,8 @@ impl Verdict<'_> {
 
 const LEFT_OUT: &str = "left out by the options";
 
-/// Returns what the chain does at a stage other than the profile, `None` where it does not even say so.
+/// Returns what the chain does at `stage`. Returns `None` for the profile, and for the options if
+/// they hold no credentials: such a stage leaves no step in the trace.
 pub(super) fn at(stage: Stage, run: &Run<'_>) -> Option<Candidate<'static>> {
     let candidate = match stage {
         Stage::Explicit => explicit(run)?,
@@ -130,8 +131,8 @@ fn environment(run: &Run<'_>) -> Candidate<'static> {
     Candidate { source, action: action.into(), origin, verdict }
 }
 
-/// Returns what the chain does with the selected profile; the sources of it that are left out come first,
-/// through `skipped`.
+/// Returns what the chain does with the selected profile. The profile's sources that are left out
+/// are first passed to `skipped`, in order.
 pub(super) fn profile<'r>(
     run: &Run<'_>,
     reading: &'r Reading,
@@ -178,7 +179,8 @@ pub(super) fn profile<'r>(
     }
 }
 
-/// Returns what the chain does where the files cannot be understood: it ends, unless both are left out.
+/// Returns what the chain does if the files cannot be parsed: it ends with `error`, unless the
+/// options leave both files out.
 pub(super) fn not_understood(run: &Run<'_>, error: &Error) -> Candidate<'static> {
     let both = [Source::SharedFile, Source::ConfigFile];
     let verdict = match both.into_iter().all(|source| is_left_out(run, source)) {
@@ -189,7 +191,7 @@ pub(super) fn not_understood(run: &Run<'_>, error: &Error) -> Candidate<'static>
     Candidate { source, action, origin: Origin::Unknown, verdict }
 }
 
-/// Whether a plan is keys in a file and nothing else.
+/// Returns whether the chain needs only the keys of a file: no role and no MFA session.
 fn is_keys_alone(run: &Run<'_>, plan: &ProfilePlan) -> bool {
     plan.roles.is_empty() && !run.options.mfa_session
 }

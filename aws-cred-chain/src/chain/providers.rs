@@ -1,4 +1,4 @@
-//! Providers of a program's own, one after the other.
+//! Providers that a program joins itself, asked in order.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::trace::{Origin, Outcome, Trace};
 use crate::world::BoxFuture;
 
-/// Providers that are asked one after the other: the next where one is not configured.
+/// Providers that are asked in order until one is configured.
 ///
 /// ```
 /// use aws_cred_chain::testing::World;
@@ -31,13 +31,13 @@ use crate::world::BoxFuture;
 #[derive(Clone, Debug)]
 pub struct Providers(Vec<Arc<dyn ProvideCredentials>>);
 
-/// Begins with `provider`; see [`Providers`].
+/// Returns [`Providers`] that ask `provider` first.
 pub fn first_try(provider: impl ProvideCredentials + 'static) -> Providers {
     Providers(vec![Arc::new(provider)])
 }
 
 impl Providers {
-    /// Asks `provider` where none of those before is configured.
+    /// Asks `provider` if none of the providers before it is configured.
     #[must_use]
     pub fn or_else(mut self, provider: impl ProvideCredentials + 'static) -> Self {
         self.0.push(Arc::new(provider));
@@ -46,8 +46,8 @@ impl Providers {
 }
 
 impl ProvideCredentials for Providers {
-    /// Returns what the first configured provider gives, its error too. Where none is configured, the error
-    /// holds what each looked at.
+    /// Returns the answer of the first configured provider, its error too. If none is configured,
+    /// the error holds the attempts of all.
     fn provide(&self) -> BoxFuture<'_, Result<Credentials, Error>> {
         Box::pin(async move {
             let mut all = Trace::default();
@@ -64,8 +64,8 @@ impl ProvideCredentials for Providers {
     }
 }
 
-/// Returns a provider that calls `load`. Credentials whose source is not said get
-/// [`Source::Custom`] with `name`.
+/// Returns a provider that calls `load`. If the credentials have the source [`Source::Explicit`],
+/// which is the default, it becomes [`Source::Custom`] with `name`.
 pub fn from_fn<F, L>(name: &'static str, load: L) -> FromFn<L>
 where
     L: Fn() -> F + Send + Sync,
@@ -104,7 +104,7 @@ where
 }
 
 impl Error {
-    /// Returns the error of a source that is not configured, so that the next one is asked.
+    /// Returns the error of a source that is not configured. It makes a chain ask the next source.
     #[must_use]
     pub fn not_configured(name: &'static str, why: impl Into<String>) -> Self {
         let mut attempts = Trace::default();

@@ -1,4 +1,4 @@
-//! The region and the endpoints as a chain's program asks for them.
+//! The public chains of settings that find the region and the endpoints.
 
 use crate::error::Error;
 use crate::settings::endpoint::Endpoint;
@@ -9,8 +9,8 @@ use crate::source::imds;
 use crate::trace::Origin;
 use crate::world::Context;
 
-/// The region's chain: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile, and the metadata service where
-/// that is wanted.
+/// Finds the region: option, `AWS_REGION`, `AWS_DEFAULT_REGION`, profile, and the metadata service
+/// if [`RegionChain::with_metadata`] was called.
 #[derive(Clone, Debug)]
 pub struct RegionChain {
     context: Context,
@@ -19,7 +19,7 @@ pub struct RegionChain {
 }
 
 impl RegionChain {
-    /// Returns the chain over this world, without the metadata service.
+    /// Returns a chain over `context` that does not ask the metadata service.
     #[must_use]
     pub fn new(context: Context, options: Options) -> Self {
         Self { context, options, ask_metadata: false }
@@ -32,18 +32,18 @@ impl RegionChain {
         self
     }
 
-    /// Finds the region and says where it stands; `None` where nothing names one.
+    /// Finds the region and the place where it is configured. `None` if nothing names a region.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for files that cannot be read and a region that is not a host label. A metadata
-    /// service that does not answer is `None`.
+    /// [`Error::Invalid`] for files that cannot be read and a region that is not a host label. If
+    /// the metadata service does not answer, the result is `None`, not an error.
     pub async fn resolve(&self) -> Result<Option<(String, Origin)>, Error> {
         resolve(&self.context, &self.options, self.ask_metadata).await
     }
 }
 
-/// Finds the region and says where it stands; `None` where nothing names one.
+/// Finds the region and the place where it is configured. `None` if nothing names a region.
 ///
 /// With `ask_metadata` the metadata service is asked last.
 ///
@@ -64,8 +64,8 @@ pub async fn resolve(
     Ok(found.filter(|name| region::is_label(name)).map(|name| (name, Origin::Metadata)))
 }
 
-/// The endpoint's chain: option, `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL`, the profile's services
-/// section, the profile, AWS's own endpoint.
+/// Finds the endpoint of a service: option, `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL`, the
+/// profile's services section, the profile, the standard endpoint of AWS.
 #[derive(Clone, Debug)]
 pub struct EndpointChain {
     context: Context,
@@ -73,18 +73,20 @@ pub struct EndpointChain {
 }
 
 impl EndpointChain {
-    /// Returns the chain over this world.
+    /// Returns a chain over `context`.
     #[must_use]
     pub fn new(context: Context, options: Options) -> Self {
         Self { context, options }
     }
 
-    /// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`, `sso_oidc`.
+    /// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`,
+    /// `sso_oidc`.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for files that cannot be read, an endpoint that is no URL, flags that are neither
-    /// `true` nor `false`, and what the region's partition does not have.
+    /// [`Error::Invalid`] for files that cannot be read, an endpoint that is no URL, a flag that is
+    /// neither `true` nor `false`, and a kind of endpoint that the region's partition does not
+    /// have.
     pub async fn resolve(&self, service: &str) -> Result<Endpoint, Error> {
         endpoint::endpoint(&self.context, &self.options, service).await
     }

@@ -1,23 +1,30 @@
-//! One shared file's text to its sections, by the AWS CLI's rules: those of Python's `configparser`
-//! (`RawConfigParser`, strict) that botocore reads with. Pure.
+//! Parses the text of one shared file into sections, by the rules of Python's `configparser`
+//! (`RawConfigParser`, strict), with which botocore and so the AWS CLI read it. Pure.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use super::parse::{RawProperty, RawSection, SyntaxError};
 
-/// The section whose properties every other section has too.
+/// The section whose properties are defaults of all other sections.
 const FOR_ALL: &str = "DEFAULT";
-/// The most properties that are copied from that section into others.
+/// The most properties that are copied from `[DEFAULT]` into other sections.
 const COPIES_MAX: usize = 100_000;
 
 /// Splits `text` into sections.
 ///
-/// Differs from the SDKs' rules: `:` separates too; a comment takes a whole line (blanks before it
-/// allowed) and is never cut from the end of one; a line continues a value when it is indented deeper
-/// than its key, a blank line does too; a section or key that stands twice is an error; a lone carriage
-/// return ends a line; `[DEFAULT]` is for all sections. A byte order mark at the start, which editors on
-/// Windows write and the AWS CLI refuses, is not part of the text.
+/// The rules differ from those of the SDKs:
+///
+/// - `:` separates a key from its value too.
+/// - A comment takes a whole line, with blanks allowed before it. A comment is never cut from the
+///   end of a line.
+/// - A line that is indented deeper than the key of the value above continues that value. So does a
+///   blank line.
+/// - A section or key that occurs twice is an error.
+/// - A lone carriage return ends a line.
+/// - The properties of `[DEFAULT]` belong to all sections.
+///
+/// A byte order mark at the start is skipped. Editors on Windows write it; the AWS CLI refuses it.
 pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut file = File::default();
@@ -28,18 +35,18 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     file.finish()
 }
 
-/// The part of a file that was read so far.
+/// The sections parsed so far, and the state of the parser.
 #[derive(Default)]
 struct File<'a> {
     sections: Vec<RawSection<'a>>,
     names: HashSet<&'a str>,
     for_all: Option<RawSection<'a>>,
-    /// Whether the section being read is the one for all.
+    /// Whether the current section is `[DEFAULT]`.
     in_for_all: bool,
-    /// Keys of the section being read, where it has many.
+    /// The keys of the current section, if it has many.
     keys: BTreeSet<String>,
     key_indent: usize,
-    /// Whether the next line may continue a value.
+    /// Whether the next line may continue the value above.
     open: bool,
 }
 
@@ -75,7 +82,7 @@ impl<'a> File<'a> {
         let section = RawSection { header, line: number, properties: Vec::new() };
         self.keys.clear();
         if self.in_for_all {
-            // It may stand more than once; its keys may not.
+            // `[DEFAULT]` may occur more than once; its keys may not.
             self.for_all.get_or_insert(section);
             return Ok(());
         }
@@ -106,7 +113,8 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    /// Whether no property of the section being read has this key. Few are compared one by one.
+    /// Returns whether the current section has no property with this key. Few keys are compared one
+    /// by one, many by a set.
     fn is_new(&mut self, key: &str) -> bool {
         const FEW: usize = 16;
         let Some(section) = self.current() else {
@@ -160,7 +168,7 @@ impl<'a> File<'a> {
     }
 }
 
-/// A value that begins on the line after its key holds sub-properties, and each line of it must be one.
+/// Checks a value that begins on the line after its key: each of its lines must be a sub-property.
 fn check_nested(property: &RawProperty<'_>) -> Result<(), SyntaxError> {
     let is_wrong = |line: &str| !line.trim_matches(is_blank).is_empty() && !line.contains('=');
     if property.value.starts_with('\n') && property.value.split(ends_line).any(is_wrong) {
@@ -172,7 +180,7 @@ fn check_nested(property: &RawProperty<'_>) -> Result<(), SyntaxError> {
     Ok(())
 }
 
-/// The characters at which Python's `str.splitlines` splits; botocore reads sub-properties by it.
+/// The characters at which Python's `str.splitlines` splits. botocore splits sub-properties by it.
 fn ends_line(c: char) -> bool {
     matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
@@ -182,12 +190,12 @@ fn is_blank(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Counts the characters before the first that is no blank.
+/// Counts the blanks at the start of `line`.
 fn indent(line: &str) -> usize {
     line.chars().take_while(|c| is_blank(*c)).count()
 }
 
-/// Splits at line feeds, carriage returns, and the two together.
+/// Splits at line feeds, carriage returns, and the pair of both.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -202,8 +210,8 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Splits like Python's `shlex.split`: blanks separate, quotes and backslashes keep. `None` where a
-/// quote or an escape is not closed.
+/// Splits as Python's `shlex.split` does: at blanks, except in quotes and after a backslash.
+/// Returns `None` if a quote or an escape is not closed.
 pub(crate) fn split(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -270,7 +278,7 @@ mod tests {
         }
     }
 
-    /// A file within the limit of its size must not grow beyond it in memory.
+    /// The parsed form of a file of allowed size must not grow far beyond it in memory.
     #[test]
     fn the_section_for_all_is_not_copied_without_bound() {
         let keys: String = (0..10_000).map(|n| format!("k{n}=v\n")).collect();
@@ -294,7 +302,7 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|(h, pairs)| (*h, pairs.to_vec())).collect();
             assert_eq!(found, expected, "{text:?}");
         };
-        // A comment between the lines of a value is no part of it, however it is indented.
+        // A comment between the lines of a value is not part of it, whatever its indentation.
         check("[a]\nk = v\n  # c\nl = w\n", &[("a", &[("k", "v"), ("l", "w")])]);
         check("[a]\n  k = v\n  l = w\n", &[("a", &[("k", "v"), ("l", "w")])]);
         check("[a]\nk =\n\n  x = 1\n\n\n", &[("a", &[("k", "\n\nx = 1")])]);

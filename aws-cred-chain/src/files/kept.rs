@@ -1,4 +1,4 @@
-//! The content of the shared files at the last read, used again while they are unchanged.
+//! Keeps the parsed shared files, and uses them again while the files are unchanged.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::settings::options::Options;
 use crate::world::{Context, Env, Stamp, lock, path_var};
 
-/// The variables that say which files are read and which profile is meant, and those that are joined with
-/// the profile.
+/// The environment variables and the home folder that decide which files are read, which profile is
+/// selected, and its web identity.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inputs {
     pub(super) profile: Option<(&'static str, OsString)>,
@@ -30,7 +30,8 @@ impl Inputs {
         let by_variables = options.profile.is_none();
         let set = |name| path_var(env, name);
         let token_file = by_variables.then(|| set(plan::TOKEN_FILE_VARIABLE)).flatten();
-        // A role and a session's name by variables mean something with a token only, be it of the profile.
+        // `AWS_ROLE_ARN` and `AWS_ROLE_SESSION_NAME` have an effect only with a token file, which
+        // may be the profile's.
         let with_token = |name| by_variables.then(|| set(name)).flatten();
         let file = |given: &Option<PathBuf>, name| {
             if given.is_some() {
@@ -71,12 +72,12 @@ impl Inputs {
     }
 }
 
-/// The content of the files, and the meaning of the selected profile.
+/// The parsed shared files and the meaning of the selected profile.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) location: Location,
     pub(crate) profiles: Profiles,
-    /// Files that could not be read and count as not there.
+    /// Files that could not be read. They count as absent.
     pub(crate) unreadable: Vec<Finding>,
     conditions: Result<Conditions, Error>,
     meaning: OnceLock<Result<Meaning, Error>>,
@@ -94,7 +95,7 @@ impl Reading {
         Self { location, profiles, unreadable, conditions, meaning: OnceLock::new() }
     }
 
-    /// Returns the selected profile, where the files have it.
+    /// Returns the selected profile, if the files have it.
     pub(crate) fn profile(&self) -> Option<&Profile> {
         self.profiles.profiles.get(&self.location.profile)
     }
@@ -108,10 +109,11 @@ impl Reading {
     }
 }
 
-/// Keeps a reading for a chain that is asked again.
+/// Keeps the reading of a chain for its next resolution.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    /// Nothing is kept for a chain that is asked once: it would only look at the files twice.
+    /// Whether the chain was asked before. The first resolution keeps nothing: for a chain that is
+    /// asked once, the stamps would be read in vain.
     asked: AtomicBool,
     last: Mutex<Option<Arc<Last>>>,
 }
@@ -128,14 +130,14 @@ struct Last {
 /// The stamps of the config and the credentials file.
 type Stamps = [Stamp; 2];
 
-/// The stamps of the files before they were read.
+/// The inputs and the stamps of the files, taken before the files were read.
 pub(crate) struct Before {
     inputs: Inputs,
     stamps: Stamps,
 }
 
 impl Kept {
-    /// Returns the kept reading where the files and the variables that lead to them are unchanged.
+    /// Returns the kept reading, if the files and the variables of [`Inputs`] are unchanged.
     pub(crate) fn current(&self, context: &Context, options: &Options) -> Option<Arc<Reading>> {
         let last = lock(&self.last).clone()?;
         if Inputs::read(&*context.env, context.windows, options) != last.inputs {
@@ -153,8 +155,8 @@ impl Kept {
         (stamps(context, &last.reading.location)? == last.stamps).then(|| last.reading.clone())
     }
 
-    /// Looks at the files before they are read; a change between the look and the read is then seen at
-    /// the next look. `None` where nothing is to be kept.
+    /// Takes the stamps of the files before they are read. A change between the stamp and the read
+    /// is then noticed at the next resolution. `None` if nothing is to be kept.
     pub(crate) fn before(&self, context: &Context, options: &Options) -> Option<Before> {
         if !self.asked.swap(true, Ordering::Relaxed) {
             return None;
@@ -164,7 +166,7 @@ impl Kept {
         Some(Before { inputs, stamps })
     }
 
-    /// Keeps what was read after `before`.
+    /// Keeps `reading`, which was read after `before` was taken.
     pub(crate) fn keep(&self, context: &Context, before: Before, reading: &Arc<Reading>) {
         let Before { inputs, stamps } = before;
         let looked_at = AtomicU64::new(nanos(context.clock.monotonic()));

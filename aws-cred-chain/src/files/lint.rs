@@ -10,13 +10,13 @@ use crate::trace::Origin;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Severity {
-    /// It cannot work.
+    /// The setting cannot work.
     Error,
-    /// It probably does not do what was meant.
+    /// The setting probably does not do what was meant.
     Warning,
 }
 
-/// Something in the files or the environment that is wrong or doubtful.
+/// A wrong or doubtful setting in the files or the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -24,7 +24,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The description.
     pub problem: String,
-    /// Where it stands.
+    /// The file and line, variable or option that holds it.
     pub origin: Origin,
 }
 
@@ -55,8 +55,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reports doubtful settings of every profile: sections that are not understood, keys that look like
-/// credential settings and are none, `mfa_serial` and `source_profile` without a role.
+/// Reports doubtful settings of every profile: sections that were ignored, misspelt keys, and
+/// `mfa_serial` or `source_profile` without a role.
 pub(crate) fn lint(profiles: &Profiles) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (header, origin) in &profiles.ignored {
@@ -87,7 +87,7 @@ pub(crate) fn lint(profiles: &Profiles) -> Vec<Finding> {
     findings
 }
 
-/// Reports where the AWS CLI reads `files` otherwise than the AWS SDKs do.
+/// Reports where the AWS CLI and the AWS SDKs read `files` differently.
 #[must_use]
 pub fn differences(files: &[SharedFile]) -> Vec<Finding> {
     let sdk = Profiles::parse(files, Dialect::Sdk);
@@ -129,7 +129,7 @@ impl Finding {
     }
 }
 
-/// Whether two keys differ by one character put in, left out or changed.
+/// Returns whether the keys differ by at most one inserted, deleted or replaced character.
 fn distance_is_small(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     if a.len().abs_diff(b.len()) > 1 {
@@ -141,7 +141,7 @@ fn distance_is_small(a: &str, b: &str) -> bool {
     a.len().max(b.len()) - front - back <= 1
 }
 
-/// Keys about credentials, region and endpoint; others are not judged.
+/// The known keys about credentials, region and endpoint. Other keys are not checked.
 const KNOWN: [&str; 34] = [
     "aws_access_key_id",
     "aws_secret_access_key",

@@ -1,5 +1,5 @@
-//! The shared config and credentials files: where they are, what they say, where they differ from
-//! what the AWS CLI would read.
+//! The shared config and credentials files: their places, their content, and where the AWS CLI and
+//! the AWS SDKs read them differently.
 
 mod cli;
 mod kept;
@@ -28,21 +28,22 @@ pub(crate) use lint::lint;
 pub use lint::{Finding, Severity, differences};
 pub use profiles::{Profile, Profiles, Property};
 
-/// The largest shared file in bytes that is read.
+/// The size in bytes up to which a shared file is read.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Which program's reading of the files counts.
+/// The rules by which the shared files are parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// The AWS SDKs' specification, as their shared parser tests have it.
+    /// The rules of the AWS SDKs, as in the tests that their parsers share.
     Sdk,
-    /// As botocore and so the AWS CLI read, by Python's `configparser` and `shlex`. The default.
+    /// The rules of botocore and so of the AWS CLI: Python's `configparser` and `shlex`. The
+    /// default.
     #[default]
     Cli,
 }
 
-/// Which of the two shared files.
+/// One of the two shared files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -58,7 +59,7 @@ pub enum FileKind {
 pub struct SharedFile {
     /// Which file.
     pub kind: FileKind,
-    /// Where it is.
+    /// Its path.
     pub path: Arc<Path>,
     /// The content.
     pub text: String,
@@ -82,7 +83,7 @@ impl std::fmt::Debug for SharedFile {
     }
 }
 
-/// Where the shared files are and which profile is meant.
+/// The paths of the shared files, and the selected profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Location {
@@ -90,17 +91,18 @@ pub struct Location {
     pub config: Option<PathBuf>,
     /// The credentials file; `None` where there is no home folder.
     pub credentials: Option<PathBuf>,
-    /// The profile.
+    /// The name of the selected profile.
     pub profile: String,
-    /// The origin of the profile's name; [`Origin::Default`] where nothing named one.
+    /// Where the profile's name is configured; [`Origin::Default`] if nothing names a profile.
     pub profile_origin: Origin,
 }
 
 impl Location {
-    /// Finds the files and the profile by the variables `AWS_CONFIG_FILE`,
-    /// `AWS_SHARED_CREDENTIALS_FILE`, `AWS_PROFILE`, then `AWS_DEFAULT_PROFILE` as the AWS CLI 2 does.
+    /// Finds the files by `AWS_CONFIG_FILE` and `AWS_SHARED_CREDENTIALS_FILE`, and the profile by
+    /// `AWS_PROFILE`, then `AWS_DEFAULT_PROFILE`, as the AWS CLI 2 does.
     ///
-    /// A profile's name that is not Unicode is returned with its wrong parts replaced. The chain refuses it.
+    /// If the profile's name is not Unicode, its invalid parts are replaced. A chain refuses such a
+    /// name.
     #[must_use]
     pub fn find(env: &dyn Env, windows: bool) -> Self {
         let options = Options::default();
@@ -131,7 +133,7 @@ impl Location {
         Ok(Self { profile, profile_origin, ..Self::files(inputs, options, windows) })
     }
 
-    /// Returns where the files are, whatever names the profile.
+    /// Returns the paths of the files. The profile is `default`, whatever the inputs name.
     pub(crate) fn files(inputs: &Inputs, options: &Options, windows: bool) -> Self {
         let home = inputs.home.as_deref().map(Path::new);
         let place = |given: &Option<PathBuf>, set: &Option<OsString>, name| {
@@ -163,7 +165,8 @@ fn file(set: Option<&OsStr>, home: Option<&Path>, windows: bool, name: &str) -> 
     Some(path.into())
 }
 
-/// Returns the home folder: `HOME`, on Windows then `USERPROFILE`, then `HOMEDRIVE` with `HOMEPATH`.
+/// Returns the home folder: `HOME`; on Windows also `USERPROFILE`, then `HOMEDRIVE` with
+/// `HOMEPATH`.
 pub(crate) fn home(env: &dyn Env, windows: bool) -> Option<PathBuf> {
     let set = |name| path_var(env, name);
     let home = set("HOME").or_else(|| {
@@ -185,7 +188,7 @@ pub(crate) fn expand_home(path: &str, home: Option<&Path>, windows: bool) -> Pat
         (Some(rest), Some(home))
             if rest.is_empty() || rest.starts_with('/') || (windows && rest.starts_with('\\')) =>
         {
-            // Windows' own separators, as the AWS SDKs rewrite such a path.
+            // As the AWS SDKs do, Windows paths get Windows separators.
             let rest = if windows { rest.replace('/', "\\") } else { rest.to_owned() };
             let mut path = home.as_os_str().to_owned();
             path.push(rest);
@@ -195,8 +198,8 @@ pub(crate) fn expand_home(path: &str, home: Option<&Path>, windows: bool) -> Pat
     }
 }
 
-/// Replaces `$NAME` and `${NAME}` by variables that are set, as the AWS CLI does in the paths of the
-/// shared files.
+/// Replaces `$NAME` and `${NAME}` by the values of variables that are set, as the AWS CLI does in
+/// the paths of the shared files.
 fn expand_variables(path: OsString, env: &dyn Env) -> OsString {
     let Some(mut rest) = path.to_str().filter(|text| text.contains('$')) else {
         return path;
@@ -226,23 +229,24 @@ fn expand_variables(path: OsString, env: &dyn Env) -> OsString {
     expanded
 }
 
-/// The texts of the shared files.
+/// The texts of the shared files that could be read.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Texts {
-    /// The files that are there and can be read.
+    /// The files that exist and can be read.
     pub files: Vec<SharedFile>,
-    /// Files that are there, or whose place is, and that cannot be read; they count as not there.
+    /// Files that exist but cannot be read, and paths that hold something else. They count as
+    /// absent.
     pub unreadable: Vec<Finding>,
 }
 
-/// Reads both files. A file that is not there is empty. So is one that cannot be read, as in the AWS CLI:
-/// a folder in its place, a home folder of another user, links in a circle.
+/// Reads both files. A file that does not exist is empty. As in the AWS CLI, so is a path that
+/// cannot be read: a directory, a file in another user's home folder, a circle of symbolic links.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for a file that is larger than [`FILE_BYTES_MAX`], is not UTF-8, or whose reading
-/// breaks off.
+/// [`Error::Invalid`] for a file that is larger than [`FILE_BYTES_MAX`], is not UTF-8, or gives an
+/// error while it is read.
 pub async fn read(context: &Context, location: &Location) -> Result<Texts, Error> {
     let mut texts = Texts::default();
     let places =
@@ -277,12 +281,13 @@ pub async fn read(context: &Context, location: &Location) -> Result<Texts, Error
     Ok(texts)
 }
 
-/// Whether a place holds no file that this user may read; all else is a fault of the machine.
+/// Returns whether the error means that the path holds no file that this user may read. Other
+/// errors are faults of the machine.
 fn has_no_file(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    /// A socket, or a device without a driver.
+    /// The path is a socket, or a device without a driver.
     const ENXIO: i32 = 6;
-    /// Links in a circle; [`ErrorKind`] has no stable name for it.
+    /// The path is a circle of symbolic links. [`ErrorKind`] has no stable name for it.
     const ELOOP: i32 = 40;
     let known = matches!(
         error.kind(),

@@ -1,8 +1,8 @@
-//! One shared file's text to its sections, by the AWS SDKs' rules. Pure.
+//! Parses the text of one shared file into sections, by the rules of the AWS SDKs. Pure.
 
 use std::borrow::Cow;
 
-/// A section as it stands in a file.
+/// A section of one file, before the two files are joined.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RawSection<'a> {
     /// The text between the brackets, trimmed.
@@ -11,7 +11,7 @@ pub(super) struct RawSection<'a> {
     pub(super) properties: Vec<RawProperty<'a>>,
 }
 
-/// A property as it stands in a file.
+/// A property of one file, before the two files are joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawProperty<'a> {
     pub(super) key: &'a str,
@@ -19,7 +19,7 @@ pub(super) struct RawProperty<'a> {
     pub(super) line: usize,
 }
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub(super) line: usize,
@@ -28,9 +28,10 @@ pub(super) struct SyntaxError {
 
 /// Splits `text` into sections.
 ///
-/// A line that begins with a blank continues the property above; one that begins with `#` or `;` is a
-/// comment; inside a line a comment needs a blank before it, after a section's bracket it needs none.
-/// A byte order mark at the start, which editors on Windows write, is not part of the text.
+/// - A line that begins with a blank continues the property above.
+/// - A line that begins with `#` or `;` is a comment. Within a line, a comment needs a blank before
+///   it; after the bracket of a section it needs none.
+/// - A byte order mark at the start, which editors on Windows write, is skipped.
 pub(super) fn parse(text: &str) -> Result<Vec<RawSection<'_>>, SyntaxError> {
     let mut sections: Vec<RawSection<'_>> = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -84,7 +85,7 @@ fn property(line: &str) -> Result<(&str, &str), &'static str> {
     Ok((key.trim(), value.trim()))
 }
 
-/// Cuts a comment that has a blank before it.
+/// Returns the line without its comment. A comment begins with `#` or `;` after a blank.
 fn without_comment(line: &str) -> &str {
     let bytes = line.as_bytes();
     let mut from = 1;
@@ -99,7 +100,7 @@ fn without_comment(line: &str) -> &str {
 }
 
 fn continuation(property: &mut RawProperty<'_>, text: &str) -> Result<(), &'static str> {
-    // A value that began empty holds sub-properties, and each line of it must be one.
+    // If a value's first line is empty, its further lines are sub-properties.
     if property.value.is_empty() || property.value.starts_with('\n') {
         let (key, _) =
             text.split_once('=').ok_or("Expected an '=' sign defining a sub-property")?;

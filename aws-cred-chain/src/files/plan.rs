@@ -1,4 +1,4 @@
-//! Which steps a profile means: a base source, then the roles assumed from it. Pure.
+//! Plans the steps that a profile configures: a base source, then the roles to assume. Pure.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ pub use super::sso::SsoPlan;
 pub(crate) use super::sso::sso;
 use super::sso::{gives_credentials, sso_origin};
 
-/// The meaning of a profile: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
+/// The steps of a profile: load [`ProfilePlan::base`], then assume [`ProfilePlan::roles`] in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProfilePlan {
-    /// The profile that the base stands in.
+    /// The profile that configures the base.
     pub base_profile: String,
-    /// Where the first credentials come from.
+    /// The source of the first credentials.
     pub base: Base,
     /// The setting that chose the base.
     pub base_origin: Origin,
@@ -27,7 +27,7 @@ pub struct ProfilePlan {
     pub roles: Vec<Role>,
 }
 
-/// Where a profile's first credentials come from.
+/// The source of a profile's first credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Base {
@@ -39,7 +39,7 @@ pub enum Base {
     Container,
     /// The metadata service (`credential_source = Ec2InstanceMetadata`).
     InstanceMetadata,
-    /// A role by web identity.
+    /// A role assumed with a web identity token.
     WebIdentity {
         /// The role and its settings.
         role: Role,
@@ -48,22 +48,22 @@ pub enum Base {
     },
     /// IAM Identity Center.
     Sso(SsoPlan),
-    /// `aws login`, with the session's ARN.
+    /// A session of `aws login`.
     Login {
-        /// The value of `login_session`.
+        /// The value of `login_session`: the ARN of the identity that logged in.
         session: String,
     },
-    /// A program.
+    /// A program (`credential_process`).
     Process {
-        /// The command line as configured; its arguments may hold secrets.
+        /// The command line as configured. Its arguments may hold secrets.
         command: Secret,
-        /// The account to take where the program names none.
+        /// The account id to use if the program gives none.
         account_id: Option<String>,
     },
 }
 
 impl Base {
-    /// Returns the source that this is.
+    /// Returns the [`Source`] of the credentials.
     #[must_use]
     pub fn source(&self) -> Source {
         match self {
@@ -79,22 +79,25 @@ impl Base {
     }
 }
 
-/// The variables of web identity, each of which goes before the profile's key.
+/// The environment variables of web identity. Each takes precedence over the profile's key.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 pub(crate) const ROLE_VARIABLE: &str = "AWS_ROLE_ARN";
 pub(crate) const SESSION_NAME_VARIABLE: &str = "AWS_ROLE_SESSION_NAME";
 
-/// The inputs beside the files that decide the meaning of a profile. The default has none.
+/// The inputs besides the files that decide the meaning of a profile. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conditions {
-    /// `AWS_WEB_IDENTITY_TOKEN_FILE`; goes before `web_identity_token_file` of the selected profile.
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE`. For the selected profile it takes precedence over
+    /// `web_identity_token_file`.
     pub token_file: Option<String>,
-    /// `AWS_ROLE_ARN`; goes before `role_arn` of the selected profile, for web identity.
+    /// `AWS_ROLE_ARN`. For web identity of the selected profile it takes precedence over
+    /// `role_arn`.
     pub role_arn: Option<String>,
-    /// `AWS_ROLE_SESSION_NAME`; goes before `role_session_name` of the selected profile, for web identity.
+    /// `AWS_ROLE_SESSION_NAME`. For web identity of the selected profile it takes precedence over
+    /// `role_session_name`.
     pub session_name: Option<String>,
-    /// Sources that are not asked.
+    /// Sources that must not be asked.
     pub without: Vec<Source>,
 }
 
@@ -104,18 +107,19 @@ impl Conditions {
     }
 }
 
-/// The meaning of a profile, and its sources that are not asked.
+/// The meaning of a profile, and its sources that are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meaning {
-    /// The steps, `None` where the profile holds nothing about credentials.
+    /// The steps; `None` if the profile has no settings of credentials.
     pub plan: Option<ProfilePlan>,
-    /// Sources that the profile configures and [`Conditions::without`] leaves out, in order, with the
-    /// setting of each.
+    /// The sources that the profile configures but [`Conditions::without`] leaves out, in order,
+    /// each with the place of its setting.
     pub left_out: Vec<(Source, Origin)>,
 }
 
-/// Returns the meaning of profile `name` by the files alone; `None` where it has no settings of credentials.
+/// Returns the meaning of profile `name` without environment variables. `None` if the profile has
+/// no settings of credentials.
 ///
 /// # Errors
 ///
@@ -126,14 +130,15 @@ pub fn plan(profiles: &Profiles, name: &str) -> Result<Option<ProfilePlan>, Erro
 
 /// Returns the meaning of profile `name`.
 ///
-/// The order within a profile is the AWS CLI's: role, web identity, SSO, keys of the credentials file,
-/// `login_session`, `credential_process`, keys of the config file. A source profile has the same order,
-/// but that its own role comes only where it has no keys at all.
+/// The order within a profile is the AWS CLI's: role, web identity, SSO, keys of the credentials
+/// file, `login_session`, `credential_process`, keys of the config file. A source profile has the
+/// same order, except that its own role is used only if it has no keys.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for what cannot be carried out: half a pair of keys, a missing source profile, a
-/// loop, an unknown `credential_source`, half a set of SSO settings, a value of more than one line.
+/// [`Error::Invalid`] for settings that cannot work: a key without its secret, a missing source
+/// profile, a loop of source profiles, an unknown `credential_source`, an incomplete set of SSO
+/// settings, a value of more than one line.
 pub fn meaning(profiles: &Profiles, name: &str, conditions: &Conditions) -> Result<Meaning, Error> {
     let mut walk = Walk { profiles, conditions, left_out: Vec::new() };
     let plan = walk.follow(name)?;
@@ -147,7 +152,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Follows the roles from profile `name` to the source of the first credentials.
+    /// Follows `source_profile` from profile `name` to the profile of the base source.
     fn follow(&mut self, name: &'a str) -> Result<Option<ProfilePlan>, Error> {
         static NOTHING: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(Profile::default);
         let mut roles = Vec::new();
@@ -157,7 +162,7 @@ impl<'a> Walk<'a> {
         loop {
             let profile: &'a Profile = match (self.profiles.profiles.get(name), referrer.take()) {
                 (Some(profile), _) => profile,
-                // Variables may still name a web identity.
+                // Environment variables may configure web identity without a profile.
                 (None, None) => &NOTHING,
                 (None, Some((from, origin))) => {
                     let problem =
@@ -207,7 +212,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the role that the profile assumes with other credentials.
+    /// Returns the role that the profile assumes with the credentials of another source.
     fn assumed(
         &mut self,
         profile: &'a Profile,
@@ -260,7 +265,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a source that is configured at `origin` is asked; notes it where it is not.
+    /// Returns whether `source` is asked. If it is left out, records it with the origin of its
+    /// setting.
     fn asked(&mut self, source: Source, origin: &Origin) -> bool {
         let asked = self.conditions.asks(source);
         if !asked {
@@ -269,7 +275,7 @@ impl<'a> Walk<'a> {
         asked
     }
 
-    /// Returns what a profile holds besides a role to assume with other credentials.
+    /// Returns the base source that a profile configures.
     fn base(
         &mut self,
         profile: &Profile,
@@ -320,7 +326,8 @@ impl<'a> Walk<'a> {
                 return Err(Error::invalid(problem, secret.origin()));
             }
         }
-        // It gives a token only; loading credentials from it says so.
+        // The profile configures a bearer token only. Loading credentials from it gives an error
+        // that says so.
         if let Some(origin) = sso_origin.filter(|_| !gives_credentials(profile))
             && self.asked(Source::Sso, &origin)
         {
@@ -330,7 +337,8 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Joins the three settings of web identity: each the variable, for the selected profile, else the key.
+    /// Reads the three settings of web identity. For the selected profile, a variable takes
+    /// precedence over the profile's key.
     fn web_identity(
         &mut self,
         profile: &Profile,
@@ -379,8 +387,8 @@ impl<'a> Walk<'a> {
         Ok(Some((Base::WebIdentity { role, token_file }, origin)))
     }
 
-    /// Returns the profile's keys of one file. Key, secret, token and account are one file's: those of two
-    /// need not belong together.
+    /// Returns the profile's keys of one file. Key, secret, token and account come from the same
+    /// file, because those of two files need not belong together.
     fn keys(
         &mut self,
         profile: &Profile,
@@ -425,7 +433,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Refuses a key, secret or token with blanks in it, which can never be meant. The value is not shown.
+/// Returns the error for a key, secret or token that contains blanks. It does not show the value.
 fn more_than_a_word(key: &str, property: &Property) -> Error {
     let problem = match property.value.contains('\n') {
         true => format!("the value of {key} goes on in the next line"),
@@ -435,7 +443,7 @@ fn more_than_a_word(key: &str, property: &Property) -> Error {
         .with_hint("a comment needs a line of its own, which begins with # or ;")
 }
 
-/// Returns a property, and refuses one of more than one line.
+/// Returns a property, or an error if its value has more than one line.
 fn line<'p>(profile: &'p Profile, key: &str) -> Result<Option<&'p Property>, Error> {
     match profile.property(key) {
         Some(property) if property.value.contains('\n') => {
@@ -446,7 +454,7 @@ fn line<'p>(profile: &'p Profile, key: &str) -> Result<Option<&'p Property>, Err
     }
 }
 
-/// The base of a role.
+/// How the credentials for a role are found: from another profile, or from a base source.
 enum Next<'a> {
     Profile(&'a Property),
     Base(Box<(Base, Origin)>),

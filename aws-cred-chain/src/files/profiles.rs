@@ -1,4 +1,4 @@
-//! The two files joined into profiles, SSO sessions and services sections. Pure.
+//! Joins the two shared files into profiles, SSO sessions and services sections. Pure.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,15 +15,15 @@ use crate::trace::Origin;
 pub struct Property {
     /// The value.
     pub value: String,
-    /// The line of its key, counted from one.
+    /// The number of the key's line, counted from one.
     pub line: usize,
-    /// Which file it stands in.
+    /// The file that contains it.
     pub kind: FileKind,
     path: Arc<Path>,
 }
 
 impl Property {
-    /// Returns where the property stands.
+    /// Returns the file and line of the property.
     #[must_use]
     pub fn origin(&self) -> Origin {
         Origin::File { path: self.path.clone(), line: self.line }
@@ -31,7 +31,7 @@ impl Property {
 }
 
 impl std::fmt::Debug for Property {
-    /// Shows where, not what: the value may be a secret.
+    /// Shows the place only: the value may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.origin())
     }
@@ -41,22 +41,23 @@ impl std::fmt::Debug for Property {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The settings by lower-case key; those of the credentials file hide the config file's.
+    /// The settings by lower-case key. A setting of the credentials file replaces the config
+    /// file's.
     pub properties: BTreeMap<String, Property>,
-    /// Settings of the config file that the credentials file hides.
+    /// Settings of the config file that the credentials file replaces.
     pub hidden: BTreeMap<String, Property>,
-    /// Where the section begins first.
+    /// The place where the section begins first.
     pub origin: Origin,
 }
 
 impl Profile {
-    /// Returns the property `key` (lower case), where it has a value.
+    /// Returns the property `key` (lower case), unless its value is empty.
     #[must_use]
     pub fn property(&self, key: &str) -> Option<&Property> {
         self.properties.get(key).filter(|property| !property.value.is_empty())
     }
 
-    /// Returns the property `key` (lower case) of one file, where it has a value there.
+    /// Returns the property `key` (lower case) of one file, unless its value is empty there.
     #[must_use]
     pub fn property_in(&self, kind: FileKind, key: &str) -> Option<&Property> {
         let of = |map: &'_ BTreeMap<String, Property>| map.contains_key(key);
@@ -68,7 +69,7 @@ impl Profile {
         map.get(key).filter(|property| property.kind == kind && !property.value.is_empty())
     }
 
-    /// Returns the value of `key`, where it has one.
+    /// Returns the value of `key` (lower case), unless it is empty.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {
         self.property(key).map(|property| property.value.as_str())
@@ -87,7 +88,7 @@ impl Profile {
     }
 }
 
-/// All that the shared files say.
+/// The parsed content of both shared files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Profiles {
@@ -97,22 +98,23 @@ pub struct Profiles {
     pub sso_sessions: BTreeMap<String, Profile>,
     /// The `[services NAME]` sections.
     pub services: BTreeMap<String, Profile>,
-    /// Sections that were not understood, with where they stand.
+    /// The headers of sections that were ignored, with their places.
     pub ignored: Vec<(String, Origin)>,
 }
 
 impl Profiles {
-    /// Parses and joins `files`: a key in the credentials file wins over the config file's.
+    /// Parses and joins `files`. A key of the credentials file takes precedence over the config
+    /// file's.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] with the line that cannot be read.
+    /// [`Error::Invalid`] with the line that cannot be parsed.
     pub fn parse(files: &[SharedFile], dialect: Dialect) -> Result<Self, Error> {
         let sections = raw(files, dialect)?;
         Ok(Self::build(files, sections, dialect, &|_| true))
     }
 
-    /// Parses all of `files`, and keeps of the profiles only `name` and those that it leads to.
+    /// Parses all of `files`, but keeps only profile `name` and the profiles to which it leads.
     ///
     /// # Errors
     ///
@@ -155,7 +157,7 @@ impl Profiles {
     ) -> Self {
         let mut all = Self::default();
         for (file, sections) in files.iter().zip(sections) {
-            // `[profile default]` hides `[default]` wherever the two stand.
+            // `[profile default]` replaces `[default]`, whichever comes first.
             let prefixed_default = file.kind == FileKind::Config
                 && sections.iter().any(|s| words(s.header) == Some(("profile", "default")));
             for section in sections.into_iter().filter(|section| keep(section.header)) {
@@ -184,7 +186,7 @@ impl Profiles {
             Place::Services => self.services.entry(place).or_default(),
         };
         if dialect == Dialect::Cli && file.kind == FileKind::Config {
-            // botocore takes the last of two sections of one name, and nothing of the first.
+            // If two sections have the same name, botocore uses the last one and drops the first.
             *target = Profile::default();
         }
         if target.origin == Origin::Unknown {
@@ -235,8 +237,9 @@ fn raw(files: &[SharedFile], dialect: Dialect) -> Result<Vec<Vec<RawSection<'_>>
     files.iter().map(sections).collect()
 }
 
-/// Whether a section may be of the profile `name`; says yes rather too often than too rarely. The AWS CLI
-/// takes a name out of its quotes.
+/// Returns whether the section may belong to profile `name`. It may return `true` for a section
+/// that does not belong to it, but never `false` for one that does. The AWS CLI removes quotes from
+/// names.
 fn is_about(header: &str, name: &str, dialect: Dialect) -> bool {
     let quoted = dialect == Dialect::Cli && header.contains(['"', '\'', '\\']);
     quoted || header.trim_end().ends_with(name) || header.ends_with(name)
@@ -268,7 +271,7 @@ fn place(
             }
             Some((prefix_place(prefix)?, name.to_owned()))
         }
-        // botocore takes every section of the credentials file as a profile of that name.
+        // botocore treats every section of the credentials file as a profile of that name.
         (Dialect::Cli, FileKind::Credentials) => Some((Place::Profile, header.to_owned())),
         (Dialect::Cli, FileKind::Config) => {
             let place = ["profile", "sso-session", "services"]
@@ -307,7 +310,7 @@ fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(allowed)
 }
 
-/// The longest chain of `source_profile` that is followed.
+/// The longest chain of `source_profile` settings that is followed.
 pub(super) const PROFILES_MAX: usize = 64;
 
 #[cfg(test)]
@@ -318,7 +321,7 @@ mod tests {
     use crate::files::plan::plan;
 
     proptest! {
-        /// What is left out for speed is never missed.
+        /// Sections that are skipped for speed never change the plan.
         #[test]
         fn a_plan_is_the_same_from_what_leads_from_the_profile(
             pieces in prop::collection::vec(prop::sample::select(vec![

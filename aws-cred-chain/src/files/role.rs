@@ -1,4 +1,4 @@
-//! A role to assume, and what narrows its sessions.
+//! A role to assume, and the restrictions of its sessions.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::trace::Origin;
 pub struct Role {
     /// The role's ARN.
     pub role_arn: String,
-    /// The external id that the role's trust policy asks for.
+    /// The external id that the role's trust policy requires.
     pub external_id: Option<String>,
-    /// The session's name; a unique one is made where none is configured.
+    /// The session's name. If it is `None`, a unique name is made.
     pub session_name: Option<String>,
     /// How long the session is valid: 15 minutes to 12 hours.
     pub duration: Option<Duration>,
-    /// A policy in JSON that narrows the session.
+    /// A policy in JSON that restricts the session.
     pub policy: Option<String>,
-    /// ARNs of managed policies that narrow the session, at most 10.
+    /// ARNs of managed policies that restrict the session, at most 10.
     pub policy_arns: Vec<String>,
     /// Session tags, at most 50.
     pub tags: Vec<(String, String)>,
-    /// Keys of tags that sessions opened from this one have too.
+    /// Keys of the tags that are passed on to sessions opened from this one.
     pub transitive_tag_keys: Vec<String>,
-    /// The source identity, which stays through a chain of roles.
+    /// The source identity. It is kept through a chain of roles.
     pub source_identity: Option<String>,
-    /// The MFA device whose code must be sent.
+    /// The MFA device whose code the role's trust policy requires.
     pub mfa_serial: Option<String>,
-    /// The profile that names the role.
+    /// The profile that configures the role.
     pub profile: Option<String>,
     /// Where the role is configured.
     pub origin: Origin,
@@ -54,28 +54,28 @@ impl Role {
         self
     }
 
-    /// Sets how long the session is valid: 15 minutes to 12 hours, as the role allows.
+    /// Sets how long the session is valid: 15 minutes to 12 hours, up to the role's own maximum.
     #[must_use]
     pub fn with_duration(mut self, duration: Duration) -> Self {
         self.duration = Some(duration);
         self
     }
 
-    /// Sets a policy in JSON that narrows the session.
+    /// Sets a policy in JSON that restricts the session.
     #[must_use]
     pub fn with_policy(mut self, policy: impl Into<String>) -> Self {
         self.policy = Some(policy.into());
         self
     }
 
-    /// Adds a managed policy that narrows the session.
+    /// Adds a managed policy that restricts the session.
     #[must_use]
     pub fn with_policy_arn(mut self, arn: impl Into<String>) -> Self {
         self.policy_arns.push(arn.into());
         self
     }
 
-    /// Adds a session tag; a transitive one goes on to sessions that are opened from this one.
+    /// Adds a session tag. A transitive tag is passed on to sessions opened from this one.
     #[must_use]
     pub fn with_tag(
         mut self,

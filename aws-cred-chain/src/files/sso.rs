@@ -10,19 +10,19 @@ use crate::trace::Origin;
 pub struct SsoPlan {
     /// The profile.
     pub profile: String,
-    /// The name of the `[sso-session]` section; `None` for the older form without one.
+    /// The name of the `[sso-session]` section; `None` for the older form without a section.
     pub session: Option<String>,
     /// The start URL.
     pub start_url: String,
-    /// The region of the directory.
+    /// The region of the IAM Identity Center directory.
     pub region: String,
-    /// The account and the role; `None` where the profile gives a token only.
+    /// The account id and the role's name; `None` if the profile gives a token only.
     pub account_and_role: Option<(String, String)>,
-    /// Where it is configured.
+    /// The place of the profile's first setting of IAM Identity Center.
     pub origin: Origin,
 }
 
-/// Returns the profile's settings of IAM Identity Center, `None` where it has none.
+/// Returns the profile's settings of IAM Identity Center, or `None` if it has none.
 pub(crate) fn sso(
     profiles: &Profiles,
     profile: &Profile,
@@ -55,7 +55,7 @@ pub(crate) fn sso(
             }
         }
     }
-    // The session may complete the profile's settings, as in the AWS CLI.
+    // As in the AWS CLI, the session's section may hold settings that the profile lacks.
     let either = |key: &str| match gives_credentials(profile) {
         true => profile.value(key).or_else(|| section.value(key)),
         false => None,
@@ -86,7 +86,7 @@ pub(crate) fn sso(
     }))
 }
 
-/// Whether a profile has its credentials of IAM Identity Center, and not a token alone.
+/// Returns whether a profile gives credentials by IAM Identity Center, not only a token.
 pub(super) fn gives_credentials(profile: &Profile) -> bool {
     ["sso_account_id", "sso_role_name"].into_iter().any(|key| profile.property(key).is_some())
 }
@@ -94,7 +94,8 @@ pub(super) fn gives_credentials(profile: &Profile) -> bool {
 const SSO_KEYS: [&str; 5] =
     ["sso_session", "sso_start_url", "sso_region", "sso_account_id", "sso_role_name"];
 
-/// Returns where the profile first speaks of IAM Identity Center.
+/// Returns the place of the profile's first setting of IAM Identity Center, in the order of
+/// [`SSO_KEYS`].
 pub(super) fn sso_origin(profile: &Profile) -> Option<Origin> {
     SSO_KEYS.into_iter().find_map(|key| profile.property(key)).map(Property::origin)
 }

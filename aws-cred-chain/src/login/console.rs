@@ -1,4 +1,5 @@
-//! The console's login (`aws login`): a browser's sign-in gives keys that a key of this machine renews.
+//! The console's login (`aws login`). A sign-in in the browser gives temporary credentials, which
+//! are renewed with a private key of this machine.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -32,21 +33,22 @@ const WHAT: &str = "sign-in CreateOAuth2Token";
 const SAME_DEVICE: &str = "arn:aws:signin:::devtools/same-device";
 const CROSS_DEVICE: &str = "arn:aws:signin:::devtools/cross-device";
 
-/// A login to the console. The region is that of the options, the environment or the profile, else `us-east-1`.
+/// A login to the console. Its region is that of the options, the environment or the profile, else
+/// `us-east-1`.
 #[derive(Clone, Debug)]
 pub struct ConsoleLogin {
     context: Context,
     options: Options,
 }
 
-/// The result of a login to the console. The cache has its file; a chain finds it by a profile with the line
-/// `login_session = SESSION`.
+/// The result of a login to the console, which is written to the AWS CLI's cache. A profile with
+/// the line `login_session = SESSION` makes a chain use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoginSession {
     /// The value of `login_session`: the ARN of the identity that logged in.
     pub session: String,
-    /// Its keys, which a chain renews.
+    /// The credentials of the session. A chain renews them.
     pub credentials: Credentials,
 }
 
@@ -57,13 +59,13 @@ impl ConsoleLogin {
         Self { context, options }
     }
 
-    /// Logs in by a browser of this machine.
+    /// Logs in with a browser on this machine.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] where nobody logs in within [`Options::prompt_budget`], [`Error::Denied`] where
-    /// the service refuses, [`Error::Failed`] where the person does, the page cannot be shown, no port can be
-    /// had or the session not be written.
+    /// [`Error::TimedOut`] if nobody logs in within [`Options::prompt_budget`]. [`Error::Denied`]
+    /// if the service refuses. [`Error::Failed`] if the person refuses, the page cannot be shown,
+    /// no port is free, or the session cannot be written.
     pub async fn by_browser(
         &self,
         prompt: &dyn LoginPrompt,
@@ -80,8 +82,8 @@ impl ConsoleLogin {
         self.exchange(&mut run, &base, SAME_DEVICE, &redirect_uri, &code, &proof).await
     }
 
-    /// Logs in by a browser anywhere, whose last page shows a text that the person brings back
-    /// (`aws login --remote`).
+    /// Logs in with a browser on any machine. Its last page shows a text that the person enters
+    /// here (`aws login --remote`).
     ///
     /// # Errors
     ///
@@ -105,7 +107,7 @@ impl ConsoleLogin {
         self.exchange(&mut run, &base, CROSS_DEVICE, &redirect_uri, &code, &proof).await
     }
 
-    /// Gives the code for keys, and keeps them with the key that renews them.
+    /// Exchanges the code for credentials, and writes them with the private key that renews them.
     async fn exchange(
         &self,
         run: &mut Run<'_>,
@@ -150,7 +152,7 @@ impl ConsoleLogin {
     }
 }
 
-/// Returns the content of the cache file, as the AWS CLI has it.
+/// Returns the content of the cache file, in the AWS CLI's format.
 fn file(
     created: &Map<String, Value>,
     client: &str,
@@ -205,8 +207,8 @@ fn page(base: &str, client: &str, redirect_uri: &str, proof: &Proof) -> LoginPag
     LoginPage { url: url.clone(), user_code: None, url_with_code: url }
 }
 
-/// Returns who an identity token (a JWT) speaks of. The service itself gave it over TLS, so that its
-/// signature says no more.
+/// Returns the subject of an identity token (a JWT). The signature is not checked: the service
+/// itself sent the token over TLS.
 fn subject(token: &str) -> Option<String> {
     let payload = decode(token.split('.').nth(1)?)?;
     let claims: Value = serde_json::from_slice(&payload).ok()?;
@@ -214,7 +216,7 @@ fn subject(token: &str) -> Option<String> {
     subject.starts_with("arn:").then(|| subject.to_owned())
 }
 
-/// Makes a key of P-256, in PEM as the AWS CLI keeps it (SEC 1, RFC 5915).
+/// Generates a P-256 key, in the PEM form of the AWS CLI's cache (SEC 1, RFC 5915).
 fn new_key() -> Result<Secret, Error> {
     let failed = |_| Error::unexpected("login", "no key could be made");
     let random = SystemRandom::new();

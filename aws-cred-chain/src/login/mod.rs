@@ -1,9 +1,10 @@
-//! Logins of people: IAM Identity Center by a device's code or a browser (`aws sso login`), and the console's
-//! (`aws login`).
+//! Logins of people: to IAM Identity Center with a device code or a browser (`aws sso login`), and
+//! to the console (`aws login`).
 //!
-//! A login leaves its token where the AWS CLI leaves it, so that chains, SDKs and the AWS CLI find it. What a
-//! person sees is a [`LoginPrompt`]'s; how a browser's answer comes back is a [`ListenForRedirect`]'s:
-//! [`crate::real::TerminalLogin`] and [`crate::real::Loopback`] are those of this machine.
+//! A login writes its token to the AWS CLI's cache, where chains, SDKs and the AWS CLI find it. A
+//! [`LoginPrompt`] shows the page to the person, and a [`ListenForRedirect`] receives the browser's
+//! redirect. [`crate::real::TerminalLogin`] and [`crate::real::Loopback`] implement them for this
+//! machine.
 //!
 //! ```
 //! use aws_cred_chain::login::SsoLogin;
@@ -35,25 +36,25 @@ use crate::settings::budget::within;
 use crate::settings::run::Run;
 use crate::sign::percent_decode;
 
-/// The path that a browser is sent back to.
+/// The path of the redirect to this machine.
 const REDIRECT_PATH: &str = "/oauth/callback";
 
-/// Returns whether a redirect's query is the awaited one: it has the state, or an error.
+/// Returns whether a redirect belongs to this login: its query has the state, or an error.
 fn is_awaited(query: &str, state: &str) -> bool {
     member(query, "state").as_deref() == Some(state) || member(query, "error").is_some()
 }
 
-/// Returns a member of a query.
+/// Returns the decoded value of a member of a query.
 fn member(query: &str, name: &str) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()?;
     String::from_utf8(percent_decode(&value.replace('+', " "))).ok()
 }
 
-/// Shows the page.
+/// Shows the page to the person.
 async fn show(prompt: &dyn LoginPrompt, page: &LoginPage) -> Result<(), Error> {
     for url in [&page.url, &page.url_with_code] {
-        // It may be given to a browser: no other kind of address.
+        // The URL may be passed to a browser, so no other scheme is allowed.
         if !url.starts_with("https://") && !url.starts_with("http://") {
             return Err(Error::unexpected("login", "the service names a page that is none"));
         }
@@ -61,7 +62,7 @@ async fn show(prompt: &dyn LoginPrompt, page: &LoginPage) -> Result<(), Error> {
     prompt.show(page).await.map_err(|error| Error::failed("showing the login page", error))
 }
 
-/// Shows the page and returns the code with which the browser comes back.
+/// Shows the page and returns the authorization code of the browser's redirect.
 async fn code_of_browser(
     run: &Run<'_>,
     prompt: &dyn LoginPrompt,
@@ -84,7 +85,7 @@ async fn code_of_browser(
     code(query.expose(), state.expose())
 }
 
-/// Returns the code of the query of a redirect.
+/// Returns the authorization code in the query of a redirect.
 fn code(query: &str, state: &str) -> Result<Secret, Error> {
     let what = "login in the browser";
     if let Some(error) = member(query, "error") {

@@ -1,4 +1,4 @@
-//! Proof Key for Code Exchange (RFC 7636), and what tells one login from another.
+//! Proof Key for Code Exchange (RFC 7636), and the `state` of a login.
 
 use hmac_sha256::Hash;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -8,11 +8,11 @@ use crate::credentials::Secret;
 use crate::error::Error;
 use crate::sign::hex;
 
-/// The secrets of one login. The challenge is public; the verifier is sent with the code alone.
+/// The secrets of one login. The challenge is public. The verifier is sent only with the code.
 pub(super) struct Proof {
     pub(super) verifier: Secret,
     pub(super) challenge: String,
-    /// Comes back with the browser.
+    /// Sent with the page's URL and returned by the redirect. It identifies the login.
     pub(super) state: Secret,
 }
 
@@ -24,7 +24,7 @@ impl Proof {
             .fill(&mut bytes)
             .map_err(|_| Error::unexpected("login", "no random numbers"))?;
         let (verifier, state) = bytes.split_at(48);
-        // 64 characters.
+        // 48 bytes give 64 characters.
         let verifier = encode_url(verifier);
         let challenge = challenge(&verifier);
         Ok(Self { verifier: verifier.into(), challenge, state: hex(state).into() })

@@ -1,6 +1,7 @@
-//! Logins to IAM Identity Center, by a device's code (RFC 8628) and by a browser (RFC 6749, PKCE).
+//! Logins to IAM Identity Center, by a device code (RFC 8628) and by a browser (RFC 6749, PKCE).
 //!
-//! As `aws sso login` does: a client is registered, which is kept, and the token is left in `~/.aws/sso/cache`.
+//! As `aws sso login` does, a login registers a client and keeps its registration. The token is
+//! written to `~/.aws/sso/cache`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -29,9 +30,9 @@ use crate::world::Context;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const SCOPE: &str = "sso:account:access";
-/// The longest time of polling for a device's token.
+/// The longest time for which a device's token is polled for.
 const DEVICE_LIFE_MAX: Duration = Duration::from_secs(3600);
-/// A registration that ends earlier than this is not used.
+/// A registration that expires within this time is not used.
 const REGISTRATION_EARLY: Duration = Duration::from_secs(15 * 60);
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -62,7 +63,8 @@ impl SsoLogin {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the profile is not there, does not use IAM Identity Center, or does so wrongly.
+    /// [`Error::Invalid`] if the profile does not exist, or its settings of IAM Identity Center are
+    /// missing or wrong.
     pub async fn of_profile(context: Context, options: Options) -> Result<Self, Error> {
         let found = {
             let mut run = Run::new(&context, &options);
@@ -93,29 +95,31 @@ impl SsoLogin {
         Ok(login)
     }
 
-    /// Names the `[sso-session]` section, by which the token is kept; without one it is kept by the start URL.
+    /// Names the `[sso-session]` section. The cache file of the token is named after it; without a
+    /// session, after the start URL.
     #[must_use]
     pub fn with_session(mut self, name: impl Into<String>) -> Self {
         self.session = Some(name.into());
         self
     }
 
-    /// Adds a scope to ask for (`sso_registration_scopes`).
+    /// Adds a scope to request (`sso_registration_scopes`).
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
         self.scopes.push(scope.into());
         self
     }
 
-    /// Logs in by a code that a person enters on any device.
+    /// Logs in with a code that a person enters on any device.
     ///
-    /// Asks the service at the interval that it names, and five seconds later each time that it says so
-    /// (RFC 8628), until the code's end.
+    /// Polls the service at the interval that it names. Each time the service asks to slow down,
+    /// the interval grows by five seconds (RFC 8628). Polling stops when the code expires.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] where the code ends first, [`Error::Denied`] where the person or the service
-    /// refuses, [`Error::Failed`] where the page cannot be shown or the token not be written.
+    /// [`Error::TimedOut`] if the code expires first. [`Error::Denied`] if the person or the
+    /// service refuses. [`Error::Failed`] if the page cannot be shown or the token cannot be
+    /// written.
     pub async fn by_device(&self, prompt: &dyn LoginPrompt) -> Result<Token, Error> {
         let mut run = Run::new(&self.context, &self.options);
         let base = endpoint::of(&mut run, "sso_oidc", Some(&self.region)).await?.url;
@@ -145,7 +149,7 @@ impl SsoLogin {
         let until = clock.monotonic() + life;
         let expired = || Error::TimedOut { operation: "SSO login".to_owned(), budget: life };
         let mut shown = false;
-        // The first attempt is made before the page is shown: the client may have been authorized before.
+        // The first poll precedes the page, because the client may have been authorized before.
         loop {
             let refusal = match create_token(&mut run, &base, &grant).await? {
                 Ok(map) => return self.keep(&mut run, &registration, &map).await,
@@ -168,13 +172,13 @@ impl SsoLogin {
         }
     }
 
-    /// Logs in by a browser of this machine.
+    /// Logs in with a browser on this machine.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] where nobody logs in within [`Options::prompt_budget`], [`Error::Denied`] where
-    /// the service refuses, [`Error::Failed`] where the person does, the page cannot be shown, no port can be
-    /// had or the token not be written.
+    /// [`Error::TimedOut`] if nobody logs in within [`Options::prompt_budget`]. [`Error::Denied`]
+    /// if the service refuses. [`Error::Failed`] if the person refuses, the page cannot be shown,
+    /// no port is free, or the token cannot be written.
     pub async fn by_browser(
         &self,
         prompt: &dyn LoginPrompt,
@@ -185,7 +189,7 @@ impl SsoLogin {
         let redirect =
             listener.listen().map_err(|error| Error::failed("listening for the browser", error))?;
         let redirect_uri = format!("http://127.0.0.1:{}{REDIRECT_PATH}", redirect.port());
-        // The service lets the port be any.
+        // The service accepts any port of a redirect to loopback.
         let registered = format!("http://127.0.0.1{REDIRECT_PATH}");
         let registration = self.registration(&mut run, &base, Some(&registered)).await?;
         let proof = Proof::draw()?;
@@ -216,8 +220,8 @@ impl SsoLogin {
         }
     }
 
-    /// Returns the client of an earlier login that still serves, or registers one. A client for the browser
-    /// has a redirect.
+    /// Returns the kept registration of a client if it is still valid, else registers a client. A
+    /// client for the browser is registered with a redirect.
     async fn registration(
         &self,
         run: &mut Run<'_>,
@@ -280,7 +284,7 @@ impl SsoLogin {
         Ok(registration)
     }
 
-    /// Writes the token where the AWS CLI and chains find it.
+    /// Writes the token to the AWS CLI's cache, where the AWS CLI and chains find it.
     async fn keep(
         &self,
         run: &mut Run<'_>,
@@ -313,7 +317,7 @@ impl SsoLogin {
         written.map_err(|error| Error::failed(format!("writing {}", path.display()), error))
     }
 
-    /// Returns the file in which the AWS CLI keeps the client of this login.
+    /// Returns the file in which the AWS CLI keeps the registration for this login.
     fn registration_path(&self) -> Result<PathBuf, Error> {
         let scopes = match self.scopes.is_empty() {
             true => Value::Null,
@@ -329,7 +333,7 @@ impl SsoLogin {
     }
 }
 
-/// A client that IAM Identity Center knows.
+/// A client that is registered at IAM Identity Center.
 struct Registration {
     id: String,
     secret: Secret,
@@ -357,7 +361,7 @@ async fn create_token(
     post(run, "SSO-OIDC CreateToken", &format!("{base}/token"), grant).await
 }
 
-/// Returns the answer's object, or what the service refused.
+/// Returns the object in the answer, or the service's refusal.
 async fn post(
     run: &mut Run<'_>,
     what: &'static str,

@@ -1,11 +1,11 @@
-//! Literals that are no JSON, such as `` `running` ``: strings in the AWS CLI, whose documents and
-//! users write them so; refused by the `jmespath` crate. Pure.
+//! Literals that are not JSON, such as `` `running` ``. The AWS CLI and its documentation use them
+//! as strings; the `jmespath` crate refuses them. Pure.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// Puts the literals that are no JSON, but would be in double quotes, in those.
+/// Puts double quotes around literals that are not JSON but become JSON by that.
 pub(super) fn quoted(expression: &str) -> Cow<'_, str> {
     let mut text = String::new();
     let mut kept = 0;

@@ -1,4 +1,4 @@
-//! The equality of values, and the order of numbers. Pure.
+//! Equality of JSON values, and the order of numbers. Pure.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,8 @@ pub(super) fn order(left: &Number, right: &Number) -> Ordering {
     }
 }
 
-/// Whether two values are equal: numbers by value, objects whatever the order of their members.
+/// Returns whether two values are equal. Numbers are compared by value; the order of members of
+/// objects does not matter.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => order(left, right).is_eq(),

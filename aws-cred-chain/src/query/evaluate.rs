@@ -1,5 +1,5 @@
-//! The evaluation of an expression, as the Python implementation does it, which the AWS CLI has. Objects keep the
-//! order of their members. Pure.
+//! Evaluates an expression as the Python implementation of JMESPath does, which the AWS CLI uses.
+//! Objects keep the order of their members. Pure.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::compare::{equal, order};
 use super::functions;
 use super::node::Node;
 
-/// The value of an expression, or the reason of its failure.
+/// The value of an expression, or the reason why it has none.
 pub(super) type Outcome<'a> = Result<Cow<'a, Value>, String>;
 
 /// Evaluates `node` on `current`.
@@ -81,7 +81,7 @@ pub(super) fn evaluate<'a>(node: &'a Node, current: Cow<'a, Value>) -> Outcome<'
     })
 }
 
-/// Evaluates `node` on a value that is used again.
+/// Evaluates `node` on a value that the caller needs again.
 fn on<'a>(node: &'a Node, current: &Cow<'a, Value>) -> Outcome<'a> {
     match current {
         Cow::Borrowed(current) => evaluate(node, Cow::Borrowed(current)),
@@ -89,7 +89,7 @@ fn on<'a>(node: &'a Node, current: &Cow<'a, Value>) -> Outcome<'a> {
     }
 }
 
-/// Evaluates `node` to a value of its own.
+/// Evaluates `node` to an owned value.
 fn value(node: &Node, current: &Value) -> Result<Value, String> {
     evaluate(node, Cow::Borrowed(current)).map(Cow::into_owned)
 }
@@ -127,7 +127,8 @@ fn values(object: Cow<'_, Value>) -> Cow<'_, Value> {
     }
 }
 
-/// Returns a part of a value, or null.
+/// Returns a part of `value`, or null. `borrow` finds it in a borrowed value, `take` in an owned
+/// one.
 fn part<'a>(
     value: Cow<'a, Value>,
     borrow: impl FnOnce(&'a Value) -> Option<&'a Value>,
@@ -148,7 +149,7 @@ fn owned<'a>(value: impl Into<Value>) -> Cow<'a, Value> {
     Cow::Owned(value.into())
 }
 
-/// Returns the place of an item that may be counted from the end.
+/// Returns the position of an item. A negative index counts from the end.
 fn place(array: &Value, index: i32) -> Option<usize> {
     let count = array.as_array()?.len();
     match usize::try_from(index) {
@@ -157,7 +158,7 @@ fn place(array: &Value, index: i32) -> Option<usize> {
     }
 }
 
-/// Cuts as Python's `items[start:stop:step]` does.
+/// Returns the items of Python's `items[start:stop:step]`.
 fn slice(
     items: &[Value],
     start: Option<i32>,
@@ -206,7 +207,7 @@ fn is_true(value: &Value) -> bool {
     }
 }
 
-/// Compares; the order of numbers and of strings alone is defined.
+/// Compares two values. `None` if they have no order: only numbers and strings have one.
 fn compare(left: &Value, comparator: &Comparator, right: &Value) -> Option<bool> {
     match comparator {
         Comparator::Equal => return Some(equal(left, right)),

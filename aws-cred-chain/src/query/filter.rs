@@ -1,4 +1,5 @@
-//! `--filters Name=..,Values=..`: parsed, written as requests carry them, evaluated on answers. Pure.
+//! `--filters Name=..,Values=..`: parsed, converted to request parameters, evaluated on answers.
+//! Pure.
 
 use serde_json::Value;
 
@@ -6,21 +7,22 @@ use super::shorthand;
 use crate::error::Error;
 use crate::trace::Origin;
 
-/// The most filters of one call, and the most values of one filter; EC2's own limit on values.
+/// The most filters of one call, and the most values of one filter. EC2 has the same limit on
+/// values.
 pub const VALUES_MAX: usize = 200;
 
-/// One filter: a resource passes when its attribute has one of the values.
+/// One filter. A resource passes if its attribute has one of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
     /// The attribute, such as `instance-type` or `tag:Name`.
     pub name: String,
-    /// The values; `*` stands for any text, `?` for any character, `\` takes their meaning away.
+    /// The values. `*` matches any text and `?` any character; `\` before them makes them literal.
     pub values: Vec<String>,
 }
 
 impl Filter {
-    /// Returns a filter.
+    /// Returns a filter on the attribute `name` with these values.
     pub fn new<V: Into<String>>(
         name: impl Into<String>,
         values: impl IntoIterator<Item = V>,
@@ -28,8 +30,8 @@ impl Filter {
         Self { name: name.into(), values: values.into_iter().map(Into::into).collect() }
     }
 
-    /// Parses one argument of the AWS CLI's `--filters`: the shorthand `Name=n,Values=a,"b,c"`, or JSON
-    /// (an object, or an array of objects, with `Name` and `Values`).
+    /// Parses one argument of the AWS CLI's `--filters`: the shorthand `Name=n,Values=a,"b,c"`, or
+    /// JSON (an object, or an array of objects, with `Name` and `Values`).
     ///
     /// # Errors
     ///
@@ -51,8 +53,8 @@ impl Filter {
             })
     }
 
-    /// Returns the pairs by which EC2's query protocol carries `filters`: `Filter.1.Name`,
-    /// `Filter.1.Value.1` and so on. Not percent-encoded.
+    /// Returns `filters` as parameters of EC2's query protocol: `Filter.1.Name`, `Filter.1.Value.1`
+    /// and so on. They are not percent-encoded.
     #[must_use]
     pub fn to_pairs(filters: &[Self]) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
@@ -67,9 +69,10 @@ impl Filter {
 
     /// Returns whether `resource`, an item of an answer in JSON, passes this filter.
     ///
-    /// `instance-type` is looked for as `InstanceType`; a dot or any hyphen may lead into a member, so
-    /// that `instance-state-name` finds `State.Name`; arrays pass when an item does; `tag:K` looks into
-    /// `Tags`, `tag-key` at the keys alone.
+    /// `instance-type` matches the member `InstanceType`. A dot or any hyphen in the filter's name
+    /// may stand for a step into a member, so `instance-state-name` finds `State.Name`. An array
+    /// passes if one of its items does. `tag:K` matches the values of the tag `K`; `tag-key`
+    /// matches the keys of all tags.
     #[must_use]
     pub fn matches(&self, resource: &Value) -> bool {
         let passes = |text: &str| self.values.iter().any(|pattern| like(pattern, text));
@@ -103,7 +106,7 @@ fn json(text: &str) -> Option<Vec<Filter>> {
     items.iter().map(filter).collect()
 }
 
-/// Parses `Name=n,Values=a,b`, in the AWS CLI's shorthand.
+/// Parses `Name=n,Values=a,b` in the AWS CLI's shorthand.
 fn by_shorthand(text: &str) -> Option<Filter> {
     let (mut name, mut values) = (None, None);
     for (key, value) in shorthand::parse(text.trim())? {
@@ -125,7 +128,8 @@ fn tags(resource: &Value) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|tag| Some((tag.get("Key")?.as_str()?, tag.get("Value")?.as_str()?)))
 }
 
-/// Collects the texts that `words` lead to, by every way of cutting them into member names.
+/// Collects the texts that `words` lead to. Tries every way of joining consecutive words to member
+/// names.
 fn collect(value: &Value, words: &[&str], found: &mut Vec<String>) {
     if found.len() >= VALUES_MAX {
         return;
@@ -151,7 +155,7 @@ fn collect(value: &Value, words: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// Matches `*`, `?` and escapes, in time linear in pattern times text.
+/// Matches a pattern with `*`, `?` and escapes. Takes time proportional to pattern times text.
 fn like(pattern: &str, text: &str) -> bool {
     #[derive(PartialEq)]
     enum Part {

@@ -1,4 +1,4 @@
-//! The functions of JMESPath, as the Python implementation has them. Pure.
+//! The functions of JMESPath, with the behaviour of the Python implementation. Pure.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use super::node::Node;
 /// Evaluates an expression on a value.
 type Evaluate = fn(&Node, &Value) -> Result<Value, String>;
 
-/// Calls a function with arguments that are evaluated on `current` by `value`.
+/// Calls the function `name`. `value` evaluates its arguments on `current`.
 pub(super) fn call(
     name: &str,
     nodes: &[Node],
@@ -86,7 +86,8 @@ fn of_values(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let mut merged = object(name, first)?.clone();
             for argument in &arguments[1..] {
                 match argument {
-                    // The types of further arguments are not checked there, and these have no members.
+                    // The Python implementation does not check the types of further arguments. An
+                    // empty string or array has no members.
                     Value::String(text) if text.is_empty() => {}
                     Value::Array(items) if items.is_empty() => {}
                     other => merged.extend(object(name, other)?.clone()),
@@ -116,7 +117,7 @@ fn of_values(name: &str, arguments: &[Value]) -> Result<Value, String> {
     })
 }
 
-/// Whether Python's `in` takes two values for the same: `true` is one there, and `false` is zero.
+/// Returns whether Python's `in` treats two values as equal: `true` equals one, and `false` zero.
 fn same(left: &Value, right: &Value) -> bool {
     let number = |value: &Value| value.as_bool().map(|value| Value::from(u8::from(value)));
     match (left, right) {
@@ -134,7 +135,7 @@ fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// `max_by`, `min_by`, `sort_by`: all keys are numbers, or all are strings.
+/// Evaluates `max_by`, `min_by` and `sort_by`. All keys must be numbers, or all must be strings.
 fn by(name: &str, items: Vec<Value>, node: &Node, value: Evaluate) -> Result<Value, String> {
     let keyed = items.into_iter().map(|item| Ok((value(node, &item)?, item)));
     let mut keyed: Vec<(Value, Value)> = keyed.collect::<Result<_, String>>()?;
@@ -157,7 +158,7 @@ fn by(name: &str, items: Vec<Value>, node: &Node, value: Evaluate) -> Result<Val
     Ok(found.map(|(_, item)| item).unwrap_or_default())
 }
 
-/// Returns the first of the largest or smallest.
+/// Returns the first of the largest items, or of the smallest.
 fn extreme(items: &[Value], wanted: Ordering) -> Value {
     let mut found: Option<&Value> = None;
     for item in items {
@@ -218,7 +219,7 @@ fn numbers<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a Number>, String> 
     array(name, value)?.iter().map(|item| number(name, item)).collect()
 }
 
-/// Returns items that are all numbers, or all strings.
+/// Returns the items, or an error unless all are numbers or all are strings.
 fn comparable(name: &str, value: &Value) -> Result<Vec<Value>, String> {
     let items = array(name, value)?;
     let is_string = items.first().is_some_and(Value::is_string);
@@ -272,7 +273,8 @@ fn rounded(number: &Number, round: fn(f64) -> f64) -> Value {
     float(value)
 }
 
-/// Reads a number as Python's `int` and `float` do, but for underscores and names.
+/// Parses a number as Python's `int` and `float` do, except for underscores and names such as
+/// `inf`.
 fn parsed(text: &str) -> Value {
     let text = text.trim();
     if let Ok(whole) = text.parse::<i64>() {
@@ -283,7 +285,7 @@ fn parsed(text: &str) -> Value {
     number.map_or(Value::Null, float)
 }
 
-/// Writes JSON as Python's `json.dumps` does with the separators `,` and `:`: in ASCII.
+/// Writes JSON as Python's `json.dumps` does with the separators `,` and `:`, in ASCII.
 fn python_json(value: &Value) -> String {
     let mut text = String::new();
     for c in value.to_string().chars() {

@@ -1,10 +1,12 @@
-//! JMESPath on JSON, as `--query` has it: parsed by the `jmespath` crate, evaluated as the Python implementation
-//! does, and safe for input from outside.
+//! JMESPath on JSON, as in `--query`. The `jmespath` crate parses it, and this module evaluates it
+//! as the Python implementation does. It is safe for untrusted input.
 //!
-//! The crate's parser recurses with the expression and aborts the process on a deep one (20,000 nested
-//! parentheses): here an expression's length, nesting and steps have limits that no stack of a thread comes near.
-//! Its evaluation keeps objects sorted by name. Here their members keep their order, and so do the items of `*`,
-//! `keys` and `values`: this feature turns on `serde_json`'s `preserve_order`.
+//! The parser of the `jmespath` crate recurses with the expression, and a deep expression aborts
+//! the process (20,000 nested parentheses). So the length, nesting and steps of an expression are
+//! limited, and it is parsed and evaluated on a stack that is large enough for those limits. The
+//! crate's own evaluation sorts the members of objects by name. Here they keep their order, and so
+//! do the items of `*`, `keys` and `values`:
+//! this feature turns on `serde_json`'s `preserve_order`.
 
 mod bare;
 mod compare;
@@ -31,10 +33,10 @@ pub const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
 pub const NESTING_MAX: usize = 64;
 /// The most operators, such as `.`, `|` and `[`, in an expression.
 pub const STEPS_MAX: usize = 512;
-/// How many times larger than the data an expression may make its result: each of `[a, b]` and
-/// `{x: a, y: b}` multiplies what follows it by its number of members.
+/// How many times larger than the data the result may become. Each of `[a, b]` and `{x: a, y: b}`
+/// multiplies its input by its number of members.
 pub const GROWTH_MAX: u64 = 4096;
-/// The deepest nesting of the data; that of `serde_json`'s parser.
+/// The deepest nesting of the data. `serde_json`'s parser has the same limit.
 pub const DATA_DEPTH_MAX: usize = 128;
 
 /// A JMESPath expression.
@@ -42,7 +44,7 @@ pub const DATA_DEPTH_MAX: usize = 128;
 pub struct Query {
     expression: Arc<str>,
     node: Arc<Node>,
-    /// The stack that its evaluation may need: it recurses at each step.
+    /// The stack in bytes that its evaluation may need. Evaluation recurses at each step.
     stack_bytes: usize,
 }
 
@@ -53,11 +55,11 @@ impl std::fmt::Debug for Query {
 }
 
 impl Query {
-    /// Checks an expression.
+    /// Parses an expression and checks it against the limits of this module.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for what is no JMESPath, and for what is beyond the limits of this module.
+    /// [`Error::Invalid`] if it is not JMESPath or exceeds a limit of this module.
     pub fn parse(expression: &str) -> Result<Self, Error> {
         let steps = check_limits(expression)
             .map_err(|problem| Error::invalid(problem, Origin::Option("query")))?;
@@ -74,7 +76,7 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where a function gets an argument of a wrong type, and for data that is nested
+    /// [`Error::Invalid`] if a function gets an argument of a wrong type, or `data` is nested
     /// deeper than [`DATA_DEPTH_MAX`].
     pub fn evaluate(&self, data: &Value) -> Result<Value, Error> {
         with_stack(self.stack_bytes, || self.evaluate_here(data))
@@ -90,17 +92,19 @@ impl Query {
     }
 }
 
-/// Runs `work` with this much stack: on this thread's where it has as much, else on one of its own.
+/// Runs `work` with at least `bytes` of stack: on this thread if it has as much left, else on a new
+/// stack.
 fn with_stack<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(bytes, bytes, work)
 }
 
-/// Enough for any expression without steps, and for data of the depth allowed.
+/// Enough stack for any expression without steps, on data of the allowed depth.
 const STACK_BYTES_LEAST: usize = 512 * 1024;
-/// The stack of a step in a build without optimisation, and half as much again.
+/// One and a half times the stack that a step takes in a build without optimisation.
 const STACK_BYTES_PER_STEP: usize = 48 * 1024;
 
-/// Parses an expression; says how much larger than the data it may make its result.
+/// Parses an expression. Also returns the factor by which it may make its result larger than the
+/// data.
 fn compile(expression: &str) -> Result<(u64, Node), Error> {
     let text = bare::quoted(expression);
     let ast = jmespath::parse(&text).map_err(|error| {
@@ -110,7 +114,8 @@ fn compile(expression: &str) -> Result<(u64, Node), Error> {
     Ok((growth(&ast), Node::new(&ast, &text)))
 }
 
-/// Looks at the characters outside of quotes; returns the number of steps.
+/// Checks the length, nesting and steps of an expression, and returns the number of steps.
+/// Characters in quotes do not count.
 fn check_limits(expression: &str) -> Result<usize, String> {
     if expression.len() > EXPRESSION_BYTES_MAX {
         return Err(format!("query is longer than {EXPRESSION_BYTES_MAX} bytes"));
@@ -124,7 +129,7 @@ fn check_limits(expression: &str) -> Result<usize, String> {
                 _ if escaped => escaped = false,
                 b'\\' => escaped = true,
                 _ if byte == end => quote = None,
-                // JSON inside backticks nests too.
+                // JSON in backticks is nested too.
                 b'[' | b'{' if end == b'`' => steps += 1,
                 _ => {}
             }
@@ -150,7 +155,7 @@ fn check_limits(expression: &str) -> Result<usize, String> {
             );
         }
     }
-    // The last of it may have been a literal.
+    // The steps may have been counted last in a literal, where the loop does not check them.
     if steps > STEPS_MAX { Err(too_deep()) } else { Ok(steps) }
 }
 
@@ -158,7 +163,7 @@ fn too_deep() -> String {
     format!("query nests deeper than {NESTING_MAX} or takes more than {STEPS_MAX} steps")
 }
 
-/// Bounds how many copies of its input an expression can put into its result.
+/// Returns an upper bound of the copies of its input that an expression puts into its result.
 fn growth(ast: &Ast) -> u64 {
     let product = |parts: [&Ast; 2]| growth(parts[0]).saturating_mul(growth(parts[1]));
     match ast {
@@ -238,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Found by the fuzzer: multi-selects in a row double the data each, till memory is full.
+    /// Multi-selects in a row double the data each, until memory is full. Found by the fuzzer.
     #[test]
     fn expressions_that_multiply_the_data_are_refused() {
         for bomb in [
@@ -255,8 +260,8 @@ mod tests {
         assert!(Query::parse(ordinary).is_ok());
     }
 
-    /// The `jmespath` crate aborts the process on each of these; a thread with a small stack shows that
-    /// what is let through is harmless.
+    /// The `jmespath` crate aborts the process on each of these. Allowed expressions run on a
+    /// thread with a small stack.
     #[test]
     fn deep_expressions_are_refused_and_allowed_ones_are_harmless() {
         let deep = [

@@ -1,5 +1,5 @@
-//! An expression as it is evaluated: the `jmespath` crate's syntax tree, whose literals have lost the order of their
-//! members, with that order. Pure.
+//! The form of an expression that is evaluated. It is made from the syntax tree of the `jmespath`
+//! crate, which loses the order of members in literals; here that order is restored. Pure.
 
 use jmespath::Variable;
 use jmespath::ast::{Ast, Comparator};
@@ -26,25 +26,25 @@ pub(super) enum Node {
     And(Box<[Self; 2]>),
     Or(Box<[Self; 2]>),
     Compare(Comparator, Box<[Self; 2]>),
-    /// The second of what the first gives: `a.b`, `a | b`.
+    /// Evaluates the second node on the value of the first: `a.b`, `a | b`.
     Then(Box<[Self; 2]>),
-    /// The second of each item that the first gives: `a[*].b`.
+    /// Evaluates the second node on each item of the first's value: `a[*].b`.
     Each(Box<[Self; 2]>),
-    /// The second where the first holds, else null.
+    /// The value of the second node if the first is true, else null.
     If(Box<[Self; 2]>),
     /// `[]`
     Flatten(Box<Self>),
     /// The values of an object: `a.*`.
     Values(Box<Self>),
-    /// The values of the object itself: `*` at the beginning of an expression.
+    /// The values of the current object: `*` at the beginning of an expression.
     Star,
     Call(String, Vec<Self>),
-    /// `&a`, for a function to evaluate.
+    /// `&a`: an expression that a function evaluates.
     Reference(Box<Self>),
 }
 
 impl Node {
-    /// Takes over a syntax tree of the expression `text`.
+    /// Converts a syntax tree of the expression `text`.
     pub(super) fn new(ast: &Ast, text: &str) -> Self {
         let node = |ast: &Ast| Box::new(Self::new(ast, text));
         let pair = |a: &Ast, b: &Ast| Box::new([Self::new(a, text), Self::new(b, text)]);
@@ -84,7 +84,7 @@ impl Node {
             Ast::Condition { predicate, then, .. } => Self::If(pair(predicate, then)),
             Ast::Flatten { node: of, .. } => Self::Flatten(node(of)),
             Ast::ObjectValues { node: of, .. } => match **of {
-                // `@.*` names what `*` alone does not.
+                // `*` alone and `@.*` have the same syntax tree, but are different nodes here.
                 Ast::Identity { offset } if text.as_bytes().get(offset) != Some(&b'@') => {
                     Self::Star
                 }
@@ -99,7 +99,7 @@ impl Node {
 }
 
 impl Node {
-    /// Whether the last step is `[0]`, or a slice after one.
+    /// Returns whether the last step is an index such as `[0]`, or a slice after an index.
     fn is_index(&self) -> bool {
         match self {
             Self::Index(_) => true,
@@ -112,8 +112,8 @@ impl Node {
     }
 }
 
-/// Returns a slice with what follows it, applied to the slice and not to each of its items: so the Python
-/// implementation takes a slice after an index, as in `a[0][1:].b`.
+/// Applies what follows a slice to the slice itself, not to each of its items. The Python
+/// implementation does so if the slice follows an index, as in `a[0][1:].b`.
 fn not_each(node: Node) -> Node {
     match node {
         Node::Each(pair) if matches!(pair[0], Node::Slice { .. }) => {
@@ -124,9 +124,9 @@ fn not_each(node: Node) -> Node {
     }
 }
 
-/// Returns `a.*` with what follows it, which the Python implementation applies to each value no further than to the
-/// next `.`, filter or `.*`: `a.*.b.c` is `(a.*.b).c` there, and so null. The `jmespath` crate applies all of it to
-/// each value, as it is also done after `a[*]` and `*`.
+/// Joins `a.*` and what follows it. The Python implementation applies to each value only the steps
+/// up to the next `.`, filter or `.*`: it reads `a.*.b.c` as `(a.*.b).c`, which is null. The
+/// `jmespath` crate applies all steps to each value, as is right after `a[*]` and `*`.
 fn values_of_each(values: Node, mut rest: Node) -> Node {
     match innermost(&mut rest) {
         Some(first) => {
@@ -138,7 +138,7 @@ fn values_of_each(values: Node, mut rest: Node) -> Node {
     }
 }
 
-/// Returns what the leftmost `.`, filter or `.*` of a chain is applied to.
+/// Returns the operand of the leftmost `.`, filter or `.*` of a chain of steps.
 fn innermost(node: &mut Node) -> Option<&mut Node> {
     let (left, ends) = step(node)?;
     match step(left).is_some() && has_end(left) {
@@ -151,12 +151,13 @@ fn has_end(node: &mut Node) -> bool {
     step(node).is_some_and(|(left, ends)| ends || has_end(left))
 }
 
-/// Returns what the last step of a chain is applied to, and whether the step ends what is done to each value.
+/// Returns the operand of the last step of a chain, and whether that step ends what is applied to
+/// each value.
 fn step(node: &mut Node) -> Option<(&mut Node, bool)> {
     match node {
         Node::Then(pair) => {
             let [left, right] = &mut **pair;
-            // `[0]` and `[1:]` bind more tightly than `.`.
+            // `[0]` and `[1:]` bind tighter than `.`.
             let bracket = match right {
                 Node::Index(_) => true,
                 Node::Each(pair) => matches!(pair[0], Node::Slice { .. }),
@@ -176,7 +177,8 @@ fn step(node: &mut Node) -> Option<(&mut Node, bool)> {
     }
 }
 
-/// Returns a literal's value. One with objects in it is read again, from its place in the text.
+/// Returns a literal's value. A literal that holds objects is parsed again from its place in
+/// `text`.
 fn literal(value: &Variable, text: &str, offset: usize) -> Value {
     let again = match value {
         Variable::Object(_) | Variable::Array(_) => text.get(offset..).and_then(read),
@@ -185,7 +187,7 @@ fn literal(value: &Variable, text: &str, offset: usize) -> Value {
     again.or_else(|| serde_json::to_value(value).ok()).unwrap_or_default()
 }
 
-/// Reads the JSON between the backticks that the text begins with.
+/// Parses the JSON between the backticks at the start of `text`.
 fn read(text: &str) -> Option<Value> {
     let text = text.strip_prefix('`')?;
     let mut json = String::new();

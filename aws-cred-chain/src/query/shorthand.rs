@@ -1,15 +1,15 @@
-//! The AWS CLI's shorthand for one level of keys: `Name=n,Values=a,"b,c"`, `Values=[a,b]`. Pure.
+//! Parses one level of the AWS CLI's shorthand: `Name=n,Values=a,"b,c"`, `Values=[a,b]`. Pure.
 
 /// A key's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// One text.
     One(String),
-    /// A list, by commas or in brackets.
+    /// A list, separated by commas or in brackets.
     Many(Vec<String>),
 }
 
-/// Parses keys and their values; `None` for anything else, and for a key that stands twice.
+/// Parses keys and their values. `None` if the text is malformed or has a key twice.
 pub(super) fn parse(text: &str) -> Option<Vec<(String, Value)>> {
     let mut parser = Parser { rest: text.trim_end_matches(['\n', '\r']) };
     let mut pairs: Vec<(String, Value)> = Vec::new();
@@ -37,7 +37,7 @@ impl Parser<'_> {
         self.rest = self.rest.trim_start();
     }
 
-    /// Takes a character and the blanks around it.
+    /// Consumes a character and the blanks around it.
     fn expect(&mut self, wanted: char) -> Option<()> {
         self.blanks();
         self.rest = self.rest.strip_prefix(wanted)?;
@@ -70,7 +70,7 @@ impl Parser<'_> {
             return Some(Value::One(first));
         }
         let mut values = vec![first];
-        // What follows a comma is a value, unless a `=` shows it to be the next key.
+        // A text after a comma is another value, unless a `=` follows it: then it is the next key.
         loop {
             let before = self.rest;
             let Some(value) = self.another() else {
@@ -88,7 +88,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes a comma and the value after it, where a comma or the end follows that.
+    /// Consumes a comma and the value after it. `None` unless a comma or the end follows the value.
     fn another(&mut self) -> Option<String> {
         self.expect(',')?;
         let value = match self.rest.chars().next()? {
@@ -125,7 +125,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes a value in quotes, in which a backslash takes the meaning of the quote away.
+    /// Consumes a value in quotes. A backslash escapes the quote and itself.
     fn quoted(&mut self, quote: char) -> Option<String> {
         let mut value = String::new();
         let mut chars = self.rest.char_indices().skip(1);
@@ -145,7 +145,7 @@ impl Parser<'_> {
         None
     }
 
-    /// Takes a value without quotes, in which a backslash takes the meaning of a comma away.
+    /// Consumes a value without quotes. A backslash escapes a comma.
     fn word(&mut self, ends: &[char]) -> Option<String> {
         let first = self.rest.chars().next()?;
         let starts = first.is_whitespace() || "\"',=[{".contains(first);

@@ -1,4 +1,4 @@
-//! Limits of time: of one wait, and of work whose waits for people and processes do not count.
+//! Time limits: of one wait, and of work that does not count its waits for people and processes.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::world::Clock;
 
-/// Completes with `future`'s value, or with `None` when `budget` has passed first.
+/// Completes with the value of `future`, or with `None` if `budget` passes first.
 pub(crate) async fn within<T>(
     clock: &dyn Clock,
     budget: Duration,
@@ -17,8 +17,8 @@ pub(crate) async fn within<T>(
     within_working(clock, budget, &Waiting::default(), future).await
 }
 
-/// Completes with `future`'s value, or with `None` when `budget` has passed first, not counting the time
-/// that `waiting` has seen.
+/// Completes with the value of `future`, or with `None` if `budget` passes first. Time that
+/// `waiting` has measured does not count.
 pub(crate) async fn within_working<T>(
     clock: &dyn Clock,
     budget: Duration,
@@ -33,7 +33,7 @@ pub(crate) async fn within_working<T>(
             return Poll::Ready(Some(value));
         }
         loop {
-            // The timer is made only when there is something to wait for.
+            // The timer is created only when the future is pending.
             let timer = sleep.get_or_insert_with(|| {
                 let now = clock.monotonic();
                 until = now.saturating_add(budget);
@@ -55,20 +55,21 @@ pub(crate) async fn within_working<T>(
     .await
 }
 
-/// The time in which a person was asked or a process ran, by the monotonic clock. Clones share it.
+/// Measures the time in which a person was asked or a process ran. Clones share the measurement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Waiting(Arc<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
-    /// Nanoseconds in waits that are over.
+    /// Nanoseconds of finished waits.
     over: AtomicU64,
-    /// When the present wait began, plus one nanosecond; zero where there is none.
+    /// The start of the current wait in nanoseconds of the monotonic clock, plus one; zero if no
+    /// wait lasts.
     since: AtomicU64,
 }
 
 impl Waiting {
-    /// Waits for `future`; the time that it takes does not count.
+    /// Waits for `future`, and counts the time as waited.
     pub(crate) async fn of<T>(&self, clock: &dyn Clock, future: impl Future<Output = T>) -> T {
         self.0.since.store(nanos(clock.monotonic()).saturating_add(1), Ordering::Relaxed);
         let value = future.await;
@@ -78,7 +79,7 @@ impl Waiting {
         value
     }
 
-    /// Returns how long was waited until `now`.
+    /// Returns the time that was waited until `now`.
     fn taken(&self, now: Duration) -> Duration {
         let present = match self.0.since.load(Ordering::Relaxed).checked_sub(1) {
             Some(since) => nanos(now).saturating_sub(since),
@@ -87,7 +88,7 @@ impl Waiting {
         Duration::from_nanos(self.0.over.load(Ordering::Relaxed).saturating_add(present))
     }
 
-    /// Returns when to look again while a wait lasts.
+    /// Returns when to check again while a wait lasts, zero if none does.
     fn until(&self, now: Duration) -> Duration {
         const LOOK: Duration = Duration::from_secs(1);
         match self.0.since.load(Ordering::Relaxed) {

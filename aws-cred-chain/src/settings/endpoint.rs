@@ -1,4 +1,4 @@
-//! The endpoint's chain: option, service's variable, variable, services section, profile, standard.
+//! Finds an endpoint: option, service's variable, variable, services section, profile, standard.
 
 use crate::error::Error;
 use crate::settings::options::Options;
@@ -7,7 +7,7 @@ use crate::settings::{partition, region};
 use crate::trace::Origin;
 use crate::world::Context;
 
-/// Where a service is reached and with which region requests to it are signed.
+/// The URL of a service, and the region for the signatures of its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint {
@@ -15,16 +15,17 @@ pub struct Endpoint {
     pub url: String,
     /// The region to sign with.
     pub signing_region: String,
-    /// The origin of the URL; [`Origin::Default`] for the standard one.
+    /// Where the URL is configured; [`Origin::Default`] for AWS's standard endpoint.
     pub origin: Origin,
 }
 
-/// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`, `sso_oidc`.
+/// Finds the endpoint of `service`, named as in `AWS_ENDPOINT_URL_<SERVICE>`: `s3`, `sts`,
+/// `sso_oidc`.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for files that cannot be read, an endpoint that is no URL, and flags that are
-/// neither `true` nor `false`.
+/// [`Error::Invalid`] for files that cannot be read, an endpoint that is no URL, a flag that is
+/// neither `true` nor `false`, and a kind of endpoint that the region's partition does not have.
 pub async fn endpoint(
     context: &Context,
     options: &Options,
@@ -33,7 +34,7 @@ pub async fn endpoint(
     of(&mut Run::new(context, options), service, None).await
 }
 
-/// Finds the endpoint of `service`; `region` is that of the service where it has its own.
+/// Finds the endpoint of `service`. `region`, if given, replaces the configured region.
 pub(crate) async fn of(
     run: &mut Run<'_>,
     service: &str,
@@ -63,7 +64,7 @@ pub(crate) async fn of(
     Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), signing_region, origin })
 }
 
-/// Returns the endpoint that AWS's partitions give, as the two flags want it.
+/// Returns the standard endpoint of the region's partition, with FIPS and dual stack as configured.
 async fn standard(
     run: &mut Run<'_>,
     service: &str,
@@ -83,7 +84,7 @@ async fn standard(
     Ok(Endpoint { url, signing_region, origin: Origin::Default })
 }
 
-/// Returns whether FIPS and dual-stack endpoints are wanted.
+/// Returns whether FIPS endpoints and dual-stack endpoints are wanted, in that order.
 async fn flags(run: &mut Run<'_>) -> Result<(bool, bool), Error> {
     let fips = match run.options.use_fips {
         Some(fips) => fips,
@@ -96,8 +97,8 @@ async fn flags(run: &mut Run<'_>) -> Result<(bool, bool), Error> {
     Ok((fips, dual_stack))
 }
 
-/// Finds the endpoint of a directory bucket of S3 Express One Zone. `zone` is the zone's id, such as
-/// `use1-az4`.
+/// Finds the endpoint of a directory bucket of S3 Express One Zone. `zone` is the zone's id, such
+/// as `use1-az4`.
 pub(crate) async fn of_directory_bucket(
     run: &mut Run<'_>,
     bucket: &str,
@@ -105,7 +106,7 @@ pub(crate) async fn of_directory_bucket(
 ) -> Result<Endpoint, Error> {
     let mut endpoint = of(run, "s3", None).await?;
     if endpoint.origin != Origin::Default {
-        // A host's address takes no name before it.
+        // An IP address cannot have the bucket's name as a prefix.
         let uri: http::Uri = endpoint.url.parse().unwrap_or_default();
         let is_address = uri
             .host()

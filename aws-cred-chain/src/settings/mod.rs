@@ -1,5 +1,5 @@
-//! What is configured: options of the program, variables, the profile; the region and the endpoints that
-//! follow from them.
+//! The configuration: options of the program, variables and the profile; and the region and
+//! endpoints that follow from it.
 
 pub(crate) mod budget;
 pub(crate) mod endpoint;

@@ -1,4 +1,4 @@
-//! Standard endpoints by AWS's partitions and the exceptions of single services. Pure.
+//! Standard endpoints by partition, and the exceptions of single services. Pure.
 
 use super::partition_rows::{Partition, Place};
 use super::partition_table::{EXCEPTIONS, PARTITIONS, SIGNED_AS};
@@ -12,12 +12,12 @@ pub(super) struct Standard {
 
 /// Returns the standard endpoint of `service`.
 ///
-/// `us-east-1-fips` and `fips-us-east-1` mean FIPS in `us-east-1`. A region of no known partition is taken
-/// as one of the largest.
+/// `us-east-1-fips` and `fips-us-east-1` mean FIPS in `us-east-1`. A region that belongs to no
+/// known partition is treated as one of the partition `aws`.
 ///
 /// # Errors
 ///
-/// A message, where the region's partition lacks the wanted kind of endpoint.
+/// A message, if the region's partition does not have the wanted kind of endpoint.
 pub(super) fn standard(
     service: &str,
     region: &str,
@@ -30,7 +30,7 @@ pub(super) fn standard(
     for (wanted, there, what) in
         [(fips, partition.has_fips, "FIPS"), (dual_stack, partition.has_dual_stack, "dual-stack")]
     {
-        // Names such as `aws-iso-f-global` are not checked by botocore either.
+        // Like botocore, names such as `aws-iso-f-global` are not checked.
         if wanted && !there && !partition.others.contains(&region) {
             let name = partition.name;
             return Err(format!("partition {name} of region {region} has no {what} endpoints"));
@@ -61,7 +61,7 @@ pub(super) fn standard(
     Ok(Standard { url, signing_region })
 }
 
-/// Returns what a service's host names begin with.
+/// Returns the first labels of a service's host names.
 pub(super) fn host(service: &str) -> String {
     match service {
         "sso" => "portal.sso".to_owned(),

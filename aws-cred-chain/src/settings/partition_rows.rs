@@ -1,12 +1,12 @@
-//! Rows of the generated table of partitions.
+//! The row types of the generated table of partitions.
 
-/// A part of AWS with its own regions and domains.
+/// A partition: a part of AWS with its own regions and domains.
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) name: &'static str,
-    /// The beginnings of its regions' names; a word and a number follow.
+    /// The prefixes of its regions' names. After the prefix, a name has a word and a number.
     pub(super) prefixes: &'static [&'static str],
-    /// Names of regions of another form.
+    /// Names of its regions that have another form.
     pub(super) others: &'static [&'static str],
     pub(super) suffix: &'static str,
     pub(super) dual_stack_suffix: &'static str,
@@ -14,18 +14,18 @@ pub(super) struct Partition {
     pub(super) has_dual_stack: bool,
 }
 
-/// An endpoint that is not `HOST.REGION.SUFFIX`.
+/// An endpoint that is not of the form `HOST.REGION.SUFFIX`.
 #[derive(Debug)]
 pub(super) struct Exception {
     pub(super) service: &'static str,
     pub(super) place: Place,
     pub(super) fips: bool,
     pub(super) dual_stack: bool,
-    /// The URL; `{region}` stands for the region.
+    /// The URL. `{region}` is replaced by the region.
     pub(super) url: &'static str,
 }
 
-/// Where an exception holds.
+/// Where an exception applies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// In every region of a partition.

@@ -1,4 +1,4 @@
-//! The region that options, variables and the profile name.
+//! The configured region: option, variables, profile.
 
 use crate::error::Error;
 use crate::settings::run::{Run, Setting};
@@ -20,7 +20,8 @@ pub(crate) async fn configured(run: &mut Run<'_>) -> Result<Option<Setting>, Err
     }
 }
 
-/// Whether a text may be a region. It becomes part of a host name, so it must be a label: no dot, slash, at or colon.
+/// Returns whether a text may be a region. It becomes part of a host name, so it must be one label:
+/// no dot, slash, at sign or colon.
 pub(crate) fn is_label(region: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
     (1..=63).contains(&region.len())

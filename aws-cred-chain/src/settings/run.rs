@@ -1,4 +1,4 @@
-//! One resolution: what it has read, what it may still take, what it has noted.
+//! The state of one resolution: what was read, the trace, the time waited.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,13 +18,13 @@ pub(crate) struct Run<'a> {
     pub(crate) context: &'a Context,
     pub(crate) options: &'a Options,
     pub(crate) trace: Trace,
-    /// Time in which a person is asked or a process runs.
+    /// Measures the time in which a person is asked or a process runs.
     waiting: OnceLock<Waiting>,
     kept: Option<&'a Kept>,
     reading: Option<Arc<Reading>>,
 }
 
-/// A setting and where it stands.
+/// The value of a setting and the place where it is configured.
 pub(crate) type Setting = (String, Origin);
 
 impl<'a> Run<'a> {
@@ -33,18 +33,18 @@ impl<'a> Run<'a> {
         Self { context, options, trace: Trace::default(), waiting, kept: None, reading: None }
     }
 
-    /// Returns what counts the time in which a person is asked or a process runs.
+    /// Returns the measurement of the time in which a person is asked or a process runs.
     pub(crate) fn waiting(&self) -> Waiting {
         self.waiting.get_or_init(Waiting::default).clone()
     }
 
-    /// Uses again what `kept` has of the files, and keeps there what is read.
+    /// Uses the reading of the files in `kept` while it is current, and stores a new reading there.
     pub(crate) fn with_kept(mut self, kept: &'a Kept) -> Self {
         self.kept = Some(kept);
         self
     }
 
-    /// Takes what is kept of the files, where they are unchanged.
+    /// Takes the kept reading, if the files are unchanged.
     pub(crate) fn load_kept(&mut self) -> Option<Arc<Reading>> {
         if self.reading.is_none() {
             self.reading = self.kept?.current(self.context, self.options);
@@ -52,7 +52,7 @@ impl<'a> Run<'a> {
         self.reading.clone()
     }
 
-    /// Reads the files, once.
+    /// Reads the files, unless this resolution has read them.
     pub(crate) async fn load(&mut self) -> Result<Arc<Reading>, Error> {
         if let Some(reading) = &self.reading {
             return Ok(reading.clone());
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
         Ok(reading)
     }
 
-    /// Reads the files, and keeps all that they say, not only what leads from the selected profile.
+    /// Reads the files and keeps all profiles, not only those to which the selected profile leads.
     pub(crate) async fn load_whole(&mut self) -> Result<Vec<SharedFile>, Error> {
         let (inputs, location, texts) = self.texts().await?;
         match Profiles::parse(&texts.files, self.options.dialect) {
@@ -100,29 +100,29 @@ impl<'a> Run<'a> {
         reading
     }
 
-    /// Returns the reading, where the files were read.
+    /// Returns the reading of the files, if they were read.
     pub(crate) fn reading_so_far(&self) -> Option<Arc<Reading>> {
         self.reading.clone()
     }
 
-    /// Returns what [`Run::load`] read; nothing before it.
+    /// Returns the profiles that [`Run::load`] read. Empty before it.
     pub(crate) fn profiles(&self) -> &Profiles {
         static NONE: std::sync::LazyLock<Profiles> = std::sync::LazyLock::new(Profiles::default);
         self.reading.as_ref().map_or(&NONE, |reading| &reading.profiles)
     }
 
-    /// Returns the selected profile, where the files have it.
+    /// Returns the selected profile, if the files have it.
     pub(crate) fn profile(&self) -> Option<&Profile> {
         self.reading.as_ref()?.profile()
     }
 
-    /// Returns the root certificates that the selected profile names.
+    /// Returns the file of root certificates that the selected profile configures.
     pub(crate) fn ca_bundle(&self) -> Option<CaBundle> {
         let path = self.profile()?.value("ca_bundle")?;
         Some(CaBundle(self.context.expand(path)))
     }
 
-    /// Returns a setting: the variable, then the selected profile's key.
+    /// Returns a setting: the variable, else the selected profile's key. Reads the files if needed.
     pub(crate) async fn setting(
         &mut self,
         variable: &'static str,
@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         self.setting_so_far(variable, key)
     }
 
-    /// Returns a setting: the variable, then the selected profile's key, where the files were read.
+    /// Returns a setting: the variable, else the selected profile's key if the files were read.
     pub(crate) fn setting_so_far(
         &self,
         variable: &'static str,
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         Ok(property.map(|property| (property.value.clone(), property.origin())))
     }
 
-    /// Returns a setting that is yes or no.
+    /// Returns a flag: the variable, else the selected profile's key, else `false`.
     pub(crate) async fn flag(&mut self, variable: &'static str, key: &str) -> Result<bool, Error> {
         match self.setting(variable, key).await? {
             None => Ok(false),
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Draws a number below `bound` from a seed and a moment (SplitMix64).
+/// Returns a duration below `bound`, drawn from the context's seed and the clock (SplitMix64).
 pub(crate) fn jitter(context: &Context, bound: Duration) -> Duration {
     let moment = u64::try_from(context.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
     let mut z = context.seed.wrapping_add(moment).wrapping_add(0x9E37_79B9_7F4A_7C15);

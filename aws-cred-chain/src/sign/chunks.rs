@@ -1,5 +1,5 @@
-//! Signatures of what follows a signed request: chunks of a body, a trailer, events of a stream. Each is made
-//! over the one before. Pure.
+//! Signatures after that of the request: chunks of a body, a trailer, events of a stream. Each
+//! signature includes the one before. Pure.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -11,11 +11,12 @@ use crate::timestamp;
 
 /// Signs the chunks of a body that is sent with `aws-chunked` encoding.
 ///
-/// The request must have been signed with [`super::Payload::Chunks`], its headers `content-encoding:
-/// aws-chunked` and `x-amz-decoded-content-length` among them.
+/// The request must have been signed with [`super::Payload::Chunks`]. Its signed headers must
+/// include `content-encoding: aws-chunked` and `x-amz-decoded-content-length`.
 ///
-/// A chunk's signature has [`Chunks::SIGNATURE_BYTES`] bytes, or [`Chunks::SIGNATURE_BYTES_V4A`] where the
-/// request was signed by Signature Version 4a, whose shorter ones are filled up with `*`.
+/// A chunk's signature has [`Chunks::SIGNATURE_BYTES`] bytes. If the request was signed by
+/// Signature Version 4a, it has [`Chunks::SIGNATURE_BYTES_V4A`] bytes, of which unused ones are
+/// `*`.
 pub struct Chunks {
     key: Key,
     algorithm: &'static str,
@@ -32,12 +33,12 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// The length of a chunk's signature in bytes.
+    /// The length of a chunk's signature by Signature Version 4, in bytes.
     pub const SIGNATURE_BYTES: u64 = 64;
-    /// The length of a chunk's signature of Signature Version 4a in bytes.
+    /// The length of a chunk's signature by Signature Version 4a, in bytes.
     pub const SIGNATURE_BYTES_V4A: u64 = 144;
 
-    /// Begins after the request that `signer` signed.
+    /// Returns the state after the request that `signer` signed; the first chunk comes next.
     #[must_use]
     pub fn new(signer: &Signer<'_>, of_request: &Signature) -> Self {
         let date = timestamp::compact(signer.time);
@@ -46,7 +47,8 @@ impl Chunks {
         Self { key, algorithm, date, scope, previous }
     }
 
-    /// Returns a chunk as it is sent: its length, its signature, its bytes. The last chunk is empty.
+    /// Returns an encoded chunk: its length, its signature, its bytes. The last chunk must be
+    /// empty.
     #[must_use]
     pub fn chunk(&mut self, bytes: &[u8]) -> Vec<u8> {
         let parts = [hex(&Hash::hash(b"")), hex(&Hash::hash(bytes))];
@@ -57,8 +59,8 @@ impl Chunks {
         sent
     }
 
-    /// Returns the end of a body with a trailer, such as `x-amz-checksum-crc32c`: the empty chunk, the
-    /// trailer, its signature.
+    /// Returns the encoded end of a body with a trailer, such as `x-amz-checksum-crc32c`: the empty
+    /// chunk, the trailer and its signature.
     #[must_use]
     pub fn trailer(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
         let mut sent = self.chunk(b"");
@@ -75,14 +77,14 @@ impl Chunks {
         sent
     }
 
-    /// Returns the length of what [`Chunks::chunk`] makes of bodies cut every `chunk_bytes`, its end
-    /// included: the request's `content-length`.
+    /// Returns the `content-length` of the request: the total length of the chunks of a body that
+    /// is cut every `chunk_bytes`, including the last, empty chunk.
     #[must_use]
     pub fn encoded_bytes(body_bytes: u64, chunk_bytes: u64) -> u64 {
         Self::encoded_bytes_with(body_bytes, chunk_bytes, Self::SIGNATURE_BYTES)
     }
 
-    /// Returns the same for signatures of `signature_bytes`.
+    /// Returns the same for signatures of `signature_bytes` bytes.
     #[must_use]
     pub fn encoded_bytes_with(body_bytes: u64, chunk_bytes: u64, signature_bytes: u64) -> u64 {
         let of_chunk = |bytes: u64| {
@@ -95,7 +97,7 @@ impl Chunks {
         whole.saturating_mul(of_chunk(chunk_bytes)).saturating_add(rest + of_chunk(0))
     }
 
-    /// Signs what follows the last signature, and returns the signature as it is sent.
+    /// Signs the next part, and returns its signature as it is sent.
     fn sign(&mut self, kind: &str, parts: &[String]) -> String {
         let text = format!(
             "{}-{kind}\n{}\n{}\n{}\n{}",
@@ -106,7 +108,7 @@ impl Chunks {
             parts.join("\n")
         );
         self.previous = hex(&self.key.sign(&text));
-        // Signatures of ECDSA differ in length.
+        // ECDSA signatures vary in length, so they are padded.
         match self.key {
             Key::Hmac(_) => self.previous.clone(),
             #[cfg(feature = "sigv4a")]
@@ -115,7 +117,8 @@ impl Chunks {
     }
 }
 
-/// Signs the events of a stream (`application/vnd.amazon.eventstream`), such as audio that is transcribed.
+/// Signs the events of a stream (`application/vnd.amazon.eventstream`), such as audio for
+/// transcription.
 ///
 /// The request must have been signed with [`super::Payload::Events`].
 pub struct Events<'a> {
@@ -130,14 +133,14 @@ impl fmt::Debug for Events<'_> {
 }
 
 impl<'a> Events<'a> {
-    /// Begins after the request that `signer` signed.
+    /// Returns the state after the request that `signer` signed; the first event comes next.
     #[must_use]
     pub fn new(signer: Signer<'a>, of_request: &Signature) -> Self {
         Self { signer, previous: of_request.signature.clone() }
     }
 
-    /// Returns the event that carries `message` (an encoded event, or nothing at the end of the stream) with
-    /// its time and signature.
+    /// Returns the encoded event that carries `message`, with its time and signature. `message` is
+    /// an encoded event, or empty at the end of the stream.
     #[must_use]
     pub fn event(&mut self, time: SystemTime, message: &[u8]) -> Vec<u8> {
         let millis = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -163,7 +166,7 @@ impl<'a> Events<'a> {
     }
 }
 
-/// The name and the type of an event's header.
+/// Returns the start of an event's header: the length of the name, the name, the type.
 fn header(name: &str, kind: u8) -> Vec<u8> {
     let mut bytes = vec![u8::try_from(name.len()).unwrap_or(u8::MAX)];
     bytes.extend_from_slice(name.as_bytes());
@@ -171,7 +174,7 @@ fn header(name: &str, kind: u8) -> Vec<u8> {
     bytes
 }
 
-/// Lengths, the checksum of both, headers, payload, the checksum of all.
+/// Encodes an event: lengths, their checksum, headers, payload, checksum of all.
 fn encoded(headers: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
     let mut event = Vec::with_capacity(16 + headers.len() + payload.len());
@@ -184,7 +187,7 @@ fn encoded(headers: &[u8], payload: &[u8]) -> Vec<u8> {
     event
 }
 
-/// CRC-32 of IEEE 802.3.
+/// Returns the CRC-32 of IEEE 802.3.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {

@@ -1,14 +1,17 @@
-//! AWS Signature Version 4 and 4a, in headers and in the query, of whole and of chunked bodies. Pure.
+//! AWS Signature Version 4 and 4a, in headers and in the query, of whole and of chunked bodies.
+//! Pure.
 //!
-//! [`Signer::new`] knows S3's rules by the service's name. [`Signer::sign`] and [`Signer::presign`] take any
-//! [`http::Request`]; [`Signer::sign_headers`] and [`Signer::sign_query`] show each step.
+//! [`Signer::new`] applies S3's rules if the service's name is one of S3. [`Signer::sign`] and
+//! [`Signer::presign`] take any [`http::Request`]. [`Signer::sign_headers`] and
+//! [`Signer::sign_query`] also return the texts that the signature was computed from.
 //!
-//! With the feature `sigv4a`, `Signer::with_region_set` signs for several regions at once (Signature Version 4a,
-//! ECDSA over P-256), as S3's multi-region access points and EventBridge's global endpoints need.
+//! With the feature `sigv4a`, `Signer::with_region_set` signs for several regions at once
+//! (Signature Version 4a, ECDSA over P-256). S3's multi-region access points and EventBridge's
+//! global endpoints need this.
 //!
-//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide; "Signature
-//! calculations for the authorization header: transferring payload in multiple chunks", Amazon S3 API
-//! reference.
+//! Sources: "Create a signed AWS API request", AWS Identity and Access Management user guide;
+//! "Signature calculations for the authorization header: transferring payload in multiple chunks",
+//! Amazon S3 API reference.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -43,7 +46,7 @@ use crate::timestamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// The key of one scope.
+/// The key that signs requests of one scope.
 #[derive(Clone)]
 enum Key {
     Hmac([u8; 32]),
@@ -61,24 +64,24 @@ impl Key {
     }
 }
 
-/// A request as it is signed.
+/// The parts of a request that are signed.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Unsigned<'a> {
     /// The method, upper case.
     pub method: &'a str,
-    /// The path, from the first `/`, as it goes over the wire.
+    /// The path, from the first `/`, percent-encoded as it is sent.
     pub path: &'a str,
-    /// The query without `?`, empty where there is none.
+    /// The query without `?`; empty if there is none.
     pub query: &'a str,
-    /// Names and values of the headers, `host` among them.
+    /// Names and values of the headers, including `host`.
     pub headers: &'a [(&'a str, &'a str)],
     /// The body.
     pub body: &'a [u8],
 }
 
 impl std::fmt::Debug for Unsigned<'_> {
-    /// Shows the method, the path and the names of the headers: the rest may hold tokens.
+    /// Shows the method, the path and the names of the headers. The rest may hold tokens.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
         f.debug_struct("Unsigned")
@@ -91,7 +94,7 @@ impl std::fmt::Debug for Unsigned<'_> {
 }
 
 impl<'a> Unsigned<'a> {
-    /// Describes a request.
+    /// Returns these parts of a request.
     #[must_use]
     pub fn new(
         method: &'a str,
@@ -104,38 +107,40 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// The part of a body that is signed.
+/// The part of the body that the signature covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Payload<'a> {
-    /// The hash of [`Unsigned::body`]; in the query of a request to S3 nothing, as S3 demands. The default.
+    /// The whole of [`Unsigned::body`], by its hash. In the query of a request to S3 it covers
+    /// nothing, as S3 demands. The default.
     #[default]
     Body,
-    /// The hash of the body in lower-case hexadecimal, for a body that is elsewhere.
+    /// The whole body, by its SHA-256 in lower-case hexadecimal, for a body that is not in memory.
     Sha256(&'a str),
-    /// Nothing (`UNSIGNED-PAYLOAD`).
+    /// No part of the body (`UNSIGNED-PAYLOAD`).
     Unsigned,
-    /// Each chunk, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`).
+    /// Each chunk, with [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`).
     Chunks,
-    /// Each chunk and a trailer, by [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`).
+    /// Each chunk and a trailer, with [`Chunks`] (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`).
     ChunksAndTrailer,
-    /// A trailer of chunks that are not signed (`STREAMING-UNSIGNED-PAYLOAD-TRAILER`).
+    /// No part of the body, which is sent in unsigned chunks with a trailer
+    /// (`STREAMING-UNSIGNED-PAYLOAD-TRAILER`).
     UnsignedAndTrailer,
-    /// Each event of a stream, by [`Events`] (`STREAMING-AWS4-HMAC-SHA256-EVENTS`).
+    /// Each event of a stream, with [`Events`] (`STREAMING-AWS4-HMAC-SHA256-EVENTS`).
     Events,
 }
 
-/// The settings of a signature.
+/// Signs requests to one service with these settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Signer<'a> {
-    /// The keys.
+    /// The credentials that sign.
     pub credentials: &'a Credentials,
     /// The region of the service.
     pub region: &'a str,
-    /// The service's signing name.
+    /// The name of the service in signatures, such as `s3`.
     pub service: &'a str,
-    /// The time of signing.
+    /// The time of signing, which the request carries.
     pub time: SystemTime,
     /// Whether `.`, `..` and empty segments of the path are resolved (all services but S3).
     pub normalize_path: bool,
@@ -143,12 +148,13 @@ pub struct Signer<'a> {
     pub double_encode: bool,
     /// Whether [`Signer::sign_headers`] sends the body's hash as `x-amz-content-sha256`.
     pub sign_body: bool,
-    /// Whether the session token is added after signing instead of signed.
+    /// Whether the session token is added after signing, so that the signature does not cover it.
     pub omit_session_token: bool,
-    /// The part of the body that is signed.
+    /// The part of the body that the signature covers.
     pub payload: Payload<'a>,
-    /// The regions that the signature is valid in, such as `*` or `us-east-1,us-west-*`: Signature Version 4a,
-    /// in which [`Signer::region`] means nothing. `None`: Signature Version 4.
+    /// The regions for which the signature is valid, such as `*` or `us-east-1,us-west-*`. If it is
+    /// set, Signature Version 4a is used and [`Signer::region`] is ignored. `None`: Signature
+    /// Version 4.
     #[cfg(feature = "sigv4a")]
     pub region_set: Option<&'a str>,
 }
@@ -157,28 +163,33 @@ pub struct Signer<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Signature {
-    /// The canonical request; it holds the session token.
+    /// The canonical request. It contains the session token.
     pub canonical_request: String,
     /// The string to sign.
     pub string_to_sign: String,
     /// The signature in lower-case hexadecimal.
     pub signature: String,
-    /// The additions to the request: headers, or pairs of the query (not yet percent-encoded).
+    /// The headers to add to the request, or the pairs to add to its query (not yet
+    /// percent-encoded).
     pub additions: Vec<(String, String)>,
 }
 
 impl std::fmt::Debug for Signature {
-    /// Shows the signature only: the rest holds the session token.
+    /// Shows the signature only. The rest contains the session token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signature").field("signature", &self.signature).finish_non_exhaustive()
     }
 }
 
 impl<'a> Signer<'a> {
-    /// Returns a signer by the rules of `service`: `s3`, `s3express`, `s3-outposts` and `s3-object-lambda`
-    /// take a path as it is, encode it once, and want the body's hash in a header; all others do not. For
-    /// `s3express`, credentials of [`Source::S3Express`] have their token in `x-amz-s3session-token`; all
-    /// others are signed as for any service, as `CreateSession` itself wants it.
+    /// Returns a signer with the rules of `service`. For `s3`, `s3express`, `s3-outposts` and
+    /// `s3-object-lambda`, the path is not normalized and encoded once, and a header has the body's
+    /// hash. For all other services the path is normalized and encoded twice, and there is no such
+    /// header.
+    ///
+    /// For `s3express`, the token of credentials of [`Source::S3Express`] is sent in
+    /// `x-amz-s3session-token`. Other credentials are signed as for any service; `CreateSession`
+    /// itself needs this.
     #[must_use]
     pub fn new(
         credentials: &'a Credentials,
@@ -202,7 +213,8 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Signs by Signature Version 4a for these regions: names separated by commas, `*` for any part of one.
+    /// Signs by Signature Version 4a for these regions: names separated by commas, in which `*`
+    /// stands for any characters.
     #[cfg(feature = "sigv4a")]
     #[must_use]
     pub fn with_region_set(mut self, region_set: &'a str) -> Self {
@@ -210,13 +222,13 @@ impl<'a> Signer<'a> {
         self
     }
 
-    /// Returns the regions of Signature Version 4a, `None` for Version 4.
+    /// Returns the regions for Signature Version 4a; `None` for Version 4.
     #[cfg(feature = "sigv4a")]
     fn regions(&self) -> Option<&'a str> {
         self.region_set
     }
 
-    /// Returns the regions of Signature Version 4a, `None` for Version 4.
+    /// Returns the regions for Signature Version 4a; `None` for Version 4.
     #[cfg(not(feature = "sigv4a"))]
     #[expect(clippy::unused_self, reason = "the feature `sigv4a` makes use of it")]
     fn regions(&self) -> Option<&'a str> {
@@ -230,14 +242,14 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Sets the part of the body that is signed.
+    /// Sets the part of the body that the signature covers.
     #[must_use]
     pub fn with_payload(mut self, payload: Payload<'a>) -> Self {
         self.payload = payload;
         self
     }
 
-    /// Returns what stands for the body in the canonical request.
+    /// Returns the text for the body in the canonical request.
     fn body_hash(&self, body: &[u8], in_query: bool) -> String {
         match self.payload {
             Payload::Body if in_query && self.service.starts_with("s3") => {
@@ -253,7 +265,7 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Returns whether the token is that of a session of S3 Express, which has a header of its own.
+    /// Returns whether the credentials are a session of S3 Express, whose token has its own header.
     fn is_s3_express_session(&self) -> bool {
         self.service == "s3express" && self.credentials.source == Source::S3Express
     }
@@ -265,7 +277,8 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Signs in headers: adds `x-amz-date`, the token, perhaps the body's hash, and `authorization`.
+    /// Signs in headers: adds `x-amz-date`, the token, the body's hash if it is wanted, and
+    /// `authorization`.
     #[must_use]
     pub fn sign_headers(&self, request: &Unsigned<'_>) -> Signature {
         let date = timestamp::compact(self.time);
@@ -302,7 +315,8 @@ impl<'a> Signer<'a> {
         signed
     }
 
-    /// Signs the headers and those of `additions`, to which the signature is added. `prove` signs the string.
+    /// Signs the request's headers and `additions`, and appends the signature to `additions`.
+    /// `prove` signs the string to sign.
     pub(crate) fn headers_signed<E>(
         &self,
         algorithm: &str,
@@ -331,7 +345,8 @@ impl<'a> Signer<'a> {
         Ok(Signature { canonical_request, string_to_sign, signature, additions })
     }
 
-    /// Signs in the query (a presigned URL) that is valid for `expires`, at most seven days.
+    /// Signs in the query (a presigned URL). The signature is valid for `expires`. AWS refuses more
+    /// than seven days; this function does not check it.
     #[must_use]
     pub fn sign_query(&self, request: &Unsigned<'_>, expires: Duration) -> Signature {
         let date = timestamp::compact(self.time);
@@ -403,7 +418,8 @@ impl<'a> Signer<'a> {
         text
     }
 
-    /// Derives the key of one day, region and service; that of Signature Version 4a serves for all.
+    /// Derives the key for one day, region and service. A key of Signature Version 4a is the same
+    /// for all.
     fn key(&self, date: &str) -> Key {
         #[cfg(feature = "sigv4a")]
         if self.region_set.is_some() {
@@ -418,13 +434,14 @@ impl<'a> Signer<'a> {
     }
 }
 
-/// Returns what is signed of a canonical request.
+/// Returns the string to sign of a canonical request.
 fn string_to_sign(algorithm: &str, date: &str, scope: &str, canonical: &str) -> String {
     let hash = hex(&Hash::hash(canonical.as_bytes()));
     format!("{algorithm}\n{date}\n{scope}\n{hash}")
 }
 
-/// Lower-case names, values with runs of blanks made one, values of one name joined by commas.
+/// Returns the canonical headers: lower-case names, each run of blanks as one blank, and the values
+/// of a repeated name joined by commas.
 fn canonical_headers(headers: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut map: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -463,7 +480,7 @@ fn canonical_path(path: &str, normalize: bool, double_encode: bool) -> String {
         if index > 0 {
             encoded.push('/');
         }
-        // By segments: an encoded slash is part of a name, and stays encoded.
+        // Segments are decoded one by one, so an encoded slash stays encoded.
         let decoded = (!double_encode).then(|| percent_decode(segment));
         for byte in decoded.as_deref().unwrap_or(segment.as_bytes()) {
             encode_byte(*byte, &mut encoded);
@@ -517,7 +534,7 @@ pub(crate) fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// Resolves `%XX`; what is no such escape stays.
+/// Decodes `%XX`. Other text, including a malformed escape, stays as it is.
 pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

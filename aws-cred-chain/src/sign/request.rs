@@ -1,4 +1,4 @@
-//! Signatures of requests as the `http` crate has them. Pure.
+//! Signs requests of the `http` crate. Pure.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use super::{Signature, Signer, Unsigned, percent_encode};
 use crate::error::Error;
 
 impl Signer<'_> {
-    /// Signs a request in its headers. `body` is what its body holds, or nothing where the signer's payload
-    /// is not the body. Headers that proxies change (`user-agent`, `connection` and the like) are not signed.
+    /// Signs a request in its headers. `body` is the content of its body; it is ignored if the
+    /// signer's payload is not [`super::Payload::Body`]. Headers that proxies change are not
+    /// signed, such as `user-agent` and `connection`.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] for a URI without a host, and for headers that are no text.
+    /// [`Error::Failed`] if the URI has no host or a header is not text.
     pub fn sign<B>(&self, request: &mut http::Request<B>, body: &[u8]) -> Result<Signature, Error> {
         let headers = headers(request)?;
         let pairs: Vec<(&str, &str)> =
@@ -31,8 +32,8 @@ impl Signer<'_> {
         Ok(signature)
     }
 
-    /// Returns the request's URI with a signature that is valid for `expires`, at most seven days. The
-    /// request's headers are signed and must be sent with it.
+    /// Returns the request's URI with a signature that is valid for `expires`. AWS refuses more
+    /// than seven days. The request's headers are signed, so they must be sent with it.
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ impl Signer<'_> {
     }
 }
 
-/// Returns the headers that are signed, the host among them.
+/// Returns the headers to sign, including `host`.
 fn headers<B>(request: &http::Request<B>) -> Result<Vec<(String, String)>, Error> {
     const CHANGED: [&str; 9] = [
         "authorization",

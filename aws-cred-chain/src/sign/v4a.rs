@@ -1,8 +1,8 @@
-//! The keys and signatures of Signature Version 4a: ECDSA over P-256 with SHA-256, the key derived from the
-//! secret access key. Pure.
+//! The keys and signatures of Signature Version 4a: ECDSA over P-256 with SHA-256. The key is
+//! derived from the secret access key. Pure.
 //!
-//! Source: NIST SP 800-108 (the derivation by a counter), FIPS 186-5, A.2.2 (a key from random bits); the
-//! layout of the derivation's input is that of AWS's SDKs.
+//! Sources: NIST SP 800-108 for the derivation with a counter; FIPS 186-5, A.2.2, for a key from
+//! random bits. The layout of the derivation's input is that of AWS's SDKs.
 
 use hmac_sha256::HMAC;
 use p256::ecdsa::signature::Signer as _;
@@ -12,7 +12,7 @@ use crate::credentials::Credentials;
 
 pub(super) type Key = SigningKey;
 
-/// The order of P-256's group minus two, big-endian.
+/// The order of the P-256 group minus two, big-endian.
 const ORDER_MINUS_TWO: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
     0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x4f,
@@ -36,7 +36,7 @@ pub(super) fn key(credentials: &Credentials) -> Key {
         .expect("of 254 candidates, each is out of range with a probability of 2^-32")
 }
 
-/// Adds one to a number that is not the largest one.
+/// Adds one. The number must not be the largest one.
 fn plus_one(mut number: [u8; 32]) -> [u8; 32] {
     for byte in number.iter_mut().rev() {
         let (sum, carry) = byte.overflowing_add(1);
@@ -48,7 +48,7 @@ fn plus_one(mut number: [u8; 32]) -> [u8; 32] {
     number
 }
 
-/// Signs `text`; the signature is in DER. The same text has the same signature (RFC 6979).
+/// Returns the signature of `text` in DER. It is deterministic (RFC 6979).
 pub(super) fn sign(key: &Key, text: &str) -> Vec<u8> {
     let signature: Signature = key.sign(text.as_bytes());
     let bytes = signature.to_bytes();
@@ -57,7 +57,7 @@ pub(super) fn sign(key: &Key, text: &str) -> Vec<u8> {
     element(0x30, &integers)
 }
 
-/// Encodes a number without sign, big-endian, as an integer of DER.
+/// Encodes an unsigned big-endian number as a DER integer.
 fn integer(number: &[u8]) -> Vec<u8> {
     let zeros = number.iter().take_while(|byte| **byte == 0).count().min(number.len() - 1);
     let mut content = number[zeros..].to_vec();
@@ -67,7 +67,7 @@ fn integer(number: &[u8]) -> Vec<u8> {
     element(0x02, &content)
 }
 
-/// Encodes an element of DER of less than 128 bytes.
+/// Encodes a DER element with less than 128 bytes of content.
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     debug_assert!(content.len() < 128, "two integers of at most 35 bytes");
     let mut bytes = vec![tag, u8::try_from(content.len()).unwrap_or(0)];
@@ -75,8 +75,8 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the public key by which a service that knows the credentials verifies signatures of Version 4a:
-/// an uncompressed point of SEC 1, 65 bytes.
+/// Returns the public key with which a service that knows the credentials verifies signatures of
+/// Version 4a: an uncompressed SEC 1 point of 65 bytes.
 #[must_use]
 pub fn public_key(credentials: &Credentials) -> Vec<u8> {
     key(credentials).verifying_key().to_sec1_point(false).as_bytes().to_vec()

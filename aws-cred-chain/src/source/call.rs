@@ -1,4 +1,4 @@
-//! One call to a service: attempts with a time limit each, back-off with jitter between them.
+//! One call to a service: attempts with a time limit each, and random waits between them.
 
 use std::time::Duration;
 
@@ -11,19 +11,20 @@ use crate::settings::run::{Run, jitter};
 use crate::trace::{Outcome, Step};
 use crate::world::HttpError;
 
-/// A call's name and its limits of attempts.
+/// The name of a call, and its limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
-    /// Shown in errors and the trace, such as `STS AssumeRole`.
+    /// The name in errors and in the trace, such as `STS AssumeRole`.
     pub(crate) name: &'static str,
-    /// The most attempts that end without any response.
+    /// The limit on attempts that get no response.
     pub(crate) unanswered_max: u32,
     pub(crate) attempt_timeout: Duration,
-    /// Whether a response asks for another attempt.
+    /// Returns whether a response is to be followed by another attempt.
     pub(crate) again: fn(&http::Response<Bytes>) -> bool,
 }
 
-/// The first wait between attempts; it doubles with each, and is drawn between zero and itself.
+/// The bound of the first wait between attempts. It doubles with each attempt. The wait is a random
+/// time below its bound.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -37,9 +38,10 @@ impl Call {
         }
     }
 
-    /// Sends what `request` makes, until a response comes that is not of the kind to be tried again.
+    /// Sends what `request` builds, until a response comes for which [`Call::again`] is false.
     ///
-    /// A response of any status is returned, but one that may be tried again only after the last attempt.
+    /// Returns a response of any status. If the last attempt gets a response that calls for another
+    /// attempt, that response is returned.
     pub(crate) async fn send(
         self,
         run: &mut Run<'_>,
@@ -96,7 +98,8 @@ impl Call {
     }
 }
 
-/// Returns how often a call is tried: the option, `AWS_MAX_ATTEMPTS`, the profile, the retry mode's number.
+/// Returns the limit on attempts: the option, `AWS_MAX_ATTEMPTS`, the profile, the retry mode's
+/// default.
 fn attempts_max(run: &Run<'_>) -> Result<u32, Error> {
     if run.options.attempts_max > 0 {
         return Ok(run.options.attempts_max.min(10));

@@ -1,4 +1,4 @@
-//! Credentials of a Cognito identity pool, for guests and for users that another provider knows.
+//! Credentials from a Cognito identity pool, for guests and for users of an identity provider.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -27,21 +27,21 @@ pub struct CognitoIdentity {
 }
 
 impl CognitoIdentity {
-    /// Returns a provider of a guest's credentials of the pool `REGION:GUID`.
+    /// Returns a provider of guest credentials from the pool `REGION:GUID`.
     pub fn new(context: Context, options: Options, pool_id: impl Into<String>) -> Self {
         let pool_id = pool_id.into();
         Self { pool_id, logins: BTreeMap::new(), role_arn: None, context, options }
     }
 
-    /// Adds the token of a user that `provider` knows, such as `accounts.google.com` or
-    /// `cognito-idp.REGION.amazonaws.com/USER-POOL`.
+    /// Adds the token of a user of the identity provider `provider`, such as `accounts.google.com`
+    /// or `cognito-idp.REGION.amazonaws.com/USER-POOL`.
     #[must_use]
     pub fn with_login(mut self, provider: impl Into<String>, token: impl Into<Secret>) -> Self {
         self.logins.insert(provider.into(), token.into());
         self
     }
 
-    /// Names the role where the user may have several.
+    /// Sets the role, for a user who may have several.
     #[must_use]
     pub fn with_role(mut self, role_arn: impl Into<String>) -> Self {
         self.role_arn = Some(role_arn.into());

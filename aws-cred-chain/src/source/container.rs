@@ -1,4 +1,4 @@
-//! The credentials endpoint of ECS tasks, EKS pods and whatever else speaks its protocol.
+//! The credentials endpoint of ECS tasks, EKS pods and other programs with the same protocol.
 
 use std::net::IpAddr;
 
@@ -19,13 +19,13 @@ const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 const TOKEN_BYTES_MAX: u64 = 1 << 16;
 
-/// Returns the endpoint that the environment names, `None` where it names none. The relative form goes
-/// before the full one.
+/// Returns the endpoint that the environment configures, or `None`. The variable with the relative
+/// URI takes precedence over the one with the full URI.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for what is no URL, and for plain HTTP to a host that is neither this machine nor
-/// one of the addresses of ECS and EKS.
+/// [`Error::Invalid`] if the value is no URL, or plain HTTP to a host that is neither this machine
+/// nor one of the addresses of ECS and EKS.
 pub fn endpoint(context: &Context) -> Result<Option<(String, Origin)>, Error> {
     if let Some(relative) = context.var(RELATIVE)? {
         let origin = Origin::Variable(RELATIVE.into());
@@ -67,7 +67,7 @@ fn is_allowed(host: &str) -> bool {
         .is_ok_and(|ip| ip.is_loopback() || addresses.iter().any(|a| a.parse::<IpAddr>() == Ok(ip)))
 }
 
-/// Returns what of an endpoint may be shown: its query and its user may be secrets.
+/// Returns an endpoint without its query and user information, which may be secrets.
 pub(crate) fn shown(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {
@@ -76,7 +76,7 @@ pub(crate) fn shown(url: &str) -> String {
     }
 }
 
-/// Asks the endpoint.
+/// Requests credentials from the endpoint.
 pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Error> {
     let token = token(run).await?;
     let mut headers = vec![("accept", "application/json")];
@@ -94,7 +94,8 @@ pub(crate) async fn load(run: &mut Run<'_>, url: &str) -> Result<Credentials, Er
     Ok(credentials)
 }
 
-/// Returns the authorization header's value: the file's content goes before the variable.
+/// Returns the value of the authorization header. The token file takes precedence over the
+/// variable.
 async fn token(run: &Run<'_>) -> Result<Option<String>, Error> {
     let (token, origin) = if let Some(path) = run.context.var(TOKEN_FILE)? {
         let origin = Origin::Variable(TOKEN_FILE.into());

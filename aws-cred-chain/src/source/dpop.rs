@@ -1,4 +1,4 @@
-//! Proof of possession (DPoP, RFC 9449): a token signed by the key of a login session.
+//! Proof of possession (DPoP, RFC 9449): a token signed with the private key of a login session.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::sign::hex;
 
 const WHAT: &str = "key of the login session";
 
-/// Returns the proof for a `POST` to `url` at `now`, signed by the key in `pem`.
+/// Returns the proof for a `POST` to `url` at `now`, signed with the key in `pem`.
 pub(crate) fn proof(pem: &str, url: &str, now: SystemTime) -> Result<String, Error> {
     let random = SystemRandom::new();
     let key = pem::body(pem)

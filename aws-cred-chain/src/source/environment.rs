@@ -9,7 +9,8 @@ use crate::world::Context;
 const ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
-/// Returns the environment's keys, `None` where neither is set. Blank variables count as not set.
+/// Returns the environment's keys, or `None` if neither variable is set. Blank variables count as
+/// not set.
 pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     let (id, secret) = match (context.var(ID)?, context.var(SECRET)?) {
         (Some(id), Some(secret)) => (id, secret),
@@ -22,9 +23,10 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     };
     let mut credentials =
         Credentials::new(trimmed(id), trimmed(secret)).with_source(Source::Environment);
-    // `AWS_SECURITY_TOKEN` is the older name. botocore takes it first where both are set; here the name
-    // that AWS documents goes first, as in the SDKs that know one name only: who sets new keys sets that
-    // one, and an older one left behind would not fit them.
+    // `AWS_SECURITY_TOKEN` is the older name. If both are set, botocore uses the older one. This
+    // crate uses the name that AWS documents, as do the SDKs that know only that name: new keys are
+    // set with the documented name, and an old token left in the other variable would not belong to
+    // them.
     let token = match context.var("AWS_SESSION_TOKEN")? {
         Some(token) => Some(token),
         None => context.var("AWS_SECURITY_TOKEN")?,
@@ -44,7 +46,7 @@ pub(crate) fn load(context: &Context) -> Result<Option<Credentials>, Error> {
     Ok(Some(credentials))
 }
 
-/// Cuts blanks at both ends, without a copy where there are none.
+/// Removes blanks at both ends. Copies only if there are any.
 fn trimmed(text: String) -> String {
     if text.trim().len() == text.len() {
         return text;

@@ -1,4 +1,4 @@
-//! The EC2 instance metadata service, version 2, and 1 where it is allowed.
+//! The EC2 instance metadata service, version 2, and version 1 if that is allowed.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -20,12 +20,12 @@ const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// Why the metadata service gave nothing although nothing is wrong.
+/// Why the metadata service gave no credentials, although nothing is misconfigured.
 #[derive(Debug)]
 pub(crate) enum Absent {
     Disabled(Origin),
     Unanswered(Error),
-    /// It gave no token in time, and its version 1 gave nothing either.
+    /// It gave no token in time, and version 1 did not answer either.
     NoToken(String),
     NoRole,
 }
@@ -44,7 +44,7 @@ impl std::fmt::Display for Absent {
     }
 }
 
-/// Returns the metadata service's base URL by option, variables and the selected profile.
+/// Returns the base URL of the metadata service: by option, variables and the selected profile.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ async fn base_url(run: &mut Run<'_>) -> Result<String, Error> {
     }
 }
 
-/// A metadata service that has answered.
+/// The state after the request for a token: how later requests reach the service.
 struct Session {
     base: String,
     token: Token,
@@ -96,17 +96,17 @@ struct Session {
     attempts_max: u32,
 }
 
-/// The headers of the requests.
+/// The token of later requests, or why they have none.
 enum Token {
-    /// Version 2.
+    /// A token: version 2.
     Given(String),
-    /// Version 1, and why.
+    /// The request for a token was refused, for this reason: version 1.
     Refused(String),
-    /// Version 1, since the answer to the request for a token got lost.
+    /// The answer to the request for a token got lost: version 1.
     Lost,
 }
 
-/// Loads the instance role's credentials.
+/// Loads the credentials of the instance's role.
 pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent>, Error> {
     let session = match open(run).await? {
         Ok(session) => session,
@@ -133,13 +133,13 @@ pub(crate) async fn load(run: &mut Run<'_>) -> Result<Result<Credentials, Absent
     }
     let credentials = json::credentials(what, &map, "Token", Source::InstanceMetadata)?;
     if credentials.expires_at.is_some_and(|at| at <= run.context.clock.now()) {
-        // Amazon's guidance for clients of the service: use expired ones while it cannot renew them.
+        // AWS's guidance for clients: use expired credentials while the service cannot renew them.
         run.trace.note(what, "the service gives credentials beyond their expiry; using them");
     }
     Ok(Ok(credentials))
 }
 
-/// Asks for the instance's region.
+/// Requests the region of the instance.
 pub(crate) async fn region(run: &mut Run<'_>) -> Result<Option<String>, Error> {
     match open(run).await? {
         Err(_) => Ok(None),
@@ -151,7 +151,7 @@ pub(crate) async fn region(run: &mut Run<'_>) -> Result<Option<String>, Error> {
     }
 }
 
-/// Returns the setting that keeps the service from being asked, where there is one.
+/// Returns the setting that disables the metadata service, if there is one.
 pub(crate) fn disabled(context: &Context) -> Result<Option<Origin>, Error> {
     const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
     let value = context.var(DISABLED)?;
@@ -159,9 +159,9 @@ pub(crate) fn disabled(context: &Context) -> Result<Option<Origin>, Error> {
     Ok(disabled.then(|| Origin::Variable(DISABLED.into())))
 }
 
-/// Fetches a token. Where none is given, version 1 of the service is used, unless a setting forbids that:
-/// services of other makers know no tokens, and from a container the answer may get lost, since it lives
-/// one hop by default.
+/// Requests a token. If none is given, version 1 of the service is used, unless a setting forbids
+/// it. Services of other vendors have no tokens. In a container the answer may get lost, because
+/// its hop limit is one by default.
 async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     if let Some(origin) = disabled(run.context)? {
         return Ok(Err(Absent::Disabled(origin)));
@@ -201,11 +201,11 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
             run.trace.note(what, error.report());
             Token::Lost
         }
-        // Something takes the connection and answers nothing.
+        // The connection is accepted but never answered.
         Err(error) if error.is_time_out() && !progress.is_connecting() => {
             return Ok(Err(Absent::NoToken(error.report())));
         }
-        // Nothing is there.
+        // Nothing accepts the connection.
         Err(error) => return Ok(Err(Absent::Unanswered(error))),
     };
     let why = match &session.token {
@@ -221,8 +221,8 @@ async fn open(run: &mut Run<'_>) -> Result<Result<Session, Absent>, Error> {
     Ok(Ok(session))
 }
 
-/// Asks version 1 of the service when half of `timeout` has passed, and returns whether it answers before
-/// the other half has. So a token that is lost costs no second wait.
+/// Waits half of `timeout`, then asks version 1 of the service. Returns whether it answers in the
+/// other half. So a lost token costs no second timeout.
 async fn version_1(context: &Context, url: String, timeout: Duration, disabled: bool) -> bool {
     if disabled {
         return false;
@@ -236,7 +236,8 @@ async fn version_1(context: &Context, url: String, timeout: Duration, disabled: 
     matches!(answer, Some(Ok(_)))
 }
 
-/// Waits for `main`, and drives `probe` meanwhile; returns what `probe` has found by then.
+/// Completes with the output of `main`, and polls `probe` meanwhile. Also returns what `probe`
+/// found.
 async fn with_probe<T>(
     main: impl Future<Output = T>,
     probe: impl Future<Output = bool>,
@@ -254,9 +255,9 @@ async fn with_probe<T>(
     .await
 }
 
-/// Whether a refusal is EC2's own, whose errors are documents of XML: the service is disabled then, and its
-/// version 1 too. Others come from what stands between and may serve version 1. Recordings of EC2's answers
-/// keep no headers.
+/// Returns whether a refusal comes from EC2 itself, whose errors are XML documents. The service is
+/// then disabled, including version 1. Other refusals come from proxies, behind which version 1 may
+/// work. Recordings of EC2's answers have no headers, so an answer without headers counts as EC2's.
 fn is_of_the_service(response: &http::Response<Bytes>) -> bool {
     if response.headers().is_empty() {
         return true;
@@ -297,7 +298,8 @@ impl Session {
         call
     }
 
-    /// Returns a document; `None` where there is none. One that `is_whole` does not take is asked for again.
+    /// Returns a document, or `None` if there is none. If `is_whole` rejects a response, it is
+    /// requested again.
     async fn fetch(
         &self,
         run: &mut Run<'_>,
@@ -325,7 +327,8 @@ impl Session {
         }
     }
 
-    /// Says what a failure means: without a token that was asked for, that nothing is there for this host.
+    /// Classifies a failure. If the token was lost, the failure means that this host cannot use the
+    /// service. Otherwise it is an error.
     fn failed(&self, error: Error) -> Result<Absent, Error> {
         match &self.token {
             Token::Lost => Ok(Absent::NoToken(error.report())),

@@ -1,4 +1,4 @@
-//! Credentials as services and programs write them in JSON.
+//! Reads credentials from the JSON of services and programs.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,8 @@ use crate::credentials::{Credentials, Source};
 use crate::error::Error;
 use crate::timestamp;
 
-/// Parses an object. The parser's own message is kept to kind and place: it may quote the input.
+/// Parses an object. The error has only the place of the fault, since the parser's message may
+/// quote the input.
 pub(crate) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
@@ -18,12 +19,12 @@ pub(crate) fn object(what: &str, bytes: &[u8]) -> Result<Map<String, Value>, Err
     }
 }
 
-/// Returns a string member that is not empty.
+/// Returns a string member, if it is there and not empty.
 pub(crate) fn string<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     map.get(key)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// Returns a string member, or an error that names it.
+/// Returns a string member, or an error that names it if it is missing or empty.
 pub(crate) fn required<'a>(
     what: &str,
     map: &'a Map<String, Value>,
@@ -32,7 +33,7 @@ pub(crate) fn required<'a>(
     string(map, key).ok_or_else(|| Error::unexpected(what, format!("the answer has no {key}")))
 }
 
-/// Refuses credentials that have ended: nothing can be signed with them.
+/// Returns an error if the credentials have expired.
 pub(crate) fn not_expired(
     what: &str,
     credentials: &Credentials,
@@ -47,7 +48,8 @@ pub(crate) fn not_expired(
     }
 }
 
-/// Reads `AccessKeyId`, `SecretAccessKey`, the token under `token_key`, `AccountId`, `Expiration`.
+/// Reads `AccessKeyId`, `SecretAccessKey`, the token under `token_key`, `AccountId` and
+/// `Expiration`.
 pub(crate) fn credentials(
     what: &str,
     map: &Map<String, Value>,

@@ -1,7 +1,7 @@
-//! `login_session`: what `aws login` left in its cache, renewed where it can be.
+//! `login_session`: the session that `aws login` wrote to its cache, renewed if possible.
 //!
-//! A renewal is signed by the key in the cache file (DPoP), which needs the feature `login`; without it
-//! the error says which command to run when the session ends.
+//! The request that renews it is signed with the key in the cache file (DPoP). This needs the
+//! feature `login`. Without it, the error at the end of the session names the command to run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::timestamp;
 use crate::trace::Origin;
 
 const BYTES_MAX: u64 = 1 << 20;
-/// A session is renewed this long before its end, as botocore does.
+/// How long before its expiry a session is renewed, as in botocore.
 const RENEW_EARLY: Duration = Duration::from_secs(5 * 60);
 
-/// Returns the cached session's keys.
+/// Returns the credentials of the cached session.
 pub(crate) async fn load(
     run: &mut Run<'_>,
     session: &str,
@@ -56,7 +56,7 @@ pub(crate) async fn load(
     }
 }
 
-/// Without the feature `login` nothing is renewed.
+/// Without the feature `login`, sessions are not renewed.
 #[cfg(not(feature = "login"))]
 async fn renew(
     _: &mut Run<'_>,
@@ -66,7 +66,7 @@ async fn renew(
     Ok(None)
 }
 
-/// Renews the session; `None` where the file does not hold what that takes.
+/// Renews the session. `None` if the cache file lacks what the renewal needs.
 #[cfg(feature = "login")]
 async fn renew(
     run: &mut Run<'_>,
@@ -109,7 +109,7 @@ async fn renew(
     Ok(Some(credentials))
 }
 
-/// Puts the new keys into what the cache file holds.
+/// Returns the content of the cache file with the new credentials.
 #[cfg(feature = "login")]
 fn renewed(
     what: &str,
@@ -147,7 +147,7 @@ pub(crate) fn path(run: &Run<'_>, session: &str, origin: &Origin) -> Result<Path
     Ok(folder.join(format!("{}.json", cache_key(session))))
 }
 
-/// Returns the name, without extension, that the AWS CLI gives to the cache file of `login_session`.
+/// Returns the name, without extension, of the AWS CLI's cache file of `login_session`.
 #[must_use]
 pub fn cache_key(session: &str) -> String {
     hex(&hmac_sha256::Hash::hash(session.trim().as_bytes()))

@@ -1,4 +1,4 @@
-//! The sources of credentials, one a file.
+//! The sources of credentials, one file per source.
 
 pub(crate) mod call;
 pub(crate) mod cognito;

@@ -1,20 +1,20 @@
-//! Keys and certificates in PEM (RFC 7468): the few parts of DER that requests are signed with. Pure.
+//! Keys and certificates in PEM (RFC 7468), with the parts of DER that signing needs. Pure.
 
 use ring::rand::SystemRandom;
 use ring::signature::{EcdsaKeyPair, EcdsaSigningAlgorithm};
 
 use crate::base64::decode;
 
-/// One block: its label, such as `CERTIFICATE`, and what it holds.
+/// One PEM block: its label, such as `CERTIFICATE`, and its decoded content.
 #[cfg(feature = "roles-anywhere")]
 pub(super) type Block = (String, Vec<u8>);
 
-/// The most blocks that are read of one file.
+/// The most blocks that are read from one file.
 #[cfg(feature = "roles-anywhere")]
 const BLOCKS_MAX: usize = 16;
 
-/// Returns the blocks of a text; text between them is skipped. A block that is no base 64 or has no end is
-/// left out.
+/// Returns the blocks of a text. Text between them is skipped. A block that is not base 64 or has
+/// no end is left out.
 #[cfg(feature = "roles-anywhere")]
 pub(super) fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
@@ -33,7 +33,7 @@ pub(super) fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// Reads a key of P-256 in PKCS #8 or SEC 1 (RFC 5915).
+/// Parses a P-256 key in PKCS #8 or SEC 1 (RFC 5915).
 pub(super) fn p256_key(
     der: &[u8],
     algorithm: &'static EcdsaSigningAlgorithm,
@@ -42,8 +42,8 @@ pub(super) fn p256_key(
     if let Ok(key) = EcdsaKeyPair::from_pkcs8(algorithm, der, random) {
         return Some(key);
     }
-    // SEC 1: version 1, the private key in an octet string of 32 bytes, and the public point in a bit
-    // string of 66 with no unused bits.
+    // SEC 1: version 1, the private key as an octet string of 32 bytes, and the public point as a
+    // bit string of 66 bytes, of which the first counts the unused bits (0).
     let private = after(der, &[0x02, 0x01, 0x01, 0x04, 0x20])?.get(..32)?;
     let public = after(der, &[0x03, 0x42, 0x00])?.get(..65)?;
     EcdsaKeyPair::from_private_key_and_public_key(algorithm, private, public, random).ok()
@@ -54,7 +54,7 @@ fn after<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
     bytes.get(at + mark.len()..)
 }
 
-/// Returns the body of the first block, whatever its label.
+/// Decodes the content of a text with one block. The label is ignored.
 #[cfg(feature = "login")]
 pub(super) fn body(pem: &str) -> Option<Vec<u8>> {
     let body: String =
@@ -78,7 +78,7 @@ pub(super) fn serial_number(certificate: &[u8]) -> Option<String> {
     (!number.is_empty() && number.len() <= 20 && number[0] < 0x80).then(|| decimal(number))
 }
 
-/// Takes an element with this tag from the front; returns its content and what follows.
+/// Removes an element with this tag from the front. Returns its content and the bytes after it.
 #[cfg(feature = "roles-anywhere")]
 fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = bytes.split_first_chunk::<2>()?;
@@ -96,7 +96,7 @@ fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// Writes a number, big-endian, in decimal.
+/// Converts a big-endian number to decimal digits.
 #[cfg(feature = "roles-anywhere")]
 fn decimal(number: &[u8]) -> String {
     let mut number = number.to_vec();
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn serial_numbers_of_certificates() {
-        // A certificate of which only the serial number is there, with and without a version.
+        // A truncated certificate that ends with its serial number, with and without a version.
         let certificate = [0x30, 10, 0x30, 8, 0xa0, 3, 2, 1, 2, 2, 1, 42];
         assert_eq!(serial_number(&certificate).as_deref(), Some("42"));
         assert_eq!(serial_number(&[0x30, 5, 0x30, 3, 2, 1, 7]).as_deref(), Some("7"));

@@ -14,7 +14,7 @@ use crate::world::Command;
 
 const WHAT: &str = "credential_process";
 
-/// Runs the configured command line and reads what it prints.
+/// Runs the configured command line and parses its output.
 pub(crate) async fn load(
     run: &mut Run<'_>,
     line: &str,
@@ -74,13 +74,14 @@ fn command(line: &str, shell: ProcessShell, windows: bool) -> Option<Command> {
     }
 }
 
-/// Returns the program that a command line runs without a shell.
+/// Returns the program of a command line that is run without a shell.
 pub(crate) fn program(line: &str, windows: bool) -> Option<String> {
     command(line, ProcessShell::None, windows).map(|command| command.program)
 }
 
-/// Splits by the rules of Microsoft's C runtime, as the AWS CLI does on Windows: blanks separate, double
-/// quotes keep, a backslash is itself but before a double quote, two double quotes in quotes are one.
+/// Splits by the rules of Microsoft's C runtime, as the AWS CLI does on Windows. Blanks separate
+/// words, except within double quotes. A backslash is literal unless it precedes a double quote.
+/// Two double quotes within quotes stand for one.
 fn windows_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -118,11 +119,11 @@ fn windows_words(line: &str) -> Vec<String> {
     words
 }
 
-/// Reads a program's output: version 1 of the format that the AWS CLI documents.
+/// Parses the output of a `credential_process`, version 1 of the format that the AWS CLI documents.
 ///
 /// # Errors
 ///
-/// [`Error::Failed`] for anything else, without quoting it.
+/// [`Error::Failed`] for any other output. The error does not quote it.
 pub fn parse(stdout: &[u8]) -> Result<Credentials, Error> {
     let map = json::object(WHAT, stdout)?;
     if map.get("Version") != Some(&Value::from(1)) {

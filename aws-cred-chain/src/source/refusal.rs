@@ -1,6 +1,6 @@
-//! Errors of services: the code that the protocol carries, and whether a retry may help.
+//! Errors of services: their codes, and whether a retry may succeed.
 //!
-//! The codes are those that the AWS CLI's standard retry mode tries again.
+//! The retryable codes are those of the AWS CLI's standard retry mode.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::text::{short, text};
 use super::xml;
 use crate::error::Error;
 
-/// The service asks for a pause.
+/// Codes by which a service asks the client to slow down.
 const THROTTLED: [&str; 14] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -27,12 +27,12 @@ const THROTTLED: [&str; 14] = [
     "TransactionInProgressException",
 ];
 
-/// The service did not get so far as to answer. `IDPCommunicationError`: STS could not ask the identity
+/// Codes of failures within the service. `IDPCommunicationError`: STS could not reach the identity
 /// provider.
 const TRANSIENT: [&str; 4] =
     ["IDPCommunicationError", "InternalFailure", "RequestTimeout", "RequestTimeoutException"];
 
-/// A service's error.
+/// An error that a service returned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusal {
     status: u16,
@@ -41,7 +41,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the error of any protocol: a header, members of JSON, elements of XML.
+    /// Parses the error of any protocol: from a header, JSON members or XML elements.
     pub(crate) fn of(response: &http::Response<Bytes>) -> Self {
         let status = response.status().as_u16();
         let header = response.headers().get("x-amzn-errortype").and_then(|it| it.to_str().ok());
@@ -57,7 +57,7 @@ impl Refusal {
         let message = member(&["message", "Message", "error_description"])
             .or_else(|| xml::text(&body, "Message"))
             .unwrap_or_default();
-        // `name#Code:http://..` in some protocols.
+        // Some protocols send `name#Code:http://..`.
         let code = code.split(':').next().unwrap_or_default();
         let code = code.rsplit('#').next().unwrap_or_default();
         Self { status, code: short(code), message: short(&message) }
@@ -70,7 +70,7 @@ impl Refusal {
             || TRANSIENT.contains(&self.code.as_str())
     }
 
-    /// Returns the error of a response that is none of success. `hint` says what to do about a refusal.
+    /// Converts the error of a response to [`Error`]. `hint` says how to resolve a refusal.
     pub(crate) fn error(
         self,
         service: &'static str,

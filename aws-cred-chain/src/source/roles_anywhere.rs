@@ -1,6 +1,7 @@
-//! IAM Roles Anywhere: a role for whoever has a certificate's private key (`CreateSession`).
+//! IAM Roles Anywhere: a role for the holder of a certificate's private key (`CreateSession`).
 //!
-//! Source: "IAM Roles Anywhere authentication", the user guide's pages on signing and on `CreateSession`.
+//! Source: the pages on signing and on `CreateSession` in the user guide, "IAM Roles Anywhere
+//! authentication".
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,36 +31,38 @@ use crate::world::{BoxFuture, Context};
 const FILE_BYTES_MAX: u64 = 1 << 18;
 const OPERATION: &str = "CreateSession";
 
-/// A role of IAM Roles Anywhere, and the files of the certificate that opens it.
+/// A role of IAM Roles Anywhere, and the files of the certificate that authenticates for it.
 ///
-/// Files are in PEM and are read at each load, so that a renewed certificate takes effect. Keys are RSA of
-/// 2,048 to 4,096 bits or ECDSA over P-256, in PKCS #8, PKCS #1 or SEC 1, not encrypted. ECDSA over other
-/// curves, PKCS #11, PKCS #12 and TPM keys are not here: run AWS's helper as `credential_process` for those.
+/// Files are in PEM and are read at each load, so that a renewed certificate takes effect. Keys are
+/// RSA of 2,048 to 4,096 bits or ECDSA over P-256, in PKCS #8, PKCS #1 or SEC 1, not encrypted.
+/// ECDSA over other curves, PKCS #11, PKCS #12 and TPM keys are not supported: run AWS's helper as
+/// `credential_process` for those.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AnywhereRole {
-    /// The ARN of the trust anchor, whose authority issued the certificate. It names the region.
+    /// The ARN of the trust anchor, whose authority issued the certificate. Its region is the
+    /// default.
     pub trust_anchor_arn: String,
-    /// The ARN of the profile, which is IAM Roles Anywhere's and none of the shared files.
+    /// The ARN of the profile of IAM Roles Anywhere, which is not a profile of the shared files.
     pub profile_arn: String,
     /// The ARN of the role.
     pub role_arn: String,
-    /// The file of the certificate; more certificates in it are taken as the chain.
+    /// The file of the certificate. Further certificates in it are sent as the chain.
     pub certificate: PathBuf,
-    /// The file of its private key.
+    /// The file of the certificate's private key.
     pub private_key: PathBuf,
-    /// The file of the certificates between it and the trust anchor's.
+    /// The file of the certificates between this one and the trust anchor's.
     pub intermediates: Option<PathBuf>,
-    /// How long a session lasts, 15 minutes to 12 hours; `None`: as the profile says.
+    /// How long a session is valid, 15 minutes to 12 hours; `None`: as the profile says.
     pub duration: Option<Duration>,
-    /// The name of the session, which the profile must allow; `None`: the certificate's serial number.
+    /// The session's name, which the profile must allow; `None`: the certificate's serial number.
     pub session_name: Option<String>,
-    /// The region; `None`: that of the trust anchor.
+    /// The region; `None`: the region of the trust anchor.
     pub region: Option<String>,
 }
 
 impl AnywhereRole {
-    /// Describes a role with the certificate and the private key of these files.
+    /// Returns a role with the certificate and the private key in these files.
     pub fn new(
         trust_anchor_arn: impl Into<String>,
         profile_arn: impl Into<String>,
@@ -80,15 +83,15 @@ impl AnywhereRole {
         }
     }
 
-    /// Reads a `credential_process` line that runs AWS's helper:
-    /// `aws_signing_helper credential-process --certificate .. --private-key .. --trust-anchor-arn ..
-    /// --profile-arn .. --role-arn ..`, perhaps with `--intermediates`, `--session-duration`,
+    /// Parses a `credential_process` line that runs AWS's helper: `aws_signing_helper
+    /// credential-process --certificate .. --private-key .. --trust-anchor-arn .. --profile-arn ..
+    /// --role-arn ..`, optionally with `--intermediates`, `--session-duration`,
     /// `--role-session-name` and `--region`.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for another command, for an option that is missing, and for one that cannot be
-    /// heeded here.
+    /// [`Error::Invalid`] for another command, for a missing option, and for an option that this
+    /// crate does not support.
     pub fn from_helper_command(line: &str) -> Result<Self, Error> {
         let invalid = |problem: String| {
             let origin = Origin::Option("credential_process");
@@ -149,21 +152,22 @@ impl AnywhereRole {
         self
     }
 
-    /// Sets how long a session lasts.
+    /// Sets how long a session is valid.
     #[must_use]
     pub fn with_duration(mut self, duration: Duration) -> Self {
         self.duration = Some(duration);
         self
     }
 
-    /// Names the session.
+    /// Sets the session's name.
     #[must_use]
     pub fn with_session_name(mut self, name: impl Into<String>) -> Self {
         self.session_name = Some(name.into());
         self
     }
 
-    /// Returns the region: the one that is set, else that of the trust anchor, which must be the profile's.
+    /// Returns the region: the field `region`, else that of the trust anchor. Trust anchor
+    /// and profile must be in the same region.
     fn region(&self) -> Result<&str, Error> {
         let of_arn = |arn: &str| arn.split(':').nth(3).map(str::to_owned).unwrap_or_default();
         let (anchor, profile) = (of_arn(&self.trust_anchor_arn), of_arn(&self.profile_arn));
@@ -314,7 +318,7 @@ impl ProvideCredentials for RolesAnywhere {
     }
 }
 
-/// A certificate with its private key.
+/// A certificate, its chain and its private key.
 struct Identity {
     certificate: Vec<u8>,
     chain: Vec<Vec<u8>>,
@@ -323,7 +327,7 @@ struct Identity {
 }
 
 impl Identity {
-    /// Returns the signed request at `now`.
+    /// Returns the signed request for a session at `now`.
     fn request(
         &self,
         endpoint: &Endpoint,
@@ -333,7 +337,8 @@ impl Identity {
         let url = format!("{}/sessions", endpoint.url);
         let uri: http::Uri = url.parse().map_err(|error| Error::failed(url.clone(), error))?;
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-        // The certificate's number has the place of an access key id; there is no secret.
+        // The certificate's serial number takes the place of an access key id. There is no secret
+        // key.
         let holder = Credentials::new(self.serial.as_str(), "");
         let signer = Signer::new(&holder, &endpoint.signing_region, "rolesanywhere", now);
         let given = [("content-type", "application/json"), ("host", host.as_str())];
@@ -382,7 +387,7 @@ impl PrivateKey {
         }
     }
 
-    /// Returns whether the certificate holds this key's public part.
+    /// Returns whether the certificate contains the public part of this key.
     fn is_of(&self, certificate: &[u8]) -> bool {
         let public = match self {
             Self::Rsa(key) => key.public_key().as_ref(),

@@ -1,4 +1,5 @@
-//! Sessions of S3 Express One Zone: keys for one directory bucket, which last five minutes (`CreateSession`).
+//! Sessions of S3 Express One Zone: credentials for one directory bucket, valid for five minutes
+//! (`CreateSession`).
 
 use std::sync::{Arc, Mutex};
 
@@ -22,16 +23,17 @@ use crate::world::{BoxFuture, Context, lock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionMode {
-    /// Reads objects and lists.
+    /// Reads and lists objects.
     ReadOnly,
-    /// All that a session can do.
+    /// All operations that sessions support.
     ReadWrite,
 }
 
 /// Opens sessions for one directory bucket with another provider's credentials.
 ///
-/// Requests to the bucket are signed with the session by [`Signer`], service `s3express`. The region is that
-/// of the options, the environment or the profile. [`S3ExpressSessions`] keeps the sessions of many buckets.
+/// [`Signer`] with the service `s3express` signs requests to the bucket with the session. The
+/// region is that of the options, the environment or the profile. [`S3ExpressSessions`] caches the
+/// sessions of many buckets.
 #[derive(Clone, Debug)]
 pub struct S3ExpressSession<P> {
     base: P,
@@ -42,12 +44,13 @@ pub struct S3ExpressSession<P> {
 }
 
 impl<P: ProvideCredentials> S3ExpressSession<P> {
-    /// Returns a provider of sessions for `bucket`, whose name ends in its zone: `name--use1-az4--x-s3`.
+    /// Returns a provider of sessions for `bucket`, whose name ends with its zone:
+    /// `name--use1-az4--x-s3`.
     pub fn new(context: Context, options: Options, base: P, bucket: impl Into<String>) -> Self {
         Self { base, bucket: bucket.into(), mode: None, context, options }
     }
 
-    /// Asks for this mode; without it the service gives the widest one that is allowed.
+    /// Requests this mode. By default the service grants the widest mode that is allowed.
     #[must_use]
     pub fn with_mode(mut self, mode: SessionMode) -> Self {
         self.mode = Some(mode);
@@ -97,7 +100,7 @@ impl<P: ProvideCredentials> ProvideCredentials for S3ExpressSession<P> {
     }
 }
 
-/// Returns the id of the zone in a directory bucket's name. The name becomes part of a host name, so it must
+/// Returns the zone's id in a directory bucket's name. It becomes part of a host name, so it must
 /// be a label.
 fn zone(bucket: &str) -> Option<&str> {
     let zone = bucket.strip_suffix("--x-s3")?.rsplit_once("--")?.1;
@@ -105,7 +108,8 @@ fn zone(bucket: &str) -> Option<&str> {
     (is_label(bucket) && is_label(zone)).then_some(zone)
 }
 
-/// Keeps the sessions of many buckets and renews each ahead of its end. Clones share them.
+/// Caches the sessions of many buckets and renews each ahead of its expiry. Clones share the
+/// sessions.
 ///
 /// ```
 /// use aws_cred_chain::{Chain, Context, Options, S3ExpressSessions};
@@ -125,15 +129,15 @@ pub struct S3ExpressSessions {
     base: Arc<dyn ProvideCredentials>,
     context: Context,
     options: Options,
-    /// The one used last is last.
+    /// In order of use, the most recently used last.
     buckets: Arc<Mutex<Vec<(String, Cache)>>>,
 }
 
 impl S3ExpressSessions {
-    /// The most buckets whose sessions are kept; the one that was not used for longest makes room.
+    /// The most buckets whose sessions are cached. The least recently used one is evicted.
     pub const BUCKETS_MAX: usize = 100;
 
-    /// Returns sessions that `base` signs for.
+    /// Returns an empty cache of sessions that are opened with the credentials of `base`.
     pub fn new(
         context: Context,
         options: Options,
@@ -142,12 +146,12 @@ impl S3ExpressSessions {
         Self { base: Arc::new(base), context, options, buckets: Arc::default() }
     }
 
-    /// Returns a valid session for `bucket`; all callers of one bucket share one call.
+    /// Returns a valid session for `bucket`. Concurrent callers for one bucket share one call.
     ///
     /// # Errors
     ///
-    /// Those of the base, and [`Error::Denied`] where S3 refuses. [`Error::Invalid`] for a name that is no
-    /// directory bucket's, and where no region is set.
+    /// The errors of `base`. [`Error::Denied`] if S3 refuses. [`Error::Invalid`] if `bucket` is not
+    /// the name of a directory bucket, or no region is configured.
     pub async fn credentials(&self, bucket: &str) -> Result<Arc<Credentials>, Error> {
         let cache = self.of(bucket);
         cache.credentials().await

@@ -1,5 +1,5 @@
-//! Sessions of STS as providers of their own: a role with explicit base credentials or a SAML assertion, an
-//! MFA session, a federated user.
+//! Sessions of STS as providers for programs: a role with explicit base credentials or a SAML
+//! assertion, an MFA session, a federated user.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::settings::run::Run;
 use crate::source::sts;
 use crate::world::{BoxFuture, Context};
 
-/// Assumes a role with another provider's credentials, such as a host's own.
+/// Assumes a role with another provider's credentials.
 ///
-/// Wrap it in a [`crate::Cache`] to have the session kept and renewed ahead of its end.
+/// Wrap it in a [`crate::Cache`] to cache the session and renew it ahead of its expiry.
 #[derive(Clone, Debug)]
 pub struct AssumeRole<P> {
     base: P,
@@ -23,7 +23,8 @@ pub struct AssumeRole<P> {
 }
 
 impl<P: ProvideCredentials> AssumeRole<P> {
-    /// Returns a provider of `role`'s sessions, signed for by `base`.
+    /// Returns a provider of sessions of `role`. `base` gives the credentials that sign the
+    /// request.
     #[must_use]
     pub fn new(context: Context, options: Options, base: P, role: Role) -> Self {
         Self { base, role, context, options }
@@ -40,7 +41,7 @@ impl<P: ProvideCredentials> ProvideCredentials for AssumeRole<P> {
     }
 }
 
-/// Opens sessions of a user with MFA codes (`GetSessionToken`).
+/// Opens sessions with MFA codes for the user of the base credentials (`GetSessionToken`).
 #[derive(Clone, Debug)]
 pub struct MfaSession<P> {
     base: P,
@@ -51,8 +52,8 @@ pub struct MfaSession<P> {
 }
 
 impl<P: ProvideCredentials> MfaSession<P> {
-    /// Returns a provider that asks for a code of the device `serial`; `duration` is 15 minutes to 36
-    /// hours, 12 hours where it is `None`.
+    /// Returns a provider that asks for a code of the MFA device `serial`. `duration` is 15 minutes
+    /// to 36 hours; `None`: 12 hours.
     pub fn new(
         context: Context,
         options: Options,
@@ -74,7 +75,7 @@ impl<P: ProvideCredentials> ProvideCredentials for MfaSession<P> {
     }
 }
 
-/// Opens sessions of a federated user (`GetFederationToken`) with a user's long-lived keys.
+/// Opens sessions of a federated user (`GetFederationToken`) with an IAM user's long-term keys.
 #[derive(Clone, Debug)]
 pub struct FederationToken<P> {
     base: P,
@@ -85,12 +86,14 @@ pub struct FederationToken<P> {
 }
 
 impl<P: ProvideCredentials> FederationToken<P> {
-    /// Returns a provider of sessions called `name` (2 to 32 characters), signed for by `base`.
+    /// Returns a provider of sessions of the federated user `name` (2 to 32 characters). `base`
+    /// gives the credentials that sign the request.
     pub fn new(context: Context, options: Options, base: P, name: impl Into<String>) -> Self {
         Self { base, name: name.into(), role: Role::default(), context, options }
     }
 
-    /// Narrows the sessions by the policy, policy ARNs, tags and duration of `limits`; its ARN means nothing.
+    /// Restricts the sessions by the policy, policy ARNs, tags and duration of `limits`. Its role
+    /// ARN is ignored.
     #[must_use]
     pub fn with_limits(mut self, limits: Role) -> Self {
         self.role = limits;
@@ -119,8 +122,9 @@ pub struct SamlRole {
 }
 
 impl SamlRole {
-    /// Returns a provider of sessions of `role`. `principal_arn` is the identity provider's in IAM,
-    /// `assertion` its answer in base64. An assertion serves a few minutes, so a session cannot be renewed.
+    /// Returns a provider of sessions of `role`. `principal_arn` is the ARN of the identity
+    /// provider in IAM, and `assertion` its answer in base 64. An assertion is valid for a few
+    /// minutes, so a session cannot be renewed with it.
     pub fn new(
         context: Context,
         options: Options,

@@ -1,4 +1,5 @@
-//! IAM Identity Center: a token from `aws sso login`, renewed where it can be, and a role's keys.
+//! IAM Identity Center: the token of `aws sso login`, renewed if possible, and the credentials of a
+//! role.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -22,7 +23,7 @@ use crate::trace::Origin;
 use crate::world::Context;
 
 const BYTES_MAX: u64 = 1 << 20;
-/// A token is renewed this long before its end, as botocore does.
+/// How long before its expiry a token is renewed, as in botocore.
 const RENEW_EARLY: Duration = Duration::from_secs(15 * 60);
 
 /// A bearer token.
@@ -31,11 +32,11 @@ const RENEW_EARLY: Duration = Duration::from_secs(15 * 60);
 pub struct Token {
     /// The token.
     pub token: Secret,
-    /// When it ends; `None`: not known.
+    /// The time of its expiry; `None`: unknown.
     pub expires_at: Option<SystemTime>,
 }
 
-/// Returns the keys of the plan's account and role.
+/// Returns the credentials of the plan's account and role.
 pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credentials, Error> {
     let Some((account, role)) = &plan.account_and_role else {
         let problem = "selected profile will resolve an access token instead of credentials: it has no \
@@ -89,7 +90,7 @@ pub(crate) async fn load(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Credential
     Ok(credentials)
 }
 
-/// Returns the session's token, renewed where it ends soon and can be.
+/// Returns the session's token. If it expires soon, it is renewed if possible.
 ///
 /// The file is read at every load: a new `aws sso login` takes effect at once.
 pub(crate) async fn token(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Token, Error> {
@@ -118,7 +119,7 @@ pub(crate) async fn token(run: &mut Run<'_>, plan: &SsoPlan) -> Result<Token, Er
         match renew(run, plan, &path, &cached).await {
             Ok(Some(renewed)) => return Ok(renewed),
             Ok(None) => {}
-            // The old one still serves.
+            // The old token is still valid.
             Err(error) if now < expires_at => run.trace.note("SSO token", error.report()),
             Err(error @ (Error::Failed { .. } | Error::TimedOut { .. })) => return Err(error),
             Err(error) => return Err(login_required(plan, &error.report())),
@@ -135,7 +136,8 @@ fn cache_path(run: &Run<'_>, plan: &SsoPlan) -> Result<PathBuf, Error> {
     cache_file(run.context, key, plan.origin.clone())
 }
 
-/// Returns the file in which the AWS CLI keeps the token of a session, or the client of a login.
+/// Returns the file in which the AWS CLI keeps the token of a session, or the registration of a
+/// client.
 pub(crate) fn cache_file(context: &Context, key: &str, origin: Origin) -> Result<PathBuf, Error> {
     let home =
         context.home().ok_or_else(|| Error::invalid("no home folder, so no SSO token", origin))?;
@@ -143,7 +145,7 @@ pub(crate) fn cache_file(context: &Context, key: &str, origin: Origin) -> Result
     Ok(home.join(".aws/sso/cache").join(format!("{name}.json")))
 }
 
-/// Renews the token by its refresh token; `None` where the file holds none.
+/// Renews the token with its refresh token. `None` if the file has no refresh token.
 async fn renew(
     run: &mut Run<'_>,
     plan: &SsoPlan,
@@ -188,7 +190,7 @@ async fn renew(
     Ok(Some(Token { token: access.into(), expires_at: Some(expires_at) }))
 }
 
-/// Writes a renewed token where the AWS CLI finds it; a failure is noted, not returned.
+/// Writes a renewed token to the AWS CLI's cache. A failure only adds a note to the trace.
 async fn keep(run: &mut Run<'_>, path: &Path, file: Map<String, Value>) {
     let bytes = Value::Object(file).to_string().into_bytes();
     if let Err(error) = run.context.cache_files.write_private(path, &bytes).await {

@@ -1,4 +1,4 @@
-//! The AWS Security Token Service: roles, web identity, MFA sessions, and who one is.
+//! The AWS Security Token Service: roles, web identity, MFA sessions, caller identity.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::world::{Context, Question};
 
 const TOKEN_BYTES_MAX: u64 = 1 << 16;
 
-/// A form of STS's query protocol.
+/// The form body of a request in STS's query protocol.
 struct Form(String);
 
 impl Form {
@@ -39,7 +39,7 @@ impl Form {
     }
 }
 
-/// Assumes `role` with `base`, through the cache that is shared with the AWS CLI where one is.
+/// Assumes `role` with the credentials `base`. Uses the AWS CLI's cache if the options allow it.
 pub(crate) async fn assume_role(
     run: &mut Run<'_>,
     base: &Credentials,
@@ -76,14 +76,14 @@ pub(crate) async fn assume_role(
     Ok(credentials)
 }
 
-/// Assumes `role` with the token that `token_file` holds.
+/// Assumes `role` with the token in `token_file`.
 pub(crate) async fn web_identity(
     run: &mut Run<'_>,
     role: &Role,
     token_file: &str,
     origin: &Origin,
 ) -> Result<Credentials, Error> {
-    // The AWS CLI caches these sessions by role and session name alone.
+    // The AWS CLI's cache key for these sessions has only the role and the session name.
     let mut cached_as = Role::new(&role.role_arn);
     cached_as.session_name.clone_from(&role.session_name);
     let cached = cli_cache::path(run, &cached_as);
@@ -109,7 +109,7 @@ pub(crate) async fn web_identity(
     Ok(credentials)
 }
 
-/// Opens a session of `base`'s user with a code of the device `serial`.
+/// Opens a session for the user of `base` with a code of the MFA device `serial`.
 pub(crate) async fn session_token(
     run: &mut Run<'_>,
     base: &Credentials,
@@ -127,7 +127,7 @@ pub(crate) async fn session_token(
     Ok(credentials)
 }
 
-/// Opens a session of the federated user `name` with the keys of a user.
+/// Opens a session of the federated user `name`. `base` must be the long-term keys of an IAM user.
 pub(crate) async fn federation_token(
     run: &mut Run<'_>,
     base: &Credentials,
@@ -164,19 +164,19 @@ pub(crate) async fn saml(
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The account.
+    /// The account id.
     pub account: String,
     /// The ARN of the user or of the role's session.
     pub arn: String,
-    /// The unique id.
+    /// The unique id of the user or of the role's session.
     pub user_id: String,
 }
 
-/// Asks STS who `credentials` belong to (`GetCallerIdentity`, which nobody can be denied).
+/// Asks STS for the identity of `credentials` (`GetCallerIdentity`, which needs no permission).
 ///
 /// # Errors
 ///
-/// [`Error::Denied`] where the credentials are not valid, [`Error::Failed`] where STS is not reached.
+/// [`Error::Denied`] if the credentials are not valid. [`Error::Failed`] if STS cannot be reached.
 pub async fn caller_identity(
     context: &Context,
     options: &Options,
@@ -205,7 +205,7 @@ fn add_role(run: &Run<'_>, form: &mut Form, role: &Role) {
     add_limits(form, role);
 }
 
-/// Adds what narrows a session.
+/// Adds the duration and the policies that restrict a session.
 fn add_limits(form: &mut Form, role: &Role) {
     if let Some(duration) = role.duration {
         form.add("DurationSeconds", &duration.as_secs().to_string());
@@ -225,7 +225,7 @@ fn add_tags(form: &mut Form, role: &Role) {
     }
 }
 
-/// Asks for a code and sends `form` with it. A code that STS refuses is asked for again.
+/// Asks for an MFA code and sends `form` with it. If STS refuses the code, asks again.
 async fn post_with_code(
     run: &mut Run<'_>,
     operation: &'static str,
@@ -254,7 +254,7 @@ async fn post_with_code(
     Err(refused.unwrap_or_else(|| Error::unexpected("MFA code", "nobody was asked")))
 }
 
-/// Whether STS refused the code, and not the role: only its text tells.
+/// Returns whether STS refused the code, not the role. Only the text of the error tells them apart.
 fn is_wrong_code(error: &Error) -> bool {
     match error {
         Error::Denied { message, .. } => message.contains("invalid MFA one time pass code"),
@@ -285,7 +285,7 @@ async fn ask(
             .with_hint("give the context a prompt, or log in with the AWS CLI first"),
         _ => Error::failed(what.clone(), error),
     })?;
-    // Devices show `123 456`.
+    // Some devices show `123 456`.
     let code: String = answer.expose().split_whitespace().collect();
     if code.is_empty() || code.len() > 16 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(Error::unexpected(what, "what was entered is no code"));
@@ -367,7 +367,7 @@ fn signed(
     crate::source::call::request("POST", &url, &headers, body.clone())
 }
 
-/// Reads the credentials of an answer of STS.
+/// Parses the credentials in an answer of STS.
 pub(crate) fn credentials(
     operation: &'static str,
     answer: &str,

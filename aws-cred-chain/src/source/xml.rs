@@ -1,6 +1,6 @@
-//! The little of XML that STS answers with. Pure.
+//! The subset of XML in the answers of STS. Pure.
 
-/// Returns the text between `<name ..>` and `</name>`, first occurrence, entities as they stand.
+/// Returns the text between the first `<name ..>` and `</name>`. Entities are not decoded.
 pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let mut from = 0;
     loop {
@@ -19,7 +19,7 @@ pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Returns an element's text, trimmed, its entities resolved.
+/// Returns an element's text, trimmed and with its entities decoded.
 pub(crate) fn text(xml: &str, name: &str) -> Option<String> {
     let raw = element(xml, name)?.trim();
     if !raw.contains('&') {

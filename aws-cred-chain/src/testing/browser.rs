@@ -1,4 +1,4 @@
-//! A person with a browser, who logs in on whatever page is shown.
+//! A scripted person with a browser, who logs in on every page that is shown.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,10 @@ use crate::credentials::Secret;
 use crate::world::login::{Awaited, ListenForRedirect, LoginPage, LoginPrompt, Redirect};
 use crate::world::{BoxFuture, lock};
 
-/// Shows pages to nobody, and logs in on them at the fake services. Shared by its clones.
+/// A login prompt for tests that logs in at the fake services. Clones share it.
 ///
-/// A page without a code is logged in on at once; the browser then comes back with a code.
+/// On a page without a user code, the login happens at once, and the browser is then redirected
+/// with an authorization code.
 #[derive(Clone, Debug)]
 pub struct ScriptedBrowser {
     services: Services,
@@ -21,7 +22,7 @@ pub struct ScriptedBrowser {
 #[derive(Debug, Default)]
 struct Seen {
     pages: Vec<LoginPage>,
-    /// The query of the redirect.
+    /// The query of the browser's redirect.
     query: Option<Secret>,
     refuses: bool,
 }
@@ -31,7 +32,7 @@ impl ScriptedBrowser {
         Self { services, seen: Arc::default() }
     }
 
-    /// Has the person refuse, from now on.
+    /// Makes the person refuse all logins from now on.
     pub fn refuse(&self) {
         lock(&self.seen).refuses = true;
     }

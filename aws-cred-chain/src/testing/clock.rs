@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told, or until everything waits for it.
+//! A virtual clock for tests, which moves by command, or when nothing else can happen.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use crate::world::lock;
 use crate::world::{BoxFuture, Clock};
 
-/// A virtual clock, shared by its clones.
+/// A virtual clock. Clones share it.
 ///
-/// [`VirtualClock::new`] moves by itself: a sleeper that is the earliest and is polled again without
-/// anything else having happened moves the clock to its own end, so waits cost no real time.
-/// [`VirtualClock::manual`] moves by [`VirtualClock::advance`] only. [`VirtualClock::run`] completes a future
-/// in this time, and says when it would wait for ever.
+/// The clock of [`VirtualClock::new`] moves by itself. If the earliest sleeper is polled again and
+/// nothing else has happened since, the clock jumps to the end of its sleep. So waits cost no real
+/// time. The clock of [`VirtualClock::manual`] moves only by [`VirtualClock::advance`].
+/// [`VirtualClock::run`] completes a future in the time of the clock, and reports if it would wait
+/// for ever.
 #[derive(Clone, Debug)]
 pub struct VirtualClock(Arc<Mutex<State>>);
 
@@ -28,19 +29,19 @@ struct State {
 }
 
 impl VirtualClock {
-    /// Returns a clock that stands at `start` and moves when all wait.
+    /// Returns a clock that begins at `start` and moves when all futures wait for it.
     #[must_use]
     pub fn new(start: SystemTime) -> Self {
         Self::make(start, true)
     }
 
-    /// Returns a clock that moves only when told.
+    /// Returns a clock that begins at `start` and moves only by [`VirtualClock::advance`].
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         Self::make(start, false)
     }
 
-    /// Returns how many sleep.
+    /// Returns the number of futures that sleep.
     pub(super) fn sleepers(&self) -> usize {
         lock(&self.0).sleepers.len()
     }
@@ -55,7 +56,7 @@ impl VirtualClock {
         })))
     }
 
-    /// Moves the clock and wakes whoever waited until then.
+    /// Moves the clock by `by`, and wakes the sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         let wakers: Vec<Waker> = {
             let mut state = lock(&self.0);
@@ -92,7 +93,7 @@ impl Clock for VirtualClock {
 struct Sleep {
     clock: VirtualClock,
     key: (Duration, u64),
-    /// The time at the last poll.
+    /// The time of the clock at the last poll.
     polled_at: Option<Duration>,
 }
 

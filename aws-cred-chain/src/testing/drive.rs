@@ -1,4 +1,4 @@
-//! Drives a future of a world in memory, and tells when it would wait for ever.
+//! Completes a future of an in-memory world, and reports if it would wait for ever.
 
 use std::fmt;
 use std::pin::pin;
@@ -10,18 +10,19 @@ use std::time::Duration;
 use super::VirtualClock;
 use crate::world::Clock as _;
 
-/// A future waits for what will never come.
+/// Why a future would never complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitsForEver {
-    /// Nothing is left that could wake it: no sleeper moves the clock, and nobody else holds its waker.
+    /// Nothing is left that could wake it: no sleeper moves the clock, and no one else holds its
+    /// waker.
     Stuck {
         /// The time of the clock since its start.
         after: Duration,
         /// The number of sleepers on a clock that only a test moves.
         sleepers: usize,
     },
-    /// It was still waiting after this time by the clock.
+    /// It was still waiting at the limit of time.
     NoEnd {
         /// The time of the clock since the future was first polled.
         after: Duration,
@@ -58,15 +59,16 @@ impl Wake for Woken {
 }
 
 impl VirtualClock {
-    /// Completes `future` on this thread, in the time of this clock; says where it would never complete.
+    /// Completes `future` on this thread, in the time of this clock. Returns an error if it would
+    /// never complete.
     ///
-    /// All that the future waits for must be woken on this thread, as in a [`super::World`]: what another
-    /// thread or the machine brings is not waited for.
+    /// All wakes of the future must come from this thread, as in a [`super::World`]. Wakes from
+    /// other threads or from the machine are not waited for.
     ///
     /// # Errors
     ///
-    /// [`WaitsForEver::Stuck`] where it waits and nothing can wake it, [`WaitsForEver::NoEnd`] where it waits
-    /// for longer than `limit` by this clock.
+    /// [`WaitsForEver::Stuck`] if the future is pending and nothing can wake it.
+    /// [`WaitsForEver::NoEnd`] if it is pending for longer than `limit` by this clock.
     pub fn run<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, WaitsForEver> {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());

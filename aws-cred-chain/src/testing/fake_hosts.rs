@@ -1,4 +1,4 @@
-//! The fake container endpoint and metadata service.
+//! The fake container endpoint and the fake metadata service.
 
 use std::time::{Duration, SystemTime};
 
@@ -44,7 +44,8 @@ impl State {
             if header(request, "x-forwarded-for").is_some() {
                 return Some((403, String::new()));
             }
-            // The answer dies on the way to a caller that is further away.
+            // The hop limit of the answer is lower than the distance of the caller, so the answer
+            // is lost.
             if metadata.hops > metadata.hop_limit {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! The logins of the fake IAM Identity Center and of the fake sign-in service.
+//! Logins at the fake IAM Identity Center and at the fake sign-in service.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use crate::credentials::Secret;
 use crate::sign::percent_encode;
 
 impl State {
-    /// Returns the query of the redirect after a person's login on the page `url`.
+    /// Logs a person in on the page `url`, and returns the query of the redirect.
     pub(super) fn authorize(&mut self, url: &str) -> Option<String> {
         let query = form(url.split_once('?')?.1.as_bytes());
         let member = |name: &str| query.get(name).cloned();
@@ -28,7 +28,8 @@ impl State {
         Some(format!("code={code}&state={}", percent_encode(&member("state")?)))
     }
 
-    /// Takes a code: it must be known, for this redirect, and the verifier be that of its challenge.
+    /// Redeems an authorization code. It must be known and belong to this redirect, and the
+    /// verifier must match its challenge.
     fn redeem(&mut self, body: &Value) -> bool {
         let code = body["code"].as_str().unwrap_or_default();
         let found = self.logins.codes.iter().position(|it| it.code.expose() == code);
@@ -40,7 +41,7 @@ impl State {
         challenge == authorized.challenge && body["redirectUri"] == authorized.redirect_uri.as_str()
     }
 
-    /// Answers the calls of a login to IAM Identity Center; `None` for others.
+    /// Answers the calls of a login to IAM Identity Center; `None` for other calls.
     pub(super) fn sso_login(
         &mut self,
         now: SystemTime,
@@ -133,7 +134,7 @@ impl State {
     }
 }
 
-/// Encodes as RFC 7636 and JWTs do, independently of what is tested.
+/// Encodes as RFC 7636 and JWTs do. Independent of the encoder under test.
 fn url_base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();

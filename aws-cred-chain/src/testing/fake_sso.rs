@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-/// Checks a proof of possession: its signature by the key in it, what it is for, and its time.
+/// Checks a proof of possession: its signature by the key that it contains, its URL and its time.
 #[cfg(feature = "login")]
 fn proves(proof: &str, url: &str, now: SystemTime) -> bool {
     use crate::base64::decode;

@@ -1,4 +1,5 @@
-//! The fake Security Token Service: checks signatures by signing again with what it knows.
+//! The fake Security Token Service. It checks signatures by signing again with the secrets that it
+//! knows.
 
 use std::time::{Duration, SystemTime};
 
@@ -86,7 +87,7 @@ impl State {
         (200, envelope(action, &keys, &arn))
     }
 
-    /// Checks the signature as AWS would: by signing again with what it knows.
+    /// Checks the signature as AWS does: signs again with the known secret, and compares.
     fn signer(
         &self,
         now: SystemTime,
@@ -164,7 +165,7 @@ fn envelope(action: &str, keys: &Credentials, more: &str) -> String {
     )
 }
 
-/// Reads `20210921T184126Z`.
+/// Parses the form `20210921T184126Z`.
 fn compact(text: &str) -> Option<SystemTime> {
     let (date, time) = text.split_once('T')?;
     if date.len() != 8 || time.len() != 7 || !text.is_ascii() {

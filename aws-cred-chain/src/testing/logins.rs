@@ -1,22 +1,22 @@
-//! The state of the fake services' logins.
+//! The state of logins at the fake services.
 
 use std::collections::VecDeque;
 
 use crate::credentials::Secret;
 
-/// The clients, codes and polls of logins.
+/// Registered clients, pending device logins and authorization codes.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
-    /// Registered clients: their secrets by their ids.
+    /// The ids and secrets of registered clients.
     pub(super) clients: Vec<(String, Secret)>,
-    /// The errors that polls for a device's token are answered with before the person is done.
+    /// The errors that answer the next polls for a device's token, before the person has logged in.
     pub(super) polls: VecDeque<String>,
     pub(super) device_code: Option<Secret>,
-    /// The codes that browsers were given, each good for one exchange.
+    /// The authorization codes that browsers were given. Each can be redeemed once.
     pub(super) codes: Vec<Authorized>,
 }
 
-/// A code that a browser was given.
+/// An authorization code that a browser was given.
 #[derive(Debug)]
 pub(super) struct Authorized {
     pub(super) code: Secret,

@@ -1,9 +1,11 @@
-//! A world for tests: virtual clock, scripted programs and prompts, and fakes of STS, IAM Identity
-//! Center, the container endpoint and the metadata service that check what is sent to them.
+//! An in-memory world for tests: a virtual clock, scripted programs and prompts, and fakes of STS,
+//! IAM Identity Center, the container endpoint and the metadata service. The fakes check the
+//! requests.
 //!
-//! [`Recorder`] and [`Replay`] make test data of real answers; [`VirtualClock::run`] finds waits without an end.
+//! [`Recorder`] and [`Replay`] turn real answers into test data. [`VirtualClock::run`] finds waits
+//! that never end.
 //!
-//! Nothing here touches the machine. A test of "the role's session ends while STS is down":
+//! Nothing here touches the machine. A test that the session of a role ends while STS is down:
 //!
 //! ```
 //! use std::time::Duration;

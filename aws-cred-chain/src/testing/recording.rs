@@ -1,4 +1,4 @@
-//! Exchanges with real services, recorded with their secrets replaced, and played again.
+//! Recordings of exchanges with real services, without their secrets, and their replay.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::world::{BoxFuture, HttpError, SendHttp};
 
 /// The most exchanges of one recording.
 const EXCHANGES_MAX: usize = 10_000;
-/// Headers that are kept; others may be secret, or are of the connection alone.
+/// Headers that are recorded. Others may be secret, or concern the connection only.
 const HEADERS: [&str; 6] = [
     "content-type",
     "retry-after",
@@ -27,10 +27,10 @@ const HEADERS: [&str; 6] = [
     "x-aws-ec2-metadata-token-ttl-seconds",
 ];
 
-/// Sends requests by another client, and records each exchange. Clones share what is recorded.
+/// Sends requests with another client and records each exchange. Clones share the recording.
 ///
-/// Secrets are replaced by their names in bodies and queries, and headers that may hold some are left out.
-/// Account numbers, ARNs and access key ids are kept. Look at a recording before you publish it.
+/// Secrets in bodies and queries are replaced, and headers that may hold secrets are left out.
+/// Account ids, ARNs and access key ids are kept. Read a recording before you publish it.
 ///
 /// ```
 /// use aws_cred_chain::testing::{Recorder, Replay, World};
@@ -67,23 +67,23 @@ struct Recorded {
 }
 
 impl Recorder {
-    /// Returns a client that sends by `http`.
+    /// Returns a client that sends with `http`.
     pub fn new(http: impl SendHttp + 'static) -> Self {
         Self { http: Arc::new(http), recorded: Arc::default() }
     }
 
-    /// Replaces a secret that the recorder cannot tell by its name.
+    /// Replaces a secret that the recorder cannot find by its name.
     pub fn hide(&self, secret: &Secret) {
         lock(&self.recorded).redaction.hide(secret.expose());
     }
 
-    /// Returns what was recorded, as JSON; `now` is the time that is noted, from which [`Replay`] starts a
-    /// clock.
+    /// Returns the recording as JSON. `now` is stored as its time, at which a clock for [`Replay`]
+    /// starts.
     #[must_use]
     pub fn recording(&self, now: SystemTime) -> String {
         let recorded = lock(&self.recorded);
         let text = json!({ "recorded_at": timestamp::iso(now), "exchanges": recorded.exchanges });
-        // A secret may have been found after the exchange that sent it.
+        // A secret may have been found only after an exchange that contains it.
         recorded.redaction.known(&format!("{text:#}"))
     }
 
@@ -93,7 +93,7 @@ impl Recorder {
             return;
         }
         let uri = request["uri"].as_str().unwrap_or_default();
-        // The whole body is the token.
+        // The whole body is the metadata service's token.
         let is_token = uri.ends_with("/latest/api/token");
         let answer = match result {
             Ok(response) => {
@@ -163,10 +163,10 @@ fn kind(error: &HttpError) -> &'static str {
     }
 }
 
-/// Answers requests as a recording of [`Recorder`] has it. Clones share what was played.
+/// Answers requests from a recording of a [`Recorder`]. Clones share the state of the replay.
 ///
-/// A request is answered by the first exchange that was not played yet and has its method, its address without
-/// query, its `x-amz-target` and, for a form, its `Action`. One that was not recorded finds no connection.
+/// A request gets the answer of the first unused exchange with the same method, URL without query,
+/// `x-amz-target` and, for a form, `Action`. If there is none, the request fails to connect.
 #[derive(Clone)]
 pub struct Replay {
     started_at: SystemTime,
@@ -178,7 +178,7 @@ struct Exchange {
     answer: Map<String, Value>,
 }
 
-/// The parts of a request by which a recording finds it.
+/// The parts of a request by which its exchange is found.
 #[derive(PartialEq, Eq)]
 struct Subject {
     method: String,
@@ -198,11 +198,11 @@ impl Subject {
 }
 
 impl Replay {
-    /// Reads a recording.
+    /// Parses a recording.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] for what is no recording.
+    /// [`Error::Failed`] if the text is not a recording.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |what: &str| Error::unexpected("reading a recording", what);
         let mut value: Value =
@@ -231,13 +231,14 @@ impl Replay {
         Ok(Self { started_at, left: Arc::new(Mutex::new(left)) })
     }
 
-    /// Returns the time of the recording, at which a clock for it should stand: what it holds ends after it.
+    /// Returns the time of the recording. A clock for the replay should start at it, because the
+    /// recorded credentials expire after it.
     #[must_use]
     pub fn started_at(&self) -> SystemTime {
         self.started_at
     }
 
-    /// Returns how many exchanges were not played.
+    /// Returns the number of exchanges that are not used yet.
     #[must_use]
     pub fn left(&self) -> usize {
         lock(&self.left).len()

@@ -1,8 +1,9 @@
-//! Takes the secrets out of exchanges with AWS's services, so that they can be kept as test data. Pure.
+//! Replaces the secrets in exchanges with AWS's services, so that they can be kept as test data.
+//! Pure.
 //!
-//! A secret is found by its name: members of JSON, elements of XML, fields of forms and queries. A long
-//! value that was found so is replaced wherever else it stands, so that a token has one stand-in in the answer
-//! that issued it and in the requests that send it.
+//! A secret is found by its name: as a JSON member, an XML element, or a field of a form or query.
+//! A long secret is also replaced in all other places. So a token has the same replacement in the
+//! answer that issued it and in the requests that send it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::sign::{percent_decode, percent_encode};
 
-/// Names of secrets, in lower case without `-` and `_`.
+/// Names of secrets, in lower case and without `-` and `_`.
 const NAMES: [&str; 24] = [
     "accesstoken",
     "assertion",
@@ -38,28 +39,28 @@ const NAMES: [&str; 24] = [
     "xamzsignature",
 ];
 
-/// A value of at least this many bytes is replaced wherever it stands; a shorter one, such as a code of six
-/// digits, may be part of other text.
+/// Secrets of at least this many bytes are replaced wherever they occur. A shorter one, such as a
+/// code of six digits, may be part of other text.
 const LONG_BYTES: usize = 16;
 
-/// The stand-ins of the secrets that were found so far.
+/// The replacements of the secrets that were found so far.
 #[derive(Clone, Default)]
 pub(super) struct Redaction {
     by_secret: BTreeMap<String, String>,
 }
 
 impl Redaction {
-    /// Makes `secret` known: it is replaced from now on.
+    /// Adds `secret`, and returns its replacement.
     pub(super) fn hide(&mut self, secret: &str) -> String {
         let number = self.by_secret.len() + 1;
         let stand_in = || format!("REPLACED-{number}");
         self.by_secret.entry(secret.to_owned()).or_insert_with(stand_in).clone()
     }
 
-    /// Replaces the long secrets that are known.
+    /// Replaces the known long secrets in `text`.
     pub(super) fn known(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        // A secret may begin with another one.
+        // A secret may begin with another one, so the longest is replaced first.
         let mut secrets: Vec<_> = self.by_secret.iter().collect();
         secrets.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
         for (secret, stand_in) in secrets {
@@ -103,7 +104,7 @@ impl Redaction {
                         Value::String(text) if is_secret(name) && !is_error_code(name, text) => {
                             *text = self.hide(text);
                         }
-                        // Cognito's tokens, by the names of their providers.
+                        // The tokens of Cognito, under the names of their identity providers.
                         Value::Object(logins) if name == "Logins" => {
                             for token in logins.values_mut() {
                                 if let Value::String(text) = token {
@@ -167,7 +168,8 @@ fn is_secret(name: &str) -> bool {
     NAMES.contains(&name.to_ascii_lowercase().as_str())
 }
 
-/// Returns whether a `Code` is that of an error, `Success`, or a code that somebody was given.
+/// Returns whether a member `Code` is the code of an error or `Success`, not an authorization code:
+/// letters, dots and underscores only, less than 64 bytes.
 fn is_error_code(name: &str, value: &str) -> bool {
     let words = value.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '.' | '_'));
     name.eq_ignore_ascii_case("code") && words && value.len() < 64

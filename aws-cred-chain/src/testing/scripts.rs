@@ -1,4 +1,4 @@
-//! Programs and people that do what a test says.
+//! Scripted programs and people.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,7 +10,7 @@ use crate::credentials::Secret;
 use crate::world::lock;
 use crate::world::{BoxFuture, Clock, Command, CommandOutput, Prompt, Question, RunCommand};
 
-/// Programs by name, each with what it prints. Shared by its clones; `Debug` shows names only.
+/// Programs by name, each with its output. Clones share them; `Debug` shows names only.
 #[derive(Clone, Default)]
 pub struct ScriptedCommands(Arc<Mutex<Commands>>);
 
@@ -20,7 +20,7 @@ struct Commands {
     calls: Vec<Command>,
 }
 
-/// The behaviour of a program.
+/// How a program behaves.
 #[derive(Clone)]
 enum Script {
     Ends(CommandOutput),
@@ -29,12 +29,12 @@ enum Script {
 }
 
 impl ScriptedCommands {
-    /// Sets the output and the exit code of `program`, for every call.
+    /// Sets the output and exit code of `program` for every call.
     pub fn put(&self, program: impl Into<String>, output: CommandOutput) {
         lock(&self.0).outputs.insert(program.into(), Script::Ends(output));
     }
 
-    /// Sets the same for a program that takes `time` by `clock`.
+    /// Sets the output and exit code of a program that runs for `time` by `clock`.
     pub fn put_slow(
         &self,
         program: impl Into<String>,
@@ -45,12 +45,12 @@ impl ScriptedCommands {
         lock(&self.0).outputs.insert(program.into(), script);
     }
 
-    /// Has `program` never end.
+    /// Makes `program` run for ever.
     pub fn put_hanging(&self, program: impl Into<String>) {
         lock(&self.0).outputs.insert(program.into(), Script::Hangs);
     }
 
-    /// Returns the calls so far.
+    /// Returns the commands that were run so far.
     #[must_use]
     pub fn calls(&self) -> Vec<Command> {
         lock(&self.0).calls.clone()
@@ -93,7 +93,7 @@ impl RunCommand for ScriptedCommands {
     }
 }
 
-/// A person who enters the given codes, one after another, and then nothing. Shared by its clones.
+/// A person who enters the given codes in order, and after them nothing. Clones share the codes.
 #[derive(Clone, Debug, Default)]
 pub struct ScriptedPrompt(Arc<Mutex<Answers>>);
 
@@ -104,12 +104,12 @@ struct Answers {
 }
 
 impl ScriptedPrompt {
-    /// Adds a code to enter.
+    /// Adds a code that the person will enter.
     pub fn put(&self, code: impl Into<Secret>) {
         lock(&self.0).codes.push_back(code.into());
     }
 
-    /// Returns the questions so far.
+    /// Returns the questions that were asked so far.
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
         lock(&self.0).questions.clone()

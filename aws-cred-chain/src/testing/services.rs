@@ -1,4 +1,5 @@
-//! Fakes of the services. They check signatures, tokens, headers and hop limits, and break on demand.
+//! Fakes of the services. They check signatures, tokens, headers and hop limits, and fail on
+//! demand.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,19 +19,19 @@ use crate::world::{BoxFuture, Clock, HttpError, SendHttp};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing listens.
+    /// Refuses connections.
     Refused,
-    /// It accepts and never answers.
+    /// Accepts connections and never answers.
     Silent,
-    /// It answers after this time.
+    /// Answers after this time.
     Slow(Duration),
-    /// It answers with this status and no body.
+    /// Answers with this status and an empty body.
     Status(u16),
-    /// It answers 200 with this.
+    /// Answers with status 200 and this body.
     Body(String),
-    /// It answers with this status and body.
+    /// Answers with this status and body.
     Answer(u16, String),
-    /// Its answer is larger than is read.
+    /// Answers with a body that exceeds the limit of the client.
     Huge,
 }
 
@@ -38,37 +39,37 @@ pub enum Fault {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Role {
-    /// The ARN.
+    /// The ARN of the role.
     pub role_arn: String,
-    /// The external id that must be sent.
+    /// The external id that requests must contain.
     pub external_id: Option<String>,
-    /// The device and the code that must be sent.
+    /// The MFA device and the code that requests must contain.
     pub mfa: Option<(String, Secret)>,
-    /// The web identity token that is accepted.
+    /// The web identity token with which the role can be assumed.
     pub web_identity_token: Option<Secret>,
 }
 
 impl Role {
-    /// Returns a role that asks for nothing but a valid signature.
+    /// Returns a role that requires only a valid signature.
     pub fn new(role_arn: impl Into<String>) -> Self {
         Self { role_arn: role_arn.into(), ..Self::default() }
     }
 
-    /// Asks for an external id.
+    /// Requires an external id.
     #[must_use]
     pub fn with_external_id(mut self, id: impl Into<String>) -> Self {
         self.external_id = Some(id.into());
         self
     }
 
-    /// Asks for a code of a device.
+    /// Requires a code of an MFA device.
     #[must_use]
     pub fn with_mfa(mut self, serial: impl Into<String>, code: impl Into<Secret>) -> Self {
         self.mfa = Some((serial.into(), code.into()));
         self
     }
 
-    /// Accepts a web identity token.
+    /// Allows the role to be assumed with a web identity token.
     #[must_use]
     pub fn with_web_identity(mut self, token: impl Into<Secret>) -> Self {
         self.web_identity_token = Some(token.into());
@@ -76,21 +77,21 @@ impl Role {
     }
 }
 
-/// One request that a service has seen.
+/// A request that a service received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Seen {
-    /// `sts`, `sso`, `sso_oidc`, `container`, `metadata`, or the host.
+    /// `sts`, `sso`, `sso_oidc`, `container` or `metadata`, else the host.
     pub service: String,
-    /// The method.
+    /// The HTTP method.
     pub method: String,
     /// The path; for STS the action.
     pub operation: String,
-    /// The status that was answered.
+    /// The status of the answer.
     pub status: u16,
 }
 
-/// The services, shared by its clones.
+/// The fake services. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Services {
     clock: VirtualClock,
@@ -148,7 +149,7 @@ impl Services {
         Self { clock, state: Arc::default() }
     }
 
-    /// Lets STS know a user.
+    /// Adds a user to STS.
     pub fn add_user(&self, access_key_id: &str, secret_access_key: &str, account: &str) {
         let user = User {
             secret: secret_access_key.into(),
@@ -159,68 +160,68 @@ impl Services {
         lock(&self.state).users.insert(access_key_id.to_owned(), user);
     }
 
-    /// Lets STS know a role.
+    /// Adds a role to STS.
     pub fn add_role(&self, role: Role) {
         lock(&self.state).roles.insert(role.role_arn.clone(), role);
     }
 
-    /// Opens IAM Identity Center for these tokens; a renewal gives a new access token.
+    /// Starts IAM Identity Center with these tokens. A renewal gives a new access token.
     pub fn set_sso(&self, access_token: &str, refresh_token: &str) {
         lock(&self.state).sso =
             Some(Sso { access_token: access_token.into(), refresh_token: refresh_token.into() });
     }
 
-    /// Answers the next polls for a device's token with these errors of OAuth, such as
-    /// `authorization_pending`; the one after them gives a token.
+    /// Answers the next polls for a device's token with these OAuth errors, such as
+    /// `authorization_pending`. The poll after them gets a token.
     #[cfg(feature = "login")]
     pub fn set_device_polls<E: Into<String>>(&self, errors: impl IntoIterator<Item = E>) {
         lock(&self.state).logins.polls = errors.into_iter().map(Into::into).collect();
     }
 
-    /// Logs a person in on a page that a login shows, and returns the query with which a browser comes back;
-    /// `None` where the page asks for no code.
+    /// Logs a person in on a login page, and returns the query of the browser's redirect. `None` if
+    /// the page does not request an authorization code.
     #[cfg(feature = "login")]
     #[must_use]
     pub fn authorize(&self, url: &str) -> Option<String> {
         lock(&self.state).authorize(url)
     }
 
-    /// Opens the sign-in service for this refresh token; it checks the proof of possession.
+    /// Starts the sign-in service with this refresh token. It checks proofs of possession.
     #[cfg(feature = "login")]
     pub fn set_sign_in(&self, refresh_token: &str) {
         lock(&self.state).sign_in = Some(refresh_token.into());
     }
 
-    /// Opens the container endpoint, with the authorization that it asks for.
+    /// Starts the container endpoint, with the authorization that it requires.
     pub fn set_container(&self, authorization: Option<&str>) {
         lock(&self.state).container =
             Some(Container { authorization: authorization.map(Into::into) });
     }
 
-    /// Opens the metadata service: the instance's role, how many hops its token answers live, how many
-    /// hops away the caller is (1: on the instance itself), and whether version 1 is served.
+    /// Starts the metadata service: the instance's role, the hop limit of token answers, the
+    /// distance of the caller in hops (1: on the instance itself), and whether version 1 is served.
     pub fn set_metadata(&self, role: Option<&str>, hop_limit: u8, hops: u8, v1: bool) {
         lock(&self.state).metadata =
             Some(Metadata { role: role.map(str::to_owned), hop_limit, hops, v1 });
     }
 
-    /// Lets `service` (a name as in [`Seen::service`]) misbehave until [`Services::repair`].
+    /// Makes `service` (a name as in [`Seen::service`]) fail until [`Services::repair`].
     pub fn fault(&self, service: &str, fault: Fault) {
         lock(&self.state).faults.insert(service.to_owned(), fault);
     }
 
-    /// Ends a fault.
+    /// Ends the fault of `service`.
     pub fn repair(&self, service: &str) {
         lock(&self.state).faults.remove(service);
     }
 
-    /// Returns what was asked so far.
+    /// Returns the requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.state).seen.clone()
     }
 
-    /// Returns how often an operation was asked for.
+    /// Returns the number of requests for an operation.
     #[must_use]
     pub fn count(&self, operation: &str) -> usize {
         lock(&self.state).seen.iter().filter(|seen| seen.operation == operation).count()
@@ -345,7 +346,7 @@ pub(super) fn header<'a>(request: &'a http::Request<Bytes>, name: &str) -> Optio
 }
 
 impl State {
-    /// Makes keys that are known from now on.
+    /// Issues credentials that STS accepts from now on.
     pub(super) fn issue(&mut self, now: SystemTime, account: &str, life: Duration) -> Credentials {
         self.issued += 1;
         let number = self.issued;

@@ -1,4 +1,4 @@
-//! The world of a test, put together in a few lines.
+//! Builds the in-memory world of a test in a few lines.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -7,8 +7,8 @@ use super::{Fault, Role, ScriptedCommands, ScriptedPrompt, Services, VirtualCloc
 use crate::memory::{MapEnv, MapFiles};
 use crate::world::{CommandOutput, Context};
 
-/// Everything that a chain may touch, in memory. `HOME` is `/home/user`; the clock stands at
-/// 2026-01-01 and moves when all wait; no metadata service answers until one is put there.
+/// Everything that a chain can reach, in memory. `HOME` is `/home/user`. The clock starts at
+/// 2026-01-01 and moves when all futures wait. No metadata service answers until a test starts one.
 #[derive(Clone, Debug)]
 pub struct World {
     env: MapEnv,
@@ -26,14 +26,14 @@ impl Default for World {
 }
 
 impl World {
-    /// Returns a world with a home folder and nothing in it.
+    /// Returns a world with nothing but a home folder.
     #[must_use]
     pub fn new() -> Self {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
         Self::at(VirtualClock::new(start))
     }
 
-    /// Returns such a world with this clock.
+    /// Returns such a world with the clock `clock`.
     #[must_use]
     pub fn at(clock: VirtualClock) -> Self {
         Self {
@@ -53,35 +53,35 @@ impl World {
         self
     }
 
-    /// Puts a file there.
+    /// Adds a file.
     #[must_use]
     pub fn file(self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
         self.files.put(path, content);
         self
     }
 
-    /// Lets STS know a user: signatures by these keys are checked, others are refused.
+    /// Adds a user to STS. Requests signed with these keys are accepted; others are refused.
     #[must_use]
     pub fn user(self, access_key_id: &str, secret_access_key: &str, account: &str) -> Self {
         self.services.add_user(access_key_id, secret_access_key, account);
         self
     }
 
-    /// Lets STS know a role that any known user may assume.
+    /// Adds a role to STS that any known user may assume.
     #[must_use]
     pub fn role(self, role_arn: &str) -> Self {
         self.services.add_role(Role::new(role_arn));
         self
     }
 
-    /// Lets STS know a role that a web identity token opens.
+    /// Adds a role to STS that is assumed with a web identity token.
     #[must_use]
     pub fn web_identity_role(self, role_arn: &str, token: &str) -> Self {
         self.services.add_role(Role::new(role_arn).with_web_identity(token));
         self
     }
 
-    /// Lets STS know a role that asks for the code of a device, and a person who enters that code.
+    /// Adds a role to STS that requires a code of an MFA device, and a person who enters that code.
     #[must_use]
     pub fn mfa_role(self, role_arn: &str, serial: &str, code: &str) -> Self {
         self.services.add_role(Role::new(role_arn).with_mfa(serial, code));
@@ -89,15 +89,15 @@ impl World {
         self
     }
 
-    /// Lets STS know a role that asks for an external id.
+    /// Adds a role to STS that requires an external id.
     #[must_use]
     pub fn external_id_role(self, role_arn: &str, external_id: &str) -> Self {
         self.services.add_role(Role::new(role_arn).with_external_id(external_id));
         self
     }
 
-    /// Lets STS know a role that asks for the code of a device and for an external id, and a person who enters
-    /// that code.
+    /// Adds a role to STS that requires a code of an MFA device and an external id, and a person
+    /// who enters that code.
     #[must_use]
     pub fn mfa_role_with_external_id(
         self,
@@ -111,28 +111,28 @@ impl World {
         self
     }
 
-    /// Puts a program there that prints `output` and exits with 0.
+    /// Adds a program that prints `output` and exits with 0.
     #[must_use]
     pub fn process(self, program: &str, output: &str) -> Self {
         self.commands.put(program, CommandOutput::new(0, output));
         self
     }
 
-    /// Puts a program there that never ends.
+    /// Adds a program that runs for ever.
     #[must_use]
     pub fn hanging_process(self, program: &str) -> Self {
         self.commands.put_hanging(program);
         self
     }
 
-    /// Lets a service misbehave, as [`Services::fault`] does.
+    /// Makes a service fail, as [`Services::fault`] does.
     #[must_use]
     pub fn fault(self, service: &str, fault: Fault) -> Self {
         self.services.fault(service, fault);
         self
     }
 
-    /// Returns the world as the chain sees it.
+    /// Returns a context that reaches this world.
     #[must_use]
     pub fn context(&self) -> Context {
         Context::empty(self.clock.clone())
@@ -163,20 +163,20 @@ impl World {
         &self.services
     }
 
-    /// Returns the programs.
+    /// Returns the scripted programs.
     #[must_use]
     pub fn commands(&self) -> &ScriptedCommands {
         &self.commands
     }
 
-    /// Returns a person with a browser, for logins.
+    /// Returns a scripted person with a browser, for logins.
     #[cfg(feature = "login")]
     #[must_use]
     pub fn browser(&self) -> super::ScriptedBrowser {
         super::ScriptedBrowser::new(self.services.clone())
     }
 
-    /// Returns the person to ask.
+    /// Returns the scripted person who enters MFA codes.
     #[must_use]
     pub fn prompt(&self) -> &ScriptedPrompt {
         &self.prompt

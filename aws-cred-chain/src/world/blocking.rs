@@ -1,4 +1,4 @@
-//! A call that blocks its thread, for programs without a runtime.
+//! Completes a future on the calling thread, for programs without a runtime.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,8 +14,8 @@ impl Wake for Unpark {
     }
 }
 
-/// Completes `future` on the calling thread. No runtime is needed, this crate's futures bring what
-/// they wait for; must not be called inside an asynchronous task.
+/// Completes `future` on the calling thread. The futures of this crate need no runtime. Must not be
+/// called from an asynchronous task, whose thread it would block.
 ///
 /// ```
 /// use aws_cred_chain::{Chain, Context, Credentials, Options, block_on};

@@ -1,4 +1,4 @@
-//! One value that holds an implementation of each trait of the world.
+//! One value with an implementation of each trait that reaches the machine.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::memory::{self, NoCommands, NoFiles, NoHttp, NoPrompt};
 use super::{Clock, Env, Prompt, ReadFile, RunCommand, SendHttp, WriteFile, real};
 use crate::error::Error;
 
-/// The world: every effect of this crate goes through one of these.
+/// The implementations through which this crate reaches the machine. Every effect uses one of them.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) env: Arc<dyn Env>,
@@ -23,8 +23,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Returns a world with nothing in it but the clock given: no variable, no file, no network, no
-    /// program, nobody to ask. Add what is wanted with the `with_` methods.
+    /// Returns a context with the given clock and nothing else: no variables, files, network or
+    /// programs, and no prompt. Add what you need with the `with_` methods.
     #[must_use]
     pub fn empty(clock: impl Clock + 'static) -> Self {
         Self {
@@ -40,12 +40,12 @@ impl Context {
         }
     }
 
-    /// Returns this machine: its environment, files, programs and clock, and with the feature `tokio`
-    /// its network. Nobody is asked: a library must not wait for a person unbidden; see
-    /// [`crate::real::TerminalPrompt`].
+    /// Returns a context of this machine: its environment, files, programs and clock, and with the
+    /// feature `tokio` its network. It has no prompt, since a library must not wait for a person
+    /// unless its caller wants that; see [`crate::real::TerminalPrompt`].
     #[must_use]
     pub fn real() -> Self {
-        // The parts have no state, so one value serves all.
+        // The parts have no state, so all callers share one value.
         static REAL: LazyLock<Context> = LazyLock::new(|| Context {
             env: Arc::new(real::ProcessEnv),
             files: Arc::new(real::LocalFiles),
@@ -70,14 +70,14 @@ impl Context {
         self
     }
 
-    /// Replaces the files that are read.
+    /// Replaces the reader of files.
     #[must_use]
     pub fn with_files(mut self, files: impl ReadFile + 'static) -> Self {
         self.files = Arc::new(files);
         self
     }
 
-    /// Replaces what writes cache files; see [`crate::memory::NoFiles`] for a read-only world.
+    /// Replaces the writer of cache files. With [`crate::memory::NoFiles`] no cache is written.
     #[must_use]
     pub fn with_cache_files(mut self, files: impl WriteFile + 'static) -> Self {
         self.cache_files = Arc::new(files);
@@ -91,7 +91,7 @@ impl Context {
         self
     }
 
-    /// Replaces what runs programs.
+    /// Replaces the runner of programs.
     #[must_use]
     pub fn with_commands(mut self, commands: impl RunCommand + 'static) -> Self {
         self.commands = Arc::new(commands);
@@ -105,39 +105,39 @@ impl Context {
         self
     }
 
-    /// Replaces who is asked for MFA codes.
+    /// Replaces the prompt for MFA codes.
     #[must_use]
     pub fn with_prompt(mut self, prompt: impl Prompt + 'static) -> Self {
         self.prompt = Arc::new(prompt);
         self
     }
 
-    /// Sets the seed that jitter is drawn from.
+    /// Sets the seed of the random part of waits and refresh times.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Sets whether paths and home folders follow the rules of Windows.
+    /// Sets whether paths and the home folder follow the rules of Windows.
     #[must_use]
     pub fn with_windows_paths(mut self, windows: bool) -> Self {
         self.windows = windows;
         self
     }
 
-    /// Returns the variable `name` where it is set to more than blanks. The AWS SDKs treat blank
-    /// variables as not set.
+    /// Returns the variable `name`, or `None` if it is not set or blank. The AWS SDKs also treat
+    /// blank variables as not set.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a value that is not Unicode. Another value than the one that was set would
-    /// be another identity.
+    /// [`Error::Invalid`] for a value that is not Unicode. A lossy conversion could select another
+    /// identity.
     pub fn var(&self, name: &str) -> Result<Option<String>, Error> {
         text(&*self.env, name)
     }
 
-    /// Returns whether the variable `name` is set to more than blanks.
+    /// Returns whether the variable `name` is set and not blank.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.env.var(name).is_some_and(|value| !is_blank(&value))
     }
@@ -154,13 +154,13 @@ impl Context {
         crate::files::home(&*self.env, self.windows)
     }
 
-    /// Returns the files that are read.
+    /// Returns the reader of files.
     #[must_use]
     pub fn files(&self) -> &dyn ReadFile {
         &*self.files
     }
 
-    /// Returns what writes cache files.
+    /// Returns the writer of cache files.
     #[must_use]
     pub fn cache_files(&self) -> &dyn WriteFile {
         &*self.cache_files
@@ -172,7 +172,7 @@ impl Context {
         &*self.http
     }
 
-    /// Returns what runs programs.
+    /// Returns the runner of programs.
     #[must_use]
     pub fn commands(&self) -> &dyn RunCommand {
         &*self.commands
@@ -184,7 +184,7 @@ impl Context {
         &*self.clock
     }
 
-    /// Returns who is asked for codes.
+    /// Returns the prompt for MFA codes.
     #[must_use]
     pub fn prompt(&self) -> &dyn Prompt {
         &*self.prompt
@@ -195,7 +195,7 @@ fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|text| text.trim().is_empty())
 }
 
-/// Returns a variable that is set to more than blanks.
+/// Returns a variable that is set and not blank.
 pub(crate) fn text(env: &dyn Env, name: &str) -> Result<Option<String>, Error> {
     match env.var(name).map(OsString::into_string) {
         None => Ok(None),
@@ -204,7 +204,7 @@ pub(crate) fn text(env: &dyn Env, name: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// Returns a variable that is a path and set to more than blanks; a path need not be Unicode.
+/// Returns the path in a variable that is set and not blank. A path need not be Unicode.
 pub(crate) fn path(env: &dyn Env, name: &str) -> Option<OsString> {
     env.var(name).filter(|value| !is_blank(value))
 }

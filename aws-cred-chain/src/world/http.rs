@@ -1,7 +1,7 @@
-//! Real HTTP: HTTP/1.1 by hyper, TLS by rustls, proxies by the usual variables.
+//! Real HTTP: HTTP/1.1 with hyper, TLS with rustls, proxies by the usual environment variables.
 //!
-//! All exchanges run on one thread of this crate's own, started at the first, so that any executor, or
-//! none, may wait for them. A connection serves one request: credentials are asked for rarely.
+//! All exchanges run on one thread of this crate, started at the first exchange, so that callers
+//! need no runtime. A connection serves one request, because credentials are requested rarely.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ const PROXY_HEAD_BYTES_MAX: usize = 8192;
 
 /// An HTTP client.
 ///
-/// Loopback and link-local addresses, where metadata and container services live, are never asked
-/// through a proxy.
+/// Loopback and link-local addresses, where metadata and container services are, never go through a
+/// proxy.
 #[derive(Clone)]
 pub struct HttpClient {
     settings: Arc<OnceLock<Arc<Settings>>>,
@@ -39,22 +39,22 @@ struct Settings {
     no_proxy: Vec<String>,
     ca_bundle: Option<String>,
     tls: OnceLock<TlsOrWhyNot>,
-    /// By the bundles that profiles name.
+    /// One configuration per bundle file that a profile names.
     tls_of_profiles: Mutex<BTreeMap<PathBuf, TlsOrWhyNot>>,
 }
 
 type TlsOrWhyNot = Result<Arc<rustls::ClientConfig>, String>;
 
-/// Bundles of profiles that are kept read.
+/// The most bundles of profiles that are cached.
 const BUNDLES_MAX: usize = 16;
 
-/// A connection, be it to the service or through proxies.
+/// A connection to the service, direct or through proxies.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl std::fmt::Debug for HttpClient {
-    /// Shows no proxy: its URL may hold a password.
+    /// Hides the proxies: their URLs may hold passwords.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpClient")
             .field("https_proxy", &self.settings().https_proxy.is_some())
@@ -66,17 +66,18 @@ impl std::fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// Returns a client that follows `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (either case, lower case
-    /// first) and `AWS_CA_BUNDLE`, as they are now. Roots are the platform's, or those bundled with
-    /// this program where the platform has none; `AWS_CA_BUNDLE` replaces both, and without it what a
-    /// request's [`CaBundle`] names. Either is read at its first use.
+    /// Returns a client that follows `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (either case, lower
+    /// case first) and `AWS_CA_BUNDLE`, as they are now.
+    ///
+    /// Root certificates are those of `AWS_CA_BUNDLE`, else of the request's [`CaBundle`], else of
+    /// the platform, else those bundled with this program. A bundle is read at its first use.
     #[must_use]
     pub fn from_env(env: &dyn Env) -> Self {
         Self { settings: Arc::new(OnceLock::from(Arc::new(Settings::read(env)))) }
     }
 
-    /// Returns a client that follows the variables of this process as they are at its first exchange: a
-    /// program that needs no network pays nothing for it.
+    /// Returns a client that reads the variables of this process at its first exchange, so that a
+    /// program without network use does not pay for them.
     pub(crate) fn of_process() -> Self {
         Self { settings: Arc::default() }
     }
@@ -104,7 +105,7 @@ impl Settings {
     }
 }
 
-/// Returns a variable that is set to more than blanks; of one that is not Unicode what can be read.
+/// Returns a variable that is set and not blank. Parts that are not Unicode are replaced.
 fn text(env: &dyn Env, name: &str) -> Option<String> {
     let value = env.var(name)?.to_string_lossy().into_owned();
     Some(value).filter(|value| !value.trim().is_empty())
@@ -128,7 +129,7 @@ impl SendHttp for HttpClient {
     }
 }
 
-/// Ends the exchange when its future is dropped.
+/// Aborts the exchange when the waiting future is dropped.
 struct Aborted(JoinHandle<Result<http::Response<Bytes>, HttpError>>);
 
 impl Drop for Aborted {
@@ -137,7 +138,7 @@ impl Drop for Aborted {
     }
 }
 
-/// Returns the thread that all exchanges run on.
+/// Returns a handle to the thread of all exchanges. Starts it at the first call.
 fn io() -> Option<&'static Handle> {
     static IO: OnceLock<Option<Handle>> = OnceLock::new();
     IO.get_or_init(|| {
@@ -200,7 +201,7 @@ async fn exchange(
     converse(stream, request, &target, Form::Origin, None).await
 }
 
-/// Puts TLS on a connection.
+/// Wraps a connection in TLS.
 async fn secure(
     stream: Box<dyn Stream>,
     tls: Arc<rustls::ClientConfig>,
@@ -263,7 +264,7 @@ async fn converse(
     tokio::pin!(exchange);
     tokio::select! {
         response = &mut exchange => response,
-        // The connection may end with the response still in the channel.
+        // The connection may end while the response is still in the channel.
         _ended = connection => exchange.await,
     }
 }
@@ -282,7 +283,7 @@ async fn tunnel(
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
-    // Byte by byte, so that nothing of TLS is taken.
+    // Byte by byte, so that no bytes of TLS are consumed.
     while !answer.ends_with(b"\r\n\r\n") {
         if answer.len() >= PROXY_HEAD_BYTES_MAX {
             return Err("the proxy's answer is too long".to_owned());
@@ -341,7 +342,7 @@ impl Settings {
         }
         let near = match bare.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local(),
-            // fd00:ec2::/32 is where EC2 has its services.
+            // fd00:ec2::/32 has the services of EC2.
             Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.segments()[..2] == [0xfd00, 0xec2],
             Err(_) => false,
         };

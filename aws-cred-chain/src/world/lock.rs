@@ -1,8 +1,9 @@
-//! Locks that a panicking holder does not poison.
+//! Locks that ignore poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, whatever a panicking holder left: what is guarded here is valid after every statement.
+/// Locks `mutex` even if a holder panicked. The data guarded in this crate is valid after every
+/// statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The parts of a login that reach a person: the page that is shown, and the redirect of the browser.
+//! The traits by which a login reaches a person: the page to show, and the browser's redirect.
 
 use std::fmt;
 use std::io;
@@ -10,59 +10,61 @@ use crate::credentials::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoginPage {
-    /// The page's address, `http` or `https`.
+    /// The page's URL, `http` or `https`.
     pub url: String,
-    /// The code that the person must find on the page, or enter; `None` where there is none.
+    /// The code that the person must compare with the page or enter there; `None` if the login has
+    /// none.
     pub user_code: Option<String>,
-    /// The page's address with the code in it. It is [`LoginPage::url`] where there is no code.
+    /// The page's URL with the code in it. The same as [`LoginPage::url`] if there is no code.
     pub url_with_code: String,
 }
 
-/// Shows a person where to log in.
+/// Shows login pages to a person.
 pub trait LoginPrompt: fmt::Debug + Send + Sync {
-    /// Shows the page, or opens it in a browser. Completes when it is shown, not when the person is done.
+    /// Shows the page, or opens it in a browser. Completes when the page is shown, not when the
+    /// login is done.
     ///
     /// # Errors
     ///
-    /// Where it cannot be shown; that ends the login.
+    /// An error of the system if the page cannot be shown. It ends the login.
     fn show<'a>(&'a self, page: &'a LoginPage) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Returns the text that the page shows after the login, for `ConsoleLogin::by_code`. Asked for after
-    /// [`LoginPrompt::show`]. The default says that nobody can be asked.
+    /// Asks for the text that the page shows after the login, for `ConsoleLogin::by_code`. Called
+    /// after [`LoginPrompt::show`]. The default returns [`io::ErrorKind::Unsupported`].
     ///
     /// # Errors
     ///
-    /// Where nobody can be asked, or the person refuses.
+    /// An error if the person cannot be asked or refuses.
     fn ask_code<'a>(&'a self, page: &'a LoginPage) -> BoxFuture<'a, io::Result<Secret>> {
         let _unused = page;
         Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
     }
 }
 
-/// Begins to wait for a browser on this machine.
+/// Opens a port for the redirect of a browser on this machine.
 pub trait ListenForRedirect: fmt::Debug + Send + Sync {
     /// Listens on a port of the loopback address 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// As the system gives them.
+    /// Those of the system.
     fn listen(&self) -> io::Result<Box<dyn Redirect>>;
 }
 
-/// Returns whether a query is that of the login's redirect.
+/// Decides whether a query belongs to the awaited redirect of a login.
 pub type Awaited = Box<dyn Fn(&str) -> bool + Send>;
 
-/// A port to which a browser is sent back after a login. Dropped, it is closed.
+/// A port to which a browser is redirected after a login. Dropping it closes the port.
 pub trait Redirect: Send {
     /// Returns the port.
     fn port(&self) -> u16;
 
-    /// Returns the query, without `?`, of the first request for `path` whose query is `awaited`. Answers
-    /// others with an error, and the one with a page to read.
+    /// Returns the query, without `?`, of the first request for `path` whose query `awaited`
+    /// accepts. Answers that request with a page to read, and others with an error.
     ///
     /// # Errors
     ///
-    /// As the system gives them.
+    /// Those of the system.
     fn query(
         self: Box<Self>,
         path: &'static str,

@@ -1,4 +1,4 @@
-//! A world in memory: the trivial implementation of every trait of [`crate::Context`].
+//! Trivial implementations, in memory or empty, of the traits of [`crate::Context`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::credentials::Secret;
 
-/// An environment that is a map. `Debug` shows names only.
+/// An environment in a map. `Debug` shows names only.
 #[derive(Clone, Default)]
 pub struct MapEnv(BTreeMap<String, OsString>);
 
 impl MapEnv {
-    /// Returns an environment of these pairs.
+    /// Returns an environment with these variables.
     pub fn new<K: Into<String>, V: Into<OsString>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -45,13 +45,13 @@ impl Env for MapEnv {
     }
 }
 
-/// A file system that is a map, shared by its clones. `Debug` shows paths only.
+/// A file system in a map. Clones share it. `Debug` shows paths only.
 #[derive(Clone, Default)]
 pub struct MapFiles(Arc<Mutex<Files>>);
 
 #[derive(Default)]
 struct Files {
-    /// Each with the number of the change that put it there.
+    /// Each file with the number of the change that wrote it.
     by_path: BTreeMap<PathBuf, (FileData, u64)>,
     changes: u64,
 }
@@ -68,7 +68,7 @@ impl MapFiles {
         map
     }
 
-    /// Puts a file there, replacing what was.
+    /// Writes a file.
     pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
         let mut files = lock(&self.0);
         files.changes += 1;
@@ -132,7 +132,7 @@ impl WriteFile for MapFiles {
     }
 }
 
-/// No files: every read says "not found"; writes are refused.
+/// No files: every read returns [`io::ErrorKind::NotFound`], and writes are refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoFiles;
 
@@ -148,7 +148,7 @@ impl WriteFile for NoFiles {
     }
 }
 
-/// No network: every request says [`HttpError::Unavailable`].
+/// No network: every request returns [`HttpError::Unavailable`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoHttp;
 
@@ -161,7 +161,7 @@ impl SendHttp for NoHttp {
     }
 }
 
-/// No programs: every command says "not found".
+/// No programs: every command returns [`io::ErrorKind::NotFound`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoCommands;
 
@@ -171,7 +171,7 @@ impl RunCommand for NoCommands {
     }
 }
 
-/// Nobody to ask.
+/// No person to ask: every question returns [`io::ErrorKind::Unsupported`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoPrompt;
 

@@ -1,8 +1,9 @@
-//! The world as the chain sees it: environment, files, HTTP, processes, clock, prompt.
+//! The traits through which the crate reaches the machine: environment, files, HTTP, processes,
+//! clock and prompt.
 //!
-//! Each is a small trait, usable as `dyn`, that knows no implementation of it. [`Context`] gathers them.
-//! There is no hidden default: what is not given answers "not there", and [`Context::real`] is the one
-//! call that reaches the machine.
+//! Each is a small trait, usable as `dyn`, that depends on no implementation. [`Context`] holds one
+//! implementation of each. There are no hidden defaults: a part that is not set behaves as if
+//! nothing were there, and only [`Context::real`] uses the machine.
 
 mod blocking;
 mod context;

@@ -1,4 +1,4 @@
-//! The traits by which the chain reaches the world, and the values that they exchange.
+//! The traits through which the crate reaches the machine, and the values that they exchange.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,8 +21,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// May be called at any time and from any thread; must not block.
 pub trait Env: fmt::Debug + Send + Sync {
-    /// Returns the variable `name`, `None` where it is not set. A value need not be Unicode: the chain
-    /// refuses such a one with the variable's name where it needs text.
+    /// Returns the variable `name`, or `None` if it is not set. A value need not be Unicode. If the
+    /// chain needs text, it refuses such a value with the variable's name.
     fn var(&self, name: &str) -> Option<OsString>;
 }
 
@@ -32,8 +32,8 @@ pub trait Env: fmt::Debug + Send + Sync {
 pub struct FileData {
     /// The whole content.
     pub bytes: Vec<u8>,
-    /// Whether users other than the owner may read the file (always `false` where the system has no
-    /// such notion).
+    /// Whether users other than the owner may read the file. Always `false` if the system has no
+    /// such permissions.
     pub others_may_read: bool,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for FileData {
 }
 
 impl FileData {
-    /// Returns data that only its owner may read.
+    /// Returns data of a file that only its owner may read.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), others_may_read: false }
@@ -59,86 +59,89 @@ impl FileData {
 pub trait ReadFile: fmt::Debug + Send + Sync {
     /// Returns the content of `path`.
     ///
-    /// Implementors must not read more than `bytes_max` bytes, and answer
-    /// [`io::ErrorKind::FileTooLarge`] where there are more. May be called again for the same path.
+    /// Implementors must not read more than `bytes_max` bytes. If the file has more, they return
+    /// [`io::ErrorKind::FileTooLarge`]. May be called again for the same path.
     ///
     /// # Errors
     ///
-    /// As the system gives them; [`io::ErrorKind::NotFound`] means that the file is not configured.
+    /// Those of the system. [`io::ErrorKind::NotFound`] means that the file does not exist, which
+    /// the chain treats as not configured.
     fn read<'a>(&'a self, path: &'a Path, bytes_max: u64) -> BoxFuture<'a, io::Result<FileData>>;
 
-    /// Returns what tells the state of `path`, be it there or not; must not wait for anything far away.
+    /// Returns a stamp of the present version of `path`, whether the file exists or not. Must not
+    /// wait for anything remote.
     ///
-    /// Implementors must return another stamp after every change of the file, or `None` where they cannot
-    /// promise that. What a file said is used again only while its stamp is the same. The default promises
-    /// nothing.
+    /// After every change of the file, implementors must return a different stamp, or `None` if
+    /// they cannot guarantee that. The content of a file is used again only while its stamp is the
+    /// same. The default returns `None`.
     fn stamp(&self, path: &Path) -> Option<Stamp> {
         let _unused = path;
         None
     }
 
-    /// Returns how long a stamp may be taken for the present one without a new look. The default is zero:
-    /// every use looks.
+    /// Returns how long a stamp may be used without a new call of [`ReadFile::stamp`]. The default
+    /// is zero.
     fn stamp_serves(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// A file's version: it differs after every change. Its parts mean nothing.
+/// The version of a file: it differs after every change. The parts have no meaning of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp([u64; 5]);
 
 impl Stamp {
-    /// The stamp of a file that is not there.
+    /// The stamp of a file that does not exist.
     pub const ABSENT: Self = Self([0; 5]);
 
-    /// Returns a stamp of these parts, which must not all be zero.
+    /// Returns a stamp of these parts. They must not all be zero.
     #[must_use]
     pub const fn new(parts: [u64; 5]) -> Self {
         Self(parts)
     }
 }
 
-/// Writes the files of caches.
+/// Writes cache files.
 pub trait WriteFile: fmt::Debug + Send + Sync {
-    /// Replaces `path` by `bytes` in one step, readable and writable by its owner only (mode 0600);
-    /// missing parent folders are made (mode 0700).
+    /// Replaces the content of `path` by `bytes` atomically. Only the owner may read and write the
+    /// file (mode 0600). Missing parent folders are created (mode 0700).
     ///
     /// # Errors
     ///
-    /// As the system gives them. The chain reports a failed write in its trace and goes on.
+    /// Those of the system. The chain records a failed write in its trace and goes on.
     fn write_private<'a>(
         &'a self,
         path: &'a Path,
         bytes: &'a [u8],
     ) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Locks the cache file `path` against other processes, until the lock is dropped or its process ends.
+    /// Locks the cache file `path` against other processes, until the lock is dropped or the
+    /// process ends.
     ///
-    /// Implementors must wait while another holder has it, and stop waiting when the future is dropped. The
-    /// default locks nothing.
+    /// Implementors must wait while another process holds the lock, and stop waiting when the
+    /// future is dropped. The default takes no lock.
     ///
     /// # Errors
     ///
-    /// As the system gives them. The chain reports a failed lock in its trace and goes on without.
+    /// Those of the system. The chain records a failed lock in its trace and goes on without it.
     fn lock<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<CacheLock>> {
         let _unused = path;
         Box::pin(std::future::ready(Ok(CacheLock::default())))
     }
 }
 
-/// A lock that [`WriteFile::lock`] gives; dropped, it is released.
+/// A lock taken by [`WriteFile::lock`]. Dropping it releases the lock.
 #[derive(Debug, Default)]
 pub struct CacheLock(Option<std::fs::File>);
 
 impl CacheLock {
-    /// Holds the lock that lies on `file` as long as the file is open.
+    /// Returns a lock that is held while `file`, on which it was taken, is open.
     #[must_use]
     pub fn new(file: std::fs::File) -> Self {
         Self(Some(file))
     }
 
-    /// Returns whether there is a lock; [`WriteFile::lock`]'s default gives none.
+    /// Returns whether a lock is held. The default of [`WriteFile::lock`] takes none.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.0.is_some()
@@ -149,32 +152,32 @@ impl CacheLock {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// This context has no HTTP client (build with the feature `tokio`, or give one).
+    /// The context has no HTTP client: enable the feature `tokio`, or set one.
     Unavailable,
-    /// No connection (name, route, TLS, proxy), so the service saw nothing.
+    /// No connection could be made (name, route, TLS, proxy), so the service received nothing.
     Connect {
         /// The host that was tried.
         host: String,
         /// The message of the system or of TLS.
         reason: String,
     },
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the answer is not HTTP.
     Broken {
         /// The host that was tried.
         host: String,
-        /// The fault.
+        /// What went wrong.
         reason: String,
     },
-    /// The response is larger than `bytes_max`.
+    /// The body of the response is larger than `bytes_max`.
     TooLarge {
         /// The host that answered.
         host: String,
-        /// The limit.
+        /// The limit in bytes.
         bytes_max: u64,
     },
-    /// No response in time.
+    /// No response came in time.
     TimedOut {
-        /// The time waited.
+        /// The time limit.
         after: Duration,
     },
 }
@@ -199,26 +202,26 @@ impl std::error::Error for HttpError {}
 pub trait SendHttp: fmt::Debug + Send + Sync {
     /// Sends `request` (absolute URI, whole body) and returns the whole response.
     ///
-    /// Implementors follow no redirect, retry nothing, set no header but those that HTTP/1.1 demands,
-    /// and stop at [`HTTP_BODY_BYTES_MAX`]. Dropping the future abandons the exchange. The chain gives
-    /// every exchange a time limit of its own.
+    /// Implementors follow no redirect, do not retry, set only the headers that HTTP/1.1 requires,
+    /// and stop reading at [`HTTP_BODY_BYTES_MAX`]. Dropping the future aborts the exchange. The
+    /// chain adds a time limit to every exchange.
     ///
     /// # Errors
     ///
-    /// [`HttpError`] where there was no whole response; a status of 400 or above is a response.
+    /// [`HttpError`] if there was no complete response. A status of 400 or above is a response.
     fn send(
         &self,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>>;
 }
 
-/// The file of root certificates that the profile names (`ca_bundle`): an extension of the requests that
-/// [`SendHttp::send`] is given. `AWS_CA_BUNDLE` goes before it.
+/// The file of root certificates of the profile (`ca_bundle`), as an extension of the requests that
+/// [`SendHttp::send`] receives. `AWS_CA_BUNDLE` takes precedence over it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaBundle(pub PathBuf);
 
-/// The progress of an exchange: an extension of requests that [`SendHttp::send`] may set. A client
-/// that says nothing is taken as one that may have a connection.
+/// The progress of an exchange, as an extension of requests that [`SendHttp::send`] may update. If
+/// a client does not update it, the chain assumes that a connection may exist.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<AtomicU8>);
 
@@ -226,40 +229,40 @@ impl Progress {
     const CONNECTING: u8 = 1;
     const CONNECTED: u8 = 2;
 
-    /// Notes that a connection is being made.
+    /// Records that a connection is being made.
     pub fn set_connecting(&self) {
         self.0.store(Self::CONNECTING, Ordering::Relaxed);
     }
 
-    /// Notes that the service has accepted the connection.
+    /// Records that the service has accepted the connection.
     pub fn set_connected(&self) {
         self.0.store(Self::CONNECTED, Ordering::Relaxed);
     }
 
-    /// Returns whether a connection is being made and there is none yet.
+    /// Returns whether a connection is being made and is not yet accepted.
     #[must_use]
     pub fn is_connecting(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::CONNECTING
     }
 }
 
-/// The largest response body in bytes that is read of any service.
+/// The largest response body that is read from any service, in bytes.
 pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// A program to run, without a shell.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Command {
-    /// The program, looked up in `PATH` where it has no separator.
+    /// The program. It is searched in `PATH` if its name has no path separator.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// The most bytes of standard output that are read.
+    /// The limit on standard output, in bytes.
     pub stdout_bytes_max: u64,
 }
 
 impl Command {
-    /// Returns a command with a limit of 64 KiB on its output.
+    /// Returns a command whose standard output is limited to 64 KiB.
     #[must_use]
     pub fn new(program: impl Into<String>, arguments: Vec<String>) -> Self {
         Self { program: program.into(), arguments, stdout_bytes_max: 1 << 16 }
@@ -276,18 +279,18 @@ impl fmt::Debug for Command {
     }
 }
 
-/// The result of a program.
+/// The result of a program that has ended.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CommandOutput {
-    /// The exit code, or `None` where a signal ended it.
+    /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: Vec<u8>,
 }
 
 impl CommandOutput {
-    /// Returns what a program did that exited with `code`.
+    /// Returns the output of a program that exited with `code`.
     #[must_use]
     pub fn new(code: i32, stdout: impl Into<Vec<u8>>) -> Self {
         Self { code: Some(code), stdout: stdout.into() }
@@ -295,7 +298,7 @@ impl CommandOutput {
 }
 
 impl fmt::Debug for CommandOutput {
-    /// Shows sizes only: the output is credentials.
+    /// Shows sizes only: the output holds credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommandOutput")
             .field("code", &self.code)
@@ -306,29 +309,30 @@ impl fmt::Debug for CommandOutput {
 
 /// Runs programs.
 pub trait RunCommand: fmt::Debug + Send + Sync {
-    /// Runs `command` to its end; standard input is empty, standard error is the caller's.
+    /// Runs `command` to its end. Its standard input is empty, and its standard error is that of
+    /// this process.
     ///
-    /// Dropping the future kills the program. Output beyond `stdout_bytes_max` is
+    /// Dropping the future must kill the program. More than `stdout_bytes_max` bytes of output give
     /// [`io::ErrorKind::FileTooLarge`].
     ///
     /// # Errors
     ///
-    /// Where the program cannot be started or read from.
+    /// An error of the system if the program cannot be started or its output cannot be read.
     fn run(&self, command: Command) -> BoxFuture<'_, io::Result<CommandOutput>>;
 
-    /// Returns whether `program` is there; used for planning only. The default says yes.
+    /// Returns whether `program` exists. Only plans use it. The default returns `true`.
     fn exists(&self, program: &str) -> bool {
         let _unused = program;
         true
     }
 }
 
-/// Tells the time and waits.
+/// Gives the time, and waits.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// Returns the time of day, which expiry times are compared with.
+    /// Returns the time of day. Expiry times are compared with it.
     fn now(&self) -> SystemTime;
 
-    /// Returns a time that never goes back, counted from any fixed moment.
+    /// Returns a time that never goes back, counted from any fixed start.
     fn monotonic(&self) -> Duration;
 
     /// Completes when `duration` has passed. Dropping the future ends the wait.
@@ -341,20 +345,21 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct Question {
     /// The serial number or ARN of the MFA device.
     pub mfa_serial: String,
-    /// The profile that needs it, where one does.
+    /// The profile that needs the code, if one does.
     pub profile: Option<String>,
     /// The text to show, in the AWS CLI's words.
     pub text: String,
 }
 
-/// Asks the person in front of the program.
+/// Asks a person.
 pub trait Prompt: fmt::Debug + Send + Sync {
-    /// Returns the code that the person entered.
+    /// Asks for the code, and returns what the person entered.
     ///
-    /// Called once for each load that needs a code; never twice at the same time by one cache.
+    /// Called up to [`crate::Options::mfa_questions_max`] times for each load that needs a code.
+    /// One cache never has two questions open at the same time.
     ///
     /// # Errors
     ///
-    /// Where nobody can be asked, or the person refuses.
+    /// An error if no person can be asked, or the person refuses.
     fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Secret>>;
 }

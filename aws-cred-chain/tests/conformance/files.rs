@@ -1,4 +1,4 @@
-//! The parser and the places of the shared files.
+//! Cases of the shared files: parsing, and their paths.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ fn conformance_profile_parser() {
         let parsed = Profiles::parse(&files, Dialect::Sdk);
         let output = &case["output"];
         let good = match (&parsed, output["errorContaining"].as_str()) {
-            // The suite's wording is that of the AWS SDKs' specification, and so is this crate's.
+            // The suite uses the wording of the AWS SDKs' specification, and so does this crate.
             (Err(error), Some(text)) => error.to_string().contains(text),
             (Ok(parsed), None) => {
                 let config = &output["config"];

@@ -1,4 +1,4 @@
-//! The cases that are folders: environment, files, traffic and what comes of it.
+//! Cases in folders: environment, files, recorded traffic and the expected result.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn files(folder: &Path) -> MapFiles {
     files
 }
 
-/// Runs what the cases run (`echo`, `base64`), for real.
+/// Runs the commands of the cases (`echo`, `base64`) on this machine.
 #[derive(Debug)]
 struct Real;
 
@@ -73,8 +73,8 @@ fn cases(part_name: &str) -> Option<Vec<Case>> {
     Some(cases)
 }
 
-/// All strings of ten characters or more that the case's files, environment and traffic keep under a
-/// name that means a secret, and those of its result.
+/// Returns all strings of ten characters or more that the case has under the name of a secret, in
+/// its files, environment, traffic and result.
 fn secrets(case: &Case, files: &MapFiles, env: &Value, traffic: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut texts: Vec<String> = Vec::new();
@@ -118,12 +118,13 @@ fn secrets(case: &Case, files: &MapFiles, env: &Value, traffic: &Value) -> BTree
     found
 }
 
-/// What an error of the suite, in one SDK's words, is among ours.
+/// Returns whether an error text of the suite, in one SDK's wording, is of the same kind as
+/// `error`.
 fn same_kind(text: &str, error: &Error) -> bool {
     let text = text.to_ascii_lowercase();
     let has = |word: &str| text.contains(word);
     if has("not enabled") {
-        // Where a profile names the source, an absent source is a wrong setting here.
+        // If a profile names the source, its absence is a wrong setting in this crate.
         return matches!(error, Error::NotConfigured { .. } | Error::Invalid { .. });
     }
     if has("no such file") && has("sso") {
@@ -160,7 +161,7 @@ fn run(case: &Case, part_name: &str) -> Result<(), String> {
         .with_http(replay.clone())
         .with_commands(Real);
     let mut options = Options::default();
-    // The recording SDK gives commands to a shell; the AWS CLI and so our default does not.
+    // The recording SDK passes commands to a shell. The AWS CLI and this crate's default do not.
     options.process_shell = ProcessShell::System;
     if part_name.ends_with("profile-provider") {
         for source in

@@ -1,4 +1,4 @@
-//! The runner itself: what is absent is reported, what is there is found whatever its name, and a case
+//! Tests of the runner itself: absent data is reported, data is found whatever its name, and a case
 //! that does not hold fails.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The third-party conformance data, run from its files as they are.
+//! Runs third-party conformance data from unchanged files.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the number of cases is for whoever runs the tests")]
 
@@ -12,7 +12,7 @@ mod signing;
 
 use std::path::PathBuf;
 
-/// Returns a part of the data, or reports it left out.
+/// Returns the path of a part of the data, or reports the part as left out.
 fn part(name: &str) -> Option<PathBuf> {
     let path = test_support::conformance_dir().join(name);
     if path.exists() {
@@ -35,7 +35,7 @@ fn report(what: &str, ran: usize, failures: &[String]) {
     assert!(failures.is_empty(), "{what}:\n{}", failures.join("\n"));
 }
 
-/// Collects what the crate logs, for the search for secrets.
+/// Collects the log output of the crate, to search it for secrets.
 mod logs {
     use std::fmt::Write as _;
     use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What a profile means.
+//! Cases of the plan that a profile gives.
 
 use aws_cred_chain::files::{Dialect, FileKind, Profiles, SharedFile};
 use aws_cred_chain::plan::{Base, ProfilePlan, Role, plan};
@@ -68,7 +68,7 @@ fn shown(plan: &ProfilePlan) -> Value {
     Value::Array(steps)
 }
 
-/// The suite names more or fewer members of a step than we have; those it names must agree.
+/// Returns whether a step agrees with the suite. Members that the suite does not name are ignored.
 fn agrees(expected: &Value, shown: &Value) -> bool {
     match (expected, shown) {
         (Value::Object(a), Value::Object(b)) => {
@@ -96,7 +96,7 @@ fn conformance_assume_role_plan() {
         let output = &case["output"];
         let good = match &planned {
             Ok(Some(plan)) => agrees(&output["ProfileChain"], &shown(plan)),
-            // A profile without a word about credentials lets this crate's chain go on: `None`.
+            // If a profile has no settings of credentials, this crate's chain goes on: `None`.
             Ok(None) => output["Error"].as_str().is_some_and(|error| {
                 error.contains("did not contain credential information")
                     || error.contains("No profiles were defined")

@@ -1,4 +1,4 @@
-//! Recorded HTTP traffic: answers in their order, requests compared with what was recorded.
+//! Replays recorded HTTP traffic in order, and compares the requests with the recording.
 
 use std::sync::{Arc, Mutex};
 
@@ -65,8 +65,8 @@ impl Replay {
         Self(Arc::new(Mutex::new(State { exchanges, next: 0, problems: Vec::new() })))
     }
 
-    /// Returns how often the recording SDK asked before it gave up, where the recording ends in a failure
-    /// that is worth another attempt: its number of retries is no part of what is compared.
+    /// Returns the recording SDK's number of attempts, if the recording ends in a failure that
+    /// could be retried. The number of retries is not compared.
     pub(crate) fn attempts_max(&self) -> Option<u32> {
         let state = self.0.lock().unwrap();
         let last = state.exchanges.last()?;
@@ -79,7 +79,7 @@ impl Replay {
         Some(u32::try_from(count).unwrap())
     }
 
-    /// Returns what differed from the recording, requests that never came among it.
+    /// Returns the differences from the recording, including requests that never came.
     pub(crate) fn problems(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let mut problems = state.problems.clone();
@@ -90,7 +90,7 @@ impl Replay {
     }
 }
 
-/// What a recording holds as text or in Base64.
+/// Returns the bytes of a recorded body, which is text or in base 64.
 fn recorded_bytes(data: &Value) -> Vec<u8> {
     if let Some(text) = data["Utf8"].as_str() {
         return text.as_bytes().to_vec();
@@ -98,7 +98,7 @@ fn recorded_bytes(data: &Value) -> Vec<u8> {
     STANDARD.decode(data["Base64"].as_str().unwrap()).unwrap()
 }
 
-/// A URI with its query's pairs sorted and no slash at its end.
+/// Returns a URI with the pairs of its query sorted and without a slash at its end.
 fn normal(uri: &str) -> String {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let mut pairs: Vec<&str> = query.split('&').collect();
@@ -131,8 +131,8 @@ impl SendHttp for Replay {
                 exchange.uri
             ));
         }
-        // Agents, dates, signatures and lengths are the recording SDK's own. Media types and tokens
-        // must be the same.
+        // Agents, dates, signatures and lengths differ between SDKs. Media types and tokens must be
+        // the same.
         let compared = ["content-type", "accept", "authorization-token"];
         for (name, value) in &exchange.headers {
             let token = name.starts_with("x-aws-ec2-metadata-token")
@@ -147,7 +147,7 @@ impl SendHttp for Replay {
             }
         }
         if let Some(body) = exchange.body.as_ref().filter(|body| body.starts_with(b"Action=")) {
-            // The rest holds session names and tokens of the day of the recording.
+            // The other fields hold session names and tokens of the time of the recording.
             let action = |body: &[u8]| {
                 body.split(|byte| *byte == b'&').take(2).map(<[u8]>::to_vec).collect::<Vec<_>>()
             };

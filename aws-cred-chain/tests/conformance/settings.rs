@@ -1,4 +1,4 @@
-//! Endpoints: container, metadata service, and any service's.
+//! Cases of endpoints: container endpoint, metadata service, and other services.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! Signature Version 4 and 4a.
+//! Cases of Signature Version 4 and 4a.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -45,7 +45,7 @@ fn request(text: &str) -> Request {
     }
 }
 
-/// Reads `20150830T123600Z` or `2015-08-30T12:36:00Z`.
+/// Parses `20150830T123600Z` or `2015-08-30T12:36:00Z`.
 pub(crate) fn time(text: &str) -> SystemTime {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let number = |from: usize, to: usize| digits[from..to].parse::<i64>().unwrap();
@@ -68,8 +68,8 @@ fn leap(y: i64) -> bool {
 }
 
 fn context(read: &dyn Fn(&str) -> Option<String>) -> Value {
-    // A case without a context is of the encoding of paths: signed with the suite's keys, at the time
-    // and in the scope that its files name.
+    // A case without a context is about the encoding of paths. It is signed with the suite's keys,
+    // at the time and in the scope of its files.
     match read("context.json") {
         Some(text) => serde_json::from_str(&text).unwrap(),
         None => {
@@ -137,7 +137,7 @@ fn run(folder: &Path, v4a: bool, failures: &mut Vec<String>) {
     }
 }
 
-/// Says how a signature differs from the case's files.
+/// Returns the first difference between a signature and the case's files.
 fn compare(
     name: &str,
     read: &dyn Fn(&str) -> Option<String>,
@@ -157,14 +157,14 @@ fn compare(
         }
     }
     let theirs = read(&format!("{kind}-signed-request.txt"))?;
-    // One case's signed request is another's: of another key and day.
+    // One case has the signed request of another case, with another key and day.
     let comparable = theirs.contains("Credential=AKIDEXAMPLE");
     (comparable && !theirs.contains(&signed.signature))
         .then(|| format!("{name}: another signature"))
 }
 
-/// Says how a signature of Version 4a differs from the case's files. Each signature is another one, so theirs
-/// and ours are verified: with the public key that the case names.
+/// Returns the first difference of a signature of Version 4a from the case's files. ECDSA
+/// signatures differ between implementations, so both are verified with the case's public key.
 fn compare_v4a(
     name: &str,
     read: &dyn Fn(&str) -> Option<String>,
@@ -198,7 +198,8 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digits).collect()
 }
 
-/// The suite comes with the package `aws-sigv4`, which the benches' peers have in the registry's folder.
+/// The suite is in the package `aws-sigv4`, which the benches use as a peer, in the registry's
+/// folder.
 #[test]
 fn the_suite_of_sigv4a() {
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);

@@ -1,4 +1,4 @@
-//! The clock of this machine, and its timers.
+//! The clock and the timers of this machine.
 
 use std::collections::BinaryHeap;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::world::{BoxFuture, Clock, lock};
 
-/// The clock of this machine; one thread of its own serves all waits, started at the first.
+/// The clock of this machine. One thread serves all waits; it starts at the first wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -54,7 +54,7 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        // The entry stays in the heap till its time, without a waker.
+        // The entry stays in the heap until its time, without a waker.
         if let Some(timer) = &self.timer {
             lock(&timer.waker).take();
         }
@@ -81,7 +81,7 @@ impl PartialOrd for Timer {
 }
 
 impl Ord for Timer {
-    /// The earliest is the greatest, as `BinaryHeap` pops the greatest.
+    /// The earliest timer is the greatest, because `BinaryHeap` pops the greatest.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         other.at.cmp(&self.at)
     }

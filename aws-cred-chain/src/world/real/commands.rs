@@ -1,4 +1,4 @@
-//! The programs of this machine.
+//! Runs the programs of this machine.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use super::pipe;
 use super::thread::{Abandoned, on_thread};
 use crate::world::{BoxFuture, Command, CommandOutput, RunCommand, lock};
 
-/// The programs of this machine, each waited for by a thread of its own.
+/// Runs the programs of this machine. A thread per program waits for its end.
 ///
-/// A dropped future kills the program and, on Linux, all processes that descend from it. A process whose
-/// parents have all ended before is not found: it has made itself a daemon.
+/// A dropped future kills the program and, on Linux, all its descendants. A process whose ancestors
+/// below the program have all ended is not found: it has made itself a daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalCommands;
 
@@ -62,13 +62,13 @@ fn file(stdout: std::process::ChildStdout) -> File {
     File::from(std::os::windows::io::OwnedHandle::from(stdout))
 }
 
-/// Elsewhere, as on WebAssembly, no program can be started.
+/// On platforms such as WebAssembly no program can be started.
 #[cfg(not(any(unix, windows)))]
 fn file(_: std::process::ChildStdout) -> File {
     unreachable!("no program was started")
 }
 
-/// Waits without holding the lock for long, so that [`Running`] can kill meanwhile.
+/// Waits for the program. Holds the lock only briefly, so that [`Running`] can kill it meanwhile.
 fn wait(child: &Mutex<Child>, abandoned: &Abandoned) -> io::Result<Option<i32>> {
     let mut pause = Duration::from_micros(20);
     for looked in 0_u32.. {
@@ -78,7 +78,7 @@ fn wait(child: &Mutex<Child>, abandoned: &Abandoned) -> io::Result<Option<i32>> 
         if abandoned.is_set() {
             break;
         }
-        // Its output has ended, so it is about to end.
+        // Its output has ended, so the program probably ends soon.
         if looked < 50 {
             std::thread::yield_now();
         } else {
@@ -98,14 +98,14 @@ impl Drop for Running {
         if let Ok(None) = child.try_wait() {
             #[cfg(target_os = "linux")]
             descendants::kill(child.id());
-            // It may end by itself at this moment; either way it is gone and is waited for.
+            // The program may end by itself at this moment. In both cases it is gone and reaped.
             let _gone = child.kill();
             let _reaped = child.wait();
         }
     }
 }
 
-/// Processes below a child that has not been waited for.
+/// The descendants of a child that has not been waited for.
 #[cfg(target_os = "linux")]
 mod descendants {
     use std::collections::{BTreeMap, BTreeSet};
@@ -113,13 +113,13 @@ mod descendants {
 
     use rustix::process::{Pid, Signal, kill_process};
 
-    /// Looks again at most this often for processes that were made meanwhile.
+    /// The limit on repeated searches for processes that were created meanwhile.
     const ROUNDS_MAX: usize = 16;
 
-    /// Kills all that descends from `root`, which itself is stopped only.
+    /// Kills all descendants of `root`. `root` itself is only stopped.
     ///
-    /// A stopped process neither makes children nor waits for those that it has, so that the number of
-    /// each one found stays its own until it is killed.
+    /// A stopped process neither creates nor reaps children, so the process ids that were found
+    /// stay valid until the processes are killed.
     pub(super) fn kill(root: u32) {
         let mut stopped = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
@@ -140,11 +140,11 @@ mod descendants {
 
     fn signal(pid: u32, signal: Signal) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _gone = pid.map(|pid| kill_process(pid, signal));
     }
 
-    /// Returns `root` and all that descends from it.
+    /// Returns `root` and all its descendants.
     fn below(root: u32) -> BTreeSet<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -167,8 +167,8 @@ mod descendants {
         found
     }
 
-    /// Reads the parent from `/proc/PID/stat`: `pid (name) state parent ..`, where the name may hold
-    /// anything.
+    /// Reads the parent from `/proc/PID/stat`: `pid (name) state parent ..`. The name may contain
+    /// any character.
     fn parent(pid: u32) -> Option<u32> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! The files of this machine.
+//! Reads and writes the files of this machine.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -9,8 +9,8 @@ use super::thread::{Abandoned, on_thread};
 use super::{pipe, random_seed};
 use crate::world::{BoxFuture, CacheLock, FileData, ReadFile, Stamp, WriteFile};
 
-/// The files of this machine. Regular files are read in the calling thread: they are small and local.
-/// Pipes, such as `<(command)` of a shell, are waited for on a thread of their own.
+/// The files of this machine. Regular files are read on the calling thread, since they are small
+/// and local. Pipes, such as `<(command)` of a shell, are read on a thread of their own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalFiles;
 
@@ -35,8 +35,9 @@ impl ReadFile for LocalFiles {
         }
     }
 
-    /// Returns the file's place, size and time of change; `None` within two seconds after a change, since
-    /// another one could fall on the same tick of the file system's clock, and for what is no file.
+    /// Returns a stamp of the file's device, inode, size and time of change. Returns `None` within
+    /// two seconds after a change, because another change could get the same time from the file
+    /// system. Also returns `None` for anything but a regular file.
     fn stamp(&self, path: &Path) -> Option<Stamp> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => settled(&metadata),
@@ -45,19 +46,19 @@ impl ReadFile for LocalFiles {
         }
     }
 
-    /// One millisecond: a caller that asks in a row pays for one look.
+    /// One millisecond, so that a series of calls checks the file once.
     fn stamp_serves(&self) -> Duration {
         Duration::from_millis(1)
     }
 }
 
-/// The coarsest clock of the file systems in use (FAT) ticks every two seconds.
+/// The coarsest resolution of time among file systems in use (FAT): two seconds.
 const TICK: Duration = Duration::from_secs(2);
 
 #[cfg(unix)]
 fn settled(metadata: &fs::Metadata) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt;
-    // The time of change of the inode, which no program can set back, unlike that of the content.
+    // The inode's time of change. Unlike the time of modification, no program can set it back.
     let seconds = u64::try_from(metadata.ctime()).ok()?;
     let nanos = u64::try_from(metadata.ctime_nsec()).ok()?;
     let changed = Duration::from_secs(seconds) + Duration::from_nanos(nanos);
@@ -79,7 +80,7 @@ fn read_regular(file: fs::File, metadata: &fs::Metadata, bytes_max: u64) -> io::
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    // A file may grow: the limit holds while reading too.
+    // A file may grow, so the limit is enforced while it is read.
     let read = file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(read).is_ok_and(|read| read > bytes_max) {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -87,10 +88,10 @@ fn read_regular(file: fs::File, metadata: &fs::Metadata, bytes_max: u64) -> io::
     Ok(FileData { bytes, others_may_read: others_may_read(metadata) })
 }
 
-/// The longest wait for a pipe's first writer.
+/// How long to wait for the first writer of a pipe.
 const WRITER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Opens for reading; the open of a pipe does not wait for its writer.
+/// Opens a file for reading. Does not wait for the writer of a pipe.
 fn open(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
     let mut options = fs::OpenOptions::new();
     options.read(true);
@@ -125,7 +126,7 @@ impl WriteFile for LocalFiles {
         Box::pin(std::future::ready(write_private(path, bytes)))
     }
 
-    /// Locks `path` with `.lock` at its end (`flock`, on Windows `LockFileEx`). The empty file stays.
+    /// Locks the file `path` + `.lock` (`flock`; on Windows `LockFileEx`). The empty file remains.
     fn lock<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<CacheLock>> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
@@ -135,7 +136,7 @@ impl WriteFile for LocalFiles {
     }
 }
 
-/// Locks a file, made where it is not there.
+/// Locks a file, and creates it if it does not exist.
 fn lock(path: &Path, abandoned: &Abandoned) -> io::Result<CacheLock> {
     make_private_folder(path.parent().unwrap_or_else(|| Path::new(".")))?;
     let mut options = fs::OpenOptions::new();
@@ -185,7 +186,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // The temporary file may never have been made; then there is nothing to remove.
+        // If the temporary file was never created, there is nothing to remove.
         let _nothing_to_do = fs::remove_file(&temporary);
     }
     written

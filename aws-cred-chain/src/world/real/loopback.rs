@@ -1,4 +1,4 @@
-//! A port of the loopback address to which a browser of this machine is sent back after a login.
+//! A port of the loopback address for the redirect of a browser after a login.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -11,9 +11,9 @@ use crate::world::login::{Awaited, ListenForRedirect, Redirect};
 
 /// The longest request line and headers in bytes.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// The longest that one connection may take. Browsers open some that they do not use.
+/// The time limit of one connection. Browsers open connections that they do not use.
 const CONNECTION_MAX: Duration = Duration::from_millis(500);
-/// The time between two looks for a connection.
+/// The time between two polls for a connection.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Listens on a port of 127.0.0.1 that the system chooses. Other machines cannot reach it.
@@ -63,11 +63,11 @@ fn serve(
                 std::thread::sleep(LOOK_EVERY);
                 continue;
             }
-            // The other side went away before it was accepted.
+            // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error),
         };
-        // A connection that fails is the browser's affair: it comes again.
+        // If a connection fails, the browser connects again.
         if let Ok(Some(query)) = answer(connection, path, awaited) {
             return Ok(query);
         }
@@ -75,7 +75,7 @@ fn serve(
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// Answers one request; returns the query where it is the awaited one.
+/// Answers one request. Returns its query if it is the awaited one.
 fn answer(mut connection: TcpStream, path: &str, awaited: &Awaited) -> io::Result<Option<Secret>> {
     let request = read(&mut connection)?;
     let query = request_query(&request, path).filter(|query| awaited(query));
@@ -88,12 +88,12 @@ fn answer(mut connection: TcpStream, path: &str, awaited: &Awaited) -> io::Resul
          Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
-    // The login goes on where the page does not arrive.
+    // The login continues even if the page does not arrive.
     let _page = connection.write_all(page.as_bytes());
     Ok(query.map(Secret::from))
 }
 
-/// Reads up to the end of the headers.
+/// Reads to the end of the headers.
 fn read(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
     connection.set_nonblocking(false)?;
     connection.set_write_timeout(Some(CONNECTION_MAX))?;
@@ -114,7 +114,7 @@ fn read(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Returns the query of a `GET` of this path.
+/// Returns the query of a `GET` request for `path`.
 fn request_query<'a>(request: &'a [u8], path: &str) -> Option<&'a str> {
     let line = request.split(|byte| *byte == b'\r').next()?;
     let target = std::str::from_utf8(line).ok()?.strip_prefix("GET ")?.strip_suffix(" HTTP/1.1")?;

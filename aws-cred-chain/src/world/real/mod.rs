@@ -1,4 +1,4 @@
-//! This machine: its environment, files, programs, clock and terminal.
+//! The implementations for this machine: environment, files, programs, clock and terminal.
 
 mod clock;
 mod commands;
@@ -35,7 +35,8 @@ pub(crate) fn random_seed() -> u64 {
 pub struct ProcessEnv;
 
 impl Env for ProcessEnv {
-    /// Returns a variable; `HOME`, where it is not set, is what the system says of the user.
+    /// Returns a variable. If `HOME` is not set, returns the home folder of the system's user
+    /// database.
     fn var(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name).or_else(|| {
             if name != "HOME" || cfg!(windows) {

@@ -1,5 +1,5 @@
-//! Reads of descriptors that may never end: pipes, devices, terminals. They stop soon after the future
-//! that waits for them is dropped.
+//! Reads from descriptors that may never end: pipes, devices, terminals. A read stops soon after
+//! the future that waits for it is dropped.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::thread::Abandoned;
 
-/// The time between two looks at whether the reader was abandoned.
+/// The time between two checks whether the waiting future was dropped.
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Reads `source` to its end, at most `bytes_max` bytes. `first_within` bounds the wait for the first
-/// byte or the end.
+/// Reads `source` to its end, at most `bytes_max` bytes. `first_within` limits the wait for the
+/// first byte or the end.
 pub(super) fn read_to_end(
     mut source: File,
     bytes_max: u64,
@@ -42,7 +42,7 @@ pub(super) fn read_to_end(
     }
 }
 
-/// Waits a moment for data or the end; returns whether there is either.
+/// Waits briefly for data or the end. Returns whether there is either.
 #[cfg(unix)]
 pub(super) fn wait(
     source: &File,
@@ -63,7 +63,7 @@ pub(super) fn wait(
     given_up(abandoned, until).map(|()| false)
 }
 
-/// Elsewhere a read cannot be interrupted, and is tried at once.
+/// On other platforms a read cannot be interrupted, so it is started at once.
 #[cfg(not(unix))]
 pub(super) fn wait(_: &File, abandoned: &Abandoned, until: Option<Instant>) -> io::Result<bool> {
     given_up(abandoned, until).map(|()| true)

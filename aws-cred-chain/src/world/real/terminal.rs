@@ -1,4 +1,4 @@
-//! The terminal of this process, asked for codes.
+//! Asks for MFA codes on the terminal of this process.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -13,14 +13,15 @@ use crate::world::{BoxFuture, Prompt, Question};
 /// The longest answer in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-/// Asks on the terminal that controls this process (`/dev/tty`, on Windows the console), as the AWS CLI
-/// does: standard input and output stay the program's. The answer is not shown while it is typed (on
-/// Windows it is).
+/// Asks on the controlling terminal of this process (`/dev/tty`; on Windows the console), as the
+/// AWS CLI does. Standard input and output remain for the program. The answer is not echoed, except
+/// on Windows.
 ///
-/// Where there is no terminal, as in a service or a pipe's end of another session, it asks on standard error
-/// and takes one line of standard input and not a byte more; the AWS CLI falls back so too.
+/// Without a terminal, as in a service, it writes the question to standard error and reads one line
+/// of standard input, and no byte after it. The AWS CLI does the same.
 ///
-/// A question that is given up reads nothing more. Questions of one process are asked one after the other.
+/// When the future of a question is dropped, no more input is read. The questions of one process
+/// are asked one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TerminalPrompt;
 
@@ -55,7 +56,7 @@ fn ask(question: &Question, abandoned: &Abandoned) -> io::Result<Secret> {
         if !pipe::wait(&input, abandoned, None)? {
             continue;
         }
-        // Byte by byte: input after the line stays unread.
+        // Byte by byte, so that input after the line stays unread.
         let mut byte = [0];
         match (&input).read(&mut byte)? {
             0 => break,
@@ -89,7 +90,7 @@ fn open() -> io::Result<Terminal> {
     Ok(Terminal { input, output })
 }
 
-/// Standard input without the buffer that this process has before it.
+/// Returns standard input without the buffer of this process.
 #[cfg(unix)]
 fn standard_input() -> io::Result<File> {
     use std::os::fd::AsFd as _;
@@ -102,13 +103,13 @@ fn standard_input() -> io::Result<File> {
     Ok(File::from(io::stdin().as_handle().try_clone_to_owned()?))
 }
 
-/// Elsewhere, as on WebAssembly, nobody can be asked.
+/// On platforms such as WebAssembly nobody can be asked.
 #[cfg(not(any(unix, windows)))]
 fn standard_input() -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Keeps what is typed from being shown; shows it again when dropped.
+/// Turns off the terminal's echo, and restores it when dropped.
 #[cfg(unix)]
 struct Hidden<'a> {
     terminal: &'a File,
@@ -123,7 +124,7 @@ impl<'a> Hidden<'a> {
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         hidden.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON);
-        // Input that was typed before the question is discarded: it is no answer.
+        // Input that was typed before the question is discarded, because it is not an answer.
         tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
         Ok(Self { terminal, before })
     }
@@ -133,7 +134,7 @@ impl<'a> Hidden<'a> {
 impl Drop for Hidden<'_> {
     fn drop(&mut self) {
         use rustix::termios::{OptionalActions, tcsetattr};
-        // A terminal that is gone needs no mending.
+        // If the terminal is gone, there is nothing to restore.
         let _gone = tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
     }
 }

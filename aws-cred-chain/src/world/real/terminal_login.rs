@@ -1,4 +1,4 @@
-//! A login's page on the terminal, and in a browser of this machine.
+//! Shows a login's page on the terminal and in a browser of this machine.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
@@ -8,10 +8,10 @@ use crate::credentials::Secret;
 use crate::world::login::{LoginPage, LoginPrompt};
 use crate::world::{BoxFuture, Prompt as _, Question};
 
-/// Writes a login's page to standard error and opens it in the person's browser.
+/// Writes the URL of a login's page to standard error and opens it in the person's browser.
 ///
-/// A browser that cannot be started is no error: the address is on the terminal. It is started by `xdg-open`,
-/// `open` on macOS, and outlives this process.
+/// The browser is started with `xdg-open` (`open` on macOS) and outlives this process. If it cannot
+/// be started, that is not an error: the URL is on the terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct TerminalLogin {
     browser: bool,
@@ -30,7 +30,7 @@ impl TerminalLogin {
         Self { browser: true }
     }
 
-    /// Opens no browser.
+    /// Does not open a browser.
     #[must_use]
     pub fn without_browser(mut self) -> Self {
         self.browser = false;
@@ -56,7 +56,7 @@ impl LoginPrompt for TerminalLogin {
 }
 
 fn text(page: &LoginPage) -> String {
-    // The service's text must not steer the terminal.
+    // Control characters from the service must not reach the terminal.
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let url = plain(&page.url);
     match &page.user_code {
@@ -70,7 +70,7 @@ fn text(page: &LoginPage) -> String {
     }
 }
 
-/// Starts a browser. A thread waits for the program that starts it.
+/// Starts a browser. A thread reaps the program that starts it.
 fn open(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = Command::new(program);

@@ -1,4 +1,5 @@
-//! Work that blocks, on a thread of its own, that ends soon after nobody waits for it any more.
+//! Runs blocking work on its own thread. The work ends soon after the future that waits for it is
+//! dropped.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use crate::world::lock;
 
-/// A mark for work on a thread: nobody waits for its result any more.
+/// A flag for work on a thread, set when the future that waits for the work is dropped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Abandoned(Arc<AtomicBool>);
 
@@ -18,7 +19,7 @@ impl Abandoned {
     }
 }
 
-/// Sets the mark when it is dropped.
+/// Sets the flag when it is dropped.
 struct Guard(Abandoned);
 
 impl Drop for Guard {
@@ -27,8 +28,8 @@ impl Drop for Guard {
     }
 }
 
-/// Runs `work` on a thread and completes with what it returns. Work that may wait for long must look at
-/// its [`Abandoned`] in between: it is set when the future is dropped.
+/// Runs `work` on a new thread and completes with its result. Work that may take long must check
+/// its [`Abandoned`] flag, which is set when the future is dropped.
 pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce(&Abandoned) -> T + Send + 'static,
 ) -> io::Result<T> {
