@@ -92,7 +92,8 @@ pub(in crate::linux) fn restrict(
     let attributes: [u64; 4] = [attributes, 0, libc::MS_PRIVATE, 0];
     let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
     let (file, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for the call.
+    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for
+    // the call.
     let set = unsafe {
         libc::syscall(libc::SYS_mount_setattr, file, empty, flags, attributes.as_ptr(), size)
     };

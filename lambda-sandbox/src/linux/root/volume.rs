@@ -223,7 +223,8 @@ impl Volume {
         let how = [u64::from(flags), mode, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS];
         let (folder, size) = (self.0.folder.as_raw_fd(), size_of_val(&how));
         for _ in 0..TRIES {
-            // SAFETY: openat2 reads the NUL-terminated path and an `open_how` of three words, both alive for the call.
+            // SAFETY: openat2 reads the NUL-terminated path and an `open_how` of three words, both
+            // alive for the call.
             let opened = unsafe {
                 libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size)
             };
