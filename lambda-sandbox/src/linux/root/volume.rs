@@ -186,7 +186,8 @@ impl Volume {
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         let above = self.above(path)?;
         let name = CString::new(path.file_name().unwrap_or_default().as_bytes())?;
-        // SAFETY: mkdirat reads the NUL-terminated name, alive for the call; the descriptor is open.
+        // SAFETY: mkdirat reads the NUL-terminated name, alive for the call; the descriptor is
+        // open.
         let made = unsafe { libc::mkdirat(above.as_raw_fd(), name.as_ptr(), 0o777) };
         match made {
             0 => {
