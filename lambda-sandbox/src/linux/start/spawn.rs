@@ -140,7 +140,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // SAFETY: kill takes two numbers and no pointer; the process is not reaped, so the number is still its own.
+        // SAFETY: kill takes two numbers and no pointer; the process is not reaped, so the number
+        // is still its own.
         unsafe { libc::kill(self.0, libc::SIGKILL) };
         // SAFETY: waitpid accepts a null pointer for the status.
         unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL) };
@@ -519,7 +520,8 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 ///
 /// # Safety
 ///
-/// All signals are blocked; `arguments` asks for CLONE_VM and CLONE_VFORK and no stack; `child` is valid.
+/// All signals are blocked; `arguments` asks for CLONE_VM and CLONE_VFORK and no stack; `child` is
+/// valid.
 #[inline(never)]
 unsafe fn clone_vfork(arguments: &CloneArgs, child: &mut Child<'_>) -> isize {
     let result: isize;
