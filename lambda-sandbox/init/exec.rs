@@ -1,8 +1,10 @@
-//! Runs other programs beside the sandbox's own, as the host asks for them.
+//! Runs other programs in the sandbox in addition to its own, at the host's request.
 //!
-//! The host sends `x` and a number, with four descriptors: a block that describes the program, and its standard streams. The
-//! block is an array of 8-byte words and what they lead to by offset: how many words follow, the folder to start in, the
-//! arguments, 0, the environment, 0. `y` and a number kills that program.
+//! The host sends `x` and a number, with four descriptors: a block that describes the program, and
+//! its three standard streams. The block is an array of 8-byte words, followed by NUL-terminated
+//! texts. The words are: the number of the words that follow, then offsets of texts from the start
+//! of the block: the working directory, the arguments, 0, the environment, 0. `y` and a number
+//! kills that program.
 
 use crate::protocol::{EXECS_MAX, STEP_EXEC, TELL_EXEC_ENDED, TELL_EXEC_FAILED};
 use crate::start::{Program, start};
@@ -12,18 +14,18 @@ const LSEEK: usize = 8;
 const MMAP: usize = 9;
 const MUNMAP: usize = 11;
 
-/// Descriptors of one: the block and three streams.
+/// The descriptors of one request: the block and three streams.
 pub(crate) const FILES: usize = 4;
 const E2BIG: u32 = 7;
 const EINVAL: u32 = 22;
 
-/// The programs that run: the host's number and the pid, 0 where there is none.
+/// The running programs: the host's number and the pid. A pid of 0 marks a free entry.
 pub(crate) struct Execs([(u32, usize); EXECS_MAX]);
 
 impl Execs {
     pub(crate) const NONE: Self = Self([(0, 0); EXECS_MAX]);
 
-    /// Starts the program that the block describes.
+    /// Starts the program of a request.
     pub(crate) fn begin(&mut self, number: u32, files: &[u32; FILES]) {
         let outcome = match self.0.iter_mut().find(|(_, pid)| *pid == 0) {
             Some(free) => launch(number, files).map(|pid| *free = (number, pid)),
@@ -43,7 +45,7 @@ impl Execs {
         }
     }
 
-    /// Tells the host of the end, if the process is one of these.
+    /// Reports the end of a process to the host, if it is one of these programs.
     pub(crate) fn ended(&mut self, pid: usize, status: u32) {
         if let Some(found) = self.0.iter_mut().find(|(_, it)| *it == pid) {
             tell(TELL_EXEC_ENDED, found.0, status);
@@ -52,7 +54,7 @@ impl Execs {
     }
 }
 
-/// Maps the block, turns its offsets into addresses in a private copy, and starts the program.
+/// Maps a private copy of the block, turns its offsets into addresses, and starts the program.
 fn launch(number: u32, files: &[u32; FILES]) -> Result<usize, u32> {
     const END: usize = 2;
     const READ_AND_WRITE: usize = 3;
@@ -66,7 +68,8 @@ fn launch(number: u32, files: &[u32; FILES]) -> Result<usize, u32> {
         return Err(EINVAL);
     }
     let base = answer(call_six(MMAP, [0, length, READ_AND_WRITE, PRIVATE, block, 0]))?;
-    // SAFETY: the mapping is `length` bytes from `base` on, private, page-aligned and nobody else's; it is at least a word.
+    // SAFETY: the mapping is `length` bytes from `base` on, private, page-aligned and nobody
+    // else's; it is at least a word.
     let words = unsafe { core::slice::from_raw_parts_mut(base as *mut usize, length / 8) };
     let result = describe(words, base, length).and_then(|(folder, arguments, environment)| {
         let program = words.get(arguments).copied().ok_or(EINVAL)?;
@@ -88,7 +91,8 @@ fn launch(number: u32, files: &[u32; FILES]) -> Result<usize, u32> {
     result
 }
 
-/// Makes addresses of the offsets; returns the folder, and at which words arguments and environment begin.
+/// Turns the offsets into addresses. Returns the address of the working directory, and the indices
+/// of the words at which the arguments and the environment begin.
 fn describe(words: &mut [usize], base: usize, length: usize) -> Result<(usize, usize, usize), u32> {
     let count = words.first().copied().filter(|it| *it < words.len()).ok_or(EINVAL)?;
     let mut environment = 0;

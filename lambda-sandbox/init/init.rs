@@ -1,13 +1,19 @@
-//! Pid 1 of a sandbox: becomes nobody, closes the door behind itself, starts the program, reaps.
+//! Pid 1 of a sandbox: gives up its privileges, restricts itself, starts the program, and reaps
+//! processes.
 //!
-//! A static program of raw system calls, without libc and without allocation. Started by the host's spawn path with
-//! descriptors 0 to 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's rules if any; and the
-//! arguments `init ID FLAGS PROGRAM ARGS...`, whose environment is the program's own. FLAGS has `u` for a user namespace that it is to
-//! make, `r` for one that it is in already as nobody, `l` for landlock, `o` where the host is spared when memory runs out, `t` where
-//! 0 to 2 are a terminal that is to control the program, and one `d` for each descriptor from 6 on that the program is to have, as 3
-//! and up.
-//! What it and the host say to each other is [`protocol`]. Pid 1 ends, and everything with it, when the program has ended and there are no
-//! extensions, or when the host's end of the socket is closed.
+//! A static program of raw system calls, without libc and without allocation.
+//!
+//! The host starts it with these descriptors: 0 to 2 for the program, 3 a socket to the host, 4 the
+//! system call filters, 5 landlock's ruleset if there is one, 6 and up those to pass to the program
+//! as 3 and up. Its arguments are `init ID FLAGS PROGRAM ARGS...`; its environment is the
+//! program's. Each letter of FLAGS has a meaning: `u`: make a user namespace. `r`: it is in a user
+//! namespace already, as an unprivileged user. `l`: enforce landlock's ruleset. `o`: reset
+//! `oom_score_adj`, because that of the host is negative. `t`: 0 to 2 are a terminal, which becomes
+//! the program's controlling terminal. `d`: a descriptor to pass, one `d` for each.
+//!
+//! What it and the host send each other is in [`protocol`]. Pid 1 ends, and with it the whole sandbox,
+//! when the program has ended and there are no extensions, or when the host's end of the socket is
+//! closed.
 #![no_std]
 #![no_main]
 
@@ -36,14 +42,15 @@ global_asm!(
     main = sym main,
 );
 
-/// What the compiler calls to fill memory; there is no libc that has it.
+/// Fills memory. The compiler generates calls of it, and there is no libc that has it.
 ///
 /// # Safety
 ///
 /// `length` bytes from `target` on may be written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(target: *mut u8, byte: i32, length: usize) -> *mut u8 {
-    // SAFETY: writes `length` bytes from `target` on, which the caller may; the direction flag is clear by the ABI.
+    // SAFETY: writes `length` bytes from `target` on, which the caller may; the direction flag is
+    // clear by the ABI.
     unsafe {
         asm!(
             "rep stosb",
@@ -91,18 +98,19 @@ const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
 const RULES: usize = 5;
-/// The first descriptor of the program's own.
+/// The first descriptor that is passed on to the program.
 const PASSED: usize = 6;
 
-/// Where extensions lie, as Lambda has it, and how many there may be.
+/// The folder of extensions and their maximum number, as in Lambda.
 const EXTENSIONS: &[u8] = b"/opt/extensions/";
 const EXTENSIONS_MAX: usize = 10;
 const SIGCHLD: u64 = 17;
 
 fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     let result: isize;
-    // SAFETY: a system call changes no memory of ours but what its pointers name; each caller below passes
-    // pointers to live memory of the size that the call reads or writes. rcx and r11 are named as lost.
+    // SAFETY: a system call changes no memory of ours but what its pointers name; each caller
+    // passes pointers to live memory of the size that the call reads or writes. rcx and r11 are
+    // named as lost.
     unsafe {
         asm!(
             "syscall",
@@ -138,7 +146,7 @@ fn must(step: u32, result: isize) -> usize {
     if result < 0 { fail(step, result) } else { result as usize }
 }
 
-/// Reads a decimal number from a C string.
+/// Parses a decimal number at the start of a C string.
 fn number(mut text: *const u8) -> usize {
     let mut value = 0_usize;
     loop {
@@ -152,7 +160,7 @@ fn number(mut text: *const u8) -> usize {
     }
 }
 
-/// Counts a letter in a C string.
+/// Counts the occurrences of a letter in a C string.
 fn count_of(mut text: *const u8, wanted: u8) -> usize {
     let mut count = 0;
     loop {
@@ -176,7 +184,7 @@ fn has(mut text: *const u8, wanted: u8) -> bool {
     }
 }
 
-/// Writes `1000 <id> 1`: inside the function is user 1000, outside it is nobody.
+/// Writes the map `1000 <id> 1`: user 1000 inside is user `id` outside.
 fn write_map(path: &[u8], id: usize) {
     let mut line = [0_u8; 32];
     let mut at = line.len();
@@ -209,13 +217,14 @@ fn write_file(path: &[u8], content: usize, length: usize) {
     call(CLOSE, file, 0, 0, 0, 0);
 }
 
-/// Leaves the host's user for that of the sandbox.
+/// Changes from the host's user to the sandbox's user.
 fn change_user(id: usize, user_namespace: bool) {
     const CLONE_NEWUSER: usize = 0x1000_0000;
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
     must(STEP_USER, call(SETRESGID, id, id, id, 0, 0));
     if user_namespace {
-        // Capabilities of the host go here; the new namespace gives new ones, over nothing but itself.
+        // This drops the host's capabilities. Those of the new namespace apply to that namespace
+        // only.
         must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
         must(STEP_USER, call(PRCTL, SET_DUMPABLE, 1, 0, 0, 0));
         must(STEP_USER_NAMESPACE, call(UNSHARE, CLONE_NEWUSER, 0, 0, 0, 0));
@@ -234,7 +243,7 @@ fn give_up_capabilities() {
     let none = [0_u32; 6];
     let result = call(CAPSET, header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0);
     must(STEP_CAPABILITIES, result);
-    // Nobody inside may look into pid 1.
+    // Processes inside must not trace pid 1 or read its memory.
     must(STEP_CAPABILITIES, call(PRCTL, SET_DUMPABLE, 0, 0, 0, 0));
 }
 
@@ -247,7 +256,8 @@ fn drop_bounding() {
     }
 }
 
-/// Loads the filters from descriptor 4: for each its number of instructions, then these, 8 bytes each.
+/// Loads the filters from descriptor 4: for each the number of its instructions in 8 bytes, then
+/// the instructions, 8 bytes each.
 fn load_filters() {
     #[repr(C)]
     struct Program {
@@ -256,14 +266,15 @@ fn load_filters() {
     }
     const BYTES: usize = 32_768;
     const PREAD: usize = 17;
-    // Not zeroed: the kernel fills what is read, and nothing else is looked at.
+    // Not zeroed: only the bytes that the kernel has written are read.
     let buffer = core::mem::MaybeUninit::<[u64; BYTES / 8]>::uninit();
     let address = buffer.as_ptr() as usize;
     let length = must(STEP_FILTER, call(PREAD, FILTERS, address, BYTES, 0, 0));
     call(CLOSE, FILTERS, 0, 0, 0, 0);
     let mut at = 0;
     while at + 8 <= length {
-        // SAFETY: the eight bytes lie within the `length` bytes that the kernel has written, and are aligned.
+        // SAFETY: the eight bytes lie within the `length` bytes that the kernel has written, and
+        // are aligned.
         let count = unsafe { *((address + at) as *const u64) } as usize;
         if count > BYTES || at + 8 + count * 8 > length {
             fail(STEP_FILTER, -22);
@@ -276,20 +287,20 @@ fn load_filters() {
     }
 }
 
-/// Gives every signal its default again: what the host ignores (SIGPIPE in a Rust program, SIGHUP under nohup) is
-/// ignored by all that it starts, and a program is no less surprised for being in a sandbox.
+/// Resets every signal to its default action. Ignored signals are inherited (SIGPIPE of a Rust
+/// program, SIGHUP under nohup), and a program does not expect that.
 fn default_signals() {
     const SIGNALS: usize = 64;
-    // `struct sigaction` of the kernel: handler, flags, restorer, mask. All zero is the default.
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask. All zero is the default.
     let default = [0_u64; 4];
     for signal in 1..=SIGNALS {
-        // Refused for SIGKILL and SIGSTOP, which nobody can ignore.
+        // Fails for SIGKILL and SIGSTOP, which cannot be ignored.
         call(SIGACTION, signal, &raw const default as usize, 0, 8, 0);
     }
 }
 
-/// Leaves what else a process has of the host that started it: the mask of new files' rights, the personality, and, where the host is
-/// spared when memory runs out, that.
+/// Resets other attributes inherited from the host: the umask, the personality and, if `spared`,
+/// `oom_score_adj`.
 fn forget_host(spared: bool) {
     const USUAL: usize = 0o022;
     call(UMASK, USUAL, 0, 0, 0, 0);
@@ -342,7 +353,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     const SETFD: usize = 2;
     call(FCNTL, SOCKET, SETFD, 1, 0, 0);
 
-    // Ends of children are waited for beside the host's words.
+    // A signalfd reports ended children, so that one poll waits for them and for the host.
     let ends = 1_u64 << (SIGCHLD - 1);
     let mask = &raw const ends as usize;
     must(STEP_PROGRAM, call(SIGPROCMASK, 0, mask, 0, 8, 0));
@@ -363,13 +374,14 @@ extern "C" fn main(stack: *const usize) -> ! {
     life.live()
 }
 
-/// Waits for a message of the host's; returns how many descriptors came with it, or nothing at its end.
+/// Waits for a message of the host. Returns the number of descriptors that came with it, or `None`
+/// if the host has closed the socket.
 fn hear(word: &mut [u8; 8], files: &mut [u32; exec::FILES]) -> Option<usize> {
     const RECVMSG: usize = 47;
     const CLOSE_ON_EXEC: usize = 0x4000_0000;
     const HEADER: usize = 16;
     let part = [word.as_mut_ptr() as usize, word.len()];
-    // `struct cmsghdr`: length in 8 bytes, level and type in 4 each; then descriptors of 4.
+    // `struct cmsghdr`: length in 8 bytes, level and type in 4 each; then descriptors of 4 bytes.
     let mut control = [0_u64; 2 + exec::FILES / 2];
     let (place, size) = (control.as_mut_ptr() as usize, size_of_val(&control));
     let mut message = [0, 0, part.as_ptr() as usize, 1, place, size, 0];
@@ -384,17 +396,17 @@ fn hear(word: &mut [u8; 8], files: &mut [u32; exec::FILES]) -> Option<usize> {
     Some(if message[5] < HEADER { 0 } else { came })
 }
 
-/// What runs inside, and what is to run.
+/// The state of the running sandbox.
 struct Life {
     program: usize,
     arguments: usize,
     environment: usize,
     signals: usize,
-    /// How many descriptors the program is given.
+    /// The number of descriptors passed on to the program.
     passed: usize,
-    /// Whether it is controlled by the terminal on its standard streams.
+    /// Whether the standard streams are a terminal that controls the program.
     terminal: bool,
-    /// The program's pid, 0 when it does not run.
+    /// The program's pid; 0 while it does not run.
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
     count: usize,
@@ -403,10 +415,11 @@ struct Life {
 
 impl Life {
     fn live(&mut self) -> ! {
-        // `struct pollfd`: descriptor, then events and what came of them; 1 is readable.
+        // `struct pollfd`: the descriptor, then requested and returned events in 2 bytes each. 1 is
+        // POLLIN.
         let mut polled = [[SOCKET as u32, 1], [self.signals as u32, 1]];
         loop {
-            // The kernel writes what came into the upper half.
+            // The kernel writes the returned events into the upper half.
             polled[0][1] = 1;
             polled[1][1] = 1;
             call(POLL, polled.as_mut_ptr() as usize, 2, usize::MAX, 0, 0);
@@ -465,7 +478,7 @@ impl Life {
         }
     }
 
-    /// Starts each file in the folder; what cannot be executed is an error, as it is to Lambda.
+    /// Starts each file in the folder. A file that cannot be executed is an error, as in Lambda.
     fn start_extensions(&mut self) {
         const DIRECTORY: usize = 0o2_200_000;
         const ENOENT: isize = -2;
@@ -490,7 +503,8 @@ impl Life {
             if rest.is_empty() {
                 break;
             }
-            // `struct linux_dirent64`: 16 bytes, the entry's length in 2, its kind in 1, its name and a NUL.
+            // `struct linux_dirent64`: 16 bytes, the entry's length in 2, its type in 1, its name
+            // and a NUL.
             while let (Some(kind), Some(name)) = (rest.get(KIND_AT), rest.get(NAME_AT..)) {
                 if *kind != KIND_FOLDER && !name.starts_with(b".") {
                     if self.count == EXTENSIONS_MAX {
@@ -525,7 +539,7 @@ impl Life {
                     (Some(low), Some(high)) => usize::from(*low) | usize::from(*high) << 8,
                     _ => 0,
                 };
-                // An entry without a length would be looked at for ever.
+                // A length of 0 must not make the loop endless.
                 rest = rest.get(length.max(1)..).unwrap_or(&[]);
             }
         }
@@ -546,13 +560,15 @@ impl Life {
             if ended == self.runs {
                 self.runs = 0;
                 tell(TELL_ENDED, 0, status);
-                // Who was told may wait for this processor: to end takes pid 1 longer than to be told takes the host.
+                // Lets the host run first if it waits for this processor, because the end of pid 1
+                // takes longer.
                 call(SCHED_YIELD, 0, 0, 0, 0, 0);
                 if self.count == 0 {
-                    // The kernel kills what is left in the namespace when its pid 1 ends.
+                    // The kernel kills the rest of the pid namespace with its pid 1.
                     exit(0);
                 }
-                // Not before: the host would be woken by the end of the outputs, and then again by the word above.
+                // Only now: if the outputs ended before the message above, the host would be woken
+                // twice.
                 for descriptor in 0..3 {
                     call(CLOSE, descriptor, 0, 0, 0, 0);
                 }

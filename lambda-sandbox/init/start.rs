@@ -1,4 +1,4 @@
-//! Starts a program from pid 1, with the descriptors that are its own.
+//! Starts a program from pid 1, with the program's own descriptors.
 
 use core::arch::asm;
 
@@ -13,46 +13,49 @@ const EXECVE: usize = 59;
 const SETSID: usize = 112;
 const COPY_CLOSE_ON_EXEC: usize = 1030;
 const SET_CONTROLLING_TERMINAL: usize = 0x540E;
-/// A place beyond all descriptors that are given.
+/// A descriptor number above all that are given.
 const ASIDE: usize = 32;
 
-/// What a new process is to execute.
+/// A program to execute in a new process.
 pub(crate) struct Program {
     pub(crate) step: u32,
-    /// The host's number of it, 0 for the sandbox's own program and extensions.
+    /// The host's number of the program; 0 for the sandbox's own program and for extensions.
     pub(crate) number: u32,
     pub(crate) program: usize,
     pub(crate) arguments: usize,
     pub(crate) environment: usize,
-    /// Where it starts, 0 for where we are.
+    /// The address of its working directory; 0 for that of pid 1.
     pub(crate) folder: usize,
-    /// Its standard streams, where they are not ours.
+    /// Its standard streams; `None` for those of pid 1.
     pub(crate) streams: Option<[u32; 3]>,
     pub(crate) passed: usize,
     pub(crate) terminal: bool,
 }
 
-/// Starts a program in a session of its own. The new process borrows our memory until it executes: to copy it would take
-/// longer than all else here.
+/// Starts a program in a session of its own, and returns its pid or a negative errno. The new
+/// process uses our memory until it executes the program, because copying the memory would take
+/// longer than everything else here.
 pub(crate) fn start(what: &Program) -> isize {
     // CLONE_VM and CLONE_VFORK.
     const BORROWING: usize = 0x100 | 0x4000;
     const EINVAL: isize = -22;
     match clone(BORROWING | SIGCHLD as usize, what) {
-        // Older kernels (seen with 6.1) refuse to share memory with who enters another time namespace, which is entered by
-        // the first process that is made.
+        // Older kernels (seen with 6.1) refuse to share memory with a process that enters another
+        // time namespace, which the first process made here does.
         EINVAL => clone(SIGCHLD as usize, what),
         child => child,
     }
 }
 
-/// Makes a process that executes a program, on memory that is ours or a copy of it.
+/// Makes a process that executes a program. It uses our memory or a copy of it, according to
+/// `flags`.
 fn clone(flags: usize, what: &Program) -> isize {
     let child: isize;
-    // SAFETY: here the block is one system call. The new process begins behind it with the same registers and stack
-    // pointer and calls `execute`, which never returns, and so writes only below the stack pointer, where there is
-    // nothing of ours (the block is not `nostack`). Where it borrows our memory we stand still until it has executed or ended,
-    // and `what` lives as long. No handler of a signal can run in it: there is none.
+    // SAFETY: in the parent the block is one system call. The new process continues after it with
+    // the same registers and stack pointer, calls `execute`, which never returns, and so writes
+    // only below the stack pointer, where there is nothing of ours (the block is not `nostack`). If
+    // it uses our memory, we are suspended until it has executed or ended, and `what` lives as
+    // long. No signal handler can run in it: there is none.
     unsafe {
         asm!(
             "syscall",
@@ -85,10 +88,11 @@ extern "C" fn execute(what: &Program) -> ! {
     if what.terminal {
         call(IOCTL, 0, SET_CONTROLLING_TERMINAL, 0, 0, 0);
     }
-    // The socket goes out of the way of what is passed on, and out of reach: it is closed when the program is executed.
+    // The socket must not be where passed descriptors go. Its copy is closed when the program is
+    // executed.
     let socket = if what.passed > 0 {
         let socket = must(what.step, call(FCNTL, SOCKET, COPY_CLOSE_ON_EXEC, ASIDE, 0, 0));
-        // Each goes to a lower place, which the one before has left.
+        // Each is moved to a lower number, which the one before has left.
         for number in 0..what.passed {
             must(what.step, call(DUP2, PASSED + number, SOCKET + number, 0, 0, 0));
         }
@@ -110,7 +114,7 @@ extern "C" fn execute(what: &Program) -> ! {
     exit(126)
 }
 
-/// Tells the host of an error, and ends.
+/// If `result` is an error, reports it to the host and ends the process.
 fn give_up(what: &Program, socket: usize, result: isize) {
     if result >= 0 {
         return;

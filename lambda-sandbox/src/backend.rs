@@ -1,4 +1,4 @@
-//! The trait that makes sandboxes.
+//! The trait of backends, which create sandboxes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,17 +6,18 @@ use std::fmt;
 use crate::capture::Capture;
 use crate::{BoxFuture, Capability, Completed, Created, Error, Isolation, Sandbox, SandboxSpec};
 
-/// Makes sandboxes of one kind.
+/// Creates sandboxes of one kind.
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// Makes a sandbox; nothing of the function runs yet.
+    /// Creates a sandbox. Nothing of the function runs yet.
     ///
-    /// The implementor guarantees that an error, or dropping the future, leaves nothing behind.
+    /// An implementation must leave nothing behind after an error or when the future is dropped.
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>>;
 
-    /// Makes a sandbox, runs its program to the end without the Runtime API, and releases everything: how it ended, what it
-    /// wrote and what it used. Dropping the future ends the program.
+    /// Creates a sandbox, runs its program to the end without the Runtime API, and releases the
+    /// sandbox. Returns how the program ended, its outputs and its usage. Dropping the future ends
+    /// the program.
     ///
-    /// What the program writes goes to the specification's log as well.
+    /// The outputs also go to the specification's log.
     fn run(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Completed, Error>> {
         Box::pin(async move {
             let mut spec = spec;
@@ -26,21 +27,22 @@ pub trait Backend: Send + Sync + fmt::Debug {
         })
     }
 
-    /// Returns what is in force between a function and everything else.
+    /// Returns the defences between a function and everything else that are in force.
     fn isolation(&self) -> Isolation;
 
-    /// Returns what this backend can do beyond the least.
+    /// Returns the optional features of this backend.
     fn capabilities(&self) -> BTreeSet<Capability>;
 
-    /// Removes what an earlier process of the same host left behind, and nothing else.
+    /// Removes what ended host processes left on this machine, and releases what this backend keeps
+    /// for later sandboxes. Live sandboxes are not affected.
     ///
-    /// May be called at any time; returns what was removed.
+    /// It may be called at any time. Returns the names of what it removed.
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>>;
 }
 
-/// What [`Backend::sweep`] removed, each by name.
+/// The result of [`Backend::sweep`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// What was removed.
+    /// The names of the removed resources, such as the paths of control groups.
     pub removed: Vec<String>,
 }

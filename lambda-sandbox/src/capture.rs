@@ -1,4 +1,4 @@
-//! A program run to its end in one call, with its outputs.
+//! The outputs of a program that is run to its end in one call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,30 +7,31 @@ use bytes::{Bytes, BytesMut};
 use crate::log::{LineSplitter, LogLine, LogSink, NoLog, Stream};
 use crate::{EndedBy, Finished};
 
-/// Most bytes that [`Completed`] keeps of each output where the specification names no limit of its own.
+/// The most bytes of each output that [`Completed`] keeps, if the specification has no limit of
+/// output.
 pub const OUTPUT_BYTES_KEPT: usize = 16 << 20;
 
-/// A program that has run to its end, and what it wrote.
+/// A program that has run to its end, with its outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completed {
-    /// How and why it ended, and what it used.
+    /// How and why it ended, and its usage.
     pub finished: Finished,
-    /// What it wrote to its standard output, byte for byte.
+    /// Its standard output, byte for byte.
     pub stdout: Bytes,
-    /// What it wrote to its standard error, byte for byte.
+    /// Its standard error, byte for byte.
     pub stderr: Bytes,
-    /// Whether more was written than is kept: than [`OUTPUT_BYTES_KEPT`] of each output, or than
-    /// [`crate::Limits::output_bytes_max`] of both.
+    /// Whether output is missing: beyond [`OUTPUT_BYTES_KEPT`] of each output, or beyond
+    /// [`crate::Limits::output_bytes_max`] of both together.
     pub truncated: bool,
 }
 
-/// Collects both outputs within a bound, and passes the lines on.
+/// Collects both outputs up to a limit, and passes the lines on to a log.
 #[derive(Debug)]
 pub(crate) struct Capture {
     kept: Mutex<Kept>,
     log: Arc<dyn LogSink>,
-    /// Of standard output and standard error, for the log.
+    /// Cut standard output and standard error into lines for the log.
     splitters: Mutex<[LineSplitter; 2]>,
 }
 
@@ -48,14 +49,14 @@ struct Kept {
 }
 
 impl Capture {
-    /// Takes the place of a log, and passes on to it.
+    /// Replaces `log` by a capture that passes the lines on to it.
     pub(crate) fn of(log: &mut Arc<dyn LogSink>) -> Arc<Self> {
         let capture = Arc::new(Self::with_log(Arc::clone(log)));
         *log = Arc::clone(&capture) as Arc<dyn LogSink>;
         capture
     }
 
-    /// Joins what was written to how the program has ended.
+    /// Combines the outputs with the end of the program.
     pub(crate) fn completed(&self, finished: Finished) -> Completed {
         let (stdout, stderr, truncated) = self.take();
         let truncated = truncated || finished.ended_by == EndedBy::Output;
@@ -67,7 +68,7 @@ impl Capture {
         Self { kept: Mutex::default(), log, splitters: Mutex::new(splitters) }
     }
 
-    /// Takes what was written: both outputs, and whether more was written than is kept.
+    /// Takes both outputs. The last value says whether output is missing.
     pub(crate) fn take(&self) -> (Bytes, Bytes, bool) {
         let mut splitters = self.splitters.lock().unwrap_or_else(PoisonError::into_inner);
         splitters.iter_mut().for_each(|splitter| splitter.flush(self.log.as_ref()));
@@ -94,7 +95,7 @@ impl Capture {
 }
 
 impl LogSink for Capture {
-    /// Lines come from backends that have no pipes.
+    /// Backends without pipes deliver lines.
     fn line(&self, line: LogLine) {
         let ends: &[u8] = if line.open { b"" } else { b"\n" };
         self.keep(line.stream, &line.text);

@@ -1,4 +1,4 @@
-//! The trait that drives one sandbox, and the handle that ends it.
+//! The trait by which a backend controls one sandbox, and the handle that ends a sandbox.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,58 +8,64 @@ use crate::{
     ShutdownReason,
 };
 
-/// Drives one sandbox: what a backend's author implements and [`Sandbox`](crate::Sandbox) calls in the right order.
+/// Controls one sandbox. The author of a backend implements it, and [`Sandbox`](crate::Sandbox)
+/// calls it in the right order.
 ///
-/// The order, which an implementor may rely on: `init` once, then `invoke` and `settle` in turn, or `run` once in
-/// place of them all; `destroy` last, at any point. Nothing is called after a method that ended the sandbox but
-/// `destroy`.
+/// An implementation can rely on this order: `init` once, then `invoke` and `settle` in turn; or
+/// `run` once instead of all of them. `destroy` comes last, at any point. After a method that ended
+/// the sandbox only `destroy` is called.
 ///
-/// The implementor guarantees: dropping the driver, or the future of any method, at any time, ends the
-/// sandbox and releases all that it held (in the background where it must wait).
+/// An implementation guarantees: dropping the driver, or the future of any method, ends the sandbox
+/// at any time and releases its resources, in the background if that takes time.
 pub trait Driver: Send + fmt::Debug {
-    /// Starts the runtime and waits until it and its extensions ask for their first event; then freezes.
+    /// Starts the runtime, waits until it and its extensions ask for their first event, and
+    /// freezes.
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>>;
 
-    /// Thaws, hands over `invocation` and waits for its end, no longer than its timeout.
+    /// Thaws, hands over `invocation` and waits for its end, for its timeout at most.
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>>;
 
-    /// Waits until runtime and extensions ask for the next event, then freezes.
+    /// Waits until the runtime and the extensions ask for the next event, and freezes.
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Runs the program to its end, without the Runtime API.
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>>;
 
-    /// Tells extensions of the end and waits for them, no longer than the specification allows.
+    /// Sends extensions the SHUTDOWN event and waits for them, for the specification's time at
+    /// most.
     fn shutdown(&mut self, reason: ShutdownReason) -> BoxFuture<'_, ()>;
 
-    /// Ends everything inside at once and waits until all is released.
+    /// Ends everything inside at once, and waits until all resources are released.
     fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Returns how long those inside have waited for what they lacked, where that can be told.
+    /// Returns how long processes inside have stalled, or `None` if the backend does not measure
+    /// it.
     fn pressure(&self) -> Option<Pressure> {
         None
     }
 
-    /// Returns a handle that reaches the sandbox while it lives; `None` where the backend has none.
+    /// Returns a handle to the living sandbox, or `None` if the backend has none.
     fn handle(&self) -> Option<Handle> {
         None
     }
 
-    /// Returns a handle that ends everything inside, usable from anywhere at any time.
+    /// Returns a handle that ends everything inside, from any thread at any time.
     fn killer(&self) -> Killer;
 }
 
-/// Ends a sandbox from anywhere, also while it is busy. After the sandbox is gone it does nothing.
+/// Ends a sandbox from anywhere, even while it is busy. After the sandbox has ended it does
+/// nothing.
 #[derive(Clone)]
 pub struct Killer(Arc<dyn Fn() + Send + Sync>);
 
 impl Killer {
-    /// Makes a handle of a function that may be called often, and from any thread.
+    /// Makes a handle of a function. The function may be called several times, and from any thread.
     pub fn new(kill: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(kill))
     }
 
-    /// Ends everything inside the sandbox; what waits for it sees it exited.
+    /// Ends everything inside the sandbox. A pending call of the sandbox reports that the program
+    /// was killed.
     pub fn kill(&self) {
         (self.0)();
     }

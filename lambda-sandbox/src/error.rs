@@ -1,68 +1,69 @@
-//! The crate's error: one variant for each thing a caller can do next.
+//! The error of this crate, with one variant for each reaction of a caller.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What went wrong, by what the caller does next.
+/// An error, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The specification cannot be carried out by any machine: mend it.
+    /// No machine can carry out the specification. Correct it.
     #[error("invalid {setting} {value:?}: {reason}")]
     Invalid {
         /// The field of the specification.
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The rule that the value breaks.
         reason: String,
     },
-    /// This machine, or this user's rights on it, lacks something: arrange it or take another backend.
+    /// This machine, or this user's rights on it, lacks something. Provide it, or take another
+    /// backend.
     #[error("{what} is not available: {why}; {remedy}")]
     Unavailable {
-        /// What is missing.
+        /// The missing thing.
         what: &'static str,
-        /// How that was found.
+        /// How the lack was detected.
         why: String,
-        /// What a person can do about it.
+        /// How a person can provide it.
         remedy: &'static str,
     },
-    /// The operating system refused one step: retry or report.
+    /// The operating system refused a step. Retry or report it.
     #[error("{step}{}", at(.path.as_deref()))]
     Failed {
         /// The step, in words.
         step: &'static str,
-        /// The file or folder concerned, where there is one.
+        /// The file or folder of the step, if there is one.
         path: Option<PathBuf>,
-        /// The system's answer.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A bound of the backend is reached: wait until a sandbox is gone.
+    /// A limit of the backend is reached. Wait until a sandbox has ended.
     #[error("no more {what}: {max} are in use")]
     Exhausted {
-        /// What there are no more of.
+        /// The resource that is used up.
         what: &'static str,
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// The sandbox has ended: use another.
+    /// The sandbox has ended. Use another one.
     #[error("the sandbox has ended")]
     Ended,
 }
 
 impl Error {
-    /// Makes a [`Error::Failed`] for `step` on `path`.
+    /// Creates an [`Error::Failed`] for `step` on `path`.
     pub fn failed(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Failed { step, path: Some(path.into()), source }
     }
 
-    /// Makes a [`Error::Failed`] for a `step` that concerns no file.
+    /// Creates an [`Error::Failed`] for a `step` without a file.
     pub fn step(step: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Failed { step, path: None, source: source.into() }
     }
 
-    /// Makes a [`Error::Invalid`].
+    /// Creates an [`Error::Invalid`].
     pub fn invalid(
         setting: &'static str,
         value: impl Into<String>,

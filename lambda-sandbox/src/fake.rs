@@ -1,4 +1,4 @@
-//! A backend whose functions are closures and whose time is tokio's: pause it in a test and it is virtual.
+//! A backend whose functions are closures. Its time is tokio's clock, which a test can pause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::{
     Sandbox, SandboxSpec, ShutdownReason, Swept, Usage,
 };
 
-/// What a fake function does with an invocation, and how long it takes.
+/// The behaviour of a fake function in one invocation.
 #[derive(Debug, Clone)]
 pub struct FakeAnswer {
     after: Duration,
@@ -40,7 +40,7 @@ impl FakeAnswer {
         }))
     }
 
-    /// Reports an error as a runtime does.
+    /// Reports an error, as a runtime does.
     #[must_use]
     pub fn error(error_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Self::new(Answer::FunctionError(FunctionError {
@@ -61,14 +61,14 @@ impl FakeAnswer {
         Self { after: Duration::ZERO, answer: None, memory_peak_bytes: 1 << 20 }
     }
 
-    /// Takes `duration` before that.
+    /// Waits for `duration` before the answer.
     #[must_use]
     pub fn after(mut self, duration: Duration) -> Self {
         self.after = duration;
         self
     }
 
-    /// Reports this peak of memory.
+    /// Reports this memory peak, in bytes.
     #[must_use]
     pub fn with_memory_peak(mut self, bytes: u64) -> Self {
         self.memory_peak_bytes = bytes;
@@ -79,7 +79,7 @@ impl FakeAnswer {
 type Handler = Arc<dyn Fn(&Invocation) -> FakeAnswer + Send + Sync>;
 type InitHandler = Arc<dyn Fn() -> Result<Duration, InitFailure> + Send + Sync>;
 
-/// Makes sandboxes that run closures.
+/// Creates sandboxes that run closures.
 #[derive(Clone, Default)]
 pub struct FakeBackend {
     handlers: BTreeMap<String, Handler>,
@@ -97,13 +97,13 @@ impl fmt::Debug for FakeBackend {
 }
 
 impl FakeBackend {
-    /// Makes a backend without functions.
+    /// Creates a backend without functions.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets `handler` answer invocations of the function of that name.
+    /// Sets the handler of the invocations of a function.
     #[must_use]
     pub fn with_handler(
         mut self,
@@ -114,7 +114,7 @@ impl FakeBackend {
         self
     }
 
-    /// Lets init of that function take a time, or fail.
+    /// Sets the init of a function: it takes the returned time, or fails.
     #[must_use]
     pub fn with_init(
         mut self,
@@ -125,7 +125,7 @@ impl FakeBackend {
         self
     }
 
-    /// Returns how many sandboxes of this backend are alive.
+    /// Returns the number of live sandboxes of this backend.
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)

@@ -1,4 +1,4 @@
-//! A handle to a living sandbox: other programs run in it, what it uses, and what happens to it.
+//! A handle to a living sandbox: other programs in it, its usage, its events.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,54 +12,57 @@ use tokio::sync::broadcast;
 use crate::spec::check::{absolute, check_environment, no_nul};
 use crate::{BoxFuture, EndedBy, Error, Exit, Stdin};
 
-/// Reaches a living sandbox from anywhere, also while its program runs. Clones are the same handle. It does not keep the sandbox
-/// alive: when that has ended, each method says so.
+/// Gives access to a living sandbox from anywhere, even while its program runs. Clones are the same
+/// handle. It does not keep the sandbox alive: after the sandbox has ended, its methods return
+/// [`Error::Ended`], and its events end.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<dyn Live>);
 
 impl Handle {
-    /// Wraps what a backend has; for authors of backends.
+    /// Wraps a backend's implementation. For authors of backends.
     pub fn new(live: Arc<dyn Live>) -> Self {
         Self(live)
     }
 
-    /// Runs another program in the sandbox, behind the same defences, in the same limits and with the same user, and waits for its
-    /// end. It ends with the sandbox's own program. Dropping the future kills it.
+    /// Runs another program in the sandbox and waits for its end. It has the same restrictions,
+    /// limits and user as the sandbox's own program, and ends with it. Dropping the future kills
+    /// it.
     ///
-    /// In a frozen sandbox it runs when that is thawed.
+    /// In a frozen sandbox the program starts when the sandbox is thawed.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a broken description, [`Error::Unavailable`] where the backend cannot or the sandbox's own program
-    /// was not started yet, [`Error::Failed`] when the program could not be started, [`Error::Ended`] when the sandbox has ended.
+    /// [`Error::Invalid`] for an invalid description, [`Error::Unavailable`] if the backend cannot
+    /// run other programs or the sandbox's own program has not started yet, [`Error::Failed`] if
+    /// the program could not be started, [`Error::Ended`] if the sandbox has ended.
     pub async fn exec(&self, exec: Exec) -> Result<Executed, Error> {
         exec.check()?;
         self.0.exec(exec).await
     }
 
-    /// Returns what the sandbox uses now.
+    /// Returns the current usage of the sandbox.
     ///
     /// # Errors
     ///
-    /// [`Error::Ended`] when it has ended.
+    /// [`Error::Ended`] if the sandbox has ended.
     pub fn usage(&self) -> Result<LiveUsage, Error> {
         self.0.usage().ok_or(Error::Ended)
     }
 
-    /// Returns what happens from now on.
+    /// Returns the events of the sandbox from now on.
     #[must_use]
     pub fn events(&self) -> Events {
         Events(self.0.events())
     }
 }
 
-/// What a backend does behind a [`Handle`].
+/// A backend's implementation of a [`Handle`].
 pub trait Live: Send + Sync + fmt::Debug {
-    /// Runs another program to its end; the description is checked.
+    /// Runs another program to its end. The description was checked.
     fn exec(&self, exec: Exec) -> BoxFuture<'_, Result<Executed, Error>>;
-    /// Returns what the sandbox uses; `None` when it has ended.
+    /// Returns the current usage, or `None` if the sandbox has ended.
     fn usage(&self) -> Option<LiveUsage>;
-    /// Returns a receiver of what happens.
+    /// Returns a receiver of the events from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
 
@@ -67,11 +70,11 @@ pub trait Live: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Exec {
-    /// The program, an absolute path inside, and its arguments.
+    /// The program, as an absolute path inside, and its arguments.
     pub command: Vec<OsString>,
-    /// Its whole environment.
+    /// The whole environment, as names and values.
     pub environment: Vec<(OsString, OsString)>,
-    /// The folder that it starts in.
+    /// The working directory, as an absolute path inside.
     pub working_directory: PathBuf,
     /// Its standard input.
     pub stdin: Stdin,
@@ -96,7 +99,7 @@ impl Exec {
         self
     }
 
-    /// Sets the folder that it starts in.
+    /// Sets the working directory.
     #[must_use]
     pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.working_directory = folder.into();
@@ -127,7 +130,7 @@ impl Exec {
     }
 }
 
-/// Most bytes and words of a command that is run in a living sandbox.
+/// The most bytes and words of a command.
 const COMMAND_BYTES_MAX: usize = 128 * 1024;
 const WORDS_MAX: usize = 4096;
 
@@ -137,22 +140,22 @@ const WORDS_MAX: usize = 4096;
 pub struct Executed {
     /// How it ended.
     pub exit: Exit,
-    /// What it wrote to its standard output, byte for byte.
+    /// Its standard output, byte for byte.
     pub stdout: Bytes,
-    /// What it wrote to its standard error, byte for byte.
+    /// Its standard error, byte for byte.
     pub stderr: Bytes,
-    /// Whether more was written than is kept ([`crate::OUTPUT_BYTES_KEPT`] of each).
+    /// Whether output beyond [`crate::OUTPUT_BYTES_KEPT`] of either stream was dropped.
     pub truncated: bool,
 }
 
 impl Executed {
-    /// Makes the end of a program that wrote nothing; for authors of backends.
+    /// Creates the result of a program without output. For authors of backends.
     #[must_use]
     pub fn new(exit: Exit) -> Self {
         Self { exit, stdout: Bytes::new(), stderr: Bytes::new(), truncated: false }
     }
 
-    /// Sets what it wrote, and whether it wrote more.
+    /// Sets the outputs, and whether output was dropped.
     #[must_use]
     pub fn with_output(mut self, stdout: Bytes, stderr: Bytes, truncated: bool) -> Self {
         (self.stdout, self.stderr, self.truncated) = (stdout, stderr, truncated);
@@ -160,7 +163,7 @@ impl Executed {
     }
 }
 
-/// What a sandbox uses at a moment; `None` where the backend does not measure it.
+/// The current usage of a sandbox. A field is `None` if the backend does not measure it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveUsage {
@@ -170,24 +173,25 @@ pub struct LiveUsage {
     pub memory_bytes: Option<u64>,
     /// The highest memory use so far, in bytes.
     pub memory_peak_bytes: Option<u64>,
-    /// Processes and threads that are alive, the sandbox's init among them.
+    /// Live processes and threads, including the sandbox's init.
     pub processes: Option<u32>,
-    /// How many processes the memory limit has killed.
+    /// The number of processes that the memory limit has killed.
     pub out_of_memory_kills: u64,
 }
 
-/// Something that happened to a sandbox.
+/// An event in the life of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// Its program was started.
     Started,
-    /// The memory limit has killed processes: as many as told since the sandbox was made. Looked for every
-    /// 50 ms while somebody listens and [`crate::Sandbox::run`] waits.
+    /// The memory limit has killed processes. The number counts all since the sandbox was made. It
+    /// is checked every 50 ms while there is a receiver of events and [`crate::Sandbox::run`]
+    /// waits.
     OutOfMemory(u64),
-    /// It has reached a limit, and is killed.
+    /// It has reached a limit and is being killed.
     LimitReached(EndedBy),
-    /// It has an answer or has come up, and is frozen until the next invocation.
+    /// It was initialised or has answered, and is frozen until the next invocation.
     Idle,
     /// It was handed an invocation.
     Busy,
@@ -195,15 +199,15 @@ pub enum Event {
     Ended(Exit),
 }
 
-/// What happens to a sandbox, as it happens. Who reads too late misses the oldest: [`EVENTS_KEPT`] are kept.
+/// The events of a sandbox. [`EVENTS_KEPT`] are kept; a receiver that is slower misses the oldest.
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<Event>);
 
-/// Events that wait for who is to read them.
+/// The number of events kept for a receiver.
 pub const EVENTS_KEPT: usize = 64;
 
 impl Events {
-    /// Waits for the next event; `None` when the sandbox is gone.
+    /// Waits for the next event. Returns `None` when the sandbox has ended.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.0.recv().await {

@@ -1,4 +1,4 @@
-//! What goes into a sandbox and what comes out: invocations, answers, usage, and ways to end.
+//! The input and output of a sandbox: invocations, answers, usage, and causes of the end.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -11,29 +11,32 @@ use crate::{Error, Limits, TIME_MAX};
 /// One call of the function.
 #[derive(Debug, Clone)]
 pub struct Invocation {
-    /// The request's id, unique for each invocation.
+    /// The id of the request, unique for each invocation: 1 to 256 letters, digits and characters
+    /// of `-_.~:`.
     pub request_id: String,
-    /// The event as the caller sent it.
+    /// The payload, as the caller sent it.
     pub payload: Bytes,
-    /// The time that the function has from the moment it is handed the invocation.
+    /// The time limit, counted from the handover to the function.
     pub timeout: Duration,
-    /// The same end on the wall clock, which the runtime is told (`Lambda-Runtime-Deadline-Ms`).
+    /// The end of the time limit on the wall clock, which is sent to the runtime
+    /// (`Lambda-Runtime-Deadline-Ms`).
     pub deadline: SystemTime,
-    /// The name by which the function was called.
+    /// The ARN by which the function was called.
     pub invoked_function_arn: String,
     /// The value of the `X-Amzn-Trace-Id` header.
     pub trace_id: Option<String>,
-    /// The client context, JSON, as mobile SDKs send it.
+    /// The client context of mobile SDKs, as JSON.
     pub client_context: Option<String>,
-    /// The Cognito identity, JSON.
+    /// The Cognito identity, as JSON.
     pub cognito_identity: Option<String>,
-    /// Where a streamed answer's pieces go as they arrive. Without it they are collected into
-    /// [`Response::body`]. A receiver that does not take them holds the function back.
+    /// The receiver of a streamed answer's parts. Without it they are collected into
+    /// [`Response::body`]. A receiver that is slow makes the function wait.
     pub stream: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Invocation {
-    /// Makes an invocation that ends `timeout` from now at the latest, [`TIME_MAX`] if that is less.
+    /// Creates an invocation with a time limit. The deadline is `timeout` from now, or [`TIME_MAX`]
+    /// if that is less.
     #[must_use]
     pub fn new(
         request_id: impl Into<String>,
@@ -53,7 +56,7 @@ impl Invocation {
         }
     }
 
-    /// Checks what can be checked without a sandbox.
+    /// Checks the payload's size and the form of the request id.
     ///
     /// # Errors
     ///
@@ -64,7 +67,7 @@ impl Invocation {
             let reason = format!("at most {max} bytes");
             return Err(Error::invalid("payload", format!("{length} bytes"), reason));
         }
-        // A runtime sends it back as a part of a path.
+        // The runtime sends it back as a part of a path.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
         let id = &self.request_id;
         if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX || !id.bytes().all(plain) {
@@ -80,18 +83,19 @@ const REQUEST_ID_BYTES_MAX: usize = 256;
 /// A function's successful answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// The body as the runtime posted it; empty where it went to [`Invocation::stream`].
+    /// The body as the runtime posted it; empty if it went to [`Invocation::stream`].
     pub body: Bytes,
-    /// The body's content type, where the runtime named one.
+    /// The content type of the body, if the runtime sent one.
     pub content_type: Option<String>,
-    /// True when the runtime chose the streaming response mode.
+    /// Whether the runtime chose the streaming response mode.
     pub streamed: bool,
 }
 
 /// An error that the function or its runtime reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
-    /// The `Lambda-Runtime-Function-Error-Type` header, such as `Unhandled` or `Runtime.ImportModuleError`.
+    /// The `Lambda-Runtime-Function-Error-Type` header, such as `Unhandled` or
+    /// `Runtime.ImportModuleError`.
     pub error_type: String,
     /// The JSON body (`errorMessage`, `errorType`, `stackTrace`) as the runtime posted it.
     pub body: Bytes,
@@ -124,12 +128,12 @@ pub enum Answer {
     Success(Response),
     /// The function, or its runtime for it, reported an error.
     FunctionError(FunctionError),
-    /// The time was over before an answer came.
+    /// The time limit passed without an answer.
     TimedOut,
-    /// The kernel killed a process of the sandbox for reaching the memory limit. Told by the limit's own
-    /// event counter, never guessed from a signal.
+    /// The kernel killed a process of the sandbox at the memory limit. The kernel's event counter
+    /// of the limit says so; a signal alone does not count.
     OutOfMemory,
-    /// The runtime ended before it answered.
+    /// The runtime ended without an answer.
     Exited(Exit),
 }
 
@@ -141,21 +145,22 @@ impl Answer {
     }
 }
 
-/// What an invocation used.
+/// The resources that an invocation, an init or a run used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// From handing over to the answer.
+    /// The wall time, for an invocation from the handover to the answer.
     pub duration: Duration,
-    /// The highest memory use of the sandbox so far, in bytes, where the backend measures it.
+    /// The highest memory use of the sandbox so far, in bytes, if the backend measures it.
     ///
-    /// On Linux as the kernel counts it, which sets memory aside in steps of 256 KiB for each processor. By control groups of version
-    /// 1, which serve one sandbox after another, it may tell up to 1 MiB too much, never too little.
+    /// On Linux it is the kernel's count, which reserves memory in steps of 256 KiB for each
+    /// processor. With control groups of version 1, which serve one sandbox after another, it can
+    /// be up to 1 MiB too high, but never too low.
     pub memory_peak_bytes: Option<u64>,
-    /// Processor time of all processes of the sandbox during this invocation, where measured.
+    /// Processor time of all processes of the sandbox during this time, if the backend measures it.
     pub cpu_time: Option<Duration>,
 }
 
-/// An invocation's end: how, and at what cost.
+/// The end of an invocation and its usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// How it ended.
@@ -164,29 +169,29 @@ pub struct Outcome {
     pub usage: Usage,
 }
 
-/// What a successful init took.
+/// The duration and usage of a successful init.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InitReport {
-    /// From starting the runtime until it and all extensions asked for their first event.
+    /// From the start of the runtime until it and all extensions asked for their first event.
     pub duration: Duration,
-    /// What init used.
+    /// The usage of the init.
     pub usage: Usage,
 }
 
-/// Why a sandbox did not come up. The sandbox is gone.
+/// Why an init failed. The sandbox has ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitFailure {
-    /// The runtime or an extension reported an error of its own.
+    /// The runtime or an extension reported an error.
     #[error("the runtime reported {}", .0.error_type)]
     Reported(FunctionError),
-    /// The runtime ended.
+    /// The runtime or an external extension ended.
     #[error("the runtime ended during init: {0}")]
     Exited(Exit),
-    /// The kernel killed a process of the sandbox for reaching the memory limit.
+    /// The kernel killed a process of the sandbox at the memory limit.
     #[error("the memory limit was reached during init")]
     OutOfMemory,
-    /// The runtime did not ask for an invocation in time.
+    /// The runtime or an extension did not ask for its first event within this time.
     #[error("init did not end within {0:?}")]
     TimedOut(Duration),
     /// The runtime could not be started.
@@ -200,16 +205,17 @@ pub enum InitFailure {
 pub struct Finished {
     /// How it ended.
     pub exit: Exit,
-    /// Who or what ended it.
+    /// The cause of the end.
     pub ended_by: EndedBy,
     /// Whether the memory limit killed any process of the sandbox.
     pub out_of_memory: bool,
-    /// What it used.
+    /// Its usage.
     pub usage: Usage,
 }
 
 impl Finished {
-    /// Makes the end of a program that no memory limit has touched; for authors of backends.
+    /// Creates a result. `out_of_memory` is set for [`EndedBy::Memory`] only. For authors of
+    /// backends.
     #[must_use]
     pub fn new(exit: Exit, ended_by: EndedBy, usage: Usage) -> Self {
         Self { exit, ended_by, out_of_memory: ended_by == EndedBy::Memory, usage }
@@ -222,20 +228,20 @@ impl Finished {
     }
 }
 
-/// Who or what ended a program.
+/// The cause of a program's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndedBy {
     /// The program itself, with a status.
     Program,
-    /// A signal from inside the sandbox or of the kernel's, such as SIGSEGV.
+    /// A signal from inside the sandbox or from the kernel, such as SIGSEGV.
     Signal,
-    /// The memory limit, told by the limit's own event counter.
+    /// The memory limit, according to the kernel's event counter of the limit.
     Memory,
-    /// A limit of kernel memory that the memory limit does not count: too many connections, or locks of files
-    /// ([`crate::Defence::KernelMemory`]).
+    /// A limit of kernel memory that is not charged to the memory limit: too many connections or
+    /// file locks ([`crate::Defence::KernelMemory`]).
     KernelMemory,
-    /// The limit of time on the wall clock ([`crate::TimeLimits::run`]).
+    /// The limit of wall time ([`crate::TimeLimits::run`]).
     WallTime,
     /// The limit of processor time ([`crate::TimeLimits::run_processor`]).
     ProcessorTime,
@@ -260,11 +266,11 @@ impl fmt::Display for EndedBy {
     }
 }
 
-/// Why a sandbox is shut down, as extensions are told.
+/// The reason of a shutdown, which is sent to extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShutdownReason {
-    /// It was idle, or its worker ends.
+    /// The sandbox was idle, or its host shuts down.
     Spindown,
     /// An invocation timed out.
     Timeout,
@@ -273,7 +279,7 @@ pub enum ShutdownReason {
 }
 
 impl ShutdownReason {
-    /// Returns the word of the Extensions API.
+    /// Returns the value of `shutdownReason` in the Extensions API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,61 +1,62 @@
-//! What a backend enforces, as data that a host can print and demand.
+//! The defences and capabilities of a backend, as data that a host can print and demand.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One defence between a function and everything else.
+/// A defence between a function and everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Defence {
     /// Processes of others cannot be seen or signalled.
     Processes,
-    /// A file system of its own, read-only but for the scratch space.
+    /// The sandbox has a file system of its own, which is read-only except for the scratch space.
     FileSystem,
-    /// No network but its own loopback.
+    /// The sandbox has no network but its own loopback.
     Network,
-    /// No shared memory, queues or host name with others.
+    /// The sandbox shares no System V memory, message queues or host name.
     Ipc,
-    /// A user of its own who is nobody outside.
+    /// The sandbox has a user of its own, which has no rights outside.
     User,
-    /// No capability, none to be gained.
+    /// Processes have no capabilities and cannot gain any.
     Capabilities,
-    /// A list of allowed system calls.
+    /// Only listed system calls are allowed.
     SystemCalls,
-    /// No keyring shared with others.
+    /// The sandbox shares no keyring.
     Keyring,
-    /// Only the descriptors given.
+    /// The program has only the descriptors that it was given.
     Descriptors,
-    /// Kernel interfaces under `/proc` hidden or read-only.
+    /// Kernel interfaces in `/proc` are hidden or read-only.
     KernelInterfaces,
-    /// Memory held to its limit.
+    /// The memory limit is enforced.
     Memory,
-    /// Kernel memory that is not charged to the memory limit (connections that nobody has accepted, locks of files) held to a limit of
-    /// its own.
+    /// Kernel memory that is not charged to the memory limit (unaccepted connections, file locks)
+    /// has limits of its own.
     KernelMemory,
-    /// Processor time held to its share.
+    /// The limit of processor time is enforced.
     Cpu,
-    /// The number of processes held to its limit.
+    /// The limit of processes is enforced.
     ProcessCount,
-    /// Scratch space held to its limit.
+    /// The limit of the scratch space is enforced.
     Scratch,
-    /// Traffic with disks held to its limit, where one is given.
+    /// Limits of block I/O are enforced, if any are set.
     BlockIo,
-    /// File access checked a second time, by path: a hole in the mounts does not pass it.
+    /// File access is also checked by path, so that it is restricted even if a mount is wrong.
     FileAccess,
-    /// Signals and abstract sockets held inside a second time: a hole in the namespaces does not pass it.
+    /// Signals and abstract sockets are also restricted by landlock, so that they stay inside even
+    /// if a namespace is wrong.
     Scope,
-    /// Clocks that do not tell how long the machine has been up.
+    /// Clocks do not show how long the machine has been up.
     Time,
-    /// A kernel of its own.
+    /// The sandbox has a kernel of its own.
     Kernel,
 }
 
-/// Which defences are in force, and why the others are not.
+/// The defences in force, and the absent ones with the reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Isolation {
-    /// Each defence in force, and by what means.
+    /// Each defence in force, with the means.
     pub in_force: BTreeMap<Defence, String>,
-    /// Each defence that is not, and why.
+    /// Each absent defence, with the reason.
     pub absent: BTreeMap<Defence, String>,
 }
 
@@ -79,47 +80,47 @@ impl fmt::Display for Isolation {
     }
 }
 
-/// Something that not every backend can do. The conformance suite asks before it tests.
+/// A feature that not every backend has. The conformance suite skips the tests of absent features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Capability {
-    /// Runs real programs; the fake does not.
+    /// Runs real programs. The fake backend does not.
     Programs,
     /// Serves the Runtime API and Extensions API.
     RuntimeApi,
-    /// An idle sandbox uses no processor time.
+    /// Freezes an idle sandbox, so that it uses no processor time.
     Freeze,
-    /// Holds memory to the limit, and tells an out-of-memory kill by its event.
+    /// Enforces the memory limit, and reports out-of-memory kills by the kernel's event counter.
     MemoryLimit,
-    /// Holds processor time to the share.
+    /// Enforces the limit of processor time.
     CpuLimit,
     /// Shares processors by weight ([`crate::Limits::cpu_weight`]).
     CpuWeight,
-    /// Runs on chosen processors only ([`crate::Limits::processors`]).
+    /// Restricts a sandbox to chosen processors ([`crate::Limits::processors`]).
     Processors,
-    /// Holds each process to its own limits ([`crate::ResourceLimits`]).
+    /// Enforces limits of each process ([`crate::ResourceLimits`]).
     ResourceLimits,
-    /// Holds the number of processes to the limit.
+    /// Enforces the limit of processes.
     ProcessLimit,
-    /// Holds the scratch space to its limit.
+    /// Enforces the limit of the scratch space.
     ScratchLimit,
-    /// Holds traffic with disks to its limits.
+    /// Enforces limits of block I/O.
     BlockIoLimit,
-    /// Tells how long a sandbox has waited ([`crate::Sandbox::pressure`]).
+    /// Measures how long a sandbox has stalled ([`crate::Sandbox::pressure`]).
     Pressure,
-    /// Measures peak memory.
+    /// Measures the memory peak.
     MemoryPeak,
     /// Measures processor time.
     CpuTime,
-    /// The function has a loopback of its own.
+    /// Gives the function a loopback of its own.
     PrivateNetwork,
-    /// Everything but the scratch space is read-only.
+    /// Makes everything but the scratch space read-only.
     ReadOnlyRoot,
-    /// Starts the extensions that lie in `/opt/extensions`.
+    /// Starts the extensions in `/opt/extensions`.
     ExternalExtensions,
     /// Runs a program without the Runtime API ([`crate::Sandbox::run`]).
     Run,
-    /// Gives a program its standard input ([`crate::SandboxSpec::stdin`]).
+    /// Connects a program's standard input ([`crate::SandboxSpec::stdin`]).
     Stdin,
     /// Runs other programs in a living sandbox ([`crate::Handle::exec`]).
     Exec,

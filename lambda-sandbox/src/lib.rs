@@ -1,12 +1,15 @@
-//! Sandboxes on this machine: for functions as a service, and for any program that is not trusted.
+//! Sandboxes on this machine, for functions as a service and for any untrusted program.
 //!
-//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. It runs a program to its end in one call ([`Backend::run`]), or
-//! one function all its life, one invocation at a time: created, then `init`, then idle (frozen where the backend can) and
-//! busy in turn, then shut down or destroyed. The states are types, so a call that makes no sense in a state does not
-//! compile. Functions speak the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), which [`runtime_api`]
-//! serves: unmodified Lambda runtimes run here.
+//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]. A sandbox either runs a program to its
+//! end in one call ([`Backend::run`]), or it serves one function, one invocation at a time. A
+//! function's sandbox is created and initialised, is then idle (frozen if the backend can freeze)
+//! and busy in turn, and is shut down or destroyed in the end. The states are types, so a call that
+//! is not allowed in a state does not compile. Functions use the Lambda Runtime API (2018-06-01)
+//! and Extensions API (2020-01-01), which [`runtime_api`] serves. So unmodified Lambda runtimes run
+//! here.
 //!
-//! What it does not do: it chooses no sandbox for an invocation, keeps no code, and makes no virtual machine.
+//! This crate does not choose a sandbox for an invocation, does not store code, and does not make
+//! virtual machines.
 //!
 //! # Example
 //!
@@ -35,12 +38,15 @@
 //!
 //! # Contract
 //!
-//! 1. Dropping a sandbox, or the future of any of its methods, ends it and releases all that it held.
-//! 2. [`Sandbox::invoke`] returns at the answer, at the timeout, or at the runtime's end, whichever is first.
-//! 3. Call [`Sandbox::settle`] after each answer; the sandbox is idle again when it returns.
-//! 4. Call [`Backend::sweep`] at start-up: it removes what a crashed earlier process left, and nothing else.
+//! 1. Dropping a sandbox, or the future of any of its methods, ends the sandbox and releases its
+//!    resources.
+//! 2. [`Sandbox::invoke`] returns at the answer, at the timeout or at the runtime's end, whichever
+//!    is first.
+//! 3. Call [`Sandbox::settle`] after each answer. The sandbox is idle again when it returns.
+//! 4. Call [`Backend::sweep`] at start-up. It removes what crashed host processes left, and never
+//!    affects a live sandbox.
 //!
-//! # A function, without a machine
+//! # A function on the fake backend
 //!
 //! ```
 //! use std::time::Duration;
@@ -65,7 +71,7 @@
 //!
 //! - `runtime-api` (default): the Runtime API server and the `process` backend.
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
-//! - `systemd`: control groups in a scope that systemd makes ([`linux::Settings::in_systemd_scope`]).
+//! - `systemd`: control groups in a scope of systemd's ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A sandbox's life as types: a call that makes no sense in a state does not compile.
+//! The states of a sandbox as types: a call that is not allowed in a state does not compile.
 
 use std::marker::PhantomData;
 
@@ -9,12 +9,12 @@ use crate::{
     Pressure, ShutdownReason,
 };
 
-/// The state after [`crate::Backend::create`]: made, nothing of the function runs.
+/// The state after [`crate::Backend::create`]: nothing of the function runs.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Created;
 
-/// The state between invocations: frozen where the backend can.
+/// The state between invocations: frozen, if the backend can freeze.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Idle;
@@ -24,14 +24,15 @@ pub struct Idle;
 #[non_exhaustive]
 pub struct Busy;
 
-/// The state after a program's end: nothing runs, and there is something to release.
+/// The state after a program's end: nothing runs, but resources must still be released.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended;
 
-/// One sandbox in the state `S`.
+/// A sandbox in the state `S`.
 ///
-/// Dropping it in any state, or dropping the future of any of its methods, ends it and releases all it held.
+/// Dropping it in any state, or dropping the future of any of its methods, ends the sandbox and
+/// releases its resources.
 ///
 /// ```compile_fail
 /// # async fn f(created: lambda_sandbox::Sandbox<lambda_sandbox::Created>, i: lambda_sandbox::Invocation) {
@@ -50,18 +51,18 @@ impl<S> Sandbox<S> {
         Sandbox { driver: self.driver, state: PhantomData }
     }
 
-    /// Returns a handle that ends the sandbox from anywhere, also while it is busy.
+    /// Returns a handle that ends the sandbox from anywhere, even while it is busy.
     #[must_use]
     pub fn killer(&self) -> Killer {
         self.driver.killer()
     }
 
-    /// Returns a handle that reaches the sandbox while it lives, also while a method of this one waits: to run other programs in
-    /// it, to see what it uses and what happens to it.
+    /// Returns a handle to the living sandbox, which works even while a method of this one waits.
+    /// It runs other programs in the sandbox and returns usage and events.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] where the backend has none.
+    /// [`Error::Unavailable`] if the backend has none.
     pub fn handle(&self) -> Result<Handle, Error> {
         self.driver.handle().ok_or_else(|| Error::Unavailable {
             what: "a handle to the living sandbox",
@@ -70,45 +71,45 @@ impl<S> Sandbox<S> {
         })
     }
 
-    /// Returns how long those inside have waited for what they lacked, since the sandbox was made; `None` where the
-    /// backend cannot tell.
+    /// Returns how long processes inside have stalled since the sandbox was made, or `None` if the
+    /// backend does not measure it.
     #[must_use]
     pub fn pressure(&self) -> Option<Pressure> {
         self.driver.pressure()
     }
 
-    /// Ends everything inside at once and waits until all is released.
+    /// Ends everything inside at once, and waits until all resources are released.
     ///
     /// # Errors
     ///
-    /// When something could not be released; the backend's sweep tries again.
+    /// If a resource could not be released. [`crate::Backend::sweep`] tries again.
     pub async fn destroy(self) -> Result<(), Error> {
         self.driver.destroy().instrument(tracing::debug_span!("destroy")).await
     }
 }
 
 impl Sandbox<Created> {
-    /// Wraps a driver that nobody has called yet; for authors of backends.
+    /// Wraps a driver on which no method was called yet. For authors of backends.
     pub fn new(driver: Box<dyn Driver>) -> Self {
         Self { driver, state: PhantomData }
     }
 
-    /// Starts the runtime; ends when it and all extensions ask for their first event.
+    /// Starts the runtime and waits until it and all extensions ask for their first event.
     ///
     /// # Errors
     ///
-    /// Why it did not come up; the sandbox is gone, once extensions that have registered were told and had their time.
-    /// The error does not wait for that.
+    /// [`InitFailure`]. The sandbox has ended. Registered extensions get the SHUTDOWN event and
+    /// their time, but the error is returned before that.
     pub async fn init(mut self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
         let report = self.driver.init().instrument(tracing::debug_span!("init")).await?;
         Ok((self.become_(), report))
     }
 
-    /// Runs the program to its end without the Runtime API, as any sandboxing tool does, and releases all.
+    /// Runs the program to its end without the Runtime API, and releases the sandbox.
     ///
     /// # Errors
     ///
-    /// When the program could not be started, or the backend runs no programs.
+    /// If the program could not be started, or the backend runs no programs.
     pub async fn run(mut self) -> Result<Finished, Error> {
         let finished = self.driver.run().await;
         let released = self.driver.destroy().await;
@@ -117,8 +118,8 @@ impl Sandbox<Created> {
         Ok(finished)
     }
 
-    /// As [`Sandbox::run`], but returns at the program's end: what is left of the sandbox comes back, to be
-    /// destroyed off the caller's path.
+    /// As [`Sandbox::run`], but returns at the program's end. The returned sandbox must be
+    /// destroyed, which the caller can do later.
     ///
     /// # Errors
     ///
@@ -130,15 +131,15 @@ impl Sandbox<Created> {
 }
 
 impl Sandbox<Idle> {
-    /// Hands over one invocation and waits for its end, no longer than its timeout.
+    /// Hands over an invocation and waits for its end, for its timeout at most.
     ///
-    /// The sandbox comes back when it can be used again, and is gone when it cannot (see
-    /// [`crate::Answer::leaves_usable`]). Returns at the answer: call [`Sandbox::settle`] before the next
-    /// invocation, off the caller's path.
+    /// Returns the sandbox if it can be used again, and `None` if it has ended (see
+    /// [`crate::Answer::leaves_usable`]). It returns at the answer: call [`Sandbox::settle`] before
+    /// the next invocation, after the caller has the answer.
     ///
     /// # Errors
     ///
-    /// When the backend could not hand it over; the function has not seen it.
+    /// If the backend could not hand it over. The function has not received it.
     pub async fn invoke(
         mut self,
         invocation: Invocation,
@@ -149,7 +150,8 @@ impl Sandbox<Idle> {
         Ok((outcome, usable.then(|| self.become_())))
     }
 
-    /// Shuts the sandbox down as Lambda does: extensions are told and waited for, then everything ends.
+    /// Shuts the sandbox down as Lambda does: sends extensions the SHUTDOWN event, waits for them,
+    /// and ends everything.
     ///
     /// # Errors
     ///
@@ -165,11 +167,11 @@ impl Sandbox<Idle> {
 }
 
 impl Sandbox<Busy> {
-    /// Waits until runtime and extensions ask for the next event, then freezes.
+    /// Waits until the runtime and the extensions ask for the next event, and freezes.
     ///
     /// # Errors
     ///
-    /// When the runtime ended, or did not ask in time; the sandbox is gone.
+    /// If the runtime ended, or did not ask in time. The sandbox has ended.
     pub async fn settle(mut self) -> Result<Sandbox<Idle>, Error> {
         self.driver.settle().instrument(tracing::debug_span!("freeze")).await?;
         Ok(self.become_())

@@ -1,4 +1,4 @@
-//! A function's output: lines with time stamps, bounded wherever they are held.
+//! The output of functions: lines with time stamps, and logs of limited size.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
-/// Longest line that is passed on whole, in bytes. What is longer comes in pieces.
+/// The longest line in one piece, in bytes. Longer lines are split.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Which of the program's outputs a line came from.
+/// The output from which a line came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stream {
@@ -23,39 +23,42 @@ pub enum Stream {
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// When the line's end was read.
+    /// The time at which the end of the line was read.
     pub at: SystemTime,
-    /// Where it was written to.
+    /// The output to which it was written.
     pub stream: Stream,
-    /// Its bytes without the line feed: whatever the program wrote, not always UTF-8.
+    /// The bytes without the line feed. They are not always UTF-8.
     pub text: Bytes,
-    /// True when no line feed followed: the line was longer than [`LINE_BYTES_MAX`], or the program
+    /// Whether no line feed followed. The line was longer than [`LINE_BYTES_MAX`], or the program
     /// answered or ended in the middle of it.
     pub open: bool,
 }
 
-/// Takes a function's output.
+/// Receives a function's output.
 ///
-/// Called from the task that reads the output: an implementor must not block, and must bound what it keeps.
+/// It is called from the task that reads the output. An implementation must not block, and must
+/// limit what it keeps.
 pub trait LogSink: Send + Sync + fmt::Debug {
-    /// Takes one line.
+    /// Receives a line.
     fn line(&self, line: LogLine);
 
-    /// Returns whether it does anything with lines. Otherwise output is not even read.
+    /// Returns whether it uses lines. If not, and it takes no bytes either, the output is dropped
+    /// unread where that is possible.
     fn wants_lines(&self) -> bool {
         true
     }
 
-    /// Returns whether it takes output byte for byte ([`LogSink::bytes`]) in place of lines, which costs the host least.
+    /// Returns whether it receives bytes ([`LogSink::bytes`]) instead of lines. That costs the host
+    /// least.
     fn takes_bytes(&self) -> bool {
         false
     }
 
-    /// Takes what was read of an output.
+    /// Receives bytes as they were read.
     fn bytes(&self, _stream: Stream, _bytes: &[u8]) {}
 }
 
-/// Forgets every line.
+/// Drops every line.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoLog;
 
@@ -67,7 +70,7 @@ impl LogSink for NoLog {
     }
 }
 
-/// Keeps the last lines in memory, within a bound.
+/// Keeps the last lines in memory, up to a limit.
 #[derive(Debug)]
 pub struct MemoryLog {
     bytes_max: usize,
@@ -82,30 +85,30 @@ struct Kept {
 }
 
 impl MemoryLog {
-    /// Makes a log that keeps at most `bytes_max` bytes of lines.
+    /// Creates a log that keeps at most `bytes_max` bytes, including an overhead for each line.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, kept: Mutex::default() }
     }
 
-    /// Returns the lines kept, oldest first.
+    /// Returns the kept lines, oldest first.
     #[must_use]
     pub fn lines(&self) -> Vec<LogLine> {
         self.kept().lines.iter().cloned().collect()
     }
 
-    /// Returns how many lines were dropped to stay within the bound.
+    /// Returns the number of lines that were dropped because of the limit.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.kept().dropped
     }
 
-    /// Forgets what is kept, as at the start of an invocation.
+    /// Removes the kept lines and resets the count of dropped ones.
     pub fn clear(&self) {
         *self.kept() = Kept::default();
     }
 
-    /// Returns the last `bytes_max` bytes of the output, as Lambda's log tail does with 4,096.
+    /// Returns the last `bytes_max` bytes of the kept output. Lambda's log tail has 4,096.
     #[must_use]
     pub fn tail(&self, bytes_max: usize) -> Vec<u8> {
         let mut tail = Vec::new();
@@ -123,7 +126,7 @@ impl MemoryLog {
     }
 }
 
-/// What a line costs beside its text, so that empty lines are bounded too.
+/// The memory of a line beside its text, so that empty lines are limited too.
 const LINE_OVERHEAD: usize = size_of::<LogLine>();
 
 impl LogSink for MemoryLog {
@@ -141,7 +144,7 @@ impl LogSink for MemoryLog {
     }
 }
 
-/// Cuts a stream of bytes into lines and never holds more than [`LINE_BYTES_MAX`].
+/// Splits a stream of bytes into lines. Holds at most [`LINE_BYTES_MAX`] bytes.
 #[derive(Debug)]
 pub struct LineSplitter {
     stream: Stream,
@@ -149,13 +152,13 @@ pub struct LineSplitter {
 }
 
 impl LineSplitter {
-    /// Makes one for an output.
+    /// Creates a splitter for an output.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
         Self { stream, open: BytesMut::new() }
     }
 
-    /// Takes the next bytes, and passes on the lines that end in them.
+    /// Adds bytes, and passes the lines that they complete on to `sink`.
     pub fn push(&mut self, mut bytes: &[u8], sink: &dyn LogSink) {
         let at = SystemTime::now();
         while !bytes.is_empty() {
@@ -163,7 +166,7 @@ impl LineSplitter {
             let window = &bytes[..bytes.len().min(room)];
             let end = window.iter().position(|byte| *byte == b'\n');
             match end {
-                // Most lines come whole.
+                // The common case: the line is complete in these bytes.
                 Some(end) if self.open.is_empty() => {
                     let text = Bytes::copy_from_slice(&window[..end]);
                     sink.line(LogLine { at, stream: self.stream, text, open: false });
@@ -189,7 +192,7 @@ impl LineSplitter {
     }
 
     fn emit(&mut self, at: SystemTime, open: bool, sink: &dyn LogSink) {
-        // Copied, not split off: a short line must not keep the whole buffer alive.
+        // Copied, because a slice of the buffer would keep the whole buffer alive.
         let text = Bytes::copy_from_slice(&self.open);
         self.open.clear();
         sink.line(LogLine { at, stream: self.stream, text, open });

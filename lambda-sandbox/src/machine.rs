@@ -1,15 +1,15 @@
-//! A root made of this machine's own programs and libraries, read-only: nothing needs to be installed or unpacked.
+//! A read-only root made of this machine's own programs and libraries, without any installation.
 
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::spec::{Bind, Link, Root, SmallFile};
 
-/// Top folders that hold programs and libraries, or are links to where they are.
+/// Top folders with programs and libraries. Some of them are links.
 const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
-/// What programs read below `/etc`: the loader's cache, certificates, names of services and protocols, fonts, the time zone,
-/// alternatives, settings of runtimes. No secrets (`shadow`, `ssl/private`, `ssh`), no accounts of the host, no network of the
-/// host.
+/// The files below `/etc` that programs read: the loader's cache, certificates, names of services
+/// and protocols, fonts, the time zone, alternatives, settings of runtimes. Secrets (`shadow`,
+/// `ssl/private`, `ssh`), accounts and network settings of the host are left out.
 const SETTINGS: [&str; 16] = [
     "/etc/ld.so.cache",
     "/etc/alternatives",
@@ -28,15 +28,15 @@ const SETTINGS: [&str; 16] = [
     "/etc/chromium.d",
     "/etc/locale.alias",
 ];
-/// How the names of folders below `/etc` begin that runtimes of several versions have.
+/// Prefixes of folders below `/etc` whose names contain a version.
 const SETTINGS_OF_VERSIONS: [&str; 2] = ["java-", "ImageMagick-"];
-/// Links to where a program looks by custom.
+/// Symbolic links that programs expect.
 const LINKS: [(&str, &str); 3] = [
     ("/etc/os-release", "../usr/lib/os-release"),
     ("/etc/mtab", "../proc/self/mounts"),
     ("/var/tmp", "/tmp"),
 ];
-/// Files of the sandbox's own: its one user, its own name.
+/// Files with the sandbox's own content: its user and its host name.
 const FILES: [(&str, &str); 4] = [
     (
         "/etc/passwd",
@@ -51,8 +51,8 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 impl Root {
-    /// Makes a root of this machine's programs and libraries, without its data: `/usr` and what belongs to it, a
-    /// few files of `/etc`, and a user `sandbox`.
+    /// Creates a root of this machine's programs and libraries, without its data: `/usr` and its
+    /// links, some files of `/etc`, and a user `sandbox`.
     #[must_use]
     pub fn of_machine() -> Self {
         let mut root = Self::default();
@@ -77,14 +77,15 @@ impl Root {
         root
     }
 
-    /// Adds the installation of an interpreter that lies outside of `/usr`, such as one of pyenv or nvm: the folder
-    /// above its `bin`, at the same path inside.
+    /// Adds the installation of an interpreter outside of `/usr`, such as one of pyenv or nvm.
+    /// Binds the parent of its `bin` folder at the same path inside.
     ///
-    /// `program` is the interpreter itself (Python's `sys.executable`), not a script that looks for it.
+    /// `program` must be the interpreter itself (Python's `sys.executable`), not a script that
+    /// searches for it.
     ///
     /// # Errors
     ///
-    /// When there is no such program, or it lies in no `bin`.
+    /// If the program does not exist, or is not in a folder `bin`.
     pub fn with_interpreter(mut self, program: &Path) -> Result<Self, Error> {
         let real = std::fs::canonicalize(program)
             .map_err(|source| Error::failed("looking for the interpreter", program, source))?;
@@ -108,7 +109,7 @@ impl Root {
     }
 }
 
-/// Returns the settings of runtimes of several versions, in the order of their names.
+/// Returns the folders of [`SETTINGS_OF_VERSIONS`], sorted by name.
 fn settings_of_versions() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir("/etc").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries
@@ -124,5 +125,5 @@ fn settings_of_versions() -> impl Iterator<Item = PathBuf> {
     found.into_iter()
 }
 
-/// Most folders of [`SETTINGS_OF_VERSIONS`]: each is a mount that every sandbox copies.
+/// The most folders of [`SETTINGS_OF_VERSIONS`]. Each is a mount that every sandbox copies.
 const VERSIONS_MAX: usize = 16;

@@ -1,4 +1,5 @@
-//! Sandboxes made before they are asked for, of one specification: made only, or initialised and frozen.
+//! Pools of sandboxes with the same specification, made ahead of their use: created only, or
+//! initialised and frozen.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,20 +30,20 @@ use tokio::task::JoinHandle;
 
 use crate::{Backend, BoxFuture, Created, Idle, InitFailure, Sandbox, SandboxSpec};
 
-/// How many are kept, and when those that were taken are replaced.
+/// The size of a pool, and when it refills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// How many are there at rest; with 0 each is made when it is asked for.
+    /// The number of sandboxes kept ready. With 0 each is made when it is taken.
     pub ready: usize,
-    /// How long after one was taken the making begins, so that it does not compete with the start that took it. At once when half
-    /// or less are left.
+    /// The delay before a taken sandbox is replaced, so that refilling does not compete with the
+    /// start. There is no delay if half or less are left.
     pub refill_after: Duration,
-    /// How long after one could not be made the next is tried.
+    /// The delay before the next attempt after a failure.
     pub retry_after: Duration,
 }
 
 impl Default for PoolSettings {
-    /// One, replaced after 10 ms; after a failure a second's pause.
+    /// One sandbox, a refill delay of 10 ms, and a retry delay of one second.
     fn default() -> Self {
         Self {
             ready: 1,
@@ -52,23 +53,25 @@ impl Default for PoolSettings {
     }
 }
 
-/// What a pool has done, since it was made but for the first.
+/// Figures of a pool: the number ready now, and counts since the pool was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolFigures {
-    /// How many wait to be taken, now.
+    /// Sandboxes that are ready now.
     pub ready: usize,
-    /// How many were there when they were asked for.
+    /// Calls of [`Pool::take`] that found a sandbox ready.
     pub hit: u64,
-    /// How many had to be made when they were asked for.
+    /// Calls of [`Pool::take`] that had to make a sandbox.
     pub missed: u64,
-    /// How many could not be made beforehand.
+    /// Failed attempts to make a sandbox ahead.
     pub failed: u64,
 }
 
 /// Keeps sandboxes in the state `S` ready.
 ///
-/// One that has died while it waited is told as that by its first use. Dropping the pool ends those that nobody has taken; those taken are their owner's. A sandbox that waits in the pool takes what any
-/// idle sandbox takes, so whoever makes a pool bounds it. They are taken in the order in which they were made.
+/// Sandboxes are taken in the order in which they were made. Dropping the pool ends the sandboxes
+/// in it; taken ones belong to the caller. If a sandbox has died in the pool, its first use fails.
+/// A sandbox in the pool uses as many resources as any idle one, so the creator of a pool must
+/// choose its size accordingly.
 pub struct Pool<S: 'static> {
     shared: Arc<Shared<S>>,
     filler: JoinHandle<()>,
@@ -78,7 +81,7 @@ struct Shared<S> {
     make: Make<S>,
     settings: PoolSettings,
     state: Mutex<State<S>>,
-    /// Told when one was taken.
+    /// Notified when a sandbox was taken.
     taken: Notify,
 }
 
@@ -96,7 +99,8 @@ impl<S> fmt::Debug for Pool<S> {
 }
 
 impl Pool<Created> {
-    /// Keeps sandboxes in which nothing of the function runs yet. Call it within a tokio runtime.
+    /// Keeps created sandboxes, in which nothing of the function runs yet. Must be called in a
+    /// tokio runtime.
     pub fn created(backend: Arc<dyn Backend>, spec: SandboxSpec, settings: PoolSettings) -> Self {
         Self::new(settings, move || {
             let (backend, spec) = (Arc::clone(&backend), spec.clone());
@@ -106,7 +110,8 @@ impl Pool<Created> {
 }
 
 impl Pool<Idle> {
-    /// Keeps sandboxes whose init is over, frozen where the backend can. Call it within a tokio runtime.
+    /// Keeps initialised sandboxes, frozen if the backend can freeze. Must be called in a tokio
+    /// runtime.
     pub fn initialised(
         backend: Arc<dyn Backend>,
         spec: SandboxSpec,
@@ -135,11 +140,11 @@ impl<S: 'static> Pool<S> {
         Self { shared, filler }
     }
 
-    /// Takes a sandbox: one that is ready, or else one that is made now.
+    /// Takes a ready sandbox, or makes one.
     ///
     /// # Errors
     ///
-    /// Why none could be made.
+    /// The error of making a sandbox.
     pub async fn take(&self) -> Result<Sandbox<S>, InitFailure> {
         let taken = {
             let mut state = self.shared.state();
@@ -156,7 +161,7 @@ impl<S: 'static> Pool<S> {
         }
     }
 
-    /// Tells what the pool has done.
+    /// Returns the pool's figures.
     #[must_use]
     pub fn figures(&self) -> PoolFigures {
         let state = self.shared.state();
@@ -166,7 +171,7 @@ impl<S: 'static> Pool<S> {
 
 impl<S: 'static> Drop for Pool<S> {
     fn drop(&mut self) {
-        // With it goes what it is about to make.
+        // A sandbox that the task is making is dropped with it.
         self.filler.abort();
     }
 }

@@ -1,31 +1,32 @@
-//! How long a sandbox's processes have waited for what they lacked (pressure stall information).
+//! How long a sandbox's processes have stalled for lack of a resource (pressure stall information,
+//! PSI).
 
 use std::time::Duration;
 
-/// What a sandbox has waited for, since it was made.
+/// The time that a sandbox has stalled since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pressure {
-    /// For a processor: because others had it, or because the share was used up.
+    /// For lack of a processor: others used it, or the sandbox's share was used up.
     pub cpu: Stall,
-    /// For memory: because it was full.
+    /// For lack of memory.
     pub memory: Stall,
-    /// For a disk.
+    /// For I/O of a disk.
     pub io: Stall,
 }
 
-/// Time spent waiting for one resource.
+/// The time that processes stalled for one resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
-    /// While at least one task waited.
+    /// While at least one task stalled.
     pub some: Duration,
-    /// While every task that had something to do waited.
+    /// While all tasks that were not idle stalled.
     pub full: Duration,
 }
 
 impl Stall {
-    /// Reads the text of a `*.pressure` file of the kernel's.
+    /// Parses the text of a `*.pressure` file.
     #[cfg_attr(not(any(feature = "linux", test)), expect(dead_code, reason = "only Linux tells"))]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let total = |kind: &str| {
@@ -33,7 +34,7 @@ impl Stall {
             let total = line.split(' ').find_map(|word| word.strip_prefix("total="))?;
             Some(Duration::from_micros(total.parse().ok()?))
         };
-        // Kernels before 5.13 have no `full` for processors.
+        // Kernels before 5.13 have no `full` line for processors.
         Some(Self { some: total("some")?, full: total("full").unwrap_or_default() })
     }
 }

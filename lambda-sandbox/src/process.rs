@@ -1,7 +1,8 @@
-//! A plain child process with a few limits. It does not isolate.
+//! A plain child process with few limits. It does not isolate.
 //!
-//! The function runs as the host's user, on the host's file system and network, and can do what the host can.
-//! For trusted code, development, and systems without a better backend.
+//! The function runs as the host's user, on the host's file system and network, and can do what the
+//! host can. This backend is for trusted code, for development, and for systems without a better
+//! backend.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -27,12 +28,12 @@ use crate::{
     SandboxSpec, Swept,
 };
 
-/// Makes sandboxes that are plain processes.
+/// Creates sandboxes that are plain processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessBackend;
 
 impl ProcessBackend {
-    /// Makes the backend.
+    /// Creates the backend.
     #[must_use]
     pub fn new() -> Self {
         Self
@@ -104,7 +105,8 @@ impl Backend for ProcessBackend {
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
-        // A runtime whose host crashed finds its API gone and ends by itself: nothing is kept to sweep.
+        // After a crash of the host a runtime finds its API gone and ends by itself. Nothing else
+        // is left.
         Box::pin(async { Ok(Swept::default()) })
     }
 }
@@ -120,7 +122,8 @@ struct Process {
 enum Life {
     #[default]
     NotStarted,
-    /// The process group's id; valid until the group's leader is reaped, which happens under the same lock.
+    /// The id of the process group. It is valid until the group's leader is reaped, which happens
+    /// under the same lock.
     Running(Pid),
     Ended,
 }
@@ -144,8 +147,8 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0);
         let files_max = self.spec.limits.files_max;
-        // SAFETY: the closure only makes setrlimit system calls, which are async-signal-safe; it neither
-        // allocates nor takes a lock, as the time between fork and exec demands.
+        // SAFETY: the closure only makes setrlimit system calls, which are async-signal-safe; it
+        // neither allocates nor takes a lock, as is required between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
@@ -181,7 +184,7 @@ impl Process {
                 self.kill();
                 Error::step("starting the thread that waits for the program", source)
             })?;
-        // Extensions beside the runtime need a file system of the sandbox's own to lie in: there are none.
+        // External extensions need a file system of the sandbox's own. There are none here.
         let started = Started::new(Pipe::new(stdout.into())?, Pipe::new(stderr.into())?, exit);
         Ok(match stdin {
             Some(stdin) => started.with_stdin(input(stdin.into())?),
@@ -191,13 +194,13 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if let Life::Running(group) = *locked(&self.life) {
-            // The group may have ended by itself a moment ago: nothing is left to signal then.
+            // The group may have ended just now. There is nothing to signal then.
             let _ended = killpg(group, signal);
         }
     }
 }
 
-/// Checks that the specification asks for nothing that only a sandbox can hold.
+/// Checks that the specification asks for nothing that needs a real sandbox.
 fn check_can(spec: &SandboxSpec) -> Result<(), Error> {
     let refused = |what| {
         Err(Error::Unavailable {
@@ -216,8 +219,8 @@ fn check_can(spec: &SandboxSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the program, kills what it left in its group, and reaps it: in this order, so that the id of the
-/// group cannot have been given to another when it is signalled.
+/// Waits for the program, kills the rest of its group, and reaps it, in this order: before the
+/// leader is reaped, the group's id cannot be reused.
 fn wait(mut child: Child, life: &Mutex<Life>, told: &watch::Sender<Option<Exit>>) {
     if let Ok(id) = i32::try_from(child.id()) {
         let leader = Pid::from_raw(id);
@@ -280,7 +283,8 @@ impl Drop for Process {
     }
 }
 
-/// Returns the leader's highest resident memory, where the system tells it (Linux `VmHWM`).
+/// Returns the leader's highest resident memory in bytes, if the system reports it (`VmHWM` of
+/// Linux).
 fn memory_peak(leader: Pid) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{leader}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -288,7 +292,8 @@ fn memory_peak(leader: Pid) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Reads a word, or a list divided by colons, as paths below a bind's target: each becomes the host's own path.
+/// Replaces paths below a bind's target by the host's own paths, in a word or a colon-separated
+/// list.
 fn on_host(root: &Root, text: &OsStr) -> OsString {
     let parts: Vec<Vec<u8>> = text
         .as_bytes()

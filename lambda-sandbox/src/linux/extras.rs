@@ -1,4 +1,4 @@
-//! What a specification can ask of the Linux backend alone.
+//! The options of a specification that only the Linux backend supports.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,21 @@ use crate::linux::start::terminal::TerminalEnd;
 use crate::spec::check::{absolute, inside};
 use crate::{Bind, Defence, Error, Network, Stdin};
 
-/// Most writable binds, volumes and devices of a sandbox together.
+/// The most writable binds, volumes and devices of a sandbox together.
 pub const ATTACHED_MAX: usize = 16;
-/// Most descriptors passed to a program.
+/// The most descriptors passed to a program.
 pub const DESCRIPTORS_MAX: usize = 8;
 
-/// A place in a root that something is attached to.
+/// A mount point in a root for a writable bind, a volume or a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) path: PathBuf,
     pub(super) folder: bool,
 }
 
-/// What only this backend can give a sandbox. By these a jailed virtual machine monitor runs: `/dev/kvm`, its disks as
-/// writable binds, a tap device or sockets as descriptors.
+/// Options that only the Linux backend supports. With them a jailed virtual machine monitor can
+/// run: `/dev/kvm` as a device, its disks as writable binds, a tap device or sockets as
+/// descriptors.
 ///
 /// ```no_run
 /// # fn example(socket: std::os::fd::OwnedFd) {
@@ -41,28 +42,33 @@ pub(super) struct Point {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Extras {
-    /// Host folders and files that the program may write, as far as its user may: as root that is a user of the sandbox's
-    /// own, so that they must be writable for every user. They have no quota: see [`Volume`] for one.
+    /// Host folders and files that the program may write if its user may. As root the sandbox has a
+    /// user of its own, so they must be writable for every user. They have no quota; a [`Volume`]
+    /// has one.
     pub writable_binds: Vec<Bind>,
-    /// Character devices of the host's, below `/dev` here and inside. As root the program's user owns the device inside.
+    /// Character devices of the host, below `/dev` on the host and inside. As root the sandbox's
+    /// user owns the device inside.
     pub devices: Vec<PathBuf>,
-    /// Writable folders in memory, each of a limited size, that the host can read.
+    /// Writable folders in memory, limited in size, with their paths inside. The host can read
+    /// them.
     pub volumes: Vec<(PathBuf, Volume)>,
-    /// Open files that the program has as descriptors 3, 4 and so on. They are not closed when it executes another program. An
-    /// open folder of the host's leads out of the sandbox where the kernel has no landlock: pass none.
+    /// Open files that the program gets as descriptors 3, 4 and so on. They stay open when it
+    /// executes another program. Without landlock an open folder of the host gives access to files
+    /// outside of the sandbox: pass none.
     pub descriptors: Vec<Arc<OwnedFd>>,
-    /// The terminal that the program's standard streams are; its output does not go to the log then.
+    /// A terminal for the program's standard streams. Its output then does not go to the log.
     pub terminal: Option<TerminalEnd>,
-    /// A network namespace that the host has made, with whatever is in it, in place of [`SandboxSpec::network`](crate::SandboxSpec). Its
-    /// loopback is brought up; the Runtime API listens there, on a port of the kernel's choice. Whoever shares the namespace can reach it:
-    /// give each sandbox one of its own. The host's own namespace is refused.
+    /// A network namespace of the host's making, with all that is in it, instead of
+    /// [`SandboxSpec::network`](crate::SandboxSpec). Its loopback is brought up. The Runtime API
+    /// listens there, on a port that the kernel chooses. Every process in the namespace can reach
+    /// it, so each sandbox needs a namespace of its own. The host's own namespace is refused.
     pub network_namespace: Option<Arc<OwnedFd>>,
-    /// The system calls that it may make.
+    /// The profile of system calls.
     pub system_calls: SystemCalls,
 }
 
 impl Extras {
-    /// Shows the host's `source` at `target`, writable.
+    /// Binds the host's `source` at `target`, writable.
     #[must_use]
     pub fn with_writable_bind(
         mut self,
@@ -73,49 +79,49 @@ impl Extras {
         self
     }
 
-    /// Gives it a device of the host's, such as `/dev/kvm`.
+    /// Adds a device of the host, such as `/dev/kvm`.
     #[must_use]
     pub fn with_device(mut self, device: impl Into<PathBuf>) -> Self {
         self.devices.push(device.into());
         self
     }
 
-    /// Shows a volume at `target`.
+    /// Mounts a volume at `target`.
     #[must_use]
     pub fn with_volume(mut self, target: impl Into<PathBuf>, volume: &Volume) -> Self {
         self.volumes.push((target.into(), volume.clone()));
         self
     }
 
-    /// Passes an open file on, as the next descriptor from 3 on.
+    /// Passes an open file to the program, as the next descriptor from 3 on.
     #[must_use]
     pub fn with_descriptor(mut self, file: impl Into<OwnedFd>) -> Self {
         self.descriptors.push(Arc::new(file.into()));
         self
     }
 
-    /// Makes a terminal its standard streams.
+    /// Connects the program's standard streams to a terminal.
     #[must_use]
     pub fn with_terminal(mut self, end: TerminalEnd) -> Self {
         self.terminal = Some(end);
         self
     }
 
-    /// Has it run in a network namespace of the host's making, in place of one of its own.
+    /// Runs the program in a network namespace of the host's making.
     #[must_use]
     pub fn with_network_namespace(mut self, namespace: impl Into<OwnedFd>) -> Self {
         self.network_namespace = Some(Arc::new(namespace.into()));
         self
     }
 
-    /// Sets the system calls that it may make.
+    /// Sets the profile of system calls.
     #[must_use]
     pub fn with_system_calls(mut self, calls: SystemCalls) -> Self {
         self.system_calls = calls;
         self
     }
 
-    /// Returns whether nothing is asked for.
+    /// Returns whether no option is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.attached() == 0
@@ -125,7 +131,7 @@ impl Extras {
             && self.system_calls == SystemCalls::Default
     }
 
-    /// Returns the defences that are less in force with these.
+    /// Returns the defences that these options weaken.
     pub(super) fn weakened(&self) -> impl Iterator<Item = Defence> {
         let files = !self.writable_binds.is_empty() || !self.devices.is_empty();
         let descriptors = !self.descriptors.is_empty() || self.terminal.is_some();
@@ -144,7 +150,7 @@ impl Extras {
         self.writable_binds.len() + self.devices.len() + self.volumes.len()
     }
 
-    /// Returns the places that these need in the root.
+    /// Returns the mount points that these options need in the root.
     pub(super) fn points(&self) -> Result<Vec<Point>, Error> {
         let bind = |bind: &Bind| {
             let found = std::fs::metadata(&bind.source);
@@ -160,7 +166,7 @@ impl Extras {
         self.writable_binds.iter().map(bind).chain(others).collect()
     }
 
-    /// Returns the paths inside below which the program may write.
+    /// Returns the paths inside that the program may write.
     pub(super) fn writable(&self) -> impl Iterator<Item = &Path> {
         let binds = self.writable_binds.iter().map(|bind| bind.target.as_path());
         binds.chain(self.volumes.iter().map(|(target, _)| target.as_path()))

@@ -1,4 +1,5 @@
-//! What this kernel and this user's rights offer, and what follows for the isolation.
+//! Optional features of this kernel and the rights of this user, and the isolation that follows
+//! from them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,20 +9,20 @@ use crate::linux::group::cgroup::{Controller, Hierarchies};
 use crate::linux::guard::landlock::Restriction;
 use crate::{Defence, Isolation};
 
-/// What this kernel has beyond what the backend cannot do without.
+/// The kernel features that the backend uses if they exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Features {
-    /// The version of landlock's interface; 0 without it.
+    /// The version of landlock's ABI; 0 without landlock.
     pub landlock_abi: u32,
-    /// Whether there are time namespaces.
+    /// Whether the kernel has time namespaces.
     pub time_namespace: bool,
-    /// Whether pressure is counted.
+    /// Whether the kernel counts pressure stall information (PSI).
     pub pressure: bool,
 }
 
 impl Features {
-    /// Looks at the running kernel.
+    /// Detects the features of the running kernel.
     #[must_use]
     pub fn detect() -> Self {
         Self {
@@ -32,18 +33,20 @@ impl Features {
     }
 }
 
-/// Whose rights the backend works with.
+/// The rights with which the backend works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Rights {
-    /// All of them.
+    /// Those of the machine's root.
     #[default]
     Root,
-    /// A user's, in user namespaces.
+    /// Those of a user, who works in user namespaces. The ids are the effective ones of this
+    /// process.
     User { user: u32, group: u32 },
 }
 
 impl Rights {
-    /// Returns those of this process. Root in a user namespace, or without the right to make namespaces, is a user to the kernel.
+    /// Returns the rights of this process. Root of a user namespace, or root without CAP_SYS_ADMIN,
+    /// counts as a user.
     pub(super) fn own() -> Self {
         let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if user.is_root() && LACK_OF_ROOT.is_none() {
@@ -54,7 +57,7 @@ impl Rights {
     }
 }
 
-/// What root lacks here of what the machine's own root has, in words; nothing where it has it.
+/// Why this process, if it is root, lacks rights of the machine's root; `None` if it has them.
 pub(super) static LACK_OF_ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
     if !*INITIAL {
         return Some("it is root of a user namespace only (/proc/self/uid_map)".to_owned());
@@ -66,16 +69,16 @@ pub(super) static LACK_OF_ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
     (!admin).then(|| "it lacks CAP_SYS_ADMIN, as root of a container does".to_owned())
 });
 
-/// Whether this process is in the machine's own user namespace, where root is root.
+/// Whether this process is in the initial user namespace.
 pub(super) static INITIAL: LazyLock<bool> = LazyLock::new(|| {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
 });
 
-/// CAP_SYS_ADMIN, which makes namespaces and mounts.
+/// The bit of CAP_SYS_ADMIN, which permits to make namespaces and mounts.
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// Which of the defences that a kernel may lack are put up.
+/// The optional defences that the backend applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Defences {
     pub(super) features: Features,
@@ -94,7 +97,7 @@ impl Defences {
         }
     }
 
-    /// Tells what is in force, and why the rest is not.
+    /// Returns the defences in force with their means, and the absent ones with the reason.
     pub(super) fn isolation(&self, hierarchies: &Hierarchies) -> Isolation {
         let mut isolation = Isolation::default();
         let mut put = |defence, means: &str| {

@@ -1,4 +1,4 @@
-//! The inits of a host's live sandboxes, for whoever has to find the sandbox of a process.
+//! The inits of a host's live sandboxes, for finding the sandbox of a process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::linux::sys;
 
-/// The inits by their sandbox's number.
+/// The inits by sandbox number.
 #[derive(Debug, Default)]
 pub(super) struct Inits {
     by_number: Mutex<BTreeMap<u32, Entry>>,
@@ -16,30 +16,30 @@ pub(super) struct Inits {
 
 #[derive(Debug)]
 struct Entry {
-    /// Gone with the sandbox.
+    /// Dangling after the sandbox has ended.
     pidfd: Weak<OwnedFd>,
     memory_bytes: u64,
     exceeded: Exceeded,
 }
 
-/// Whether a sandbox was killed for what it held.
+/// Whether the sandbox was killed for holding too much kernel memory.
 pub(super) type Exceeded = Arc<AtomicBool>;
 
-/// A sandbox's init while somebody looks at it.
+/// A live sandbox's init.
 #[derive(Debug)]
 pub(super) struct Init {
-    /// The number of the sandbox on this host.
+    /// The sandbox's number on this host.
     pub(super) number: u32,
-    /// The init's process number as the host sees it.
+    /// The init's process number in the host's pid namespace.
     pub(super) process: u32,
-    /// The sandbox's memory limit.
+    /// The sandbox's memory limit, in bytes.
     pub(super) memory_bytes: u64,
     pidfd: Arc<OwnedFd>,
     exceeded: Exceeded,
 }
 
 impl Inits {
-    /// Adds one; returns what tells that it was killed by [`Init::kill`].
+    /// Adds an init. Returns the flag that [`Init::kill`] sets.
     pub(super) fn add(&self, number: u32, pidfd: &Arc<OwnedFd>, memory_bytes: u64) -> Exceeded {
         let exceeded = Exceeded::default();
         let (pidfd, told) = (Arc::downgrade(pidfd), Arc::clone(&exceeded));
@@ -47,7 +47,7 @@ impl Inits {
         told
     }
 
-    /// Returns how many sandboxes there are, and forgets those that have gone.
+    /// Returns the number of live sandboxes, and removes the entries of the others.
     pub(super) fn count(&self) -> usize {
         let mut entries = self.lock();
         entries.retain(|_, entry| entry.pidfd.strong_count() > 0);
@@ -72,15 +72,16 @@ impl Inits {
 }
 
 impl Init {
-    /// Kills the init for what the sandbox holds, and with it all processes of its pid namespace.
+    /// Kills the init, and with it all processes of its pid namespace, because the sandbox holds
+    /// too much kernel memory.
     pub(super) fn kill(&self) {
         self.exceeded.store(true, Ordering::Release);
         sys::kill(self.pidfd.as_fd());
     }
 }
 
-/// Returns the init that a process descends from. An orphan's parent is the init of its pid namespace, so that every process of a sandbox
-/// does.
+/// Returns the init from which a process descends. The parent of an orphan is the init of its pid
+/// namespace, so every process of a sandbox descends from the sandbox's init.
 pub(super) fn init_of(process: u32, inits: &BTreeSet<u32>) -> Option<u32> {
     let mut process = process;
     for _ in 0..GENERATIONS_MAX {
@@ -92,18 +93,19 @@ pub(super) fn init_of(process: u32, inits: &BTreeSet<u32>) -> Option<u32> {
     None
 }
 
-/// Reads the number of a process's parent (`/proc/PID/stat`, which every user may read), unless it is none.
+/// Reads a process's parent from `/proc/PID/stat`, which every user may read. Returns `None` for a
+/// parent of 0 or 1.
 fn parent(process: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // Behind the name, which may hold anything, stand the state and the parent.
+    // The name, in parentheses, may contain anything. The state and the parent follow it.
     let (_, behind) = text.rsplit_once(") ")?;
     behind.split_whitespace().nth(1)?.parse().ok().filter(|parent| *parent > 1)
 }
 
-/// Longest line of descent that is followed.
+/// The most generations that are followed.
 const GENERATIONS_MAX: usize = 1024;
 
-/// Reads the process number from the kernel's text about a pidfd (pidfd_open(2)); an ended process has none.
+/// Reads the process number from a pidfd's `fdinfo` (pidfd_open(2)). An ended process has none.
 fn process_of(pidfd: &OwnedFd) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;

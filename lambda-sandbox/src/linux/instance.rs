@@ -1,4 +1,5 @@
-//! One host process among those of this machine: its number, its user ids, and what crashed ones left.
+//! One host among those of this machine: its number, its user ids, and the cleanup after crashed
+//! hosts.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -11,17 +12,19 @@ use crate::Error;
 use crate::linux::features::{INITIAL, Rights};
 use crate::linux::group::cgroup::{Hierarchies, remove_folder};
 
-/// Where root's locks and the folder that roots are built on lie.
+/// Root's folder for locks and mount points.
 const HOME: &str = "/run/lambda-sandbox";
 
-/// Returns where locks and the folder that roots are built on lie: a user's own, without root.
+/// Returns the folder for locks and mount points. Without root it is the user's own.
 fn home() -> PathBuf {
     match Rights::own() {
         Rights::Root => PathBuf::from(HOME),
-        // Root without its rights makes its groups where root does, and so has to keep to the same locks.
+        // Root without CAP_SYS_ADMIN makes groups in the same folders as root, so it must use the
+        // same locks.
         Rights::User { user: 0, .. } if *INITIAL => PathBuf::from(HOME),
         Rights::User { user, .. } => {
-            // Root of a user namespace is somebody else outside, and shares this folder with the machine's root.
+            // Root of a user namespace is another user outside, but shares the temporary folder
+            // with the machine's root.
             let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
             let outside = map.split_whitespace().nth(1).filter(|_| user == 0).unwrap_or("");
             let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -34,7 +37,7 @@ fn home() -> PathBuf {
     }
 }
 
-/// Makes the folder `home`, and sees that nobody else has made it before.
+/// Creates the folder `home`. Fails if it belongs to another user or is writable for others.
 fn make_home(home: &Path) -> Result<(), Error> {
     let failed = |source| Error::failed("making a folder", home, source);
     let rights = Rights::own();
@@ -55,14 +58,15 @@ fn make_home(home: &Path) -> Result<(), Error> {
         })
     }
 }
-/// What the names of our control groups begin with.
+/// The prefix of our control groups' names.
 const GROUP_PREFIX: &str = "lambda-sandbox-";
-/// Most hosts on a machine at a time.
+/// The most hosts on a machine at a time.
 pub(super) const INSTANCES_MAX: u32 = 1024;
-/// Most live sandboxes of a host.
+/// The most live sandboxes of a host.
 pub(super) const SLOTS_MAX: u32 = 16_384;
 
-/// A lock on a number that no other live host has; the kernel lets go of it when the host ends, however it ends.
+/// A number that no other live host of this machine has, with the lock on it. The kernel releases
+/// the lock when the host ends, however that happens.
 #[derive(Debug)]
 pub(super) struct Instance {
     number: u32,
@@ -79,7 +83,7 @@ struct Slots {
 }
 
 impl Instance {
-    /// Takes a number whose user ids, counted from `id_base`, no live host has.
+    /// Takes a free number whose user ids, counted from `id_base`, no live host uses.
     pub(super) fn claim(id_base: u32) -> Result<Self, Error> {
         make_home(&home())?;
         let points = ["proc", "dev", "tmp", "sys/fs/cgroup"].map(|name| Self::points().join(name));
@@ -96,7 +100,8 @@ impl Instance {
                 continue;
             };
             let id_first = id_base + number * SLOTS_MAX;
-            // Written before the others' are read: of two hosts that start at once one sees the other.
+            // The ids are written before the others' are read. If two hosts start at once, at least
+            // one sees the other's.
             publish(&lock, id_first)
                 .map_err(|source| Error::failed("writing a lock", lock_path(number), source))?;
             if !ids_taken(number, id_first)? {
@@ -111,12 +116,13 @@ impl Instance {
         home().join("stage")
     }
 
-    /// Returns the empty folder that hides others; cheaper than a file system for each.
+    /// Returns an empty folder that is bound over hidden folders. That costs less than a file
+    /// system for each.
     pub(super) fn empty() -> PathBuf {
         home().join("empty")
     }
 
-    /// Returns the folder that has the mount points which layers may lack.
+    /// Returns the folder with mount points that layers may lack.
     pub(super) fn points() -> PathBuf {
         home().join("points")
     }
@@ -137,7 +143,7 @@ impl Instance {
         group(self.number)
     }
 
-    /// Takes a number for a sandbox, not the one used last.
+    /// Takes a number for a sandbox. The search starts after the number taken last.
     pub(super) fn take_slot(&self) -> Result<u32, Error> {
         let mut slots = self.slots();
         let free = (1..=SLOTS_MAX)
@@ -156,7 +162,8 @@ impl Instance {
         self.slots().used.remove(&slot);
     }
 
-    /// Returns the user and group id of the sandbox in `slot`: no other live sandbox of this machine has it.
+    /// Returns the user and group id of the sandbox in `slot`. No other live sandbox of this
+    /// machine has it.
     pub(super) fn id(&self, slot: u32) -> u32 {
         self.id_first + slot
     }
@@ -165,12 +172,14 @@ impl Instance {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the control groups of hosts that are gone. Their processes died with them: the kernel sees to it.
+    /// Removes the control groups of ended hosts, and returns their paths. The kernel has killed
+    /// their processes with the host.
     pub(super) fn sweep(&self, hierarchies: &Hierarchies) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
         for number in numbers(hierarchies) {
             let (own, folders) = (number == self.number, folders(hierarchies, number));
-            // Whose lock is held lives. Our own groups that no slot uses are an earlier holder's.
+            // A held lock means a live host. Groups with our number that no slot uses are of an
+            // earlier host.
             let held = if own { None } else { lock(number)? };
             if !own && held.is_none() {
                 continue;
@@ -185,7 +194,7 @@ impl Instance {
     fn sweep_group(&self, host: &Path, own: bool, removed: &mut Vec<String>) -> Result<(), Error> {
         let entries = match fs::read_dir(host) {
             Ok(entries) => entries,
-            // Its host has just left, and removed it.
+            // Its host has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(Error::failed("reading a control group", host, source)),
         };
@@ -207,7 +216,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Returns the groups of this host's sandboxes that are there now.
+    /// Returns the control groups of this host's sandboxes that exist now.
     pub(super) fn groups(&self, hierarchies: &Hierarchies) -> Vec<PathBuf> {
         (folders(hierarchies, self.number).iter())
             .filter_map(|folder| fs::read_dir(folder).ok())
@@ -217,10 +226,10 @@ impl Instance {
             .collect()
     }
 
-    /// Removes this host's own groups, once no sandbox is left.
+    /// Removes this host's own control groups, after its sandboxes have ended.
     pub(super) fn leave(&self, hierarchies: &Hierarchies) {
         for folder in folders(hierarchies, self.number) {
-            // A sandbox that is still there keeps its group; the next sweep removes it.
+            // A sandbox that has not ended keeps its group. The next sweep removes it.
             if let Err(error) = fs::remove_dir(&folder) {
                 tracing::warn!(folder = %folder.display(), %error, "control group stays");
             }
@@ -239,7 +248,7 @@ fn folders(hierarchies: &Hierarchies, number: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the numbers of the hosts that have groups, living or not.
+/// Returns the numbers of all hosts that have groups, live or not.
 fn numbers(hierarchies: &Hierarchies) -> BTreeSet<u32> {
     (hierarchies.roots().iter())
         .filter_map(|root| fs::read_dir(root).ok())
@@ -256,13 +265,13 @@ fn lock_path(number: u32) -> PathBuf {
     home().join(format!("{number}.lock"))
 }
 
-/// Writes into a held lock which user ids its host has.
+/// Writes the first user id of the host into its lock file.
 fn publish(lock: &File, id_first: u32) -> io::Result<()> {
     lock.set_len(0)?;
     lock.write_all_at(id_first.to_string().as_bytes(), 0)
 }
 
-/// Returns whether another live host has user ids among those from `id_first` on.
+/// Returns whether another live host uses ids of the range that starts at `id_first`.
 fn ids_taken(number: u32, id_first: u32) -> Result<bool, Error> {
     for other in (0..INSTANCES_MAX).filter(|other| *other != number) {
         let Ok(text) = fs::read_to_string(lock_path(other)) else {

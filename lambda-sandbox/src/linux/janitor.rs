@@ -1,4 +1,5 @@
-//! The end of sandboxes: what is left of each is reaped, removed, or kept for the next.
+//! Cleans up after ended sandboxes: reaps their processes, and removes their groups or keeps them
+//! for the next sandbox.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -14,18 +15,18 @@ use crate::linux::slots::{Slot, stays};
 use crate::linux::sys;
 use crate::{Error, Limits};
 
-/// What there is to release when a sandbox has ended.
+/// The resources of an ended sandbox.
 #[derive(Debug)]
 pub(super) struct Remains {
     pub(super) group: Group,
     pub(super) limits: Limits,
     pub(super) pidfd: Arc<OwnedFd>,
     pub(super) slot: Slot,
-    /// The root, which goes with its last user unless it is kept.
+    /// The mounted root. It is released with its last user, unless it is kept.
     pub(super) template: Option<Arc<Template>>,
 }
 
-/// A thread that waits for ended sandboxes, reaps them and removes their groups, one after another.
+/// A thread that releases the resources of ended sandboxes, one sandbox after another.
 #[derive(Debug)]
 pub(super) struct Janitor {
     work: Sender<Work>,
@@ -33,9 +34,9 @@ pub(super) struct Janitor {
 
 #[derive(Debug)]
 enum Work {
-    /// Releases what is left of a sandbox, and tells the one who asked, if any.
+    /// Releases the resources of a sandbox, and answers if there is a reply channel.
     Bury(Box<Remains>, Reply),
-    /// Tells that all before it is done.
+    /// Answers when all work that was queued before is done.
     Mark(Sender<()>),
 }
 
@@ -50,23 +51,24 @@ impl Janitor {
     }
 
     pub(super) fn bury(&self, remains: Remains, reply: Reply) {
-        // The thread lives as long as this sender.
+        // The receiver lives as long as the thread, and the thread as long as this sender.
         drop(self.work.send(Work::Bury(Box::new(remains), reply)));
     }
 
-    /// Waits until all that was dropped before is released, no longer than `limit`.
+    /// Waits, for `limit` at most, until the work queued before is done.
     pub(super) fn wait(&self, limit: Duration) {
         let (reply, done) = channel();
         drop(self.work.send(Work::Mark(reply)));
-        // What takes longer is the next sweep's.
+        // The next sweep removes what takes longer.
         let _late = done.recv_timeout(limit);
     }
 }
 
 type Reply = Option<oneshot::Sender<Result<(), Error>>>;
 
-/// Releases one sandbox after another. One whose processes do not die, such as those that somebody has frozen, does not hold up
-/// the others: it is looked at again until they do, and whoever waits for it is told.
+/// Releases one sandbox after another. If a sandbox's processes do not end, for example because
+/// somebody has frozen them, the caller gets an error, and the sandbox is checked again until they
+/// end. The others do not wait for it.
 fn work_off(queue: &Receiver<Work>) {
     let mut late: Vec<Remains> = Vec::new();
     loop {
@@ -80,12 +82,12 @@ fn work_off(queue: &Receiver<Work>) {
             Ok(Work::Mark(reply)) => drop(reply.send(())),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if late.is_empty() => return,
-            // The host has ended; what is late is still to be released.
+            // The host has ended. The late sandboxes must still be released.
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LATE_LOOK_TIME),
         }
         for remains in std::mem::take(&mut late) {
             if sys::ends_within(remains.pidfd.as_fd(), Duration::ZERO) {
-                // Nobody waits any more.
+                // Its caller was answered before: errors go to the log.
                 stays("late sandbox", remains.release());
             } else {
                 late.push(remains);
@@ -94,7 +96,8 @@ fn work_off(queue: &Receiver<Work>) {
     }
 }
 
-/// Releases a sandbox and says so; hands it back if it has not ended in time.
+/// Releases a sandbox and answers the caller. Returns the resources if the processes have not ended
+/// in time.
 fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
     let ended = sys::ends_within(remains.pidfd.as_fd(), DEATH_TIME);
     let (released, late) = if ended {
@@ -103,7 +106,7 @@ fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
         let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
         (Err(Error::step("waiting for killed processes to end", source)), Some(remains))
     };
-    // Whoever asked is told; without anybody, or when they have gone, the log is.
+    // Without a caller, or if its future was dropped, an error goes to the log.
     let untold = match reply {
         Some(reply) => reply.send(released).err().unwrap_or(Ok(())),
         None => released,
@@ -112,13 +115,13 @@ fn bury(remains: Remains, reply: Reply) -> Option<Remains> {
     late
 }
 
-/// Longest wait for the end of processes that were killed.
+/// The longest wait for the end of killed processes.
 const DEATH_TIME: Duration = Duration::from_secs(5);
-/// Time between two looks at those that have not ended.
+/// The time between two checks of the late sandboxes.
 const LATE_LOOK_TIME: Duration = Duration::from_millis(50);
 
 impl Remains {
-    /// Releases what has ended.
+    /// Releases the resources of a sandbox whose processes have ended.
     fn release(self) -> Result<(), Error> {
         let Self { mut group, limits, pidfd, slot, template } = self;
         sys::reap(pidfd.as_raw_fd());

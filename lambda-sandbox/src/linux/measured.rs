@@ -1,11 +1,12 @@
-//! Control groups alone, for the bench that compares them with other libraries' (`benches/benches/groups.rs`). Not a part of the interface.
+//! Control groups without sandboxes, for the bench that compares them with other libraries
+//! (`benches/benches/groups.rs`). Not part of the public interface.
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use super::group::cgroup::{Entrance, Group, Hierarchies, remove_folder};
 use crate::{Error, Limits};
 
-/// One group in every hierarchy, with its limits.
+/// A group in every hierarchy, with limits.
 #[derive(Debug)]
 pub struct MeasuredGroup {
     group: Group,
@@ -13,11 +14,11 @@ pub struct MeasuredGroup {
 }
 
 impl MeasuredGroup {
-    /// Makes `host/name` and sets the limits.
+    /// Makes the group `host/name` and sets the limits.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the group cannot be made.
     pub fn make(
         hierarchies: &Hierarchies,
         host: &str,
@@ -29,26 +30,26 @@ impl MeasuredGroup {
         Ok(Self { group, entrance })
     }
 
-    /// Returns the files that a process writes `0` to, to join: those of version 1.
+    /// Returns the open `tasks` files of version 1. A process joins by writing `0` to them.
     #[must_use]
     pub fn tasks(&self) -> Vec<RawFd> {
         self.entrance.tasks.iter().map(|(_, file)| file.as_raw_fd()).collect()
     }
 
-    /// Removes it.
+    /// Removes the group.
     ///
     /// # Errors
     ///
-    /// When a process is in it.
+    /// If a process is in it.
     pub fn remove(&self) -> Result<(), Error> {
         self.group.remove()
     }
 
-    /// Removes the host's group, in which it lay.
+    /// Removes the host's group, which contained the group.
     ///
     /// # Errors
     ///
-    /// When a group is in it.
+    /// If a group is in it.
     pub fn remove_host(hierarchies: &Hierarchies, host: &str) -> Result<(), Error> {
         hierarchies.roots().iter().try_for_each(|root| remove_folder(&root.join(host)))
     }

@@ -1,10 +1,12 @@
-//! Sandboxes by Linux namespaces, control groups and system call filters. As root with all of them; without root, where
-//! the host allows it by [`Settings::rootless`], with what the kernel lets a user have.
+//! Sandboxes made of Linux namespaces, control groups and system call filters. Root has all of
+//! them. Without root, if the host allows it by [`Settings::rootless`], there is what the kernel
+//! permits to a user.
 //!
-//! Every sandbox has pid, mount, network, ipc, uts, cgroup and user namespaces of its own, a user id of its own that
-//! is nobody outside, a read-only root, a scratch folder of limited size, no capabilities, an allow list of system
-//! calls, and a small init as pid 1 that dies with the host. What is in force is told by
-//! [`Backend::isolation`]; every table is public data ([`plan`], [`landlock`], [`seccomp`]).
+//! Every sandbox has its own pid, mount, network, ipc, uts, cgroup and user namespaces. As root it
+//! has a user id that nobody else has outside. It has a read-only root, a scratch folder of limited
+//! size, no capabilities, a list of allowed system calls, and a small init as pid 1 that dies with
+//! the host. [`Backend::isolation`] returns the defences in force. The tables are public data
+//! ([`plan`], [`landlock`], [`seccomp`]).
 
 mod extras;
 mod features;
@@ -65,20 +67,22 @@ use crate::{
 
 /// The init's program, compiled from `init/init.rs`.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
-/// Longest wait for released sandboxes at a host's end.
+/// The longest wait at a host's end for the release of its sandboxes.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// Starts of sandboxes made ahead of their use.
+/// The number of sandboxes for which namespaces and wires are made ahead.
 const AHEAD_MAX: usize = 8;
-/// As long after a start it is over, for a program that does little.
+/// Delay before the pool refills, so that refilling does not compete with the start. A program that
+/// does little is over by then.
 const QUIET_TIME: Duration = Duration::from_millis(10);
 
-/// Makes sandboxes on this machine. Clones share everything.
+/// Creates sandboxes on this machine. Clones share all state.
 ///
-/// Dropping the last clone waits, for a few milliseconds as a rule and two seconds at most, until the
-/// sandboxes dropped before are released, so that a host that ends right after leaves nothing.
+/// Dropping the last clone waits until the sandboxes that were dropped before are released: a few
+/// milliseconds as a rule, two seconds at most. So a host that ends right after that leaves nothing
+/// behind.
 #[derive(Debug, Clone)]
 pub struct LinuxBackend {
-    // Dropped first, while the rest is there.
+    // Declared first, so that it is dropped while `shared` still exists.
     _closing: Arc<Closing>,
     shared: Arc<Shared>,
 }
@@ -93,11 +97,11 @@ impl Drop for Closing {
 }
 
 impl LinuxBackend {
-    /// Looks what this machine has, and changes nothing.
+    /// Checks what this machine has, and changes nothing.
     ///
     /// # Errors
     ///
-    /// When `/proc` cannot be read.
+    /// If `/proc` cannot be read.
     pub fn probe() -> Result<Probe, Error> {
         Self::probe_with(&Settings::default())
     }
@@ -125,20 +129,21 @@ impl LinuxBackend {
         Ok(Probe { hierarchies, features: Features::detect(), missing })
     }
 
-    /// Makes the backend, starts its pools, and sweeps what a crashed earlier host left.
+    /// Creates the backend, starts its threads, and removes what crashed hosts left on this
+    /// machine.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] naming the first thing that [`LinuxBackend::probe`] found missing.
+    /// [`Error::Unavailable`] with the first item of [`Probe::missing`].
     pub fn new() -> Result<Self, Error> {
         Self::with_settings(&Settings::default())
     }
 
-    /// As [`LinuxBackend::new`], with settings of the host's.
+    /// As [`LinuxBackend::new`], with settings.
     ///
     /// # Errors
     ///
-    /// As [`LinuxBackend::new`], and [`Error::Invalid`] for settings that cannot be.
+    /// As [`LinuxBackend::new`], and [`Error::Invalid`] for settings out of range.
     pub fn with_settings(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         let probe = Self::probe_with(settings)?;
@@ -189,7 +194,7 @@ impl LinuxBackend {
             images: root::image::Images::default(),
             templates: root::template::Templates::default(),
             filters: guard::filters::Filters::default(),
-            // A user's process makes its own: nobody could enter one made beforehand.
+            // Without root the new process makes its namespaces: it could not enter one made ahead.
             ahead: (Rights::own() == Rights::Root)
                 .then(|| start::ahead::Pool::start(AHEAD_MAX))
                 .transpose()?,
@@ -208,12 +213,13 @@ impl LinuxBackend {
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
     }
 
-    /// Returns what becomes the sandbox of `spec`, but for joining groups, the network and the clocks: as root, up to the
-    /// change of root it is done once for all sandboxes with this root, and then in each of them.
+    /// Returns the steps by which a process becomes the sandbox of `spec`, without those that join
+    /// groups and enter the network and time namespaces. As root, the steps up to the change of
+    /// root are carried out once for all sandboxes with this root, and the others in each sandbox.
     ///
     /// # Errors
     ///
-    /// When the root names something that is not there.
+    /// If the root names a file or folder that does not exist.
     pub fn steps(spec: &SandboxSpec) -> Result<Vec<plan::Step>, Error> {
         spec.check()?;
         let defences = Defences::of(Features::detect(), &BTreeSet::new());
@@ -270,8 +276,8 @@ impl LinuxBackend {
         .await
     }
 
-    /// Returns the control groups of this host's sandboxes: what is there when no sandbox is, is a leak. Those that are kept
-    /// for sandboxes to come are not among them.
+    /// Returns the control groups of this host's sandboxes, without those kept for later sandboxes.
+    /// A group that exists while no sandbox does is a leak.
     #[must_use]
     pub fn groups(&self) -> Vec<std::path::PathBuf> {
         let kept = self.shared.slots.groups.numbers();
@@ -285,7 +291,7 @@ impl LinuxBackend {
     }
 }
 
-/// Has what this start has used up replaced, when the start and others that come with it are over.
+/// Schedules a refill of the pool after this start and those that come with it.
 fn refill(shared: &Arc<Shared>) {
     if shared.ahead.is_none() || shared.refilling.swap(true, Ordering::AcqRel) {
         return;
@@ -297,7 +303,8 @@ fn refill(shared: &Arc<Shared>) {
     });
 }
 
-/// Has the pool filled when it is dropped, be it that the runtime ends first. Must not hold up the end of the host.
+/// Refills the pool on drop, so that it happens even if the runtime ends first. Holds a weak
+/// reference, so as not to delay the end of the host.
 struct Refill(Weak<Shared>);
 
 impl Drop for Refill {
@@ -309,13 +316,13 @@ impl Drop for Refill {
     }
 }
 
-/// Hides all that lies in this folder in the layers below (overlayfs, `trusted.overlay.opaque`).
+/// Hides the contents of this folder in lower layers (overlayfs, `trusted.overlay.opaque`).
 #[cfg(feature = "oci")]
 pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
     sys::set_attribute(folder, c"trusted.overlay.opaque", b"y")
 }
 
-/// Checks that the specification does not itself ask for what takes away a defence that it demands.
+/// Checks that the specification does not demand a defence and ask for something that weakens it.
 fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
     let network = (!spec.network.is_loopback()).then_some(Defence::Network);
     let mut asked = network.into_iter().chain(spec.linux.weakened());
@@ -337,7 +344,8 @@ impl Backend for LinuxBackend {
             spec.limits.check_isolation(&self.shared.isolation)?;
             check_asked(&spec)?;
             let ahead = self.ahead(&spec).await?;
-            // A task of its own: dropped in the middle, it is finished, and what it made is released as a whole.
+            // The sandbox is made in a task of its own. If the caller's future is dropped, the task
+            // finishes, and the whole sandbox is released.
             let shared = Arc::clone(&self.shared);
             let making = tokio::spawn(async move {
                 let made = LinuxSandbox::make(&shared, &spec, ahead).await;

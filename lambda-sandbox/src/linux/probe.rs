@@ -1,29 +1,29 @@
-//! What this machine has of what the backend needs, and what to do about the rest.
+//! Checks whether this machine has what the backend needs, with remedies for what is missing.
 
 use std::fmt;
 
 use crate::linux::features::{Features, LACK_OF_ROOT};
 use crate::linux::group::cgroup::{Controller, Hierarchies};
 
-/// What this machine has of what the backend needs.
+/// The result of a check of this machine.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// The control groups found.
+    /// The control group hierarchies that were found.
     pub hierarchies: Hierarchies,
-    /// What the kernel has of what the backend can do without.
+    /// The kernel's optional features.
     pub features: Features,
-    /// What is missing: what, how that was found, and what to do about it. Empty when the backend can work.
+    /// The requirements that are not met. If it is empty, the backend can work.
     pub missing: Vec<Missing>,
 }
 
-/// Something that the backend needs and this machine lacks.
+/// A requirement of the backend that this machine does not meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// What is missing.
+    /// The missing thing.
     pub what: &'static str,
-    /// How that was found.
+    /// How the lack was detected.
     pub why: String,
-    /// What a person can do about it.
+    /// How a person can provide it.
     pub remedy: &'static str,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Looks whether control groups can hold limits.
+/// Checks that the controllers are mounted and writable.
 pub(super) fn groups(hierarchies: &Hierarchies) -> Vec<Missing> {
     let mut missing = Vec::new();
     for (controller, what) in [
@@ -62,7 +62,7 @@ pub(super) fn groups(hierarchies: &Hierarchies) -> Vec<Missing> {
     missing
 }
 
-/// Says what a process lacks that is not the machine's root.
+/// Describes the rights that this process lacks to be the machine's root.
 pub(super) fn root(user: u32) -> Missing {
     match &*LACK_OF_ROOT {
         Some(lack) if user == 0 => Missing {
@@ -80,9 +80,9 @@ pub(super) fn root(user: u32) -> Missing {
     }
 }
 
-/// Looks whether `/proc` can be seen in whole: only then the kernel lets a user mount one.
+/// Checks that no mount covers a part of `/proc`: only then the kernel lets a user mount a new one.
 pub(super) fn whole_proc() -> Option<Missing> {
-    /// Mounts on these hide nothing: they are empty below.
+    /// Mounts here hide nothing, because the folders are empty.
     const EMPTY: [&str; 3] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/xen"];
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let covered = mounts
@@ -97,7 +97,7 @@ pub(super) fn whole_proc() -> Option<Missing> {
     })
 }
 
-/// Looks whether a user may make user namespaces.
+/// Checks that users may make user namespaces.
 pub(super) fn user_namespaces() -> Option<Missing> {
     let forbidding = [
         ("/proc/sys/user/max_user_namespaces", "0"),

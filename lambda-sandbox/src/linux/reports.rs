@@ -1,4 +1,4 @@
-//! What a sandbox's init reports to the host.
+//! The reports of a sandbox's init to the host.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use crate::linux::protocol::{
 use crate::linux::start::exec::Execs;
 use crate::supervise::External;
 
-/// Longest wait for the end of what was killed: it may be unable to die.
+/// The longest wait for the end of a killed init, which may be unable to die.
 const DEATH_TIME: Duration = Duration::from_secs(5);
 
-/// Hears what the init reports, until it is gone.
+/// Receives the init's reports until the init has ended.
 pub(super) struct Watcher {
     pub(super) failed: Arc<Mutex<Option<(u32, u32)>>>,
     pub(super) ending: Arc<AtomicBool>,
@@ -30,7 +30,8 @@ pub(super) struct Watcher {
 }
 
 impl Drop for Watcher {
-    /// Nobody hears the init any more, be it gone or not: who waits for a program beside its own is told.
+    /// Callers that wait for another program of the sandbox get an error, because nobody receives
+    /// the init's reports any longer.
     fn drop(&mut self) {
         self.execs.end();
     }
@@ -43,7 +44,7 @@ impl Watcher {
             tokio::time::sleep(DEATH_TIME).await;
         };
         let heard = async {
-            // The init speaks before the kernel takes its namespaces down, which is slow.
+            // The init reports the end before the kernel removes its namespaces, which is slow.
             while let Ok(mut ready) = told_by.readable().await {
                 match ready.try_io(|socket| message(socket.get_ref())) {
                     Err(_not_yet) => {}
@@ -55,7 +56,8 @@ impl Watcher {
                 }
             }
         };
-        // What was killed and cannot die, waiting for a disk or stopped by another, is as good as dead to whoever waits.
+        // A killed process may be unable to die, because it waits for a disk or was frozen. It
+        // counts as dead then.
         tokio::select! {
             () = heard => {}
             () = overdue => {}
@@ -76,7 +78,8 @@ impl Watcher {
             }
             [TELL_EXTENSION_ENDED, _, status] => {
                 self.counted.send_modify(|it| it.ended += 1);
-                // A sandbox without one of its extensions is as broken as one without its runtime.
+                // If an extension ends too early, the sandbox has failed, as if its runtime had
+                // ended.
                 if !self.ending.load(Ordering::Acquire) {
                     self.tell(exit_of(status));
                 }
@@ -89,18 +92,19 @@ impl Watcher {
         }
     }
 
-    /// Tells the first end; what follows it is its consequence.
+    /// Publishes the first end. Later ones are consequences of it.
     fn tell(&self, exit: Exit) {
         self.told.send_if_modified(|told| told.replace(told.unwrap_or(exit)).is_none());
     }
 }
 
-/// Takes one message of the init's; an error is that there is none yet, or that the init is gone.
+/// Reads one message of the init. `WouldBlock` means that there is none yet; other errors mean that
+/// the init has ended.
 pub(super) fn message(socket: &OwnedFd) -> std::io::Result<[u32; 3]> {
     let mut bytes = [0_u8; 12];
     let read = match nix::unistd::read(socket, &mut bytes) {
-        // An init that ends before it has read the word to start resets the connection: that is told first, and
-        // once, before what it had said.
+        // An init that ends before it has read its start command resets the connection. The kernel
+        // reports that once, before the messages that the init sent.
         Err(nix::errno::Errno::ECONNRESET) => nix::unistd::read(socket, &mut bytes),
         result => result,
     };

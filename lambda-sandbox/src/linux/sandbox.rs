@@ -1,4 +1,4 @@
-//! One sandbox on Linux: its group, its init, and their end.
+//! One sandbox on Linux: its control group, its init, and their release.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -44,31 +44,32 @@ use crate::supervise::pipe::{Pipe, input};
 use crate::supervise::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
 
-/// What a sandbox without root may have of what the kernel counts by user, so that one does not take all of it.
+/// Limits without root on what the kernel counts for a user, so that one sandbox cannot use up the
+/// user's share.
 const QUOTAS: [(&str, &str); 2] =
     [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
 
-/// ENOTSUPP of the kernel's own, which no library names: there is no room for compiled filters.
+/// ENOTSUPP, an errno internal to the kernel that libc lacks: no room for compiled filters.
 const NO_ROOM: i32 = 524;
 
-/// A sandbox whose init waits for the word to start the program, or has got it.
+/// A sandbox whose init waits for the command to start the program, or has received it.
 pub(super) struct LinuxSandbox {
     shared: Arc<Shared>,
-    /// The group is used under this lock and not after: another sandbox may have it then.
+    /// The group must be used only under this lock: after the release another sandbox may have it.
     remains: Mutex<Option<Remains>>,
-    /// Whether it was killed for kernel memory that no group counts.
+    /// Whether it was killed for kernel memory that no control group is charged for.
     exceeded: Exceeded,
-    /// Opened when first looked at, and read as long as the group is this sandbox's.
+    /// Opened at the first use, and read while the group belongs to this sandbox.
     counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
     pidfd: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
-    /// The step and the error number that the init reported, if it could not go on.
+    /// The step and errno that the init reported, if it failed.
     failed: Arc<Mutex<Option<(u32, u32)>>>,
-    /// Whether extensions may end.
+    /// Whether the end has begun, in which extensions may end.
     ending: Arc<AtomicBool>,
     killed: Arc<Notify>,
-    /// Programs beside the sandbox's own.
+    /// Programs started by `exec`.
     execs: Arc<Execs>,
     program: PathBuf,
 }
@@ -86,7 +87,7 @@ impl std::fmt::Debug for LinuxSandbox {
     }
 }
 
-/// A group that is removed again unless the sandbox comes up.
+/// A group that is removed on drop, unless the sandbox was made.
 struct Unfinished(Option<(Group, Slot)>);
 
 impl Drop for Unfinished {
@@ -99,7 +100,7 @@ impl Drop for Unfinished {
 }
 
 impl LinuxSandbox {
-    /// Makes the sandbox: when it returns, the init is in place behind every defence and waits.
+    /// Makes the sandbox. When this returns, the init waits with all restrictions in force.
     pub(super) async fn make(
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
@@ -175,8 +176,8 @@ impl LinuxSandbox {
         let Outputs { stdout, stderr, stdin } = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
         let (counted, extensions) = watch::channel(External::default());
-        // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
-        // end and never changes it.
+        // SAFETY: the `Arc` that is passed owns the descriptor. It closes it only when it is
+        // dropped, and never changes it.
         let told_by = unsafe {
             AsyncFd::register_with_interest(Arc::clone(&self.socket), Interest::READABLE)
         }
@@ -199,7 +200,7 @@ impl LinuxSandbox {
         Ok(started)
     }
 
-    /// Sends the init a word.
+    /// Sends the init a command.
     fn say(&self, word: u8) -> Result<(), Error> {
         let Err(errno) = send(self.socket.as_raw_fd(), &[word], MsgFlags::MSG_NOSIGNAL) else {
             return Ok(());
@@ -207,7 +208,7 @@ impl LinuxSandbox {
         loop {
             match message(&self.socket) {
                 Ok([TELL_FAILED, step, errno]) => return Err(self.init_error((step, errno))),
-                // The spawner's word that there is an init.
+                // A report of the spawn thread that the init exists.
                 Ok(_) => {}
                 Err(_gone) => return Err(Error::step("starting the program", errno)),
             }
@@ -215,14 +216,14 @@ impl LinuxSandbox {
     }
 }
 
-/// Returns the mounted root, which without root nobody could enter.
+/// Returns the mounted root; `None` without root, because a user could not enter it.
 async fn template(
     shared: &Arc<Shared>,
     spec: &SandboxSpec,
 ) -> Result<Option<Arc<Template>>, Error> {
     let image = || spec.root.image.as_deref().map(|path| shared.images.attach(path)).transpose();
     if shared.defences.rights != Rights::Root {
-        // It cannot be had, and the error says why.
+        // An image needs root; the error says so.
         return image().map(|_| None);
     }
     let (points, view) = (spec.linux.points()?, View::of(&spec.limits));
@@ -240,7 +241,7 @@ async fn template(
     Ok(Some(made))
 }
 
-/// Returns a group that is kept for these limits, or makes one.
+/// Takes a kept group with these limits, or makes one.
 fn group(
     shared: &Arc<Shared>,
     spec: &SandboxSpec,
@@ -259,14 +260,14 @@ fn group(
     Ok(KeptGroup { group, entrance, number: slot.keep() })
 }
 
-/// Returns the disks whose traffic is limited, if any is.
+/// Returns the disks to limit. Empty without limits of block I/O.
 fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
     (spec.limits.block_io.iter())
         .flat_map(|_| disks_of(&spec.root, image.map(|image| image.device.as_path())))
         .collect()
 }
 
-/// Returns the first steps: what is not in the specification.
+/// Returns the first steps, which do not depend on the specification: id maps, groups, network.
 fn joining(
     entrance: &Entrance,
     network: &Network,
@@ -318,7 +319,7 @@ fn arguments(
     Ok(arguments)
 }
 
-/// Whether the host is spared when memory runs out, which its sandboxes must not be.
+/// Whether the host has a negative `oom_score_adj`, which its sandboxes must not inherit.
 static SPARED: LazyLock<bool> = LazyLock::new(|| {
     std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-'))
 });
@@ -336,7 +337,7 @@ fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, 
         .collect()
 }
 
-/// Takes the descriptor that the new process has sent.
+/// Receives the listener that the new process has sent.
 fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
     let failed = |errno: nix::errno::Errno| Error::step("taking the listener", errno);
     let mut byte = [0];
@@ -350,8 +351,8 @@ fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
         _ => None,
     });
     let file = file.ok_or_else(|| failed(nix::errno::Errno::EBADMSG))?;
-    // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and nobody else
-    // knows it.
+    // SAFETY: the kernel has made the descriptor for this message, there is room for one only, and
+    // nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
@@ -374,7 +375,7 @@ impl Platform for LinuxSandbox {
     }
 
     fn end_runtime(&self, kill: bool) {
-        // An init that is gone has taken the runtime along.
+        // If the init has ended, the runtime has ended with it.
         drop(self.say(if kill { SAY_KILL } else { SAY_TERMINATE }));
     }
 
@@ -454,7 +455,7 @@ impl Platform for LinuxSandbox {
 }
 
 impl LinuxSandbox {
-    /// Does something in the group, which is this sandbox's until it is released.
+    /// Calls `work` with the group, or returns `None` if the sandbox was released.
     fn in_group<T>(&self, work: impl FnOnce(&Group) -> T) -> Option<T> {
         lock(&self.remains).as_ref().map(|remains| work(&remains.group))
     }

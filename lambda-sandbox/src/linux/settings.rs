@@ -1,39 +1,43 @@
-//! What a host decides about the backend, beside each sandbox's specification.
+//! The settings of a backend, which hold for all of its sandboxes.
 
 use std::collections::BTreeSet;
 
 use crate::linux::instance::{INSTANCES_MAX, SLOTS_MAX};
 use crate::{Defence, Error};
 
-/// What a host decides about the backend.
+/// The settings of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The first user and group id that sandboxes have outside. Each live sandbox of this machine has one of its
-    /// own, of the 16,777,216 from here on (1,024 hosts of 16,384 sandboxes); nothing inside can change its id, so
-    /// that one is enough. None of them may be of a person, a service, or a range in `/etc/subuid`.
+    /// The first user and group id that sandboxes have outside. Each live sandbox of this machine
+    /// has one id of its own, from the range of 16,777,216 ids that starts here (1,024 hosts with
+    /// 16,384 sandboxes each). One id is enough, because nothing inside can change its id. No id of
+    /// the range may belong to a person, a service, or a range in `/etc/subuid`.
     ///
-    /// The default is `0x7000_0000`, above what systemd hands out to containers. Hosts of one machine may differ:
-    /// a host takes no part that a live one has.
+    /// The default is `0x7000_0000`, above the ids that systemd gives to containers. Hosts of one
+    /// machine may have different values: a host never takes ids that a live host uses.
     pub id_base: u32,
-    /// Whether to work with what is left of the defences where this process is not root: user namespaces, and the
-    /// control groups that are delegated to its user. [`crate::Backend::isolation`] tells what is in force then, and
-    /// [`crate::Limits::isolation_min`] refuses sandboxes that need more. As root it changes nothing.
+    /// Whether the backend may work without root, with fewer defences: user namespaces, and the
+    /// control groups that are delegated to the user. [`crate::Backend::isolation`] returns the
+    /// defences in force then, and [`crate::Limits::isolation_min`] refuses sandboxes that need
+    /// more. As root it has no effect.
     ///
-    /// The default is no: the backend refuses to start without root.
+    /// By default the backend refuses to start without root.
     pub rootless: bool,
-    /// Defences left out though this machine has them: those of [`OPTIONAL`] only. To find out what one costs, or
-    /// whether it is what refuses something.
+    /// Defences that are not applied though this machine has them; only those of [`OPTIONAL`]. It
+    /// serves to find out what a defence costs, or whether it refuses something.
     pub without: BTreeSet<Defence>,
-    /// Whether the host's control groups lie in a scope that systemd makes and leaves to it, as is the rule on a machine that systemd
-    /// runs. The scope has the name `lambda-sandbox-HOST-PID.scope` in `system.slice` and goes with the host. Root only.
+    /// Whether systemd makes a scope for the host's control groups and delegates it, which is the
+    /// rule on a machine that systemd runs. The scope has the name `lambda-sandbox-HOST-PID.scope`
+    /// in `system.slice`, and ends with the host. It needs root.
     ///
-    /// The default is no: the groups lie beside systemd's own.
+    /// By default the groups are beside systemd's own.
     #[cfg(feature = "systemd")]
     pub systemd_scope: bool,
 }
 
-/// The defences that a kernel may lack and a host may leave out: each stands behind another.
+/// The defences that a kernel may lack and that a host may leave out. Each is a second barrier
+/// behind another.
 pub const OPTIONAL: &[Defence] = &[Defence::FileAccess, Defence::Scope, Defence::Time];
 
 impl Default for Settings {
@@ -49,7 +53,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Sets the first user and group id of sandboxes outside.
+    /// Sets the first user and group id that sandboxes have outside.
     #[must_use]
     pub fn with_id_base(mut self, id_base: u32) -> Self {
         self.id_base = id_base;
@@ -64,7 +68,7 @@ impl Settings {
         self
     }
 
-    /// Allows to work without root.
+    /// Allows the backend to work without root.
     #[must_use]
     pub fn rootless(mut self) -> Self {
         self.rootless = true;
@@ -78,7 +82,8 @@ impl Settings {
         self
     }
 
-    /// Checks that the ids are nobody's by custom and fit into 32 bits, and that what is left out may be.
+    /// Checks that the ids are above those of people and services and fit into 32 bits, and that
+    /// only optional defences are left out.
     ///
     /// # Errors
     ///
@@ -106,7 +111,7 @@ impl Settings {
     }
 }
 
-/// Ids below are of people, services and `nobody`.
+/// Lower ids belong to people, services and `nobody`.
 const ID_BASE_MIN: u32 = 65_536;
 
 #[cfg(test)]

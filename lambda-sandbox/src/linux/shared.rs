@@ -1,4 +1,4 @@
-//! What the sandboxes of a host share.
+//! State that the sandboxes of a host share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::linux::start::plan::Step;
 use crate::linux::start::spawn::Spawner;
 use crate::{Error, Isolation};
 
-/// Lives as long as the last sandbox.
+/// The state of a host. It lives until the host and its last sandbox are dropped.
 pub(super) struct Shared {
     pub(super) slots: Arc<Slots>,
     pub(super) defences: Defences,
@@ -26,10 +26,10 @@ pub(super) struct Shared {
     pub(super) templates: Templates,
     pub(super) filters: Filters,
     pub(super) ahead: Option<Pool>,
-    /// Whether somebody is about to have the pool filled.
+    /// Whether a refill of the pool is scheduled.
     pub(super) refilling: AtomicBool,
     pub(super) spawner: Spawner,
-    /// What mounts `/proc`; nothing without root, where it depends on the root.
+    /// The steps that mount `/proc`; empty without root, where they depend on the specification.
     pub(super) processes: Arc<[Step]>,
     pub(super) janitor: Janitor,
 }
@@ -40,7 +40,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Does work that blocks, on a thread for that.
+/// Runs blocking work on a thread of tokio's blocking pool.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

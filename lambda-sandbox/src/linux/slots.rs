@@ -1,4 +1,5 @@
-//! The numbers and control groups of a host's sandboxes: they outlive the host until its last sandbox is released.
+//! The numbers and control groups of a host's sandboxes. They outlive the host until its last
+//! sandbox is released.
 
 use std::sync::Arc;
 
@@ -9,27 +10,27 @@ use crate::linux::group::kept_groups::{KeptGroup, KeptGroups};
 use crate::linux::group::scope::Scope;
 use crate::linux::instance::Instance;
 
-/// What gives each sandbox its number and its groups.
+/// The source of each sandbox's number and groups.
 #[derive(Debug)]
 pub(super) struct Slots {
     pub(super) hierarchies: Hierarchies,
     pub(super) instance: Instance,
-    /// Groups that no sandbox has, for sandboxes to come.
+    /// Groups that no sandbox uses, kept for later sandboxes.
     pub(super) groups: KeptGroups,
-    /// Goes when the groups in it have gone.
+    /// Dropped after the groups in it were removed.
     #[cfg(feature = "systemd")]
     pub(super) _scope: Option<Scope>,
 }
 
 impl Slots {
-    /// Removes a group that no sandbox has.
+    /// Removes a group that no sandbox uses.
     pub(super) fn remove(&self, kept: &KeptGroup) -> Result<(), Error> {
         let removed = kept.group.remove();
         self.instance.give_slot(kept.number);
         removed
     }
 
-    /// Removes the groups that no sandbox has; what cannot be removed is the next sweep's.
+    /// Removes the kept groups. The next sweep removes those that cannot be removed now.
     pub(super) fn forget_groups(&self) {
         for kept in self.groups.take_all() {
             stays("control group that is kept", self.remove(&kept));
@@ -44,12 +45,12 @@ impl Drop for Slots {
     }
 }
 
-/// A sandbox's number, given back when dropped.
+/// A sandbox's number. It becomes free again on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) slots: Arc<Slots>,
     pub(super) number: u32,
-    /// Whether the number stays taken.
+    /// Whether the number stays taken on drop.
     kept: bool,
 }
 
@@ -58,7 +59,7 @@ impl Slot {
         Self { slots: Arc::clone(slots), number, kept: false }
     }
 
-    /// Leaves the number taken, for the group that is kept with it.
+    /// Keeps the number taken, for the group that is kept with it.
     pub(super) fn keep(mut self) -> u32 {
         self.kept = true;
         self.number
@@ -73,7 +74,7 @@ impl Drop for Slot {
     }
 }
 
-/// Logs what could not be released, with path and cause: it stays until the next sweep.
+/// Logs a failed release with path and cause. The resource stays until the next sweep.
 pub(super) fn stays(what: &'static str, released: Result<(), Error>) {
     if let Err(error) = released {
         let cause = std::error::Error::source(&error).map(ToString::to_string);

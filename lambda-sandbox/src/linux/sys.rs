@@ -1,4 +1,4 @@
-//! System calls that neither std nor nix offers, one to a function.
+//! Wrappers of system calls that neither std nor nix offers, one call a function.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crate::Error;
 
-/// Returns the hard limit of a resource.
+/// Returns the hard limit of a resource (`RLIMIT_*`).
 pub(super) fn hard_limit(resource: u32) -> Result<u64, Error> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes one `rlimit` through the pointer, which is to a live one of ours.
@@ -19,7 +19,7 @@ pub(super) fn hard_limit(resource: u32) -> Result<u64, Error> {
     }
 }
 
-/// Makes a sealed file in memory: nobody can change what it holds.
+/// Makes a file in memory and seals it, so that nobody can change its content.
 pub(super) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<OwnedFd> {
     use std::io::Write as _;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -37,13 +37,14 @@ pub(super) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<OwnedFd> {
     if result == 0 { Ok(file.into()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Copies a descriptor to a number of 16 or more, out of the way of those that a new process is given.
+/// Copies a descriptor to a number of 16 or more, above the numbers that a new process uses.
 pub(super) fn above_given(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int and no pointer; the descriptor is borrowed, so open.
     let copy = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 16) };
     if copy < 0 {
         let error = io::Error::last_os_error();
-        // A limit below the number asked for is an invalid argument to the kernel; to the host it is as good as used up.
+        // If the limit of descriptors is 16 or less, the kernel says EINVAL. EMFILE names the
+        // cause.
         let none_left = error.raw_os_error() == Some(libc::EINVAL);
         return Err(if none_left { io::Error::from_raw_os_error(libc::EMFILE) } else { error });
     }
@@ -51,7 +52,7 @@ pub(super) fn above_given(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Sends SIGKILL to the process behind a pidfd; one that has ended gets nothing.
+/// Sends SIGKILL to the process of a pidfd, unless it has ended.
 pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     // SAFETY: the null pointer asks for the default information; the others are integers.
     let _ended = unsafe {
@@ -65,7 +66,7 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     };
 }
 
-/// Reaps the ended process behind a pidfd, if nobody has.
+/// Reaps the ended process of a pidfd, if nobody has.
 pub(super) fn reap(pidfd: RawFd) {
     let id = libc::id_t::try_from(pidfd).unwrap_or_default();
     let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
@@ -73,13 +74,13 @@ pub(super) fn reap(pidfd: RawFd) {
     let _reaped = unsafe { libc::waitid(libc::P_PIDFD, id, std::ptr::null_mut(), options) };
 }
 
-/// Waits until the process behind a pidfd has ended, no longer than `limit`; returns whether it has.
+/// Waits, for `limit` at most, until the process of a pidfd has ended. Returns whether it has.
 pub(super) fn ends_within(pidfd: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
     let until = std::time::Instant::now() + limit;
     let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
     loop {
         let left = until.saturating_duration_since(std::time::Instant::now());
-        // Rounded up: less than a millisecond left is none to the kernel.
+        // Rounded up, because the kernel counts whole milliseconds.
         let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
         let left = if limit.is_zero() { 0 } else { left };
         match nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(left)) {
@@ -90,8 +91,8 @@ pub(super) fn ends_within(pidfd: BorrowedFd<'_>, limit: std::time::Duration) -> 
     }
 }
 
-/// Lets the calling thread run soon after it is woken, and what it starts run as usual (sched_setattr(2)): by the short turn that
-/// it asks for, which kernels before 6.12 do not look at.
+/// Asks for the shortest time slice for the calling thread, so that it runs soon after it is woken
+/// (sched_setattr(2)). Its children have the default. Kernels before 6.12 ignore it.
 pub(super) fn take_short_turns() {
     /// `struct sched_attr`, in its first version.
     #[repr(C)]
@@ -115,24 +116,25 @@ pub(super) fn take_short_turns() {
         deadline: 0,
         period: 0,
     };
-    // SAFETY: sched_setattr reads the structure, whose size it tells, alive for the call; 0 is the calling thread.
+    // SAFETY: sched_setattr reads the structure, whose size it tells, alive for the call; 0 is the
+    // calling thread.
     let _as_usual = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
-/// The shortest turn that there is.
+/// The shortest time slice that the kernel accepts, in nanoseconds.
 const SHORT_TURN_NS: u64 = 100_000;
 
-/// Returns the version of landlock's interface, 0 where there is none.
+/// Returns the version of landlock's ABI, or 0 without landlock.
 pub(super) fn landlock_abi() -> u32 {
     const VERSION: libc::c_uint = 1;
     let none = std::ptr::null::<libc::c_void>();
-    // SAFETY: with this flag landlock_create_ruleset asks for the version; the null pointer and the size 0 are what
-    // it wants then, and it reads no memory.
+    // SAFETY: with this flag landlock_create_ruleset returns the version; it requires the null
+    // pointer and the size 0 then, and reads no memory.
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) };
     u32::try_from(version).unwrap_or(0)
 }
 
-/// Returns the number of a loop device that nobody uses, at this moment.
+/// Returns the number of a free loop device. Another process may take it at any time.
 pub(super) fn free_loop(control: &std::fs::File) -> io::Result<i32> {
     const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
     // SAFETY: LOOP_CTL_GET_FREE takes no argument; the descriptor is borrowed, so open.
@@ -140,7 +142,8 @@ pub(super) fn free_loop(control: &std::fs::File) -> io::Result<i32> {
     if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
 }
 
-/// Puts a file on a loop device, read-only, until the last who has the device open is gone.
+/// Attaches a file to a loop device, read-only. The kernel detaches it when the device is closed
+/// for the last time.
 pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()> {
     const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
     const READ_ONLY_AND_AUTOCLEAR: u32 = 1 | 4;
@@ -168,8 +171,8 @@ pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()
         init: [0; 2],
         reserved: [0; 8],
     };
-    // SAFETY: LOOP_CONFIGURE reads one `loop_config` of 304 bytes, which `configuration` is, alive for the call;
-    // the descriptors are open.
+    // SAFETY: LOOP_CONFIGURE reads one `loop_config` of 304 bytes, which `configuration` is, alive
+    // for the call; the descriptors are open.
     let result =
         unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -179,12 +182,13 @@ pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()
 #[cfg(feature = "oci")]
 pub(super) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
     let (place, length) = (value.as_ptr().cast(), value.len());
-    // SAFETY: fsetxattr reads the NUL-terminated name and `length` bytes of the value, both borrowed; the file is open.
+    // SAFETY: fsetxattr reads the NUL-terminated name and `length` bytes of the value, both
+    // borrowed; the file is open.
     let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), place, length, 0) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a path or a text one that the kernel reads.
+/// Converts a path or text into a C string. Fails if it contains a NUL byte.
 pub(in crate::linux) fn c_string(text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes()).map_err(|_nul| {
         Error::invalid("a path or text", text.to_string_lossy(), "it contains a NUL byte")

@@ -1,4 +1,4 @@
-//! The byte streams that requests come over: TCP on a loopback, vsock, or memory.
+//! The byte streams that carry requests: TCP over a loopback, vsock, or memory.
 
 use std::fmt;
 use std::io;
@@ -9,20 +9,23 @@ use tokio::sync::mpsc;
 
 use crate::BoxFuture;
 
-/// A byte stream between a program in a sandbox and the host: bytes go both ways, in order, and either side ends it.
+/// A byte stream between a program in a sandbox and the host: bidirectional, ordered, closed by
+/// either side.
 pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Channel for T {}
 
-/// Takes the connections that programs in a sandbox open to the Runtime API.
+/// Accepts the connections that programs in a sandbox open to the Runtime API.
 ///
-/// What is sent over them is not trusted. The server takes 64 at most at a time, and asks for the next when one has ended.
+/// The bytes in them are not trusted. The server has at most 64 connections at a time, and accepts
+/// the next one when one has ended.
 pub trait Accept: Send + Sync + fmt::Debug + 'static {
     /// Waits for the next connection. Dropping the future loses none.
     ///
     /// # Errors
     ///
-    /// When none can be taken now, as where descriptors have run out: the server asks again after a pause.
+    /// If no connection can be accepted now, for example for lack of descriptors. The server tries
+    /// again after a pause.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Channel>>>;
 }
 
@@ -30,14 +33,15 @@ impl Accept for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Channel>>> {
         Box::pin(async move {
             let (stream, _peer) = Self::accept(self).await?;
-            // Without it the Python and Node clients lose 40 ms a step to delayed acknowledgements.
+            // Otherwise the Python and Node clients lose 40 ms a step to delayed acknowledgements.
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Channel>)
         })
     }
 }
 
-/// Connections that somebody else takes and hands over. When all senders are gone there are no more.
+/// Connections that another task accepts and sends. After all senders are dropped, there are no
+/// more.
 impl<T: Channel + fmt::Debug + 'static> Accept for mpsc::Receiver<T> {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Channel>>> {
         Box::pin(async move {

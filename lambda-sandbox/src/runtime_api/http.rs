@@ -19,12 +19,13 @@ use super::session::{ExtensionEvent, Refusal, Session, success};
 use crate::budget::Budget;
 use crate::{Answer, FunctionError};
 
-/// Most connections of one sandbox: a runtime, ten extensions, and room for clients that open more.
+/// The most connections of one sandbox: a runtime, ten extensions, and room for clients that open
+/// several.
 const CONNECTIONS_MAX: usize = 64;
-/// Most bytes of a reported error and of other small bodies.
+/// The most bytes of a reported error and of other small bodies.
 const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
-/// What it costs the host to take a connection, to answer a request, and to read a KiB of one, which take longer in a build
-/// without optimisation.
+/// The host's estimated time for accepting a connection, for answering a request, and for reading a
+/// KiB of a body. Builds without optimisation take longer.
 const CONNECTION_TIME: Duration =
     Duration::from_micros(if cfg!(debug_assertions) { 100 } else { 25 });
 const REQUEST_TIME: Duration = Duration::from_micros(15);
@@ -36,12 +37,14 @@ const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 const EXTENSION_ID: &str = "lambda-extension-identifier";
 
-/// Serves `session` over `connections` (a [`tokio::net::TcpListener`], or others), until the future is dropped.
+/// Serves `session` over `connections`, such as a [`tokio::net::TcpListener`], until the future is
+/// dropped.
 pub async fn serve(session: Arc<Session>, connections: impl Accept) {
     serve_within(session, Box::new(connections), Arc::new(Budget::unlimited())).await;
 }
 
-/// As [`serve`]; connections, and requests that bring no invocation on, wait where they exceed the budget.
+/// As [`serve`]. While the budget is exceeded, connections wait, and so do requests that are no
+/// part of an invocation.
 pub(crate) async fn serve_within(
     session: Arc<Session>,
     mut accept: Box<dyn Accept>,
@@ -56,7 +59,7 @@ pub(crate) async fn serve_within(
         };
         budget.wait().await;
         let Ok(stream) = accept.accept().await else {
-            // Out of descriptors or the like: the sandbox waits, the host does not spin.
+            // For lack of descriptors, for example. The pause keeps the host from a busy loop.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -67,10 +70,12 @@ pub(crate) async fn serve_within(
                 let (session, budget) = (Arc::clone(&session), Arc::clone(&budget));
                 async move { Ok::<_, Infallible>(answer(&session, &budget, request).await) }
             });
-            // A broken connection is the sandbox's own affair: its runtime's end is told elsewhere.
+            // A broken connection is not an error of the host. The runtime's end is detected
+            // elsewhere.
             drop(
-                // No time limit: the runtime's connection is silent for as long as its function works, 900 s at the most. Whoever
-                // opens connections and says nothing keeps only its own sandbox from having more.
+                // There is no timeout: the runtime's connection is silent while its function works,
+                // for up to 900 s. Idle connections only use up the sandbox's own limit of
+                // connections.
                 hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await,
@@ -82,10 +87,11 @@ pub(crate) async fn serve_within(
 
 type Reply = Response<Full<Bytes>>;
 
-/// Answers a request. One that brings an invocation on is the host's own wish, and so is its connection.
+/// Answers a request. A successful request that belongs to an invocation is not charged to the
+/// budget, and neither is its connection.
 async fn answer(session: &Session, budget: &Budget, request: Request<Incoming>) -> Reply {
     let wanted = request.method() == Method::POST || request.uri().path().ends_with("/next");
-    // Who does not say how much it is, is taken to send a lot.
+    // A body without a length counts as a large one.
     let bytes = request.body().size_hint().exact().unwrap_or(1 << 20);
     let reply = route(session, request).await;
     if wanted && reply.status().is_success() {
@@ -162,7 +168,7 @@ async fn next(session: &Session) -> Reply {
         ("lambda-runtime-cognito-identity", invocation.cognito_identity),
     ];
     for (name, value) in given {
-        // A value that no header can carry was given by the host's caller: left out, not sent broken.
+        // The host's caller gave a value that no header can contain. It is left out.
         if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -175,7 +181,7 @@ async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Re
         Ok(stream) => stream,
         Err(refusal) => return refused_unread(refusal, request).await,
     };
-    // Whatever happens to this connection, the invocation gets an end.
+    // The invocation must get an answer even if this connection breaks.
     let mut ending = Ending { session, answer: Some(truncated()) };
     let streamed = header(request.headers(), RESPONSE_MODE)
         .is_some_and(|mode| mode.eq_ignore_ascii_case("streaming"));
@@ -220,7 +226,7 @@ async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Re
     }
 }
 
-/// Ends the answer when it goes, also when the connection's task is dropped in the middle of a body.
+/// Ends the answer on drop, even if the connection's task is dropped in the middle of a body.
 struct Ending<'a> {
     session: &'a Session,
     answer: Option<Answer>,
@@ -248,7 +254,7 @@ enum Unread {
     Broken,
 }
 
-/// Reads a body of at most `max` bytes, into memory or away through `stream`, and the error in its trailers.
+/// Reads a body of at most `max` bytes into memory or into `stream`, and the error in its trailers.
 async fn read(
     mut body: Incoming,
     max: usize,
@@ -267,7 +273,8 @@ async fn read(
                     return Err(Unread::TooLarge);
                 }
                 match &stream {
-                    // The caller who went away no longer holds the function back.
+                    // If the caller has gone, the part is dropped, so that the function does not
+                    // wait.
                     Some(stream) => drop(stream.send(data).await),
                     None => whole.extend_from_slice(&data),
                 }
@@ -278,9 +285,9 @@ async fn read(
     Ok((whole.freeze(), error))
 }
 
-/// Reads the rest of a body that nobody wants and keeps none of it, up to a bound: a runtime that is still
-/// writing would meet a broken connection in place of the answer, and end. The invocation's timeout ends one
-/// that writes slowly.
+/// Reads and drops the rest of an unwanted body, up to a limit. Otherwise a runtime that still
+/// writes would see a broken connection instead of the reply, and would end. The invocation's
+/// timeout ends one that writes slowly.
 async fn drain(mut body: Incoming) {
     let mut left = DRAIN_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
@@ -293,7 +300,7 @@ async fn drain(mut body: Incoming) {
 
 const DRAIN_BYTES_MAX: usize = 256 << 20;
 
-/// Returns the error that a streaming runtime met in the middle of its answer: a trailer, its body in base64.
+/// Returns the error that a streaming runtime reports in trailers. Its body is base64.
 fn error_in_trailers(trailers: &HeaderMap) -> Option<FunctionError> {
     let error_type = header(trailers, ERROR_TYPE)?;
     let body = header(trailers, ERROR_BODY).unwrap_or_default();
@@ -421,7 +428,7 @@ fn accepted(result: Result<(), Refusal>) -> Reply {
     }
 }
 
-/// Refuses a request whose body was not read.
+/// Refuses a request after dropping its body.
 async fn refused_unread(refusal: Refusal, request: Request<Incoming>) -> Reply {
     drain(request.into_body()).await;
     refused(refusal)

@@ -1,7 +1,9 @@
-//! The Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01): what runtimes and extensions call.
+//! A server of the Lambda Runtime API (2018-06-01) and Extensions API (2020-01-01), for runtimes
+//! and extensions.
 //!
-//! [`Session`] is one sandbox's state, [`serve`] its HTTP side over any byte streams ([`Accept`]). Facts are from AWS, "Using the
-//! Lambda runtime API for custom runtimes" and "Lambda Extensions API".
+//! [`Session`] is one sandbox's state. [`serve`] is the HTTP server over any byte streams
+//! ([`Accept`]). Sources: AWS, "Using the Lambda runtime API for custom runtimes" and "Lambda
+//! Extensions API".
 
 mod channel;
 mod http;

@@ -1,4 +1,5 @@
-//! One sandbox's conversation: who waits for what, and which call is legal now.
+//! The state of one sandbox in the Runtime API: the waiting callers, and which calls are allowed
+//! now.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,35 +12,36 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{Answer, FunctionError, Invocation, Response, ShutdownReason};
 
-/// What a session tells and allows.
+/// The settings of a session.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
-    /// The function's name, as extensions are told it.
+    /// The function's name, which is sent to extensions.
     pub function: String,
-    /// The handler's name, as extensions are told it.
+    /// The handler's name, which is sent to extensions.
     pub handler: String,
-    /// Most bytes of a buffered answer.
+    /// The most bytes of an answer that is not streamed.
     pub payload_bytes_max: usize,
-    /// Most bytes of a streamed answer.
+    /// The most bytes of a streamed answer.
     pub stream_bytes_max: usize,
 }
 
-/// How init ended, as the runtime or an extension said.
+/// The result of an init, as the runtime and the extensions reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ready {
-    /// The runtime and every extension asked for an event.
+    /// The runtime and every extension have asked for an event.
     Idle,
-    /// One of them reported an error.
+    /// The runtime or an extension has reported an error.
     Failed(FunctionError),
 }
 
-/// Most extensions of a sandbox, as Lambda has it.
+/// The most extensions of a sandbox, as in Lambda.
 const EXTENSIONS_MAX: usize = 10;
-/// Most events that wait for one extension: INVOKE and SHUTDOWN alternate with its own requests.
+/// The most events queued for one extension. INVOKE and SHUTDOWN alternate with its requests.
 const EVENTS_MAX: usize = 4;
 
-/// One sandbox's side of the Runtime API. Shared by the host, which calls the `async` methods, and the HTTP side.
+/// One sandbox's state in the Runtime API. The host calls the public methods; the HTTP server calls
+/// the others.
 #[derive(Debug)]
 pub struct Session {
     settings: SessionSettings,
@@ -77,14 +79,14 @@ struct Extension {
     events: VecDeque<ExtensionEvent>,
 }
 
-/// What an extension is told.
+/// An event for an extension.
 #[derive(Debug, Clone)]
 pub(super) enum ExtensionEvent {
     Invoke { request_id: String, arn: String, trace_id: Option<String>, deadline: SystemTime },
     Shutdown { reason: ShutdownReason, deadline: SystemTime },
 }
 
-/// Why a call was refused: the API's own error types.
+/// Why a call was refused, by the API's error types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     RequestId,
@@ -105,7 +107,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Session {
-    /// Makes the session of a sandbox whose runtime has not started.
+    /// Creates the session of a sandbox whose runtime has not started.
     #[must_use]
     pub fn new(settings: SessionSettings) -> Self {
         Self { settings, state: Mutex::default(), changed: Notify::new() }
@@ -115,7 +117,8 @@ impl Session {
         &self.settings
     }
 
-    /// Waits until init has ended: everyone asked for an event, or one reported an error.
+    /// Waits until init has ended: the runtime and all extensions asked for an event, or one
+    /// reported an error.
     pub async fn ready(&self) -> Ready {
         self.wait(|state| {
             if let Some(failure) = &state.failure {
@@ -130,7 +133,7 @@ impl Session {
         .await
     }
 
-    /// Waits until this many extensions have registered, or one reported an error.
+    /// Waits until `count` extensions have registered, or one has reported an error.
     pub async fn registered(&self, count: usize) {
         self.wait(|state| {
             (state.extensions.len() >= count || state.failure.is_some()).then_some(())
@@ -138,9 +141,11 @@ impl Session {
         .await;
     }
 
-    /// Gives the runtime its next invocation, and tells the extensions that want to know.
+    /// Gives the runtime its next invocation, and sends INVOKE to the extensions that registered
+    /// for it.
     ///
-    /// Legal after [`Session::ready`] or [`Session::settled`]; replaces an invocation that nobody took.
+    /// Must be called after [`Session::ready`] or [`Session::settled`]. Replaces an invocation that
+    /// the runtime has not taken.
     pub fn hand_over(&self, invocation: Invocation) {
         let mut state = self.state();
         for extension in state.extensions.values_mut().filter(|one| one.invoke) {
@@ -157,12 +162,12 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Waits for the answer of the invocation that was handed over, and takes it.
+    /// Waits for the answer of the invocation, and takes it.
     pub async fn answered(&self) -> Answer {
         self.wait(|state| state.answer.take()).await
     }
 
-    /// Waits until the runtime and every extension that saw the invocation ask for the next event.
+    /// Waits until the runtime and every extension registered for INVOKE ask for the next event.
     pub async fn settled(&self) {
         self.wait(|state| {
             let idle = state.runtime == Runtime::Asking
@@ -172,13 +177,14 @@ impl Session {
         .await;
     }
 
-    /// Returns whether any extension is registered.
+    /// Returns whether any extension has registered.
     #[must_use]
     pub fn has_extensions(&self) -> bool {
         !self.state().extensions.is_empty()
     }
 
-    /// Tells the extensions of the end, and waits until each asks again or is gone, no longer than `grace`.
+    /// Sends SHUTDOWN to the extensions that registered for it, and waits until each asks again or
+    /// reports an error, for `grace` at most.
     pub async fn shut_down(&self, reason: ShutdownReason, grace: Duration) {
         {
             let mut state = self.state();
@@ -194,11 +200,11 @@ impl Session {
                 .all(|one| !one.shutdown || one.gone || (one.asking && one.events.is_empty()));
             done.then_some(())
         });
-        // The end of the grace is as good an end as any: the kill follows in both cases.
+        // The caller kills the sandbox afterwards, whether the time was over or not.
         drop(tokio::time::timeout(grace, told).await);
     }
 
-    // What follows is called by the HTTP side.
+    // The HTTP server calls the methods that follow.
 
     pub(super) async fn next(&self) -> Result<Invocation, Refusal> {
         {
@@ -222,7 +228,8 @@ impl Session {
         Ok(invocation)
     }
 
-    /// Begins an answer; the answer's body follows, then [`Session::end_answer`].
+    /// Begins an answer. Its body and [`Session::end_answer`] follow. Returns the sender of a
+    /// streamed body, if there is one.
     pub(super) fn begin_answer(
         &self,
         request_id: &str,
@@ -246,7 +253,7 @@ impl Session {
         let mut state = self.state();
         state.runtime = Runtime::Answered;
         state.answer = Some(answer);
-        // The host's receiver of a stream ends when the last sender is gone.
+        // The host's receiver of the stream ends when the last sender is dropped.
         if let Some(invocation) = &mut state.handed_out {
             invocation.stream = None;
             invocation.payload = Bytes::new();
@@ -297,7 +304,7 @@ impl Session {
         Ok(event)
     }
 
-    /// Takes an extension's report of its own failure.
+    /// Records an extension's report of its own failure.
     pub(super) fn extension_error(&self, id: &str, error: FunctionError) -> Result<(), Refusal> {
         let mut state = self.state();
         let extension = (state.extensions.get_mut(id)).ok_or(Refusal::ExtensionIdentifier)?;
@@ -346,13 +353,13 @@ impl Extension {
     }
 }
 
-/// Makes an answer of a body that was read whole, or streamed away.
+/// Creates the answer of a body that was read into memory or streamed.
 pub(super) fn success(body: Bytes, content_type: Option<String>, streamed: bool) -> Answer {
     Answer::Success(Response { body, content_type, streamed })
 }
 
-/// Returns an identifier in the form of a UUID. Its holder is told apart, not authenticated: the API is
-/// reachable from inside its own sandbox only.
+/// Returns a new identifier in the form of a UUID. It distinguishes extensions but does not
+/// authenticate them: only programs of the same sandbox reach the API.
 fn new_identifier() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Checks of what many parts of a specification have: paths, texts and environments.
+//! Checks that several parts of a specification share: paths, texts and environments.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -31,7 +31,7 @@ pub(crate) fn check_environment(environment: &[(OsString, OsString)]) -> Result<
     Ok(())
 }
 
-/// Checks the path of something inside that is made or shown there.
+/// Checks the path of a link, a file or a mount point inside.
 pub(crate) fn inside(setting: &'static str, path: &Path) -> Result<(), Error> {
     absolute(setting, path)?;
     if path.parent().is_none() {
@@ -44,15 +44,16 @@ pub(crate) fn inside(setting: &'static str, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// What every sandbox has of its own.
+/// The folders that every sandbox has of its own.
 const OWN: [&str; 3] = ["/dev", "/proc", "/tmp"];
 
-/// Most environment variables of a sandbox.
+/// The most environment variables of a sandbox.
 pub const ENVIRONMENT_MAX: usize = 4096;
-/// Most bytes of a sandbox's environment: Lambda gives the user 4 KB; runtimes and hosts add to them.
+/// The most bytes of a sandbox's environment. Lambda gives the user 4 KB; runtimes and hosts add
+/// more.
 pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest path, its NUL included (PATH_MAX).
+/// The longest path in bytes, including its NUL (PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
 
 pub(crate) fn no_nul(setting: &'static str, text: &OsStr) -> Result<(), Error> {

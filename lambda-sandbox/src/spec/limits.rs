@@ -1,108 +1,113 @@
-//! What a sandbox may use, as data.
+//! The resource limits of a sandbox, as data.
 
 use std::collections::BTreeSet;
 
 use crate::{Error, Isolation};
 
-/// What a sandbox may use. A backend that cannot hold one of them does not name the capability.
+/// The resource limits of a sandbox. [`crate::Backend::capabilities`] says which of them a backend
+/// enforces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Memory of all processes together, page cache and scratch space included, in bytes.
+    /// Memory of all processes together, including page cache and scratch space, in bytes.
     pub memory_bytes: u64,
     /// Processor time for each second of wall time, in vCPUs.
     pub cpus: f64,
-    /// Processor time for each second of wall time during init, in vCPUs; [`Limits::cpus`] where none is said. Lambda gives
-    /// a small function more during its init than afterwards.
+    /// Processor time for each second of wall time during init, in vCPUs. `None` means
+    /// [`Limits::cpus`]. Lambda gives a small function more during its init than afterwards.
     pub init_cpus: Option<f64>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub processes_max: u32,
-    /// Open files of each process.
+    /// The number of open files of each process.
     pub files_max: u64,
-    /// Scratch space at `/tmp`, in bytes.
+    /// The size of the scratch space at `/tmp`, in bytes.
     pub scratch_bytes: u64,
-    /// Files in the scratch space.
+    /// The number of files in the scratch space.
     pub scratch_files_max: u64,
-    /// Traffic with disks, if it is to be limited.
+    /// Limits of block I/O, if any.
     pub block_io: Option<BlockIo>,
-    /// Share of the processors beside other sandboxes where all want them: 1 to 10,000, and 100 where none is said.
+    /// The weight for processor time when sandboxes compete: 1 to 10,000. `None` means 100.
     pub cpu_weight: Option<u32>,
-    /// The processors that it may run on, by the kernel's numbers; all where none is said.
+    /// The processors on which it may run, by the kernel's numbers. `None` means all.
     pub processors: Option<BTreeSet<u16>>,
-    /// What each process may use (setrlimit(2)).
+    /// Limits of each process (setrlimit(2)).
     pub resources: ResourceLimits,
-    /// Bytes of output of a program that [`crate::Sandbox::run`] runs, both kinds together; `None` is no limit.
+    /// Bytes of standard output and standard error together, for [`crate::Sandbox::run`]. `None`
+    /// means no limit.
     pub output_bytes_max: Option<u64>,
-    /// Bytes of a payload and of a buffered answer.
+    /// Bytes of a payload, and of an answer that is not streamed.
     pub payload_bytes_max: usize,
     /// Bytes of a streamed answer.
     pub stream_bytes_max: usize,
-    /// What must be in force; a backend that has less refuses the sandbox.
+    /// The defences that must be in force. A backend that lacks one refuses the sandbox.
     pub isolation_min: Vec<crate::isolation::Defence>,
 }
 
-/// Most traffic with each disk that the root's files lie on; `None` is no limit. What is in the page cache is not read from
-/// a disk, whoever has read it first.
+/// Limits of I/O with each disk that the root's files lie on. `None` means no limit. Reads from the
+/// page cache do not count, whoever read the file first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BlockIo {
-    /// Bytes read.
+    /// Bytes read per second.
     pub read_bytes_per_second: Option<u64>,
-    /// Bytes written.
+    /// Bytes written per second.
     pub write_bytes_per_second: Option<u64>,
-    /// Requests to read.
+    /// Read requests per second.
     pub read_operations_per_second: Option<u64>,
-    /// Requests to write.
+    /// Write requests per second.
     pub write_operations_per_second: Option<u64>,
 }
 
-/// What each process of a sandbox may use (setrlimit(2)); `None` leaves what the host's own process has. What the host may
-/// not have itself cannot be given: its own hard limit holds then.
+/// Limits of each process of a sandbox (setrlimit(2)). `None` means 8 MiB for the stack, which a
+/// process may raise, 64 KiB for locked memory, and no limit for the others. No limit can exceed
+/// the host's own hard limit, which applies then.
 ///
-/// There is no limit for core files: none is written, as the machine's core_pattern would take it out of the sandbox.
+/// There is no limit of core files. None is written, because the machine's core_pattern would take
+/// it out of the sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResourceLimits {
     /// Bytes of the main thread's stack (RLIMIT_STACK).
     pub stack_bytes: Option<u64>,
-    /// Bytes of a file that it writes (RLIMIT_FSIZE); beyond it SIGXFSZ ends the program.
+    /// Bytes of a file that it writes (RLIMIT_FSIZE). SIGXFSZ ends a program that writes more.
     pub file_bytes: Option<u64>,
     /// Bytes of address space (RLIMIT_AS).
     pub address_space_bytes: Option<u64>,
-    /// Bytes of memory that it may lock (RLIMIT_MEMLOCK); 64 KiB where none is said.
+    /// Bytes of memory that it may lock (RLIMIT_MEMLOCK). `None` means 64 KiB.
     pub locked_bytes: Option<u64>,
-    /// Seconds of processor time of each process (RLIMIT_CPU); beyond them SIGXCPU ends it.
+    /// Seconds of processor time of each process (RLIMIT_CPU). SIGXCPU ends a process that uses
+    /// more.
     pub processor_seconds: Option<u64>,
 }
 
 impl ResourceLimits {
-    /// Sets the bytes of the main thread's stack.
+    /// Sets the bytes of the main thread's stack (RLIMIT_STACK).
     #[must_use]
     pub fn with_stack_bytes(mut self, bytes: u64) -> Self {
         self.stack_bytes = Some(bytes);
         self
     }
 
-    /// Sets the bytes of a file that it writes.
+    /// Sets the bytes of a file that a process writes (RLIMIT_FSIZE).
     #[must_use]
     pub fn with_file_bytes(mut self, bytes: u64) -> Self {
         self.file_bytes = Some(bytes);
         self
     }
 
-    /// Sets the bytes of address space.
+    /// Sets the bytes of address space (RLIMIT_AS).
     #[must_use]
     pub fn with_address_space_bytes(mut self, bytes: u64) -> Self {
         self.address_space_bytes = Some(bytes);
         self
     }
 
-    /// Sets the bytes of memory that it may lock.
+    /// Sets the bytes of memory that a process may lock (RLIMIT_MEMLOCK).
     #[must_use]
     pub fn with_locked_bytes(mut self, bytes: u64) -> Self {
         self.locked_bytes = Some(bytes);
         self
     }
 
-    /// Sets the seconds of processor time of each process.
+    /// Sets the seconds of processor time of each process (RLIMIT_CPU).
     #[must_use]
     pub fn with_processor_seconds(mut self, seconds: u64) -> Self {
         self.processor_seconds = Some(seconds);
@@ -123,15 +128,16 @@ impl ResourceLimits {
     }
 }
 
-/// The least stack that a program with a full environment starts on: the kernel gives a fourth of it to arguments.
+/// The smallest stack on which a program with a full environment starts: the kernel gives a quarter
+/// of the stack to arguments and environment.
 pub const STACK_BYTES_MIN: u64 = 512 * 1024;
-/// The greatest weight of a sandbox (cpu.weight of cgroup v2).
+/// The largest weight of a sandbox (`cpu.weight` of control groups).
 pub const CPU_WEIGHT_MAX: u32 = 10_000;
-/// Processors that a kernel for x86-64 can count.
+/// The most processors that a kernel for x86-64 supports.
 pub const PROCESSORS_MAX: u16 = 8192;
 
 impl BlockIo {
-    /// Returns the limits with their names, as v1 of the control groups has them, and v2.
+    /// Returns the limits with their names in control groups of version 1 and of version 2.
     pub(crate) fn named(&self) -> [(&'static str, &'static str, Option<u64>); 4] {
         [
             ("read_bps", "rbps", self.read_bytes_per_second),
@@ -142,7 +148,7 @@ impl BlockIo {
     }
 }
 
-/// Lambda's share of a vCPU for each MB of memory is one 1,769th.
+/// Lambda gives one vCPU for 1,769 MB of memory.
 const MB_PER_VCPU: f64 = 1769.0;
 
 impl Default for Limits {
@@ -152,7 +158,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Returns Lambda's limits for a function of `memory_mb` MB (of 1,048,576 bytes).
+    /// Returns Lambda's limits for a function with `memory_mb` MB (of 1,048,576 bytes).
     #[must_use]
     pub fn for_memory_mb(memory_mb: u32) -> Self {
         Self {
@@ -236,11 +242,11 @@ impl Limits {
         }
     }
 
-    /// Checks that `isolation` has all that [`Limits::isolation_min`] demands.
+    /// Checks that `isolation` has every defence of [`Limits::isolation_min`] in force.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] naming what is missing.
+    /// [`Error::Unavailable`], naming the missing defences.
     pub fn check_isolation(&self, isolation: &Isolation) -> Result<(), Error> {
         let missing = isolation.missing(&self.isolation_min);
         if missing.is_empty() {
@@ -255,12 +261,12 @@ impl Limits {
     }
 }
 
-/// The least memory a sandbox can be given: 4 MiB.
+/// The smallest memory limit: 4 MiB.
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
-/// The least processor share: the kernel's shortest quota is 1 ms in 100 ms.
+/// The smallest processor share: the kernel's shortest quota is 1 ms in 100 ms.
 const CPUS_MIN: f64 = 0.01;
-/// Standard streams, and a few more for the loader.
+/// The fewest open files: the standard streams and a few more for the loader.
 const FILES_MIN: u64 = 8;
 
-/// The most files that a tmpfs takes for its limit, but for a few.
+/// The most files that a tmpfs accepts as its limit, rounded down.
 const SCRATCH_FILES_MAX: u64 = 1 << 50;

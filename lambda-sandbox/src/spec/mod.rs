@@ -1,4 +1,4 @@
-//! The description of one sandbox, which every backend can read.
+//! The specification of a sandbox, which every backend can read.
 
 pub(crate) mod check;
 mod limits;
@@ -23,7 +23,7 @@ pub use self::times::{TIME_MAX, TimeLimits};
 use crate::Error;
 use crate::log::{LogSink, NoLog};
 
-/// Describes one sandbox.
+/// Specifies a sandbox.
 ///
 /// ```
 /// use lambda_sandbox::{Root, SandboxSpec};
@@ -36,34 +36,37 @@ use crate::log::{LogSink, NoLog};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SandboxSpec {
-    /// The function's name; extensions are told it, and the fake finds its handler by it.
+    /// The function's name. Extensions receive it, and the fake backend looks up its handler by it.
     pub function: String,
     /// The file system that the function sees.
     pub root: Root,
-    /// The program, an absolute path inside the root, and its arguments.
+    /// The program, as an absolute path inside the root, and its arguments.
     pub command: Vec<OsString>,
-    /// The whole environment; nothing of the host's is added but `AWS_LAMBDA_RUNTIME_API`.
+    /// The whole environment, as names and values. Of the host's environment nothing is inherited;
+    /// only `AWS_LAMBDA_RUNTIME_API` is added.
     pub environment: Vec<(OsString, OsString)>,
-    /// The folder that the program starts in, inside the root.
+    /// The working directory of the program, inside the root.
     pub working_directory: PathBuf,
-    /// The program's standard input; empty by default.
+    /// The program's standard input. It is empty by default.
     pub stdin: Stdin,
-    /// What it reaches.
+    /// The network that it sees.
     pub network: Network,
-    /// What it may use.
+    /// The resource limits.
     pub limits: Limits,
-    /// How long it may take.
+    /// The time limits.
     pub times: TimeLimits,
-    /// Where its output goes.
+    /// The receiver of its output.
     pub log: Arc<dyn LogSink>,
-    /// What only the Linux backend can give; other backends refuse a specification that has any.
+    /// Options that only the Linux backend supports. Other backends refuse a specification with any
+    /// of them.
     #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
     pub linux: crate::linux::Extras,
 }
 
 impl SandboxSpec {
-    /// Makes a specification of this root and command (the program and its arguments) with Lambda's own limits: 128 MB,
-    /// one 1,769th of a vCPU for each MB, 512 MB of scratch space, 1,024 processes and files.
+    /// Creates a specification of a root and a command (the program and its arguments) with
+    /// Lambda's limits: 128 MB, one vCPU for 1,769 MB, 512 MB of scratch space, 1,024 processes,
+    /// 1,024 open files.
     #[must_use]
     pub fn new<W: Into<OsString>>(root: Root, command: impl IntoIterator<Item = W>) -> Self {
         Self {
@@ -82,7 +85,7 @@ impl SandboxSpec {
         }
     }
 
-    /// Names the function.
+    /// Sets the function's name.
     #[must_use]
     pub fn named(mut self, function: impl Into<String>) -> Self {
         self.function = function.into();
@@ -96,7 +99,7 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the folder, inside the root, that the program starts in.
+    /// Sets the working directory, inside the root.
     #[must_use]
     pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.working_directory = folder.into();
@@ -110,14 +113,14 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets what it reaches.
+    /// Sets the network.
     #[must_use]
     pub fn with_network(mut self, network: Network) -> Self {
         self.network = network;
         self
     }
 
-    /// Sets all limits at once.
+    /// Sets all resource limits at once.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -131,42 +134,42 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the processor time for each second of wall time, in vCPUs.
+    /// Sets the limit of processor time, in vCPUs (seconds per second of wall time).
     #[must_use]
     pub fn with_cpus(mut self, cpus: f64) -> Self {
         self.limits.cpus = cpus;
         self
     }
 
-    /// Sets how long [`crate::Sandbox::run`] lets the program live, on the wall clock.
+    /// Sets the limit of wall time for [`crate::Sandbox::run`].
     #[must_use]
     pub fn with_wall_time(mut self, time: std::time::Duration) -> Self {
         self.times.run = Some(time);
         self
     }
 
-    /// Sets how much processor time [`crate::Sandbox::run`] lets all processes together use.
+    /// Sets the limit of processor time of all processes together for [`crate::Sandbox::run`].
     #[must_use]
     pub fn with_processor_time(mut self, time: std::time::Duration) -> Self {
         self.times.run_processor = Some(time);
         self
     }
 
-    /// Sets how many bytes of output, of both kinds together, [`crate::Sandbox::run`] lets the program write.
+    /// Sets the limit of output for [`crate::Sandbox::run`], in bytes of both outputs together.
     #[must_use]
     pub fn with_output_bytes_max(mut self, bytes: u64) -> Self {
         self.limits.output_bytes_max = Some(bytes);
         self
     }
 
-    /// Sets where its output goes.
+    /// Sets the receiver of the output.
     #[must_use]
     pub fn with_log(mut self, log: Arc<dyn LogSink>) -> Self {
         self.log = log;
         self
     }
 
-    /// Sets what only the Linux backend can give.
+    /// Sets the options of the Linux backend.
     #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
     #[must_use]
     pub fn with_linux(mut self, extras: crate::linux::Extras) -> Self {
@@ -174,7 +177,7 @@ impl SandboxSpec {
         self
     }
 
-    /// Checks everything that can be checked without a machine.
+    /// Checks everything that can be checked without access to the machine.
     ///
     /// # Errors
     ///

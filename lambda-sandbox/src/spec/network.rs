@@ -1,4 +1,4 @@
-//! What a sandbox reaches beyond itself.
+//! The network of a sandbox.
 
 use std::net::IpAddr;
 
@@ -6,28 +6,29 @@ use crate::Error;
 
 /// The network that a function sees.
 ///
-/// A backend that does not isolate uses the host's network, whatever is said here.
+/// A backend that does not isolate uses the host's network, whatever this value is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Network {
     /// A loopback of its own, and nothing else.
     #[default]
     Loopback,
-    /// A loopback, and one interface of the host's that becomes the sandbox's: a `veth` whose other end the host keeps,
-    /// or a `tap`, `macvlan` or the like. It goes with the sandbox, or with the attempt to make one.
+    /// A loopback, and an interface of the host that is moved into the sandbox: one end of a `veth`
+    /// pair, a `tap`, a `macvlan` or another kind. It ceases to exist with the sandbox, even if
+    /// creating the sandbox fails.
     Interface(Interface),
 }
 
-/// An interface for a sandbox, and how it is set up inside, where it is called [`Interface::NAME`].
+/// An interface for a sandbox, with its configuration. Inside it has the name [`Interface::NAME`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name on the host.
+    /// The interface's name on the host.
     pub name: String,
-    /// Its address inside.
+    /// The interface's address inside.
     pub address: IpAddr,
-    /// How many bits of the address are the network's.
+    /// The length of the network's prefix, in bits.
     pub prefix_length: u8,
-    /// Where everything goes that is not in that network; without one, nowhere.
+    /// The gateway of the default route. Without one, only that network is reachable.
     pub gateway: Option<IpAddr>,
 }
 
@@ -59,7 +60,7 @@ impl Interface {
     }
 }
 
-/// Longest name of an interface (IFNAMSIZ, without the NUL).
+/// The longest name of an interface (IFNAMSIZ, without the NUL).
 const NAME_MAX: usize = 15;
 
 impl Network {
@@ -70,7 +71,7 @@ impl Network {
         }
     }
 
-    /// Returns whether there is nothing but a loopback.
+    /// Returns whether there is only a loopback.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         matches!(self, Self::Loopback)

@@ -1,4 +1,4 @@
-//! The file system of a sandbox, as data.
+//! The root file system of a sandbox, as data.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,59 +6,60 @@ use std::path::{Path, PathBuf};
 use super::check::{absolute, inside, no_nul};
 use crate::Error;
 
-/// Most layers of a root: Lambda gives five to a function; the base and the code are more.
+/// The most layers of a root. Lambda allows a function five; the base and the code are added.
 pub const LAYERS_MAX: usize = 32;
-/// Most binds, links and files of a root together.
+/// The most binds, links and files of a root together.
 pub const ROOT_PARTS_MAX: usize = 4096;
 
-/// The file system inside: read-only parts, and a scratch folder at `/tmp`.
+/// The root file system inside: read-only parts, and a scratch folder at `/tmp`.
 ///
-/// A backend that does not isolate runs on the host's own file system and reads paths below a bind's target as
-/// paths below its source, so that one specification serves every backend.
+/// A backend that does not isolate runs on the host's own file system. It reads a path below a
+/// bind's target as the path below its source, so that one specification works with every backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Root {
-    /// A folder that is the root itself. It must hold the mount points `/proc`, `/dev` and `/tmp`, and the target of
-    /// each bind. Without it, layers and an image the root is empty at first, and made as needed.
+    /// A folder that becomes the root. It must contain the mount points `/proc`, `/dev` and `/tmp`,
+    /// and the target of each bind. Without a folder, layers or an image the root starts empty, and
+    /// its contents are created.
     pub directory: Option<PathBuf>,
-    /// Folders that are the root together, each over those before it, as a function's layers are. Mount points need not
-    /// be there, but the target of each bind.
+    /// Folders that are stacked to form the root, the last on top, like the layers of a function.
+    /// They must contain the target of each bind, but no other mount points.
     pub layers: Vec<PathBuf>,
-    /// A file with a squashfs or erofs image that is the root. It must hold what a folder must.
+    /// A squashfs or erofs image that becomes the root. It must contain the same as a folder.
     pub image: Option<PathBuf>,
-    /// Host folders and files shown inside, read-only, in this order.
+    /// Host folders and files that are bound read-only, in this order.
     pub binds: Vec<Bind>,
-    /// Links made in an empty root, such as `/bin` to `usr/bin`.
+    /// Links created in an empty root, such as `/bin` to `usr/bin`.
     pub links: Vec<Link>,
-    /// Small files made in an empty root, such as `/etc/passwd`.
+    /// Small files created in an empty root, such as `/etc/passwd`.
     pub files: Vec<SmallFile>,
 }
 
 impl Root {
-    /// Makes an empty root: enough for a static program bound into it.
+    /// Creates an empty root. That is enough for a static program that is bound into it.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Makes a root of this folder.
+    /// Creates a root from a folder.
     #[must_use]
     pub fn of_directory(directory: impl Into<PathBuf>) -> Self {
         Self { directory: Some(directory.into()), ..Self::default() }
     }
 
-    /// Makes a root of these folders, the last on top.
+    /// Creates a root from layers, the last on top.
     #[must_use]
     pub fn of_layers<P: Into<PathBuf>>(layers: impl IntoIterator<Item = P>) -> Self {
         Self { layers: layers.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// Makes a root of this squashfs or erofs image.
+    /// Creates a root from a squashfs or erofs image.
     #[must_use]
     pub fn of_image(image: impl Into<PathBuf>) -> Self {
         Self { image: Some(image.into()), ..Self::default() }
     }
 
-    /// Returns whether nothing is there before it is made.
+    /// Returns whether the root has no folder, layers or image, and so starts empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.directory.is_none() && self.layers.is_empty() && self.image.is_none()
@@ -100,7 +101,8 @@ impl Root {
         self.check_made()
     }
 
-    /// Checks what is made inside: that would be written through what is shown there, and through links.
+    /// Checks the paths of links and files: none may lie below a bind or a link, through which it
+    /// would be written.
     fn check_made(&self) -> Result<(), Error> {
         let links = self.links.iter().map(|link| ("root.links", &link.path));
         let files = self.files.iter().map(|file| ("root.files", &file.path));
@@ -123,7 +125,8 @@ impl Root {
         Ok(())
     }
 
-    /// Shows the host's `source` read-only at `target`. It covers the links and files below the target that the root has already.
+    /// Binds the host's `source` read-only at `target`. Removes links and files of the root below
+    /// the target, because the bind covers them.
     #[must_use]
     pub fn with_bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let bind = Bind { source: source.into(), target: target.into() };
@@ -134,7 +137,7 @@ impl Root {
         self
     }
 
-    /// Returns the host's path of `inside`, where a bind shows it.
+    /// Returns the host's path of `inside`, if it is the target of a bind or below one.
     #[must_use]
     pub fn host_path(&self, inside: &Path) -> Option<PathBuf> {
         self.binds.iter().rev().find_map(|bind| {
@@ -148,7 +151,7 @@ impl Root {
     }
 }
 
-/// A host folder or file shown read-only inside.
+/// A host folder or file that is bound read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// The host's path.
@@ -160,17 +163,17 @@ pub struct Bind {
 /// A symbolic link made in an empty root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Where the link lies.
+    /// The path of the link.
     pub path: PathBuf,
-    /// What it points to.
+    /// The target of the link.
     pub points_to: PathBuf,
 }
 
 /// A small file made in an empty root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmallFile {
-    /// Where the file lies.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it holds.
+    /// The content of the file.
     pub content: Vec<u8>,
 }

@@ -9,37 +9,38 @@ use tokio::io::AsyncRead;
 
 use crate::Error;
 
-/// Most bytes given as a whole; more goes through [`Stdin::reader`].
+/// The most bytes of [`Stdin::Bytes`]. [`Stdin::reader`] has no limit.
 pub const STDIN_BYTES_MAX: usize = 256 << 20;
 
-/// A reader on the heap.
+/// A boxed reader.
 type Reader = Pin<Box<dyn AsyncRead + Send>>;
 
-/// What a program reads from its standard input.
+/// The standard input of a program.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Stdin {
-    /// Nothing: the end at once.
+    /// No input: end of file at once.
     #[default]
     Empty,
-    /// These bytes, then the end.
+    /// These bytes, then end of file.
     Bytes(Bytes),
-    /// What a reader gives ([`Stdin::reader`]).
+    /// The bytes of a reader ([`Stdin::reader`]).
     Reader(OnceReader),
 }
 
-/// A reader that the first sandbox takes; clones share it.
+/// A reader that the first sandbox takes. Clones share it.
 #[derive(Clone)]
 pub struct OnceReader(Arc<Mutex<Option<Reader>>>);
 
 impl Stdin {
-    /// Passes on what `reader` gives, no faster than the program reads. The first sandbox of the specification
-    /// and its clones takes it; a later one is refused at its start.
+    /// Passes on the bytes of `reader`, no faster than the program reads. Clones of the
+    /// specification share the reader: the first sandbox takes it, and later ones fail at their
+    /// start.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
         Self::Reader(OnceReader(Arc::new(Mutex::new(Some(Box::pin(reader))))))
     }
 
-    /// Returns whether the program finds the end of its input at once.
+    /// Returns whether the input is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
@@ -59,7 +60,7 @@ impl Stdin {
 
 #[cfg(all(feature = "runtime-api", unix))]
 impl OnceReader {
-    /// Takes the reader.
+    /// Takes the reader. Fails if another sandbox has taken it.
     pub(crate) fn take(&self) -> Result<Reader, Error> {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.ok_or_else(|| Error::invalid("stdin", "a reader", "another sandbox has read it"))
@@ -74,7 +75,7 @@ impl fmt::Debug for OnceReader {
 }
 
 impl fmt::Debug for Stdin {
-    /// Tells the length only: input may hold secrets.
+    /// Shows only the length, because input may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("Empty"),

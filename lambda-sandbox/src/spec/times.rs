@@ -1,32 +1,35 @@
-//! How long the parts of a sandbox's life may take, as data.
+//! The time limits of a sandbox, as data.
 
 use std::time::Duration;
 
 use crate::Error;
 
-/// How long each part of a sandbox's life may take.
+/// The time limits of the phases of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// From the runtime's start to its first request for an invocation. Lambda gives 10 s.
+    /// From the start of the runtime and the extensions until all of them ask for their first
+    /// event. Lambda gives 10 s.
     pub init: Duration,
-    /// From the answer until runtime and extensions ask for the next event.
+    /// From the answer until the runtime and the extensions ask for the next event.
     pub settle: Duration,
-    /// From SIGTERM to the kill for the runtime, at a shutdown with external extensions; Lambda gives 300 ms, which
-    /// count to the extensions' time.
+    /// At a shutdown with external extensions: from SIGTERM to SIGKILL of the runtime. Lambda gives
+    /// 300 ms, which count towards the extensions' time.
     pub shutdown_runtime: Duration,
-    /// From SHUTDOWN to the kill when only internal extensions are registered; Lambda gives 500 ms. Without any
-    /// extension there is no wait.
+    /// From the SHUTDOWN event to the kill if only internal extensions are registered. Lambda gives
+    /// 500 ms. Without extensions there is no wait.
     pub shutdown_internal: Duration,
-    /// The same with an external extension; Lambda gives 2,000 ms.
+    /// From the SHUTDOWN event to the kill if there is an external extension. Lambda gives 2,000
+    /// ms.
     pub shutdown_external: Duration,
-    /// Life of a program that [`crate::Sandbox::run`] runs, on the wall clock; `None` is no limit.
+    /// The wall time of a program for [`crate::Sandbox::run`]. `None` means no limit.
     pub run: Option<Duration>,
-    /// Processor time that all its processes together may use; `None` is no limit. It ends within a few milliseconds
-    /// of its limit, as it is read from the control group and not counted by the kernel's clock.
+    /// The processor time of all processes together for [`crate::Sandbox::run`]. `None` means no
+    /// limit. The program is killed within a few milliseconds after the limit, because the time is
+    /// polled from the control group.
     pub run_processor: Option<Duration>,
 }
 
-/// Longest time limit: as good as none, and no clock runs over.
+/// The largest time limit, 366 days, so that no clock overflows.
 pub const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl TimeLimits {

@@ -1,10 +1,10 @@
-//! Tells whoever listens what happens to a sandbox.
+//! Sends the events of a sandbox to its receivers.
 
 use tokio::sync::{Notify, broadcast};
 
 use crate::{EVENTS_KEPT, Event};
 
-/// One sandbox's events; who listens hears their end when it is dropped.
+/// The sender of one sandbox's events. Receivers see the end of the events when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Bell {
     events: broadcast::Sender<Event>,
@@ -28,7 +28,7 @@ impl Bell {
         receiver
     }
 
-    /// Waits until somebody listens.
+    /// Waits until there is a receiver.
     pub(crate) async fn listened(&self) {
         while self.events.receiver_count() == 0 {
             self.listened.notified().await;

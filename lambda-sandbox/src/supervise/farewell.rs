@@ -1,4 +1,4 @@
-//! The end of a sandbox as its extensions hear of it.
+//! The shutdown of a sandbox with extensions.
 
 use std::sync::Arc;
 
@@ -9,29 +9,29 @@ use super::platform::{External, Platform, ended};
 use crate::runtime_api::Session;
 use crate::{Exit, ShutdownReason, TimeLimits};
 
-/// What it takes to let extensions end in their own time.
+/// The state that is needed to shut extensions down.
 pub(super) struct Farewell<P> {
     pub(super) platform: Arc<P>,
     pub(super) session: Arc<Session>,
     pub(super) times: TimeLimits,
     pub(super) exit: Option<watch::Receiver<Option<Exit>>>,
     pub(super) extensions: Option<watch::Receiver<External>>,
-    /// Whether there is a runtime beside external extensions.
+    /// Whether the runtime was started after external extensions.
     pub(super) runs: bool,
 }
 
 impl<P: Platform> Farewell<P> {
-    /// Returns how many external extensions there are.
+    /// Returns the number of external extensions that were started.
     fn external(&self) -> usize {
         (self.extensions.as_ref()).and_then(|it| it.borrow().started).unwrap_or(0)
     }
 
-    /// Returns whether there is anybody to tell: who has not registered cannot be told.
+    /// Returns whether any extension has registered. Only registered ones receive events.
     pub(super) fn is_heard(&self) -> bool {
         self.session.has_extensions()
     }
 
-    /// Waits until the runtime has ended, or an extension that was to stay.
+    /// Waits until the runtime has ended, or an extension has ended too early.
     async fn ended(&self) {
         if let Some(mut exit) = self.exit.clone() {
             ended(&mut exit).await;
@@ -55,11 +55,11 @@ impl<P: Platform> Farewell<P> {
         }
         let gone = async {
             match self.extensions.clone().filter(|_| external > 0) {
-                // An error is the end of all.
+                // An error means that the init has ended.
                 Some(mut extensions) => {
                     drop(extensions.wait_for(|it| it.ended >= external).await);
                 }
-                // Internal extensions go with their runtime.
+                // Internal extensions are part of the runtime's process.
                 None => self.ended().await,
             }
         };

@@ -1,8 +1,11 @@
-//! Drives real programs behind the Runtime API, whatever runs them: the lifecycle of a [`Sandbox`](crate::Sandbox) over a small trait.
+//! Runs real programs with the Runtime API on any platform: the lifecycle of a
+//! [`Sandbox`](crate::Sandbox) over a small trait.
 //!
-//! A backend implements [`Platform`] for its kind of sandbox: it starts a program, passes on its outputs as byte streams, stops and counts
-//! it. How requests to the Runtime API come out of the sandbox is [`Accept`](crate::runtime_api::Accept). [`supervise`] makes a sandbox of
-//! both: it serves the Runtime API, holds the time limits, feeds the input, passes the output on and tells extensions of the end.
+//! A backend implements [`Platform`] for its kind of sandbox: it starts a program, provides its
+//! outputs as byte streams, freezes it, kills it, and measures its usage. It provides the
+//! connections to the Runtime API by [`Accept`](crate::runtime_api::Accept). [`supervise`] makes a
+//! sandbox of both. It serves the Runtime API, enforces the time limits, writes the input, passes
+//! the output on, and shuts extensions down.
 
 mod bell;
 mod farewell;

@@ -1,4 +1,5 @@
-//! An output of a program as the host reads it: in the background when something is there, and at once up to what is there now.
+//! The host's side of a program's output. A background task reads it when bytes arrive, and any
+//! task can read at once what is there.
 
 use std::fmt;
 use std::io;
@@ -10,42 +11,44 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::BoxFuture;
 
-/// An output of a program.
+/// The host's side of a program's output.
 pub trait Outlet: Send + Sync + fmt::Debug + 'static {
-    /// Waits until there may be something to read, or the end has come.
+    /// Waits until there may be bytes to read, or the output has ended.
     ///
     /// # Errors
     ///
-    /// When that can never be: the output counts as ended.
+    /// If it can never become readable. The output counts as ended then.
     fn readable(&self) -> BoxFuture<'_, io::Result<()>>;
-    /// Reads what is there, without waiting; 0 bytes are the end. May be called while another waits.
+    /// Reads available bytes without waiting. Returns 0 at the end. It may be called while another
+    /// task waits in [`Outlet::readable`].
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] where nothing is there; any other is the end.
+    /// [`io::ErrorKind::WouldBlock`] if no bytes are available. Any other error is the end.
     fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize>;
-    /// Tells that nobody will wait for a while: what is written meanwhile need not wake the host.
+    /// Says that no task will wait for a while, so that writes need not wake the host.
     fn rest(&self) {}
-    /// Drops what is there without reading it, where that is cheaper; returns whether anything was dropped.
+    /// Drops available bytes without reading them, if that is cheaper. Returns whether bytes were
+    /// dropped.
     fn try_drop(&self) -> bool {
         false
     }
 }
 
-/// An outlet that is any byte stream. Reads are not larger than [`AHEAD_BYTES`] where the host had to wait for them.
+/// An [`Outlet`] over any byte stream. While the host waits, it reads at most [`AHEAD_BYTES`].
 pub struct Stream<R> {
     state: Mutex<State<R>>,
 }
 
-/// Bytes that are read to learn whether there is something to read.
+/// The most bytes that are read ahead to detect that a stream is readable.
 pub const AHEAD_BYTES: usize = 8 * 1024;
 
 struct State<R> {
     reader: R,
-    /// Read, and not yet taken.
+    /// Bytes that were read ahead and not yet returned.
     ahead: Vec<u8>,
     ended: bool,
-    /// Whoever waits: a read by another must not take the stream's word from it.
+    /// The waker of the waiting task. A read by another task must not replace it in the stream.
     waiting: Option<Waker>,
 }
 
@@ -56,7 +59,7 @@ impl<R> fmt::Debug for Stream<R> {
 }
 
 impl<R: AsyncRead + Send + Unpin + 'static> Stream<R> {
-    /// Makes an outlet of a stream.
+    /// Creates an outlet over a stream.
     pub fn new(reader: R) -> Self {
         let state = State { reader, ahead: Vec::new(), ended: false, waiting: None };
         Self { state: Mutex::new(state) }
@@ -121,7 +124,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Outlet for Stream<R> {
         match state.poll_read(&mut Context::from_waker(&waker), bytes) {
             Poll::Ready(read) => {
                 state.ended = !matches!(read, Ok(1..));
-                // Whoever waits has to look again, as the stream no longer keeps its waker.
+                // The stream has dropped its waker, so the waiting task must poll again.
                 if let Some(waiting) = state.waiting.take() {
                     waiting.wake();
                 }
@@ -154,7 +157,7 @@ mod tests {
             async move { outlet.readable().await }
         });
         tokio::time::sleep(Duration::from_millis(10)).await;
-        // Reading nothing must not take the word from who waits.
+        // A read without result must not take the waker of the waiting task.
         assert!(outlet.try_read(&mut bytes).is_err());
         inside.write_all(b"123456").await.expect("written");
         tokio::time::timeout(Duration::from_secs(5), waits)

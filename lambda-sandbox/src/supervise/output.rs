@@ -1,7 +1,8 @@
-//! Reads a program's outputs as lines, in the background, and on demand up to what is there now.
+//! Reads a program's outputs as lines: in the background, and on demand up to what is available.
 //!
-//! As long as that is within the sandbox's budget, each write is read at once. Beyond it the host reads seldom, in larger pieces,
-//! and the program waits for room meanwhile. Output that nobody wants is dropped unread.
+//! Within the sandbox's budget each write is read at once. Beyond it the host reads rarely and in
+//! larger pieces, and the program waits for room in its pipe. Output that no log uses is dropped
+//! unread.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +14,12 @@ use super::outlet::Outlet;
 use crate::budget::{Budget, WAKING};
 use crate::log::{LineSplitter, LogSink, Stream};
 
-/// Bytes read at a time.
+/// The most bytes of one read.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Most bytes taken by one drain, so that a program that never stops writing does not hold up its own answer.
+/// The most bytes of one drain, so that a program that never stops writing does not delay its own
+/// answer.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
-/// How often output that nobody wants is dropped.
+/// How often unused output is dropped.
 const DROP_EVERY: Duration = Duration::from_millis(20);
 
 /// A program's standard output and standard error.
@@ -37,7 +39,7 @@ struct Pump {
 }
 
 impl Output {
-    /// Starts to read both outputs. Needs a tokio runtime.
+    /// Starts to read both outputs. Must be called in a tokio runtime.
     pub(crate) fn start(
         stdout: Arc<dyn Outlet>,
         stderr: Arc<dyn Outlet>,
@@ -62,7 +64,7 @@ impl Output {
         output
     }
 
-    /// Passes on all that was written until now, the unfinished line too.
+    /// Passes on all output written until now, including an unfinished line, up to a limit.
     pub(crate) fn drain(&self) {
         for pump in &self.pumps {
             let mut taken = 0;
@@ -123,7 +125,7 @@ impl Pump {
         }
     }
 
-    /// Reads once, under the splitter's lock, so that two readers keep the order.
+    /// Reads once. It holds the splitter's lock, so that two readers keep the order.
     fn take(&self) -> Took {
         let mut splitter = self.splitter();
         self.budget.pay(|| {

@@ -1,4 +1,4 @@
-//! The outputs of a program that runs on this machine: pipes.
+//! Pipes: the outputs of a program on this machine.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -12,18 +12,19 @@ use tokio::io::unix::AsyncFd;
 use super::outlet::Outlet;
 use crate::{BoxFuture, Error};
 
-/// The end of a pipe that a program writes to.
+/// The host's end of an output pipe.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     file: Arc<OwnedFd>,
-    /// What wakes the host; only while somebody waits, as the runtime is woken by each write to what it watches.
+    /// The registration with tokio. It exists only while a task waits, because each write to a
+    /// registered pipe wakes the runtime.
     watched: Mutex<Option<Arc<Watched>>>,
 }
 
 type Watched = AsyncFd<Arc<OwnedFd>>;
 
 impl Pipe {
-    /// Takes the end that is read. Needs a tokio runtime.
+    /// Takes the read end. Must be called in a tokio runtime.
     pub(crate) fn new(file: OwnedFd) -> Result<Self, Error> {
         prepare();
         fcntl(&file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
@@ -39,8 +40,8 @@ impl Pipe {
             return Ok(Arc::clone(watched));
         }
         let file = Arc::clone(&self.file);
-        // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own end and
-        // never changes it.
+        // SAFETY: the `Arc` that is passed owns the descriptor. It closes it only when it is
+        // dropped, and never changes it.
         let new = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
         let new = Arc::new(new.map_err(io::Error::from)?);
         *watched = Some(Arc::clone(&new));
@@ -71,13 +72,13 @@ impl Outlet for Pipe {
         let watched = self.watched().clone();
         let blocks = |read: &io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         if let Some(watched) = watched {
-            // Finds out that there is nothing more, so that who waits next does.
+            // `try_io` clears the readiness if nothing is left, so that the next wait does wait.
             let read = watched.try_io(Interest::READABLE, |_| self.read(bytes));
             if !blocks(&read) {
                 return read;
             }
         }
-        // The runtime may not have heard of it yet.
+        // Reads directly: tokio may not have been notified yet.
         self.read(bytes)
     }
 
@@ -90,18 +91,18 @@ impl Outlet for Pipe {
     }
 }
 
-/// Where dropped output goes; one descriptor for all sandboxes.
+/// The null device, to which output is dropped; one descriptor for all sandboxes.
 #[cfg(target_os = "linux")]
 static NULL: std::sync::LazyLock<Option<std::fs::File>> =
     std::sync::LazyLock::new(|| std::fs::File::options().write(true).open("/dev/null").ok());
 
-/// Opens what [`drop_all`] needs, so that the host has as many descriptors at any later moment.
+/// Opens the null device now, so that the host's number of descriptors does not change later.
 pub(crate) fn prepare() {
     #[cfg(target_os = "linux")]
     std::sync::LazyLock::force(&NULL);
 }
 
-/// Drops what is in a pipe without a copy of it; returns whether there was anything.
+/// Drops the contents of a pipe without copying them. Returns whether there were any.
 #[cfg(target_os = "linux")]
 fn drop_all(pipe: BorrowedFd<'_>) -> bool {
     use std::os::fd::AsRawFd as _;
@@ -109,7 +110,8 @@ fn drop_all(pipe: BorrowedFd<'_>) -> bool {
     let Some(null) = &*NULL else { return false };
     let (from, to) = (pipe.as_raw_fd(), null.as_raw_fd());
     let nowhere = std::ptr::null_mut();
-    // SAFETY: splice takes two open descriptors, and null pointers for the places, as pipes have none and the null device wants none.
+    // SAFETY: splice takes two open descriptors, and null pointers for the offsets, as pipes have
+    // none and the null device needs none.
     let moved =
         unsafe { libc::splice(from, nowhere, to, nowhere, BYTES_MAX, libc::SPLICE_F_NONBLOCK) };
     moved > 0
@@ -120,7 +122,7 @@ fn drop_all(_pipe: BorrowedFd<'_>) -> bool {
     false
 }
 
-/// Makes the host's end of a program's standard input one that can be waited for.
+/// Makes an asynchronous writer of the host's end of a program's standard input.
 pub(crate) fn input(file: OwnedFd) -> Result<tokio::net::unix::pipe::Sender, Error> {
     tokio::net::unix::pipe::Sender::from_owned_fd(file)
         .map_err(|source| Error::step("registering the input pipe", source))

@@ -1,5 +1,5 @@
-//! What a supervisor needs of the sandbox that it drives: no process number, descriptor or listener, so that a guest behind vsock fits as well
-//! as a child process.
+//! The trait between a supervisor and a sandbox. It has no process number, descriptor or listener,
+//! so that a guest behind vsock fits as well as a child process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use tokio::sync::watch;
 use super::outlet::Outlet;
 use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure};
 
-/// What a platform counts of a sandbox, since its start.
+/// The usage of a sandbox since its start, as a platform counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sample {
     /// Processor time of all processes.
     pub cpu_time: Option<Duration>,
-    /// Most memory that was in use at a time.
+    /// The highest memory use, in bytes.
     pub memory_peak_bytes: Option<u64>,
-    /// How many processes the memory limit has killed.
+    /// The number of processes that the memory limit has killed.
     pub out_of_memory_kills: u64,
-    /// Whether it was killed for kernel memory that the memory limit does not count.
+    /// Whether the sandbox was killed for kernel memory that is not charged to the memory limit.
     pub kernel_memory_exceeded: bool,
 }
 
 impl Sample {
-    /// Joins what is in use now.
+    /// Combines the sample with the current memory and processes.
     pub(crate) fn with(self, memory_bytes: Option<u64>, processes: Option<u32>) -> LiveUsage {
         let Self { cpu_time, memory_peak_bytes, out_of_memory_kills, .. } = self;
         LiveUsage { cpu_time, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills }
@@ -40,16 +40,18 @@ pub struct Started {
     pub stdout: Arc<dyn Outlet>,
     /// Its standard error.
     pub stderr: Arc<dyn Outlet>,
-    /// Where its standard input is written, unless that is empty. Dropping it is the end of the input.
+    /// The writer of its standard input, or `None` if the input is empty. Dropping it ends the
+    /// input.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Becomes `Some` when the program has ended, or an extension that was to stay. A sender that is gone counts as a kill.
+    /// Becomes `Some` when the program has ended, or an extension has ended too early. A dropped
+    /// sender counts as a kill.
     pub exit: watch::Receiver<Option<Exit>>,
-    /// The external extensions beside the program.
+    /// The numbers of external extensions that have started and ended.
     pub extensions: watch::Receiver<External>,
 }
 
 impl Started {
-    /// Describes a program without standard input and without external extensions.
+    /// Creates a program without standard input and without external extensions.
     pub fn new(
         stdout: impl Outlet,
         stderr: impl Outlet,
@@ -60,14 +62,14 @@ impl Started {
         Self { stdout: Arc::new(stdout), stderr: Arc::new(stderr), stdin: None, exit, extensions }
     }
 
-    /// Sets where the standard input is written.
+    /// Sets the writer of the standard input.
     #[must_use]
     pub fn with_stdin(mut self, stdin: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         self.stdin = Some(Box::new(stdin));
         self
     }
 
-    /// Sets what tells of external extensions.
+    /// Sets the receiver of the numbers of external extensions.
     #[must_use]
     pub fn with_extensions(mut self, extensions: watch::Receiver<External>) -> Self {
         self.extensions = extensions;
@@ -87,7 +89,7 @@ impl fmt::Debug for Started {
     }
 }
 
-/// Waits for the program's end. A supervisor that is gone counts as a kill.
+/// Waits for the program's end. A dropped sender counts as a kill.
 pub(crate) async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match exit.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(Exit::Signal(libc::SIGKILL)),
@@ -95,87 +97,94 @@ pub(crate) async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
     }
 }
 
-/// External extensions: programs of their own beside the runtime.
+/// The numbers of external extensions, which are processes of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "what a platform fills in")]
 pub struct External {
-    /// How many were started, once it is known.
+    /// The number of extensions started; `None` until it is known.
     pub started: Option<usize>,
-    /// How many of them have ended.
+    /// The number of them that have ended.
     pub ended: usize,
 }
 
-/// What is started.
+/// The programs that a platform starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a platform must know each")]
 pub enum What {
     /// The program alone.
     Program,
-    /// The extensions that the root has, and the runtime: at once where there are none, else at [`Platform::go_on`].
+    /// The extensions of the root and the runtime. The runtime starts at once if there are no
+    /// extensions, else at [`Platform::go_on`].
     Function,
 }
 
-/// A sandbox as its supervisor sees it: programs in it are started, stopped and counted. Dropping it releases all, in the background.
+/// A sandbox as its supervisor controls it: programs in it are started, stopped and measured.
+/// Dropping it releases all resources, in the background.
 ///
-/// The supervisor calls [`Platform::start`] once, [`Platform::freeze`] and [`Platform::thaw`] in turn after it, and the others at any time.
+/// The supervisor calls [`Platform::start`] once, then [`Platform::freeze`] and [`Platform::thaw`]
+/// in turn, and the other methods at any time.
 pub trait Platform: Send + Sync + fmt::Debug + 'static {
-    /// Starts what there is; called once. The program finds the Runtime API by the environment that the platform gives it.
+    /// Starts the program, or the extensions and the runtime. Called once. The platform must set
+    /// `AWS_LAMBDA_RUNTIME_API` in their environment.
     ///
     /// # Errors
     ///
-    /// When the program cannot be started and that is known at once; see [`Platform::failure`].
+    /// If the program cannot be started and that is known at once. Later failures are returned by
+    /// [`Platform::failure`].
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
-    /// Starts the runtime, when all extensions have registered.
+    /// Starts the runtime. Called when all extensions have registered.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// If it cannot be started.
     fn go_on(&self) -> Result<(), Error> {
         Ok(())
     }
-    /// Tells that from now on extensions may end.
+    /// Says that the shutdown has begun: extensions that end from now on are no failure.
     fn begin_end(&self) {}
-    /// Asks the runtime to end, or kills it, and lets extensions be.
+    /// Sends the runtime SIGTERM, or kills it if `kill` is set. Extensions continue.
     fn end_runtime(&self, _kill: bool) {}
-    /// Tells why the program could not be started, where that is learnt only when it has ended.
+    /// Returns why the program could not be started, if that is known only after its end.
     fn failure(&self) -> Option<Error> {
         None
     }
-    /// Ends everything inside at once; may be called often, and at any time.
+    /// Ends everything inside at once. It may be called several times, and at any time.
     fn kill(&self);
-    /// Sets the processor time for each second of wall time, in vCPUs, where the platform limits it.
+    /// Sets the limit of processor time, in vCPUs (seconds per second of wall time), if the
+    /// platform has one.
     ///
     /// # Errors
     ///
-    /// When it cannot be set, or all has been released.
+    /// If it cannot be set, or the platform was released.
     fn set_cpus(&self, _cpus: f64) -> Result<(), Error> {
         Ok(())
     }
-    /// Stops everything inside.
+    /// Freezes everything inside.
     ///
     /// # Errors
     ///
-    /// When it cannot be stopped, or has been released.
+    /// If it cannot be frozen, or was released.
     fn freeze(&self) -> Result<(), Error>;
-    /// Lets it go on; nothing where it was not stopped.
+    /// Thaws everything inside. Does nothing if it is not frozen.
     ///
     /// # Errors
     ///
-    /// When it cannot go on, or has been released.
+    /// If it cannot be thawed, or was released.
     fn thaw(&self) -> Result<(), Error>;
-    /// Counts.
+    /// Returns the usage since the start.
     fn sample(&self) -> Sample;
-    /// Makes the first count as cheap as the others; called while the program is at work.
+    /// Opens counters, so that the first sample is as fast as later ones. Called while the program
+    /// runs.
     fn open_counters(&self) {}
-    /// Tells what was waited for.
+    /// Returns how long processes have stalled, if the platform measures it.
     fn pressure(&self) -> Option<Pressure> {
         None
     }
-    /// Counts what is in use now; `None` when all is released.
+    /// Returns the current usage, or `None` after the release.
     fn live(&self) -> Option<LiveUsage> {
         Some(self.sample().with(None, None))
     }
-    /// Runs another program beside. The future does not keep the platform.
+    /// Runs another program in the sandbox. The future must not keep the platform alive.
     fn exec(&self, _exec: Exec) -> BoxFuture<'static, Result<Executed, Error>> {
         Box::pin(async {
             Err(Error::Unavailable {
@@ -185,6 +194,6 @@ pub trait Platform: Send + Sync + fmt::Debug + 'static {
             })
         })
     }
-    /// Kills, and waits until all is released.
+    /// Kills everything inside, and waits until all resources are released.
     fn release(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }

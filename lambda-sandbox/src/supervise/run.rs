@@ -1,4 +1,4 @@
-//! The run of a program within limits of time and output, and who ended it.
+//! Runs a program within its limits of time and output, and finds the cause of its end.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::platform::{Platform, ended};
 use crate::log::{LogLine, LogSink, Stream};
 use crate::{EndedBy, Event, Exit, Limits, TimeLimits};
 
-/// Counts output, passes on what is within the limit and drops the rest.
+/// A log sink that counts output, passes on what is within the limit, and drops the rest.
 #[derive(Debug)]
 pub(crate) struct Metered {
     sink: Arc<dyn LogSink>,
@@ -26,20 +26,20 @@ impl Metered {
         Self { sink, left: AtomicU64::new(bytes_max), over: Notify::new() }
     }
 
-    /// Waits until there was more than the limit.
+    /// Waits until the limit was exceeded.
     async fn exceeded(&self) {
         self.over.notified().await;
     }
 }
 
 impl Metered {
-    /// Takes so many bytes off what is left; returns how many of them are within the limit.
+    /// Subtracts bytes from the rest of the limit. Returns how many of them are within the limit.
     fn within(&self, bytes: u64) -> u64 {
         let take = |left: u64| Some(left.saturating_sub(bytes));
         let left = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
         let left = left.unwrap_or_else(|left| left);
         if left < bytes {
-            // One permit is kept, so that a waiter who comes later is told, too.
+            // `Notify` stores one permit, so a task that waits later is notified too.
             self.over.notify_one();
         }
         left.min(bytes)
@@ -60,7 +60,7 @@ impl LogSink for Metered {
         self.sink.line(line);
     }
 
-    /// Output is read to be counted, whether anybody wants it or not.
+    /// Output must be read in order to be counted, even if the log does not use it.
     fn wants_lines(&self) -> bool {
         true
     }
@@ -85,8 +85,9 @@ pub(crate) struct Run<'a, P> {
 }
 
 impl<P: Platform> Run<'_, P> {
-    /// Waits until the program has ended or has reached a limit, in which case it is killed and waited for no longer than
-    /// [`DEATH_TIME`]: a process in the kernel's hands may not die. Returns the limit, if one was reached.
+    /// Waits until the program has ended or reached a limit. At a limit it is killed, and waited
+    /// for at most [`DEATH_TIME`], because a process may be unable to die. Returns the limit that
+    /// was reached, if any.
     pub(crate) async fn watch(
         self,
         exit: &mut watch::Receiver<Option<Exit>>,
@@ -106,7 +107,7 @@ impl<P: Platform> Run<'_, P> {
         (death.unwrap_or(Exit::Signal(SIGKILL)), Some(reached))
     }
 
-    /// Tells whoever listens when the memory limit kills.
+    /// Sends an event when the memory limit has killed processes.
     async fn memory(&self) -> Infallible {
         let mut told = 0;
         loop {
@@ -120,8 +121,8 @@ impl<P: Platform> Run<'_, P> {
         }
     }
 
-    /// Waits until all processes together have used the time that they have. Looks again when they could have used what is left,
-    /// and no more often than every [`LOOK_TIME`].
+    /// Waits until all processes together have used their processor time. It polls when the rest
+    /// could have been used up, and at most every [`LOOK_TIME`].
     async fn processor_time(&self) {
         let Some(limit) = self.times.run_processor else {
             return std::future::pending().await;
@@ -154,13 +155,13 @@ async fn output_exceeded(output: Option<&Metered>) {
     }
 }
 
-/// Longest wait for the end of what was killed.
+/// The longest wait for the end of a killed program.
 const DEATH_TIME: Duration = Duration::from_secs(5);
-/// Shortest time between two looks at the processor time.
+/// The shortest time between two samples of the processor time.
 const LOOK_TIME: Duration = Duration::from_millis(2);
-/// Guards the division; a specification with less is refused.
+/// Prevents a division by zero. The specification's minimum is larger.
 const LEAST_CPUS: f64 = 0.001;
-/// Time between two looks for kills by the memory limit, while somebody listens.
+/// The time between two checks for kills by the memory limit, while there is a receiver.
 const MEMORY_LOOK_TIME: Duration = Duration::from_millis(50);
 const SIGKILL: i32 = 9;
 

@@ -1,4 +1,4 @@
-//! The driver of a program on any platform.
+//! The [`Driver`] of a program on any [`Platform`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +22,12 @@ use crate::{
     Sandbox, SandboxSpec, ShutdownReason, Usage,
 };
 
-/// Makes a sandbox of a platform that is ready to start, whose programs reach the Runtime API over `connections`.
+/// Makes a sandbox of a platform that is ready to start. Its programs reach the Runtime API over
+/// `connections`.
 ///
-/// The caller has checked the specification and made the platform by it. Dropping the sandbox kills the platform and drops it. Needs a
-/// tokio runtime from [`Sandbox::init`] or [`Sandbox::run`] on.
+/// The caller must have checked the specification and made the platform from it. Dropping the
+/// sandbox kills and drops the platform. From [`Sandbox::init`] or [`Sandbox::run`] on it needs a
+/// tokio runtime.
 pub fn supervise(
     spec: SandboxSpec,
     platform: Arc<impl Platform>,
@@ -34,7 +36,7 @@ pub fn supervise(
     Sandbox::new(Box::new(Supervised::new(spec, platform, Box::new(connections))))
 }
 
-/// A driver for a program on the platform `P`.
+/// The driver of a program on the platform `P`.
 struct Supervised<P: Platform> {
     spec: SandboxSpec,
     platform: Arc<P>,
@@ -49,10 +51,10 @@ struct Supervised<P: Platform> {
     killed: Arc<AtomicBool>,
     exit: Option<watch::Receiver<Option<Exit>>>,
     extensions: Option<watch::Receiver<External>>,
-    /// Whether the runtime was started behind external extensions.
+    /// Whether the runtime was started after external extensions.
     runs: AtomicBool,
     counted: Sample,
-    /// Whether extensions are having their time, after which all ends.
+    /// Whether a background task is shutting down the extensions and will then kill the platform.
     parting: bool,
 }
 
@@ -110,7 +112,7 @@ impl<P: Platform> Supervised<P> {
         Ok(started.exit)
     }
 
-    /// Tells whoever listens.
+    /// Sends an event to the receivers.
     fn tell(&self, event: Event) {
         self.bell.ring(event);
     }
@@ -119,7 +121,7 @@ impl<P: Platform> Supervised<P> {
         self.count(since).0
     }
 
-    /// Tells what was used, and whether the kernel has ended anything for want of memory.
+    /// Returns the usage, and whether the memory limit has killed any process.
     fn count(&mut self, since: Instant) -> (Usage, bool) {
         let sample = self.platform.sample();
         let cpu_time = sample
@@ -183,7 +185,8 @@ impl<P: Platform> Supervised<P> {
         Ok(InitReport { duration: usage.duration, usage })
     }
 
-    /// Starts the runtime when every extension has registered, as Lambda does; ends only where that goes wrong.
+    /// Starts the runtime when every extension has registered, as Lambda does. Returns only if that
+    /// fails.
     async fn start_runtime(&self) -> Error {
         let started = async {
             let mut extensions = self.extensions.clone()?;
@@ -199,7 +202,8 @@ impl<P: Platform> Supervised<P> {
         std::future::pending().await
     }
 
-    /// Tells the extensions of the end, and waits until each is done, no longer than the specification allows.
+    /// Sends extensions the SHUTDOWN event and waits for them, for the specification's time at
+    /// most.
     async fn end(&self, reason: ShutdownReason) {
         self.farewell().say(reason).await;
     }
@@ -215,8 +219,9 @@ impl<P: Platform> Supervised<P> {
         }
     }
 
-    /// Ends what can serve no more: at once, or where there are extensions when these had their time, in the background,
-    /// as whoever waits for the answer has no part in that.
+    /// Ends a sandbox that cannot be used again. Without extensions it is killed at once. With
+    /// extensions it ends in the background after their time, so that the caller's answer does not
+    /// wait.
     fn part(&mut self, reason: ShutdownReason) {
         let farewell = self.farewell();
         if !farewell.is_heard() {
@@ -383,7 +388,7 @@ impl<P: Platform> Driver for Supervised<P> {
     }
 }
 
-/// What a [`Handle`] reaches, as long as the sandbox lives.
+/// The target of a [`Handle`], while the sandbox lives.
 #[derive(Debug)]
 struct Reached<P> {
     platform: Weak<P>,
@@ -403,7 +408,7 @@ impl<P: Platform> Live for Reached<P> {
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
-        // One that nobody sends to ends at once.
+        // A new bell without a sender makes the events end at once.
         self.bell.upgrade().unwrap_or_default().listen()
     }
 }

@@ -1,4 +1,4 @@
-//! Which disks a sandbox's files lie on: limits of block I/O are each disk's.
+//! Finds the disks that a sandbox's files lie on. Limits of block I/O are set for each disk.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +7,12 @@ use std::path::Path;
 
 use crate::Root;
 
-/// A disk by its major and minor number.
+/// A disk's major and minor number.
 pub(in crate::linux) type Disk = (u32, u32);
 
-/// Returns the disks below what `root` shows, and the device that its image is on. File systems without a disk (tmpfs, a
-/// network's, btrfs, which hides it) have none.
+/// Returns the disks that hold the files of `root`, and the loop device of its image. File systems
+/// without a disk of their own (tmpfs, network file systems, btrfs, which hides its disk) have
+/// none.
 pub(in crate::linux) fn disks_of(root: &Root, image: Option<&Path>) -> BTreeSet<Disk> {
     let files = (root.directory.iter())
         .chain(&root.layers)
@@ -23,7 +24,7 @@ pub(in crate::linux) fn disks_of(root: &Root, image: Option<&Path>) -> BTreeSet<
     files.chain(device).map(number).filter(|(major, _)| *major != 0).map(whole).collect()
 }
 
-/// Returns the disk that a partition is on: only a disk can be limited.
+/// Returns the disk of a partition: the kernel limits whole disks only.
 fn whole((major, minor): Disk) -> Disk {
     let device = format!("/sys/dev/block/{major}:{minor}");
     let device = Path::new(&device);

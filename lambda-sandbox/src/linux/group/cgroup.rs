@@ -1,4 +1,5 @@
-//! Limits and counts by cgroup v1, v2 or both: what is mounted where is read, never assumed.
+//! Limits and usage by control groups of version 1 (v1), version 2 (v2) or both. The mounted
+//! hierarchies are read from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,24 +19,24 @@ use crate::{BlockIo, Error, Limits, Pressure, Stall};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Controller {
-    /// Memory.
+    /// Memory, in bytes.
     Memory,
     /// Processor time.
     Cpu,
-    /// Processor time, counted only (v1).
+    /// Accounting of processor time (v1; v2 counts it in every group).
     CpuAcct,
-    /// Processes.
+    /// The number of processes.
     Pids,
-    /// Which processors.
+    /// The set of processors.
     CpuSet,
-    /// Traffic with disks.
+    /// I/O of block devices.
     Io,
-    /// Stopping and going on (v1; v2 has it in every group).
+    /// Freezing and thawing (v1; v2 can do it in every group).
     Freezer,
 }
 
-/// The controllers, and what they are called in v1 and in v2. In v2 the first counts what the second does, and the
-/// last is in every group.
+/// The controllers with their names in v1 and in v2. v2 has no `cpuacct` and no `freezer`: it
+/// counts processor time and freezes in every group.
 pub(in crate::linux) const CONTROLLERS: [(Controller, &str, Option<&str>); 7] = [
     (Controller::Memory, "memory", Some("memory")),
     (Controller::Cpu, "cpu", Some("cpu")),
@@ -46,23 +47,23 @@ pub(in crate::linux) const CONTROLLERS: [(Controller, &str, Option<&str>); 7] = 
     (Controller::Freezer, "freezer", None),
 ];
 
-/// Where this machine's control groups are.
+/// The control group hierarchies that are mounted on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hierarchies {
-    /// The v1 hierarchies by controller.
+    /// The folder of each v1 controller.
     pub v1: BTreeMap<Controller, PathBuf>,
-    /// The v2 hierarchy.
+    /// The folder of the v2 hierarchy.
     pub v2: Option<PathBuf>,
-    /// The controllers that the v2 hierarchy has.
+    /// The controllers that are available in the v2 hierarchy.
     pub v2_controllers: BTreeSet<Controller>,
 }
 
 impl Hierarchies {
-    /// Reads them from `/proc/self/mountinfo` and the groups' own files.
+    /// Reads the hierarchies from `/proc/self/mountinfo` and `cgroup.controllers`.
     ///
     /// # Errors
     ///
-    /// When `/proc/self/mountinfo` cannot be read.
+    /// If `/proc/self/mountinfo` cannot be read.
     pub fn detect() -> Result<Self, Error> {
         let path = "/proc/self/mountinfo";
         let text = fs::read_to_string(path)
@@ -74,7 +75,7 @@ impl Hierarchies {
         Ok(found)
     }
 
-    /// Returns the controllers that a v2 group has to hand out.
+    /// Returns the controllers that a v2 group can enable for its children (`cgroup.controllers`).
     pub(in crate::linux) fn controllers_of(v2: &Path) -> BTreeSet<Controller> {
         let words = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -84,7 +85,7 @@ impl Hierarchies {
             .collect()
     }
 
-    /// Reads the text of a `mountinfo` file (proc_pid_mountinfo(5)).
+    /// Parses the text of a `mountinfo` file (proc_pid_mountinfo(5)).
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {
@@ -111,13 +112,13 @@ impl Hierarchies {
         found
     }
 
-    /// Returns whether groups hold this resource here.
+    /// Returns whether control groups can limit this resource on this machine.
     #[must_use]
     pub fn has(&self, controller: Controller) -> bool {
         self.v1.contains_key(&controller) || self.v2_controllers.contains(&controller)
     }
 
-    /// Returns `v1`, `v2`, `hybrid` or `none`.
+    /// Returns `v1`, `v2`, `hybrid` (both) or `none`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match (self.v1.is_empty(), self.v2.is_some()) {
@@ -134,31 +135,34 @@ impl Hierarchies {
     }
 }
 
-/// What a process needs to start in a group, open. Not part of the group: a live sandbox would keep descriptors that it needs no more.
+/// The open files by which a process starts in a group. They are not part of [`Group`], because a
+/// live sandbox needs them no longer.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Entrance {
-    /// The v1 `tasks` files, which a process writes `0` to, to join: writing a pid would wait for the kernel.
+    /// The v1 `tasks` files. A process joins by writing `0`: the kernel makes a writer of a pid
+    /// wait.
     pub(in crate::linux) tasks: Vec<(PathBuf, OwnedFd)>,
-    /// The v2 folder, into which the spawn path clones.
+    /// The v2 folder, for CLONE_INTO_CGROUP.
     pub(in crate::linux) v2: Option<OwnedFd>,
 }
 
-/// One sandbox's group in each hierarchy. Removing is explicit: [`Group::remove`].
+/// One sandbox's group in each hierarchy. It is not removed on drop, but by [`Group::remove`].
 #[derive(Debug, Clone, Default)]
 pub(in crate::linux) struct Group {
     v1: BTreeMap<Controller, PathBuf>,
     v2: Option<PathBuf>,
     v2_limits: bool,
     folders: BTreeSet<PathBuf>,
-    /// What was counted before this sandbox.
+    /// The counts at the end of the sandboxes that used the group before.
     before: Sample,
-    /// Whether the kernel was told to kill in it: it would kill what is made in it later as well (as of Linux 6.18,
-    /// a process that is cloned into the group from outside).
+    /// Whether `cgroup.kill` was written. Such a group cannot serve again: the kernel would also
+    /// kill a process that is cloned into it from outside later (as of Linux 6.18).
     spent: bool,
 }
 
 impl Group {
-    /// Makes `host/name` in every hierarchy and sets the limits. What was made is removed again on an error.
+    /// Makes the groups `host/name` in every hierarchy and sets the limits. On an error it removes
+    /// the folders it made.
     pub(in crate::linux) fn make(
         hierarchies: &Hierarchies,
         host: &str,
@@ -178,7 +182,8 @@ impl Group {
             spent: false,
         };
         if group.v2.is_some() {
-            // v2 stops and kills in any hierarchy: the v1 freezer is not needed, and v2 counts processor time.
+            // v2 freezes, kills and counts processor time in every group: these v1 groups are not
+            // needed.
             group.v1.remove(&Controller::Freezer);
             group.v1.remove(&Controller::CpuAcct);
         }
@@ -224,7 +229,7 @@ impl Group {
             set(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
             set_if_there(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes)?;
             set_if_there(memory, "memory.swappiness", 0)?;
-            // Version 1 does not count what sockets hold to the rest; version 2 does.
+            // v1 counts the memory of sockets apart from the rest; v2 counts all together.
             let sockets = limits.memory_bytes / SOCKETS_PART;
             set_if_there(memory, "memory.kmem.tcp.limit_in_bytes", sockets)?;
         }
@@ -251,7 +256,8 @@ impl Group {
         Ok(())
     }
 
-    /// Sets the processor time for each second of wall time, in vCPUs, where a controller limits it.
+    /// Sets the limit of processor time, in vCPUs (seconds per second of wall time). Does nothing
+    /// without a controller for it.
     pub(in crate::linux) fn set_cpus(&self, cpus: f64) -> Result<(), Error> {
         let quota = quota_us(cpus);
         if let Some(cpu) = self.v1.get(&Controller::Cpu) {
@@ -292,7 +298,7 @@ impl Group {
         Ok(())
     }
 
-    /// Tells what those within have waited for; the kernel counts it in v2 groups.
+    /// Returns the time that processes of the group have stalled (PSI). Only v2 groups count it.
     pub(in crate::linux) fn pressure(&self) -> Option<Pressure> {
         let v2 = self.v2.as_ref()?;
         let stall = |file: &str| Stall::parse(&read(&v2.join(file))?);
@@ -301,7 +307,7 @@ impl Group {
         Some(Pressure { cpu, memory, io })
     }
 
-    /// Returns the memory and the number of processes that the group has now.
+    /// Returns the group's current memory in bytes and its current number of processes.
     pub(in crate::linux) fn live(&self) -> (Option<u64>, Option<u32>) {
         let v2 = self.v2.as_ref().filter(|_| self.v2_limits);
         let number = |folder: Option<&PathBuf>, file: &str| {
@@ -315,7 +321,7 @@ impl Group {
         )
     }
 
-    /// Opens what it takes to start in the group.
+    /// Opens the files by which a process starts in the group.
     pub(in crate::linux) fn entrance(&self) -> Result<Entrance, Error> {
         let open = |path: &Path, options: &fs::OpenOptions| {
             let file = options.open(path);
@@ -344,8 +350,9 @@ impl Group {
         }
     }
 
-    /// Lets what is within end, whose init has been killed: with it the kernel kills the rest, one after another. Of a crowd
-    /// it kills all at once.
+    /// Ends the group's processes after its init was killed. The kernel kills the rest with the
+    /// init, one after another. If there are more than [`CROWD_MIN`], they are killed at once
+    /// instead.
     pub(in crate::linux) fn end(&mut self) {
         let current = [self.v1.get(&Controller::Pids), self.v2.as_ref().filter(|_| self.v2_limits)]
             .into_iter()
@@ -359,20 +366,24 @@ impl Group {
         }
     }
 
-    /// Kills all within, frozen or not. What cannot be written is not there any more.
+    /// Kills all processes of the group, frozen or not. Write errors are ignored: a group that
+    /// cannot be written is gone.
     pub(in crate::linux) fn kill(&self) {
         if let Some(v2) = &self.v2 {
-            // Without this file (before Linux 5.14) the end of pid 1 kills the rest.
+            // Before Linux 5.14 there is no such file. The end of pid 1 kills the rest then.
             drop(fs::write(v2.join("cgroup.kill"), "1"));
         }
         drop(self.freeze(false));
     }
 
-    /// Makes an empty group as good as new for another sandbox with the same limits; returns whether it is.
+    /// Prepares an empty group for another sandbox with the same limits. Returns whether that was
+    /// possible.
     ///
-    /// Not where its memory is version 2's, whose peak cannot be set back, nor where memory is still charged to it:
-    /// files that were read stay in the machine's memory, and go to the host's group with this one. What is left else is what the
-    /// kernel frees late and what it sets aside for each processor, half a MiB as a rule: a part of the next peak.
+    /// It is not possible if v2 counts the memory, because the peak cannot be reset there; nor if
+    /// much memory is still charged to the group. Files that were read stay charged as page cache,
+    /// and move to the host's group when this one is removed. The rest is memory that the kernel
+    /// frees late or caches for each processor: half a MiB as a rule, which becomes part of the
+    /// next peak.
     pub(in crate::linux) fn renew(&mut self) -> bool {
         let empty = match &self.v2 {
             Some(v2) => read(&v2.join("cgroup.events"))
@@ -398,20 +409,21 @@ impl Group {
         true
     }
 
-    /// Opens what tells how much this sandbox uses.
+    /// Opens the group's counters. They report the usage of this sandbox only.
     pub(in crate::linux) fn counters(&self) -> Counters {
         let v1 = |controller| self.v1.get(&controller).map(PathBuf::as_path);
         let (memory, processor) = (v1(Controller::Memory), v1(Controller::CpuAcct));
         Counters::open(memory, processor, self.v2.as_deref(), self.before)
     }
 
-    /// Removes the folders, once all within have ended: a process that was just killed takes a moment to go.
+    /// Removes the folders. Waits until the kernel has removed the group's processes, which takes a
+    /// moment after a kill.
     pub(in crate::linux) fn remove(&self) -> Result<(), Error> {
         self.folders.iter().try_for_each(|folder| remove_folder(folder))
     }
 }
 
-/// Makes the group that holds all groups of this host; with v2 controllers, lets them reach the sandboxes.
+/// Makes the parent group of all sandboxes of this host. In v2 it enables the controllers for them.
 fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error> {
     let Some(host) = sandbox.parent() else {
         return Ok(());
@@ -426,7 +438,8 @@ fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error
         return Ok(());
     };
     for (controller, _, name) in CONTROLLERS {
-        // Asked for by few sandboxes, and each controller makes every group dearer: handed out when first used.
+        // Few sandboxes ask for cpuset, and each controller makes every group more expensive. It is
+        // enabled at its first use.
         let wanted = controller != Controller::CpuSet;
         let there = hierarchies.v2_controllers.contains(&controller);
         if let (true, Some(name)) = (wanted && there, name) {
@@ -438,7 +451,7 @@ fn make_host_group(sandbox: &Path, v2: Option<&Hierarchies>) -> Result<(), Error
     Ok(())
 }
 
-/// Removes an empty group, waiting for processes that are on their way out.
+/// Removes an empty group. Retries while its processes are still exiting (EBUSY).
 pub(in crate::linux) fn remove_folder(folder: &Path) -> Result<(), Error> {
     let mut pause = Duration::from_micros(100);
     loop {
@@ -456,22 +469,25 @@ pub(in crate::linux) fn remove_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// From here on processes and threads are a crowd.
+/// With more processes and threads than this a group is killed at once.
 const CROWD_MIN: u32 = 64;
-/// Most memory charged to a group that serves again. To force it out (`memory.force_empty`) takes half a millisecond to five,
-/// and would take files with it that the next sandbox reads.
+/// The most memory, in bytes, that may be charged to a group that serves again. Forcing it out
+/// (`memory.force_empty`) takes 0.5 to 5 ms, and drops cached files that the next sandbox reads.
 const LEFT_BYTES_MAX: u64 = 1024 * 1024;
-/// Most of it that files may have, which does not go by itself.
+/// The most of that memory, in bytes, that may be cached files, which stay charged until they are
+/// evicted.
 const FILES_BYTES_MAX: u64 = 64 * 1024;
-/// The last pause before removal is given up: about two seconds in all.
+/// The pause at which removal gives up. The pauses before it add up to about two seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The part of the memory limit that sockets may hold on top of it, where they are counted apart.
+/// v1: the memory of TCP sockets is limited to this fraction (1/16) of the memory limit, on top of
+/// it.
 const SOCKETS_PART: u64 = 16;
-/// The period of processor time quotas.
+/// The period of processor time quotas, in microseconds.
 pub(in crate::linux) const PERIOD_US: u64 = 100_000;
-/// The kernel refuses a longer quota than 44 bits of microseconds, which no machine could use up.
+/// The longest quota, in microseconds, that the kernel accepts: 44 bits. No machine could use it
+/// up.
 const QUOTA_US_MAX: u64 = (1 << 44) - 1;
-/// The kernel refuses a larger limit than it has process numbers.
+/// The largest process limit that the kernel accepts: its maximum of process numbers.
 const PROCESSES_MAX: u64 = 4_194_304;
 
 #[expect(

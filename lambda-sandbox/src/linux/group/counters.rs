@@ -1,4 +1,5 @@
-//! What the kernel counts of a group, from files that stay open: to open them again for each look costs more than the look.
+//! The kernel's counts of a group, read from files that stay open: opening them takes longer than
+//! reading them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +15,7 @@ pub(in crate::linux) struct Counters {
     processor: Option<Processor>,
     peak: Option<File>,
     kills: Option<File>,
-    /// What was counted before this sandbox.
+    /// The counts at the end of the sandboxes that used the group before.
     before: Sample,
 }
 
@@ -27,7 +28,7 @@ enum Processor {
 }
 
 impl Counters {
-    /// Opens what there is, below the folders of v1 for memory and for processor time, and that of v2.
+    /// Opens the files that exist in the v1 memory group, the v1 `cpuacct` group and the v2 group.
     pub(in crate::linux) fn open(
         memory: Option<&Path>,
         processor: Option<&Path>,
@@ -44,7 +45,7 @@ impl Counters {
         }
     }
 
-    /// Tells what this sandbox has used.
+    /// Returns the usage of this sandbox.
     pub(in crate::linux) fn sample(&self) -> Sample {
         let mut sample = self.counted();
         let before = self.before.cpu_time.unwrap_or_default();
@@ -54,7 +55,7 @@ impl Counters {
         sample
     }
 
-    /// Tells what the group has counted since it was made; the peak of its memory, since that was set back.
+    /// Returns the counts since the group was made; the memory peak, since it was reset.
     pub(in crate::linux) fn counted(&self) -> Sample {
         let cpu_time = match &self.processor {
             Some(Processor::Stat(file)) => {
@@ -76,7 +77,7 @@ impl Counters {
     }
 }
 
-/// Reads a file of the kernel's from its start; each of these is some hundred bytes long.
+/// Reads and parses one of the counters' files from its start. Each is a few hundred bytes long.
 fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut bytes = [0; 4096];
     let length = file.read_at(&mut bytes, 0).ok()?;

@@ -1,4 +1,4 @@
-//! Which processors a group runs on, and how much of them beside others.
+//! The processors of a group, and its weight for processor time.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,12 +7,13 @@ use std::path::Path;
 use crate::Error;
 use crate::linux::group::files::{read, set};
 
-/// Returns the shares of version 1 that stand for a weight of version 2: 100 is 1,024, and no less than 2.
+/// Converts a v2 weight into v1 shares: 100 becomes 1,024. The minimum is 2.
 pub(in crate::linux) fn shares(weight: u32) -> u64 {
     (u64::from(weight) * 1024 / 100).max(2)
 }
 
-/// Sets the processors of a v1 group. There a new group has none, and no memory node: the host's own group is given its parent's.
+/// Sets the processors of a v1 group. A new v1 group has neither processors nor memory nodes, so
+/// the host's group gets those of its parent first.
 pub(in crate::linux) fn set_v1(folder: &Path, processors: &BTreeSet<u16>) -> Result<(), Error> {
     let host = folder.parent().unwrap_or(folder);
     let machine = host.parent().unwrap_or(host);
@@ -28,7 +29,7 @@ pub(in crate::linux) fn set_v1(folder: &Path, processors: &BTreeSet<u16>) -> Res
     set(folder, "cpuset.cpus", list(processors))
 }
 
-/// Sets the processors of a v2 group, whose controller the groups above hand out from now on.
+/// Sets the processors of a v2 group. Enables the controller in the groups above at its first use.
 pub(in crate::linux) fn set_v2(folder: &Path, processors: &BTreeSet<u16>) -> Result<(), Error> {
     let host = folder.parent().unwrap_or(folder);
     if !folder.join("cpuset.cpus").exists() {
@@ -47,7 +48,7 @@ pub(in crate::linux) fn unavailable() -> Error {
     }
 }
 
-/// Writes numbers as the kernel's lists have them: `0-2,5`.
+/// Formats numbers as the kernel's lists: `0-2,5`.
 pub(in crate::linux) fn list(numbers: &BTreeSet<u16>) -> String {
     let mut text = String::new();
     let mut numbers = numbers.iter().copied().peekable();

@@ -1,4 +1,4 @@
-//! Which control groups a user without root may use: those that root has handed over, in whole, to this user.
+//! Finds the control groups that root has delegated to a user without root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,16 @@ use crate::Error;
 use crate::linux::group::cgroup::{CONTROLLERS, Hierarchies};
 
 impl Hierarchies {
-    /// Returns what of these this process may make groups in: its own group of each hierarchy, or the one above,
-    /// where that is writable.
+    /// Returns the folders in which this process may make groups: in each hierarchy its own group
+    /// or the group above it, if it is writable.
     ///
-    /// In a v2 hierarchy the one above is taken first: a group with processes of its own cannot pass
-    /// controllers on. So the host sits in a leaf, as `systemd` has it: `Delegate=yes` and a `DelegateSubgroup=`.
+    /// In a v2 hierarchy the group above is preferred: a group that has processes cannot enable
+    /// controllers for its children. So the host runs in a leaf, which systemd makes with
+    /// `Delegate=yes` and `DelegateSubgroup=`.
     ///
     /// # Errors
     ///
-    /// When `/proc/self/cgroup` cannot be read.
+    /// If `/proc/self/cgroup` cannot be read.
     pub fn delegated(&self) -> Result<Self, Error> {
         let path = "/proc/self/cgroup";
         let own = fs::read_to_string(path)
@@ -31,7 +32,8 @@ impl Hierarchies {
         Ok(found)
     }
 
-    /// Reads the text of `/proc/self/cgroup` (cgroups(7)).
+    /// Parses the text of `/proc/self/cgroup` (cgroups(7)) and keeps the groups for which
+    /// `writable` holds.
     pub(in crate::linux) fn below(&self, own: &str, writable: impl Fn(&Path) -> bool) -> Self {
         let mut found = Self::default();
         for line in own.lines() {
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(found.v2.as_deref(), Some(Path::new("/cg/unified/user/7")));
         let leaf = of(&["/cg/unified/user/7/host"]);
         assert_eq!(leaf.v2.as_deref(), Some(Path::new("/cg/unified/user/7/host")));
-        // Never above where the hierarchy is mounted.
+        // A group above the mount point of the hierarchy is never used.
         assert_eq!(of(&["/cg", "/"]), Hierarchies::default());
     }
 }

@@ -1,4 +1,4 @@
-//! The files of a control group.
+//! Reads and writes the files of a control group.
 
 use std::fs;
 use std::path::Path;

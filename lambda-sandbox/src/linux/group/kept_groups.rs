@@ -1,7 +1,7 @@
-//! Control groups whose sandbox has ended, kept for the next one with the same limits.
+//! Keeps control groups of ended sandboxes for the next sandboxes with the same limits.
 //!
-//! To make and to remove a group takes the kernel's one lock for all groups, and time that grows with what is mounted and what
-//! lives on the machine: a group that serves again costs a start nothing.
+//! To make or remove a group takes the kernel's one lock for all groups. The time grows with the
+//! mounts and processes of the machine. A kept group saves both.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::Limits;
 use crate::linux::group::cgroup::{Entrance, Group};
 
-/// Most groups that are kept while no sandbox has them.
+/// The most groups that are kept while no sandbox uses them.
 const KEPT_MAX: usize = 32;
 
-/// A group, and the number of the sandboxes that have it one after another.
+/// A group with its open files, and the sandbox number that belongs to it. Sandboxes use both one
+/// after another.
 #[derive(Debug)]
 pub(in crate::linux) struct KeptGroup {
     pub(in crate::linux) group: Group,
@@ -20,27 +21,28 @@ pub(in crate::linux) struct KeptGroup {
     pub(in crate::linux) number: u32,
 }
 
-/// The groups that a host keeps; the one used last is the last.
+/// The groups that a host keeps, the least recently used first.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct KeptGroups {
     kept: Mutex<Vec<(Key, KeptGroup)>>,
 }
 
-/// The limits that a group is set to.
+/// The limits of a group: memory, processor time, processor time of the init phase, processes.
 type Key = (u64, u64, Option<u64>, u32);
 
-/// Returns what a group for these limits is known by; `None` for limits of disks, which go by root, and for a choice of
-/// processors or a weight, which few ask for.
+/// Returns the key of a group for these limits. Returns `None` for limits of block I/O, which
+/// depend on the root's disks, and for chosen processors or weights, which are rare.
 fn key(limits: &Limits) -> Option<Key> {
     let there =
         limits.block_io.is_none() && limits.cpu_weight.is_none() && limits.processors.is_none();
-    // With other processor time during init the group may have been left at that: who takes it sets it anew.
+    // A sandbox can end before its init-phase limit is lifted. The next one has the same key, and
+    // sets both limits anew.
     let init_cpus = limits.init_cpus.map(f64::to_bits);
     there.then(|| (limits.memory_bytes, limits.cpus.to_bits(), init_cpus, limits.processes_max))
 }
 
 impl KeptGroups {
-    /// Takes a group with these limits, if there is one.
+    /// Takes the most recently used group with these limits, if there is one.
     pub(in crate::linux) fn take(&self, limits: &Limits) -> Option<KeptGroup> {
         let wanted = key(limits)?;
         let mut kept = self.kept();
@@ -48,7 +50,7 @@ impl KeptGroups {
         Some(kept.remove(found).1)
     }
 
-    /// Keeps a group; returns the one that there is no room for, if any.
+    /// Keeps a group. Returns the group that must be removed instead, if any.
     pub(in crate::linux) fn keep(&self, limits: &Limits, group: KeptGroup) -> Option<KeptGroup> {
         let Some(key) = key(limits) else {
             return Some(group);
@@ -58,12 +60,12 @@ impl KeptGroups {
         (kept.len() > KEPT_MAX).then(|| kept.remove(0).1)
     }
 
-    /// Lets go of all.
+    /// Takes out all kept groups.
     pub(in crate::linux) fn take_all(&self) -> Vec<KeptGroup> {
         self.kept().drain(..).map(|(_, group)| group).collect()
     }
 
-    /// Returns the numbers of those that are kept.
+    /// Returns the sandbox numbers of the kept groups.
     pub(in crate::linux) fn numbers(&self) -> BTreeSet<u32> {
         self.kept().iter().map(|(_, group)| group.number).collect()
     }

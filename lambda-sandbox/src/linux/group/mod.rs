@@ -1,4 +1,4 @@
-//! Control groups: limits and counts of version 1, version 2 or both.
+//! Control groups of version 1, version 2 or both: limits and usage.
 
 pub(super) mod block_io;
 pub(super) mod cgroup;

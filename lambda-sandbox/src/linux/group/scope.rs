@@ -1,8 +1,9 @@
-//! A transient scope of systemd's, in which a host's control groups lie.
+//! A transient systemd scope that contains a host's control groups.
 //!
-//! On a machine that systemd runs, nobody else makes groups beside its own (its single-writer rule, CGROUP_DELEGATION of systemd). A scope
-//! with `Delegate=yes` is a group that it leaves to us. It lives as long as a process is in it: a `cat` that waits for the end of its input,
-//! which comes with the end of the host, however that ends. Then systemd removes the scope with all groups in it.
+//! On a machine that systemd runs, only systemd may make groups outside of delegated ones (the
+//! single-writer rule, CGROUP_DELEGATION of systemd). A scope with `Delegate=yes` is delegated to
+//! us. It lives as long as a process is in it: a `cat` whose standard input ends with the host,
+//! however that ends. systemd then removes the scope with all groups in it.
 
 use std::fs;
 use std::io;
@@ -17,14 +18,15 @@ use crate::Error;
 use crate::linux::features::Rights;
 use crate::linux::group::cgroup::Hierarchies;
 
-/// Where systemd's manager says that it runs the machine (sd_booted(3)).
+/// A folder that exists if systemd runs the machine (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
-/// Longest wait for systemd to make the scope.
+/// The longest wait until systemd has made the scope.
 const START_TIME: Duration = Duration::from_secs(10);
-/// The group in the scope for the process that keeps it: a group with processes passes no controllers on.
+/// The name of the holder's group in the scope. The scope's own group must have no processes, or it
+/// could not enable controllers for its children.
 const HOLDER: &str = "holder";
 
-/// A scope, until it is dropped or the host ends.
+/// A scope. It ends when this is dropped or the host ends.
 #[derive(Debug)]
 pub(in crate::linux) struct Scope {
     unit: String,
@@ -36,14 +38,14 @@ struct Holder(Child);
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // The end of its input is its end.
+        // The process ends at the end of its input.
         drop(self.0.stdin.take());
         drop(self.0.wait());
     }
 }
 
 impl Scope {
-    /// Has systemd make the scope of the host with this number.
+    /// Asks systemd for a scope and waits for it. `host` is the host's instance number.
     pub(in crate::linux) fn start(host: u32) -> Result<Self, Error> {
         check()?;
         let mut holder = Command::new("cat");
@@ -63,7 +65,8 @@ impl Scope {
         Ok(scope)
     }
 
-    /// Waits until the holder is in the scope: systemd answers before it has made it.
+    /// Waits until the holder is in the scope, because systemd answers before it has made the
+    /// scope.
     fn wait(&self) -> Result<(), Error> {
         let until = Instant::now() + START_TIME;
         while !self.groups()?.contains(&self.unit) {
@@ -76,7 +79,8 @@ impl Scope {
         Ok(())
     }
 
-    /// Returns the scope's group in each hierarchy; where systemd keeps none, the hierarchy itself.
+    /// Returns the scope's group in each hierarchy, or the root of the hierarchy where systemd
+    /// makes no group.
     pub(in crate::linux) fn hierarchies(
         &self,
         mounted: &Hierarchies,
@@ -100,7 +104,7 @@ impl Scope {
         Ok(found)
     }
 
-    /// Reads which groups the holder is in.
+    /// Reads the groups of the holder.
     fn groups(&self) -> Result<String, Error> {
         let path = PathBuf::from(format!("/proc/{}/cgroup", self.holder.0.id()));
         fs::read_to_string(&path)

@@ -1,6 +1,7 @@
-//! The system calls whose arguments decide, as data: what is allowed of them, and what is answered to the rest.
+//! The system calls that are allowed or refused by their arguments, as data: the conditions under
+//! which each is allowed, and the error otherwise.
 
-/// A call, and what becomes of it.
+/// A system call with a rule about its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct ByArgument {
     /// Its name.
@@ -9,18 +10,18 @@ pub struct ByArgument {
     pub number: libc::c_long,
     /// The rule, in words.
     pub rule: &'static str,
-    /// Cases in order; the first all of whose conditions hold decides.
+    /// The cases, in order. The first case all of whose conditions hold decides.
     pub(in crate::linux) cases: &'static [Case],
-    /// What is answered where no case holds.
+    /// The answer if no case holds.
     pub(in crate::linux) otherwise: Answer,
 }
 
-/// What is answered to a call.
+/// What the filter does with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::linux) enum Answer {
-    /// It is made.
+    /// The kernel executes the call.
     Made,
-    /// This error, or success for 0, and it is not made.
+    /// The kernel does not execute the call and returns this errno, or success for 0.
     Error(i32),
 }
 
@@ -32,8 +33,8 @@ pub(in crate::linux) struct Case {
 
 #[derive(Debug, Clone, Copy)]
 pub(in crate::linux) enum Condition {
-    /// These bits of the lower half of an argument are a number in one of these ranges, which are in order. The kernel takes
-    /// all arguments that are looked at so as 32 bits or less.
+    /// These bits of the lower 32 bits of an argument are in one of these ranges. The ranges are in
+    /// ascending order. The kernel reads 32 bits or fewer of every argument that is tested so.
     Among { argument: u32, bits: u32, ranges: &'static [(u32, u32)] },
     /// An argument is the null pointer.
     Null { argument: u32 },
@@ -45,7 +46,7 @@ const fn among(argument: u32, ranges: &'static [(u32, u32)]) -> Condition {
     Condition::Among { argument, bits: u32::MAX, ranges }
 }
 
-/// None of these bits is set.
+/// The condition that none of these bits is set.
 const fn without(argument: u32, bits: u32) -> Condition {
     Condition::Among { argument, bits, ranges: &[(0, 0)] }
 }
@@ -58,7 +59,7 @@ const fn error(conditions: &'static [Condition], errno: i32) -> Case {
     Case { conditions, answer: Error(errno) }
 }
 
-/// The kind of a socket, without its flags.
+/// The bits of a socket's type, without `SOCK_NONBLOCK` and `SOCK_CLOEXEC`.
 const KIND: u32 = 0xF;
 const STREAM: &[(u32, u32)] = &[(1, 1)];
 const DATAGRAM: &[(u32, u32)] = &[(2, 2)];
@@ -69,8 +70,10 @@ const fn kind(ranges: &'static [(u32, u32)]) -> Condition {
     Condition::Among { argument: 1, bits: KIND, ranges }
 }
 
-/// Options of sockets by level (socket(7), ip(7), tcp(7), udp(7), ipv6(7)). Left out is what attaches programs, loads modules, joins
-/// groups or keeps memory that nobody counts, and time stamps, which rewrite the kernel's code for all.
+/// Allowed options of level SOL_SOCKET (socket(7)); the lists of the other levels follow (ip(7),
+/// tcp(7), udp(7), ipv6(7)). They leave out options that attach programs, load modules, join groups
+/// or keep uncharged memory. They also leave out time stamps, which patch the kernel's code for the
+/// whole machine.
 const SOCKET_OPTIONS: &[(u32, u32)] = &[
     (2, 2),
     (4, 7),
@@ -86,9 +89,10 @@ const SOCKET_OPTIONS: &[(u32, u32)] = &[
     (66, 67),
     (76, 76),
 ];
-/// SO_RCVBUF, answered with success and not made: a listener hands the size on to connections that nobody has accepted, whose memory nobody
-/// is charged for. The kernel sizes the buffers of TCP by how fast they are read; other sockets keep the machine's default. SO_RCVLOWAT,
-/// which makes them larger too, is left out of the list.
+/// SO_RCVBUF. The call is answered with success and not executed: connections inherit the size from
+/// their listener, and until they are accepted nobody is charged for their buffers. The kernel
+/// sizes TCP buffers by how fast they are read; other sockets keep the machine's default.
+/// SO_RCVLOWAT, which enlarges the buffers too, is not in the list of options.
 const RECEIVE_BUFFER: &[(u32, u32)] = &[(8, 8)];
 const IP_OPTIONS: &[(u32, u32)] = &[(1, 2), (8, 8), (10, 15), (24, 24), (32, 34), (49, 51)];
 const TCP_OPTIONS: &[(u32, u32)] = &[(1, 10), (12, 13), (16, 18), (23, 25), (30, 30), (36, 36)];
@@ -107,17 +111,19 @@ const IPV6_OPTIONS: &[(u32, u32)] = &[
     (78, 78),
 ];
 
-/// Requests of KVM by their type, for sandboxes that are given `/dev/kvm`; no other driver has this type.
+/// KVM's ioctl requests, by their type byte (0xAE), for sandboxes with `/dev/kvm`. No other driver
+/// has this type.
 const MACHINES: Condition =
     Condition::Among { argument: 1, bits: 0xFF00, ranges: &[(0xAE00, 0xAE00)] };
-/// Requests of ioctl. Terminals: all but TIOCSTI, TIOCLINUX and TIOCCONS, which speak for another, and TIOCSETD, which loads modules.
+/// Allowed ioctl requests. The first four ranges are terminals: all but TIOCSTI, TIOCLINUX and
+/// TIOCCONS, which act for another process, and TIOCSETD, which loads modules.
 const REQUESTS: &[(u32, u32)] = &[
     (0x5401, 0x5411),
     (0x5413, 0x541B),
     (0x541E, 0x5422),
     (0x5424, 0x54FF),
-    // Sockets: owners, marks, time stamps; names, indices, flags, addresses and sizes of interfaces. SIOCGIFBR and SIOCGIFVLAN
-    // load modules.
+    // Sockets: owners, marks, time stamps; names, indices, flags, addresses and sizes of
+    // interfaces. SIOCGIFBR and SIOCGIFVLAN are left out because they load modules.
     (0x8901, 0x8907),
     (0x8910, 0x8910),
     (0x8912, 0x8913),
@@ -133,10 +139,10 @@ const REQUESTS: &[(u32, u32)] = &[
     (0x8942, 0x8942),
     (0x8946, 0x8946),
     (0x8970, 0x8970),
-    // Terminals of a program's own.
+    // Pseudo-terminals that the program opened.
     (0x4004_5431, 0x4004_5431),
     (0x402C_542B, 0x402C_542D),
-    // How much entropy there is, the numbers of own terminals, flags of files.
+    // The amount of entropy, numbers of pseudo-terminals, flags of files.
     (0x8004_5200, 0x8004_5200),
     (0x8004_5430, 0x8004_5440),
     (0x8008_6601, 0x8008_6601),
@@ -153,7 +159,9 @@ const ALL_BUT_CORE: &[(u32, u32)] = &[(0, CORE - 1), (CORE + 1, u32::MAX)];
 
 /// CLONE_FILES and CLONE_THREAD.
 const SHARED: u32 = 0x1_0400;
-/// Not CLONE_FILES alone: locks belong to the table, and must not outlive the process that took them, by which they are found.
+/// The allowed combinations. CLONE_FILES without CLONE_THREAD is refused: file locks belong to the
+/// descriptor table, but are found by the process that took them, so the table must not outlive
+/// that process.
 const WITH_THREADS: &[(u32, u32)] = &[(0, 0), (0x1_0000, 0x1_0000), (0x1_0400, 0x1_0400)];
 
 macro_rules! calls {
@@ -168,7 +176,7 @@ macro_rules! calls {
     };
 }
 
-/// Every call whose arguments decide.
+/// Every call with a rule about its arguments.
 pub const BY_ARGUMENT: &[ByArgument] = calls! {
     "clone" SYS_clone "no flag that makes a namespace; a table of descriptors is shared with threads only"
         &[made(&[without(0, NEW_NAMESPACES), Condition::Among { argument: 0, bits: SHARED, ranges: WITH_THREADS }])],

@@ -1,32 +1,33 @@
-//! TCP connections, whose memory the kernel charges when somebody accepts them: each listener holds some that nobody has accepted, and there is
-//! no limit to the listeners.
+//! Counts TCP connections that nobody has accepted. The kernel charges their memory only when they
+//! are accepted; each listener holds some, and the number of listeners is not limited.
 //!
-//! The kernel tells how many connections the machine has, and how many each network namespace has (`/proc/net/sockstat`).
+//! `/proc/net/sockstat` has the number of connections of the machine and of each network namespace.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 
 use crate::linux::inits::Init;
 
-/// Memory that a sandbox may have for each of its connections: it bounds their number.
+/// A sandbox may have one connection for each such part of its memory limit, in bytes.
 const BYTES_EACH: u64 = 32 << 10;
-/// Connections that every sandbox may have.
+/// The connections that every sandbox may have, whatever its memory limit.
 const HELD_MIN: u64 = 1_024;
-/// Connections of the machine from which on somebody may have too many, beside a few for each sandbox.
+/// The usual number of connections of a machine is this, plus [`EACH_SANDBOX`] for each sandbox.
+/// Beyond it the sandboxes are checked.
 const MACHINE_MIN: usize = 1_024;
 const EACH_SANDBOX: usize = 8;
 
-/// Where the kernel tells of connections.
+/// The kernel's count of the machine's connections, kept open.
 #[derive(Debug)]
 pub(in crate::linux) struct Connections {
     machine: File,
 }
 
-/// What the machine has, compared with what it has as a rule.
+/// The number of the machine's connections compared with the usual number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::linux) enum Amount {
     Few,
-    /// More may be too many at any moment.
+    /// More than half of the usual number: check again soon.
     Some,
     Many,
 }
@@ -38,7 +39,8 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Returns how many there are, beside so many sandboxes.
+    /// Compares the machine's connections with the usual number for so many sandboxes. If the count
+    /// cannot be read, the answer is [`Amount::Few`].
     pub(in crate::linux) fn amount(&mut self, sandboxes: usize) -> Amount {
         let Ok(all) = self.of_machine() else { return Amount::Few };
         let usual = MACHINE_MIN + EACH_SANDBOX * sandboxes;
@@ -57,7 +59,7 @@ impl Connections {
     }
 }
 
-/// Returns those of the sandboxes that have too many connections, with how many.
+/// Returns the sandboxes with too many connections, each with its number of connections.
 pub(in crate::linux) fn too_many(living: &[Init]) -> Vec<(&Init, usize)> {
     (living.iter())
         .map(|init| (init, of_sandbox(init.process)))
@@ -65,25 +67,25 @@ pub(in crate::linux) fn too_many(living: &[Init]) -> Vec<(&Init, usize)> {
         .collect()
 }
 
-/// Returns the most connections of a sandbox with this memory limit.
+/// Returns how many connections a sandbox with this memory limit may have.
 const fn held_max(memory_bytes: u64) -> u64 {
     let by_memory = memory_bytes / BYTES_EACH;
     if by_memory > HELD_MIN { by_memory } else { HELD_MIN }
 }
 
-/// Returns how many connections the network namespace of a process has.
+/// Returns the number of TCP connections in the network namespace of a process, IPv4 and IPv6.
 fn of_sandbox(process: u32) -> usize {
     [("sockstat", "TCP:"), ("sockstat6", "TCP6:")]
         .into_iter()
         .filter_map(|(file, line)| {
-            // A machine without IPv6 has no second file.
+            // Without IPv6 there is no `sockstat6`.
             let text = fs::read_to_string(format!("/proc/{process}/net/{file}")).ok()?;
             figure(&text, line, "inuse")
         })
         .sum()
 }
 
-/// Reads a figure from a line of names and numbers (`TCP: inuse 5 orphan 0 ...`).
+/// Reads a number by line and name (`TCP: inuse 5 orphan 0 ...`).
 fn figure(text: &str, line: &str, name: &str) -> Option<usize> {
     let line = text.lines().find_map(|it| it.strip_prefix(line))?;
     let mut words = line.split_whitespace();
@@ -114,7 +116,7 @@ mod tests {
         let address = listener.local_addr().expect("told");
         let clients: Vec<_> =
             (0..100).map(|_| TcpStream::connect(address).expect("connected")).collect();
-        // Both ends of each; others on this machine come and go.
+        // Both ends of each connection; other connections of this machine come and go.
         assert!(of_sandbox(std::process::id()) >= before + 150, "{before} before");
         let mut connections = Connections::open().expect("told");
         assert!(connections.of_machine().expect("told") >= 200);

@@ -1,8 +1,9 @@
-//! Compiles the list of system calls into the program that the kernel runs at each of them.
+//! Compiles the lists of system calls into the BPF program that the kernel runs at each call.
 //!
-//! The kernel tries a new filter on every number there is before it takes it, so that a chain of comparisons costs
-//! its square: half a millisecond of each start with the list of this crate. Here a tree decides on the
-//! number in nine comparisons at the most, and only calls whose arguments matter go on to a chain.
+//! The kernel tries a new filter on every call number when it is loaded, so loading a chain of
+//! comparisons takes quadratic time: half a millisecond of each start for the lists of this crate.
+//! Here a binary tree finds the verdict on a number in at most nine comparisons, and only calls
+//! with rules about their arguments continue with a chain.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use crate::linux::guard::arguments::{Answer, BY_ARGUMENT, ByArgument, Case, Cond
 use crate::linux::guard::profile::SystemCalls;
 use crate::linux::guard::seccomp::{ABSENT, ALLOWED, IGNORED, NEW_FIRST, NOT_SUPPORTED};
 
-/// Compiles the filter into the form that the init loads: a count of instructions, then these.
+/// Compiles the filter into the form that the init loads: the number of instructions (8 bytes),
+/// then the instructions.
 pub(in crate::linux) fn compile(profile: SystemCalls) -> Vec<u8> {
     let program = program(profile);
     let mut bytes = Vec::new();
@@ -27,12 +29,12 @@ pub(in crate::linux) fn compile(profile: SystemCalls) -> Vec<u8> {
 
 type Program = Vec<sock_filter>;
 
-/// What becomes of a call, by its number.
+/// The verdict on a call by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// What is returned to the kernel.
+    /// The filter's return value (`SECCOMP_RET_*`).
     Answer(u32),
-    /// Its arguments decide: its place in the list of such calls.
+    /// The arguments decide; the index of the call in [`BY_ARGUMENT`].
     LookedAt(usize),
 }
 
@@ -57,8 +59,9 @@ fn program(profile: SystemCalls) -> Program {
     program
 }
 
-/// Cuts all numbers into runs of one verdict: where each begins, in order. Of what is in no list, old calls are refused, as are
-/// the numbers of the x32 interface, and new ones are not there.
+/// Divides all call numbers into runs with the same verdict, and returns the first number of each,
+/// in ascending order. Calls in no list are refused with EPERM if they are old or of the x32
+/// interface, and with ENOSYS if they are new ([`NEW_FIRST`]).
 fn runs(profile: SystemCalls) -> Vec<(u32, Verdict)> {
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let each = |list: &'static [(&str, i64)], verdict| list.iter().map(move |it| (it.1, verdict));
@@ -102,10 +105,11 @@ fn has(calls: &[(&str, i64)], wanted: i64) -> bool {
     calls.iter().any(|(_, call)| *call == wanted)
 }
 
-/// A branch that leaves the tree: the place of its instruction, whether it is the one taken, and the verdict it leads to.
+/// A branch that leaves the tree: the index of its instruction, whether it is the taken branch, and
+/// its verdict.
 type Exit = (usize, bool, Verdict);
 
-/// Adds the instructions that find the run of a number, one for each run but the first.
+/// Adds the binary search for the run of a number: one instruction for each run but the first.
 fn tree(runs: &[(u32, Verdict)], program: &mut Program, exits: &mut Vec<Exit>) {
     let (left, right) = runs.split_at(runs.len() / 2);
     let Some((first, _)) = right.first().filter(|_| !left.is_empty()) else {
@@ -123,8 +127,9 @@ fn tree(runs: &[(u32, Verdict)], program: &mut Program, exits: &mut Vec<Exit>) {
     }
 }
 
-/// Adds what the tree ends in, each once: the kernel compiles every instruction at each start. What looks at arguments lies behind,
-/// further away than a branch can lead.
+/// Adds the targets of the tree's branches, each once: the kernel compiles every instruction at
+/// each start. The chains for arguments follow behind jumps, because they are further away than a
+/// branch can reach.
 fn leave(exits: &[Exit], program: &mut Program) {
     let leave_by = |program: &mut Program, verdict| {
         for (at, taken, _) in exits.iter().filter(|exit| exit.2 == verdict) {
@@ -151,7 +156,7 @@ fn leave(exits: &[Exit], program: &mut Program) {
     }
 }
 
-/// Adds what decides on a call by its arguments.
+/// Adds the instructions that decide on a call by its arguments.
 fn look(call: &ByArgument, program: &mut Program) {
     for Case { conditions, answer } in call.cases {
         let mut fails = Vec::new();
@@ -173,7 +178,8 @@ fn returned(answer: Answer) -> u32 {
     }
 }
 
-/// Adds what goes on where a condition holds, and branches to `fails` where it does not.
+/// Adds the instructions for one condition. If it holds, they fall through; otherwise a branch in
+/// `fails` is taken.
 fn hold(condition: &Condition, program: &mut Program, fails: &mut Vec<(usize, bool)>) {
     let mut unless = |program: &mut Program, code, k, taken| {
         fails.push((program.len(), taken));
@@ -200,7 +206,7 @@ fn hold(condition: &Condition, program: &mut Program, fails: &mut Vec<(usize, bo
                     hits.push((program.len(), true));
                     program.push(instruction(JUMP_IF_EQUAL, *first));
                 } else {
-                    // What is below this range and was in none before is in none.
+                    // A number below this range was in no earlier range: it is in none.
                     unless(program, JUMP_IF_AT_LEAST, *first, false);
                     if is_last && *last == u32::MAX {
                         continue;
@@ -220,7 +226,7 @@ fn hold(condition: &Condition, program: &mut Program, fails: &mut Vec<(usize, bo
     }
 }
 
-/// Lets a branch lead to the next instruction. A test holds that none is longer than a branch can be.
+/// Makes a branch lead to the next instruction. A test checks that no branch is longer than 255.
 fn branch_here(program: &mut Program, at: usize, taken: bool) {
     let distance = u8::try_from(program.len() - at - 1).unwrap_or(u8::MAX);
     if taken {
@@ -234,7 +240,8 @@ fn instruction(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
-// Instructions of classic BPF, and what a filter may answer (linux/filter.h, linux/seccomp.h, linux/audit.h).
+// Instructions of classic BPF, and return values of a filter (linux/filter.h, linux/seccomp.h,
+// linux/audit.h).
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
@@ -249,7 +256,7 @@ const ARCHITECTURE: u32 = 0xC000_003E;
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
 const ALLOW: u32 = 0x7FFF_0000;
-/// The first number of the x32 interface.
+/// The first call number of the x32 interface.
 const X32_FIRST: u32 = 0x4000_0000;
 
 #[cfg(test)]
@@ -258,7 +265,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs a filter on a call as the kernel does; returns its answer and how many instructions that took.
+    /// Runs a filter on a call as the kernel does. Returns its answer and the number of
+    /// instructions executed.
     fn answer(program: &Program, architecture: u32, number: u32, arguments: &[u64]) -> (u32, u32) {
         let mut data = [0_u32; 16];
         (data[0], data[1]) = (number, architecture);
@@ -390,7 +398,8 @@ mod tests {
             check(libc::SYS_setsockopt, &[3, level, option], ALLOW);
         }
         check(libc::SYS_setsockopt, &[3, 1, 8], ERRNO);
-        // The least that is received at a time, programs, groups, labels, protocols over TCP, keys, encapsulation, time stamps; levels that nobody knows.
+        // SO_RCVLOWAT, programs, groups, labels, protocols over TCP, keys, encapsulation, time
+        // stamps; unknown levels.
         for (level, option) in [
             (1, 18),
             (1, 26),
@@ -494,7 +503,8 @@ mod tests {
             assert!(compile(profile).len() < 32_768);
         }
         let runs = runs(SystemCalls::Default);
-        // An instruction for each run but the first, an end for each verdict, a jump for each call that is looked at.
+        // An instruction for each run but the first, a target for each verdict, a jump for each
+        // call with rules.
         let ends = 6 + BY_ARGUMENT.len();
         assert!(runs.len() + ends < 255, "{} runs, {ends} ends", runs.len());
         let ranges = |condition: &Condition| match condition {

@@ -1,4 +1,4 @@
-//! The compiled filters of a host, by profile.
+//! The compiled system call filters of a host, one for each profile.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -9,12 +9,12 @@ use crate::linux::guard::filter::compile;
 use crate::linux::guard::profile::SystemCalls;
 use crate::linux::sys::sealed_file;
 
-/// The compiled filters of a host beside the usual ones, made when first asked for.
+/// The compiled filters of the profiles other than the default, each compiled at its first use.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Filters(Mutex<BTreeMap<SystemCalls, Arc<OwnedFd>>>);
 
 impl Filters {
-    /// Returns the filters of a profile; nothing for the default, which the spawn thread has.
+    /// Returns the filter of a profile, or `None` for the default, which the spawn thread holds.
     pub(in crate::linux) fn of(&self, profile: SystemCalls) -> Result<Option<Arc<OwnedFd>>, Error> {
         if profile == SystemCalls::Default {
             return Ok(None);

@@ -1,6 +1,8 @@
-//! What sandboxes see in `/proc/sys`: a few settings of the kernel's, as files of the host's that are read-only inside.
+//! The few kernel settings that sandboxes see in `/proc/sys`: files that the host writes and that
+//! are read-only inside.
 //!
-//! The kernel's own folder has hundreds, counts of what the whole machine has open among them, and more with each version.
+//! The kernel's own folder has hundreds of files, and more with each version. Some count what the
+//! whole machine has open.
 
 use std::fs;
 use std::io;
@@ -9,19 +11,19 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// What a file holds.
+/// The contents of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Setting {
-    /// What it is on this machine when the host starts.
+    /// The machine's value at the start of the host.
     Machine,
-    /// This, whatever it is on the machine.
+    /// This text, whatever the machine's value is.
     Fixed(&'static str),
-    /// What the kernel answers at each reading.
+    /// The kernel's own file, which answers at each read.
     Live,
 }
 
-/// What is shown, by its path in `/proc/sys`; what the machine lacks is not there.
+/// The files, by their path below `/proc/sys`. Files that the machine lacks are missing inside.
 pub const SETTINGS: &[(&str, Setting)] = &[
     ("crypto/fips_enabled", Setting::Machine),
     ("fs/file-max", Setting::Machine),
@@ -66,17 +68,18 @@ pub const SETTINGS: &[(&str, Setting)] = &[
     ("vm/overcommit_ratio", Setting::Machine),
 ];
 
-/// Where the kernel has them.
+/// The kernel's folder.
 const KERNEL: &str = "/proc/sys";
 
-/// Returns the kernel's own files that are shown.
+/// Returns the [`Setting::Live`] files that this kernel has.
 pub(in crate::linux) fn live() -> impl Iterator<Item = (&'static str, PathBuf)> {
     (SETTINGS.iter().filter(|it| it.1 == Setting::Live))
         .map(|(name, _)| (*name, Path::new(KERNEL).join(name)))
         .filter(|(_, path)| path.exists())
 }
 
-/// Writes the files below `folder`, each as a whole: other hosts may show it at this moment.
+/// Writes the files below `folder`. Each is replaced by rename, because other hosts may show it at
+/// the same time.
 pub(in crate::linux) fn write(folder: &Path) -> Result<(), Error> {
     let mut folders = fs::DirBuilder::new();
     folders.recursive(true).mode(0o755);
@@ -86,7 +89,7 @@ pub(in crate::linux) fn write(folder: &Path) -> Result<(), Error> {
             Setting::Live => Ok(Vec::new()),
             Setting::Machine => fs::read(Path::new(KERNEL).join(name)),
         };
-        // What this kernel lacks, or this user may not read.
+        // This kernel lacks the file, or this user may not read it.
         let Ok(content) = content else { continue };
         let path = folder.join(name);
         if fs::read(&path).is_ok_and(|old| old == content) {

@@ -1,20 +1,21 @@
-//! File access by path as a second lock behind the mounts (landlock(7)): the rules, as data.
+//! Rules about file access by path (landlock(7)), as data. They are a second barrier behind the
+//! mounts.
 //!
-//! The mounts already show everything but the scratch space read-only. A hole in them, or a file of `/proc` that a
-//! process may write of itself, does not pass here.
+//! The mounts already make everything but the scratch space read-only. These rules also hold if a
+//! mount is wrong, and for the files of `/proc` that a process may write about itself.
 
 use std::collections::BTreeSet;
 
 use crate::Defence;
 
-/// What a function may do below a path.
+/// The rights of a program below a path.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// The path inside.
+    /// The path inside the sandbox.
     pub path: &'static str,
-    /// Why.
+    /// Why the rights are given.
     pub reason: &'static str,
-    /// The rights, by the kernel's names.
+    /// The rights.
     pub rights: &'static [Right],
 }
 
@@ -24,7 +25,7 @@ pub struct Right {
     /// The kernel's name, without `LANDLOCK_ACCESS_FS_`.
     pub name: &'static str,
     bit: u64,
-    /// The first version of the kernel's interface that has it.
+    /// The first version of landlock's ABI that has the right.
     abi: u32,
 }
 
@@ -49,7 +50,7 @@ const REFER: Right = right("REFER", 13, 2);
 const TRUNCATE: Right = right("TRUNCATE", 14, 3);
 const IOCTL_DEV: Right = right("IOCTL_DEV", 15, 5);
 
-/// Every right that is refused where no rule gives it.
+/// Every right that is refused unless a rule gives it.
 pub const HANDLED: &[Right] = &[
     EXECUTE,
     WRITE_FILE,
@@ -69,7 +70,8 @@ pub const HANDLED: &[Right] = &[
     IOCTL_DEV,
 ];
 
-/// What may be done in a folder that is written: everything but making devices.
+/// The rights in a writable folder, in addition to those that `/` gives: to write, remove, move and
+/// create everything but device nodes.
 pub(in crate::linux) const SCRATCH_RIGHTS: &[Right] = &[
     WRITE_FILE,
     REMOVE_DIR,
@@ -82,10 +84,10 @@ pub(in crate::linux) const SCRATCH_RIGHTS: &[Right] = &[
     REFER,
     TRUNCATE,
 ];
-/// What may be done with a single file that is written.
+/// The rights to a single writable file.
 pub(in crate::linux) const FILE_RIGHTS: &[Right] = &[WRITE_FILE, TRUNCATE];
 
-/// What is given. Rights add up along a path.
+/// The rules. The rights of all rules along a path add up.
 pub const RULES: &[Rule] = &[
     Rule {
         path: "/",
@@ -105,12 +107,13 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// What a process cannot reach outside of its sandbox, from version 6 of the interface on (`LANDLOCK_SCOPE_*`).
+/// Objects outside of the sandbox that its processes cannot reach (`LANDLOCK_SCOPE_*`), from
+/// version 6 of the ABI on.
 pub const SCOPES: &[(&str, u64)] = &[("ABSTRACT_UNIX_SOCKET", 1), ("SIGNAL", 2)];
-/// The first version of the interface with scopes.
+/// The first version of the ABI with scopes.
 const SCOPE_ABI: u32 = 6;
 
-/// What is to be restricted on this machine.
+/// The restriction that this machine's kernel can enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::linux) struct Restriction {
     abi: u32,
@@ -118,7 +121,8 @@ pub(in crate::linux) struct Restriction {
 }
 
 impl Restriction {
-    /// Returns what version `abi` of the kernel's interface can do, without what is left out.
+    /// Returns the restriction for version `abi` of the kernel's ABI without these defences, or
+    /// `None` if none is left.
     pub(in crate::linux) fn of(abi: u32, without: &BTreeSet<Defence>) -> Option<Self> {
         let files = abi > 0 && !without.contains(&Defence::FileAccess);
         let scope = files && abi >= SCOPE_ABI && !without.contains(&Defence::Scope);
@@ -130,7 +134,8 @@ impl Restriction {
         self.bits(HANDLED)
     }
 
-    /// Returns those of `rights` that this kernel knows: it refuses a set with others.
+    /// Returns the bits of those `rights` that this kernel knows. The kernel refuses a set with
+    /// unknown bits.
     pub(in crate::linux) fn bits(self, rights: &[Right]) -> u64 {
         (rights.iter().filter(|right| right.abi <= self.abi)).fold(0, |all, right| all | right.bit)
     }

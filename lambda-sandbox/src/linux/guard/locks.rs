@@ -1,8 +1,11 @@
-//! Locks of ranges of files (fcntl(2), F_SETLK), whose memory the kernel charges to nobody: about 220 bytes each.
+//! Counts locks of file ranges (fcntl(2), F_SETLK). The kernel charges their memory, about 220
+//! bytes each, to nobody.
 //!
-//! No limit of the kernel's bounds them: RLIMIT_LOCKS has had no effect since Linux 2.6. `/proc/locks` names all locks of the machine with
-//! the process that took each, but each page that is read of it holds up everybody's locks, and the kernel waits for all processors
-//! before. So it is read only after the kernel's own memory has grown (`SUnreclaim` of `/proc/meminfo`), which every user may ask for.
+//! No limit of the kernel bounds their number: RLIMIT_LOCKS has had no effect since Linux 2.6.
+//! `/proc/locks` lists all locks of the machine with the process that took each. Reading it is
+//! expensive: each page read blocks all lock operations, after the kernel has waited for all
+//! processors. So it is read only after the kernel's own memory has grown (`SUnreclaim` of
+//! `/proc/meminfo`), which is cheap to read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,24 +13,24 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 
 use crate::linux::inits::{Init, init_of};
 
-/// Locks of a sandbox that are too many.
+/// A sandbox with this many locks is killed.
 const HELD_MAX: usize = 4_000;
-/// Lines of `/proc/locks` that are read at a time.
+/// The most lines of `/proc/locks` that one check reads.
 const LINES_MAX: usize = 24_000;
-/// By how much the kernel's memory grows before somebody may have taken too many.
+/// The growth of the kernel's memory, in bytes, after which the locks are counted.
 const GROWTH_BYTES: u64 = 4 << 20;
 
-/// Where the kernel tells of locks, and how large its own memory is.
+/// `/proc/meminfo` and `/proc/locks`, kept open.
 #[derive(Debug)]
 pub(in crate::linux) struct Locks {
     memory: File,
     all: File,
-    /// The size of the kernel's memory that has been looked into.
+    /// The size of the kernel's memory at the last check, in bytes.
     seen_bytes: u64,
 }
 
 impl Locks {
-    /// Opens both files, so that the host has as many descriptors at any moment.
+    /// Opens both files now, so that the host's number of descriptors does not change later.
     pub(in crate::linux) fn open() -> io::Result<Self> {
         let mut locks = Self {
             memory: File::open("/proc/meminfo")?,
@@ -38,7 +41,8 @@ impl Locks {
         Ok(locks)
     }
 
-    /// Returns whether there may be many more locks than there were. Asked a second time it starts from what there is now.
+    /// Returns whether the kernel's memory has grown by more than [`GROWTH_BYTES`] since the last
+    /// check. A growth is reported once.
     pub(in crate::linux) fn may_be_many(&mut self) -> bool {
         let Ok(bytes) = self.memory_bytes() else { return false };
         let grown = bytes > self.seen_bytes + GROWTH_BYTES;
@@ -48,7 +52,8 @@ impl Locks {
         grown
     }
 
-    /// Returns a sandbox that holds too many, with how many were found. Reads no further then, and has the next look find others.
+    /// Returns a sandbox with too many locks, and how many were counted. Counting stops at the
+    /// first such sandbox; the next check counts again to find others.
     pub(in crate::linux) fn too_many<'a>(
         &mut self,
         living: &'a [Init],
@@ -71,13 +76,14 @@ impl Locks {
     }
 }
 
-/// Reads how large the kernel's own memory is from the text of `/proc/meminfo` (proc_meminfo(5)).
+/// Reads the size of the kernel's unreclaimable memory from `/proc/meminfo` (proc_meminfo(5)).
 fn kernel_bytes(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"))?;
     line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib * 1024)
 }
 
-/// Returns the first init whose processes are found to have taken [`HELD_MAX`] locks (`/proc/locks`, proc_locks(5)).
+/// Returns the first init whose processes have taken [`HELD_MAX`] locks (`/proc/locks`,
+/// proc_locks(5)).
 fn holder(
     lines: impl Iterator<Item = String>,
     init_of: impl Fn(u32) -> Option<u32>,
@@ -85,7 +91,7 @@ fn holder(
     let mut inits = BTreeMap::<u32, Option<u32>>::new();
     let mut held = BTreeMap::<u32, usize>::new();
     for line in lines {
-        // Behind a number and the kind: how far it binds, and whether it is for reading; then the process.
+        // Fields: number, kind, advisory or mandatory, read or write, process.
         let process = line.split_whitespace().nth(4).and_then(|word| word.parse().ok());
         let init = process.and_then(|it| *inits.entry(it).or_insert_with(|| init_of(it)));
         if let Some(init) = init {

@@ -1,13 +1,16 @@
-//! What of `/proc` is shown inside, as data; everything else that others than root may open is hidden.
+//! The entries of `/proc` that sandboxes see. All other entries that users other than root may open
+//! are masked.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::LazyLock;
 
-/// What of `/proc` is shown, beside processes. Whatever else this kernel has is empty inside.
+/// The entries of `/proc` that sandboxes see, beside processes. Every other entry is empty inside,
+/// or cannot be opened because it is root's.
 ///
-/// `stat`, `meminfo`, `vmstat`, `cpuinfo` and `loadavg` tell of the whole machine: programs read them to fit themselves to it, and
-/// sysinfo(2) tells most of it as well. `net` is a link to what the sandbox's own network namespace has.
+/// `stat`, `meminfo`, `vmstat`, `cpuinfo` and `loadavg` describe the whole machine: programs read
+/// them to size themselves, and sysinfo(2) returns most of it as well. `net` is a link to the
+/// sandbox's own network namespace.
 pub const SHOWN: [&str; 13] = [
     "cpuinfo",
     "filesystems",
@@ -24,8 +27,8 @@ pub const SHOWN: [&str; 13] = [
     "vmstat",
 ];
 
-/// What this kernel has beyond that. Of files only those that others than root may open: nobody inside is root, and each mask
-/// costs a mount. Looked up once, not at each start.
+/// The entries of this kernel's `/proc` to mask, read once for all starts. Of files only those that
+/// others than root may open: nobody inside is root, and each mask costs a mount.
 pub(in crate::linux) struct Masks {
     pub(in crate::linux) files: BTreeSet<String>,
     pub(in crate::linux) folders: BTreeSet<String>,

@@ -1,4 +1,5 @@
-//! What programs inside may do: system calls, files by path, files of the kernel, and memory of the kernel that no group counts.
+//! Restrictions on programs inside: system calls, files by path, files of `/proc`, and kernel
+//! memory that no control group is charged for.
 
 pub(super) mod arguments;
 pub(super) mod connections;

@@ -1,4 +1,4 @@
-//! Profiles of system calls: stricter and wider lists than the one that functions have, by name.
+//! Named profiles of system calls: the default list of functions, and stricter and wider lists.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,13 +12,14 @@ pub enum SystemCalls {
     /// For functions and ordinary programs: [`crate::linux::guard::seccomp::ALLOWED`].
     #[default]
     Default,
-    /// For programs that compute: no sockets, no System V memory, no watching of files ([`STRICT_LESS`]). Not for functions,
-    /// which reach the Runtime API by a socket.
+    /// For programs that only compute: no sockets, no System V memory, no watching of files
+    /// ([`STRICT_LESS`]). Not for functions, which reach the Runtime API by a socket.
     Strict,
-    /// As strict, and a program that makes a call that only an attack makes ([`TRIPWIRES`]) is killed by SIGSYS, so that
-    /// whoever judges it is told.
+    /// As [`SystemCalls::Strict`], and a program is killed by SIGSYS if it makes a call that only
+    /// attacks make ([`TRIPWIRES`]). The cause of death shows the attack.
     Tripwire,
-    /// For debuggers and programs that place their memory: tracing of their own processes as well ([`WIDE_MORE`]).
+    /// For debuggers and programs that place their memory: also tracing of the sandbox's own
+    /// processes ([`WIDE_MORE`]).
     Wide,
 }
 
@@ -34,14 +35,16 @@ pub const STRICT_LESS: &[(&str, libc::c_long)] = calls!(
     SYS_semget SYS_semop SYS_semctl SYS_semtimedop SYS_inotify_init SYS_inotify_init1
     SYS_inotify_add_watch SYS_inotify_rm_watch SYS_memfd_create SYS_timer_create
 );
-/// The calls that [`SystemCalls::Wide`] allows beside the default list. All of them reach the sandbox's own processes and
-/// memory only: who may trace whom is decided by user and pid namespaces.
+/// The calls that [`SystemCalls::Wide`] allows in addition to the default list. All of them reach
+/// only the sandbox's own processes and memory: the user and pid namespaces decide who may trace
+/// whom.
 pub const WIDE_MORE: &[(&str, libc::c_long)] = calls!(
     SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_mbind
     SYS_set_mempolicy SYS_process_madvise
 );
 
-/// The calls for which [`SystemCalls::Tripwire`] kills. None of them is one that a library tries before another way.
+/// The calls for which [`SystemCalls::Tripwire`] kills. No library tries one of them before a
+/// fallback.
 pub const TRIPWIRES: &[(&str, libc::c_long)] = calls!(
     SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_unshare SYS_setns SYS_mount
     SYS_umount2 SYS_pivot_root SYS_chroot SYS_fsopen SYS_open_tree SYS_move_mount SYS_bpf
@@ -66,17 +69,17 @@ impl SystemCalls {
         }
     }
 
-    /// Returns the calls that are refused here and allowed by the default list.
+    /// Returns the calls that this profile refuses and the default list allows.
     pub(in crate::linux) fn less(self) -> &'static [(&'static str, libc::c_long)] {
         if matches!(self, Self::Strict | Self::Tripwire) { STRICT_LESS } else { &[] }
     }
 
-    /// Returns the calls that kill.
+    /// Returns the calls for which this profile kills.
     pub(in crate::linux) fn deadly(self) -> &'static [(&'static str, libc::c_long)] {
         if self == Self::Tripwire { TRIPWIRES } else { &[] }
     }
 
-    /// Returns the calls that are allowed here and refused by the default list.
+    /// Returns the calls that this profile allows and the default list refuses.
     pub(in crate::linux) fn more(self) -> &'static [(&'static str, libc::c_long)] {
         if self == Self::Wide { WIDE_MORE } else { &[] }
     }

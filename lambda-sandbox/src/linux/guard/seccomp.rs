@@ -1,8 +1,8 @@
-//! The system calls a function may make, as data; everything else is refused with EPERM, or is not there.
+//! The system calls that a function may make, as data. Every other call fails with EPERM or ENOSYS.
 
 pub use crate::linux::guard::arguments::{BY_ARGUMENT, ByArgument};
 
-/// A group of allowed system calls, and why.
+/// A group of allowed system calls with the reason for allowing them.
 #[derive(Debug, Clone, Copy)]
 pub struct Group {
     /// Why programs need them and what they cannot reach.
@@ -20,7 +20,7 @@ const fn name_of(constant: &'static str) -> &'static str {
     constant.split_at(4).1
 }
 
-/// Everything that is allowed without a look at its arguments.
+/// The calls that are allowed whatever their arguments.
 pub const ALLOWED: &[Group] = &[
     Group {
         reason: "files and folders: what the mount namespace shows, as the permissions allow",
@@ -110,17 +110,20 @@ pub const ALLOWED: &[Group] = &[
     },
 ];
 
-/// Answered with ENOSYS, so that libraries fall back to clone, whose flags a filter can see.
+/// Calls that fail with ENOSYS, so that libraries fall back to clone, whose flags a filter can
+/// read.
 pub const ABSENT: &[(&str, libc::c_long)] = calls!(SYS_clone3);
-/// From this number on whatever is not allowed is answered with ENOSYS: these calls are so new that whoever makes one has another
-/// way for kernels without it, and takes that only then.
+/// From this number on, calls that are not allowed fail with ENOSYS. These calls are so new that
+/// their callers have a fallback for kernels without them, and take it only after ENOSYS.
 pub const NEW_FIRST: libc::c_long = 450;
-/// Answered with success and not made: they write to the host's disks what others have left to be written, or have a disk flush what it
-/// holds, even for a file that can only be read. What a program writes is in memory, where every other process sees it; a folder
-/// of the host's that it may write to is written out when the host does so.
+/// Calls that are answered with success and not executed. They would write other processes' dirty
+/// pages to the host's disks, or flush a disk, even for a file that is only readable. A program's
+/// own writes are in memory, where every other process sees them. The host writes out a writable
+/// folder of its own when it does so for all.
 pub const IGNORED: &[(&str, libc::c_long)] =
     calls!(SYS_sync SYS_syncfs SYS_fsync SYS_fdatasync SYS_sync_file_range);
-/// Answered with EOPNOTSUPP, as a file system without attributes does: programs that copy files go on then.
+/// Calls that fail with EOPNOTSUPP, as on a file system without extended attributes: programs that
+/// copy files then continue.
 pub const NOT_SUPPORTED: &[(&str, libc::c_long)] = calls!(
     SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr
 );

@@ -1,8 +1,9 @@
-//! Kernel memory that no control group is charged for, and that no limit of the kernel's bounds by sandbox: connections that nobody has accepted,
-//! and locks of ranges of files.
+//! Watches kernel memory that no control group is charged for and that no limit of the kernel
+//! bounds for one sandbox: connections that nobody has accepted, and locks of file ranges.
 //!
-//! A filter of system calls cannot count them. So a thread asks the kernel four times a second, while there are sandboxes, how much the
-//! machine has of each. Only when that is much it looks whose it is: a sandbox that holds too many is killed.
+//! A system call filter cannot count them. So while there are sandboxes, a thread reads the
+//! machine's counts of both four times a second. If a count is high, the thread counts by sandbox
+//! and kills those that hold too many.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::linux::inits::Init;
 use crate::linux::shared::Shared;
 
 const EVERY: Duration = Duration::from_millis(250);
-/// While there are more connections than usual.
+/// The interval while the machine has more connections than half of the usual number.
 const SOON: Duration = Duration::from_millis(25);
 
-/// What the thread reads.
+/// The kernel's counts, kept open.
 #[derive(Debug)]
 pub(in crate::linux) struct Sources {
     locks: Locks,
@@ -25,7 +26,7 @@ pub(in crate::linux) struct Sources {
 }
 
 impl Sources {
-    /// Opens what the kernel tells; an error says what it does not tell here.
+    /// Opens the kernel's counts. The error text names the count that is missing on this machine.
     pub(in crate::linux) fn open() -> Result<Self, String> {
         let absent =
             |what: &str, error: std::io::Error| format!("{what} cannot be counted: {error}");
@@ -36,7 +37,7 @@ impl Sources {
     }
 }
 
-/// Starts the thread; it ends with the host.
+/// Starts the watching thread. It ends after the host is dropped.
 pub(in crate::linux) fn watch(shared: &Arc<Shared>, mut sources: Sources) -> Result<(), Error> {
     let shared = Arc::downgrade(shared);
     std::thread::Builder::new()
@@ -53,7 +54,7 @@ pub(in crate::linux) fn watch(shared: &Arc<Shared>, mut sources: Sources) -> Res
     Ok(())
 }
 
-/// Looks once; returns when to look again, or nothing when the host has ended.
+/// Checks once. Returns the time until the next check, or `None` after the host was dropped.
 fn look(shared: &Weak<Shared>, sources: &mut Sources) -> Option<Duration> {
     let shared = shared.upgrade()?;
     let sandboxes = shared.inits.count();

@@ -1,4 +1,4 @@
-//! Network namespaces, and the interfaces in them.
+//! Network namespaces and their interfaces.
 
 pub(super) mod netlink;
 pub(super) mod netns;

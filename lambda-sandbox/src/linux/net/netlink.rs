@@ -1,4 +1,4 @@
-//! The few requests to the kernel's network (rtnetlink(7)) that give a sandbox an interface.
+//! The rtnetlink(7) requests that set up a sandbox's network interface.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use nix::sys::socket::{
     socket,
 };
 
-/// A conversation with the network namespace that the thread was in when it began.
+/// A netlink socket of the network namespace in which the calling thread was when it was opened.
 #[derive(Debug)]
 pub(in crate::linux) struct Netlink {
     socket: OwnedFd,
@@ -27,7 +27,7 @@ impl Netlink {
         Ok(Self { socket })
     }
 
-    /// Moves an interface into another namespace, where it is called `name`.
+    /// Moves an interface into another network namespace and renames it to `name`.
     pub(in crate::linux) fn give(
         &self,
         index: u32,
@@ -48,14 +48,14 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Gives an interface an address.
+    /// Adds an address to an interface.
     pub(in crate::linux) fn address(
         &self,
         index: u32,
         address: IpAddr,
         prefix: u8,
     ) -> io::Result<()> {
-        /// The address is used at once, without asking whether another has it.
+        /// `IFA_F_NODAD`: the address is usable at once, without duplicate address detection.
         const NO_DAD: u8 = 2;
         let mut request = Request::new(RTM_NEWADDR, CREATE);
         let flags = if address.is_ipv6() { NO_DAD } else { 0 };
@@ -67,7 +67,7 @@ impl Netlink {
         self.ask(request)
     }
 
-    /// Sends everything that has no other way to `gateway`.
+    /// Adds a default route to `gateway` over an interface.
     pub(in crate::linux) fn default_route(&self, index: u32, gateway: IpAddr) -> io::Result<()> {
         const MAIN: u8 = libc::RT_TABLE_MAIN;
         let mut request = Request::new(RTM_NEWROUTE, CREATE);
@@ -86,7 +86,7 @@ impl Netlink {
     }
 }
 
-/// Reads the kernel's acknowledgement, which is an error number of 0, or its refusal.
+/// Parses the kernel's answer: an error message with number 0 is the acknowledgement.
 fn verdict(answer: &[u8]) -> io::Result<()> {
     let kind = answer.get(4..6).and_then(|two| two.try_into().ok()).map(u16::from_ne_bytes);
     let number = answer.get(16..20).and_then(|four| four.try_into().ok()).map(i32::from_ne_bytes);
@@ -97,7 +97,7 @@ fn verdict(answer: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A request as the kernel reads it: a header of 16 bytes, a body, attributes.
+/// A request: a header of 16 bytes, a body, attributes.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -113,7 +113,7 @@ impl Request {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Puts `struct ifinfomsg`: this interface, and flags to set.
+    /// Appends a `struct ifinfomsg` for this interface with flags to set.
     fn interface(&mut self, index: u32, flags: u32) {
         self.put(&[0; 4]);
         for number in [index, flags, flags] {
@@ -147,7 +147,7 @@ fn bytes(address: IpAddr) -> Vec<u8> {
     }
 }
 
-// Of linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h.
+// Constants of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h.
 const NLMSG_ERROR: u16 = 2;
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;

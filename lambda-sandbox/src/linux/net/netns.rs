@@ -1,5 +1,6 @@
-//! Network namespaces: a loopback that is up, and the Runtime API's listener within. Made beforehand, or handed in
-//! by the host, or with an interface of the host's.
+//! Network namespaces of sandboxes, with a loopback that is up and the Runtime API's listener. A
+//! namespace is made ahead, handed in by the host, or made by the new process. An interface of the
+//! host's can be moved in.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,28 +15,29 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use crate::linux::net::netlink::Netlink;
 use crate::{Error, Interface};
 
-/// The port that the Runtime API has inside every sandbox.
+/// The port of the Runtime API in the namespaces that we make.
 pub(in crate::linux) const API_PORT: u16 = 9001;
 
-/// Settings of a sandbox's network: what the kernel keeps for connections that nobody has accepted, and for those that have ended, is
-/// charged to nobody.
+/// Settings of a sandbox's network namespace. They bound kernel memory that is charged to nobody:
+/// buffers of connections that nobody has accepted, and ended connections.
 pub(in crate::linux) const SETTINGS: [(&str, &str); 3] = [
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 16384 4194304"),
     ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
     ("/proc/sys/net/core/somaxconn", "1024"),
 ];
 
-/// The network that a sandbox gets.
+/// The network namespace that a sandbox gets.
 #[derive(Debug)]
 pub(in crate::linux) enum Network {
-    /// A namespace made beforehand, with a loopback and a listener; and an ipc namespace, if that was made with it.
+    /// A namespace that exists, with a loopback and a listener. `ipc` is the ipc namespace that was
+    /// made with it, if any.
     Made { namespace: OwnedFd, ipc: Option<OwnedFd>, listener: TcpListener },
-    /// A namespace that the new process makes, with a listener that it hands over.
+    /// A namespace that the new process makes. The process sends its listener to the host.
     Own,
 }
 
 impl Network {
-    /// Returns the port of the Runtime API inside.
+    /// Returns the port of the Runtime API in the namespace.
     pub(in crate::linux) fn port(&self) -> Result<u16, Error> {
         match self {
             Self::Made { listener, .. } => (listener.local_addr().map(|address| address.port()))
@@ -45,11 +47,11 @@ impl Network {
     }
 }
 
-/// Makes the network namespace that the calling thread is in a sandbox's.
+/// Sets up the network namespace of the calling thread for a sandbox.
 pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     bring_up_loopback()?;
     for (path, value) in SETTINGS {
-        // Where they cannot be written (in a container, as a rule), the machine's hold.
+        // If they cannot be written (as in most containers), the machine's settings hold.
         drop(std::fs::write(path, value));
     }
     let listener = listen(API_PORT)?;
@@ -59,7 +61,8 @@ pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
 }
 
-/// Listens in a namespace that the host has handed in.
+/// Brings up the loopback and listens in a namespace that the host has handed in. Refuses the
+/// host's own namespace.
 pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
     let own = File::open("/proc/self/ns/net").and_then(|file| file.metadata());
     let own =
@@ -80,7 +83,7 @@ pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, E
     Ok(Network::Made { namespace, ipc: None, listener })
 }
 
-/// Moves an interface of the host's into a namespace, and sets it up there.
+/// Moves an interface of the host's into a namespace, and sets up its address and route there.
 pub(in crate::linux) fn give(
     interface: &Interface,
     namespace: BorrowedFd<'_>,
@@ -100,7 +103,8 @@ pub(in crate::linux) fn give(
     })
 }
 
-/// Calls `work` on a thread of its own that has entered a namespace: it cannot come back as it was.
+/// Calls `work` on a new thread that has entered a namespace, and returns its result. The thread
+/// ends there.
 fn within<T: Send>(
     namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<T, Error> + Send,
@@ -138,8 +142,8 @@ fn bring_up_loopback() -> Result<(), Error> {
             ifru_flags: libc::c_short::try_from(flags).unwrap_or(libc::c_short::MAX),
         },
     };
-    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which `request` is, alive and whole for the call; the socket is
-    // open.
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which `request` is, alive and whole for the call; the
+    // socket is open.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 {
         Ok(())

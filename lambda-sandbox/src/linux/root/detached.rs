@@ -1,4 +1,5 @@
-//! Mounts that no process of the host sees: made on threads with a mount namespace of their own, and handed on as descriptors.
+//! Mounts that are attached to no mount namespace of the host. Threads with a mount namespace of
+//! their own make them, and hand them on as descriptors.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -12,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::Error;
 
-/// Does work that changes the namespaces of its thread, on a thread of its own.
+/// Runs work that changes the namespaces of its thread on a new thread, and returns its result.
 pub(in crate::linux) fn apart<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -22,7 +23,8 @@ pub(in crate::linux) fn apart<T: Send + 'static>(
     thread.join().unwrap_or(Err(Error::Ended))
 }
 
-/// Gives the calling thread a mount namespace of its own with a new tmpfs at `stage`; returns the namespace.
+/// Gives the calling thread a new mount namespace with a new tmpfs at `stage`, and returns the
+/// namespace.
 pub(in crate::linux) fn own_tmpfs(
     stage: &Path,
     flags: MsFlags,
@@ -41,7 +43,8 @@ pub(in crate::linux) fn own_tmpfs(
     Ok(namespace.into())
 }
 
-/// Makes the mount at `stage` the root of the calling thread's namespace, and lets go of all other mounts there (pivot_root(2), NOTES).
+/// Makes the mount at `stage` the root of the calling thread's mount namespace, and detaches all
+/// other mounts of that namespace (pivot_root(2), NOTES).
 pub(in crate::linux) fn make_root(stage: &Path) -> Result<(), Error> {
     let pivot = || {
         nix::unistd::chdir(stage)?;
@@ -52,7 +55,7 @@ pub(in crate::linux) fn make_root(stage: &Path) -> Result<(), Error> {
     pivot().map_err(|errno| Error::failed("changing the root", stage, errno.into()))
 }
 
-/// Returns a copy of the root of another mount namespace, attached nowhere; on a thread of its own.
+/// Returns a detached copy of the root of another mount namespace. Runs on a thread of its own.
 pub(in crate::linux) fn copy_of_root(namespace: OwnedFd) -> Result<OwnedFd, Error> {
     apart("sandbox-mount", move || {
         unshare(CloneFlags::CLONE_FS)
@@ -63,7 +66,7 @@ pub(in crate::linux) fn copy_of_root(namespace: OwnedFd) -> Result<OwnedFd, Erro
     })
 }
 
-/// Returns a copy of the mount at `path`, attached nowhere.
+/// Returns a detached copy of the mount at `path` (open_tree(2) with `OPEN_TREE_CLONE`).
 pub(in crate::linux) fn copy_of(path: &Path) -> Result<OwnedFd, Error> {
     let failed = |source| Error::failed("copying a mount", path, source);
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|nul| failed(nul.into()))?;
@@ -77,17 +80,20 @@ pub(in crate::linux) fn copy_of(path: &Path) -> Result<OwnedFd, Error> {
     }
 }
 
-/// Sets attributes (`MOUNT_ATTR_*`) of a mount that is attached nowhere; `path` is where it was copied from.
+/// Sets attributes (`MOUNT_ATTR_*`) of a detached mount. `path`, from which it was copied, appears
+/// in errors only.
 pub(in crate::linux) fn restrict(
     mount: &OwnedFd,
     attributes: u64,
     path: &Path,
 ) -> Result<(), Error> {
-    // `struct mount_attr`: set, clear, propagation, user namespace. What is mounted below `path` later stays outside.
+    // `struct mount_attr`: set, clear, propagation, user namespace. The private propagation keeps
+    // out what is mounted below `path` later.
     let attributes: [u64; 4] = [attributes, 0, libc::MS_PRIVATE, 0];
     let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
     let (file, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for the call.
+    // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for
+    // the call.
     let set = unsafe {
         libc::syscall(libc::SYS_mount_setattr, file, empty, flags, attributes.as_ptr(), size)
     };

@@ -1,15 +1,16 @@
-//! What every sandbox has in `/dev`, as data.
+//! The contents of a sandbox's `/dev`, as data.
 
-/// The devices shown inside.
+/// The devices of the host that every sandbox sees in `/dev`.
 pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-/// What every sandbox's `/dev` has.
+/// The names in every sandbox's `/dev`: devices, links, and the files that mounts of this crate
+/// use.
 pub(in crate::linux) const OWN_DEVICES: [&str; 12] = [
     "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm", "empty",
     "cgroups",
 ];
-/// The links in `/dev`.
+/// The symbolic links in `/dev`, with their targets.
 pub const DEVICE_LINKS: [(&str, &str); 5] = [
-    // POSIX shared memory and semaphores: counted and limited as scratch space.
+    // POSIX shared memory and semaphores. They count as scratch space and share its limit.
     ("shm", "/tmp"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),

@@ -1,6 +1,8 @@
-//! Root file systems in a file: squashfs or erofs, read-only, over a loop device that goes with its last user.
+//! Root file systems in a file: squashfs or erofs, mounted read-only over a loop device. The kernel
+//! releases the device with its last user.
 //!
-//! The kernel's own parser reads the image: who made it is trusted with the machine.
+//! The kernel's own parser reads the image. A hostile image can attack the kernel, so the author of
+//! an image must be trusted.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,7 +24,7 @@ pub(in crate::linux) fn kind_of(path: &Path) -> Result<&'static str, Error> {
     }
     for (kind, offset, magic) in KINDS {
         let mut found = [0; 4];
-        // A file too short for one kind may be of another, and of none is said below.
+        // A file too short for one kind may be of the other. The error below covers neither.
         if file.read_exact_at(&mut found, offset).is_ok() && found == magic {
             return Ok(kind);
         }
@@ -34,29 +36,31 @@ pub(in crate::linux) fn kind_of(path: &Path) -> Result<&'static str, Error> {
     ))
 }
 
-/// Kinds of images: the kernel's name, and where which bytes tell them.
+/// The kinds of images: the kernel's name of the file system, and the offset and bytes of its magic
+/// number.
 const KINDS: [(&str, u64, [u8; 4]); 2] =
     [("squashfs", 0, *b"hsqs"), ("erofs", 1024, [0xE2, 0xE1, 0xF5, 0xE0])];
 
-/// A loop device with an image. The kernel takes the image off when this and every mount of it is gone, also
-/// when the host is killed.
+/// A loop device with an image. The kernel detaches the image when this descriptor and every mount
+/// of the device are gone, even if the host is killed.
 #[derive(Debug)]
 pub(in crate::linux) struct Image {
     pub(in crate::linux) device: PathBuf,
     _open: OwnedFd,
 }
 
-/// What an image is known by: a file that was replaced is another image.
+/// The identity of an image file: device, inode, size, and modification time in seconds and
+/// nanoseconds. A replaced file has another identity.
 type Key = (u64, u64, u64, i64, i64);
 
-/// The images in use: sandboxes with the same one share its device, and so what the kernel has read of it.
+/// The images in use. Sandboxes with the same image share its loop device and its page cache.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Images {
     used: Mutex<BTreeMap<Key, Weak<Image>>>,
 }
 
 impl Images {
-    /// Puts the image at `path` on a loop device, or finds the one that it is on.
+    /// Attaches the image at `path` to a loop device, or returns the device that already has it.
     pub(in crate::linux) fn attach(&self, path: &Path) -> Result<Arc<Image>, Error> {
         if Rights::own() != Rights::Root {
             return Err(Error::Unavailable {
@@ -80,7 +84,7 @@ impl Images {
     }
 }
 
-/// Tries before it is given up: another process may take the free device first.
+/// Attempts to get a free loop device. Another process may take the free device first (EBUSY).
 const TRIES: usize = 32;
 
 fn attach(file: &File, path: &Path) -> Result<Image, Error> {

@@ -1,6 +1,8 @@
-//! Paths inside a root that others have made: followed by descriptor, so that no link in it leads out, whenever it is put there.
+//! Paths inside a root whose contents others control. They are resolved by descriptor (openat2(2)),
+//! so that no link leads out of the root, not even one that appears during the call.
 //!
-//! Runs between clone and exec too: nothing here allocates or takes a lock, but for [`Inside::new`].
+//! This code also runs between clone and exec: nothing but [`Inside::new`] allocates or takes a
+//! lock.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::path::{Path, PathBuf};
@@ -13,9 +15,9 @@ use crate::linux::sys::c_string;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside {
     root: CString,
-    /// Relative to the root; `.` is the root.
+    /// Relative to the root; `.` is the root itself.
     path: CString,
-    /// The folder that it lies in, relative to the root, and its name there.
+    /// The path's parent folder, relative to the root. `name` is the path's last component.
     folder: CString,
     name: CString,
 }
@@ -35,7 +37,7 @@ impl Inside {
         })
     }
 
-    /// Returns the whole path, as an error names it.
+    /// Returns the root and the path joined, for error messages.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         let text = |part: &CStr| PathBuf::from(part.to_string_lossy().into_owned());
@@ -43,17 +45,19 @@ impl Inside {
         if path == Path::new(".") { text(&self.root) } else { text(&self.root).join(path) }
     }
 
-    /// Opens it, whatever it is (`O_PATH`). A link out of the root is EXDEV, one to somebody's open file ELOOP.
+    /// Opens the path with `O_PATH`, whatever its type. A link out of the root fails with EXDEV, a
+    /// magic link of `/proc` with ELOOP.
     pub(in crate::linux) fn open(&self) -> libc::c_long {
         open_below(&self.root, &self.path, libc::RESOLVE_BENEATH)
     }
 
-    /// Does something with it, open; returns what came of that.
+    /// Opens the path, passes the descriptor to `work`, and returns the result of `work`.
     pub(in crate::linux) fn with(&self, work: impl FnOnce(usize) -> libc::c_long) -> libc::c_long {
         with(self.open(), work)
     }
 
-    /// Does something with the folder that it lies in, open, and its name there.
+    /// Opens the path's parent folder, and passes the descriptor and the path's last component to
+    /// `work`.
     pub(in crate::linux) fn in_folder(
         &self,
         work: impl FnOnce(usize, &CStr) -> libc::c_long,
@@ -63,12 +67,13 @@ impl Inside {
     }
 }
 
-/// Opens what a program inside would call `path`, from the root on: links end in the root, those to open files are refused.
+/// Opens `path` as a program inside would name it. Links resolve within the root (RESOLVE_IN_ROOT).
+/// Magic links of `/proc` are refused.
 pub(in crate::linux) fn open_in_root(path: &CStr) -> libc::c_long {
     open_below(c"/", path, libc::RESOLVE_IN_ROOT)
 }
 
-/// Does something with what was opened, and closes it.
+/// Passes an opened descriptor to `work` and closes it afterwards. A failed open is returned as is.
 pub(in crate::linux) fn with(
     opened: libc::c_long,
     work: impl FnOnce(usize) -> libc::c_long,
@@ -92,7 +97,7 @@ fn open_below(root: &CStr, path: &CStr, resolve: u64) -> libc::c_long {
     if root < 0 {
         return root;
     }
-    // `struct open_how`: flags, mode, how to resolve.
+    // `struct open_how`: flags, mode, resolve.
     let resolve = resolve | libc::RESOLVE_NO_MAGICLINKS;
     let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, resolve];
     let (place, length) = (how.as_ptr().addr(), size_of_val(&how));
@@ -100,7 +105,7 @@ fn open_below(root: &CStr, path: &CStr, resolve: u64) -> libc::c_long {
     for _ in 0..TRIES {
         let path = path.as_ptr().addr();
         found = call(libc::SYS_openat2, [root as usize, path, place, length, 0]);
-        // Somebody has mounted or renamed something meanwhile, wherever on the machine: the kernel wants it tried again.
+        // EAGAIN: a mount or rename somewhere on the machine raced with the lookup (openat2(2)).
         if found >= 0 || nix::errno::Errno::last_raw() != libc::EAGAIN {
             break;
         }
@@ -113,5 +118,5 @@ fn open_below(root: &CStr, path: &CStr, resolve: u64) -> libc::c_long {
     found
 }
 
-/// So many times in a row nobody is that unlucky.
+/// Attempts at one lookup. That many races in a row do not occur in practice.
 const TRIES: usize = 1000;

@@ -1,4 +1,4 @@
-//! Root file systems: mounts, layers, images, volumes, and what a sandbox sees in them.
+//! Root file systems: mounts, layers, images, volumes, and the files that a sandbox sees in them.
 
 pub(super) mod detached;
 pub(super) mod devices;

@@ -1,4 +1,5 @@
-//! Carries out the steps that mount and that make what is inside, all by descriptor; as [`carry`](crate::linux::start::carry) does the rest.
+//! Carries out the steps of a start that mount or that create files in the root, all by descriptor.
+//! [`carry`](crate::linux::start::carry) carries out the other steps.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -58,14 +59,15 @@ fn or_there(result: libc::c_long) -> libc::c_long {
     if result < 0 && nix::errno::Errno::last_raw() == libc::EEXIST { 0 } else { result }
 }
 
-/// Mounts a new file system on a path inside: from within the folder, so that what was found is what is mounted on.
+/// Mounts a new file system on a path inside. The process enters the folder and mounts on `.`, so
+/// that the folder found is the mount point.
 fn mount_on(target: &Inside, [source, kind, flags, options]: [usize; 4]) -> libc::c_long {
     let entered = target.with(|place| call(libc::SYS_fchdir, [place, 0, 0, 0, 0]));
     if entered < 0 {
         return entered;
     }
     let mounted = call(libc::SYS_mount, [source, at(c"."), kind, flags, options]);
-    // Not to stay below the mount: what the process does next begins at the root.
+    // The working directory must not stay below the mount: the next step starts at the root.
     let failed = nix::errno::Errno::last_raw();
     let left = call(libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0]);
     if mounted < 0 {
@@ -75,7 +77,7 @@ fn mount_on(target: &Inside, [source, kind, flags, options]: [usize; 4]) -> libc
     left
 }
 
-/// Shows a file or folder at a path inside, with these attributes before anybody can see it there.
+/// Binds a file or folder to a path inside. The attributes are set before the mount is visible.
 fn show(source: &CStr, target: &Inside, attributes: u64, whole: bool) -> libc::c_long {
     let recursive = if whole { libc::AT_RECURSIVE as usize } else { 0 };
     let flags = libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize | recursive;
@@ -94,11 +96,11 @@ fn set_attributes(place: usize, attributes: u64, recursive: usize) -> libc::c_lo
     call(libc::SYS_mount_setattr, [place, at(c""), flags, attributes.as_ptr().addr(), 32])
 }
 
-/// Puts a mount that is nowhere yet on a place (move_mount(2)).
+/// Attaches a detached mount at an open path (move_mount(2)).
 fn put(mount: usize, place: usize) -> libc::c_long {
     const BY_DESCRIPTORS: usize = 0x04 | 0x40;
     let put = call(libc::SYS_move_mount, [mount, at(c""), place, at(c""), BY_DESCRIPTORS]);
-    // The kernel does not say that one of them is a folder and the other is not.
+    // For a folder on a file, or the reverse, the kernel says only EINVAL. ENOTDIR names the cause.
     if put < 0
         && nix::errno::Errno::last_raw() == libc::EINVAL
         && is_folder(mount) != is_folder(place)
@@ -119,7 +121,8 @@ fn is_folder(file: usize) -> bool {
     mode & libc::S_IFMT == libc::S_IFDIR
 }
 
-/// Mounts `/proc` and enters it: what is hidden there is named from within, and so is in this mount and no other.
+/// Mounts `/proc` and makes it the working directory. The steps that mask its entries name them
+/// relative to it, and so act on this mount only.
 fn processes(target: &Inside) -> libc::c_long {
     const CREATE: usize = 6;
     let cloexec = 1;

@@ -1,11 +1,11 @@
-//! Roots mounted ahead of their use, each in a mount namespace of its own: a sandbox takes a copy, and mounts only what is its
-//! own, the scratch space and `/proc`.
+//! Roots that are mounted before their use, each in a mount namespace of its own. A sandbox takes a
+//! copy, and mounts only its own scratch space and `/proc`.
 //!
-//! Of a root that is made of binds, all but the last are mounted once, and the last is attached to a copy: functions
-//! that differ by their code alone have the rest in common.
+//! If a root consists of binds, all but the last bind are mounted once, and the last is attached to
+//! a copy. So functions that differ only in their code share the other mounts.
 //!
-//! A copy costs by what is mounted in it, and here that is the root alone: the host's mounts are neither copied nor
-//! taken away again, however many they are.
+//! The cost of a copy depends on the number of mounts in it. These namespaces contain the root
+//! only, so the number of the host's mounts does not matter.
 
 use std::fs::File;
 use std::io;
@@ -28,22 +28,22 @@ use crate::linux::start::carry::{carry_out, failure};
 use crate::linux::start::plan::{Base, Late, Step, root_steps};
 use crate::{Bind, Error, Root};
 
-/// Most roots that are kept while no sandbox has them.
+/// The most templates that are kept while no sandbox uses them.
 const KEPT_MAX: usize = 32;
 
-/// A root that is mounted; gone when the last sandbox with it and the host let go.
+/// A mounted root. It is released when the last sandbox that uses it and the host drop it.
 #[derive(Debug)]
 pub(in crate::linux) struct Template {
-    /// The mount namespace, whose root is the root.
+    /// The mount namespace. Its root directory is the sandbox's root.
     pub(in crate::linux) namespace: OwnedFd,
-    /// The image that it is of: its device is there as long as the mount.
+    /// The mounted image, if the root is one. Its loop device lives as long as the mount.
     pub(in crate::linux) image: Option<Arc<Image>>,
 }
 
 /// The mounted roots of a host.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Templates {
-    /// The one used last is the last.
+    /// The known roots, the least recently used first.
     known: Mutex<Vec<Known>>,
 }
 
@@ -54,16 +54,17 @@ struct Known {
     view: View,
     late: Option<Late>,
     sources: Vec<Source>,
-    /// Kept between sandboxes. Not so with an image: whoever ends the last sandbox with it wants its device back.
+    /// Keeps the template mounted while no sandbox uses it. `None` for an image: its loop device
+    /// must be free when the last sandbox with it ends.
     kept: Option<Arc<Template>>,
     there: Weak<Template>,
 }
 
-/// What a file or folder is known by: one that was replaced is another.
+/// The identity of a file or folder: device and inode. A replaced one has another identity.
 type Source = (u64, u64);
 
 impl Templates {
-    /// Returns the mounted root, if it is there.
+    /// Returns the mounted template for `base`, or `None` if there is none.
     pub(in crate::linux) fn find(&self, base: Base<'_>) -> Result<Option<Arc<Template>>, Error> {
         let sources = sources(base.root)?;
         let mut known = self.known();
@@ -84,7 +85,8 @@ impl Templates {
         Ok(template)
     }
 
-    /// Mounts a root. Blocks for about a millisecond; a quarter of that where a root that differs by its last bind is there.
+    /// Mounts a root. Blocks for about a millisecond, or a quarter of that if a root that differs
+    /// only in its last bind is mounted.
     pub(in crate::linux) fn make(
         &self,
         base: Base<'_>,
@@ -116,7 +118,7 @@ impl Templates {
         Ok(template)
     }
 
-    /// Lets go of the roots that no sandbox has.
+    /// Releases the roots that no sandbox uses.
     pub(in crate::linux) fn forget(&self) {
         for known in self.known().iter_mut() {
             known.kept = None;
@@ -143,8 +145,9 @@ fn sources(root: &Root) -> Result<Vec<Source>, Error> {
         .collect()
 }
 
-/// Returns the root without its last bind, which can be attached to it later, that bind, and its place; `None` where others
-/// lie below or above it, or the root is not made of binds.
+/// Splits off the root's last bind if it can be attached later. Returns the rest of the root, the
+/// bind, and its mount point. Returns `None` if the root has no other bind, or has anything above
+/// or below the mount point.
 fn stem<'a>(base: Base<'a>) -> Result<Option<(Root, &'a Bind, Late)>, Error> {
     let Some((bind, others)) = base.root.binds.split_last() else { return Ok(None) };
     let target = &bind.target;
@@ -169,7 +172,7 @@ fn stem<'a>(base: Base<'a>) -> Result<Option<(Root, &'a Bind, Late)>, Error> {
     Ok(Some((root, bind, late)))
 }
 
-/// Attaches a bind to a copy of `stem`, on a thread of its own: it cannot come back from the namespace.
+/// Attaches a bind to a copy of `stem`. Runs on a thread of its own, which stays in the namespace.
 fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
     let mount = copy_of(&bind.source)?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -180,7 +183,7 @@ fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
         Step::Attach { mount: mount.as_raw_fd(), target },
     ];
     let namespace = apart("sandbox-root", move || {
-        // Inside there is no `/proc`.
+        // The root of `stem` has no `/proc`.
         let failed = |path| {
             move |source: io::Error| Error::failed("opening a mount namespace", path, source)
         };
@@ -201,10 +204,10 @@ fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
     Ok(Template { namespace, image: None })
 }
 
-/// What is mounted in every root beside what its description names.
+/// Mount points that every root has in addition to those of its specification.
 const OWN: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
-/// Mounts on a thread of its own: it cannot come back from the namespace.
+/// Mounts a root on a thread of its own, which stays in the namespace.
 fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
     let steps = root_steps(base, &Instance::stage(), image.as_deref())?;
     let namespace = apart("sandbox-root", move || {

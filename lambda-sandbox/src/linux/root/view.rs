@@ -1,5 +1,5 @@
-//! A sandbox's own limits where language runtimes look for them: read-only files in the layout of control groups, made of text,
-//! without a control group behind them.
+//! The sandbox's limits as the control group files that language runtimes read. The files are
+//! read-only text in the layout of both versions, with no control group behind them.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use crate::Limits;
 use crate::linux::group::cgroup::{PERIOD_US, quota_us};
 use crate::linux::group::cpuset::list;
 
-/// Where runtimes look.
+/// The folder in which runtimes look for control group files.
 pub(in crate::linux) const VIEW: &str = "/sys/fs/cgroup";
-/// What stands in place of `/proc/cgroups`: every controller, all in version 2's hierarchy, so that a runtime takes the files of
-/// that version. The numbers are the same on every machine.
+/// The file that replaces `/proc/cgroups`. It lists every controller in the hierarchy of version 2,
+/// so that runtimes read the files of that version. The numbers are the same on every machine.
 pub(in crate::linux) const CONTROLLERS_FILE: &str = "/dev/cgroups";
 pub(in crate::linux) const CONTROLLERS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n\
     cpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nblkio\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n";
 
-/// The limits that are shown.
+/// The limits that the files show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::linux) struct View {
     memory_bytes: u64,
@@ -36,14 +36,15 @@ impl View {
         }
     }
 
-    /// The folders, beside the root.
+    /// Folders below [`VIEW`], in the layout of version 1.
     pub(in crate::linux) const FOLDERS: [&'static str; 4] = ["memory", "cpu", "pids", "cpuset"];
-    /// What version 1 calls the folder of processor time, whose controllers are mounted together.
+    /// Links for other names of the folder `cpu`: version 1 mounts `cpu` and `cpuacct` together.
     pub(in crate::linux) const LINKS: [(&'static str, &'static str); 2] =
         [("cpu,cpuacct", "cpu"), ("cpuacct", "cpu")];
 
-    /// The files, in version 2's layout and below folders in version 1's: a machine with hierarchies of both
-    /// versions tells programs in `/proc/self/cgroup` of both. What is in use is not among them: it changes.
+    /// Returns the files with their contents, in version 2's layout and, below folders, in version
+    /// 1's. On a machine with both hierarchies `/proc/self/cgroup` names both. There are no files
+    /// of usage, because the text does not change.
     pub(in crate::linux) fn files(&self) -> Vec<(&'static str, String)> {
         let Self { memory_bytes, quota_us, processes, weight, processors } = self;
         let mut files = vec![
@@ -83,9 +84,10 @@ impl View {
     }
 }
 
-/// The weight of a group where none is said (cpu.weight).
+/// The default of `cpu.weight`.
 const WEIGHT: u32 = 100;
-/// No limit, as version 1 writes it: the greatest number of whole pages.
+/// "No limit" as version 1 writes it: the largest signed 64-bit number that is a multiple of a
+/// page.
 const UNLIMITED: u64 = 9_223_372_036_854_771_712;
 
 #[cfg(test)]

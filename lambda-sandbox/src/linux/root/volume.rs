@@ -1,7 +1,7 @@
-//! Volumes: writable folders in memory, of a limited size, that a sandbox writes and its host reads.
+//! Volumes: writable folders in memory, limited in size, that a sandbox writes and the host reads.
 //!
-//! A volume is a tmpfs in a mount namespace that nobody is in. The kernel frees it with the last descriptor, also when the host
-//! is killed.
+//! A volume is a tmpfs in a mount namespace without processes. The kernel frees it with the last
+//! descriptor, even if the host is killed.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -18,14 +18,16 @@ use crate::linux::features::Rights;
 use crate::linux::instance::Instance;
 use crate::linux::root::detached::{apart, copy_of_root, make_root, own_tmpfs};
 
-/// A writable folder in memory. Clones are the same folder; it can serve several sandboxes, one after another or at once.
+/// A writable folder in memory. Clones refer to the same folder. Several sandboxes can use it, one
+/// after another or at once.
 ///
-/// What is written there counts to the memory of the sandbox that writes it. What the host has put in belongs to root and
-/// may be changed by everyone inside. What a sandbox has written belongs to its own user: the next may remove it, and read or change
-/// it only as its mode lets others. Nothing in it is trusted: [`Volume::read`] follows no link, opens nothing but regular
-/// files and reads no more than it is told.
+/// Bytes that a sandbox writes count towards that sandbox's memory limit. Files that the host wrote
+/// belong to root, and every user inside may change them. Files that a sandbox wrote belong to that
+/// sandbox's user: the next sandbox may remove them, and may read or change them only as their mode
+/// permits. No content is trusted: [`Volume::read`] follows no link, opens regular files only, and
+/// reads no more than its limit.
 ///
-/// As root only: without root nobody can hand a mount to another namespace.
+/// Volumes need root: an unprivileged process cannot move a mount to another namespace.
 #[derive(Debug, Clone)]
 pub struct Volume(Arc<Held>);
 
@@ -35,24 +37,26 @@ struct Held {
     folder: OwnedFd,
 }
 
-/// What lies in a volume.
+/// A file or folder in a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// The path below the volume.
+    /// The path relative to the volume.
     pub path: PathBuf,
-    /// Bytes of a regular file.
+    /// The size in bytes of a regular file; 0 for everything else.
     pub bytes: u64,
-    /// Whether it is a regular file; all else cannot be read.
+    /// Whether it is a regular file. [`Volume::read`] refuses everything else.
     pub is_file: bool,
 }
 
 impl Volume {
-    /// Makes an empty volume of at most so many bytes and files. Blocks for less than a millisecond.
+    /// Creates an empty volume that holds at most `bytes_max` bytes and `files_max` files. Blocks
+    /// for less than a millisecond.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a size of 0, [`Error::Unavailable`] without root.
+    /// [`Error::Invalid`] if `bytes_max` is less than a page of 4,096 bytes or `files_max` is 0,
+    /// [`Error::Unavailable`] without root.
     pub fn new(bytes_max: u64, files_max: u64) -> Result<Self, Error> {
         if bytes_max < PAGE_BYTES || files_max == 0 || bytes_max > i64::MAX.unsigned_abs() {
             let value = format!("{bytes_max} bytes, {files_max} files");
@@ -79,11 +83,12 @@ impl Volume {
         Ok(Self(Arc::new(held)))
     }
 
-    /// Writes a file, which everyone inside may read, change and execute. Folders on the way are made.
+    /// Writes a file that every user inside may read, change and execute. Creates missing folders
+    /// on the way, and replaces an existing file.
     ///
     /// # Errors
     ///
-    /// When the path leads out, lies below something that is no folder, or the volume is full.
+    /// If the path leads out of the volume or through a file, or if the volume is full.
     pub fn write(&self, path: impl AsRef<Path>, content: &[u8]) -> Result<(), Error> {
         let path = plain(path.as_ref())?;
         let failed = |source| Error::failed("writing to a volume", path, source);
@@ -92,7 +97,7 @@ impl Volume {
             folder.push(part);
             self.make_folder(&folder).map_err(failed)?;
         }
-        // What is there may be anything that the sandbox has left: it is replaced.
+        // Whatever the sandbox left at this path is replaced.
         self.remove(path).map_err(failed)?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let mut file = self.open(path, flags, 0o777).map_err(failed)?;
@@ -105,7 +110,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// When it is not there, is no regular file, or is larger.
+    /// If the file does not exist, is not a regular file, or is larger.
     pub fn read(&self, path: impl AsRef<Path>, bytes_max: usize) -> Result<Vec<u8>, Error> {
         let path = plain(path.as_ref())?;
         let failed = |source| Error::failed("reading from a volume", path, source);
@@ -122,11 +127,11 @@ impl Volume {
         Ok(content)
     }
 
-    /// Lists what lies in it, folders' contents too, in the order of paths; no more than `entries_max` of them.
+    /// Lists at most `entries_max` files and folders of the volume, recursively, sorted by path.
     ///
     /// # Errors
     ///
-    /// When there are more, or a folder cannot be read.
+    /// If there are more entries, or a folder cannot be read.
     pub fn list(&self, entries_max: usize) -> Result<Vec<Entry>, Error> {
         let mut found = Vec::new();
         let mut folders = vec![PathBuf::new()];
@@ -171,7 +176,7 @@ impl Volume {
         }
     }
 
-    /// Returns a copy of its mount that can be attached elsewhere.
+    /// Returns a detached copy of the volume's mount.
     pub(in crate::linux) fn mount(&self) -> Result<OwnedFd, Error> {
         let namespace = self.0.namespace.try_clone();
         let namespace = namespace.map_err(|source| Error::step("copying a descriptor", source))?;
@@ -181,7 +186,8 @@ impl Volume {
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         let above = self.above(path)?;
         let name = CString::new(path.file_name().unwrap_or_default().as_bytes())?;
-        // SAFETY: mkdirat reads the NUL-terminated name, alive for the call; the descriptor is open.
+        // SAFETY: mkdirat reads the NUL-terminated name, alive for the call; the descriptor is
+        // open.
         let made = unsafe { libc::mkdirat(above.as_raw_fd(), name.as_ptr(), 0o777) };
         match made {
             0 => {
@@ -205,20 +211,21 @@ impl Volume {
         }
     }
 
-    /// Opens the folder that a path lies in.
+    /// Opens the parent folder of a path.
     fn above(&self, path: &Path) -> io::Result<File> {
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
         self.open(above.unwrap_or_else(|| Path::new(".")), libc::O_PATH, 0)
     }
 
-    /// Opens something below, through no link (openat2(2)).
+    /// Opens a path in the volume and follows no link (openat2(2)).
     fn open(&self, path: &Path, flags: i32, mode: u64) -> io::Result<File> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let flags = (flags | libc::O_CLOEXEC).cast_unsigned();
         let how = [u64::from(flags), mode, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS];
         let (folder, size) = (self.0.folder.as_raw_fd(), size_of_val(&how));
         for _ in 0..TRIES {
-            // SAFETY: openat2 reads the NUL-terminated path and an `open_how` of three words, both alive for the call.
+            // SAFETY: openat2 reads the NUL-terminated path and an `open_how` of three words, both
+            // alive for the call.
             let opened = unsafe {
                 libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size)
             };
@@ -226,7 +233,7 @@ impl Volume {
                 // SAFETY: the descriptor was made above and nobody else owns it.
                 return Ok(unsafe { File::from_raw_fd(file) });
             }
-            // Somebody has renamed something meanwhile.
+            // EAGAIN: a rename raced with the lookup.
             if io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN) {
                 break;
             }
@@ -235,7 +242,7 @@ impl Volume {
     }
 }
 
-/// Checks that a path leads down only.
+/// Checks that a path is relative, not empty, and has no `.` or `..` component.
 fn plain(path: &Path) -> Result<&Path, Error> {
     let down = path.components().all(|part| matches!(part, Component::Normal(_)));
     if down && !path.as_os_str().is_empty() && !path.as_os_str().as_bytes().contains(&0) {
@@ -247,5 +254,5 @@ fn plain(path: &Path) -> Result<&Path, Error> {
 }
 
 const PAGE_BYTES: u64 = 4096;
-/// Tries of a look that others' renames disturb.
+/// Attempts at a lookup that renames by others disturb.
 const TRIES: usize = 1000;

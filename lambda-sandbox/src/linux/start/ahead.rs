@@ -1,5 +1,6 @@
-//! What a sandbox needs that does not depend on its specification, made ahead of its use: the network and ipc namespaces, which
-//! are slow to make, and its wires.
+//! Makes the parts of a sandbox that do not depend on its specification before they are used: the
+//! network and ipc namespaces, which are slow to make, and the wires (pipes and socket) to the
+//! host.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,23 +12,25 @@ use crate::Error;
 use crate::linux::net::netns::{self, Network};
 use crate::linux::start::wires::Wires;
 
-/// The start of a sandbox.
+/// The parts of one sandbox that are made ahead.
 #[derive(Debug)]
 pub(in crate::linux) struct Ahead {
     pub(in crate::linux) network: Network,
     pub(in crate::linux) wires: Wires,
 }
 
-/// Makes them in the background, on a thread that moves from each namespace into the next.
+/// A pool of [`Ahead`] parts, filled in the background by a thread that moves from each namespace
+/// into the next.
 ///
-/// It begins when half of them are used up, or when it is asked to: at each use it would compete with the very start that uses one.
+/// The thread starts to refill when half of the pool is used, or when [`Pool::fill`] is called. A
+/// refill after each use would compete with the start that used the part.
 #[derive(Debug)]
 pub(in crate::linux) struct Pool(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when there is one more, when there are fewer, and at the end.
+    /// Notified when a part was added or taken, and when the pool is dropped.
     changed: Condvar,
     ready_max: usize,
 }
@@ -35,15 +38,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Result<Ahead, Error>>,
-    /// How many wait for one.
+    /// The number of threads that wait for a part.
     waiting: usize,
-    /// Whether to make as many as there may be.
+    /// Whether to fill the pool up to `ready_max`.
     asked: bool,
     ended: bool,
 }
 
 impl Pool {
-    /// Starts to make them, `ready_max` ahead of their use.
+    /// Starts the thread, which keeps up to `ready_max` parts ready.
     pub(in crate::linux) fn start(ready_max: usize) -> Result<Self, Error> {
         let shared =
             Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), ready_max });
@@ -55,12 +58,12 @@ impl Pool {
         Ok(Self(shared))
     }
 
-    /// Takes one if one is ready.
+    /// Takes a part if one is ready.
     pub(in crate::linux) fn try_take(&self) -> Option<Result<Ahead, Error>> {
         self.0.take(&mut self.0.state())
     }
 
-    /// Takes one; blocks its thread while there is none.
+    /// Takes a part. Blocks the calling thread until one is ready.
     pub(in crate::linux) fn take(&self) -> Result<Ahead, Error> {
         let mut state = self.0.state();
         loop {
@@ -74,7 +77,7 @@ impl Pool {
         }
     }
 
-    /// Has those replaced that are used up.
+    /// Asks the thread to refill the pool.
     pub(in crate::linux) fn fill(&self) {
         self.0.state().asked = true;
         self.0.changed.notify_all();

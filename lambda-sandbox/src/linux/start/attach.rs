@@ -1,5 +1,6 @@
-//! What is attached to one sandbox's root beside the read-only parts: mounts made in the host's namespace, each handed to the new
-//! process as a descriptor and attached there (open_tree(2), move_mount(2)).
+//! The mounts, files and streams that one sandbox gets in addition to its read-only root. Mounts
+//! are made in the host's namespace and passed to the new process as descriptors, which it attaches
+//! to its root (open_tree(2), move_mount(2)).
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -21,7 +22,7 @@ use crate::linux::start::terminal::TerminalEnd;
 use crate::linux::start::wires;
 use crate::{Error, SandboxSpec};
 
-/// A mount that nobody has attached yet.
+/// A detached mount with its target.
 #[derive(Debug)]
 pub(in crate::linux) struct Attached {
     mount: OwnedFd,
@@ -34,9 +35,10 @@ impl Attached {
     }
 }
 
-/// Makes the mounts of a sandbox whose user outside is `id`. Blocks for a millisecond or so each.
+/// Makes the mounts of `extras` for a sandbox whose user outside is `id`. Each blocks for about a
+/// millisecond.
 pub(in crate::linux) fn mounts(extras: &Extras, id: u32) -> Result<Vec<Attached>, Error> {
-    // Attached when the root is the process's own.
+    // They are attached after the root has become the process's own.
     let at = |path: &Path| Inside::new(Path::new("/"), path);
     let mut mounts = Vec::new();
     for bind in &extras.writable_binds {
@@ -54,7 +56,8 @@ pub(in crate::linux) fn mounts(extras: &Extras, id: u32) -> Result<Vec<Attached>
     Ok(mounts)
 }
 
-/// Makes a node of the device at `path` that belongs to user `id`, alone in a file system that nobody else sees.
+/// Makes a node of the device at `path` that belongs to user `id`, alone in a new tmpfs that is
+/// mounted nowhere else.
 fn device(path: PathBuf, id: u32) -> Result<OwnedFd, Error> {
     let found = std::fs::metadata(&path);
     let found = found.map_err(|source| Error::failed("looking for a device", &path, source))?;
@@ -76,7 +79,8 @@ fn device(path: PathBuf, id: u32) -> Result<OwnedFd, Error> {
     })
 }
 
-/// The descriptors of one start that its specification asks for; open until the process has them.
+/// The descriptors that a specification adds to one start. They stay open until the new process has
+/// them.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Passed {
     pub(in crate::linux) mounts: Vec<Attached>,
@@ -87,7 +91,8 @@ pub(in crate::linux) struct Passed {
 }
 
 impl Passed {
-    /// Makes them for a sandbox whose user outside is `id`; returns the host's end of the standard input, too.
+    /// Opens the descriptors for a sandbox whose user outside is `id`. Also returns the host's end
+    /// of the standard input, if there is one.
     pub(in crate::linux) async fn open(
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
@@ -115,12 +120,12 @@ impl Passed {
         Ok((passed, host_end))
     }
 
-    /// Returns what the program's standard input is, unless it is empty.
+    /// Returns the descriptor of the program's standard input, or `None` if the input is empty.
     pub(in crate::linux) fn input(&self) -> Option<RawFd> {
         self.terminal.as_ref().or(self.stdin.as_ref()).map(AsRawFd::as_raw_fd)
     }
 
-    /// Puts the terminal, if there is one, in place of the output pipes.
+    /// Replaces the output pipes by the terminal, if there is one.
     pub(in crate::linux) fn outputs(&self, [stdout, stderr, socket]: [RawFd; 3]) -> [RawFd; 3] {
         match self.terminal.as_ref().map(AsRawFd::as_raw_fd) {
             Some(terminal) => [terminal, terminal, socket],
@@ -128,7 +133,8 @@ impl Passed {
         }
     }
 
-    /// Returns what the init is told of them: a letter for each passed file, another for a terminal.
+    /// Returns the init's argument that describes the descriptors: a `d` for each passed file, and
+    /// a `t` for a terminal.
     pub(in crate::linux) fn flags(&self) -> String {
         let terminal = if self.terminal.is_some() { "t" } else { "" };
         format!("{}{terminal}", "d".repeat(self.files.len()))

@@ -1,5 +1,5 @@
-//! Carries out the steps of a new process, between clone and exec, on memory that is the host's: nothing here
-//! allocates, takes a lock or returns to the host's code.
+//! Carries out the steps of a new process, between clone and exec. The process still shares the
+//! host's memory, so nothing here allocates, takes a lock or returns to the host's code.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -16,7 +16,7 @@ use crate::linux::root::mounts;
 use crate::linux::start::plan::Step;
 use crate::linux::start::raw::{HERE, NULL, at, call, write_at};
 
-/// Returns the error of a step that was not carried out; in the host, after the new process has ended.
+/// Returns the error for a step that failed. Runs in the host after the new process has ended.
 pub(in crate::linux) fn failure(step: &Step, source: io::Error) -> Error {
     if source.raw_os_error() == Some(libc::ENODEV)
         && let Step::Image { kind, .. } | Step::Mount { kind, .. } = step
@@ -33,7 +33,7 @@ pub(in crate::linux) fn failure(step: &Step, source: io::Error) -> Error {
     }
 }
 
-/// Returns what a step is called, and the path it is about.
+/// Returns the step's name and path for error messages.
 fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
     let path = |text: &CStr| Some(PathBuf::from(text.to_string_lossy().into_owned()));
     match step {
@@ -104,7 +104,8 @@ pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
         }
         Step::Quota { path, value } => {
             let written = write_to(path, libc::O_WRONLY, value);
-            // Nor where the kernel takes no such value.
+            // The old value stays if the kernel lacks the file, refuses to write it, or rejects the
+            // value.
             let kept = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM, libc::EINVAL];
             let kept = written < 0 && kept.contains(&nix::errno::Errno::last_raw());
             if kept { 0 } else { written }
@@ -145,11 +146,13 @@ fn null_input() -> libc::c_long {
     })
 }
 
-/// The descriptor of landlock's rules: the first behind those given. Those are copied from 16 and up.
+/// The descriptor of landlock's ruleset: the first number after the five given descriptors. The
+/// descriptors that the spawn thread keeps or receives have numbers of 15 and above.
 const RULES: usize = 5;
 
 fn begin_rules(handled: u64, scoped: u64) -> libc::c_long {
-    // `struct landlock_ruleset_attr`: files, network, scopes. Kernels without the last ones want them to be 0.
+    // `struct landlock_ruleset_attr`: files, network, scopes. Kernels without the last two accept
+    // them if they are 0.
     let attributes = [handled, 0, scoped];
     let address = attributes.as_ptr().addr();
     let made =
@@ -168,21 +171,22 @@ fn begin_rules(handled: u64, scoped: u64) -> libc::c_long {
             }
         }
     }
-    // The kernel closes rules at exec; the init is to have them.
+    // The kernel opens the ruleset close-on-exec; the init needs it after exec.
     call(libc::SYS_fcntl, [RULES, libc::F_SETFD as usize, 0, 0, 0])
 }
 
 fn allow(path: &CStr, rights: u64) -> libc::c_long {
     const PATH_BENEATH: usize = 1;
     with(open_in_root(path), |folder| {
-        // `struct landlock_path_beneath_attr`, which is packed: rights in 8 bytes, the descriptor in 4.
+        // `struct landlock_path_beneath_attr` is packed: rights in 8 bytes, the descriptor in 4.
         let rule = [rights, folder as u64];
         let address = rule.as_ptr().addr();
         call(libc::SYS_landlock_add_rule, [RULES, PATH_BENEATH, address, 0, 0])
     })
 }
 
-/// Makes the mount at `root` the root, puts the old root on top of it, and takes that away (pivot_root(2), NOTES).
+/// Makes the mount at `root` the root, with the old root stacked on top of it, and detaches the old
+/// root (pivot_root(2), NOTES).
 fn pivot(root: &CStr) -> libc::c_long {
     let here = at(c".");
     let detach = libc::MNT_DETACH as usize;
@@ -212,7 +216,8 @@ fn enter_root(namespace: i32) -> libc::c_long {
 }
 
 fn map_ids(user: &[u8], group: &[u8]) -> libc::c_long {
-    // A user may not give up a group that refuses something: the kernel wants it said.
+    // Without privilege the kernel demands that setgroups(2) is disabled first: a user could
+    // otherwise drop a group that denies access.
     for (path, content) in [
         (c"/proc/self/setgroups", &b"deny"[..]),
         (c"/proc/self/uid_map", user),
@@ -230,7 +235,8 @@ fn drop_bounding() -> libc::c_long {
     for capability in 0..64 {
         let number = libc::PR_CAPBSET_DROP as usize;
         if call(libc::SYS_prctl, [number, capability, 0, 0, 0]) < 0 {
-            // There is no such capability, and none behind it.
+            // Capabilities are numbered without gaps: this one does not exist, nor does any after
+            // it.
             return if capability > 0 { 0 } else { -1 };
         }
     }
@@ -243,7 +249,7 @@ fn bring_up_loopback() -> libc::c_long {
     if socket < 0 {
         return socket;
     }
-    // `struct ifreq`: the name in 16 bytes, then here the flags in 2.
+    // `struct ifreq`: the name in 16 bytes, then for this request the flags in 2.
     let mut request = [0_u8; 40];
     request[..2].copy_from_slice(b"lo");
     let flags = ((libc::IFF_UP | libc::IFF_RUNNING) as u16).to_ne_bytes();
@@ -284,8 +290,8 @@ fn listen(port: u16, to: i32) -> libc::c_long {
 fn hand_over(file: usize, to: i32) -> libc::c_long {
     let byte = 0_u8;
     let part = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
-    // `struct cmsghdr` with one descriptor: length in 8 bytes, level and type in 4 each, the descriptor in 4, and
-    // 4 to fill up.
+    // `struct cmsghdr` with one descriptor: length in 8 bytes, level and type in 4 each, the
+    // descriptor in 4, and 4 of padding.
     let level = u64::from(libc::SOL_SOCKET.cast_unsigned());
     let kind = u64::from(libc::SCM_RIGHTS.cast_unsigned());
     let control: [u64; 3] = [20, level | kind << 32, file as u64];

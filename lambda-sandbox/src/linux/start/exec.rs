@@ -1,4 +1,5 @@
-//! Other programs in a living sandbox: the init is asked to start them, so that they are behind every defence that it is behind.
+//! Runs other programs in a living sandbox. The sandbox's init starts them, so the same
+//! restrictions hold for them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,7 +22,7 @@ use crate::supervise::output::Output;
 use crate::supervise::pipe::{self, Pipe};
 use crate::{Error, Exec, Executed, Exit};
 
-/// The programs that run in one sandbox beside its own, by number.
+/// The programs that run in one sandbox in addition to its own, by number.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Execs(Mutex<State>);
 
@@ -37,15 +38,16 @@ impl Execs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever waits that a program has ended, or why it was not started.
+    /// Reports to the caller of [`run`] that its program has ended, or the errno of the failed
+    /// start.
     pub(in crate::linux) fn tell(&self, number: u32, end: Result<Exit, i32>) {
         if let Some(waiting) = self.state().waiting.remove(&number) {
-            // Who asked may have gone.
+            // The caller may have dropped its future.
             let _gone = waiting.send(end);
         }
     }
 
-    /// Tells all that the sandbox is gone.
+    /// Reports to all callers that the sandbox has ended.
     pub(in crate::linux) fn end(&self) {
         let mut state = self.state();
         state.gone = true;
@@ -53,7 +55,7 @@ impl Execs {
     }
 }
 
-/// A program that is killed unless it has ended.
+/// A running program. On drop it is killed, unless it has ended.
 struct Running {
     execs: Arc<Execs>,
     socket: Arc<OwnedFd>,
@@ -64,13 +66,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.execs.state().waiting.remove(&self.number).is_some() {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            // An init that is gone has taken the program along.
+            // If the init has ended, the program has ended with it.
             let _gone = send(self.socket.as_raw_fd(), &word(SAY_EXEC_KILL, self.number), flags);
         }
     }
 }
 
-/// Runs a program in the sandbox behind `socket` and waits for its end.
+/// Runs a program in the sandbox whose init is at `socket`, and waits for its end.
 pub(in crate::linux) async fn run(
     execs: Arc<Execs>,
     socket: Arc<OwnedFd>,
@@ -81,10 +83,10 @@ pub(in crate::linux) async fn run(
     let (stdout, stdout_inside) = wires::pipe()?;
     let (stderr, stderr_inside) = wires::pipe()?;
     let (stdin_inside, stdin) = wires::input()?;
-    // Watched before the program starts: what is written is seen before the end is heard.
+    // Capture starts before the program, so that output is read before the end is reported.
     let capture = Arc::new(Capture::default());
     let sink = Arc::clone(&capture) as Arc<dyn LogSink>;
-    // Its own, as of a sandbox with one processor.
+    // The program has a budget of its own, that of a sandbox with one processor.
     let budget = Arc::new(Budget::new(1.0));
     let outlets = (Arc::new(Pipe::new(stdout)?), Arc::new(Pipe::new(stderr)?));
     let output = Output::start(outlets.0, outlets.1, &sink, &budget);
@@ -128,15 +130,17 @@ pub(in crate::linux) async fn run(
     Ok(Executed::new(exit).with_output(stdout, stderr, truncated))
 }
 
-/// Returns a message to the init: a letter, and a number from the fifth byte on.
+/// Returns a message to the init: a letter in the first byte, and a number in the last four of
+/// eight.
 fn word(letter: u8, number: u32) -> [u8; 8] {
     let mut word = [letter, 0, 0, 0, 0, 0, 0, 0];
     word[4..].copy_from_slice(&number.to_ne_bytes());
     word
 }
 
-/// Describes a program as the init reads it: words of 8 bytes (their count, the folder, the arguments, 0, the environment, 0),
-/// and behind them what they lead to by offset.
+/// Encodes a program for the init. Words of 8 bytes come first: the number of the words that
+/// follow; then offsets of texts: the working directory, the arguments, 0, the environment, 0. The
+/// NUL-terminated texts follow. Offsets count from the start of the block.
 fn block(exec: &Exec) -> Vec<u8> {
     let variables: Vec<_> = (exec.environment.iter())
         .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())

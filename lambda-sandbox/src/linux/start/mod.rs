@@ -1,4 +1,5 @@
-//! The start of a sandbox: what is made ahead, the steps as data, and the process that carries them out.
+//! The start of a sandbox: the parts made ahead, the steps as data, and the new process that
+//! carries them out.
 
 pub(super) mod ahead;
 pub(super) mod attach;

@@ -1,6 +1,8 @@
-//! What a new process does before it becomes a sandbox's init, as a list that can be printed and carried out.
+//! The steps that a new process takes before it executes a sandbox's init, as a list that can be
+//! printed and carried out.
 //!
-//! Made in full before the process is: between clone and exec nothing is allocated.
+//! The list is complete before the process is made, because nothing may be allocated between clone
+//! and exec.
 
 mod shown;
 
@@ -25,145 +27,154 @@ use crate::linux::root::view::{CONTROLLERS, CONTROLLERS_FILE, View};
 use crate::linux::sys::c_string;
 use crate::{Error, Root, SandboxSpec};
 
-/// One step of a new process.
+/// One step of a new process, before it executes the init.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Joins a v1 group.
+    /// Joins a control group of version 1.
     JoinGroup {
-        /// The descriptor of its `tasks` file.
+        /// The open descriptor of the group's `tasks` file.
         tasks: RawFd,
-        /// The file's path.
+        /// The file's path, for errors.
         path: CString,
     },
-    /// Becomes user 1000 of the user namespace that it was made in: the lines of its `uid_map` and `gid_map`.
+    /// Writes the id maps of the process's new user namespace, in which it becomes user 1000.
     MapIds {
-        /// The user's.
+        /// The line for `uid_map`.
         user: Vec<u8>,
-        /// The group's.
+        /// The line for `gid_map`.
         group: Vec<u8>,
     },
-    /// Gives up each capability for good, before the program that it executes could have it.
+    /// Drops every capability from the bounding set, so that no executed program can gain one.
     DropBounding,
-    /// Brings up the loopback of its network namespace.
+    /// Brings up the loopback interface of the process's network namespace.
     BringUpLoopback,
-    /// Listens on this port of its loopback, and hands the listener over the socket behind this descriptor.
+    /// Listens on this TCP port of 127.0.0.1, and sends the listener over the unix socket with this
+    /// descriptor.
     Listen(u16, RawFd),
-    /// Enters the network namespace behind this descriptor.
+    /// Enters the network namespace with this descriptor.
     EnterNetwork(RawFd),
-    /// Enters the ipc namespace behind this descriptor.
+    /// Enters the ipc namespace with this descriptor.
     EnterIpc(RawFd),
-    /// Makes the groups it is in the root of what it sees.
+    /// Makes a cgroup namespace, so that the process's groups appear as roots in
+    /// `/proc/self/cgroup`.
     HideGroups,
-    /// Makes a time namespace for what it executes, with these offsets (`/proc/PID/timens_offsets`).
+    /// Makes a time namespace, which the init enters at exec, with these offsets
+    /// (`/proc/PID/timens_offsets`).
     OwnTime(Vec<u8>),
-    /// Takes a copy of the mount namespace behind this descriptor, whose root is the sandbox's.
+    /// Enters a copy of the mount namespace with this descriptor. The root of that namespace is the
+    /// sandbox's root.
     EnterRoot(RawFd),
-    /// Keeps its mounts from the host's view.
+    /// Makes all mounts private (mount_namespaces(7)), so that nothing propagates to the host.
     PrivateMounts,
-    /// Mounts an image that is on a block device.
+    /// Mounts an image from a block device, read-only.
     Image {
-        /// The device.
+        /// The path of the device.
         device: CString,
         /// The type of file system.
         kind: CString,
-        /// Where.
+        /// The mount point.
         target: Inside,
     },
     /// Mounts a new file system.
     Mount {
         /// The type of file system.
         kind: CString,
-        /// Where.
+        /// The mount point.
         target: Inside,
         /// Flags (`MS_*`).
         flags: u64,
-        /// Options.
+        /// Options of the file system, comma-separated.
         options: CString,
     },
-    /// Shows a file or folder of the host's inside.
+    /// Binds a file or folder of the host into the root.
     Show {
-        /// What.
+        /// The path on the host.
         source: CString,
-        /// Where.
+        /// The mount point.
         target: Inside,
         /// The mount's attributes (`MOUNT_ATTR_*`).
         attributes: u64,
-        /// With what is mounted below.
+        /// Whether the mounts below `source` are bound too.
         whole: bool,
     },
-    /// Sets attributes (`MOUNT_ATTR_*`) of a mount.
+    /// Sets attributes (`MOUNT_ATTR_*`) of a mount in the root.
     Attributes {
-        /// The mount.
+        /// The mount point.
         target: Inside,
-        /// The attributes.
+        /// The attributes to set.
         attributes: u64,
     },
-    /// Checks that a path inside a root that others have made leads nowhere else: links there may point anywhere on the host.
+    /// Checks by openat2(RESOLVE_BENEATH) that a path stays in the root. Links in a root that
+    /// others made may point anywhere on the host.
     Stay(Inside),
-    /// Attaches a mount that was made in the host's namespace.
+    /// Attaches a detached mount that the host made.
     Attach {
         /// The mount's descriptor.
         mount: RawFd,
-        /// Where.
+        /// The mount point.
         target: Inside,
     },
-    /// Makes a folder; one that is there will do.
+    /// Makes a folder if it does not exist.
     Folder(Inside),
-    /// Makes an empty file; one that is there will do.
+    /// Makes an empty file if it does not exist.
     File(Inside),
-    /// Makes a file with content.
+    /// Makes a file with this content. It must not exist.
     Content(Inside, Vec<u8>),
     /// Makes a symbolic link.
     Link {
-        /// What it points to.
+        /// The link's text.
         points_to: CString,
-        /// Where it lies.
+        /// The path of the link.
         path: Inside,
     },
-    /// Mounts `/proc` and goes there; what is masked is named relative to it.
+    /// Mounts `/proc` and makes it the working directory. [`Step::Mask`] names its entries relative
+    /// to it.
     Processes(Inside),
-    /// Shows another file or folder, with what is mounted below, in place of one of `/proc`.
+    /// Binds another file or folder, with the mounts below it, over an entry of `/proc`.
     Mask {
-        /// What is shown.
+        /// The path of the file or folder that is visible afterwards.
         source: CString,
-        /// What is hidden.
+        /// The entry that is hidden, relative to `/proc`.
         name: CString,
     },
-    /// Makes this mount the root, and the old one unreachable.
+    /// Makes the mount at this path the root and detaches the old root.
     Pivot(CString),
-    /// Sets both limits of a resource (`RLIMIT_*`).
+    /// Sets the soft and hard limit of a resource (`RLIMIT_*`) to the same value.
     Limit(u32, u64),
-    /// Sets a limit that a program may raise: the resource, the limit, and how far.
+    /// Sets a limit that a program may raise: the resource (`RLIMIT_*`), the soft limit, the hard
+    /// limit.
     SoftLimit(u32, u64, u64),
-    /// Sets how many of something a user namespace may have (`/proc/sys/user`), or a setting of its network; where that cannot be
-    /// written, the user's own limit or the machine's setting holds.
+    /// Writes a limit of the user namespace (`/proc/sys/user`) or a setting of the network
+    /// namespace. If the file cannot be written, the user's own limit or the machine's setting
+    /// stays in force.
     Quota {
-        /// The file.
+        /// The path of the file.
         path: CString,
-        /// The number.
+        /// The text to write.
         value: Vec<u8>,
     },
-    /// Sets the host name.
+    /// Sets the host name of the sandbox.
     HostName(CString),
-    /// Begins landlock's rules as the next descriptor given: `LANDLOCK_ACCESS_FS_*` that are refused but for what
-    /// follows, and `LANDLOCK_SCOPE_*`. The init puts them into force.
+    /// Creates a landlock ruleset, whose descriptor follows those given to the init.
+    /// [`Step::Allow`] adds rules; the init enforces the ruleset.
     Rules {
-        /// The rights refused where no rule gives them.
+        /// The rights (`LANDLOCK_ACCESS_FS_*`) that are refused where no rule gives them.
         handled: u64,
-        /// The scopes.
+        /// The scopes (`LANDLOCK_SCOPE_*`).
         scoped: u64,
     },
-    /// Gives rights below a path.
+    /// Adds a rule to the ruleset: rights below a path.
     Allow {
-        /// The path inside.
+        /// The path inside the sandbox.
         path: CString,
-        /// The rights.
+        /// The rights (`LANDLOCK_ACCESS_FS_*`).
         rights: u64,
     },
-    /// Opens the null device inside as the program's input: whoever opens `/dev/stdin` has to find it there.
+    /// Opens the sandbox's null device as the program's standard input, so that opening
+    /// `/dev/stdin` finds a device that exists inside.
     NullInput,
-    /// Goes to the folder that the program starts in.
+    /// Changes to the program's working directory.
     GoTo(CString),
 }
 
@@ -172,26 +183,29 @@ const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// What is mounted ahead of a sandbox: its root, the places where more is attached, and the view of its limits.
+/// The mounts of a template: the root, the mount points for later mounts, and the view of the
+/// limits.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::linux) struct Base<'a> {
     pub(in crate::linux) root: &'a Root,
     pub(in crate::linux) points: &'a [Point],
     pub(in crate::linux) view: &'a View,
-    /// A file or folder that is attached to copies of the namespace.
+    /// The mount point of a bind that is attached to copies of the namespace.
     pub(in crate::linux) late: Option<&'a Late>,
-    /// A group of version 2 that is mounted below the view: Java wants to see that there is one.
+    /// A version 2 control group to bind below the view: Java looks for a cgroup2 mount in the list
+    /// of mounts.
     pub(in crate::linux) groups: Option<&'a Path>,
 }
 
-/// The place of a bind in a root that is mounted without it.
+/// The mount point of a bind in a root that is mounted without that bind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::linux) struct Late {
     pub(in crate::linux) target: PathBuf,
     pub(in crate::linux) folder: bool,
 }
 
-/// Makes the list that mounts a root in a namespace, up to the change of root. The scratch space and `/proc` are missing.
+/// Returns the steps that mount a root in a new namespace, up to the change of root. The scratch
+/// space and `/proc` are mounted later.
 pub(in crate::linux) fn root_steps(
     base: Base<'_>,
     stage: &Path,
@@ -212,7 +226,8 @@ pub(in crate::linux) fn root_steps(
     Ok(plan.steps)
 }
 
-/// Makes the list that mounts `/proc` in a copy of such a namespace: the same for every sandbox, and long.
+/// Returns the steps that mount `/proc` in a copy of such a namespace. They are many, and the same
+/// for every sandbox.
 pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
@@ -220,7 +235,8 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
     Ok(plan.steps)
 }
 
-/// Makes the list of what is each sandbox's own behind that.
+/// Returns the steps that follow and that depend on the specification: scratch space, limits,
+/// landlock.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
@@ -232,8 +248,8 @@ pub(in crate::linux) fn own_steps(
     Ok(plan.steps)
 }
 
-/// Makes the list of a user without root, who can enter no namespace made before, and has to have the host's `/proc`
-/// in sight to mount one.
+/// Returns the steps for a user without root. Such a user cannot enter a namespace made before, and
+/// can mount `/proc` only while the host's `/proc` is visible.
 pub(in crate::linux) fn user_steps(
     spec: &SandboxSpec,
     stage: &Path,
@@ -252,21 +268,22 @@ pub(in crate::linux) fn user_steps(
     plan.processes()?;
     plan.close()?;
     plan.finish(spec, defences)?;
-    // As root the init does so itself: here it has no capability left to do it with.
+    // With root the init drops them itself. Here it has no capability to do so.
     plan.steps.push(Step::DropBounding);
     Ok(plan.steps)
 }
 
-/// Where the scratch space is.
+/// The path of the scratch space.
 const SCRATCH: &str = "/tmp";
-/// A folder with nothing in it, shown in place of what is hidden.
+/// An empty folder, bound over hidden folders.
 const EMPTY: &str = "/dev/empty";
-/// What is shown in place of `/proc/sys`.
+/// The folder that is bound over `/proc/sys`.
 const SYS: &str = "/dev/sys";
-/// Where the kernel tells of processes.
+/// The mount point of the process file system.
 const PROC: &str = "/proc";
 
-/// Returns the offsets with which the clocks that count from the machine's start count from now.
+/// Returns the time namespace offsets with which the monotonic and boot-time clocks start near 0,
+/// in the format of `timens_offsets`.
 pub(in crate::linux) fn from_zero() -> Result<Vec<u8>, Error> {
     let seconds = |clock| {
         let now = nix::time::clock_gettime(clock);
@@ -281,7 +298,7 @@ struct Plan<'a> {
     stage: &'a Path,
     steps: Vec<Step>,
     made: BTreeSet<PathBuf>,
-    /// What is shown inside and not made here.
+    /// Targets of binds: their contents come from the host, so links in them are not trusted.
     shown: BTreeSet<PathBuf>,
     own_root: bool,
     rootless: bool,
@@ -294,7 +311,7 @@ impl<'a> Plan<'a> {
         Plan { stage, steps, made, shown, own_root, rootless }
     }
 
-    /// Makes what is mounted the root, for good.
+    /// Finishes the root: makes it read-only if it is a tmpfs of ours, and pivots to it.
     fn close(&mut self) -> Result<(), Error> {
         if self.own_root {
             self.attributes(Path::new("/"), RDONLY | NOSUID | NODEV)?;
@@ -365,7 +382,8 @@ impl<'a> Plan<'a> {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            // Read-only is the node and not the device: whoever can set its times can tell others something.
+            // The node is read-only, the device is not: by changing a node's times sandboxes could
+            // signal to each other.
             let attributes = RDONLY | NOSUID | NOEXEC;
             let source = c_string(device.as_os_str())?;
             self.steps.push(Step::Show { source, target, attributes, whole: false });
@@ -400,7 +418,7 @@ impl<'a> Plan<'a> {
         let tmp = Path::new(SCRATCH);
         self.mount_point(tmp, true)?;
         let target = self.inside(tmp)?;
-        // A size of 0 would mean no limit.
+        // For tmpfs a size of 0 means no limit.
         let bytes = spec.limits.scratch_bytes.max(4096);
         let files = spec.limits.scratch_files_max.max(1) + 1;
         self.mount("tmpfs", target, &format!("size={bytes},nr_inodes={files},mode=1777"))
@@ -410,7 +428,7 @@ impl<'a> Plan<'a> {
         let proc = Path::new(PROC);
         self.mount_point(proc, true)?;
         self.steps.push(Step::Processes(self.inside(proc)?));
-        // What is shown in place of others lies in this mount namespace, be it that its root is still to change.
+        // The masks are in this mount namespace. They lie below `stage` until the root is changed.
         let place =
             |path: &str| c_string(self.stage.join(path.trim_start_matches('/')).as_os_str());
         let (null, empty, sys) = (place("/dev/null")?, place(EMPTY)?, place(SYS)?);
@@ -426,7 +444,8 @@ impl<'a> Plan<'a> {
     }
 
     fn limits(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
-        // Without root they are counted in the sandbox's own user namespace, the init among them; else by the control group.
+        // Without root, RLIMIT_NPROC counts the processes of the sandbox's own user namespace,
+        // including the init. With root the control group limits them.
         let processes =
             if self.rootless { u64::from(spec.limits.processes_max) + 1 } else { u64::MAX };
         let own = spec.limits.resources;
@@ -439,7 +458,7 @@ impl<'a> Plan<'a> {
             (libc::RLIMIT_MSGQUEUE, 0),
             (libc::RLIMIT_NICE, 0),
             (libc::RLIMIT_RTPRIO, 0),
-            // Not the host's own.
+            // Unlimited, instead of the host's own limits.
             (libc::RLIMIT_FSIZE, u64::MAX),
             (libc::RLIMIT_AS, u64::MAX),
             (libc::RLIMIT_DATA, u64::MAX),
@@ -453,7 +472,7 @@ impl<'a> Plan<'a> {
         ];
         let wished = wished.into_iter().filter_map(|(resource, value)| Some((resource, value?)));
         for (resource, value) in limits.into_iter().chain(wished) {
-            // What the host itself may not have cannot be given: its own hard limit then.
+            // A process cannot exceed the host's own hard limit, so that is the maximum.
             let hard = crate::linux::sys::hard_limit(resource)?;
             self.steps.push(Step::Limit(resource, value.min(hard)));
         }
@@ -488,8 +507,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Shows a part of the host's files read-only. What a user's namespace has copied of the host's mounts is one
-    /// piece: it is shown with all that is mounted below, or not at all.
+    /// Binds a file or folder of the host read-only. In a user's namespace the kernel locks the
+    /// host's mounts together, so a folder is bound with all mounts below it.
     fn show(&mut self, source: CString, target: Inside) {
         let attributes = RDONLY | NOSUID | NODEV;
         self.steps.push(Step::Show { source, target, attributes, whole: self.rootless });
@@ -501,15 +520,16 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Makes the place for a mount, in a root that is made here; a given folder must have it.
+    /// Makes a mount point in a root that is built here. In a given root the mount point must
+    /// exist.
     fn mount_point(&mut self, path: &Path, folder: bool) -> Result<(), Error> {
         if !self.own_root {
-            // Where the root is the root already, every link ends in it.
+            // If the stage is the process's root already, no link can lead out of it.
             return if self.stage == Path::new("/") { Ok(()) } else { self.stay(path) };
         }
         self.parents(path)?;
         if path.parent().is_some_and(|parent| self.is_shown(parent)) {
-            // What is made there would be made wherever a link points to.
+            // A link in the bound folder could lead the new file elsewhere.
             self.stay(path.parent().unwrap_or(path))?;
         }
         if self.made.insert(path.to_owned()) {
@@ -549,9 +569,10 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Returns the options of an overlay of these folders, the last on top, over one with the mount points.
+/// Returns the overlay's options: these folders, the last on top, over the host's folder of mount
+/// points.
 fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
-    // Nothing in a layer says where else to look.
+    // A layer's redirect attributes could lead out of the layer.
     let mut options = OsString::from("redirect_dir=nofollow,lowerdir=");
     for folder in folders.iter().rev() {
         look("looking for a layer", folder)?;
@@ -574,17 +595,18 @@ fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
     c_string(&options)
 }
 
-/// Most bytes of a mount's options (mount(2)).
+/// The most bytes of mount options (mount(2)).
 const MOUNT_OPTIONS_MAX: usize = 4096;
 
-/// The only limit of core dumps at which the kernel does not hand them to a program on the host (core(5)).
+/// The only core limit with which the kernel does not run the host's core dump program (core(5)).
 const CORE_BYTES: u64 = 1;
-/// Signals that wait, timers that tell of themselves by signals among them: the user's, without root.
+/// The most pending signals, including those of timers. Without root they count for the host's
+/// user.
 const SIGNALS_MAX: u64 = 512;
-/// What a stack may grow to, as most machines have it.
+/// The default limit of the stack, in bytes, as on most machines.
 const STACK_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Memory that a function may lock.
+/// The default of memory that a process may lock, in bytes.
 const MEMLOCK_BYTES: u64 = 64 * 1024;
 
 fn look(step: &'static str, path: &Path) -> Result<std::fs::Metadata, Error> {

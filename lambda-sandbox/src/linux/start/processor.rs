@@ -1,18 +1,20 @@
-//! Keeps a new process on the processor of the thread that makes it and then waits for it: the kernel would rather wake an idle
-//! one, which takes longer than the first half of a sandbox's start on a virtual machine whose processors are put to sleep.
+//! Keeps a new process on the processor of the thread that makes it and waits for it. Otherwise the
+//! kernel wakes an idle processor. On virtual machines with sleeping processors the wake-up takes
+//! longer than the first half of a sandbox's start.
 
 use crate::linux::start::raw::call;
 
-/// A set of processors as the kernel takes it: as many as it can be built for at most.
+/// A set of processors as the kernel reads it. 8,192 bits are as many as a kernel can be built for.
 pub(in crate::linux) type Processors = [u64; 128];
 
-/// All that there are and ever will be: a thread that may run on these is not held to any.
+/// All processors that exist or may be added. A thread with this set is bound to none.
 const ALL: Processors = [u64::MAX; 128];
 
-/// Holds the calling thread where it runs, if it is free to run anywhere.
+/// Binds the calling thread to the processor it runs on, if it may run on all `count` processors.
 ///
-/// Returns what a process that is made now has to be given to be as free as the thread was, and [`free`] gives the thread:
-/// nothing where the host has chosen processors, which are left as they are.
+/// Returns the set that removes the binding, for the new process ([`set`]) and for the thread
+/// ([`free`]). Returns `None` if the host chose processors for the thread; the choice is left in
+/// force.
 pub(in crate::linux) fn hold(count: usize) -> Option<&'static Processors> {
     let mut allowed: Processors = [0; 128];
     let size = size_of::<Processors>();
@@ -28,19 +30,19 @@ pub(in crate::linux) fn hold(count: usize) -> Option<&'static Processors> {
     (set(&one) == 0).then_some(&ALL)
 }
 
-/// Lets the calling thread run on these.
+/// Lets the calling thread run on these processors.
 pub(in crate::linux) fn free(processors: &Processors) {
-    // What was allowed before cannot be refused.
+    // The kernel cannot refuse a set that was allowed before.
     let _allowed = set(processors);
 }
 
-/// Allocates nothing and takes no lock.
+/// Sets the calling thread's processors. Allocates nothing and takes no lock.
 pub(in crate::linux) fn set(processors: &Processors) -> libc::c_long {
     let size = size_of::<Processors>();
     call(libc::SYS_sched_setaffinity, [0, size, processors.as_ptr().addr(), 0, 0])
 }
 
-/// Returns how many there can be on this machine.
+/// Returns the number of processors configured on this machine.
 pub(in crate::linux) fn count() -> usize {
     // SAFETY: sysconf takes a number and reads no memory of ours.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }).unwrap_or(0)

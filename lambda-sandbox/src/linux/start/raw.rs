@@ -1,4 +1,4 @@
-//! System calls as they can be made between clone and exec: nothing here allocates or takes a lock.
+//! System calls that are safe between clone and exec: nothing here allocates or takes a lock.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -11,10 +11,11 @@ use std::os::fd::RawFd;
 pub(in crate::linux) const HERE: usize = libc::AT_FDCWD as usize;
 pub(in crate::linux) const NULL: RawFd = 16;
 
-/// Makes a system call with up to five arguments; on an error returns -1 and leaves the cause in `errno`.
+/// Makes a system call with up to five arguments. On an error it returns -1 and sets `errno`.
 pub(in crate::linux) fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
-    // SAFETY: every caller in this file passes, where the call takes a pointer, the address of memory that lives
-    // in the `Start` of the standing thread or on this stack, NUL-terminated where text is due, of the size told.
+    // SAFETY: where the call takes a pointer, every caller passes the address of memory that lives
+    // for the call: on its stack, in a `Step`, or in the `Start` of the suspended thread. Text is
+    // NUL-terminated, and the sizes passed are those of the memory.
     unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
 }
 
@@ -37,15 +38,16 @@ pub(in crate::linux) fn write_at(
     let mut rest = content;
     let mut written = 0;
     while !rest.is_empty() && written >= 0 {
-        // A file system that fills up takes a part first, and refuses the rest.
+        // A full file system writes a part first, and refuses the rest at the next call.
         written = call(libc::SYS_write, [file, rest.as_ptr().addr(), rest.len(), 0, 0]);
         rest = rest.get(written.max(0) as usize..).unwrap_or(&[]);
     }
     close_after(file, written.min(0))
 }
 
-/// Closes a file and returns what was done with it. A root is mounted by a thread of the host, with the host's descriptors: an
-/// error must not leave one behind. That of the work stays in `errno`, which a close that succeeds does not touch.
+/// Closes a file and returns `result`, the result of the work with it. Threads of the host mount
+/// roots with the host's descriptor table, so an error must not leak a descriptor. The `errno` of
+/// the work stays, because a successful close does not change it.
 pub(in crate::linux) fn close_after(file: usize, result: libc::c_long) -> libc::c_long {
     let closed = call(libc::SYS_close, [file, 0, 0, 0, 0]);
     if result < 0 { result } else { closed }

@@ -1,7 +1,9 @@
-//! Starts a sandbox's init without forking the host: the new process borrows the host's memory until it executes.
+//! Starts a sandbox's init without a fork of the host: the new process uses the host's memory until
+//! it executes the init (clone with CLONE_VM and CLONE_VFORK).
 //!
-//! The cost of a fork grows with the host's memory (24.8 ms at 1 GiB were measured), of this it does not. The price:
-//! until exec the new process must not allocate, take a lock or return, and the host's thread stands still.
+//! The cost of a fork grows with the host's memory (24.8 ms were measured at 1 GiB); the cost of
+//! this does not. In return the new process must not allocate, take a lock or return before exec,
+//! and the calling thread is suspended until then.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -32,35 +34,36 @@ use crate::linux::start::plan::Step;
 use crate::linux::start::processor::{self, Processors};
 use crate::linux::start::raw::{NULL, call};
 
-/// Everything that a new process needs, made beforehand. Descriptors are by number: who asks keeps them open meanwhile.
+/// Everything that a new process needs. Descriptors are numbers: the caller keeps them open until
+/// they are sent to the spawn thread.
 #[derive(Debug)]
 pub(in crate::linux) struct Start {
     pub(in crate::linux) steps: Steps,
-    /// The init's arguments, whose tail is the program's.
+    /// The init's arguments. The program's arguments are the last of them.
     pub(in crate::linux) arguments: Vec<CString>,
     pub(in crate::linux) environment: Vec<CString>,
-    /// Where the program's outputs go, and the init's socket.
+    /// The program's standard output and standard error, and the init's socket.
     pub(in crate::linux) ends: [RawFd; 3],
-    /// The program's standard input, unless that is empty.
+    /// The program's standard input, or `None` for `/dev/null`.
     pub(in crate::linux) stdin: Option<RawFd>,
-    /// The system call filters, unless they are the usual ones.
+    /// The system call filter, or `None` for that of the default profile.
     pub(in crate::linux) filters: Option<RawFd>,
-    /// What the program has beside its standard streams.
+    /// The descriptors that the program gets in addition to its standard streams.
     pub(in crate::linux) passed: Vec<RawFd>,
-    /// Whether it starts in an ipc namespace of its own.
+    /// Whether the process starts in a new ipc namespace.
     pub(in crate::linux) own_ipc: bool,
-    /// Whether it starts in user, network and mount namespaces of its own, and enters none.
+    /// Whether the process starts in new user, network and mount namespaces, and enters none.
     pub(in crate::linux) rootless: bool,
-    /// The v2 group to start in.
+    /// The control group of version 2 to start in.
     pub(in crate::linux) group: Option<RawFd>,
 }
 
-/// Steps in the order in which they are carried out.
+/// The steps, in the order in which they are carried out.
 #[derive(Debug)]
 pub(in crate::linux) struct Steps {
-    /// Only these have descriptors.
+    /// The steps that may contain descriptors; no other step does.
     pub(in crate::linux) first: Vec<Step>,
-    /// The same for every sandbox of a host.
+    /// The steps that mount `/proc`, shared by all sandboxes of a host.
     pub(in crate::linux) processes: Arc<[Step]>,
     pub(in crate::linux) own: Vec<Step>,
 }
@@ -71,17 +74,20 @@ impl Steps {
     }
 }
 
-/// A thread that starts processes, and lives as long as any of them: the kernel kills a sandbox's init when the
-/// thread that started it ends, so it must not be one of a pool.
+/// The spawn thread: it starts processes, and lives as long as any of them. The kernel kills a
+/// sandbox's init when the thread that started it ends (PR_SET_PDEATHSIG), so this thread must not
+/// belong to a pool.
 ///
-/// It has a table of descriptors of its own, with what it was sent for one start and nothing else: a new process begins
-/// with a copy of its maker's table, and that of a host is as large as the host's work. So it cannot wake a task of the
-/// host's, which goes by a descriptor: it says that it is done over the init's socket.
+/// The thread has a descriptor table of its own, which holds only what it was sent for one start. A
+/// new process begins with a copy of its parent's table, and the host's table grows with the host's
+/// work. The thread cannot wake a task of the host, because that needs a descriptor of the host's.
+/// So it reports the end of a job over the init's socket.
 #[derive(Debug)]
 pub(in crate::linux) struct Spawner {
     turn: Mutex<()>,
     jobs: Jobs,
-    /// Where the descriptors of each job go, in the order of the jobs; they wake the thread, and the socket's end ends it.
+    /// The socket to the thread. Each message has the descriptors of one job, in the order of
+    /// `jobs`, and wakes the thread. Closing the socket ends the thread.
     socket: OwnedFd,
     waiting: Semaphore,
 }
@@ -91,27 +97,29 @@ type Jobs = Arc<Mutex<VecDeque<Job>>>;
 #[derive(Debug)]
 struct Job {
     start: Start,
-    /// The descriptors that were sent for it, by their numbers in the host.
+    /// The descriptors that were sent for the job, by their numbers in the host.
     sent: Vec<RawFd>,
     answer: Answer,
 }
 
-/// What came of a job, once that has been said.
+/// The result of a job; `None` until the thread has stored it.
 type Answer = Arc<Mutex<Option<Result<Process, Error>>>>;
 
-/// A message as the init's that says nothing: the thread's word that there is an answer.
+/// The message by which the thread reports that an answer is stored. As a message of the init it
+/// has no meaning.
 const NOTHING: [u8; 12] = [0; 12];
-/// The init's socket among the ends.
+/// The index of the init's socket in [`Start::ends`].
 const SOCKET_END: usize = 2;
-/// Jobs that wait for the thread: as many as the socket holds with ease.
+/// The most jobs that wait for the thread. The socket's buffer has room for as many.
 const WAITING_MAX: usize = 64;
-/// Most descriptors of one start.
+/// The most descriptors of one start.
 const SENT_MAX: usize = 16 + ATTACHED_MAX + DESCRIPTORS_MAX + 2;
 
-/// The number of a process that nobody has taken over yet: unless somebody does, it is killed and reaped.
+/// The number of a started process. On drop the process is killed and reaped;
+/// [`Process::take_over`] prevents that.
 ///
-/// It stays the process's own until it is reaped: without a signal at its end, only those who ask for just this process
-/// reap it.
+/// The number cannot be reused before the process is reaped. As the process has no exit signal,
+/// only a wait for this very process reaps it.
 #[derive(Debug)]
 struct Process(libc::pid_t);
 
@@ -124,14 +132,16 @@ impl Process {
             return Err(Error::step("watching the sandbox's init", io::Error::last_os_error()));
         }
         std::mem::forget(self);
-        // SAFETY: the descriptor was made above and nobody else owns it; the kernel closes it at exec.
+        // SAFETY: the descriptor was made above and nobody else owns it; the kernel closes it at
+        // exec.
         Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // SAFETY: kill takes two numbers and no pointer; the process is not reaped, so the number is still its own.
+        // SAFETY: kill takes two numbers and no pointer; the process is not reaped, so the number
+        // is still its own.
         unsafe { libc::kill(self.0, libc::SIGKILL) };
         // SAFETY: waitpid accepts a null pointer for the status.
         unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL) };
@@ -139,7 +149,8 @@ impl Drop for Process {
 }
 
 impl Spawner {
-    /// Starts the thread. `init` is the init's program, and `filters` what it reads.
+    /// Starts the thread. `init` is the init's program, and `filters` the default system call
+    /// filter.
     pub(in crate::linux) fn start(init: &OwnedFd, filters: &OwnedFd) -> Result<Self, Error> {
         let failed =
             |errno: nix::errno::Errno| Error::step("making the spawn thread's socket", errno);
@@ -167,14 +178,14 @@ impl Spawner {
                 }
             })
             .map_err(|source| Error::step("starting the spawn thread", source))?;
-        // From then on the thread has its own.
+        // From now on the thread has copies of the descriptors in its own table.
         alone.recv().unwrap_or(Err(Error::Ended))?;
         drop((inside, null));
         Ok(Self { turn: Mutex::default(), jobs, socket, waiting: Semaphore::new(WAITING_MAX) })
     }
 
-    /// Starts a process and returns its pidfd. `held` are the descriptors of `start`; `socket` is the host's end of the
-    /// init's socket.
+    /// Starts a process and returns its pidfd. `held` owns the descriptors of `start`; `socket` is
+    /// the host's end of the init's socket.
     pub(in crate::linux) async fn spawn<T>(
         &self,
         start: Start,
@@ -183,14 +194,15 @@ impl Spawner {
     ) -> Result<OwnedFd, Error> {
         let answer = Answer::default();
         let _turn = self.waiting.acquire().await.map_err(|_closed| Error::Ended)?;
-        // SAFETY: the descriptor is owned by the `Arc` that is handed over, which never closes it before its own
-        // end and never changes it.
+        // SAFETY: the `Arc` that is passed owns the descriptor. It closes it only when it is
+        // dropped, and never changes it.
         let watched =
             unsafe { AsyncFd::register_with_interest(Arc::clone(socket), Interest::READABLE) };
         let watched =
             watched.map_err(|error| Error::step("watching the init", io::Error::from(error)))?;
         self.send(start, Arc::clone(&answer))?;
-        // In the message the kernel keeps them open: that all ends are closed tells of the thread's end.
+        // The sent message keeps them open. The host must close its copies: the end of the thread
+        // shows only when all copies of the init's end are closed.
         drop(held);
         loop {
             let mut ready = (watched.readable().await)
@@ -214,8 +226,8 @@ impl Spawner {
         let part = [io::IoSlice::new(b"j")];
         let rights = [ControlMessage::ScmRights(&sent.clone())];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        // In one turn, so that the thread finds the descriptors in the order of the jobs, and each job with them. It does not wait
-        // for the end of the turn.
+        // Under one lock, so that the messages with descriptors have the order of the jobs, and a
+        // job is queued before its message arrives. The thread does not take this lock.
         let _turn = lock(&self.turn);
         lock(&self.jobs).push_back(Job { start, sent, answer });
         sendmsg::<()>(self.socket.as_raw_fd(), &part, &rights, flags, None).map_err(|errno| {
@@ -230,16 +242,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives the thread that calls it a table of descriptors of its own, which holds these in their places behind those that new
-/// processes have for theirs, and the null device in the latter. The host keeps all open meanwhile.
+/// Gives the calling thread a descriptor table of its own. It holds the given descriptors at
+/// [`SOCKET`], [`NULL`], [`FILTERS`] and [`INIT`]. The null device fills the lower numbers, which a
+/// new process uses for its own descriptors. The host keeps the given descriptors open meanwhile.
 fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making a table of descriptors", errno);
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).map_err(failed)?;
     let copy = |from: RawFd, to: RawFd| {
-        // SAFETY: dup3 takes numbers and no pointer; what was at `to` in this thread's own table is used by nobody.
+        // SAFETY: dup3 takes numbers and no pointer; what was at `to` in this thread's own table is
+        // used by nobody.
         nix::errno::Errno::result(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
     };
-    // First out of the way of each other.
+    // First to numbers above all sources and targets, so that no copy overwrites a source.
     let aside = INIT.max(socket).max(null).max(filters).max(init) + 1;
     for (from, to) in [socket, null, filters, init].into_iter().zip(aside..) {
         copy(from, to).map_err(failed)?;
@@ -250,14 +264,16 @@ fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error
     for place in 0..SOCKET {
         copy(NULL, place).map_err(failed)?;
     }
-    // SAFETY: close_range takes numbers and no pointer; nobody uses what is behind these in this thread's own table.
+    // SAFETY: close_range takes numbers and no pointer; nobody uses the higher numbers in this
+    // thread's own table.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, INIT + 1, u32::MAX, 0) };
     nix::errno::Errno::result(closed).map_err(failed)?;
     // SAFETY: the descriptor was made above, in this thread's own table, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(SOCKET) })
 }
 
-/// Places in the thread's table: what it is sent is above, what a new process has is below.
+/// Numbers in the thread's table. Received descriptors are above them; a new process's own
+/// descriptors are below.
 const SOCKET: RawFd = 15;
 const FILTERS: RawFd = 17;
 const INIT: RawFd = 18;
@@ -272,7 +288,8 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
             return;
         };
         if files.len() != sent.len() {
-            // With the descriptors its end of the init's socket is gone: the host hears that.
+            // The descriptors did not fit. The init's end of the socket is closed with them, which
+            // the host notices.
             let error = Error::step("taking descriptors", nix::errno::Errno::EMFILE);
             *lock(&answer) = Some(Err(error));
             continue;
@@ -284,14 +301,15 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
         start.move_to(here);
         let to_host = start.ends[SOCKET_END];
         *lock(&answer) = Some(start.run(processors));
-        // Who asked may have gone: a process that nobody takes over ends with the answer.
+        // The caller may have dropped its future. The process then ends with the answer.
         let _gone = send(to_host, &NOTHING, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
 }
 
-/// Returns why the thread has given up a job: it says so right after the init's socket is closed.
+/// Returns why the thread gave up a job. The thread stores the error right after the init's socket
+/// was closed.
 async fn cause(answer: &Answer) -> Error {
-    // The other has it who is still to say something.
+    // While the thread holds the other reference, it may still store an answer.
     while Arc::strong_count(answer) > 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -301,7 +319,8 @@ async fn cause(answer: &Answer) -> Error {
     }
 }
 
-/// Waits for the descriptors of one job, and takes them; none where there was no room for all. An error is the end of the host.
+/// Waits for the descriptors of one job and returns them; an empty list if they did not all fit. An
+/// error means that the host has closed the socket.
 fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -318,16 +337,16 @@ fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     }
     let mut files = Vec::with_capacity(SENT_MAX);
     let Ok(controls) = message.cmsgs() else {
-        // SAFETY: close_range takes numbers and no pointer; what is behind the thread's own are descriptors of this message,
-        // which nobody knows.
+        // SAFETY: close_range takes numbers and no pointer; the numbers above the thread's own are
+        // descriptors of this message, which nobody knows.
         unsafe { libc::syscall(libc::SYS_close_range, INIT + 1, u32::MAX, 0) };
         return Ok(files);
     };
     for control in controls {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             for file in numbers {
-                // SAFETY: the kernel has made the descriptor for this message, in this thread's own table, and nobody
-                // else knows it.
+                // SAFETY: the kernel has made the descriptor for this message, in this thread's own
+                // table, and nobody else knows it.
                 files.push(unsafe { OwnedFd::from_raw_fd(file) });
             }
         }
@@ -336,7 +355,7 @@ fn received(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
 }
 
 impl Start {
-    /// Calls `with` with each descriptor that a new process needs.
+    /// Calls `with` with each descriptor that the thread must be sent.
     fn each(&self, mut with: impl FnMut(RawFd)) {
         let own = self.ends.into_iter().chain(self.group).chain(self.stdin).chain(self.filters);
         own.chain(self.passed.iter().copied()).for_each(&mut with);
@@ -352,7 +371,7 @@ impl Start {
         }
     }
 
-    /// Puts in what the descriptors are called in another table.
+    /// Replaces each descriptor by its number in another table.
     fn move_to(&mut self, there: impl Fn(RawFd) -> RawFd) {
         let own = self.ends.iter_mut().chain(&mut self.group).chain(&mut self.stdin);
         own.chain(&mut self.filters).chain(&mut self.passed).for_each(|file| {
@@ -400,7 +419,7 @@ const fn flags() -> u64 {
     flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
 }
 
-/// What the new process reads, and where it writes why it could not go on: both live in the host's memory.
+/// The new process's input, and the place for its error. Both are in the host's memory.
 struct Child<'a> {
     steps: &'a Steps,
     arguments: &'a [*const c_char],
@@ -408,22 +427,22 @@ struct Child<'a> {
     given: [RawFd; 5],
     passed: &'a [RawFd],
     rules: bool,
-    /// Where it may run from then on, if the thread is held to one processor.
+    /// The processors of the new process, if the thread was bound to one.
     processors: Option<&'a Processors>,
     failed: usize,
     errno: i32,
 }
 
-/// The init's descriptor of the first file that is passed on to the program, behind its own. Below [`SOCKET`] there is room for
-/// [`DESCRIPTORS_MAX`].
+/// The number in the init of the first descriptor that is passed on to the program; the lower ones
+/// are the init's own. There is room for [`DESCRIPTORS_MAX`] below [`SOCKET`].
 const PASSED: usize = 6;
 
-/// Steps that have no entry in the list, numbered after those that have.
+/// Numbers of the steps after those of the list: arranging descriptors, and exec.
 const STEP_DESCRIPTORS: usize = usize::MAX - 1;
 const STEP_EXECUTE: usize = usize::MAX;
 
 impl Start {
-    /// Makes the process; `processors` is how many the machine can have.
+    /// Makes the process. `processors` is the number of processors configured on this machine.
     fn run(self, processors: usize) -> Result<Process, Error> {
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
@@ -459,9 +478,9 @@ impl Start {
             .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
             .map_err(|errno| Error::step("blocking signals", errno))?;
         child.processors = processor::hold(processors);
-        // SAFETY: all signals are blocked on this thread, so no handler runs in the child on our memory; `child`
-        // and what it points to outlive the call, as the thread stands still until the child has executed or
-        // ended; `arguments` is a whole `clone_args`.
+        // SAFETY: all signals are blocked on this thread, so no handler runs in the child on our
+        // memory; `child` and what it points to outlive the call, as this thread is suspended until
+        // the child has executed or ended; `arguments` is a whole `clone_args`.
         let result = unsafe { clone_vfork(&arguments, &mut child) };
         child.processors.map(processor::free);
         let restored = blocked.thread_set_mask();
@@ -475,7 +494,7 @@ impl Start {
         if child.errno == 0 {
             return Ok(process);
         }
-        // It ends by itself, and is reaped here.
+        // The process has ended by itself. This reaps it.
         drop(process);
         Err(self.error(child.failed, child.errno))
     }
@@ -496,19 +515,21 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     pointers
 }
 
-/// Makes a process that shares our memory, on our stack, and runs [`in_child`] in it. Returns the system call's
-/// result in the parent, once the child has executed or ended.
+/// Makes a process that shares our memory and stack, and runs [`in_child`] in it. Returns the
+/// system call's result in the parent, after the child has executed or ended.
 ///
 /// # Safety
 ///
-/// All signals are blocked; `arguments` asks for CLONE_VM and CLONE_VFORK and no stack; `child` is valid.
+/// All signals are blocked; `arguments` asks for CLONE_VM and CLONE_VFORK and no stack; `child` is
+/// valid.
 #[inline(never)]
 unsafe fn clone_vfork(arguments: &CloneArgs, child: &mut Child<'_>) -> isize {
     let result: isize;
-    // SAFETY: in the parent the block is one system call. The child starts behind it with the same registers and
-    // stack pointer, calls `in_child`, which never returns, and so writes only below the stack pointer: there is
-    // nothing of the parent's there (no red zone, as the block is not `nostack`). The parent stands still
-    // meanwhile, its registers kept by the kernel. The call is aligned as the ABI asks at the start of a block.
+    // SAFETY: in the parent the block is one system call. The child continues after it with the
+    // same registers and stack pointer, calls `in_child`, which never returns, and so writes only
+    // below the stack pointer: nothing of the parent's is there (no red zone, as the block is not
+    // `nostack`). The parent is suspended meanwhile, and the kernel keeps its registers. The stack
+    // pointer is aligned as the ABI requires at the start of a block.
     unsafe {
         asm!(
             "syscall",
@@ -530,7 +551,8 @@ unsafe fn clone_vfork(arguments: &CloneArgs, child: &mut Child<'_>) -> isize {
     result
 }
 
-/// Runs in the new process: the steps, the descriptors, exec. Allocates nothing, takes no lock, never returns.
+/// Runs in the new process: the steps, the descriptors, exec. Allocates nothing, takes no lock,
+/// never returns.
 extern "C" fn in_child(child: &mut Child<'_>) -> ! {
     if child.processors.is_some_and(|processors| processor::set(processors) < 0) {
         give_up(child, STEP_DESCRIPTORS);

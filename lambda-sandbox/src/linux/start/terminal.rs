@@ -1,4 +1,4 @@
-//! A terminal for a program: a pair of pseudo-terminals, of which the host keeps the master (pty(7)).
+//! A terminal for a program: a pseudo-terminal whose master the host keeps (pty(7)).
 
 use std::fs::File;
 use std::io;
@@ -13,24 +13,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Error;
 
-/// The host's side of a terminal: what the program writes is read here, what is written here the program reads.
+/// The host's side of a terminal. Reads return what the program writes; writes are the program's
+/// input.
 ///
-/// Reading ends when the last process with the terminal has ended. Dropped, it hangs up (SIGHUP inside).
+/// Reads return end of file when the last process with the terminal has ended. Dropping it hangs up
+/// the terminal (SIGHUP inside).
 #[derive(Debug)]
 pub struct Terminal {
     master: AsyncFd<File>,
 }
 
-/// The program's side, for [`crate::linux::Extras::with_terminal`]; the first sandbox takes it.
+/// The program's side of a terminal, for [`crate::linux::Extras::with_terminal`]. Only one sandbox
+/// can take it; clones share it.
 #[derive(Debug, Clone)]
 pub struct TerminalEnd(Arc<Mutex<Option<OwnedFd>>>);
 
 impl Terminal {
-    /// Makes a terminal of this size, in characters. Needs a tokio runtime.
+    /// Opens a terminal of this size, in characters. Must be called in a tokio runtime.
     ///
     /// # Errors
     ///
-    /// When the machine has no pseudo-terminal to give.
+    /// If the machine has no free pseudo-terminal.
     pub fn open(rows: u16, columns: u16) -> Result<(Self, TerminalEnd), Error> {
         let failed = |source: io::Error| Error::step("making a terminal", source);
         let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits();
@@ -55,11 +58,11 @@ impl Terminal {
         Ok((terminal, TerminalEnd(Arc::new(Mutex::new(Some(end))))))
     }
 
-    /// Tells the program that the terminal has another size (SIGWINCH).
+    /// Sets the terminal's size, in characters. The program gets SIGWINCH.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// If the kernel refuses it.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let set = control(self.master.as_raw_fd(), libc::TIOCSWINSZ, (&raw const size).addr());
@@ -69,13 +72,14 @@ impl Terminal {
 
 /// Makes an ioctl on a terminal.
 fn control(file: RawFd, request: libc::c_ulong, argument: usize) -> io::Result<RawFd> {
-    // SAFETY: each caller passes a number or the address of the structure that its request reads, alive for the call.
+    // SAFETY: each caller passes a number or the address of the structure that its request reads,
+    // alive for the call.
     let result = unsafe { libc::ioctl(file, request, argument) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 impl TerminalEnd {
-    /// Takes it, for the one sandbox that has it.
+    /// Takes the descriptor. Fails if another sandbox has taken it.
     pub(in crate::linux) fn take(&self) -> Result<OwnedFd, Error> {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.ok_or_else(|| {
@@ -98,7 +102,7 @@ impl AsyncRead for Terminal {
                     buffer.advance(bytes);
                     return Poll::Ready(Ok(()));
                 }
-                // The kernel's word for the end of the last process with the terminal.
+                // EIO: the last process with the terminal has ended.
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
                     return Poll::Ready(Ok(()));
                 }

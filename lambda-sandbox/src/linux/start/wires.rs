@@ -1,4 +1,4 @@
-//! What connects a sandbox to its host: the pipes of its outputs and the socket of its init.
+//! The wires between a sandbox and its host: the pipes of its outputs and the socket of its init.
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
@@ -8,14 +8,14 @@ use nix::sys::stat::Mode;
 
 use crate::Error;
 
-/// Both ends of each; of the host's none blocks.
+/// Both ends of each wire. The host's ends do not block.
 #[derive(Debug)]
 pub(in crate::linux) struct Wires {
     pub(in crate::linux) host: Ends,
     pub(in crate::linux) inside: Ends,
 }
 
-/// One side's ends.
+/// The ends of one side.
 #[derive(Debug)]
 pub(in crate::linux) struct Ends {
     pub(in crate::linux) stdout: OwnedFd,
@@ -42,7 +42,8 @@ impl Wires {
     }
 }
 
-/// Makes the socket to the init: the host's end, and the init's, which blocks, as it waits there.
+/// Makes the socket to the init. Returns the host's end and the init's end. The init waits for
+/// messages, so its end blocks.
 fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making the init's socket", errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -52,7 +53,7 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((socket, inside))
 }
 
-/// Makes the pipe of a program's standard input: its end, and the host's.
+/// Makes the pipe of a program's standard input. Returns the program's end and the host's end.
 pub(in crate::linux) fn input() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making an input pipe", errno);
     let (inside, host) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -60,11 +61,12 @@ pub(in crate::linux) fn input() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((inside, host))
 }
 
-/// Makes the pipe of an output: the host's end, and the program's.
+/// Makes the pipe of an output. Returns the host's end and the program's end.
 pub(in crate::linux) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: nix::errno::Errno| Error::step("making an output pipe", errno);
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    // Whoever has it may open it again, as `/dev/stdout`, which is nobody's inside; but only to write.
+    // The pipe's owner does not exist inside. Mode 0222 lets programs open it as `/dev/stdout`, for
+    // writing only.
     nix::sys::stat::fchmod(&write, Mode::from_bits_truncate(0o222)).map_err(failed)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     Ok((read, write))

@@ -1,5 +1,5 @@
-//! What a root shows beside its read-only parts: places for what is attached, a user's own writable binds and devices, and the view
-//! of the sandbox's limits.
+//! Steps for the optional parts of a root: mount points of attached mounts, a user's own writable
+//! binds and devices, and the view of the sandbox's limits.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::linux::sys::c_string;
 use crate::{Bind, Error, Root, SandboxSpec};
 
 impl Plan<'_> {
-    /// Makes the places where more is attached, but for those in `/dev`.
+    /// Makes the mount points of attached mounts, except those in `/dev`.
     pub(super) fn points(&mut self, points: &[Point]) -> Result<(), Error> {
         for point in points.iter().filter(|point| !point.path.starts_with("/dev")) {
             self.mount_point(&point.path, point.folder)?;
@@ -19,7 +19,8 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Shows a user's own files writable: without root that is no more than another bind.
+    /// Binds a user's own files writable. Without root a writable bind needs no mount made by the
+    /// host.
     pub(super) fn user_binds(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
         for Bind { source, target } in &spec.linux.writable_binds {
             let (source, target) = (c_string(source.as_os_str())?, self.inside(target)?);
@@ -29,7 +30,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Shows the devices that the user may open.
+    /// Binds devices that the user may open.
     pub(super) fn user_devices(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
         for device in &spec.linux.devices {
             let (source, target) = (c_string(device.as_os_str())?, self.inside(device)?);
@@ -39,7 +40,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Shows the sandbox's limits where runtimes look, if the root has that place or can be given it.
+    /// Mounts the view of the sandbox's limits, if the root has its mount point or is built here.
     pub(super) fn view(&mut self, base: Base<'_>) -> Result<(), Error> {
         let path = Path::new(VIEW);
         let Root { directory, image, binds, .. } = base.root;
@@ -51,7 +52,7 @@ impl Plan<'_> {
         self.mount_point(path, true)?;
         let target = self.inside(path)?;
         if let Some(groups) = base.groups {
-            // Covered by what follows: only the list of mounts tells of it.
+            // The tmpfs below covers it. Only the list of mounts shows it.
             let (source, target) = (c_string(groups.as_os_str())?, target.clone());
             let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
             self.steps.push(Step::Show { source, target, attributes, whole: false });
@@ -72,7 +73,7 @@ impl Plan<'_> {
         self.attributes(path, RDONLY | NOSUID | NODEV | NOEXEC)
     }
 
-    /// Makes the places of devices, while `/dev` can be written.
+    /// Makes the mount points of devices. Runs before `/dev` becomes read-only.
     pub(super) fn device_points(&mut self, points: &[Point]) -> Result<(), Error> {
         let dev = Path::new("/dev");
         for point in points.iter().filter(|point| point.path.starts_with(dev)) {
@@ -88,7 +89,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Lets the program write what is attached writable.
+    /// Adds landlock rules for the attached writable paths.
     pub(super) fn writable_rules(
         &mut self,
         restriction: Restriction,
@@ -103,7 +104,7 @@ impl Plan<'_> {
     }
 }
 
-/// Returns whether a writable bind is of a file: the kernel wants no rights of folders for one.
+/// Returns whether a writable bind is a file. The kernel refuses rights of folders for a file.
 fn is_file(target: &Path, spec: &SandboxSpec) -> bool {
     (spec.linux.writable_binds.iter()).any(|bind| bind.target == target && !bind.source.is_dir())
 }
