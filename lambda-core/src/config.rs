@@ -39,7 +39,7 @@ pub struct Config {
     /// invocation of the account with the most is rejected in favour of an account with few.
     pub waiting_max: u32,
     /// How long an invocation waits while no sandbox starts for it. While a worker that was asked
-    /// for is awaited, [`Fleet::ask_again`] applies if it is longer.
+    /// for is awaited, [`FleetSizing::ask_again`] applies if it is longer.
     pub wait_max: Duration,
     /// How long after its last use the last sandbox of a function is protected from eviction. It is
     /// evicted nevertheless for a function without a sandbox, and for an account that holds less
@@ -73,7 +73,7 @@ pub struct Config {
     /// When workers are recycled. `None`: never.
     pub recycling: Option<Recycling>,
     /// How the engine sizes the fleet. `None`: the driver sizes it.
-    pub fleet: Option<Fleet>,
+    pub fleet: Option<FleetSizing>,
     /// Settings of VMs, for workers that have them.
     pub vm: VmConfig,
     /// Settings of network interfaces, for functions that need one.
@@ -147,7 +147,7 @@ impl Default for Recycling {
 /// How the engine sizes the fleet, separately for each zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Fleet {
+pub struct FleetSizing {
     /// The zones that have workers.
     pub zones: Vec<Zone>,
     /// The fewest workers of a zone.
@@ -166,7 +166,7 @@ pub struct Fleet {
     pub ask_again: Duration,
 }
 
-impl Default for Fleet {
+impl Default for FleetSizing {
     fn default() -> Self {
         Self {
             zones: vec![Zone(0)],

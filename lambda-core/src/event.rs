@@ -66,7 +66,7 @@ pub enum Event {
     },
     /// Sets the weight of an account, by which scarce room is shared. Free room goes first to the
     /// account with the least memory held per weight. An account without this event has weight 100.
-    AccountWeighed {
+    AccountWeightSet {
         /// The weighted account, below [`Config::accounts_max`](crate::Config::accounts_max).
         account: AccountId,
         /// The weight, at least 1.

@@ -488,7 +488,7 @@ impl Worker {
 
 impl State {
     /// Returns whether a sandbox in this state is being made.
-    pub(crate) fn is_coming(self) -> bool {
+    pub(crate) fn is_starting(self) -> bool {
         matches!(self, Self::Waiting | Self::Starting)
     }
 }

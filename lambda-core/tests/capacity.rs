@@ -73,7 +73,7 @@ fn idle_sandboxes_end_for_whatever_resource_is_short() {
 
 #[test]
 fn a_worker_is_asked_for_when_processors_are_short() {
-    let fleet = Fleet { workers_max: 10, ..Fleet::default() };
+    let fleet = FleetSizing { workers_max: 10, ..FleetSizing::default() };
     let mut host = Host::new(|config| (config.cpu_percent, config.fleet) = (100, Some(fleet)));
     host.commands();
     host.join(0, Capacity { cpu_milli: 4000, ..Capacity::of_memory(64 * GIB) });
@@ -151,7 +151,7 @@ fn of_many_workers_the_one_that_fits_is_found() {
 
 #[test]
 fn a_burst_asks_for_all_the_workers_that_it_needs() {
-    let fleet = Fleet { workers_max: 100, ..Fleet::default() };
+    let fleet = FleetSizing { workers_max: 100, ..FleetSizing::default() };
     let mut host = Host::new(|config| {
         (config.fleet, config.account_concurrency_max) = (Some(fleet), 10_000);
     });
@@ -171,7 +171,7 @@ fn a_burst_asks_for_all_the_workers_that_it_needs() {
 
 #[test]
 fn without_workers_an_invocation_waits_for_the_one_that_is_asked_for() {
-    let fleet = Fleet { workers_min: 0, ..Fleet::default() };
+    let fleet = FleetSizing { workers_min: 0, ..FleetSizing::default() };
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     host.commands();
     host.put(0, |_| ());
@@ -183,7 +183,7 @@ fn without_workers_an_invocation_waits_for_the_one_that_is_asked_for() {
 /// A fleet of one large and some small workers gives no worker back that it would ask for again.
 #[test]
 fn a_fleet_of_mixed_sizes_does_not_flap() {
-    let fleet = Fleet { workers_min: 1, interval: SECOND * 10, ..Fleet::default() };
+    let fleet = FleetSizing { workers_min: 1, interval: SECOND * 10, ..FleetSizing::default() };
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     host.commands();
     host.join(0, Capacity::of_memory(1000 * MIB));

@@ -64,7 +64,7 @@ fn accounts_that_want_more_than_there_is_have_the_same_or_by_weight() {
         host.join(0, Capacity::of_memory(110 * MIB));
         customers(&mut host, 0..10);
         if weighted {
-            host.tell(Event::AccountWeighed { account: AccountId(9), weight: 200 });
+            host.tell(Event::AccountWeightSet { account: AccountId(9), weight: 200 });
         }
         let mut running = VecDeque::new();
         for function in 0..10 {

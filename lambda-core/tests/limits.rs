@@ -217,14 +217,14 @@ fn recycling_quiet_leaves_new_sandboxes_to_others() {
 
 #[test]
 fn a_fleet_grows_and_shrinks_between_its_bounds() {
-    let fleet = Fleet {
+    let fleet = FleetSizing {
         workers_min: 2,
         workers_max: 3,
         memory_high_percent: 50,
         memory_low_percent: 20,
         interval: SECOND * 10,
         ask_again: SECOND * 100,
-        ..Fleet::default()
+        ..FleetSizing::default()
     };
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     let asks = |commands: &[Command]| count(commands, |it| matches!(it, Command::AskWorker { .. }));

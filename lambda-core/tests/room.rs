@@ -111,7 +111,12 @@ fn a_function_whose_starts_fail_is_provisioned_ever_later() {
 
 #[test]
 fn workers_that_are_asked_for_count_when_more_are_wanted() {
-    let fleet = Fleet { workers_min: 1, workers_max: 9, interval: SECOND * 10, ..Fleet::default() };
+    let fleet = FleetSizing {
+        workers_min: 1,
+        workers_max: 9,
+        interval: SECOND * 10,
+        ..FleetSizing::default()
+    };
     let high = u64::from(fleet.memory_high_percent);
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     let asked =
@@ -127,7 +132,7 @@ fn workers_that_are_asked_for_count_when_more_are_wanted() {
 
 #[test]
 fn the_worker_that_has_least_is_given_back() {
-    let fleet = Fleet { workers_min: 1, interval: SECOND * 10, ..Fleet::default() };
+    let fleet = FleetSizing { workers_min: 1, interval: SECOND * 10, ..FleetSizing::default() };
     let mut host = Host::new(|config| config.fleet = Some(fleet));
     host.put(0, |settings| settings.timeout = SECOND * 900);
     host.join(1, Capacity::of_memory(100 * MIB));

@@ -20,7 +20,7 @@ impl Engine {
     ) -> Result<(), EventError> {
         self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
-        self.unreserve_all(worker.0).into_iter().for_each(|id| self.start_what_is_needed(id));
+        self.unreserve_all(worker.0).into_iter().for_each(|id| self.start_missing(id));
         // Only the first report after the worker joined can name sandboxes from before it joined,
         // or of an earlier engine.
         let first = (self.state.workers.side_mut(worker.0))
@@ -77,10 +77,10 @@ impl Engine {
             self.look_at_unused(interface);
         }
         for function in deferred.functions {
-            self.start_what_is_needed(function);
+            self.start_missing(function);
         }
         self.retire_if_empty(worker.0);
-        self.room_came(worker.0);
+        self.on_room_freed(worker.0);
         Ok(())
     }
 
@@ -103,14 +103,14 @@ impl Engine {
             .filter(|(at, sandbox)| match sandboxes.get(&SandboxId(self.state.sandboxes.id(*at))) {
                 // The report names another function for this id: the engine's sandbox is gone.
                 Some(it) => sandbox.function != it.function.0 && sandbox.state != State::Waiting,
-                None => !sandbox.state.is_coming(),
+                None => !sandbox.state.is_starting(),
             })
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
             .collect();
-        for (at, function, coming) in missing {
+        for (at, function, starting) in missing {
             self.forget(at, RejectReason::SandboxLost);
-            if coming {
-                self.start_what_is_needed(function);
+            if starting {
+                self.start_missing(function);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Engine {
             let function = self.state.sandboxes.get(at).map(|it| it.function);
             self.forget(at, RejectReason::SandboxLost);
             if let Some(function) = function {
-                self.start_what_is_needed(function);
+                self.start_missing(function);
             }
         }
     }
@@ -147,7 +147,7 @@ impl Engine {
             // Its readiness was not reported.
             (State::Starting, None) => {
                 let took = self.state.now.since(sandbox.since);
-                self.is_there(at, took);
+                self.on_started(at, took);
             }
             // It runs an invocation that an earlier engine dispatched.
             (State::Idle, Some(invocation)) => {
@@ -234,14 +234,7 @@ impl Engine {
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
         // The journal records an adopted sandbox as started.
-        self.write_down(Command::StartSandbox {
-            sandbox,
-            worker,
-            function,
-            revision,
-            vm,
-            interface,
-        });
+        self.journal(Command::StartSandbox { sandbox, worker, function, revision, vm, interface });
         match reported.invocation {
             Some(invocation) => self.run_adopted(at, invocation),
             None => self.offer(at),

@@ -104,7 +104,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn on_account_weighed(
+    pub(super) fn on_account_weight_set(
         &mut self,
         account: AccountId,
         weight: u32,
@@ -185,16 +185,16 @@ impl Engine {
     }
 
     /// Counts a start against a function's scaling rate.
-    pub(super) fn scaled(&mut self, id: u32) {
+    pub(super) fn count_start(&mut self, id: u32) {
         let (now, step) = (self.state.now, self.scaling_step());
         if let Some(function) = self.function_mut(id) {
             function.scaling_whole_at = function.scaling_whole_at.max(now) + step;
         }
     }
 
-    /// Takes back a [`Self::scaled`]: a start that failed by no fault of the function does not
+    /// Takes back a [`Self::count_start`]: a start that failed by no fault of the function does not
     /// count against its rate.
-    pub(super) fn unscaled(&mut self, id: u32) {
+    pub(super) fn uncount_start(&mut self, id: u32) {
         let step = u64::try_from(self.scaling_step().as_nanos()).unwrap_or(u64::MAX);
         if let Some(function) = self.function_mut(id) {
             let nanos = function.scaling_whole_at.as_nanos().saturating_sub(step);

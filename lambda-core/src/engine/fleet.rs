@@ -73,7 +73,7 @@ impl Engine {
         }
         self.came(capacity.zone);
         self.refresh_phase(worker.0);
-        self.room_came(worker.0);
+        self.on_room_freed(worker.0);
         Ok(())
     }
 
@@ -184,12 +184,12 @@ impl Engine {
         self.state.workers.set_phase(at, Phase::Draining);
         self.command(Command::DrainWorker { worker: WorkerId(at) });
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
             .collect();
         let mut wanted = Vec::new();
-        for (at, function, coming) in held {
+        for (at, function, starting) in held {
             self.stop(at, StopReason::Draining);
-            if coming {
+            if starting {
                 wanted.push(function);
             }
         }
@@ -197,7 +197,7 @@ impl Engine {
         wanted.extend(self.unreserve_all(at));
         wanted.sort_unstable();
         wanted.dedup();
-        wanted.into_iter().for_each(|function| self.start_what_is_needed(function));
+        wanted.into_iter().for_each(|function| self.start_missing(function));
         self.retire_if_empty(at);
     }
 
@@ -249,7 +249,7 @@ impl Engine {
         // While the worker is taken apart, nothing must be placed on it.
         self.state.workers.set_phase(at, Phase::Draining);
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_coming()))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
             .collect();
         let vms = self.state.vms.of_worker(at);
         let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
@@ -257,9 +257,9 @@ impl Engine {
             // Counts as a VM, so that the worker is not retired before everything on it is removed.
             worker.vms += 1;
         }
-        for (sandbox, function, coming) in held {
-            if coming {
-                self.unscaled(function);
+        for (sandbox, function, starting) in held {
+            if starting {
+                self.uncount_start(function);
             }
             self.forget(sandbox, RejectReason::WorkerLost);
         }
@@ -267,7 +267,7 @@ impl Engine {
         self.remove_worker(at);
         functions.sort_unstable();
         functions.dedup();
-        functions.into_iter().for_each(|function| self.start_what_is_needed(function));
+        functions.into_iter().for_each(|function| self.start_missing(function));
     }
 
     /// Asks for as many workers as the backlog needs, in these zones.
@@ -277,9 +277,9 @@ impl Engine {
         let (mut workers, mut kib, mut asked) = (0, 0, 0);
         for zone in fleet.zones.iter().filter(|zone| zones >> zone.0 & 1 == 1) {
             let (of_zone, memory, _) = self.zone_memory(*zone);
-            let coming = self.asked_for(*zone);
-            (workers, kib, asked) = (workers + of_zone, kib + memory, asked + coming);
-            rooms.push((of_zone.saturating_add(coming), *zone));
+            let joining = self.asked_for(*zone);
+            (workers, kib, asked) = (workers + of_zone, kib + memory, asked + joining);
+            rooms.push((of_zone.saturating_add(joining), *zone));
         }
         let each = (kib / u64::from(workers.max(1))).max(1);
         // Without workers, the size of a worker is unknown: ask for one.
@@ -343,16 +343,16 @@ impl Engine {
                 asked.retain(|at| *at + fleet.ask_again > now);
             }
             let (workers, memory, used) = self.zone_memory(zone);
-            let coming = self.asked_for(zone);
-            let all = workers.saturating_add(coming);
+            let joining = self.asked_for(zone);
+            let all = workers.saturating_add(joining);
             // Workers that were asked for count as present and empty.
             let each = memory / u64::from(workers.max(1));
-            let will_be = memory + each * u64::from(coming);
+            let will_be = memory + each * u64::from(joining);
             let high = used * 100 > will_be * u64::from(fleet.memory_high_percent);
             if all < fleet.workers_min || high && all < fleet.workers_max {
                 self.ask(zone);
             } else if workers > fleet.workers_min
-                && coming == 0
+                && joining == 0
                 && self.state.backlog.is_empty()
                 && used * 100 < memory * u64::from(fleet.memory_low_percent)
             {

@@ -28,7 +28,7 @@ pub(crate) struct Function {
     pub(crate) meter: Meter,
     /// How long a sandbox is kept idle after an invocation, in nanoseconds.
     keep_nanos: u64,
-    here: Here,
+    niche: Niche,
     top: Top,
     pub(crate) recent_durations: Pending,
     pub(crate) recent_gaps: Pending,
@@ -46,9 +46,9 @@ pub(crate) struct Function {
     pub(crate) revision: u64,
     idle: IdleStack,
     /// The number of sandboxes that are being made.
-    pub(crate) coming: u32,
+    pub(crate) starting: u32,
     /// The number of sandboxes that are stopping, or that must end after their invocation.
-    pub(crate) going: u32,
+    pub(crate) ending: u32,
     /// The number of reservations of room for it.
     pub(crate) reserved: u32,
     /// Accepted invocations without a sandbox, in order of arrival, with the time of arrival.
@@ -102,8 +102,8 @@ pub(crate) enum Blocked {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u64)]
-enum Here {
-    Here = 1,
+enum Niche {
+    Used = 1,
 }
 
 impl Function {
@@ -120,8 +120,8 @@ impl Function {
             waiting_count: 0,
             members: Vec::new(),
             spread: Spread::default(),
-            coming: 0,
-            going: 0,
+            starting: 0,
+            ending: 0,
             waiting: VecDeque::new(),
             start_failures: 0,
             scaling_whole_at: Time::ZERO,
@@ -130,7 +130,7 @@ impl Function {
             memory_peaks_mib: Histogram::default(),
             gaps: Histogram::default(),
             keep_nanos: 0,
-            here: Here::Here,
+            niche: Niche::Used,
             prewarms: false,
             prewarm: None,
             uses: 0,
@@ -263,7 +263,7 @@ impl Function {
 
     /// Removes the oldest waiting invocation for which no sandbox is being made.
     pub(crate) fn pop_uncovered(&mut self) -> Option<InvocationId> {
-        let (popped, _) = self.waiting.remove(self.coming as usize)?;
+        let (popped, _) = self.waiting.remove(self.starting as usize)?;
         self.waiting_count -= 1;
         self.forget_room();
         Some(popped)
@@ -271,7 +271,7 @@ impl Function {
 
     /// Returns since when the oldest invocation waits for which no sandbox is being made.
     pub(crate) fn uncovered_since(&self) -> Option<Time> {
-        self.waiting.get(self.coming as usize).map(|(_, since)| *since)
+        self.waiting.get(self.starting as usize).map(|(_, since)| *since)
     }
 
     /// Returns how many provisioned sandboxes are missing and may be started now.
@@ -285,7 +285,7 @@ impl Function {
     /// Returns how many more sandboxes must be started, with at most `max` starts for waiting
     /// invocations at once.
     pub(crate) fn missing(&self, max: u32) -> u32 {
-        let waits = self.waiting_count().min(max).saturating_sub(self.coming + self.reserved);
+        let waits = self.waiting_count().min(max).saturating_sub(self.starting + self.reserved);
         waits.max(self.provision_short())
     }
 
@@ -414,7 +414,7 @@ impl Function {
     /// Returns the number of its sandboxes that serve it or will.
     pub(crate) fn serving(&self) -> u32 {
         let all = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        all.saturating_sub(self.going)
+        all.saturating_sub(self.ending)
     }
 
     /// Returns how many of `concurrency` invocations count against the account's unreserved

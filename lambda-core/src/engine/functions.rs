@@ -55,7 +55,7 @@ impl Engine {
             None => false,
         };
         // Its sandboxes may need another size of room now.
-        self.leave_the_wait(id.0);
+        self.stop_waiting(id.0);
         let timeout = self.function(id.0).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
         if fresh {
@@ -67,7 +67,7 @@ impl Engine {
         let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
         idle.into_iter().for_each(|at| self.on_sandbox_due(at));
         // The new settings may allow starts for invocations that already wait.
-        self.start_what_is_needed(id.0);
+        self.start_missing(id.0);
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Engine {
                 sandbox.marks.set_stale();
                 self.state.old_deadlines.insert(at, sandbox.since + timeout);
                 if let Some(function) = self.function_mut(id.0) {
-                    function.going += 1;
+                    function.ending += 1;
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Engine {
     pub(super) fn drop_function_if_done(&mut self, id: u32) {
         let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
-            self.leave_the_wait(id);
+            self.stop_waiting(id);
             self.state.functions.remove(id as usize);
             let id = FunctionId(id);
             for item in

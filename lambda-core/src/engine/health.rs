@@ -139,7 +139,7 @@ impl Engine {
         if self.state.workers.side(worker.0).is_some_and(suspect) {
             self.state.agenda.insert((now + HALF_LIFE, Agenda::Health(worker)));
         }
-        self.room_came(worker.0);
+        self.on_room_freed(worker.0);
     }
 
     /// Sets the phase of a worker that is not draining, by its health, its lease and the end of its

@@ -269,14 +269,14 @@ impl Engine {
                 // It ends after its invocation, like sandboxes of an old revision.
                 busy.marks.set_stale();
                 if let Some(function) = self.function_mut(function) {
-                    function.going += 1;
+                    function.ending += 1;
                 }
             }
             if let Some(held) = self.state.sandboxes.get_mut(sandbox) {
                 // Its interface slot stays taken on its worker until the sandbox is gone.
                 held.interface = NONE;
             }
-            if state.is_coming() {
+            if state.is_starting() {
                 self.on_worker_fault(function, id, None);
             }
         }

@@ -32,7 +32,7 @@ impl Engine {
         let graced = self.state.workers.side_mut(worker.0).map(|it| std::mem::take(&mut it.graced));
         if graced == Some(true) {
             self.refresh_phase(worker.0);
-            self.room_came(worker.0);
+            self.on_room_freed(worker.0);
         }
         Ok(())
     }

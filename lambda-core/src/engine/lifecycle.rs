@@ -22,17 +22,17 @@ impl Engine {
         };
         let took = self.state.now.since(held.since);
         let worker = held.worker;
-        self.is_there(at, took);
+        self.on_started(at, took);
         // Its worker may start another sandbox now.
-        self.room_came(worker);
+        self.on_room_freed(worker);
         Ok(())
     }
 
     /// Handles a sandbox whose start succeeded after `took`: dispatches a waiting invocation to it,
     /// or puts it into the idle list.
-    pub(super) fn is_there(&mut self, at: u32, took: Duration) {
+    pub(super) fn on_started(&mut self, at: u32, took: Duration) {
         let now = self.state.now;
-        self.no_longer_coming(at);
+        self.no_longer_starting(at);
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
         (held.state, held.since) = (State::Idle, now);
         let (id, stale, worker) = (held.function, held.marks.stale(), held.worker);
@@ -51,7 +51,7 @@ impl Engine {
         if stale || draining || function.removed && function.waiting_count() == 0 {
             let reason = if draining { StopReason::Draining } else { StopReason::FunctionRemoved };
             self.stop_unlisted(at, reason);
-            return self.start_what_is_needed(id);
+            return self.start_missing(id);
         }
         let account = function.settings.account;
         if let Some(invocation) = function.pop_waiting() {
@@ -59,7 +59,7 @@ impl Engine {
             self.unblock_if_served(id);
             self.dispatch(invocation, at);
             // The function now has one start less and may begin another one of a burst.
-            return self.start_what_is_needed(id);
+            return self.start_missing(id);
         }
         let place = function.push_idle(at);
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
@@ -82,14 +82,14 @@ impl Engine {
     }
 
     /// Removes a sandbox from the counts of starting ones.
-    fn no_longer_coming(&mut self, at: u32) {
+    fn no_longer_starting(&mut self, at: u32) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.marks.stale());
         if let Some(worker) = self.state.workers.get_mut(worker) {
             worker.starting -= 1;
         }
         if let Some(function) = self.function_mut(id).filter(|_| !stale) {
-            function.coming -= 1;
+            function.starting -= 1;
         }
     }
 
@@ -99,10 +99,10 @@ impl Engine {
         let (id, place) = (sandbox.function, sandbox.idle_place());
         match sandbox.state {
             State::Idle => self.leave_idle(at, id, place),
-            State::Starting => self.no_longer_coming(at),
+            State::Starting => self.no_longer_starting(at),
             State::Waiting => {
                 // Its start was not commanded yet: it is gone at once.
-                self.no_longer_coming(at);
+                self.no_longer_starting(at);
                 self.mark_stopping(at);
                 self.forget(at, RejectReason::SandboxLost);
                 return true;
@@ -152,7 +152,7 @@ impl Engine {
         self.state.stopping += 1;
         let (id, counted) = (sandbox.function, sandbox.marks.stale());
         if let Some(function) = self.function_mut(id).filter(|_| !counted) {
-            function.going += 1;
+            function.ending += 1;
         }
         self.provision_soon(id);
     }
@@ -165,20 +165,20 @@ impl Engine {
         if state == State::Waiting {
             return Err(EventError::OutOfOrder);
         }
-        let coming = state == State::Starting;
+        let starting = state == State::Starting;
         self.forget(at, RejectReason::SandboxLost);
-        if coming {
+        if starting {
             match fault {
                 Fault::Worker => self.on_worker_fault(id, sandbox, Some((worker, begun))),
                 Fault::Function => {
                     self.function_failed(id, sandbox);
                     self.reject_first(id, RejectReason::SandboxFailed { sandbox });
                     self.provision_soon(id);
-                    self.start_what_is_needed(id);
+                    self.start_missing(id);
                 }
             }
         }
-        self.room_came(worker);
+        self.on_room_freed(worker);
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Engine {
         if state == State::Starting {
             self.on_worker_fault(id, sandbox, Some((worker, begun)));
         }
-        self.room_came(worker);
+        self.on_room_freed(worker);
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl Engine {
     /// one waiting invocation and counts from zero. Failures on one worker of starts that began
     /// before the first of them count once.
     pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId, on: Option<(u32, Time)>) {
-        self.unscaled(id);
+        self.uncount_start(id);
         let worker = on.map(|(worker, _)| worker);
         let old = on.is_some_and(|(worker, begun)| {
             self.state.workers.side(worker).is_some_and(|side| side.health.is_old_news(begun))
@@ -226,7 +226,7 @@ impl Engine {
             self.reject_first(id, RejectReason::SandboxFailed { sandbox });
         }
         self.provision_soon(id);
-        self.start_what_is_needed(id);
+        self.start_missing(id);
     }
 
     /// Removes a sandbox that is gone from all counts and tables. An invocation that it ran is
@@ -234,7 +234,7 @@ impl Engine {
     pub(super) fn forget(&mut self, at: u32, reason: RejectReason) {
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         match sandbox.state {
-            State::Waiting | State::Starting => self.no_longer_coming(at),
+            State::Waiting | State::Starting => self.no_longer_starting(at),
             State::Idle => self.leave_idle(at, sandbox.function, sandbox.idle_place()),
             State::Busy => {
                 self.finish(at);
@@ -248,7 +248,7 @@ impl Engine {
             // It ended without a command; the journal records the end nevertheless.
             let id = SandboxId(self.state.sandboxes.id(at));
             let (worker, reason) = (WorkerId(sandbox.worker), StopReason::Gone);
-            self.write_down(Command::StopSandbox { sandbox: id, worker, reason });
+            self.journal(Command::StopSandbox { sandbox: id, worker, reason });
         }
         // Read again: `finish` may have completed a minute and ranked the function's sandboxes
         // again.
@@ -274,7 +274,7 @@ impl Engine {
             return;
         };
         if sandbox.marks.stale() || sandbox.state == State::Stopping {
-            function.going -= 1;
+            function.ending -= 1;
         }
         let (milli, slots) = (i64::from(sandbox.cpu_milli), i64::from(sandbox.marks.slot()));
         state.workers.hold(sandbox.worker, 0, -milli, -slots);
@@ -358,7 +358,7 @@ impl Engine {
         }
         let sandbox = SandboxId(self.state.sandboxes.id(at));
         self.command(Command::TimeOut { invocation, sandbox, worker });
-        self.start_what_is_needed(id);
+        self.start_missing(id);
     }
 
     /// Repeats the stop command of a sandbox whose end was not reported.

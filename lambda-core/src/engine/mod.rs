@@ -283,7 +283,9 @@ impl Engine {
             Event::AccountPut { account, concurrency_max } => {
                 self.on_account_put(account, concurrency_max)
             }
-            Event::AccountWeighed { account, weight } => self.on_account_weighed(account, weight),
+            Event::AccountWeightSet { account, weight } => {
+                self.on_account_weight_set(account, weight)
+            }
             Event::FunctionPut { function, revision, settings } => {
                 self.on_function_put(function, revision, settings)
             }
@@ -357,7 +359,7 @@ impl Engine {
             Agenda::Prewarm(function) => self.on_prewarm(at, function),
             Agenda::Blocked(function) => self.on_waited_too_long(function),
             Agenda::Provision(function) => self.provision(function),
-            Agenda::Retry(function) => self.start_what_is_needed(function.0),
+            Agenda::Retry(function) => self.start_missing(function.0),
             Agenda::Reserved(worker, number) => self.on_reserved_too_long(worker, number),
             Agenda::Backlog => self.on_backlog_tick(),
             Agenda::Fleet => self.on_fleet_tick(),
@@ -369,11 +371,11 @@ impl Engine {
     pub(crate) fn command(&mut self, command: Command) {
         let state = &mut self.state;
         state.commands.push_back(command);
-        self.write_down(command);
+        self.journal(command);
     }
 
     /// Writes a decision to the journal if there is one.
-    pub(crate) fn write_down(&mut self, command: Command) {
+    pub(crate) fn journal(&mut self, command: Command) {
         let state = &mut self.state;
         if !state.config.journal {
             return;

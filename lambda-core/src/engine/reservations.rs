@@ -172,7 +172,7 @@ impl Engine {
     /// ended.
     pub(super) fn on_reserved_too_long(&mut self, worker: WorkerId, number: u64) {
         let Some(held) = self.unreserve(worker.0, number) else { return };
-        self.start_what_is_needed(held.function.0);
-        self.room_came(worker.0);
+        self.start_missing(held.function.0);
+        self.on_room_freed(worker.0);
     }
 }

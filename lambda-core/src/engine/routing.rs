@@ -67,7 +67,7 @@ impl Engine {
         }
         let Some(function) = self.function(id.0) else { return };
         let account = function.settings.account;
-        let enough = function.coming > function.waiting_count();
+        let enough = function.starting > function.waiting_count();
         if !enough && let Some(reason) = self.refuses_to_start(id.0) {
             return self.refuse(invocation, id, reason);
         }
@@ -80,8 +80,8 @@ impl Engine {
             function.wait(invocation, now);
         }
         self.waits(account, 1);
-        if !self.joins_the_wait(id.0) {
-            self.start_what_is_needed(id.0);
+        if !self.is_in_backlog(id.0) {
+            self.start_missing(id.0);
         }
     }
 
@@ -264,7 +264,7 @@ impl Engine {
                 held.marks.set_reason(StopReason::NotReusable);
             }
             let (worker, reason) = (WorkerId(worker), StopReason::NotReusable);
-            self.write_down(Command::StopSandbox { sandbox, worker, reason });
+            self.journal(Command::StopSandbox { sandbox, worker, reason });
         }
         Ok(())
     }
@@ -301,10 +301,10 @@ impl Engine {
         };
         if let Some(reason) = reason {
             self.stop_unlisted(at, reason);
-            return self.start_what_is_needed(id);
+            return self.start_missing(id);
         }
         let (account, waits) = (function.settings.account, function.waiting_count() > 0);
-        if waits && self.others_want_room() && self.gives_way(at, true) {
+        if waits && self.others_want_room() && self.yield_to_poorer(at, true) {
             return;
         }
         let Some(function) = self.function_mut(id) else { return };
@@ -325,7 +325,7 @@ impl Engine {
         }
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         if self.others_want_room() && self.deferred.is_none() {
-            self.gives_way(at, false);
+            self.yield_to_poorer(at, false);
         }
     }
 

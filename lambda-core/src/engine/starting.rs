@@ -307,8 +307,8 @@ impl Engine {
             return;
         };
         function.add_member(at);
-        if sandbox.state.is_coming() {
-            function.coming += 1;
+        if sandbox.state.is_starting() {
+            function.starting += 1;
         }
         function.spread.add(sandbox.worker);
         state.workers.add_load(sandbox.worker, load);
@@ -317,7 +317,7 @@ impl Engine {
         }
         let mut zone = None;
         if let Some(worker) = state.workers.get_mut(sandbox.worker) {
-            worker.starting += u32::from(sandbox.state.is_coming());
+            worker.starting += u32::from(sandbox.state.is_starting());
             zone = Some(worker.zone);
         }
         zone.into_iter().for_each(|zone| function.add_zone(zone));

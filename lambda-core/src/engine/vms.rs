@@ -277,7 +277,7 @@ impl Engine {
                 pool.starting = pool.starting.saturating_sub(1);
                 pool.ready.push(at);
             }
-            self.room_came(worker);
+            self.on_room_freed(worker);
         } else if empty {
             self.vm_is_empty(at);
         }
@@ -302,7 +302,7 @@ impl Engine {
         let at = self.state.vms.slab.find(vm.0).ok_or(EventError::Unknown)?;
         let worker = self.state.vms.slab.get(at).map(|vm| vm.worker);
         self.lose_vm(at);
-        worker.into_iter().for_each(|worker| self.room_came(worker));
+        worker.into_iter().for_each(|worker| self.on_room_freed(worker));
         Ok(())
     }
 
@@ -326,10 +326,10 @@ impl Engine {
         }
         for (sandbox, id, function) in inside {
             let held = self.state.sandboxes.get(sandbox);
-            let coming = held.is_some_and(|it| it.state.is_coming());
+            let starting = held.is_some_and(|it| it.state.is_starting());
             let begun = held.map(|it| it.since).unwrap_or_default();
             self.forget(sandbox, RejectReason::SandboxLost);
-            if coming {
+            if starting {
                 self.on_worker_fault(function, id, Some((worker, begun)));
             }
         }

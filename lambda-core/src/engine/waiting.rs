@@ -24,7 +24,7 @@ const STARTED_MAX: usize = 64;
 impl Engine {
     /// Starts the sandboxes that a function's waiting invocations and its provisioned concurrency
     /// need.
-    pub(super) fn start_what_is_needed(&mut self, id: u32) {
+    pub(super) fn start_missing(&mut self, id: u32) {
         if let Some(deferred) = &mut self.deferred {
             deferred.functions.insert(id);
             return;
@@ -35,18 +35,18 @@ impl Engine {
         {
             let provisioned = function.provision_short() > 0;
             if function.start_from > self.state.now
-                || function.init_failures > 0 && function.coming > 0
+                || function.init_failures > 0 && function.starting > 0
             {
-                return self.wait_out(id);
+                return self.back_off(id);
             }
             if !provisioned && !self.may_scale(id) {
                 return self.wait_for_rate(id);
             }
             match self.start_one(id) {
                 Wish::Started if provisioned => {}
-                Wish::Started => self.scaled(id),
+                Wish::Started => self.count_start(id),
                 Wish::Never(reason) => {
-                    if self.function(id).is_some_and(|it| it.waiting_count() > it.coming) {
+                    if self.function(id).is_some_and(|it| it.waiting_count() > it.starting) {
                         self.reject_last(id, reason);
                     } else {
                         return self.provision_later(id);
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Rejects the waiting invocations for which no sandbox is being made and no room is reserved.
     fn reject_uncovered(&mut self, id: u32, reason: RejectReason) {
-        while self.function(id).is_some_and(|it| it.coming + it.reserved < it.waiting_count()) {
+        while self.function(id).is_some_and(|it| it.starting + it.reserved < it.waiting_count()) {
             self.reject_last(id, reason);
         }
     }
@@ -85,16 +85,16 @@ impl Engine {
     /// Handles a function whose starts fail by its own fault: one start at a time, with growing
     /// delays. Rejects the waiting invocations, unless one of the function's sandboxes is busy or
     /// starting.
-    fn wait_out(&mut self, id: u32) {
+    fn back_off(&mut self, id: u32) {
         let Some(function) = self.function(id) else { return };
         let (from, failed, busy) = (function.start_from, function.failed, function.meter.busy());
         if busy == 0
-            && function.coming == 0
+            && function.starting == 0
             && let Some(sandbox) = failed
         {
             self.reject_uncovered(id, RejectReason::SandboxFailed { sandbox });
         }
-        if self.function(id).is_some_and(|it| it.waiting_count() > it.coming) {
+        if self.function(id).is_some_and(|it| it.waiting_count() > it.starting) {
             self.block(id, Blocked::ForTime);
         }
         let at = from.max(self.state.now + Duration::from_millis(1));
@@ -111,7 +111,7 @@ impl Engine {
         let place = self.place_of(id, settings.account);
         self.block(id, Blocked::ForRoom(place));
         self.ask_for_room(zones);
-        let own = self.function(id).is_some_and(|it| it.meter.busy() > 0 || it.coming > 0);
+        let own = self.function(id).is_some_and(|it| it.meter.busy() > 0 || it.starting > 0);
         let served =
             self.state.workers.zones_served() & zones != 0 || self.state.workers.ejected() > 0;
         if !own && !served && !self.worker_comes(zones) {
@@ -148,7 +148,7 @@ impl Engine {
             }
         }
         self.count_wanted(id);
-        self.watch_the_wait(id);
+        self.arm_wait_timer(id);
     }
 
     fn leave_backlog(&mut self, id: u32) {
@@ -161,7 +161,7 @@ impl Engine {
     }
 
     /// Ends a function's waiting state, in the backlog or for time, and its timer.
-    pub(super) fn leave_the_wait(&mut self, id: u32) {
+    pub(super) fn stop_waiting(&mut self, id: u32) {
         self.leave_backlog(id);
         self.count_wanted(id);
         self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
@@ -187,7 +187,7 @@ impl Engine {
 
     /// Sets the timer that ends the wait of the oldest invocation for which no sandbox is being
     /// made.
-    fn watch_the_wait(&mut self, id: u32) {
+    fn arm_wait_timer(&mut self, id: u32) {
         let Some(since) = self.function(id).and_then(|it| it.uncovered_since()) else { return };
         let at = since + self.state.config.wait_max;
         let at = at.max(self.state.now);
@@ -233,12 +233,12 @@ impl Engine {
 
     /// Updates the sums and timers for a new invocation of a function that is in the backlog,
     /// without a new search for room. Returns whether the function is in the backlog.
-    pub(super) fn joins_the_wait(&mut self, id: u32) -> bool {
+    pub(super) fn is_in_backlog(&mut self, id: u32) -> bool {
         let Some(function) = self.function(id) else { return false };
         let Some(Blocked::ForRoom(_)) = function.blocked else { return false };
         let settings = function.settings;
         self.count_wanted(id);
-        self.watch_the_wait_if_none(id);
+        self.arm_wait_timer_if_none(id);
         if self.state.config.fleet.is_some() {
             let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
             self.ask_for_room(zones);
@@ -246,11 +246,11 @@ impl Engine {
         true
     }
 
-    fn watch_the_wait_if_none(&mut self, id: u32) {
+    fn arm_wait_timer_if_none(&mut self, id: u32) {
         // Only the oldest such invocation needs the timer, which then moves to the next.
-        let first = |it: &super::Function| it.waiting_count() <= it.coming + 1;
+        let first = |it: &super::Function| it.waiting_count() <= it.starting + 1;
         if self.function(id).is_some_and(first) {
-            self.watch_the_wait(id);
+            self.arm_wait_timer(id);
         }
     }
 
@@ -268,7 +268,7 @@ impl Engine {
         }
         let Some(fullest) = self.state.backlog.fuller(own) else { return false };
         let uncovered = |id: &FunctionId| {
-            self.function(id.0).is_some_and(|it| it.waiting_count() > it.coming + it.reserved)
+            self.function(id.0).is_some_and(|it| it.waiting_count() > it.starting + it.reserved)
         };
         let Some(victim) = self.state.backlog.newest_of(fullest).find(uncovered) else {
             return false;
@@ -283,7 +283,7 @@ impl Engine {
             self.state.backlog_cursor = FunctionId(last.0.saturating_add(1));
         }
         for id in tried {
-            self.start_what_is_needed(id.0);
+            self.start_missing(id.0);
             self.gather_if_it_waits_long(id.0);
         }
         if !self.state.backlog.is_empty() {
@@ -317,7 +317,7 @@ impl Engine {
 
     /// Uses room that may have come free on a worker: first for its reservations, then for the
     /// backlog.
-    pub(super) fn room_came(&mut self, worker: u32) {
+    pub(super) fn on_room_freed(&mut self, worker: u32) {
         if self.deferred.is_some() {
             return;
         }
@@ -358,7 +358,7 @@ impl Engine {
             return false;
         }
         if !provisioned {
-            self.scaled(id);
+            self.count_start(id);
         }
         true
     }
@@ -371,7 +371,7 @@ impl Engine {
             let id = held.function.0;
             let needed = |it: &super::Function| {
                 let provisioned = it.settings.provisioned_concurrency;
-                it.waiting_count() > it.coming || it.provision_due && it.serving() < provisioned
+                it.waiting_count() > it.starting || it.provision_due && it.serving() < provisioned
             };
             let needed = self.function(id).is_some_and(needed);
             let fits = needed && self.fits_on(id, worker, &Spare::default());
@@ -388,7 +388,7 @@ impl Engine {
             }
             self.unblock_if_served(id);
         }
-        again.into_iter().for_each(|id| self.start_what_is_needed(id));
+        again.into_iter().for_each(|id| self.start_missing(id));
     }
 
     /// Returns whether a worker can have a sandbox of a function, with `spare` in addition to its
@@ -412,7 +412,7 @@ impl Engine {
 
     /// Stops a sandbox that could run its function's next invocation (`waits`) or has become idle,
     /// if another function has less and needs the room. Returns whether it did.
-    pub(super) fn gives_way(&mut self, at: u32, waits: bool) -> bool {
+    pub(super) fn yield_to_poorer(&mut self, at: u32, waits: bool) -> bool {
         let Some(held) = self.state.sandboxes.get(at).cloned() else { return false };
         let worker = held.worker;
         let Some(row) = self.state.workers.get(worker) else { return false };
@@ -428,7 +428,7 @@ impl Engine {
             && id.0 != own
             && self.ends_for(&held, id.0, serving, waits)
         {
-            self.end_for_another(at, own, waits);
+            self.evict_for(at, own, waits);
             return true;
         }
         let gives = self.gives(worker, &held);
@@ -453,7 +453,7 @@ impl Engine {
         self.reserve(worker, id.0, memory_kib);
         self.requeue(id.0, settings.account);
         self.unblock_if_served(id.0);
-        self.end_for_another(at, own, waits);
+        self.evict_for(at, own, waits);
         true
     }
 
@@ -472,10 +472,10 @@ impl Engine {
         fewer || self.is_poorer(other.settings.account, kib(other.settings.memory_bytes), held)
     }
 
-    fn end_for_another(&mut self, at: u32, own: u32, waits: bool) {
+    fn evict_for(&mut self, at: u32, own: u32, waits: bool) {
         if waits {
             self.stop_unlisted(at, StopReason::Evicted);
-            self.start_what_is_needed(own);
+            self.start_missing(own);
         } else {
             self.stop(at, StopReason::Evicted);
         }
@@ -491,7 +491,7 @@ impl Engine {
         }
         let Some(function) = self.function_mut(id.0).filter(|it| !it.removed) else { return };
         function.provision_due = true;
-        self.start_what_is_needed(id.0);
+        self.start_missing(id.0);
     }
 
     fn provision_later(&mut self, id: u32) {

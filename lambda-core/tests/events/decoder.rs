@@ -249,10 +249,10 @@ fn config(kind: u8) -> Config {
         replace_ahead: Duration::from_secs(20),
         quiet: Duration::from_secs(30),
     });
-    config.fleet = (kind & 8 != 0).then(|| Fleet {
+    config.fleet = (kind & 8 != 0).then(|| FleetSizing {
         zones: vec![Zone(0), Zone(1)],
         workers_max: 3,
-        ..Fleet::default()
+        ..FleetSizing::default()
     });
     config.routing = match kind >> 4 & 3 {
         1 => Routing::LeastRecentlyUsed,

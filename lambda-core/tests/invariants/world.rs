@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lambda_core::Fleet as Fleet_;
+use lambda_core::FleetSizing;
 use lambda_core::sim::{Checker, StateSeen, Violation};
 use lambda_core::*;
 use proptest::prelude::*;
@@ -139,10 +139,10 @@ pub(crate) fn config(fleet: Fleet) -> Config {
         replace_ahead: Duration::from_secs(20),
         quiet: Duration::from_secs(30),
     });
-    config.fleet = fleet.grows.then(|| Fleet_ {
+    config.fleet = fleet.grows.then(|| FleetSizing {
         zones: vec![Zone(0), Zone(1)],
         workers_max: 3,
-        ..Fleet_::default()
+        ..FleetSizing::default()
     });
     config.vm.shared_memory_bytes = 8 * MIB;
     config.vm.pool_sizes_bytes = vec![4 * MIB];
