@@ -129,6 +129,13 @@ impl fmt::Display for Report {
     }
 }
 
+/// Returns the header of a new trace that is not sampled, as AWS X-Ray writes it.
+pub(crate) fn trace_id(now_ms: u64) -> String {
+    let (root, parent) = (uuid::Uuid::new_v4().simple().to_string(), uuid::Uuid::new_v4());
+    let parent = parent.as_u64_pair().1;
+    format!("Root=1-{:08x}-{};Parent={parent:016x};Sampled=0", now_ms / 1000, &root[..24])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,37 +4,19 @@
 
 mod common;
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lambda_host::{Error, FunctionState, Host};
 use lambda_sandbox::fake::FakeBackend;
 use tokio::task::JoinSet;
 
-use crate::common::{config, echo, named, zip};
+use crate::common::{config, echo, named, poll_and_drop, zip};
 
 async fn open(backend: &FakeBackend, folder: &Path) -> Host {
     let builder = Host::builder(Arc::new(backend.clone()));
     builder.with_data_folder(folder).start().await.unwrap()
-}
-
-/// Polls a future `polls` times, with a millisecond between, and drops it. Returns whether it was
-/// ready.
-async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> bool {
-    let mut future = pin!(future);
-    for _ in 0..polls {
-        let mut context = Context::from_waker(Waker::noop());
-        if future.as_mut().poll(&mut context).is_ready() {
-            return true;
-        }
-        tokio::task::yield_now().await;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    false
 }
 
 /// Waits until a change whose caller is gone has been made.

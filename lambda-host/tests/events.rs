@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{config, named, zip};
+use common::{config, named, poll_and_drop, zip};
 use lambda_host::{
     DeliverToFile, Error, EventInvokeChange, Host, HostBuilder, Request, ThrottleLimit,
 };
@@ -199,5 +199,44 @@ async fn what_cannot_be_an_event_is_refused() {
     let refused = host.invoke_event("f", Request::new("12345678901")).await;
     assert!(matches!(refused, Err(Error::Throttled { limit: ThrottleLimit::EventQueue })));
     assert!(matches!(host.invoke_event("g", "1").await, Err(Error::FunctionNotFound { .. })));
+    host.shutdown().await;
+}
+
+/// A caller that goes away at any moment leaves an event that runs, or none, and no bytes that stay
+/// counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_caller_goes_away_runs_or_was_not_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (backend, count) = counting(0);
+    let builder = host(&backend, folder.path()).with_event_bytes_max(16);
+    let host = builder.start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    for polls in 0..6 {
+        poll_and_drop(host.invoke_event("f", r#""12345678""#), polls).await;
+        for _ in 0..1000 {
+            if host.events_waiting() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let before = count.load(Ordering::SeqCst);
+        // The queue has room for one such event at a time.
+        for attempt in 0.. {
+            match host.invoke_event("f", r#""12345678""#).await {
+                Ok(_) => break,
+                Err(Error::Throttled { .. }) if attempt < 1000 => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("after {polls} polls: {error}"),
+            }
+        }
+        for _ in 0..1000 {
+            if count.load(Ordering::SeqCst) > before && host.events_waiting() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(count.load(Ordering::SeqCst) > before, "after {polls} polls");
+    }
     host.shutdown().await;
 }

@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::deliver::Deliver;
 use super::store::{Event, EventStore};
+use crate::blocking::joined;
 use crate::clock::now_ms;
 use crate::error::{Error, ThrottleLimit};
 use crate::function::name::FunctionName;
 use crate::function::target::Target;
-use crate::invocation::Request;
+use crate::invocation::{Request, trace_id};
 
 /// How events are handled.
 #[derive(Clone, Debug)]
@@ -125,13 +126,19 @@ impl EventQueue {
             payload_bytes: bytes,
         };
         let (name, id) = (event.name.clone(), event.id);
-        if let Err(error) = self.store.put(event, request.payload).await {
-            self.counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(error);
-        }
-        // Should the dispatcher be gone, the next start runs it.
-        self.dispatcher.send(Told::Accepted { name, id }).await.unwrap_or_default();
-        Ok(request_id)
+        let (store, counts) = (self.store.clone(), Arc::clone(&self.counts));
+        let dispatcher = self.dispatcher.clone();
+        // In a task of its own: the caller may drop its future when the event is on disk already.
+        joined(tokio::spawn(async move {
+            if let Err(error) = store.put(event, request.payload).await {
+                counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                return Err(error);
+            }
+            // If the dispatcher has ended, the next start of the host runs the event.
+            dispatcher.send(Told::Accepted { name, id }).await.unwrap_or_default();
+            Ok(request_id)
+        }))
+        .await
     }
 
     /// Returns how many accepted events wait.
@@ -146,13 +153,6 @@ impl EventQueue {
         self.dispatcher.send(Told::Stop { done }).await.unwrap_or_default();
         stopped
     }
-}
-
-/// Returns the header of a new trace that is not sampled, as X-Ray writes it.
-fn trace_id(now_ms: u64) -> String {
-    let (root, parent) = (uuid::Uuid::new_v4().simple().to_string(), uuid::Uuid::new_v4());
-    let parent = parent.as_u64_pair().1;
-    format!("Root=1-{:08x}-{};Parent={parent:016x};Sampled=0", now_ms / 1000, &root[..24])
 }
 
 /// AWS waits a minute before the first retry, and two before the second.

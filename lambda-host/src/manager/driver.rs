@@ -22,7 +22,7 @@ use crate::event::HostEvent;
 use crate::function::Function;
 use crate::function::arn::Arns;
 use crate::function::version::{Version, VersionKey};
-use crate::invocation::{Answer, Request};
+use crate::invocation::{Answer, Request, trace_id};
 use crate::logs::{LogEvent, LogWriter};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
@@ -247,7 +247,7 @@ impl Driver {
         let request_id = request.request_id.clone();
         let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
-        request.trace_id.get_or_insert_with(|| trace_id(now_ms() / 1000));
+        request.trace_id.get_or_insert_with(|| trace_id(now_ms()));
         self.arrive(Pending { function, request_id, function_arn, request, reply, refused: 0 });
     }
 
@@ -435,14 +435,6 @@ impl Driver {
             drop(self.events.send(event()));
         }
     }
-}
-
-/// A trace header for an invocation that came without one: not sampled, begun at `now`, in seconds since 1970-01-01.
-///
-/// Source: AWS X-Ray, "Tracing header".
-fn trace_id(now: u64) -> String {
-    let (root, parent) = (uuid::Uuid::new_v4().simple().to_string(), rand_seed());
-    format!("Root=1-{now:08x}-{};Parent={parent:016x};Sampled=0", &root[..24])
 }
 
 /// A seed for the placement's draws: any will do, and hosts need not draw alike.

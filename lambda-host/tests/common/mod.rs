@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test uses some of them")]
 
+use std::future::Future;
 use std::io::{Cursor, Write};
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,4 +36,19 @@ pub(crate) fn config() -> FunctionConfig {
 
 pub(crate) fn named(name: &str) -> FunctionConfig {
     FunctionConfig::new(name, "provided.al2023", "bootstrap").unwrap()
+}
+
+/// Polls a future `polls` times, with a millisecond between, and drops it. Returns whether it was
+/// ready.
+pub(crate) async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> bool {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        let mut context = Context::from_waker(Waker::noop());
+        if future.as_mut().poll(&mut context).is_ready() {
+            return true;
+        }
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
