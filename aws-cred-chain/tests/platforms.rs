@@ -1,6 +1,6 @@
-//! Checks from its sources that the crate can compile for Windows, macOS and WebAssembly. Their
-//! standard libraries are not installed on the machines that run these tests, so the crate is not
-//! built for them.
+//! Searches the sources for names that do not exist on Linux, macOS, Windows or WebAssembly. The
+//! standard libraries of other systems are not installed on the machines that run these tests, so
+//! the crate is not built for them.
 //!
 //! For each target, all items that its `cfg` excludes are removed. The rest must not name an item
 //! of another system or a removed item.

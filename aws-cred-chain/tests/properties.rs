@@ -1,4 +1,4 @@
-//! Untrusted input never panics, and properties hold for every input.
+//! Untrusted input never causes a panic, and properties hold for every input.
 //!
 //! A short form of the fuzz targets in `fuzz/`; `TEST_LONG=1` runs 100,000 cases of each.
 
