@@ -109,8 +109,8 @@ async fn no_kind_of_kernel_memory_is_without_a_bound() {
     assert_eq!(beyond, Vec::<String>::new());
 }
 
-/// Kinds that no control group is charged for. The host kills a sandbox that holds too many of them,
-/// also without root and without control groups.
+/// Kinds that no control group is charged for. The host kills a sandbox that holds too many of
+/// them, also without root and without control groups.
 const COUNTED: [&str; 2] = ["locks of ranges", "TCP connections that nobody takes"];
 
 #[tokio::test]
