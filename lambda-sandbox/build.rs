@@ -1,4 +1,4 @@
-//! Compiles `init/init.rs`, the static program that is pid 1 of a Linux sandbox, so that it can be embedded.
+//! Compiles `init/init.rs`, the static program that is pid 1 of a Linux sandbox, for embedding it.
 
 use std::env;
 use std::path::PathBuf;

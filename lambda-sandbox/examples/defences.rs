@@ -1,4 +1,5 @@
-//! Prints what each defence that can be left out costs a start, against starts with all of them, in turn.
+//! Measures the cost of each optional defence: start times without it and with all defences,
+//! alternating.
 //!
 //! ```text
 //! cargo run --release -p lambda-sandbox --example defences -- 300
@@ -22,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..rounds {
         for (_, backend, times) in &mut rows {
             let spec = SandboxSpec::new(Root::of_machine(), ["/bin/true"]);
-            // The pools fill again: what they take is not the defence's.
+            // The pools refill meanwhile. That time does not count.
             tokio::time::sleep(Duration::from_millis(2)).await;
             let began = Instant::now();
             let (_, ended) = backend.create(spec).await?.run_to_exit().await?;

@@ -1,4 +1,5 @@
-//! Makes many sandboxes and tells what they cost: `cargo run --release -p lambda-sandbox --example live -- 1000`.
+//! Measures many live sandboxes: memory of each, and how fast they are created and destroyed.
+//! `cargo run --release -p lambda-sandbox --example live -- 1000`.
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 
 use std::error::Error;
@@ -39,7 +40,7 @@ async fn live(count: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns a figure in KiB from a file of `/proc`.
+/// Returns a number in KiB from a file of `/proc`.
 fn kib(path: &str, name: &str) -> i64 {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     (text.lines().find_map(|line| line.strip_prefix(name)))

@@ -1,11 +1,13 @@
-//! The attacks of `tests/attacks.rs` inside other tools' sandboxes, beside ours, as a table.
+//! Runs the attacks of `tests/attacks.rs` in sandboxes of other tools and in ours, and prints a
+//! table.
 //!
 //! ```text
 //! cargo run -p lambda-sandbox --example peers
 //! ```
 //!
-//! Each tool gets the same files, no capabilities, user 1000, namespaces of each kind that it makes, and for the rest
-//! what it does by itself. One that is not installed or refuses to work is told so, and has no column. Needs root.
+//! Each tool gets the same files, no capabilities, user 1000 and all namespaces that it can make.
+//! Everything else is its default. A tool that is not installed or fails is reported and has no
+//! column. Needs root.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::collections::BTreeMap;
@@ -24,11 +26,11 @@ use lambda_sandbox::{Backend, MemoryLog, Root, SandboxSpec};
 use serde_json::{Value, json};
 
 type Failure = Box<dyn Error>;
-/// What got through, by the attack's name.
+/// Whether each attack got through, by its name.
 type Verdicts = BTreeMap<String, bool>;
 
 const COMMAND: [&str; 5] = ["/probe", "--exact", "inside", "--nocapture", "--test-threads=1"];
-/// For a tool that an attack has brought to a stop.
+/// The time after which a tool is killed, for attacks that stop it.
 const TIME: Duration = Duration::from_secs(30);
 
 #[tokio::main(flavor = "current_thread")]
@@ -72,7 +74,7 @@ fn probe() -> Result<PathBuf, Failure> {
         .ok_or_else(|| "cargo built no test program".into())
 }
 
-/// What is attacked, and with what.
+/// The root, environment and sockets for the attacks.
 struct Target {
     root: Root,
     environment: Vec<(String, String)>,
@@ -96,7 +98,7 @@ impl Target {
         Ok(Self { root, environment, _tcp: tcp, _unix: unix })
     }
 
-    /// Writes the root's small files to a folder; returns each with the path that it has inside.
+    /// Writes the root's small files to a folder. Returns each with its path inside.
     fn files(&self, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
         let mut files = Vec::new();
         for (number, file) in self.root.files.iter().enumerate() {
@@ -145,7 +147,8 @@ fn runc(target: &Target, work: &Path) -> Result<Command, Failure> {
     container("runc", "runc", target, work)
 }
 
-/// Refuses control groups of both versions at once: sees those of version 1 only, in a mount namespace for it.
+/// Runs crun. It refuses machines with control groups of both versions, so there it runs in a mount
+/// namespace that shows version 1 only.
 fn crun(target: &Target, work: &Path) -> Result<Command, Failure> {
     let run = container("crun", "crun", target, work)?;
     let hybrid = LinuxBackend::probe()?.hierarchies.kind() == "hybrid";
@@ -158,7 +161,8 @@ fn crun(target: &Target, work: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Makes a bundle of the tool's own defaults, with our files, user and program, and no capabilities.
+/// Makes a bundle from the tool's defaults, with our files, user and program, and without
+/// capabilities.
 fn container(program: &str, name: &str, target: &Target, work: &Path) -> Result<Command, Failure> {
     let done = Command::new(program).arg("spec").current_dir(work).status()?;
     if !done.success() {
@@ -211,12 +215,12 @@ fn place(root: &Path, inside: &Path, folder: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a tool and returns what the attacks said; ends it where it does not come to an end.
+/// Runs a tool and returns its output. Kills it after [`TIME`].
 fn run(mut command: Command) -> Result<String, Failure> {
     let mut tool =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let until = Instant::now() + TIME;
-    // What is said fits into the pipes.
+    // The output is small enough for the pipes.
     while tool.try_wait()?.is_none() {
         if Instant::now() > until {
             tool.kill()?;
@@ -258,7 +262,7 @@ fn print(columns: &[(String, Verdicts)]) {
     println!("| all | {} |", sums.collect::<Vec<_>>().join(" | "));
 }
 
-/// Tells which of `attacks` got through, by name unless it was all of several.
+/// Formats which of `attacks` got through: their names, or "all" if there are several.
 fn cell(attacks: &[&str], verdicts: &Verdicts) -> String {
     let through: Vec<&str> = attacks
         .iter()
@@ -274,7 +278,7 @@ fn cell(attacks: &[&str], verdicts: &Verdicts) -> String {
     }
 }
 
-/// The attacks of the test program by what they are after.
+/// The attacks of the test program, by target.
 const KINDS: &[(&str, &[&str])] = &[
     (
         "new namespaces",

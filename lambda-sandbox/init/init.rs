@@ -1,15 +1,12 @@
-//! Pid 1 of a sandbox: gives up its privileges, restricts itself, starts the program, and reaps
-//! processes.
+//! Pid 1 of a sandbox: drops privileges, restricts itself, starts the program, reaps processes.
 //!
-//! A static program of raw system calls, without libc and without allocation.
-//!
-//! The host starts it with these descriptors: 0 to 2 for the program, 3 a socket to the host, 4 the
-//! system call filters, 5 landlock's ruleset if there is one, 6 and up those to pass to the program
-//! as 3 and up. Its arguments are `init ID FLAGS PROGRAM ARGS...`; its environment is the
-//! program's. Each letter of FLAGS has a meaning: `u`: make a user namespace. `r`: it is in a user
-//! namespace already, as an unprivileged user. `l`: enforce landlock's ruleset. `o`: reset
-//! `oom_score_adj`, because that of the host is negative. `t`: 0 to 2 are a terminal, which becomes
-//! the program's controlling terminal. `d`: a descriptor to pass, one `d` for each.
+//! A static program of raw system calls, without libc and without allocation. Its descriptors: 0 to
+//! 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's ruleset if
+//! any, 6 and up those to pass on as 3 and up. Its arguments: `init ID FLAGS PROGRAM ARGS...`, with
+//! the program's environment. Its flags: `u` make a user namespace; `r` it is in one, as an
+//! unprivileged user; `l` enforce landlock's ruleset; `o` reset `oom_score_adj`, since the host's
+//! is negative; `t` 0 to 2 are the program's controlling terminal; `d` a descriptor to pass on, one
+//! `d` for each.
 //!
 //! What it and the host send each other is in [`protocol`]. Pid 1 ends, and with it the whole sandbox,
 //! when the program has ended and there are no extensions, or when the host's end of the socket is
@@ -49,8 +46,7 @@ global_asm!(
 /// `length` bytes from `target` on may be written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(target: *mut u8, byte: i32, length: usize) -> *mut u8 {
-    // SAFETY: writes `length` bytes from `target` on, which the caller may; the direction flag is
-    // clear by the ABI.
+    // SAFETY: the caller allows writing these bytes; the direction flag is clear by the ABI.
     unsafe {
         asm!(
             "rep stosb",
@@ -223,8 +219,7 @@ fn change_user(id: usize, user_namespace: bool) {
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
     must(STEP_USER, call(SETRESGID, id, id, id, 0, 0));
     if user_namespace {
-        // This drops the host's capabilities. Those of the new namespace apply to that namespace
-        // only.
+        // Drops the host's capabilities. Those of the new namespace apply to it only.
         must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
         must(STEP_USER, call(PRCTL, SET_DUMPABLE, 1, 0, 0, 0));
         must(STEP_USER_NAMESPACE, call(UNSHARE, CLONE_NEWUSER, 0, 0, 0, 0));
@@ -256,8 +251,7 @@ fn drop_bounding() {
     }
 }
 
-/// Loads the filters from descriptor 4: for each the number of its instructions in 8 bytes, then
-/// the instructions, 8 bytes each.
+/// Loads the filters of descriptor 4: each a count in 8 bytes and instructions of 8 bytes.
 fn load_filters() {
     #[repr(C)]
     struct Program {
@@ -273,8 +267,7 @@ fn load_filters() {
     call(CLOSE, FILTERS, 0, 0, 0, 0);
     let mut at = 0;
     while at + 8 <= length {
-        // SAFETY: the eight bytes lie within the `length` bytes that the kernel has written, and
-        // are aligned.
+        // SAFETY: the eight bytes are aligned, within the `length` bytes that the kernel wrote.
         let count = unsafe { *((address + at) as *const u64) } as usize;
         if count > BYTES || at + 8 + count * 8 > length {
             fail(STEP_FILTER, -22);
@@ -287,8 +280,7 @@ fn load_filters() {
     }
 }
 
-/// Resets every signal to its default action. Ignored signals are inherited (SIGPIPE of a Rust
-/// program, SIGHUP under nohup), and a program does not expect that.
+/// Resets every signal to its default. Else a host's ignored signals (SIGPIPE) would be inherited.
 fn default_signals() {
     const SIGNALS: usize = 64;
     // The kernel's `struct sigaction`: handler, flags, restorer, mask. All zero is the default.
@@ -299,8 +291,7 @@ fn default_signals() {
     }
 }
 
-/// Resets other attributes inherited from the host: the umask, the personality and, if `spared`,
-/// `oom_score_adj`.
+/// Resets other inherited attributes: umask, personality and, if `spared`, `oom_score_adj`.
 fn forget_host(spared: bool) {
     const USUAL: usize = 0o022;
     call(UMASK, USUAL, 0, 0, 0, 0);
@@ -374,8 +365,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     life.live()
 }
 
-/// Waits for a message of the host. Returns the number of descriptors that came with it, or `None`
-/// if the host has closed the socket.
+/// Waits for a message of the host. Returns its number of descriptors, or `None` at the end.
 fn hear(word: &mut [u8; 8], files: &mut [u32; exec::FILES]) -> Option<usize> {
     const RECVMSG: usize = 47;
     const CLOSE_ON_EXEC: usize = 0x4000_0000;
@@ -415,7 +405,7 @@ struct Life {
 
 impl Life {
     fn live(&mut self) -> ! {
-        // `struct pollfd`: the descriptor, then requested and returned events in 2 bytes each. 1 is
+        // `struct pollfd`: the descriptor; requested and returned events in 2 bytes each; 1 is
         // POLLIN.
         let mut polled = [[SOCKET as u32, 1], [self.signals as u32, 1]];
         loop {
@@ -503,8 +493,8 @@ impl Life {
             if rest.is_empty() {
                 break;
             }
-            // `struct linux_dirent64`: 16 bytes, the entry's length in 2, its type in 1, its name
-            // and a NUL.
+            // `struct linux_dirent64`: 16 bytes, the length in 2, the type in 1, the name and a
+            // NUL.
             while let (Some(kind), Some(name)) = (rest.get(KIND_AT), rest.get(NAME_AT..)) {
                 if *kind != KIND_FOLDER && !name.starts_with(b".") {
                     if self.count == EXTENSIONS_MAX {
@@ -560,15 +550,13 @@ impl Life {
             if ended == self.runs {
                 self.runs = 0;
                 tell(TELL_ENDED, 0, status);
-                // Lets the host run first if it waits for this processor, because the end of pid 1
-                // takes longer.
+                // Lets a waiting host run first on this processor: the end of pid 1 takes longer.
                 call(SCHED_YIELD, 0, 0, 0, 0, 0);
                 if self.count == 0 {
                     // The kernel kills the rest of the pid namespace with its pid 1.
                     exit(0);
                 }
-                // Only now: if the outputs ended before the message above, the host would be woken
-                // twice.
+                // Only now: an earlier end of the outputs would wake the host twice.
                 for descriptor in 0..3 {
                     call(CLOSE, descriptor, 0, 0, 0, 0);
                 }

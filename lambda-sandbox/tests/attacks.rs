@@ -1,7 +1,8 @@
-//! Attacks from inside a sandbox: each must be refused there. Those that are harmless are also tried on the plain
-//! host, where they must get through: a probe that is refused everywhere shows nothing.
+//! Attacks from inside a sandbox. Each must be refused there. Harmless ones are also tried on the
+//! plain host, where they must succeed: a probe that is refused everywhere shows nothing.
 //!
-//! The test program runs itself inside the sandbox, with the one test `inside`, which prints what got through.
+//! The test program runs itself inside the sandbox, with the one test `inside`, which prints the
+//! attacks that succeeded.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(
@@ -27,13 +28,14 @@ use lambda_sandbox::{Backend, Defence, Root, SandboxSpec};
 use self::probes::uptime;
 use self::unprivileged::With;
 
-/// Probes that nothing refuses but a defence that this machine may lack: named as left out where it does.
+/// Probes that only an optional defence refuses. On a machine without that defence they are
+/// reported as left out.
 const NEEDS: &[(&str, Defence)] = &[
     ("its own memory as a file", Defence::FileAccess),
     ("how long the machine is up", Defence::Time),
 ];
 
-/// Runs in the sandbox: prints what got through.
+/// Runs in the sandbox: prints the attacks that succeeded.
 #[test]
 fn inside() {
     if std::env::var_os("PROBE_TCP").is_none() {
@@ -76,7 +78,8 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
         .collect()
 }
 
-/// Runs every probe inside and demands that each is refused; names those that nothing here refuses.
+/// Runs every probe inside, and checks that each is refused. Reports those that no defence of this
+/// machine refuses.
 async fn check_inside(backend: &LinuxBackend) {
     let verdicts_inside = verdicts(backend, false).await;
     let isolation = backend.isolation();
@@ -116,7 +119,7 @@ fn attacks_are_refused_without_root() {
     }
 }
 
-/// Runs again as a user without rights; not on its own.
+/// Run by another test as an unprivileged user, not on its own.
 #[tokio::test]
 async fn attacks_on_a_user() {
     if unprivileged::inside().is_none() {

@@ -1,4 +1,4 @@
-//! Traffic with disks is held to its limit, and what a sandbox waits for is told.
+//! Limits of block I/O are enforced, and the time that a sandbox has stalled is reported.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -35,7 +35,7 @@ async fn reading_is_held_to_its_limit() {
     let rate = 1 << 20;
     spec.limits.block_io =
         Some(BlockIo { read_bytes_per_second: Some(rate), ..BlockIo::default() });
-    // The programs that the shell needs are read before: their reading would be held, too.
+    // Reads the shell's programs into the page cache first. Their reading would be limited too.
     let mut warm = spec.clone();
     warm.limits.block_io = None;
     warm.command[2] = "cat /dev/null".into();
@@ -44,7 +44,8 @@ async fn reading_is_held_to_its_limit() {
     let created = backend.create(spec).await.expect("created");
     let finished = created.run().await.expect("run");
     assert_eq!(finished.exit, Exit::Status(0));
-    // A lower bound: three times what a second allows takes more than one, on however slow a machine.
+    // A lower bound that holds on any machine: three seconds' worth of bytes takes more than one
+    // second.
     assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(backend.groups(), Vec::<std::path::PathBuf>::new());
 }
@@ -69,7 +70,7 @@ async fn what_a_sandbox_waits_for_is_told() {
     let (finished, ended) = created.run_to_exit().await.expect("run");
     assert_eq!(finished.exit, Exit::Status(0));
     let after = ended.pressure().expect("told");
-    // A fifth of a processor for more than a tenth of a second's work.
+    // A fifth of a processor, for more work than fits in a tenth of a second.
     assert!(after.cpu.some > before.cpu.some, "{before:?} {after:?}");
     ended.destroy().await.expect("destroyed");
 }

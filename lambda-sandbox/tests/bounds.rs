@@ -1,6 +1,8 @@
-//! Limits met exactly: a program takes all that it can get of one resource and says how much it got.
+//! Limits are exact: a program takes as much as it can of one resource, and reports how much it
+//! got.
 //!
-//! The test program runs itself inside the sandbox, with the one test `inside`, which takes what `TAKE` names.
+//! The test program runs itself inside the sandbox, with the one test `inside`, which takes the
+//! resource named by `TAKE`.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -14,7 +16,7 @@ use common::{logged, text};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Exit, Finished, MemoryLog, Root, SandboxSpec};
 
-/// The memory that a sandbox has which takes until it is killed.
+/// The memory limit, in bytes, of a sandbox that takes memory until it is killed.
 const MEMORY_BYTES: u64 = 48 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -22,7 +24,7 @@ fn errno() -> i32 {
     IoError::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-/// Runs in the sandbox: takes until there is no more, and prints how much that was and the error number.
+/// Runs in the sandbox: takes a resource until it is refused. Prints the amount and the errno.
 #[test]
 fn inside() {
     let Some(what) = std::env::var_os("TAKE") else {
@@ -82,7 +84,7 @@ fn descriptors() -> (usize, i32) {
             Ok(file) => open.push(file),
             Err(error) => {
                 let listed = open.pop().map(drop).map(|()| std::fs::read_dir("/proc/self/fd"));
-                // The listing has one itself, in the place of the one that was closed for it.
+                // The listing has a descriptor itself, in the place of the closed one.
                 let all = listed.expect("one was open").expect("listed").count();
                 return (all, error.raw_os_error().unwrap_or_default());
             }
@@ -211,7 +213,8 @@ async fn run(
     (finished, took, output)
 }
 
-/// Runs a program that takes all of `what`: it gets exactly `wanted` and then this error.
+/// Runs a program that takes all of `what`. Checks that it gets exactly the wanted amount and
+/// errno.
 async fn check(what: &str, set: impl FnOnce(&mut SandboxSpec), wanted: (u64, i32)) {
     let Some(backend) = backend() else { return };
     let (mut spec, log) = taking(what);
@@ -262,7 +265,7 @@ async fn memory_is_held_to_its_bytes_whatever_it_is_taken_for() {
         let least = MEMORY_BYTES - 2 * PIECE_BYTES as u64;
         assert!((least..=MEMORY_BYTES).contains(&peak), "{what}: {peak}");
     }
-    // An end that is not the limit's is not told as one, however much is used.
+    // Another cause of death is not reported as the memory limit, however much memory is used.
     let (mut spec, log) = taking("bytes");
     spec.limits.memory_bytes = MEMORY_BYTES;
     spec.limits.scratch_bytes = MEMORY_BYTES / 2;

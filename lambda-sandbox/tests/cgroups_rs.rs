@@ -1,4 +1,5 @@
-//! What we set on a control group, the crate `cgroups-rs` reads the same: an independent reader of both versions.
+//! `cgroups-rs`, an independent implementation, reads the same limits that we set, with control
+//! groups of both versions.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -39,7 +40,7 @@ fn check(group: &Path) {
     let memory = group.controller_of::<MemController>().expect("memory").memory_stat();
     assert_eq!(u64::try_from(memory.limit_in_bytes).expect("a limit"), MEMORY_BYTES);
     let processes = group.controller_of::<PidController>().expect("pids");
-    // One more than the program may have: the init.
+    // One more than the program's limit: the init.
     let most = processes.get_pid_max().expect("read");
     assert_eq!(most, MaxValue::Value(i64::from(PROCESSES) + 1));
     let cpu = group.controller_of::<CpuController>().expect("cpu");
@@ -48,6 +49,6 @@ fn check(group: &Path) {
     let share = quota as f64 / period as f64;
     assert!((share - CPUS).abs() < 1e-6, "{quota} of {period}");
     assert!(group.exists(), "{}", group.path());
-    // The init waits in it, in whichever hierarchy is asked.
+    // The init is in the group of every hierarchy.
     assert_eq!(group.procs().len(), 1);
 }

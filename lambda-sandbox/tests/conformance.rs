@@ -1,4 +1,5 @@
-//! The public conformance suite on each of our backends, real ones with an unmodified `awslambdaric`.
+//! The public conformance suite on each of our backends. Backends of real programs run an
+//! unmodified `awslambdaric`.
 
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 mod common;
@@ -37,7 +38,7 @@ async fn check(backend: &dyn Backend, spec: &SandboxSpec, declined: &[Capability
     }
 }
 
-/// The suite's function in Python. Its folder must stay while it is used.
+/// The suite's function in Python. The returned folder must be kept while the function is used.
 #[cfg(all(feature = "runtime-api", unix))]
 fn python() -> Option<(tempfile::TempDir, SandboxSpec)> {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! A host that is killed leaves no running process, and its control groups go at the next host's start.
+//! After a host is killed no process of it is left, and the next host removes its control groups.
 //!
 //! The test program runs itself as the host that is killed.
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use lambda_sandbox::linux::{Extras, LinuxBackend, Volume};
 use lambda_sandbox::{Backend, Exec};
 
-/// Is the host that is killed: makes two sandboxes, one of them frozen by hand, and waits.
+/// The host that is killed: makes two sandboxes, freezes one of them, and waits.
 #[tokio::test]
 async fn host() {
     if std::env::var_os("CRASH_HOST").is_none() {
@@ -78,7 +78,8 @@ async fn a_killed_host_leaves_nothing() {
         .map(PathBuf::from)
         .collect();
     assert!(groups.len() >= 2, "{groups:?}");
-    // An init, a shell and what it started, twice; how many more depends on the shell and the hierarchies.
+    // Twice an init, a shell and its child. The exact number depends on the shell and the
+    // hierarchies.
     assert!(processes(&groups) >= 4, "{}", processes(&groups));
     host.kill().expect("killed");
     host.wait().expect("reaped");

@@ -1,5 +1,5 @@
-//! A host that runs out of descriptors: each sandbox is made whole or refused with the cause, and nothing is left of it. One test in
-//! a process of its own, as its limit is the whole process's.
+//! A host that runs out of descriptors: each sandbox is made whole, or refused with the cause and
+//! without a leak. One test in a process of its own, because the limit holds for the whole process.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 

@@ -1,5 +1,5 @@
-//! External extensions: what lies in `/opt/extensions` is started inside before the runtime, hears of each invocation
-//! and of the end, and has its time to finish.
+//! External extensions: programs in `/opt/extensions` start before the runtime, receive INVOKE and
+//! SHUTDOWN events, and have time to finish.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -17,7 +17,7 @@ use lambda_sandbox::{
     SandboxSpec, ShutdownReason,
 };
 
-/// Registers after a pause, which it says before it does, says each event, and ends at SHUTDOWN.
+/// Prints that it starts, registers after a pause, prints each event, and ends at SHUTDOWN.
 const EXTENSION: &str = r#"
 name=${0##*/}
 sleep 0.2
@@ -45,7 +45,7 @@ fn executable(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
 }
 
-/// A function with these extensions. Its folder must stay while it is used.
+/// A function with these extensions. The returned folder must be kept while the function is used.
 fn function(extensions: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSpec, Arc<MemoryLog>) {
     let folder = tempfile::tempdir().expect("a folder");
     let open = std::fs::Permissions::from_mode(0o755);
@@ -106,7 +106,7 @@ async fn the_end_waits_for_extensions_and_not_for_ever() {
     spec.environment.push(("LAST".into(), "1".into()));
     let idle = init(&backend, &spec, &log).await;
     idle.shutdown(ShutdownReason::Spindown).await.expect("shut down");
-    // Longer than a sandbox without external extensions has, and within the 2 s of one that has them.
+    // Longer than the time without external extensions, and within the 2 s with one.
     assert!(text(&log).contains("slow ends"), "{}", text(&log));
     let (_folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
     spec.environment.push(("LAST".into(), "600".into()));
@@ -117,7 +117,8 @@ async fn the_end_waits_for_extensions_and_not_for_ever() {
     assert!(output.contains("timeout") && !output.contains("stuck ends"), "{output}");
 }
 
-/// Waits until `what` is said and all is released. Counts its own steps, not the clock's: a machine may stand still for a while.
+/// Waits until `what` was printed and everything is released. Counts its own steps instead of time,
+/// because a machine may pause.
 async fn heard(backend: &LinuxBackend, log: &MemoryLog, what: &str) {
     for _ in 0..3000 {
         if text(log).contains(what) && backend.groups().is_empty() {
@@ -145,12 +146,12 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
         let (outcome, busy) = idle.invoke(event).await.expect("invoked");
         assert_eq!(outcome.answer, answer);
         assert!(busy.is_none());
-        // The answer does not wait for the extension, which has its time.
+        // The answer does not wait for the extension's time.
         assert!(!text(&log).contains("one ends"), "{}", text(&log));
         heard(&backend, &log, "one ends").await;
         assert!(text(&log).contains(reason), "{}", text(&log));
     }
-    // And no more than its time.
+    // An extension has no more than its time.
     let (folder, mut spec, log) = function(&[("stuck", EXTENSION)]);
     executable(
         &folder.path().join("task/bootstrap"),
@@ -166,7 +167,7 @@ async fn extensions_hear_of_a_timeout_and_of_a_failure() {
     assert!(!text(&log).contains("stuck ends"), "{}", text(&log));
 }
 
-/// An init that failed killed extensions unheard: what they had to send was lost just when it mattered.
+/// After a failed init extensions were killed without SHUTDOWN, and lost what they had to send.
 #[tokio::test]
 async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
     let Some(backend) = backend() else { return };
@@ -179,7 +180,8 @@ async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
         spec.environment.push(("LAST".into(), "1".into()));
         spec.times.shutdown_external = Duration::from_secs(8);
         if reason == "timeout" {
-            // Who has not registered by then hears nothing, and a busy machine takes its time for that.
+            // Only registered extensions receive SHUTDOWN, and registering takes time on a busy
+            // machine.
             spec.times.init = Duration::from_secs(8);
         }
         let failure = fails(&backend, spec).await;
@@ -189,7 +191,7 @@ async fn extensions_hear_of_an_init_that_fails_or_takes_too_long() {
             (InitFailure::Reported(_), _) if runtime == report => {}
             _ => panic!("{failure:?} of {runtime}\n{}", text(&log)),
         }
-        // The error does not wait for the extensions, which have their time.
+        // The error does not wait for the extensions' time.
         assert!(!text(&log).contains("ends"), "{}", text(&log));
         heard(&backend, &log, "one ends").await;
         heard(&backend, &log, "two ends").await;
@@ -208,7 +210,8 @@ async fn an_extension_hears_that_another_failed_init() {
     );
     for other in [quits, &reports] {
         let (_folder, mut spec, log) = function(&[("one", EXTENSION), ("other", other)]);
-        // Who never registers holds nobody up, and who is stuck has no more than its time.
+        // An extension that never registers delays nobody, and one that hangs has no more than its
+        // time.
         spec.environment.push(("LAST".into(), "1".into()));
         spec.times.shutdown_external = Duration::from_secs(8);
         let failure = fails(&backend, spec).await;
@@ -230,7 +233,7 @@ async fn an_extension_hears_that_another_failed_init() {
 #[tokio::test]
 async fn an_extension_that_fails_fails_the_sandbox() {
     let Some(backend) = backend() else { return };
-    // One that ends before it registers; one that never registers; one that is no program.
+    // One ends before it registers; one never registers; one is not executable.
     let (_folder, spec, _) = function(&[("quits", "exit 3")]);
     let failure = fails(&backend, spec).await;
     assert!(matches!(failure, InitFailure::Exited(Exit::Status(3))), "{failure:?}");
@@ -246,19 +249,19 @@ async fn an_extension_that_fails_fails_the_sandbox() {
     let named = matches!(&failure, InitFailure::Failed(Error::Failed { path: Some(path), .. })
         if path == Path::new("/opt/extensions"));
     assert!(named, "{failure:?}");
-    // Eleven are one more than Lambda allows.
+    // Eleven, one more than Lambda allows.
     let names: Vec<String> = (0..11).map(|number| format!("extension-{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), EXTENSION)).collect();
     let (_folder, spec, _) = function(&many);
     let failure = fails(&backend, spec).await;
     assert!(matches!(&failure, InitFailure::Failed(Error::Failed { .. })), "{failure:?}");
-    // One that dies during an invocation takes the sandbox along.
+    // An extension that dies during an invocation ends the sandbox.
     let dies = EXTENSION.replace("*INVOKE*) echo $name invoked", "*INVOKE*) exit 4");
     let (_folder, spec, log) = function(&[("dies", &dies)]);
     let idle = init(&backend, &spec, &log).await;
     let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
     let (outcome, busy) = idle.invoke(event).await.expect("invoked");
-    // The runtime's answer and the extension's end come in either order.
+    // The runtime's answer and the extension's end may come in either order.
     match busy {
         None => assert_eq!(outcome.answer, Answer::Exited(Exit::Status(4))),
         Some(busy) => assert!(matches!(busy.settle().await, Err(Error::Ended))),
@@ -272,7 +275,7 @@ async fn a_folder_without_extensions_is_none() {
     std::fs::create_dir_all(folder.path().join("opt/extensions/folder")).expect("made");
     std::fs::write(folder.path().join("opt/extensions/.hidden"), "").expect("written");
     init(&backend, &spec, &log).await.destroy().await.expect("destroyed");
-    // And a program that is run without the Runtime API has none beside it.
+    // A program that runs without the Runtime API has no extensions.
     let (_folder, mut spec, log) = function(&[("one", "echo started")]);
     spec.command = vec!["/bin/echo".into(), "alone".into()];
     backend.create(spec).await.expect("created").run().await.expect("run");

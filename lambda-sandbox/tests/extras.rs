@@ -1,4 +1,5 @@
-//! What only the Linux backend gives: writable binds, volumes, devices, descriptors, a terminal and profiles of system calls.
+//! Options of the Linux backend: writable binds, volumes, devices, descriptors, a terminal,
+//! profiles of system calls.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -49,9 +50,9 @@ async fn a_volume_is_written_inside_and_read_outside() {
         .collect();
     assert_eq!(found, ["in/input.txt 8", "out/r.txt 7"]);
     assert!(volume.list(2).is_err(), "more than asked for");
-    // What the host writes replaces a link that the sandbox has left.
+    // A write of the host replaces a link that the sandbox has left.
     assert!(volume.write("link", b"x").is_ok() && volume.write("near/x", b"x").is_err());
-    // The next sandbox finds it as the first has left it, and no more fits than was said.
+    // The next sandbox finds the volume as the first has left it, and the size limit holds.
     let script = "cat out/r.txt; head -c 2000000 /dev/zero > big; wc -c < big; \
         for i in 1 2 3 4 5 6 7 8 9; do touch f$i; done";
     let text = said(&backend, with(script)).await;
@@ -175,9 +176,9 @@ async fn descriptors_are_passed_from_three_on() {
         readers.push(reader);
         extras = extras.with_descriptor(writer);
     }
-    // A shell knows descriptors of one digit.
+    // A shell can name descriptors of one digit only.
     let script = "for i in 3 4 5 6 7 8 9; do echo $i >&$i; done; ls /proc/self/fd | wc -l";
-    // 0 to 2, the eight, and the folder that is listed.
+    // 0 to 2, the eight passed ones, and the folder that `ls` reads.
     assert_eq!(said(&backend, shell(script).with_linux(extras)).await, "12\n");
     for (number, mut reader) in (3..10).zip(readers) {
         let mut text = String::new();

@@ -1,6 +1,8 @@
-//! The host's processor time that a sandbox has it spend: at most a fifth of what it may use itself, whatever it floods the host with.
+//! The host's processor time for a sandbox is at most a fifth of the sandbox's own share, whatever
+//! the sandbox floods the host with.
 //!
-//! One test, as the host's time is that of this whole process. The program inside is this program again.
+//! One test only, because the host's time is that of the whole process. The test program runs
+//! itself inside.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
@@ -17,14 +19,14 @@ use lambda_sandbox::{Backend, NoLog, Root, SandboxSpec};
 
 use self::unprivileged::With;
 
-/// How long each program floods.
+/// The time for which each program floods.
 const TIME: Duration = Duration::from_secs(3);
-/// The sandbox's share.
+/// The sandbox's processor share.
 const CPUS: f64 = 0.5;
-/// What the host may use beside its share: what it is to start and end a sandbox, and the first that it does not count.
+/// The host's time beyond the share: for starting and ending a sandbox, and for the first burst.
 const GROUND: Duration = Duration::from_millis(40);
 
-/// What a program does for as long as it may.
+/// A flood, which lasts until the given time.
 type Flood = fn(Instant);
 
 const FLOODS: &[(&str, Flood)] = &[
@@ -61,7 +63,8 @@ fn write_until(until: Instant, line: &str) {
     }
 }
 
-/// Sends requests as fast as they are taken, and reads what is answered: over one connection, or each over its own.
+/// Sends requests as fast as they are accepted, and reads the answers: over one connection, or over
+/// a new one each.
 fn ask(until: Instant, request: &str, kept: bool) {
     let address = std::env::var("AWS_LAMBDA_RUNTIME_API").expect("set");
     let connect = || {
@@ -89,19 +92,19 @@ fn ask(until: Instant, request: &str, kept: bool) {
     }
 }
 
-/// Runs in the sandbox; not on its own.
+/// Run in the sandbox by another test, not on its own.
 #[test]
 fn inside() {
     let Ok(flood) = std::env::var("FLOOD") else { return };
     let (_, flood) = FLOODS.iter().find(|it| it.0 == flood).expect("there");
     flood(Instant::now() + TIME);
     let used = used().as_millis();
-    // On both: behind what was written there, it is the last that a bounded log lets go of.
+    // On both outputs. It is the last line, which a bounded log drops last.
     println!("\nused {used}");
     eprintln!("\nused {used}");
 }
 
-/// Processor time of this process.
+/// Returns the processor time of this process.
 fn used() -> Duration {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
     let usage = usage.expect("told");
@@ -127,7 +130,7 @@ async fn flooded(backend: &LinuxBackend, name: &str, kept: bool) -> (Duration, D
     }
     let before = used();
     let sandbox = backend.create(spec).await.expect("created");
-    // Without an invocation a program that ends is an init that failed. What it used is said by itself.
+    // Without an invocation the program's end is a failed init. The program prints its own usage.
     if kept {
         assert!(sandbox.init().await.is_err(), "{name}");
     } else {
@@ -141,7 +144,7 @@ async fn flooded(backend: &LinuxBackend, name: &str, kept: bool) -> (Duration, D
 }
 
 async fn check(backend: &LinuxBackend) {
-    // What is made once for all sandboxes.
+    // Makes first what all sandboxes share.
     common::run(backend, common::shell("exit 0")).await;
     for (name, _) in FLOODS {
         let (host, own) = flooded(backend, name, true).await;

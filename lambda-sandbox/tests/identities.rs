@@ -1,4 +1,5 @@
-//! Sandboxes share no user id: looked at from the host, where ids tell who may signal whom and read whose files.
+//! Sandboxes share no user id. The test reads the ids on the host, where they decide who may signal
+//! a process or read a file.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -18,8 +19,8 @@ fn spec(seconds: &str) -> SandboxSpec {
     SandboxSpec::new(Root::of_machine(), ["/bin/sleep", seconds])
 }
 
-/// Returns the user and group ids of the processes of this host whose command line is `sleep seconds`, as the kernel tells
-/// them outside: real, effective, saved and of the file system, all that `/proc/PID/status` has.
+/// Returns the user and group ids of the processes on this host with the command line `sleep
+/// seconds`: real, effective, saved and file system ids, from `/proc/PID/status`.
 fn ids_of(seconds: &str) -> Vec<(BTreeSet<u32>, BTreeSet<u32>)> {
     let wanted = format!("/bin/sleep\0{seconds}\0");
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
@@ -51,7 +52,7 @@ async fn running(seconds: &str) -> (BTreeSet<u32>, BTreeSet<u32>) {
 async fn two_live_sandboxes_share_no_id_outside() {
     let base = 0x6A00_0000;
     let Some(backend) = backend(&Settings::default().with_id_base(base)) else { return };
-    // Unlikely numbers, so that the programs are told from any other on this machine.
+    // Unlikely numbers distinguish these programs from others on this machine.
     let names = [1, 2].map(|number| format!("7{}.{number}", std::process::id()));
     let mut seen = Vec::new();
     let mut lives = Vec::new();
@@ -74,8 +75,8 @@ async fn two_live_sandboxes_share_no_id_outside() {
 
 #[tokio::test]
 async fn hosts_with_bases_that_overlap_share_no_id() {
-    // Each base is one host's width below the one before, and each number one above: without a look at what is
-    // taken, all would have the same ids.
+    // Each base is one host's range below the one before, and each host's number is one higher. If
+    // hosts did not check the ids in use, all would have the same.
     let base = 0x6C00_0000;
     let Some(first) = backend(&Settings::default().with_id_base(base)) else { return };
     let mut seen = BTreeSet::new();

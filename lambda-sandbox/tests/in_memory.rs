@@ -1,5 +1,6 @@
-//! The seam of the supervisor, by a second implementation: a sandbox that is a task of this process. It has no process number, descriptor
-//! or listener: requests to its Runtime API come over streams in memory, as they would over vsock out of a guest.
+//! A second implementation of the supervisor's traits: a sandbox that is a task of this process. It
+//! has no process number, descriptor or listener. Requests to its Runtime API come over streams in
+//! memory, as they would come over vsock from a guest.
 
 #![cfg(all(feature = "runtime-api", unix))]
 
@@ -18,11 +19,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-/// Makes sandboxes that are tasks.
+/// Creates sandboxes that are tasks.
 #[derive(Debug)]
 struct MemoryBackend;
 
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: usize = 4;
 const STREAM_BYTES: usize = 1 << 16;
 
@@ -57,9 +58,9 @@ impl Backend for MemoryBackend {
 /// A sandbox that is a task.
 #[derive(Debug)]
 struct Memory {
-    /// Where its program connects to the Runtime API.
+    /// Sends connections of the program to the Runtime API.
     connect: mpsc::Sender<DuplexStream>,
-    /// Whether it may go on.
+    /// Whether the task is running, not frozen.
     runs: watch::Sender<bool>,
     exit: watch::Sender<Option<Exit>>,
     task: Mutex<Option<AbortHandle>>,
@@ -125,7 +126,7 @@ impl Platform for Memory {
     }
 }
 
-/// What runs in the task.
+/// The program, which runs in the task.
 struct Program {
     connect: mpsc::Sender<DuplexStream>,
     runs: watch::Receiver<bool>,
@@ -134,13 +135,14 @@ struct Program {
 }
 
 impl Program {
-    /// Copies its input to its output.
+    /// Copies the input to the output.
     async fn copy(mut self, mut input: DuplexStream) -> io::Result<Exit> {
         tokio::io::copy(&mut input, &mut self.out).await?;
         Ok(Exit::Status(0))
     }
 
-    /// Is a runtime of the suite's function: one connection after another, as a client without keep-alive.
+    /// Acts as a runtime with the suite's function. Uses a new connection for each request, like a
+    /// client without keep-alive.
     async fn serve(mut self) -> io::Result<Exit> {
         loop {
             let (head, event) = self.ask("GET", "next", &[]).await?;
@@ -158,7 +160,7 @@ impl Program {
         }
     }
 
-    /// Sends a request over a connection of its own; returns the head and the body of the answer.
+    /// Sends a request over a new connection. Returns the head and the body of the answer.
     async fn ask(
         &mut self,
         method: &str,
@@ -217,7 +219,7 @@ async fn input_output_and_logs_are_streams() {
     let (idle, _) = MemoryBackend.create(function).await.expect("made").init().await.expect("init");
     let event = lambda_sandbox::Invocation::new("id-1", "{}", Duration::from_secs(2));
     let (_, busy) = idle.invoke(event).await.expect("invoked");
-    // What was written before the answer is there with it.
+    // Output that was written before the answer has arrived with it.
     assert_eq!(log.tail(100), b"answers id-1\n");
     busy.expect("usable").destroy().await.expect("destroyed");
 }

@@ -1,5 +1,5 @@
-//! Roots stay mounted between sandboxes: what has changed on the host is seen all the same, and few are kept. One test
-//! in a process of its own, as it counts descriptors.
+//! Roots stay mounted between sandboxes. Changes on the host are still seen, and only few roots are
+//! kept. One test in a process of its own, because it counts descriptors.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -37,23 +37,24 @@ async fn kept_roots_are_never_stale_and_few() {
     let code = place.path().join("task");
     folder(&code, "first");
     assert_eq!(run(&backend, &code, "cat /var/task/code").await, "first");
-    // The same folder with other files in it, then another folder at the same path.
+    // The same folder with other files, then another folder at the same path.
     folder(&code, "second");
     assert_eq!(run(&backend, &code, "cat /var/task/code").await, "second");
     std::fs::rename(&code, place.path().join("old")).expect("moved");
     folder(&code, "third");
     assert_eq!(run(&backend, &code, "cat /var/task/code").await, "third");
-    // What one sandbox does to its mounts or its scratch space is nothing to the next.
+    // A sandbox's changes to its mounts or its scratch space do not affect the next one.
     run(&backend, &code, "echo x > /tmp/x; mkdir /tmp/d").await;
     assert_eq!(
         run(&backend, &code, "ls -A /tmp; ls /proc | grep -c '^[0-9]'").await.lines().count(),
         1
     );
-    // The host's own view has none of it.
+    // The host's own mount namespace has none of these mounts.
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc");
     assert!(!mounts.contains("lambda-sandbox"), "{mounts}");
 
-    // Roots that differ by their last bind have the rest in common, each with its own, a file as well as a folder.
+    // Roots that differ only in their last bind share the other mounts. Each has its own last bind,
+    // a file or a folder.
     let (one, two) = (place.path().join("one"), place.path().join("two"));
     folder(&one, "one");
     folder(&two, "two");
@@ -76,14 +77,15 @@ async fn kept_roots_are_never_stale_and_few() {
         assert_eq!(run(&backend, &code, "cat /var/task/code").await, "x");
         std::fs::remove_dir_all(&code).expect("removed while its root is kept");
     }
-    // Groups that have served them are kept, too, with what it takes to join each: one, or two where the next came early.
+    // Used control groups are kept too, with the descriptors for joining them: one group, or two if
+    // a sandbox started early.
     let kept = descriptors().saturating_sub(before);
     assert!(kept <= 32 + 2 * 4, "{kept} descriptors more");
     settled(&backend).await;
     assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
 }
 
-/// Waits until what is made ahead is there again, and lets go of what is kept.
+/// Waits until the pool is full again, and releases what is kept.
 async fn settled(backend: &LinuxBackend) {
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     backend.sweep().await.expect("swept");

@@ -1,7 +1,8 @@
-//! What a program can have the kernel keep is charged to its sandbox, bounded or refused: with each kind of kernel memory a sandbox of
-//! 128 MiB has the machine grow by 160 MiB at the most, seen from outside.
+//! Kernel memory that a program causes is charged to its sandbox, limited or refused. With each
+//! kind of kernel memory a sandbox of 128 MiB makes the machine's use grow by at most 160 MiB,
+//! measured from outside.
 //!
-//! The program inside is this program again. The README's table has the same kinds.
+//! The test program runs itself inside. The README's table has the same kinds.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
@@ -24,10 +25,11 @@ use self::unprivileged::With;
 
 const LIMIT_BYTES: u64 = 128 << 20;
 const GROWTH_MAX_BYTES: u64 = 160 << 20;
-/// Others use the machine too: so often a figure that is too large is taken again.
+/// Other programs use the machine too, so a measurement that is too large is repeated up to this
+/// number of times.
 const TRIES: usize = 3;
 
-/// Runs in the sandbox; not on its own.
+/// Run in the sandbox by another test, not on its own.
 #[test]
 fn inside() {
     if let Ok(kind) = std::env::var("KERNEL_MEMORY") {
@@ -36,7 +38,7 @@ fn inside() {
     }
 }
 
-/// Memory that is in use on this machine and is not a cache that goes when it is wanted.
+/// Returns the machine's memory in use, without caches that can be evicted.
 fn in_use() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").expect("told");
     let kib = |name: &str| -> u64 {
@@ -50,7 +52,7 @@ fn in_use() -> u64 {
     (kib("MemTotal") + kib("Shmem") + huge).saturating_sub(free + store) * 1024
 }
 
-/// Returns by how much the machine grows while a program fills this kind of memory.
+/// Returns how much the machine's use grows while a program fills this kind of memory.
 async fn grown(backend: &LinuxBackend, kind: &str) -> (u64, String) {
     let me = std::env::current_exe().expect("a path");
     let root = Root::of_machine().with_bind(me, "/probe");
@@ -107,7 +109,8 @@ async fn no_kind_of_kernel_memory_is_without_a_bound() {
     assert_eq!(beyond, Vec::<String>::new());
 }
 
-/// No group counts these; without groups, as a user without rights has none, nothing else would bound them.
+/// Kinds that no control group is charged for. The host kills a sandbox that holds too many of
+/// them, also without root and without control groups.
 const COUNTED: [&str; 2] = ["locks of ranges", "TCP connections that nobody takes"];
 
 #[tokio::test]
@@ -129,7 +132,7 @@ async fn who_holds_too_many_is_killed() {
         assert_eq!(finished.exit, Exit::Signal(9), "{kind}: {finished:?} {said}");
         assert_eq!(finished.ended_by, EndedBy::KernelMemory, "{kind}: {finished:?} {said}");
     }
-    // A few are nobody's business.
+    // A small number is allowed.
     let few = "import fcntl\nf = open('/tmp/f', 'w')\nfor i in range(1000): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * i)\nprint('held')";
     if std::path::Path::new("/usr/bin/python3").exists() {
         let mut spec = common::shell("");

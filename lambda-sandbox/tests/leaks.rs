@@ -1,5 +1,5 @@
-//! Nothing is left of a sandbox, wherever its life was cut off. One test in a process of its own, as it counts
-//! what belongs to the whole process.
+//! Nothing of a sandbox is left, whenever it is dropped. One test in a process of its own, because
+//! it counts what belongs to the whole process.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -21,14 +21,14 @@ fn dropping_and_killing_at_any_moment_leaves_nothing() {
 async fn cut_off_anywhere() {
     let Some(backend) = common::backend("leaks") else { return };
     let rounds = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 150 };
-    // The pool of network namespaces fills, and the runtime starts its threads.
+    // Lets the pool of namespaces fill and the runtime start its threads first.
     drop(backend.create(shell("exit 0")).await.expect("created").run().await);
-    // A host keeps the filters of each profile that was asked for.
+    // A host keeps the compiled filter of each profile that was used.
     let strict = Extras::default().with_system_calls(SystemCalls::Strict);
     drop(backend.run(shell("exit 0").with_linux(strict)).await);
     let before = Counted::settled(Some(&backend)).await;
     for round in 0..rounds {
-        // A fixed walk over moments of a life, some before it is created, some after its end.
+        // A fixed sequence of moments: some before the sandbox is created, some after its end.
         let pause = Duration::from_micros(round * 7919 % 12_000);
         let script = if round % 3 == 0 { "exit 0" } else { "sleep 60 & exec sleep 60" };
         let mut spec = shell(script);
@@ -69,7 +69,7 @@ async fn cut_off_anywhere() {
     }
     assert_eq!(before.again(Some(&backend)).await, before);
 
-    // A kill from outside while the program runs is told as such, with all its children.
+    // A kill by the host while the program runs is reported as such, and ends all children.
     let created = backend.create(shell("setsid sleep 60 & sleep 60")).await.expect("created");
     let killer = created.killer();
     let running = tokio::spawn(created.run());

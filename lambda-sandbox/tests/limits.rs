@@ -1,4 +1,5 @@
-//! Limits are met exactly: processor share beside a busy neighbour, output without end, frozen means still.
+//! Limits are exact: the processor share beside a busy neighbour, output without end, and no work
+//! while frozen.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -32,14 +33,15 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
     let killer = neighbour.killer();
     let neighbour = tokio::spawn(neighbour.run());
     put_first(&backend);
-    // Two threads want more than each of these shares, the whole of a processor too.
+    // Two threads want more than each of these shares, even more than a whole processor.
     let spin = format!("timeout {seconds} sh -c 'while :; do :; done'");
     let spin = format!("{spin} & exec {spin}");
     for cpus in [0.1, 0.5, 1.0] {
         // One period of 100 ms more or less at either end.
         let slack = 0.05 * cpus + 0.1 * cpus / f64::from(seconds);
         let (mut best, mut least): (f64, f64) = (0.0, f64::MAX);
-        // A machine that stands still for a moment, as an emulated one does, ends a turn late: a share that is not held is exceeded always.
+        // A machine that pauses, as an emulated one does, measures too much once. A share that is
+        // not enforced is exceeded every time.
         for _ in 0..6 {
             let mut spec = shell(&spin);
             spec.limits.cpus = cpus;
@@ -53,8 +55,8 @@ async fn processor_time_is_held_to_the_share_beside_a_busy_neighbour() {
         }
         assert!(least <= cpus + slack, "{least} of {cpus} at the least");
         println!("{best:.3} of {cpus} beside a busy neighbour, over {seconds} s");
-        // A share is the most that a sandbox gets. Where the machine has less to give, a plain thread gets
-        // less than the whole of a processor too.
+        // A share is an upper limit. On a machine with less to give, a plain thread gets less than
+        // a whole processor too.
         if best < cpus - slack {
             let plain = plain_share();
             assert!(plain < 0.9, "{best} of {cpus}, though a plain thread gets {plain}");
@@ -84,7 +86,7 @@ async fn init_has_a_share_of_its_own() {
         let (outcome, busy) = idle.invoke(event).await.expect("invoked");
         assert!(matches!(outcome.answer, Answer::Success(_)), "{:?}", outcome.answer);
         drop(busy);
-        // The invocation is short: a period of 100 ms more or less is a third of it.
+        // The invocation is short: one period of 100 ms is a third of it.
         let (init, invocation) = (share(init.usage), share(outcome.usage));
         assert!(invocation <= 0.4, "{invocation} in an invocation, {init} in init");
         best = best.max(init);
@@ -118,8 +120,8 @@ printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\nC
 read -r line <&3
 "#;
 
-/// Gives this host's sandboxes, among which the neighbour is, precedence over all else that this machine does:
-/// a share that is not reached shall be the limit's doing, not that of a stranger's work.
+/// Gives this host's sandboxes, including the neighbour, priority over everything else on this
+/// machine. So only the limit, not other work, can keep a sandbox below its share.
 fn put_first(backend: &LinuxBackend) {
     let mut put = 0;
     for group in backend.groups() {
@@ -134,7 +136,7 @@ fn put_first(backend: &LinuxBackend) {
     assert!(put > 0, "no group with processor time");
 }
 
-/// The share of a processor that a thread gets that nobody limits.
+/// Returns the share of a processor that a thread without a limit gets.
 fn plain_share() -> f64 {
     let spinning = std::thread::spawn(|| {
         let start = Instant::now();
@@ -178,7 +180,7 @@ async fn output_without_end_is_passed_on_in_bounded_pieces() {
 async fn the_last_lines_before_a_crash_are_kept_within_the_bound_on_memory() {
     let Some(backend) = backend() else { return };
     let bytes: u64 = if test_support::long() { 1_000_000_000 } else { 100_000_000 };
-    // What is counted is of this whole process: the other tests beside it hold a few MiB.
+    // The count is of this whole process: the other tests use a few MiB.
     let before = resident_peak();
     let log = Arc::new(MemoryLog::new(64 * 1024));
     let line = "a line of fifty letters, more or less, as logs have";
@@ -196,15 +198,15 @@ async fn the_last_lines_before_a_crash_are_kept_within_the_bound_on_memory() {
     assert!(grown < 32 * 1024, "{grown} KiB");
 }
 
-/// The most that this process ever had in memory, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn resident_peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("read");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// On one thread with the reader of an output without end, others are made, run and are gone: were the host
-/// blocked by it, this would never end.
+/// One thread reads an output without end and makes, runs and releases other sandboxes. If the
+/// output blocked the host, this test would never end.
 #[tokio::test]
 async fn output_without_end_does_not_block_the_host() {
     let Some(backend) = backend() else { return };
@@ -225,7 +227,7 @@ async fn output_without_end_does_not_block_the_host() {
         let finished = backend.create(spec).await.expect("created").run().await.expect("run");
         assert_eq!(finished.exit, Exit::Status(0));
         assert_eq!(log.tail(64), b"heard\n");
-        // It was not the flood that waited, either.
+        // The flood has not been paused either.
         while counter.bytes.load(Ordering::Relaxed) == before {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -234,7 +236,8 @@ async fn output_without_end_does_not_block_the_host() {
     assert_eq!(flood.await.expect("joined").expect("run").exit, Exit::Signal(9));
 }
 
-/// Asks for an invocation as a runtime does, then spins: frozen in the middle of that, it must stand still.
+/// Asks for an invocation like a runtime, then spins. Frozen in the middle of that, it must not
+/// run.
 const SPINNING_RUNTIME: &str = r#"
 import os, socket, threading
 ticks = open("/tmp/ticks", "w")
@@ -266,7 +269,7 @@ async fn frozen_uses_no_processor_time() {
         let line = text.lines().next().expect("a line");
         line.trim_start_matches("usage_usec ").parse::<u64>().expect("a number")
     };
-    // The kernel freezes a running process at its next stop, a moment after it is asked to.
+    // The kernel freezes a running process shortly after the request.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let before = used();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -291,7 +294,8 @@ async fn killing_a_fork_bomb_ends_all_of_it() {
     assert_eq!(backend.groups(), Vec::<PathBuf>::new());
 }
 
-/// Control groups serve one sandbox after another: what is charged to one of the sandbox before is in the next one's peak.
+/// Control groups serve one sandbox after another. Memory still charged from one sandbox counts in
+/// the next one's peak.
 #[tokio::test]
 async fn a_small_sandbox_after_a_large_one_has_a_small_peak() {
     let Some(backend) = backend() else { return };
@@ -309,27 +313,29 @@ async fn a_small_sandbox_after_a_large_one_has_a_small_peak() {
             again += usize::from(groups == before);
             let (small, groups) = peak(&backend, shell("exit 0")).await;
             let small = small.expect("counted");
-            // What the kernel sets aside, and what may be left in a group that serves again.
+            // The kernel's reserve, and what may be left in a group that serves again.
             assert!(small <= fresh + (1 << 20), "{small}, at first {fresh}");
             before = groups;
         }
     }
-    // Without that the test would say nothing; groups of version 2 that hold memory never do.
+    // Without a reused group the test shows nothing. Groups of version 2 that count memory are
+    // never reused.
     let v2 = LinuxBackend::probe().expect("probed").hierarchies.v2_controllers;
     assert_eq!(again > 0, v2.is_empty(), "{again} groups served again");
 }
 
-/// Files that a sandbox had read stayed charged to its group, and counted to the peak of every one that had the group later.
+/// Files that a sandbox had read stayed charged to its group, and counted in the peak of every
+/// later sandbox of the group.
 #[tokio::test]
 async fn a_group_that_files_are_charged_to_does_not_serve_again() {
     let Some(backend) = backend() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    // Little enough for the bound of what may be left of a sandbox.
+    // Small enough for the limit of what a sandbox may leave.
     if !common::cold_file(folder.path(), 400 << 10) {
         test_support::left_out("peaks of memory", "the folder for temporary files is on no disk");
         return;
     }
-    // What the shell itself reads may not be in memory yet.
+    // Reads the shell's own files into the page cache first.
     peak(&backend, shell("cat /dev/null")).await;
     let root = Root::of_machine().with_bind(folder.path(), "/var/task");
     let reads = common::shell_in(root, "cat /var/task/data > /dev/null");
@@ -338,7 +344,7 @@ async fn a_group_that_files_are_charged_to_does_not_serve_again() {
     assert_ne!(first, second);
 }
 
-/// Returns a sandbox's highest use of memory, and which control groups it had.
+/// Returns a sandbox's memory peak and its control groups.
 async fn peak(backend: &LinuxBackend, mut spec: SandboxSpec) -> (Option<u64>, Vec<PathBuf>) {
     spec.limits.cpus = 2.0;
     let created = backend.create(spec).await.expect("created");

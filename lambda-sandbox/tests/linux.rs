@@ -50,12 +50,12 @@ async fn a_program_runs_and_ends() {
     assert_eq!(finished.exit, Exit::Signal(15));
 }
 
-/// A host in Rust ignores SIGPIPE, and the programs that it started did too: `yes | head` never ended quietly.
+/// A Rust host ignores SIGPIPE, and its programs inherited that: `yes | head` never ended quietly.
 #[tokio::test]
 async fn a_program_gets_every_signal_as_if_nothing_had_ignored_it() {
     let Some(backend) = backend() else { return };
     let (mut spec, log) = shell("");
-    // Without a shell: some ignore signals themselves.
+    // Without a shell, because some shells ignore signals themselves.
     let program = ["/bin/grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"];
     spec.command = program.iter().map(Into::into).collect();
     let (_, output) = run_spec(&backend, spec, &log).await;
@@ -72,7 +72,7 @@ async fn nothing_can_be_written_but_the_scratch_space() {
     let (mut spec, log) = shell("head -c 20000000 /dev/zero > /tmp/big; stat -c %s /tmp/big");
     spec.limits.scratch_bytes = 1 << 20;
     let (_, output) = run_spec(&backend, spec, &log).await;
-    // Two pipes: which of them is read first is not told.
+    // Two pipes, which may be read in any order.
     assert!(output.contains("1048576\n"), "{output}");
 }
 
@@ -92,7 +92,7 @@ async fn the_process_has_no_rights() {
         assert!(output.contains(line), "{line} not in\n{output}");
     }
     let (_, output) = run(&backend, "ls /proc | grep -c '^[0-9]'; ls /proc/self/fd").await;
-    // init, sh, ls, and grep when it has started already; then the descriptors 0, 1, 2 and that of ls itself.
+    // init, sh, ls, and possibly grep; then the descriptors 0, 1, 2 and that of ls itself.
     let (processes, descriptors) = output.split_once('\n').expect("lines");
     assert!(matches!(processes, "3" | "4"), "{output}");
     assert_eq!(descriptors, "0\n1\n2\n3\n");

@@ -1,4 +1,4 @@
-//! A living sandbox is reached from outside: other programs in it, what it uses, and what happens to it.
+//! Access to a living sandbox from outside: other programs in it, its usage, its events.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -67,7 +67,7 @@ async fn other_programs_run_behind_the_same_defences() {
     ] {
         assert!(said.contains(wanted), "{wanted:?} in {said}");
     }
-    // "total" and 0 to 3, the folder that is listed.
+    // "total" and 0 to 3, including the folder that `ls` reads.
     assert!(said.contains("\n5\n"), "{said}");
     let killed = handle.exec(sh("kill -9 $$")).await.expect("run");
     assert_eq!(killed.exit, Exit::Signal(libc::SIGKILL));
@@ -89,7 +89,7 @@ async fn other_programs_run_behind_the_same_defences() {
     ] {
         assert!(matches!(handle.exec(broken).await, Err(Error::Invalid { .. })));
     }
-    // The kernel counts what has just ended for a moment.
+    // The kernel still counts processes for a moment after their end.
     let mut usage = handle.usage().expect("alive");
     for _ in 0..100 {
         if usage.processes == Some(3) {
@@ -138,7 +138,7 @@ async fn a_dropped_exec_is_killed_and_many_run_at_once() {
     for _ in 0..100 {
         assert_eq!(handle.exec(sh("exit 3")).await.expect("run").exit, Exit::Status(3));
     }
-    // The end of the sandbox is theirs, too.
+    // They end with the sandbox.
     let last = tokio::spawn({
         let handle = handle.clone();
         async move { handle.exec(sh("sleep 100")).await }
@@ -180,7 +180,7 @@ async fn what_happens_is_told() {
     let told = all(&mut events).await;
     assert!(finished.out_of_memory);
     if finished.ended_by == EndedBy::Program {
-        // By version 1 the child alone is killed; version 2 kills the whole group.
+        // With version 1 only the child is killed. With version 2 the whole group is.
         assert_eq!(told[1], Event::OutOfMemory(1));
     }
 

@@ -1,7 +1,7 @@
-//! Programs use their loopback as on any machine, whatever bounds the kernel's memory for connections: a server with many connections and
-//! large answers inside.
+//! Programs can use their loopback as on any machine, in spite of the limits of kernel memory: a
+//! server inside with many connections and large answers.
 //!
-//! The program inside is this program again.
+//! The test program runs itself inside.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the program inside says what it found")]
@@ -20,7 +20,7 @@ const REQUESTS_EACH: usize = 4;
 const ANSWER_BYTES: usize = 1 << 20;
 const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Runs in the sandbox; not on its own.
+/// Run in the sandbox by another test, not on its own.
 #[test]
 fn inside() {
     let Ok(address) = std::env::var("LOOPBACK") else { return };
@@ -32,7 +32,7 @@ fn inside() {
             std::thread::spawn(move || serve(stream));
         }
     });
-    // All are there before the first asks.
+    // All connections exist before the first request.
     let streams: Vec<_> =
         (0..CONNECTIONS).map(|_| TcpStream::connect(address).expect("connected")).collect();
     let began = Instant::now();

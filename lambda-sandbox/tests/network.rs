@@ -1,4 +1,5 @@
-//! What a sandbox reaches beyond its loopback: a namespace handed in, an interface of the host's. And nothing else.
+//! Networks beyond the loopback: a namespace from the host, an interface of the host, and nothing
+//! else.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -25,7 +26,7 @@ fn backend() -> Option<LinuxBackend> {
     common::backend("networks")
 }
 
-/// What a sandbox has beside its loopback.
+/// A sandbox's network beside its loopback.
 #[derive(Debug, Clone)]
 enum Beyond {
     Interface(Interface),
@@ -47,7 +48,8 @@ async fn run(backend: &LinuxBackend, network: Beyond, script: &str) -> String {
     common::run(backend, bash(network, script).0).await.1
 }
 
-/// Makes a network namespace, and runs `inside` in it; what that returns stays alive with it.
+/// Makes a network namespace and runs `inside` in it. The returned value lives as long as the
+/// namespace.
 fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Beyond, T) {
     let made = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
@@ -62,7 +64,7 @@ fn namespace<T: Send + 'static>(inside: fn() -> T) -> (Beyond, T) {
 async fn the_runtime_api_is_in_the_namespace_handed_in() {
     let Some(backend) = backend() else { return };
     let (network, ()) = namespace(|| ());
-    // Two in one namespace: each has a port of its own.
+    // Two sandboxes in one namespace: each has a port of its own.
     let mut idle = Vec::new();
     for _ in 0..2 {
         let (spec, log) = bash(network.clone(), &format!("{ASK}{RUNTIME}"));
@@ -77,13 +79,13 @@ async fn the_runtime_api_is_in_the_namespace_handed_in() {
         assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
         busy.expect("usable").destroy().await.expect("destroyed");
     }
-    // It is one or the other.
+    // The two options exclude each other.
     let (mut both, _) = bash(network, "");
     let (name, address) = ("eth1".into(), "10.0.0.1".parse().expect("an address"));
     both.network = Network::Interface(Interface { name, address, prefix_length: 8, gateway: None });
     let refused = backend.create(both).await.expect_err("refused");
     assert!(matches!(refused, Error::Invalid { setting: "network", .. }), "{refused:?}");
-    // The host's namespace is untouched: nothing listens there that did not.
+    // In the host's own namespace nothing new listens.
     let own = Beyond::Namespace(Arc::new(File::open("/proc/self/ns/net").expect("opened").into()));
     let refused = backend.create(bash(own, "").0).await.expect_err("refused");
     assert!(
@@ -120,14 +122,14 @@ async fn landlock_holds_abstract_sockets_where_the_namespace_does_not() {
     assert_eq!(run(&without, network, script).await, "through\n");
 }
 
-/// A pair of interfaces of the host's; what is left of it goes at the end.
+/// A pair of interfaces of the host. On drop, what is left of it is removed.
 struct Pair {
     host: String,
     given: String,
 }
 
 impl Pair {
-    /// Makes one, the host's end with this address.
+    /// Makes a pair. The host's end has this address.
     fn make(letter: char, address: &str) -> Option<Self> {
         let name = |end| format!("lsb{letter}{end}{}", std::process::id() % 1_000_000);
         let pair = Self { host: name('h'), given: name('g') };
@@ -163,7 +165,7 @@ async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
     let Some(backend) = backend() else { return };
     let Some(pair) = Pair::make('a', "10.213.77.1/30") else { return };
     ip(&["addr", "add", "10.213.78.1/32", "dev", &pair.host]).expect("an address");
-    // One address in the network of the interface, one behind the gateway.
+    // One address in the interface's network, one behind the gateway.
     for address in ["10.213.77.1", "10.213.78.1"] {
         let listener = TcpListener::bind((address, 7007)).expect("bound");
         std::thread::spawn(move || {
@@ -186,7 +188,7 @@ async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
     let output = run(&backend, network.clone(), script).await;
     let expected = "hello 10.213.77.2\nhello 10.213.77.2\neth0\nlo\n";
     assert_eq!(output, expected);
-    // The interface has gone with the sandbox, and its other end with it.
+    // The interface ended with the sandbox, and its peer with it.
     let until = std::time::Instant::now() + Duration::from_secs(10);
     while pair.is_there() && std::time::Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(5)).await;

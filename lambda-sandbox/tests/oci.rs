@@ -1,4 +1,4 @@
-//! Roots from OCI images: what is in them, what is refused, and what stays.
+//! Roots from OCI images: their contents, refused images, and what stays in the store.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -64,7 +64,7 @@ impl Layout {
         self.layers.push(layer);
     }
 
-    /// Writes manifest and index; returns the layout's folder.
+    /// Writes manifest and index, and returns the layout's folder.
     fn finish(&self) -> &Path {
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux",
@@ -84,7 +84,7 @@ impl Layout {
     }
 }
 
-/// An entry: its path, kind, mode, and content or target.
+/// An entry of a layer: path, type, mode, and content or target.
 type Entry<'a> = (&'a str, EntryType, u32, &'a [u8]);
 
 fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
@@ -95,7 +95,7 @@ fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
         header.set_mode(*mode);
         header.set_uid(1234);
         header.set_mtime(1_000_000_000);
-        // Past the checks of the library: what comes from outside has passed none.
+        // Bypasses the checks of the tar library, because a hostile image was not written with it.
         header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
         if kind.is_symlink() || kind.is_hard_link() {
             header.as_old_mut().linkname[..content.len()].copy_from_slice(content);
@@ -179,13 +179,13 @@ async fn an_image_of_three_layers_runs() {
     let said = run(&image, &["/bin/sh", "-c", script]).await;
     assert_eq!(said, "second\n/bin/x\n\n/etc:\nkeep\n\n/old:\nc\n-rwxr-xr-x\n");
 
-    // A second import takes what is there: the layers' blobs are not read again.
+    // A second import uses the unpacked layers: their blobs are not read again.
     for layer in &layout.layers {
         std::fs::remove_file(layout.path(layer["digest"].as_str().expect("text")))
             .expect("removed");
     }
     assert_eq!(store.import(layout.folder.path(), None).expect("cached").layers, image.layers);
-    // The same in a tar file.
+    // The same layout in a tar file.
     let file = layout.folder.path().with_extension("tar");
     let mut builder = Builder::new(std::fs::File::create(&file).expect("made"));
     builder.append_dir_all(".", layout.folder.path()).expect("added");
@@ -197,7 +197,8 @@ async fn an_image_of_three_layers_runs() {
     assert_eq!((file.uid(), file.mtime(), file.mode() & 0o7777), (0, 1_000_000_000, 0o755));
 }
 
-/// Imports a layer of these entries; returns the error, after which nothing of it is left.
+/// Imports a layer with these entries. Returns the error, and checks that nothing of the layer is
+/// left.
 fn refused(store: &(tempfile::TempDir, ImageStore), entries: &[Entry<'_>]) -> String {
     let mut layout = Layout::new();
     layout.layer("+gzip", &tar(entries));
@@ -234,7 +235,7 @@ fn nothing_leads_out_of_a_layer() {
     ] {
         refused(&store, entries);
     }
-    // What goes through a link lands in the layer, where the link leads to with the layer for a root.
+    // A path through a link ends in the layer, as if the layer were the root.
     let mut layout = Layout::new();
     layout.layer(
         "",
@@ -271,7 +272,7 @@ fn digests_sizes_and_bounds_are_checked() {
     let another = import(&|it| {
         let path = it.path(it.layers[0]["digest"].as_str().expect("text"));
         let mut content = std::fs::read(&path).expect("read");
-        // A byte of the header that nobody reads: the time.
+        // A byte of the gzip header that no reader uses: the time.
         content[4] ^= 1;
         std::fs::write(path, content).expect("written");
     });
@@ -314,7 +315,7 @@ fn what_a_crashed_import_has_left_is_swept() {
     let parts = folder.path().join("store/parts");
     std::fs::create_dir_all(parts.join("1-0/deep")).expect("made");
     std::fs::write(parts.join("1-0.lock"), "").expect("made");
-    // One that lives is let be.
+    // A part whose process is alive is not removed.
     std::fs::create_dir_all(parts.join("1-1")).expect("made");
     let held = std::fs::File::create(parts.join("1-1.lock")).expect("made");
     held.lock().expect("locked");

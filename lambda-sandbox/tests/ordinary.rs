@@ -1,5 +1,5 @@
-//! What ordinary programs do and is harmless works: each line of the script says that it did. And nothing of the host's own limits
-//! and habits is inherited.
+//! Harmless things that ordinary programs do work: each line of the script must succeed. And no
+//! limit or setting of the host is inherited.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -11,7 +11,7 @@ use lambda_sandbox::linux::Settings;
 
 use self::unprivileged::With;
 
-/// Commands that have to succeed. What they do is told behind each by the shell.
+/// Commands that must succeed. The shell prints the result of each.
 const COMMANDS: &[&str] = &[
     "echo x > /dev/stderr",
     "echo x >> /dev/stdout",
@@ -52,7 +52,7 @@ async fn ordinary_programs_work() {
     }
 }
 
-/// The host that makes the sandbox is this test with odd habits.
+/// The host that makes the sandbox is this test, with unusual settings.
 #[tokio::test]
 async fn habits_of_the_host_are_not_inherited() {
     let settings = Settings::default().rootless();
@@ -86,7 +86,7 @@ fn without_root() {
     }
 }
 
-/// What the kernel counts by user is not taken by one sandbox of that user.
+/// Resources that the kernel counts by user are not used up by one sandbox of that user.
 #[tokio::test]
 async fn quotas_of_a_user_are_left_to_others() {
     let Some(_) = unprivileged::inside() else {

@@ -1,5 +1,6 @@
-//! What can be seen only where the kernel's settings may be changed, which a test does on a machine of its own (`cargo xtask guest`):
-//! programs that the kernel runs for whoever makes it, and the limit of compiled filters.
+//! Tests that change kernel settings and therefore run on a machine of their own (`cargo xtask
+//! guest`): programs of the host that the kernel runs for core dumps, and the limit of compiled
+//! filters.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "it says where it runs")]
@@ -20,19 +21,20 @@ use common::{run, shell};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Error, Root, SandboxSpec};
 
-/// Said by who starts the test on a machine that is thrown away.
+/// Set by the starter of the test on a disposable machine.
 const MARK: &str = "OWN_MACHINE";
 
 fn backend(what: &str) -> Option<LinuxBackend> {
     if std::env::var_os(MARK).is_none() {
-        // Not left out: `cargo xtask guest`, part of the long run, has it on a machine of its own.
+        // Not skipped: `cargo xtask guest`, a part of the long run, runs it on a machine of its
+        // own.
         println!("{what}: in the guest alone, as it changes the machine's settings");
         return None;
     }
     common::backend(what)
 }
 
-/// Makes a program that writes down how it was called; returns where that is.
+/// Makes a program that records how it was called. Returns the path of the record.
 fn helper(name: &str) -> (String, String) {
     let (program, log) = (format!("/tmp/{name}"), format!("/tmp/{name}.log"));
     std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {log}\n")).expect("written");
@@ -62,7 +64,7 @@ async fn a_core_dump_runs_no_program_of_the_hosts() {
     let status = std::process::Command::new("/bin/sh").args(["-c", crash]).status();
     status.expect("started");
     let outside = calls(&log).await;
-    // Whatever the program asks for before.
+    // Whatever the program requests before.
     let lowered = format!("ulimit -c 0; ulimit -S -c 0; ulimit -c unlimited; {crash}");
     for script in [crash, &lowered] {
         run(&backend, shell(script)).await;
@@ -72,7 +74,7 @@ async fn a_core_dump_runs_no_program_of_the_hosts() {
     assert_eq!((outside, both), (3, 3), "of a plain program, and with those of two sandboxes");
 }
 
-/// Runs in the sandbox; not on its own.
+/// Run in the sandbox by another test, not on its own.
 #[test]
 fn inside() {
     if std::env::var_os("PROBE_TCP").is_some() {

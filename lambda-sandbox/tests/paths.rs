@@ -1,5 +1,6 @@
-//! Paths of a specification lead nowhere but into the sandbox: not by descriptors that a new process still has (the kind of
-//! CVE-2024-21626), not by links of a root that others have made, and not by what changes while it is mounted.
+//! No path of a specification leads out of the sandbox: not by descriptors that a new process still
+//! has (as in CVE-2024-21626), not by links of an untrusted root, and not by changes during the
+//! mounts.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -24,10 +25,10 @@ fn backend() -> Option<LinuxBackend> {
     common::backend_with(&Settings::default().rootless(), "paths of a specification")
 }
 
-/// More than a new process has descriptors of.
+/// More descriptor numbers than a new process has.
 const NUMBERS: std::ops::Range<u32> = 0..40;
 
-/// Links of `/proc` that jump to where a process or a file of it is, and do not say so by their text.
+/// Magic links of `/proc`, which lead to a process's folder or file whatever their text says.
 fn jumps() -> Vec<PathBuf> {
     let descriptors = NUMBERS.flat_map(|number| {
         [format!("/proc/self/fd/{number}"), format!("/proc/1/fd/{number}")].map(PathBuf::from)
@@ -39,7 +40,7 @@ fn jumps() -> Vec<PathBuf> {
     descriptors.chain(others).collect()
 }
 
-/// Makes a folder that a shell can run on, and that everybody can read.
+/// Makes a root folder on which a shell can run, readable by every user.
 fn base(place: &Path) -> PathBuf {
     for name in ["usr", "proc", "dev", "tmp", "opt", "var", "shown"] {
         std::fs::create_dir_all(place.join(name)).expect("made");
@@ -54,10 +55,11 @@ fn base(place: &Path) -> PathBuf {
     place.to_owned()
 }
 
-/// Says in which file system the program is, above which folder, and what it sees there.
+/// Prints the program's file system, parent folders and their contents.
 const WHERE: &str = "stat -c %d . / 2>&1; cd ../../../../../../../..; stat -c %d:%i . /; ls";
 
-/// Starts a program in this specification's working directory. It is refused there, or is in the sandbox.
+/// Starts a program in the specification's working directory. The start must fail, or the program
+/// must be inside.
 async fn stays(backend: &LinuxBackend, mut spec: SandboxSpec, case: &str) {
     spec.command = ["/bin/sh", "-c", WHERE].map(Into::into).into();
     let log = common::logged(&mut spec);
@@ -98,7 +100,7 @@ async fn no_working_directory_leads_out() {
         spec.working_directory = "/there".into();
         stays(&backend, spec, "a link above it").await;
     }
-    // The specification is innocent, the root is not.
+    // The specification is harmless, but the root is not.
     for jump in jumps().into_iter().filter(|jump| jump.to_string_lossy().contains("self/fd")) {
         let hostile = place.path().join("hostile");
         std::fs::create_dir_all(hostile.join("var")).expect("made");
@@ -117,14 +119,15 @@ async fn no_working_directory_leads_out() {
         }
         backend.sweep().await.expect("swept");
     }
-    // Links that stay inside are followed, as a program would.
+    // Links that stay inside are followed.
     let mut spec = shell("pwd -P");
     spec.root.links.push(lambda_sandbox::Link { path: "/a".into(), points_to: "/usr/bin".into() });
     spec.working_directory = "/a".into();
     assert_eq!(run(&backend, spec).await.1, "/usr/bin\n");
 }
 
-/// What is mounted, shown or made inside is put at a path that leads there by a jump: the host has nothing more than before.
+/// Mounts, binds and files inside are placed at paths through magic links. The host must not get
+/// anything new.
 #[tokio::test]
 async fn no_mount_point_leads_out() {
     let Some(backend) = backend() else { return };
@@ -152,7 +155,7 @@ async fn no_mount_point_leads_out() {
     }
 }
 
-/// The program, the extensions' folder and an interpreter may be links: what they start is what is inside.
+/// The program, the extensions' folder and an interpreter may be links. They must resolve inside.
 #[tokio::test]
 async fn no_program_is_found_outside() {
     let Some(backend) = backend() else { return };
@@ -160,7 +163,7 @@ async fn no_program_is_found_outside() {
         let mut spec = shell("");
         spec.command = vec![jump.clone().into()];
         let log = common::logged(&mut spec);
-        // The init itself is all that can be found so, and it has nothing to start.
+        // Only the init itself can be found this way, and it has nothing to start.
         if let Ok(finished) = backend.create(spec).await.expect("created").run().await {
             assert_ne!(finished.exit, lambda_sandbox::Exit::Status(0), "{jump:?}");
         }
@@ -184,8 +187,9 @@ fn swap(one: &Path, other: &Path) {
     }
 }
 
-/// Somebody exchanges a mount point of the root for a link out of it, again and again, while sandboxes are made: what lies
-/// there stays as it was, and each sandbox that comes up has its own `/dev` and `/proc`, or its root's folder.
+/// A mount point of the root is exchanged for a link out of it, again and again, while sandboxes
+/// are made. The link's target must not change, and each sandbox that starts must have its own
+/// `/dev` and `/proc`, or the root's folders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_that_changes_while_it_is_mounted_writes_nothing_outside() {
     let Some(backend) = backend() else { return };
@@ -259,7 +263,7 @@ fn without_root() {
     }
 }
 
-/// Times of the device nodes that all sandboxes share cannot be set: they would be a channel between them.
+/// The times of the shared device nodes cannot be set: they would be a channel between sandboxes.
 #[tokio::test]
 async fn nodes_of_devices_cannot_be_touched() {
     let Some(backend) = backend() else { return };

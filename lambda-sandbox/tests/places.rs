@@ -1,5 +1,6 @@
-//! Where the backend finds itself: in a container without rights, as root of a user namespace, with a covered `/proc`. It works as far as
-//! it can, and says what is missing and what to do. And what cannot die holds nobody up.
+//! The backend in restricted places: in a container without rights, as root of a user namespace,
+//! with a covered `/proc`. It works as far as possible, and reports what is missing with a remedy.
+//! A process that cannot die delays nobody.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -17,7 +18,8 @@ use lambda_sandbox::{Backend, Error};
 const DOCKER: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,\
                       +net_bind_service,+sys_chroot,+kill,+audit_write";
 
-/// Runs this test again behind another program; returns what it told, or nothing where that cannot be done here.
+/// Runs this test again through another program. Returns its output, or `None` if that is not
+/// possible here.
 fn told(place: &str, program: &[&str]) -> Option<String> {
     if std::fs::metadata("/proc/self").expect("proc").uid() != 0 {
         test_support::left_out(place, "only root can make that place");
@@ -47,7 +49,7 @@ fn told(place: &str, program: &[&str]) -> Option<String> {
     }
 }
 
-/// Runs in the place that the test above has made; not on its own.
+/// Run by the test above in the place that it made, not on its own.
 #[tokio::test]
 async fn there() {
     if std::env::var_os("PLACE").is_none() {
@@ -106,7 +108,7 @@ fn a_covered_proc_is_told_with_a_remedy() {
     assert!(said.contains("systempaths=unconfined"), "{said}");
 }
 
-/// A process that a freezer of others' holds does not die of SIGKILL.
+/// A process in a frozen group of somebody else does not die by SIGKILL.
 #[tokio::test]
 async fn what_cannot_die_holds_nobody_up() {
     let Some(backend) = common::backend("a process that cannot die") else { return };
@@ -138,7 +140,7 @@ async fn what_cannot_die_holds_nobody_up() {
     killer.kill();
     let finished = tokio::time::timeout(Duration::from_secs(30), running).await;
     let took = began.elapsed();
-    // Others come and go meanwhile.
+    // Other sandboxes start and end meanwhile.
     let other = run(&backend, shell("echo other")).await.1;
     std::fs::write(hold.join("freezer.state"), "THAWED").expect("thawed");
     assert_eq!(other, "other\n");

@@ -1,4 +1,4 @@
-//! Pools of sandboxes made beforehand: their bound, their figures, failures, and their end.
+//! Pools of sandboxes: their size, their figures, failures, and their end.
 
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 mod common;
@@ -36,7 +36,7 @@ async fn as_many_are_ready_as_were_asked_for_and_the_first_made_goes_first() {
     assert_eq!((fake.live(), pool.figures().ready), (4, 4));
     let idle = pool.take().await.expect("ready");
     assert_eq!(pool.figures(), PoolFigures { ready: 3, hit: 1, ..PoolFigures::default() });
-    // The start that took it has its time.
+    // The refill waits while the start has its time.
     pass(Duration::from_millis(9)).await;
     assert_eq!(pool.figures().ready, 3);
     pass(Duration::from_millis(2)).await;
@@ -59,7 +59,7 @@ async fn a_burst_is_served_and_the_pool_begins_at_half() {
     }
     let PoolFigures { hit, missed, .. } = pool.figures();
     assert_eq!((hit, missed), (4, 2));
-    // No time passes but that which the task needs.
+    // Only as much time passes as the task needs.
     pass(Duration::from_millis(1)).await;
     assert_eq!((pool.figures().ready, fake.live()), (4, 10));
     drop(pool);
@@ -116,7 +116,7 @@ mod linux {
         let finished = pool.take().await.expect("ready").run().await.expect("run");
         assert_eq!((finished.exit, pool.figures().hit), (Exit::Status(5), 1));
         drop(pool);
-        // Released in the background.
+        // They are released in the background.
         for _ in 0..1000 {
             if backend.groups().is_empty() {
                 break;

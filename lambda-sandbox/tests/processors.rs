@@ -1,4 +1,5 @@
-//! Programs run on the processors that their host runs on, whichever these are: the spawn thread holds itself to one for a moment.
+//! Programs may run on all processors of their host, although the spawn thread binds itself to one
+//! for a moment.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -22,12 +23,12 @@ fn programs_run_where_their_host_runs() {
     let mut one = CpuSet::new();
     one.set(last).expect("set");
     for set in [&all, &one] {
-        // Threads that are made from here on are held to it, the host's among them.
+        // Threads made from here on inherit the set, including the host's.
         sched_setaffinity(OURS, set).expect("held");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let Some(backend) = common::backend("processors") else { return };
-            // More than once: what a start does to the thread must not be seen by the next.
+            // Several times: a start must not change the thread for the next one.
             for _ in 0..3 {
                 let mut spec = shell("grep Cpus_allowed_list /proc/self/status");
                 let log = logged(&mut spec);

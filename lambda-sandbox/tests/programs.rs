@@ -1,4 +1,5 @@
-//! Ordinary programs in a sandbox of the machine's own files: each works, or fails in the one way that is right.
+//! Ordinary programs in a sandbox with the machine's own files: each works, or fails in the
+//! expected way.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -10,8 +11,8 @@ use std::time::Duration;
 use common::backend;
 use lambda_sandbox::{Backend, Root, SandboxSpec};
 
-/// A program's name as the README has it, a file that it needs, the memory that it is given in MB, a script for bash, and
-/// parts of lines that it writes.
+/// A program: its name in the README, a file that it needs, its memory limit in MB, a script for
+/// bash, and expected parts of its output.
 type Row = (&'static str, &'static str, u32, &'static str, &'static [&'static str]);
 
 const PROGRAMS: &[Row] = &[
@@ -105,7 +106,8 @@ const CHROMIUM: &str = r#"chromium --headless --no-sandbox --no-zygote --single-
   --disable-gpu --user-data-dir=/tmp/u --dump-dom \
   'data:text/html,<p id=a></p><script>document.getElementById("a").textContent=6*7</script>'"#;
 
-/// What fails and ought to: its name in the README, a file that it needs, a script, and the error that it meets.
+/// Programs that must fail: the name in the README, a file that it needs, a script, and the
+/// expected error.
 const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("unshare", "/usr/bin/unshare", "unshare -U true", "Operation not permitted"),
     ("mount", "/usr/bin/mount", "mount -t tmpfs x /tmp", "must be superuser"),
@@ -198,7 +200,7 @@ async fn runtimes_see_the_limits_of_their_sandbox() {
     }
 }
 
-/// The root of the machine's own files has what programs look up, and nothing that is to stay on the host.
+/// The root of the machine's own files has what programs look up, and nothing private of the host.
 #[tokio::test]
 async fn the_machines_secrets_are_not_shown() {
     let Some(backend) = backend("secrets of the machine") else { return };

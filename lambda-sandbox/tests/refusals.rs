@@ -1,7 +1,9 @@
-//! Bad input and bad machines: an error that names the step, the path and the cause, and nothing left.
+//! Invalid input and unsuitable machines: the error names the step, the path and the cause, and
+//! nothing is left.
 //!
-//! One test counts what belongs to the whole process, so it has a process of its own: each kernel that lacks
-//! something is this program run again behind a filter that says so.
+//! One test counts what belongs to the whole process, so it has a process of its own. A kernel that
+//! lacks a feature is simulated: this program runs itself behind a filter that answers the system
+//! call with an error.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -21,14 +23,14 @@ use lambda_sandbox::{
     Backend, Error, Exit, Interface, Link, Network, Root, SandboxSpec, SmallFile,
 };
 
-/// Makes and runs a sandbox, with success only if the program ended with success.
+/// Makes and runs a sandbox. Succeeds only if the program succeeded.
 async fn run(backend: &LinuxBackend, spec: SandboxSpec) -> Result<(), Error> {
     let finished = backend.create(spec).await?.run().await?;
     assert_eq!(finished.exit, Exit::Status(0), "{finished:?}");
     Ok(())
 }
 
-/// The step, the path and the cause that an error names.
+/// Returns the step, the path and the cause that an error names.
 fn named(error: &Error) -> (String, Option<PathBuf>, Option<i32>) {
     match error {
         Error::Failed { step, path, source, .. } => {
@@ -49,7 +51,7 @@ fn invalid(setting: &'static str) -> Wanted {
     (setting, None, None)
 }
 
-/// Specifications that no sandbox can be made of or run with, and what the error must name.
+/// Specifications with which no sandbox can be made or run, and what the error must name.
 fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     let stage = |inside: &str| Path::new("/run/lambda-sandbox/stage").join(inside);
     let rooted = |directory: PathBuf| {
@@ -122,7 +124,7 @@ fn broken(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     broken
 }
 
-/// Paths that the machine, not the specification alone, finds fault with.
+/// Paths that are valid in a specification but not on the machine.
 fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     let mut odd = Vec::new();
     let mut set = |wanted: Wanted, change: &dyn Fn(&mut SandboxSpec)| {
@@ -130,7 +132,7 @@ fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
         change(&mut spec);
         odd.push((spec, wanted));
     };
-    // A path of PATH_MAX is too long with what the root is mounted on before it.
+    // A path of PATH_MAX is too long after the mount point of the root.
     let long: PathBuf = format!("/{}", "a/".repeat(2047)).into();
     let name = Path::new("/").join("n".repeat(256));
     set(failed("looking for the root", &long, libc::ENOENT), &|spec| {
@@ -166,7 +168,8 @@ fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     set(failed("mounting", stage, libc::ELOOP), &|spec| {
         spec.root = Root::of_layers(["/usr", "/usr"]);
     });
-    // Two mounts on one place: the later is seen. A file where a folder is shown cannot be, nor the other way round.
+    // Two mounts at one place: the later one is visible. A file cannot be mounted on a folder, nor
+    // the reverse.
     let file = folder.join("file");
     set(failed("showing a file or folder", &file, libc::ENOTDIR), &|spec| {
         spec.root = Root::of_machine().with_bind("/usr", "/opt").with_bind(&file, "/opt");
@@ -185,7 +188,7 @@ fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
 
 type Change = fn(&mut SandboxSpec);
 
-/// What is refused without a look at the machine.
+/// Specifications that are refused without access to the machine.
 const NOT_CARRIED_OUT: &[(&str, Change)] = &[
     ("command", |spec| spec.command.clear()),
     ("command", |spec| spec.command = vec!["sh".into()]),
@@ -254,7 +257,7 @@ fn interface(name: &str) -> Network {
     Network::Interface(Interface { name: name.into(), address, prefix_length: 24, gateway: None })
 }
 
-/// Limits that are odd but can be had.
+/// Unusual limits that are accepted.
 fn odd() -> Vec<SandboxSpec> {
     let with = |change: fn(&mut SandboxSpec)| {
         let mut spec = shell("exit 0");
@@ -274,7 +277,7 @@ fn odd() -> Vec<SandboxSpec> {
         with(|spec| spec.function = "a\nb\0c/..".into()),
         with(|spec| spec.environment.push(("a\nb".into(), "c\n".into()))),
         with(|spec| {
-            // The same mount again and again.
+            // The same mount many times.
             let same = spec.root.binds[0].clone();
             spec.root.binds.extend(vec![same; 5]);
         }),
@@ -283,7 +286,8 @@ fn odd() -> Vec<SandboxSpec> {
     ]
 }
 
-/// Roots by odd names that can be had: over a link, with a line feed, a colon and a comma in the name.
+/// Roots with unusual names that are accepted: a link, and names with a line feed, a colon and a
+/// comma.
 fn odd_roots(folder: &Path) -> Vec<SandboxSpec> {
     let name = folder.join("a\nb:c,d\\e \u{fffd}");
     for inside in ["usr", "proc", "dev", "tmp"] {
@@ -362,9 +366,9 @@ async fn bad_input() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// A host whose group may have no more groups below it, as where another has used up the machine's.
+/// A host whose group may have no more child groups, as if the machine's limit were used up.
 async fn full_groups(backend: &LinuxBackend) {
-    // A group that is kept would serve without a new one.
+    // A kept group would serve without a new one.
     backend.sweep().await.expect("swept");
     let held = backend.create(shell("exit 0")).await.expect("created");
     let most = (backend.groups().iter())
@@ -384,11 +388,11 @@ async fn full_groups(backend: &LinuxBackend) {
     run(backend, shell("exit 0")).await.expect("runs again");
 }
 
-/// A kernel that lacks something, and what is told of it.
+/// A kernel that lacks a feature, and the expected report.
 struct Lack {
     name: &'static str,
     call: libc::c_long,
-    /// Only when the first argument has one of these bits; any with 0.
+    /// The call fails only if its first argument has one of these bits; 0 means always.
     bits: u32,
     errno: i32,
     step: &'static str,
@@ -428,13 +432,13 @@ const LACKS: &[Lack] = lacks! {
     "execveat" SYS_execveat 0, ENOSYS => "starting the sandbox's init" "";
     "seccomp" SYS_seccomp 0, ENOSYS => "loading the system call filter" "";
     "capset" SYS_capset 0, EPERM => "dropping capabilities" "";
-    // A failure so early that the word to start was on its way: that must not hide it.
+    // A failure so early that the start command was already sent, which must not hide the failure.
     "a user's ids" SYS_setresuid 0, EPERM => "becoming nobody" "";
     "keyrings" SYS_keyctl 0, ENOSYS => "none" "";
     "pidfd_send_signal" SYS_pidfd_send_signal 0, ENOSYS => "none" "";
 };
 
-/// Runs this program as a host on a kernel that lacks `name`; returns what it told.
+/// Runs this program as a host on a kernel that lacks `name`. Returns its output.
 fn without(name: &str) -> String {
     let me = std::env::current_exe().expect("a path");
     let mut host = Command::new(me);
@@ -449,7 +453,7 @@ fn without(name: &str) -> String {
     told.map_or_else(|| format!("{output:?}"), str::to_owned)
 }
 
-/// Is the host on the lesser kernel: tries a sandbox there, and tells the error and whether anything is left.
+/// The host on the restricted kernel: tries a sandbox, and prints the error and what is left.
 #[test]
 fn lacking() {
     let Ok(name) = std::env::var("WITHOUT") else {
@@ -465,7 +469,7 @@ fn lacking() {
         };
         let before = Counted::settled(Some(&backend)).await;
         let mut result = run(&backend, shell("exit 0")).await;
-        // Again and again: what is left each time adds up.
+        // Several times: leaks would add up.
         for _ in 0..5 {
             result = run(&backend, shell("exit 0")).await;
         }
@@ -485,7 +489,7 @@ fn lacking() {
     writeln!(std::io::stdout(), "told|{step}|{path}|{errno}|{left}").expect("written");
 }
 
-/// Answers a system call with an error, for this thread and all that it starts.
+/// Makes a system call fail for this thread and everything that it starts.
 fn filter(lack: &Lack) {
     const LOAD: u16 = 0x20;
     const EQUAL: u16 = 0x15;
@@ -495,7 +499,7 @@ fn filter(lack: &Lack) {
     let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let number = u32::try_from(lack.call).expect("a number");
     let refuse = libc::SECCOMP_RET_ERRNO | lack.errno.cast_unsigned();
-    // With no bits to look for, whatever is loaded is taken as found.
+    // Without bits, any argument matches.
     let look = if lack.bits == 0 { line(0x35, 0, 1, 0) } else { line(ANY_BIT, 0, 1, lack.bits) };
     let mut program = [
         line(LOAD, 0, 0, 0),
@@ -507,7 +511,8 @@ fn filter(lack: &Lack) {
     ];
     let length = u16::try_from(program.len()).expect("short");
     let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    // SAFETY: PR_SET_SECCOMP reads the program, which lives for the call with as many lines as it says.
+    // SAFETY: PR_SET_SECCOMP reads the program, which lives for the call with as many lines as it
+    // says.
     let result =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());

@@ -1,4 +1,5 @@
-//! Defences that a kernel may lack: each refuses what gets through when the host leaves it out, and is told as such.
+//! Optional defences: each refuses something that succeeds if the host leaves it out, and is
+//! reported accordingly.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -7,7 +8,7 @@ mod common;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{Backend, Defence, Error, Root, SandboxSpec};
 
-/// Returns a backend with the defence and one without, where both can be.
+/// Returns a backend with the defence and one without it, if both are possible.
 fn backends(defence: Defence) -> Option<(LinuxBackend, LinuxBackend)> {
     let with = common::backend(&format!("the defence {defence:?}"))?;
     if let Some(why) = with.isolation().absent.get(&defence) {
@@ -25,7 +26,7 @@ async fn run(backend: &LinuxBackend, script: &str) -> String {
 #[tokio::test]
 async fn landlock_refuses_what_the_mounts_let_through() {
     let Some((with, without)) = backends(Defence::FileAccess) else { return };
-    // Writable by the owner on any mount: only the rules stand in between.
+    // The owner may write these files on any mount. Only landlock's rules prevent it.
     let script = "for f in comm coredump_filter timerslack_ns; do \
                   (echo 1 > /proc/self/$f) 2>/dev/null && echo wrote $f; done; \
                   echo kept > /tmp/x && mv /tmp/x /tmp/y && cat /tmp/y; : > /dev/null && echo nulled; \
@@ -45,7 +46,7 @@ async fn clocks_do_not_tell_how_long_the_machine_is_up() {
     let script = "cat /proc/uptime; sleep 0.01; date +%Y";
     let inside = run(&with, script).await;
     let own = seconds(&inside).expect("a number").expect("a number");
-    // A machine that has just been started would tell nothing apart.
+    // On a machine that has just started the difference would show nothing.
     assert!(host < 60 || own < host / 2, "{inside} on a host up for {host} s");
     assert!(inside.lines().nth(1).is_some_and(|year| year > "2020"), "{inside}");
     let outside = run(&without, script).await;

@@ -1,4 +1,4 @@
-//! The Linux backend without root: this program runs itself again as a user without any rights.
+//! The Linux backend without root: the test program runs itself again as an unprivileged user.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -54,7 +54,7 @@ const TESTS: [&str; 5] = [
     "embedders_have_what_a_user_can",
 ];
 
-/// What a specification can ask for beyond programs, and what it cannot without root.
+/// Options of a specification beyond programs, and those that need root.
 #[tokio::test]
 async fn embedders_have_what_a_user_can() {
     if unprivileged::inside().is_none() {
@@ -122,7 +122,7 @@ async fn programs_run() {
     spec.command = vec!["/bin/not-there".into()];
     let error = backend.create(spec).await.expect("created").run().await.expect_err("refused");
     assert!(matches!(&error, Error::Failed { path: Some(_), .. }), "{error:?}");
-    // A killed one takes all its children along.
+    // A killed program ends with all its children.
     let created = backend.create(shell("setsid sleep 60 & sleep 60").0).await.expect("created");
     let killer = created.killer();
     let running = tokio::spawn(created.run());
@@ -139,7 +139,7 @@ async fn limits_hold() {
     let Some(backend) = backend() else { return };
     let (mut spec, log) = shell("for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; echo all");
     spec.limits.processes_max = 5;
-    // Another sandbox of the same user, with more processes than that, is none of this one's business.
+    // Another sandbox of the same user with more processes than the limit does not affect this one.
     let many = backend.create(shell("for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; sleep 60").0);
     let many = tokio::spawn(many.await.expect("created").run());
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -154,7 +154,7 @@ async fn limits_hold() {
     if unprivileged::inside() == Some(With::Groups) {
         let (mut spec, log) = shell("head -c 100000000 /dev/zero | tail | wc -c; exit 1");
         spec.limits.memory_bytes = 32 << 20;
-        // With a small share of a processor, looking for memory to take back can last half a minute.
+        // With a small processor share, memory reclaim can take half a minute.
         spec.limits.cpus = 2.0;
         let (finished, _) = run(&backend, (spec, log)).await;
         assert!(finished.out_of_memory, "{finished:?}");
@@ -181,7 +181,8 @@ async fn the_report_is_exact() {
     let Some(backend) = backend() else { return };
     let isolation = backend.isolation();
     assert!(isolation.absent.contains_key(&Defence::User), "{isolation}");
-    // What no group holds is named with the attacks that it lets through; what one holds is in force.
+    // Without a control group for it, the report names the attacks that succeed. With one the
+    // defence is in force.
     let groups = unprivileged::inside() == Some(With::Groups);
     for (defence, attack) in [(Defence::Memory, "memory by heap"), (Defence::Cpu, "busy loop")] {
         assert_eq!(isolation.in_force.contains_key(&defence), groups, "{isolation}");
@@ -216,7 +217,7 @@ async fn the_runtime_api_is_served() {
     let Some(backend) = backend() else { return };
     let (mut spec, log) = shell("");
     spec.command = common::runtime().command;
-    // Two at a time: each has its own address of the same name.
+    // Two at a time: each has its own 127.0.0.1.
     let mut idle = Vec::new();
     for _ in 0..2 {
         let created = backend.create(spec.clone()).await.expect("created");

@@ -1,4 +1,5 @@
-//! Root file systems: layers one over another, squashfs and erofs images; what they take of the machine is given back.
+//! Root file systems: stacked layers, squashfs and erofs images, and the release of their
+//! resources.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -24,7 +25,7 @@ async fn run(backend: &LinuxBackend, root: Root, script: &str) -> (Exit, String)
     (finished.exit, output)
 }
 
-/// Makes a folder that everybody can read, with these files.
+/// Makes a folder with these files, readable by every user.
 fn folder(place: &Path, files: &[(&str, &str)]) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     for (name, content) in files {
@@ -39,7 +40,8 @@ fn folder(place: &Path, files: &[(&str, &str)]) -> PathBuf {
     place.to_owned()
 }
 
-/// Makes a folder that a shell can run on: links and mount points, the programs to be bound into it.
+/// Makes a root folder on which a shell can run: links and mount points; programs must be bound
+/// into it.
 fn base(place: &Path) -> PathBuf {
     let base = folder(place, &[("etc/base", "base\n"), ("opt/both", "below\n")]);
     for name in ["usr", "proc", "dev", "tmp"] {
@@ -56,7 +58,7 @@ async fn layers_lie_one_over_another() {
     let Some(backend) = backend() else { return };
     let place = tempfile::tempdir().expect("a folder");
     let base = base(&place.path().join("base"));
-    // Characters that an option of overlayfs has to have escaped.
+    // Characters that must be escaped in overlayfs options.
     let middle =
         folder(&place.path().join("mi:d,d\\le"), &[("opt/both", "middle\n"), ("opt/own", "own\n")]);
     let top = folder(&place.path().join("top"), &[("opt/both", "top\n"), ("srv/code", "code\n")]);
@@ -68,7 +70,7 @@ async fn layers_lie_one_over_another() {
     assert_eq!((output.as_str(), exit), ("base\ntop\nown\ncode\n", Exit::Status(0)));
     let (_, output) = run(&backend, layers(&[&base, &top, &middle]), "cat /opt/both").await;
     assert_eq!(output, "middle\n");
-    // One layer alone will do, and one that lacks the mount points.
+    // A single layer is enough, even one without mount points.
     let (exit, output) =
         run(&backend, layers(&[&base]), "cat /opt/both; ls /tmp /proc/self/comm").await;
     assert_eq!((output.as_str(), exit), ("below\n/proc/self/comm\n\n/tmp:\n", Exit::Status(0)));
@@ -76,7 +78,7 @@ async fn layers_lie_one_over_another() {
     let writes = "for f in /x /opt/both /opt/new /srv/code; do (echo x > $f) 2>/dev/null && echo wrote $f; \
                   rm -f $f 2>/dev/null && [ ! -e $f ] && echo no $f; done; mv /opt /o 2>/dev/null; ls -d /opt";
     let (_, output) = run(&backend, layers(&[&base, &middle, &top]), writes).await;
-    // What was never there is not there after its removal either.
+    // Whiteouts of names that never existed are harmless.
     assert_eq!(output, "no /x\nno /opt/new\n/opt\n");
     for layer in [&base, &middle, &top] {
         assert!(!layer.join("x").exists() && !layer.join("opt/new").exists());
@@ -117,7 +119,7 @@ async fn bad_roots_are_told_by_name() {
         matches!(error, Error::Invalid { setting: "root.image", .. })
     })
     .await;
-    // An image by its first bytes, and nothing behind them.
+    // The first bytes of an image, and nothing after them.
     let place = tempfile::tempdir().expect("a folder");
     let broken = place.path().join("broken");
     std::fs::write(&broken, [&b"hsqs"[..], &[0xFF; 8192]].concat()).expect("written");
@@ -131,8 +133,8 @@ async fn bad_roots_are_told_by_name() {
     assert_eq!(loop_devices_of(&broken), 0);
 }
 
-/// Roots and layers are the code of others, and so are their links: where one led out of the root, folders and files for binds
-/// below it were made on the host.
+/// Roots and layers are not trusted, and neither are their links. Where a link led out of the root,
+/// folders and files for binds below it were made on the host.
 #[tokio::test]
 async fn links_of_others_lead_nowhere_on_the_host() {
     let Some(backend) = backend() else { return };
@@ -157,7 +159,7 @@ async fn links_of_others_lead_nowhere_on_the_host() {
             .with_bind(&code, "/var/task")
             .with_bind(&data, "/var/task/good/place");
         assert_eq!(run(&backend, root, "cat /var/task/real/place/file").await.1, "shown");
-        // A whole root of others, with a link in the place of a mount point.
+        // An untrusted root with a link in the place of a mount point.
         let whole = base(&place.path().join(format!("whole-{name}")));
         std::fs::remove_dir(whole.join("dev")).expect("removed");
         std::os::unix::fs::symlink(points_to, whole.join("dev")).expect("linked");
@@ -175,7 +177,7 @@ async fn refused_out(backend: &LinuxBackend, root: Root) {
     assert!(told, "{error:?}");
 }
 
-/// Returns how many loop devices have this file, as the kernel tells it.
+/// Returns the number of loop devices with this file, according to the kernel.
 fn loop_devices_of(image: &Path) -> usize {
     (std::fs::read_dir("/sys/block").expect("sys").flatten())
         .filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok())
@@ -221,7 +223,7 @@ async fn check_image(
     let script = "cat /etc/base /opt/both; (echo x > /opt/both) 2>/dev/null && echo wrote";
     let (_, output) = run(&backend, root(), script).await;
     assert_eq!(output, "base\nbelow\n");
-    // Two at a time share a device; the last one takes it along, and so does one that is killed.
+    // Two at a time share a device. The device is released with the last, even if that is killed.
     let first = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
     let second = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
     assert_eq!(loop_devices_of(&image), 1);
@@ -233,7 +235,7 @@ async fn check_image(
     assert_eq!(loop_devices_of(&image), 1);
     second.destroy().await.expect("destroyed");
     loop_devices_become(&image, 0).await;
-    // Dropped at any moment, too.
+    // Also if they are dropped at any moment.
     for round in 0..20 {
         let life = backend.create(shell_in(root(), "exit 0"));
         drop(tokio::time::timeout(Duration::from_micros(round * 300), life).await);

@@ -1,4 +1,4 @@
-//! Programs run to their end in one call: who ended them, what they read and wrote, and what they may use.
+//! Programs run to their end in one call: the cause of their end, input, output and limits.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -38,7 +38,7 @@ async fn who_ended_it_is_told() {
     check(patient, EndedBy::WallTime, Some(Exit::Signal(libc::SIGKILL))).await;
     let busy = shell("while :; do :; done").with_processor_time(Duration::from_millis(200));
     check(busy, EndedBy::ProcessorTime, None).await;
-    // Children and a signal that is ignored are no way around it.
+    // Children and ignored signals do not evade the limit.
     let busy = shell("trap '' TERM INT XCPU; (while :; do :; done) & (while :; do :; done) & wait");
     let busy = busy.with_processor_time(Duration::from_millis(200)).with_cpus(2.0);
     check(busy, EndedBy::ProcessorTime, None).await;
@@ -48,7 +48,7 @@ async fn who_ended_it_is_told() {
     check(flood, EndedBy::Output, None).await;
     let hungry = shell("exec tail /dev/zero").with_memory_mb(64);
     check(hungry, EndedBy::Memory, Some(Exit::Signal(libc::SIGKILL))).await;
-    // An own SIGKILL is none of the memory limit.
+    // A program's own SIGKILL is not reported as the memory limit.
     check(shell("kill -KILL $$"), EndedBy::Signal, Some(Exit::Signal(libc::SIGKILL))).await;
 }
 
@@ -90,7 +90,8 @@ async fn outputs_come_apart_and_whole() {
     assert_eq!((&cut.stdout[..], cut.truncated), (&b"1\n2\n3\n4\n5\n"[..], true));
 }
 
-/// The word of a program's end may be heard before tokio has heard of its output: the output was lost then.
+/// The report of a program's end can arrive before tokio is notified of its output. The output was
+/// lost then.
 #[tokio::test]
 async fn the_last_words_of_short_programs_are_not_lost() {
     let Some(backend) = backend("last words") else { return };
@@ -115,7 +116,8 @@ async fn input_is_bytes_or_a_reader() {
     let many = vec![b'x'; 5_000_000];
     let counted = run(&backend, shell("wc -c").with_stdin(many.clone())).await;
     assert_eq!(counted.stdout, "5000000\n");
-    // A program that does not read is not waited for, nor one that ends in the middle.
+    // The host does not wait for a program that reads only a part of its input, nor for one that
+    // ends meanwhile.
     let deaf = run(&backend, shell("head -c 3").with_stdin(many)).await;
     assert_eq!(deaf.stdout, "xxx");
 

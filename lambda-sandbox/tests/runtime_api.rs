@@ -1,4 +1,4 @@
-//! The Runtime API and Extensions API as a client meets them: codes, headers and bodies.
+//! The Runtime API and Extensions API as seen by a client: status codes, headers and bodies.
 
 #![cfg(feature = "runtime-api")]
 
@@ -29,7 +29,7 @@ async fn api() -> Api {
 }
 
 impl Api {
-    /// Sends one request as it stands and returns the whole answer.
+    /// Sends one request unchanged and returns the whole answer.
     async fn raw(&self, request: String) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -53,7 +53,7 @@ impl Api {
         self.send(&line, "", body).await
     }
 
-    /// Lets a runtime ask and get the invocation `id`.
+    /// Lets a runtime ask for an invocation, and hands it the one with this id.
     async fn hand_over(&self, id: &str) -> String {
         let invocation = Invocation::new(id, "{}", Duration::from_secs(3));
         let (next, ()) = tokio::join!(self.next(), async {
@@ -161,7 +161,7 @@ async fn extensions_hold_init_and_hear_of_invocations_and_the_end() {
     let (next, event_seen, ()) = tokio::join!(
         api.next(),
         async {
-            // Init waits for the extension, which is late.
+            // Init waits for the late extension.
             let early = tokio::time::timeout(Duration::from_millis(50), api.session.ready()).await;
             assert!(early.is_err());
             event().await
@@ -197,8 +197,8 @@ async fn init_errors_are_told_as_they_were_posted() {
     assert_eq!(error.body, body);
 }
 
-/// A client that writes its body after its headers, as Python's does, once met a closed connection when the call
-/// was refused before the body had come; it took that for the end of its sandbox.
+/// A client that sends its body after its headers, as Python's does, met a closed connection if the
+/// call was refused before the body had come. It took that for the end of its sandbox.
 #[tokio::test]
 async fn a_refused_call_leaves_the_connection_open_though_its_body_comes_late() {
     let api = api().await;
@@ -220,7 +220,8 @@ async fn a_refused_call_leaves_the_connection_open_though_its_body_comes_late() 
     }
 }
 
-/// A runtime asks on one connection, and answers on it when its function has come to its end: the limit is 900 s.
+/// A runtime may be silent between its request and its answer for as long as its function runs, up
+/// to 900 s.
 #[tokio::test]
 async fn a_connection_stays_open_for_as_long_as_a_function_works() {
     for seconds in [31, 65, 900] {
@@ -237,7 +238,7 @@ async fn a_connection_stays_open_for_as_long_as_a_function_works() {
             tokio::time::advance(Duration::from_secs(seconds)).await;
             tokio::task::yield_now().await;
             tokio::time::resume();
-            // What the server does about it is done by then.
+            // By then the server has reacted.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

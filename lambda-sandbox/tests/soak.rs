@@ -1,8 +1,8 @@
-//! Thousands of lives, with random kills of runtimes, inits and hosts between, and nothing left of any.
+//! Thousands of sandboxes, with random kills of runtimes, inits and hosts, and no leak.
 //!
-//! The test program runs itself as the hosts, one after another, and as the runtime inside. Every second host is
-//! killed at a random moment; the others go on to their end and count what they hold. Short by default; 10,000 lives
-//! with `TEST_LONG`.
+//! The test program runs itself as the hosts, one after another, and as the runtime inside. Every
+//! second host is killed at a random moment. The others run to their end and count what they hold.
+//! The test is short by default, and has 10,000 sandboxes with `TEST_LONG`.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -22,11 +22,11 @@ use counted::Counted;
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Answer, Backend, Invocation, Root, SandboxSpec, ShutdownReason};
 
-/// Lives of a host that is not killed, and how many at a time.
+/// The sandboxes of a host that is not killed, and how many live at a time.
 const LIVES: usize = 120;
 const AT_A_TIME: usize = 4;
 
-/// A small generator with a seed, so that a run can be told; not for secrets.
+/// A small random number generator with a seed, so that a run can be repeated. Not for secrets.
 struct Random(u64);
 
 impl Random {
@@ -37,7 +37,7 @@ impl Random {
     }
 }
 
-/// Runs in the sandbox: answers invocations with what they bring, as any runtime does.
+/// Runs in the sandbox: answers invocations with their payload, like a runtime.
 #[test]
 fn inside() {
     let (Ok(api), true) =
@@ -86,7 +86,8 @@ impl Host {
         spec
     }
 
-    /// One life, cut off somewhere or not. That it fails is no fault: others kill what it consists of.
+    /// Runs one sandbox, which may be dropped at any point. A failure is no fault, because other
+    /// tasks kill its processes.
     async fn live(&self, random: &mut Random) {
         let pause = Duration::from_micros(random.below(20_000));
         match random.below(4) {
@@ -103,7 +104,7 @@ impl Host {
         writeln!(std::io::stdout(), "life|").expect("told");
     }
 
-    /// A life as a function's: initialised, invoked a few times, gone in one of three ways.
+    /// Runs a function: initialises, invokes a few times, and ends in one of three ways.
     async fn serve(&self, end: u64) {
         let command = ["/soak", "--exact", "inside", "--nocapture", "--test-threads=1"];
         let Ok(created) = self.backend.create(self.spec(&command)).await else { return };
@@ -123,7 +124,7 @@ impl Host {
         }
     }
 
-    /// Kills a process of any sandbox now and then: a program, what it started, or an init.
+    /// Now and then kills a process of any sandbox: a program, a child of one, or an init.
     fn kill(&self, mut random: Random) {
         while !self.done.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(random.below(12_000)));
@@ -141,7 +142,8 @@ impl Host {
             let victim = usize::try_from(random.below(processes.len() as u64)).expect("small");
             let victim = processes[victim];
             let Some(pidfd) = pidfd(victim) else { continue };
-            // Its number may have been another's when it was opened: not if it is still inside.
+            // The number may have been reused before it was opened. It was not if the process is
+            // still inside.
             if !self::processes(&inside[place]).contains(&victim) {
                 continue;
             }
@@ -178,7 +180,8 @@ fn pidfd(process: libc::pid_t) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
-/// Is one of the hosts; ends by itself if nobody kills it, and tells what it then holds more than before.
+/// One of the hosts. It ends by itself if nobody kills it, and prints what it then holds more than
+/// before.
 #[test]
 fn host() {
     let Ok(seed) = std::env::var("SOAK_HOST") else { return };
@@ -223,7 +226,7 @@ async fn be_host(seed: u64) {
     writeln!(std::io::stdout(), "end|{left}|{programs}|{inits}|{answers}").expect("told");
 }
 
-/// Processes of any of our sandboxes on this machine, whoever is their parent now, and the namespaces they are in.
+/// Counts processes of any of our sandboxes on this machine, whatever their parent and namespaces.
 fn marked(mark: &str) -> usize {
     let mark = format!("SOAK={mark}\0");
     (std::fs::read_dir("/proc").expect("processes").flatten())
@@ -232,13 +235,14 @@ fn marked(mark: &str) -> usize {
         .count()
 }
 
-/// Returns whether the host of this number lives, which keeps groups for sandboxes to come.
+/// Returns whether the host with this number is alive. A live host keeps groups for later
+/// sandboxes.
 fn lives(number: &str) -> bool {
     let lock = std::fs::File::open(format!("/run/lambda-sandbox/{number}.lock"));
     lock.is_ok_and(|lock| lock.try_lock().is_err())
 }
 
-/// Groups of all hosts on this machine that are gone: those of ours that were killed among them.
+/// Counts the groups of all ended hosts on this machine, including the killed ones of this test.
 fn orphans(backend: &LinuxBackend) -> usize {
     let own: Vec<PathBuf> = backend.groups();
     let probe = LinuxBackend::probe().expect("probed");
@@ -269,7 +273,7 @@ async fn thousands_of_lives() {
         return;
     }
     let wanted = if std::env::var_os("TEST_LONG").is_some() { 10_000 } else { 400 };
-    // The threads of that backend, and of the tests beside this one, end.
+    // Lets the threads of that backend and of parallel tests end first.
     let before = Counted::settled(None).await;
     let mark = std::process::id().to_string();
     let (mut lives, mut hosts, mut hosts_killed) = (0, 0_u64, 0);
@@ -290,8 +294,8 @@ async fn thousands_of_lives() {
                 *sum += number.parse::<usize>().expect("a number");
             }
         }
-        // Its processes end with it, whoever sweeps its groups, and whenever. One that was being made just then can be known by
-        // its mark only when it executes, and ends right after.
+        // Its processes end with it, whoever removes its groups. A process that was just being made
+        // has the mark only after exec, and ends right after.
         let gone = || {
             marked(&mark) == 0 && {
                 std::thread::sleep(Duration::from_millis(50));
@@ -314,7 +318,7 @@ async fn thousands_of_lives() {
     assert!(hosts_killed > 0 && programs > 0 && inits > 0 && answers > 0);
     let backend = LinuxBackend::new().expect("a backend");
     let until = Instant::now() + Duration::from_secs(20);
-    // A host of others may be making or removing one just now.
+    // Another host may be making or removing a group right now.
     while orphans(&backend) > 0 && Instant::now() < until {
         backend.sweep().await.expect("swept");
         std::thread::sleep(Duration::from_millis(20));
@@ -324,7 +328,8 @@ async fn thousands_of_lives() {
     assert_eq!(before.again(None).await, before);
 }
 
-/// Runs a host, and kills it after a time if it is told to; returns what it said and whether it was killed.
+/// Runs a host, and kills it after a time if one is given. Returns its output and whether it was
+/// killed.
 fn run_host(number: u64, mark: &str, kill_after: Option<Duration>) -> (String, bool) {
     let me = std::env::current_exe().expect("a path");
     let mut host = Command::new(me)

@@ -1,10 +1,10 @@
-//! Between clone and exec a new process borrows the host's memory: it must not allocate, as another thread may be
-//! in the middle of that, and must not take a lock, as another thread may hold it.
+//! Between clone and exec a new process uses the host's memory. It must not allocate, as another
+//! thread may be in the middle of that, and must not take a lock, as another thread may hold it.
 //!
-//! Allocating is found by an allocator that counts what is asked of it under another process number than the
-//! host's. Locking is found by walking through the path one instruction at a time: a lock is taken by an instruction
-//! with a lock prefix, by an exchange with memory, or by futex(2). Both are tried on a process that does what it
-//! must not, too. The test program runs itself as the host that is walked through.
+//! Allocations are found by an allocator that counts calls under another process number than the
+//! host's. Locks are found by single-stepping the process: a lock is taken by an instruction with a
+//! lock prefix, by an exchange with memory, or by futex(2). Both detectors are also tested on a
+//! process that does what is forbidden. The test program runs itself as the traced host.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use lambda_sandbox::linux::LinuxBackend;
 use lambda_sandbox::{Backend, Exit, Root, SandboxSpec};
 
-/// Passes everything on to the system's allocator, and counts what a borrowing process asks for: it has the host's
-/// memory, so that the host sees the count, and another number.
+/// Passes every call to the system's allocator, and counts the calls of a process that uses our
+/// memory. That process has another number, and the host sees the count because the memory is
+/// shared.
 struct Watching;
 
 static HOST: AtomicI32 = AtomicI32::new(0);
@@ -62,13 +63,13 @@ fn backend() -> Option<LinuxBackend> {
     common::backend("the spawn path")
 }
 
-/// Makes a process that borrows our memory and runs `child` in it, as the spawn path does.
+/// Makes a process that uses our memory and runs `child` in it, like the spawn path.
 fn borrow(child: extern "C" fn(*mut c_void) -> c_int) {
     let mut stack = vec![0_u128; 1 << 12];
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the stack is ours and lives until the child has ended or executed, as the parent stands still until
-    // then; the child function is given no argument.
+    // SAFETY: the stack is ours and lives until the child has ended or executed, as the parent is
+    // suspended until then; the child function is given no argument.
     let process = unsafe { libc::clone(child, top, flags, std::ptr::null_mut()) };
     assert!(process > 0, "{}", IoError::last_os_error());
     // SAFETY: the process is our own child; no status is asked for.
@@ -92,7 +93,8 @@ extern "C" fn harmless(_: *mut c_void) -> c_int {
 
 fn execute() -> c_int {
     let arguments = [c"true".as_ptr(), std::ptr::null()];
-    // SAFETY: the path and the arguments are C strings that live for ever, the list of them ends in null.
+    // SAFETY: the path and the arguments are C strings that live for ever, the list of them ends in
+    // null.
     unsafe { libc::execv(c"/bin/true".as_ptr(), arguments.as_ptr()) };
     1
 }
@@ -113,14 +115,14 @@ async fn the_path_allocates_nothing() {
         let finished = backend.create(spec()).await.expect("created").run().await.expect("run");
         assert_eq!(finished.exit, Exit::Status(0));
     }
-    // Its errors come the same way.
+    // Errors are reported the same way.
     let mut broken = spec();
     broken.working_directory = "/not/there".into();
     drop(backend.create(broken).await.expect_err("refused"));
     assert_eq!(CAUGHT.load(Ordering::Relaxed), 0);
 }
 
-/// Is the host that is walked through: tells the thread that starts processes, and starts when it is told to.
+/// The traced host: prints the id of its spawn thread, and starts a sandbox when it is told to.
 #[test]
 fn host() {
     let Ok(kind) = std::env::var("SPAWN_HOST") else {
@@ -153,12 +155,12 @@ fn host() {
     thread.expect("started").join().expect("joined");
 }
 
-/// What a walk from clone to exec came by.
+/// The result of tracing a process from clone to exec.
 #[derive(Debug, Default)]
 struct Walk {
     instructions: usize,
     system_calls: usize,
-    /// Addresses of instructions that take or give back a lock.
+    /// Addresses of instructions that take or release a lock.
     locks: Vec<u64>,
     executed: bool,
 }
@@ -178,7 +180,7 @@ fn the_path_takes_no_lock() {
     assert!(ours.system_calls > 50, "{ours:?}");
 }
 
-/// Starts a host of this kind, and walks through what the first process that it makes does before it executes.
+/// Starts a host of this kind, and traces the first process that it makes until exec.
 fn walk(kind: &str) -> Walk {
     let me = std::env::current_exe().expect("a path");
     let mut host = Command::new(me)
@@ -196,7 +198,7 @@ fn walk(kind: &str) -> Walk {
     trace(libc::PTRACE_SEIZE, thread, options.cast_unsigned() as usize);
     host.stdin.take().expect("a pipe").write_all(b"g").expect("told");
     let walk = follow(thread);
-    // The host says more, and may not be stopped by a pipe that nobody reads.
+    // Reads the rest of the host's output, so that a full pipe does not stop it.
     drop(lines.collect::<Vec<_>>());
     assert!(host.wait().expect("reaped").success());
     walk
@@ -214,13 +216,13 @@ fn spawning_thread(host: &Child) -> i32 {
 }
 
 fn trace(request: libc::c_uint, process: i32, data: usize) {
-    // SAFETY: of the requests made here, PTRACE_GETREGS and PTRACE_GETEVENTMSG write to where `data` points, which
-    // is a live variable of the size that is due; the others take a number.
+    // SAFETY: of the requests made here, PTRACE_GETREGS and PTRACE_GETEVENTMSG write to where
+    // `data` points, which is a live variable of the required size; the others take a number.
     let result = unsafe { libc::ptrace(request, process, 0_usize, data) };
     assert_eq!(result, 0, "request {request}: {}", IoError::last_os_error());
 }
 
-/// Follows `thread` until the process that it makes has executed, and lets both go.
+/// Follows `thread` until the process that it makes has executed, and detaches from both.
 fn follow(thread: i32) -> Walk {
     let mut walk = Walk::default();
     let mut child = 0;
@@ -242,10 +244,11 @@ fn follow(thread: i32) -> Walk {
             }
             trace(libc::PTRACE_CONT, thread, 0);
         } else if event == libc::PTRACE_EVENT_EXEC {
-            // On one processor the thread may not have come to say whom it has made.
+            // On a single processor the thread may not have reported its child yet.
             assert!(child == 0 || stopped == child, "{stopped}, not {child}");
             walk.executed = true;
-            // In this order: once the child goes on, the thread may be at its end before it can be let go.
+            // In this order: after the child continues, the thread may end before it can be
+            // detached.
             detach(thread);
             trace(libc::PTRACE_DETACH, stopped, 0);
             return walk;
@@ -258,7 +261,7 @@ fn follow(thread: i32) -> Walk {
     }
 }
 
-/// Lets a running thread go: it must be stopped for that.
+/// Detaches from a running thread, which must be stopped first.
 fn detach(thread: i32) {
     trace(libc::PTRACE_INTERRUPT, thread, 0);
     // SAFETY: no status is asked for.
@@ -267,7 +270,7 @@ fn detach(thread: i32) {
     trace(libc::PTRACE_DETACH, thread, 0);
 }
 
-/// Looks at the instruction that comes next.
+/// Examines the next instruction.
 fn look(process: i32, walk: &mut Walk) {
     // SAFETY: registers are numbers: all bits zero is a value.
     let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
@@ -302,7 +305,7 @@ fn kind(bytes: &[u8]) -> Instruction {
     match rest.get(wide..).unwrap_or_default() {
         _ if prefixes.contains(&0xf0) => Instruction::Locked,
         [0x0f, 0x05, ..] => Instruction::SystemCall,
-        // An exchange with memory locks without the prefix; one of two registers does not.
+        // An exchange with memory locks even without the prefix. One of two registers does not.
         [0x86 | 0x87, operands, ..] if *operands < 0xc0 => Instruction::Locked,
         _ => Instruction::Other,
     }

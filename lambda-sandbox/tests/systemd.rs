@@ -1,4 +1,5 @@
-//! A host's control groups in a scope that systemd makes: seen on a machine of its own that systemd runs (`cargo xtask guest`).
+//! A host's control groups in a systemd scope, on a machine of its own that systemd runs (`cargo
+//! xtask guest`).
 
 #![cfg(all(feature = "systemd", target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "it says where it runs, and is the host that is killed")]
@@ -14,9 +15,9 @@ use common::shell;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{Backend, Error, Exit};
 
-/// Said by who starts the test on a machine that is thrown away.
+/// Set by the starter of the test on a disposable machine.
 const MARK: &str = "OWN_MACHINE";
-/// Said to the host that is killed.
+/// Set for the host that is killed.
 const HOST: &str = "SCOPE_HOST";
 const GONE_TIME: Duration = Duration::from_secs(30);
 
@@ -24,12 +25,12 @@ fn settings() -> Settings {
     Settings::default().in_systemd_scope()
 }
 
-/// Whether systemd runs this machine, which is told where it does not.
+/// Returns whether systemd runs this machine. If not, says that the test is left out.
 fn is_there() -> bool {
     if Path::new("/run/systemd/system").is_dir() && std::env::var_os(MARK).is_some() {
         return true;
     }
-    // Not left out: `cargo xtask guest`, part of the long run, has a machine that systemd runs.
+    // Not skipped: `cargo xtask guest`, a part of the long run, has a machine that systemd runs.
     println!("a scope of systemd's: in a guest alone");
     false
 }
@@ -43,7 +44,7 @@ async fn without_systemd_it_is_refused_by_name() {
     assert!(matches!(error, Error::Unavailable { what: "a scope of systemd's", .. }), "{error:?}");
 }
 
-/// Returns the scope that a group lies in.
+/// Returns the scope that contains a group.
 fn scope_of(group: &Path) -> Option<PathBuf> {
     let is_scope = |folder: &&Path| {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -59,7 +60,7 @@ fn show(unit: &Path, property: &str) -> String {
     String::from_utf8_lossy(&shown.expect("systemctl").stdout).trim().to_owned()
 }
 
-/// Waits until a scope is no more.
+/// Waits until a scope has ended.
 fn gone(scope: &Path) -> bool {
     let until = Instant::now() + GONE_TIME;
     while scope.exists() && Instant::now() < until {
@@ -89,7 +90,7 @@ async fn groups_lie_in_a_scope_that_goes_with_the_host() {
     let limit = |group: &PathBuf| std::fs::read_to_string(group.join("memory.max")).ok();
     let limit = groups.iter().find_map(limit).expect("a limit");
     assert_eq!(limit.trim(), (64 << 20).to_string());
-    // systemd reads its units anew, and writes to groups of its own, without a change to ours.
+    // systemd reloads its units and writes to its own groups. Ours do not change.
     let reload = Command::new("systemctl").arg("daemon-reload").status().expect("systemctl");
     assert!(reload.success());
     assert_eq!(groups.iter().filter(|group| group.exists()).count(), groups.len());
@@ -98,7 +99,7 @@ async fn groups_lie_in_a_scope_that_goes_with_the_host() {
     assert!(gone(&scope), "{} stays", scope.display());
 }
 
-/// Is the host that is killed: tells where its groups are, and waits.
+/// The host that is killed: prints the paths of its groups, and waits.
 #[tokio::test]
 async fn host() {
     if std::env::var_os(HOST).is_none() {

@@ -1,4 +1,5 @@
-//! A process that cannot die, as somebody has frozen it, holds up neither the run that it is part of nor the release of others.
+//! A process that cannot die, because somebody has frozen it, delays neither its own run nor the
+//! release of other sandboxes.
 
 #![cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 
@@ -11,7 +12,8 @@ use common::{backend, shell};
 use lambda_sandbox::linux::Controller;
 use lambda_sandbox::{Backend, Error};
 
-/// A group of version 1's freezer, in which processes do not hear SIGKILL; thawed and removed when dropped.
+/// A group of version 1's freezer, in which processes do not react to SIGKILL. It is thawed and
+/// removed on drop.
 struct Frozen(PathBuf);
 
 impl Frozen {
@@ -78,7 +80,7 @@ async fn a_frozen_process_holds_up_nobody() {
         "{error:?}"
     );
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-    // Others are released meanwhile, and it is when it has died.
+    // Others are released meanwhile. This one is released after the process has died.
     let done = backend.run(shell("echo here")).await.expect("run");
     assert_eq!(done.stdout, "here\n");
     assert!(!backend.groups().is_empty());

@@ -1,6 +1,7 @@
-//! What every backend must do, as a suite that a backend's author can run on theirs.
+//! The conformance suite: checks that every backend must pass, which the author of a backend can
+//! run.
 //!
-//! Each check asks for the capabilities it needs, and is declined by name where they are absent.
+//! A check that needs a capability which the backend lacks is reported as declined.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,24 +31,24 @@ use crate::{
 
 /// The name of the function that the suite invokes.
 ///
-/// Its contract: an event `{"do": "echo"}` is answered with the event itself; `"raise"` is reported as an error;
-/// `"exit"` ends the runtime with status 7; `"sleep"` takes longer than two seconds; `"eat"` takes memory
-/// until it is killed.
+/// Its answers depend on the event `{"do": WORD}`. `echo` returns the event; `raise` reports an
+/// error; `exit` ends the runtime with status 7; `sleep` takes longer than two seconds; `eat` uses
+/// memory until it is killed.
 pub const FUNCTION: &str = "conformance";
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// As it must.
+    /// The backend behaves as required.
     Passed,
     /// The backend lacks this capability.
     Declined(Capability),
-    /// Not as it must: what was seen.
+    /// The backend does not behave as required. The text says what was observed.
     Failed(String),
 }
 
-/// Answers as [`FUNCTION`] must, on the fake backend.
+/// Implements [`FUNCTION`] for the fake backend.
 #[must_use]
 pub fn fake_handler(invocation: &Invocation) -> FakeAnswer {
     let event = String::from_utf8_lossy(&invocation.payload).into_owned();
@@ -62,7 +63,7 @@ pub fn fake_handler(invocation: &Invocation) -> FakeAnswer {
     }
 }
 
-/// Describes [`FUNCTION`] on the fake backend.
+/// Creates the specification of [`FUNCTION`] for the fake backend.
 #[must_use]
 pub fn fake_spec() -> SandboxSpec {
     SandboxSpec::new(Root::empty(), ["/bootstrap"]).named(FUNCTION)
@@ -70,7 +71,7 @@ pub fn fake_spec() -> SandboxSpec {
 
 type Check = for<'a> fn(&'a dyn Backend, &'a SandboxSpec) -> BoxFuture<'a, Result<(), String>>;
 
-/// The checks: name, capability needed, and the check.
+/// The checks: name, required capability, and the check.
 const CHECKS: &[(&str, Option<Capability>, Check)] = &[
     ("answers, again and again", None, |b, s| Box::pin(answers(b, s))),
     ("reports an error and goes on", None, |b, s| Box::pin(reports(b, s))),
@@ -91,7 +92,7 @@ const CHECKS: &[(&str, Option<Capability>, Check)] = &[
     ("measures processor time", Some(Capability::CpuTime), |b, s| Box::pin(measures_time(b, s))),
 ];
 
-/// Runs every check on `backend` with `spec`, which describes [`FUNCTION`] there.
+/// Runs every check on `backend`. `spec` must describe [`FUNCTION`] for that backend.
 pub async fn run(backend: &dyn Backend, spec: &SandboxSpec) -> Vec<(&'static str, Verdict)> {
     judge(CHECKS, backend, spec).await
 }

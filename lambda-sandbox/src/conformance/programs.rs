@@ -1,11 +1,11 @@
-//! What every backend must do that runs programs without the Runtime API.
+//! Checks of backends that run programs without the Runtime API.
 
 use std::time::{Duration, Instant};
 
 use super::{Check, Verdict, judge, seen};
 use crate::{Backend, Capability, Completed, EndedBy, Error, Exit, SandboxSpec, Stdin};
 
-/// The checks: name, capability needed, and the check.
+/// The checks: name, required capability, and the check.
 const CHECKS: &[(&str, Option<Capability>, Check)] = &[
     ("tells a program's status", Some(Capability::Run), |b, s| Box::pin(tells_status(b, s))),
     ("tells a program's signal", Some(Capability::Run), |b, s| Box::pin(tells_signal(b, s))),
@@ -25,8 +25,8 @@ const CHECKS: &[(&str, Option<Capability>, Check)] = &[
     ("runs other programs beside", Some(Capability::Exec), |b, s| Box::pin(beside(b, s))),
 ];
 
-/// Runs every check on `backend` with `shell`, a specification whose root has a POSIX shell at `/bin/sh` and the usual commands
-/// beside it, with at least half a vCPU; its command is replaced.
+/// Runs every check on `backend`. The root of `shell` must have a POSIX shell at `/bin/sh` and the
+/// usual commands, and its limit must be at least half a vCPU. Its command is replaced.
 pub async fn run_programs(
     backend: &dyn Backend,
     shell: &SandboxSpec,

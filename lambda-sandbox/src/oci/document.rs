@@ -15,7 +15,7 @@ pub(super) struct Index {
     pub(super) manifests: Vec<Descriptor>,
 }
 
-/// What leads to a blob.
+/// The media type, digest and size of a blob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
@@ -35,7 +35,7 @@ struct Platform {
 }
 
 impl Descriptor {
-    /// Returns the digest, if it is one that is known.
+    /// Parses the digest. Fails for other algorithms than SHA-256.
     pub(super) fn digest(&self) -> Result<Digest, Error> {
         Digest::parse(&self.digest)
     }
@@ -45,7 +45,7 @@ impl Descriptor {
             || self.media_type.ends_with("manifest.list.v2+json")
     }
 
-    /// Returns whether it may be for this machine: what names no platform may be.
+    /// Returns whether it is for this machine. A descriptor without a platform counts as fitting.
     fn fits(&self) -> bool {
         (self.platform.as_ref()).is_none_or(|it| it.os == "linux" && it.architecture == "amd64")
     }
@@ -57,7 +57,7 @@ impl Descriptor {
 }
 
 impl Index {
-    /// Chooses the manifest of this name, or the only one, for x86-64 Linux.
+    /// Returns the manifest with this name, or the only one, for x86-64 Linux.
     pub(super) fn choose(&self, reference: Option<&str>) -> Result<&Descriptor, Error> {
         let named = |it: &&Descriptor| reference.is_none_or(|reference| it.is_named(reference));
         let fitting: Vec<_> = self.manifests.iter().filter(|it| it.fits()).filter(named).collect();
@@ -99,12 +99,12 @@ struct Runtime {
 }
 
 impl Configuration {
-    /// Returns the digest of each layer when it is not compressed.
+    /// Returns the digests of the uncompressed layers.
     pub(super) fn layers(&self) -> Result<Vec<Digest>, Error> {
         self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
     }
 
-    /// Returns the command: the entry point and its arguments.
+    /// Returns the command: the entry point, then its arguments.
     pub(super) fn command(&self) -> Vec<OsString> {
         let runtime = self.config.clone().unwrap_or_default();
         let words = runtime.entrypoint.into_iter().chain(runtime.cmd).flatten();
@@ -124,7 +124,7 @@ impl Configuration {
     }
 }
 
-/// A SHA-256, in hexadecimal digits.
+/// A SHA-256 digest as 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digest(String);
 

@@ -12,16 +12,16 @@ use super::broken;
 use super::document::{Descriptor, Digest};
 use crate::Error;
 
-/// Most bytes of a JSON document.
+/// The most bytes of a JSON document.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-/// Most files of a layout in a tar file.
+/// The most files of a layout in a tar file.
 const FILES_MAX: usize = 10_000;
 
 /// An image layout.
 #[derive(Debug)]
 pub(super) enum Layout {
     Folder(PathBuf),
-    /// The tar file, and where each file of the layout lies in it: offset and length.
+    /// The tar file, with the offset and length of each file of the layout in it.
     Tar(PathBuf, BTreeMap<String, (u64, u64)>),
 }
 
@@ -82,7 +82,7 @@ impl Layout {
         parse("index.json", &self.whole("index.json", file, DOCUMENT_BYTES_MAX)?)
     }
 
-    /// Reads a JSON document that a descriptor leads to, and checks its digest.
+    /// Reads the JSON document of a descriptor, and checks its size and digest.
     pub(super) fn document<T: DeserializeOwned>(&self, at: &Descriptor) -> Result<T, Error> {
         let mut blob = self.blob(at)?;
         let content = self.whole(&at.digest, &mut blob, DOCUMENT_BYTES_MAX)?;
@@ -101,7 +101,7 @@ impl Layout {
         Ok(content)
     }
 
-    /// Opens what a descriptor leads to.
+    /// Opens the blob of a descriptor.
     pub(super) fn blob(&self, at: &Descriptor) -> Result<Blob, Error> {
         let digest = at.digest()?;
         let file = self.read(&format!("blobs/sha256/{}", digest.digits()))?;
@@ -113,7 +113,7 @@ fn parse<T: DeserializeOwned>(name: &str, content: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(content).map_err(|error| broken(name, error.to_string()))
 }
 
-/// A reader that keeps the SHA-256 and the number of bytes that were read.
+/// A reader that hashes and counts the bytes that it reads.
 #[derive(Debug)]
 pub(super) struct Hashed<R> {
     reader: R,
@@ -126,7 +126,7 @@ impl<R: Read> Hashed<R> {
         Self { reader, hash: Sha256::new(), bytes: 0 }
     }
 
-    /// Returns the digest and the number of bytes that were read.
+    /// Returns the digest and the number of bytes read.
     pub(super) fn finish(self) -> (Digest, u64) {
         (Digest::of(&self.hash.finalize()), self.bytes)
     }
@@ -141,7 +141,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// A blob that is checked as it is read.
+/// A blob whose size and digest are checked at the end of reading.
 pub(super) struct Blob {
     digest: Digest,
     size: u64,
@@ -155,7 +155,7 @@ impl Read for Blob {
 }
 
 impl Blob {
-    /// Reads what is left, and checks size and digest.
+    /// Reads the rest, and checks size and digest.
     pub(super) fn finish(mut self) -> Result<(), Error> {
         io::copy(&mut self.file, &mut io::sink())
             .map_err(|source| Error::step("reading an image", source))?;

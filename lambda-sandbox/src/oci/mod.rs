@@ -1,9 +1,10 @@
-//! Roots from OCI images: an image layout, in a folder or in a tar file, is unpacked once for each layer and becomes a
-//! [`Root`] of layers.
+//! Roots from OCI images. An image layout, as a folder or a tar file, becomes a [`Root`] of layers.
+//! Each layer is unpacked once.
 //!
-//! Everything in an image is foreign: digests and sizes are checked, decompression, documents, files and names are bounded, no path
-//! leads out of its layer, and devices, owners, set-user-id bits and extended attributes are left out. All files belong to root, so
-//! that the sandbox's user reads what others may read. As root only: deleted files are device nodes in an overlay.
+//! Images are not trusted. Digests and sizes are checked. Decompressed bytes, documents, files and
+//! names are limited. No path leads out of its layer. Devices, owners, set-user-id bits and
+//! extended attributes are left out. All files belong to root, so that the sandbox's user can read
+//! what others may read. Root is needed, because overlayfs marks deleted files by device nodes.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,25 +42,27 @@ use crate::{Error, Root, SandboxSpec};
 pub struct OciImage {
     /// The folders of its layers, the last on top.
     pub layers: Vec<PathBuf>,
-    /// The program that it runs by itself, and its arguments.
+    /// The image's program and its arguments.
     pub command: Vec<OsString>,
-    /// The environment that it asks for.
+    /// The image's environment, as names and values.
     pub environment: Vec<(OsString, OsString)>,
-    /// The folder that its program starts in.
+    /// The image's working directory.
     pub working_directory: PathBuf,
-    /// Devices, pipes and sockets of the image that were left out.
+    /// The number of devices, pipes and sockets that were left out of the layers unpacked by this
+    /// import.
     pub left_out: u64,
 }
 
 impl OciImage {
-    /// Returns the root of its layers.
+    /// Returns a root of the layers.
     #[must_use]
     pub fn root(&self) -> Root {
         Root::of_layers(self.layers.iter().cloned())
     }
 
-    /// Describes a sandbox that runs this command, or the image's own where none is given, with the image's environment and
-    /// folder. The image's user is not heard: a sandbox has one of its own.
+    /// Creates a specification that runs `command`, or the image's own command if it is empty, with
+    /// the image's environment and working directory. The image's user is ignored: a sandbox has a
+    /// user of its own.
     #[must_use]
     pub fn spec(&self, command: &[&str]) -> SandboxSpec {
         let own = || self.command.clone();
@@ -72,7 +75,7 @@ impl OciImage {
     }
 }
 
-/// Makes the error of something in an image that is not as it must be.
+/// Creates the error of an invalid part of an image.
 fn broken(what: impl Into<String>, why: impl Into<String>) -> Error {
     Error::invalid("image", what, why)
 }

@@ -1,4 +1,4 @@
-//! Unpacked layers, kept by digest.
+//! A store of unpacked layers, by digest.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
@@ -13,7 +13,8 @@ use super::unpack::Unpacker;
 use super::{OciImage, broken};
 use crate::{Error, LAYERS_MAX};
 
-/// A folder of unpacked layers, each by its digest and unpacked once. Stores of several processes may share it.
+/// A folder of unpacked layers, each unpacked once and named by its digest. Several processes can
+/// share it.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     folder: PathBuf,
@@ -21,11 +22,12 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
-    /// Opens a store in a folder, which is made if need be, and removes what crashed imports have left in it.
+    /// Opens a store in a folder. Creates the folder if necessary, and removes what crashed imports
+    /// left in it.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] without root, or where others may write to the folder.
+    /// [`Error::Unavailable`] without root, or if other users may write to the folder.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
         let unavailable = |why: String, remedy| {
@@ -54,19 +56,21 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// Sets how much is unpacked at most.
+    /// Sets the limits of unpacking.
     #[must_use]
     pub fn with_limits(mut self, limits: ImageLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Unpacks an image of a layout, a folder or a tar file, as far as its layers are not there yet. `reference` names one of
-    /// several images (`org.opencontainers.image.ref.name`). Blocks as long as that takes.
+    /// Imports an image from a layout, a folder or a tar file, and unpacks the layers that the
+    /// store lacks. `reference` chooses one of several images
+    /// (`org.opencontainers.image.ref.name`). Blocks until the layers are unpacked.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for an image that is broken, malicious or beyond the limits; nothing of the layer stays then.
+    /// [`Error::Invalid`] for an image that is broken, malicious or beyond the limits. Nothing of
+    /// the failed layer stays.
     pub fn import(
         &self,
         layout: impl AsRef<Path>,
@@ -105,11 +109,12 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// Removes the layers that `keep` does not want; what a sandbox shows stays mounted, but is not to be removed before its end.
+    /// Removes the layers for which `keep` returns false. A layer that a live sandbox uses must be
+    /// kept.
     ///
     /// # Errors
     ///
-    /// When one cannot be removed.
+    /// If a layer cannot be removed.
     pub fn retain(&self, keep: impl Fn(&Path) -> bool) -> Result<(), Error> {
         let folder = self.folder.join(LAYERS);
         let failed = |source| Error::failed("removing a layer", &folder, source);
@@ -121,7 +126,8 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Returns the folder of a layer, unpacked now if it is not there, and how much was left out.
+    /// Returns the folder of a layer and the number of entries left out. Unpacks the layer if it is
+    /// missing.
     fn layer(
         &self,
         layout: &Layout,
@@ -139,7 +145,7 @@ impl ImageStore {
         let mut tar = Hashed::new(plain.take(limit.saturating_add(1)));
         let mut unpacker = Unpacker::new(&part.folder, self.limits)?;
         let unpacked = unpacker.unpack(&mut tar);
-        // An archive ends before its stream does: what is behind it counts to the digest.
+        // The stream goes on after the end of the archive. The rest counts for the digest too.
         let rest = unpacked.and_then(|()| {
             io::copy(&mut tar, &mut io::sink())
                 .map_err(|source| broken(content.digits(), source.to_string()))
@@ -155,14 +161,14 @@ impl ImageStore {
         }
         match fs::rename(&part.folder, &place) {
             Ok(()) => {}
-            // Another process has been faster with the same.
+            // Another process has unpacked the same layer.
             Err(_) if place.is_dir() => {}
             Err(source) => return Err(Error::failed("keeping a layer", place, source)),
         }
         Ok((place, unpacker.left_out()))
     }
 
-    /// Removes what imports that have ended in the middle have left.
+    /// Removes the parts of interrupted imports.
     fn sweep(&self) -> Result<(), Error> {
         let folder = self.folder.join(PARTS);
         let failed = |source| Error::failed("sweeping a store of images", &folder, source);
@@ -175,7 +181,7 @@ impl ImageStore {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(failed(error)),
                 };
-                // Whose lock is held works on it.
+                // A held lock means that a process is working on the part.
                 match file.try_lock() {
                     Ok(()) => Part { lock: path.clone(), folder: path.with_extension("") }.remove(),
                     Err(TryLockError::WouldBlock) => {}
@@ -187,7 +193,7 @@ impl ImageStore {
     }
 }
 
-/// A layer that is being unpacked; removed when dropped.
+/// A layer that is being unpacked. It is removed on drop.
 #[derive(Debug)]
 struct Part {
     lock: PathBuf,
@@ -195,14 +201,14 @@ struct Part {
 }
 
 impl Part {
-    /// Makes a folder and, before it, a lock that is held as long as this process works on it.
+    /// Creates a lock and a folder. This process holds the lock while it works on the part.
     fn make(parts: &Path) -> Result<Held, Error> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let folder = parts.join(format!("{}-{number}", std::process::id()));
         let lock = folder.with_extension("lock");
         let failed = |source| Error::failed("unpacking a layer", &folder, source);
-        // Nobody sweeps between the lock's making and its holding.
+        // The gate keeps sweeps away between creating and locking the file.
         let _gate = gate(parts).map_err(failed)?;
         let file = File::create(&lock).map_err(failed)?;
         file.lock().map_err(failed)?;
@@ -211,7 +217,8 @@ impl Part {
     }
 
     fn remove(&self) {
-        // What cannot be removed is the next sweep's: the lock stays until its folder is gone.
+        // The lock stays until its folder is gone, so that the next sweep finds what cannot be
+        // removed now.
         let gone = match fs::remove_dir_all(&self.folder) {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
             Ok(()) => true,
@@ -222,14 +229,14 @@ impl Part {
     }
 }
 
-/// Keeps others from making and sweeping parts while it is held.
+/// Excludes others from creating and sweeping parts while the returned file is open.
 fn gate(parts: &Path) -> io::Result<File> {
     let file = File::create(parts.join("gate"))?;
     file.lock()?;
     Ok(file)
 }
 
-/// A part, and the lock on it.
+/// A part with its lock.
 struct Held {
     part: Part,
     _lock: File,
@@ -249,7 +256,7 @@ impl Drop for Held {
     }
 }
 
-/// Returns the tar stream of a layer.
+/// Returns the uncompressed tar stream of a layer.
 fn decompressed<'a>(
     media_type: &str,
     blob: &'a mut impl Read,
@@ -269,5 +276,5 @@ fn decompressed<'a>(
 
 const LAYERS: &str = "layers";
 const PARTS: &str = "parts";
-/// Indexes that lead from one to the next.
+/// The most indexes that refer to one another in a chain.
 const INDEXES_MAX: usize = 3;

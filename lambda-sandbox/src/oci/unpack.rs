@@ -1,4 +1,4 @@
-//! Unpacks the tar stream of a layer into a folder, in the form that overlayfs reads.
+//! Unpacks the tar stream of a layer into a folder, with whiteouts in the form of overlayfs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use super::broken;
 use super::limits::ImageLimits;
 use crate::Error;
 
-/// Deepest path.
+/// The most components of a path.
 const DEPTH_MAX: usize = 128;
-/// Longest path, in bytes.
+/// The longest path, in bytes.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// One layer that is being unpacked.
+/// The state of unpacking one layer.
 pub(super) struct Unpacker {
     root: OwnedFd,
     limits: ImageLimits,
@@ -37,7 +37,7 @@ impl Unpacker {
         Ok(Self { root: root.into(), limits, entries: 0, bytes: 0, left_out: 0 })
     }
 
-    /// Returns how many devices, pipes and sockets were left out.
+    /// Returns the number of devices, pipes and sockets that were left out.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -54,7 +54,8 @@ impl Unpacker {
             }
             let path = inside(&entry.path().map_err(not_tar)?)?;
             self.entry(&mut entry, &path).map_err(|error| match error {
-                // What the archive holds, or how it holds it, is the image's fault; a full disk is not.
+                // Errors in the archive are the image's. System errors, such as a full disk, are
+                // not.
                 Failure::Archive(why) => broken(path.display().to_string(), why),
                 Failure::System(source) => Error::failed("unpacking a layer", &path, source),
             })?;
@@ -84,7 +85,7 @@ impl Unpacker {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
                 let how = how(flags).mode(Mode::from_bits_truncate(0o600));
                 let mut file = File::from(openat2(&above, name, how)?);
-                // A sparse file is longer than what the archive has of it.
+                // A sparse file is longer than its data in the archive.
                 let left = self.limits.layer_bytes_max - self.bytes;
                 let written = io::copy(&mut entry.take(left.saturating_add(1)), &mut file)?;
                 if written > left {
@@ -115,7 +116,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Makes the folders on the way to a path, and opens the last.
+    /// Opens the folder at a path. Creates missing folders on the way.
     fn folders(&self, path: &Path) -> Result<OwnedFd, Failure> {
         match self.open(path, OFlag::O_DIRECTORY) {
             Ok(folder) => return Ok(folder),
@@ -132,7 +133,8 @@ impl Unpacker {
         Ok(folder)
     }
 
-    /// Opens what is there, with the layer for the root: no link leads out of it (openat2(2), RESOLVE_IN_ROOT).
+    /// Opens a path with the layer as the root: no link leads out of it (openat2(2),
+    /// RESOLVE_IN_ROOT).
     fn open(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
@@ -144,7 +146,7 @@ fn how(flags: OFlag) -> OpenHow {
     OpenHow::new().flags(flags | OFlag::O_CLOEXEC)
 }
 
-/// Makes a folder; one that is there will do.
+/// Creates a folder if it does not exist.
 fn make_folder(above: &OwnedFd, name: impl AsRef<Path>) -> Result<(), Failure> {
     match mkdirat(above, name.as_ref(), Mode::from_bits_truncate(0o755)) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
@@ -152,7 +154,7 @@ fn make_folder(above: &OwnedFd, name: impl AsRef<Path>) -> Result<(), Failure> {
     }
 }
 
-/// Removes what is there under the name, of which an archive's last entry holds.
+/// Removes the file at this name, because the last entry of an archive for a name is the valid one.
 fn make_way(above: &OwnedFd, name: impl AsRef<Path>) -> Result<(), Failure> {
     match unlinkat(above, name.as_ref(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -161,12 +163,12 @@ fn make_way(above: &OwnedFd, name: impl AsRef<Path>) -> Result<(), Failure> {
     }
 }
 
-/// Hides a name of the layers below, or all of them, as overlayfs has it.
+/// Hides a name of the lower layers, or all names of the folder, as overlayfs does.
 fn whiteout(above: &OwnedFd, hidden: &str) -> Result<(), Failure> {
     match hidden {
         OPAQUE => crate::linux::set_opaque(above.as_fd()).map_err(Failure::System),
         "" | "." | ".." => Err(Failure::Archive("a whiteout of nothing")),
-        // Marks of another tool's, that no layer needs.
+        // Markers of another tool (aufs), which have no meaning here.
         hidden if hidden.starts_with(".wh.") => Ok(()),
         hidden => {
             make_way(above, hidden)?;
@@ -175,7 +177,8 @@ fn whiteout(above: &OwnedFd, hidden: &str) -> Result<(), Failure> {
     }
 }
 
-/// Returns the path below the layer, which has no `..`.
+/// Returns the path relative to the layer. Fails for `..` and for paths that are too deep or too
+/// long.
 fn inside(path: &Path) -> Result<PathBuf, Error> {
     let mut found = PathBuf::new();
     let mut depth = 0;
@@ -196,7 +199,7 @@ fn inside(path: &Path) -> Result<PathBuf, Error> {
     Ok(found)
 }
 
-/// Why an entry was not unpacked.
+/// Why an entry could not be unpacked.
 enum Failure {
     Archive(&'static str),
     System(io::Error),
@@ -205,7 +208,7 @@ enum Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // What the readers of tar, gzip and zstd say of their input.
+            // The decoders of tar, gzip and zstd report invalid input by these kinds.
             io::ErrorKind::InvalidData
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::UnexpectedEof
@@ -226,7 +229,7 @@ impl From<Errno> for Failure {
     }
 }
 
-/// The name that hides all that lies in the same folder of the layers below.
+/// The whiteout (without `.wh.`) that hides all names of the folder in lower layers.
 const OPAQUE: &str = ".wh..opq";
-/// The latest time of a file that is kept, in seconds: in the year 9999.
+/// The latest modification time that is stored, in seconds: the end of the year 9999.
 const TIME_MAX: u64 = 253_402_300_799;

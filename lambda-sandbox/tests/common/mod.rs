@@ -1,4 +1,5 @@
-//! What the tests of the Linux backend have in common: a backend or its absence by name, shells inside and what they say.
+//! Helpers for the tests of the Linux backend: a backend or a named skip, specifications of shells,
+//! and their output.
 
 #![allow(dead_code, reason = "each test program takes its part of it")]
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::{Backend, Error, Finished, MemoryLog, Root, SandboxSpec};
 
-/// A shell's function that sends a request to the Runtime API, whose answer is then read from descriptor 3.
+/// A shell function that sends a request to the Runtime API. The answer can then be read from
+/// descriptor 3.
 pub(crate) const ASK: &str = r#"#!/bin/bash
 ask() {
   exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
@@ -19,7 +21,7 @@ ask() {
 }
 "#;
 
-/// A runtime for bash, behind [`ASK`]: answers each invocation with 42.
+/// A runtime in bash that uses [`ASK`]. It answers each invocation with 42.
 pub(crate) const RUNTIME: &str = r#"
 echo runtime starts
 while true; do
@@ -30,10 +32,10 @@ while true; do
 done
 "#;
 
-/// Most bytes of output that a test looks at.
+/// The most bytes of output that a test keeps.
 const LOG_BYTES_MAX: usize = 1 << 20;
 
-/// Returns the backend, or says that `what` is left out where this machine cannot have it.
+/// Returns the backend. If this machine cannot have it, reports that `what` is left out.
 pub(crate) fn backend(what: &str) -> Option<LinuxBackend> {
     backend_with(&Settings::default(), what)
 }
@@ -50,12 +52,12 @@ pub(crate) fn backend_with(settings: &Settings, what: &str) -> Option<LinuxBacke
     }
 }
 
-/// Describes a shell on the machine's own programs.
+/// Creates a specification of a shell on the machine's own programs.
 pub(crate) fn shell(script: &str) -> SandboxSpec {
     shell_in(Root::of_machine(), script)
 }
 
-/// Describes a shell in this root.
+/// Creates a specification of a shell in this root.
 pub(crate) fn shell_in(root: Root, script: &str) -> SandboxSpec {
     let mut spec = SandboxSpec::new(root, ["/bin/sh", "-c", script]);
     spec.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
@@ -63,33 +65,34 @@ pub(crate) fn shell_in(root: Root, script: &str) -> SandboxSpec {
     spec
 }
 
-/// Describes a runtime in bash, which answers each invocation with 42.
+/// Creates a specification of a runtime in bash, which answers each invocation with 42.
 pub(crate) fn runtime() -> SandboxSpec {
     let mut spec = shell("");
     spec.command = vec!["/bin/bash".into(), "-c".into(), format!("{ASK}{RUNTIME}").into()];
     spec
 }
 
-/// Keeps what the sandbox says.
+/// Collects the sandbox's output in a log.
 pub(crate) fn logged(spec: &mut SandboxSpec) -> Arc<MemoryLog> {
     let log = Arc::new(MemoryLog::new(LOG_BYTES_MAX));
     spec.log = log.clone();
     log
 }
 
-/// Returns what was said.
+/// Returns the output as text.
 pub(crate) fn text(log: &MemoryLog) -> String {
     String::from_utf8_lossy(&log.tail(LOG_BYTES_MAX)).into_owned()
 }
 
-/// Runs a program to its end; returns how that was and what it said.
+/// Runs a program to its end. Returns its end and its output.
 pub(crate) async fn run(backend: &LinuxBackend, mut spec: SandboxSpec) -> (Finished, String) {
     let log = logged(&mut spec);
     let finished = backend.create(spec).await.expect("created").run().await.expect("run");
     (finished, text(&log))
 }
 
-/// Makes a file `data` that everybody can read, and that is on a disk and not in the page cache, where there is a disk.
+/// Makes a file `data`, readable by every user, that is not in the page cache. Returns false if
+/// there is no disk for it.
 pub(crate) fn cold_file(folder: &Path, bytes: usize) -> bool {
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder, open).expect("readable");

@@ -1,5 +1,5 @@
-//! What there is of this process and its sandboxes on the machine, each kind counted: what there is more of
-//! afterwards than before was left behind.
+//! Counts what this process and its sandboxes have on the machine, by kind. What has grown between
+//! two counts was leaked.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,36 +9,36 @@ use std::time::{Duration, Instant};
 use lambda_sandbox::Backend as _;
 use lambda_sandbox::linux::LinuxBackend;
 
-/// A runtime whose threads for work that blocks go as soon as they have nothing to do: tokio keeps them for ten seconds, which
-/// whoever counts threads would have to wait for.
+/// A runtime whose threads for blocking work end as soon as they are idle. By default tokio keeps
+/// them for ten seconds, which a count of threads would have to wait for.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).thread_keep_alive(Duration::from_millis(1));
     runtime.enable_all().build().expect("a runtime")
 }
 
-/// How long numbers stay the same before they count as settled.
+/// The time without a change after which the counts are settled.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// Numbers of each kind; equal when nothing was left.
+/// The counts of each kind. They are equal if nothing was leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// Children, ended ones that nobody has reaped included.
+    /// Children of this process, including zombies.
     children: usize,
     /// Processes in the host's control groups.
     inside: usize,
     groups: usize,
     mounts: usize,
-    /// Namespaces of any kind that a child or a descriptor of ours holds, and our own.
+    /// Namespaces of any kind that this process, its children or its descriptors hold.
     namespaces: usize,
     descriptors: usize,
     threads: usize,
-    /// Files in the host's own folder, the locks of all hosts not counted: one stays for the next host.
+    /// Files in the host's folder, without the hosts' locks, of which one stays for the next host.
     files: usize,
 }
 
 impl Counted {
-    /// Counts, with the control groups where there is a backend.
+    /// Counts now, including the control groups of `backend`, if given.
     pub(crate) fn now(backend: Option<&LinuxBackend>) -> Self {
         let children = children();
         let groups = backend.map(LinuxBackend::groups).unwrap_or_default();
@@ -57,8 +57,8 @@ impl Counted {
         }
     }
 
-    /// Counts until the numbers have been the same for half a second, for 20 seconds at most: a new host fills its pools, and what ended
-    /// before takes its time to go.
+    /// Counts until the numbers have not changed for half a second, for at most 20 seconds. A new
+    /// host fills its pools, and ended processes take time to go.
     pub(crate) async fn settled(backend: Option<&LinuxBackend>) -> Self {
         let until = Instant::now() + Duration::from_secs(20);
         let (mut last, mut since) = (Self::swept(backend).await, Instant::now());
@@ -73,22 +73,22 @@ impl Counted {
         }
     }
 
-    /// Counts what is there without what is kept for the next sandbox: groups and roots, and what is open of them.
+    /// Counts after a sweep, without the groups and roots that are kept for later sandboxes.
     async fn swept(backend: Option<&LinuxBackend>) -> Self {
         if let Some(backend) = backend {
-            // A host that lacks a part of the kernel may be unable to.
+            // On a host that lacks a kernel feature the sweep may fail.
             drop(backend.sweep().await);
         }
         Self::now(backend)
     }
 
-    /// Counts again until all is as it was in `self`, as the kernel takes some things down late; for 20 seconds at
-    /// most. Returns the last count.
+    /// Counts until the numbers are as in `self`, for at most 20 seconds, because the kernel
+    /// releases some things late. Returns the last count.
     pub(crate) async fn again(&self, backend: Option<&LinuxBackend>) -> Self {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let mut now = Self::swept(backend).await;
-            // Fewer than before are no leak: a runtime lets threads go that have nothing to do.
+            // Fewer threads are no leak: a runtime ends idle threads.
             now.threads = now.threads.max(self.threads);
             if now == *self || Instant::now() > until {
                 return now;
@@ -98,7 +98,7 @@ impl Counted {
     }
 }
 
-/// The processes whose parent this process is.
+/// Returns the processes whose parent is this process.
 fn children() -> Vec<String> {
     let parent = format!("\nPPid:\t{}\n", std::process::id());
     (fs::read_dir("/proc").expect("processes").flatten())

@@ -1,5 +1,5 @@
-//! Ways to have the kernel keep memory for a program: each fills what it can, from many processes where one may have only so many
-//! descriptors, and stays.
+//! Ways to make the kernel use memory for a program. Each uses as much as it can, with many
+//! processes if the descriptors of one are not enough, and then stays.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -164,7 +164,7 @@ pub(crate) const KINDS: &[Kind] = &[
         in_processes(8, |_| {
             count(900, |_| {
                 let socket = call(libc::SYS_socket, [16, 3, 0, 0, 0]);
-                // A request for all links, and that each is acknowledged.
+                // A request for all links, with an acknowledgement.
                 let request = [20_u32, 0x0305_0012, 1, 0, 0];
                 socket >= 0
                     && (0..200)
@@ -181,7 +181,7 @@ pub(crate) const KINDS: &[Kind] = &[
     ("locks of ranges", || in_processes(4, |number| lock_ranges(number, libc::F_SETLK))),
     ("locks of ranges by processes that are gone", || {
         in_processes(4, |number| {
-            // The child shares our descriptors, and with them its locks are ours.
+            // The child shares our descriptor table, and so its locks are ours.
             let flags = (libc::CLONE_FILES | libc::SIGCHLD) as usize;
             let child = call(libc::SYS_clone, [flags, 0, 0, 0, 0]);
             if child == 0 {
@@ -396,16 +396,17 @@ pub(crate) const KINDS: &[Kind] = &[
 ];
 
 fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
-    // SAFETY: what is called above takes numbers, null pointers, or addresses of live memory of the length told.
+    // SAFETY: what is called above takes numbers, null pointers, or addresses of live memory of the
+    // length passed.
     unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], 0) }
 }
 
-/// How many times something was done before it was refused.
+/// Returns how often `work` succeeded before it was refused.
 fn count(most: usize, mut work: impl FnMut(usize) -> bool) -> usize {
     (0..most).take_while(|number| work(*number)).count()
 }
 
-/// Does the work in as many processes, which then stay, and tells how much all have done.
+/// Does the work in several processes, which then stay. Prints the sum.
 fn in_processes(processes: usize, work: impl Fn(usize) -> usize) {
     let (mut done, told) = std::io::pipe().expect("made");
     for number in 0..processes {
@@ -455,7 +456,7 @@ fn fill_file(path: &str) -> usize {
     count(400, |_| file.write_all(&[7; 1 << 20]).is_ok())
 }
 
-/// Writes as much as is taken, of `bytes` at the most in one piece.
+/// Writes as much as is accepted, in pieces of at most `bytes`.
 fn write(file: i32, bytes: usize) -> bool {
     let text = vec![7_u8; bytes.min(1 << 16)];
     let mut written = 0;
@@ -468,7 +469,7 @@ fn write(file: i32, bytes: usize) -> bool {
     written > 0
 }
 
-/// Asks for large buffers.
+/// Asks for large socket buffers.
 fn larger(socket: i32) {
     let bytes = [4_u32 << 20; 1];
     for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
@@ -490,14 +491,15 @@ fn fill_tcp() -> usize {
     })
 }
 
-/// Connects to listeners that accept nothing, each with what it takes to write, until `more` says no.
+/// Connects to listeners that accept nothing, and fills each connection, until `more` returns
+/// false.
 fn fill_unaccepted(at: &str, most: usize, more: impl Fn(i32) -> bool) -> usize {
     let listeners: Vec<_> = (0..40)
         .filter_map(|_| {
             let listener = TcpListener::bind(at).ok()?;
             let file = listener.as_raw_fd() as usize;
             larger(listener.as_raw_fd());
-            // The least to receive at a time, which has the kernel make room for it.
+            // SO_RCVLOWAT makes the kernel enlarge the receive buffer.
             let least = [4_u32 << 20; 1];
             call(libc::SYS_setsockopt, [file, 1, 18, least.as_ptr().addr(), 4]);
             call(libc::SYS_listen, [file, 65_535, 0, 0, 0]);
@@ -528,7 +530,7 @@ fn lock_ranges(process: usize, command: i32) -> usize {
         // SAFETY: all zero is a valid `flock`.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = libc::F_WRLCK as i16;
-        // From the end on, so that each is found at the first place in the kernel's list.
+        // From the end to the start, so that each is inserted at the head of the kernel's list.
         lock.l_start = 10_000 - 2 * i64::try_from(number / files.len()).expect("few");
         lock.l_len = 1;
         let file = files[number % files.len()] as usize;

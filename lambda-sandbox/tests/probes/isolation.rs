@@ -1,4 +1,5 @@
-//! Ways out of the sandbox: namespaces, mounts, other processes, sockets, rights, and large parts of the kernel.
+//! Attacks that leave the sandbox: namespaces, mounts, other processes, sockets, rights, and large
+//! subsystems of the kernel.
 
 use std::ffi::CString;
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +14,7 @@ use super::{
 };
 
 pub(crate) const ISOLATION: &[Probe] = probes! {
-    // First: those that follow leave descriptors of their own.
+    // First, because the later ones leave descriptors open.
     inside "more descriptors than given" || {
         (3..4096).any(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|to| {
             !to.starts_with("/dev/null") && !to.starts_with("/proc")
@@ -79,9 +80,9 @@ pub(crate) const ISOLATION: &[Probe] = probes! {
     inside "traffic of the host's disks" || can_read("/proc/diskstats");
     outside "the host's interrupts" || has_entries("/proc/irq");
     inside "the host's buses and file systems" || has_entries("/proc/bus") || has_entries("/proc/fs");
-    // No such file is open: whoever is told so has reached the kernel.
+    // No such descriptor is open: an EBADF would show that the kernel executed the call.
     outside "writing out the host's disks" || call(libc::SYS_syncfs, [usize::MAX, 0, 0, 0, 0]) != 0;
-    // quotactl_fd, memfd_secret, process_mrelease, then all that came after fchmodat2 up to Linux 6.18.
+    // quotactl_fd, memfd_secret, process_mrelease, then all calls after fchmodat2 up to Linux 6.18.
     outside "system calls of late" || [443, 447, 448, 451].into_iter().chain(453..=469).any(|number| {
         call(number, [usize::MAX; 5]) >= 0 || !matches!(
             std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM | libc::ENOSYS)
@@ -123,12 +124,13 @@ pub(crate) const ISOLATION: &[Probe] = probes! {
     outside "open_by_handle_at is allowed" || call(libc::SYS_open_by_handle_at, [0; 5]) >= 0 || errno_not_eperm();
     outside "packet socket" || can_make_socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
     outside "raw socket" || can_make_socket(libc::AF_INET, libc::SOCK_RAW, 1);
-    // The kernel tells events of all devices in every network namespace that root has made.
+    // The kernel sends the events of all devices to every network namespace that root has made.
     outside "the host's device events" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 15);
-    // Through is also what the kernel does not know.
+    // An error for a protocol that the kernel lacks also counts as success: the call was executed.
     outside "netfilter by netlink" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 12) || !errno_is(&[libc::EPERM, libc::EAFNOSUPPORT]);
     inside "a protocol beyond TCP and UDP" || can_make_socket(libc::AF_INET, libc::SOCK_STREAM, 262);
-    // A pair of any family is refused only after its module is loaded and its socket made.
+    // The kernel refuses a pair of another family only after it has loaded the module and made a
+    // socket.
     outside "pairs of any family" || {
         let mut pair = [0_i32; 2];
         let arguments = [libc::AF_INET as usize, 1, 0, pair.as_mut_ptr().addr(), 0];
@@ -160,9 +162,9 @@ pub(crate) const ISOLATION: &[Probe] = probes! {
     inside "x32 system calls" || call(0x4000_0000 | 39, [0; 5]) > 0;
     outside "executable by reading" || apart(|| call(libc::SYS_personality, [0x40_0000, 0, 0, 0, 0]) >= 0);
     outside "no randomised addresses" || apart(|| call(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0]) >= 0);
-    // To be told that it is done is no dump.
+    // A success that changes nothing is no core dump.
     inside "core dumps" || apart(|| core_limit_after(1 << 20) != 1);
-    // At any limit but 1 a program of the host's gets the dump, where there is one.
+    // With any limit but 1 the host's core dump program, if there is one, gets the dump.
     outside "core dumps for a program of the host's" || apart(|| core_limit_after(0) != 1);
     inside "more files than given" || {
         let limit = [1_u64 << 20; 2];

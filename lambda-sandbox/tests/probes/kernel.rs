@@ -1,5 +1,5 @@
-//! What a program can have the kernel do or keep for it: modules, compiled filters, uncounted memory, traffic with the host's
-//! disks, and more than its share.
+//! Attacks that make the kernel do or keep something: modules, compiled filters, uncharged memory,
+//! I/O of the host's disks, and more than the sandbox's share.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -13,13 +13,13 @@ const NOWHERE: usize = usize::MAX;
 const HUGE: usize = 2 << 20;
 
 pub(crate) const KERNEL: &[Probe] = probes! {
-    // Compiled filters have a limit that is the machine's.
+    // Compiled filters have one limit for the whole machine.
     outside "a filter on a socket" || filter_on_socket(libc::SO_ATTACH_FILTER);
     outside "a filter on a group of sockets" || filter_on_socket(libc::SO_ATTACH_REUSEPORT_CBPF);
     outside "a program on a socket" || option_is_set(2, 2, [libc::SOL_SOCKET, 50], &u32::MAX.to_ne_bytes());
     outside "a filter of system calls" || apart(|| filter_of_calls(false));
     outside "a filter of system calls by prctl" || apart(|| filter_of_calls(true));
-    // Memory that no group is charged for.
+    // Memory that no control group is charged for.
     outside "netlink, which answers what nobody reads" || can_make_socket(libc::AF_NETLINK, libc::SOCK_RAW, 0);
     outside "huge pages by file" || call(libc::SYS_memfd_create, [text(c"x"), 4, 0, 0, 0]) >= 0;
     inside "huge pages by mapping" || {
@@ -86,7 +86,7 @@ pub(crate) const KERNEL: &[Probe] = probes! {
     inside "queues of messages" || reached(libc::SYS_msgget, [0, 0o1600, 0, 0, 0], &[libc::EPERM]);
     inside "POSIX queues of messages" || reached(libc::SYS_mq_open, [text(c"x"), 0o102, 0o600, 0, 0], &[libc::EPERM]);
     outside "asynchronous I/O" || reached(libc::SYS_io_setup, [0; 5], &[libc::EPERM]);
-    // Modules that the kernel loads for whoever asks, and code that it rewrites.
+    // Modules that the kernel loads on demand, and kernel code that is patched.
     inside "the module of bridges" || request_on_socket(0x8940);
     inside "the module of virtual networks" || request_on_socket(0x8982);
     inside "the module of frame relay" || request_on_socket(0x8980);
@@ -106,7 +106,7 @@ pub(crate) const KERNEL: &[Probe] = probes! {
     inside "a line discipline" || reached(libc::SYS_ioctl, [0, 0x5423, text(c"\x05"), 0, 0], &[libc::EPERM]);
     inside "encapsulation" || option_is_set(2, 2, [17, 100], &[2, 0, 0, 0]);
     outside "time stamps of packets" || option_is_set(2, 2, [libc::SOL_SOCKET, libc::SO_TIMESTAMP], &[1, 0, 0, 0]);
-    // The host's disks and the cache that all share.
+    // The host's disks and the shared page cache.
     outside "a flush of a file's disk" || call(libc::SYS_fsync, [NOWHERE, 0, 0, 0, 0]) != 0;
     outside "a flush of a file's data" || call(libc::SYS_fdatasync, [NOWHERE, 0, 0, 0, 0]) != 0;
     outside "a flush of a range" || call(libc::SYS_sync_file_range, [NOWHERE, 0, 0, 7, 0]) != 0;
@@ -126,7 +126,7 @@ pub(crate) const KERNEL: &[Probe] = probes! {
         call(libc::SYS_fcntl, [file, libc::F_NOTIFY as usize, 1, 0, 0]) == 0
     });
     inside "attributes of a file system" || request_on("/proc/self/exe", 0x801C_581F);
-    // More than its share.
+    // More than the sandbox's share.
     outside "thousands of signals that wait" || apart(thousands_of_signals);
     outside "thousands of timers" || apart(thousands_of_timers);
     inside "more signals than given" || {
@@ -151,7 +151,7 @@ pub(crate) const KERNEL: &[Probe] = probes! {
     outside "merging of equal memory" || merges();
     outside "a device that covers a file" || {
         let path = std::ffi::CString::new(format!("/tmp/cover-{}", std::process::id())).expect("a path");
-        // Device 0:0 needs no right: overlayfs hides files by it.
+        // Device 0:0 needs no right, because overlayfs uses it for whiteouts.
         let made = call(libc::SYS_mknod, [path.as_ptr().addr(), 0o020_600, 0, 0, 0]) == 0;
         drop(std::fs::remove_file(path.to_str().expect("a path")));
         made
@@ -181,7 +181,7 @@ struct Program {
     instructions: *const libc::sock_filter,
 }
 
-/// A filter that lets everything through.
+/// A filter that allows everything.
 const ALL: [libc::sock_filter; 1] = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0x7FFF_0000 }];
 
 fn program() -> Program {
@@ -254,7 +254,7 @@ fn thousands_of_signals() -> bool {
 }
 
 fn thousands_of_timers() -> bool {
-    // `struct sigevent`: a value, a signal, and that nobody is told.
+    // `struct sigevent`: a value, a signal, and SIGEV_NONE.
     let mut event = [0_i32; 16];
     event[3] = libc::SIGEV_NONE;
     (0..THOUSANDS).all(|_| {

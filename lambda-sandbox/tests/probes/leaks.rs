@@ -1,4 +1,5 @@
-//! What tells of the host and of other sandboxes, and what can be left for them to find.
+//! Attacks on confidentiality: information about the host and other sandboxes, and marks that
+//! others could find.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -31,7 +32,7 @@ pub(crate) const LEAKS: &[Probe] = probes! {
     outside "what has tainted the kernel" || can_read("/proc/sys/kernel/tainted");
     outside "how many terminals are open" || can_read("/proc/sys/kernel/pty/nr");
     outside "a count by writing" || File::open("/proc/sys/vm/stat_refresh").is_ok();
-    // Not in any list: whatever a kernel to come has in these folders.
+    // In no list: settings that a future kernel may add.
     outside "settings that nobody has looked at" || files_below("/proc/sys") > 100;
     outside "where a file lies on its disk" || with(file(), |file| {
         let mut map = [0_u64; 8];
@@ -55,7 +56,7 @@ pub(crate) const LEAKS: &[Probe] = probes! {
         let mapped = call_of_six(libc::SYS_mmap, [0, length, 1, libc::MAP_SHARED as usize, file, 0]);
         let mut pages = [1_u8; 256];
         let told = call(libc::SYS_mincore, [mapped as usize, length, pages.as_mut_ptr().addr(), 0, 0]);
-        // To whom may not write the file all of it is told to be there.
+        // For users who may not write the file, mincore(2) reports all pages as resident.
         mapped > 0 && told == 0 && pages.iter().any(|page| page & 1 == 0)
     });
     inside "what is in the cache by count" || {
@@ -89,7 +90,7 @@ fn with(file: Option<File>, attack: impl FnOnce(usize) -> bool) -> bool {
     file.is_some_and(|file| attack(file.as_raw_fd() as usize))
 }
 
-/// Whether a file tells of a lock that is there for certain.
+/// Returns whether a file shows a lock that certainly exists.
 fn tells(path: &str) -> bool {
     let held = File::open("/proc/self/exe").expect("there");
     held.lock_shared().expect("locked");

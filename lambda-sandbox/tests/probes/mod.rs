@@ -1,4 +1,4 @@
-//! The attacks: each is a function that says whether it got through.
+//! The attacks. Each is a function that returns whether it succeeded.
 
 #![allow(dead_code, reason = "each test program takes its part of it")]
 
@@ -15,17 +15,18 @@ pub(crate) use self::isolation::ISOLATION;
 pub(crate) use self::kernel::KERNEL;
 pub(crate) use self::leaks::LEAKS;
 
-/// Returns every attack. Those that look for descriptors come first: others leave some of their own.
+/// Returns every attack. Those that look for descriptors come first, because others leave some
+/// open.
 pub(crate) fn all() -> impl Iterator<Item = &'static Probe> {
     ISOLATION.iter().chain(KERNEL).chain(LEAKS)
 }
 
 pub(crate) struct Probe {
     pub(crate) name: &'static str,
-    /// Tried on the host too, where it must get through. Not for what breaks the host, and not for what some
-    /// kernels are built without.
+    /// Whether it is also tried on the host, where it must succeed. Not for attacks that would
+    /// damage the host, nor for features that some kernels lack.
     pub(crate) works_outside: bool,
-    /// Returns whether the attack got through.
+    /// Returns whether the attack succeeded.
     pub(crate) attack: fn() -> bool,
 }
 
@@ -34,18 +35,19 @@ pub(crate) fn call(number: libc::c_long, a: [usize; 5]) -> libc::c_long {
     unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4]) }
 }
 
-/// As [`call`], for the few that take six arguments.
+/// As [`call`], for calls with six arguments.
 pub(crate) fn call_of_six(number: libc::c_long, a: [usize; 6]) -> libc::c_long {
     // SAFETY: as for `call`.
     unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) }
 }
 
-/// Whether a call was made, or refused by an error that is not one of these.
+/// Returns whether a call was executed: it succeeded, or failed with none of these errors.
 pub(crate) fn reached(number: libc::c_long, a: [usize; 5], refusals: &[i32]) -> bool {
     call(number, a) >= 0 || !errno_is(refusals)
 }
 
-/// Sets an option of a new socket; whether that was made, or refused by another error than that there is none such.
+/// Sets an option of a new socket. Returns whether the call was executed: it succeeded, or failed
+/// with another error than ENOPROTOOPT or EPERM.
 pub(crate) fn option_is_set(family: i32, kind: i32, [level, name]: [i32; 2], value: &[u8]) -> bool {
     let socket = call(libc::SYS_socket, [family as usize, kind as usize, 0, 0, 0]);
     let (address, length) = (value.as_ptr().addr(), value.len());
@@ -60,8 +62,8 @@ pub(crate) fn text(text: &CStr) -> usize {
     text.as_ptr().addr()
 }
 
-/// Runs `attack` in a process of its own, so that what it changes or breaks is that one's; says whether it
-/// ended with success.
+/// Runs `attack` in a process of its own, so that its changes and damage stay there. Returns
+/// whether that process ended with success.
 pub(crate) fn apart(attack: fn() -> bool) -> bool {
     // SAFETY: the child makes system calls only, and ends without returning.
     let child = unsafe { libc::fork() };
@@ -94,7 +96,7 @@ pub(crate) fn has_entries(folder: &str) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Returns whether a control group's own file system is there, or a file of limits can be written.
+/// Returns whether a control group file system is visible, or a limit can be written.
 pub(crate) fn has_control_groups(folder: &str) -> bool {
     const MAGIC: [i64; 2] = [0x0027_E0EB, 0x6367_7270];
     let of = |path: &std::path::Path| {
@@ -107,7 +109,7 @@ pub(crate) fn has_control_groups(folder: &str) -> bool {
     of(folder.as_ref()) || below
 }
 
-/// Returns whether the number of groups of any controller is told.
+/// Returns whether the number of control groups of any controller is visible.
 pub(crate) fn counts_control_groups() -> bool {
     let text = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let lines = text.lines().filter(|line| !line.starts_with('#'));

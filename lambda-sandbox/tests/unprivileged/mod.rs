@@ -1,4 +1,4 @@
-//! Runs one test of the calling test program again as a user without any rights.
+//! Runs one test of the calling test program again as an unprivileged user.
 
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -8,31 +8,32 @@ use std::process::{Command, Stdio};
 
 use lambda_sandbox::linux::LinuxBackend;
 
-/// A user that nobody is.
+/// A user id that no account has.
 const USER: u32 = 0x6E00_0000;
-/// Tells the test that it is the one that runs without rights, and whether it has control groups.
+/// Marks the process that runs without rights, and says whether it has control groups.
 const MARK: &str = "UNPRIVILEGED_TEST";
 
-/// Returns how [`run`] has started this process, if it has.
+/// Returns how [`run`] has started this process, or `None` if it has not.
 pub(crate) fn inside() -> Option<With> {
     let mark = std::env::var_os(MARK)?;
     Some(if mark == "groups" { With::Groups } else { With::Nothing })
 }
 
-/// How a test is run without rights.
+/// The resources of a test without rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum With {
-    /// With nothing.
+    /// No control groups.
     Nothing,
-    /// With a control group of its own in every hierarchy, as root hands them over.
+    /// A delegated control group of its own in every hierarchy.
     Groups,
 }
 
-/// Runs `test` as a user without rights (as the one that runs the tests, where that is not root). Passes on what it left out.
+/// Runs `test` as an unprivileged user: as the user of this process if it is not root. Passes on
+/// what the test left out.
 ///
 /// # Panics
 ///
-/// When the test does not pass there.
+/// If the test fails there.
 pub(crate) fn run(test: &str, with: With) {
     let root = std::fs::metadata("/proc/self").expect("proc").uid() == 0;
     let groups = match with {
@@ -57,7 +58,8 @@ pub(crate) fn run(test: &str, with: With) {
     let home = folder.path().join("home");
     std::fs::create_dir(&home).expect("made");
     let mut command = Command::new("/bin/sh");
-    // Without root, and without its groups, from the start; waits until it is in the control groups.
+    // Without root and its groups from the start. The shell waits until it was moved to the control
+    // groups.
     command.args(["-c", "read -r _go && exec \"$@\"", "sh"]);
     if root {
         chown(&home, Some(USER), Some(USER)).expect("changed");
@@ -89,7 +91,7 @@ pub(crate) fn run(test: &str, with: With) {
     }
 }
 
-/// Control groups that are the user's; removed when dropped.
+/// Control groups that belong to the user. They are removed on drop.
 struct Groups(Vec<PathBuf>);
 
 impl Groups {
@@ -105,11 +107,12 @@ impl Groups {
         }
         if let Some(root) = &found.v2 {
             for controller in ["memory", "cpu", "pids", "io"] {
-                // Those that are not there, or v1's, are not needed.
+                // Fails for controllers that are missing or of v1, which are not needed.
                 drop(std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}")));
             }
             made.make(root.join(&name));
-            // A group with processes passes no controllers on: the host sits in a leaf.
+            // A group with processes cannot enable controllers for its children, so the host runs
+            // in a leaf.
             made.make(root.join(&name).join("host"));
         }
         made
@@ -124,7 +127,7 @@ impl Groups {
         {
             chown(path, Some(USER), Some(USER)).expect("changed");
         }
-        // A new v1 group has no processors: nobody could enter it.
+        // A new v1 group has no processors, and no process could join it.
         for file in ["cpuset.cpus", "cpuset.mems"].map(|it| folder.join(it)) {
             if folder.join("tasks").exists() && file.exists() {
                 let name = file.file_name().expect("a name");
@@ -135,7 +138,7 @@ impl Groups {
         self.0.push(folder);
     }
 
-    /// Returns the folders to enter: all but those that have a leaf.
+    /// Returns the folders to join: the leaf where there is one.
     fn to_enter(&self) -> impl Iterator<Item = &PathBuf> {
         let leaf = |folder: &&PathBuf| !self.0.iter().any(|it| it.parent() == Some(folder));
         self.0.iter().filter(leaf)
@@ -150,7 +153,7 @@ impl Drop for Groups {
                     remove(&entry.path());
                 }
             }
-            // A process that was just killed takes a moment to leave.
+            // A killed process takes a moment to leave the group.
             for _ in 0..100 {
                 if std::fs::remove_dir(folder).is_ok() || !folder.exists() {
                     return;

@@ -1,8 +1,6 @@
-//! The steps that a new process takes before it executes a sandbox's init, as a list that can be
-//! printed and carried out.
+//! The steps of a new process before it executes the init, as a list that can be printed.
 //!
-//! The list is complete before the process is made, because nothing may be allocated between clone
-//! and exec.
+//! The list is complete before the process is made: between clone and exec nothing may allocate.
 
 mod shown;
 
@@ -49,21 +47,18 @@ pub enum Step {
     DropBounding,
     /// Brings up the loopback interface of the process's network namespace.
     BringUpLoopback,
-    /// Listens on this TCP port of 127.0.0.1, and sends the listener over the unix socket with this
-    /// descriptor.
+    /// Listens on this TCP port of 127.0.0.1, and sends the listener over this unix socket.
     Listen(u16, RawFd),
     /// Enters the network namespace with this descriptor.
     EnterNetwork(RawFd),
     /// Enters the ipc namespace with this descriptor.
     EnterIpc(RawFd),
-    /// Makes a cgroup namespace, so that the process's groups appear as roots in
-    /// `/proc/self/cgroup`.
+    /// Makes a cgroup namespace, in which the process's groups appear as roots.
     HideGroups,
     /// Makes a time namespace, which the init enters at exec, with these offsets
     /// (`/proc/PID/timens_offsets`).
     OwnTime(Vec<u8>),
-    /// Enters a copy of the mount namespace with this descriptor. The root of that namespace is the
-    /// sandbox's root.
+    /// Enters a copy of the mount namespace with this descriptor, with the sandbox's root.
     EnterRoot(RawFd),
     /// Makes all mounts private (mount_namespaces(7)), so that nothing propagates to the host.
     PrivateMounts,
@@ -105,8 +100,7 @@ pub enum Step {
         /// The attributes to set.
         attributes: u64,
     },
-    /// Checks by openat2(RESOLVE_BENEATH) that a path stays in the root. Links in a root that
-    /// others made may point anywhere on the host.
+    /// Checks by openat2(RESOLVE_BENEATH) that a path stays in the root, whose links may lead out.
     Stay(Inside),
     /// Attaches a detached mount that the host made.
     Attach {
@@ -128,8 +122,7 @@ pub enum Step {
         /// The path of the link.
         path: Inside,
     },
-    /// Mounts `/proc` and makes it the working directory. [`Step::Mask`] names its entries relative
-    /// to it.
+    /// Mounts `/proc` and makes it the working directory, for [`Step::Mask`].
     Processes(Inside),
     /// Binds another file or folder, with the mounts below it, over an entry of `/proc`.
     Mask {
@@ -142,8 +135,7 @@ pub enum Step {
     Pivot(CString),
     /// Sets the soft and hard limit of a resource (`RLIMIT_*`) to the same value.
     Limit(u32, u64),
-    /// Sets a limit that a program may raise: the resource (`RLIMIT_*`), the soft limit, the hard
-    /// limit.
+    /// Sets a limit that a program may raise: `RLIMIT_*`, the soft limit, the hard limit.
     SoftLimit(u32, u64, u64),
     /// Writes a limit of the user namespace (`/proc/sys/user`) or a setting of the network
     /// namespace. If the file cannot be written, the user's own limit or the machine's setting
@@ -171,8 +163,7 @@ pub enum Step {
         /// The rights (`LANDLOCK_ACCESS_FS_*`).
         rights: u64,
     },
-    /// Opens the sandbox's null device as the program's standard input, so that opening
-    /// `/dev/stdin` finds a device that exists inside.
+    /// Opens the sandbox's null device as the program's input, for programs that open `/dev/stdin`.
     NullInput,
     /// Changes to the program's working directory.
     GoTo(CString),
@@ -183,8 +174,7 @@ const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// The mounts of a template: the root, the mount points for later mounts, and the view of the
-/// limits.
+/// The mounts of a template: the root, mount points for later mounts, the view of the limits.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::linux) struct Base<'a> {
     pub(in crate::linux) root: &'a Root,
@@ -192,8 +182,7 @@ pub(in crate::linux) struct Base<'a> {
     pub(in crate::linux) view: &'a View,
     /// The mount point of a bind that is attached to copies of the namespace.
     pub(in crate::linux) late: Option<&'a Late>,
-    /// A version 2 control group to bind below the view: Java looks for a cgroup2 mount in the list
-    /// of mounts.
+    /// A version 2 group to bind below the view: Java looks for a cgroup2 mount.
     pub(in crate::linux) groups: Option<&'a Path>,
 }
 
@@ -204,8 +193,7 @@ pub(in crate::linux) struct Late {
     pub(in crate::linux) folder: bool,
 }
 
-/// Returns the steps that mount a root in a new namespace, up to the change of root. The scratch
-/// space and `/proc` are mounted later.
+/// Returns the steps that mount a root in a new namespace, without scratch space and `/proc`.
 pub(in crate::linux) fn root_steps(
     base: Base<'_>,
     stage: &Path,
@@ -226,8 +214,7 @@ pub(in crate::linux) fn root_steps(
     Ok(plan.steps)
 }
 
-/// Returns the steps that mount `/proc` in a copy of such a namespace. They are many, and the same
-/// for every sandbox.
+/// Returns the steps that mount `/proc` in a copy of such a namespace, for every sandbox.
 pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
@@ -235,8 +222,7 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
     Ok(plan.steps)
 }
 
-/// Returns the steps that follow and that depend on the specification: scratch space, limits,
-/// landlock.
+/// Returns the later steps, which depend on the specification: scratch space, limits, landlock.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
@@ -282,8 +268,7 @@ const SYS: &str = "/dev/sys";
 /// The mount point of the process file system.
 const PROC: &str = "/proc";
 
-/// Returns the time namespace offsets with which the monotonic and boot-time clocks start near 0,
-/// in the format of `timens_offsets`.
+/// Returns the time namespace offsets (`timens_offsets`) with which clocks start near 0.
 pub(in crate::linux) fn from_zero() -> Result<Vec<u8>, Error> {
     let seconds = |clock| {
         let now = nix::time::clock_gettime(clock);
@@ -382,8 +367,8 @@ impl<'a> Plan<'a> {
             let device = dev.join(name);
             let target = self.inside(&device)?;
             self.steps.push(Step::File(target.clone()));
-            // The node is read-only, the device is not: by changing a node's times sandboxes could
-            // signal to each other.
+            // Read-only is the node, not the device: its times could be a channel between
+            // sandboxes.
             let attributes = RDONLY | NOSUID | NOEXEC;
             let source = c_string(device.as_os_str())?;
             self.steps.push(Step::Show { source, target, attributes, whole: false });
@@ -520,8 +505,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Makes a mount point in a root that is built here. In a given root the mount point must
-    /// exist.
+    /// Makes a mount point in a root that is built here. A given root must have it.
     fn mount_point(&mut self, path: &Path, folder: bool) -> Result<(), Error> {
         if !self.own_root {
             // If the stage is the process's root already, no link can lead out of it.
@@ -569,8 +553,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Returns the overlay's options: these folders, the last on top, over the host's folder of mount
-/// points.
+/// Returns the overlay's options: these folders, the last on top, over the mount points.
 fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
     // A layer's redirect attributes could lead out of the layer.
     let mut options = OsString::from("redirect_dir=nofollow,lowerdir=");
@@ -600,8 +583,7 @@ const MOUNT_OPTIONS_MAX: usize = 4096;
 
 /// The only core limit with which the kernel does not run the host's core dump program (core(5)).
 const CORE_BYTES: u64 = 1;
-/// The most pending signals, including those of timers. Without root they count for the host's
-/// user.
+/// The most pending signals, with those of timers. Without root the host's user counts.
 const SIGNALS_MAX: u64 = 512;
 /// The default limit of the stack, in bytes, as on most machines.
 const STACK_BYTES: u64 = 8 * 1024 * 1024;

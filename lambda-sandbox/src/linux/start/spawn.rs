@@ -105,8 +105,7 @@ struct Job {
 /// The result of a job; `None` until the thread has stored it.
 type Answer = Arc<Mutex<Option<Result<Process, Error>>>>;
 
-/// The message by which the thread reports that an answer is stored. As a message of the init it
-/// has no meaning.
+/// The message by which the thread reports that an answer is stored. The init never sends it.
 const NOTHING: [u8; 12] = [0; 12];
 /// The index of the init's socket in [`Start::ends`].
 const SOCKET_END: usize = 2;
@@ -132,8 +131,7 @@ impl Process {
             return Err(Error::step("watching the sandbox's init", io::Error::last_os_error()));
         }
         std::mem::forget(self);
-        // SAFETY: the descriptor was made above and nobody else owns it; the kernel closes it at
-        // exec.
+        // SAFETY: the descriptor was made above and nobody else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
     }
 }
@@ -149,8 +147,7 @@ impl Drop for Process {
 }
 
 impl Spawner {
-    /// Starts the thread. `init` is the init's program, and `filters` the default system call
-    /// filter.
+    /// Starts the thread. `init` is the init's program, `filters` the default filter.
     pub(in crate::linux) fn start(init: &OwnedFd, filters: &OwnedFd) -> Result<Self, Error> {
         let failed =
             |errno: nix::errno::Errno| Error::step("making the spawn thread's socket", errno);
@@ -272,8 +269,7 @@ fn own_table([socket, null, filters, init]: [RawFd; 4]) -> Result<OwnedFd, Error
     Ok(unsafe { OwnedFd::from_raw_fd(SOCKET) })
 }
 
-/// Numbers in the thread's table. Received descriptors are above them; a new process's own
-/// descriptors are below.
+/// Numbers in the thread's table: below those received, above a new process's own.
 const SOCKET: RawFd = 15;
 const FILTERS: RawFd = 17;
 const INIT: RawFd = 18;
@@ -288,8 +284,7 @@ fn serve(socket: &OwnedFd, queue: &Jobs) {
             return;
         };
         if files.len() != sent.len() {
-            // The descriptors did not fit. The init's end of the socket is closed with them, which
-            // the host notices.
+            // The descriptors did not fit. The host notices the end of the init's socket.
             let error = Error::step("taking descriptors", nix::errno::Errno::EMFILE);
             *lock(&answer) = Some(Err(error));
             continue;
