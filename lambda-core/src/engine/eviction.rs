@@ -283,6 +283,12 @@ impl Engine {
     /// The last sandbox of a function is protected for a time; see
     /// [`Config::last_warm_kept`](crate::Config::last_warm_kept).
     pub(super) fn may_evict(&self, held: &Sandbox, id: FunctionId) -> bool {
+        self.may_evict_for(held, id, 0)
+    }
+
+    /// As [`Self::may_evict`], if `gathers` of the function's reservations are for the room that
+    /// this sandbox would free. They do not count as sandboxes that the function has.
+    pub(super) fn may_evict_for(&self, held: &Sandbox, id: FunctionId, gathers: u32) -> bool {
         let (Some(victim), Some(wants)) = (self.function(held.function), self.function(id)) else {
             return false;
         };
@@ -294,7 +300,7 @@ impl Engine {
         }
         let config = &self.state.config;
         let fresh = held.since + config.last_warm_kept > self.state.now;
-        let has_its_own = wants.serving() + wants.reserved > 0;
+        let has_its_own = wants.serving() + wants.reserved > gathers;
         if victim.serving() > 1 || !fresh || !has_its_own {
             return true;
         }

@@ -438,7 +438,7 @@ impl Engine {
         }
         if let Some(id) = self.gathers_on(worker)
             && id != own
-            && self.ends_for(&held, id, serving, waits)
+            && self.ends_for(&held, id, serving, waits, 1)
         {
             self.evict_for(at, own, waits);
             return true;
@@ -456,7 +456,7 @@ impl Engine {
             if other.start_from > self.state.now {
                 return false;
             }
-            let due = !owner.on_demand || self.ends_for(&held, id, serving, waits);
+            let due = !owner.on_demand || self.ends_for(&held, id, serving, waits, 0);
             due && self.fits_on(id, worker, &gives)
         });
         let Some(id) = next else { return false };
@@ -471,16 +471,24 @@ impl Engine {
 
     /// Returns whether a sandbox of a function with `serving` sandboxes ends for function `id`.
     /// With `waits`: if `id` has fewer sandboxes in the same account, or its account holds less
-    /// memory per weight. Else: if the sandbox may be evicted.
-    fn ends_for(&self, held: &Sandbox, id: FunctionId, serving: u32, waits: bool) -> bool {
+    /// memory per weight. Else: if the sandbox may be evicted. `gathers` of the reservations of
+    /// `id` are for the room that the sandbox would free.
+    fn ends_for(
+        &self,
+        held: &Sandbox,
+        id: FunctionId,
+        serving: u32,
+        waits: bool,
+        gathers: u32,
+    ) -> bool {
         if !waits {
-            return self.may_evict(held, id);
+            return self.may_evict_for(held, id, gathers);
         }
         let (Some(own), Some(other)) = (self.function(held.function), self.function(id)) else {
             return false;
         };
         let same = own.settings.account == other.settings.account;
-        let fewer = same && other.serving() + other.reserved + 1 < serving;
+        let fewer = same && other.serving() + other.reserved + 1 < serving + gathers;
         fewer || self.is_poorer(other.settings.account, kib(other.settings.memory_bytes), held)
     }
 
