@@ -6,7 +6,9 @@ use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
 use crate::settings::Capacity;
 use crate::workers::Phase;
-use crate::{Command, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone};
+use crate::{
+    Command, Event, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone,
+};
 
 /// Workers that were asked for and have not joined: by zone, the time of each request.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,9 @@ pub(crate) struct Asked {
 
 /// How often a worker that waits for its replacement checks whether to drain.
 const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The most sandboxes of a lost worker that are removed in one call.
+const LOST_AT_ONCE: usize = 256;
 
 impl Engine {
     pub(super) fn on_worker_joined(
@@ -241,33 +246,65 @@ impl Engine {
 
     pub(super) fn on_worker_lost(&mut self, worker: WorkerId) -> Result<(), EventError> {
         self.state.workers.get(worker).ok_or(EventError::Unknown)?;
-        self.lose_worker(worker);
+        self.begin_loss(worker);
+        self.lose_some(worker);
         Ok(())
     }
 
-    pub(super) fn lose_worker(&mut self, at: WorkerId) {
-        // While the worker is taken apart, nothing must be placed on it.
+    /// Begins the loss of a worker: nothing is placed on it any more. [`Self::lose_some`] removes
+    /// what it has, in parts.
+    pub(super) fn begin_loss(&mut self, at: WorkerId) {
         self.state.workers.set_phase(at, Phase::Draining);
-        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
-            .collect();
-        let vms = self.state.vms.of_worker(at);
-        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         if let Some(worker) = self.state.workers.get_mut(at) {
             // Counts as a VM, so that the worker is not retired before everything on it is removed.
             worker.vms += 1;
         }
+        self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
+    }
+
+    /// Removes at most [`LOST_AT_ONCE`] sandboxes of a worker that is lost, and then the worker, or
+    /// sets the timer for the rest. Returns the number of sandboxes removed.
+    pub(super) fn lose_some(&mut self, at: WorkerId) -> usize {
+        self.state.agenda.clear(Agenda::Loss(at));
+        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
+            .take(LOST_AT_ONCE)
+            .collect();
+        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         for (sandbox, function, starting) in held {
             if starting {
                 self.uncount_start(function);
             }
             self.forget(sandbox, RejectReason::WorkerLost);
         }
-        vms.into_iter().for_each(|vm| self.lose_vm(vm));
-        self.remove_worker(at);
+        if self.state.workers.get(at).is_some_and(|it| it.sandboxes > 0) {
+            self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
+        } else {
+            let vms = self.state.vms.of_worker(at);
+            vms.into_iter().for_each(|vm| self.lose_vm(vm));
+            self.remove_worker(at);
+        }
+        let lost = functions.len();
         functions.sort_unstable();
         functions.dedup();
         functions.into_iter().for_each(|function| self.start_missing(function));
+        lost
+    }
+
+    /// Ends the loss of a worker that an event names, so that the event finds it gone.
+    pub(super) fn finish_loss(&mut self, event: &Event) {
+        let (Event::WorkerJoined { worker, .. }
+        | Event::WorkerBeat { worker }
+        | Event::WorkerDraining { worker }
+        | Event::WorkerEnds { worker, .. }
+        | Event::WorkerLost { worker }
+        | Event::WorkerReported { worker, .. }) = event
+        else {
+            return;
+        };
+        while self.state.agenda.contains(Agenda::Loss(*worker)) {
+            self.lose_some(*worker);
+        }
     }
 
     /// Asks for as many workers as the backlog needs, in these zones.

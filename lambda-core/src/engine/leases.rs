@@ -75,7 +75,7 @@ impl Engine {
                 lost += 1;
                 self.state.losses.0.push_back(now);
                 self.command(Command::LoseWorker { worker });
-                self.lose_worker(worker);
+                self.begin_loss(worker);
             } else {
                 self.grace(worker, now + lease / AGAIN);
             }

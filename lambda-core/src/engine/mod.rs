@@ -140,6 +140,8 @@ pub(crate) const ADOPTION: Duration = Duration::from_secs(10);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Agenda {
     Lease(WorkerId),
+    /// The rest of a lost worker is removed.
+    Loss(WorkerId),
     Replace(WorkerId),
     Quiet(WorkerId),
     Drain(WorkerId),
@@ -262,6 +264,7 @@ impl Engine {
     /// from timers. Late and repeated events are such errors, and the driver can ignore them.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), EventError> {
         self.handle_timeout(now);
+        self.finish_loss(&event);
         match event {
             Event::InvocationArrived { invocation, function } => {
                 self.on_arrived(invocation, function);
@@ -303,8 +306,8 @@ impl Engine {
         }
     }
 
-    /// Fires the timers that are due at `now`, up to 512, and a part of a long round over functions
-    /// that wait for room. If more are due, [`Engine::next_timeout`] is not later than `now`
+    /// Fires the timers that are due at `now`, up to 512, and a part of what takes long: a round
+    /// over functions that wait for room, the loss of a large worker. If more are due, [`Engine::next_timeout`] is not later than `now`
     /// afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         let due = self.due();
@@ -326,8 +329,13 @@ impl Engine {
             && let Some(&(at, item)) = self.state.agenda.first()
             && at <= now
         {
-            left -= 1;
             self.state.agenda.remove(&(at, item));
+            if let Agenda::Loss(worker) = item {
+                // The loss of a sandbox costs about as much as two timers.
+                left = left.saturating_sub(1 + 2 * self.lose_some(worker));
+                continue;
+            }
+            left -= 1;
             self.on_agenda(at, item);
             if item == Agenda::Backlog && self.state.backlog_left > 0 {
                 // A step over the backlog can take half a millisecond: the next call continues.
@@ -357,6 +365,7 @@ impl Engine {
     fn on_agenda(&mut self, at: Time, item: Agenda) {
         match item {
             Agenda::Lease(worker) => self.on_lease(worker),
+            Agenda::Loss(worker) => drop(self.lose_some(worker)),
             Agenda::Replace(worker) => self.on_replace(at, worker),
             Agenda::Quiet(worker) => self.on_quiet(at, worker),
             Agenda::Drain(worker) => self.on_drain_due(at, worker),

@@ -16,7 +16,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 const GENERATIONS: u32 = 1 << 16;
 
 /// The most slots for each item that are created to adopt items into their own slots.
-const SPARSE_MAX: u32 = 32;
+const SPARSE_MAX: u32 = 4;
 
 /// The generation of a slot whose item has the id of another slot. No id has it.
 const DISPLACED: u32 = u32::MAX;
