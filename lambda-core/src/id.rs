@@ -55,5 +55,21 @@ id!(
     InterfaceId(u64)
 );
 
+macro_rules! keys {
+    ($($name:ident)*) => {
+        $(impl crate::store::slot::Slot for $name {
+            fn new(number: u32) -> Self {
+                Self(number)
+            }
+
+            fn number(self) -> u32 {
+                self.0
+            }
+        })*
+    };
+}
+
+keys!(WorkerId FunctionId AccountId NetworkId);
+
 /// The number of availability zones that the engine can tell apart.
 pub const ZONES_MAX: u8 = 16;

@@ -1,8 +1,9 @@
 //! The engine's record of a sandbox: 72 bytes with its slot.
 
 use crate::store::slab::NONE;
+use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::UNLINKED;
-use crate::{InvocationId, StopReason, Time};
+use crate::{FunctionId, InvocationId, StopReason, Time, WorkerId};
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -12,21 +13,21 @@ pub(crate) struct Sandbox {
     work: u64,
     /// The time of its last change of state.
     pub(crate) since: Time,
-    pub(crate) function: u32,
-    pub(crate) worker: u32,
-    pub(crate) vm: u32,
-    pub(crate) interface: u32,
+    pub(crate) function: FunctionId,
+    pub(crate) worker: WorkerId,
+    pub(crate) vm: VmSlot,
+    pub(crate) interface: InterfaceSlot,
     /// The memory that it holds, of its VM if it has one, else of its worker.
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
     /// Its index in the function's `members`; see `stats::demand`.
     pub(crate) rank: u32,
     /// The neighbours in the list of its worker's sandboxes.
-    pub(crate) worker_next: u32,
-    pub(crate) worker_prev: u32,
+    pub(crate) worker_next: SandboxSlot,
+    pub(crate) worker_prev: SandboxSlot,
     /// The neighbours in its list of the timer wheel.
-    pub(crate) wheel_next: u32,
-    pub(crate) wheel_prev: u32,
+    pub(crate) wheel_next: SandboxSlot,
+    pub(crate) wheel_prev: SandboxSlot,
     /// Its list of the timer wheel.
     pub(crate) wheel_slot: u16,
     pub(crate) state: State,
@@ -94,9 +95,9 @@ const REASONS: [StopReason; 10] = [
 /// The fields of a new sandbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
-    pub(crate) function: u32,
-    pub(crate) worker: u32,
-    pub(crate) vm: u32,
+    pub(crate) function: FunctionId,
+    pub(crate) worker: WorkerId,
+    pub(crate) vm: VmSlot,
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
     pub(crate) rank: u32,
@@ -112,14 +113,14 @@ impl Sandbox {
             function: made.function,
             worker: made.worker,
             vm: made.vm,
-            interface: NONE,
+            interface: InterfaceSlot::NONE,
             memory_kib: made.memory_kib,
             cpu_milli: made.cpu_milli,
             rank: made.rank,
-            worker_next: NONE,
-            worker_prev: NONE,
-            wheel_next: NONE,
-            wheel_prev: NONE,
+            worker_next: SandboxSlot::NONE,
+            worker_prev: SandboxSlot::NONE,
+            wheel_next: SandboxSlot::NONE,
+            wheel_prev: SandboxSlot::NONE,
             wheel_slot: UNLINKED,
             state,
             marks: Marks::new(made.slot),
@@ -181,9 +182,9 @@ mod tests {
     #[test]
     fn an_idle_one_knows_its_place_and_whether_it_was_used() {
         let made = Made {
-            function: 0,
-            worker: 0,
-            vm: NONE,
+            function: FunctionId(0),
+            worker: WorkerId(0),
+            vm: VmSlot::NONE,
             memory_kib: 1,
             cpu_milli: 1,
             rank: 0,

@@ -11,6 +11,7 @@ use crate::settings::{Capacity, Isolation};
 use crate::stats::demand::{BINS, LOAD_ONE, Load};
 use crate::store::fits::{Fits, Free};
 use crate::store::slab::{NONE, Slab};
+use crate::store::slot::SandboxSlot;
 use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
 
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,7 @@ pub(crate) struct Workers {
     ejected: usize,
     /// Workers that take sandboxes, one list for each zone and power of two of their free memory.
     /// The second half of the lists has those in [`Phase::Quiet`] and [`Phase::Suspect`].
-    rooms: Vec<Vec<u32>>,
+    rooms: Vec<Vec<WorkerId>>,
     /// For each zone, one bit for each non-empty list; then the same for the second half of the
     /// lists.
     occupied: Vec<u64>,
@@ -80,7 +81,7 @@ pub(crate) struct Worker {
     owners: [u8; 32],
     runtimes: [u8; 16],
     /// The head of the list of its sandboxes.
-    pub(crate) head: u32,
+    pub(crate) head: SandboxSlot,
     /// Its seat in the index of free resources.
     seat: u32,
     pub(crate) drain_at: Time,
@@ -171,15 +172,15 @@ impl Workers {
         self.variances[at] = 0;
         self.kinds[at] = Kinds::default();
         self.uses[at] = Use::default();
-        self.rows[at].seat = self.fits.insert(id.0);
+        self.rows[at].seat = self.fits.insert(id);
         self.sides[at] = Side { health: self.sides[at].health, ..Side::default() };
-        self.set_open(id.0, true);
+        self.set_open(id, true);
         self.count += 1;
-        self.sort(id.0);
-        self.refit(id.0);
+        self.sort(id);
+        self.refit(id);
     }
 
-    pub(crate) fn remove(&mut self, at: u32) -> Option<Worker> {
+    pub(crate) fn remove(&mut self, at: WorkerId) -> Option<Worker> {
         self.leave_room(at);
         let seat = self.get(at)?.seat;
         self.fits.remove(seat);
@@ -191,27 +192,27 @@ impl Workers {
         Some(worker)
     }
 
-    pub(crate) fn get(&self, at: u32) -> Option<&Worker> {
-        self.rows.get(at as usize).filter(|it| it.phase != Phase::Absent)
+    pub(crate) fn get(&self, at: WorkerId) -> Option<&Worker> {
+        self.rows.get(at.0 as usize).filter(|it| it.phase != Phase::Absent)
     }
 
-    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Worker> {
-        self.rows.get_mut(at as usize).filter(|it| it.phase != Phase::Absent)
+    pub(crate) fn get_mut(&mut self, at: WorkerId) -> Option<&mut Worker> {
+        self.rows.get_mut(at.0 as usize).filter(|it| it.phase != Phase::Absent)
     }
 
-    pub(crate) fn side(&self, at: u32) -> Option<&Side> {
+    pub(crate) fn side(&self, at: WorkerId) -> Option<&Side> {
         self.get(at)?;
-        self.sides.get(at as usize)
+        self.sides.get(at.0 as usize)
     }
 
-    pub(crate) fn side_mut(&mut self, at: u32) -> Option<&mut Side> {
+    pub(crate) fn side_mut(&mut self, at: WorkerId) -> Option<&mut Side> {
         self.get(at)?;
-        self.sides.get_mut(at as usize)
+        self.sides.get_mut(at.0 as usize)
     }
 
     /// Returns whether there are workers and all have sent a report since they joined.
     pub(crate) fn all_reported(&self) -> bool {
-        let mut there = self.iter().map(|(at, _)| self.sides[at as usize].reported).peekable();
+        let mut there = self.iter().map(|(at, _)| self.sides[at.0 as usize].reported).peekable();
         there.peek().is_some() && there.all(|reported| reported)
     }
 
@@ -220,8 +221,8 @@ impl Workers {
         self.ejected
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        (0..).zip(&self.rows).filter(|(_, it)| it.phase != Phase::Absent)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        (0..).map(WorkerId).zip(&self.rows).filter(|(_, it)| it.phase != Phase::Absent)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -233,8 +234,8 @@ impl Workers {
         u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn load(&self, at: u32) -> &[u32] {
-        let at = at as usize * BINS;
+    pub(crate) fn load(&self, at: WorkerId) -> &[u32] {
+        let at = at.0 as usize * BINS;
         self.loads.get(at..at + BINS).unwrap_or_default()
     }
 
@@ -244,25 +245,31 @@ impl Workers {
     ///
     /// The code must stay short: the processor then reaches the reads of all candidates before the
     /// first one completes.
-    pub(crate) fn touch(&self, at: u32, [first, last]: [usize; 2]) -> u32 {
-        let Some(it) = self.rows.get(at as usize) else { return 0 };
+    pub(crate) fn touch(&self, at: WorkerId, [first, last]: [usize; 2]) -> u32 {
+        let Some(it) = self.rows.get(at.0 as usize) else { return 0 };
         let bins = it.bins.as_flattened();
         let (first, last) = (bins[first % BINS], bins[last % BINS]);
         it.memory_kib ^ u32::from(it.owners[0]) ^ u32::from(first ^ last) ^ self.busy_milli(at)
     }
 
     /// Counts one more sandbox of an owner and a runtime.
-    pub(crate) fn add_kind(&mut self, at: u32, owner: AccountId, runtime: u8) {
+    pub(crate) fn add_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
         self.change_kind(at, owner, runtime, |count| count.saturating_add(1));
     }
 
     /// Counts one sandbox less of an owner and a runtime.
-    pub(crate) fn take_kind(&mut self, at: u32, owner: AccountId, runtime: u8) {
+    pub(crate) fn take_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
         self.change_kind(at, owner, runtime, |count| count.saturating_sub(1));
     }
 
-    fn change_kind(&mut self, at: u32, owner: AccountId, runtime: u8, change: impl Fn(u16) -> u16) {
-        let at = at as usize;
+    fn change_kind(
+        &mut self,
+        at: WorkerId,
+        owner: AccountId,
+        runtime: u8,
+        change: impl Fn(u16) -> u16,
+    ) {
+        let at = at.0 as usize;
         let (Some(kinds), Some(row)) = (self.kinds.get_mut(at), self.rows.get_mut(at)) else {
             return;
         };
@@ -273,22 +280,22 @@ impl Workers {
         row.runtimes[runtime] = squeezed(kinds.runtimes[runtime]);
     }
 
-    pub(crate) fn add_load(&mut self, at: u32, load: &Load) {
+    pub(crate) fn add_load(&mut self, at: WorkerId, load: &Load) {
         self.change_load(at, load, u32::wrapping_add, u64::wrapping_add);
     }
 
-    pub(crate) fn take_load(&mut self, at: u32, load: &Load) {
+    pub(crate) fn take_load(&mut self, at: WorkerId, load: &Load) {
         self.change_load(at, load, u32::wrapping_sub, u64::wrapping_sub);
     }
 
     fn change_load(
         &mut self,
-        at: u32,
+        at: WorkerId,
         load: &Load,
         change: impl Fn(u32, u32) -> u32,
         change_variance: impl Fn(u64, u64) -> u64,
     ) {
-        let at = at as usize;
+        let at = at.0 as usize;
         let start = at * BINS;
         let Some(sums) = self.loads.get_mut(start..start + BINS) else { return };
         let mut peak = 0;
@@ -312,13 +319,13 @@ impl Workers {
     }
 
     /// Changes the memory that a worker has given away, and updates the indexes.
-    pub(crate) fn hold_memory(&mut self, at: u32, kib: i64) {
+    pub(crate) fn hold_memory(&mut self, at: WorkerId, kib: i64) {
         self.hold(at, kib, 0, 0);
     }
 
     /// Changes the memory, processor time and interface slots that a worker has given away, and
     /// updates the indexes.
-    pub(crate) fn hold(&mut self, at: u32, kib: i64, cpu_milli: i64, slots: i64) {
+    pub(crate) fn hold(&mut self, at: WorkerId, kib: i64, cpu_milli: i64, slots: i64) {
         let Some(worker) = self.get_mut(at) else { return };
         let add = |used: u32, more: i64| {
             u32::try_from((i64::from(used) + more).max(0)).unwrap_or(u32::MAX)
@@ -333,7 +340,7 @@ impl Workers {
     }
 
     /// Updates the worker's entry in the index of free resources.
-    fn refit(&mut self, at: u32) {
+    fn refit(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected);
         let free = if takes { worker.free() } else { Free::default() };
@@ -346,7 +353,7 @@ impl Workers {
         &self.fits
     }
 
-    pub(crate) fn set_phase(&mut self, at: u32, phase: Phase) {
+    pub(crate) fn set_phase(&mut self, at: WorkerId, phase: Phase) {
         if let Some(worker) = self.get_mut(at) {
             let before = std::mem::replace(&mut worker.phase, phase);
             self.ejected += usize::from(phase == Phase::Ejected);
@@ -357,19 +364,19 @@ impl Workers {
         }
     }
 
-    fn set_open(&mut self, at: u32, open: bool) {
-        let Some(bits) = self.open.get_mut(at as usize / 64) else { return };
-        let bit = 1 << (at % 64);
+    fn set_open(&mut self, at: WorkerId, open: bool) {
+        let Some(bits) = self.open.get_mut(at.0 as usize / 64) else { return };
+        let bit = 1 << (at.0 % 64);
         if open { *bits |= bit } else { *bits &= !bit }
     }
 
     /// Returns whether the worker is present and not draining: its idle sandboxes are kept.
-    pub(crate) fn is_open(&self, at: u32) -> bool {
-        self.open.get(at as usize / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
+    pub(crate) fn is_open(&self, at: WorkerId) -> bool {
+        self.open.get(at.0 as usize / 64).is_some_and(|bits| bits >> (at.0 % 64) & 1 == 1)
     }
 
     /// Puts a sandbox at the head of its worker's list.
-    pub(crate) fn link(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
+    pub(crate) fn link(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot) {
         let Some(worker) = sandboxes.get(at).map(|it| it.worker) else { return };
         let Some(worker) = self.get_mut(worker) else { return };
         let head = std::mem::replace(&mut worker.head, at);
@@ -378,11 +385,11 @@ impl Workers {
             head.worker_prev = at;
         }
         if let Some(sandbox) = sandboxes.get_mut(at) {
-            (sandbox.worker_next, sandbox.worker_prev) = (head, NONE);
+            (sandbox.worker_next, sandbox.worker_prev) = (head, SandboxSlot::NONE);
         }
     }
 
-    pub(crate) fn unlink(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
+    pub(crate) fn unlink(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot) {
         let Some(sandbox) = sandboxes.get(at) else { return };
         let (worker, next, prev) = (sandbox.worker, sandbox.worker_next, sandbox.worker_prev);
         if let Some(prev) = sandboxes.get_mut(prev) {
@@ -393,7 +400,7 @@ impl Workers {
         }
         if let Some(worker) = self.get_mut(worker) {
             worker.sandboxes -= 1;
-            if prev == NONE {
+            if prev == SandboxSlot::NONE {
                 worker.head = next;
             }
         }
@@ -402,10 +409,10 @@ impl Workers {
     /// Returns the sandboxes of a worker, newest first.
     pub(crate) fn sandboxes<'a>(
         &'a self,
-        sandboxes: &'a Slab<Sandbox>,
-        at: u32,
-    ) -> impl Iterator<Item = (u32, &'a Sandbox)> + 'a {
-        let mut next = self.get(at).map_or(NONE, |worker| worker.head);
+        sandboxes: &'a Slab<SandboxSlot, Sandbox>,
+        at: WorkerId,
+    ) -> impl Iterator<Item = (SandboxSlot, &'a Sandbox)> + 'a {
+        let mut next = self.get(at).map_or(SandboxSlot::NONE, |worker| worker.head);
         std::iter::from_fn(move || {
             let at = next;
             let sandbox = sandboxes.get(at)?;
@@ -438,7 +445,7 @@ impl Worker {
             bins_shift: 0,
             owners: [0; 32],
             runtimes: [0; 16],
-            head: NONE,
+            head: SandboxSlot::NONE,
             seat: NONE,
             vms: 0,
             drain_at: Time::ZERO,
@@ -562,16 +569,16 @@ mod tests {
         let mut load = [0; BINS];
         (load[0], load[59]) = (60_001, 7);
         for added in 1..6_u32 {
-            workers.add_load(0, &load);
-            let (bins, shift) = workers.get(0).unwrap().bins();
-            for (bin, sum) in bins.iter().zip(workers.load(0)) {
+            workers.add_load(WorkerId(0), &load);
+            let (bins, shift) = workers.get(WorkerId(0)).unwrap().bins();
+            for (bin, sum) in bins.iter().zip(workers.load(WorkerId(0))) {
                 let seen = u32::from(*bin) << shift;
                 assert!(seen >= *sum && seen - sum < 1 << shift);
             }
             assert_eq!(shift == 0, added == 1);
         }
-        (0..4).for_each(|_| workers.take_load(0, &load));
-        let (bins, shift) = workers.get(0).unwrap().bins();
+        (0..4).for_each(|_| workers.take_load(WorkerId(0), &load));
+        let (bins, shift) = workers.get(WorkerId(0)).unwrap().bins();
         assert_eq!((bins[0], bins[59], shift), (60_001, 7, 0));
     }
 }

@@ -94,3 +94,36 @@ fn goodput_stays_at_capacity_and_is_shared_evenly() {
     let jain = sum * sum / 9.0 / squares;
     assert!(jain >= 0.99, "{jain}: {ran:?}");
 }
+
+/// The sandboxes of a large worker are removed in parts. An event that names the worker finds it
+/// gone, and no invocation is forgotten.
+#[test]
+fn a_large_worker_is_lost_in_parts() {
+    for joins_at_once in [false, true] {
+        let mut host = Host::new(|config| config.starts_per_worker_max = 2000);
+        host.join(0, Capacity::of_memory(1000 * MIB));
+        host.put(0, |_| ());
+        (0..1000).for_each(|_| drop(host.run(0)));
+        let lost = |commands: &[Command]| {
+            let is = |it: &&Command| matches!(it, Command::Reject { reason, .. } if *reason == RejectReason::WorkerLost);
+            commands.iter().filter(is).count()
+        };
+        let mut all = lost(&host.tell(Event::WorkerLost { worker: WorkerId(0) }));
+        assert!((1..1000).contains(&all), "{all} at once");
+        if joins_at_once {
+            all += lost(&host.join(0, Capacity::of_memory(MIB)));
+        }
+        while host.engine.next_timeout().is_some_and(|due| due <= host.now) {
+            host.engine.handle_timeout(host.now);
+            let more = lost(&host.commands());
+            assert!(more < 600, "{more} at once");
+            all += more;
+        }
+        assert_eq!(
+            (all, host.engine.sandboxes(), host.engine.workers().count()),
+            (1000, 0, usize::from(joins_at_once))
+        );
+        let again = host.try_tell(Event::WorkerLost { worker: WorkerId(0) });
+        assert_eq!(again.is_ok(), joins_at_once);
+    }
+}

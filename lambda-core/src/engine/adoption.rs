@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::starting::kib;
 use super::{Deferred, Engine};
 use crate::sandbox::{Made, Sandbox, State};
-use crate::store::slab::NONE;
+use crate::store::slot::SandboxSlot;
+use crate::store::slot::{InterfaceSlot, VmSlot};
 use crate::{
     Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, SandboxId,
     StopReason, VmId, WorkerId,
@@ -18,19 +19,19 @@ impl Engine {
         vms: &[ReportedVm],
         sandboxes: &[ReportedSandbox],
     ) -> Result<(), EventError> {
-        self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        self.state.workers.get(worker).ok_or(EventError::Unknown)?;
         self.deferred = Some(Deferred::default());
-        self.unreserve_all(worker.0).into_iter().for_each(|id| self.start_missing(id));
+        self.unreserve_all(worker).into_iter().for_each(|id| self.start_missing(id));
         // Only the first report after the worker joined can name sandboxes from before it joined,
         // or of an earlier engine.
-        let first = (self.state.workers.side_mut(worker.0))
+        let first = (self.state.workers.side_mut(worker))
             .is_some_and(|side| !std::mem::replace(&mut side.reported, true));
         // If an id is reported twice, the first entry counts.
         let named_vms: BTreeMap<_, _> = vms.iter().rev().map(|it| (it.vm, it)).collect();
         let named: BTreeMap<_, _> = sandboxes.iter().rev().map(|it| (it.sandbox, it)).collect();
         let mut strays = Vec::new();
         for vm in named_vms.values() {
-            if !self.adopt_vm(worker.0, vm, first) {
+            if !self.adopt_vm(worker, vm, first) {
                 strays.push(vm.vm);
             }
         }
@@ -40,7 +41,7 @@ impl Engine {
             let own = known.filter(|at| {
                 // A sandbox whose start was not commanded yet cannot be on the worker.
                 (self.state.sandboxes.get(*at)).is_some_and(|it| {
-                    let own = it.worker == worker.0 && it.function == reported.function.0;
+                    let own = it.worker == worker && it.function == reported.function;
                     own && it.state != State::Waiting
                 })
             });
@@ -60,10 +61,10 @@ impl Engine {
                 }
             }
         }
-        self.take_back(worker.0);
+        self.take_back(worker);
         // A VM without an owner that has a stray sandbox must not return to a pool.
         for vm in sandboxes.iter().filter_map(|it| it.vm) {
-            self.stop_vm_if_ownerless(worker.0, vm);
+            self.stop_vm_if_ownerless(worker, vm);
         }
         // VMs are stopped after the sandboxes in them.
         for vm in strays {
@@ -79,8 +80,8 @@ impl Engine {
         for function in deferred.functions {
             self.start_missing(function);
         }
-        self.retire_if_empty(worker.0);
-        self.on_room_freed(worker.0);
+        self.retire_if_empty(worker);
+        self.on_room_freed(worker);
         Ok(())
     }
 
@@ -93,16 +94,16 @@ impl Engine {
         sandboxes: &BTreeMap<SandboxId, &ReportedSandbox>,
     ) {
         // VMs first: the sandboxes of a lost VM are gone with it.
-        for at in self.state.vms.of_worker(worker.0) {
+        for at in self.state.vms.of_worker(worker) {
             let known = self.state.vms.id(at).is_some_and(|id| vms.contains_key(&VmId(id)));
             if !known && self.vm_is_ready(at) {
                 self.lose_vm(at);
             }
         }
-        let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
+        let missing: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(at, sandbox)| match sandboxes.get(&SandboxId(self.state.sandboxes.id(*at))) {
                 // The report names another function for this id: the engine's sandbox is gone.
-                Some(it) => sandbox.function != it.function.0 && sandbox.state != State::Waiting,
+                Some(it) => sandbox.function != it.function && sandbox.state != State::Waiting,
                 None => !sandbox.state.is_starting(),
             })
             .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
@@ -117,7 +118,7 @@ impl Engine {
 
     /// Cancels starts on a worker that were not commanded yet, newest first, if the worker's report
     /// leaves no room for them.
-    fn take_back(&mut self, worker: u32) {
+    fn take_back(&mut self, worker: WorkerId) {
         // Starts that replace cancelled ones already fit, so only the present ones are checked.
         let mut waiting: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, sandbox)| sandbox.state == State::Waiting)
@@ -141,7 +142,7 @@ impl Engine {
     }
 
     /// Updates a sandbox that the engine knows by the worker's report.
-    fn correct(&mut self, at: u32, reported: &ReportedSandbox) {
+    fn correct(&mut self, at: SandboxSlot, reported: &ReportedSandbox) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         match (sandbox.state, reported.invocation) {
             // Its readiness was not reported.
@@ -162,7 +163,7 @@ impl Engine {
         }
     }
 
-    fn run_adopted(&mut self, at: u32, invocation: crate::InvocationId) {
+    fn run_adopted(&mut self, at: SandboxSlot, invocation: crate::InvocationId) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let id = sandbox.function;
         let before = self.function(id).map_or(0, super::Function::concurrency);
@@ -177,21 +178,20 @@ impl Engine {
 
     /// Adopts a sandbox that the engine does not know. Returns `None` if it cannot be adopted.
     fn adopt(&mut self, worker: WorkerId, reported: &ReportedSandbox, first: bool) -> Option<()> {
-        let function = self.function(reported.function.0)?;
+        let function = self.function(reported.function)?;
         if function.removed || function.revision != reported.revision {
             return None;
         }
         let (settings, now) = (function.settings, self.state.now);
         let rank = u32::try_from(function.members.len()).ok()?;
-        let held = self.state.workers.get(worker.0)?;
+        let held = self.state.workers.get(worker)?;
         let (isolation, zone, free_kib) = (held.isolation, held.zone, held.free_kib());
         let memory_kib = kib(settings.memory_bytes);
         let vm = match reported.vm {
             Some(vm) => Some(self.state.vms.find(vm)?),
             None => None,
         };
-        let there =
-            vm.and_then(|vm| self.state.vms.get(vm)).is_some_and(|it| it.worker == worker.0);
+        let there = vm.and_then(|vm| self.state.vms.get(vm)).is_some_and(|it| it.worker == worker);
         // On a worker with VMs, the sandbox must be in one of them; on a worker without, there must
         // be room.
         let fits = match isolation {
@@ -202,9 +202,9 @@ impl Engine {
             return None;
         }
         let made = Made {
-            function: reported.function.0,
-            worker: worker.0,
-            vm: vm.unwrap_or(NONE),
+            function: reported.function,
+            worker: worker,
+            vm: vm.unwrap_or(VmSlot::NONE),
             memory_kib,
             cpu_milli: settings.cpu_milli,
             rank,
@@ -215,7 +215,7 @@ impl Engine {
         let at = self.state.sandboxes.insert_as(reported.sandbox.0, sandbox, max, first)?;
         let vm_taken = vm.is_none_or(|vm| self.adopt_into_vm(vm, settings.account, memory_kib));
         let interface = match (settings.network, reported.interface) {
-            (None, None) => Some(NONE),
+            (None, None) => Some(InterfaceSlot::NONE),
             (Some(network), Some(it)) if vm_taken => self.adopt_interface(it, network, zone, first),
             _ => None,
         };
@@ -229,7 +229,7 @@ impl Engine {
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.interface = interface;
         }
-        let load = self.expected_load(reported.function.0);
+        let load = self.expected_load(reported.function);
         self.hold(at, &load);
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);

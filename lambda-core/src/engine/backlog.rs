@@ -69,6 +69,11 @@ impl Backlog {
         self.functions.is_empty()
     }
 
+    /// Returns the number of functions.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.functions.len()).unwrap_or(u32::MAX)
+    }
+
     /// Returns at most `most` functions by id, starting at `from` and wrapping around.
     pub(crate) fn some(&self, from: FunctionId, most: usize) -> Vec<FunctionId> {
         let round = self.functions.range(from..).chain(self.functions.range(..from));

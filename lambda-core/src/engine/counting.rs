@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::Engine;
 use super::function::Function;
 use crate::store::paged::Paged;
-use crate::{AccountId, EventError, RejectReason, Time};
+use crate::{AccountId, EventError, FunctionId, RejectReason, Time};
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Accounts {
-    by_id: Paged<Account>,
+    by_id: Paged<AccountId, Account>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,11 +35,11 @@ const WEIGHT: u32 = 100;
 
 impl Accounts {
     pub(crate) fn get(&self, id: AccountId) -> Account {
-        self.by_id.get(id.0 as usize).copied().unwrap_or_default()
+        self.by_id.get(id).copied().unwrap_or_default()
     }
 
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
-        self.by_id.get_or_insert_with(id.0 as usize, Account::default)
+        self.by_id.get_or_insert_with(id, Account::default)
     }
 }
 
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// Returns the limit that one more invocation of a function would exceed.
-    pub(super) fn throttle(&self, id: u32, function: &Function) -> Option<RejectReason> {
+    pub(super) fn throttle(&self, id: FunctionId, function: &Function) -> Option<RejectReason> {
         let concurrency = function.concurrency();
         if let Some(full) = self.pool_is_full(id, function) {
             return full.then_some(RejectReason::ReservedConcurrency);
@@ -161,7 +161,7 @@ impl Engine {
 
     /// Updates the account when the number of a function's accepted invocations changes from
     /// `before` to `after`.
-    pub(super) fn count(&mut self, id: u32, before: u32, after: u32) {
+    pub(super) fn count(&mut self, id: FunctionId, before: u32, after: u32) {
         let Some(function) = self.function(id) else { return };
         if function.settings.shares_with.is_some() {
             return self.count_in_pool(id, before, after);
@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// Returns whether the scaling rate allows a function one more sandbox now.
-    pub(super) fn may_scale(&self, id: u32) -> bool {
+    pub(super) fn may_scale(&self, id: FunctionId) -> bool {
         let config = &self.state.config;
         let Some(function) = self.function(id) else { return false };
         let whole_at = function.scaling_whole_at.max(self.state.now) + self.scaling_step();
@@ -185,7 +185,7 @@ impl Engine {
     }
 
     /// Counts a start against a function's scaling rate.
-    pub(super) fn count_start(&mut self, id: u32) {
+    pub(super) fn count_start(&mut self, id: FunctionId) {
         let (now, step) = (self.state.now, self.scaling_step());
         if let Some(function) = self.function_mut(id) {
             function.scaling_whole_at = function.scaling_whole_at.max(now) + step;
@@ -194,7 +194,7 @@ impl Engine {
 
     /// Takes back a [`Self::count_start`]: a start that failed by no fault of the function does not
     /// count against its rate.
-    pub(super) fn uncount_start(&mut self, id: u32) {
+    pub(super) fn uncount_start(&mut self, id: FunctionId) {
         let step = u64::try_from(self.scaling_step().as_nanos()).unwrap_or(u64::MAX);
         if let Some(function) = self.function_mut(id) {
             let nanos = function.scaling_whole_at.as_nanos().saturating_sub(step);

@@ -6,8 +6,8 @@ use super::starting::kib;
 use crate::placement::Refusal;
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::{Sandbox, State};
-use crate::store::slab::NONE;
-use crate::{Isolation, SandboxId, StopReason, Time};
+use crate::store::slot::{SandboxSlot, VmSlot};
+use crate::{FunctionId, Isolation, SandboxId, StopReason, Time, WorkerId};
 
 /// The most workers of a large fleet whose sandboxes one search looks at.
 const LOOKED_INTO_MAX: usize = 8;
@@ -21,9 +21,9 @@ const BLOCKS_MAX: usize = 256;
 struct Plan {
     /// The highest value of any of them.
     worth: f32,
-    sandboxes: Vec<u32>,
+    sandboxes: Vec<SandboxSlot>,
     /// VMs that are empty or will be.
-    vms: Vec<u32>,
+    vms: Vec<VmSlot>,
     /// The memory that the new sandbox takes of the worker.
     memory_kib: u32,
 }
@@ -36,19 +36,19 @@ struct Unit {
     worth: f32,
     since: Time,
     id: SandboxId,
-    sandboxes: Vec<u32>,
-    vm: Option<u32>,
+    sandboxes: Vec<SandboxSlot>,
+    vm: Option<VmSlot>,
     gives: Spare,
 }
 
 impl Engine {
     /// Makes room for one more sandbox of a function: stops the idle sandboxes of the lowest value
     /// and reserves the room. Returns whether the room was found.
-    pub(super) fn make_room(&mut self, id: u32) -> bool {
+    pub(super) fn make_room(&mut self, id: FunctionId) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some((zones, _)) = self.zones_for(&settings) else { return false };
         let needs = Needs::of(&settings, kib(settings.memory_bytes), zones);
-        let mut best: Option<(u32, Plan)> = None;
+        let mut best: Option<(WorkerId, Plan)> = None;
         for worker in self.evictable_workers(&needs) {
             let Some(plan) = self.plan_on(worker, id, &needs) else { continue };
             let nothing = plan.sandboxes.is_empty() && plan.vms.is_empty();
@@ -71,11 +71,11 @@ impl Engine {
 
     /// Returns the workers to search: all of a small fleet with something to end, some of a large
     /// one. The next call continues after them.
-    fn evictable_workers(&mut self, needs: &Needs) -> Vec<u32> {
+    fn evictable_workers(&mut self, needs: &Needs) -> Vec<WorkerId> {
         let workers = &self.state.workers;
         let ids = workers.ids() as usize;
         let config = &self.state.config;
-        let could = |at: &u32| {
+        let could = |at: &WorkerId| {
             let Some(row) = workers.get(*at) else { return false };
             if row.isolation != Isolation::Sandbox {
                 // The contents of VMs are checked in [`Self::plan_on`].
@@ -91,7 +91,7 @@ impl Engine {
             stopping || gives.memory_kib > 0 && refusal(config, row, needs, &gives).is_none()
         };
         if ids <= SMALL_FLEET {
-            return (0..workers.ids()).filter(could).collect();
+            return (0..workers.ids()).map(WorkerId).filter(could).collect();
         }
         if workers.idle_kib_all() == 0 && self.state.stopping == 0 {
             return Vec::new();
@@ -105,7 +105,8 @@ impl Engine {
             let idle = workers.idle_kib_of_block(block).unwrap_or_default();
             if idle > 0 {
                 let seats = block * 64..ids.min(block * 64 + 64);
-                let in_block = seats.filter_map(|at| u32::try_from(at).ok()).filter(could);
+                let in_block =
+                    seats.filter_map(|at| u32::try_from(at).ok()).map(WorkerId).filter(could);
                 found.extend(in_block.take(LOOKED_INTO_MAX - found.len()));
             }
             if found.len() >= LOOKED_INTO_MAX {
@@ -118,7 +119,7 @@ impl Engine {
 
     /// Returns what to end on a worker so that a function's sandbox has room; an empty plan if
     /// sandboxes that are already stopping free enough.
-    fn plan_on(&self, worker: u32, id: u32, needs: &Needs) -> Option<Plan> {
+    fn plan_on(&self, worker: WorkerId, id: FunctionId, needs: &Needs) -> Option<Plan> {
         let row = self.state.workers.get(worker)?;
         let config = &self.state.config;
         // The room can be in a VM of the customer, or on the worker itself.
@@ -166,7 +167,7 @@ impl Engine {
         spare: &Spare,
         may: &impl Fn(&Spare) -> bool,
     ) -> Option<Plan> {
-        let mut vms: Vec<u32> = sandboxes.iter().filter_map(|unit| unit.vm).collect();
+        let mut vms: Vec<VmSlot> = sandboxes.iter().filter_map(|unit| unit.vm).collect();
         vms.sort_unstable();
         vms.dedup();
         let mut best: Option<Plan> = None;
@@ -202,9 +203,9 @@ impl Engine {
 
     /// Returns what can end on a worker for function `id`: VMs in which nothing is busy or
     /// starting, and idle sandboxes.
-    fn units_on(&self, worker: u32, id: u32) -> (Vec<Unit>, Vec<Unit>) {
+    fn units_on(&self, worker: WorkerId, id: FunctionId) -> (Vec<Unit>, Vec<Unit>) {
         let mut sandboxes = Vec::new();
-        let mut vms: Vec<(u32, Unit, bool)> = Vec::new();
+        let mut vms: Vec<(VmSlot, Unit, bool)> = Vec::new();
         for at in self.state.vms.of_worker(worker) {
             let Some(vm) = self.state.vms.get(at) else { continue };
             let gives = Spare { memory_kib: vm.memory_kib(), ..Spare::default() };
@@ -212,7 +213,7 @@ impl Engine {
                 last: false,
                 worth: f32::MIN,
                 since: Time::ZERO,
-                id: SandboxId(u64::from(at)),
+                id: SandboxId(u64::from(at.0)),
                 sandboxes: Vec::new(),
                 vm: Some(at),
                 gives,
@@ -244,7 +245,7 @@ impl Engine {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a worth; the loss is the same everywhere")]
-    fn unit(&self, at: u32, held: &Sandbox) -> Unit {
+    fn unit(&self, at: SandboxSlot, held: &Sandbox) -> Unit {
         let function = self.function(held.function);
         let worth = function.and_then(|it| it.worth);
         Unit {
@@ -255,14 +256,14 @@ impl Engine {
             since: held.since,
             id: SandboxId(self.state.sandboxes.id(at)),
             sandboxes: vec![at],
-            vm: (held.vm != NONE).then_some(held.vm),
+            vm: (held.vm != VmSlot::NONE).then_some(held.vm),
             gives: self.gives(held.worker, held),
         }
     }
 
     /// Returns what the end of a sandbox frees on its worker. In a VM it frees memory only if it is
     /// the VM's last sandbox.
-    pub(super) fn gives(&self, worker: u32, held: &Sandbox) -> Spare {
+    pub(super) fn gives(&self, worker: WorkerId, held: &Sandbox) -> Spare {
         let isolation = self.state.workers.get(worker).map(|it| it.isolation);
         let memory_kib = match isolation {
             Some(Isolation::Sandbox) | None => held.memory_kib,
@@ -281,7 +282,13 @@ impl Engine {
     /// Returns whether an idle sandbox may end for function `id`. Provisioned sandboxes may not.
     /// The last sandbox of a function is protected for a time; see
     /// [`Config::last_warm_kept`](crate::Config::last_warm_kept).
-    pub(super) fn may_evict(&self, held: &Sandbox, id: u32) -> bool {
+    pub(super) fn may_evict(&self, held: &Sandbox, id: FunctionId) -> bool {
+        self.may_evict_for(held, id, 0)
+    }
+
+    /// As [`Self::may_evict`], if `gathers` of the function's reservations are for the room that
+    /// this sandbox would free. They do not count as sandboxes that the function has.
+    pub(super) fn may_evict_for(&self, held: &Sandbox, id: FunctionId, gathers: u32) -> bool {
         let (Some(victim), Some(wants)) = (self.function(held.function), self.function(id)) else {
             return false;
         };
@@ -293,7 +300,7 @@ impl Engine {
         }
         let config = &self.state.config;
         let fresh = held.since + config.last_warm_kept > self.state.now;
-        let has_its_own = wants.serving() + wants.reserved > 0;
+        let has_its_own = wants.serving() + wants.reserved > gathers;
         if victim.serving() > 1 || !fresh || !has_its_own {
             return true;
         }

@@ -6,7 +6,9 @@ use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
 use crate::settings::Capacity;
 use crate::workers::Phase;
-use crate::{Command, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone};
+use crate::{
+    Command, Event, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone,
+};
 
 /// Workers that were asked for and have not joined: by zone, the time of each request.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,9 @@ pub(crate) struct Asked {
 
 /// How often a worker that waits for its replacement checks whether to drain.
 const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The most sandboxes of a lost worker that are removed in one call.
+const LOST_AT_ONCE: usize = 256;
 
 impl Engine {
     pub(super) fn on_worker_joined(
@@ -34,7 +39,7 @@ impl Engine {
         if !(1 << 20..=1 << 42).contains(&memory) || capacity.cpu_milli == 0 {
             return Err(EventError::Size);
         }
-        if self.state.workers.get(worker.0).is_some() {
+        if self.state.workers.get(worker).is_some() {
             return Err(EventError::InUse);
         }
         let now = self.state.now;
@@ -55,7 +60,7 @@ impl Engine {
         let never = Time::from_nanos(u64::MAX);
         let ends = (lease.unwrap_or(never), drain_at.unwrap_or(never));
         state.workers.insert(worker, capacity, percent, ends.0, ends.1);
-        if let Some(joined) = state.workers.get(worker.0) {
+        if let Some(joined) = state.workers.get(worker) {
             let kind = ISOLATIONS.iter().position(|it| *it == joined.isolation).unwrap_or_default();
             *state.sizes[kind].entry(joined.memory_kib).or_default() += 1;
         }
@@ -72,8 +77,8 @@ impl Engine {
             state.agenda.insert((drain_at, Agenda::Drain(worker)));
         }
         self.came(capacity.zone);
-        self.refresh_phase(worker.0);
-        self.on_room_freed(worker.0);
+        self.refresh_phase(worker);
+        self.on_room_freed(worker);
         Ok(())
     }
 
@@ -97,7 +102,7 @@ impl Engine {
     }
 
     pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
-        let Some(held) = self.state.workers.get(worker.0) else { return };
+        let Some(held) = self.state.workers.get(worker) else { return };
         // The timer of an earlier worker with this id, or the worker already drains.
         if held.drain_at < at || held.phase == Phase::Draining {
             return;
@@ -110,17 +115,17 @@ impl Engine {
     pub(super) fn on_quiet(&mut self, at: Time, worker: WorkerId) {
         let serving =
             |it: &&crate::workers::Worker| it.drain_at >= at && it.phase != Phase::Draining;
-        if self.state.workers.get(worker.0).filter(serving).is_some() {
-            if let Some(side) = self.state.workers.side_mut(worker.0) {
+        if self.state.workers.get(worker).filter(serving).is_some() {
+            if let Some(side) = self.state.workers.side_mut(worker) {
                 side.near_end = true;
             }
-            self.refresh_phase(worker.0);
+            self.refresh_phase(worker);
         }
     }
 
     pub(super) fn on_drain_due(&mut self, at: Time, worker: WorkerId) {
         let Some(recycling) = self.state.config.recycling else { return };
-        let Some(held) = self.state.workers.get(worker.0) else { return };
+        let Some(held) = self.state.workers.get(worker) else { return };
         if held.drain_at > at || held.phase == Phase::Draining {
             return;
         }
@@ -138,40 +143,40 @@ impl Engine {
         if let Some(replaced) = self.state.asked.replaced.get_mut(&zone) {
             replaced.retain(|it| *it != worker);
         }
-        self.drain(worker.0);
+        self.drain(worker);
     }
 
     pub(super) fn on_worker_draining(&mut self, worker: WorkerId) -> Result<(), EventError> {
-        let held = self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        let held = self.state.workers.get(worker).ok_or(EventError::Unknown)?;
         if held.phase == Phase::Draining {
             return Err(EventError::OutOfOrder);
         }
-        self.drain(worker.0);
+        self.drain(worker);
         Ok(())
     }
 
     pub(super) fn on_worker_ends(&mut self, worker: WorkerId, at: Time) -> Result<(), EventError> {
-        let held = self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
+        let held = self.state.workers.get(worker).ok_or(EventError::Unknown)?;
         let draining = held.phase == Phase::Draining;
         let at = self.state.clock.inside(at).max(self.state.now);
         if draining {
             self.state.agenda.insert_earlier((at, Agenda::DrainOver(worker)));
         } else {
-            self.drain_until(worker.0, at);
+            self.drain_until(worker, at);
         }
         Ok(())
     }
 
     /// Times out the invocations that still run on a worker at the end of its draining.
     pub(super) fn on_drain_over(&mut self, worker: WorkerId) {
-        let busy: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker.0))
+        let busy: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, sandbox)| sandbox.state == crate::sandbox::State::Busy)
             .map(|(at, _)| at)
             .collect();
         busy.into_iter().for_each(|at| self.on_timed_out(at));
     }
 
-    fn drain(&mut self, at: u32) {
+    fn drain(&mut self, at: WorkerId) {
         let config = &self.state.config;
         let most = config.recycling.map_or(config.drain_max, |it| it.drain_max);
         self.drain_until(at, self.state.now + most);
@@ -179,10 +184,10 @@ impl Engine {
 
     /// Drains a worker: it takes no new sandboxes, idle and starting ones are stopped, busy ones
     /// finish by `deadline`.
-    fn drain_until(&mut self, at: u32, deadline: Time) {
-        self.state.agenda.insert((deadline, Agenda::DrainOver(WorkerId(at))));
+    fn drain_until(&mut self, at: WorkerId, deadline: Time) {
+        self.state.agenda.insert((deadline, Agenda::DrainOver(at)));
         self.state.workers.set_phase(at, Phase::Draining);
-        self.command(Command::DrainWorker { worker: WorkerId(at) });
+        self.command(Command::DrainWorker { worker: at });
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
             .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
             .collect();
@@ -202,18 +207,18 @@ impl Engine {
     }
 
     /// Removes a draining worker that is empty.
-    pub(super) fn retire_if_empty(&mut self, at: u32) {
+    pub(super) fn retire_if_empty(&mut self, at: WorkerId) {
         let done = |it: &crate::workers::Worker| it.phase == Phase::Draining && it.is_empty();
         // While a report is applied, its second half may name sandboxes of the worker.
         if self.deferred.is_none() && self.state.workers.get(at).is_some_and(done) {
             self.remove_worker(at);
-            self.command(Command::RetireWorker { worker: WorkerId(at) });
+            self.command(Command::RetireWorker { worker: at });
         }
     }
 
-    fn remove_worker(&mut self, at: u32) {
+    fn remove_worker(&mut self, at: WorkerId) {
         for function in self.unreserve_all(at) {
-            self.state.agenda.insert((self.state.now, Agenda::Retry(crate::FunctionId(function))));
+            self.state.agenda.insert((self.state.now, Agenda::Retry(function)));
         }
         let Some(worker) = self.state.workers.remove(at) else { return };
         let kind = ISOLATIONS.iter().position(|it| *it == worker.isolation).unwrap_or_default();
@@ -225,9 +230,9 @@ impl Engine {
             }
         }
         for replaced in self.state.asked.replaced.values_mut() {
-            replaced.retain(|it| it.0 != at);
+            replaced.retain(|it| *it != at);
         }
-        let id = WorkerId(at);
+        let id = at;
         let timers = [
             Agenda::Lease(id),
             Agenda::Replace(id),
@@ -240,34 +245,66 @@ impl Engine {
     }
 
     pub(super) fn on_worker_lost(&mut self, worker: WorkerId) -> Result<(), EventError> {
-        self.state.workers.get(worker.0).ok_or(EventError::Unknown)?;
-        self.lose_worker(worker.0);
+        self.state.workers.get(worker).ok_or(EventError::Unknown)?;
+        self.begin_loss(worker);
+        self.lose_some(worker);
         Ok(())
     }
 
-    pub(super) fn lose_worker(&mut self, at: u32) {
-        // While the worker is taken apart, nothing must be placed on it.
+    /// Begins the loss of a worker: nothing is placed on it any more. [`Self::lose_some`] removes
+    /// what it has, in parts.
+    pub(super) fn begin_loss(&mut self, at: WorkerId) {
         self.state.workers.set_phase(at, Phase::Draining);
-        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
-            .collect();
-        let vms = self.state.vms.of_worker(at);
-        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         if let Some(worker) = self.state.workers.get_mut(at) {
             // Counts as a VM, so that the worker is not retired before everything on it is removed.
             worker.vms += 1;
         }
+        self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
+    }
+
+    /// Removes at most [`LOST_AT_ONCE`] sandboxes of a worker that is lost, and then the worker, or
+    /// sets the timer for the rest. Returns the number of sandboxes removed.
+    pub(super) fn lose_some(&mut self, at: WorkerId) -> usize {
+        self.state.agenda.clear(Agenda::Loss(at));
+        let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
+            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
+            .take(LOST_AT_ONCE)
+            .collect();
+        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
         for (sandbox, function, starting) in held {
             if starting {
                 self.uncount_start(function);
             }
             self.forget(sandbox, RejectReason::WorkerLost);
         }
-        vms.into_iter().for_each(|vm| self.lose_vm(vm));
-        self.remove_worker(at);
+        if self.state.workers.get(at).is_some_and(|it| it.sandboxes > 0) {
+            self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
+        } else {
+            let vms = self.state.vms.of_worker(at);
+            vms.into_iter().for_each(|vm| self.lose_vm(vm));
+            self.remove_worker(at);
+        }
+        let lost = functions.len();
         functions.sort_unstable();
         functions.dedup();
         functions.into_iter().for_each(|function| self.start_missing(function));
+        lost
+    }
+
+    /// Ends the loss of a worker that an event names, so that the event finds it gone.
+    pub(super) fn finish_loss(&mut self, event: &Event) {
+        let (Event::WorkerJoined { worker, .. }
+        | Event::WorkerBeat { worker }
+        | Event::WorkerDraining { worker }
+        | Event::WorkerEnds { worker, .. }
+        | Event::WorkerLost { worker }
+        | Event::WorkerReported { worker, .. }) = event
+        else {
+            return;
+        };
+        while self.state.agenda.contains(Agenda::Loss(*worker)) {
+            self.lose_some(*worker);
+        }
     }
 
     /// Asks for as many workers as the backlog needs, in these zones.
@@ -370,7 +407,7 @@ impl Engine {
             let left = memory.saturating_sub(u64::from(it.memory_kib));
             used * 200 < left * u64::from(high_percent + high_percent / 2)
         };
-        let serves = |(_, it): &(u32, &crate::workers::Worker)| {
+        let serves = |(_, it): &(WorkerId, &crate::workers::Worker)| {
             it.zone == zone && it.phase == Phase::Serving && spared(it)
         };
         let least = (self.state.workers.iter().filter(serves))

@@ -12,11 +12,12 @@ use crate::settings::FunctionSettings;
 use crate::stats::demand::{Demand, Meter};
 use crate::stats::histogram::{Histogram, Pending};
 use crate::store::slab::NONE;
+use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
-use crate::{InvocationId, Routing, SandboxId, Time, ZONES_MAX, Zone};
+use crate::{InvocationId, Routing, SandboxId, Time, WorkerId, ZONES_MAX, Zone};
 
-/// The fields are ordered by use: an invocation and its end use the first two cache lines,
-/// placement uses the first and the following ones.
+/// The fields are ordered by use: an invocation and its end use the first two cache lines, and a
+/// third if no other runs. Placement uses the first and the following ones.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(64))]
@@ -31,7 +32,6 @@ pub(crate) struct Function {
     niche: Niche,
     top: Top,
     pub(crate) recent_durations: Pending,
-    pub(crate) recent_gaps: Pending,
     pub(crate) removed: bool,
     /// Whether `prewarm` or `prewarm_at` is set. If not, they are not read: they are at the end of
     /// the record.
@@ -40,7 +40,9 @@ pub(crate) struct Function {
     /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
     /// All its sandboxes, by rank; see `stats::demand`.
-    pub(crate) members: Vec<u32>,
+    pub(crate) members: Vec<SandboxSlot>,
+    /// Used when an invocation ends a gap.
+    pub(crate) recent_gaps: Pending,
     pub(crate) demand: Demand,
 
     pub(crate) revision: u64,
@@ -65,7 +67,7 @@ pub(crate) struct Function {
     pub(crate) start: Duration,
     pub(crate) worth: Option<f32>,
     /// The sandbox that took the last invocation, for the routings that need it.
-    last: u32,
+    last: SandboxSlot,
     /// Set while the function has waiting invocations and no sandbox is being made for them.
     pub(crate) blocked: Option<Blocked>,
     /// The function's part of `State::wanted`: memory in KiB and processor time in thousandths.
@@ -77,7 +79,7 @@ pub(crate) struct Function {
     /// The sandbox that failed last.
     pub(crate) failed: Option<SandboxId>,
     /// The workers on which its starts failed since the last success, newest first.
-    pub(crate) failed_on: [u32; 4],
+    pub(crate) failed_on: [WorkerId; 4],
     /// Whether missing provisioned sandboxes may be started now.
     pub(crate) provision_due: bool,
     /// The number of its sandboxes in each zone.
@@ -101,7 +103,7 @@ pub(crate) enum Blocked {
 /// is empty in this field: it is in a cache line that is read anyway, not at the end of the record.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(u64)]
+#[repr(u32)]
 enum Niche {
     Used = 1,
 }
@@ -136,7 +138,7 @@ impl Function {
             uses: 0,
             start: Duration::ZERO,
             worth: None,
-            last: 0,
+            last: SandboxSlot(0),
             prewarm_at: None,
             blocked: None,
             reserved: 0,
@@ -144,14 +146,14 @@ impl Function {
             init_failures: 0,
             start_from: Time::ZERO,
             failed: None,
-            failed_on: [NONE; 4],
+            failed_on: [WorkerId(NONE); 4],
             provision_due: false,
             zones: [0; ZONES_MAX as usize],
         }
     }
 
     /// The idle sandbox that was used last, if it is not in the list; else [`NONE`].
-    pub(crate) fn top(&self) -> u32 {
+    pub(crate) fn top(&self) -> SandboxSlot {
         self.top.sandbox
     }
 
@@ -210,7 +212,7 @@ impl Function {
     }
 
     /// Adds a sandbox with the next rank.
-    pub(crate) fn add_member(&mut self, sandbox: u32) {
+    pub(crate) fn add_member(&mut self, sandbox: SandboxSlot) {
         if self.members.len() == self.members.capacity() {
             self.members.reserve_exact(growth(self.members.len()));
         }
@@ -345,8 +347,8 @@ impl Function {
     }
 
     /// Adds a sandbox as the most recently used idle one. Returns its place.
-    pub(crate) fn push_idle(&mut self, sandbox: u32) -> u32 {
-        if self.top.sandbox != NONE {
+    pub(crate) fn push_idle(&mut self, sandbox: SandboxSlot) -> u32 {
+        if self.top.sandbox != SandboxSlot::NONE {
             self.idle.push_at(self.top.place, self.top.sandbox);
             self.top.place = self.idle.end();
         }
@@ -355,10 +357,10 @@ impl Function {
     }
 
     /// Removes the idle sandbox that the routing chooses.
-    pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<u32> {
+    pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<SandboxSlot> {
         let taken = match routing {
-            Routing::MostRecentlyUsed if self.top.sandbox != NONE => {
-                return Some(std::mem::replace(&mut self.top.sandbox, NONE));
+            Routing::MostRecentlyUsed if self.top.sandbox != SandboxSlot::NONE => {
+                return Some(std::mem::replace(&mut self.top.sandbox, SandboxSlot::NONE));
             }
             Routing::MostRecentlyUsed => {
                 let popped = self.idle.pop();
@@ -373,7 +375,7 @@ impl Function {
         };
         self.last = taken;
         if taken == self.top.sandbox {
-            self.top.sandbox = NONE;
+            self.top.sandbox = SandboxSlot::NONE;
         } else {
             self.idle.remove_sandbox(taken);
             self.place_next();
@@ -383,8 +385,8 @@ impl Function {
 
     /// Removes the idle sandbox at a place.
     pub(crate) fn remove_idle(&mut self, place: u32) {
-        if self.top.sandbox != NONE && self.top.place == place {
-            self.top.sandbox = NONE;
+        if self.top.sandbox != SandboxSlot::NONE && self.top.place == place {
+            self.top.sandbox = SandboxSlot::NONE;
         } else {
             self.idle.remove(place);
         }
@@ -393,18 +395,18 @@ impl Function {
 
     /// Updates the place of the next top after the list changed.
     fn place_next(&mut self) {
-        if self.top.sandbox == NONE {
+        if self.top.sandbox == SandboxSlot::NONE {
             self.top.place = self.idle.end();
         }
     }
 
     /// Returns the idle sandboxes, the longest idle first.
-    pub(crate) fn idle(&self) -> impl Iterator<Item = u32> + '_ {
-        self.idle.iter().chain(Some(self.top.sandbox).filter(|it| *it != NONE))
+    pub(crate) fn idle(&self) -> impl Iterator<Item = SandboxSlot> + '_ {
+        self.idle.iter().chain(Some(self.top.sandbox).filter(|it| *it != SandboxSlot::NONE))
     }
 
     /// Closes the holes of the list if there are many. `moved` gets each sandbox and its new place.
-    pub(crate) fn compact_idle(&mut self, moved: impl FnMut(u32, u32)) {
+    pub(crate) fn compact_idle(&mut self, moved: impl FnMut(SandboxSlot, u32)) {
         if self.idle.is_sparse() {
             self.idle.compact(moved);
             self.place_next();
@@ -458,13 +460,13 @@ const GAPS_SHORT_MAX: u32 = 32;
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Top {
-    sandbox: u32,
+    sandbox: SandboxSlot,
     place: u32,
 }
 
 impl Default for Top {
     fn default() -> Self {
-        Self { sandbox: NONE, place: 0 }
+        Self { sandbox: SandboxSlot::NONE, place: 0 }
     }
 }
 
@@ -478,13 +480,13 @@ mod tests {
     }
 
     fn idle(function: &Function) -> Vec<u32> {
-        function.idle().collect()
+        function.idle().map(|it| it.0).collect()
     }
 
     #[test]
     fn an_invocation_reads_two_lines_and_placement_six_that_follow() {
         use std::mem::offset_of;
-        assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (64, 128));
+        assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (72, 128));
         assert_eq!(offset_of!(Function, members), 128 + 2 * 64 + 48);
         assert!(offset_of!(Function, revision) <= 8 * 64);
     }
@@ -492,14 +494,15 @@ mod tests {
     #[test]
     fn the_most_recently_used_comes_first_and_holes_do_not_count() {
         let mut function = function();
-        let pop = |it: &mut Function| it.take_idle(Routing::MostRecentlyUsed);
-        let places: Vec<_> = (10..15).map(|sandbox| function.push_idle(sandbox)).collect();
+        let pop = |it: &mut Function| it.take_idle(Routing::MostRecentlyUsed).map(|it| it.0);
+        let places: Vec<_> =
+            (10..15).map(|sandbox| function.push_idle(SandboxSlot(sandbox))).collect();
         function.remove_idle(places[1]);
         function.remove_idle(places[3]);
         assert_eq!((idle(&function).len(), pop(&mut function)), (3, Some(14)));
         assert_eq!(idle(&function), [10, 12]);
         function.remove_idle(places[0]);
-        let place = function.push_idle(20);
+        let place = function.push_idle(SandboxSlot(20));
         assert_eq!([(); 3].map(|()| pop(&mut function)), [Some(20), Some(12), None]);
         function.remove_idle(place);
         assert_eq!(idle(&function), [0; 0]);
@@ -508,10 +511,11 @@ mod tests {
     #[test]
     fn a_place_stays_while_others_below_it_go() {
         let mut function = function();
-        let places: Vec<_> = (0..4).map(|sandbox| function.push_idle(sandbox)).collect();
+        let places: Vec<_> =
+            (0..4).map(|sandbox| function.push_idle(SandboxSlot(sandbox))).collect();
         // The end of the list is removed, and the place of the top stays as returned.
         (1..3).for_each(|at| function.remove_idle(places[at]));
-        let above = function.push_idle(9);
+        let above = function.push_idle(SandboxSlot(9));
         assert_eq!(idle(&function), [0, 3, 9]);
         function.remove_idle(places[3]);
         assert_eq!(idle(&function), [0, 9]);
@@ -523,24 +527,25 @@ mod tests {
     fn the_least_recently_used_and_in_turn() {
         let mut function = function();
         [5, 3, 8].into_iter().for_each(|sandbox| {
-            function.push_idle(sandbox);
+            function.push_idle(SandboxSlot(sandbox));
         });
-        assert_eq!(function.take_idle(Routing::LeastRecentlyUsed), Some(5));
-        assert_eq!(function.take_idle(Routing::RoundRobin), Some(8));
-        function.push_idle(8);
-        assert_eq!(function.take_idle(Routing::RoundRobin), Some(3));
-        assert_eq!(function.take_idle(Routing::RoundRobin), Some(8));
+        assert_eq!(function.take_idle(Routing::LeastRecentlyUsed), Some(SandboxSlot(5)));
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(SandboxSlot(8)));
+        function.push_idle(SandboxSlot(8));
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(SandboxSlot(3)));
+        assert_eq!(function.take_idle(Routing::RoundRobin), Some(SandboxSlot(8)));
         assert_eq!(function.take_idle(Routing::RoundRobin), None);
     }
 
     #[test]
     fn a_sparse_stack_is_compacted() {
         let mut function = function();
-        let places: Vec<_> = (0..60).map(|sandbox| function.push_idle(sandbox)).collect();
+        let places: Vec<_> =
+            (0..60).map(|sandbox| function.push_idle(SandboxSlot(sandbox))).collect();
         places.iter().skip(1).step_by(3).for_each(|place| function.remove_idle(*place));
         places.iter().skip(2).step_by(3).for_each(|place| function.remove_idle(*place));
         let mut moved = Vec::new();
-        function.compact_idle(|sandbox, place| moved.push((sandbox, place)));
+        function.compact_idle(|sandbox, place| moved.push((sandbox.0, place)));
         assert_eq!((idle(&function).len(), moved.len(), moved[3]), (20, 20, (9, 3)));
         function.remove_idle(3);
         assert_eq!(idle(&function)[3], 12);

@@ -30,7 +30,7 @@ impl Engine {
         }
         // One level: what is shared is another function's own.
         let lends = |owner: FunctionId| {
-            let owner = self.function(owner.0).filter(|it| !it.removed && owner != id);
+            let owner = self.function(owner).filter(|it| !it.removed && owner != id);
             owner.is_some_and(|it| {
                 it.settings.account == settings.account && it.settings.shares_with.is_none()
             })
@@ -39,11 +39,11 @@ impl Engine {
             return Err(EventError::Unknown);
         }
         let other = |it: &Function| it.settings.account != settings.account;
-        if self.function(id.0).is_some_and(other) {
+        if self.function(id).is_some_and(other) {
             return Err(EventError::InUse);
         }
         self.check_claim(id, &settings)?;
-        let fresh = match self.function(id.0) {
+        let fresh = match self.function(id) {
             Some(known) => {
                 if known.revision == revision
                     && !only_concurrency_differs(&known.settings, &settings)
@@ -55,8 +55,8 @@ impl Engine {
             None => false,
         };
         // Its sandboxes may need another size of room now.
-        self.stop_waiting(id.0);
-        let timeout = self.function(id.0).map_or(settings.timeout, |it| it.settings.timeout);
+        self.stop_waiting(id);
+        let timeout = self.function(id).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
         if fresh {
             self.end_old_revision(id, timeout);
@@ -64,10 +64,10 @@ impl Engine {
         self.provision(id);
         // With fewer provisioned sandboxes, some may already be idle for longer than idle ones are
         // kept.
-        let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
+        let idle: Vec<_> = self.function(id).map(|it| it.idle().collect()).unwrap_or_default();
         idle.into_iter().for_each(|at| self.on_sandbox_due(at));
         // The new settings may allow starts for invocations that already wait.
-        self.start_missing(id.0);
+        self.start_missing(id);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Engine {
         if settings.reserved_concurrency.is_some_and(|reserved| reserved < provisioned) {
             return Err(EventError::Reserved);
         }
-        let before = self.function(id.0).map_or(0, Function::claimed);
+        let before = self.function(id).map_or(0, Function::claimed);
         let config = &self.state.config;
         let account = self.state.accounts.get(settings.account);
         let max = u64::from(account.concurrency_max(config.account_concurrency_max));
@@ -98,10 +98,9 @@ impl Engine {
     }
 
     fn put_uncounted(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
-        let at = id.0 as usize;
         let state = &mut self.state;
         let account = state.accounts.get_mut(settings.account);
-        match state.functions.get_mut(at) {
+        match state.functions.get_mut(id) {
             Some(function) => {
                 let concurrency = function.concurrency();
                 account.take(function.unreserved(concurrency));
@@ -117,7 +116,7 @@ impl Engine {
                 let mut function = Function::new(settings, revision);
                 function.set_keep(self.idle.keep(&function.idle_view()));
                 account.claim(function.claimed());
-                state.functions.insert(at, function);
+                state.functions.insert(id, function);
             }
         }
     }
@@ -125,14 +124,14 @@ impl Engine {
     /// Ends the sandboxes of a function's old revision: idle ones at once, busy ones after their
     /// invocation. The invocation keeps the deadline that it was dispatched with.
     fn end_old_revision(&mut self, id: FunctionId, timeout: Duration) {
-        let members = self.function(id.0).map_or_else(Vec::new, |it| it.members.clone());
+        let members = self.function(id).map_or_else(Vec::new, |it| it.members.clone());
         for at in members {
             self.stop(at, StopReason::FunctionRemoved);
             let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
             if sandbox.state == State::Busy && !sandbox.marks.stale() {
                 sandbox.marks.set_stale();
                 self.state.old_deadlines.insert(at, sandbox.since + timeout);
-                if let Some(function) = self.function_mut(id.0) {
+                if let Some(function) = self.function_mut(id) {
                     function.ending += 1;
                 }
             }
@@ -140,11 +139,11 @@ impl Engine {
     }
 
     pub(super) fn on_function_removed(&mut self, id: FunctionId) -> Result<(), EventError> {
-        if self.function(id.0).is_some_and(|it| it.removed) {
+        if self.function(id).is_some_and(|it| it.removed) {
             return Err(EventError::OutOfOrder);
         }
         self.pool(id, -1);
-        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        let function = self.function_mut(id).ok_or(EventError::Unknown)?;
         function.removed = true;
         let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
         // Its reserved concurrency returns to the account. Invocations that still run count there.
@@ -156,23 +155,23 @@ impl Engine {
         account.unclaim(claimed);
         account.take(before);
         account.add(after);
-        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        let function = self.function_mut(id).ok_or(EventError::Unknown)?;
         if let Some(at) = function.set_prewarm_at(None) {
             self.state.agenda.remove(&(at, Agenda::Prewarm(id)));
         }
-        let idle: Vec<_> = self.function(id.0).map(|it| it.idle().collect()).unwrap_or_default();
+        let idle: Vec<_> = self.function(id).map(|it| it.idle().collect()).unwrap_or_default();
         self.stop_all(&idle, StopReason::FunctionRemoved);
-        self.drop_function_if_done(id.0);
+        self.drop_function_if_done(id);
         Ok(())
     }
 
     /// Removes the record of a removed function that has no sandboxes and no waiting invocations.
-    pub(super) fn drop_function_if_done(&mut self, id: u32) {
+    pub(super) fn drop_function_if_done(&mut self, id: FunctionId) {
         let done = |it: &Function| it.removed && it.members.is_empty() && it.waiting_count() == 0;
         if self.function(id).is_some_and(done) {
             self.stop_waiting(id);
-            self.state.functions.remove(id as usize);
-            let id = FunctionId(id);
+            self.state.functions.remove(id);
+            let id = id;
             for item in
                 [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id), Agenda::Retry(id)]
             {

@@ -101,7 +101,7 @@ impl Health {
 
 impl Engine {
     /// Counts a start that failed by no fault of the function.
-    pub(super) fn worker_failed(&mut self, worker: u32) {
+    pub(super) fn worker_failed(&mut self, worker: WorkerId) {
         let now = self.state.now;
         let (all, percent) = (self.state.workers.len(), self.state.config.ejected_max_percent);
         let most = (all * percent as usize / 100).max(usize::from(all > 1));
@@ -114,13 +114,13 @@ impl Engine {
         let outlier = side.health.failed(now);
         let until =
             if outlier && ejected < most { side.health.eject(now) } else { now + HALF_LIFE };
-        self.state.agenda.insert((until, Agenda::Health(WorkerId(worker))));
+        self.state.agenda.insert((until, Agenda::Health(worker)));
         self.refresh_phase(worker);
     }
 
     /// Counts a successful start. It counts as failed if it took much longer than the function's
     /// starts usually do.
-    pub(super) fn worker_succeeded(&mut self, worker: u32, took: Duration, usual: Duration) {
+    pub(super) fn worker_succeeded(&mut self, worker: WorkerId, took: Duration, usual: Duration) {
         if !usual.is_zero() && took > SLOW_MIN && took > usual * SLOW {
             return self.worker_failed(worker);
         }
@@ -134,17 +134,17 @@ impl Engine {
 
     pub(super) fn on_health_due(&mut self, worker: WorkerId) {
         let now = self.state.now;
-        self.refresh_phase(worker.0);
+        self.refresh_phase(worker);
         let suspect = |it: &crate::workers::Side| it.health.is_suspect(now);
-        if self.state.workers.side(worker.0).is_some_and(suspect) {
+        if self.state.workers.side(worker).is_some_and(suspect) {
             self.state.agenda.insert((now + HALF_LIFE, Agenda::Health(worker)));
         }
-        self.on_room_freed(worker.0);
+        self.on_room_freed(worker);
     }
 
     /// Sets the phase of a worker that is not draining, by its health, its lease and the end of its
     /// life.
-    pub(super) fn refresh_phase(&mut self, worker: u32) {
+    pub(super) fn refresh_phase(&mut self, worker: WorkerId) {
         let now = self.state.now;
         let Some(held) = self.state.workers.get(worker) else { return };
         let Some(side) = self.state.workers.side(worker) else { return };

@@ -105,13 +105,13 @@ impl Engine {
     /// Returns whether a function's id is in use: by a function, or by sandboxes of a removed one.
     #[must_use]
     pub fn knows_function(&self, function: FunctionId) -> bool {
-        self.function(function.0).is_some()
+        self.function(function).is_some()
     }
 
     /// Returns the state of a function, or `None` if its id is not in use.
     #[must_use]
     pub fn function_status(&self, function: FunctionId) -> Option<FunctionStatus> {
-        let it = self.function(function.0)?;
+        let it = self.function(function)?;
         let durations = it.durations();
         let (expected_concurrency, deviation) = it.demand.expected(self.state.now);
         Some(FunctionStatus {

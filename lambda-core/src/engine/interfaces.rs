@@ -5,7 +5,8 @@ use super::{ADOPTION, Agenda, Engine};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
 use crate::store::paged::Paged;
-use crate::store::slab::{NONE, Slab};
+use crate::store::slab::Slab;
+use crate::store::slot::{InterfaceSlot, SandboxSlot};
 use crate::{
     AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
     Zone,
@@ -14,8 +15,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Interfaces {
-    slab: Slab<Interface>,
-    networks: Paged<Network>,
+    slab: Slab<InterfaceSlot, Interface>,
+    networks: Paged<NetworkId, Network>,
 }
 
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ struct Network {
     settings: NetworkSettings,
     removed: bool,
     /// The interfaces of the network, oldest first.
-    interfaces: Vec<u32>,
+    interfaces: Vec<InterfaceSlot>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ impl Interfaces {
         Self { slab: Slab::new(restarts), networks: Paged::default() }
     }
 
-    pub(crate) fn id(&self, at: u32) -> Option<u64> {
+    pub(crate) fn id(&self, at: InterfaceSlot) -> Option<u64> {
         self.slab.get(at).map(|_| self.slab.id(at))
     }
 
@@ -61,17 +62,17 @@ impl Interfaces {
     }
 
     fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(id.0 as usize)
+        self.networks.get(id)
     }
 
     fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
-        self.networks.get_mut(id.0 as usize)
+        self.networks.get_mut(id)
     }
 
     /// Returns the number of addresses of a network's subnet that its interfaces take, in any
     /// phase.
     fn addresses_taken(&self, network: &Network, zone: Zone) -> u32 {
-        let in_zone = |at: &&u32| self.slab.get(**at).is_some_and(|it| it.zone == zone);
+        let in_zone = |at: &&InterfaceSlot| self.slab.get(**at).is_some_and(|it| it.zone == zone);
         u32::try_from(network.interfaces.iter().filter(in_zone).count()).unwrap_or(u32::MAX)
     }
 }
@@ -90,12 +91,11 @@ impl Engine {
         if self.state.interfaces.network(id).is_some_and(other) {
             return Err(EventError::InUse);
         }
-        let at = id.0 as usize;
         let networks = &mut self.state.interfaces.networks;
-        match networks.get_mut(at) {
+        match networks.get_mut(id) {
             Some(network) => (network.settings, network.removed) = (settings, false),
             None => {
-                networks.insert(at, Network { settings, removed: false, interfaces: Vec::new() });
+                networks.insert(id, Network { settings, removed: false, interfaces: Vec::new() });
             }
         }
         // One interface for each zone in advance. An engine that follows another waits for the
@@ -137,7 +137,7 @@ impl Engine {
     fn drop_network_if_done(&mut self, id: NetworkId) {
         let done = |it: &Network| it.removed && it.interfaces.is_empty();
         if self.state.interfaces.network(id).is_some_and(done) {
-            self.state.interfaces.networks.remove(id.0 as usize);
+            self.state.interfaces.networks.remove(id);
         }
     }
 
@@ -174,10 +174,10 @@ impl Engine {
     /// Gives a sandbox an interface: a ready one, a starting one, or a new one. Returns it.
     pub(super) fn take_interface(
         &mut self,
-        sandbox: u32,
+        sandbox: SandboxSlot,
         id: NetworkId,
         zone: Zone,
-    ) -> Option<u32> {
+    ) -> Option<InterfaceSlot> {
         let max = self.state.config.interface.sandboxes_max;
         let interfaces = &self.state.interfaces;
         let with_room = |phase: Phase| {
@@ -202,7 +202,7 @@ impl Engine {
         Some(at)
     }
 
-    fn start_interface(&mut self, network: NetworkId, zone: Zone) -> Option<u32> {
+    fn start_interface(&mut self, network: NetworkId, zone: Zone) -> Option<InterfaceSlot> {
         let now = self.state.now;
         let config = &self.state.config.interface;
         let (max, give_up_at) = (config.interfaces_max, now + config.start_timeout);
@@ -222,9 +222,9 @@ impl Engine {
         Some(at)
     }
 
-    pub(super) fn interface_is_ready(&self, at: u32) -> bool {
+    pub(super) fn interface_is_ready(&self, at: InterfaceSlot) -> bool {
         let ready = |it: &Interface| it.phase == Phase::Ready;
-        at == NONE || self.state.interfaces.slab.get(at).is_some_and(ready)
+        at == InterfaceSlot::NONE || self.state.interfaces.slab.get(at).is_some_and(ready)
     }
 
     pub(super) fn on_interface_ready(&mut self, interface: InterfaceId) -> Result<(), EventError> {
@@ -250,7 +250,7 @@ impl Engine {
 
     /// Removes an interface that is gone. Sandboxes that wait for it are started again; sandboxes
     /// that use it end.
-    fn lose_interface(&mut self, at: u32) {
+    fn lose_interface(&mut self, at: InterfaceSlot) {
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
         held.phase = Phase::Stopping;
         let network = held.network;
@@ -274,7 +274,7 @@ impl Engine {
             }
             if let Some(held) = self.state.sandboxes.get_mut(sandbox) {
                 // Its interface slot stays taken on its worker until the sandbox is gone.
-                held.interface = NONE;
+                held.interface = InterfaceSlot::NONE;
             }
             if state.is_starting() {
                 self.on_worker_fault(function, id, None);
@@ -289,7 +289,7 @@ impl Engine {
     }
 
     /// Removes a sandbox that is gone from its interface.
-    pub(super) fn leave_interface(&mut self, at: u32) {
+    pub(super) fn leave_interface(&mut self, at: InterfaceSlot) {
         let Some(interface) = self.state.interfaces.slab.get_mut(at) else { return };
         interface.sandboxes -= 1;
         match &mut self.deferred {
@@ -300,7 +300,7 @@ impl Engine {
 
     /// Sets the timer after which an unused interface is removed, unless it is the last of its
     /// network and zone.
-    pub(super) fn look_at_unused(&mut self, at: u32) {
+    pub(super) fn look_at_unused(&mut self, at: InterfaceSlot) {
         let now = self.state.now;
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
         if held.sandboxes > 0 || held.phase != Phase::Ready {
@@ -314,7 +314,7 @@ impl Engine {
     }
 
     /// Removes an unused interface if its network is removed.
-    fn stop_interface_if_unused(&mut self, at: u32) {
+    fn stop_interface_if_unused(&mut self, at: InterfaceSlot) {
         let interfaces = &self.state.interfaces;
         let Some(held) = interfaces.slab.get(at) else { return };
         let removed = interfaces.network(held.network).is_none_or(|it| it.removed);
@@ -323,7 +323,7 @@ impl Engine {
         }
     }
 
-    fn stop_interface(&mut self, at: u32) {
+    fn stop_interface(&mut self, at: InterfaceSlot) {
         let now = self.state.now;
         let again = now + self.state.config.stop_timeout;
         let Some(held) = self.state.interfaces.slab.get_mut(at) else { return };
@@ -348,7 +348,7 @@ impl Engine {
             }
             Phase::Ready if held.sandboxes == 0 && over(config.interface.linger) => {
                 let interfaces = &self.state.interfaces;
-                let stays = |other: &&u32| {
+                let stays = |other: &&InterfaceSlot| {
                     let other = interfaces.slab.get(**other);
                     other.is_some_and(|it| it.zone == held.zone && it.phase != Phase::Stopping)
                 };
@@ -371,7 +371,7 @@ impl Engine {
         network: NetworkId,
         zone: Zone,
         first: bool,
-    ) -> Option<u32> {
+    ) -> Option<InterfaceSlot> {
         let now = self.state.now;
         let max = self.state.config.interface.interfaces_max;
         let at = match self.state.interfaces.slab.find(interface.0) {

@@ -25,14 +25,14 @@ const AGAIN: u32 = 4;
 impl Engine {
     pub(super) fn on_worker_beat(&mut self, worker: WorkerId) -> Result<(), EventError> {
         let (now, lease) = (self.state.now, self.state.config.worker_lease);
-        let held = self.state.workers.get_mut(worker.0).ok_or(EventError::Unknown)?;
+        let held = self.state.workers.get_mut(worker).ok_or(EventError::Unknown)?;
         if let Some(lease) = lease {
             held.lease_until = now + lease;
         }
-        let graced = self.state.workers.side_mut(worker.0).map(|it| std::mem::take(&mut it.graced));
+        let graced = self.state.workers.side_mut(worker).map(|it| std::mem::take(&mut it.graced));
         if graced == Some(true) {
-            self.refresh_phase(worker.0);
-            self.on_room_freed(worker.0);
+            self.refresh_phase(worker);
+            self.on_room_freed(worker);
         }
         Ok(())
     }
@@ -50,7 +50,7 @@ impl Engine {
         }
         let mut silent = Vec::new();
         for worker in due {
-            let Some(until) = self.state.workers.get(worker.0).map(|it| it.lease_until) else {
+            let Some(until) = self.state.workers.get(worker).map(|it| it.lease_until) else {
                 continue;
             };
             if until > now {
@@ -68,14 +68,14 @@ impl Engine {
         let suspects_itself = silent.len() > left || self.late > lease / STALL;
         let mut lost = 0;
         for worker in silent {
-            let graced = self.state.workers.side(worker.0).is_some_and(|it| it.graced);
+            let graced = self.state.workers.side(worker).is_some_and(|it| it.graced);
             if suspects_itself && !graced {
                 self.grace(worker, now + lease);
             } else if lost < left {
                 lost += 1;
                 self.state.losses.0.push_back(now);
                 self.command(Command::LoseWorker { worker });
-                self.lose_worker(worker.0);
+                self.begin_loss(worker);
             } else {
                 self.grace(worker, now + lease / AGAIN);
             }
@@ -84,13 +84,13 @@ impl Engine {
 
     /// Extends the lease of a worker without a heartbeat until `until`. The worker becomes suspect.
     fn grace(&mut self, worker: WorkerId, until: Time) {
-        if let Some(held) = self.state.workers.get_mut(worker.0) {
+        if let Some(held) = self.state.workers.get_mut(worker) {
             held.lease_until = until;
         }
-        if let Some(side) = self.state.workers.side_mut(worker.0) {
+        if let Some(side) = self.state.workers.side_mut(worker) {
             side.graced = true;
         }
         self.state.agenda.insert((until, Agenda::Lease(worker)));
-        self.refresh_phase(worker.0);
+        self.refresh_phase(worker);
     }
 }

@@ -7,6 +7,7 @@ use crate::explain::Decided;
 use crate::sandbox::{Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::store::slab::NONE;
+use crate::store::slot::{SandboxSlot, VmSlot};
 use crate::workers::Phase;
 use crate::{
     Command, EventError, Fault, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
@@ -30,7 +31,7 @@ impl Engine {
 
     /// Handles a sandbox whose start succeeded after `took`: dispatches a waiting invocation to it,
     /// or puts it into the idle list.
-    pub(super) fn on_started(&mut self, at: u32, took: Duration) {
+    pub(super) fn on_started(&mut self, at: SandboxSlot, took: Duration) {
         let now = self.state.now;
         self.no_longer_starting(at);
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
@@ -40,7 +41,7 @@ impl Engine {
             (self.state.workers.get(worker)).is_none_or(|it| it.phase == Phase::Draining);
         let Some(function) = self.function_mut(id) else { return };
         function.start_failures = 0;
-        function.failed_on = [NONE; 4];
+        function.failed_on = [WorkerId(NONE); 4];
         function.init_failures = 0;
         function.start_from = Time::ZERO;
         let usual = function.start;
@@ -72,7 +73,7 @@ impl Engine {
     }
 
     /// Returns how long a sandbox is kept idle.
-    fn keep(&self, at: u32) -> Duration {
+    fn keep(&self, at: SandboxSlot) -> Duration {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
         let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
         match function.prewarm() {
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     /// Removes a sandbox from the counts of starting ones.
-    fn no_longer_starting(&mut self, at: u32) {
+    fn no_longer_starting(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.marks.stale());
         if let Some(worker) = self.state.workers.get_mut(worker) {
@@ -94,7 +95,7 @@ impl Engine {
     }
 
     /// Stops a sandbox that runs no invocation. Returns whether it did.
-    pub(super) fn stop(&mut self, at: u32, reason: StopReason) -> bool {
+    pub(super) fn stop(&mut self, at: SandboxSlot, reason: StopReason) -> bool {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return false };
         let (id, place) = (sandbox.function, sandbox.idle_place());
         match sandbox.state {
@@ -113,9 +114,9 @@ impl Engine {
         true
     }
 
-    fn leave_idle(&mut self, at: u32, id: u32, place: u32) {
+    fn leave_idle(&mut self, at: SandboxSlot, id: FunctionId, place: u32) {
         self.no_longer_idle(at);
-        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
+        let Some(function) = self.state.functions.get_mut(id) else { return };
         function.remove_idle(place);
         let sandboxes = &mut self.state.sandboxes;
         function.compact_idle(|at, place| {
@@ -126,9 +127,9 @@ impl Engine {
     }
 
     /// Stops a sandbox that is not in its function's idle list.
-    pub(super) fn stop_unlisted(&mut self, at: u32, reason: StopReason) {
+    pub(super) fn stop_unlisted(&mut self, at: SandboxSlot, reason: StopReason) {
         self.ending(at);
-        let Some(worker) = self.state.sandboxes.get(at).map(|it| WorkerId(it.worker)) else {
+        let Some(worker) = self.state.sandboxes.get(at).map(|it| it.worker) else {
             return;
         };
         let sandbox = SandboxId(self.state.sandboxes.id(at));
@@ -139,13 +140,13 @@ impl Engine {
     }
 
     /// Marks a sandbox as stopping and sets the timer for its end.
-    pub(super) fn ending(&mut self, at: u32) {
+    pub(super) fn ending(&mut self, at: SandboxSlot) {
         self.mark_stopping(at);
         let deadline = self.state.now + self.state.config.stop_timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
     }
 
-    fn mark_stopping(&mut self, at: u32) {
+    fn mark_stopping(&mut self, at: SandboxSlot) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         (sandbox.state, sandbox.since) = (State::Stopping, now);
@@ -202,7 +203,12 @@ impl Engine {
     /// [`Config::start_retries_max`](crate::Config::start_retries_max) failures in a row, rejects
     /// one waiting invocation and counts from zero. Failures on one worker of starts that began
     /// before the first of them count once.
-    pub(super) fn on_worker_fault(&mut self, id: u32, sandbox: SandboxId, on: Option<(u32, Time)>) {
+    pub(super) fn on_worker_fault(
+        &mut self,
+        id: FunctionId,
+        sandbox: SandboxId,
+        on: Option<(WorkerId, Time)>,
+    ) {
         self.uncount_start(id);
         let worker = on.map(|(worker, _)| worker);
         let old = on.is_some_and(|(worker, begun)| {
@@ -213,8 +219,8 @@ impl Engine {
         }
         let retries = self.state.config.start_retries_max;
         let Some(function) = self.function_mut(id) else { return };
-        let worker = worker.unwrap_or(NONE);
-        let known = old && worker != NONE && function.failed_on.contains(&worker);
+        let worker = worker.unwrap_or(WorkerId(NONE));
+        let known = old && worker != WorkerId(NONE) && function.failed_on.contains(&worker);
         if !known {
             function.failed_on.rotate_right(1);
             function.failed_on[0] = worker;
@@ -222,7 +228,7 @@ impl Engine {
         }
         if function.start_failures > retries {
             function.start_failures = 0;
-            function.failed_on = [NONE; 4];
+            function.failed_on = [WorkerId(NONE); 4];
             self.reject_first(id, RejectReason::SandboxFailed { sandbox });
         }
         self.provision_soon(id);
@@ -231,7 +237,7 @@ impl Engine {
 
     /// Removes a sandbox that is gone from all counts and tables. An invocation that it ran is
     /// rejected with `reason`.
-    pub(super) fn forget(&mut self, at: u32, reason: RejectReason) {
+    pub(super) fn forget(&mut self, at: SandboxSlot, reason: RejectReason) {
         let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         match sandbox.state {
             State::Waiting | State::Starting => self.no_longer_starting(at),
@@ -239,7 +245,7 @@ impl Engine {
             State::Busy => {
                 self.finish(at);
                 let invocation = sandbox.invocation();
-                self.refuse(invocation, FunctionId(sandbox.function), reason);
+                self.refuse(invocation, sandbox.function, reason);
             }
             State::Stopping => {}
         }
@@ -247,7 +253,7 @@ impl Engine {
         if sandbox.state != State::Waiting && sandbox.state != State::Stopping {
             // It ended without a command; the journal records the end nevertheless.
             let id = SandboxId(self.state.sandboxes.id(at));
-            let (worker, reason) = (WorkerId(sandbox.worker), StopReason::Gone);
+            let (worker, reason) = (sandbox.worker, StopReason::Gone);
             self.journal(Command::StopSandbox { sandbox: id, worker, reason });
         }
         // Read again: `finish` may have completed a minute and ranked the function's sandboxes
@@ -264,13 +270,13 @@ impl Engine {
     }
 
     /// Removes a sandbox from the counts of its worker and from its function's statistics.
-    fn release(&mut self, at: u32, sandbox: &Sandbox) {
+    fn release(&mut self, at: SandboxSlot, sandbox: &Sandbox) {
         let state = &mut self.state;
         state.workers.unlink(&mut state.sandboxes, at);
-        if sandbox.vm == NONE {
+        if sandbox.vm == VmSlot::NONE {
             state.workers.hold_memory(sandbox.worker, -i64::from(sandbox.memory_kib));
         }
-        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function) else {
             return;
         };
         if sandbox.marks.stale() || sandbox.state == State::Stopping {
@@ -301,7 +307,7 @@ impl Engine {
     }
 
     /// Handles the turn of a sandbox in the timer wheel.
-    pub(super) fn on_sandbox_due(&mut self, at: u32) {
+    pub(super) fn on_sandbox_due(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (state, since, id) = (sandbox.state, sandbox.since, sandbox.function);
         let config = &self.state.config;
@@ -334,7 +340,7 @@ impl Engine {
         }
     }
 
-    fn on_idle_too_long(&mut self, at: u32) {
+    fn on_idle_too_long(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let provisioned = |it: &super::Function| {
             !it.removed && it.serving() <= it.settings.provisioned_concurrency
@@ -347,9 +353,9 @@ impl Engine {
         self.stop(at, StopReason::Idle);
     }
 
-    pub(super) fn on_timed_out(&mut self, at: u32) {
+    pub(super) fn on_timed_out(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
-        let (invocation, worker) = (sandbox.invocation(), WorkerId(sandbox.worker));
+        let (invocation, worker) = (sandbox.invocation(), sandbox.worker);
         let id = sandbox.function;
         self.finish(at);
         self.ending(at);
@@ -362,11 +368,11 @@ impl Engine {
     }
 
     /// Repeats the stop command of a sandbox whose end was not reported.
-    fn stop_again(&mut self, at: u32) {
+    fn stop_again(&mut self, at: SandboxSlot) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.since = now;
-        let (worker, reason) = (WorkerId(sandbox.worker), sandbox.marks.reason());
+        let (worker, reason) = (sandbox.worker, sandbox.marks.reason());
         let deadline = now + self.state.config.stop_timeout;
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         let sandbox = SandboxId(self.state.sandboxes.id(at));
@@ -374,20 +380,20 @@ impl Engine {
     }
 
     /// Rejects the invocation that waits longest.
-    pub(super) fn reject_first(&mut self, id: u32, reason: RejectReason) {
+    pub(super) fn reject_first(&mut self, id: FunctionId, reason: RejectReason) {
         let popped = self.function_mut(id).and_then(|it| it.pop_waiting());
         self.rejected(id, popped, reason);
     }
 
     /// Rejects the newest waiting invocation.
-    pub(super) fn reject_last(&mut self, id: u32, reason: RejectReason) {
+    pub(super) fn reject_last(&mut self, id: FunctionId, reason: RejectReason) {
         let popped = self.function_mut(id).and_then(|it| it.pop_last_waiting());
         self.rejected(id, popped, reason);
     }
 
     pub(super) fn rejected(
         &mut self,
-        id: u32,
+        id: FunctionId,
         invocation: Option<InvocationId>,
         reason: RejectReason,
     ) {
@@ -397,14 +403,14 @@ impl Engine {
         }
         let after = self.function(id).map_or(0, super::Function::concurrency);
         self.count(id, after + 1, after);
-        self.explain(FunctionId(id), Decided::Rejected { invocation, reason }, Vec::new());
+        self.explain(id, Decided::Rejected { invocation, reason }, Vec::new());
         self.command(Command::Reject { invocation, reason });
         self.unblock_if_served(id);
         self.drop_function_if_done(id);
     }
 
     /// Sets a timer to start missing provisioned sandboxes.
-    pub(super) fn provision_soon(&mut self, id: u32) {
+    pub(super) fn provision_soon(&mut self, id: FunctionId) {
         let short = |it: &super::Function| {
             !it.removed && it.serving() < it.settings.provisioned_concurrency
         };
@@ -416,14 +422,14 @@ impl Engine {
         function.provision_due &= failures == 0;
         let at =
             (self.state.now + wait).max(self.function(id).map_or(Time::ZERO, |it| it.start_from));
-        self.state.agenda.insert_earlier((at, Agenda::Provision(FunctionId(id))));
+        self.state.agenda.insert_earlier((at, Agenda::Provision(id)));
     }
 }
 
 /// Shortens a time by up to a sixteenth, by an amount that depends on the sandbox, so that the
 /// sandboxes of a burst do not all end at once.
-pub(super) fn jittered(keep: Duration, at: u32) -> Duration {
+pub(super) fn jittered(keep: Duration, at: SandboxSlot) -> Duration {
     // Multiples of the golden ratio spread neighbouring numbers widest (Knuth, vol. 3, 6.4).
-    let share = at.wrapping_mul(0x9E37_79B9) >> 16;
+    let share = at.0.wrapping_mul(0x9E37_79B9) >> 16;
     keep - keep / 16 / 65536 * share
 }

@@ -40,6 +40,7 @@ use crate::stats::prior::Priors;
 use crate::store::deadlines::Deadlines;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
+use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::Wheel;
 use crate::workers::Workers;
 use crate::{
@@ -66,11 +67,11 @@ pub struct Engine {
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     /// Functions that may need sandboxes.
-    pub(crate) functions: BTreeSet<u32>,
+    pub(crate) functions: BTreeSet<FunctionId>,
     /// VMs whose last known sandbox is gone.
-    pub(crate) vms: BTreeSet<u32>,
+    pub(crate) vms: BTreeSet<VmSlot>,
     /// Interfaces that a sandbox released.
-    pub(crate) interfaces: BTreeSet<u32>,
+    pub(crate) interfaces: BTreeSet<InterfaceSlot>,
 }
 
 /// The engine's state, without policies.
@@ -88,9 +89,9 @@ pub(crate) struct State {
     pub(crate) cursor: u64,
     pub(crate) commands: VecDeque<Command>,
     pub(crate) workers: Workers,
-    pub(crate) functions: Paged<Function>,
+    pub(crate) functions: Paged<FunctionId, Function>,
     pub(crate) accounts: Accounts,
-    pub(crate) sandboxes: Slab<Sandbox>,
+    pub(crate) sandboxes: Slab<SandboxSlot, Sandbox>,
     pub(crate) vms: Vms,
     pub(crate) interfaces: Interfaces,
     pub(crate) priors: Priors,
@@ -99,7 +100,7 @@ pub(crate) struct State {
     pub(crate) agenda: Deadlines<Agenda>,
     /// Deadlines of busy sandboxes that differ from their function's current timeout: those of an
     /// old revision.
-    pub(crate) old_deadlines: BTreeMap<u32, Time>,
+    pub(crate) old_deadlines: BTreeMap<SandboxSlot, Time>,
     /// Functions that wait for room.
     pub(crate) backlog: Backlog,
     pub(crate) reservations: Reservations,
@@ -110,6 +111,8 @@ pub(crate) struct State {
     pub(crate) eviction_cursor: usize,
     /// The function at which the next round over the backlog begins.
     pub(crate) backlog_cursor: FunctionId,
+    /// The number of functions that this round over the backlog has still to try.
+    pub(crate) backlog_left: u32,
     /// The number of waiting invocations of all functions.
     pub(crate) waiting: u32,
     /// The number of sandboxes in [`State::Stopping`](crate::sandbox::State::Stopping).
@@ -137,6 +140,8 @@ pub(crate) const ADOPTION: Duration = Duration::from_secs(10);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Agenda {
     Lease(WorkerId),
+    /// The rest of a lost worker is removed.
+    Loss(WorkerId),
     Replace(WorkerId),
     Quiet(WorkerId),
     Drain(WorkerId),
@@ -207,6 +212,7 @@ impl Engine {
             wanted: (0, 0),
             eviction_cursor: 0,
             backlog_cursor: FunctionId(0),
+            backlog_left: 0,
             waiting: 0,
             stopping: 0,
             sizes: Default::default(),
@@ -258,6 +264,7 @@ impl Engine {
     /// from timers. Late and repeated events are such errors, and the driver can ignore them.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), EventError> {
         self.handle_timeout(now);
+        self.finish_loss(&event);
         match event {
             Event::InvocationArrived { invocation, function } => {
                 self.on_arrived(invocation, function);
@@ -299,8 +306,9 @@ impl Engine {
         }
     }
 
-    /// Fires the timers that are due at `now`, up to 512. If more are due, [`Engine::next_timeout`]
-    /// is not later than `now` afterwards.
+    /// Fires the timers that are due at `now`, up to 512, and a part of what takes long: a round
+    /// over functions that wait for room, the loss of a large worker. If more are due, [`Engine::next_timeout`] is not later than `now`
+    /// afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         let due = self.due();
         let before = self.state.now;
@@ -321,9 +329,18 @@ impl Engine {
             && let Some(&(at, item)) = self.state.agenda.first()
             && at <= now
         {
-            left -= 1;
             self.state.agenda.remove(&(at, item));
+            if let Agenda::Loss(worker) = item {
+                // The loss of a sandbox costs about as much as two timers.
+                left = left.saturating_sub(1 + 2 * self.lose_some(worker));
+                continue;
+            }
+            left -= 1;
             self.on_agenda(at, item);
+            if item == Agenda::Backlog && self.state.backlog_left > 0 {
+                // A step over the backlog can take half a millisecond: the next call continues.
+                return;
+            }
         }
     }
 
@@ -348,6 +365,7 @@ impl Engine {
     fn on_agenda(&mut self, at: Time, item: Agenda) {
         match item {
             Agenda::Lease(worker) => self.on_lease(worker),
+            Agenda::Loss(worker) => drop(self.lose_some(worker)),
             Agenda::Replace(worker) => self.on_replace(at, worker),
             Agenda::Quiet(worker) => self.on_quiet(at, worker),
             Agenda::Drain(worker) => self.on_drain_due(at, worker),
@@ -359,7 +377,7 @@ impl Engine {
             Agenda::Prewarm(function) => self.on_prewarm(at, function),
             Agenda::Blocked(function) => self.on_waited_too_long(function),
             Agenda::Provision(function) => self.provision(function),
-            Agenda::Retry(function) => self.start_missing(function.0),
+            Agenda::Retry(function) => self.start_missing(function),
             Agenda::Reserved(worker, number) => self.on_reserved_too_long(worker, number),
             Agenda::Backlog => self.on_backlog_tick(),
             Agenda::Fleet => self.on_fleet_tick(),
@@ -387,16 +405,16 @@ impl Engine {
         state.journal.push_back(Decision { at: state.clock.outside(state.now), command });
     }
 
-    pub(crate) fn function(&self, id: u32) -> Option<&Function> {
-        self.state.functions.get(id as usize)
+    pub(crate) fn function(&self, id: FunctionId) -> Option<&Function> {
+        self.state.functions.get(id)
     }
 
-    pub(crate) fn function_mut(&mut self, id: u32) -> Option<&mut Function> {
-        self.state.functions.get_mut(id as usize)
+    pub(crate) fn function_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
+        self.state.functions.get_mut(id)
     }
 
     /// Stops those sandboxes of a list that run no invocation.
-    pub(crate) fn stop_all(&mut self, sandboxes: &[u32], reason: StopReason) {
+    pub(crate) fn stop_all(&mut self, sandboxes: &[SandboxSlot], reason: StopReason) {
         for sandbox in sandboxes {
             self.stop(*sandbox, reason);
         }

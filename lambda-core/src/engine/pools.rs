@@ -10,7 +10,7 @@ use crate::FunctionId;
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pools {
-    by_owner: BTreeMap<u32, Pool>,
+    by_owner: BTreeMap<FunctionId, Pool>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,17 +25,17 @@ struct Pool {
 impl Engine {
     /// Returns whether one more invocation of a function would break what is reserved for it; `None` when nothing is.
     /// What is provisioned for others of the same pool is theirs.
-    pub(super) fn pool_is_full(&self, id: u32, function: &Function) -> Option<bool> {
+    pub(super) fn pool_is_full(&self, id: FunctionId, function: &Function) -> Option<bool> {
         let shares_with = function.settings.shares_with;
         let owner = match shares_with {
-            Some(owner) => self.function(owner.0).filter(|it| !it.removed)?,
+            Some(owner) => self.function(owner).filter(|it| !it.removed)?,
             None => function,
         };
         let reserved = owner.settings.reserved_concurrency?;
         if function.concurrency() < function.settings.provisioned_concurrency {
             return Some(false);
         }
-        let pool = self.state.pools.by_owner.get(&shares_with.map_or(id, |it| it.0));
+        let pool = self.state.pools.by_owner.get(&shares_with.map_or(id, |it| it));
         let pool = pool.copied().unwrap_or_default();
         let provisioned = owner.settings.provisioned_concurrency.saturating_add(pool.provisioned);
         let beyond = owner.beyond(owner.concurrency()).saturating_add(pool.beyond);
@@ -44,7 +44,7 @@ impl Engine {
 
     /// Counts a function that shares in or out: `sign` is 1 or -1.
     pub(super) fn pool(&mut self, id: FunctionId, sign: i32) {
-        let Some(function) = self.function(id.0) else { return };
+        let Some(function) = self.function(id) else { return };
         let Some(owner) = function.settings.shares_with else { return };
         let beyond = function.beyond(function.concurrency());
         let provisioned = function.settings.provisioned_concurrency;
@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Counts one more accepted invocation of a function that shares, or one less.
-    pub(super) fn count_in_pool(&mut self, id: u32, before: u32, after: u32) {
+    pub(super) fn count_in_pool(&mut self, id: FunctionId, before: u32, after: u32) {
         let Some(function) = self.function(id) else { return };
         let Some(owner) = function.settings.shares_with else { return };
         let (before, after) = (function.beyond(before), function.beyond(after));
@@ -62,11 +62,11 @@ impl Engine {
     }
 
     fn change_pool(&mut self, owner: FunctionId, beyond: i32, provisioned: i32) {
-        let pool = self.state.pools.by_owner.entry(owner.0).or_default();
+        let pool = self.state.pools.by_owner.entry(owner).or_default();
         pool.beyond = pool.beyond.saturating_add_signed(beyond);
         pool.provisioned = pool.provisioned.saturating_add_signed(provisioned);
         if (pool.beyond, pool.provisioned) == (0, 0) {
-            self.state.pools.by_owner.remove(&owner.0);
+            self.state.pools.by_owner.remove(&owner);
         }
     }
 }

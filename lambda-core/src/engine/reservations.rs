@@ -17,7 +17,7 @@ const GATHERED_ON_MAX: usize = 256;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Reservations {
     /// Reservations by worker and number, oldest first.
-    of: BTreeMap<u32, BTreeMap<u64, Reservation>>,
+    of: BTreeMap<WorkerId, BTreeMap<u64, Reservation>>,
     next: u64,
     /// The number of reservations that gather.
     gathering: u32,
@@ -45,11 +45,11 @@ pub(super) struct Reservation {
 impl Engine {
     /// Reserves room on a worker for one more sandbox of a function. `memory_kib` is the memory
     /// that the sandbox takes of the worker, with a VM if it needs one.
-    pub(super) fn reserve(&mut self, worker: u32, id: u32, memory_kib: u32) {
+    pub(super) fn reserve(&mut self, worker: WorkerId, id: FunctionId, memory_kib: u32) {
         self.hold_room(worker, id, memory_kib, false);
     }
 
-    fn hold_room(&mut self, worker: u32, id: u32, memory_kib: u32, gathers: bool) {
+    fn hold_room(&mut self, worker: WorkerId, id: FunctionId, memory_kib: u32, gathers: bool) {
         // At most the worker's processor time: a larger sum would saturate, and its release would
         // free time that is in use.
         let cpu_all_milli = self.state.workers.get(worker).map_or(0, |row| row.cpu_milli);
@@ -57,7 +57,7 @@ impl Engine {
         function.reserved += 1;
         let cpu_milli = function.settings.cpu_milli.min(cpu_all_milli);
         let slot = function.settings.network.is_some();
-        let function = FunctionId(id);
+        let function = id;
         let held = Reservation { function, memory_kib, cpu_milli, slot, gathers };
         let reservations = &mut self.state.reservations;
         let number = reservations.next;
@@ -66,19 +66,19 @@ impl Engine {
         reservations.of.entry(worker).or_default().insert(number, held);
         self.count_reserved(worker, &held, 1);
         let until = self.state.now + self.state.config.start_timeout;
-        self.state.agenda.insert((until, Agenda::Reserved(WorkerId(worker), number)));
+        self.state.agenda.insert((until, Agenda::Reserved(worker, number)));
     }
 
     /// Starts to gather room for a function that cannot have a sandbox even if all idle ones of a
     /// worker end. Chooses a worker that could hold the sandbox if it were empty. Sandboxes that
     /// become idle there are stopped, so that small functions do not take the room for ever. A
     /// worker gathers for one function at a time; only a function without reservations gathers.
-    pub(super) fn gather(&mut self, id: u32, zones: u32) {
+    pub(super) fn gather(&mut self, id: FunctionId, zones: u32) {
         let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
         let settings = function.settings;
         let (memory_kib, config) = (kib(settings.memory_bytes), &self.state.config);
         let workers = &self.state.workers;
-        let could = |at: &u32| {
+        let could = |at: &WorkerId| {
             let Some(row) = workers.get(*at) else { return false };
             let needed = needed_kib(config, row.isolation, memory_kib);
             let serves = matches!(row.phase, Phase::Serving | Phase::Quiet);
@@ -88,7 +88,7 @@ impl Engine {
         };
         let ids = workers.ids();
         let first = u32::try_from(self.state.eviction_cursor).unwrap_or_default() % ids.max(1);
-        let looked_at = (first..ids).chain(0..first).take(GATHERED_ON_MAX);
+        let looked_at = (first..ids).chain(0..first).map(WorkerId).take(GATHERED_ON_MAX);
         let most = looked_at.filter(could).max_by_key(|at| {
             let free = workers.get(*at).map_or(0, |row| row.free_kib());
             (free.saturating_add(workers.idle_kib(*at)), std::cmp::Reverse(*at))
@@ -107,24 +107,24 @@ impl Engine {
     }
 
     /// Returns the function for which a worker gathers room.
-    pub(super) fn gathers_on(&self, worker: u32) -> Option<FunctionId> {
+    pub(super) fn gathers_on(&self, worker: WorkerId) -> Option<FunctionId> {
         let mut of = self.state.reservations.of.get(&worker)?.values();
         of.find(|held| held.gathers).map(|held| held.function)
     }
 
     /// Returns the reservations on a worker, oldest first.
-    pub(super) fn reserved_on(&self, worker: u32) -> Vec<(u64, Reservation)> {
+    pub(super) fn reserved_on(&self, worker: WorkerId) -> Vec<(u64, Reservation)> {
         let of = self.state.reservations.of.get(&worker);
         of.into_iter().flatten().map(|(number, held)| (*number, *held)).collect()
     }
 
     /// Returns whether room is reserved on a worker.
-    pub(super) fn has_reserved(&self, worker: u32) -> bool {
+    pub(super) fn has_reserved(&self, worker: WorkerId) -> bool {
         self.state.reservations.of.contains_key(&worker)
     }
 
     /// Releases a reservation.
-    pub(super) fn unreserve(&mut self, worker: u32, number: u64) -> Option<Reservation> {
+    pub(super) fn unreserve(&mut self, worker: WorkerId, number: u64) -> Option<Reservation> {
         let of = self.state.reservations.of.get_mut(&worker)?;
         let held = of.remove(&number)?;
         self.state.reservations.gathering -= u32::from(held.gathers);
@@ -132,9 +132,9 @@ impl Engine {
         if of.get(&worker).is_some_and(BTreeMap::is_empty) {
             self.state.reservations.of.remove(&worker);
         }
-        self.state.agenda.clear(Agenda::Reserved(WorkerId(worker), number));
+        self.state.agenda.clear(Agenda::Reserved(worker, number));
         self.count_reserved(worker, &held, -1);
-        if let Some(function) = self.function_mut(held.function.0) {
+        if let Some(function) = self.function_mut(held.function) {
             function.reserved = function.reserved.saturating_sub(1);
         }
         Some(held)
@@ -142,7 +142,7 @@ impl Engine {
 
     /// Makes the reserved room on a worker usable until [`Self::hold_again`]. Returns the
     /// reservations.
-    pub(super) fn free_reserved(&mut self, worker: u32) -> Vec<(u64, Reservation)> {
+    pub(super) fn free_reserved(&mut self, worker: WorkerId) -> Vec<(u64, Reservation)> {
         let all = self.reserved_on(worker);
         for (_, held) in &all {
             self.count_reserved(worker, held, -1);
@@ -151,28 +151,28 @@ impl Engine {
     }
 
     /// Reserves room again after [`Self::free_reserved`].
-    pub(super) fn hold_again(&mut self, worker: u32, held: &Reservation) {
+    pub(super) fn hold_again(&mut self, worker: WorkerId, held: &Reservation) {
         self.count_reserved(worker, held, 1);
     }
 
-    fn count_reserved(&mut self, worker: u32, held: &Reservation, by: i64) {
+    fn count_reserved(&mut self, worker: WorkerId, held: &Reservation, by: i64) {
         let (kib, milli) = (i64::from(held.memory_kib), i64::from(held.cpu_milli));
         self.state.workers.hold(worker, by * kib, by * milli, by * i64::from(held.slot));
     }
 
     /// Releases all reservations on a worker. Returns their functions.
-    pub(super) fn unreserve_all(&mut self, worker: u32) -> Vec<u32> {
+    pub(super) fn unreserve_all(&mut self, worker: WorkerId) -> Vec<FunctionId> {
         let numbers: Vec<_> =
             self.reserved_on(worker).into_iter().map(|(number, _)| number).collect();
         let let_go = numbers.into_iter().filter_map(|number| self.unreserve(worker, number));
-        let_go.map(|held| held.function.0).collect()
+        let_go.map(|held| held.function).collect()
     }
 
     /// Handles a reservation that was not used in time: the sandboxes that were to end have not
     /// ended.
     pub(super) fn on_reserved_too_long(&mut self, worker: WorkerId, number: u64) {
-        let Some(held) = self.unreserve(worker.0, number) else { return };
-        self.start_missing(held.function.0);
-        self.on_room_freed(worker.0);
+        let Some(held) = self.unreserve(worker, number) else { return };
+        self.start_missing(held.function);
+        self.on_room_freed(worker);
     }
 }

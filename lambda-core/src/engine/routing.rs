@@ -7,9 +7,10 @@ use super::Engine;
 use crate::explain::Decided;
 use crate::sandbox::State;
 use crate::stats::demand;
+use crate::store::slot::SandboxSlot;
 use crate::{
     Command, Event, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, Used, WorkerId,
+    Time, Used,
 };
 
 /// A function with more sandboxes is not ranked again each minute: with many, the order matters
@@ -25,7 +26,7 @@ impl Engine {
         let mut read = 0;
         for event in events {
             let (function, sandbox) = match event {
-                Event::InvocationArrived { function, .. } => (Some(function.0), None),
+                Event::InvocationArrived { function, .. } => (Some(*function), None),
                 Event::InvocationEnded { sandbox, .. } => {
                     (None, self.state.sandboxes.find(sandbox.0))
                 }
@@ -38,55 +39,55 @@ impl Engine {
             read ^= function.touch();
             let sandbox = sandbox.or_else(|| self.state.sandboxes.get(function.top()));
             let Some(sandbox) = sandbox else { continue };
-            read ^= sandbox.wheel_prev ^ sandbox.function;
+            read ^= sandbox.wheel_prev.0 ^ sandbox.function.0;
             read ^= self.state.workers.busy_milli(sandbox.worker);
         }
         std::hint::black_box(read);
     }
 
     pub(super) fn on_arrived(&mut self, invocation: InvocationId, id: FunctionId) {
-        let Some(function) = self.function(id.0).filter(|it| !it.removed) else {
+        let Some(function) = self.function(id).filter(|it| !it.removed) else {
             return self.refuse(invocation, id, RejectReason::FunctionUnknown);
         };
-        if let Some(reason) = self.throttle(id.0, function) {
+        if let Some(reason) = self.throttle(id, function) {
             return self.refuse(invocation, id, reason);
         }
         let concurrency = function.concurrency();
         if concurrency == 0 {
-            self.end_gap(id.0);
+            self.end_gap(id);
         }
         let routing = self.state.config.routing;
-        let popped = self.function_mut(id.0).and_then(|function| {
+        let popped = self.function_mut(id).and_then(|function| {
             function.uses = function.uses.saturating_add(1);
             function.take_idle(routing)
         });
         if let Some(sandbox) = popped {
             self.no_longer_idle(sandbox);
-            self.count(id.0, concurrency, concurrency + 1);
+            self.count(id, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
-        let Some(function) = self.function(id.0) else { return };
+        let Some(function) = self.function(id) else { return };
         let account = function.settings.account;
         let enough = function.starting > function.waiting_count();
-        if !enough && let Some(reason) = self.refuses_to_start(id.0) {
+        if !enough && let Some(reason) = self.refuses_to_start(id) {
             return self.refuse(invocation, id, reason);
         }
         if !self.may_wait(account) {
             return self.refuse(invocation, id, RejectReason::WaitingFull);
         }
-        self.count(id.0, concurrency, concurrency + 1);
+        self.count(id, concurrency, concurrency + 1);
         let now = self.state.now;
-        if let Some(function) = self.function_mut(id.0) {
+        if let Some(function) = self.function_mut(id) {
             function.wait(invocation, now);
         }
         self.waits(account, 1);
-        if !self.is_in_backlog(id.0) {
-            self.start_missing(id.0);
+        if !self.is_in_backlog(id) {
+            self.start_missing(id);
         }
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.
-    fn refuses_to_start(&self, id: u32) -> Option<RejectReason> {
+    fn refuses_to_start(&self, id: FunctionId) -> Option<RejectReason> {
         let function = self.function(id)?;
         let backs_off = function.start_from > self.state.now && function.serving() == 0;
         if let Some(sandbox) = function.failed.filter(|_| backs_off) {
@@ -102,30 +103,30 @@ impl Engine {
         invocation: InvocationId,
         id: FunctionId,
     ) -> Result<(), EventError> {
-        let function = self.function_mut(id.0).ok_or(EventError::Unknown)?;
+        let function = self.function_mut(id).ok_or(EventError::Unknown)?;
         if !function.withdraw(invocation) {
             return Err(EventError::OutOfOrder);
         }
         let account = function.settings.account;
         self.waits(account, -1);
-        let after = self.function(id.0).map_or(0, super::Function::concurrency);
-        self.count(id.0, after + 1, after);
-        self.unblock_if_served(id.0);
-        self.drop_function_if_done(id.0);
+        let after = self.function(id).map_or(0, super::Function::concurrency);
+        self.count(id, after + 1, after);
+        self.unblock_if_served(id);
+        self.drop_function_if_done(id);
         Ok(())
     }
 
     /// Ends a function's gap, since an invocation arrived. Asks the idle policy again if the gap
     /// was long, and cancels pre-warming.
-    fn end_gap(&mut self, id: u32) {
+    fn end_gap(&mut self, id: FunctionId) {
         let now = self.state.now;
-        let Some(function) = self.state.functions.get_mut(id as usize) else { return };
+        let Some(function) = self.state.functions.get_mut(id) else { return };
         if function.uses == 0 || function.was_quiet(now) {
             function.set_keep(self.idle.keep(&function.idle_view()));
             function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
         }
         if let Some(at) = function.set_prewarm_at(None) {
-            self.state.agenda.remove(&(at, super::Agenda::Prewarm(FunctionId(id))));
+            self.state.agenda.remove(&(at, super::Agenda::Prewarm(id)));
         }
     }
 
@@ -141,14 +142,14 @@ impl Engine {
     }
 
     /// Updates the counts of its worker for a sandbox that left the idle list.
-    pub(super) fn no_longer_idle(&mut self, at: u32) {
+    pub(super) fn no_longer_idle(&mut self, at: SandboxSlot) {
         if let Some(sandbox) = self.state.sandboxes.get(at) {
             self.state.workers.take_idle(sandbox.worker, sandbox.memory_kib);
         }
     }
 
     /// Dispatches an invocation to a sandbox that is in no idle list.
-    pub(super) fn dispatch(&mut self, invocation: InvocationId, at: u32) {
+    pub(super) fn dispatch(&mut self, invocation: InvocationId, at: SandboxSlot) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.run(invocation, now);
@@ -160,13 +161,13 @@ impl Engine {
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         let deadline = self.state.clock.outside(now) + timeout;
         let sandbox = SandboxId(self.state.sandboxes.id(at));
-        let worker = WorkerId(worker);
+        let worker = worker;
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 
     /// Changes the number of running invocations of a function by `change`, after observing the
     /// time until now.
-    fn run(&mut self, id: u32, change: i32) {
+    fn run(&mut self, id: FunctionId, change: i32) {
         let now = self.state.now;
         loop {
             let Some(function) = self.function_mut(id) else { return };
@@ -181,15 +182,15 @@ impl Engine {
 
     /// Ranks a function's sandboxes by use: busy ones first, then idle ones, the most recently used
     /// first. The expected load of a rank then counts on the worker of the sandbox that carries it.
-    fn rank_anew(&mut self, id: u32) {
+    fn rank_anew(&mut self, id: FunctionId) {
         let state = &mut self.state;
-        let Some(function) = state.functions.get_mut(id as usize) else { return };
+        let Some(function) = state.functions.get_mut(id) else { return };
         if !(2..=RANKED_MAX).contains(&function.members.len()) {
             return;
         }
         let idle: Vec<_> = function.idle().collect();
         let mut order = Vec::with_capacity(function.members.len());
-        let is = |at: &u32, wanted: &dyn Fn(State) -> bool| {
+        let is = |at: &SandboxSlot, wanted: &dyn Fn(State) -> bool| {
             state.sandboxes.get(*at).is_some_and(|it| wanted(it.state))
         };
         order.extend(function.members.iter().copied().filter(|at| is(at, &|it| it == State::Busy)));
@@ -214,9 +215,9 @@ impl Engine {
 
     /// Updates the expected load of a function's sandboxes and of their workers after a completed
     /// minute.
-    fn learn(&mut self, id: u32, closed: &demand::Closed) {
+    fn learn(&mut self, id: FunctionId, closed: &demand::Closed) {
         let state = &mut self.state;
-        let Some(function) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id) else { return };
         state.priors.learn(function.settings.trigger, function.settings.account, closed);
         for rank in demand::ranks(closed) {
             let Some(at) = function.members.get(rank as usize).copied() else { return };
@@ -263,7 +264,7 @@ impl Engine {
             if let Some(held) = self.state.sandboxes.get_mut(at) {
                 held.marks.set_reason(StopReason::NotReusable);
             }
-            let (worker, reason) = (WorkerId(worker), StopReason::NotReusable);
+            let (worker, reason) = (worker, StopReason::NotReusable);
             self.journal(Command::StopSandbox { sandbox, worker, reason });
         }
         Ok(())
@@ -271,7 +272,7 @@ impl Engine {
 
     /// Removes the invocation of a sandbox from all counts. The caller must set the sandbox's state
     /// next.
-    pub(super) fn finish(&mut self, at: u32) {
+    pub(super) fn finish(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
         if sandbox.marks.stale() {
@@ -286,7 +287,7 @@ impl Engine {
     /// Uses a sandbox that can take an invocation: dispatches the longest waiting one, else puts
     /// the sandbox into the idle list. Stops it if its function or its worker no longer wants it,
     /// or if another function needs its room.
-    pub(super) fn offer(&mut self, at: u32) {
+    pub(super) fn offer(&mut self, at: SandboxSlot) {
         let now = self.state.now;
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
@@ -330,26 +331,25 @@ impl Engine {
     }
 
     /// Begins a function's gap: plans pre-warming if the idle policy wants it.
-    fn begin_gap(&mut self, id: u32) {
+    fn begin_gap(&mut self, id: FunctionId) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
         let Some((after, _)) = function.prewarm() else { return };
         let at = now + after;
         if let Some(before) = function.set_prewarm_at(Some(at)) {
-            self.state.agenda.remove(&(before, super::Agenda::Prewarm(FunctionId(id))));
+            self.state.agenda.remove(&(before, super::Agenda::Prewarm(id)));
         }
-        self.state.agenda.insert((at, super::Agenda::Prewarm(FunctionId(id))));
+        self.state.agenda.insert((at, super::Agenda::Prewarm(id)));
     }
 
     pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {
-        let Some(function) = self.function_mut(id.0).filter(|it| it.prewarm_at() == Some(at))
-        else {
+        let Some(function) = self.function_mut(id).filter(|it| it.prewarm_at() == Some(at)) else {
             return;
         };
         function.set_prewarm_at(None);
         if function.serving() == 0 && !function.removed {
             // Without success, the next invocation starts a sandbox.
-            let _made = self.start_one(id.0);
+            let _made = self.start_one(id);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::placement::{Considered, Draw, FleetView, Placement, Record, Request};
 use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
-use crate::store::slab::NONE;
+use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::workers::Phase;
 use crate::{Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, VmId, WorkerId};
 
@@ -16,7 +16,7 @@ pub(super) const ISOLATIONS: [Isolation; 3] =
     [Isolation::Sandbox, Isolation::VmPerAccount, Isolation::VmPerSandbox];
 
 /// The chosen worker, and a VM on it with room for the sandbox if there is one.
-type Found = Option<(u32, Option<u32>)>;
+type Found = Option<(WorkerId, Option<VmSlot>)>;
 
 /// The result of an attempt to start a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,31 +33,27 @@ const ASKED_MAX: usize = 64;
 
 impl Engine {
     /// Places one more sandbox of a function and starts it.
-    pub(super) fn start_one(&mut self, id: u32) -> Wish {
+    pub(super) fn start_one(&mut self, id: FunctionId) -> Wish {
         let keeps = self.state.config.explanations_kept > 0;
         let mut considered = Vec::new();
         let placed = self.find_place(id, &mut Record(keeps.then_some(&mut considered)));
         let (worker, ready) = match placed {
             Ok(Some(placed)) => placed,
             Ok(None) => {
-                self.explain(FunctionId(id), Decided::NotPlaced, considered);
+                self.explain(id, Decided::NotPlaced, considered);
                 return Wish::NoRoom;
             }
             Err(reason) => return Wish::Never(reason),
         };
         let Some(at) = self.make(id, worker, ready) else { return Wish::NoRoom };
         let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
-        self.explain(
-            FunctionId(id),
-            Decided::Placed { sandbox, worker: WorkerId(worker) },
-            considered,
-        );
+        self.explain(id, Decided::Placed { sandbox, worker: worker }, considered);
         Wish::Started
     }
 
     /// Returns the expected load of a function's next sandbox.
-    pub(super) fn expected_load(&mut self, id: u32) -> Load {
-        let Some(function) = self.state.functions.get_mut(id as usize) else {
+    pub(super) fn expected_load(&mut self, id: FunctionId) -> Load {
+        let Some(function) = self.state.functions.get_mut(id) else {
             return [0; crate::stats::demand::BINS];
         };
         let settings = &function.settings;
@@ -69,9 +65,9 @@ impl Engine {
     /// Lets the policy draw workers, and reads the cache lines of the function and of these workers
     /// that placement needs. The reads do not depend on each other. The code must stay short: the
     /// processor then reaches all reads before the first one completes.
-    fn begin_placing(&mut self, id: u32) {
+    fn begin_placing(&mut self, id: FunctionId) {
         let state = &mut self.state;
-        let Some(function) = state.functions.get(id as usize) else { return };
+        let Some(function) = state.functions.get(id) else { return };
         let mut read = function.touch_to_place(minute_of_hour(state.now));
         let fleet = FleetView {
             workers: &state.workers,
@@ -93,7 +89,11 @@ impl Engine {
 
     /// Chooses a worker, and a VM with room on it if there is one. Tries first the zones in which
     /// the function has the fewest sandboxes, then all.
-    fn find_place(&mut self, id: u32, record: &mut Record<'_>) -> Result<Found, RejectReason> {
+    fn find_place(
+        &mut self,
+        id: FunctionId,
+        record: &mut Record<'_>,
+    ) -> Result<Found, RejectReason> {
         let Some(function) = self.function(id) else { return Ok(None) };
         let settings = function.settings;
         let zones = self.zones_for(&settings).ok_or(RejectReason::NoNetwork)?;
@@ -123,7 +123,12 @@ impl Engine {
         }
     }
 
-    fn find_place_in(&mut self, id: u32, zones: (u32, u32), record: &mut Record<'_>) -> Found {
+    fn find_place_in(
+        &mut self,
+        id: FunctionId,
+        zones: (u32, u32),
+        record: &mut Record<'_>,
+    ) -> Found {
         self.begin_placing(id);
         self.asked(id, zones, |placement, fleet, request, draw| {
             let needs = Needs::of(request.settings, request.memory_kib, request.zones);
@@ -136,10 +141,10 @@ impl Engine {
                 fleet.worker(*worker).is_some_and(|view| fleet.refusal(&view, request).is_none())
             };
             if let Some(worker) = placement.place(fleet, request, draw, record).filter(passes) {
-                return Some(worker.0);
+                return Some(worker);
             }
-            let will_do = |worker: u32| {
-                let view = fleet.worker(WorkerId(worker));
+            let will_do = |worker: WorkerId| {
+                let view = fleet.worker(worker);
                 view.is_some_and(|view| {
                     fleet.refusal(&view, request).is_none() && placement.accepts(&view, request)
                 })
@@ -173,11 +178,16 @@ impl Engine {
     /// Builds the request for a function's next sandbox and calls `ask` with it.
     fn asked(
         &mut self,
-        id: u32,
+        id: FunctionId,
         (zones, zones_ready): (u32, u32),
-        ask: impl FnOnce(&dyn Placement, &FleetView<'_>, &Request<'_>, &mut Draw<'_>) -> Option<u32>,
+        ask: impl FnOnce(
+            &dyn Placement,
+            &FleetView<'_>,
+            &Request<'_>,
+            &mut Draw<'_>,
+        ) -> Option<WorkerId>,
     ) -> Found {
-        let function = self.state.functions.get_mut(id as usize)?;
+        let function = self.state.functions.get_mut(id)?;
         let minute = minute_of_hour(self.state.now);
         let settings = function.settings;
         let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
@@ -186,9 +196,9 @@ impl Engine {
         let memory_kib = kib(settings.memory_bytes);
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
-        let function = state.functions.get(id as usize)?;
+        let function = state.functions.get(id)?;
         let request = Request {
-            function: FunctionId(id),
+            function: id,
             settings: &settings,
             next: function.demand.next(),
             now: state.now,
@@ -217,19 +227,19 @@ impl Engine {
     }
 
     /// Starts a sandbox of a function on this worker, whose room came free. Returns whether it did.
-    pub(super) fn start_on(&mut self, id: u32, worker: u32) -> bool {
+    pub(super) fn start_on(&mut self, id: FunctionId, worker: WorkerId) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some(zones) = self.zones_for(&settings) else { return false };
         let placed = self.asked(id, zones, |placement, fleet, request, _| {
-            let view = fleet.worker(WorkerId(worker))?;
+            let view = fleet.worker(worker)?;
             let may = fleet.refusal(&view, request).is_none() && placement.accepts(&view, request);
             may.then_some(worker)
         });
         let Some((worker, ready)) = placed else { return false };
         let Some(at) = self.make(id, worker, ready) else { return false };
         let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
-        let decided = Decided::Placed { sandbox, worker: WorkerId(worker) };
-        self.explain(FunctionId(id), decided, Vec::new());
+        let decided = Decided::Placed { sandbox, worker: worker };
+        self.explain(id, decided, Vec::new());
         true
     }
 
@@ -247,7 +257,12 @@ impl Engine {
 
     /// Creates the record of a sandbox, and commands what it needs: a VM, an interface, or the
     /// sandbox itself.
-    fn make(&mut self, id: u32, worker: u32, ready: Option<u32>) -> Option<u32> {
+    fn make(
+        &mut self,
+        id: FunctionId,
+        worker: WorkerId,
+        ready: Option<VmSlot>,
+    ) -> Option<SandboxSlot> {
         let function = self.function(id)?;
         let (settings, revision) = (function.settings, function.revision);
         let rank = u32::try_from(function.members.len()).ok()?;
@@ -257,7 +272,7 @@ impl Engine {
         let made = Made {
             function: id,
             worker,
-            vm: NONE,
+            vm: VmSlot::NONE,
             memory_kib,
             cpu_milli: settings.cpu_milli,
             rank,
@@ -266,7 +281,7 @@ impl Engine {
         let sandbox = Sandbox::new(made, State::Waiting, self.state.now);
         let at = self.state.sandboxes.insert(sandbox, self.state.config.sandboxes_max)?;
         let vm = match isolation {
-            Isolation::Sandbox => NONE,
+            Isolation::Sandbox => VmSlot::NONE,
             _ => match self.take_vm(at, worker, isolation, settings.account, ready) {
                 Some(vm) => vm,
                 None => {
@@ -285,7 +300,7 @@ impl Engine {
                     return None;
                 }
             },
-            None => NONE,
+            None => InterfaceSlot::NONE,
         };
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             (sandbox.vm, sandbox.interface) = (vm, interface);
@@ -299,11 +314,11 @@ impl Engine {
     }
 
     /// Adds a sandbox to all counts.
-    pub(super) fn hold(&mut self, at: u32, load: &Load) {
+    pub(super) fn hold(&mut self, at: SandboxSlot, load: &Load) {
         let state = &mut self.state;
         state.workers.link(&mut state.sandboxes, at);
         let Some(sandbox) = state.sandboxes.get(at) else { return };
-        let Some(function) = state.functions.get_mut(sandbox.function as usize) else {
+        let Some(function) = state.functions.get_mut(sandbox.function) else {
             return;
         };
         function.add_member(at);
@@ -312,7 +327,7 @@ impl Engine {
         }
         function.spread.add(sandbox.worker);
         state.workers.add_load(sandbox.worker, load);
-        if sandbox.vm == NONE {
+        if sandbox.vm == VmSlot::NONE {
             state.workers.hold_memory(sandbox.worker, i64::from(sandbox.memory_kib));
         }
         let mut zone = None;
@@ -330,7 +345,7 @@ impl Engine {
     }
 
     /// Commands the start of a sandbox if its VM and network interface are ready.
-    pub(super) fn begin_if_ready(&mut self, at: u32, revision: u64) {
+    pub(super) fn begin_if_ready(&mut self, at: SandboxSlot, revision: u64) {
         let now = self.state.now;
         let Some(held) = self.state.sandboxes.get(at).filter(|it| it.state == State::Waiting)
         else {
@@ -342,7 +357,7 @@ impl Engine {
         }
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
         (held.state, held.since) = (State::Starting, now);
-        let (worker, function) = (WorkerId(held.worker), FunctionId(held.function));
+        let (worker, function) = (held.worker, held.function);
         let vm = self.state.vms.id(vm).map(VmId);
         let interface = self.state.interfaces.id(interface).map(InterfaceId);
         let sandbox = SandboxId(self.state.sandboxes.id(at));
@@ -374,22 +389,22 @@ impl Engine {
     /// numbers are consumed. `None` if no worker has room or the function is unknown.
     #[must_use]
     pub fn choose(&mut self, function: FunctionId) -> Option<WorkerId> {
-        self.function(function.0)?;
-        let placed = self.find_place(function.0, &mut Record(None)).ok()??;
-        Some(WorkerId(placed.0))
+        self.function(function)?;
+        let placed = self.find_place(function, &mut Record(None)).ok()??;
+        Some(placed.0)
     }
 
     /// Returns how a function's next sandbox would be placed, without starting it; later decisions
     /// do not change. `None` if the function is unknown.
     #[must_use]
     pub fn rehearse(&mut self, function: FunctionId) -> Option<Explanation> {
-        self.function(function.0)?;
+        self.function(function)?;
         let (random, cursor) = (self.state.random.clone(), self.state.cursor);
         let mut considered = Vec::new();
-        let placed = self.find_place(function.0, &mut Record(Some(&mut considered)));
+        let placed = self.find_place(function, &mut Record(Some(&mut considered)));
         (self.state.random, self.state.cursor) = (random, cursor);
         let decided = match placed {
-            Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker: WorkerId(worker) },
+            Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker: worker },
             Ok(None) | Err(_) => Decided::NotPlaced,
         };
         Some(Explanation { at: self.now(), function, decided, considered })

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::starting::kib;
 use super::{Agenda, Engine};
 use crate::config::VmConfig;
-use crate::store::slab::{NONE, Slab};
+use crate::store::slab::Slab;
+use crate::store::slot::{SandboxSlot, VmSlot};
 use crate::workers::Phase;
 use crate::{
     AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
@@ -18,19 +19,19 @@ use crate::{
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Vms {
-    slab: Slab<Vm>,
+    slab: Slab<VmSlot, Vm>,
     /// Pairs of a worker and a VM on it.
-    by_worker: BTreeSet<(u32, u32)>,
+    by_worker: BTreeSet<(WorkerId, VmSlot)>,
     /// Customers' VMs that take more sandboxes, by account and free memory: the fullest with room
     /// comes first.
-    by_account: BTreeSet<(AccountId, u32, u32)>,
+    by_account: BTreeSet<(AccountId, u32, VmSlot)>,
     pools: Vec<Pool>,
 }
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Vm {
-    pub(crate) worker: u32,
+    pub(crate) worker: WorkerId,
     pub(crate) account: Option<AccountId>,
     memory_kib: u32,
     used_kib: u32,
@@ -55,7 +56,7 @@ enum VmPhase {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Pool {
     memory_kib: u32,
-    ready: Vec<u32>,
+    ready: Vec<VmSlot>,
     starting: u32,
     /// The number of VMs taken since the last tick.
     taken: u32,
@@ -104,15 +105,15 @@ impl Vms {
         }
     }
 
-    pub(crate) fn id(&self, at: u32) -> Option<u64> {
+    pub(crate) fn id(&self, at: VmSlot) -> Option<u64> {
         self.slab.get(at).map(|_| self.slab.id(at))
     }
 
-    pub(crate) fn find(&self, id: VmId) -> Option<u32> {
+    pub(crate) fn find(&self, id: VmId) -> Option<VmSlot> {
         self.slab.find(id.0)
     }
 
-    pub(crate) fn get(&self, at: u32) -> Option<&Vm> {
+    pub(crate) fn get(&self, at: VmSlot) -> Option<&Vm> {
         self.slab.get(at)
     }
 
@@ -121,7 +122,7 @@ impl Vms {
     }
 
     /// Changes a VM and updates the index of VMs with room.
-    fn change(&mut self, at: u32, change: impl FnOnce(&mut Vm)) {
+    fn change(&mut self, at: VmSlot, change: impl FnOnce(&mut Vm)) {
         let Some(vm) = self.slab.get_mut(at) else { return };
         let listed = |vm: &Vm| {
             let takes = vm.isolation == Isolation::VmPerAccount && vm.phase != VmPhase::Stopping;
@@ -136,8 +137,11 @@ impl Vms {
         self.by_account.extend(after);
     }
 
-    pub(crate) fn of_worker(&self, worker: u32) -> Vec<u32> {
-        self.by_worker.range((worker, 0)..=(worker, u32::MAX)).map(|(_, vm)| *vm).collect()
+    pub(crate) fn of_worker(&self, worker: WorkerId) -> Vec<VmSlot> {
+        self.by_worker
+            .range((worker, VmSlot(0))..=(worker, VmSlot::NONE))
+            .map(|(_, vm)| *vm)
+            .collect()
     }
 
     /// Returns the number of ready VMs in each pool.
@@ -149,7 +153,7 @@ impl Vms {
 impl Engine {
     /// Returns VMs that can hold a sandbox, as (worker, VM): ready or starting ones of the
     /// customer, then ready ones of a pool.
-    pub(super) fn ready_vms(&self, account: AccountId, memory_kib: u32) -> Vec<(u32, u32)> {
+    pub(super) fn ready_vms(&self, account: AccountId, memory_kib: u32) -> Vec<(WorkerId, VmSlot)> {
         let vms = &self.state.vms;
         if vms.slab.len() == 0 {
             return Vec::new();
@@ -157,7 +161,7 @@ impl Engine {
         let serves = |vm: &Vm| {
             self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
         };
-        let enough = (account, memory_kib, 0)..=(account, u32::MAX, u32::MAX);
+        let enough = (account, memory_kib, VmSlot(0))..=(account, u32::MAX, VmSlot::NONE);
         let own = vms.by_account.range(enough).take(LISTED_MAX).filter_map(|(.., at)| {
             let vm = vms.slab.get(*at)?;
             serves(vm).then_some((vm.worker, *at))
@@ -171,19 +175,19 @@ impl Engine {
     }
 
     /// Returns whether a VM on the worker, ready or starting, can hold a customer's sandbox.
-    pub(super) fn has_vm_on(&self, worker: u32, account: AccountId, memory_kib: u32) -> bool {
+    pub(super) fn has_vm_on(&self, worker: WorkerId, account: AccountId, memory_kib: u32) -> bool {
         self.ready_vms(account, memory_kib).iter().any(|(on, _)| *on == worker)
     }
 
     /// Puts a sandbox into a VM: the given one, or a new one. Returns the VM.
     pub(super) fn take_vm(
         &mut self,
-        sandbox: u32,
-        worker: u32,
+        sandbox: SandboxSlot,
+        worker: WorkerId,
         isolation: Isolation,
         account: AccountId,
-        ready: Option<u32>,
-    ) -> Option<u32> {
+        ready: Option<VmSlot>,
+    ) -> Option<VmSlot> {
         let memory_kib = self.state.sandboxes.get(sandbox)?.memory_kib;
         let size = match isolation {
             Isolation::VmPerAccount => {
@@ -217,11 +221,11 @@ impl Engine {
 
     fn start_vm(
         &mut self,
-        worker: u32,
+        worker: WorkerId,
         isolation: Isolation,
         memory_kib: u32,
         account: Option<AccountId>,
-    ) -> Option<u32> {
+    ) -> Option<VmSlot> {
         let free = self.state.workers.get(worker)?.free_kib();
         if free < memory_kib {
             return None;
@@ -244,11 +248,11 @@ impl Engine {
         let give_up_at = now + self.state.config.vm.start_timeout;
         self.state.agenda.insert((give_up_at, Agenda::Vm(vm.0)));
         let memory_bytes = u64::from(memory_kib) << 10;
-        self.command(Command::StartVm { vm, worker: WorkerId(worker), memory_bytes, account });
+        self.command(Command::StartVm { vm, worker: worker, memory_bytes, account });
         Some(at)
     }
 
-    fn hold_vm(&mut self, worker: u32, at: u32, memory_kib: u32) {
+    fn hold_vm(&mut self, worker: WorkerId, at: VmSlot, memory_kib: u32) {
         self.state.workers.hold_memory(worker, i64::from(memory_kib));
         self.state.vms.by_worker.insert((worker, at));
         if let Some(worker) = self.state.workers.get_mut(worker) {
@@ -256,8 +260,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn vm_is_ready(&self, at: u32) -> bool {
-        at == NONE || self.state.vms.slab.get(at).is_some_and(|vm| vm.phase == VmPhase::Ready)
+    pub(super) fn vm_is_ready(&self, at: VmSlot) -> bool {
+        at == VmSlot::NONE
+            || self.state.vms.slab.get(at).is_some_and(|vm| vm.phase == VmPhase::Ready)
     }
 
     pub(super) fn on_vm_ready(&mut self, vm: VmId) -> Result<(), EventError> {
@@ -307,7 +312,7 @@ impl Engine {
     }
 
     /// Removes a VM that is gone, and the sandboxes in it.
-    pub(super) fn lose_vm(&mut self, at: u32) {
+    pub(super) fn lose_vm(&mut self, at: VmSlot) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let starting = vm.phase == VmPhase::Starting;
         self.state.vms.change(at, |vm| vm.phase = VmPhase::Stopping);
@@ -344,7 +349,7 @@ impl Engine {
     }
 
     /// Removes a sandbox that is gone from its VM.
-    pub(super) fn leave_vm(&mut self, at: u32, memory_kib: u32) {
+    pub(super) fn leave_vm(&mut self, at: VmSlot, memory_kib: u32) {
         self.state.vms.change(at, |vm| {
             vm.sandboxes -= 1;
             vm.used_kib -= memory_kib;
@@ -356,14 +361,14 @@ impl Engine {
     }
 
     /// Stops a VM without sandboxes, at once or after [`VmConfig::linger`].
-    pub(super) fn stop_vm_if_empty(&mut self, at: u32) {
+    pub(super) fn stop_vm_if_empty(&mut self, at: VmSlot) {
         let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
         if self.state.vms.slab.get(at).is_some_and(empty) {
             self.vm_is_empty(at);
         }
     }
 
-    fn vm_is_empty(&mut self, at: u32) {
+    fn vm_is_empty(&mut self, at: VmSlot) {
         let now = self.state.now;
         let linger = self.state.config.vm.linger;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
@@ -383,11 +388,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn stop_vm(&mut self, at: u32) {
+    pub(super) fn stop_vm(&mut self, at: VmSlot) {
         let now = self.state.now;
         let again = now + self.state.config.stop_timeout;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
-        let worker = WorkerId(vm.worker);
+        let worker = vm.worker;
         self.state.vms.change(at, |vm| (vm.phase, vm.since) = (VmPhase::Stopping, now));
         for pool in &mut self.state.vms.pools {
             pool.ready.retain(|it| *it != at);
@@ -398,7 +403,7 @@ impl Engine {
     }
 
     /// Stops a ready VM on the worker if it has no owner.
-    pub(super) fn stop_vm_if_ownerless(&mut self, worker: u32, vm: VmId) {
+    pub(super) fn stop_vm_if_ownerless(&mut self, worker: WorkerId, vm: VmId) {
         let Some(at) = self.state.vms.slab.find(vm.0) else { return };
         let ownerless =
             |it: &Vm| it.worker == worker && it.account.is_none() && it.phase == VmPhase::Ready;
@@ -408,7 +413,7 @@ impl Engine {
     }
 
     /// Stops the empty VMs of a worker.
-    pub(super) fn stop_empty_vms(&mut self, worker: u32) {
+    pub(super) fn stop_empty_vms(&mut self, worker: WorkerId) {
         for at in self.state.vms.of_worker(worker) {
             let empty = |vm: &Vm| vm.sandboxes == 0 && vm.phase != VmPhase::Stopping;
             if self.state.vms.slab.get(at).is_some_and(empty) {
@@ -436,7 +441,7 @@ impl Engine {
 
     /// Gives up a VM that did not start in time: stops it, and starts the waiting sandboxes
     /// elsewhere. Its memory stays counted until the VM is gone.
-    fn give_vm_up(&mut self, at: u32) {
+    fn give_vm_up(&mut self, at: VmSlot) {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         let (pooled, memory_kib) = (vm.account.is_none(), vm.memory_kib);
         let waiting = std::mem::take(&mut vm.waiting);
@@ -463,7 +468,12 @@ impl Engine {
 
     /// Adopts a VM that a worker reports. Returns `false` if another worker has it, if it does not
     /// fit the worker or its isolation, or if no earlier engine can have given its id.
-    pub(super) fn adopt_vm(&mut self, worker: u32, vm: &crate::ReportedVm, first: bool) -> bool {
+    pub(super) fn adopt_vm(
+        &mut self,
+        worker: WorkerId,
+        vm: &crate::ReportedVm,
+        first: bool,
+    ) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {
             return known.worker == worker;
         }
@@ -518,7 +528,12 @@ impl Engine {
 
     /// Adds an adopted sandbox to its VM. Returns `false` if the VM is not ready, is full, or
     /// belongs to another customer.
-    pub(super) fn adopt_into_vm(&mut self, at: u32, account: AccountId, memory_kib: u32) -> bool {
+    pub(super) fn adopt_into_vm(
+        &mut self,
+        at: VmSlot,
+        account: AccountId,
+        memory_kib: u32,
+    ) -> bool {
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return false };
         let alone = vm.isolation == Isolation::VmPerSandbox && vm.sandboxes > 0;
         let full = vm.memory_kib - vm.used_kib < memory_kib;

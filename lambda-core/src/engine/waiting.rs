@@ -8,14 +8,18 @@ use super::starting::{Wish, kib};
 use super::{Agenda, Engine};
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::Sandbox;
-use crate::{AccountId, FunctionId, Isolation, RejectReason, StopReason};
+use crate::store::slot::SandboxSlot;
+use crate::{AccountId, FunctionId, Isolation, RejectReason, StopReason, WorkerId};
 
 /// The time between two attempts for functions in the backlog.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a function waits for room before room is gathered for it.
 const GATHER_AFTER: Duration = Duration::from_secs(2);
 /// The most functions of the backlog that are tried at each tick.
-const TRIED_MAX: usize = 64;
+const TRIED_MAX: u32 = 64;
+/// The most functions of the backlog that are tried in one call: each may look at hundreds of
+/// workers and at all sandboxes of one.
+const TRIED_AT_ONCE: u32 = 2;
 /// The divisor of the waiting limit: a sixteenth is kept for accounts with few waiting invocations.
 const KEPT_FOR_FEW: u32 = 16;
 /// The most sandboxes that start on a worker when room on it comes free.
@@ -24,7 +28,7 @@ const STARTED_MAX: usize = 64;
 impl Engine {
     /// Starts the sandboxes that a function's waiting invocations and its provisioned concurrency
     /// need.
-    pub(super) fn start_missing(&mut self, id: u32) {
+    pub(super) fn start_missing(&mut self, id: FunctionId) {
         if let Some(deferred) = &mut self.deferred {
             deferred.functions.insert(id);
             return;
@@ -63,7 +67,7 @@ impl Engine {
     }
 
     /// Rejects the waiting invocations for which no sandbox is being made and no room is reserved.
-    fn reject_uncovered(&mut self, id: u32, reason: RejectReason) {
+    fn reject_uncovered(&mut self, id: FunctionId, reason: RejectReason) {
         while self.function(id).is_some_and(|it| it.starting + it.reserved < it.waiting_count()) {
             self.reject_last(id, reason);
         }
@@ -71,7 +75,7 @@ impl Engine {
 
     /// Handles a used-up scaling rate: waits for it if the function has sandboxes, else rejects the
     /// waiting invocations.
-    fn wait_for_rate(&mut self, id: u32) {
+    fn wait_for_rate(&mut self, id: FunctionId) {
         let Some(function) = self.function(id) else { return };
         if function.serving() == 0 {
             return self.reject_uncovered(id, RejectReason::ScalingRate);
@@ -79,13 +83,13 @@ impl Engine {
         let step = self.state.config.scaling_period / self.state.config.scaling_starts_max.max(1);
         self.block(id, Blocked::ForTime);
         let at = self.state.now + step.max(Duration::from_millis(1));
-        self.state.agenda.insert((at, Agenda::Retry(FunctionId(id))));
+        self.state.agenda.insert((at, Agenda::Retry(id)));
     }
 
     /// Handles a function whose starts fail by its own fault: one start at a time, with growing
     /// delays. Rejects the waiting invocations, unless one of the function's sandboxes is busy or
     /// starting.
-    fn back_off(&mut self, id: u32) {
+    fn back_off(&mut self, id: FunctionId) {
         let Some(function) = self.function(id) else { return };
         let (from, failed, busy) = (function.start_from, function.failed, function.meter.busy());
         if busy == 0
@@ -99,13 +103,13 @@ impl Engine {
         }
         let at = from.max(self.state.now + Duration::from_millis(1));
         if from > self.state.now {
-            self.state.agenda.insert((at, Agenda::Retry(FunctionId(id))));
+            self.state.agenda.insert((at, Agenda::Retry(id)));
         }
     }
 
     /// Puts a function into the backlog, asks for workers, and rejects its waiting invocations if
     /// no room can come.
-    fn wait_for_room(&mut self, id: u32) {
+    fn wait_for_room(&mut self, id: FunctionId) {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return };
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
         let place = self.place_of(id, settings.account);
@@ -119,14 +123,14 @@ impl Engine {
         }
     }
 
-    fn place_of(&self, id: u32, account: AccountId) -> Place {
+    fn place_of(&self, id: FunctionId, account: AccountId) -> Place {
         let urgent = self.function(id).is_some_and(|it| it.provision_short() > 0);
         let memory = self.function(id).map_or(0, |it| kib(it.settings.memory_bytes));
         let owner = Owner { on_demand: !urgent, account };
         Place { owner, class: class(memory), since: self.state.now }
     }
 
-    fn block(&mut self, id: u32, how: Blocked) {
+    fn block(&mut self, id: FunctionId, how: Blocked) {
         let Some(function) = self.function(id) else { return };
         let account = function.settings.account;
         match (function.blocked, how) {
@@ -140,7 +144,7 @@ impl Engine {
                     if self.state.backlog.is_empty() {
                         self.state.agenda.insert((self.state.now + TICK, Agenda::Backlog));
                     }
-                    self.state.backlog.insert(FunctionId(id), place, share, waiting);
+                    self.state.backlog.insert(id, place, share, waiting);
                 }
                 if let Some(function) = self.function_mut(id) {
                     function.blocked = Some(how);
@@ -151,24 +155,24 @@ impl Engine {
         self.arm_wait_timer(id);
     }
 
-    fn leave_backlog(&mut self, id: u32) {
+    fn leave_backlog(&mut self, id: FunctionId) {
         let Some(function) = self.function_mut(id) else { return };
         let account = function.settings.account;
         if let Some(Blocked::ForRoom(place)) = function.blocked.take() {
             let waiting = self.state.accounts.get(account).waiting();
-            self.state.backlog.remove(FunctionId(id), place, waiting);
+            self.state.backlog.remove(id, place, waiting);
         }
     }
 
     /// Ends a function's waiting state, in the backlog or for time, and its timer.
-    pub(super) fn stop_waiting(&mut self, id: u32) {
+    pub(super) fn stop_waiting(&mut self, id: FunctionId) {
         self.leave_backlog(id);
         self.count_wanted(id);
-        self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
+        self.state.agenda.clear(Agenda::Blocked(id));
     }
 
     /// Updates the sums of what the functions in the backlog need.
-    pub(super) fn count_wanted(&mut self, id: u32) {
+    pub(super) fn count_wanted(&mut self, id: FunctionId) {
         let max = self.state.config.starts_per_function_max;
         let Some(function) = self.function_mut(id) else { return };
         let missing = match function.blocked {
@@ -187,36 +191,36 @@ impl Engine {
 
     /// Sets the timer that ends the wait of the oldest invocation for which no sandbox is being
     /// made.
-    fn arm_wait_timer(&mut self, id: u32) {
+    fn arm_wait_timer(&mut self, id: FunctionId) {
         let Some(since) = self.function(id).and_then(|it| it.uncovered_since()) else { return };
         let at = since + self.state.config.wait_max;
         let at = at.max(self.state.now);
-        self.state.agenda.insert_earlier((at, Agenda::Blocked(FunctionId(id))));
+        self.state.agenda.insert_earlier((at, Agenda::Blocked(id)));
     }
 
     pub(super) fn on_waited_too_long(&mut self, id: FunctionId) {
         let now = self.state.now;
-        let Some(settings) = self.function(id.0).map(|it| it.settings) else { return };
+        let Some(settings) = self.function(id).map(|it| it.settings) else { return };
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
         let mut wait = self.state.config.wait_max;
         if self.worker_comes(zones) {
             let comes = self.state.config.fleet.as_ref().map_or(Duration::ZERO, |it| it.ask_again);
             wait = wait.max(comes);
         }
-        while let Some(function) = self.function_mut(id.0) {
+        while let Some(function) = self.function_mut(id) {
             let Some(since) = function.uncovered_since() else { break };
             if since + wait > now {
                 self.state.agenda.insert((since + wait, Agenda::Blocked(id)));
                 break;
             }
             let popped = function.pop_uncovered();
-            self.rejected(id.0, popped, RejectReason::NoCapacity);
+            self.rejected(id, popped, RejectReason::NoCapacity);
         }
     }
 
     /// Removes a function from the backlog, or ends its wait for time, if it needs no more
     /// sandboxes.
-    pub(super) fn unblock_if_served(&mut self, id: u32) {
+    pub(super) fn unblock_if_served(&mut self, id: FunctionId) {
         let max = self.state.config.starts_per_function_max;
         let Some(function) = self.function(id).filter(|it| it.blocked.is_some()) else { return };
         if function.missing(max) == 0 {
@@ -225,7 +229,7 @@ impl Engine {
                 function.blocked = None;
             }
             if self.function(id).is_none_or(|it| it.uncovered_since().is_none()) {
-                self.state.agenda.clear(Agenda::Blocked(FunctionId(id)));
+                self.state.agenda.clear(Agenda::Blocked(id));
             }
         }
         self.count_wanted(id);
@@ -233,7 +237,7 @@ impl Engine {
 
     /// Updates the sums and timers for a new invocation of a function that is in the backlog,
     /// without a new search for room. Returns whether the function is in the backlog.
-    pub(super) fn is_in_backlog(&mut self, id: u32) -> bool {
+    pub(super) fn is_in_backlog(&mut self, id: FunctionId) -> bool {
         let Some(function) = self.function(id) else { return false };
         let Some(Blocked::ForRoom(_)) = function.blocked else { return false };
         let settings = function.settings;
@@ -246,7 +250,7 @@ impl Engine {
         true
     }
 
-    fn arm_wait_timer_if_none(&mut self, id: u32) {
+    fn arm_wait_timer_if_none(&mut self, id: FunctionId) {
         // Only the oldest such invocation needs the timer, which then moves to the next.
         let first = |it: &super::Function| it.waiting_count() <= it.starting + 1;
         if self.function(id).is_some_and(first) {
@@ -268,31 +272,39 @@ impl Engine {
         }
         let Some(fullest) = self.state.backlog.fuller(own) else { return false };
         let uncovered = |id: &FunctionId| {
-            self.function(id.0).is_some_and(|it| it.waiting_count() > it.starting + it.reserved)
+            self.function(*id).is_some_and(|it| it.waiting_count() > it.starting + it.reserved)
         };
         let Some(victim) = self.state.backlog.newest_of(fullest).find(uncovered) else {
             return false;
         };
-        self.reject_last(victim.0, RejectReason::WaitingFull);
+        self.reject_last(victim, RejectReason::WaitingFull);
         true
     }
 
+    /// Tries some functions of the backlog. A round of [`TRIED_MAX`] functions takes several calls,
+    /// so that none is long; the next round begins a [`TICK`] later.
     pub(super) fn on_backlog_tick(&mut self) {
-        let tried = self.state.backlog.some(self.state.backlog_cursor, TRIED_MAX);
+        if self.state.backlog_left == 0 {
+            self.state.backlog_left = self.state.backlog.len().min(TRIED_MAX);
+        }
+        let most = self.state.backlog_left.min(TRIED_AT_ONCE);
+        self.state.backlog_left -= most;
+        let tried = self.state.backlog.some(self.state.backlog_cursor, most as usize);
         if let Some(last) = tried.last() {
             self.state.backlog_cursor = FunctionId(last.0.saturating_add(1));
         }
         for id in tried {
-            self.start_missing(id.0);
-            self.gather_if_it_waits_long(id.0);
+            self.start_missing(id);
+            self.gather_if_it_waits_long(id);
         }
         if !self.state.backlog.is_empty() {
-            self.state.agenda.insert((self.state.now + TICK, Agenda::Backlog));
+            let wait = if self.state.backlog_left > 0 { Duration::ZERO } else { TICK };
+            self.state.agenda.insert((self.state.now + wait, Agenda::Backlog));
         }
     }
 
     /// Starts to gather room for a function that has waited for some time.
-    fn gather_if_it_waits_long(&mut self, id: u32) {
+    fn gather_if_it_waits_long(&mut self, id: FunctionId) {
         let now = self.state.now;
         let Some(function) = self.function(id) else { return };
         let long = |since: crate::Time| since + GATHER_AFTER <= now;
@@ -309,7 +321,7 @@ impl Engine {
     }
 
     /// Puts a function at the end of its account's queue.
-    fn requeue(&mut self, id: u32, account: AccountId) {
+    fn requeue(&mut self, id: FunctionId, account: AccountId) {
         let place = self.place_of(id, account);
         self.leave_backlog(id);
         self.block(id, Blocked::ForRoom(place));
@@ -317,7 +329,7 @@ impl Engine {
 
     /// Uses room that may have come free on a worker: first for its reservations, then for the
     /// backlog.
-    pub(super) fn on_room_freed(&mut self, worker: u32) {
+    pub(super) fn on_room_freed(&mut self, worker: WorkerId) {
         if self.deferred.is_some() {
             return;
         }
@@ -337,13 +349,13 @@ impl Engine {
             let next = self
                 .state
                 .backlog
-                .next(class_max, |id, _, _| self.fits_on(id.0, worker, &Spare::default()));
+                .next(class_max, |id, _, _| self.fits_on(id, worker, &Spare::default()));
             let Some(id) = next else { break };
-            let started = self.start_for_backlog(id.0, worker);
-            if let Some(account) = self.function(id.0).map(|it| it.settings.account) {
-                self.unblock_if_served(id.0);
-                if self.function(id.0).is_some_and(|it| it.blocked.is_some()) {
-                    self.requeue(id.0, account);
+            let started = self.start_for_backlog(id, worker);
+            if let Some(account) = self.function(id).map(|it| it.settings.account) {
+                self.unblock_if_served(id);
+                if self.function(id).is_some_and(|it| it.blocked.is_some()) {
+                    self.requeue(id, account);
                 }
             }
             if !started {
@@ -352,7 +364,7 @@ impl Engine {
         }
     }
 
-    fn start_for_backlog(&mut self, id: u32, worker: u32) -> bool {
+    fn start_for_backlog(&mut self, id: FunctionId, worker: WorkerId) -> bool {
         let provisioned = self.function(id).is_some_and(|it| it.provision_short() > 0);
         if !provisioned && !self.may_scale(id) || !self.start_on(id, worker) {
             return false;
@@ -363,12 +375,12 @@ impl Engine {
         true
     }
 
-    fn serve_reserved(&mut self, worker: u32) {
+    fn serve_reserved(&mut self, worker: WorkerId) {
         // The oldest reservation may use all that is free. If that is too little, its room is
         // reserved again before younger reservations are served.
         let mut again = Vec::new();
         for (number, held) in self.free_reserved(worker) {
-            let id = held.function.0;
+            let id = held.function;
             let needed = |it: &super::Function| {
                 let provisioned = it.settings.provisioned_concurrency;
                 it.waiting_count() > it.starting || it.provision_due && it.serving() < provisioned
@@ -393,7 +405,7 @@ impl Engine {
 
     /// Returns whether a worker can have a sandbox of a function, with `spare` in addition to its
     /// free resources.
-    fn fits_on(&self, id: u32, worker: u32, spare: &Spare) -> bool {
+    fn fits_on(&self, id: FunctionId, worker: WorkerId, spare: &Spare) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some(row) = self.state.workers.get(worker) else { return false };
         let Some((zones, _)) = self.zones_for(&settings) else { return false };
@@ -412,7 +424,7 @@ impl Engine {
 
     /// Stops a sandbox that could run its function's next invocation (`waits`) or has become idle,
     /// if another function has less and needs the room. Returns whether it did.
-    pub(super) fn yield_to_poorer(&mut self, at: u32, waits: bool) -> bool {
+    pub(super) fn yield_to_poorer(&mut self, at: SandboxSlot, waits: bool) -> bool {
         let Some(held) = self.state.sandboxes.get(at).cloned() else { return false };
         let worker = held.worker;
         let Some(row) = self.state.workers.get(worker) else { return false };
@@ -425,8 +437,8 @@ impl Engine {
             return false;
         }
         if let Some(id) = self.gathers_on(worker)
-            && id.0 != own
-            && self.ends_for(&held, id.0, serving, waits)
+            && id != own
+            && self.ends_for(&held, id, serving, waits, 1)
         {
             self.evict_for(at, own, waits);
             return true;
@@ -437,42 +449,50 @@ impl Engine {
             _ => u8::MAX,
         };
         let next = self.state.backlog.next(class_max, |id, owner, _| {
-            if id.0 == own {
+            if id == own {
                 return false;
             }
-            let Some(other) = self.function(id.0) else { return false };
+            let Some(other) = self.function(id) else { return false };
             if other.start_from > self.state.now {
                 return false;
             }
-            let due = !owner.on_demand || self.ends_for(&held, id.0, serving, waits);
-            due && self.fits_on(id.0, worker, &gives)
+            let due = !owner.on_demand || self.ends_for(&held, id, serving, waits, 0);
+            due && self.fits_on(id, worker, &gives)
         });
         let Some(id) = next else { return false };
-        let Some(settings) = self.function(id.0).map(|it| it.settings) else { return false };
+        let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let memory_kib = needed_kib(&self.state.config, isolation, kib(settings.memory_bytes));
-        self.reserve(worker, id.0, memory_kib);
-        self.requeue(id.0, settings.account);
-        self.unblock_if_served(id.0);
+        self.reserve(worker, id, memory_kib);
+        self.requeue(id, settings.account);
+        self.unblock_if_served(id);
         self.evict_for(at, own, waits);
         true
     }
 
     /// Returns whether a sandbox of a function with `serving` sandboxes ends for function `id`.
     /// With `waits`: if `id` has fewer sandboxes in the same account, or its account holds less
-    /// memory per weight. Else: if the sandbox may be evicted.
-    fn ends_for(&self, held: &Sandbox, id: u32, serving: u32, waits: bool) -> bool {
+    /// memory per weight. Else: if the sandbox may be evicted. `gathers` of the reservations of
+    /// `id` are for the room that the sandbox would free.
+    fn ends_for(
+        &self,
+        held: &Sandbox,
+        id: FunctionId,
+        serving: u32,
+        waits: bool,
+        gathers: u32,
+    ) -> bool {
         if !waits {
-            return self.may_evict(held, id);
+            return self.may_evict_for(held, id, gathers);
         }
         let (Some(own), Some(other)) = (self.function(held.function), self.function(id)) else {
             return false;
         };
         let same = own.settings.account == other.settings.account;
-        let fewer = same && other.serving() + other.reserved + 1 < serving;
+        let fewer = same && other.serving() + other.reserved + 1 < serving + gathers;
         fewer || self.is_poorer(other.settings.account, kib(other.settings.memory_bytes), held)
     }
 
-    fn evict_for(&mut self, at: u32, own: u32, waits: bool) {
+    fn evict_for(&mut self, at: SandboxSlot, own: FunctionId, waits: bool) {
         if waits {
             self.stop_unlisted(at, StopReason::Evicted);
             self.start_missing(own);
@@ -489,23 +509,23 @@ impl Engine {
             let at = self.state.adopting_until;
             return self.state.agenda.insert((at, Agenda::Provision(id)));
         }
-        let Some(function) = self.function_mut(id.0).filter(|it| !it.removed) else { return };
+        let Some(function) = self.function_mut(id).filter(|it| !it.removed) else { return };
         function.provision_due = true;
-        self.start_missing(id.0);
+        self.start_missing(id);
     }
 
-    fn provision_later(&mut self, id: u32) {
+    fn provision_later(&mut self, id: FunctionId) {
         let at = self.state.now + self.state.config.start_timeout;
         if let Some(function) = self.function_mut(id) {
             function.provision_due = false;
         }
-        self.state.agenda.insert((at, Agenda::Provision(FunctionId(id))));
+        self.state.agenda.insert((at, Agenda::Provision(id)));
         self.unblock_if_served(id);
     }
 
     /// Counts a start that failed by the function's own fault. From the third in a row, the next
     /// start is delayed, twice as long each time.
-    pub(super) fn function_failed(&mut self, id: u32, sandbox: crate::SandboxId) {
+    pub(super) fn function_failed(&mut self, id: FunctionId, sandbox: crate::SandboxId) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
         function.init_failures = function.init_failures.saturating_add(1);

@@ -6,6 +6,7 @@ use crate::settings::FunctionSettings;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
 use crate::store::fits::Free;
 use crate::store::paged::Paged;
+use crate::store::slot::VmSlot;
 use crate::store::spread::Spread;
 use crate::workers::{Phase, Worker, Workers};
 use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
@@ -14,7 +15,7 @@ use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 #[derive(Clone, Copy, Debug)]
 pub struct FleetView<'a> {
     pub(crate) workers: &'a Workers,
-    pub(crate) functions: &'a Paged<Function>,
+    pub(crate) functions: &'a Paged<FunctionId, Function>,
     pub(crate) config: &'a Config,
 }
 
@@ -42,7 +43,7 @@ pub struct Request<'a> {
     pub(crate) zones_ready: u32,
     /// VMs with room for the sandbox, as (worker, VM): ready or starting ones of the customer, then
     /// ready ones of a pool.
-    pub(crate) ready: &'a [(u32, u32)],
+    pub(crate) ready: &'a [(WorkerId, VmSlot)],
 }
 
 impl Request<'_> {
@@ -62,7 +63,7 @@ impl Request<'_> {
 pub struct WorkerView<'a> {
     fleet: FleetView<'a>,
     worker: &'a Worker,
-    at: u32,
+    at: WorkerId,
     /// The share of one processor in the worker's processors; 1 if they are not counted. Stored,
     /// since a decision needs many shares and divisions are slow.
     one_cpu: f32,
@@ -79,8 +80,8 @@ impl<'a> FleetView<'a> {
     /// Returns a worker, or `None` if no worker has this id.
     #[must_use]
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'a>> {
-        let worker = self.workers.get(id.0)?;
-        Some(WorkerView::new(*self, worker, id.0))
+        let worker = self.workers.get(id)?;
+        Some(WorkerView::new(*self, worker, id))
     }
 
     /// Returns the number of workers.
@@ -156,12 +157,12 @@ impl<'a> FleetView<'a> {
         let mut next = u32::try_from(*draw.cursor).unwrap_or(0);
         for _ in 0..count / 2 {
             next = if next < ids { next } else { 0 };
-            ahead.push(next);
+            ahead.push(WorkerId(next));
             next += 1;
         }
         *draw.cursor = u64::from(next);
         for _ in 0..count.div_ceil(2) {
-            ahead.push(u32::try_from(draw.random.below(ids as usize)).unwrap_or(0));
+            ahead.push(WorkerId(u32::try_from(draw.random.below(ids as usize)).unwrap_or(0)));
         }
         self.touch_rows(ahead, minute_of_hour(now));
     }
@@ -209,9 +210,10 @@ impl<'a> FleetView<'a> {
     fn add_picked(&self, rooms: &[(usize, u32)], picked: &mut [usize], to: &mut Vec<WorkerId>) {
         for nth in &mut *picked {
             let worker = self.workers.in_rooms(rooms, *nth);
-            *nth = worker.map_or(usize::MAX, |it| it as usize);
+            *nth = worker.map_or(usize::MAX, |it| it.0 as usize);
         }
-        picked.iter().filter_map(|it| u32::try_from(*it).ok()).for_each(|it| add(to, it));
+        let found = picked.iter().filter_map(|it| u32::try_from(*it).ok());
+        found.for_each(|it| add(to, WorkerId(it)));
     }
 
     /// Reads the cache lines that a decision between these workers needs. The reads do not depend
@@ -220,18 +222,18 @@ impl<'a> FleetView<'a> {
         let bins = [request.minute, (request.minute + 9) % BINS];
         let mut read = request.spread.touch_few();
         for worker in workers {
-            read ^= request.spread.touch(worker.0);
+            read ^= request.spread.touch(*worker);
         }
         for worker in workers {
-            read ^= self.workers.touch(worker.0, bins);
+            read ^= self.workers.touch(*worker, bins);
         }
         std::hint::black_box(read);
     }
 
     /// Reads the rows of these workers.
-    fn touch_rows(&self, workers: &[u32], minute: usize) {
+    fn touch_rows(&self, workers: &[WorkerId], minute: usize) {
         let bins = [minute, (minute + 9) % BINS];
-        let touch = |read, worker: &u32| read ^ self.workers.touch(*worker, bins);
+        let touch = |read, worker: &WorkerId| read ^ self.workers.touch(*worker, bins);
         std::hint::black_box(workers.iter().fold(0, touch));
     }
 
@@ -370,9 +372,9 @@ fn zones(request: &Request<'_>) -> impl Iterator<Item = Zone> {
     })
 }
 
-fn add(candidates: &mut Vec<WorkerId>, worker: u32) {
-    if !candidates.contains(&WorkerId(worker)) {
-        candidates.push(WorkerId(worker));
+fn add(candidates: &mut Vec<WorkerId>, worker: WorkerId) {
+    if !candidates.contains(&worker) {
+        candidates.push(worker);
     }
 }
 
@@ -382,7 +384,7 @@ fn float(number: u32) -> f32 {
 }
 
 impl<'a> WorkerView<'a> {
-    fn new(fleet: FleetView<'a>, worker: &'a Worker, at: u32) -> Self {
+    fn new(fleet: FleetView<'a>, worker: &'a Worker, at: WorkerId) -> Self {
         let milli = worker.cpu_real_milli;
         let one_cpu = if milli == u32::MAX { 1.0 } else { 1000.0 / float(milli.max(1)) };
         Self { fleet, worker, at, one_cpu }
@@ -391,7 +393,7 @@ impl<'a> WorkerView<'a> {
     /// Returns its id.
     #[must_use]
     pub fn id(&self) -> WorkerId {
-        WorkerId(self.at)
+        self.at
     }
 
     /// Returns the share of its memory that is given away, from 0 to 1.
@@ -462,7 +464,7 @@ impl<'a> WorkerView<'a> {
     /// Returns how many sandboxes of the function it has.
     #[must_use]
     pub fn of_function(&self, function: FunctionId) -> u32 {
-        let function = self.fleet.functions.get(function.0 as usize);
+        let function = self.fleet.functions.get(function);
         function.map_or(0, |function| function.spread.count(self.at))
     }
 

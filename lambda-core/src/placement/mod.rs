@@ -69,7 +69,7 @@ pub(crate) struct Scratch {
     pub(crate) picked: Vec<usize>,
     pub(crate) drawn: Vec<WorkerId>,
     /// Workers that were drawn before the function was known.
-    pub(crate) ahead: Vec<u32>,
+    pub(crate) ahead: Vec<WorkerId>,
 }
 
 impl Draw<'_> {

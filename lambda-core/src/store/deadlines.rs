@@ -52,6 +52,11 @@ impl<T: Copy + Ord> Deadlines<T> {
         self.by_time.first()
     }
 
+    /// Returns whether an item has a deadline.
+    pub(crate) fn contains(&self, item: T) -> bool {
+        self.of(item).is_some()
+    }
+
     fn of(&self, item: T) -> Option<Time> {
         let mut of = self.by_item.range((item, Time::ZERO)..=(item, Time::from_nanos(u64::MAX)));
         of.next().map(|(_, at)| *at)

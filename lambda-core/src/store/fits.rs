@@ -4,6 +4,8 @@
 //! workers below it. A search skips nodes that cannot fit. An update moves up until a node does not
 //! change.
 
+use crate::WorkerId;
+
 /// Free resources of a worker, or the maximum of each over several workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -21,7 +23,7 @@ pub(crate) struct Fits {
     /// The nodes, level by level: first the seats of the workers, last the root.
     levels: Vec<Vec<Free>>,
     /// The worker of each seat.
-    workers: Vec<u32>,
+    workers: Vec<WorkerId>,
     empty: Vec<u32>,
 }
 
@@ -49,7 +51,7 @@ impl Free {
 
 impl Fits {
     /// Gives a worker a seat, with nothing free. Returns the seat.
-    pub(crate) fn insert(&mut self, worker: u32) -> u32 {
+    pub(crate) fn insert(&mut self, worker: WorkerId) -> u32 {
         if let Some(seat) = self.empty.pop() {
             self.workers[seat as usize] = worker;
             return seat;
@@ -123,8 +125,8 @@ impl Fits {
         &self,
         needed: &Free,
         from: usize,
-        mut will_do: impl FnMut(u32) -> bool,
-    ) -> Option<u32> {
+        mut will_do: impl FnMut(WorkerId) -> bool,
+    ) -> Option<WorkerId> {
         if !self.most().holds(needed) {
             return None;
         }
@@ -140,8 +142,8 @@ impl Fits {
         needed: &Free,
         seats: std::ops::Range<usize>,
         left: &mut usize,
-        will_do: &mut impl FnMut(u32) -> bool,
-    ) -> Option<u32> {
+        will_do: &mut impl FnMut(WorkerId) -> bool,
+    ) -> Option<WorkerId> {
         let mut at = seats.start;
         while at < seats.end && *left > 0 {
             // Skip the largest node that begins at this seat and cannot fit.
@@ -185,7 +187,8 @@ mod tests {
         for len in [1_u32, 7, 8, 9, 64, 65, 513] {
             for at in [0, len / 2, len - 1] {
                 let mut fits = Fits::default();
-                let seats: Vec<_> = (0..len).map(|worker| fits.insert(1000 + worker)).collect();
+                let seats: Vec<_> =
+                    (0..len).map(|worker| fits.insert(WorkerId(1000 + worker))).collect();
                 for seat in &seats {
                     fits.set(*seat, if seat % 2 == 0 { free(10, 1) } else { free(1, 10) });
                 }
@@ -194,7 +197,7 @@ mod tests {
                 for from in 0..9 {
                     assert_eq!(
                         fits.find(&free(10, 10), from, |_| true),
-                        Some(1000 + at),
+                        Some(WorkerId(1000 + at)),
                         "{len} {at}"
                     );
                 }
@@ -207,11 +210,11 @@ mod tests {
     #[test]
     fn a_tree_that_grows_keeps_what_it_knows() {
         let mut fits = Fits::default();
-        let first = fits.insert(0);
+        let first = fits.insert(WorkerId(0));
         fits.set(first, free(9, 9));
         for worker in 1..600 {
-            fits.insert(worker);
-            assert_eq!(fits.find(&free(9, 9), 0, |_| true), Some(0), "{worker}");
+            fits.insert(WorkerId(worker));
+            assert_eq!(fits.find(&free(9, 9), 0, |_| true), Some(WorkerId(0)), "{worker}");
             assert_eq!(fits.most(), free(9, 9));
         }
         assert_eq!(fits.find(&free(9, 9), 0, |_| false), None);

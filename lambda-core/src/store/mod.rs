@@ -4,5 +4,6 @@ pub(crate) mod deadlines;
 pub(crate) mod fits;
 pub(crate) mod paged;
 pub(crate) mod slab;
+pub(crate) mod slot;
 pub(crate) mod spread;
 pub(crate) mod wheel;

@@ -5,6 +5,9 @@
 //! into the id's own slot if that is within reach and unused, else it is displaced to another slot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+
+use super::slot::Slot;
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -13,15 +16,15 @@ pub(crate) const NONE: u32 = u32::MAX;
 const GENERATIONS: u32 = 1 << 16;
 
 /// The most slots for each item that are created to adopt items into their own slots.
-const SPARSE_MAX: u32 = 32;
+const SPARSE_MAX: u32 = 4;
 
 /// The generation of a slot whose item has the id of another slot. No id has it.
 const DISPLACED: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Slab<T> {
-    slots: Vec<Slot<T>>,
+pub(crate) struct Slab<K, T> {
+    slots: Vec<Place<T>>,
     /// Free slots that were used before; the last freed one is at the end.
     free: Vec<u32>,
     /// Slots that were never used.
@@ -33,16 +36,18 @@ pub(crate) struct Slab<T> {
     displaced: BTreeMap<u64, u32>,
     /// For each slot with a displaced item: the item's id, and the slot's own generation.
     displaced_ids: BTreeMap<u32, (u64, u32)>,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    key: PhantomData<K>,
 }
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Slot<T> {
+struct Place<T> {
     generation: u32,
     item: Option<T>,
 }
 
-impl<T> Slab<T> {
+impl<K: Slot, T> Slab<K, T> {
     /// Returns the slab of an engine that follows `restarts` others.
     pub(crate) fn new(restarts: u16) -> Self {
         Self {
@@ -53,12 +58,17 @@ impl<T> Slab<T> {
             generation: u32::from(restarts) * GENERATIONS,
             displaced: BTreeMap::new(),
             displaced_ids: BTreeMap::new(),
+            key: PhantomData,
         }
     }
 
     /// Puts an item into the slot that was freed last, or into a new one. Returns `None` if there
     /// are `max` items.
-    pub(crate) fn insert(&mut self, item: T, max: u32) -> Option<u32> {
+    pub(crate) fn insert(&mut self, item: T, max: u32) -> Option<K> {
+        self.put(item, max).map(K::new)
+    }
+
+    fn put(&mut self, item: T, max: u32) -> Option<u32> {
         if self.live >= max {
             return None;
         }
@@ -78,14 +88,14 @@ impl<T> Slab<T> {
             // sandbox.
             self.slots.reserve_exact((self.slots.len() / 8).max(64));
         }
-        self.slots.push(Slot { generation: self.generation, item: None });
+        self.slots.push(Place { generation: self.generation, item: None });
         Some(at)
     }
 
     /// Inserts an item under an id of an earlier engine, or, if `own`, under an id that this engine
     /// gave and whose item is gone. Returns `None` if no engine can have given the id, if its item
     /// is present, or if there are `max` items.
-    pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32, own: bool) -> Option<u32> {
+    pub(crate) fn insert_as(&mut self, id: u64, item: T, max: u32, own: bool) -> Option<K> {
         let (generation, at) = split(id);
         let earlier = generation < self.generation;
         let given = earlier || own && self.has_given(generation, at);
@@ -101,15 +111,15 @@ impl<T> Slab<T> {
             }
         }
         if earlier && self.untouched.remove(&at) {
-            self.slots[at as usize] = Slot { generation, item: Some(item) };
+            self.slots[at as usize] = Place { generation, item: Some(item) };
             self.live += 1;
-            return Some(at);
+            return Some(K::new(at));
         }
-        let elsewhere = self.insert(item, max)?;
+        let elsewhere = self.put(item, max)?;
         let own = std::mem::replace(&mut self.slots[elsewhere as usize].generation, DISPLACED);
         self.displaced.insert(id, elsewhere);
         self.displaced_ids.insert(elsewhere, (id, own));
-        Some(elsewhere)
+        Some(K::new(elsewhere))
     }
 
     /// Returns whether this slab gave the id in the past and its item is gone.
@@ -122,7 +132,8 @@ impl<T> Slab<T> {
         (self.generation..next).contains(&generation)
     }
 
-    pub(crate) fn remove(&mut self, at: u32) -> Option<T> {
+    pub(crate) fn remove(&mut self, at: K) -> Option<T> {
+        let at = at.number();
         let slot = self.slots.get_mut(at as usize)?;
         let item = slot.item.take()?;
         self.live -= 1;
@@ -144,7 +155,8 @@ impl<T> Slab<T> {
     }
 
     /// Returns the id of the item in slot `at`.
-    pub(crate) fn id(&self, at: u32) -> u64 {
+    pub(crate) fn id(&self, at: K) -> u64 {
+        let at = at.number();
         match self.slots[at as usize].generation {
             DISPLACED => self.displaced_id(at),
             generation => (u64::from(generation) << 32) | u64::from(at),
@@ -157,7 +169,7 @@ impl<T> Slab<T> {
     }
 
     /// Returns the slot of an id, or `None` if its item is gone.
-    pub(crate) fn find(&self, id: u64) -> Option<u32> {
+    pub(crate) fn find(&self, id: u64) -> Option<K> {
         let (generation, at) = split(id);
         match self.slots.get(at as usize) {
             Some(slot)
@@ -165,23 +177,23 @@ impl<T> Slab<T> {
                     && slot.item.is_some()
                     && generation != DISPLACED =>
             {
-                Some(at)
+                Some(K::new(at))
             }
             _ => self.find_displaced(id),
         }
     }
 
     #[cold]
-    fn find_displaced(&self, id: u64) -> Option<u32> {
-        self.displaced.get(&id).copied()
+    fn find_displaced(&self, id: u64) -> Option<K> {
+        self.displaced.get(&id).copied().map(K::new)
     }
 
-    pub(crate) fn get(&self, at: u32) -> Option<&T> {
-        self.slots.get(at as usize)?.item.as_ref()
+    pub(crate) fn get(&self, at: K) -> Option<&T> {
+        self.slots.get(at.number() as usize)?.item.as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
-        self.slots.get_mut(at as usize)?.item.as_mut()
+    pub(crate) fn get_mut(&mut self, at: K) -> Option<&mut T> {
+        self.slots.get_mut(at.number() as usize)?.item.as_mut()
     }
 
     /// Returns whether this engine follows no other one.
@@ -193,8 +205,8 @@ impl<T> Slab<T> {
         self.live as usize
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.slots).filter_map(|(at, slot)| Some((at, slot.item.as_ref()?)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        (0..).zip(&self.slots).filter_map(|(at, slot)| Some((K::new(at), slot.item.as_ref()?)))
     }
 }
 
@@ -206,6 +218,18 @@ fn split(id: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Slab<T> = super::Slab<u32, T>;
+
+    impl Slot for u32 {
+        fn new(number: u32) -> Self {
+            number
+        }
+
+        fn number(self) -> u32 {
+            self
+        }
+    }
 
     #[test]
     fn an_id_is_never_given_twice() {

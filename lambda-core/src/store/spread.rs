@@ -4,6 +4,8 @@
 //! that the same events give the same table on any machine. The table is only asked for counts: its
 //! order has no effect.
 
+use crate::WorkerId;
+
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
@@ -11,7 +13,7 @@ pub(crate) struct Spread {
     tags: Tags,
     used: u32,
     /// Pairs of a worker and the number of sandboxes on it.
-    counts: Box<[(u32, u32)]>,
+    counts: Box<[(WorkerId, u32)]>,
 }
 
 /// One byte of the hash of each worker, never 0; 0 marks a free place. Most lookups read nothing
@@ -57,7 +59,7 @@ impl std::ops::DerefMut for Tags {
 }
 
 impl Spread {
-    pub(crate) fn count(&self, worker: u32) -> u32 {
+    pub(crate) fn count(&self, worker: WorkerId) -> u32 {
         if self.tags.are_few() && !self.may_have(home(worker).1) {
             return 0;
         }
@@ -87,7 +89,7 @@ impl Spread {
     }
 
     /// Reads the first tag that a lookup of the worker reads in a large table.
-    pub(crate) fn touch(&self, worker: u32) -> u32 {
+    pub(crate) fn touch(&self, worker: WorkerId) -> u32 {
         if self.tags.are_few() {
             return 0;
         }
@@ -95,7 +97,7 @@ impl Spread {
         self.tags.get(home(worker).0 & mask).copied().map_or(0, u32::from)
     }
 
-    pub(crate) fn add(&mut self, worker: u32) {
+    pub(crate) fn add(&mut self, worker: WorkerId) {
         // At most 7 of 8 places are used.
         if (self.used as usize + 1) * 8 > self.tags.len() * 7 {
             self.resize((self.tags.len() * 2).max(4));
@@ -108,7 +110,7 @@ impl Spread {
         }
     }
 
-    pub(crate) fn remove(&mut self, worker: u32) {
+    pub(crate) fn remove(&mut self, worker: WorkerId) {
         let Some(at) = self.place(worker) else { return };
         self.counts[at].1 -= 1;
         if self.counts[at].1 > 0 {
@@ -135,7 +137,7 @@ impl Spread {
         }
     }
 
-    fn place(&self, worker: u32) -> Option<usize> {
+    fn place(&self, worker: WorkerId) -> Option<usize> {
         let mask = self.tags.len().checked_sub(1)?;
         let (home, wanted) = home(worker);
         let mut at = home & mask;
@@ -152,7 +154,7 @@ impl Spread {
     }
 
     /// Adds a worker that is not in the table.
-    fn put(&mut self, worker: u32, count: u32) {
+    fn put(&mut self, worker: WorkerId, count: u32) {
         let mask = self.tags.len() - 1;
         let (home, tag) = home(worker);
         let mut at = home & mask;
@@ -164,7 +166,7 @@ impl Spread {
 
     fn resize(&mut self, places: usize) {
         let tags = std::mem::replace(&mut self.tags, Tags::new(places));
-        let counts = std::mem::replace(&mut self.counts, vec![(0, 0); places].into());
+        let counts = std::mem::replace(&mut self.counts, vec![(WorkerId(0), 0); places].into());
         for (_, (worker, count)) in tags.iter().zip(counts).filter(|(tag, _)| **tag != 0) {
             self.put(worker, count);
         }
@@ -173,8 +175,8 @@ impl Spread {
 
 /// Returns the first place to probe for a worker, and its tag: parts of its product with the golden
 /// ratio (Knuth).
-fn home(worker: u32) -> (usize, u8) {
-    let mixed = u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn home(worker: WorkerId) -> (usize, u8) {
+    let mixed = u64::from(worker.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let tag = u8::try_from(mixed >> 24 & 0xff).unwrap_or_default();
     ((mixed >> 32) as usize, tag.max(1))
 }
@@ -199,15 +201,15 @@ mod tests {
                 let add = if step < 300 { add > 0 } else { add > 1 };
                 let count = map.entry(worker).or_default();
                 if add {
-                    spread.add(worker);
+                    spread.add(WorkerId(worker));
                     *count += 1;
                 } else {
-                    spread.remove(worker);
+                    spread.remove(WorkerId(worker));
                     *count = count.saturating_sub(1);
                 }
                 for worker in 0..40 {
                     let wanted = map.get(&worker).copied().unwrap_or_default();
-                    prop_assert_eq!(spread.count(worker), wanted);
+                    prop_assert_eq!(spread.count(WorkerId(worker)), wanted);
                 }
                 prop_assert!(spread.tags.len() <= 4 || spread.used as usize * 8 > spread.tags.len());
             }

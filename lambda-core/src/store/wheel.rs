@@ -5,9 +5,10 @@
 //! An invocation and its end a few milliseconds later therefore change no list. Timers fire up to
 //! one tick late, never early.
 
-use super::slab::{NONE, Slab};
+use super::slab::Slab;
 use crate::Time;
 use crate::sandbox::Sandbox;
+use crate::store::slot::SandboxSlot;
 
 /// A tick is 2^20 nanoseconds.
 const TICK_SHIFT: u32 = 20;
@@ -22,20 +23,25 @@ pub(crate) const UNLINKED: u16 = u16::MAX;
 pub(crate) struct Wheel {
     /// The number of ticks that have passed.
     elapsed: u64,
-    heads: Vec<u32>,
+    heads: Vec<SandboxSlot>,
     /// One bit for each non-empty list.
     occupied: [u64; LEVELS],
 }
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { elapsed: 0, heads: vec![NONE; LEVELS * 64], occupied: [0; LEVELS] }
+        Self { elapsed: 0, heads: vec![SandboxSlot::NONE; LEVELS * 64], occupied: [0; LEVELS] }
     }
 }
 
 impl Wheel {
     /// Ensures that a sandbox gets its turn at `deadline` at the latest.
-    pub(crate) fn arm(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32, deadline: Time) {
+    pub(crate) fn arm(
+        &mut self,
+        sandboxes: &mut Slab<SandboxSlot, Sandbox>,
+        at: SandboxSlot,
+        deadline: Time,
+    ) {
         let tick = tick_of(deadline).max(self.elapsed + 1);
         let Some(sandbox) = sandboxes.get(at) else { return };
         if sandbox.wheel_slot != UNLINKED {
@@ -47,7 +53,7 @@ impl Wheel {
         self.link(sandboxes, at, tick);
     }
 
-    pub(crate) fn disarm(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32) {
+    pub(crate) fn disarm(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot) {
         let Some(sandbox) = sandboxes.get_mut(at) else { return };
         let slot = std::mem::replace(&mut sandbox.wheel_slot, UNLINKED);
         if slot == UNLINKED {
@@ -67,10 +73,10 @@ impl Wheel {
     /// `None` if nothing is due at `now`. The caller must arm those again whose deadline is later.
     pub(crate) fn turn(
         &mut self,
-        sandboxes: &mut Slab<Sandbox>,
+        sandboxes: &mut Slab<SandboxSlot, Sandbox>,
         now: Time,
         max: usize,
-    ) -> Option<Vec<u32>> {
+    ) -> Option<Vec<SandboxSlot>> {
         let now = now.as_nanos() >> TICK_SHIFT;
         let Some((slot, start)) = self.first().filter(|(_, start)| *start <= now) else {
             self.elapsed = self.elapsed.max(now);
@@ -88,7 +94,7 @@ impl Wheel {
         }
         self.set_head(slot, at);
         if let Some(first) = sandboxes.get_mut(at) {
-            first.wheel_prev = NONE;
+            first.wheel_prev = SandboxSlot::NONE;
         }
         // The lists are stacks: return the oldest first.
         due.reverse();
@@ -100,7 +106,7 @@ impl Wheel {
         self.first().map(|(_, start)| Time::from_nanos(start << TICK_SHIFT))
     }
 
-    fn link(&mut self, sandboxes: &mut Slab<Sandbox>, at: u32, tick: u64) {
+    fn link(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot, tick: u64) {
         let slot = self.slot_of(tick);
         let head = self.heads[usize::from(slot)];
         if let Some(head) = sandboxes.get_mut(head) {
@@ -109,16 +115,16 @@ impl Wheel {
         if let Some(sandbox) = sandboxes.get_mut(at) {
             sandbox.wheel_slot = slot;
             sandbox.wheel_next = head;
-            sandbox.wheel_prev = NONE;
+            sandbox.wheel_prev = SandboxSlot::NONE;
         }
         self.set_head(slot, at);
     }
 
-    fn set_head(&mut self, slot: u16, head: u32) {
+    fn set_head(&mut self, slot: u16, head: SandboxSlot) {
         let slot = usize::from(slot);
         self.heads[slot] = head;
         let bit = 1 << (slot % 64);
-        if head == NONE {
+        if head == SandboxSlot::NONE {
             self.occupied[slot / 64] &= !bit;
         } else {
             self.occupied[slot / 64] |= bit;
@@ -164,12 +170,14 @@ mod tests {
 
     use super::*;
     use crate::sandbox::{Made, State};
+    use crate::store::slot::VmSlot;
+    use crate::{FunctionId, WorkerId};
 
     fn sandbox() -> Sandbox {
         let made = Made {
-            function: 0,
-            worker: 0,
-            vm: NONE,
+            function: FunctionId(0),
+            worker: WorkerId(0),
+            vm: VmSlot::NONE,
             memory_kib: 0,
             cpu_milli: 0,
             rank: 0,
@@ -199,7 +207,7 @@ mod tests {
                         // Move the deadline: half the delay or double the delay.
                         let deadline = Time::from_nanos(now.as_nanos() + if chance % 2 == 0 { delay / 2 } else { delay * 2 });
                         wheel.arm(&mut sandboxes, at, deadline);
-                        deadlines[at as usize] = Some(deadline);
+                        deadlines[at.0 as usize] = Some(deadline);
                     }
                     continue;
                 }
@@ -208,13 +216,13 @@ mod tests {
                     now = now.max(next);
                     while let Some(due) = wheel.turn(&mut sandboxes, now, usize::MAX) {
                         for at in due {
-                            let deadline = deadlines[at as usize].expect("fires once");
+                            let deadline = deadlines[at.0 as usize].expect("fires once");
                             if deadline > now {
                                 wheel.arm(&mut sandboxes, at, deadline);
                             } else {
                                 let late = now.since(deadline);
                                 prop_assert!(late.as_nanos() <= 1 << TICK_SHIFT, "{late:?} late");
-                                deadlines[at as usize] = None;
+                                deadlines[at.0 as usize] = None;
                             }
                         }
                     }

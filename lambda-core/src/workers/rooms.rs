@@ -1,7 +1,7 @@
 //! Lists of workers by zone and power of two of their free memory.
 
 use super::{Phase, Workers};
-use crate::{ZONES_MAX, Zone};
+use crate::{WorkerId, ZONES_MAX, Zone};
 
 const CLASSES: u32 = 33;
 pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
@@ -61,7 +61,7 @@ impl Workers {
     }
 
     /// Returns the `nth` worker of the joined lists that [`Self::sure_rooms`] found.
-    pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<u32> {
+    pub(crate) fn in_rooms(&self, rooms: &[(usize, u32)], nth: usize) -> Option<WorkerId> {
         let (end, room) = rooms.iter().find(|(end, _)| nth < *end)?;
         let room = self.rooms.get(*room as usize)?;
         room.get(nth + room.len() - end).copied()
@@ -69,7 +69,12 @@ impl Workers {
 
     /// Returns the lists of a zone whose workers certainly have `kib` free, and the one list whose
     /// workers may have it.
-    pub(crate) fn rooms(&self, zone: Zone, kib: u32, quiet: bool) -> (&[Vec<u32>], &[u32]) {
+    pub(crate) fn rooms(
+        &self,
+        zone: Zone,
+        kib: u32,
+        quiet: bool,
+    ) -> (&[Vec<WorkerId>], &[WorkerId]) {
         let start = ROOMS * usize::from(quiet) + usize::from(zone.0) * CLASSES as usize;
         let class = class(kib) as usize;
         let Some(rooms) = self.rooms.get(start..start + CLASSES as usize) else {
@@ -79,7 +84,7 @@ impl Workers {
     }
 
     /// Moves a worker to the list of its free memory.
-    pub(super) fn sort(&mut self, at: u32) {
+    pub(super) fn sort(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
             Phase::Draining | Phase::Ejected => NO_ROOM,
@@ -104,7 +109,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn leave_room(&mut self, at: u32) {
+    pub(super) fn leave_room(&mut self, at: WorkerId) {
         let Some(worker) = self.get_mut(at) else { return };
         let (room, place) = (std::mem::replace(&mut worker.room, NO_ROOM), worker.room_place);
         let Some(list) = self.rooms.get_mut(room as usize) else { return };

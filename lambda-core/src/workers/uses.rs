@@ -1,6 +1,7 @@
 //! Current use by a worker's sandboxes: counts that change with warm traffic.
 
 use super::Workers;
+use crate::WorkerId;
 
 /// The current use by the sandboxes of a worker.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,27 +15,27 @@ pub(super) struct Use {
 
 impl Workers {
     /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.
-    pub(crate) fn busy_milli(&self, at: u32) -> u32 {
-        self.uses.get(at as usize).copied().unwrap_or_default().busy_milli
+    pub(crate) fn busy_milli(&self, at: WorkerId) -> u32 {
+        self.uses.get(at.0 as usize).copied().unwrap_or_default().busy_milli
     }
 
     /// Counts one more busy sandbox of a worker.
-    pub(crate) fn add_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
+    pub(crate) fn add_busy(&mut self, at: WorkerId, cpu_milli: u32) {
+        if let Some(it) = self.uses.get_mut(at.0 as usize) {
             it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
         }
     }
 
     /// Counts one busy sandbox less.
-    pub(crate) fn take_busy(&mut self, at: u32, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
+    pub(crate) fn take_busy(&mut self, at: WorkerId, cpu_milli: u32) {
+        if let Some(it) = self.uses.get_mut(at.0 as usize) {
             it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
         }
     }
 
     /// Returns the memory of a worker's idle sandboxes.
-    pub(crate) fn idle_kib(&self, at: u32) -> u32 {
-        self.uses.get(at as usize).copied().unwrap_or_default().idle_kib
+    pub(crate) fn idle_kib(&self, at: WorkerId) -> u32 {
+        self.uses.get(at.0 as usize).copied().unwrap_or_default().idle_kib
     }
 
     /// Returns the memory of all idle sandboxes.
@@ -48,19 +49,19 @@ impl Workers {
     }
 
     /// Counts one more idle sandbox of a worker.
-    pub(crate) fn add_idle(&mut self, at: u32, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
+    pub(crate) fn add_idle(&mut self, at: WorkerId, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at.0 as usize) {
             it.idle_kib = it.idle_kib.saturating_add(kib);
-            self.idle_blocks[at as usize / 64] += u64::from(kib);
+            self.idle_blocks[at.0 as usize / 64] += u64::from(kib);
             self.idle_kib += u64::from(kib);
         }
     }
 
     /// Counts one idle sandbox less.
-    pub(crate) fn take_idle(&mut self, at: u32, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at as usize) {
+    pub(crate) fn take_idle(&mut self, at: WorkerId, kib: u32) {
+        if let Some(it) = self.uses.get_mut(at.0 as usize) {
             it.idle_kib = it.idle_kib.saturating_sub(kib);
-            self.idle_blocks[at as usize / 64] -= u64::from(kib);
+            self.idle_blocks[at.0 as usize / 64] -= u64::from(kib);
             self.idle_kib -= u64::from(kib);
         }
     }

@@ -54,6 +54,20 @@ pub(crate) enum Step {
     Account {
         max: u32,
     },
+    Weight {
+        account: u32,
+        weight: u32,
+    },
+    /// Withdraws one of the last invocations.
+    Withdraw {
+        function: u32,
+        back: u64,
+    },
+    /// Announces the end of a worker.
+    Ends {
+        worker: u32,
+        ms: u64,
+    },
     Nonsense(u64),
     Again,
     /// Repeats an earlier event.
@@ -85,6 +99,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (0..4u32).prop_map(|function| Step::Remove { function }),
         1 => any::<bool>().prop_map(|settle| Step::Network { settle }),
         1 => (0..12u32).prop_map(|max| Step::Account { max }),
+        1 => (0..3u32, 0..5u32).prop_map(|(account, weight)| Step::Weight { account, weight }),
+        2 => (0..4u32, 0..12u64).prop_map(|(function, back)| Step::Withdraw { function, back }),
+        1 => (0..4u32, 0..90_000u64).prop_map(|(worker, ms)| Step::Ends { worker, ms }),
         1 => (0..100u64).prop_map(Step::Nonsense),
         2 => Just(Step::Again),
         2 => index().prop_map(Step::Late),
@@ -278,6 +295,17 @@ impl World {
             Step::Account { max } => {
                 Event::AccountPut { account: AccountId(0), concurrency_max: *max }
             }
+            Step::Weight { account, weight } => {
+                Event::AccountWeightSet { account: AccountId(*account), weight: *weight }
+            }
+            Step::Withdraw { function, back } => Event::InvocationWithdrawn {
+                invocation: InvocationId(self.invoked.saturating_sub(*back)),
+                function: FunctionId(*function),
+            },
+            Step::Ends { worker, ms } => Event::WorkerEnds {
+                worker: WorkerId(*worker),
+                at: self.now + Duration::from_millis(*ms),
+            },
             Step::Nonsense(number) => nonsense(*number),
             Step::Again => self.past.last()?.clone(),
             Step::Late(at) => nth(&self.past, *at)?,

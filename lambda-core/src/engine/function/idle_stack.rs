@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::growth;
-use crate::store::slab::NONE;
+use crate::store::slot::SandboxSlot;
 
 /// Idle sandboxes except the top, the most recently used last. Removal from the middle leaves a
 /// hole, so that no other sandbox moves. Places are numbers that grow and wrap; `first` is the
@@ -11,17 +11,17 @@ use crate::store::slab::NONE;
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct IdleStack {
-    places: VecDeque<u32>,
+    places: VecDeque<SandboxSlot>,
     first: u32,
     holes: u32,
 }
 
 impl IdleStack {
     /// Adds a sandbox at a place at the end or beyond it; places between become holes.
-    pub(super) fn push_at(&mut self, place: u32, sandbox: u32) {
+    pub(super) fn push_at(&mut self, place: u32, sandbox: SandboxSlot) {
         while self.end() != place {
             self.make_place();
-            self.places.push_back(NONE);
+            self.places.push_back(SandboxSlot::NONE);
             self.holes += 1;
         }
         self.make_place();
@@ -40,9 +40,9 @@ impl IdleStack {
     }
 
     /// Removes the most recently used sandbox.
-    pub(super) fn pop(&mut self) -> Option<u32> {
+    pub(super) fn pop(&mut self) -> Option<SandboxSlot> {
         while let Some(sandbox) = self.places.pop_back() {
-            if sandbox != NONE {
+            if sandbox != SandboxSlot::NONE {
                 return Some(sandbox);
             }
             self.holes -= 1;
@@ -50,7 +50,7 @@ impl IdleStack {
         None
     }
 
-    pub(super) fn remove_sandbox(&mut self, sandbox: u32) {
+    pub(super) fn remove_sandbox(&mut self, sandbox: SandboxSlot) {
         if let Some(at) = self.places.iter().position(|it| *it == sandbox) {
             self.remove(self.first.wrapping_add(u32::try_from(at).unwrap_or(0)));
         }
@@ -60,25 +60,25 @@ impl IdleStack {
     pub(super) fn remove(&mut self, place: u32) {
         let at = place.wrapping_sub(self.first) as usize;
         if let Some(sandbox) = self.places.get_mut(at)
-            && *sandbox != NONE
+            && *sandbox != SandboxSlot::NONE
         {
-            *sandbox = NONE;
+            *sandbox = SandboxSlot::NONE;
             self.holes += 1;
         }
-        while self.places.front() == Some(&NONE) {
+        while self.places.front() == Some(&SandboxSlot::NONE) {
             self.places.pop_front();
             self.first = self.first.wrapping_add(1);
             self.holes -= 1;
         }
-        while self.places.back() == Some(&NONE) {
+        while self.places.back() == Some(&SandboxSlot::NONE) {
             self.places.pop_back();
             self.holes -= 1;
         }
     }
 
     /// Returns the idle sandboxes, the longest idle first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.places.iter().copied().filter(|sandbox| *sandbox != NONE)
+    pub(super) fn iter(&self) -> impl Iterator<Item = SandboxSlot> + '_ {
+        self.places.iter().copied().filter(|sandbox| *sandbox != SandboxSlot::NONE)
     }
 
     /// Returns whether more than half of the entries, and more than 16, are holes.
@@ -87,8 +87,8 @@ impl IdleStack {
     }
 
     /// Closes the holes. `moved` gets each sandbox and its new place.
-    pub(super) fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
-        self.places.retain(|sandbox| *sandbox != NONE);
+    pub(super) fn compact(&mut self, mut moved: impl FnMut(SandboxSlot, u32)) {
+        self.places.retain(|sandbox| *sandbox != SandboxSlot::NONE);
         self.holes = 0;
         for (place, sandbox) in (0..).zip(&self.places) {
             moved(*sandbox, self.first.wrapping_add(place));

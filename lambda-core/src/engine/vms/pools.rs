@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{Agenda, Engine};
 use super::LOOKED_AT_MAX;
-use crate::{Isolation, ZONES_MAX, Zone};
+use crate::{Isolation, WorkerId, ZONES_MAX, Zone};
 
 /// The time between two updates of the pools' sizes.
 const POOL_TICK: Duration = Duration::from_secs(10);
@@ -54,9 +54,9 @@ impl Engine {
     }
 
     /// Returns the worker with the most free memory of a few random ones with room.
-    fn worker_for_pool(&mut self, memory_kib: u32) -> Option<u32> {
+    fn worker_for_pool(&mut self, memory_kib: u32) -> Option<WorkerId> {
         let state = &mut self.state;
-        let mut best: Option<(u32, u32)> = None;
+        let mut best: Option<(u32, WorkerId)> = None;
         for zone in (0..ZONES_MAX).map(Zone) {
             let (serving, _) = state.workers.rooms(zone, memory_kib, false);
             let some = serving.iter().any(|room| !room.is_empty());

@@ -44,6 +44,9 @@ pub struct Checker {
     vms_commanded: BTreeSet<VmId>,
 }
 
+/// How often a call that did not fire all due timers is continued.
+const CONTINUED_MAX: usize = 64;
+
 impl Checker {
     /// Returns a checker for a new engine. `keep` is the idle timeout, if it is the same for all
     /// sandboxes.
@@ -97,6 +100,12 @@ impl Checker {
         let before = engine.elapsed();
         let until_due = engine.next_timeout().map_or(Duration::MAX, |due| due.since(engine.now()));
         engine.handle_timeout(now);
+        for _ in 0..CONTINUED_MAX {
+            if engine.next_timeout().is_none_or(|due| due > engine.now()) {
+                break;
+            }
+            engine.handle_timeout(now);
+        }
         (self.now, self.outside) = (engine.elapsed(), engine.now());
         self.late = self.late.max(self.now.since(before).saturating_sub(until_due));
         let commands: Vec<_> = std::iter::from_fn(|| engine.poll()).collect();
