@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::api::{Api, Kind, Payload};
+use crate::api::Api;
 use crate::encoding::matches_any;
 use crate::headers::response_name;
+use crate::kind::{Kind, Payload};
 use crate::request::Request;
 use crate::response::Response;
 

@@ -7,30 +7,9 @@ use crate::access_log::AccessLogFormat;
 use crate::authorizer::Authorizer;
 use crate::cors::Cors;
 use crate::error::Error;
-use crate::route::Pattern;
+use crate::kind::{Kind, Payload};
+use crate::pattern::Pattern;
 use crate::throttle::Throttle;
-
-/// The kind of a front door, which decides the form of events, answers and refusals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a new kind needs a decision at each use")]
-pub enum Kind {
-    /// A Lambda function URL.
-    FunctionUrl,
-    /// An HTTP API of API Gateway (version 2).
-    Http,
-    /// A REST API of API Gateway (version 1).
-    Rest,
-}
-
-/// The format of an event and of the function's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "AWS has had these two since 2019")]
-pub enum Payload {
-    /// 1.0: multi-value headers and queries.
-    V1,
-    /// 2.0: values joined by commas, cookies apart, answers inferred.
-    V2,
-}
 
 /// A front door.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::api::Kind;
+use crate::kind::Kind;
 use crate::request::Request;
 use crate::response::Response;
 

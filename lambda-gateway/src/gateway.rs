@@ -9,12 +9,16 @@ use serde_json::{Map, Value};
 
 use crate::access_log::AccessLog;
 use crate::answer;
-use crate::api::{Api, Kind};
+use crate::api::Api;
+use crate::authorizer::ask;
+use crate::authorizer::policy::Access;
+use crate::authorizer::verdict::Verdict;
 use crate::authorizer::verdicts::{ANSWER_BYTES_MAX, Verdicts};
-use crate::authorizer::{self, Access, Verdict};
 use crate::definition::Definition;
-use crate::event::{Seen, v1, v2};
+use crate::event::seen::Seen;
+use crate::event::{self, v1, v2};
 use crate::functions::{Answer, Call, Functions, InvokeError};
+use crate::kind::Kind;
 use crate::request::{Arrival, Request};
 use crate::response::{Refusal, Response};
 use crate::route::{self, Matched, Unmatched};
@@ -172,7 +176,7 @@ impl Doors<'_> {
         }
         let function = substitute(&matched.route.function, matched);
         let function = function.ok_or(Refusal::Unavailable)?;
-        let payload = seen.event().to_string();
+        let payload = event::event(seen).to_string();
         let answer = self.invoke(seen, function, payload, matched.route.timeout).await?;
         if answer.failed {
             return Err(Refusal::FunctionFailed);
@@ -211,14 +215,14 @@ impl Doors<'_> {
     /// Asks an authorizer. Returns what the function sees of its answer.
     async fn authorize(&self, name: &str, seen: &Seen<'_>) -> Result<Map<String, Value>, Refusal> {
         let authorizer = seen.api.authorizers.get(name).ok_or(Refusal::AuthorizerFailed)?;
-        let identity = authorizer::identity(authorizer, seen).ok_or(Refusal::Unauthorized)?;
+        let identity = ask::identity(authorizer, seen).ok_or(Refusal::Unauthorized)?;
         let now_ms = seen.arrival.unix_ms;
         let key = (self.number, name.to_owned(), identity);
         let kept = self.state().verdicts.find(&key, now_ms);
         let verdict = match kept {
             Some(verdict) => verdict,
             None => {
-                let event = authorizer::event(authorizer, seen, &key.2).to_string();
+                let event = ask::event(authorizer, seen, &key.2).to_string();
                 let function = substitute(&authorizer.function, seen.matched);
                 let function = function.ok_or(Refusal::AuthorizerFailed)?;
                 let answer = self.invoke(seen, function, event, AUTHORIZER_TIMEOUT).await;
@@ -237,7 +241,7 @@ impl Doors<'_> {
                 verdict
             }
         };
-        match verdict.access(&authorizer::method_arn(seen)) {
+        match verdict.access(&ask::method_arn(seen)) {
             Access::Allowed => Ok(verdict.context),
             Access::NotAllowed => Err(Refusal::Forbidden),
             Access::Denied => Err(Refusal::Denied),

@@ -1,6 +1,6 @@
 //! Which headers reach a function, and which of its own headers reach the client.
 
-use crate::api::Kind;
+use crate::kind::Kind;
 
 /// Tells whether a request's header is of the connection, and so not shown to functions.
 pub(crate) fn is_hop_by_hop(name: &str) -> bool {

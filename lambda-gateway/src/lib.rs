@@ -44,22 +44,25 @@ mod event;
 mod functions;
 mod gateway;
 mod headers;
+mod kind;
+mod pattern;
 mod request;
 mod response;
 mod route;
 mod throttle;
 
 pub use access_log::{AccessLog, AccessLogFormat};
-pub use api::{Api, Kind, Payload, Route, Stage};
+pub use api::{Api, Route, Stage};
 pub use authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 pub use cors::Cors;
 pub use definition::Definition;
 pub use error::Error;
 pub use functions::{Answer, Call, Functions, InvokeError, Invoking};
 pub use gateway::{Gateway, Handled, handle_function_url};
+pub use kind::{Kind, Payload};
+pub use pattern::Pattern;
 pub use request::{Arrival, Request};
 pub use response::{Refusal, Response};
-pub use route::Pattern;
 pub use throttle::{Bucket, Throttle};
 
 #[cfg(doctest)]

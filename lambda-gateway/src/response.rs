@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::api::Kind;
+use crate::kind::Kind;
 
 /// A response to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,15 @@
 
 use serde_json::Value;
 
-use super::Access;
+/// What an authorizer's answer means for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Allowed,
+    /// Nothing allows it.
+    NotAllowed,
+    /// A statement denies it.
+    Denied,
+}
 
 /// The statements of a policy about `execute-api:Invoke`.
 #[derive(Clone, Debug)]

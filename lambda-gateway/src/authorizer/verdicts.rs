@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Verdict;
+use super::verdict::Verdict;
 
 /// What an answer is kept for: the front door's number, the authorizer's name, the caller's identity.
 pub(crate) type Key = (usize, String, Vec<String>);
@@ -46,7 +46,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Kind;
+    use crate::kind::Kind;
 
     #[test]
     fn answers_are_kept_for_their_time_and_within_a_bound() {

@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::Definition;
 use crate::access_log::AccessLogFormat;
-use crate::api::{Api, Kind, Payload, Route, Stage};
+use crate::api::{Api, Route, Stage};
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::cors::Cors;
 use crate::error::Error;
+use crate::kind::{Kind, Payload};
 use crate::throttle::Throttle;
 
 #[derive(Debug, Deserialize)]

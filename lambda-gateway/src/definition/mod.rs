@@ -8,8 +8,9 @@ mod yaml;
 
 use serde_json::Value;
 
-use crate::api::{Api, Kind};
+use crate::api::Api;
 use crate::error::Error;
+use crate::kind::Kind;
 
 /// The front doors that a gateway serves.
 #[derive(Clone, Debug, Default)]

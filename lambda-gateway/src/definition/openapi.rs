@@ -9,10 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{file, function_of_uri};
-use crate::api::{Api, Kind, Payload, Route};
+use crate::api::{Api, Route};
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::cors::Cors;
 use crate::error::Error;
+use crate::kind::{Kind, Payload};
 
 /// Reads a document into a front door.
 pub(super) fn read(document: &Value, mut api: Api) -> Result<Api, Error> {

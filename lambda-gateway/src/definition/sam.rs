@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use super::{Definition, file, openapi};
 use crate::access_log::AccessLogFormat;
-use crate::api::{Api, Kind, Payload, Route, Stage};
+use crate::api::{Api, Route, Stage};
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::error::Error;
+use crate::kind::{Kind, Payload};
 use crate::throttle::Throttle;
 
 /// Reads a template. APIs stand under their logical names; several get these as base paths, since all would answer `/`.

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Seen, is_added, texts};
-use crate::api::Kind;
+use super::seen::{Seen, is_added, texts};
 use crate::date::clf;
 use crate::encoding::{EventBody, is_text, matches_any, query_pairs};
 use crate::headers::{is_hop_by_hop, rest_name};
+use crate::kind::Kind;
 
 /// Returns the event.
 pub(crate) fn event(seen: &Seen<'_>) -> Value {

@@ -103,10 +103,10 @@ impl Attachments {
         self.provisioned.values().map(|it| u64::from(it.sandboxes)).sum()
     }
 
-    /// Removes all that belongs to a version or an alias.
+    /// Removes what belongs to a version or an alias, but for its function URL: at AWS that outlives the alias, and refuses
+    /// every caller, as the alias's policy is gone.
     pub(crate) fn remove_qualifier(&mut self, qualifier: &str) {
         self.policies.remove(qualifier);
-        self.urls.remove(qualifier);
         self.event_invoke.remove(qualifier);
         self.provisioned.remove(qualifier);
         self.runtime_updates.remove(qualifier);
@@ -132,7 +132,18 @@ mod tests {
         all.provisioned.insert("1".to_owned(), of(4));
         let found = [1, 2, 3].map(|number| all.provisioned(Version::Number(number)));
         assert_eq!((found, all.provisioned_together()), ([4, 3, 0], 7));
+        let url = FunctionUrl {
+            id: "a".to_owned(),
+            authenticated: false,
+            cors: None,
+            streamed: None,
+            created_at_ms: 0,
+            modified_at_ms: 0,
+        };
+        all.urls.insert("live".to_owned(), url);
+        all.policies.insert("live".to_owned(), Policy::default());
         all.remove_qualifier("live");
+        assert!(all.urls.contains_key("live") && all.policies.is_empty());
         assert_eq!(all.provisioned(Version::Number(2)), 0);
     }
 }
