@@ -3,14 +3,17 @@
 //! ```text
 //! cargo run --release -p faas-host -- demo
 //! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
+//! cargo run --release -p faas-host -- deploy template.yaml --to 127.0.0.1:3000
 //! ```
 #![expect(clippy::print_stderr, reason = "a command-line program")]
 
 mod backend;
 mod client;
 mod demo;
+mod deploy;
 mod say;
 mod serve;
+mod template;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,11 @@ enum Command {
         #[command(flatten)]
         serve: serve::Options,
     },
+    /// Deploys the functions of a SAM or CloudFormation template to a host, and prints what it left out.
+    Deploy {
+        #[command(flatten)]
+        deploy: deploy::Options,
+    },
 }
 
 #[tokio::main]
@@ -50,6 +58,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
         Command::Serve { serve } => serve::run(serve).await,
+        Command::Deploy { deploy } => deploy::run(deploy).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
