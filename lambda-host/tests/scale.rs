@@ -1,5 +1,10 @@
 //! Many functions and versions: all are there after a restart. Prints what it took; nothing is asserted about time.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "prints what it took"
+)]
 
 mod common;
 
@@ -53,10 +58,12 @@ async fn many(count: usize, versions: usize) {
         assert_eq!(versions_there.len(), versions + 1);
     }
     let quarter = count / 4;
-    let mean = |of: &[std::time::Duration]| of.iter().sum::<std::time::Duration>() / quarter as u32;
+    let mean = |of: &[std::time::Duration]| {
+        of.iter().map(|it| it.as_secs_f64() * 1000.0).sum::<f64>() / quarter as f64
+    };
     println!(
         "{count} functions, {versions} versions each: start {started:?}, a page of 50 {listed:?}, {:.2} KiB of \
-         memory a function, a deployment {:?} in the first quarter and {:?} in the last",
+         memory a function, a deployment {:.2} ms in the first quarter and {:.2} ms in the last",
         memory as f64 / count as f64,
         mean(&took[..quarter]),
         mean(&took[count - quarter..]),

@@ -78,7 +78,7 @@ impl Client {
         Ok(Invoked { payload, function_error, log })
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,

@@ -3,16 +3,19 @@
 //! ```text
 //! cargo run --release -p faas-host -- demo
 //! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
+//! cargo run --release -p faas-host -- deploy template.yaml --to 127.0.0.1:3000
 //! ```
 #![expect(clippy::print_stderr, reason = "a command-line program")]
 
 mod backend;
 mod client;
 mod demo;
+mod deploy;
 mod gateway;
 mod logs;
 mod say;
 mod serve;
+mod template;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +46,11 @@ enum Command {
     Serve {
         #[command(flatten)]
         serve: serve::Options,
+    },
+    /// Deploys the functions of a SAM or CloudFormation template to a host, and prints what it left out.
+    Deploy {
+        #[command(flatten)]
+        deploy: deploy::Options,
     },
     /// Serves the front doors of a definition before the functions of an endpoint of the AWS Lambda API.
     Gateway {
@@ -77,6 +85,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
         Command::Serve { serve } => serve::run(serve).await,
+        Command::Deploy { deploy } => deploy::run(deploy).await,
         Command::Gateway { definition, endpoint, listen } => {
             gateway::run(definition, endpoint, listen).await
         }

@@ -437,10 +437,5 @@ impl Driver {
     }
 }
 
-/// A seed for the placement's draws: any will do, and hosts need not draw alike.
-fn rand_seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
-}
-
 /// How many beats a worker sends in the time after which one without a beat counts as lost.
 const BEATS_PER_LEASE: u32 = 3;
