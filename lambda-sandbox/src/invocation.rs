@@ -165,7 +165,7 @@ pub struct Usage {
 pub struct Outcome {
     /// How it ended.
     pub answer: Answer,
-    /// What it used.
+    /// Its usage.
     pub usage: Usage,
 }
 
