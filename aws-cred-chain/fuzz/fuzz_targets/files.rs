@@ -1,4 +1,4 @@
-//! The shared files, in both dialects, and what their profiles mean.
+//! Parses the shared files in both dialects, and plans their profiles.
 #![no_main]
 
 use aws_cred_chain::files::{Dialect, FileKind, Profiles, SharedFile, differences};

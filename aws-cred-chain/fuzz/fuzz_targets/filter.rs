@@ -1,4 +1,4 @@
-//! Filters, on a small document.
+//! Parses filters, and evaluates them on a small document.
 #![no_main]
 
 use aws_cred_chain::filter::Filter;

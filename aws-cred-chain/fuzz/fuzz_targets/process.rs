@@ -1,4 +1,4 @@
-//! The output of `credential_process`, and cache files.
+//! Parses the output of `credential_process`, and cache files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

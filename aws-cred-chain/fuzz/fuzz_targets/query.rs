@@ -1,4 +1,4 @@
-//! Queries, on a small document.
+//! Parses queries, and evaluates them on a small document.
 #![no_main]
 
 use aws_cred_chain::query::Query;

@@ -1,4 +1,4 @@
-//! Recordings of exchanges, and bodies that are recorded.
+//! Parses recordings of exchanges, and records bodies.
 #![no_main]
 
 use aws_cred_chain::testing::{Fault, Recorder, Replay, World};

@@ -1,4 +1,4 @@
-//! Certificates and keys in PEM, and command lines of AWS's helper.
+//! Parses certificates and keys in PEM, and command lines of AWS's helper.
 #![no_main]
 
 use aws_cred_chain::testing::World;

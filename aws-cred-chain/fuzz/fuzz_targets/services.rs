@@ -1,4 +1,4 @@
-//! The answers of STS, SSO, container and metadata service.
+//! Parses the answers of STS, SSO, container endpoint and metadata service.
 #![no_main]
 
 use aws_cred_chain::testing::{Fault, World};
@@ -7,7 +7,7 @@ use aws_cred_chain::{Chain, Options, block_on};
 const SSO: &str =
     "[default]\nsso_start_url = u\nsso_region = r\nsso_account_id = 1\nsso_role_name = n\n";
 const ROLE: &str = "[default]\nrole_arn = r\nsource_profile = b\n[profile b]\naws_access_key_id = a\naws_secret_access_key = s\n";
-/// SHA-1 of `u`.
+/// The file's name is the SHA-1 of `u`.
 const TOKEN: &str = "/home/user/.aws/sso/cache/51e69892ab49df85c6230ccc57f8e1d1606caccc.json";
 
 libfuzzer_sys::fuzz_target!(|body: &str| {

@@ -100,7 +100,7 @@ impl Reading {
         self.profiles.profiles.get(&self.location.profile)
     }
 
-    /// Returns what the selected profile means.
+    /// Returns the meaning of the selected profile. It is computed at the first call.
     pub(crate) fn meaning(&self) -> &Result<Meaning, Error> {
         self.meaning.get_or_init(|| match &self.conditions {
             Ok(conditions) => plan::meaning(&self.profiles, &self.location.profile, conditions),

@@ -87,9 +87,9 @@ impl std::fmt::Debug for SharedFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Location {
-    /// The config file; `None` where there is no home folder.
+    /// The config file; `None` if there is no home folder.
     pub config: Option<PathBuf>,
-    /// The credentials file; `None` where there is no home folder.
+    /// The credentials file; `None` if there is no home folder.
     pub credentials: Option<PathBuf>,
     /// The name of the selected profile.
     pub profile: String,
