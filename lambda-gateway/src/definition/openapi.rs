@@ -17,6 +17,9 @@ use crate::kind::{Kind, Payload};
 
 /// Reads a document into a front door.
 pub(super) fn read(document: &Value, mut api: Api) -> Result<Api, Error> {
+    if document.get("x-amazon-apigateway-policy").is_some() {
+        return Err(Error::unsupported("x-amazon-apigateway-policy", "a resource policy"));
+    }
     if let Some(cors) = document.get("x-amazon-apigateway-cors") {
         api.cors = Some(self::cors(cors, "x-amazon-apigateway-cors")?);
     }
@@ -103,6 +106,10 @@ fn route(
 
 /// Returns the authorizer that an operation, or else the document, requires.
 fn security(document: &Value, api: &Api, operation: &Value) -> Result<Option<String>, Error> {
+    let auth = operation.pointer("/x-amazon-apigateway-auth/type").and_then(Value::as_str);
+    if auth.is_some_and(|it| !it.eq_ignore_ascii_case("none")) {
+        return Err(Error::unsupported("x-amazon-apigateway-auth", "IAM authorization"));
+    }
     let required = operation.get("security").or_else(|| document.get("security"));
     let required = required.and_then(Value::as_array).into_iter().flatten();
     let mut names = required.filter_map(Value::as_object).flat_map(|it| it.keys());
@@ -215,5 +222,7 @@ mod tests {
         document["components"]["securitySchemes"] = json!({});
         let error = read(&document, Api::new(Kind::Http, "a")).unwrap_err().to_string();
         assert!(error.starts_with("paths./pets/{id}.get: security"), "{error}");
+        document["x-amazon-apigateway-policy"] = json!({});
+        assert!(read(&document, Api::new(Kind::Http, "a")).is_err());
     }
 }

@@ -142,6 +142,7 @@ fn api(
         api.binary_media_types.push(text.replace("~1", "/"));
     }
     let auth = get("Auth");
+    check_auth(auth)?;
     let authorizers = auth.and_then(|it| it.get("Authorizers")?.as_object());
     for (name, settings) in authorizers.into_iter().flatten() {
         let place = format!("Auth.Authorizers.{name}");
@@ -189,6 +190,23 @@ fn authorizer(
     Ok(authorizer)
 }
 
+/// Refuses settings of who may pass that have no effect here: a route must not be open where its author closed it.
+fn check_auth(auth: Option<&Value>) -> Result<(), Error> {
+    let known = [
+        "AddDefaultAuthorizerToCorsPreflight",
+        "Authorizer",
+        "Authorizers",
+        "DefaultAuthorizer",
+        "InvokeRole",
+    ];
+    for (name, value) in auth.and_then(Value::as_object).into_iter().flatten() {
+        if !known.contains(&name.as_str()) && *value != Value::Bool(false) {
+            return Err(Error::unsupported("Auth", name.as_str()));
+        }
+    }
+    Ok(())
+}
+
 /// Adds the route of an event to its API, which is there without being written if the event names none.
 fn add(apis: &mut BTreeMap<String, Found>, function: &str, event: &Value) -> Result<(), Error> {
     let (kind, link, implicit) = match resource_type(event) {
@@ -234,6 +252,7 @@ fn add(apis: &mut BTreeMap<String, Found>, function: &str, event: &Value) -> Res
     let mut route = Route::new(&key, function, payload)?;
     let asked = event.get("TimeoutInMillis").and_then(Value::as_u64);
     route.timeout = file::timeout(kind, asked.map(Duration::from_millis))?;
+    check_auth(event.get("Auth"))?;
     let own = event.get("Auth").and_then(|it| it.get("Authorizer")?.as_str());
     route.authorizer = match own {
         Some("NONE") => None,
@@ -289,5 +308,11 @@ mod tests {
             "Events": { "E": { "Type": "Api", "Properties": { "Method": "get" } } } } } } });
         let error = read(&template).unwrap_err().to_string();
         assert_eq!(error, "Resources.F.Properties.Events.E: Path: is not there");
+        for (name, kind) in [("ApiKeyRequired", "Api"), ("AuthorizationScopes", "HttpApi")] {
+            let template = json!({ "Resources": { "F": { "Type": "AWS::Serverless::Function", "Properties": {
+                "Events": { "E": { "Type": kind, "Properties": { "Method": "get", "Path": "/", "Auth": { name: true } } } } } } } });
+            let error = read(&template).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("Auth: {name} is not supported")), "{error}");
+        }
     }
 }
