@@ -22,13 +22,16 @@ const FUNCTIONS: u32 = 1_000;
 /// The functions that wait for room while sandboxes go.
 const BLOCKED: u32 = 10_000;
 
+/// Measures one kind of call on a fleet of so many workers.
+type Part = fn(u32);
+
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     let only = args.iter().find(|it| it.parse::<u32>().is_err());
     let workers = args.iter().find_map(|it| it.parse().ok()).unwrap_or(1_000);
     println!("| call | workers | calls | median us | p99 us | max us | commands |");
     println!("|---|---|---|---|---|---|---|");
-    let parts: [(&str, fn(u32)); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("full", full),
         ("gone", gone),
         ("loss", loss),

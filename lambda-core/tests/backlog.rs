@@ -100,7 +100,7 @@ fn room_is_gathered_from_the_last_sandboxes_of_others() {
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(200)
+    std::env::var_os("PROPTEST_CASES").and_then(|it| it.to_str()?.parse().ok()).unwrap_or(200)
 }
 
 proptest! {

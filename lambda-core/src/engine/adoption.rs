@@ -203,7 +203,7 @@ impl Engine {
         }
         let made = Made {
             function: reported.function,
-            worker: worker,
+            worker,
             vm: vm.unwrap_or(VmSlot::NONE),
             memory_kib,
             cpu_milli: settings.cpu_milli,

@@ -171,7 +171,6 @@ impl Engine {
         if self.function(id).is_some_and(done) {
             self.stop_waiting(id);
             self.state.functions.remove(id);
-            let id = id;
             for item in
                 [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id), Agenda::Retry(id)]
             {

@@ -365,7 +365,9 @@ impl Engine {
     fn on_agenda(&mut self, at: Time, item: Agenda) {
         match item {
             Agenda::Lease(worker) => self.on_lease(worker),
-            Agenda::Loss(worker) => drop(self.lose_some(worker)),
+            Agenda::Loss(worker) => {
+                self.lose_some(worker);
+            }
             Agenda::Replace(worker) => self.on_replace(at, worker),
             Agenda::Quiet(worker) => self.on_quiet(at, worker),
             Agenda::Drain(worker) => self.on_drain_due(at, worker),

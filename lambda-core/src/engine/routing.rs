@@ -161,7 +161,6 @@ impl Engine {
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         let deadline = self.state.clock.outside(now) + timeout;
         let sandbox = SandboxId(self.state.sandboxes.id(at));
-        let worker = worker;
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 

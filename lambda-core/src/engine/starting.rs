@@ -47,7 +47,7 @@ impl Engine {
         };
         let Some(at) = self.make(id, worker, ready) else { return Wish::NoRoom };
         let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
-        self.explain(id, Decided::Placed { sandbox, worker: worker }, considered);
+        self.explain(id, Decided::Placed { sandbox, worker }, considered);
         Wish::Started
     }
 
@@ -238,7 +238,7 @@ impl Engine {
         let Some((worker, ready)) = placed else { return false };
         let Some(at) = self.make(id, worker, ready) else { return false };
         let sandbox = Some(SandboxId(self.state.sandboxes.id(at)));
-        let decided = Decided::Placed { sandbox, worker: worker };
+        let decided = Decided::Placed { sandbox, worker };
         self.explain(id, decided, Vec::new());
         true
     }
@@ -404,7 +404,7 @@ impl Engine {
         let placed = self.find_place(function, &mut Record(Some(&mut considered)));
         (self.state.random, self.state.cursor) = (random, cursor);
         let decided = match placed {
-            Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker: worker },
+            Ok(Some((worker, _))) => Decided::Placed { sandbox: None, worker },
             Ok(None) | Err(_) => Decided::NotPlaced,
         };
         Some(Explanation { at: self.now(), function, decided, considered })

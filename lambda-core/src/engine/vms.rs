@@ -248,7 +248,7 @@ impl Engine {
         let give_up_at = now + self.state.config.vm.start_timeout;
         self.state.agenda.insert((give_up_at, Agenda::Vm(vm.0)));
         let memory_bytes = u64::from(memory_kib) << 10;
-        self.command(Command::StartVm { vm, worker: worker, memory_bytes, account });
+        self.command(Command::StartVm { vm, worker, memory_bytes, account });
         Some(at)
     }
 

@@ -4,7 +4,7 @@
 //! workers below it. A search skips nodes that cannot fit. An update moves up until a node does not
 //! change.
 
-use crate::WorkerId;
+use crate::id::WorkerId;
 
 /// Free resources of a worker, or the maximum of each over several workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

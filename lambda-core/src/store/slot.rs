@@ -16,7 +16,7 @@ macro_rules! slot {
 
         impl $name {
             /// No slot.
-            pub(crate) const NONE: Self = Self(super::slab::NONE);
+            pub(crate) const NONE: Self = Self(u32::MAX);
         }
 
         impl Slot for $name {

@@ -4,7 +4,7 @@
 //! that the same events give the same table on any machine. The table is only asked for counts: its
 //! order has no effect.
 
-use crate::WorkerId;
+use crate::id::WorkerId;
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

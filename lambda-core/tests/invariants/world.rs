@@ -430,5 +430,8 @@ pub(crate) fn run(fleet: Fleet, steps: &[Step]) -> World {
 }
 
 pub(crate) fn cases(short: u32) -> u32 {
-    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { short }
+    if std::env::var_os("TEST_LONG").is_some() {
+        return 100_000;
+    }
+    std::env::var_os("PROPTEST_CASES").and_then(|it| it.to_str()?.parse().ok()).unwrap_or(short)
 }
