@@ -61,8 +61,8 @@ impl CodeStore {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::TooLarge`] if the archive is too large, an error of [`unpack`](super::archive) if it cannot
-    /// be used, and [`Error::Io`] if it cannot be written.
+    /// Returns [`Error::TooLarge`] if the archive is too large, another error of `code` if it cannot be
+    /// used, and [`Error::Io`] if it cannot be written.
     pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         if zip.len() > ZIP_BYTES_MAX {
             return Err(Error::TooLarge {
