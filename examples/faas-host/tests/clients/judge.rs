@@ -117,7 +117,7 @@ fn comparable(text: &str, task_root: &str) -> String {
 fn own_lines(log: &str, task_root: &str) -> Vec<String> {
     let emulator = Regex::new(r"\d\d \w{3} \d{4} [\d:,]+ \[\w+\] \(rapid\).*$").unwrap();
     let platform = Regex::new(
-        r"^((START|END|REPORT) RequestId|INIT_|EXTENSION|TELEMETRY|Executing '|\[WARNING\].*LAMBDA_WARNING)",
+        r"^((START|END|REPORT) RequestId|RequestId: \S+ Error: |Runtime\.ExitError$|INIT_|EXTENSION|TELEMETRY|Executing '|\[WARNING\].*LAMBDA_WARNING)",
     )
     .unwrap();
     let mut lines = Vec::new();
