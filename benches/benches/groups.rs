@@ -1,11 +1,13 @@
-//! Control groups through us and through cgroups-rs: making one with its limits, starting a process in it, removing it. In one run.
+//! Compares our control groups with cgroups-rs in one run: making a group with its limits, starting a
+//! process in it, removing it.
 //!
 //! ```text
 //! cargo bench -p benches --features sandbox --bench groups [-- ROUNDS]
 //! ```
 //!
-//! Both make the same groups: memory, processors and processes. Each round does each once, in turn, after a pause as between cold starts
-//! and without one. On a machine with both versions cgroups-rs takes version 1 alone; ours has a group of version 2 as well. Needs root.
+//! Both make the same groups: memory, processors and processes. Each round measures each once, in
+//! turn, with a pause as between cold starts and without one. On a machine with both versions,
+//! cgroups-rs uses version 1 alone; ours has a group of version 2 as well. Needs root.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::error::Error;
@@ -72,7 +74,8 @@ fn micros(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 
-/// Starts a program and waits for it; the child writes `0` to these files first, or the parent attaches it.
+/// Starts a program and waits for its end. Either the child first writes `0` to these files, or the
+/// parent attaches it.
 fn started(
     program: &Path,
     tasks: &[RawFd],

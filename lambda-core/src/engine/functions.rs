@@ -28,7 +28,7 @@ impl Engine {
         if settings.network.is_some_and(foreign) {
             return Err(EventError::NotOwner);
         }
-        // One level: what is shared is another function's own.
+        // Only one level: the other function must have its own reserved concurrency.
         let lends = |owner: FunctionId| {
             let owner = self.function(owner).filter(|it| !it.removed && owner != id);
             owner.is_some_and(|it| {

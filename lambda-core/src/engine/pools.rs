@@ -23,8 +23,9 @@ struct Pool {
 }
 
 impl Engine {
-    /// Returns whether one more invocation of a function would break what is reserved for it; `None` when nothing is.
-    /// What is provisioned for others of the same pool is theirs.
+    /// Returns whether one more invocation of a function would exceed its pool's reserved concurrency;
+    /// `None` if none is reserved. The provisioned concurrency of the pool's other functions is not
+    /// available to it.
     pub(super) fn pool_is_full(&self, id: FunctionId, function: &Function) -> Option<bool> {
         let shares_with = function.settings.shares_with;
         let owner = match shares_with {

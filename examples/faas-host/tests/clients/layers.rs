@@ -32,7 +32,7 @@ fn files_of_layers_are_under_opt() {
     }
     let memory = ["update-function-configuration", "--function-name", "f", "--memory-size", "256"];
     assert!(served.aws(&memory).success);
-    // The next start has to make the folder again, of what is in the store.
+    // The next start must unpack the folder again from the stored archives.
     let served = Served::start_in(served.stop(), &[]);
     assert_eq!(served.invoke("f", "{}", &[]).1, serde_json::json!(["first", "2", "2"]));
     let again = ["update-function-configuration", "--function-name", "f", "--layers", &first];
