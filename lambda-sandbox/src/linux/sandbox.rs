@@ -112,7 +112,7 @@ impl LinuxSandbox {
         let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
         let slot = Slot::new(&shared.slots, number);
         let id = shared.slots.instance.id(slot.number);
-        let mut unfinished = Unfinished(Some((group.clone(), slot)));
+        let mut unfinished = Unfinished(Some((group, slot)));
 
         let (passed, stdin) = Passed::open(shared, spec, id).await?;
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
