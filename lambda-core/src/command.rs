@@ -125,6 +125,28 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Returns the worker that carries it out, or that it is about; `None` if it is about none.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        match *self {
+            Self::StartSandbox { worker, .. }
+            | Self::StopSandbox { worker, .. }
+            | Self::Dispatch { worker, .. }
+            | Self::TimeOut { worker, .. }
+            | Self::StartVm { worker, .. }
+            | Self::StopVm { worker, .. }
+            | Self::DrainWorker { worker }
+            | Self::LoseWorker { worker }
+            | Self::RetireWorker { worker } => Some(worker),
+            Self::Reject { .. }
+            | Self::StartInterface { .. }
+            | Self::StopInterface { .. }
+            | Self::AskWorker { .. } => None,
+        }
+    }
+}
+
 /// Why a sandbox is destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -149,7 +149,7 @@ impl Engine {
         let Some(held) = self.state.workers.get(worker) else { return };
         let Some(side) = self.state.workers.side(worker) else { return };
         let phase = match held.phase {
-            Phase::Draining => return,
+            Phase::Draining | Phase::Lost => return,
             _ if side.health.is_ejected(now) => Phase::Ejected,
             _ if side.health.is_suspect(now) || side.graced => Phase::Suspect,
             _ if side.near_end => Phase::Quiet,

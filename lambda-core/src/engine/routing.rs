@@ -57,12 +57,15 @@ impl Engine {
             self.end_gap(id);
         }
         let routing = self.state.config.routing;
-        let popped = self.function_mut(id).and_then(|function| {
+        if let Some(function) = self.function_mut(id) {
             function.uses = function.uses.saturating_add(1);
-            function.take_idle(routing)
-        });
-        if let Some(sandbox) = popped {
+        }
+        while let Some(sandbox) = self.function_mut(id).and_then(|it| it.take_idle(routing)) {
             self.no_longer_idle(sandbox);
+            if !self.is_on_open_worker(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::Gone);
+                continue;
+            }
             self.count(id, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
@@ -84,6 +87,11 @@ impl Engine {
         if !self.is_in_backlog(id) {
             self.start_missing(id);
         }
+    }
+
+    fn is_on_open_worker(&self, at: SandboxSlot) -> bool {
+        let worker = self.state.sandboxes.get(at).map(|it| it.worker);
+        worker.is_some_and(|worker| self.state.workers.is_open(worker))
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.

@@ -355,6 +355,9 @@ impl Engine {
         if !self.vm_is_ready(vm) || !self.interface_is_ready(interface) {
             return;
         }
+        if self.state.workers.is_lost(held.worker) {
+            return;
+        }
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
         (held.state, held.since) = (State::Starting, now);
         let (worker, function) = (held.worker, held.function);

@@ -328,7 +328,7 @@ pub(crate) fn refusal(
     spare: &Spare,
 ) -> Option<Refusal> {
     match worker.phase {
-        Phase::Draining | Phase::Absent => return Some(Refusal::Draining),
+        Phase::Draining | Phase::Lost | Phase::Absent => return Some(Refusal::Draining),
         Phase::Ejected => return Some(Refusal::Unhealthy),
         Phase::Serving | Phase::Quiet | Phase::Suspect => {}
     }

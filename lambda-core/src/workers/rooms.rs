@@ -87,7 +87,7 @@ impl Workers {
     pub(super) fn sort(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
-            Phase::Draining | Phase::Ejected => NO_ROOM,
+            Phase::Draining | Phase::Ejected | Phase::Lost => NO_ROOM,
             Phase::Absent => return,
             phase => {
                 let quiet = if phase == Phase::Serving { 0 } else { ROOMS };

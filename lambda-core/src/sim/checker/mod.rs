@@ -131,6 +131,12 @@ impl Checker {
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub fn commanded(&mut self, command: &Command) -> Checked {
         let told = || format!("{command:?} at {:?}", self.now);
+        hold(
+            command.worker().is_none_or(|worker| self.workers.contains_key(&worker)),
+            Invariant::CommandsMakeSense,
+            "commands name workers that are there",
+            told,
+        )?;
         match *command {
             Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
                 hold(
