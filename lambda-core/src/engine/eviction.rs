@@ -295,6 +295,9 @@ impl Engine {
         if held.function == id {
             return false;
         }
+        if held.marks.stale() {
+            return true;
+        }
         if !victim.removed && victim.serving() <= victim.settings.provisioned_concurrency {
             return false;
         }

@@ -80,6 +80,8 @@ pub(crate) struct Function {
     pub(crate) failed: Option<SandboxId>,
     /// The workers on which its starts failed since the last success, newest first.
     pub(crate) failed_on: [WorkerId; 4],
+    /// Sandboxes of the previous revision may serve until this time.
+    pub(crate) rolls_until: Time,
     /// Whether missing provisioned sandboxes may be started now.
     pub(crate) provision_due: bool,
     /// The number of its sandboxes in each zone.
@@ -147,6 +149,7 @@ impl Function {
             start_from: Time::ZERO,
             failed: None,
             failed_on: [WorkerId(NONE); 4],
+            rolls_until: Time::ZERO,
             provision_due: false,
             zones: [0; ZONES_MAX as usize],
         }

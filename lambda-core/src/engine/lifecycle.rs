@@ -68,6 +68,7 @@ impl Engine {
         }
         let deadline = now + jittered(self.keep(at), at);
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        self.retire_old(id);
     }
 
     /// Returns how long a sandbox is kept idle.
@@ -351,7 +352,7 @@ impl Engine {
         let provisioned = |it: &super::Function| {
             !it.removed && it.serving() <= it.settings.provisioned_concurrency
         };
-        if self.function(sandbox.function).is_some_and(provisioned) {
+        if !sandbox.marks.stale() && self.function(sandbox.function).is_some_and(provisioned) {
             // Checked again later: the provisioned concurrency may be lower then.
             let deadline = self.state.now + self.state.config.stop_timeout;
             return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);

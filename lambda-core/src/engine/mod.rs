@@ -16,6 +16,7 @@ mod leases;
 mod lifecycle;
 mod pools;
 mod reservations;
+mod rollout;
 mod routing;
 mod starting;
 mod vms;
@@ -154,6 +155,7 @@ pub(crate) enum Agenda {
     Blocked(FunctionId),
     Provision(FunctionId),
     Retry(FunctionId),
+    Rollout(FunctionId),
     Reserved(WorkerId, u64),
     Backlog,
     Fleet,
@@ -380,6 +382,7 @@ impl Engine {
             Agenda::Blocked(function) => self.on_waited_too_long(function),
             Agenda::Provision(function) => self.provision(function),
             Agenda::Retry(function) => self.start_missing(function),
+            Agenda::Rollout(function) => self.end_rollout(function),
             Agenda::Reserved(worker, number) => self.on_reserved_too_long(worker, number),
             Agenda::Backlog => self.on_backlog_tick(),
             Agenda::Fleet => self.on_fleet_tick(),

@@ -43,6 +43,11 @@ impl Engine {
         Some(beyond >= reserved.saturating_sub(provisioned))
     }
 
+    /// Returns what the functions that share with `owner` are provisioned with.
+    pub(super) fn provisioned_in_pool(&self, owner: FunctionId) -> u32 {
+        self.state.pools.by_owner.get(&owner).map_or(0, |pool| pool.provisioned)
+    }
+
     /// Counts a function that shares in or out: `sign` is 1 or -1.
     pub(super) fn pool(&mut self, id: FunctionId, sign: i32) {
         let Some(function) = self.function(id) else { return };

@@ -66,6 +66,10 @@ impl Engine {
                 self.stop_unlisted(sandbox, StopReason::Gone);
                 continue;
             }
+            if self.is_over(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::FunctionRemoved);
+                continue;
+            }
             self.count(id, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
@@ -299,10 +303,11 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
         sandbox.since = now;
-        let (id, stale, worker) = (sandbox.function, sandbox.marks.stale(), sandbox.worker);
+        let (id, worker) = (sandbox.function, sandbox.worker);
         let draining = !self.state.workers.is_open(worker);
+        let over = self.is_over(at);
         let Some(function) = self.function_mut(id) else { return };
-        let reason = if stale || function.removed && function.waiting_count() == 0 {
+        let reason = if over || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)
         } else {
             draining.then_some(StopReason::Draining)
@@ -321,6 +326,10 @@ impl Engine {
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
+        if self.is_replaced(at) {
+            return self.stop_unlisted(at, StopReason::FunctionRemoved);
+        }
+        let Some(function) = self.function_mut(id) else { return };
         let place = function.push_idle(at);
         let deadline = now + super::lifecycle::jittered(function.keep_idle(), at);
         if function.meter.busy() == 0 {

@@ -11,7 +11,6 @@ use super::{Agenda, Engine};
 use crate::config::VmConfig;
 use crate::store::slab::Slab;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::workers::Phase;
 use crate::{
     AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
 };

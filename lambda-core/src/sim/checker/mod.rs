@@ -244,11 +244,14 @@ impl Checker {
                     "a sandbox runs one function all its life",
                     told,
                 )?;
-                let current = function.is_some_and(|it| it.revision == seen.revision);
+                let current = function.is_some_and(|it| {
+                    let rolls = |(revision, until)| revision == seen.revision && until > self.now;
+                    it.revision == seen.revision || it.previous.is_some_and(rolls)
+                });
                 hold(
                     current,
                     Invariant::OneFunctionPerSandbox,
-                    "nothing new is dispatched to old code",
+                    "nothing new is dispatched to old code, but for a rollout",
                     told,
                 )?;
                 self.set(sandbox, StateSeen::Busy(invocation));
