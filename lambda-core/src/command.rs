@@ -1,9 +1,9 @@
 //! Commands: the engine's output.
 
-use crate::{
-    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, Time, VmId, WorkerId,
-    Zone,
+use crate::id::{
+    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, VmId, WorkerId, Zone,
 };
+use crate::time::Time;
 
 /// An action that the driver must carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

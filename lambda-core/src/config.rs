@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Zone;
+use crate::id::Zone;
 
 /// Settings of the engine. [`Config::default`] uses Lambda's values where they are known.
 #[derive(Clone, Debug, PartialEq)]

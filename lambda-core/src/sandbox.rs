@@ -1,9 +1,11 @@
 //! The engine's record of a sandbox: 72 bytes with its slot.
 
+use crate::command::StopReason;
+use crate::id::{FunctionId, InvocationId, WorkerId};
 use crate::store::slab::NONE;
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::UNLINKED;
-use crate::{FunctionId, InvocationId, StopReason, Time, WorkerId};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -6,13 +6,14 @@ mod uses;
 use self::rooms::{NO_ROOM, ROOMS};
 use self::uses::Use;
 use crate::engine::health::Health;
+use crate::id::{AccountId, WorkerId, ZONES_MAX, Zone};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
 use crate::stats::demand::{BINS, LOAD_ONE, Load};
 use crate::store::fits::{Fits, Free};
 use crate::store::slab::{NONE, Slab};
 use crate::store::slot::SandboxSlot;
-use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
+use crate::time::Time;
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

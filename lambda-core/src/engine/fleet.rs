@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{Event, EventError};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 use crate::settings::Capacity;
 use crate::store::slot::SandboxSlot;
+use crate::time::Time;
 use crate::workers::Phase;
-use crate::{
-    Command, Event, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone,
-};
 
 /// Workers that were asked for and have not joined: by zone, the time of each request.
 #[derive(Clone, Debug, Default)]

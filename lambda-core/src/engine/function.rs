@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::idle_stack::IdleStack;
+use crate::config::Routing;
 use crate::engine::backlog::Place;
+use crate::id::{InvocationId, SandboxId, WorkerId, ZONES_MAX, Zone};
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{Demand, Meter};
@@ -14,7 +16,7 @@ use crate::stats::histogram::{Histogram, Pending};
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
-use crate::{InvocationId, Routing, SandboxId, Time, WorkerId, ZONES_MAX, Zone};
+use crate::time::Time;
 
 /// The fields are ordered by use: an invocation and its end use the first two cache lines, and a
 /// third if no other runs. Placement uses the first and the following ones.
@@ -476,7 +478,7 @@ impl Default for Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AccountId;
+    use crate::id::AccountId;
 
     fn function() -> Function {
         Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0)

@@ -2,8 +2,10 @@
 
 use super::function::Function;
 use super::{Agenda, Engine};
+use crate::command::StopReason;
+use crate::event::EventError;
+use crate::id::FunctionId;
 use crate::settings::FunctionSettings;
-use crate::{EventError, FunctionId, StopReason};
 
 impl Engine {
     pub(super) fn on_function_put(
@@ -135,7 +137,7 @@ impl Engine {
                 function.settings = settings;
                 function.revision = revision;
                 function.removed = false;
-                (function.init_failures, function.start_from) = (0, crate::Time::ZERO);
+                (function.init_failures, function.start_from) = (0, crate::time::Time::ZERO);
                 account.add(function.unreserved(concurrency));
                 account.claim(function.claimed());
             }
@@ -154,7 +156,7 @@ impl Engine {
         }
         self.pool(id, -1);
         let function = self.function_mut(id).ok_or(EventError::Unknown)?;
-        (function.removed, function.rolls_until) = (true, crate::Time::ZERO);
+        (function.removed, function.rolls_until) = (true, crate::time::Time::ZERO);
         let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
         // Its reserved concurrency returns to the account. Invocations that still run count there.
         function.settings.reserved_concurrency = None;

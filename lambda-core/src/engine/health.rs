@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use super::{Agenda, Engine};
+use crate::id::WorkerId;
+use crate::time::Time;
 use crate::workers::Phase;
-use crate::{Time, WorkerId};
 
 /// The record of a worker's starts.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{EventError, Fault};
 use crate::explain::Decided;
+use crate::id::{FunctionId, InvocationId, SandboxId, WorkerId};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::store::slab::NONE;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::{
-    Command, EventError, Fault, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, WorkerId,
-};
+use crate::time::Time;
 
 impl Engine {
     pub(super) fn on_ready(&mut self, sandbox: SandboxId) -> Result<(), EventError> {

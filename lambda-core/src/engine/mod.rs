@@ -33,7 +33,13 @@ use self::function::Function;
 use self::interfaces::Interfaces;
 use self::reservations::Reservations;
 use self::vms::Vms;
+use crate::command::{Command, StopReason};
+use crate::config::Config;
+use crate::event::{Event, EventError};
+use crate::explain::Explanation;
+use crate::id::{FunctionId, NetworkId, WorkerId};
 use crate::idle::{FixedIdle, IdlePolicy};
+use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
@@ -43,11 +49,8 @@ use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::Wheel;
+use crate::time::Time;
 use crate::workers::Workers;
-use crate::{
-    Command, Config, Decision, Event, EventError, Explanation, FunctionId, NetworkId, StopReason,
-    Time, WorkerId,
-};
 
 /// The placement engine: decides which sandbox runs which invocation, and which sandboxes run on
 /// which workers. See the [crate's documentation](crate) for the contract with the driver.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::function::Function;
-use crate::FunctionId;
+use crate::id::FunctionId;
 
 /// What the functions that share take out of the reserved concurrency of another, by that one.
 #[derive(Clone, Debug, Default)]

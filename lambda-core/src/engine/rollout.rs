@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::starting::Wish;
 use super::{Agenda, Engine};
+use crate::command::StopReason;
+use crate::id::FunctionId;
 use crate::sandbox::State;
 use crate::store::slot::SandboxSlot;
-use crate::{FunctionId, StopReason, Time};
+use crate::time::Time;
 
 impl Engine {
     /// Begins to replace the sandboxes of a function's previous revision, whose timeout was

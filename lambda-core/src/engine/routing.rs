@@ -4,14 +4,14 @@
 //! used idle sandbox.
 
 use super::Engine;
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
+use crate::id::{FunctionId, InvocationId, SandboxId};
 use crate::sandbox::State;
 use crate::stats::demand;
 use crate::store::slot::SandboxSlot;
-use crate::{
-    Command, Event, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, Used,
-};
+use crate::time::Time;
 
 /// A function with more sandboxes is not ranked again each minute: with many, the order matters
 /// less.

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::starting::kib;
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason};
 use crate::config::VmConfig;
+use crate::event::EventError;
+use crate::id::{AccountId, SandboxId, VmId, WorkerId};
+use crate::settings::Isolation;
 use crate::store::slab::Slab;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::{
-    AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
-};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -458,7 +460,7 @@ impl Engine {
             let Some(function) = self.state.sandboxes.get(at).map(|it| it.function) else {
                 continue;
             };
-            if self.stop(at, crate::StopReason::PrerequisiteGone) {
+            if self.stop(at, crate::command::StopReason::PrerequisiteGone) {
                 self.on_worker_fault(function, SandboxId(*id), None);
             }
         }
@@ -469,7 +471,7 @@ impl Engine {
     pub(super) fn adopt_vm(
         &mut self,
         worker: WorkerId,
-        vm: &crate::ReportedVm,
+        vm: &crate::event::ReportedVm,
         first: bool,
     ) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {

@@ -1,7 +1,7 @@
 //! Lists of workers by zone and power of two of their free memory.
 
 use super::{Phase, Workers};
-use crate::{WorkerId, ZONES_MAX, Zone};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 
 const CLASSES: u32 = 33;
 pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
