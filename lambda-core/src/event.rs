@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{
-    AccountId, Capacity, FunctionId, FunctionSettings, InterfaceId, InvocationId, NetworkId,
-    NetworkSettings, SandboxId, Time, VmId, WorkerId,
+use crate::id::{
+    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, VmId, WorkerId,
 };
+use crate::settings::{Capacity, FunctionSettings, NetworkSettings};
+use crate::time::Time;
 
 /// Something that happened on a worker, or that the driver or a customer wants. Times are those of
 /// [`Engine::handle`](crate::Engine::handle).

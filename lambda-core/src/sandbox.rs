@@ -1,9 +1,11 @@
 //! The engine's record of a sandbox: 72 bytes with its slot.
 
+use crate::command::StopReason;
+use crate::id::{FunctionId, InvocationId, WorkerId};
 use crate::store::slab::NONE;
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::UNLINKED;
-use crate::{FunctionId, InvocationId, StopReason, Time, WorkerId};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -42,6 +44,7 @@ pub(crate) struct Marks(u8);
 impl Marks {
     const SLOT: u8 = 1;
     const STALE: u8 = 2;
+    const OLD: u8 = 4;
     const REASON_SHIFT: u32 = 4;
 
     /// Returns the flags of a new sandbox. `slot`: it occupies an interface slot of its worker.
@@ -60,8 +63,19 @@ impl Marks {
         self.0 & Self::STALE != 0
     }
 
+    /// Marks it to end after its invocation.
     pub(crate) fn set_stale(&mut self) {
-        self.0 |= Self::STALE;
+        self.0 = self.0 & !Self::OLD | Self::STALE;
+    }
+
+    /// Marks it as of the previous revision: stale, but it may serve during a rollout.
+    pub(crate) fn set_old(&mut self) {
+        self.0 |= Self::STALE | Self::OLD;
+    }
+
+    /// Returns whether it is of the previous revision and may serve during a rollout.
+    pub(crate) fn old(self) -> bool {
+        self.0 & Self::OLD != 0
     }
 
     /// Stores the reason of the stop.
@@ -197,7 +211,10 @@ mod tests {
         }
         sandbox.run(InvocationId(u64::MAX), Time::ZERO);
         assert!(sandbox.runs(InvocationId(u64::MAX)) && !sandbox.runs(InvocationId(7)));
+        sandbox.marks.set_old();
+        assert!(sandbox.marks.stale() && sandbox.marks.old());
         sandbox.marks.set_stale();
+        assert!(!sandbox.marks.old());
         for reason in REASONS {
             sandbox.marks.set_reason(reason);
             assert_eq!(sandbox.marks.reason(), reason);

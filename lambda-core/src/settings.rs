@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{AccountId, FunctionId, NetworkId, Zone};
+use crate::id::{AccountId, FunctionId, NetworkId, Zone};
 
 /// The resources that a worker has for sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

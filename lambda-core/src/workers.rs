@@ -6,13 +6,14 @@ mod uses;
 use self::rooms::{NO_ROOM, ROOMS};
 use self::uses::Use;
 use crate::engine::health::Health;
+use crate::id::{AccountId, WorkerId, ZONES_MAX, Zone};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::{Capacity, Isolation};
 use crate::stats::demand::{BINS, LOAD_ONE, Load};
 use crate::store::fits::{Fits, Free};
 use crate::store::slab::{NONE, Slab};
 use crate::store::slot::SandboxSlot;
-use crate::{AccountId, Time, WorkerId, ZONES_MAX, Zone};
+use crate::time::Time;
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -31,8 +32,8 @@ pub(crate) struct Workers {
     idle_kib: u64,
     /// An index of the free resources of each worker.
     fits: Fits,
-    /// One bit for each worker, set while it is present and not draining: its idle sandboxes are
-    /// kept.
+    /// One bit for each worker, set while it is present and neither draining nor lost: its idle
+    /// sandboxes are kept.
     open: Vec<u64>,
     sides: Vec<Side>,
     ejected: usize,
@@ -103,6 +104,9 @@ pub(crate) enum Phase {
     /// Its starts failed too often: takes no sandboxes for a while and keeps those it has.
     Ejected,
     Draining,
+    /// Lost: for the driver it is gone. What the engine still has of it is removed in parts; no
+    /// command names the worker any more.
+    Lost,
     /// No worker has this id.
     Absent,
 }
@@ -342,7 +346,7 @@ impl Workers {
     /// Updates the worker's entry in the index of free resources.
     fn refit(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
-        let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected);
+        let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected | Phase::Lost);
         let free = if takes { worker.free() } else { Free::default() };
         let seat = worker.seat;
         self.fits.set(seat, free);
@@ -358,7 +362,7 @@ impl Workers {
             let before = std::mem::replace(&mut worker.phase, phase);
             self.ejected += usize::from(phase == Phase::Ejected);
             self.ejected -= usize::from(before == Phase::Ejected);
-            self.set_open(at, phase != Phase::Draining);
+            self.set_open(at, !matches!(phase, Phase::Draining | Phase::Lost));
             self.sort(at);
             self.refit(at);
         }
@@ -370,9 +374,15 @@ impl Workers {
         if open { *bits |= bit } else { *bits &= !bit }
     }
 
-    /// Returns whether the worker is present and not draining: its idle sandboxes are kept.
+    /// Returns whether the worker is present and neither draining nor lost: its idle sandboxes are
+    /// kept.
     pub(crate) fn is_open(&self, at: WorkerId) -> bool {
         self.open.get(at.0 as usize / 64).is_some_and(|bits| bits >> (at.0 % 64) & 1 == 1)
+    }
+
+    /// Returns whether the worker is lost and not yet removed.
+    pub(crate) fn is_lost(&self, at: WorkerId) -> bool {
+        self.get(at).is_some_and(|it| it.phase == Phase::Lost)
     }
 
     /// Puts a sandbox at the head of its worker's list.

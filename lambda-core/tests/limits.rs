@@ -453,3 +453,28 @@ fn functions_that_share_take_out_of_one_reserved_concurrency() {
     assert!(host.run(1).is_some());
     assert_eq!(rejected(&host.invoke(1)), [RejectReason::ReservedConcurrency]);
 }
+
+#[test]
+fn functions_that_share_are_provisioned_within_what_is_reserved_or_left() {
+    let mut host = Host::with_worker(100, |config| {
+        (config.account_concurrency_max, config.account_unreserved_min) = (10, 1);
+    });
+    let mut put = |id, reserved, owner: Option<u32>, provisioned| {
+        let mut settings = FunctionSettings::new(AccountId(0), MIB);
+        settings.reserved_concurrency = reserved;
+        settings.shares_with = owner.map(FunctionId);
+        settings.provisioned_concurrency = provisioned;
+        let function = FunctionId(id);
+        let put = Event::FunctionPut { function, revision: 0, settings };
+        host.try_tell(put).map(|commands| started(&commands).len())
+    };
+    assert_eq!(put(1, None, None, 0), Ok(0));
+    // Of ten, one stays unreserved.
+    assert_eq!(put(2, None, Some(1), 10), Err(EventError::Reserved));
+    assert_eq!(put(2, None, Some(1), 3), Ok(3));
+    assert_eq!(put(1, Some(2), None, 0), Err(EventError::Reserved));
+    assert_eq!(put(1, Some(5), None, 1), Ok(1));
+    assert_eq!(put(3, None, Some(1), u32::MAX), Err(EventError::Reserved));
+    assert_eq!(put(3, None, Some(1), 2), Err(EventError::Reserved));
+    assert_eq!(put(3, None, Some(1), 1), Ok(1));
+}

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::starting::kib;
 use super::{Deferred, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{EventError, ReportedSandbox, ReportedVm};
+use crate::id::{SandboxId, VmId, WorkerId};
 use crate::sandbox::{Made, Sandbox, State};
+use crate::settings::Isolation;
 use crate::store::slot::SandboxSlot;
 use crate::store::slot::{InterfaceSlot, VmSlot};
-use crate::{
-    Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, SandboxId,
-    StopReason, VmId, WorkerId,
-};
 
 impl Engine {
     pub(super) fn on_worker_reported(
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    fn run_adopted(&mut self, at: SandboxSlot, invocation: crate::InvocationId) {
+    fn run_adopted(&mut self, at: SandboxSlot, invocation: crate::id::InvocationId) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let id = sandbox.function;
         let before = self.function(id).map_or(0, super::Function::concurrency);

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::Engine;
 use super::function::Function;
+use crate::command::RejectReason;
+use crate::event::EventError;
+use crate::id::{AccountId, FunctionId};
 use crate::store::paged::Paged;
-use crate::{AccountId, EventError, FunctionId, RejectReason, Time};
+use crate::time::Time;
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

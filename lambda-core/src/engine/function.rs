@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::idle_stack::IdleStack;
+use crate::config::Routing;
 use crate::engine::backlog::Place;
+use crate::id::{InvocationId, SandboxId, WorkerId, ZONES_MAX, Zone};
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
 use crate::stats::demand::{Demand, Meter};
@@ -14,7 +16,7 @@ use crate::stats::histogram::{Histogram, Pending};
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
-use crate::{InvocationId, Routing, SandboxId, Time, WorkerId, ZONES_MAX, Zone};
+use crate::time::Time;
 
 /// The fields are ordered by use: an invocation and its end use the first two cache lines, and a
 /// third if no other runs. Placement uses the first and the following ones.
@@ -80,6 +82,8 @@ pub(crate) struct Function {
     pub(crate) failed: Option<SandboxId>,
     /// The workers on which its starts failed since the last success, newest first.
     pub(crate) failed_on: [WorkerId; 4],
+    /// Sandboxes of the previous revision may serve until this time.
+    pub(crate) rolls_until: Time,
     /// Whether missing provisioned sandboxes may be started now.
     pub(crate) provision_due: bool,
     /// The number of its sandboxes in each zone.
@@ -147,6 +151,7 @@ impl Function {
             start_from: Time::ZERO,
             failed: None,
             failed_on: [WorkerId(NONE); 4],
+            rolls_until: Time::ZERO,
             provision_due: false,
             zones: [0; ZONES_MAX as usize],
         }
@@ -473,7 +478,7 @@ impl Default for Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AccountId;
+    use crate::id::AccountId;
 
     fn function() -> Function {
         Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0)

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use super::{Agenda, Engine};
+use crate::id::WorkerId;
+use crate::time::Time;
 use crate::workers::Phase;
-use crate::{Time, WorkerId};
 
 /// The record of a worker's starts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,7 +150,7 @@ impl Engine {
         let Some(held) = self.state.workers.get(worker) else { return };
         let Some(side) = self.state.workers.side(worker) else { return };
         let phase = match held.phase {
-            Phase::Draining => return,
+            Phase::Draining | Phase::Lost => return,
             _ if side.health.is_ejected(now) => Phase::Ejected,
             _ if side.health.is_suspect(now) || side.graced => Phase::Suspect,
             _ if side.near_end => Phase::Quiet,

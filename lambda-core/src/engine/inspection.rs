@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::explain::Explanation;
+use crate::id::{AccountId, FunctionId};
 use crate::journal::Decision;
-use crate::{AccountId, FleetView, FunctionId, Time, WorkerView};
+use crate::placement::fleet::{FleetView, WorkerView};
+use crate::time::Time;
 
 /// The state of a function.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,15 +2,15 @@
 //! one.
 
 use super::{ADOPTION, Agenda, Engine};
+use crate::command::{Command, StopReason};
+use crate::event::EventError;
+use crate::id::{AccountId, InterfaceId, NetworkId, SandboxId, ZONES_MAX, Zone};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot};
-use crate::{
-    AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
-    Zone,
-};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -9,7 +9,10 @@
 use std::collections::VecDeque;
 
 use super::{Agenda, Engine};
-use crate::{Command, EventError, Time, WorkerId};
+use crate::command::Command;
+use crate::event::EventError;
+use crate::id::WorkerId;
+use crate::time::Time;
 
 /// The times at which workers were lost by an expired lease, oldest first, within the last lease
 /// time.

@@ -16,6 +16,7 @@ mod leases;
 mod lifecycle;
 mod pools;
 mod reservations;
+mod rollout;
 mod routing;
 mod starting;
 mod vms;
@@ -32,7 +33,13 @@ use self::function::Function;
 use self::interfaces::Interfaces;
 use self::reservations::Reservations;
 use self::vms::Vms;
+use crate::command::{Command, StopReason};
+use crate::config::Config;
+use crate::event::{Event, EventError};
+use crate::explain::Explanation;
+use crate::id::{FunctionId, NetworkId, WorkerId};
 use crate::idle::{FixedIdle, IdlePolicy};
+use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
@@ -42,11 +49,8 @@ use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::Wheel;
+use crate::time::Time;
 use crate::workers::Workers;
-use crate::{
-    Command, Config, Decision, Event, EventError, Explanation, FunctionId, NetworkId, StopReason,
-    Time, WorkerId,
-};
 
 /// The placement engine: decides which sandbox runs which invocation, and which sandboxes run on
 /// which workers. See the [crate's documentation](crate) for the contract with the driver.
@@ -154,6 +158,7 @@ pub(crate) enum Agenda {
     Blocked(FunctionId),
     Provision(FunctionId),
     Retry(FunctionId),
+    Rollout(FunctionId),
     Reserved(WorkerId, u64),
     Backlog,
     Fleet,
@@ -380,6 +385,7 @@ impl Engine {
             Agenda::Blocked(function) => self.on_waited_too_long(function),
             Agenda::Provision(function) => self.provision(function),
             Agenda::Retry(function) => self.start_missing(function),
+            Agenda::Rollout(function) => self.end_rollout(function),
             Agenda::Reserved(worker, number) => self.on_reserved_too_long(worker, number),
             Agenda::Backlog => self.on_backlog_tick(),
             Agenda::Fleet => self.on_fleet_tick(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::function::Function;
-use crate::FunctionId;
+use crate::id::FunctionId;
 
 /// What the functions that share take out of the reserved concurrency of another, by that one.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,11 @@ impl Engine {
         let provisioned = owner.settings.provisioned_concurrency.saturating_add(pool.provisioned);
         let beyond = owner.beyond(owner.concurrency()).saturating_add(pool.beyond);
         Some(beyond >= reserved.saturating_sub(provisioned))
+    }
+
+    /// Returns what the functions that share with `owner` are provisioned with.
+    pub(super) fn provisioned_in_pool(&self, owner: FunctionId) -> u32 {
+        self.state.pools.by_owner.get(&owner).map_or(0, |pool| pool.provisioned)
     }
 
     /// Counts a function that shares in or out: `sign` is 1 or -1.

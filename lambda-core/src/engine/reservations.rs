@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use super::starting::kib;
 use super::{Agenda, Engine};
+use crate::command::StopReason;
+use crate::id::{FunctionId, WorkerId};
 use crate::placement::fleet::needed_kib;
 use crate::sandbox::State;
+use crate::settings::Isolation;
 use crate::workers::Phase;
-use crate::{FunctionId, Isolation, StopReason, WorkerId};
 
 /// The most workers that one search for a gathering place looks at.
 const GATHERED_ON_MAX: usize = 256;

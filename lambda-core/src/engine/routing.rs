@@ -4,14 +4,14 @@
 //! used idle sandbox.
 
 use super::Engine;
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
+use crate::id::{FunctionId, InvocationId, SandboxId};
 use crate::sandbox::State;
 use crate::stats::demand;
 use crate::store::slot::SandboxSlot;
-use crate::{
-    Command, Event, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, Used,
-};
+use crate::time::Time;
 
 /// A function with more sandboxes is not ranked again each minute: with many, the order matters
 /// less.
@@ -57,12 +57,19 @@ impl Engine {
             self.end_gap(id);
         }
         let routing = self.state.config.routing;
-        let popped = self.function_mut(id).and_then(|function| {
+        if let Some(function) = self.function_mut(id) {
             function.uses = function.uses.saturating_add(1);
-            function.take_idle(routing)
-        });
-        if let Some(sandbox) = popped {
+        }
+        while let Some(sandbox) = self.function_mut(id).and_then(|it| it.take_idle(routing)) {
             self.no_longer_idle(sandbox);
+            if !self.is_on_open_worker(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::Gone);
+                continue;
+            }
+            if self.is_over(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::FunctionRemoved);
+                continue;
+            }
             self.count(id, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
@@ -84,6 +91,11 @@ impl Engine {
         if !self.is_in_backlog(id) {
             self.start_missing(id);
         }
+    }
+
+    fn is_on_open_worker(&self, at: SandboxSlot) -> bool {
+        let worker = self.state.sandboxes.get(at).map(|it| it.worker);
+        worker.is_some_and(|worker| self.state.workers.is_open(worker))
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.
@@ -291,10 +303,11 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
         sandbox.since = now;
-        let (id, stale, worker) = (sandbox.function, sandbox.marks.stale(), sandbox.worker);
+        let (id, worker) = (sandbox.function, sandbox.worker);
         let draining = !self.state.workers.is_open(worker);
+        let over = self.is_over(at);
         let Some(function) = self.function_mut(id) else { return };
-        let reason = if stale || function.removed && function.waiting_count() == 0 {
+        let reason = if over || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)
         } else {
             draining.then_some(StopReason::Draining)
@@ -313,6 +326,10 @@ impl Engine {
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
+        if self.is_replaced(at) {
+            return self.stop_unlisted(at, StopReason::FunctionRemoved);
+        }
+        let Some(function) = self.function_mut(id) else { return };
         let place = function.push_idle(at);
         let deadline = now + super::lifecycle::jittered(function.keep_idle(), at);
         if function.meter.busy() == 0 {

@@ -1,15 +1,17 @@
 //! The cold path: a worker is chosen for a new sandbox, and the sandbox starts there.
 
 use super::Engine;
+use crate::command::{Command, RejectReason};
 use crate::explain::{Decided, Explanation};
+use crate::id::{FunctionId, InterfaceId, SandboxId, VmId, WorkerId};
 use crate::placement::fleet::{Needs, needed_kib};
 use crate::placement::{Considered, Draw, FleetView, Placement, Record, Request};
 use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::FunctionSettings;
+use crate::settings::Isolation;
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::workers::Phase;
-use crate::{Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, VmId, WorkerId};
 
 /// All isolations, in the order of `State::sizes`.
 pub(super) const ISOLATIONS: [Isolation; 3] =
@@ -353,6 +355,9 @@ impl Engine {
         };
         let (vm, interface) = (held.vm, held.interface);
         if !self.vm_is_ready(vm) || !self.interface_is_ready(interface) {
+            return;
+        }
+        if self.state.workers.is_lost(held.worker) {
             return;
         }
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::starting::kib;
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason};
 use crate::config::VmConfig;
+use crate::event::EventError;
+use crate::id::{AccountId, SandboxId, VmId, WorkerId};
+use crate::settings::Isolation;
 use crate::store::slab::Slab;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::workers::Phase;
-use crate::{
-    AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
-};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -158,9 +159,7 @@ impl Engine {
         if vms.slab.len() == 0 {
             return Vec::new();
         }
-        let serves = |vm: &Vm| {
-            self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
-        };
+        let serves = |vm: &Vm| self.state.workers.is_open(vm.worker);
         let enough = (account, memory_kib, VmSlot(0))..=(account, u32::MAX, VmSlot::NONE);
         let own = vms.by_account.range(enough).take(LISTED_MAX).filter_map(|(.., at)| {
             let vm = vms.slab.get(*at)?;
@@ -373,8 +372,7 @@ impl Engine {
         let linger = self.state.config.vm.linger;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         vm.since = now;
-        let draining =
-            (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
+        let draining = !self.state.workers.is_open(vm.worker);
         // An empty VM never changes its customer, and a VM for one sandbox takes no second one.
         let (worker, backlog) = (vm.worker, self.state.backlog.is_empty());
         let wanted = !backlog || self.has_reserved(worker);
@@ -399,7 +397,9 @@ impl Engine {
         }
         let vm = VmId(self.state.vms.slab.id(at));
         self.state.agenda.insert((again, Agenda::Vm(vm.0)));
-        self.command(Command::StopVm { vm, worker });
+        if !self.state.workers.is_lost(worker) {
+            self.command(Command::StopVm { vm, worker });
+        }
     }
 
     /// Stops a ready VM on the worker if it has no owner.
@@ -460,7 +460,7 @@ impl Engine {
             let Some(function) = self.state.sandboxes.get(at).map(|it| it.function) else {
                 continue;
             };
-            if self.stop(at, crate::StopReason::PrerequisiteGone) {
+            if self.stop(at, crate::command::StopReason::PrerequisiteGone) {
                 self.on_worker_fault(function, SandboxId(*id), None);
             }
         }
@@ -471,7 +471,7 @@ impl Engine {
     pub(super) fn adopt_vm(
         &mut self,
         worker: WorkerId,
-        vm: &crate::ReportedVm,
+        vm: &crate::event::ReportedVm,
         first: bool,
     ) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {

@@ -1,15 +1,18 @@
 //! The inputs of a placement policy: the fleet, a worker, and the sandbox to place.
 
 use super::{Draw, Refusal, Scratch};
+use crate::config::Config;
 use crate::engine::function::Function;
+use crate::id::{FunctionId, WorkerId, ZONES_MAX, Zone};
 use crate::settings::FunctionSettings;
+use crate::settings::Isolation;
 use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
 use crate::store::fits::Free;
 use crate::store::paged::Paged;
 use crate::store::slot::VmSlot;
 use crate::store::spread::Spread;
+use crate::time::Time;
 use crate::workers::{Phase, Worker, Workers};
-use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 
 /// A read-only view of the fleet.
 #[derive(Clone, Copy, Debug)]
@@ -328,7 +331,7 @@ pub(crate) fn refusal(
     spare: &Spare,
 ) -> Option<Refusal> {
     match worker.phase {
-        Phase::Draining | Phase::Absent => return Some(Refusal::Draining),
+        Phase::Draining | Phase::Lost | Phase::Absent => return Some(Refusal::Draining),
         Phase::Ejected => return Some(Refusal::Unhealthy),
         Phase::Serving | Phase::Quiet | Phase::Suspect => {}
     }

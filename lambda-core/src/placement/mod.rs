@@ -15,8 +15,9 @@ pub use fleet::{FleetView, Request, WorkerView};
 pub use scored::{Gate, Scored};
 pub use terms::{Candidate, Term};
 
+use crate::id::WorkerId;
 use crate::random::Random;
-use crate::{Time, WorkerId};
+use crate::time::Time;
 
 /// Chooses the worker of a new sandbox. A policy only reads the fleet and returns a worker; the
 /// engine changes the state.

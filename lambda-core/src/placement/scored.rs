@@ -6,7 +6,8 @@ use super::terms::{
     SameOwner, SameRuntime, Term, peak, share,
 };
 use super::{Draw, Placement, Record, Refusal};
-use crate::{Time, WorkerId};
+use crate::id::WorkerId;
+use crate::time::Time;
 
 /// Draws a few candidates, drops those that cannot have the sandbox or fail the gate, and returns
 /// the one with the lowest weighted sum of terms.

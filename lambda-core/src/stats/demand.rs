@@ -5,8 +5,8 @@
 //! the sandbox of rank `k` carries the concurrency minus `k`, clamped to 0..=1. All arithmetic is
 //! on integers: the load that is subtracted from a worker's sum is exactly the load that was added.
 
-use crate::Time;
 use crate::store::slab::NONE;
+use crate::time::Time;
 
 /// The number of bins: one for each minute of the hour.
 pub const BINS: usize = 60;

@@ -5,7 +5,8 @@
 //! functions on one worker.
 
 use super::demand::{BINS, Closed, one};
-use crate::{AccountId, Trigger};
+use crate::id::AccountId;
+use crate::settings::Trigger;
 
 /// Mean concurrency of a function's first sandbox, by class and minute of the hour.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@
 //! one tick late, never early.
 
 use super::slab::Slab;
-use crate::Time;
 use crate::sandbox::Sandbox;
 use crate::store::slot::SandboxSlot;
+use crate::time::Time;
 
 /// A tick is 2^20 nanoseconds.
 const TICK_SHIFT: u32 = 20;
@@ -169,9 +169,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::{FunctionId, WorkerId};
     use crate::sandbox::{Made, State};
     use crate::store::slot::VmSlot;
-    use crate::{FunctionId, WorkerId};
 
     fn sandbox() -> Sandbox {
         let made = Made {

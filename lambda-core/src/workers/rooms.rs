@@ -1,7 +1,7 @@
 //! Lists of workers by zone and power of two of their free memory.
 
 use super::{Phase, Workers};
-use crate::{WorkerId, ZONES_MAX, Zone};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 
 const CLASSES: u32 = 33;
 pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
@@ -87,7 +87,7 @@ impl Workers {
     pub(super) fn sort(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
-            Phase::Draining | Phase::Ejected => NO_ROOM,
+            Phase::Draining | Phase::Ejected | Phase::Lost => NO_ROOM,
             Phase::Absent => return,
             phase => {
                 let quiet = if phase == Phase::Serving { 0 } else { ROOMS };

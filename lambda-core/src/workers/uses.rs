@@ -1,7 +1,7 @@
 //! Current use by a worker's sandboxes: counts that change with warm traffic.
 
 use super::Workers;
-use crate::WorkerId;
+use crate::id::WorkerId;
 
 /// The current use by the sandboxes of a worker.
 #[derive(Clone, Copy, Debug, Default)]

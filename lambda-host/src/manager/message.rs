@@ -59,6 +59,8 @@ impl Default for Settings {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut config = lambda_core::Config::default();
+        // Who has updated a function expects its new code with the next invocation.
+        config.rollout_max = Duration::ZERO;
         // More inits at once than the processors can run would all take longer, and those that wait with them.
         let starts = u32::try_from(processors).unwrap_or(u32::MAX);
         config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);
