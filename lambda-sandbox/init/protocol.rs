@@ -15,6 +15,8 @@ pub(crate) const TELL_EXTENSION_ENDED: u32 = 4;
 pub(crate) const TELL_EXEC_ENDED: u32 = 5;
 /// A program beside was not started: its number, and the error number.
 pub(crate) const TELL_EXEC_FAILED: u32 = 6;
+/// All processes but the init have ended after [`SAY_RESET`]: 0 and 0.
+pub(crate) const TELL_RESET: u32 = 7;
 
 /// What the host says, a byte. Start the extensions, and the program where there are none.
 pub(crate) const SAY_EXTENSIONS: u8 = b'e';
@@ -30,6 +32,9 @@ pub(crate) const SAY_EXEC: u8 = b'x';
 pub(crate) const EXECS_MAX: usize = 16;
 /// Kill a program beside: its number in four bytes.
 pub(crate) const SAY_EXEC_KILL: u8 = b'y';
+
+/// Kill every process but the init, and wait for their ends. [`SAY_EXTENSIONS`] can follow.
+pub(crate) const SAY_RESET: u8 = b'r';
 
 /// The steps of the init, in order.
 pub(crate) const STEP_USER: u32 = 1;

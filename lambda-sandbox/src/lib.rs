@@ -119,7 +119,7 @@ pub use invocation::{
     Response, ShutdownReason, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
-pub use life::{Busy, Created, Ended, Idle, Sandbox};
+pub use life::{After, Busy, Created, Ended, Failed, FailedInit, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use pressure::{Pressure, Stall};
 pub use spec::{

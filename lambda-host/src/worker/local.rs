@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::context::Context;
 use super::life::{Life, Order};
 use super::log::SandboxLog;
+use super::making::Maker;
 use super::protocol::{
     Deployment, Epoch, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
     WorkerCapacity, WorkerCommand, WorkerEvent,
@@ -95,14 +96,22 @@ impl LocalWorker {
         self.live().insert(sandbox, handle);
         let ready = Arc::new(AtomicBool::new(false));
         let stream = log_stream(&deployment, sandbox, SystemTime::now());
+        let log = Arc::new(SandboxLog::new(stream));
+        let deployment: Arc<Deployment> = deployment.into();
+        let maker = Maker {
+            context: Arc::clone(&self.context),
+            deployment: Arc::clone(&deployment),
+            code: self.context.code.lease(&deployment.code),
+            layers: deployment.layers(&self.context.code),
+            log: Arc::clone(&log),
+        };
         let life = Life {
             context: Arc::clone(&self.context),
             sandbox,
-            code: self.context.code.lease(&deployment.code),
-            layers: deployment.layers(&self.context.code),
             deployment,
+            maker,
             kill,
-            log: Arc::new(SandboxLog::new(stream)),
+            log,
             ready: Arc::clone(&ready),
         };
         let counted = Counted::new(Arc::clone(&self.context));

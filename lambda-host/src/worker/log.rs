@@ -44,6 +44,27 @@ impl From<Bytes> for LogTail {
     }
 }
 
+/// The status of an init that took too long, in an INIT_REPORT line.
+pub(super) const INIT_TIMEOUT: &str = "Status: timeout";
+
+/// When an init takes place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// Before the first invocation.
+    Init,
+    /// Within an invocation.
+    Invoke,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Invoke => "invoke",
+        }
+    }
+}
+
 /// Takes a sandbox's output: what it writes before an invocation counts to it, as in Lambda's log.
 ///
 /// The end of it is for the caller of the invocation, all of it for the host's log.
@@ -93,9 +114,11 @@ impl SandboxLog {
         self.say(start_line(request_id, version));
     }
 
-    pub(super) fn init_timed_out(&self, duration: Duration) {
+    /// Adds Lambda's INIT_REPORT line of an init that failed; `status` begins with `Status: `.
+    pub(super) fn init_report(&self, duration: Duration, phase: Phase, status: &str) {
         let ms = duration.as_secs_f64() * 1000.0;
-        self.say(format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout"));
+        let phase = phase.as_str();
+        self.say(format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: {phase}\t{status}"));
     }
 
     /// Adds Lambda's END and REPORT lines and returns the last 4 KB of the invocation's log.

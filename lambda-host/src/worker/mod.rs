@@ -10,6 +10,7 @@ pub(crate) mod failure;
 mod life;
 mod local;
 pub(crate) mod log;
+mod making;
 pub mod protocol;
 #[cfg(feature = "roles")]
 pub(crate) mod roles;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use tokio::io::Interest;
@@ -23,7 +24,7 @@ use crate::linux::janitor::Remains;
 use crate::linux::net::netns;
 use crate::linux::net::netns::Network;
 use crate::linux::protocol::{
-    SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_TERMINATE, STEP_EXTENSION, STEP_FILTER,
+    SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_RESET, SAY_TERMINATE, STEP_EXTENSION, STEP_FILTER,
     STEP_PROGRAM, STEPS, TELL_FAILED,
 };
 use crate::linux::reports::{Watcher, message};
@@ -49,6 +50,9 @@ use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
 const QUOTAS: [(&str, &str); 2] =
     [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
 
+/// The longest wait for the ends of killed processes at a reset.
+const RESET_TIME: Duration = Duration::from_secs(5);
+
 /// ENOTSUPP, an errno internal to the kernel that libc lacks: no room for compiled filters.
 const NO_ROOM: i32 = 524;
 
@@ -62,6 +66,10 @@ pub(super) struct LinuxSandbox {
     /// Opened at the first use, and read while the group belongs to this sandbox.
     counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
+    /// The number of finished resets, once the program was started.
+    resets: OnceLock<watch::Receiver<u64>>,
+    /// Whether descriptors were passed on, which a second start would lack.
+    passes: bool,
     pidfd: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
     /// The step and errno that the init reported, if it failed.
@@ -157,6 +165,8 @@ impl LinuxSandbox {
             exceeded,
             counters: OnceLock::new(),
             started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
+            resets: OnceLock::new(),
+            passes: !spec.linux.descriptors.is_empty() || !spec.stdin.is_empty(),
             pidfd,
             socket,
             failed: Arc::default(),
@@ -176,6 +186,7 @@ impl LinuxSandbox {
         let Outputs { stdout, stderr, stdin } = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
         let (counted, extensions) = watch::channel(External::default());
+        let (resets, finished) = watch::channel(0);
         // SAFETY: the `Arc` that is passed owns the descriptor. It closes it only when it is
         // dropped, and never changes it.
         let told_by = unsafe {
@@ -195,7 +206,9 @@ impl LinuxSandbox {
             execs: Arc::clone(&self.execs),
             told,
             counted,
+            resets,
         };
+        self.resets.get_or_init(|| finished);
         tokio::spawn(watcher.watch(told_by));
         Ok(started)
     }
@@ -364,6 +377,35 @@ impl Platform for LinuxSandbox {
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.begin(what);
         Box::pin(async move { started })
+    }
+
+    fn can_reset(&self) -> bool {
+        !self.passes
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            if self.passes {
+                return Err(Error::Unavailable {
+                    what: "a second start in the sandbox",
+                    why: "its program was given descriptors or an input".into(),
+                    remedy: "make another sandbox",
+                });
+            }
+            let mut resets = self.resets.get().ok_or(Error::Ended)?.clone();
+            let before = *resets.borrow_and_update();
+            self.say(SAY_RESET)?;
+            let finished = resets.wait_for(|count| *count > before);
+            match tokio::time::timeout(RESET_TIME, finished).await {
+                Ok(Ok(_)) => Ok(()),
+                // The init has ended, or a process cannot be killed.
+                Ok(Err(_)) | Err(_) => Err(Error::Ended),
+            }
+        })
+    }
+
+    fn start_again(&self) -> Result<(), Error> {
+        self.say(SAY_EXTENSIONS)
     }
 
     fn go_on(&self) -> Result<(), Error> {

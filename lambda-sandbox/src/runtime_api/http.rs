@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::channel::Accept;
 use super::session::{ExtensionEvent, Refusal, Session, success};
@@ -40,16 +40,18 @@ const EXTENSION_ID: &str = "lambda-extension-identifier";
 /// Serves `session` over `connections`, such as a [`tokio::net::TcpListener`], until the future is
 /// dropped.
 pub async fn serve(session: Arc<Session>, connections: impl Accept) {
-    serve_within(session, Box::new(connections), Arc::new(Budget::unlimited())).await;
+    let connections = Arc::new(Mutex::new(Box::new(connections) as Box<dyn Accept>));
+    serve_within(session, connections, Arc::new(Budget::unlimited())).await;
 }
 
 /// As [`serve`]. While the budget is exceeded, connections wait, and so do requests that are no
-/// part of an invocation.
+/// part of an invocation. Another server can follow with the same `accept`.
 pub(crate) async fn serve_within(
     session: Arc<Session>,
-    mut accept: Box<dyn Accept>,
+    accept: Arc<Mutex<Box<dyn Accept>>>,
     budget: Arc<Budget>,
 ) {
+    let mut accept = accept.lock().await;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = tokio::task::JoinSet::new();
     loop {

@@ -132,6 +132,34 @@ pub trait Platform: Send + Sync + fmt::Debug + 'static {
     /// If the program cannot be started and that is known at once. Later failures are returned by
     /// [`Platform::failure`].
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Returns whether [`Platform::reset`] works.
+    fn can_reset(&self) -> bool {
+        false
+    }
+    /// Ends every program inside and keeps the files, so that [`Platform::start_again`] can follow.
+    /// When it returns, the receivers of [`Started`] are as they were before the first start.
+    ///
+    /// # Errors
+    ///
+    /// If the platform cannot, or the sandbox has ended as a whole.
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            Err(Error::Unavailable {
+                what: "a second start in the sandbox",
+                why: "the backend has none".into(),
+                remedy: "make another sandbox",
+            })
+        })
+    }
+    /// Starts the extensions and the runtime again after [`Platform::reset`], with the outputs and
+    /// receivers of the first start.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be started.
+    fn start_again(&self) -> Result<(), Error> {
+        Err(Error::Ended)
+    }
     /// Starts the runtime. Called when all extensions have registered.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -40,7 +41,7 @@ pub fn supervise(
 struct Supervised<P: Platform> {
     spec: SandboxSpec,
     platform: Arc<P>,
-    connections: Option<Box<dyn Accept>>,
+    connections: Arc<tokio::sync::Mutex<Box<dyn Accept>>>,
     session: Arc<Session>,
     budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
@@ -54,6 +55,10 @@ struct Supervised<P: Platform> {
     /// Whether the runtime was started after external extensions.
     runs: AtomicBool,
     counted: Sample,
+    /// The kills by the memory limit before the last reset.
+    kills_before: u64,
+    /// Whether the program was started before, and a reset has ended it.
+    again: bool,
     /// Whether a background task is shutting down the extensions and will then kill the platform.
     parting: bool,
 }
@@ -69,21 +74,12 @@ impl<P: Platform> fmt::Debug for Supervised<P> {
 
 impl<P: Platform> Supervised<P> {
     fn new(spec: SandboxSpec, platform: Arc<P>, connections: Box<dyn Accept>) -> Self {
-        let handler = (spec.environment.iter())
-            .find(|(name, _)| name == "_HANDLER")
-            .map(|(_, value)| value.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let session = Arc::new(Session::new(SessionSettings {
-            function: spec.function.clone(),
-            handler,
-            payload_bytes_max: spec.limits.payload_bytes_max,
-            stream_bytes_max: spec.limits.stream_bytes_max,
-        }));
+        let session = Arc::new(session(&spec));
         let budget = Arc::new(Budget::new(spec.limits.cpus));
         Self {
             spec,
             platform,
-            connections: Some(connections),
+            connections: Arc::new(tokio::sync::Mutex::new(connections)),
             session,
             budget,
             server: None,
@@ -95,6 +91,8 @@ impl<P: Platform> Supervised<P> {
             extensions: None,
             runs: AtomicBool::default(),
             counted: Sample::default(),
+            kills_before: 0,
+            again: false,
             parting: false,
         }
     }
@@ -133,11 +131,11 @@ impl<P: Platform> Supervised<P> {
             memory_peak_bytes: sample.memory_peak_bytes,
             cpu_time,
         };
-        (usage, sample.out_of_memory_kills > 0)
+        (usage, sample.out_of_memory_kills > self.kills_before)
     }
 
     fn out_of_memory(&self) -> bool {
-        self.platform.sample().out_of_memory_kills > 0
+        self.platform.sample().out_of_memory_kills > self.kills_before
     }
 
     fn drain(&self) {
@@ -147,15 +145,22 @@ impl<P: Platform> Supervised<P> {
     }
 
     async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
-        if let Some(connections) = self.connections.take() {
+        if self.server.is_none() {
             let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
+            let connections = Arc::clone(&self.connections);
             self.server = Some(tokio::spawn(serve_within(session, connections, budget)));
         }
         let began = Instant::now();
         if let Some(cpus) = self.spec.limits.init_cpus {
             self.platform.set_cpus(cpus)?;
         }
-        let mut exit = self.start(What::Function).await?;
+        let mut exit = match self.exit.clone().filter(|_| self.again) {
+            Some(exit) => {
+                self.platform.start_again()?;
+                exit
+            }
+            None => self.start(What::Function).await?,
+        };
         let limit = self.spec.times.init;
         let failure = tokio::select! {
             biased;
@@ -169,11 +174,6 @@ impl<P: Platform> Supervised<P> {
         };
         self.drain();
         if let Some(failure) = failure {
-            self.part(if matches!(failure, InitFailure::TimedOut(_)) {
-                ShutdownReason::Timeout
-            } else {
-                ShutdownReason::Failure
-            });
             return Err(failure);
         }
         let usage = self.usage(began);
@@ -242,6 +242,29 @@ impl<P: Platform> Supervised<P> {
         });
     }
 
+    /// Ends every program, after the extensions' time, and prepares the next init.
+    async fn start_over(&mut self, reason: ShutdownReason) -> Result<(), Error> {
+        self.end(reason).await;
+        self.platform.thaw()?;
+        self.platform.reset().await?;
+        self.drain();
+        if let Some(server) = self.server.take() {
+            server.abort();
+            // An aborted task has dropped its connections when it is joined.
+            drop(server.await);
+        }
+        {
+            // The connections of ended programs, which nobody has accepted.
+            let mut connections = self.connections.lock().await;
+            while let Ok(Ok(_)) = tokio::time::timeout(STALE_TIME, connections.accept()).await {}
+        }
+        self.session = Arc::new(session(&self.spec));
+        self.runs = AtomicBool::default();
+        self.kills_before = self.platform.sample().out_of_memory_kills;
+        self.again = true;
+        Ok(())
+    }
+
     fn init_exit(&self, exit: Exit) -> InitFailure {
         if let Some(error) = self.platform.failure() {
             InitFailure::Failed(error)
@@ -281,15 +304,24 @@ impl<P: Platform> Driver for Supervised<P> {
             if let Answer::Exited(exit) = answer {
                 self.tell(Event::Ended(exit));
             }
-            if !answer.leaves_usable() {
-                self.part(if answer == Answer::TimedOut {
-                    ShutdownReason::Timeout
-                } else {
-                    ShutdownReason::Failure
-                });
-            }
             Ok(Outcome { answer, usage })
         })
+    }
+
+    fn abandon(&mut self, reason: ShutdownReason) {
+        self.part(reason);
+    }
+
+    fn set_init_limit(&mut self, limit: Duration) {
+        self.spec.times.init = limit;
+    }
+
+    fn can_reset(&self) -> bool {
+        self.platform.can_reset() && !self.killed.load(Ordering::Acquire)
+    }
+
+    fn reset(&mut self, reason: ShutdownReason) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.start_over(reason))
     }
 
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
@@ -306,7 +338,6 @@ impl<P: Platform> Driver for Supervised<P> {
                 self.tell(Event::Idle);
                 self.platform.freeze()
             } else {
-                self.part(ShutdownReason::Failure);
                 Err(Error::Ended)
             }
         })
@@ -387,6 +418,23 @@ impl<P: Platform> Driver for Supervised<P> {
         })
     }
 }
+
+/// Returns the session of a runtime that has not started.
+fn session(spec: &SandboxSpec) -> Session {
+    let handler = (spec.environment.iter())
+        .find(|(name, _)| name == "_HANDLER")
+        .map(|(_, value)| value.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Session::new(SessionSettings {
+        function: spec.function.clone(),
+        handler,
+        payload_bytes_max: spec.limits.payload_bytes_max,
+        stream_bytes_max: spec.limits.stream_bytes_max,
+    })
+}
+
+/// How long to look for connections that ended programs have opened.
+const STALE_TIME: Duration = Duration::from_millis(1);
 
 /// The target of a [`Handle`], while the sandbox lives.
 #[derive(Debug)]
