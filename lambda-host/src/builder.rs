@@ -10,7 +10,7 @@ use lambda_sandbox::Backend;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::blocking::blocking;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
 use crate::events::deliver::Deliver;
@@ -35,6 +35,8 @@ pub struct HostBuilder {
     arns: Arns,
     runtimes: Runtimes,
     settings: Settings,
+    change_time: Duration,
+    deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
     events: queue::Settings,
@@ -59,6 +61,8 @@ impl HostBuilder {
             arns: Arns::default(),
             runtimes: Runtimes::default(),
             settings: Settings::default(),
+            change_time: Duration::ZERO,
+            deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
             events: queue::Settings::default(),
@@ -109,6 +113,21 @@ impl HostBuilder {
     /// Sets how many invocations of all functions may run at once. The default is 1,000.
     pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
         self.settings.config.account_concurrency_max = invocations_max;
+        self
+    }
+
+    /// Sets for how long a change of code or settings is told as under way (AWS: `Pending`, `InProgress`) after it was made,
+    /// during which a further change is refused, as on AWS. The function can be invoked all the while. By default a change
+    /// is over when it is answered.
+    pub fn with_change_time(mut self, time: Duration) -> Self {
+        self.change_time = time;
+        self
+    }
+
+    /// Sets whether the API takes functions for runtimes that AWS no longer creates functions of, such as `nodejs14.x`,
+    /// where the host has them. By default it refuses them, as AWS does.
+    pub fn with_deprecated_runtimes(mut self, taken: bool) -> Self {
+        self.deprecated_runtimes = taken;
         self
     }
 
@@ -237,7 +256,8 @@ impl HostBuilder {
             Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
         connect(&driver, &workers).await?;
-        let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
+        let kept = catalog::Settings { arns: self.arns.clone(), change_time: self.change_time };
+        let catalog = Catalog::open(folder.path(), code, driver.clone(), kept).await?;
         let host = Host::new(Inner {
             arns: self.arns,
             runtimes,
@@ -251,6 +271,7 @@ impl HostBuilder {
             services: self.services.clone(),
             unreserved_min,
             concurrency_max,
+            deprecated_runtimes: self.deprecated_runtimes,
             _folder: folder,
         });
         Dispatcher::start(events_waiting, &host);

@@ -63,6 +63,9 @@ pub(crate) struct Inner {
     pub(crate) services: Option<crate::Services>,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
+    /// Whether the API takes functions for runtimes that AWS has deprecated.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
+    pub(crate) deprecated_runtimes: bool,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,
 }
@@ -438,6 +441,11 @@ impl Host {
     /// How much of the account's concurrency stays unreserved at the least.
     pub(crate) fn unreserved_min(&self) -> u32 {
         self.inner.unreserved_min
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn takes_deprecated_runtimes(&self) -> bool {
+        self.inner.deprecated_runtimes
     }
 
     pub(crate) fn not_found(&self, target: &Target) -> Error {

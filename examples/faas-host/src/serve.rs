@@ -58,6 +58,13 @@ pub(crate) struct Options {
     /// How long a failed event waits before it is tried again, in seconds; twice as long the second time.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     event_retry_after: u64,
+    /// For how long a change of a function is told as under way, in milliseconds; a further one is refused meanwhile, as on
+    /// AWS. With 0 a change is over when it is answered.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    change_time: u64,
+    /// Also take functions for runtimes that AWS creates no functions of any more, where the host has them.
+    #[arg(long)]
+    deprecated_runtimes: bool,
     /// Serve function URLs below this path, and announce them there; by host name they are always served. Empty
     /// announces AWS's host names.
     #[arg(long, value_name = "PATH", default_value = "/urls")]
@@ -145,6 +152,8 @@ fn host(options: &Options, opened: Opened) -> HostBuilder {
         .with_runtimes(opened.runtimes)
         .with_arns(Arns::new(&options.region, &options.account))
         .with_account_concurrency(options.concurrency)
+        .with_change_time(Duration::from_millis(options.change_time))
+        .with_deprecated_runtimes(options.deprecated_runtimes)
         .with_event_retry_after(Duration::from_secs(options.event_retry_after))
         .with_idle_timeout(Duration::from_secs(options.idle_timeout));
     if options.assume_roles {

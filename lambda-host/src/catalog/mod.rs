@@ -18,9 +18,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use self::layers::Layers;
 use self::mappings::Mappings;
@@ -30,10 +32,11 @@ use self::signing::SigningConfigs;
 use crate::blocking::{blocking, joined};
 use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::error::{Error, with_causes};
+use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::Version;
-use crate::function::{Function, FunctionState};
+use crate::function::{Function, FunctionState, Step, UnderWay};
 use crate::manager::message::Message;
 
 /// Which functions there are, and other resources. Cheap to clone; all clones are the same catalog.
@@ -45,6 +48,7 @@ pub(crate) struct Catalog {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) registry: Registry,
+    pub(crate) settings: Settings,
     code: CodeStore,
     manager: mpsc::Sender<Message>,
     /// What the registry holds, for readers that must not wait for a disk.
@@ -56,6 +60,14 @@ pub(crate) struct Inner {
     pub(crate) changing: Mutex<Turn>,
     /// Bounds the changes that wait, each of which may hold an archive.
     waiting: Arc<Semaphore>,
+}
+
+/// How a catalog is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) arns: Arns,
+    /// For how long a change is told as under way after it was made.
+    pub(crate) change_time: Duration,
 }
 
 /// What the change that is being made may count on.
@@ -72,6 +84,7 @@ impl Catalog {
         folder: &Path,
         code: CodeStore,
         manager: mpsc::Sender<Message>,
+        settings: Settings,
     ) -> Result<Self, Error> {
         let path = folder.join("registry.redb");
         let store = code.clone();
@@ -94,6 +107,7 @@ impl Catalog {
             opened.await?;
         let inner = Inner {
             registry,
+            settings,
             code,
             manager,
             entries: RwLock::default(),
@@ -230,6 +244,12 @@ impl Inner {
                 Ok(())
             }
         }
+    }
+
+    /// Returns that a change began now.
+    pub(crate) fn begun(&self, step: Step) -> Option<UnderWay> {
+        let time = self.settings.change_time;
+        (!time.is_zero()).then(|| UnderWay { step, until: Instant::now() + time })
     }
 
     pub(crate) async fn put_code(&self, zip: Bytes) -> Result<(CodeDigest, CodeLease), Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::new_revision;
 use super::record::{Held, Record};
 use crate::function::version::Version;
-use crate::function::{Function, NOT_DEPLOYED};
+use crate::function::{Function, NOT_DEPLOYED, Step, UnderWay};
 
 impl Record {
     /// Publishes `$LATEST`, or returns the last version when it is the same.
@@ -24,6 +24,8 @@ impl Record {
             deployment: NOT_DEPLOYED,
             version: Version::Number(number),
             revision: new_revision(),
+            // A version that is published with new code is told as being made itself.
+            under_way: latest.under_way.map(|it| UnderWay { step: Step::Creating, ..it }),
             ..latest
         };
         if let Some(description) = description.filter(|it| !it.is_empty()) {

@@ -13,6 +13,7 @@ pub(crate) mod target;
 pub(crate) mod version;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use self::config::FunctionConfig;
 use self::version::{Version, VersionKey};
@@ -46,6 +47,9 @@ pub struct Function {
     /// Whether it can be invoked. Not stored: each start of the host determines it again.
     #[serde(skip)]
     pub state: FunctionState,
+    /// The change that clients are told is under way.
+    #[serde(skip)]
+    pub(crate) under_way: Option<UnderWay>,
 }
 
 impl Function {
@@ -61,11 +65,31 @@ impl Function {
             modified_at_ms: 0,
             revision: String::new(),
             state: FunctionState::Active,
+            under_way: None,
         }
     }
 
     pub(crate) fn key(&self) -> VersionKey {
         VersionKey { name: self.config.name.clone(), version: self.version }
+    }
+
+    /// Returns what is under way at `now`.
+    pub(crate) fn under_way(&self, now: Instant) -> Option<Step> {
+        self.under_way.filter(|it| now < it.until).map(|it| it.step)
+    }
+
+    /// Refuses a change while another one is under way. `arn` is the function's without a qualifier.
+    pub(crate) fn check_settled(&self, now: Instant, arn: &str) -> Result<(), Error> {
+        const REFUSED: &str = "The operation cannot be performed at this time.";
+        match self.under_way(now) {
+            None => Ok(()),
+            Some(Step::Creating) => Err(Error::conflict(format!(
+                "{REFUSED} The function is currently in the following state: Pending"
+            ))),
+            Some(Step::Updating) => Err(Error::conflict(format!(
+                "{REFUSED} An update is in progress for resource: {arn}"
+            ))),
+        }
     }
 
     /// Returns an error if this host cannot run the function.
@@ -92,6 +116,22 @@ pub enum FunctionState {
         /// Why the host cannot run it.
         reason: String,
     },
+}
+
+/// A change of a function that is told as under way, although its new code and settings are in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnderWay {
+    pub(crate) step: Step,
+    pub(crate) until: Instant,
+}
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The function or version is being made.
+    Creating,
+    /// Its code or settings are being changed.
+    Updating,
 }
 
 /// The deployment of code and settings that no sandbox has run yet: the catalog gives them a number of their own.

@@ -174,6 +174,20 @@ impl Host {
         all.by_number.values().map(Arc::clone).collect()
     }
 
+    /// Refuses a queue or a stream on a host without services, where nothing would read it.
+    #[cfg(feature = "http")]
+    pub(crate) fn expect_services(&self, source_arn: Option<&str>) -> Result<(), Error> {
+        #[cfg(feature = "services")]
+        if self.services().is_some() {
+            return Ok(());
+        }
+        match (SourceKind::of(source_arn), source_arn) {
+            (SourceKind::Kinesis | SourceKind::DynamoDb, Some(arn)) => Err(no_stream(arn)),
+            (SourceKind::Sqs, _) => Err(no_queue()),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the ARN of a function that is there, for a mapping.
     fn mapped_function(&self, target: Target) -> Result<String, Error> {
         let target = self.ours(target)?;
@@ -195,6 +209,19 @@ impl Inner {
         all.by_number.insert(mapping.number, Arc::clone(&mapping));
         Ok(mapping)
     }
+}
+
+#[cfg(any(feature = "http", feature = "services"))]
+pub(crate) fn no_stream(arn: &str) -> Error {
+    Error::parameter(format!("Stream not found: {arn}"))
+}
+
+#[cfg(any(feature = "http", feature = "services"))]
+pub(crate) fn no_queue() -> Error {
+    Error::parameter(
+        "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS \
+         Error Message: The specified queue does not exist for this wsdl version.",
+    )
 }
 
 fn check_filters(settings: &BTreeMap<String, Value>) -> Result<(), Error> {

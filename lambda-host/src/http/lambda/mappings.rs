@@ -20,6 +20,7 @@ pub(super) async fn create(call: &Call<'_>) -> Answer {
     let kind = SourceKind::of(source.as_deref());
     let mut settings = given(input);
     check(kind, source.as_deref(), &settings, true)?;
+    call.host.expect_services(source.as_deref())?;
     for (name, value) in defaults(kind) {
         settings.entry(name.to_owned()).or_insert(value);
     }

@@ -30,6 +30,9 @@ pub(super) struct CreateFunction {
 pub(super) struct FunctionCode {
     #[serde(default, deserialize_with = "base64_bytes")]
     zip_file: Option<Bytes>,
+    s3_bucket: Option<String>,
+    s3_key: Option<String>,
+    s3_object_version: Option<String>,
     /// Whether the archive is to be looked at, and no more.
     #[serde(default)]
     pub(super) dry_run: bool,
@@ -41,11 +44,20 @@ pub(super) struct FunctionCode {
 
 impl FunctionCode {
     /// Returns the archive.
-    pub(super) fn zip(self) -> Result<Bytes, ApiError> {
+    pub(super) async fn zip(self, host: &Host) -> Result<Bytes, ApiError> {
         refuse_unsupported(&self.rest, &["FunctionName", "Publish", "Architectures"])?;
         check_architectures(&self.rest)?;
-        self.zip_file
-            .ok_or_else(|| ApiError::parameter("Please provide a source for function code."))
+        match (self.zip_file, self.s3_bucket, self.s3_key) {
+            (Some(zip), None, None) => Ok(zip),
+            (None, Some(bucket), Some(key)) => {
+                let version = self.s3_object_version.as_deref();
+                Ok(host.code_object(&bucket, &key, version).await?)
+            }
+            (Some(_), ..) => Err(ApiError::parameter(
+                "Please do not provide other FunctionCode parameters when providing a ZipFile.",
+            )),
+            _ => Err(ApiError::parameter("Please provide a source for function code.")),
+        }
     }
 }
 
@@ -262,10 +274,34 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
         name => harmless.contains(&name),
     };
     match rest.iter().find(|(name, value)| !so_anyway(name, value) && !empty(value)) {
-        Some((name, _)) => {
-            Err(ApiError::parameter(format!("{name} is not supported by this host")))
-        }
+        Some((name, _)) => Err(match name.as_str() {
+            "VpcConfig" => no_such_network(&rest["VpcConfig"]),
+            name => ApiError::parameter(format!("{name} is not supported by this host")),
+        }),
         None => Ok(()),
+    }
+}
+
+/// Refuses a function's network: there is no EC2 beside a host, so that no security group and no subnet is there.
+fn no_such_network(vpc: &Value) -> ApiError {
+    let first = |member: &str| vpc[member].as_array()?.first()?.as_str();
+    let refused = |call: &str, code: &str, what: String| {
+        ApiError::parameter(format!(
+            "Error occurred while {call}. EC2 Error Code: {code}. EC2 Error Message: {what} does not exist"
+        ))
+    };
+    match (first("SecurityGroupIds"), first("SubnetIds")) {
+        (Some(group), _) => refused(
+            "DescribeSecurityGroups",
+            "InvalidGroup.NotFound",
+            format!("The security group '{group}'"),
+        ),
+        (None, Some(subnet)) => refused(
+            "DescribeSubnets",
+            "InvalidSubnetID.NotFound",
+            format!("The subnet ID '{subnet}'"),
+        ),
+        (None, None) => ApiError::parameter("VpcConfig is not supported by this host"),
     }
 }
 
