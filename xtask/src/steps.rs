@@ -54,6 +54,7 @@ impl Run<'_> {
             "-plambda-host",
             "-plambda-network",
             "-plambda-gateway",
+            "-plambda-vmm",
         ];
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
@@ -149,12 +150,13 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The published crates.
-pub(crate) const CRATES: [&str; 6] = [
+pub(crate) const CRATES: [&str; 7] = [
     "lambda-core",
     "lambda-sandbox",
     "aws-cred-chain",
     "lambda-network",
     "lambda-gateway",
+    "lambda-vmm",
     "lambda-host",
 ];
 /// Running time of each fuzz target.
