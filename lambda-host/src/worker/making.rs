@@ -169,10 +169,7 @@ impl Maker {
 
     /// Adds the credentials of the function's role; returns how long the sandbox may use them.
     #[cfg(feature = "roles")]
-    async fn add_credentials(
-        &self,
-        spec: &mut SandboxSpec,
-    ) -> Result<Option<Duration>, String> {
+    async fn add_credentials(&self, spec: &mut SandboxSpec) -> Result<Option<Duration>, String> {
         let config = &self.deployment.config;
         let Some(roles) = self.context.roles.as_ref().filter(|_| !config.role.is_empty()) else {
             spec.environment.extend(stand_in_credentials());
@@ -187,10 +184,7 @@ impl Maker {
 
     #[cfg(not(feature = "roles"))]
     #[expect(clippy::unused_async, reason = "the same form as with the feature")]
-    async fn add_credentials(
-        &self,
-        spec: &mut SandboxSpec,
-    ) -> Result<Option<Duration>, String> {
+    async fn add_credentials(&self, spec: &mut SandboxSpec) -> Result<Option<Duration>, String> {
         spec.environment.extend(stand_in_credentials());
         Ok(None)
     }

@@ -93,6 +93,9 @@ struct Closing(Arc<Shared>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.janitor.wait(CLOSE_TIME);
+        if let Some(disks) = &self.0.disks {
+            disks.wait(CLOSE_TIME);
+        }
     }
 }
 
@@ -180,6 +183,11 @@ impl LinuxBackend {
             }
             Err(why) => drop(isolation.absent.insert(Defence::KernelMemory, why.clone())),
         }
+        let disks = settings.scratch_folder.as_deref().map(Self::disks).transpose()?;
+        if disks.is_some() {
+            let means = "a file system on disk with a limit of bytes and files";
+            isolation.in_force.insert(Defence::Scratch, means.to_owned());
+        }
         let shared = Arc::new(Shared {
             isolation,
             slots: Arc::new(Slots {
@@ -194,6 +202,7 @@ impl LinuxBackend {
             images: root::image::Images::default(),
             templates: root::template::Templates::default(),
             filters: guard::filters::Filters::default(),
+            disks,
             // Without root the new process makes its namespaces: it could not enter one made ahead.
             ahead: (Rights::own() == Rights::Root)
                 .then(|| start::ahead::Pool::start(AHEAD_MAX))
@@ -211,6 +220,28 @@ impl LinuxBackend {
         }
         crate::supervise::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
+    }
+
+    /// Checks whether this machine can put scratch space on disk, as [`Settings::scratch_folder`]
+    /// demands. Makes one and removes it, which blocks for some milliseconds. Does nothing without
+    /// that setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] with what is missing.
+    pub fn scratch_works(settings: &Settings) -> Result<(), Error> {
+        settings.scratch_folder.as_deref().map(Self::disks).transpose().map(drop)
+    }
+
+    fn disks(folder: &std::path::Path) -> Result<root::scratch::Disks, Error> {
+        if Rights::own() != Rights::Root {
+            return Err(Error::Unavailable {
+                what: "scratch space on disk",
+                why: "loop devices are root's".into(),
+                remedy: "set no scratch folder, or run the host as root",
+            });
+        }
+        root::scratch::Disks::start(folder)
     }
 
     /// Returns the steps by which a process becomes the sandbox of `spec`, without those that join
@@ -232,7 +263,7 @@ impl LinuxBackend {
             plan::Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
-        steps.extend(plan::own_steps(spec, &defences)?);
+        steps.extend(plan::own_steps(spec, &defences, false)?);
         Ok(steps)
     }
 

@@ -36,7 +36,7 @@ use crate::linux::slots::{Slot, stays};
 use crate::linux::start::ahead::Ahead;
 use crate::linux::start::attach::{Attached, Passed};
 use crate::linux::start::exec::{self, Execs};
-use crate::linux::start::plan::{Base, Step, from_zero, own_steps, user_steps};
+use crate::linux::start::plan::{Base, Step, attach_scratch, from_zero, own_steps, user_steps};
 use crate::linux::start::spawn::{Start, Steps};
 use crate::linux::start::wires::{Ends, Wires};
 use crate::linux::sys;
@@ -123,11 +123,15 @@ impl LinuxSandbox {
         let mut unfinished = Unfinished(Some((group, slot)));
 
         let (passed, stdin) = Passed::open(shared, spec, id).await?;
+        let disk = shared.disk(&spec.limits).await?;
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
         let mut own = if let Some(template) = &template {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            if let Some(disk) = &disk {
+                first.push(attach_scratch(disk.mount())?);
+            }
             first.extend(passed.mounts.iter().map(Attached::step));
-            own_steps(spec, defences)?
+            own_steps(spec, defences, disk.is_some())?
         } else {
             user_steps(spec, &Instance::stage(), defences)?
         };
@@ -158,6 +162,7 @@ impl LinuxSandbox {
             pidfd: Arc::clone(&pidfd),
             slot,
             template,
+            disk,
         });
         let sandbox = Self {
             shared: Arc::clone(shared),

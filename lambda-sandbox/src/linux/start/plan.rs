@@ -223,15 +223,24 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
 }
 
 /// Returns the later steps, which depend on the specification: scratch space, limits, landlock.
+/// A scratch space `on_disk` was attached before ([`attach_scratch`]); else it is in memory.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
+    on_disk: bool,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
-    plan.scratch(spec)?;
+    if !on_disk {
+        plan.scratch(spec)?;
+    }
     plan.finish(spec, defences)?;
     Ok(plan.steps)
+}
+
+/// Returns the step that attaches a scratch space on disk.
+pub(in crate::linux) fn attach_scratch(mount: RawFd) -> Result<Step, Error> {
+    Ok(Step::Attach { mount, target: Inside::new(Path::new("/"), Path::new(SCRATCH))? })
 }
 
 /// Returns the steps for a user without root. Such a user cannot enter a namespace made before, and
