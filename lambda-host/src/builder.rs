@@ -9,6 +9,7 @@ use lambda_core::{Config, FixedIdle, IdlePolicy};
 use lambda_sandbox::Backend;
 use tokio::sync::{broadcast, mpsc};
 
+use crate::accounts;
 use crate::blocking::blocking;
 use crate::catalog::{self, Catalog};
 use crate::code::{CodeStore, FetchCode};
@@ -17,9 +18,10 @@ use crate::events::deliver::Deliver;
 use crate::events::dispatch::Dispatcher;
 use crate::events::queue::{self, EventQueue};
 use crate::folder::DataFolder;
+use crate::function::account::{Account, AccountIndex};
 use crate::function::arn::Arns;
-use crate::host::{Host, Inner};
-use crate::logs::{LogBounds, LogStore, LogWriter};
+use crate::host::{Host, Inner, Tenant};
+use crate::logs::LogBounds;
 use crate::manager::message::{Message, Settings};
 use crate::manager::{Driver, Inbox};
 use crate::worker::runtime::Runtimes;
@@ -33,6 +35,7 @@ pub struct HostBuilder {
     backends: Vec<Arc<dyn Backend>>,
     data_folder: Option<PathBuf>,
     arns: Arns,
+    accounts: Vec<Account>,
     runtimes: Runtimes,
     settings: Settings,
     change_time: Duration,
@@ -59,6 +62,7 @@ impl HostBuilder {
             backends: vec![backend],
             data_folder: None,
             arns: Arns::default(),
+            accounts: Vec::new(),
             runtimes: Runtimes::default(),
             settings: Settings::default(),
             change_time: Duration::ZERO,
@@ -89,6 +93,13 @@ impl HostBuilder {
     /// Sets the region and account of the host's ARNs.
     pub fn with_arns(mut self, arns: Arns) -> Self {
         self.arns = arns;
+        self
+    }
+
+    /// Adds an account beside the host's own. [`Host::account`] returns the host as that account sees it. Its data lies in
+    /// the folder `accounts` of the data folder, under its number.
+    pub fn with_account(mut self, account: Account) -> Self {
+        self.accounts.push(account);
         self
     }
 
@@ -215,19 +226,17 @@ impl HostBuilder {
             backend.sweep().await?;
         }
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
-        let log_bounds = self.log_bounds;
-        let event_settings = self.events;
+        let (log_bounds, event_settings) = (self.log_bounds, self.events);
+        let (arns, named) = (self.arns, self.accounts);
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
-            let logs = folder.path().join("logs");
-            let log_writer = LogWriter::start(logs.clone(), log_bounds, Arc::clone(&folder))?;
+            let accounts = accounts::open(&folder, &arns, named, log_bounds)?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
-            let logs = (LogStore::new(logs), log_writer);
             let events = EventQueue::open(folder.path(), event_settings)?;
-            Ok((folder, code, runtimes, logs, events, machine_memory_bytes()))
+            Ok((folder, accounts, code, runtimes, events, machine_memory_bytes()))
         };
-        let (folder, code, runtimes, (logs, log_writer), events_opened, machine_bytes) =
+        let (folder, accounts, code, runtimes, events_opened, machine_bytes) =
             blocking(opening).await?;
         let (event_queue, events_waiting) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
@@ -252,32 +261,50 @@ impl HostBuilder {
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
-        let manager =
-            Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
+        let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
+        let manager = Driver::new(self.settings, parts, fetch, link, events.clone());
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
         connect(&driver, &workers).await?;
-        let kept = catalog::Settings { arns: self.arns.clone(), change_time: self.change_time };
-        let catalog = Catalog::open(folder.path(), code, driver.clone(), kept).await?;
-        let host = Host::new(Inner {
-            arns: self.arns,
+        let mut tenants = Vec::new();
+        for (index, account) in (0..).zip(accounts) {
+            let kept = catalog::Settings {
+                account: AccountIndex(index),
+                arns: account.arns.clone(),
+                change_time: self.change_time,
+            };
+            let catalog =
+                Catalog::open(&account.folder, code.clone(), driver.clone(), kept).await?;
+            tenants.push(Arc::new(Tenant {
+                account: AccountIndex(index),
+                catalog,
+                logs: account.logs,
+                unreserved_min,
+                concurrency_max: account.concurrency_max.unwrap_or(concurrency_max),
+                arns: account.arns,
+            }));
+        }
+        // Nobody has what none of the accounts holds.
+        blocking(move || code.sweep()).await?;
+        let own = Arc::clone(&tenants[0]);
+        let inner = Inner {
+            tenants,
             runtimes,
-            catalog,
             workers,
             driver,
             events,
-            logs,
             event_queue,
             #[cfg(feature = "services")]
             services: self.services.clone(),
-            unreserved_min,
-            concurrency_max,
             deprecated_runtimes: self.deprecated_runtimes,
             _folder: folder,
-        });
+        };
+        let host = Host::new(inner, own);
         Dispatcher::start(events_waiting, &host);
         #[cfg(feature = "services")]
         if let Some(services) = self.services {
-            crate::events::poll::start(&host, services);
+            for host in host.accounts() {
+                crate::events::poll::start(&host, services.clone());
+            }
         }
         Ok(host)
     }

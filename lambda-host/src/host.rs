@@ -15,6 +15,7 @@ use crate::event::HostEvent;
 use crate::events::queue::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
+use crate::function::account::AccountIndex;
 use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
@@ -34,35 +35,35 @@ use crate::worker::runtime::Runtimes;
 #[derive(Clone, Debug)]
 pub struct Host {
     inner: Arc<Inner>,
+    /// The account whose functions this handle is about.
+    tenant: Arc<Tenant>,
 }
 
 /// A host that may have ended.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakHost {
     inner: std::sync::Weak<Inner>,
+    account: AccountIndex,
 }
 
 impl WeakHost {
     pub(crate) fn upgrade(&self) -> Option<Host> {
-        self.inner.upgrade().map(|inner| Host { inner })
+        self.inner.upgrade().and_then(|inner| Host::of(inner, self.account))
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) arns: Arns,
+    /// By [`AccountIndex`]; the host's own first.
+    pub(crate) tenants: Vec<Arc<Tenant>>,
     pub(crate) runtimes: Arc<Runtimes>,
-    pub(crate) catalog: Catalog,
     /// The workers in this process. A stop waits for their end.
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
-    pub(crate) logs: LogStore,
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
-    pub(crate) unreserved_min: u32,
-    pub(crate) concurrency_max: u32,
     /// Whether the API takes functions for runtimes that AWS has deprecated.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
     pub(crate) deprecated_runtimes: bool,
@@ -70,9 +71,47 @@ pub(crate) struct Inner {
     pub(crate) _folder: Arc<DataFolder>,
 }
 
+/// What is an account's own.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) account: AccountIndex,
+    pub(crate) arns: Arns,
+    pub(crate) catalog: Catalog,
+    pub(crate) logs: LogStore,
+    pub(crate) unreserved_min: u32,
+    pub(crate) concurrency_max: u32,
+}
+
 impl Host {
-    pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+    /// Returns a host as its own account sees it.
+    pub(crate) fn new(inner: Inner, own: Arc<Tenant>) -> Self {
+        Self { inner: Arc::new(inner), tenant: own }
+    }
+
+    fn of(inner: Arc<Inner>, account: AccountIndex) -> Option<Self> {
+        let tenant = Arc::clone(inner.tenants.get(account.0 as usize)?);
+        Some(Self { inner, tenant })
+    }
+
+    /// Returns this host as another of its accounts sees it, by the account's number. Functions, layers, logs and all other
+    /// resources are those of that account.
+    #[must_use]
+    pub fn account(&self, number: &str) -> Option<Self> {
+        self.accounts().find(|it| it.arns().account() == number)
+    }
+
+    /// Returns this host as each of its accounts sees it; the host's own account comes first.
+    pub fn accounts(&self) -> impl Iterator<Item = Self> {
+        let tenants = self.inner.tenants.iter();
+        tenants.map(|it| Self { inner: Arc::clone(&self.inner), tenant: Arc::clone(it) })
+    }
+
+    pub(crate) fn with_account(self, account: AccountIndex) -> Option<Self> {
+        Self::of(self.inner, account)
+    }
+
+    pub(crate) fn account_index(&self) -> AccountIndex {
+        self.tenant.account
     }
 
     /// Deploys a new function with its code, a zip archive. The change is completed even if the
@@ -95,7 +134,7 @@ impl Host {
         with: Deploy,
     ) -> Result<Arc<Function>, Error> {
         self.check(&config)?;
-        self.inner.catalog.deploy(config, zip, with).await
+        self.tenant.catalog.deploy(config, zip, with).await
     }
 
     /// Replaces a function's code. Running invocations finish with the old code. With
@@ -124,7 +163,8 @@ impl Host {
         publish: bool,
     ) -> Result<Arc<Function>, Error> {
         let name = target.name.clone();
-        let changed = self.inner.catalog.update_code(name, expected_revision, zip, publish).await?;
+        let changed =
+            self.tenant.catalog.update_code(name, expected_revision, zip, publish).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -135,7 +175,7 @@ impl Host {
     /// Returns [`Error::InvalidCode`] if the code cannot be used; [`Error::Io`] if there is no disk
     /// space to check it.
     pub async fn check_code(&self, zip: Bytes) -> Result<(), Error> {
-        self.inner.catalog.check_code(zip).await
+        self.tenant.catalog.check_code(zip).await
     }
 
     /// Changes a function's settings. `change` gets the settings at the time of the change and
@@ -168,7 +208,7 @@ impl Host {
             let config = FunctionConfig { name, ..change(before)? };
             check(&config, &runtimes).map(|()| config)
         };
-        let changed = self.inner.catalog.update_config(name, expected_revision, checked).await?;
+        let changed = self.tenant.catalog.update_config(name, expected_revision, checked).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -193,7 +233,7 @@ impl Host {
                 return Err(Error::parameter("Deletion of aliases is not currently supported."));
             }
         }
-        match self.inner.catalog.remove(target.name.clone()).await? {
+        match self.tenant.catalog.remove(target.name.clone()).await? {
             true => Ok(()),
             false => Err(self.not_found(&target)),
         }
@@ -224,14 +264,14 @@ impl Host {
     /// Returns up to `count` functions with names after `after`, by name.
     #[must_use]
     pub fn functions_after(&self, after: Option<&str>, count: usize) -> Vec<Arc<Function>> {
-        let page = self.inner.catalog.page(after, count);
+        let page = self.tenant.catalog.page(after, count);
         page.iter().map(|it| Arc::clone(&it.latest.function)).collect()
     }
 
     /// Returns the number of functions.
     #[must_use]
     pub fn functions_count(&self) -> usize {
-        self.inner.catalog.len()
+        self.tenant.catalog.len()
     }
 
     /// Invokes a function and waits for its answer. The error of a function is also an answer
@@ -278,7 +318,7 @@ impl Host {
 
     /// Returns the version for an invocation; an alias with two draws one.
     pub(crate) fn invoked(&self, target: &Target) -> Result<Arc<Function>, Error> {
-        let record = self.inner.catalog.record(&target.name);
+        let record = self.tenant.catalog.record(&target.name);
         let qualifier = target.qualifier.as_deref();
         let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
         held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
@@ -336,7 +376,7 @@ impl Host {
     /// Returns the functions' logs, which are written within a second or so. Reading them blocks.
     #[must_use]
     pub fn logs(&self) -> &LogStore {
-        &self.inner.logs
+        &self.tenant.logs
     }
 
     /// Returns the runtimes that functions may name.
@@ -348,13 +388,13 @@ impl Host {
     /// Returns how many invocations may run at once, all functions together.
     #[must_use]
     pub fn concurrency_max(&self) -> u32 {
-        self.inner.concurrency_max
+        self.tenant.concurrency_max
     }
 
     /// Returns the formatter of this host's ARNs.
     #[must_use]
     pub fn arns(&self) -> &Arns {
-        &self.inner.arns
+        &self.tenant.arns
     }
 
     /// Stops the host: takes no new invocations, waits for the running ones, destroys all
@@ -391,7 +431,7 @@ impl Host {
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<Target, Error> {
         let target = function.try_into().map_err(Into::into)?;
-        let arns = &self.inner.arns;
+        let arns = &self.tenant.arns;
         let differs =
             |given: &Option<String>, own: &str| given.as_ref().is_some_and(|it| it != own);
         if differs(&target.region, arns.region()) || differs(&target.account, arns.account()) {
@@ -418,11 +458,11 @@ impl Host {
 
     /// Returns a function with its versions and all that belongs to them.
     pub(crate) fn record(&self, target: &Target) -> Result<Arc<Record>, Error> {
-        self.inner.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
+        self.tenant.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
     }
 
     pub(crate) fn downgrade(&self) -> WeakHost {
-        WeakHost { inner: Arc::downgrade(&self.inner) }
+        WeakHost { inner: Arc::downgrade(&self.inner), account: self.tenant.account }
     }
 
     #[cfg(feature = "services")]
@@ -435,12 +475,12 @@ impl Host {
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
-        &self.inner.catalog
+        &self.tenant.catalog
     }
 
     /// How much of the account's concurrency stays unreserved at the least.
     pub(crate) fn unreserved_min(&self) -> u32 {
-        self.inner.unreserved_min
+        self.tenant.unreserved_min
     }
 
     #[cfg(feature = "http")]

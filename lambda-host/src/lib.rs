@@ -29,6 +29,7 @@
 //!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod blocking;
 mod builder;
 mod catalog;
@@ -57,6 +58,7 @@ pub use event::HostEvent;
 pub use events::deliver::{Deliver, DeliverToFile, Delivery};
 #[cfg(feature = "services")]
 pub use events::services::Services;
+pub use function::account::Account;
 pub use function::alias::Alias;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};

@@ -51,6 +51,7 @@ impl Catalog {
             let mut turn = inner.changing.lock().await;
             exists(&inner)?;
             let mut function = Function::new(config, code);
+            function.account = inner.settings.account;
             function.revision = new_revision();
             function.under_way = inner.begun(Step::Creating);
             let latest = inner.hold(function).await?;

@@ -32,6 +32,7 @@ use self::signing::SigningConfigs;
 use crate::blocking::{blocking, joined};
 use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::error::{Error, with_causes};
+use crate::function::account::AccountIndex;
 use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
 /// How a catalog is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) account: AccountIndex,
     pub(crate) arns: Arns,
     /// For how long a change is told as under way after it was made.
     pub(crate) change_time: Duration,
@@ -87,16 +89,16 @@ impl Catalog {
         settings: Settings,
     ) -> Result<Self, Error> {
         let path = folder.join("registry.redb");
-        let store = code.clone();
+        let (store, account) = (code.clone(), settings.account);
         let opened = blocking(move || {
             let registry = Registry::open(Some(&path))?;
             let contents = registry.read()?;
-            let hold = |function: Function| Held::new(Arc::new(function), &store);
+            let hold =
+                |function: Function| Held::new(Arc::new(Function { account, ..function }), &store);
             let functions: Vec<Held> = contents.functions.into_iter().map(hold).collect();
             let layers = Layers::open(&registry, &store)?;
             let mappings = Mappings::open(&registry)?;
             let signing = SigningConfigs::open(&registry)?;
-            store.sweep()?;
             let attachments = contents.attachments.into_iter();
             let attachments: BTreeMap<_, _> =
                 attachments.map(|(name, it)| (name, Arc::new(it))).collect();

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::deliver::Delivery;
-use super::lanes::Lanes;
+use super::lanes::{LaneKey, Lanes};
 use super::outcome::{self, Condition};
 use super::queue::{Counts, Opened, Settings, Told};
 use super::store::{Event, EventStore};
 use crate::clock::now_ms;
 use crate::error::{Error, with_causes};
+use crate::function::account::AccountIndex;
 use crate::function::attachments::EventInvoke;
 use crate::function::target::{LATEST, Target};
 use crate::host::{Host, WeakHost};
@@ -39,9 +40,23 @@ impl Dispatcher {
     /// Runs the events of a queue on `host` until it is gone, or the queue is stopped.
     pub(crate) fn start(opened: Opened, host: &Host) {
         let Opened { store, settings, counts, events, sender, told } = opened;
-        let (mut lanes, now) = (Lanes::new(SLOTS), now_ms());
+        let accounts: Vec<Host> = host.accounts().collect();
+        let (mut lanes, now) = (Lanes::new(SLOTS, accounts.len() > 1), now_ms());
         for event in events {
-            lanes.push(event.name, event.id, event.due_at_ms, now);
+            let owner = |it: &&Host| match event.account.as_deref() {
+                Some(number) => it.arns().account() == number,
+                None => it.account_index() == AccountIndex::default(),
+            };
+            let Some(owner) = accounts.iter().find(owner) else {
+                tracing::warn!(
+                    id = event.id,
+                    account = event.account,
+                    "an event waits for its account"
+                );
+                continue;
+            };
+            let lane = LaneKey { account: owner.account_index(), name: event.name };
+            lanes.push(lane, event.id, event.due_at_ms, now);
         }
         let runner = Arc::new(Runner { store, settings, counts, dispatcher: sender });
         drop(tokio::spawn(Self { lanes, runner }.run(host.downgrade(), told)));
@@ -73,11 +88,11 @@ impl Dispatcher {
             tokio::select! {
                 () = due => {}
                 message = told.recv() => match message {
-                    Some(Told::Accepted { name, id }) => self.lanes.push(name, id, 0, now_ms()),
-                    Some(Told::Ran { name, id, again_at_ms }) => {
-                        self.lanes.finished(&name);
+                    Some(Told::Accepted { lane, id }) => self.lanes.push(lane, id, 0, now_ms()),
+                    Some(Told::Ran { lane, id, again_at_ms }) => {
+                        self.lanes.finished(&lane);
                         if let Some(due_ms) = again_at_ms {
-                            self.lanes.push(name, id, due_ms, now_ms());
+                            self.lanes.push(lane, id, due_ms, now_ms());
                         }
                     }
                     Some(Told::Stop { done }) => stopping.push(done),
@@ -88,15 +103,16 @@ impl Dispatcher {
     }
 
     fn start_due(&mut self, host: &WeakHost) {
-        while let Some((name, id)) = self.lanes.pop(now_ms()) {
-            let Some(host) = host.upgrade() else { return };
+        while let Some((lane, id)) = self.lanes.pop(now_ms()) {
+            let host = host.upgrade().and_then(|it| it.with_account(lane.account));
+            let Some(host) = host else { return };
             let runner = Arc::clone(&self.runner);
             drop(tokio::spawn(async move {
                 let again_at_ms = runner.run(&host, id).await;
                 // Not held by the task: the host ends with its last handle.
                 drop(host);
                 if let Some(dispatcher) = runner.dispatcher.upgrade() {
-                    dispatcher.send(Told::Ran { name, id, again_at_ms }).await.unwrap_or_default();
+                    dispatcher.send(Told::Ran { lane, id, again_at_ms }).await.unwrap_or_default();
                 }
             }));
         }

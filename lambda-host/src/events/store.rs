@@ -18,6 +18,9 @@ pub(super) struct Event {
     /// Names the event for good.
     pub(super) id: u64,
     pub(super) request_id: String,
+    /// The number of the account that owns the function; none for the host's own.
+    #[serde(default)]
+    pub(super) account: Option<String>,
     pub(super) name: FunctionName,
     pub(super) qualifier: Option<String>,
     pub(super) client_context: Option<String>,
@@ -193,6 +196,7 @@ mod tests {
         Event {
             id,
             request_id: "r".to_owned(),
+            account: None,
             name: "f".parse().unwrap(),
             qualifier: None,
             client_context: None,

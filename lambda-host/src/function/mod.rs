@@ -1,5 +1,6 @@
 //! A function: name, settings and their limits, ARNs, and targets.
 
+pub(crate) mod account;
 pub(crate) mod alias;
 pub(crate) mod arn;
 pub(crate) mod attachments;
@@ -15,6 +16,7 @@ pub(crate) mod version;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use self::account::AccountIndex;
 use self::config::FunctionConfig;
 use self::version::{Version, VersionKey};
 use crate::code::CodeDigest;
@@ -47,6 +49,9 @@ pub struct Function {
     /// Whether it can be invoked. Not stored: each start of the host determines it again.
     #[serde(skip)]
     pub state: FunctionState,
+    /// The account that owns it.
+    #[serde(skip)]
+    pub(crate) account: AccountIndex,
     /// The change that clients are told is under way.
     #[serde(skip)]
     pub(crate) under_way: Option<UnderWay>,
@@ -65,12 +70,13 @@ impl Function {
             modified_at_ms: 0,
             revision: String::new(),
             state: FunctionState::Active,
+            account: AccountIndex::default(),
             under_way: None,
         }
     }
 
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.config.name.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
     }
 
     /// Returns what is under way at `now`.

@@ -14,9 +14,11 @@ use lambda_gateway::{
 };
 
 use super::body::{Bodies, Refusal as BodyRefusal, drain};
+use super::serve::Api;
 use super::spelling::Heads;
-use super::urls::{Door, Urls};
+use super::urls::{Door, Entry};
 use crate::error::Error;
+use crate::function::policy::Policy;
 use crate::host::Host;
 
 /// Functions of a host, for a gateway.
@@ -91,26 +93,22 @@ pub(super) async fn gateway(
 
 /// Answers a request to a function URL; `None` if the request is to none.
 pub(super) async fn function_url(
-    host: &Host,
-    urls: &Urls,
+    front: &Api,
     bodies: &Bodies,
     client: &Client,
     parts: &Parts,
     body: &mut Option<Incoming>,
 ) -> Option<Response<Full<Bytes>>> {
-    let (id, path) = urls.id(parts)?;
+    let (id, path) = front.urls.id(parts)?;
     let body = body.take()?;
-    let (mut request, arrival) = arrived(client, parts);
+    let (mut request, mut arrival) = arrived(client, parts);
     request.path = path;
-    let (api, refusal) = match urls.door(host, &id) {
-        Some(Door::Open(api)) => (api, None),
-        Some(Door::Refused(api, reason)) => (api, Some(reason)),
-        None => {
-            drain(body).await;
-            let kind = lambda_gateway::Kind::FunctionUrl;
-            return Some(sent(Refusal::NoUrl.response(kind), &arrival));
-        }
+    let Some(door) = front.urls.door(&front.host, &id) else {
+        drain(body).await;
+        let kind = lambda_gateway::Kind::FunctionUrl;
+        return Some(sent(Refusal::NoUrl.response(kind), &arrival));
     };
+    let api = &door.api;
     let body = match read(bodies, body, api.body_bytes_max).await {
         Ok(body) => body,
         Err(Unread::TooLarge) => {
@@ -118,17 +116,69 @@ pub(super) async fn function_url(
         }
         Err(Unread::Other(status)) => return Some(plain(status)),
     };
-    let preflight = api.cors.as_ref().and_then(|it| it.preflight(api.kind, &request));
-    if let (Some(reason), None) = (refusal, preflight) {
-        let mut response = Refusal::Forbidden.response(api.kind);
-        if let Some(reason) = reason {
-            response.body = serde_json::json!({ "Message": reason }).to_string().into();
-        }
-        return Some(sent(response, &arrival));
-    }
     request.body = body.bytes.clone();
-    let functions = HostFunctions(host.clone());
-    Some(sent(handle_function_url(&api, &functions, &request, &arrival).await, &arrival))
+    let preflight = api.cors.as_ref().and_then(|it| it.preflight(api.kind, &request));
+    if preflight.is_none() {
+        let mut entered = match &door.entry {
+            Entry::Open => Ok(None),
+            Entry::Closed => Err(None),
+            Entry::Signed(policy) => signed(front, &door, policy, parts, &mut request),
+        };
+        match &mut entered {
+            Ok(caller) => arrival.caller = caller.take(),
+            Err(reason) => {
+                let mut response = Refusal::Forbidden.response(api.kind);
+                if let Some(reason) = reason {
+                    response.body = serde_json::json!({ "Message": reason }).to_string().into();
+                }
+                return Some(sent(response, &arrival));
+            }
+        }
+    }
+    let functions = HostFunctions(door.host.clone());
+    Some(sent(handle_function_url(api, &functions, &request, &arrival).await, &arrival))
+}
+
+/// Checks the signature of a request to a function URL with `AuthType: AWS_IAM`. Returns what the function sees of the
+/// caller, or what a caller is told who may not pass.
+#[cfg(feature = "keys")]
+fn signed(
+    front: &Api,
+    door: &Door,
+    policy: &Policy,
+    parts: &Parts,
+    request: &mut Request,
+) -> Result<Option<serde_json::Value>, Option<String>> {
+    let Some(keys) = &front.keys else { return Err(Some(NO_KEYS.to_owned())) };
+    let told = |error: super::lambda::error::ApiError| Some(error.message().to_owned());
+    let (caller, signed) = keys.check(parts, SystemTime::now()).map_err(told)?;
+    request.body = signed.check(request.body.clone()).map_err(told)?;
+    let its = caller.host(&front.host).map_err(told)?;
+    let number = its.arns().account();
+    // The holder of a key has all of the account's own rights.
+    if number != door.host.arns().account() && !super::urls::allows_account(policy, number) {
+        return Err(None);
+    }
+    Ok(Some(serde_json::json!({
+        "accessKey": caller.key_id,
+        "accountId": number,
+        "callerId": number,
+        "cognitoIdentity": null,
+        "principalOrgId": null,
+        "userArn": format!("arn:aws:iam::{number}:root"),
+        "userId": number,
+    })))
+}
+
+#[cfg(not(feature = "keys"))]
+fn signed(
+    _: &Api,
+    _: &Door,
+    _: &Policy,
+    _: &Parts,
+    _: &mut Request,
+) -> Result<Option<serde_json::Value>, Option<String>> {
+    Err(Some(NO_KEYS.to_owned()))
 }
 
 fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
@@ -186,3 +236,6 @@ fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+const NO_KEYS: &str = "Forbidden. This function URL has the AuthType AWS_IAM, and this host has no keys to check \
+                       signatures with: it refuses every caller.";

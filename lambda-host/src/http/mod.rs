@@ -5,6 +5,8 @@
 
 mod archives;
 mod body;
+#[cfg(feature = "keys")]
+mod chunked;
 mod connections;
 mod doors;
 mod lambda;

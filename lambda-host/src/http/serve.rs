@@ -63,12 +63,12 @@ enum Front {
 
 /// The API of a host, with its function URLs.
 #[derive(Debug)]
-struct Api {
-    host: Host,
-    urls: Urls,
+pub(super) struct Api {
+    pub(super) host: Host,
+    pub(super) urls: Urls,
     archives: Archives,
     #[cfg(feature = "keys")]
-    keys: Option<Keys>,
+    pub(super) keys: Option<Keys>,
 }
 
 impl Server {
@@ -206,7 +206,7 @@ async fn answer(
         Front::Api(api) => api,
     };
     let mut body = Some(body);
-    let by_url = doors::function_url(&api.host, &api.urls, bodies, client, &parts, &mut body).await;
+    let by_url = doors::function_url(api, bodies, client, &parts, &mut body).await;
     let mut response = match (by_url, body) {
         (Some(response), _) => return response,
         (None, Some(body)) => {
@@ -232,6 +232,8 @@ async fn operate(
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let Api { host, urls, archives, .. } = api;
+    #[cfg(feature = "keys")]
+    let mut its_account = None;
     let path = parts.uri.path();
     if Archives::is_link(path) && parts.method == http::Method::GET {
         return archive(host, archives, parts).await;
@@ -241,9 +243,15 @@ async fn operate(
     }
     #[cfg(feature = "keys")]
     let signed = match &api.keys {
-        Some(keys) => Some(keys.check(parts, std::time::SystemTime::now())?),
+        Some(keys) => {
+            let (caller, signed) = keys.check(parts, std::time::SystemTime::now())?;
+            its_account = Some(caller.host(host)?);
+            Some(signed)
+        }
         None => None,
     };
+    #[cfg(feature = "keys")]
+    let host = its_account.as_ref().unwrap_or(host);
     let call = Call::of(parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
@@ -258,15 +266,16 @@ async fn operate(
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
     #[cfg(feature = "keys")]
-    if let Some(signed) = signed {
-        signed.check(&body.bytes)?;
-    }
+    let sent = match signed {
+        Some(signed) => signed.check(body.bytes.clone())?,
+        None => body.bytes.clone(),
+    };
+    #[cfg(not(feature = "keys"))]
+    let sent = body.bytes.clone();
     // The body's memory stays charged until the request is answered.
     match call {
-        Call::Lambda(operation) => {
-            operation.run(host, archives, urls, parts, body.bytes.clone()).await
-        }
-        Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
+        Call::Lambda(operation) => operation.run(host, archives, urls, parts, sent).await,
+        Call::Logs(action) => Ok(logs::answer(host, action, &sent).await),
     }
 }
 

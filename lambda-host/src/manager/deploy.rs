@@ -12,7 +12,8 @@ use crate::worker::protocol::Deployment;
 /// Returns what the engine is to know; `latest` is `$LATEST` of the function, as the engine knows it.
 pub(super) fn settings(function: &Function, latest: Option<FunctionId>) -> FunctionSettings {
     let config = &function.config;
-    let mut settings = FunctionSettings::new(AccountId(0), u64::from(config.memory_mb) << 20);
+    let mut settings =
+        FunctionSettings::new(AccountId(function.account.0), u64::from(config.memory_mb) << 20);
     // The worker ends the invocation on time; the engine after it, should the worker not.
     settings.timeout = config.timeout + TIMEOUT_GRACE;
     settings.provisioned_concurrency = function.provisioned_concurrency;
@@ -37,6 +38,7 @@ pub(super) fn deployment(function: &Function, arns: &Arns) -> Deployment {
         config: function.config.clone(),
         code: function.code.clone(),
         provisioned: function.provisioned_concurrency > 0,
+        account: function.account,
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_core::{Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time};
+use lambda_core::{
+    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time,
+};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
@@ -13,17 +15,16 @@ use super::fleet::Fleet;
 use super::functions::Functions;
 use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
-use super::message::{Message, Settings};
+use super::message::{AccountPart, Message, Settings};
 use super::pending::{Pending, PendingInvocations};
 use super::{answer, deploy};
 use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::Function;
-use crate::function::arn::Arns;
 use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, Request, trace_id};
-use crate::logs::{LogEvent, LogWriter};
+use crate::logs::LogEvent;
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
     Deployment, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand, WorkerId,
@@ -36,7 +37,8 @@ pub(crate) struct Driver {
     engine: Engine,
     /// When the engine's clock began.
     began: Instant,
-    arns: Arns,
+    /// By [`AccountIndex`]; the host's own first.
+    accounts: Vec<AccountPart>,
     code: Arc<dyn FetchCode>,
     beat_interval: Option<Duration>,
     unreserved_min: u32,
@@ -44,7 +46,6 @@ pub(crate) struct Driver {
     /// Cloned into each worker's connection.
     link: Link,
     events: broadcast::Sender<HostEvent>,
-    pub(super) logs: LogWriter,
     pub(super) functions: Functions,
     pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
@@ -75,11 +76,10 @@ pub(super) struct Held {
 impl Driver {
     pub(crate) fn new(
         settings: Settings,
-        arns: Arns,
+        accounts: Vec<AccountPart>,
         code: Arc<dyn FetchCode>,
         link: Link,
         events: broadcast::Sender<HostEvent>,
-        logs: LogWriter,
     ) -> Self {
         let unreserved_min = settings.unreserved_min();
         let Settings { mut config, placement, idle } = settings;
@@ -91,17 +91,30 @@ impl Driver {
         if let Some(placement) = placement {
             engine = engine.with_placement(placement);
         }
+        let mut index = 0;
+        for account in &accounts {
+            let (id, concurrency_max) = (AccountId(index), account.concurrency_max);
+            let weight = account.weight;
+            index += 1;
+            for event in [
+                Event::AccountPut { account: id, concurrency_max },
+                Event::AccountWeightSet { account: id, weight },
+            ] {
+                if let Err(error) = engine.handle(Time::ZERO, event) {
+                    tracing::error!(%error, account = id.0, "an account that the engine refuses");
+                }
+            }
+        }
         Self {
             engine,
+            accounts,
             began: Instant::now(),
-            arns,
             code,
             beat_interval,
             unreserved_min,
             fleet: Fleet::default(),
             link,
             events,
-            logs,
             functions: Functions::default(),
             pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
@@ -168,6 +181,18 @@ impl Driver {
         }
     }
 
+    /// Writes lines to the log of a function.
+    pub(super) fn append_log(
+        &self,
+        deployment: &Deployment,
+        stream: String,
+        events: Vec<LogEvent>,
+    ) {
+        if let Some(account) = self.accounts.get(deployment.account.0 as usize) {
+            account.logs.append(deployment.config.log_group(), stream, events);
+        }
+    }
+
     fn now(&self) -> Time {
         Time::ZERO + self.began.elapsed()
     }
@@ -220,7 +245,10 @@ impl Driver {
     fn put(&mut self, function: &Function) -> Result<(), Error> {
         let latest = VersionKey { version: Version::Latest, ..function.key() };
         let settings = deploy::settings(function, self.functions.id(&latest));
-        let deployment = Arc::new(deploy::deployment(function, &self.arns));
+        let Some(account) = self.accounts.get(function.account.0 as usize) else {
+            return Err(Error::Stopping);
+        };
+        let deployment = Arc::new(deploy::deployment(function, &account.arns));
         // Known before the engine is told: it may ask for a sandbox at once.
         let (id, before) = self.functions.put(deployment);
         let revision = function.deployment;
@@ -386,7 +414,7 @@ impl Driver {
                     answer::init_failed(id, &deployment, &error, &kind, log, init_duration);
                 let now = now_ms();
                 let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
-                self.logs.append(deployment.config.log_group(), log_stream, events);
+                self.append_log(&deployment, log_stream, events);
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },

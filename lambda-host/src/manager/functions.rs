@@ -123,6 +123,7 @@ mod tests {
             config,
             code: crate::code::CodeDigest::of(b""),
             provisioned: false,
+            account: crate::function::account::AccountIndex::default(),
         })
     }
 

@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::function::Function;
+use crate::function::arn::Arns;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
+use crate::logs::LogWriter;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 
@@ -38,6 +40,15 @@ pub(crate) enum Message {
     Explain { reply: oneshot::Sender<Vec<Explanation>> },
     /// The host stops; `done` is told when no sandbox is left.
     Stop { kill: bool, done: oneshot::Sender<()> },
+}
+
+/// An account as the driver knows it.
+#[derive(Debug)]
+pub(crate) struct AccountPart {
+    pub(crate) arns: Arns,
+    pub(crate) logs: LogWriter,
+    pub(crate) concurrency_max: u32,
+    pub(crate) weight: u32,
 }
 
 /// The engine's settings.

@@ -57,7 +57,7 @@ impl Driver {
             }
             WorkerEvent::Logged { sandbox, stream, events } => {
                 if let Some(held) = self.sandboxes.get(&sandbox) {
-                    self.logs.append(held.deployment.config.log_group(), stream, events);
+                    self.append_log(&held.deployment, stream, events);
                 }
             }
             WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),

@@ -40,7 +40,8 @@ impl Host {
         }
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
-        self.event_queue().accept(&target, request, depth).await
+        let owner = (self.account_index(), self.arns().account());
+        self.event_queue().accept(owner, &target, request, depth).await
     }
 
     /// Returns how many accepted events wait.

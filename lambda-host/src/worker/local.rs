@@ -88,6 +88,7 @@ impl LocalWorker {
         let running = RunningSandbox {
             sandbox,
             function: deployment.config.name.clone(),
+            account: deployment.account,
             version: deployment.version,
             deployment: deployment.number,
             invocation: None,

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::code::{CodeDigest, CodeLease, CodeStore};
+use crate::function::account::AccountIndex;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
@@ -135,6 +136,9 @@ pub struct Deployment {
     /// Whether sandboxes are kept ready of it.
     #[serde(default)]
     pub provisioned: bool,
+    /// The account that owns the function.
+    #[serde(default)]
+    pub(crate) account: AccountIndex,
 }
 
 impl Deployment {
@@ -145,7 +149,7 @@ impl Deployment {
     }
 
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.config.name.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
     }
 }
 
@@ -242,7 +246,7 @@ pub struct WorkerCapacity {
 
 impl RunningSandbox {
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.function.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.function.clone(), version: self.version }
     }
 }
 
@@ -262,6 +266,9 @@ pub struct RunningSandbox {
     pub sandbox: SandboxId,
     /// Its function.
     pub function: FunctionName,
+    /// The account that owns the function.
+    #[serde(default)]
+    pub(crate) account: AccountIndex,
     /// The function's version.
     #[serde(default)]
     pub version: Version,

@@ -210,6 +210,7 @@ mod tests {
             config: config.with_memory_mb(256),
             code: CodeDigest::of(b""),
             provisioned: false,
+            account: crate::function::account::AccountIndex::default(),
         }
     }
 

@@ -65,8 +65,8 @@ impl ApiError {
     }
 
     /// Returns what is wrong.
-    #[cfg(test)]
-    pub(super) fn message(&self) -> &str {
+    #[cfg(any(test, feature = "keys"))]
+    pub(in crate::http) fn message(&self) -> &str {
         &self.message
     }
 
