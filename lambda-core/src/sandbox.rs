@@ -3,8 +3,7 @@
 use crate::command::StopReason;
 use crate::id::{FunctionId, InvocationId, WorkerId};
 use crate::store::slab::NONE;
-use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
-use crate::store::wheel::UNLINKED;
+use crate::store::slot::{InterfaceSlot, SandboxSlot, UNLINKED, VmSlot};
 use crate::time::Time;
 
 #[derive(Clone, Debug)]

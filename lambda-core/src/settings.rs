@@ -136,3 +136,8 @@ pub struct NetworkSettings {
     /// zone.
     pub subnets: Vec<(Zone, u32)>,
 }
+
+/// Converts bytes to KiB, rounded up.
+pub(crate) fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::starting::kib;
 use super::{Deferred, Engine};
 use crate::command::{Command, RejectReason, StopReason};
 use crate::event::{EventError, ReportedSandbox, ReportedVm};
 use crate::id::{SandboxId, VmId, WorkerId};
 use crate::sandbox::{Made, Sandbox, State};
 use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::SandboxSlot;
 use crate::store::slot::{InterfaceSlot, VmSlot};
 

@@ -2,13 +2,13 @@
 //! any scarce resource.
 
 use super::Engine;
-use super::starting::kib;
 use crate::command::StopReason;
 use crate::id::{FunctionId, SandboxId, WorkerId};
 use crate::placement::Refusal;
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::{SandboxSlot, VmSlot};
 use crate::time::Time;
 

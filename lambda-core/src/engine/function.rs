@@ -5,7 +5,7 @@ mod idle_stack;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use self::idle_stack::IdleStack;
+use self::idle_stack::{IdleStack, growth};
 use crate::config::Routing;
 use crate::engine::backlog::Place;
 use crate::id::{InvocationId, SandboxId, WorkerId, ZONES_MAX, Zone};
@@ -446,12 +446,6 @@ impl Function {
         let provisioned = self.settings.provisioned_concurrency;
         u64::from(self.settings.reserved_concurrency.unwrap_or(provisioned))
     }
-}
-
-/// Returns by how much to grow a list of sandboxes: by a quarter, not by doubling. There are many
-/// functions, and most have few sandboxes.
-fn growth(len: usize) -> usize {
-    (len / 4).max(2)
 }
 
 /// Shorter gaps are short: the idle policy is not asked after each.

@@ -1,81 +1,17 @@
 //! Network interfaces. They are slow to make: they are made in advance, and many sandboxes share
 //! one.
 
+mod table;
+
+pub(crate) use self::table::Interfaces;
+use self::table::{Interface, Network, Phase};
 use super::{ADOPTION, Agenda, Engine};
 use crate::command::{Command, StopReason};
 use crate::event::EventError;
 use crate::id::{AccountId, InterfaceId, NetworkId, SandboxId, ZONES_MAX, Zone};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
-use crate::store::paged::Paged;
-use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot};
-use crate::time::Time;
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Interfaces {
-    slab: Slab<InterfaceSlot, Interface>,
-    networks: Paged<NetworkId, Network>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Network {
-    settings: NetworkSettings,
-    removed: bool,
-    /// The interfaces of the network, oldest first.
-    interfaces: Vec<InterfaceSlot>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Interface {
-    network: NetworkId,
-    zone: Zone,
-    sandboxes: u32,
-    phase: Phase,
-    since: Time,
-    /// The sandboxes that wait for it to be ready.
-    waiting: Vec<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-enum Phase {
-    Starting,
-    Ready,
-    Stopping,
-}
-
-impl Interfaces {
-    pub(crate) fn new(restarts: u16) -> Self {
-        Self { slab: Slab::new(restarts), networks: Paged::default() }
-    }
-
-    pub(crate) fn id(&self, at: InterfaceSlot) -> Option<u64> {
-        self.slab.get(at).map(|_| self.slab.id(at))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slab.len()
-    }
-
-    fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(id)
-    }
-
-    fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
-        self.networks.get_mut(id)
-    }
-
-    /// Returns the number of addresses of a network's subnet that its interfaces take, in any
-    /// phase.
-    fn addresses_taken(&self, network: &Network, zone: Zone) -> u32 {
-        let in_zone = |at: &&InterfaceSlot| self.slab.get(**at).is_some_and(|it| it.zone == zone);
-        u32::try_from(network.interfaces.iter().filter(in_zone).count()).unwrap_or(u32::MAX)
-    }
-}
 
 impl Engine {
     pub(super) fn on_network_put(

@@ -7,8 +7,8 @@ use crate::id::{FunctionId, InterfaceId, SandboxId, VmId, WorkerId};
 use crate::placement::fleet::{Needs, needed_kib};
 use crate::placement::{Considered, Draw, FleetView, Placement, Record, Request};
 use crate::sandbox::{Made, Sandbox, State};
-use crate::settings::FunctionSettings;
 use crate::settings::Isolation;
+use crate::settings::{FunctionSettings, kib};
 use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::workers::Phase;
@@ -414,9 +414,4 @@ impl Engine {
         };
         Some(Explanation { at: self.now(), function, decided, considered })
     }
-}
-
-/// Converts bytes to KiB, rounded up.
-pub(super) fn kib(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::backlog::{Owner, Place, class};
 use super::function::Blocked;
-use super::starting::{Wish, kib};
+use super::starting::Wish;
 use super::{Agenda, Engine};
 use crate::command::{RejectReason, StopReason};
 use crate::id::{AccountId, FunctionId, WorkerId};
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::Sandbox;
 use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::SandboxSlot;
 
 /// The time between two attempts for functions in the backlog.

@@ -7,7 +7,7 @@
 
 use super::slab::Slab;
 use crate::sandbox::Sandbox;
-use crate::store::slot::SandboxSlot;
+use crate::store::slot::{SandboxSlot, UNLINKED};
 use crate::time::Time;
 
 /// A tick is 2^20 nanoseconds.
@@ -15,8 +15,6 @@ const TICK_SHIFT: u32 = 20;
 /// Enough levels for every possible time.
 const LEVELS: usize = 8;
 const SLOTS: u64 = 64;
-/// The list number of a sandbox that is in no list.
-pub(crate) const UNLINKED: u16 = u16::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
