@@ -30,7 +30,8 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     }
     let kernel = kernel(&folder)?;
     let image = image(root, &folder)?;
-    let guest = Guest { kernel: &kernel, image: &image, memory_mb: "1024", options: "" };
+    // The unpacked image may take half of it.
+    let guest = Guest { kernel: &kernel, image: &image, memory_mb: "2048", options: "" };
     let output = boot(&folder, &guest)?;
     println!("{output}");
     let by_systemd = systemd::check(root, &folder, &kernel)?;
