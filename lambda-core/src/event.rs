@@ -166,6 +166,17 @@ pub enum Event {
         /// The interface that became ready.
         interface: InterfaceId,
     },
+    /// A network interface has no room for more sandboxes. Those that it has keep it; new ones get
+    /// another.
+    InterfaceFull {
+        /// The interface that is full.
+        interface: InterfaceId,
+    },
+    /// A network interface that was full has room again.
+    InterfaceRoom {
+        /// The interface that has room.
+        interface: InterfaceId,
+    },
     /// A network interface is removed, or could not be made.
     InterfaceGone {
         /// The interface that was removed or could not be made.

@@ -378,6 +378,31 @@ fn interfaces_are_shared_linger_and_have_their_addresses() {
 }
 
 #[test]
+fn a_full_interface_gets_a_second_and_no_more_sandboxes_until_it_has_room() {
+    let (mut host, commands) = networked(2, |_| ());
+    let first = interfaces(&commands)[0];
+    assert!(host.engine.handle(host.now, Event::InterfaceFull { interface: first }).is_err());
+    host.tell(Event::InterfaceReady { interface: first });
+    assert!(host.run(0).is_some());
+    let second = interfaces(&host.tell(Event::InterfaceFull { interface: first }))[0];
+    assert!(interfaces(&host.tell(Event::InterfaceFull { interface: first })).is_empty());
+    host.tell(Event::InterfaceReady { interface: second });
+    let given = |commands: &[Command]| {
+        let one = |command: &Command| match command {
+            Command::StartSandbox { interface, .. } => *interface,
+            _ => None,
+        };
+        commands.iter().filter_map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&host.invoke(0)), [second]);
+    // Both addresses are taken, and both interfaces are full.
+    assert!(interfaces(&host.tell(Event::InterfaceFull { interface: second })).is_empty());
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::NoNetwork]);
+    host.tell(Event::InterfaceRoom { interface: first });
+    assert_eq!(given(&host.invoke(0)), [first]);
+}
+
+#[test]
 fn an_interface_has_its_time_to_come_and_a_worker_its_slots() {
     let (mut host, commands) = networked(9, |it| it.start_timeout = SECOND * 5);
     assert_eq!(interfaces(&commands).len(), 1);

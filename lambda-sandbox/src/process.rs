@@ -79,6 +79,7 @@ impl Backend for ProcessBackend {
             Defence::Processes,
             Defence::FileSystem,
             Defence::Network,
+            Defence::FilteredNetwork,
             Defence::User,
             Defence::SystemCalls,
             Defence::Memory,

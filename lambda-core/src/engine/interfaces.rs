@@ -97,7 +97,7 @@ impl Engine {
         }
         for at in &network.interfaces {
             let Some(it) = interfaces.slab.get(*at) else { continue };
-            if it.sandboxes < max && it.phase != Phase::Stopping {
+            if it.has_room(max) && it.phase != Phase::Stopping {
                 zones |= 1 << it.zone.0;
                 if it.phase == Phase::Ready {
                     ready |= 1 << it.zone.0;
@@ -121,7 +121,7 @@ impl Engine {
                 interfaces
                     .slab
                     .get(*at)
-                    .is_some_and(|it| it.zone == zone && it.phase == phase && it.sandboxes < max)
+                    .is_some_and(|it| it.zone == zone && it.phase == phase && it.has_room(max))
             })
         };
         let found = with_room(Phase::Ready).or_else(|| with_room(Phase::Starting));
@@ -148,6 +148,7 @@ impl Engine {
             sandboxes: 0,
             phase: Phase::Starting,
             since: now,
+            full: false,
             waiting: Vec::new(),
         };
         let at = self.state.interfaces.slab.insert(interface, max)?;
@@ -174,6 +175,44 @@ impl Engine {
         let waiting = std::mem::take(&mut held.waiting);
         self.begin_all(&waiting);
         self.look_at_unused(at);
+        Ok(())
+    }
+
+    /// Gives an interface no more sandboxes. Starts another in its zone if none there has room, so
+    /// that it is ready before a sandbox needs it.
+    pub(super) fn on_interface_full(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let max = self.state.config.interface.sandboxes_max;
+        let slab = &mut self.state.interfaces.slab;
+        let at = slab.find(interface.0).ok_or(EventError::Unknown)?;
+        let Some(held) = slab.get_mut(at).filter(|it| it.phase == Phase::Ready) else {
+            return Err(EventError::OutOfOrder);
+        };
+        held.full = true;
+        let (id, zone) = (held.network, held.zone);
+        let interfaces = &self.state.interfaces;
+        let Some(network) = interfaces.network(id).filter(|it| !it.removed) else { return Ok(()) };
+        let with_room = |at: &InterfaceSlot| {
+            let usable = |it: &Interface| it.phase != Phase::Stopping && it.has_room(max);
+            interfaces.slab.get(*at).is_some_and(|it| it.zone == zone && usable(it))
+        };
+        let addresses = network.settings.subnets.iter().find(|it| it.0 == zone);
+        let address_free =
+            addresses.is_some_and(|it| interfaces.addresses_taken(network, zone) < it.1);
+        if address_free && !network.interfaces.iter().any(with_room) {
+            self.start_interface(id, zone);
+        }
+        Ok(())
+    }
+
+    /// Lets an interface that was full take sandboxes again.
+    pub(super) fn on_interface_room(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let slab = &mut self.state.interfaces.slab;
+        let at = slab.find(interface.0).ok_or(EventError::Unknown)?;
+        let Some(held) = slab.get_mut(at).filter(|it| it.phase == Phase::Ready) else {
+            return Err(EventError::OutOfOrder);
+        };
+        held.full = false;
+        self.on_backlog_tick();
         Ok(())
     }
 
@@ -321,6 +360,7 @@ impl Engine {
                     sandboxes: 0,
                     phase,
                     since: now,
+                    full: false,
                     waiting: Vec::new(),
                 };
                 let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max, first)?;

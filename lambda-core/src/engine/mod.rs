@@ -307,6 +307,8 @@ impl Engine {
             Event::VmReady { vm } => self.on_vm_ready(vm),
             Event::VmGone { vm } => self.on_vm_gone(vm),
             Event::InterfaceReady { interface } => self.on_interface_ready(interface),
+            Event::InterfaceFull { interface } => self.on_interface_full(interface),
+            Event::InterfaceRoom { interface } => self.on_interface_room(interface),
             Event::InterfaceGone { interface } => self.on_interface_gone(interface),
         }
     }

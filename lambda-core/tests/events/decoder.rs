@@ -325,7 +325,14 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
         }
         21 => Event::VmReady { vm: bytes.vm(checker) },
         22 => Event::VmGone { vm: bytes.vm(checker) },
-        23 => Event::InterfaceReady { interface: bytes.interface(checker) },
+        23 => {
+            let interface = bytes.interface(checker);
+            match bytes.next() % 4 {
+                0 => Event::InterfaceFull { interface },
+                1 => Event::InterfaceRoom { interface },
+                _ => Event::InterfaceReady { interface },
+            }
+        }
         24 => Event::InterfaceGone { interface: bytes.interface(checker) },
         25 => {
             let capacity = Capacity {

@@ -109,6 +109,10 @@ impl Defences {
             Defence::Network,
             "network namespace with a loopback only, unless the specification gives more",
         );
+        put(
+            Defence::FilteredNetwork,
+            "as Network, or interfaces of which the host says that it filters them",
+        );
         put(Defence::Ipc, "ipc and uts namespaces");
         put(Defence::Capabilities, "none in any set, no_new_privs");
         put(Defence::SystemCalls, "seccomp allow list");

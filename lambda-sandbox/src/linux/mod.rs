@@ -44,6 +44,7 @@ pub use features::Features;
 pub use group::cgroup::{Controller, Hierarchies};
 pub use guard::profile::SystemCalls;
 pub use guard::{landlock, profile, seccomp};
+pub use net::prepared::PreparedNetwork;
 pub use probe::{Missing, Probe};
 pub use root::volume::{Entry, Volume};
 pub use settings::{OPTIONAL, Settings};
@@ -269,8 +270,9 @@ impl LinuxBackend {
 
     async fn ahead(&self, spec: &SandboxSpec) -> Result<Ahead, Error> {
         let (wanted, handed_in) = (&spec.network, &spec.linux.network_namespace);
+        let prepared = spec.linux.prepared_network.as_ref();
         let Some(pool) = &self.shared.ahead else {
-            return if wanted.is_loopback() && handed_in.is_none() {
+            return if wanted.is_loopback() && handed_in.is_none() && prepared.is_none() {
                 Ok(Ahead { network: net::netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
@@ -285,6 +287,9 @@ impl LinuxBackend {
         if let Some(namespace) = handed_in.clone() {
             let network = blocking(move || net::netns::listen_in(&namespace)).await?;
             return Ok(Ahead { network, wires: Wires::make()? });
+        }
+        if let Some(prepared) = prepared {
+            return Ok(Ahead { network: prepared.take()?, wires: Wires::make()? });
         }
         let ready = pool.try_take();
         let shared = Arc::clone(&self.shared);
@@ -355,8 +360,9 @@ pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result
 
 /// Checks that the specification does not demand a defence and ask for something that weakens it.
 fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
-    let network = (!spec.network.is_loopback()).then_some(Defence::Network);
-    let mut asked = network.into_iter().chain(spec.linux.weakened());
+    let beyond = [Defence::Network, Defence::FilteredNetwork];
+    let network = beyond.into_iter().filter(|_| !spec.network.is_loopback());
+    let mut asked = network.chain(spec.linux.weakened());
     match asked.find(|defence| spec.limits.isolation_min.contains(defence)) {
         None => Ok(()),
         Some(defence) => Err(Error::Unavailable {

@@ -31,8 +31,16 @@ pub(super) struct Interface {
     pub(super) sandboxes: u32,
     pub(super) phase: Phase,
     pub(super) since: Time,
+    /// Whether it takes no more sandboxes, by its own report.
+    pub(super) full: bool,
     /// The sandboxes that wait for it to be ready.
     pub(super) waiting: Vec<u64>,
+}
+
+impl Interface {
+    pub(super) fn has_room(&self, sandboxes_max: u32) -> bool {
+        self.sandboxes < sandboxes_max && !self.full
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

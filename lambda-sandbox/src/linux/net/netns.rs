@@ -61,20 +61,32 @@ pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
 }
 
-/// Brings up the loopback and listens in a namespace that the host has handed in. Refuses the
-/// host's own namespace.
-pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
-    let own = File::open("/proc/self/ns/net").and_then(|file| file.metadata());
-    let own =
-        own.map_err(|source| Error::failed("looking at namespaces", "/proc/self/ns/net", source))?;
-    let copy = namespace.try_clone();
-    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
-    let handed = File::from(copy);
+/// Refuses the namespace at `path` if it is the host's own.
+pub(in crate::linux) fn refuse_own(path: &str) -> Result<(), Error> {
+    let handed = File::open(path)
+        .map_err(|source| Error::failed("looking at namespaces", path, source))?;
+    differs_from_own(&handed)
+}
+
+fn differs_from_own(handed: &File) -> Result<(), Error> {
+    let path = "/proc/self/ns/net";
+    let own = File::open(path).and_then(|file| file.metadata());
+    let own = own.map_err(|source| Error::failed("looking at namespaces", path, source))?;
     let found = handed.metadata().map_err(|source| Error::step("looking at namespaces", source))?;
     if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
         let reason = "it is the host's own: a sandbox in it would have no network isolation at all";
         return Err(Error::invalid("linux.network_namespace", "a namespace", reason));
     }
+    Ok(())
+}
+
+/// Brings up the loopback and listens in a namespace that the host has handed in. Refuses the
+/// host's own namespace.
+pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
+    let copy = namespace.try_clone();
+    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
+    let handed = File::from(copy);
+    differs_from_own(&handed)?;
     let namespace = OwnedFd::from(handed);
     let listener = within(namespace.as_fd(), || {
         bring_up_loopback()?;
