@@ -21,8 +21,8 @@ pub(crate) struct Sandbox {
     /// The memory that it holds, of its VM if it has one, else of its worker.
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
-    /// Its index in the function's `members`; see `stats::demand`.
-    pub(crate) rank: u32,
+    /// Its index in the function's `members`.
+    pub(crate) member: u32,
     /// The neighbours in the list of its worker's sandboxes.
     pub(crate) worker_next: SandboxSlot,
     pub(crate) worker_prev: SandboxSlot,
@@ -113,7 +113,7 @@ pub(crate) struct Made {
     pub(crate) vm: VmSlot,
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
-    pub(crate) rank: u32,
+    pub(crate) member: u32,
     pub(crate) slot: bool,
 }
 
@@ -129,7 +129,7 @@ impl Sandbox {
             interface: InterfaceSlot::NONE,
             memory_kib: made.memory_kib,
             cpu_milli: made.cpu_milli,
-            rank: made.rank,
+            member: made.member,
             worker_next: SandboxSlot::NONE,
             worker_prev: SandboxSlot::NONE,
             wheel_next: SandboxSlot::NONE,
@@ -200,7 +200,7 @@ mod tests {
             vm: VmSlot::NONE,
             memory_kib: 1,
             cpu_milli: 1,
-            rank: 0,
+            member: 0,
             slot: true,
         };
         let mut sandbox = Sandbox::new(made, State::Idle, Time::ZERO);

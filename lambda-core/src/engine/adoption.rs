@@ -183,7 +183,7 @@ impl Engine {
             return None;
         }
         let (settings, now) = (function.settings, self.state.now);
-        let rank = u32::try_from(function.members.len()).ok()?;
+        let member = u32::try_from(function.members.len()).ok()?;
         let held = self.state.workers.get(worker)?;
         let (isolation, zone, free_kib) = (held.isolation, held.zone, held.free_kib());
         let memory_kib = kib(settings.memory_bytes);
@@ -207,7 +207,7 @@ impl Engine {
             vm: vm.unwrap_or(VmSlot::NONE),
             memory_kib,
             cpu_milli: settings.cpu_milli,
-            rank,
+            member,
             slot: settings.network.is_some(),
         };
         let sandbox = Sandbox::new(made, State::Idle, now);
@@ -229,8 +229,7 @@ impl Engine {
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.interface = interface;
         }
-        let load = self.expected_load(reported.function);
-        self.hold(at, &load);
+        self.hold(at);
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
         // The journal records an adopted sandbox as started.

@@ -1,7 +1,8 @@
 //! The fleet: workers join, drain, are recycled, lost, asked for and given back.
 
-use std::collections::BTreeMap;
+mod asked;
 
+pub(crate) use self::asked::Asked;
 use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
 use crate::command::{Command, RejectReason, StopReason};
@@ -11,15 +12,6 @@ use crate::settings::Capacity;
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
 use crate::workers::Phase;
-
-/// Workers that were asked for and have not joined: by zone, the time of each request.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Asked {
-    at: BTreeMap<Zone, Vec<Time>>,
-    /// Workers whose replacement was asked for, in order of request.
-    replaced: BTreeMap<Zone, Vec<WorkerId>>,
-}
 
 /// How often a worker that waits for its replacement checks whether to drain.
 const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);

@@ -11,8 +11,8 @@ use crate::engine::backlog::Place;
 use crate::id::{InvocationId, SandboxId, WorkerId, ZONES_MAX, Zone};
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
-use crate::stats::demand::{Demand, Meter};
 use crate::stats::histogram::{Histogram, Pending};
+use crate::stats::meter::Meter;
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
@@ -38,16 +38,15 @@ pub(crate) struct Function {
     /// Whether `prewarm` or `prewarm_at` is set. If not, they are not read: they are at the end of
     /// the record.
     prewarms: bool,
+    pub(crate) revision: u64,
 
     /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
-    /// All its sandboxes, by rank; see `stats::demand`.
+    /// All its sandboxes, in any order.
     pub(crate) members: Vec<SandboxSlot>,
     /// Used when an invocation ends a gap.
     pub(crate) recent_gaps: Pending,
-    pub(crate) demand: Demand,
 
-    pub(crate) revision: u64,
     idle: IdleStack,
     /// The number of sandboxes that are being made.
     pub(crate) starting: u32,
@@ -131,7 +130,6 @@ impl Function {
             waiting: VecDeque::new(),
             start_failures: 0,
             scaling_whole_at: Time::ZERO,
-            demand: Demand::default(),
             durations: Histogram::default(),
             memory_peaks_mib: Histogram::default(),
             gaps: Histogram::default(),
@@ -162,11 +160,10 @@ impl Function {
         self.top.sandbox
     }
 
-    /// Reads each cache line that placement needs, with the bins of a minute of the hour and of the
-    /// ninth after it.
-    pub(crate) fn touch_to_place(&self, minute: usize) -> u32 {
+    /// Reads each cache line that placement needs.
+    pub(crate) fn touch_to_place(&self) -> u32 {
         let members = u32::try_from(self.members.len()).unwrap_or_default();
-        members ^ self.spread.touch_few() ^ self.demand.touch(minute)
+        members ^ self.spread.touch_few()
     }
 
     /// Reads each cache line that an invocation needs.
@@ -216,7 +213,7 @@ impl Function {
         }
     }
 
-    /// Adds a sandbox with the next rank.
+    /// Adds a sandbox.
     pub(crate) fn add_member(&mut self, sandbox: SandboxSlot) {
         if self.members.len() == self.members.capacity() {
             self.members.reserve_exact(growth(self.members.len()));
@@ -483,11 +480,10 @@ mod tests {
     }
 
     #[test]
-    fn an_invocation_reads_two_lines_and_placement_six_that_follow() {
+    fn an_invocation_reads_two_lines_and_placement_three_that_follow() {
         use std::mem::offset_of;
         assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (72, 128));
         assert_eq!(offset_of!(Function, members), 128 + 2 * 64 + 48);
-        assert!(offset_of!(Function, revision) <= 8 * 64);
     }
 
     #[test]

@@ -259,9 +259,6 @@ impl Engine {
             let (worker, reason) = (sandbox.worker, StopReason::Gone);
             self.journal(Command::StopSandbox { sandbox: id, worker, reason });
         }
-        // Read again: `finish` may have completed a minute and ranked the function's sandboxes
-        // again.
-        let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         self.release(at, &sandbox);
         self.state.stopping -= u32::from(sandbox.state == State::Stopping);
         self.state.sandboxes.remove(at);
@@ -272,7 +269,7 @@ impl Engine {
         self.drop_function_if_done(sandbox.function);
     }
 
-    /// Removes a sandbox from the counts of its worker and from its function's statistics.
+    /// Removes a sandbox from the counts of its worker and its function.
     fn release(&mut self, at: SandboxSlot, sandbox: &Sandbox) {
         let state = &mut self.state;
         state.workers.unlink(&mut state.sandboxes, at);
@@ -292,19 +289,10 @@ impl Engine {
         function.spread.remove(sandbox.worker);
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.take_kind(sandbox.worker, account, runtime);
-        // The sandbox of the last rank moves to the free rank, and its load with it. The rank is
-        // read again, since the end of the invocation may have changed it.
-        let rank = state.sandboxes.get(at).map_or(sandbox.rank, |it| it.rank);
-        let load = function.demand.load(rank, sandbox.cpu_milli);
-        state.workers.take_load(sandbox.worker, &load);
-        function.members.swap_remove(rank as usize);
-        let moved = function.members.get(rank as usize).copied();
+        function.members.swap_remove(sandbox.member as usize);
+        let moved = function.members.get(sandbox.member as usize).copied();
         if let Some(moved) = moved.and_then(|moved| state.sandboxes.get_mut(moved)) {
-            let before = function.demand.load(moved.rank, moved.cpu_milli);
-            let after = function.demand.load(rank, moved.cpu_milli);
-            moved.rank = rank;
-            state.workers.take_load(moved.worker, &before);
-            state.workers.add_load(moved.worker, &after);
+            moved.member = sandbox.member;
         }
         self.hold_for(account, -i64::from(sandbox.memory_kib));
     }

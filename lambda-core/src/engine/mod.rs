@@ -43,7 +43,6 @@ use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
-use crate::stats::prior::Priors;
 use crate::store::deadlines::Deadlines;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
@@ -98,7 +97,6 @@ pub(crate) struct State {
     pub(crate) sandboxes: Slab<SandboxSlot, Sandbox>,
     pub(crate) vms: Vms,
     pub(crate) interfaces: Interfaces,
-    pub(crate) priors: Priors,
     pub(crate) wheel: Wheel,
     /// All timers except those of sandboxes.
     pub(crate) agenda: Deadlines<Agenda>,
@@ -207,7 +205,6 @@ impl Engine {
             sandboxes: Slab::new(restarts),
             vms: Vms::new(restarts, &config.vm),
             interfaces: Interfaces::new(restarts),
-            priors: Priors::default(),
             wheel: Wheel::default(),
             agenda: Deadlines::default(),
             old_deadlines: BTreeMap::new(),

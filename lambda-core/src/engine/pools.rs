@@ -1,26 +1,11 @@
 //! Functions that take out of the reserved concurrency of another one, as the versions of a function do.
 
-use std::collections::BTreeMap;
+mod table;
 
+pub(crate) use self::table::Pools;
 use super::Engine;
 use super::function::Function;
 use crate::id::FunctionId;
-
-/// What the functions that share take out of the reserved concurrency of another, by that one.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Pools {
-    by_owner: BTreeMap<FunctionId, Pool>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Pool {
-    /// Accepted invocations beyond what each of them is provisioned with.
-    beyond: u32,
-    /// What they are provisioned with.
-    provisioned: u32,
-}
 
 impl Engine {
     /// Returns whether one more invocation of a function would exceed its pool's reserved concurrency;

@@ -9,13 +9,8 @@ use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
 use crate::id::{FunctionId, InvocationId, SandboxId};
 use crate::sandbox::State;
-use crate::stats::demand;
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
-
-/// A function with more sandboxes is not ranked again each minute: with many, the order matters
-/// less.
-const RANKED_MAX: usize = 256;
 
 impl Engine {
     /// Reads what [`Engine::handle`] will read for these events, and changes nothing. A driver that
@@ -176,76 +171,11 @@ impl Engine {
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 
-    /// Changes the number of running invocations of a function by `change`, after observing the
-    /// time until now.
+    /// Changes the number of running invocations of a function by `change`.
     fn run(&mut self, id: FunctionId, change: i32) {
         let now = self.state.now;
-        loop {
-            let Some(function) = self.function_mut(id) else { return };
-            let Some(observed) = function.meter.advance(now) else {
-                return function.meter.change(change);
-            };
-            let closed = function.demand.close(observed);
-            self.learn(id, &closed);
-            self.rank_anew(id);
-        }
-    }
-
-    /// Ranks a function's sandboxes by use: busy ones first, then idle ones, the most recently used
-    /// first. The expected load of a rank then counts on the worker of the sandbox that carries it.
-    fn rank_anew(&mut self, id: FunctionId) {
-        let state = &mut self.state;
-        let Some(function) = state.functions.get_mut(id) else { return };
-        if !(2..=RANKED_MAX).contains(&function.members.len()) {
-            return;
-        }
-        let idle: Vec<_> = function.idle().collect();
-        let mut order = Vec::with_capacity(function.members.len());
-        let is = |at: &SandboxSlot, wanted: &dyn Fn(State) -> bool| {
-            state.sandboxes.get(*at).is_some_and(|it| wanted(it.state))
-        };
-        order.extend(function.members.iter().copied().filter(|at| is(at, &|it| it == State::Busy)));
-        order.extend(idle.into_iter().rev());
-        let rest = |it| !matches!(it, State::Busy | State::Idle);
-        order.extend(function.members.iter().copied().filter(|at| is(at, &rest)));
-        if order.len() != function.members.len() {
-            return;
-        }
-        for (rank, at) in (0..).zip(&order) {
-            let Some(sandbox) = state.sandboxes.get_mut(*at) else { continue };
-            if sandbox.rank != rank {
-                let before = function.demand.load(sandbox.rank, sandbox.cpu_milli);
-                let after = function.demand.load(rank, sandbox.cpu_milli);
-                sandbox.rank = rank;
-                state.workers.take_load(sandbox.worker, &before);
-                state.workers.add_load(sandbox.worker, &after);
-            }
-        }
-        function.members = order;
-    }
-
-    /// Updates the expected load of a function's sandboxes and of their workers after a completed
-    /// minute.
-    fn learn(&mut self, id: FunctionId, closed: &demand::Closed) {
-        let state = &mut self.state;
-        let Some(function) = state.functions.get(id) else { return };
-        state.priors.learn(function.settings.trigger, function.settings.account, closed);
-        for rank in demand::ranks(closed) {
-            let Some(at) = function.members.get(rank as usize).copied() else { return };
-            let Some(sandbox) = state.sandboxes.get(at) else { continue };
-            let cpu_milli = sandbox.cpu_milli;
-            let (old, new) = (
-                demand::share(closed.old, rank, cpu_milli),
-                demand::share(closed.new, rank, cpu_milli),
-            );
-            if old != new {
-                // Subtract and add the whole load, so that its variance is updated too.
-                let load = function.demand.load(rank, cpu_milli);
-                let mut before = load;
-                before[closed.bin] = old;
-                state.workers.take_load(sandbox.worker, &before);
-                state.workers.add_load(sandbox.worker, &load);
-            }
+        if let Some(function) = self.function_mut(id) {
+            function.meter.change(now, change);
         }
     }
 

@@ -17,7 +17,6 @@ pub use terms::{Candidate, Term};
 
 use crate::id::WorkerId;
 use crate::random::Random;
-use crate::time::Time;
 
 /// Chooses the worker of a new sandbox. A policy only reads the fleet and returns a worker; the
 /// engine changes the state.
@@ -38,8 +37,8 @@ pub trait Placement: fmt::Debug + Send {
     /// Prepares a [`Self::place`] before anything of the function is read. The implementor can draw
     /// and read here what does not depend on the function, so that memory latencies overlap. Does
     /// nothing by default.
-    fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
-        let _ = (fleet, now, draw);
+    fn begin(&self, fleet: &FleetView<'_>, draw: &mut Draw<'_>) {
+        let _ = (fleet, draw);
     }
 
     /// Returns whether a worker for which [`FleetView::refusal`] returns `None` may have the
@@ -99,7 +98,7 @@ pub enum Refusal {
     Starting,
     /// It is ejected, since starts on it failed lately.
     Unhealthy,
-    /// Its predicted peak would exceed the compliance goal ([`Gate`]).
+    /// Its live load would exceed the compliance goal ([`Gate`]).
     Compliance,
 }
 

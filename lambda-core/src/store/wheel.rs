@@ -178,7 +178,7 @@ mod tests {
             vm: VmSlot::NONE,
             memory_kib: 0,
             cpu_milli: 0,
-            rank: 0,
+            member: 0,
             slot: false,
         };
         Sandbox::new(made, State::Idle, Time::ZERO)

@@ -1,11 +1,8 @@
 //! Lists of workers by zone and power of two of their free memory.
 
-use super::{Phase, Workers};
+use super::Workers;
+use super::row::{CLASSES, NO_ROOM, Phase, ROOMS};
 use crate::id::{WorkerId, ZONES_MAX, Zone};
-
-const CLASSES: u32 = 33;
-pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
-pub(super) const NO_ROOM: u32 = u32::MAX;
 
 impl Workers {
     /// Writes to `to` the lists of workers in `zones` that certainly have `kib` free. Each entry is

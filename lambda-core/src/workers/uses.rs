@@ -3,16 +3,6 @@
 use super::Workers;
 use crate::id::WorkerId;
 
-/// The current use by the sandboxes of a worker.
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Use {
-    /// Processor time of the busy sandboxes, in thousandths of a processor.
-    busy_milli: u32,
-    /// Memory of the idle sandboxes.
-    idle_kib: u32,
-}
-
 impl Workers {
     /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.
     pub(crate) fn busy_milli(&self, at: WorkerId) -> u32 {
