@@ -17,6 +17,7 @@ pub(crate) struct Opened {
     pub(crate) folder: PathBuf,
     pub(crate) logs: LogStore,
     pub(crate) concurrency_max: Option<u32>,
+    pub(crate) code_bytes_max: Option<u64>,
     writer: LogWriter,
     weight: u32,
 }
@@ -68,6 +69,7 @@ pub(crate) fn open(
             writer: LogWriter::start(logs, bounds, Arc::clone(folder))?,
             folder: own_folder,
             concurrency_max: account.concurrency_max,
+            code_bytes_max: account.code_bytes_max,
             weight: account.weight,
         })
     };

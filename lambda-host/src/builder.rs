@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use lambda_core::placement::Placement;
@@ -11,6 +12,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::accounts;
 use crate::blocking::blocking;
+use crate::catalog::bounds::CODE_BYTES_MAX;
 use crate::catalog::{self, Catalog};
 use crate::code::{CodeStore, FetchCode};
 use crate::error::Error;
@@ -39,6 +41,7 @@ pub struct HostBuilder {
     runtimes: Runtimes,
     settings: Settings,
     change_time: Duration,
+    code_bytes_max: u64,
     deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
@@ -66,6 +69,7 @@ impl HostBuilder {
             runtimes: Runtimes::default(),
             settings: Settings::default(),
             change_time: Duration::ZERO,
+            code_bytes_max: CODE_BYTES_MAX,
             deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
@@ -132,6 +136,12 @@ impl HostBuilder {
     /// is over when it is answered.
     pub fn with_change_time(mut self, time: Duration) -> Self {
         self.change_time = time;
+        self
+    }
+
+    /// Sets how many bytes the archives of an account may have together; 75 GiB by default, as on AWS.
+    pub fn with_code_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.code_bytes_max = bytes_max;
         self
     }
 
@@ -271,6 +281,7 @@ impl HostBuilder {
                 account: AccountIndex(index),
                 arns: account.arns.clone(),
                 change_time: self.change_time,
+                code_bytes_max: account.code_bytes_max.unwrap_or(self.code_bytes_max),
             };
             let catalog =
                 Catalog::open(&account.folder, code.clone(), driver.clone(), kept).await?;
@@ -279,7 +290,7 @@ impl HostBuilder {
                 catalog,
                 logs: account.logs,
                 unreserved_min,
-                concurrency_max: account.concurrency_max.unwrap_or(concurrency_max),
+                concurrency_max: AtomicU32::new(account.concurrency_max.unwrap_or(concurrency_max)),
                 arns: account.arns,
             }));
         }

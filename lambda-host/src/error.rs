@@ -146,6 +146,13 @@ pub enum Error {
         /// Why the host cannot run it.
         reason: String,
     },
+    /// The invocation came through the same function too often: a loop of functions. End the loop, or allow it for the
+    /// function.
+    #[error("function {name} is in a loop")]
+    Recursion {
+        /// The function's name.
+        name: FunctionName,
+    },
     /// A concurrency or rate limit is reached. Try again later, or raise it.
     #[error("throttled: {limit}")]
     Throttled {
@@ -333,6 +340,27 @@ impl Error {
     {
         move |source| Self::Registry { operation, source: Box::new(source) }
     }
+}
+
+/// Returns which fault of its disk an error of the host has among its causes: that it is full, or read-only.
+#[cfg(feature = "http")]
+pub(crate) fn disk_fault(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let of_database = match crate::database::storage(error) {
+            Some(redb::StorageError::Io(error)) => Some(error.kind()),
+            _ => None,
+        };
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if let Some(kind @ (StorageFull | QuotaExceeded | ReadOnlyFilesystem)) =
+            kind.or(of_database)
+        {
+            return Some(kind);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Formats an error with all its causes: `a: b: c`.

@@ -1,6 +1,7 @@
 //! The handle of a host: deploys and invokes functions, and stops the host.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use lambda_core::Explanation;
@@ -10,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::catalog::Catalog;
 use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
+use crate::clock::now_ms;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::events::queue::EventQueue;
@@ -20,7 +22,8 @@ use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
 use crate::function::version::Version;
-use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
+use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request, trace_id};
+use crate::lineage;
 use crate::logs::LogStore;
 use crate::manager::message::Message;
 use crate::worker::Worker;
@@ -79,7 +82,7 @@ pub(crate) struct Tenant {
     pub(crate) catalog: Catalog,
     pub(crate) logs: LogStore,
     pub(crate) unreserved_min: u32,
-    pub(crate) concurrency_max: u32,
+    pub(crate) concurrency_max: AtomicU32,
 }
 
 impl Host {
@@ -291,6 +294,7 @@ impl Host {
     /// - [`Error::FunctionFailed`]: the host cannot run it.
     /// - [`Error::PayloadTooLarge`], [`Error::InvalidPayload`]: the payload is too large, or is not
     ///   JSON.
+    /// - [`Error::Recursion`]: the invocation came through this function too often.
     /// - [`Error::Throttled`], [`Error::NoCapacity`]: try again later.
     /// - [`Error::SandboxUnavailable`]: no worker could start a sandbox.
     /// - [`Error::Stopping`]: the host is stopping.
@@ -300,7 +304,7 @@ impl Host {
         request: impl Into<Request>,
     ) -> Result<Answer, Error> {
         let target = self.ours(function)?;
-        let request = request.into();
+        let mut request = request.into();
         let function = self.invoked(&target)?;
         function.check_active()?;
         if request.payload.len() > PAYLOAD_BYTES_MAX {
@@ -309,6 +313,12 @@ impl Host {
         // Validates the JSON without keeping it.
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
+        let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
+        let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
+        if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
+            return Err(Error::Recursion { name: target.name });
+        }
+        request.trace_id = Some(trace);
         let (reply, answer) = oneshot::channel();
         let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
         let key = function.key();
@@ -388,7 +398,20 @@ impl Host {
     /// Returns how many invocations may run at once, all functions together.
     #[must_use]
     pub fn concurrency_max(&self) -> u32 {
-        self.tenant.concurrency_max
+        self.tenant.concurrency_max.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many invocations of this account may run at once, and its weight when room is scarce
+    /// ([`Account::weight`](crate::Account::weight)). A restart of the host forgets both.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Stopping`] if the host is stopping.
+    pub async fn limit_account(&self, invocations_max: u32, weight: u32) -> Result<(), Error> {
+        let account = self.account_index();
+        self.tell(Message::LimitAccount { account, invocations_max, weight }).await?;
+        self.tenant.concurrency_max.store(invocations_max, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Returns the formatter of this host's ARNs.
@@ -509,3 +532,6 @@ fn draw() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
     u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }
+
+/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
+const RECURSIONS_MAX: u32 = 16;

@@ -35,6 +35,7 @@ mod builder;
 mod catalog;
 mod clock;
 pub mod code;
+mod database;
 mod error;
 mod event;
 mod events;
@@ -44,6 +45,7 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
+mod lineage;
 pub mod logs;
 mod manager;
 mod resources;

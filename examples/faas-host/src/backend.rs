@@ -7,12 +7,14 @@ use lambda_host::Runtimes;
 use lambda_sandbox::Backend;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
+use serde::Deserialize;
 
 use crate::client::Error;
 use crate::say::{part, say};
 
 /// A backend by its name on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum BackendName {
     /// Namespaces, cgroups, seccomp: isolated and limited. Needs root and writable cgroups.
     #[default]

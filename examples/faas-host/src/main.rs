@@ -15,6 +15,7 @@ mod gateway;
 mod logs;
 mod say;
 mod serve;
+mod settings;
 mod template;
 
 use std::net::SocketAddr;

@@ -87,7 +87,7 @@ impl Catalog {
             found.check_settled(Instant::now(), &arn)?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
             let mut after = Record::clone(&before);
-            after.replace_latest(&inner, code, found.config.clone()).await?;
+            after.replace_latest(&inner, code, Arc::clone(&found.config)).await?;
             let version = publish.then(|| after.publish(None)).map(|it| it.function.version);
             let record = inner.keep(&mut turn, Some(&before), after).await?;
             Ok(Some(version_or_latest(&record, version)))
@@ -108,7 +108,7 @@ impl Catalog {
             let found = &before.latest.function;
             found.check_settled(Instant::now(), &inner.settings.arns.function(&name))?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
-            let config = change(found.config.clone())?;
+            let config = Arc::new(change(FunctionConfig::clone(&found.config))?);
             let mut after = Record::clone(&before);
             after.replace_latest(&inner, found.code.clone(), config).await?;
             let record = inner.keep(&mut turn, Some(&before), after).await?;
@@ -134,7 +134,7 @@ impl Record {
         &mut self,
         inner: &Inner,
         code: CodeDigest,
-        config: FunctionConfig,
+        config: Arc<FunctionConfig>,
     ) -> Result<(), Error> {
         let before = Function::clone(&self.latest.function);
         let revision = new_revision();

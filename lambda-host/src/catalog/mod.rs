@@ -4,6 +4,7 @@
 //! readers see. A caller that goes away in the middle does not stop it, so the three always agree. A refusal by a
 //! later part undoes the earlier ones.
 
+pub(crate) mod bounds;
 mod change;
 pub(crate) mod functions;
 pub(crate) mod layers;
@@ -17,6 +18,7 @@ mod versions;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -57,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) layers: RwLock<Layers>,
     pub(crate) mappings: RwLock<Mappings>,
     pub(crate) signing: RwLock<SigningConfigs>,
+    /// The size of the archives of all functions and versions, in bytes.
+    function_bytes: AtomicU64,
     /// Held by the change that is being made.
     pub(crate) changing: Mutex<Turn>,
     /// Bounds the changes that wait, each of which may hold an archive.
@@ -70,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) arns: Arns,
     /// For how long a change is told as under way after it was made.
     pub(crate) change_time: Duration,
+    /// How many bytes all archives may have together.
+    pub(crate) code_bytes_max: u64,
 }
 
 /// What the change that is being made may count on.
@@ -116,13 +122,18 @@ impl Catalog {
             layers: RwLock::new(layers),
             mappings: RwLock::new(mappings),
             signing: RwLock::new(signing),
+            function_bytes: AtomicU64::new(0),
             changing: Mutex::new(turn),
             waiting: Arc::new(Semaphore::new(CHANGES_MAX)),
         };
         let mut records: BTreeMap<FunctionName, Record> = BTreeMap::new();
         for mut held in functions {
-            inner.start(&mut held).await?;
             let name = held.function.config.name.clone();
+            let latest = records.get(&name).map(|it| &it.latest.function.config);
+            if let Some(same) = latest.filter(|it| **it == held.function.config) {
+                Arc::make_mut(&mut held.function).config = Arc::clone(same);
+            }
+            inner.start(&mut held).await?;
             match (held.function.version, records.get_mut(&name)) {
                 (Version::Latest, _) => {
                     let attachments = attachments.remove(&name).unwrap_or_default();
@@ -138,6 +149,8 @@ impl Catalog {
                 }
             }
         }
+        let bytes = records.values().map(Record::code_bytes).sum();
+        inner.function_bytes.store(bytes, Ordering::Relaxed);
         *inner.write() = records.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -164,10 +177,7 @@ impl Catalog {
 
     /// Returns the size of the archives of all functions, versions and layers, in bytes.
     pub(crate) fn code_bytes(&self) -> u64 {
-        let entries = self.inner.read();
-        let functions = entries.values().flat_map(|it| it.all());
-        functions.map(|it| it.function.code.size_bytes).sum::<u64>()
-            + self.inner.layers().code_bytes()
+        self.inner.code_bytes()
     }
 
     /// Returns the archive of a function or layer.
@@ -257,6 +267,17 @@ impl Inner {
     pub(crate) async fn put_code(&self, zip: Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         let code = self.code.clone();
         blocking(move || code.put(&zip)).await
+    }
+
+    /// Returns the size of all archives, in bytes.
+    fn code_bytes(&self) -> u64 {
+        self.function_bytes.load(Ordering::Relaxed) + self.layers().code_bytes()
+    }
+
+    /// Counts the archives of a function that was changed. The caller holds the turn.
+    fn count_bytes(&self, before: u64, after: u64) {
+        self.function_bytes.fetch_add(after, Ordering::Relaxed);
+        self.function_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
     fn record(&self, name: &FunctionName) -> Option<Arc<Record>> {

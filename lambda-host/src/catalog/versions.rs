@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::new_revision;
 use super::record::{Held, Record};
+use crate::function::config::FunctionConfig;
 use crate::function::version::Version;
 use crate::function::{Function, NOT_DEPLOYED, Step, UnderWay};
 
@@ -29,7 +30,7 @@ impl Record {
             ..latest
         };
         if let Some(description) = description.filter(|it| !it.is_empty()) {
-            function.config.description = description;
+            Arc::make_mut(&mut function.config).description = description;
         }
         let held = Held { function: Arc::new(function), code: Arc::clone(&self.latest.code) };
         Arc::make_mut(&mut self.versions).insert(number, held.clone());
@@ -39,8 +40,8 @@ impl Record {
     /// Tells whether a version is what `$LATEST` is.
     fn is_published(&self, version: &Function) -> bool {
         let latest = &self.latest.function;
-        let mut config = version.config.clone();
+        let mut config = FunctionConfig::clone(&version.config);
         config.description.clone_from(&self.attachments.published_description);
-        latest.code == version.code && latest.config == config
+        latest.code == version.code && *latest.config == config
     }
 }

@@ -163,6 +163,11 @@ impl Runner {
             }
             // Stays on disk: the next start runs it.
             Err(Error::Stopping) => return None,
+            Err(error @ Error::Recursion { .. }) => {
+                tracing::warn!(%error, id, "an event is given up");
+                let condition = Condition::RetriesExhausted;
+                return self.fail(host, event, &payload, &plan, condition, None).await;
+            }
             Err(error) => {
                 tracing::debug!(error = with_causes(&error), id, "an event waits");
                 event.refusals += 1;

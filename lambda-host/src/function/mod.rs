@@ -13,6 +13,8 @@ pub(crate) mod tags;
 pub(crate) mod target;
 pub(crate) mod version;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -32,8 +34,8 @@ pub struct Function {
     /// The version; a numbered one never changes its code and settings.
     #[serde(default)]
     pub version: Version,
-    /// The settings of this deployment.
-    pub config: FunctionConfig,
+    /// The settings of this deployment; shared with those who have the same, as they take most of a function's memory.
+    pub config: Arc<FunctionConfig>,
     /// The digest of the code.
     pub code: CodeDigest,
     /// How many invocations of all versions may run at once. `None`: the account's limit applies.
@@ -63,7 +65,7 @@ impl Function {
         Self {
             deployment: NOT_DEPLOYED,
             version: Version::Latest,
-            config,
+            config: Arc::new(config),
             code,
             reserved_concurrency: None,
             provisioned_concurrency: 0,

@@ -151,7 +151,7 @@ fn signed(
 ) -> Result<Option<serde_json::Value>, Option<String>> {
     let Some(keys) = &front.keys else { return Err(Some(NO_KEYS.to_owned())) };
     let told = |error: super::lambda::error::ApiError| Some(error.message().to_owned());
-    let (caller, signed) = keys.check(parts, SystemTime::now()).map_err(told)?;
+    let (caller, signed) = keys.current().check(parts, SystemTime::now()).map_err(told)?;
     request.body = signed.check(request.body.clone()).map_err(told)?;
     let its = caller.host(&front.host).map_err(told)?;
     let number = its.arns().account();

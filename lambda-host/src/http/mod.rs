@@ -22,4 +22,4 @@ pub use doors::HostFunctions;
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};
 #[cfg(feature = "keys")]
-pub use signature::Keys;
+pub use signature::{KeyRing, Keys};

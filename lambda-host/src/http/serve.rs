@@ -25,7 +25,7 @@ use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
 #[cfg(feature = "keys")]
-use super::signature::Keys;
+use super::signature::{KeyRing, Keys};
 use super::spelling::{Heads, Recorded};
 use super::urls::Urls;
 use crate::code::CodeDigest;
@@ -68,7 +68,7 @@ pub(super) struct Api {
     pub(super) urls: Urls,
     archives: Archives,
     #[cfg(feature = "keys")]
-    pub(super) keys: Option<Keys>,
+    pub(super) keys: Option<KeyRing>,
 }
 
 impl Server {
@@ -89,9 +89,9 @@ impl Server {
     /// archives (`Code.Location`), function URLs, and the paths `/_health` and `/_ready` need none. Does nothing for a
     /// gateway.
     #[cfg(feature = "keys")]
-    pub fn with_keys(mut self, keys: Keys) -> Self {
+    pub fn with_keys(mut self, keys: impl Into<KeyRing>) -> Self {
         if let Front::Api(api) = &mut self.front {
-            api.keys = Some(keys);
+            api.keys = Some(keys.into());
         }
         self
     }
@@ -244,7 +244,7 @@ async fn operate(
     #[cfg(feature = "keys")]
     let signed = match &api.keys {
         Some(keys) => {
-            let (caller, signed) = keys.check(parts, std::time::SystemTime::now())?;
+            let (caller, signed) = keys.current().check(parts, std::time::SystemTime::now())?;
             its_account = Some(caller.host(host)?);
             Some(signed)
         }

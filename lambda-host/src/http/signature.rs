@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_cred_chain::Credentials;
@@ -137,6 +138,33 @@ impl Keys {
             })),
         };
         Ok((caller, signed))
+    }
+}
+
+/// Keys that can be replaced while a server runs. Clones are the same ring.
+#[derive(Clone, Debug)]
+pub struct KeyRing(Arc<RwLock<Arc<Keys>>>);
+
+impl KeyRing {
+    /// Returns a ring with these keys.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// Takes these keys for all requests that come from now on.
+    pub fn replace(&self, keys: Keys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    pub(super) fn current(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<Keys> for KeyRing {
+    fn from(keys: Keys) -> Self {
+        Self::new(keys)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A function in the words of the engine, and in those of the workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{AccountId, FunctionId, FunctionSettings};
@@ -35,7 +36,7 @@ pub(super) fn deployment(function: &Function, arns: &Arns) -> Deployment {
         arn: arns.function(&function.config.name),
         region: arns.region().to_owned(),
         version: function.version,
-        config: function.config.clone(),
+        config: Arc::clone(&function.config),
         code: function.code.clone(),
         provisioned: function.provisioned_concurrency > 0,
         account: function.account,

@@ -224,6 +224,11 @@ impl Driver {
             Message::Invoke { key, function_arn, request, reply } => {
                 self.invoke(&key, function_arn, request, reply);
             }
+            Message::LimitAccount { account, invocations_max, weight } => {
+                let account = AccountId(account.0);
+                self.handle(Event::AccountPut { account, concurrency_max: invocations_max });
+                self.handle(Event::AccountWeightSet { account, weight: weight.max(1) });
+            }
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::function::Function;
+use crate::function::account::AccountIndex;
 use crate::function::arn::Arns;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
@@ -34,6 +35,8 @@ pub(crate) enum Message {
     },
     /// A worker is to be connected; `reply` is told when the engine has taken it.
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
+    /// The limits of an account are other ones.
+    LimitAccount { account: AccountIndex, invocations_max: u32, weight: u32 },
     /// Someone asks how many sandboxes of a version are ready or busy.
     Ready { key: VersionKey, reply: oneshot::Sender<u32> },
     /// Someone asks for the engine's last decisions, oldest first.

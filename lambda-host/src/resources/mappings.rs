@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::Value;
 
 use crate::catalog::Inner;
+use crate::catalog::bounds::{MAPPINGS_MAX, check_count};
 use crate::catalog::mappings::{Mapping, SourceKind, checkpoints, key};
 use crate::clock::now_ms;
 use crate::error::Error;
@@ -45,8 +46,14 @@ impl Host {
                         is_same(it, &function_arn, source_arn.as_deref(), &settings)
                     };
                     if let Some(other) = all.by_number.values().find(twice) {
-                        return Err(already(other));
+                        return Err(already(other, &settings));
                     }
+                    check_count(
+                        all.by_number.len() + 1,
+                        true,
+                        MAPPINGS_MAX,
+                        "event source mappings",
+                    )?;
                     all.by_number.keys().next_back().map_or(1, |it| it + 1)
                 };
                 let mapping = Mapping {
@@ -244,10 +251,12 @@ fn is_same(
     mapping.function_arn == function_arn
         && mapping.source_arn.as_deref() == source_arn
         && same("Topics")
-        && (source_arn.is_some() || servers(&mapping.settings) == servers(settings))
+        && (source_arn.is_some()
+            || servers(settings).any(|it| servers(&mapping.settings).any(|other| it == other)))
 }
 
-fn already(other: &Mapping) -> Error {
+/// Refuses a mapping with these settings beside one of the same source and function.
+fn already(other: &Mapping, settings: &BTreeMap<String, Value>) -> Error {
     let name = other.function_arn.splitn(7, ':').nth(6).unwrap_or_default();
     let id = &other.id;
     let end = format!("Please update or delete the existing mapping with UUID {id}");
@@ -264,7 +273,7 @@ fn already(other: &Mapping) -> Error {
             format!(
                 "An event source mapping with event source (\"{}\"), function (\"{}\"), topics (\"{}\") already \
                  exists. {end}",
-                servers(&other.settings),
+                servers(settings).collect::<Vec<_>>().join(","),
                 other.function_arn,
                 topics.collect::<Vec<_>>().join(",")
             )
@@ -272,10 +281,10 @@ fn already(other: &Mapping) -> Error {
     })
 }
 
-/// The servers of a Kafka cluster outside AWS, as one text.
-fn servers(settings: &BTreeMap<String, Value>) -> String {
+/// The servers of a Kafka cluster outside AWS.
+fn servers(settings: &BTreeMap<String, Value>) -> impl Iterator<Item = &str> {
     let list = settings
         .get("SelfManagedEventSource")
         .and_then(|it| it["Endpoints"]["KAFKA_BOOTSTRAP_SERVERS"].as_array());
-    list.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+    list.into_iter().flatten().filter_map(Value::as_str)
 }

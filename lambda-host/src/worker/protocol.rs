@@ -12,6 +12,7 @@
 //!
 //! Code is named by its digest; a worker that lacks it asks its [`FetchCode`](crate::code::FetchCode).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -130,7 +131,7 @@ pub struct Deployment {
     /// The function's version.
     pub version: Version,
     /// The settings. The values of environment variables may be secret: `Debug` hides them.
-    pub config: FunctionConfig,
+    pub config: Arc<FunctionConfig>,
     /// The code.
     pub code: CodeDigest,
     /// Whether sandboxes are kept ready of it.

@@ -7,6 +7,8 @@ mod boto3;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod environment;

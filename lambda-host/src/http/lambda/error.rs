@@ -1,5 +1,7 @@
 //! Errors as AWS Lambda says them: an HTTP status, a type in a header, a JSON body.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -121,6 +123,9 @@ impl ApiError {
             Error::TooLarge { what: "policy", reason } => {
                 Self::new(StatusCode::BAD_REQUEST, "PolicyLengthExceededException", reason)
             }
+            Error::TooLarge { what: "code storage", reason } => {
+                Self::new(StatusCode::BAD_REQUEST, "CodeStorageExceededException", reason)
+            }
             Error::TooLarge { reason, .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", reason)
             }
@@ -152,6 +157,7 @@ impl ApiError {
         // The API's own model spells the member both ways, error by error.
         let member = match self.kind {
             "ResourceNotFoundException"
+            | "RecursiveInvocationException"
             | "ServiceException"
             | "CodeSigningConfigNotFoundException" => "Message",
             _ => "message",
@@ -165,6 +171,9 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         headers.insert("x-amzn-errortype", HeaderValue::from_static(self.kind));
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert("retry-after", HeaderValue::from_static("1"));
+        }
         response
     }
 }
@@ -219,17 +228,24 @@ impl From<Error> for ApiError {
                 message: "Rate Exceeded.".to_owned(),
                 reason: Some(throttle_reason(*limit)),
             },
+            Error::Recursion { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "RecursiveInvocationException",
+                "Lambda has detected your function being invoked in a recursive loop with other Amazon Web \
+                 Services resources and stopped your function's invocation.",
+            ),
             Error::NoCapacity { .. } | Error::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", capital())
             }
             _ => {
                 // The causes name files of the host: they go to its log, not to its callers.
                 tracing::error!(error = with_causes(&error), "request failed");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "ServiceException",
-                    "The host met an internal error; its log names the cause.",
-                )
+                let message = match crate::error::disk_fault(&error) {
+                    Some(ErrorKind::ReadOnlyFilesystem) => "The host's disk is read-only.",
+                    Some(_) => "The host's disk is full.",
+                    None => "The host met an internal error; its log names the cause.",
+                };
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", message)
             }
         }
     }

@@ -24,6 +24,9 @@ pub(super) async fn create(call: &Call<'_>) -> Answer {
     for (name, value) in defaults(kind) {
         settings.entry(name.to_owned()).or_insert(value);
     }
+    if settings.contains_key("SelfManagedEventSource") {
+        settings.entry("StartingPosition".to_owned()).or_insert("TRIM_HORIZON".into());
+    }
     let target = call.target()?;
     let enabled = input.flag("Enabled").unwrap_or(true);
     let tags = input.text_map("Tags");
@@ -222,10 +225,12 @@ fn told(call: &Call<'_>, mapping: &Mapping, state: Option<&str>) -> Value {
     if let Some(arn) = &mapping.source_arn {
         body["EventSourceArn"] = arn.as_str().into();
     }
-    if matches!(
-        SourceKind::of(mapping.source_arn.as_deref()),
-        SourceKind::Kinesis | SourceKind::DynamoDb
-    ) {
+    let kafka = mapping.settings.contains_key("SelfManagedEventSource");
+    if kafka && !mapping.settings.contains_key("SelfManagedKafkaEventSourceConfig") {
+        body["SelfManagedKafkaEventSourceConfig"] = json!({ "ConsumerGroupId": mapping.id });
+    }
+    let kind = SourceKind::of(mapping.source_arn.as_deref());
+    if kafka || matches!(kind, SourceKind::Kinesis | SourceKind::DynamoDb) {
         body["LastProcessingResult"] = "No records processed".into();
     }
     body
