@@ -46,6 +46,7 @@ mod invocation;
 pub mod logs;
 mod manager;
 mod resources;
+mod streaming;
 pub mod worker;
 
 pub use builder::HostBuilder;
@@ -77,6 +78,7 @@ pub use resources::layers::{LayerPolicyChange, NewLayer};
 pub use resources::signing::SigningChange;
 pub use resources::urls::UrlChange;
 pub use resources::versions::Publish;
+pub use streaming::Streaming;
 #[cfg(feature = "roles")]
 pub use worker::roles::Roles;
 pub use worker::runtime::{Entry, Mount, RuntimeImage, Runtimes};
