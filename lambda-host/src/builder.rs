@@ -45,6 +45,7 @@ pub struct HostBuilder {
     deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
+    stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
@@ -73,6 +74,7 @@ impl HostBuilder {
             deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
+            stream_bytes_per_second: None,
             events: queue::Settings::default(),
             #[cfg(feature = "services")]
             services: None,
@@ -194,6 +196,13 @@ impl HostBuilder {
         self
     }
 
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Lambda has a limit of 2 MiB
+    /// per second. There is none by default.
+    pub fn with_stream_bandwidth(mut self, bytes_per_second: u64) -> Self {
+        self.stream_bytes_per_second = Some(bytes_per_second.max(1));
+        self
+    }
+
     /// Changes the placement engine's settings: `change` gets the present ones and returns the new
     /// ones.
     ///
@@ -256,7 +265,8 @@ impl HostBuilder {
             .into_iter()
             .map(|backend| {
                 let worker =
-                    LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes);
+                    LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
+                        .with_stream_bandwidth(self.stream_bytes_per_second);
                 #[cfg(feature = "roles")]
                 let worker = worker.with_roles(self.roles.clone());
                 Arc::new(worker) as Arc<dyn Worker>

@@ -26,6 +26,8 @@ use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request, trace_id};
 use crate::lineage;
 use crate::logs::LogStore;
 use crate::manager::message::Message;
+use crate::manager::stream::{ROOM, StreamItem};
+use crate::streaming::Streaming;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -303,8 +305,47 @@ impl Host {
         function: impl TryInto<Target, Error = impl Into<Error>>,
         request: impl Into<Request>,
     ) -> Result<Answer, Error> {
-        let target = self.ours(function)?;
-        let mut request = request.into();
+        let (reply, answer) = oneshot::channel();
+        self.begin(self.ours(function)?, request.into(), None, reply).await?;
+        answer.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Invokes a function and returns as soon as it begins its answer, which then comes part by
+    /// part. A function that does not stream gives its whole answer as one part. With
+    /// [`Host::invoke`], the parts of a streamed answer are collected, up to 6 MB.
+    ///
+    /// ```no_run
+    /// # async fn run(host: lambda_host::Host) -> Result<(), lambda_host::Error> {
+    /// let mut answer = host.invoke_streaming("hello", "{}").await?;
+    /// while let Some(part) = answer.next().await {
+    ///     println!("{} bytes", part.len());
+    /// }
+    /// println!("failed: {}", answer.end().await?.function_error);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::invoke`].
+    pub async fn invoke_streaming(
+        &self,
+        function: impl TryInto<Target, Error = impl Into<Error>>,
+        request: impl Into<Request>,
+    ) -> Result<Streaming, Error> {
+        let (reply, end) = oneshot::channel();
+        let (stream, parts) = mpsc::channel(ROOM);
+        self.begin(self.ours(function)?, request.into(), Some(stream), reply).await?;
+        Streaming::begin(self.inner.driver.clone(), parts, end).await
+    }
+
+    async fn begin(
+        &self,
+        target: Target,
+        mut request: Request,
+        stream: Option<mpsc::Sender<StreamItem>>,
+        reply: oneshot::Sender<Result<Answer, Error>>,
+    ) -> Result<(), Error> {
         let function = self.invoked(&target)?;
         function.check_active()?;
         if request.payload.len() > PAYLOAD_BYTES_MAX {
@@ -319,11 +360,9 @@ impl Host {
             return Err(Error::Recursion { name: target.name });
         }
         request.trace_id = Some(trace);
-        let (reply, answer) = oneshot::channel();
         let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
         let key = function.key();
-        self.tell(Message::Invoke { key, function_arn, request, reply }).await?;
-        answer.await.map_err(|_| Error::Stopping)?
+        self.tell(Message::Invoke { key, function_arn, request, stream, reply }).await
     }
 
     /// Returns the version for an invocation; an alias with two draws one.

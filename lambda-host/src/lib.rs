@@ -49,6 +49,7 @@ mod lineage;
 pub mod logs;
 mod manager;
 mod resources;
+mod streaming;
 pub mod worker;
 
 pub use builder::HostBuilder;
@@ -81,6 +82,7 @@ pub use resources::layers::{LayerPolicyChange, NewLayer};
 pub use resources::signing::SigningChange;
 pub use resources::urls::UrlChange;
 pub use resources::versions::Publish;
+pub use streaming::Streaming;
 #[cfg(feature = "roles")]
 pub use worker::roles::Roles;
 pub use worker::runtime::{Entry, Mount, RuntimeImage, Runtimes};

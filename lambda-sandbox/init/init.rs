@@ -358,6 +358,7 @@ extern "C" fn main(stack: *const usize) -> ! {
         passed: count_of(flags, b'd'),
         terminal: has(flags, b't'),
         function: false,
+        outputs: None,
         runs: 0,
         extensions: [0; EXTENSIONS_MAX],
         count: 0,
@@ -399,6 +400,8 @@ struct Life {
     terminal: bool,
     /// Whether the program is the runtime of a function, which may be started again.
     function: bool,
+    /// The standard streams of extensions; `None` for those of pid 1.
+    outputs: Option<[u32; 3]>,
     /// The program's pid; 0 while it does not run.
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
@@ -433,6 +436,9 @@ impl Life {
         match word[0] {
             SAY_EXTENSIONS => {
                 self.function = true;
+                if count == 2 {
+                    self.outputs = Some([0, files[0], files[1]]);
+                }
                 self.start_extensions();
                 tell(TELL_EXTENSIONS, self.count as u32, 0);
                 if self.count == 0 {
@@ -539,7 +545,7 @@ impl Life {
                         arguments: address,
                         environment: self.environment,
                         folder: 0,
-                        streams: None,
+                        streams: self.outputs,
                         passed: 0,
                         terminal: false,
                     });

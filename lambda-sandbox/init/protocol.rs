@@ -18,7 +18,8 @@ pub(crate) const TELL_EXEC_FAILED: u32 = 6;
 /// All processes but the init have ended after [`SAY_RESET`]: 0 and 0.
 pub(crate) const TELL_RESET: u32 = 7;
 
-/// What the host says, a byte. Start the extensions, and the program where there are none.
+/// What the host says, a byte. Start the extensions, and the program where there are none. With two
+/// descriptors, those are the extensions' standard output and standard error.
 pub(crate) const SAY_EXTENSIONS: u8 = b'e';
 /// Start the program.
 pub(crate) const SAY_PROGRAM: u8 = b'g';

@@ -16,6 +16,7 @@ use lambda_gateway::{
 use super::body::{Bodies, Refusal as BodyRefusal, drain};
 use super::serve::Api;
 use super::spelling::Heads;
+use super::url_stream::StreamingFunctions;
 use super::urls::{Door, Entry};
 use crate::error::Error;
 use crate::function::policy::Policy;
@@ -31,26 +32,34 @@ impl HostFunctions {
     pub fn new(host: Host) -> Self {
         Self(host)
     }
+
+    pub(super) fn request(call: &Call) -> crate::Request {
+        let request = crate::Request::new(call.payload.clone());
+        match &call.trace_id {
+            Some(trace) => request.with_trace_id(trace),
+            None => request,
+        }
+    }
+
+    pub(super) fn refused(error: Error, function: &str) -> InvokeError {
+        match error {
+            Error::Throttled { .. } | Error::NoCapacity { .. } => InvokeError::Throttled,
+            Error::PayloadTooLarge { .. } => InvokeError::TooLarge,
+            error => {
+                tracing::warn!(%error, function, "not invoked");
+                InvokeError::Unavailable
+            }
+        }
+    }
 }
 
 impl Functions for HostFunctions {
     fn invoke(&self, call: Call) -> Invoking<'_> {
         Box::pin(async move {
-            let mut request = crate::Request::new(call.payload);
-            if let Some(trace) = call.trace_id {
-                request = request.with_trace_id(trace);
-            }
-            let invocation = self.0.invoke(call.function.as_str(), request);
+            let invocation = self.0.invoke(call.function.as_str(), Self::request(&call));
             match tokio::time::timeout(call.timeout, invocation).await {
                 Ok(Ok(answer)) => Ok(Answer::new(answer.payload, answer.function_error)),
-                Ok(Err(error)) => Err(match error {
-                    Error::Throttled { .. } | Error::NoCapacity { .. } => InvokeError::Throttled,
-                    Error::PayloadTooLarge { .. } => InvokeError::TooLarge,
-                    error => {
-                        tracing::warn!(%error, function = call.function, "not invoked");
-                        InvokeError::Unavailable
-                    }
-                }),
+                Ok(Err(error)) => Err(Self::refused(error, &call.function)),
                 Err(_) => Err(InvokeError::TimedOut),
             }
         })
@@ -134,6 +143,14 @@ pub(super) async fn function_url(
                 return Some(sent(response, &arrival));
             }
         }
+    }
+    if api.streamed {
+        let functions = StreamingFunctions::new(door.host.clone());
+        let answered = handle_function_url(api, &functions, &request, &arrival).await;
+        let begun = answered.body.clone();
+        let mut response = sent(answered, &arrival);
+        functions.finish(&mut response, begun);
+        return Some(response);
     }
     let functions = HostFunctions(door.host.clone());
     Some(sent(handle_function_url(api, &functions, &request, &arrival).await, &arrival))

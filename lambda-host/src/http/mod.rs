@@ -15,6 +15,8 @@ mod serve;
 #[cfg(feature = "keys")]
 mod signature;
 mod spelling;
+mod streamed;
+mod url_stream;
 mod urls;
 
 pub use doors::HostFunctions;

@@ -27,6 +27,7 @@ use super::logs;
 #[cfg(feature = "keys")]
 use super::signature::{KeyRing, Keys};
 use super::spelling::{Heads, Recorded};
+use super::streamed;
 use super::urls::Urls;
 use crate::code::CodeDigest;
 use crate::host::Host;
@@ -155,8 +156,7 @@ impl Server {
                 async move {
                     let response = answer(&shared, &client, request).await;
                     client.heads.answered();
-                    drop(busy);
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(streamed::reply(response, busy))
                 }
             });
             let mut builder = http1::Builder::new();

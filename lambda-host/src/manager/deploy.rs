@@ -43,5 +43,6 @@ pub(super) fn deployment(function: &Function, arns: &Arns) -> Deployment {
     }
 }
 
-/// How long after a function's timeout the engine waits for the worker to say so.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
+/// How long after a function's timeout the engine waits for the worker to say so. An invocation may first wait for the
+/// end of the programs of one that failed: 2 s for extensions, and 5 s to kill what does not die at once.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(8);

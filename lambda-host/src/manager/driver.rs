@@ -8,7 +8,7 @@ use std::time::Duration;
 use lambda_core::{
     AccountId, Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time,
 };
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::fleet::Fleet;
@@ -17,6 +17,7 @@ use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
 use super::message::{AccountPart, Message, Settings};
 use super::pending::{Pending, PendingInvocations};
+use super::stream::StreamItem;
 use super::{answer, deploy};
 use crate::code::FetchCode;
 use crate::error::Error;
@@ -27,7 +28,8 @@ use crate::invocation::{Answer, Request, trace_id};
 use crate::logs::LogEvent;
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand, WorkerId,
+    Deployment, Invocation, InvocationId, SandboxId, StartFault, StreamPart, WorkerCommand,
+    WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 
@@ -221,14 +223,15 @@ impl Driver {
                     self.handle(Event::FunctionRemoved { function });
                 }
             }
-            Message::Invoke { key, function_arn, request, reply } => {
-                self.invoke(&key, function_arn, request, reply);
+            Message::Invoke { key, function_arn, request, stream, reply } => {
+                self.invoke(&key, function_arn, request, stream, reply);
             }
             Message::LimitAccount { account, invocations_max, weight } => {
                 let account = AccountId(account.0);
                 self.handle(Event::AccountPut { account, concurrency_max: invocations_max });
                 self.handle(Event::AccountWeightSet { account, weight: weight.max(1) });
             }
+            Message::Read { invocation, parts } => self.read(invocation, parts),
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;
@@ -268,6 +271,7 @@ impl Driver {
         key: &VersionKey,
         function_arn: String,
         request: Request,
+        stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
     ) {
         if self.stopping.is_some() {
@@ -281,7 +285,17 @@ impl Driver {
         let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
         request.trace_id.get_or_insert_with(|| trace_id(now_ms()));
-        self.arrive(Pending { function, request_id, function_arn, request, reply, refused: 0 });
+        let (sent_to, refused) = (None, 0);
+        self.arrive(Pending {
+            function,
+            request_id,
+            function_arn,
+            request,
+            reply,
+            stream,
+            sent_to,
+            refused,
+        });
     }
 
     pub(super) fn arrive(&mut self, pending: Pending) {
@@ -379,10 +393,11 @@ impl Driver {
     }
 
     fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {
-        let (Some(pending), Some(held)) = (self.pending.get(id), self.sandboxes.get(&sandbox))
+        let (Some(pending), Some(held)) = (self.pending.get_mut(id), self.sandboxes.get(&sandbox))
         else {
             return;
         };
+        pending.sent_to = Some((sandbox, worker));
         let request = &pending.request;
         let invocation = Invocation {
             id,
@@ -392,8 +407,41 @@ impl Driver {
             client_context: request.client_context.clone(),
             trace_id: request.trace_id.clone(),
             function_arn: pending.function_arn.clone(),
+            streamed: pending.stream.is_some(),
         };
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
+    }
+
+    /// Lets a worker send as many more parts of an answer.
+    fn read(&self, invocation: InvocationId, parts: u32) {
+        let sent_to = self.pending.get(invocation).and_then(|it| it.sent_to);
+        if let Some((sandbox, worker)) = sent_to {
+            self.fleet.carry_out(worker, WorkerCommand::Read { sandbox, invocation, parts });
+        }
+    }
+
+    /// Passes a part of an answer on to its caller.
+    pub(super) fn on_streamed(&mut self, invocation: InvocationId, part: StreamPart) {
+        let Some(pending) = self.pending.get_mut(invocation) else { return };
+        let Some(stream) = &pending.stream else { return };
+        let item = match part {
+            StreamPart::Begin { content_type } => {
+                let (function, request_id) = (pending.function, pending.request_id.clone());
+                let deployment = self.functions.deployment(function);
+                let version = deployment.map_or(Version::Latest, |it| it.version);
+                StreamItem::Begin { invocation, request_id, version, content_type }
+            }
+            StreamPart::Data(data) => StreamItem::Data(data),
+        };
+        match stream.try_send(item) {
+            Ok(()) => {}
+            // The caller has gone: the function goes on, as Lambda's does.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.read(invocation, 1),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::error!("a worker sends more of an answer than it may");
+                pending.stream = None;
+            }
+        }
     }
 
     fn reject(&mut self, id: InvocationId, reason: RejectReason) {

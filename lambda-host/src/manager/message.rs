@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use lambda_core::placement::Placement;
 use lambda_core::{Explanation, FixedIdle, IdlePolicy};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::stream::StreamItem;
 use crate::error::Error;
 use crate::function::Function;
 use crate::function::account::AccountIndex;
@@ -16,7 +17,7 @@ use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
 use crate::logs::LogWriter;
 use crate::worker::Worker;
-use crate::worker::protocol::WorkerId;
+use crate::worker::protocol::{InvocationId, WorkerId};
 
 /// A message from the host to the driver.
 #[derive(Debug)]
@@ -31,8 +32,12 @@ pub(crate) enum Message {
         /// As the caller named it.
         function_arn: String,
         request: Request,
+        /// The receiver of a streamed answer's parts.
+        stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
     },
+    /// The caller has taken parts of a streamed answer.
+    Read { invocation: InvocationId, parts: u32 },
     /// A worker is to be connected; `reply` is told when the engine has taken it.
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
     /// The limits of an account are other ones.

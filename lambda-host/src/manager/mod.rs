@@ -10,6 +10,7 @@ mod inbox;
 pub(crate) mod message;
 mod pending;
 mod reports;
+pub(crate) mod stream;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::inbox::Inbox;

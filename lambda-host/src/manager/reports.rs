@@ -50,6 +50,7 @@ impl Driver {
                 let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes };
                 self.handle(ended(invocation, sandbox, reusable, used));
             }
+            WorkerEvent::Streamed { invocation, part, .. } => self.on_streamed(invocation, part),
             WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
             WorkerEvent::Gone { sandbox } => {
                 self.handle(Event::SandboxGone { sandbox: to_engine(sandbox) });

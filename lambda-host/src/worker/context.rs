@@ -20,6 +20,8 @@ pub(super) struct Context {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) runtimes: Arc<Runtimes>,
     pub(super) code: CodeStore,
+    /// The bandwidth of streamed answers ([`lambda_sandbox::Limits::stream_bytes_per_second`]).
+    pub(super) stream_bytes_per_second: Option<u64>,
     #[cfg(feature = "roles")]
     pub(super) roles: Option<Arc<Roles>>,
     pub(super) epoch: Epoch,

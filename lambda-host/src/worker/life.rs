@@ -18,6 +18,7 @@ use super::failure::{Failure, payload};
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
 use super::making::{Made, Maker, State, Unmade};
 use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
+use super::stream::{self, Credits, Passing};
 use crate::error::with_causes;
 use crate::invocation::Report;
 
@@ -29,6 +30,8 @@ pub(super) struct Life {
     pub(super) deployment: Arc<Deployment>,
     pub(super) maker: Maker,
     pub(super) kill: Arc<Notify>,
+    /// Renewed with each streamed answer.
+    pub(super) credits: Credits,
     pub(super) log: Arc<SandboxLog>,
     /// Set when the manager was told that the sandbox is ready.
     pub(super) ready: Arc<AtomicBool>,
@@ -93,7 +96,7 @@ impl Life {
 
     async fn live(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
         let sandbox = self.sandbox;
-        self.log.note(format!("INIT_START Runtime Version: {}", self.deployment.config.runtime));
+        self.log.init_start(&self.deployment);
         let made = tokio::select! {
             made = self.maker.make(None) => made,
             // Dropping what is being made releases it.
@@ -303,17 +306,28 @@ impl Life {
         let killer = idle.killer();
         let mut killed = false;
         let ended = {
-            let mut running = std::pin::pin!(idle.try_invoke(self.call(turn)));
-            tokio::select! {
-                ended = &mut running => ended,
-                () = self.kill.notified() => {
-                    killed = true;
-                    killer.kill();
-                    running.await
+            let mut call = self.call(turn);
+            let passed = Notify::new();
+            let mut passing = std::pin::pin!(self.pass(invocation, &mut call, &passed));
+            let mut running = std::pin::pin!(idle.try_invoke(call));
+            let (mut ended, mut all_passed) = (None, false);
+            while ended.is_none() {
+                tokio::select! {
+                    now = &mut running => ended = Some(now),
+                    () = &mut passing, if !all_passed => all_passed = true,
+                    () = self.kill.notified(), if !killed => {
+                        killed = true;
+                        killer.kill();
+                    }
                 }
             }
+            passed.notify_one();
+            if !all_passed {
+                passing.await;
+            }
+            ended
         };
-        let (outcome, after) = match ended {
+        let (outcome, after) = match ended? {
             Ok(ended) => ended,
             Err(error) => return self.refuse(turn, &with_causes(&error)).await,
         };
@@ -339,6 +353,29 @@ impl Life {
         };
         self.tell_ended(turn, outcome.usage, response, reusable).await;
         Some(after)
+    }
+
+    /// Passes on the parts of a streamed answer until `ended` is notified. Does nothing for a caller who
+    /// takes the answer as a whole.
+    fn pass<'a>(
+        &'a self,
+        invocation: &Invocation,
+        call: &mut Call,
+        ended: &'a Notify,
+    ) -> impl Future<Output = ()> + Send + use<'a> {
+        let passing = invocation.streamed.then(|| {
+            let (sender, parts) = mpsc::channel(1);
+            call.stream = Some(sender);
+            stream::renew(&self.credits);
+            let (context, credits) = (&*self.context, &*self.credits);
+            let (sandbox, invocation) = (self.sandbox, invocation.id);
+            Passing { context, sandbox, invocation, credits, parts, ended }
+        });
+        async move {
+            if let Some(passing) = passing {
+                passing.pass().await;
+            }
+        }
     }
 
     /// Tells that the function has not seen the invocation: another sandbox may take it.
@@ -379,8 +416,9 @@ impl Life {
         let (payload, status) = match response {
             Ok(body) => (body, String::new()),
             Err(failure) => {
-                for line in failure.lines(request_id, SystemTime::now()) {
-                    self.log.say(line);
+                if !self.log.is_json() {
+                    let lines = failure.lines(request_id, SystemTime::now());
+                    lines.into_iter().for_each(|line| self.log.say(line));
                 }
                 (payload(&failure.kind, &failure.error, request_id), failure.status())
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use lambda_sandbox::{Backend, BoxFuture};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::Worker;
 use super::connection::Connection;
@@ -15,13 +15,14 @@ use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::making::Maker;
 use super::protocol::{
-    Deployment, Epoch, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
-    WorkerCapacity, WorkerCommand, WorkerEvent,
+    Deployment, Epoch, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId, StartFault,
+    ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
 use super::specification::log_stream;
+use super::stream::Credits;
 use crate::code::CodeStore;
 
 /// Runs sandboxes of one backend on this machine.
@@ -40,6 +41,7 @@ struct Handle {
     /// Unbounded, but the manager has one command under way for a sandbox, and a stop.
     orders: mpsc::UnboundedSender<Order>,
     kill: Arc<Notify>,
+    credits: Credits,
     running: RunningSandbox,
 }
 
@@ -58,6 +60,7 @@ impl LocalWorker {
             backend,
             runtimes,
             code,
+            stream_bytes_per_second: None,
             #[cfg(feature = "roles")]
             roles: None,
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
@@ -66,6 +69,15 @@ impl LocalWorker {
         };
         let capacity = WorkerCapacity::of_memory(memory_bytes);
         Self { context: Arc::new(context), capacity, live: Arc::default() }
+    }
+
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Has no effect once the worker is connected.
+    #[must_use]
+    pub fn with_stream_bandwidth(mut self, bytes_per_second: Option<u64>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            context.stream_bytes_per_second = bytes_per_second;
+        }
+        self
     }
 
     /// Gives sandboxes the credentials of their function's role. Has no effect once the worker is connected.
@@ -93,11 +105,13 @@ impl LocalWorker {
             deployment: deployment.number,
             invocation: None,
         };
-        let handle = Handle { orders, kill: Arc::clone(&kill), running };
+        let credits = Credits::new(Semaphore::new(0));
+        let (kill_it, its_credits) = (Arc::clone(&kill), Arc::clone(&credits));
+        let handle = Handle { orders, kill: kill_it, credits: its_credits, running };
         self.live().insert(sandbox, handle);
         let ready = Arc::new(AtomicBool::new(false));
         let stream = log_stream(&deployment, sandbox, SystemTime::now());
-        let log = Arc::new(SandboxLog::new(stream));
+        let log = Arc::new(SandboxLog::new(stream, &deployment.config.logging));
         let deployment: Arc<Deployment> = deployment.into();
         let maker = Maker {
             context: Arc::clone(&self.context),
@@ -112,6 +126,7 @@ impl LocalWorker {
             deployment,
             maker,
             kill,
+            credits,
             log,
             ready: Arc::clone(&ready),
         };
@@ -191,6 +206,13 @@ impl Worker for LocalWorker {
                 let id = invocation.id;
                 if !self.order(sandbox, Order::Run(invocation)) {
                     self.refuse(sandbox, id);
+                }
+            }
+            WorkerCommand::Read { sandbox, invocation, parts } => {
+                if let Some(handle) = self.live().get(&sandbox)
+                    && handle.running.invocation == Some(invocation)
+                {
+                    handle.credits.add_permits(parts.min(STREAM_WINDOW) as usize);
                 }
             }
             WorkerCommand::Stop { sandbox } => {

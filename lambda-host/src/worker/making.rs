@@ -128,6 +128,7 @@ impl Maker {
         let spec = specify(&self.deployment, self.log.stream(), runtimes, &folders);
         let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
+        spec.limits.stream_bytes_per_second = self.context.stream_bytes_per_second;
         spec.times.init = init_max.unwrap_or(spec.times.init);
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));

@@ -16,6 +16,7 @@ pub mod protocol;
 pub(crate) mod roles;
 pub(crate) mod runtime;
 mod specification;
+mod stream;
 
 use std::fmt;
 

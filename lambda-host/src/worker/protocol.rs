@@ -105,6 +105,15 @@ pub enum WorkerCommand {
         /// The invocation.
         invocation: Invocation,
     },
+    /// The caller has taken parts of a streamed answer: the worker may send as many more. Not answered.
+    Read {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
+        /// How many parts.
+        parts: u32,
+    },
     /// Destroy an idle sandbox. Answered by [`WorkerEvent::Gone`].
     Stop {
         /// The sandbox.
@@ -172,7 +181,26 @@ pub struct Invocation {
     pub trace_id: Option<String>,
     /// The function's ARN as the caller named it, with its qualifier.
     pub function_arn: String,
+    /// Whether the caller takes a streamed answer part by part.
+    #[serde(default)]
+    pub streamed: bool,
 }
+
+/// A part of a streamed answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_enums, reason = "a receiver must handle each part")]
+pub enum StreamPart {
+    /// The function has begun its answer.
+    Begin {
+        /// The content type of the body, if the function named one.
+        content_type: Option<String>,
+    },
+    /// Bytes of the body.
+    Data(Bytes),
+}
+
+/// How many parts of a streamed answer a worker may send before the caller has taken the first.
+pub const STREAM_WINDOW: u32 = 16;
 
 /// What happened on a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -200,6 +228,17 @@ pub enum WorkerEvent {
         sandbox: SandboxId,
         /// The fault, the function's or the worker's.
         fault: StartFault,
+    },
+    /// A part of the answer to an invocation with `streamed`. At most [`STREAM_WINDOW`] more than were
+    /// taken ([`WorkerCommand::Read`]), and two at the end. Sent before [`WorkerEvent::Ended`], whose
+    /// payload is then empty or the function's error.
+    Streamed {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
+        /// The part.
+        part: StreamPart,
     },
     /// An invocation came to its end.
     Ended {

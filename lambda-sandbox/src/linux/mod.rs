@@ -176,18 +176,14 @@ impl LinuxBackend {
         };
         let defences = Defences::of(probe.features, &settings.without);
         let sources = guard::uncharged::Sources::open();
-        let mut isolation = defences.isolation(&hierarchies);
+        let disks = settings.scratch_folder.as_deref().map(Self::disks).transpose()?;
+        let mut isolation = defences.isolation(&hierarchies, disks.is_some());
         match &sources {
             Ok(_) => {
                 let means = "sandboxes with too many connections or locks of files are killed";
                 isolation.in_force.insert(Defence::KernelMemory, means.to_owned());
             }
             Err(why) => drop(isolation.absent.insert(Defence::KernelMemory, why.clone())),
-        }
-        let disks = settings.scratch_folder.as_deref().map(Self::disks).transpose()?;
-        if disks.is_some() {
-            let means = "a file system on disk with a limit of bytes and files";
-            isolation.in_force.insert(Defence::Scratch, means.to_owned());
         }
         let shared = Arc::new(Shared {
             isolation,

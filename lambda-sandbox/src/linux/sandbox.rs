@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
@@ -29,6 +29,7 @@ use crate::linux::protocol::{
 };
 use crate::linux::reports::{Watcher, message};
 use crate::linux::root::image::Image;
+use crate::linux::root::scratch;
 use crate::linux::root::template::Template;
 use crate::linux::root::view::View;
 use crate::linux::shared::{Shared, blocking};
@@ -36,11 +37,12 @@ use crate::linux::slots::{Slot, stays};
 use crate::linux::start::ahead::Ahead;
 use crate::linux::start::attach::{Attached, Passed};
 use crate::linux::start::exec::{self, Execs};
-use crate::linux::start::plan::{Base, Step, attach_scratch, from_zero, own_steps, user_steps};
+use crate::linux::start::plan::{Base, Step, from_zero, own_steps, user_steps};
 use crate::linux::start::spawn::{Start, Steps};
-use crate::linux::start::wires::{Ends, Wires};
+use crate::linux::start::wires::{Ends, Wires, pipe};
 use crate::linux::sys;
 use crate::linux::sys::c_string;
+use crate::runtime_api::Channel;
 use crate::supervise::pipe::{Pipe, input};
 use crate::supervise::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
@@ -68,6 +70,10 @@ pub(super) struct LinuxSandbox {
     started: Mutex<Option<Outputs>>,
     /// The number of finished resets, once the program was started.
     resets: OnceLock<watch::Receiver<u64>>,
+    /// Its network namespace, if the host can enter it.
+    namespace: Option<Arc<OwnedFd>>,
+    /// Whether the root may have external extensions, whose outputs are their own then.
+    extensions: bool,
     /// Whether descriptors were passed on, which a second start would lack.
     passes: bool,
     pidfd: Arc<OwnedFd>,
@@ -127,9 +133,7 @@ impl LinuxSandbox {
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
         let mut own = if let Some(template) = &template {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
-            if let Some(disk) = &disk {
-                first.push(attach_scratch(disk.mount())?);
-            }
+            first.extend(disk.as_ref().map(scratch::Disk::step).transpose()?);
             first.extend(passed.mounts.iter().map(Attached::step));
             own_steps(spec, defences, disk.is_some())?
         } else {
@@ -164,7 +168,10 @@ impl LinuxSandbox {
             template,
             disk,
         });
+        let (listener, namespace) = api(network, &socket)?;
         let sandbox = Self {
+            namespace,
+            extensions: has_extensions(spec),
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             exceeded,
@@ -179,10 +186,6 @@ impl LinuxSandbox {
             killed: Arc::default(),
             execs: Arc::default(),
             program: spec.command[0].clone().into(),
-        };
-        let listener = match network {
-            Network::Made { listener, .. } => listener,
-            Network::Own => TcpListener::from(handed_over(&sandbox.socket)?),
         };
         Ok((sandbox, listener))
     }
@@ -203,7 +206,14 @@ impl LinuxSandbox {
         if let Some(stdin) = stdin {
             started = started.with_stdin(input(stdin)?);
         }
-        self.say(if what == What::Function { SAY_EXTENSIONS } else { SAY_PROGRAM })?;
+        if what == What::Function && self.extensions {
+            let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+            started.extension_outputs =
+                Some([Arc::new(Pipe::new(stdout)?), Arc::new(Pipe::new(stderr)?)]);
+            self.say_with(SAY_EXTENSIONS, &[out.as_raw_fd(), err.as_raw_fd()])?;
+        } else {
+            self.say(if what == What::Function { SAY_EXTENSIONS } else { SAY_PROGRAM })?;
+        }
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
@@ -220,7 +230,15 @@ impl LinuxSandbox {
 
     /// Sends the init a command.
     fn say(&self, word: u8) -> Result<(), Error> {
-        let Err(errno) = send(self.socket.as_raw_fd(), &[word], MsgFlags::MSG_NOSIGNAL) else {
+        self.say_with(word, &[])
+    }
+
+    /// Sends the init a command with copies of descriptors.
+    fn say_with(&self, word: u8, files: &[RawFd]) -> Result<(), Error> {
+        let (part, rights) = ([word], [ControlMessage::ScmRights(files)]);
+        let (part, rights) = ([std::io::IoSlice::new(&part)], &rights[..files.len().min(1)]);
+        let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+        let Err(errno) = sendmsg::<()>(socket, &part, rights, flags, None) else {
             return Ok(());
         };
         loop {
@@ -232,6 +250,12 @@ impl LinuxSandbox {
             }
         }
     }
+}
+
+/// Returns whether a bind of the root has a folder `/opt/extensions`.
+fn has_extensions(spec: &SandboxSpec) -> bool {
+    let folder = spec.root.host_path(std::path::Path::new("/opt/extensions"));
+    folder.is_some_and(|folder| folder.is_dir())
 }
 
 /// Returns the mounted root; `None` without root, because a user could not enter it.
@@ -286,11 +310,7 @@ fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
 }
 
 /// Returns the first steps, which do not depend on the specification: id maps, groups, network.
-fn joining(
-    entrance: &Entrance,
-    network: &Network,
-    to_host: std::os::fd::RawFd,
-) -> Result<Vec<Step>, Error> {
+fn joining(entrance: &Entrance, network: &Network, to_host: RawFd) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
     if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
@@ -355,12 +375,21 @@ fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, 
         .collect()
 }
 
+/// Returns the Runtime API's listener, and the namespace that it listens in if the host can enter
+/// it.
+fn api(network: Network, socket: &OwnedFd) -> Result<(TcpListener, Option<Arc<OwnedFd>>), Error> {
+    match network {
+        Network::Made { listener, namespace, .. } => Ok((listener, Some(Arc::new(namespace)))),
+        Network::Own => Ok((TcpListener::from(handed_over(socket)?), None)),
+    }
+}
+
 /// Receives the listener that the new process has sent.
 fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
     let failed = |errno: nix::errno::Errno| Error::step("taking the listener", errno);
     let mut byte = [0];
     let mut parts = [std::io::IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let mut space = nix::cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message =
         recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
@@ -382,6 +411,20 @@ impl Platform for LinuxSandbox {
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.begin(what);
         Box::pin(async move { started })
+    }
+
+    fn dial(&self, port: u16) -> BoxFuture<'static, std::io::Result<Box<dyn Channel>>> {
+        let namespace = self.namespace.clone();
+        Box::pin(async move {
+            let namespace = namespace.ok_or(std::io::ErrorKind::Unsupported)?;
+            let dialled = tokio::task::spawn_blocking(move || netns::dial(&namespace, port)).await;
+            let stream = dialled.map_err(|_runtime_ends| std::io::ErrorKind::NotConnected)??;
+            Ok(Box::new(tokio::net::TcpStream::from_std(stream)?) as Box<dyn Channel>)
+        })
+    }
+
+    fn can_dial(&self) -> bool {
+        self.namespace.is_some()
     }
 
     fn can_reset(&self) -> bool {

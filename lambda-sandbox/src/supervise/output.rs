@@ -55,6 +55,17 @@ impl Output {
         budget: &Arc<Budget>,
     ) -> Self {
         let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
+        output.add([stdout, stderr], sink, budget);
+        output
+    }
+
+    /// Starts to read both outputs of another program too.
+    pub(crate) fn add(
+        &mut self,
+        [stdout, stderr]: [Arc<dyn Outlet>; 2],
+        sink: &Arc<dyn LogSink>,
+        budget: &Arc<Budget>,
+    ) {
         for (outlet, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
             let pump = Arc::new(Pump {
                 outlet,
@@ -63,13 +74,12 @@ impl Output {
                 sink: Arc::clone(sink),
                 budget: Arc::clone(budget),
             });
-            output.tasks.push(tokio::spawn({
+            self.tasks.push(tokio::spawn({
                 let pump = Arc::clone(&pump);
                 async move { pump.run().await }
             }));
-            output.pumps.push(pump);
+            self.pumps.push(pump);
         }
-        output
     }
 
     /// Passes on all output written until now, including an unfinished line, up to a limit.

@@ -1,6 +1,7 @@
 //! The [`Driver`] of a program on any [`Platform`].
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,9 +15,12 @@ use super::farewell::Farewell;
 use super::feed::Feed;
 use super::output::Output;
 use super::platform::{External, Platform, Sample, What, ended};
+use super::report::{self, Report};
 use super::run::{Metered, Run};
 use crate::budget::Budget;
-use crate::runtime_api::{Accept, Ready, Session, SessionSettings, serve_within};
+use crate::runtime_api::{
+    Accept, Channel, Dial, Ready, Session, SessionSettings, Source, Tee, Telemetry, serve_within,
+};
 use crate::{
     Answer, BoxFuture, Created, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished,
     Handle, InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure,
@@ -43,6 +47,9 @@ struct Supervised<P: Platform> {
     platform: Arc<P>,
     connections: Arc<tokio::sync::Mutex<Box<dyn Accept>>>,
     session: Arc<Session>,
+    telemetry: Arc<Telemetry>,
+    /// What is to be told of the last invocation when it is over.
+    report: Option<Report>,
     budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
@@ -74,13 +81,20 @@ impl<P: Platform> fmt::Debug for Supervised<P> {
 
 impl<P: Platform> Supervised<P> {
     fn new(spec: SandboxSpec, platform: Arc<P>, connections: Box<dyn Accept>) -> Self {
-        let session = Arc::new(session(&spec));
+        let telemetry = if platform.can_dial() {
+            Arc::new(Telemetry::new(Arc::new(Dialled(Arc::downgrade(&platform)))))
+        } else {
+            Arc::default()
+        };
+        let session = Arc::new(session(&spec, &telemetry));
         let budget = Arc::new(Budget::new(spec.limits.cpus));
         Self {
             spec,
             platform,
             connections: Arc::new(tokio::sync::Mutex::new(connections)),
             session,
+            telemetry,
+            report: None,
             budget,
             server: None,
             output: None,
@@ -99,7 +113,18 @@ impl<P: Platform> Supervised<P> {
 
     async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
         let started = self.platform.start(what).await?;
-        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget);
+        let log = |source| -> Arc<dyn crate::LogSink> {
+            let (log, telemetry) = (Arc::clone(&self.spec.log), Arc::clone(&self.telemetry));
+            match what {
+                What::Program => log,
+                What::Function => Arc::new(Tee { log, telemetry, source }),
+            }
+        };
+        let sink = log(Source::Function);
+        let mut output = Output::start(started.stdout, started.stderr, &sink, &self.budget);
+        if let Some(outputs) = started.extension_outputs {
+            output.add(outputs, &log(Source::Extension), &self.budget);
+        }
         self.output = Some(output);
         if let Some(input) = started.stdin {
             self.feed = Some(Feed::start(input, std::mem::take(&mut self.spec.stdin))?);
@@ -154,6 +179,7 @@ impl<P: Platform> Supervised<P> {
         if let Some(cpus) = self.spec.limits.init_cpus {
             self.platform.set_cpus(cpus)?;
         }
+        report::init_start(&self.telemetry, &self.spec, self.again);
         let mut exit = match self.exit.clone().filter(|_| self.again) {
             Some(exit) => {
                 self.platform.start_again()?;
@@ -173,9 +199,17 @@ impl<P: Platform> Supervised<P> {
             () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
         };
         self.drain();
+        report::init_end(
+            &self.telemetry,
+            &self.spec,
+            self.again,
+            began.elapsed(),
+            failure.as_ref(),
+        );
         if let Some(failure) = failure {
             return Err(failure);
         }
+        self.telemetry.init_over();
         let usage = self.usage(began);
         self.tell(Event::Idle);
         self.platform.freeze()?;
@@ -258,7 +292,8 @@ impl<P: Platform> Supervised<P> {
             let mut connections = self.connections.lock().await;
             while let Ok(Ok(_)) = tokio::time::timeout(STALE_TIME, connections.accept()).await {}
         }
-        self.session = Arc::new(session(&self.spec));
+        self.telemetry.begin();
+        self.session = Arc::new(session(&self.spec, &self.telemetry));
         self.runs = AtomicBool::default();
         self.kills_before = self.platform.sample().out_of_memory_kills;
         self.again = true;
@@ -288,6 +323,7 @@ impl<P: Platform> Driver for Supervised<P> {
             self.platform.thaw()?;
             let began = Instant::now();
             let timeout = invocation.timeout;
+            let mut report = Report::start(&self.telemetry, &self.spec, &invocation);
             self.session.hand_over(invocation);
             self.tell(Event::Busy);
             let mut answer = tokio::select! {
@@ -303,6 +339,12 @@ impl<P: Platform> Driver for Supervised<P> {
             }
             if let Answer::Exited(exit) = answer {
                 self.tell(Event::Ended(exit));
+            }
+            report.runtime_done(&self.telemetry, &answer, usage);
+            if answer.leaves_usable() {
+                self.report = Some(report);
+            } else {
+                report.end(&self.telemetry);
             }
             Ok(Outcome { answer, usage })
         })
@@ -334,6 +376,9 @@ impl<P: Platform> Driver for Supervised<P> {
                 () = tokio::time::sleep(self.spec.times.settle) => false,
             };
             self.drain();
+            if let Some(report) = self.report.take() {
+                report.end(&self.telemetry);
+            }
             if settled {
                 self.tell(Event::Idle);
                 self.platform.freeze()
@@ -420,17 +465,32 @@ impl<P: Platform> Driver for Supervised<P> {
 }
 
 /// Returns the session of a runtime that has not started.
-fn session(spec: &SandboxSpec) -> Session {
+fn session(spec: &SandboxSpec, telemetry: &Arc<Telemetry>) -> Session {
     let handler = (spec.environment.iter())
         .find(|(name, _)| name == "_HANDLER")
         .map(|(_, value)| value.to_string_lossy().into_owned())
         .unwrap_or_default();
-    Session::new(SessionSettings {
+    let settings = SessionSettings {
         function: spec.function.clone(),
         handler,
         payload_bytes_max: spec.limits.payload_bytes_max,
         stream_bytes_max: spec.limits.stream_bytes_max,
-    })
+        stream_bytes_per_second: spec.limits.stream_bytes_per_second,
+    };
+    Session::with_telemetry(settings, Arc::clone(telemetry))
+}
+
+/// Reaches the loopback of a platform while that lives.
+#[derive(Debug)]
+struct Dialled<P>(Weak<P>);
+
+impl<P: Platform> Dial for Dialled<P> {
+    fn dial(&self, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Channel>>> {
+        match self.0.upgrade() {
+            Some(platform) => platform.dial(port),
+            None => Box::pin(async { Err(io::ErrorKind::NotConnected.into()) }),
+        }
+    }
 }
 
 /// How long to look for connections that ended programs have opened.

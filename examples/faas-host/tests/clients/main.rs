@@ -33,6 +33,8 @@ mod services;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]
+mod streaming;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod terraform;

@@ -3,10 +3,11 @@
 //! host's can be moved in.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
@@ -60,6 +61,25 @@ pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
         .map_err(|source| Error::failed("opening a network namespace", path, source))?;
     Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
 }
+
+/// Connects to a port of the loopback of a namespace. Blocks, for [`DIAL_TIME`] at most.
+pub(in crate::linux) fn dial(namespace: &OwnedFd, port: u16) -> std::io::Result<TcpStream> {
+    std::thread::scope(|scope| {
+        let connect = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            let address = (Ipv4Addr::LOCALHOST, port).into();
+            let stream = TcpStream::connect_timeout(&address, DIAL_TIME)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        // The thread's namespace is not the host's afterwards, so the thread ends.
+        let gone = |_| Err(std::io::ErrorKind::Other.into());
+        scope.spawn(connect).join().unwrap_or_else(gone)
+    })
+}
+
+/// The longest wait for a connection. A frozen program's connections are accepted by the kernel.
+const DIAL_TIME: Duration = Duration::from_secs(2);
 
 /// Refuses the namespace at `path` if it is the host's own.
 pub(in crate::linux) fn refuse_own(path: &str) -> Result<(), Error> {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::Error;
+use crate::linux::root::inside::Inside;
+use crate::linux::start::plan::{SCRATCH, Step};
 use crate::linux::sys;
 
 /// One sandbox's scratch space.
@@ -29,8 +31,10 @@ pub(in crate::linux) struct Disk {
 }
 
 impl Disk {
-    pub(in crate::linux) fn mount(&self) -> RawFd {
-        self.mount.as_ref().map_or(-1, |mount| mount.as_raw_fd())
+    /// Returns the step that attaches it to a sandbox's root.
+    pub(in crate::linux) fn step(&self) -> Result<Step, Error> {
+        let mount = self.mount.as_ref().map_or(-1, |mount| mount.as_raw_fd());
+        Ok(Step::Attach { mount, target: Inside::new(Path::new("/"), Path::new(SCRATCH))? })
     }
 }
 

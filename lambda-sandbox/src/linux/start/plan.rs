@@ -223,7 +223,7 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
 }
 
 /// Returns the later steps, which depend on the specification: scratch space, limits, landlock.
-/// A scratch space `on_disk` was attached before ([`attach_scratch`]); else it is in memory.
+/// A scratch space `on_disk` was attached before; else it is in memory.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
@@ -236,11 +236,6 @@ pub(in crate::linux) fn own_steps(
     }
     plan.finish(spec, defences)?;
     Ok(plan.steps)
-}
-
-/// Returns the step that attaches a scratch space on disk.
-pub(in crate::linux) fn attach_scratch(mount: RawFd) -> Result<Step, Error> {
-    Ok(Step::Attach { mount, target: Inside::new(Path::new("/"), Path::new(SCRATCH))? })
 }
 
 /// Returns the steps for a user without root. Such a user cannot enter a namespace made before, and
@@ -269,7 +264,7 @@ pub(in crate::linux) fn user_steps(
 }
 
 /// The path of the scratch space.
-const SCRATCH: &str = "/tmp";
+pub(in crate::linux) const SCRATCH: &str = "/tmp";
 /// An empty folder, bound over hidden folders.
 const EMPTY: &str = "/dev/empty";
 /// The folder that is bound over `/proc/sys`.
