@@ -21,7 +21,8 @@ use crate::function::arn::Arns;
 use crate::host::{Host, Inner};
 use crate::logs::{LogBounds, LogStore, LogWriter};
 use crate::manager::message::{Message, Settings};
-use crate::manager::{Driver, Inbox};
+use crate::manager::{Driver, Inbox, Networks};
+use crate::network::InterfaceProvider;
 use crate::worker::runtime::Runtimes;
 use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
 
@@ -38,6 +39,7 @@ pub struct HostBuilder {
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
     events: queue::Settings,
+    interfaces: Option<Arc<dyn InterfaceProvider>>,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
     #[cfg(feature = "roles")]
@@ -62,6 +64,7 @@ impl HostBuilder {
             memory_mb: None,
             log_bounds: LogBounds::default(),
             events: queue::Settings::default(),
+            interfaces: None,
             #[cfg(feature = "services")]
             services: None,
             #[cfg(feature = "roles")]
@@ -98,6 +101,13 @@ impl HostBuilder {
     #[cfg(feature = "roles")]
     pub fn with_roles(mut self, roles: crate::Roles) -> Self {
         self.roles = Some(Arc::new(roles));
+        self
+    }
+
+    /// Connects functions to networks. By default they reach no network, and a function with a
+    /// `VpcConfig` is refused.
+    pub fn with_interfaces(mut self, provider: impl InterfaceProvider + 'static) -> Self {
+        self.interfaces = Some(Arc::new(provider));
         self
     }
 
@@ -189,8 +199,9 @@ impl HostBuilder {
     /// # Errors
     ///
     /// Returns [`Error::Io`] or [`Error::Registry`] if the data folder cannot be used,
-    /// [`Error::Backend`] if a backend cannot remove what was left, and [`Error::Worker`] if a
-    /// worker cannot be used.
+    /// [`Error::Backend`] if a backend cannot remove what was left, [`Error::Worker`] if a worker
+    /// cannot be used, and [`Error::Network`] if the network of functions without a `VpcConfig`
+    /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
         for backend in &self.backends {
             backend.sweep().await?;
@@ -221,7 +232,7 @@ impl HostBuilder {
                     LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes);
                 #[cfg(feature = "roles")]
                 let worker = worker.with_roles(self.roles.clone());
-                Arc::new(worker) as Arc<dyn Worker>
+                Arc::new(worker.with_interfaces(self.interfaces.clone())) as Arc<dyn Worker>
             })
             .collect();
 
@@ -233,10 +244,15 @@ impl HostBuilder {
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
-        let manager =
-            Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
-        drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
+        let (networks, interfaces) = Networks::new(self.interfaces.clone());
+        let (arns, told) = (self.arns.clone(), events.clone());
+        let manager = Driver::new(self.settings, arns, fetch, link, told, log_writer, networks);
+        let inbox = Inbox { messages, events: received, interfaces, lost: lost_workers };
+        drop(tokio::spawn(manager.run(inbox)));
         connect(&driver, &workers).await?;
+        let (reply, ready) = tokio::sync::oneshot::channel();
+        driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
+        ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)?;
         let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
         let host = Host::new(Inner {
             arns: self.arns,
@@ -249,6 +265,7 @@ impl HostBuilder {
             event_queue,
             #[cfg(feature = "services")]
             services: self.services.clone(),
+            interfaces: self.interfaces,
             unreserved_min,
             concurrency_max,
             _folder: folder,

@@ -22,6 +22,9 @@ use crate::function::version::Version;
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
 use crate::logs::LogStore;
 use crate::manager::message::Message;
+use crate::network::InterfaceProvider;
+#[cfg(feature = "http")]
+use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -61,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
+    pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
     /// A temporary folder is removed with the host and the writer of its logs.
@@ -425,6 +429,18 @@ impl Host {
     #[cfg(feature = "services")]
     pub(crate) fn services(&self) -> Option<&crate::Services> {
         self.inner.services.as_ref()
+    }
+
+    /// Checks the subnets and security groups of a function, and adds the id of their VPC.
+    #[cfg(feature = "http")]
+    pub(crate) fn vpc(&self, vpc: VpcConfig) -> Result<VpcConfig, Error> {
+        if vpc.is_empty() {
+            return Ok(vpc);
+        }
+        let interfaces = self.inner.interfaces.as_ref().ok_or(NetworkError::NoVpcs)?;
+        interfaces.interfaces_max(&FunctionNetwork::Vpc(vpc.clone()))?;
+        let vpc_id = vpc.subnet_ids.first().and_then(|id| interfaces.vpc_id(id));
+        Ok(VpcConfig { vpc_id: vpc_id.unwrap_or_default(), ..vpc })
     }
 
     pub(crate) fn event_queue(&self) -> &EventQueue {

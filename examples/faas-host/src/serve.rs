@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::{BackendName, Opened};
 use crate::client::Error;
+use crate::network::NetworkOptions;
 use crate::say::say;
 
 /// What the command line asks for.
@@ -65,6 +66,8 @@ pub(crate) struct Options {
     /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
     #[arg(long, value_name = "FILE", requires = "gateway_listen")]
     gateway: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,
@@ -81,6 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let opened = options.backend.open()?;
     opened.print();
     let builder = host(&options, opened);
+    let builder = options.network.add_to(builder, options.backend)?;
     let keys = options.keys.as_deref().map(|file| read_keys(file, &options.region)).transpose()?;
     let host = builder.start().await?;
     let listener = TcpListener::bind(options.listen)

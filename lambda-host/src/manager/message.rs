@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::function::Function;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
+use crate::network::NetworkError;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 
@@ -32,6 +33,9 @@ pub(crate) enum Message {
     },
     /// A worker is to be connected; `reply` is told when the engine has taken it.
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
+    /// Prepares the network of functions without a `VpcConfig`, if there is one; `reply` is told when
+    /// its first interface is ready.
+    DefaultNetwork { reply: oneshot::Sender<Result<(), NetworkError>> },
     /// Someone asks how many sandboxes of a version are ready or busy.
     Ready { key: VersionKey, reply: oneshot::Sender<u32> },
     /// Someone asks for the engine's last decisions, oldest first.

@@ -8,8 +8,10 @@ mod functions;
 mod ids;
 mod inbox;
 pub(crate) mod message;
+mod networks;
 mod pending;
 mod reports;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::inbox::Inbox;
+pub(crate) use self::networks::Networks;

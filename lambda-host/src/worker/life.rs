@@ -16,18 +16,23 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::SandboxLog;
-use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
+use super::protocol::{
+    Deployment, InterfaceId, Invocation, Outcome, SandboxId, StartFault, WorkerEvent,
+};
 use super::specification::{Folders, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::{Error, with_causes};
 use crate::invocation::Report;
+use crate::network::Attached;
 
 /// One sandbox from its making to its end.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) context: Arc<Context>,
     pub(super) sandbox: SandboxId,
+    /// The network interface that it is attached to.
+    pub(super) interface: Option<InterfaceId>,
     pub(super) deployment: Box<Deployment>,
     /// Holds the function's code until the sandbox is gone.
     pub(super) code: CodeLease,
@@ -65,6 +70,8 @@ struct Made {
     init_duration: Duration,
     /// How long its credentials hold; `None` for ever.
     usable_for: Option<Duration>,
+    /// Its connection to a network interface, dropped after the sandbox.
+    attached: Option<Attached>,
 }
 
 /// Why a sandbox could not be made. Nothing of it is left.
@@ -194,6 +201,7 @@ impl Life {
         let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.times.init = init_max.unwrap_or(spec.times.init);
+        let attached = self.attach(&mut spec).await.map_err(Unmade::Machine)?;
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
@@ -206,7 +214,22 @@ impl Life {
                 None => machine(&failure),
             },
         })?;
-        Ok(Made { idle, init_duration: init.duration, usable_for })
+        Ok(Made { idle, init_duration: init.duration, usable_for, attached })
+    }
+
+    /// Attaches the sandbox to its network interface, if it has one.
+    async fn attach(
+        &self,
+        spec: &mut lambda_sandbox::SandboxSpec,
+    ) -> Result<Option<Attached>, String> {
+        let Some(interface) = self.interface else { return Ok(None) };
+        let Some(interfaces) = &self.context.interfaces else {
+            return Err("this worker attaches no sandbox to network interfaces".to_owned());
+        };
+        let attached = interfaces.attach(interface).await;
+        let mut attached = attached.map_err(|error| error.to_string())?;
+        attached.equip(spec);
+        Ok(Some(attached))
     }
 
     /// Adds the credentials of the function's role; returns how long the sandbox may use them.
@@ -284,6 +307,8 @@ impl Life {
         mut first: Option<Turn>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) {
+        // Kept until the sandbox has ended.
+        let _attached = made.attached;
         let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
         let mut init_duration = Some(made.init_duration);
         let mut idle = made.idle;

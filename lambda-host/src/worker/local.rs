@@ -14,7 +14,7 @@ use super::context::Context;
 use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::protocol::{
-    Deployment, Epoch, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
+    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
     WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
@@ -22,6 +22,7 @@ use super::roles::Roles;
 use super::runtime::Runtimes;
 use super::specification::log_stream;
 use crate::code::CodeStore;
+use crate::network::InterfaceProvider;
 
 /// Runs sandboxes of one backend on this machine.
 ///
@@ -59,6 +60,7 @@ impl LocalWorker {
             code,
             #[cfg(feature = "roles")]
             roles: None,
+            interfaces: None,
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
             connection: OnceLock::new(),
@@ -77,11 +79,27 @@ impl LocalWorker {
         self
     }
 
+    /// Attaches sandboxes to the network interfaces of a provider. Has no effect once the worker is
+    /// connected.
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Option<Arc<dyn InterfaceProvider>>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            self.capacity.interface_slots = if interfaces.is_some() { u32::MAX } else { 0 };
+            context.interfaces = interfaces;
+        }
+        self
+    }
+
     fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, sandbox: SandboxId, deployment: Box<Deployment>) {
+    fn start(
+        &self,
+        sandbox: SandboxId,
+        deployment: Box<Deployment>,
+        interface: Option<InterfaceId>,
+    ) {
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
         let running = RunningSandbox {
@@ -89,6 +107,7 @@ impl LocalWorker {
             function: deployment.config.name.clone(),
             version: deployment.version,
             deployment: deployment.number,
+            interface,
             invocation: None,
         };
         let handle = Handle { orders, kill: Arc::clone(&kill), running };
@@ -98,6 +117,7 @@ impl LocalWorker {
         let life = Life {
             context: Arc::clone(&self.context),
             sandbox,
+            interface,
             code: self.context.code.lease(&deployment.code),
             layers: deployment.layers(&self.context.code),
             deployment,
@@ -176,7 +196,9 @@ impl Worker for LocalWorker {
             return;
         }
         match message.command {
-            WorkerCommand::Start { sandbox, deployment } => self.start(sandbox, deployment),
+            WorkerCommand::Start { sandbox, deployment, interface } => {
+                self.start(sandbox, deployment, interface);
+            }
             WorkerCommand::Dispatch { sandbox, invocation } => {
                 let id = invocation.id;
                 if !self.order(sandbox, Order::Run(invocation)) {
