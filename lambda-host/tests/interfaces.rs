@@ -36,7 +36,8 @@ async fn put(host: &Host, name: &str, vpc: Option<VpcConfig>) -> Result<(), Erro
 
 #[tokio::test(start_paused = true)]
 async fn functions_of_the_same_subnets_and_groups_share_an_interface() {
-    let interfaces = FakeInterfaces::default().with_subnet("subnet-a", 4).with_security_group("sg-a");
+    let interfaces =
+        FakeInterfaces::default().with_subnet("subnet-a", 4).with_security_group("sg-a");
     let host = start(&interfaces).await;
     let default: Vec<_> = interfaces.running().into_keys().collect();
     assert_eq!(default.len(), 1, "the default network's interface is made before functions");
@@ -56,7 +57,8 @@ async fn functions_of_the_same_subnets_and_groups_share_an_interface() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_interface_gets_a_second_until_the_subnet_is_full() {
-    let interfaces = FakeInterfaces::default().with_subnet("subnet-a", 2).with_security_group("sg-a");
+    let interfaces =
+        FakeInterfaces::default().with_subnet("subnet-a", 2).with_security_group("sg-a");
     let host = start(&interfaces).await;
     put(&host, "f", Some(vpc())).await.unwrap();
     host.invoke("f", "1").await.unwrap();
@@ -85,8 +87,7 @@ async fn a_full_interface_gets_a_second_until_the_subnet_is_full() {
     );
     interfaces.report(both[0], InterfaceReport::Room);
     tokio::time::sleep(SECOND).await;
-    let answers =
-        tokio::join!(host.invoke("f", "1"), host.invoke("f", "2"), host.invoke("f", "3"));
+    let answers = tokio::join!(host.invoke("f", "1"), host.invoke("f", "2"), host.invoke("f", "3"));
     assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok(), "{answers:?}");
     host.shutdown().await;
 }
@@ -110,7 +111,8 @@ async fn an_interface_that_is_gone_takes_its_sandboxes_along_and_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn what_keeps_a_function_from_its_network_is_told() {
-    let interfaces = FakeInterfaces::default().with_subnet("subnet-a", 4).with_security_group("sg-a");
+    let interfaces =
+        FakeInterfaces::default().with_subnet("subnet-a", 4).with_security_group("sg-a");
     let host = start(&interfaces).await;
     let unknown = |subnet, group| Some(VpcConfig::new([subnet], [group]));
     let error = put(&host, "f", unknown("subnet-b", "sg-a")).await.unwrap_err();

@@ -73,7 +73,8 @@ impl NatSpec {
         let used = namespace::within(&self.host, || {
             let found = getifaddrs().map_err(std::io::Error::from).step(Step::FindDevice)?;
             let one = |it: InterfaceAddress| {
-                let address = it.address.as_ref().and_then(|it| it.as_sockaddr_in().map(|it| it.ip()));
+                let address =
+                    it.address.as_ref().and_then(|it| it.as_sockaddr_in().map(|it| it.ip()));
                 (it.interface_name, address)
             };
             Ok(found.map(one).collect::<Vec<_>>())

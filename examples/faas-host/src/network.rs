@@ -63,8 +63,11 @@ impl NetworkOptions {
                 let range = text.parse().map_err(|_| format!("{text} is no network of IPv4"))?;
                 nat.refused.push(range);
             }
-            let dns = nat.resolver.map_or("no DNS server found".to_owned(), |it| format!("DNS by {it}"));
-            say!("network     nat: to the outside, {dns}; refused: this machine, link-local addresses");
+            let dns =
+                nat.resolver.map_or("no DNS server found".to_owned(), |it| format!("DNS by {it}"));
+            say!(
+                "network     nat: to the outside, {dns}; refused: this machine, link-local addresses"
+            );
             for refused in &nat.refused {
                 say!("            refused: {refused}");
             }
@@ -81,8 +84,9 @@ impl NetworkOptions {
                 say!("network     VPC {} {}: {} subnets", vpc.id, vpc.cidr, vpc.subnets.len());
             }
             let namespace = current_namespace()?;
-            cards =
-                cards.with_vpcs(definitions, namespace).map_err(|error| fault(error.to_string()))?;
+            cards = cards
+                .with_vpcs(definitions, namespace)
+                .map_err(|error| fault(error.to_string()))?;
         }
         Ok(builder.with_interfaces(cards))
     }

@@ -322,7 +322,9 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox { sandbox, worker, function, revision, interface, .. } => {
+                Command::StartSandbox {
+                    sandbox, worker, function, revision, interface, ..
+                } => {
                     let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
                     let interface = interface.map(|it| InterfaceId(it.0));
                     self.start(sandbox, worker, function, revision, interface);

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lambda_core::{
-    AccountId, Event, FunctionId, NetworkId, NetworkSettings, RejectReason, Zone,
-};
+use lambda_core::{AccountId, Event, FunctionId, NetworkId, NetworkSettings, RejectReason, Zone};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::network::{

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::Ipv4Net;
 use lambda_network::{
-    Attachment, CardEvent, CardId, CardSpec, Egress, InterfacePool, Limits, Link, NatSpec, Protocol,
-    Provider, Rates, Vpc,
+    Attachment, CardEvent, CardId, CardSpec, Egress, InterfacePool, Limits, Link, NatSpec,
+    Protocol, Provider, Rates, Vpc,
 };
 use lambda_sandbox::linux::PreparedNetwork;
 use lambda_sandbox::{BoxFuture, SandboxSpec, SmallFile};
@@ -176,7 +176,8 @@ impl Inner {
         let running = match network {
             FunctionNetwork::Default => self.start_nat(interface)?,
             FunctionNetwork::Vpc(vpc) => {
-                let (definition, groups) = self.defined(&vpc.subnet_ids, &vpc.security_group_ids)?;
+                let (definition, groups) =
+                    self.defined(&vpc.subnet_ids, &vpc.security_group_ids)?;
                 let (subnet, address) = self.take_address(definition, &vpc.subnet_ids)?;
                 let started = self.start_card(interface, definition, &groups, &subnet, address);
                 started.inspect_err(|_| self.give_back(&definition.id, address))?

@@ -132,7 +132,8 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Definitions>(text);
         assert!(read(r#"{"vpcs":[]}"#).is_ok());
         assert!(read(r#"{"vpc":[]}"#).is_err());
-        let vpc = r#"{"vpcs":[{"id":"v","cidr":"10.0.0.0/16","link":{"bridge":"b"},"subnets":[]}]}"#;
+        let vpc =
+            r#"{"vpcs":[{"id":"v","cidr":"10.0.0.0/16","link":{"bridge":"b"},"subnets":[]}]}"#;
         assert!(read(vpc).is_ok());
         assert!(read(&vpc.replace("subnets", "subnet")).is_err());
         assert!(read(&vpc.replace("bridge", "wire")).is_err());

@@ -31,7 +31,10 @@ mod tests {
             assert_eq!(reachable(text), expected.map(Ipv4Addr::from), "{text}");
         };
         check("nameserver 10.0.0.2\nnameserver 10.0.0.3\n", Some([10, 0, 0, 2]));
-        check("search a b\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9", Some([9; 4]));
+        check(
+            "search a b\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9",
+            Some([9; 4]),
+        );
         check("# nameserver 10.0.0.2\nnameserver\nnameserver 127.0.0.1 x\n", None);
     }
 }

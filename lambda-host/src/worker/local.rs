@@ -14,8 +14,8 @@ use super::context::Context;
 use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::protocol::{
-    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
-    WorkerCapacity, WorkerCommand, WorkerEvent,
+    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker,
+    VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
 use super::roles::Roles;

@@ -83,8 +83,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new() -> Self {
         let (machine, outside) = (namespace(), namespace());
-        let mut holder =
-            within(&outside, || Command::new("sleep").arg("60").spawn().unwrap());
+        let mut holder = within(&outside, || Command::new("sleep").arg("60").spawn().unwrap());
         ip(&machine, &format!("link add up0 type veth peer name net0 netns {}", holder.id()));
         holder.kill().unwrap();
         holder.wait().unwrap();
@@ -121,10 +120,10 @@ pub(crate) fn serve(namespace: &OwnedFd, address: &str, name: &'static str) {
                 let body = format!("{name} {}", stream.peer_addr().unwrap().ip());
                 let length = body.len();
                 // The client may have gone.
-                let _ = write!(
+                drop(write!(
                     stream,
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
+                ));
             });
         }
     });

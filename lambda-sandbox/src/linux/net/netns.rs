@@ -63,8 +63,8 @@ pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
 
 /// Refuses the namespace at `path` if it is the host's own.
 pub(in crate::linux) fn refuse_own(path: &str) -> Result<(), Error> {
-    let handed = File::open(path)
-        .map_err(|source| Error::failed("looking at namespaces", path, source))?;
+    let handed =
+        File::open(path).map_err(|source| Error::failed("looking at namespaces", path, source))?;
     differs_from_own(&handed)
 }
 
