@@ -25,7 +25,8 @@ use crate::function::arn::Arns;
 use crate::host::{Host, Inner, Tenant};
 use crate::logs::LogBounds;
 use crate::manager::message::{Message, Settings};
-use crate::manager::{Driver, Inbox};
+use crate::manager::{Driver, Inbox, Networks};
+use crate::network::InterfaceProvider;
 use crate::worker::runtime::Runtimes;
 use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
 
@@ -47,6 +48,7 @@ pub struct HostBuilder {
     log_bounds: LogBounds,
     stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
+    interfaces: Option<Arc<dyn InterfaceProvider>>,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
     #[cfg(feature = "roles")]
@@ -76,6 +78,7 @@ impl HostBuilder {
             log_bounds: LogBounds::default(),
             stream_bytes_per_second: None,
             events: queue::Settings::default(),
+            interfaces: None,
             #[cfg(feature = "services")]
             services: None,
             #[cfg(feature = "roles")]
@@ -119,6 +122,13 @@ impl HostBuilder {
     #[cfg(feature = "roles")]
     pub fn with_roles(mut self, roles: crate::Roles) -> Self {
         self.roles = Some(Arc::new(roles));
+        self
+    }
+
+    /// Connects functions to networks. By default they reach no network, and a function with a
+    /// `VpcConfig` is refused.
+    pub fn with_interfaces(mut self, provider: impl InterfaceProvider + 'static) -> Self {
+        self.interfaces = Some(Arc::new(provider));
         self
     }
 
@@ -238,8 +248,9 @@ impl HostBuilder {
     /// # Errors
     ///
     /// Returns [`Error::Io`] or [`Error::Registry`] if the data folder cannot be used,
-    /// [`Error::Backend`] if a backend cannot remove what was left, and [`Error::Worker`] if a
-    /// worker cannot be used.
+    /// [`Error::Backend`] if a backend cannot remove what was left, [`Error::Worker`] if a worker
+    /// cannot be used, and [`Error::Network`] if the network of functions without a `VpcConfig`
+    /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
         for backend in &self.backends {
             backend.sweep().await?;
@@ -269,7 +280,7 @@ impl HostBuilder {
                         .with_stream_bandwidth(self.stream_bytes_per_second);
                 #[cfg(feature = "roles")]
                 let worker = worker.with_roles(self.roles.clone());
-                Arc::new(worker) as Arc<dyn Worker>
+                Arc::new(worker.with_interfaces(self.interfaces.clone())) as Arc<dyn Worker>
             })
             .collect();
 
@@ -282,9 +293,14 @@ impl HostBuilder {
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
         let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
-        let manager = Driver::new(self.settings, parts, fetch, link, events.clone());
-        drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
+        let (networks, interfaces) = Networks::new(self.interfaces.clone());
+        let manager = Driver::new(self.settings, parts, fetch, link, events.clone(), networks);
+        let inbox = Inbox { messages, events: received, interfaces, lost: lost_workers };
+        drop(tokio::spawn(manager.run(inbox)));
         connect(&driver, &workers).await?;
+        let (reply, ready) = tokio::sync::oneshot::channel();
+        driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
+        ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)?;
         let mut tenants = Vec::new();
         for (index, account) in (0..).zip(accounts) {
             let kept = catalog::Settings {
@@ -317,6 +333,7 @@ impl HostBuilder {
             #[cfg(feature = "services")]
             services: self.services.clone(),
             deprecated_runtimes: self.deprecated_runtimes,
+            interfaces: self.interfaces,
             _folder: folder,
         };
         let host = Host::new(inner, own);

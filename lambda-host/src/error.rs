@@ -189,6 +189,9 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// The function has no network; see the reason.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
     /// The host is stopping and takes no new invocations.
     #[error("host is stopping")]
     Stopping,

@@ -28,6 +28,9 @@ use crate::logs::LogStore;
 use crate::manager::message::Message;
 use crate::manager::stream::{ROOM, StreamItem};
 use crate::streaming::Streaming;
+use crate::network::InterfaceProvider;
+#[cfg(feature = "http")]
+use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -72,6 +75,7 @@ pub(crate) struct Inner {
     /// Whether the API takes functions for runtimes that AWS has deprecated.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
     pub(crate) deprecated_runtimes: bool,
+    pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,
 }
@@ -530,6 +534,18 @@ impl Host {
     #[cfg(feature = "services")]
     pub(crate) fn services(&self) -> Option<&crate::Services> {
         self.inner.services.as_ref()
+    }
+
+    /// Checks the subnets and security groups of a function, and adds the id of their VPC.
+    #[cfg(feature = "http")]
+    pub(crate) fn vpc(&self, vpc: VpcConfig) -> Result<VpcConfig, Error> {
+        if vpc.is_empty() {
+            return Ok(vpc);
+        }
+        let interfaces = self.inner.interfaces.as_ref().ok_or(NetworkError::NoVpcs)?;
+        interfaces.interfaces_max(&FunctionNetwork::Vpc(vpc.clone()))?;
+        let vpc_id = vpc.subnet_ids.first().and_then(|id| interfaces.vpc_id(id));
+        Ok(VpcConfig { vpc_id: vpc_id.unwrap_or_default(), ..vpc })
     }
 
     pub(crate) fn event_queue(&self) -> &EventQueue {

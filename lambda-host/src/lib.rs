@@ -25,6 +25,7 @@
 //! - `keys`: checks signatures of callers (`http::serve_with_keys`).
 //! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS,
 //!   EventBridge, Kinesis, DynamoDB streams.
+//! - `network`: connects functions to networks of this machine (`network::Cards`).
 //! - `roles`: gives sandboxes the credentials of their function's execution role, by
 //!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
@@ -48,6 +49,7 @@ mod invocation;
 mod lineage;
 pub mod logs;
 mod manager;
+pub mod network;
 mod resources;
 mod streaming;
 pub mod worker;

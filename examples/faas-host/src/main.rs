@@ -13,6 +13,7 @@ mod demo;
 mod deploy;
 mod gateway;
 mod logs;
+mod network;
 mod say;
 mod serve;
 mod settings;

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::{BackendName, Opened};
 use crate::client::Error;
+use crate::network::NetworkOptions;
 use crate::say::say;
 use crate::settings::{self, Limits, Settings};
 
@@ -81,6 +82,8 @@ pub(crate) struct Options {
     /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
     #[arg(long, value_name = "FILE", requires = "gateway_listen")]
     gateway: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,
@@ -134,7 +137,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let keys = settings.read_keys()?.map(KeyRing::new);
     let opened = settings.backend.unwrap_or_default().open()?;
     opened.print();
-    let host = host(&settings, opened)?.start().await?;
+    let builder = host(&settings, opened)?;
+    let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
+    let host = builder.start().await?;
     let listen = settings.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
     let listener =
         TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;

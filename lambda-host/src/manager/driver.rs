@@ -16,6 +16,7 @@ use super::functions::Functions;
 use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
 use super::message::{AccountPart, Message, Settings};
+use super::networks::Networks;
 use super::pending::{Pending, PendingInvocations};
 use super::stream::StreamItem;
 use super::{answer, deploy};
@@ -26,9 +27,10 @@ use crate::function::Function;
 use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, Request, trace_id};
 use crate::logs::LogEvent;
+use crate::network::{InterfaceChange, NetworkError};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, Invocation, InvocationId, SandboxId, StartFault, StreamPart, WorkerCommand,
+    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, StreamPart, WorkerCommand,
     WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
@@ -49,6 +51,7 @@ pub(crate) struct Driver {
     link: Link,
     events: broadcast::Sender<HostEvent>,
     pub(super) functions: Functions,
+    networks: Networks,
     pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
     pub(super) sandboxes: BTreeMap<SandboxId, Held>,
@@ -82,6 +85,7 @@ impl Driver {
         code: Arc<dyn FetchCode>,
         link: Link,
         events: broadcast::Sender<HostEvent>,
+        networks: Networks,
     ) -> Self {
         let unreserved_min = settings.unreserved_min();
         let Settings { mut config, placement, idle } = settings;
@@ -118,6 +122,7 @@ impl Driver {
             link,
             events,
             functions: Functions::default(),
+            networks,
             pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
             stopping: None,
@@ -142,6 +147,9 @@ impl Driver {
                     self.carry_out();
                 }
                 Some(event) = inbox.events.recv() => self.on_worker(event),
+                Some((interface, change)) = inbox.interfaces.recv() => {
+                    self.on_interface(interface, change);
+                }
                 Some(worker) = inbox.lost.recv() => self.on_worker_lost(worker, "connection lost"),
                 message = inbox.messages.recv() => match message {
                     Some(message) => self.on_message(message),
@@ -164,10 +172,8 @@ impl Driver {
         if !self.sandboxes.is_empty() {
             return false;
         }
-        for done in self.stopping.take().into_iter().flat_map(|stopping| stopping.done) {
-            // Whoever waited may have gone: nothing to do then.
-            done.send(()).unwrap_or_default();
-        }
+        let done = self.stopping.take().map(|stopping| stopping.done);
+        self.networks.stop_all(done.unwrap_or_default());
         true
     }
 
@@ -221,6 +227,8 @@ impl Driver {
             Message::Remove { key } => {
                 if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
+                    let unused = self.networks.uses(function, None);
+                    unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
             Message::Invoke { key, function_arn, request, stream, reply } => {
@@ -232,6 +240,7 @@ impl Driver {
                 self.handle(Event::AccountWeightSet { account, weight: weight.max(1) });
             }
             Message::Read { invocation, parts } => self.read(invocation, parts),
+            Message::DefaultNetwork { reply } => self.put_default_network(reply),
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;
@@ -252,18 +261,47 @@ impl Driver {
     /// Tells the engine of a function.
     fn put(&mut self, function: &Function) -> Result<(), Error> {
         let latest = VersionKey { version: Version::Latest, ..function.key() };
-        let settings = deploy::settings(function, self.functions.id(&latest));
+        let mut settings = deploy::settings(function, self.functions.id(&latest));
         let Some(account) = self.accounts.get(function.account.0 as usize) else {
             return Err(Error::Stopping);
         };
         let deployment = Arc::new(deploy::deployment(function, &account.arns));
+        let network = self.networks.of(function.config.vpc.as_ref())?;
+        settings.network = network.as_ref().map(|(id, _)| *id);
+        if let Some((_, Some(first))) = network {
+            self.handle(first);
+        }
         // Known before the engine is told: it may ask for a sandbox at once.
         let (id, before) = self.functions.put(deployment);
         let revision = function.deployment;
-        self.try_handle(Event::FunctionPut { function: id, revision, settings }).map_err(|error| {
-            self.functions.put_back(id, before);
-            answer::refused_function(error, self.unreserved_min)
-        })
+        self.try_handle(Event::FunctionPut { function: id, revision, settings }).map_err(
+            |error| {
+                self.functions.put_back(id, before);
+                answer::refused_function(error, self.unreserved_min)
+            },
+        )?;
+        let unused = self.networks.uses(id, settings.network);
+        unused.into_iter().for_each(|event| self.handle(event));
+        Ok(())
+    }
+
+    /// Tells the engine of the network of functions without a `VpcConfig`, if there is one.
+    fn put_default_network(&mut self, reply: oneshot::Sender<Result<(), NetworkError>>) {
+        match self.networks.of(None) {
+            Ok(Some((id, Some(first)))) => {
+                self.networks.await_first(id, reply);
+                self.handle(first);
+            }
+            // Who asked may have gone.
+            Ok(_) => reply.send(Ok(())).unwrap_or_default(),
+            Err(error) => reply.send(Err(error)).unwrap_or_default(),
+        }
+    }
+
+    fn on_interface(&mut self, interface: InterfaceId, change: InterfaceChange) {
+        if let Some(event) = self.networks.on_change(interface, change) {
+            self.handle(event);
+        }
     }
 
     fn invoke(
@@ -330,9 +368,12 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox { sandbox, worker, function, revision, .. } => {
+                Command::StartSandbox {
+                    sandbox, worker, function, revision, interface, ..
+                } => {
                     let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
-                    self.start(sandbox, worker, function, revision);
+                    let interface = interface.map(|it| InterfaceId(it.0));
+                    self.start(sandbox, worker, function, revision, interface);
                 }
                 Command::StopSandbox { sandbox, worker, .. } => {
                     let stop = WorkerCommand::Stop { sandbox: SandboxId(sandbox.0) };
@@ -362,17 +403,27 @@ impl Driver {
                     self.fleet.remove(WorkerId(worker.0), "retired");
                     self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
                 }
-                // The workers of this host have neither VMs nor network interfaces, and none is told of: the engine asks for none.
-                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
-                Command::StartInterface { interface, .. } => {
-                    self.handle(Event::InterfaceGone { interface });
+                Command::StartInterface { interface, network, .. } => {
+                    self.networks.start(InterfaceId(interface.0), network);
                 }
-                Command::StopVm { .. } | Command::StopInterface { .. } => {}
+                Command::StopInterface { interface } => {
+                    self.networks.stop(InterfaceId(interface.0));
+                }
+                // The workers of this host have no VMs, and none is told of: the engine asks for none.
+                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
+                Command::StopVm { .. } => {}
             }
         }
     }
 
-    fn start(&mut self, sandbox: SandboxId, worker: WorkerId, function: FunctionId, revision: u64) {
+    fn start(
+        &mut self,
+        sandbox: SandboxId,
+        worker: WorkerId,
+        function: FunctionId,
+        revision: u64,
+        interface: Option<InterfaceId>,
+    ) {
         let known = self.functions.deployment(function).filter(|it| it.number == revision);
         let Some(deployment) = known.cloned() else {
             // Kept while anything of it is left, so that the engine has no reason to ask for this.
@@ -389,7 +440,7 @@ impl Driver {
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
-        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment });
+        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment, interface });
     }
 
     fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {
@@ -471,10 +522,14 @@ impl Driver {
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
-            None => {
-                let deployment = self.functions.deployment(pending.function);
-                answer::refused(reason, deployment.map_or_else(String::new, |it| it.arn.clone()))
-            }
+            None => match self.networks.why_refused(pending.function, reason) {
+                Some(error) => Error::Network(error),
+                None => {
+                    let deployment = self.functions.deployment(pending.function);
+                    let arn = deployment.map_or_else(String::new, |it| it.arn.clone());
+                    answer::refused(reason, arn)
+                }
+            },
         };
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());
         self.show(|| HostEvent::Rejected { request_id, reason });

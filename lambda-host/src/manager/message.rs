@@ -16,6 +16,7 @@ use crate::function::arn::Arns;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
 use crate::logs::LogWriter;
+use crate::network::NetworkError;
 use crate::worker::Worker;
 use crate::worker::protocol::{InvocationId, WorkerId};
 
@@ -42,6 +43,9 @@ pub(crate) enum Message {
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
     /// The limits of an account are other ones.
     LimitAccount { account: AccountIndex, invocations_max: u32, weight: u32 },
+    /// Prepares the network of functions without a `VpcConfig`, if there is one; `reply` is told when
+    /// its first interface is ready.
+    DefaultNetwork { reply: oneshot::Sender<Result<(), NetworkError>> },
     /// Someone asks how many sandboxes of a version are ready or busy.
     Ready { key: VersionKey, reply: oneshot::Sender<u32> },
     /// Someone asks for the engine's last decisions, oldest first.

@@ -84,7 +84,10 @@ impl Driver {
         }
         let joined = Event::WorkerJoined {
             worker: to_core(worker),
-            capacity: Capacity::of_memory(capacity.memory_bytes),
+            capacity: Capacity {
+                interface_slots: capacity.interface_slots,
+                ..Capacity::of_memory(capacity.memory_bytes)
+            },
         };
         match self.try_handle(joined) {
             Ok(()) => {
@@ -112,7 +115,7 @@ impl Driver {
                     function,
                     revision: it.deployment,
                     vm: None,
-                    interface: None,
+                    interface: it.interface.map(|it| lambda_core::InterfaceId(it.0)),
                     invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
                 }),
                 None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),

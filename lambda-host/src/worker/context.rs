@@ -13,6 +13,7 @@ use super::roles::Roles;
 use super::runtime::Runtimes;
 use crate::code::{CodeDigest, CodeStore};
 use crate::error::Error;
+use crate::network::InterfaceProvider;
 
 /// What the tasks of one worker share.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub(super) stream_bytes_per_second: Option<u64>,
     #[cfg(feature = "roles")]
     pub(super) roles: Option<Arc<Roles>>,
+    /// Connects sandboxes to network interfaces.
+    pub(super) interfaces: Option<Arc<dyn InterfaceProvider>>,
     pub(super) epoch: Epoch,
     /// How many tasks run.
     pub(super) running: watch::Sender<usize>,

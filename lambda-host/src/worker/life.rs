@@ -177,6 +177,8 @@ impl Life {
         mut first: Option<Turn>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) {
+        // Kept until the sandbox has ended.
+        let _attached = made.attached;
         let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
         let mut init_duration = Some(made.init_duration);
         let mut state = made.state;

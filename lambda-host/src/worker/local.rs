@@ -15,7 +15,7 @@ use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::making::Maker;
 use super::protocol::{
-    Deployment, Epoch, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId, StartFault,
+    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId, StartFault,
     ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
@@ -24,6 +24,7 @@ use super::runtime::Runtimes;
 use super::specification::log_stream;
 use super::stream::Credits;
 use crate::code::CodeStore;
+use crate::network::InterfaceProvider;
 
 /// Runs sandboxes of one backend on this machine.
 ///
@@ -63,6 +64,7 @@ impl LocalWorker {
             stream_bytes_per_second: None,
             #[cfg(feature = "roles")]
             roles: None,
+            interfaces: None,
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
             connection: OnceLock::new(),
@@ -90,11 +92,27 @@ impl LocalWorker {
         self
     }
 
+    /// Attaches sandboxes to the network interfaces of a provider. Has no effect once the worker is
+    /// connected.
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Option<Arc<dyn InterfaceProvider>>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            self.capacity.interface_slots = if interfaces.is_some() { u32::MAX } else { 0 };
+            context.interfaces = interfaces;
+        }
+        self
+    }
+
     fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, sandbox: SandboxId, deployment: Box<Deployment>) {
+    fn start(
+        &self,
+        sandbox: SandboxId,
+        deployment: Box<Deployment>,
+        interface: Option<InterfaceId>,
+    ) {
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
         let running = RunningSandbox {
@@ -103,6 +121,7 @@ impl LocalWorker {
             account: deployment.account,
             version: deployment.version,
             deployment: deployment.number,
+            interface,
             invocation: None,
         };
         let credits = Credits::new(Semaphore::new(0));
@@ -116,6 +135,7 @@ impl LocalWorker {
         let maker = Maker {
             context: Arc::clone(&self.context),
             deployment: Arc::clone(&deployment),
+            interface,
             code: self.context.code.lease(&deployment.code),
             layers: deployment.layers(&self.context.code),
             log: Arc::clone(&log),
@@ -201,7 +221,9 @@ impl Worker for LocalWorker {
             return;
         }
         match message.command {
-            WorkerCommand::Start { sandbox, deployment } => self.start(sandbox, deployment),
+            WorkerCommand::Start { sandbox, deployment, interface } => {
+                self.start(sandbox, deployment, interface);
+            }
             WorkerCommand::Dispatch { sandbox, invocation } => {
                 let id = invocation.id;
                 if !self.order(sandbox, Order::Run(invocation)) {

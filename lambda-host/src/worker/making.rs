@@ -11,17 +11,20 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::failure::Failure;
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
-use super::protocol::Deployment;
+use super::protocol::{Deployment, InterfaceId};
 use super::specification::{Folders, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::{Error, with_causes};
+use crate::network::Attached;
 
 /// Makes the sandbox of one deployment.
 #[derive(Debug)]
 pub(super) struct Maker {
     pub(super) context: Arc<Context>,
     pub(super) deployment: Arc<Deployment>,
+    /// The network interface that the sandbox is attached to.
+    pub(super) interface: Option<InterfaceId>,
     /// Holds the function's code until the sandbox is gone.
     pub(super) code: CodeLease,
     /// Holds the files of its layers.
@@ -36,6 +39,8 @@ pub(super) struct Made {
     pub(super) init_duration: Duration,
     /// How long its credentials hold; `None` for ever.
     pub(super) usable_for: Option<Duration>,
+    /// Its connection to a network interface, dropped after the sandbox.
+    pub(super) attached: Option<Attached>,
 }
 
 /// A sandbox between two invocations.
@@ -130,6 +135,7 @@ impl Maker {
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.limits.stream_bytes_per_second = self.context.stream_bytes_per_second;
         spec.times.init = init_max.unwrap_or(spec.times.init);
+        let attached = self.attach(&mut spec).await.map_err(Unmade::Machine)?;
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
@@ -138,7 +144,8 @@ impl Maker {
         let FailedInit { failure, sandbox } = match created.try_init().await {
             Ok((idle, init)) => {
                 let state = State::Idle(idle);
-                return Ok(Made { state, init_duration: init.duration, usable_for });
+                let init_duration = init.duration;
+                return Ok(Made { state, init_duration, usable_for, attached });
             }
             Err(failed) => failed,
         };
@@ -163,9 +170,24 @@ impl Maker {
             _ => self.log.init_report(init_duration, Phase::Init, INIT_TIMEOUT),
         }
         match sandbox.reset(reason).await {
-            Ok(created) => Ok(Made { state: State::Reset(created), init_duration, usable_for }),
+            Ok(created) => {
+                let state = State::Reset(created);
+                Ok(Made { state, init_duration, usable_for, attached })
+            }
             Err(_ended) => Err(unmade),
         }
+    }
+
+    /// Attaches the sandbox to its network interface, if it has one.
+    async fn attach(&self, spec: &mut SandboxSpec) -> Result<Option<Attached>, String> {
+        let Some(interface) = self.interface else { return Ok(None) };
+        let Some(interfaces) = &self.context.interfaces else {
+            return Err("this worker attaches no sandbox to network interfaces".to_owned());
+        };
+        let attached = interfaces.attach(interface).await;
+        let mut attached = attached.map_err(|error| error.to_string())?;
+        attached.equip(spec);
+        Ok(Some(attached))
     }
 
     /// Adds the credentials of the function's role; returns how long the sandbox may use them.

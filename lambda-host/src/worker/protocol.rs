@@ -41,6 +41,10 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SandboxId(pub u64);
 
+/// Names a network interface; the placement engine gives it, and never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InterfaceId(pub u64);
+
 /// Names an invocation; the manager gives it, and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InvocationId(pub u64);
@@ -97,6 +101,9 @@ pub enum WorkerCommand {
         sandbox: SandboxId,
         /// The function that it runs all its life.
         deployment: Box<Deployment>,
+        /// The network interface that it is attached to; `None`: it reaches no network.
+        #[serde(default)]
+        interface: Option<InterfaceId>,
     },
     /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or [`WorkerEvent::Refused`].
     Dispatch {
@@ -282,6 +289,9 @@ pub enum WorkerEvent {
 pub struct WorkerCapacity {
     /// Memory for sandboxes, in bytes.
     pub memory_bytes: u64,
+    /// The most sandboxes that are attached to network interfaces.
+    #[serde(default)]
+    pub interface_slots: u32,
 }
 
 impl RunningSandbox {
@@ -291,10 +301,10 @@ impl RunningSandbox {
 }
 
 impl WorkerCapacity {
-    /// Returns a capacity of so much memory, in bytes.
+    /// Returns a capacity of so much memory, in bytes, for sandboxes without a network.
     #[must_use]
     pub fn of_memory(memory_bytes: u64) -> Self {
-        Self { memory_bytes }
+        Self { memory_bytes, interface_slots: 0 }
     }
 }
 
@@ -314,6 +324,9 @@ pub struct RunningSandbox {
     pub version: Version,
     /// The number of the deployment that it runs.
     pub deployment: u64,
+    /// The network interface that it is attached to.
+    #[serde(default)]
+    pub interface: Option<InterfaceId>,
     /// The invocation that runs in it.
     pub invocation: Option<InvocationId>,
 }

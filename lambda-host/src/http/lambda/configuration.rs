@@ -76,6 +76,14 @@ pub(super) fn configuration(
     if let Some(arn) = &config.dead_letter_target {
         body["DeadLetterConfig"] = json!({ "TargetArn": arn });
     }
+    if let Some(vpc) = &config.vpc {
+        body["VpcConfig"] = json!({
+            "SubnetIds": vpc.subnet_ids,
+            "SecurityGroupIds": vpc.security_group_ids,
+            "VpcId": vpc.vpc_id,
+            "Ipv6AllowedForDualStack": false,
+        });
+    }
     state(&mut body, function, status);
     body
 }

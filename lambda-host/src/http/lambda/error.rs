@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::error::{Error, Missing, ThrottleLimit, with_causes};
 use crate::function::limits::{Constraint, Invalid};
+use crate::network::NetworkError;
 
 /// An error on its way to an AWS client.
 ///
@@ -133,6 +134,39 @@ impl ApiError {
         }
     }
 
+    /// A function whose network cannot be used.
+    ///
+    /// Source: the "Errors" of `CreateFunction` and `Invoke`.
+    fn network(error: &NetworkError) -> Self {
+        let bad_gateway =
+            |kind, message: &str| Self::new(StatusCode::BAD_GATEWAY, kind, message.to_owned());
+        match error {
+            NetworkError::SubnetUnknown { id } => Self::parameter(format!(
+                "Error occurred while DescribeSubnets. EC2 Error Code: InvalidSubnetID.NotFound. EC2 Error \
+                 Message: The subnet ID '{id}' does not exist"
+            )),
+            NetworkError::SecurityGroupUnknown { id } => Self::parameter(format!(
+                "Error occurred while DescribeSecurityGroups. EC2 Error Code: InvalidGroup.NotFound. EC2 \
+                 Error Message: The security group '{id}' does not exist"
+            )),
+            NetworkError::NoVpcs => {
+                Self::parameter("VpcConfig is not supported by this host: it has no VPCs")
+            }
+            NetworkError::SubnetFull => bad_gateway(
+                "SubnetIPAddressLimitReachedException",
+                "Lambda was not able to set up VPC access for the Lambda function because one or more \
+                 configured subnets has no available IP addresses.",
+            ),
+            NetworkError::InterfaceLimit { .. } => bad_gateway(
+                "ENILimitReachedException",
+                "Lambda was not able to create an elastic network interface in the VPC, specified as part \
+                 of Lambda function configuration, because the limit for network interfaces has been reached.",
+            ),
+            NetworkError::Failed { reason } => bad_gateway("EC2UnexpectedException", reason),
+            other => Self::parameter(other.to_string()),
+        }
+    }
+
     /// A function of another region or account, whose host this is not.
     fn elsewhere(error: &Error) -> Self {
         let Error::Elsewhere { target, region, .. } = error else {
@@ -186,6 +220,7 @@ impl From<Error> for ApiError {
             chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
+            Error::Network(network) => Self::network(network),
             Error::Invalid(invalid) => Self::validation(&[broken(invalid)]),
             Error::ReservedVariables { .. } | Error::EnvironmentTooLarge { .. } => {
                 Self::parameter(environment(&error))

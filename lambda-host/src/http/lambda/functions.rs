@@ -36,7 +36,8 @@ pub(super) async fn create(call: Call<'_>) -> Answer {
         runtimes::check(host, runtime)?;
     }
     let body = call.body.clone();
-    let request: CreateFunction = call.input.read()?;
+    let mut request: CreateFunction = call.input.read()?;
+    request.settings.resolve_vpc(host)?;
     let layers = request.settings.layers(host)?;
     let config = request.settings.create(target.name.as_str(), layers)?;
     let deployed = host.deploy_with(config, request.code.zip(host).await?, with).await;
@@ -141,8 +142,9 @@ pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
         runtimes::check(host, runtime)?;
     }
     let body = call.body.clone();
-    let settings: Settings = call.input.read()?;
+    let mut settings: Settings = call.input.read()?;
     settings.check()?;
+    settings.resolve_vpc(host)?;
     let layers = settings.layers(host)?;
     let expected = settings.revision_id.clone();
     let change = move |config| Ok(settings.apply(config, layers));

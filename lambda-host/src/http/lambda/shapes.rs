@@ -14,6 +14,7 @@ use super::error::ApiError;
 use crate::function::config::{FunctionConfig, UsedLayer};
 use crate::function::logging::Logging;
 use crate::host::Host;
+use crate::network::VpcConfig;
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
@@ -77,6 +78,10 @@ pub(super) struct Settings {
     dead_letter_config: Option<DeadLetter>,
     snap_start: Option<SnapStart>,
     logging_config: Option<LoggingConfig>,
+    vpc_config: Option<VpcSettings>,
+    /// What [`Settings::resolve_vpc`] found.
+    #[serde(skip)]
+    vpc: Option<VpcConfig>,
     /// The revision that the caller means to replace.
     pub(super) revision_id: Option<String>,
     #[serde(flatten)]
@@ -84,6 +89,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Finds the subnets and security groups that are given here, for [`Settings::apply`].
+    pub(super) fn resolve_vpc(&mut self, host: &Host) -> Result<(), ApiError> {
+        let Some(given) = self.vpc_config.take() else { return Ok(()) };
+        if given.ipv6_allowed_for_dual_stack {
+            let reason = "Ipv6AllowedForDualStack is not supported by this host";
+            return Err(ApiError::parameter(reason));
+        }
+        if given.subnet_ids.is_empty() != given.security_group_ids.is_empty() {
+            let reason = "SubnetIds and SecurityIds must coexist or be both empty list.";
+            return Err(ApiError::parameter(reason));
+        }
+        self.vpc = Some(host.vpc(VpcConfig::new(given.subnet_ids, given.security_group_ids))?);
+        Ok(())
+    }
+
     /// Returns the settings of a new function.
     pub(super) fn create(
         self,
@@ -156,6 +176,9 @@ impl Settings {
         if let Some(logging) = self.logging_config {
             logging.apply(&mut config.logging);
         }
+        if let Some(vpc) = self.vpc {
+            config.vpc = Some(vpc);
+        }
         if let Some(storage) = self.ephemeral_storage {
             config.ephemeral_storage_mb = storage.size;
         }
@@ -190,6 +213,18 @@ struct DeadLetter {
 #[serde(rename_all = "PascalCase")]
 struct SnapStart {
     apply_on: Option<String>,
+}
+
+/// The subnets and security groups of a function.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VpcSettings {
+    #[serde(default)]
+    subnet_ids: Vec<String>,
+    #[serde(default)]
+    security_group_ids: Vec<String>,
+    #[serde(default)]
+    ipv6_allowed_for_dual_stack: bool,
 }
 
 /// How a function logs.

@@ -83,8 +83,8 @@ const DIAL_TIME: Duration = Duration::from_secs(2);
 
 /// Refuses the namespace at `path` if it is the host's own.
 pub(in crate::linux) fn refuse_own(path: &str) -> Result<(), Error> {
-    let handed = File::open(path)
-        .map_err(|source| Error::failed("looking at namespaces", path, source))?;
+    let handed =
+        File::open(path).map_err(|source| Error::failed("looking at namespaces", path, source))?;
     differs_from_own(&handed)
 }
 

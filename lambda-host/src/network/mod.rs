@@ -1,0 +1,237 @@
+//! Networks of functions: the seam to what connects sandboxes to them, and its implementations.
+//!
+//! The placement engine decides when an interface starts and which sandbox gets it. An
+//! [`InterfaceProvider`] carries it out. `Cards` (feature `network`) is the provider of this
+//! machine, [`FakeInterfaces`] that of tests.
+
+#[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
+mod cards;
+mod definition;
+mod fake;
+#[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
+mod resolver;
+
+use std::any::Any;
+use std::fmt;
+
+use lambda_sandbox::{BoxFuture, SandboxSpec};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+#[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
+pub use self::cards::Cards;
+pub use self::definition::{
+    Definitions, EgressDefinition, LinkDefinition, SecurityGroupDefinition, SubnetDefinition,
+    VpcDefinition,
+};
+pub use self::fake::FakeInterfaces;
+#[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
+pub use self::resolver::host_resolver;
+use crate::worker::protocol::InterfaceId;
+
+/// The subnets and security groups of a function, as in `VpcConfig` of the AWS Lambda API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VpcConfig {
+    /// The ids of the subnets, sorted, each once.
+    pub subnet_ids: Vec<String>,
+    /// The ids of the security groups, sorted, each once.
+    pub security_group_ids: Vec<String>,
+    /// The id of the subnets' VPC, for the API's answers; it may be empty.
+    #[serde(default)]
+    pub vpc_id: String,
+}
+
+impl VpcConfig {
+    /// Returns the settings of a function in these subnets and security groups.
+    #[must_use]
+    pub fn new<T: Into<String>>(
+        subnet_ids: impl IntoIterator<Item = T>,
+        security_group_ids: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let sorted = |ids: Vec<String>| {
+            let mut ids = ids;
+            ids.sort();
+            ids.dedup();
+            ids
+        };
+        Self {
+            subnet_ids: sorted(subnet_ids.into_iter().map(Into::into).collect()),
+            security_group_ids: sorted(security_group_ids.into_iter().map(Into::into).collect()),
+            vpc_id: String::new(),
+        }
+    }
+
+    /// Returns whether no subnet and no security group is named: the function is in no VPC.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subnet_ids.is_empty() && self.security_group_ids.is_empty()
+    }
+}
+
+/// The network of a function. Functions of one network share interfaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FunctionNetwork {
+    /// The network of functions without a `VpcConfig`.
+    Default,
+    /// A set of subnets and security groups of a VPC.
+    Vpc(VpcConfig),
+}
+
+impl FunctionNetwork {
+    /// Returns the network of a function with this `VpcConfig`.
+    pub(crate) fn of(vpc: Option<&VpcConfig>) -> Self {
+        match vpc.filter(|it| !it.is_empty()) {
+            // Functions of the same subnets and groups share interfaces, whatever else is known.
+            Some(vpc) => Self::Vpc(VpcConfig { vpc_id: String::new(), ..vpc.clone() }),
+            None => Self::Default,
+        }
+    }
+}
+
+/// Starts network interfaces and connects sandboxes to them.
+///
+/// The host calls [`InterfaceProvider::connect`] once, before the other methods that change
+/// something. Dropping the provider must release all interfaces.
+pub trait InterfaceProvider: Send + Sync + fmt::Debug {
+    /// Takes the channel on which to report that an interface is full, has room, or is gone.
+    fn connect(&self, reports: InterfaceReports);
+
+    /// Returns how many interfaces a network can have, at least 1; `None` if the provider connects
+    /// functions of this network to nothing, which only [`FunctionNetwork::Default`] allows.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NetworkError::SubnetUnknown`] or [`NetworkError::SecurityGroupUnknown`] for ids
+    /// that are not defined, and [`NetworkError::Invalid`] for a set that cannot be used.
+    fn interfaces_max(&self, network: &FunctionNetwork) -> Result<Option<u32>, NetworkError>;
+
+    /// Returns the id of a subnet's VPC.
+    fn vpc_id(&self, subnet_id: &str) -> Option<String>;
+
+    /// Starts an interface of a network. Sandboxes are attached when the future has returned `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it could not be started. Nothing of it is left then.
+    fn start(
+        &self,
+        interface: InterfaceId,
+        network: FunctionNetwork,
+    ) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Stops an interface. Returns when nothing of it is left; an unknown one is ignored.
+    fn stop(&self, interface: InterfaceId) -> BoxFuture<'_, ()>;
+
+    /// Connects a new sandbox of this machine to an interface.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NetworkError::InterfaceLimit`] if the interface has no room, and
+    /// [`NetworkError::Failed`] if there is no such interface or a step failed.
+    fn attach(&self, interface: InterfaceId) -> BoxFuture<'_, Result<Attached, NetworkError>>;
+}
+
+/// A sandbox's connection to an interface. Dropping it disconnects the sandbox.
+pub struct Attached {
+    equip: Option<Box<dyn FnOnce(&mut SandboxSpec) + Send + Sync>>,
+    _held: Box<dyn Any + Send + Sync>,
+}
+
+impl Attached {
+    /// Returns a connection. `equip` changes the specification of the sandbox, before it is
+    /// created; `held` is dropped after the sandbox has ended.
+    pub fn new(
+        equip: impl FnOnce(&mut SandboxSpec) + Send + Sync + 'static,
+        held: impl Any + Send + Sync,
+    ) -> Self {
+        Self { equip: Some(Box::new(equip)), _held: Box::new(held) }
+    }
+
+    pub(crate) fn equip(&mut self, spec: &mut SandboxSpec) {
+        if let Some(equip) = self.equip.take() {
+            equip(spec);
+        }
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}
+
+/// What a provider reports of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InterfaceReport {
+    /// New sandboxes need another interface.
+    Full,
+    /// After [`InterfaceReport::Full`]: it has room again.
+    Room,
+    /// It has ended by itself. Its sandboxes reach nothing.
+    Gone,
+}
+
+/// The channel of a provider's reports to the host.
+#[derive(Clone, Debug)]
+pub struct InterfaceReports(pub(crate) mpsc::UnboundedSender<(InterfaceId, InterfaceChange)>);
+
+impl InterfaceReports {
+    /// Reports something of an interface. Does not block.
+    pub fn send(&self, interface: InterfaceId, report: InterfaceReport) {
+        // An error means that the host has ended: nobody listens.
+        self.0.send((interface, InterfaceChange::Reported(report))).unwrap_or_default();
+    }
+}
+
+/// What the driver is told of an interface.
+#[derive(Clone, Debug)]
+pub(crate) enum InterfaceChange {
+    Started(Result<(), NetworkError>),
+    Stopped,
+    Reported(InterfaceReport),
+}
+
+/// Why a function has no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// No subnet has this id. Define it, or name another.
+    #[error("subnet {id} does not exist")]
+    SubnetUnknown {
+        /// The id.
+        id: String,
+    },
+    /// No security group has this id in the VPC. Define it, or name another.
+    #[error("security group {id} does not exist")]
+    SecurityGroupUnknown {
+        /// The id.
+        id: String,
+    },
+    /// The subnets and security groups cannot be used together.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The host has no VPCs.
+    #[error("this host has no VPCs")]
+    NoVpcs,
+    /// The subnets have no free address for another interface.
+    #[error("the subnets have no free address for another network interface")]
+    SubnetFull,
+    /// No interface has room, and no other may be started.
+    #[error("the limit of network interfaces is reached: {reason}")]
+    InterfaceLimit {
+        /// What is used up.
+        reason: String,
+    },
+    /// A step failed, by no fault of the function.
+    #[error("network interface: {reason}")]
+    Failed {
+        /// The step and its error.
+        reason: String,
+    },
+}
