@@ -22,6 +22,8 @@ mod poll;
 mod process;
 mod service;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 mod vm;
 mod wire;

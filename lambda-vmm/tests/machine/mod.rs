@@ -50,7 +50,7 @@ pub fn start(
     disks: &[BorrowedFd<'_>],
 ) -> Result<Machine, Error> {
     let (ours, theirs) = Vm::control_sockets()?;
-    let child = Command::new(env!("CARGO_BIN_EXE_lambda-vmm")).stdin(Stdio::from(theirs)).spawn();
+    let child = Command::new(program()).stdin(Stdio::from(theirs)).spawn();
     let process = Process(child.unwrap());
     let kvm = kvm.as_fd();
     let resources = Resources { kvm, memory, boot, disks, network: None };
@@ -109,4 +109,10 @@ pub fn kernel(code: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&elf).unwrap();
     file
+}
+
+/// Returns the program of machines: `LAMBDA_VMM` where the tests run on another machine than the
+/// one that built them.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("LAMBDA_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_lambda-vmm").into())
 }
