@@ -4,11 +4,12 @@
 //! that follow; `wake SEED NANOSECONDS` seeds the kernel and sets its clock; `fill N` writes N MiB
 //! of memory and gives them back; `read PATH` answers with a checksum; `write PATH N` writes N MiB;
 //! `panic`, `spin` and `exit` end the guest in three ways.
+#![expect(clippy::print_stderr, reason = "a test program")]
 #![expect(unsafe_code, reason = "adding entropy to the kernel takes an ioctl")]
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +26,11 @@ fn main() {
         // A kernel without one of them has no use for it.
         let _is_done = mount(Some(kind), target, Some(kind), MsFlags::empty(), none).is_ok();
     }
-    thread::spawn(listen);
+    // Before the host is told anything.
+    match listener() {
+        Ok(listener) => drop(thread::spawn(move || listen(&listener))),
+        Err(error) => eprintln!("init: no listener: {error}"),
+    }
     let mut is_first = true;
     loop {
         // A stream ends when the machine was restored from a snapshot: this is another life.
@@ -45,16 +50,20 @@ fn stream(port: u32) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-/// Echoes every stream that the host opens to [`GUEST_PORT`].
-fn listen() -> io::Result<()> {
+/// Listens on [`GUEST_PORT`].
+fn listener() -> io::Result<OwnedFd> {
     let file = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let address = VsockAddr::new(libc::VMADDR_CID_ANY, GUEST_PORT);
     nix::sys::socket::bind(file.as_raw_fd(), &address)?;
     nix::sys::socket::listen(&file, nix::sys::socket::Backlog::new(16)?)?;
+    Ok(file)
+}
+
+/// Echoes every stream that the host opens.
+fn listen(listener: &OwnedFd) -> io::Result<()> {
     loop {
-        let stream = nix::sys::socket::accept(file.as_raw_fd())?;
+        let stream = nix::sys::socket::accept(listener.as_raw_fd())?;
         thread::spawn(move || -> io::Result<u64> {
-            use std::os::fd::{FromRawFd, OwnedFd};
             // SAFETY: `accept` has just made the descriptor, which nothing else owns.
             let stream = File::from(unsafe { OwnedFd::from_raw_fd(stream) });
             io::copy(&mut &stream, &mut &stream)

@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lambda_vmm::{Cause, Config, Disk, Event, Source, memory_file};
-use machine::{Machine, TIME, kvm, start};
+use lambda_vmm::{Cause, Config, Disk, Event, Resources, Source, memory_file};
+use machine::{Machine, TIME, kvm, prepare, start};
 
 /// A guest whose first process has said hello.
 struct Guest {
@@ -121,25 +121,38 @@ fn a_kernel_boots_to_its_first_process() {
     let cold = ms(began);
     assert!(guest.hello.starts_with("hello "), "{}", guest.hello);
     let report = guest.machine.vm.report(TIME).unwrap();
-    println!("measured: exits to the first process {}, {report:?}", report.exits());
-    println!("measured: cold start {cold:.1} ms");
+    println!("measured: exits to the first process = {} of {report:?}", report.exits());
+    println!("measured: cold start = {cold:.2} ms");
     let began = Instant::now();
     assert_eq!(guest.ask("ping"), "pong");
-    println!("measured: first ping {:.2} ms", ms(began));
+    println!("measured: first ping = {:.2} ms", ms(began));
     let began = Instant::now();
     assert_eq!(guest.ask("ping"), "pong");
-    println!("measured: ping {:.2} ms", ms(began));
+    println!("measured: ping = {:.2} ms", ms(began));
     let bytes: Vec<u8> = (0..=250).cycle().take(1 << 20).collect();
     let began = Instant::now();
     guest.echo(&bytes);
-    println!("measured: echo of 1 MiB {:.2} ms", ms(began));
-    println!("measured: {}", resident(guest.machine.process.0.id()));
+    println!("measured: echo of 1 MiB = {:.2} ms", ms(began));
+    resident("a new machine", guest.machine.process.0.id());
     writeln!(guest.stream.get_mut(), "exit").unwrap();
     match guest.machine.vm.event(TIME).unwrap() {
         Event::Ended { cause, .. } => assert_eq!(cause, Cause::Shutdown),
         other => panic!("{other:?}"),
     }
     assert!(guest.machine.process.0.wait().unwrap().success());
+}
+
+#[test]
+fn fewer_devices_make_fewer_exits() {
+    let Some(bed) = Bed::find("fewer_devices_make_fewer_exits") else { return };
+    let mut config = config();
+    config.entropy = false;
+    let with_balloon = bed.boot(&config).machine.vm.report(TIME).unwrap().exits();
+    config.free_page_reporting = false;
+    let with_disk = bed.boot(&config).machine.vm.report(TIME).unwrap().exits();
+    println!("measured: exits without an entropy device = {with_balloon}");
+    println!("measured: exits with vsock and disk alone = {with_disk}");
+    assert!(with_disk < with_balloon);
 }
 
 #[test]
@@ -154,24 +167,37 @@ fn clones_of_a_snapshot_differ_and_leave_their_files_alone() {
     assert!(refused.to_string().contains("not paused"), "{refused}");
     let began = Instant::now();
     guest.machine.vm.pause(TIME).unwrap();
-    println!("measured: pause {:.2} ms", ms(began));
+    println!("measured: pause = {:.2} ms", ms(began));
     let began = Instant::now();
     let saved = guest.machine.vm.snapshot(&config, &state, &memory, TIME).unwrap();
     let length = state.metadata().unwrap().len();
-    println!("measured: snapshot {:.1} ms, {saved} bytes of memory, state {length}", ms(began));
+    println!("measured: snapshot = {:.2} ms for {saved} bytes, state {length}", ms(began));
     // The machine goes on after it was saved.
     guest.machine.vm.resume(TIME).unwrap();
     assert_eq!(guest.ask("ping"), "pong");
     drop(guest);
 
     let mut seen = Vec::new();
-    for clone in 0..CLONES {
+    for clone in 0..clones() {
+        // Prepared ahead, as by a pool.
+        let (prepared, process) = prepare(&bed.kvm).unwrap();
         let began = Instant::now();
-        let mut guest = bed.restore(&config, &state, &memory);
+        let disks = [bed.root.as_fd()];
+        let resources = Resources {
+            memory: memory.as_fd(),
+            boot: Source::Snapshot(state.as_fd()),
+            disks: &disks,
+            network: None,
+        };
+        let vm = prepared.start(&config, &resources, TIME).unwrap();
+        let mut guest = Guest::of(Machine { vm, process });
         let restored = ms(began);
         assert!(guest.hello.starts_with("again "), "{}", guest.hello);
         let awake = guest.wake();
-        println!("measured: clone {clone}: restored {restored:.1} ms, awake {:.1} ms", ms(began));
+        if clone == 1 {
+            println!("measured: restore of a prepared machine = {restored:.2} ms");
+            println!("measured: the same until it is awake = {:.2} ms", ms(began));
+        }
         let random = awake.strip_prefix("awake ").unwrap().to_owned();
         assert_eq!(random.len(), 128, "{random:?}");
         let time = guest.ask("time");
@@ -179,7 +205,9 @@ fn clones_of_a_snapshot_differ_and_leave_their_files_alone() {
         let late = now().as_nanos().abs_diff(real);
         assert!(late < 50_000_000, "{late} ns");
         seen.push(random);
-        println!("measured: clone {clone}: {}", resident(guest.machine.process.0.id()));
+        if clone == 1 {
+            resident("a clone", guest.machine.process.0.id());
+        }
         guest.echo(&[5; 100_000]);
         assert_eq!(guest.ask("read /data"), format!("4000000 {:08x}", crc32fast::hash(&data())));
     }
@@ -276,7 +304,7 @@ fn several_processors_run() {
     config.vcpus = 2;
     let began = Instant::now();
     let mut guest = bed.boot(&config);
-    println!("measured: cold start with two processors {:.1} ms", ms(began));
+    println!("measured: cold start with two processors = {:.2} ms", ms(began));
     assert_eq!(guest.ask("processors"), "2");
     let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     guest.machine.vm.pause(TIME).unwrap();
@@ -343,8 +371,9 @@ fn a_guest_that_spins_is_paused_and_ended() {
     assert!(!process.0.wait().unwrap().success());
 }
 
-/// Returns what the process of a machine has resident: guest memory, images, and the rest.
-fn resident(process: u32) -> String {
+/// Prints what the process of a machine has resident: guest memory, files, and the rest.
+#[expect(clippy::print_stdout, reason = "the bed reads what is measured")]
+fn resident(what: &str, process: u32) {
     let maps = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
     let (mut guest, mut images, mut own) = (0, 0, 0);
     let mut kind = 2;
@@ -354,7 +383,7 @@ fn resident(process: u32) -> String {
         if first.contains('-') {
             kind = match () {
                 () if line.contains("memfd:guest") || line.contains("/tmp/") => 0,
-                () if line.contains("erofs") => 1,
+                () if line.contains("erofs") || line.contains("vmlinux") => 1,
                 () => 2,
             };
         }
@@ -363,15 +392,25 @@ fn resident(process: u32) -> String {
             *[&mut guest, &mut images, &mut own][kind] += kib;
         }
     }
-    format!("guest memory {guest} KiB, images {images} KiB, the monitor {own} KiB")
+    println!("measured: guest memory of {what} = {guest} KiB, kernel and images {images} KiB");
+    println!("measured: memory of the monitor of {what} = {own} KiB");
 }
 
 /// Returns how many KiB of a memory file are in memory.
 fn guest_pages(process: u32) -> u64 {
     let maps = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
-    let mut lines = maps.lines().skip_while(|line| !line.contains("memfd:guest"));
-    let rss = lines.find(|line| line.starts_with("Rss:")).unwrap();
-    rss.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let (mut sum, mut is_guest) = (0, false);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        if first.contains('-') {
+            is_guest = line.contains("memfd:guest");
+        }
+        if is_guest && first == "Rss:" {
+            sum += second.parse::<u64>().unwrap();
+        }
+    }
+    sum
 }
 
 /// The content of `/data` on the root image.
@@ -379,4 +418,7 @@ fn data() -> Vec<u8> {
     (0..=250).cycle().take(4_000_000).collect()
 }
 
-const CLONES: usize = 4;
+/// Returns how many clones are made of a snapshot.
+fn clones() -> usize {
+    std::env::var("VM_CLONES").map_or(4, |count| count.parse().unwrap())
+}
