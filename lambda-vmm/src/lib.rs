@@ -77,6 +77,11 @@ mod vcpu;
 mod vm;
 mod wire;
 
+/// Checks that the example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use config::{Config, Disk, Network, Packets};
 pub use control::{Cause, Report, SystemCalls};
 pub use error::Error;
