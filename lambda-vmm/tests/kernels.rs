@@ -420,5 +420,5 @@ fn data() -> Vec<u8> {
 
 /// Returns how many clones are made of a snapshot.
 fn clones() -> usize {
-    std::env::var("VM_CLONES").map_or(4, |count| count.parse().unwrap())
+    std::env::var("VM_CLONE_COUNT").map_or(4, |count| count.parse().unwrap())
 }

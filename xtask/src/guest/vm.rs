@@ -91,6 +91,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let tests = root.join(tests.ok_or_else(|| format!("cargo test --no-run: {text}"))?);
     let programs = build.join(TARGET).join("release");
 
+    let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
     let tree = folder.join("vm-root");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
@@ -106,7 +107,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         fs::copy(programs.join("lambda-vmm"), tree.join("lambda-vmm"))?;
         fs::copy(&tests, tree.join("kernels"))?;
         let path = tree.join("init");
-        fs::write(&path, INIT.replace("NAME", name))?;
+        fs::write(&path, INIT.replace("NAME", name).replace("CLONES", &clones))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
@@ -150,7 +151,7 @@ const INIT: &str = "\
 /bin/busybox mount -t tmpfs tmp /tmp
 for module in irqbypass kvm kvm-amd; do /bin/busybox insmod /$module.ko; done
 echo \"bed: up after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
-LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_ROOT=/root.erofs \\
+LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_ROOT=/root.erofs VM_CLONE_COUNT=CLONES \\
     /kernels --test-threads=1 --nocapture NAME
 echo \"kernels: exit $?\"
 echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
@@ -159,6 +160,8 @@ echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 
 /// The processor's frequency, in which it counts instructions.
 const OPTIONS: &str = "tsc_early_khz=1000000";
+/// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
+const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// A processor of a million instructions in each millisecond, with emulated virtualization.
 const COUNTED: [&str; 6] = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,+svm"];
