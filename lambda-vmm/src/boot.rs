@@ -2,14 +2,14 @@
 //! command line and an MP table (Intel's MultiProcessor Specification 1.4). There is no firmware.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
-use linux_loader::loader::KernelLoader;
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::memory::{Memory, ranges};
+use crate::kernel::{self, Segment};
+use crate::memory::{PAGE_BYTES, Ram, ranges};
+use crate::wire::Writer;
 use crate::{Config, Error};
 
 /// Loads the kernel and all that it needs. Returns the address of its entry point.
@@ -18,52 +18,70 @@ use crate::{Config, Error};
 ///
 /// [`Error::Invalid`] if the file is no ELF kernel with a PVH note, or does not fit in the memory.
 pub(crate) fn load(
-    memory: &Memory,
-    kernel: &mut File,
+    ram: &mut Ram,
+    kernel: &File,
     config: &Config,
     command_line: &str,
 ) -> Result<u64, Error> {
-    let refused = |why: String| Error::invalid("the kernel", why);
-    let loaded = Elf::load(memory, None, kernel, Some(GuestAddress(HIGH_MEMORY)));
-    let loaded = loaded.map_err(|error| refused(error.to_string()))?;
-    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-        return Err(refused("it has no PVH note".to_owned()));
-    };
-    let unwritable = |error: vm_memory::GuestMemoryError| {
-        Error::invalid("the guest's memory", error.to_string())
-    };
+    let loaded = kernel::parse(kernel)?;
+    for segment in &loaded.segments {
+        load_segment(ram, kernel, segment)?;
+    }
     let mut line = command_line.as_bytes().to_vec();
     line.push(0);
     if line.len() > COMMAND_LINE_BYTES_MAX {
         return Err(Error::invalid("the command line", "it is too long with the devices added"));
     }
-    memory.write_slice(&line, GuestAddress(COMMAND_LINE)).map_err(unwritable)?;
-    let mut entries = 0;
-    for entry in memory_map(config.memory_bytes) {
-        let address = GuestAddress(MEMORY_MAP + u64::from(entries) * MEMORY_MAP_ENTRY_BYTES);
-        memory.write_obj(entry, address).map_err(unwritable)?;
-        entries += 1;
+    let map = memory_map(config.memory_bytes);
+    let mut entries = Writer::default();
+    for (address, length) in &map {
+        // Memory that is free for use.
+        entries.u64(*address).u64(*length).u32(1).u32(0);
     }
-    let info = hvm_start_info {
-        magic: START_MAGIC,
-        version: 1,
-        cmdline_paddr: COMMAND_LINE,
-        memmap_paddr: MEMORY_MAP,
-        memmap_entries: entries,
-        ..Default::default()
-    };
-    memory.write_obj(info, GuestAddress(START_INFO)).map_err(unwritable)?;
-    memory.write_slice(&mp_table(config.vcpus), GuestAddress(MP_TABLE)).map_err(unwritable)?;
-    Ok(entry.0)
+    let mut info = Writer::default();
+    info.u32(START_MAGIC).u32(1).u32(0).u32(0).u64(0).u64(COMMAND_LINE).u64(0);
+    info.u64(MEMORY_MAP).u32(u32::try_from(map.len()).unwrap_or(0)).u32(0);
+    let memory = ram.memory();
+    for (bytes, address) in [
+        (line, COMMAND_LINE),
+        (entries.finish(), MEMORY_MAP),
+        (info.finish(), START_INFO),
+        (mp_table(config.vcpus), MP_TABLE),
+    ] {
+        let written = memory.write_slice(&bytes, GuestAddress(address));
+        written.map_err(|error| Error::invalid("the guest's memory", error.to_string()))?;
+    }
+    Ok(loaded.entry)
 }
 
-/// Returns the usable memory: all but the area of the MP table and the former video memory.
-fn memory_map(memory_bytes: u64) -> Vec<hvm_memmap_table_entry> {
-    let entry = |addr, size| hvm_memmap_table_entry { addr, size, type_: 1, reserved: 0 };
-    let mut map = vec![entry(0, MP_TABLE)];
+/// Maps the whole pages of a segment from the file, which all machines share until the guest writes
+/// to them, and copies the rest.
+fn load_segment(ram: &mut Ram, kernel: &File, segment: &Segment) -> Result<(), Error> {
+    let misplaced = || Error::invalid("the kernel", "a segment lies outside of the memory");
+    let page = PAGE_BYTES as u64;
+    let end = segment.address.checked_add(segment.memory_bytes).ok_or_else(misplaced)?;
+    if segment.address < HIGH_MEMORY || end > ram.low_bytes() {
+        return Err(misplaced());
+    }
+    let is_aligned = segment.address.is_multiple_of(page) && segment.offset.is_multiple_of(page);
+    let mapped = if is_aligned { segment.file_bytes / page * page } else { 0 };
+    if mapped > 0 {
+        ram.overlay(kernel, segment.offset, segment.address, mapped)?;
+    }
+    let mut rest = vec![0; usize::try_from(segment.file_bytes - mapped).unwrap_or(usize::MAX)];
+    kernel
+        .read_exact_at(&mut rest, segment.offset + mapped)
+        .map_err(|_| Error::invalid("the kernel", "it ends early"))?;
+    let written = ram.memory().write_slice(&rest, GuestAddress(segment.address + mapped));
+    written.map_err(|_| misplaced())
+}
+
+/// Returns the usable memory as addresses and lengths: all but the area of the MP table and the former video memory.
+fn memory_map(memory_bytes: u64) -> Vec<(u64, u64)> {
+    let mut map = vec![(0, MP_TABLE)];
     for range in ranges(memory_bytes) {
         let start = range.start.max(HIGH_MEMORY);
-        map.push(entry(start, range.start + range.length - start));
+        map.push((start, range.start + range.length - start));
     }
     map
 }
@@ -152,7 +170,6 @@ fn checksum(bytes: &[u8]) -> u8 {
 const START_MAGIC: u32 = 0x336e_c578;
 const START_INFO: u64 = 0x6000;
 const MEMORY_MAP: u64 = 0x7000;
-const MEMORY_MAP_ENTRY_BYTES: u64 = 24;
 const COMMAND_LINE: u64 = 0x2_0000;
 /// The length that Linux reads on x86.
 const COMMAND_LINE_BYTES_MAX: usize = 2048;
@@ -184,11 +201,9 @@ mod tests {
 
     #[test]
     fn memory_beyond_three_gib_lies_above_the_devices() {
-        let parts: Vec<_> = memory_map(4 << 30).iter().map(|it| (it.addr, it.size)).collect();
         let below = (HIGH_MEMORY, (3 << 30) - HIGH_MEMORY);
-        assert_eq!(parts, [(0, MP_TABLE), below, (4 << 30, 1 << 30)]);
-        let parts: Vec<_> = memory_map(2 << 20).iter().map(|it| (it.addr, it.size)).collect();
-        assert_eq!(parts, [(0, MP_TABLE), (HIGH_MEMORY, 1 << 20)]);
+        assert_eq!(memory_map(4 << 30), [(0, MP_TABLE), below, (4 << 30, 1 << 30)]);
+        assert_eq!(memory_map(2 << 20), [(0, MP_TABLE), (HIGH_MEMORY, 1 << 20)]);
     }
 
     #[test]
@@ -199,10 +214,10 @@ mod tests {
         for content in [&b""[..], b"MZ", &[0x7f; 4096], b"\x7fELF\x02\x01\x01"] {
             let file = memory();
             file.set_len(4 << 20).unwrap();
-            let ram = Ram::map(file.into(), 4 << 20, Mapping::Shared).unwrap();
+            let mut ram = Ram::map(file.into(), 4 << 20, Mapping::Shared).unwrap();
             let mut kernel = memory();
             std::io::Write::write_all(&mut kernel, content).unwrap();
-            let error = load(ram.memory(), &mut kernel, &config, "").unwrap_err();
+            let error = load(&mut ram, &kernel, &config, "").unwrap_err();
             assert!(error.to_string().starts_with("the kernel is refused"), "{error}");
         }
     }

@@ -21,6 +21,9 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// The network device, or `None` for a guest without network.
     pub network: Option<Network>,
+    /// Whether the guest has an entropy device. Without it, its kernel takes randomness from the
+    /// processor (`random.trust_cpu=on`), and from the host's program.
+    pub entropy: bool,
     /// Whether the guest reports its free pages, which are then given back to the host.
     pub free_page_reporting: bool,
     /// Whether the guest has a serial port, whose last 16 KiB of output are kept for the host.
@@ -70,6 +73,7 @@ impl Config {
             command_line: COMMAND_LINE.to_owned(),
             disks: Vec::new(),
             network: None,
+            entropy: true,
             free_page_reporting: true,
             console: false,
         }
@@ -120,6 +124,7 @@ impl Config {
                 })
                 .raw(&network.mac),
         };
+        out.u8(u8::from(self.entropy));
         out.u8(u8::from(self.free_page_reporting)).u8(u8::from(self.console));
     }
 
@@ -147,6 +152,7 @@ impl Config {
             mac.copy_from_slice(from.raw(6)?);
             config.network = Some(Network { mac, packets });
         }
+        config.entropy = from.u8()? != 0;
         config.free_page_reporting = from.u8()? != 0;
         config.console = from.u8()? != 0;
         config.check()?;

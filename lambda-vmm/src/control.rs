@@ -6,8 +6,10 @@ use crate::{Config, Error};
 /// A request to a machine's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Make the machine and run it. Descriptors: `/dev/kvm`, the memory file, the kernel or the
-    /// state file, the disks, the network device.
+    /// Make an empty machine. Descriptor: `/dev/kvm`.
+    Prepare,
+    /// Complete the machine and run it. Descriptors: the memory file, the kernel or the state file,
+    /// the disks, the network device.
     Start {
         config: Config,
         boot: Boot,
@@ -38,6 +40,8 @@ pub(crate) enum Boot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum Reply {
+    /// The machine is made and can be completed.
+    Prepared,
     /// The machine runs, filters are in force.
     Started {
         system_calls: SystemCalls,
@@ -147,6 +151,9 @@ impl Request {
             Self::Report => {
                 out.u8(6);
             }
+            Self::Prepare => {
+                out.u8(7);
+            }
         }
         out.finish()
     }
@@ -166,6 +173,7 @@ impl Request {
             4 => Self::Snapshot,
             5 => Self::Connect { port: from.u32()? },
             6 => Self::Report,
+            7 => Self::Prepare,
             _ => return Err(from.invalid("its kind is unknown")),
         };
         from.end()?;
@@ -183,6 +191,9 @@ impl Reply {
             }
             Self::Stream { port } => {
                 out.u8(2).u32(*port);
+            }
+            Self::Prepared => {
+                out.u8(10);
             }
             Self::Paused => {
                 out.u8(3);
@@ -229,6 +240,7 @@ impl Reply {
             6 => Self::Connected,
             7 => Self::Report(Report::read(&mut from)?),
             8 => Self::Refused { message: from.text(TEXT_BYTES_MAX)? },
+            10 => Self::Prepared,
             9 => {
                 let cause = match from.u8()? {
                     0 => Cause::Shutdown,
@@ -270,6 +282,7 @@ mod tests {
         let failed = Cause::Failed("run a processor".into());
         let replies = [
             Reply::Started { system_calls: SystemCalls { vcpu: 11, devices: 20 } },
+            Reply::Prepared,
             Reply::Stream { port: 1 },
             Reply::Paused,
             Reply::Resumed,
@@ -287,6 +300,7 @@ mod tests {
         let requests = [
             Request::Start { config: config.clone(), boot: Boot::Kernel },
             Request::Start { config, boot: Boot::Snapshot },
+            Request::Prepare,
             Request::Pause,
             Request::Resume,
             Request::Snapshot,

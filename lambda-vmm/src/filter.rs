@@ -34,13 +34,17 @@ pub(crate) fn apply(thread: Thread) -> Result<u16, Error> {
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALL.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
-    let request = |request: &u64| {
-        let length = SeccompCmpArgLen::Dword;
-        let is = SeccompCondition::new(1, length, SeccompCmpOp::Eq, *request);
+    let with_argument = |value: &u64| {
+        let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value);
         is.and_then(|condition| SeccompRule::new(vec![condition]))
     };
-    let requests = requests.iter().map(request).collect::<Result<Vec<_>, _>>();
+    let requests = requests.iter().map(with_argument).collect::<Result<Vec<_>, _>>();
     rules.insert(libc::SYS_ioctl, requests.map_err(|error| failed(error.to_string()))?);
+    if cfg!(debug_assertions) && thread == Thread::Devices {
+        // In such builds std checks each descriptor before it closes it.
+        let check = with_argument(&F_GETFD).map_err(|error| failed(error.to_string()))?;
+        rules.insert(libc::SYS_fcntl, vec![check]);
+    }
     let count = u16::try_from(rules.len()).unwrap_or(u16::MAX);
     let (refuse, allow) = (SeccompAction::Trap, SeccompAction::Allow);
     let filter = SeccompFilter::new(rules, refuse, allow, TargetArch::x86_64);
@@ -94,6 +98,7 @@ const fn request(direction: u64, number: u64, size: usize) -> u64 {
     direction << 30 | (size as u64) << 16 | 0xae << 8 | number
 }
 
+const F_GETFD: u64 = 1;
 const NONE: u64 = 0;
 const READ: u64 = 2;
 const BOTH: u64 = 3;

@@ -29,12 +29,20 @@ use crate::{Config, Error};
 /// The descriptors of a machine.
 #[derive(Debug)]
 pub(crate) struct Files {
-    pub(crate) kvm: OwnedFd,
     pub(crate) memory: OwnedFd,
     /// The kernel, or the state of a snapshot.
     pub(crate) image: OwnedFd,
     pub(crate) disks: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
+}
+
+/// A virtual machine without memory, processors and devices. Making it is the slow part of a start,
+/// so that it can be made ahead.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    vm: VmFd,
+    features: Vec<kvm_cpuid_entry2>,
+    msrs: Vec<u32>,
 }
 
 /// A machine. Its processors wait at the gate until they are told to run.
@@ -55,7 +63,7 @@ pub(crate) struct Machine {
 impl Files {
     /// Sorts the descriptors of a request.
     pub(crate) fn sort(config: &Config, files: Vec<OwnedFd>) -> Result<Self, Error> {
-        let expected = 3 + config.disks.len() + usize::from(config.network.is_some());
+        let expected = 2 + config.disks.len() + usize::from(config.network.is_some());
         let count = files.len();
         let wrong =
             || Error::invalid("the list of descriptors", format!("{count} instead of {expected}"));
@@ -64,26 +72,36 @@ impl Files {
         }
         let mut files = files.into_iter();
         let mut next = || files.next().ok_or_else(wrong);
-        let (kvm, memory, image) = (next()?, next()?, next()?);
+        let (memory, image) = (next()?, next()?);
         let disks = config.disks.iter().map(|_| next()).collect::<Result<_, _>>()?;
         let network = config.network.map(|_| next()).transpose()?;
-        Ok(Self { kvm, memory, image, disks, network })
+        Ok(Self { memory, image, disks, network })
+    }
+}
+
+impl Blank {
+    pub(crate) fn new(kvm: OwnedFd) -> Result<Self, Error> {
+        let kvm = kvm_of(kvm)?;
+        let vm = kvm.create_vm().map_err(Error::kvm("create the virtual machine"))?;
+        vm.set_tss_address(TSS_ADDRESS).map_err(Error::kvm("set the address of the task state"))?;
+        vm.create_irq_chip().map_err(Error::kvm("create the interrupt controllers"))?;
+        let msrs = kvm.get_msr_index_list();
+        let msrs = msrs.map_err(Error::kvm("list the processor's registers"))?;
+        Ok(Self { vm, features: cpu::features(&kvm)?, msrs: msrs.as_slice().to_vec() })
     }
 }
 
 impl Machine {
-    /// Makes a machine and puts a kernel, or the state of a snapshot, into it.
+    /// Completes a machine and puts a kernel, or the state of a snapshot, into it.
     pub(crate) fn new(
+        blank: Blank,
         config: Config,
         boot: Boot,
         files: Files,
         readiness: &Readiness,
         offers: Box<dyn Offer>,
     ) -> Result<Self, Error> {
-        let kvm = kvm_of(files.kvm)?;
-        let vm = kvm.create_vm().map_err(Error::kvm("create the virtual machine"))?;
-        vm.set_tss_address(TSS_ADDRESS).map_err(Error::kvm("set the address of the task state"))?;
-        vm.create_irq_chip().map_err(Error::kvm("create the interrupt controllers"))?;
+        let Blank { vm, features, msrs } = blank;
         let mapping = match boot {
             Boot::Kernel => Mapping::Shared,
             Boot::Snapshot => Mapping::Private,
@@ -92,14 +110,9 @@ impl Machine {
         add_memory(&vm, &ram)?;
         let attention = Arc::new(event()?);
         readiness.add(borrow(&attention), Source::Attention)?;
-        let mut image = File::from(files.image);
-        let features = cpu::features(&kvm)?;
+        let image = File::from(files.image);
         let mut machine = Self {
-            msrs: kvm
-                .get_msr_index_list()
-                .map_err(Error::kvm("list the processor's registers"))?
-                .as_slice()
-                .to_vec(),
+            msrs,
             gate: Arc::new(Gate::closed(Arc::clone(&attention))),
             bus: Arc::new(Bus::new(Vec::new(), Arc::clone(&attention), false)),
             vcpus: Vec::new(),
@@ -114,8 +127,8 @@ impl Machine {
         match boot {
             Boot::Kernel => {
                 machine.add_vcpus()?;
-                let memory = machine.ram.memory();
-                let entry = boot::load(memory, &mut image, &machine.config, &command_line)?;
+                let config = &machine.config;
+                let entry = boot::load(&mut machine.ram, &image, config, &command_line)?;
                 machine.enter(entry)?;
             }
             Boot::Snapshot => machine.restore(&image)?,
@@ -134,7 +147,9 @@ impl Machine {
         let config = &self.config;
         let mut devices: Vec<Box<dyn Device>> = Vec::new();
         devices.push(Box::new(Vsock::new(config.guest_cid, readiness.of_device(VSOCK), offers)));
-        devices.push(Box::new(Entropy::new(from_kernel)));
+        if config.entropy {
+            devices.push(Box::new(Entropy::new(from_kernel)));
+        }
         for (disk, file) in config.disks.iter().zip(disks) {
             let file = File::from(file);
             devices.push(Box::new(match disk {

@@ -1,7 +1,7 @@
 //! Guest memory: a file of the host's, mapped at the addresses where the guest finds it.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub(crate) struct Ram {
     file: Arc<File>,
     mapping: Mapping,
     bytes: u64,
+    /// Parts that are mapped privately from another file: address and length.
+    overlays: Vec<(u64, u64)>,
 }
 
 impl Ram {
@@ -70,7 +72,7 @@ impl Ram {
             step: "map the guest's memory",
             source: std::io::Error::other(error.to_string()),
         })?;
-        Ok(Self { memory, file, mapping, bytes })
+        Ok(Self { memory, file, mapping, bytes, overlays: Vec::new() })
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -81,11 +83,48 @@ impl Ram {
         self.mapping
     }
 
+    /// Returns the length of the memory below the devices.
+    pub(crate) fn low_bytes(&self) -> u64 {
+        self.bytes.min(LOW_BYTES_MAX)
+    }
+
+    /// Maps whole pages of another file over the memory, privately: the guest finds the file's
+    /// content, and its writes stay in this process. The file must not be truncated later.
+    pub(crate) fn overlay(
+        &mut self,
+        file: &File,
+        offset: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Error> {
+        let failed = |why: &str| Error::invalid("the kernel", why);
+        let size = file.metadata().map_err(Error::during("read the kernel's length"))?.len();
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(failed("it ends early"));
+        }
+        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        let start = i64::try_from(offset).map_err(|_| failed("it is too long"))?;
+        let slice = self.memory.get_slice(GuestAddress(address), bytes);
+        let slice = slice.map_err(|_| failed("a segment lies outside of the memory"))?;
+        let place = slice.ptr_guard_mut().as_ptr();
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: `get_slice` succeeded, so the range lies in one mapping of guest memory, which
+        // belongs to this value. The new mapping takes its place there and is unmapped with it: it
+        // has the same rights, and Rust code holds no references into guest memory.
+        let mapped =
+            unsafe { libc::mmap(place.cast(), bytes, rights, flags, file.as_raw_fd(), start) };
+        if mapped == libc::MAP_FAILED {
+            return Err(Error::during("map the kernel")(std::io::Error::last_os_error()));
+        }
+        self.overlays.push((address, length));
+        Ok(())
+    }
+
     /// Writes every page that is not zero to `out`, which must be empty and as long as the memory.
     /// Returns the number of bytes written. The processors must stand still.
     pub(crate) fn save(&self, out: &File) -> Result<u64, Error> {
         let mut written = 0;
-        let mut piece = vec![0; PIECE_BYTES];
         for range in ranges(self.bytes) {
             let mut at = 0;
             while at < range.length {
@@ -99,24 +138,38 @@ impl Ram {
                     },
                     Mapping::Private => (at, range.length),
                 };
-                at = from;
-                while at < until.min(range.length) {
-                    let left = usize::try_from(until.min(range.length) - at).unwrap_or(PIECE_BYTES);
-                    let part = &mut piece[..left.min(PIECE_BYTES)];
-                    let address = GuestAddress(range.start + at);
-                    let read = self.memory.read_slice(part, address);
-                    read.map_err(|error| Error::invalid("the guest's memory", error.to_string()))?;
-                    for (index, page) in part.chunks(PAGE_BYTES).enumerate() {
-                        if page.iter().any(|byte| *byte != 0) {
-                            let offset = range.offset + at + (index * PAGE_BYTES) as u64;
-                            out.write_all_at(page, offset)
-                                .map_err(Error::during("write the memory file"))?;
-                            written += page.len() as u64;
-                        }
-                    }
-                    at += part.len() as u64;
+                at = until.min(range.length);
+                if from < at {
+                    written += self.save_part(range, from, at, out)?;
                 }
             }
+        }
+        for (address, length) in &self.overlays {
+            // Overlays lie in the first part, whose addresses are the offsets in the file.
+            let first = Range { start: 0, length: self.low_bytes(), offset: 0 };
+            written += self.save_part(first, *address, address + length, out)?;
+        }
+        Ok(written)
+    }
+
+    /// Writes the pages of a part that are not zero. `from` and `until` count from its start.
+    fn save_part(&self, range: Range, from: u64, until: u64, out: &File) -> Result<u64, Error> {
+        let (mut at, mut written) = (from, 0);
+        let mut piece = vec![0; PIECE_BYTES];
+        while at < until {
+            let left = usize::try_from(until - at).unwrap_or(PIECE_BYTES);
+            let part = &mut piece[..left.min(PIECE_BYTES)];
+            let read = self.memory.read_slice(part, GuestAddress(range.start + at));
+            read.map_err(|error| Error::invalid("the guest's memory", error.to_string()))?;
+            for (index, page) in part.chunks(PAGE_BYTES).enumerate() {
+                if page.iter().any(|byte| *byte != 0) {
+                    let offset = range.offset + at + (index * PAGE_BYTES) as u64;
+                    let done = out.write_all_at(page, offset);
+                    done.map_err(Error::during("write the memory file"))?;
+                    written += page.len() as u64;
+                }
+            }
+            at += part.len() as u64;
         }
         Ok(written)
     }
@@ -154,6 +207,14 @@ pub(crate) fn discard(
     // handle keeps mapped. Rust code holds no references into guest memory, only volatile slices,
     // so that no reference sees its data change.
     let code = unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length, advice) };
+    if code == 0 || mapping == Mapping::Private {
+        return code == 0;
+    }
+    // The range has pages of the kernel, which are mapped privately.
+    // SAFETY: as above.
+    let code = unsafe {
+        libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length, libc::MADV_DONTNEED)
+    };
     code == 0
 }
 

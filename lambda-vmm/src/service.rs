@@ -17,7 +17,7 @@ use crate::control::{Cause, Reply, Request, SystemCalls};
 use crate::devices::Offer;
 use crate::filter::{self, Thread};
 use crate::link::Link;
-use crate::machine::{Files, Machine, VSOCK};
+use crate::machine::{Blank, Files, Machine, VSOCK};
 use crate::poll::{Readiness, Source};
 use crate::process;
 
@@ -56,19 +56,21 @@ struct Service {
 struct Streams(Arc<Link>);
 
 fn start(link: &Arc<Link>) -> Result<Service, Error> {
-    let (message, files) = loop {
-        link.wait(Duration::from_secs(3600))?;
-        if let Some(message) = link.receive()? {
-            break message;
-        }
+    let (Request::Prepare, files) = next(link)? else {
+        return Err(Error::invalid("the first request", "it does not prepare a machine"));
     };
-    let Request::Start { config, boot } = Request::parse(&message)? else {
-        return Err(Error::invalid("the first request", "it does not start a machine"));
+    let Ok([kvm]) = <[OwnedFd; 1]>::try_from(files) else {
+        return Err(Error::invalid("the first request", "it takes the descriptor of /dev/kvm"));
+    };
+    let blank = Blank::new(kvm)?;
+    link.send(&Reply::Prepared.bytes(), &[], true)?;
+    let (Request::Start { config, boot }, files) = next(link)? else {
+        return Err(Error::invalid("the second request", "it does not start a machine"));
     };
     let files = Files::sort(&config, files)?;
     let readiness = Readiness::new()?;
     let offers = Box::new(Streams(Arc::clone(link)));
-    let machine = Machine::new(config, boot, files, &readiness, offers)?;
+    let machine = Machine::new(blank, config, boot, files, &readiness, offers)?;
     readiness.add(link.as_fd(), Source::Control)?;
     let vcpu = spawn(&machine)?;
     // All threads exist and all descriptors are open. Nothing of the guest has run yet.
@@ -80,6 +82,16 @@ fn start(link: &Arc<Link>) -> Result<Service, Error> {
     service.reply(&Reply::Started { system_calls: SystemCalls { vcpu, devices } })?;
     service.machine.gate.open();
     Ok(service)
+}
+
+/// Waits for the next request, for ever: a prepared machine may wait long in a pool.
+fn next(link: &Link) -> Result<(Request, Vec<OwnedFd>), Error> {
+    loop {
+        link.wait(Duration::from_secs(3600))?;
+        if let Some((message, files)) = link.receive()? {
+            return Ok((Request::parse(&message)?, files));
+        }
+    }
 }
 
 /// Starts the threads of the processors, and waits until each has restricted itself. Returns how
@@ -172,7 +184,9 @@ impl Service {
         let machine = &self.machine;
         let refused = |why: &str| Err(Error::invalid("a request", why));
         Ok(match request {
-            Request::Start { .. } => return refused("the machine has been started"),
+            Request::Prepare | Request::Start { .. } => {
+                return refused("the machine has been started");
+            }
             Request::Pause => {
                 machine.gate.close(&machine.vcpus);
                 Reply::Paused

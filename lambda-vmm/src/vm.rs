@@ -14,8 +14,6 @@ use crate::{Config, Error};
 #[derive(Debug)]
 #[expect(missing_docs, reason = "Config describes the disks and the network device")]
 pub struct Resources<'a> {
-    /// `/dev/kvm`, open for reading and writing.
-    pub kvm: BorrowedFd<'a>,
     /// The guest's memory: a memory file of the configured size ([`memory_file`]), or the memory
     /// file of a snapshot, open for reading.
     pub memory: BorrowedFd<'a>,
@@ -55,6 +53,11 @@ pub enum Event {
     },
 }
 
+/// An empty machine, which waits in its process to be started. Making it is the slow part of a
+/// start: a pool of them makes starts fast. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Prepared(Vm);
+
 /// A machine. Dropping the handle ends the machine's process.
 #[derive(Debug)]
 pub struct Vm {
@@ -64,7 +67,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Makes the two ends of a control socket: for [`Vm::start`], and for the machine's process,
+    /// Makes the two ends of a control socket: for [`Vm::prepare`], and for the machine's process,
     /// which has it as its standard input.
     ///
     /// # Errors
@@ -74,36 +77,22 @@ impl Vm {
         Link::pair()
     }
 
-    /// Starts a machine in the process that has the other end of `control`, and waits until it
-    /// runs, for `time` at most.
+    /// Makes an empty machine in the process that has the other end of `control`, for `time` at
+    /// most. `kvm` is `/dev/kvm`, open for reading and writing.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] if the machine cannot be made, with the step and the reason;
     /// [`Error::Closed`] if the process has ended; [`Error::TimedOut`].
-    pub fn start(
+    pub fn prepare(
         control: OwnedFd,
-        config: &Config,
-        resources: &Resources<'_>,
+        kvm: BorrowedFd<'_>,
         time: Duration,
-    ) -> Result<Self, Error> {
-        config.check()?;
-        let (boot, image) = match resources.boot {
-            Source::Kernel(file) => (Boot::Kernel, file),
-            Source::Snapshot(file) => (Boot::Snapshot, file),
-        };
-        let mut files = vec![resources.kvm, resources.memory, image];
-        files.extend(resources.disks);
-        files.extend(resources.network);
-        let request = Request::Start { config: config.clone(), boot };
-        let none = SystemCalls { vcpu: 0, devices: 0 };
-        let mut vm = Self { link: Link::new(control), events: VecDeque::new(), system_calls: none };
-        vm.link.send(&request.bytes(), &files, true)?;
-        match vm.answer(time)? {
-            Reply::Started { system_calls } => vm.system_calls = system_calls,
-            other => return Err(unexpected(&other)),
-        }
-        Ok(vm)
+    ) -> Result<Prepared, Error> {
+        let system_calls = SystemCalls { vcpu: 0, devices: 0 };
+        let mut vm = Self { link: Link::new(control), events: VecDeque::new(), system_calls };
+        vm.ask(&Request::Prepare, &[kvm], time, &Reply::Prepared)?;
+        Ok(Prepared(vm))
     }
 
     /// Returns how many system calls the threads of the machine's process may make.
@@ -264,6 +253,39 @@ impl Vm {
             Reply::Ended { cause, report } => Ok(Event::Ended { cause, report }),
             other => Err(other),
         }
+    }
+}
+
+impl Prepared {
+    /// Completes the machine and waits until it runs, for `time` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the configuration is out of its limits; [`Error::Refused`] if the
+    /// machine cannot be completed, with the step and the reason; [`Error::Closed`] if the process
+    /// has ended; [`Error::TimedOut`].
+    pub fn start(
+        self,
+        config: &Config,
+        resources: &Resources<'_>,
+        time: Duration,
+    ) -> Result<Vm, Error> {
+        config.check()?;
+        let (boot, image) = match resources.boot {
+            Source::Kernel(file) => (Boot::Kernel, file),
+            Source::Snapshot(file) => (Boot::Snapshot, file),
+        };
+        let mut files = vec![resources.memory, image];
+        files.extend(resources.disks);
+        files.extend(resources.network);
+        let request = Request::Start { config: config.clone(), boot };
+        let mut vm = self.0;
+        vm.link.send(&request.bytes(), &files, true)?;
+        match vm.answer(time)? {
+            Reply::Started { system_calls } => vm.system_calls = system_calls,
+            other => return Err(unexpected(&other)),
+        }
+        Ok(vm)
     }
 }
 

@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
-    VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_queue::{Reader, Writer};
@@ -64,6 +64,8 @@ impl DiskDevice {
         let mut config = vec![0; 60];
         config[..8].copy_from_slice(&(bytes / SECTOR_BYTES).to_le_bytes());
         config[12..16].copy_from_slice(&SEGMENTS_MAX.to_le_bytes());
+        // The best size of a request, by which the guest reads ahead: fewer requests at its start.
+        config[28..32].copy_from_slice(&BEST_SECTORS.to_le_bytes());
         Self { store, bytes, config, buffer: vec![0; PIECE_BYTES] }
     }
 
@@ -140,7 +142,7 @@ impl Device for DiskDevice {
             Store::Image(_) => VIRTIO_BLK_F_RO,
             Store::Scratch(_) => VIRTIO_BLK_F_FLUSH,
         };
-        1 << VIRTIO_BLK_F_SEG_MAX | 1 << of_store
+        1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_TOPOLOGY | 1 << of_store
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
@@ -188,4 +190,6 @@ const PIECE_BYTES: usize = 64 * 1024;
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// The largest number of data buffers of a request: the queue's size without header and status.
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// 256 KiB.
+const BEST_SECTORS: u32 = 512;
 const ID: &[u8; 20] = b"lambda-vmm disk\0\0\0\0\0";

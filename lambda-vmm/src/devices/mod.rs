@@ -4,6 +4,8 @@ mod balloon;
 mod disk;
 #[expect(unsafe_code, reason = "getrandom writes to a buffer")]
 mod entropy;
+#[cfg(test)]
+mod hostile;
 mod network;
 mod vsock;
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lambda_vmm::{Config, Error, Resources, Source, Vm, memory_file};
+use lambda_vmm::{Config, Error, Prepared, Resources, Source, Vm, memory_file};
 
 /// More than any step takes on a busy machine.
 pub const TIME: Duration = Duration::from_secs(60);
@@ -49,13 +49,18 @@ pub fn start(
     boot: Source<'_>,
     disks: &[BorrowedFd<'_>],
 ) -> Result<Machine, Error> {
-    let (ours, theirs) = Vm::control_sockets()?;
-    let child = Command::new(env!("CARGO_BIN_EXE_lambda-vmm")).stdin(Stdio::from(theirs)).spawn();
-    let process = Process(child.unwrap());
-    let kvm = kvm.as_fd();
-    let resources = Resources { kvm, memory, boot, disks, network: None };
-    let vm = Vm::start(ours, config, &resources, TIME)?;
+    let (prepared, process) = prepare(kvm)?;
+    let resources = Resources { memory, boot, disks, network: None };
+    let vm = prepared.start(config, &resources, TIME)?;
     Ok(Machine { vm, process })
+}
+
+/// Makes an empty machine, as a pool does ahead.
+pub fn prepare(kvm: &File) -> Result<(Prepared, Process), Error> {
+    let (ours, theirs) = Vm::control_sockets()?;
+    let child = Command::new(program()).stdin(Stdio::from(theirs)).spawn();
+    let process = Process(child.unwrap());
+    Ok((Vm::prepare(ours, kvm.as_fd(), TIME)?, process))
 }
 
 /// Boots a kernel of these instructions.
@@ -109,4 +114,10 @@ pub fn kernel(code: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&elf).unwrap();
     file
+}
+
+/// Returns the program of machines: `LAMBDA_VMM` where the tests run on another machine than the
+/// one that built them.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("LAMBDA_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_lambda-vmm").into())
 }

@@ -1,6 +1,8 @@
 //! The socket device (virtio 1.2, section 5.10) in user space. Each stream of the guest is one end
 //! of a socket pair. The other end belongs to the host's program.
 
+#[cfg(test)]
+mod model;
 mod packet;
 mod streams;
 
