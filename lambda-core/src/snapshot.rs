@@ -21,8 +21,8 @@ impl Engine {
         Snapshot(self.state)
     }
 
-    /// Returns a copy of the whole state, including commands that were not polled yet. The copy of a
-    /// million sandboxes takes about a tenth of a second; prefer [`Self::into_snapshot`] for an
+    /// Returns a copy of the whole state, including commands that were not polled yet. The copy of
+    /// a million sandboxes takes about a tenth of a second; prefer [`Self::into_snapshot`] for an
     /// engine that ends.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
