@@ -1,5 +1,5 @@
-//! Rollout of a new revision: the sandboxes of the previous one serve until those of the new one are
-//! ready, for at most [`Config::rollout_max`](crate::Config::rollout_max).
+//! Rollout of a new revision: the sandboxes of the previous one serve until those of the new one
+//! are ready, for at most [`Config::rollout_max`](crate::Config::rollout_max).
 
 use std::time::Duration;
 
