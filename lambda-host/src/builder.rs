@@ -14,7 +14,7 @@ use crate::accounts;
 use crate::blocking::blocking;
 use crate::catalog::bounds::CODE_BYTES_MAX;
 use crate::catalog::{self, Catalog};
-use crate::code::{CodeStore, FetchCode};
+use crate::code::CodeStore;
 use crate::error::Error;
 use crate::events::deliver::Deliver;
 use crate::events::dispatch::Dispatcher;
@@ -252,9 +252,7 @@ impl HostBuilder {
     /// cannot be used, and [`Error::Network`] if the network of functions without a `VpcConfig`
     /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
-        for backend in &self.backends {
-            backend.sweep().await?;
-        }
+        sweep(&self.backends).await?;
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
         let (log_bounds, event_settings) = (self.log_bounds, self.events);
         let (arns, named) = (self.arns, self.accounts);
@@ -271,29 +269,29 @@ impl HostBuilder {
         let (event_queue, events_waiting) = events_opened;
         let share = machine_bytes / self.backends.len() as u64;
         let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
-        let workers: Vec<Arc<dyn Worker>> = self
-            .backends
-            .into_iter()
-            .map(|backend| {
-                let worker =
-                    LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
-                        .with_stream_bandwidth(self.stream_bytes_per_second);
-                #[cfg(feature = "roles")]
-                let worker = worker.with_roles(self.roles.clone());
-                Arc::new(worker.with_interfaces(self.interfaces.clone())) as Arc<dyn Worker>
-            })
-            .collect();
-
+        let (bandwidth, interfaces) = (self.stream_bytes_per_second, self.interfaces.clone());
+        #[cfg(feature = "roles")]
+        let roles = self.roles;
+        let worker = |backend| {
+            let worker =
+                LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
+                    .with_stream_bandwidth(bandwidth)
+                    .with_interfaces(interfaces.clone());
+            #[cfg(feature = "roles")]
+            let worker = worker.with_roles(roles.clone());
+            Arc::new(worker) as Arc<dyn Worker>
+        };
+        let workers: Vec<_> = self.backends.into_iter().map(worker).collect();
         let (events, _) = broadcast::channel(EVENTS_KEPT);
         let (driver, messages) = mpsc::channel(MESSAGES_MAX);
         let (worker_events, received) = mpsc::channel(WORKER_EVENTS_MAX);
         let (lost, lost_workers) = mpsc::unbounded_channel();
         let link = Link { events: worker_events, lost: Some(lost) };
-        let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
         let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
         let (networks, interfaces) = Networks::new(self.interfaces.clone());
+        let fetch = Arc::new(code.clone());
         let manager = Driver::new(self.settings, parts, fetch, link, events.clone(), networks);
         let inbox = Inbox { messages, events: received, interfaces, lost: lost_workers };
         drop(tokio::spawn(manager.run(inbox)));
@@ -301,29 +299,18 @@ impl HostBuilder {
         let (reply, ready) = tokio::sync::oneshot::channel();
         driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
         ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)?;
-        let mut tenants = Vec::new();
-        for (index, account) in (0..).zip(accounts) {
-            let kept = catalog::Settings {
-                account: AccountIndex(index),
-                arns: account.arns.clone(),
-                change_time: self.change_time,
-                code_bytes_max: account.code_bytes_max.unwrap_or(self.code_bytes_max),
-            };
-            let catalog =
-                Catalog::open(&account.folder, code.clone(), driver.clone(), kept).await?;
-            tenants.push(Arc::new(Tenant {
-                account: AccountIndex(index),
-                catalog,
-                logs: account.logs,
-                unreserved_min,
-                concurrency_max: AtomicU32::new(account.concurrency_max.unwrap_or(concurrency_max)),
-                arns: account.arns,
-            }));
-        }
+        let (change_time, code_bytes_max) = (self.change_time, self.code_bytes_max);
+        let settings = |account: &accounts::Opened, index| catalog::Settings {
+            account: AccountIndex(index),
+            arns: account.arns.clone(),
+            change_time,
+            code_bytes_max: account.code_bytes_max.unwrap_or(code_bytes_max),
+        };
+        let limits = (concurrency_max, unreserved_min);
+        let tenants = open_tenants(accounts, settings, &code, &driver, limits).await?;
         // Nobody has what none of the accounts holds.
         blocking(move || code.sweep()).await?;
-        let own = Arc::clone(&tenants[0]);
-        let inner = Inner {
+        let host = Host::new(Inner {
             tenants,
             runtimes,
             workers,
@@ -335,17 +322,48 @@ impl HostBuilder {
             deprecated_runtimes: self.deprecated_runtimes,
             interfaces: self.interfaces,
             _folder: folder,
-        };
-        let host = Host::new(inner, own);
+        });
         Dispatcher::start(events_waiting, &host);
         #[cfg(feature = "services")]
         if let Some(services) = self.services {
-            for host in host.accounts() {
-                crate::events::poll::start(&host, services.clone());
-            }
+            let each = host.accounts();
+            each.for_each(|host| crate::events::poll::start(&host, services.clone()));
         }
         Ok(host)
     }
+}
+
+/// Removes what earlier hosts left on this machine.
+async fn sweep(backends: &[Arc<dyn Backend>]) -> Result<(), Error> {
+    for backend in backends {
+        backend.sweep().await?;
+    }
+    Ok(())
+}
+
+/// Opens the catalogs of the accounts with the `settings` of each; `limits` are the concurrency of an account that has no other,
+/// and what of it stays unreserved.
+async fn open_tenants(
+    accounts: Vec<accounts::Opened>,
+    settings: impl Fn(&accounts::Opened, u32) -> catalog::Settings,
+    code: &CodeStore,
+    driver: &mpsc::Sender<Message>,
+    (concurrency_max, unreserved_min): (u32, u32),
+) -> Result<Vec<Arc<Tenant>>, Error> {
+    let mut tenants = Vec::new();
+    for (index, account) in (0..).zip(accounts) {
+        let (settings, driver) = (settings(&account, index), driver.clone());
+        let catalog = Catalog::open(&account.folder, code.clone(), driver, settings).await?;
+        tenants.push(Arc::new(Tenant {
+            account: AccountIndex(index),
+            catalog,
+            logs: account.logs,
+            unreserved_min,
+            concurrency_max: AtomicU32::new(account.concurrency_max.unwrap_or(concurrency_max)),
+            arns: account.arns,
+        }));
+    }
+    Ok(tenants)
 }
 
 /// Adds the workers; returns when the engine has accepted them.

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+use redb::StorageError;
 
-use crate::error::Error;
+use crate::error::{Error, storage};
 
 /// A database. Its methods block.
 #[derive(Debug)]
@@ -80,25 +80,9 @@ fn is_of_disk(error: &Error) -> bool {
     matches!(storage(source.as_ref()), Some(StorageError::Io(_) | StorageError::PreviousIo))
 }
 
-/// Returns the fault of its storage that an error of a database tells of. These errors name no causes.
-pub(crate) fn storage<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a StorageError> {
-    if let Some(error) = error.downcast_ref::<StorageError>() {
-        return Some(error);
-    }
-    match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
-        (Some(TransactionError::Storage(error)), ..)
-        | (_, Some(CommitError::Storage(error)), ..)
-        | (_, _, Some(TableError::Storage(error)), _)
-        | (.., Some(DatabaseError::Storage(error))) => Some(error),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use redb::{ReadableDatabase as _, TableDefinition};
+    use redb::{CommitError, ReadableDatabase as _, TableDefinition};
 
     use super::*;
 

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+
 use crate::function::limits::{Constraint, Invalid};
 use crate::function::name::FunctionName;
 
@@ -345,14 +347,30 @@ impl Error {
     }
 }
 
+/// Returns the fault of its storage that an error of a database tells of. These errors name no causes.
+pub(crate) fn storage<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a StorageError> {
+    if let Some(error) = error.downcast_ref::<StorageError>() {
+        return Some(error);
+    }
+    match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(TransactionError::Storage(error)), ..)
+        | (_, Some(CommitError::Storage(error)), ..)
+        | (_, _, Some(TableError::Storage(error)), _)
+        | (.., Some(DatabaseError::Storage(error))) => Some(error),
+        _ => None,
+    }
+}
+
 /// Returns which fault of its disk an error of the host has among its causes: that it is full, or read-only.
 #[cfg(feature = "http")]
 pub(crate) fn disk_fault(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
     use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let of_database = match crate::database::storage(error) {
-            Some(redb::StorageError::Io(error)) => Some(error.kind()),
+        let of_database = match storage(error) {
+            Some(StorageError::Io(error)) => Some(error.kind()),
             _ => None,
         };
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);

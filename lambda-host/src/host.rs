@@ -62,7 +62,7 @@ impl WeakHost {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// By [`AccountIndex`]; the host's own first.
+    /// By [`AccountIndex`]; never empty, the host's own comes first.
     pub(crate) tenants: Vec<Arc<Tenant>>,
     pub(crate) runtimes: Arc<Runtimes>,
     /// The workers in this process. A stop waits for their end.
@@ -93,8 +93,9 @@ pub(crate) struct Tenant {
 
 impl Host {
     /// Returns a host as its own account sees it.
-    pub(crate) fn new(inner: Inner, own: Arc<Tenant>) -> Self {
-        Self { inner: Arc::new(inner), tenant: own }
+    pub(crate) fn new(inner: Inner) -> Self {
+        let tenant = Arc::clone(&inner.tenants[0]);
+        Self { inner: Arc::new(inner), tenant }
     }
 
     fn of(inner: Arc<Inner>, account: AccountIndex) -> Option<Self> {

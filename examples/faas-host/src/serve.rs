@@ -140,15 +140,13 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let builder = host(&settings, opened)?;
     let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
     let host = builder.start().await?;
-    let listen = settings.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
+    let listen = settings.listen();
     let listener =
         TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     say!("functions   {} in {}", host.functions().len(), settings.data().display());
-    match &keys {
-        Some(_) => say!("listening   {endpoint}  (callers need a key)"),
-        None => say!("listening   {endpoint}  (callers are not authenticated)"),
-    }
+    let callers = if keys.is_some() { "need a key" } else { "are not authenticated" };
+    say!("listening   {endpoint}  (callers {callers})");
     say!("try         aws lambda list-functions --endpoint-url {endpoint}");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -163,8 +161,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         // An error means that the sender is gone, which is the stop.
         async move { while stopped.changed().await.is_ok() {} }
     };
-    let url_path = settings.url_path.clone().unwrap_or_else(|| "/urls".to_owned());
-    let mut api = Server::api(host.clone()).with_url_path(&url_path);
+    let url_path = settings.url_path.as_deref().unwrap_or("/urls");
+    let mut api = Server::api(host.clone()).with_url_path(url_path);
     if let Some(keys) = &keys {
         api = api.with_keys(keys.clone());
     }
@@ -222,7 +220,7 @@ async fn reload(
     host.limit_account(settings.concurrency(), OWN_WEIGHT).await?;
     for account in accounts {
         if let Some(its) = host.account(&account.number) {
-            let concurrency = account.concurrency_max.unwrap_or(settings.concurrency());
+            let concurrency = account.concurrency_max.unwrap_or_else(|| settings.concurrency());
             its.limit_account(concurrency, account.weight).await?;
         }
     }

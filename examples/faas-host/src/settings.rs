@@ -100,7 +100,7 @@ impl Settings {
             .map_err(|error| format!("settings {}: {error}", file.display()))?;
         let mut settings =
             Self::parse(&text).map_err(|error| format!("settings {}: {error}", file.display()))?;
-        let folder = file.parent().unwrap_or(Path::new("."));
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let paths = [&mut settings.data, &mut settings.keys, &mut settings.deliveries];
         let definition = settings.gateway.as_mut().map(|it| &mut it.definition);
         for path in paths.into_iter().filter_map(Option::as_mut).chain(definition) {
@@ -133,6 +133,10 @@ impl Settings {
         Ok(())
     }
 
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 3000)))
+    }
+
     pub(crate) fn own_account(&self) -> &str {
         self.account.as_deref().unwrap_or("123456789012")
     }
@@ -155,7 +159,10 @@ impl Settings {
             let mut account = Account::new(&it.number)?;
             account.concurrency_max = it.concurrency;
             account.code_bytes_max = it.code_mib.map(|mib| mib.saturating_mul(1 << 20));
-            Ok(it.weight.map_or(account.clone(), |weight| account.with_weight(weight)))
+            Ok(match it.weight {
+                Some(weight) => account.with_weight(weight),
+                None => account,
+            })
         };
         self.accounts.iter().map(account).collect()
     }

@@ -13,8 +13,8 @@ use lambda_gateway::{
     handle_function_url,
 };
 
+use super::api::Api;
 use super::body::{Bodies, Refusal as BodyRefusal, drain};
-use super::serve::Api;
 use super::spelling::Heads;
 use super::url_stream::StreamingFunctions;
 use super::urls::{Door, Entry};

@@ -3,6 +3,7 @@
 //! Without keys (`serve_with_keys`, feature `keys`) requests are not authenticated: signatures are
 //! accepted and not checked. Serve on loopback then, or behind a proxy that authenticates callers.
 
+mod api;
 mod archives;
 mod body;
 #[cfg(feature = "keys")]

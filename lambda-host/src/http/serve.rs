@@ -17,6 +17,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
 
+use super::api::Api;
 use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
@@ -60,16 +61,6 @@ pub struct Server {
 enum Front {
     Api(Box<Api>),
     Gateway(Arc<Gateway>),
-}
-
-/// The API of a host, with its function URLs.
-#[derive(Debug)]
-pub(super) struct Api {
-    pub(super) host: Host,
-    pub(super) urls: Urls,
-    archives: Archives,
-    #[cfg(feature = "keys")]
-    pub(super) keys: Option<KeyRing>,
 }
 
 impl Server {

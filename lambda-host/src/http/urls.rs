@@ -44,7 +44,6 @@ pub(super) enum Entry {
     /// Nobody.
     Closed,
     /// Callers who sign, of the function's own account or of one that its policy allows.
-    #[cfg_attr(not(feature = "keys"), expect(dead_code, reason = "signatures are not checked"))]
     Signed(Policy),
 }
 

@@ -97,11 +97,9 @@ impl Driver {
         if let Some(placement) = placement {
             engine = engine.with_placement(placement);
         }
-        let mut index = 0;
-        for account in &accounts {
+        for (index, account) in (0..).zip(&accounts) {
             let (id, concurrency_max) = (AccountId(index), account.concurrency_max);
             let weight = account.weight;
-            index += 1;
             for event in [
                 Event::AccountPut { account: id, concurrency_max },
                 Event::AccountWeightSet { account: id, weight },

@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::catalog::Inner;
 use crate::catalog::bounds::{MAPPINGS_MAX, check_count};
 use crate::catalog::mappings::{Mapping, SourceKind, checkpoints, key};
+#[cfg(feature = "http")]
+use crate::catalog::mappings::{no_queue, no_stream};
 use crate::clock::now_ms;
 use crate::error::Error;
 use crate::events::filter;
@@ -216,19 +218,6 @@ impl Inner {
         all.by_number.insert(mapping.number, Arc::clone(&mapping));
         Ok(mapping)
     }
-}
-
-#[cfg(any(feature = "http", feature = "services"))]
-pub(crate) fn no_stream(arn: &str) -> Error {
-    Error::parameter(format!("Stream not found: {arn}"))
-}
-
-#[cfg(any(feature = "http", feature = "services"))]
-pub(crate) fn no_queue() -> Error {
-    Error::parameter(
-        "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS \
-         Error Message: The specified queue does not exist for this wsdl version.",
-    )
 }
 
 fn check_filters(settings: &BTreeMap<String, Value>) -> Result<(), Error> {

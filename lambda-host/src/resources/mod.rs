@@ -6,7 +6,7 @@ mod concurrency;
 pub(crate) mod event_invoke;
 mod events;
 pub(crate) mod layers;
-pub(crate) mod mappings;
+mod mappings;
 mod permissions;
 mod settings;
 pub(crate) mod signing;

@@ -11,10 +11,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::services::Services;
-use crate::catalog::mappings::{Mapping, SourceKind};
+use crate::catalog::mappings::{Mapping, SourceKind, no_queue, no_stream};
 use crate::error::Error;
 use crate::host::{Host, WeakHost};
-use crate::resources::mappings::{no_queue, no_stream};
 
 /// Reads for all mappings of a host until it is gone.
 pub(crate) fn start(host: &Host, services: Services) {

@@ -25,7 +25,7 @@ pub(super) async fn create(call: &Call<'_>) -> Answer {
         settings.entry(name.to_owned()).or_insert(value);
     }
     if settings.contains_key("SelfManagedEventSource") {
-        settings.entry("StartingPosition".to_owned()).or_insert("TRIM_HORIZON".into());
+        settings.entry("StartingPosition".to_owned()).or_insert_with(|| "TRIM_HORIZON".into());
     }
     let target = call.target()?;
     let enabled = input.flag("Enabled").unwrap_or(true);
