@@ -23,6 +23,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_host::{FunctionConfig, Host, Runtimes};
@@ -32,7 +33,7 @@ use lambda_sandbox::linux::{Hierarchies, LinuxBackend};
 use lambda_sandbox::{Backend, Invocation, Limits, Root, SandboxSpec};
 use tokio::net::TcpListener;
 
-type Client = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +193,8 @@ async fn stages(extent: Extent) {
     let (address, listener) = listen().await;
     drop(tokio::spawn(echo_server(listener)));
     let client = client();
-    let echo = time(rounds, || post(&client, &format!("http://{address}/"))).await;
+    let uri = format!("http://{address}/");
+    let echo = time(rounds, || post(&client, &uri)).await;
 
     let fake = Arc::new(FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1")));
     let fake = Host::builder(fake).start().await.expect("a host");
@@ -364,7 +366,7 @@ impl Drop for Emulator {
 fn client() -> Client {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).build(connector)
+    legacy::Client::builder(TokioExecutor::new()).build(connector)
 }
 
 async fn post(client: &Client, uri: &str) {
