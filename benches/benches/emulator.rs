@@ -11,6 +11,8 @@
 //!
 //! The emulator serves one invocation at a time, and refuses others meanwhile: its callers take turns.
 
+#![expect(clippy::print_stdout, reason = "the tables are the result")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -308,7 +310,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get(sorted.len() * percent / 100).or(sorted.last()).copied().unwrap_or_default()
+    sorted.get(sorted.len() * percent / 100).or_else(|| sorted.last()).copied().unwrap_or_default()
 }
 
 /// The emulator with the Python function. Ended on drop.
