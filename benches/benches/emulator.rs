@@ -29,7 +29,6 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_host::{FunctionConfig, Host, Runtimes};
-use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use lambda_sandbox::linux::measured::MeasuredGroup;
 use lambda_sandbox::linux::{Hierarchies, LinuxBackend};
 use lambda_sandbox::{Backend, Invocation, Limits, Root, SandboxSpec};
@@ -198,14 +197,7 @@ async fn stages(extent: Extent) {
     let uri = format!("http://{address}/");
     let echo = time(rounds, || post(&client, &uri)).await;
 
-    let fake = Arc::new(FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1")));
-    let fake = Host::builder(fake).start().await.expect("a host");
     let zip = archive("bootstrap", &program);
-    fake.deploy(own("f"), zip.clone()).await.expect("deployed");
-    let uri = format!("http://{}/2015-03-31/functions/f/invocations", serve(&fake).await);
-    let fake_http = time(rounds, || post(&client, &uri)).await;
-    let fake_inner = time(rounds, || async { drop(fake.invoke("f", "{}").await) }).await;
-
     let host = linux().await;
     host.deploy(own("f"), zip).await.expect("deployed");
     let uri = format!("http://{}/2015-03-31/functions/f/invocations", serve(&host).await);
@@ -218,24 +210,18 @@ async fn stages(extent: Extent) {
     println!("|---|---|---|");
     let row = |stage: &str, time: Duration, how: &str| println!("| {stage} | {time:.0?} | {how} |");
     row("client and transport", echo, "HTTP echo on loopback");
+    row("front end", http.saturating_sub(inner + echo), "over HTTP less in process less echo");
     row(
-        "front end",
-        fake_http.saturating_sub(fake_inner + echo),
-        "over HTTP less in process less echo, fake sandbox",
+        "engine, hand-over, logs",
+        inner.saturating_sub(invoke),
+        "in process less `Sandbox::invoke`",
     );
-    row("engine, hand-over, log", fake_inner, "in process, fake sandbox");
     row("thaw", thaw, "a group with one process");
     row("Runtime API and function", invoke.saturating_sub(thaw), "`Sandbox::invoke` less thaw");
-    row(
-        "logs of the function, and the rest",
-        inner.saturating_sub(fake_inner + invoke),
-        "in process less the three above",
-    );
     row("**invocation over HTTP**", http, "measured as a whole");
     row("freeze", freeze, "a group with one process; after the answer");
     row("settle", settle, "`Sandbox::settle`, with the freeze; after the answer");
     println!("\nThe whole is {:.1} times the echo.", http.as_secs_f64() / echo.as_secs_f64());
-    fake.shutdown().await;
     host.shutdown().await;
 }
 
