@@ -7,6 +7,7 @@ mod archives;
 mod body;
 mod connections;
 mod doors;
+mod functions;
 mod lambda;
 mod logs;
 mod serve;
@@ -17,7 +18,7 @@ mod streamed;
 mod url_stream;
 mod urls;
 
-pub use doors::HostFunctions;
+pub use functions::HostFunctions;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};
