@@ -11,6 +11,8 @@
 //!
 //! The emulator serves one invocation at a time, and refuses others meanwhile: its callers take turns.
 
+#![expect(clippy::print_stdout, reason = "the tables are the result")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,16 +25,16 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_host::{FunctionConfig, Host, Runtimes};
-use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use lambda_sandbox::linux::measured::MeasuredGroup;
 use lambda_sandbox::linux::{Hierarchies, LinuxBackend};
 use lambda_sandbox::{Backend, Invocation, Limits, Root, SandboxSpec};
 use tokio::net::TcpListener;
 
-type Client = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -192,16 +194,10 @@ async fn stages(extent: Extent) {
     let (address, listener) = listen().await;
     drop(tokio::spawn(echo_server(listener)));
     let client = client();
-    let echo = time(rounds, || post(&client, &format!("http://{address}/"))).await;
+    let uri = format!("http://{address}/");
+    let echo = time(rounds, || post(&client, &uri)).await;
 
-    let fake = Arc::new(FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1")));
-    let fake = Host::builder(fake).start().await.expect("a host");
     let zip = archive("bootstrap", &program);
-    fake.deploy(own("f"), zip.clone()).await.expect("deployed");
-    let uri = format!("http://{}/2015-03-31/functions/f/invocations", serve(&fake).await);
-    let fake_http = time(rounds, || post(&client, &uri)).await;
-    let fake_inner = time(rounds, || async { drop(fake.invoke("f", "{}").await) }).await;
-
     let host = linux().await;
     host.deploy(own("f"), zip).await.expect("deployed");
     let uri = format!("http://{}/2015-03-31/functions/f/invocations", serve(&host).await);
@@ -214,24 +210,18 @@ async fn stages(extent: Extent) {
     println!("|---|---|---|");
     let row = |stage: &str, time: Duration, how: &str| println!("| {stage} | {time:.0?} | {how} |");
     row("client and transport", echo, "HTTP echo on loopback");
+    row("front end", http.saturating_sub(inner + echo), "over HTTP less in process less echo");
     row(
-        "front end",
-        fake_http.saturating_sub(fake_inner + echo),
-        "over HTTP less in process less echo, fake sandbox",
+        "engine, hand-over, logs",
+        inner.saturating_sub(invoke),
+        "in process less `Sandbox::invoke`",
     );
-    row("engine, hand-over, log", fake_inner, "in process, fake sandbox");
     row("thaw", thaw, "a group with one process");
     row("Runtime API and function", invoke.saturating_sub(thaw), "`Sandbox::invoke` less thaw");
-    row(
-        "logs of the function, and the rest",
-        inner.saturating_sub(fake_inner + invoke),
-        "in process less the three above",
-    );
     row("**invocation over HTTP**", http, "measured as a whole");
     row("freeze", freeze, "a group with one process; after the answer");
     row("settle", settle, "`Sandbox::settle`, with the freeze; after the answer");
     println!("\nThe whole is {:.1} times the echo.", http.as_secs_f64() / echo.as_secs_f64());
-    fake.shutdown().await;
     host.shutdown().await;
 }
 
@@ -306,7 +296,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get(sorted.len() * percent / 100).or(sorted.last()).copied().unwrap_or_default()
+    sorted.get(sorted.len() * percent / 100).or_else(|| sorted.last()).copied().unwrap_or_default()
 }
 
 /// The emulator with the Python function. Ended on drop.
@@ -364,7 +354,7 @@ impl Drop for Emulator {
 fn client() -> Client {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).build(connector)
+    legacy::Client::builder(TokioExecutor::new()).build(connector)
 }
 
 async fn post(client: &Client, uri: &str) {

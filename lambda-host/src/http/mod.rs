@@ -10,6 +10,7 @@ mod body;
 mod chunked;
 mod connections;
 mod doors;
+mod functions;
 mod lambda;
 mod logs;
 mod serve;
@@ -20,7 +21,7 @@ mod streamed;
 mod url_stream;
 mod urls;
 
-pub use doors::HostFunctions;
+pub use functions::HostFunctions;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response};
 use http_body_util::Full;
 use lambda_gateway::{Answer, Call, Functions, InvokeError, Invoking};
 
-use super::doors::HostFunctions;
+use super::functions::HostFunctions;
 use super::streamed::attach;
 use crate::host::Host;
 use crate::streaming::Streaming;

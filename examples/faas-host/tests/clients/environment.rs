@@ -8,7 +8,7 @@ use lambda_host::{FunctionConfig, Host, Request, Runtimes};
 use lambda_sandbox::linux::LinuxBackend;
 use serde_json::{Value, json};
 
-use crate::support::{archive, python, ready};
+use crate::support::{Served, archive, python, ready};
 
 async fn host() -> Host {
     let backend = Arc::new(LinuxBackend::new().unwrap());
@@ -212,6 +212,34 @@ async fn an_init_that_failed_is_tried_again_within_the_invocation() {
         assert!(log.ends_with("Status: error\tError Type: RuntimeError\n"), "{log}");
     }
     host.shutdown().await;
+}
+
+#[test]
+fn files_in_tmp_do_not_use_up_the_memory_of_a_function() {
+    if !ready("files in /tmp of functions") {
+        return;
+    }
+    let served = Served::start(&[]);
+    let source: &[u8] = br#"
+import os
+def handler(event, context):
+    with open("/tmp/file", "wb") as file:
+        try:
+            for _ in range(event["mb"]):
+                file.write(bytes(1 << 20))
+            file.flush()
+        except OSError as error:
+            return error.strerror
+    return os.path.getsize("/tmp/file") >> 20
+"#;
+    let settings = ["--memory-size", "128", "--timeout", "60"];
+    served.create("f", &python(), "app.handler", &[("app.py", source)], &settings);
+    assert_eq!(served.invoke("f", r#"{"mb":400}"#, &[]).1, 400);
+    assert_eq!(served.invoke("f", r#"{"mb":600}"#, &[]).1, "No space left on device");
+    let larger = ["update-function-configuration", "--function-name", "f"];
+    let larger = served.aws(&[&larger[..], &["--ephemeral-storage", "Size=10240"]].concat());
+    assert!(larger.success, "{larger:?}");
+    assert_eq!(served.invoke("f", r#"{"mb":600}"#, &[]).1, 600);
 }
 
 /// Longer than an init takes on a busy machine.

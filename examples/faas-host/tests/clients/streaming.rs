@@ -80,7 +80,7 @@ async fn parts_come_while_the_function_runs() {
     assert_eq!(answer.content_type(), Some("text/plain"));
     let (began, mut bytes, mut first) = (Instant::now(), 0, None);
     while let Some(part) = answer.next().await {
-        first.get_or_insert(began.elapsed());
+        first.get_or_insert_with(|| began.elapsed());
         bytes += part.len();
     }
     assert_eq!(bytes, 30);
@@ -150,6 +150,11 @@ fn boto3_and_function_urls_get_the_answer_as_it_comes() {
         &[("app.js", STREAMING)],
         &["--memory-size", "512"],
     );
+    boto3_reads_events(&served);
+    function_urls_send_parts(&served);
+}
+
+fn boto3_reads_events(served: &Served) {
     let program = r#"
 import boto3, json, sys, time
 client = boto3.client("lambda", endpoint_url=sys.argv[1])
@@ -180,7 +185,9 @@ print([message for message in answer["EventStream"]][-1]["InvokeComplete"])
         "{text}"
     );
     assert!(text.contains("'ErrorCode': 'Unhandled'") && text.contains("in the middle"), "{text}");
+}
 
+fn function_urls_send_parts(served: &Served) {
     let url = ["create-function-url-config", "--function-name", "streams", "--auth-type", "NONE"];
     let made = served.aws(&[&url[..], &["--invoke-mode", "RESPONSE_STREAM"]].concat());
     assert!(made.success, "{made:?}");
