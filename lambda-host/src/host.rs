@@ -64,6 +64,10 @@ pub(crate) struct Inner {
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "the API checks a `VpcConfig` with it")
+    )]
     pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
     pub(crate) unreserved_min: u32,
     pub(crate) concurrency_max: u32,
