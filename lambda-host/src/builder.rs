@@ -267,8 +267,7 @@ impl HostBuilder {
         let (folder, accounts, code, runtimes, events_opened, machine_bytes) =
             blocking(opening).await?;
         let (event_queue, events_waiting) = events_opened;
-        let share = machine_bytes / self.backends.len() as u64;
-        let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
+        let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
         let (bandwidth, interfaces) = (self.stream_bytes_per_second, self.interfaces.clone());
         #[cfg(feature = "roles")]
         let roles = self.roles;
@@ -296,9 +295,6 @@ impl HostBuilder {
         let inbox = Inbox { messages, events: received, interfaces, lost: lost_workers };
         drop(tokio::spawn(manager.run(inbox)));
         connect(&driver, &workers).await?;
-        let (reply, ready) = tokio::sync::oneshot::channel();
-        driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
-        ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)?;
         let (change_time, code_bytes_max) = (self.change_time, self.code_bytes_max);
         let settings = |account: &accounts::Opened, index| catalog::Settings {
             account: AccountIndex(index),
@@ -366,7 +362,13 @@ async fn open_tenants(
     Ok(tenants)
 }
 
-/// Adds the workers; returns when the engine has accepted them.
+/// Returns the memory for sandboxes of each of `workers` workers.
+fn memory_bytes(memory_mb: Option<u64>, machine_bytes: u64, workers: usize) -> u64 {
+    memory_mb.map_or(machine_bytes / workers as u64, |mb| mb << 20)
+}
+
+/// Adds the workers, and then the default network; returns when the engine has accepted them and
+/// the network is ready.
 async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) -> Result<(), Error> {
     for worker in workers {
         let (reply, joined) = tokio::sync::oneshot::channel();
@@ -374,7 +376,9 @@ async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) ->
         driver.send(add).await.map_err(|_| Error::Stopping)?;
         joined.await.map_err(|_| Error::Stopping)??;
     }
-    Ok(())
+    let (reply, ready) = tokio::sync::oneshot::channel();
+    driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
+    ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)
 }
 
 /// The most events that a receiver of [`Host::events`] can be behind before it loses the oldest.

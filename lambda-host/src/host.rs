@@ -27,10 +27,10 @@ use crate::lineage;
 use crate::logs::LogStore;
 use crate::manager::message::Message;
 use crate::manager::stream::{ROOM, StreamItem};
-use crate::streaming::Streaming;
 use crate::network::InterfaceProvider;
 #[cfg(feature = "http")]
 use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
+use crate::streaming::Streaming;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -75,6 +75,10 @@ pub(crate) struct Inner {
     /// Whether the API takes functions for runtimes that AWS has deprecated.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
     pub(crate) deprecated_runtimes: bool,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "the API checks a `VpcConfig` with it")
+    )]
     pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,

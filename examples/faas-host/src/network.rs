@@ -63,8 +63,8 @@ impl NetworkOptions {
                 let range = text.parse().map_err(|_| format!("{text} is no network of IPv4"))?;
                 nat.refused.push(range);
             }
-            let dns =
-                nat.resolver.map_or("no DNS server found".to_owned(), |it| format!("DNS by {it}"));
+            let none = || "no DNS server found".to_owned();
+            let dns = nat.resolver.map_or_else(none, |it| format!("DNS by {it}"));
             say!(
                 "network     nat: to the outside, {dns}; refused: this machine, link-local addresses"
             );

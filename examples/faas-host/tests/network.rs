@@ -198,6 +198,8 @@ fn functions_have_vpcs_by_the_api() {
     for words in [
         "ip link add br0 address 02:00:00:00:00:01 type bridge",
         "ip address add 10.0.0.2/16 dev br0",
+        // The router of the subnet, which does not reach 10.0.0.2 by itself.
+        "ip address add 10.0.1.1/16 dev br0",
         "ip link set br0 up",
     ] {
         command(&machine, words);
@@ -215,7 +217,8 @@ fn functions_have_vpcs_by_the_api() {
     std::fs::write(&file, vpcs.to_string()).unwrap();
     let (data, file) = (data.path().to_str().unwrap(), file.to_str().unwrap());
     let served = Served::start(&machine, data, &["--vpcs", file]);
-    let vpc = |subnet: &str, group: &str| json!({ "SubnetIds": [subnet], "SecurityGroupIds": [group] });
+    let vpc =
+        |subnet: &str, group: &str| json!({ "SubnetIds": [subnet], "SecurityGroupIds": [group] });
     let with = |vpc: Value| {
         let mut function = function.clone();
         function["VpcConfig"] = vpc;

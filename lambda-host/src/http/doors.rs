@@ -104,7 +104,7 @@ pub(super) async fn function_url(
         functions.finish(&mut response, begun);
         return Some(response);
     }
-    let functions = HostFunctions(door.host.clone());
+    let functions = HostFunctions::new(door.host.clone());
     Some(sent(handle_function_url(api, &functions, &request, &arrival).await, &arrival))
 }
 

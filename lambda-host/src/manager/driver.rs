@@ -30,8 +30,8 @@ use crate::logs::LogEvent;
 use crate::network::{InterfaceChange, NetworkError};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, StreamPart, WorkerCommand,
-    WorkerId,
+    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, StreamPart,
+    WorkerCommand, WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 

@@ -103,6 +103,7 @@ pub struct EgressDefinition {
     pub ports: Option<(u16, u16)>,
 }
 
+#[cfg_attr(not(feature = "network"), allow(dead_code, reason = "`Cards` and the tests use it"))]
 impl Definitions {
     /// Returns the VPC of a subnet, and the subnet.
     pub(super) fn subnet(&self, id: &str) -> Option<(&VpcDefinition, &SubnetDefinition)> {

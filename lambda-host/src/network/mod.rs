@@ -133,9 +133,12 @@ pub trait InterfaceProvider: Send + Sync + fmt::Debug {
     fn attach(&self, interface: InterfaceId) -> BoxFuture<'_, Result<Attached, NetworkError>>;
 }
 
+/// Changes the specification of a sandbox that is attached.
+type Equip = dyn FnOnce(&mut SandboxSpec) + Send + Sync;
+
 /// A sandbox's connection to an interface. Dropping it disconnects the sandbox.
 pub struct Attached {
-    equip: Option<Box<dyn FnOnce(&mut SandboxSpec) + Send + Sync>>,
+    equip: Option<Box<Equip>>,
     _held: Box<dyn Any + Send + Sync>,
 }
 

@@ -15,8 +15,8 @@ use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::making::Maker;
 use super::protocol::{
-    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId, StartFault,
-    ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
+    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId,
+    StartFault, ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
 use super::roles::Roles;

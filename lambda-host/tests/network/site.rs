@@ -6,7 +6,7 @@ use std::io::{Cursor, Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -175,9 +175,12 @@ fn dns_answer(query: &[u8], by_tcp: bool) -> Vec<u8> {
     answer
 }
 
+/// Asking each interpreter for its version takes seconds.
+static RUNTIMES: LazyLock<Runtimes> = LazyLock::new(Runtimes::discover);
+
 /// Starts a host whose functions `cards` connects.
 pub(crate) async fn host(backend: Arc<LinuxBackend>, cards: Option<Cards>) -> Host {
-    let mut builder = Host::builder(backend).with_runtimes(Runtimes::discover());
+    let mut builder = Host::builder(backend).with_runtimes(RUNTIMES.clone());
     if let Some(cards) = cards {
         builder = builder.with_interfaces(cards);
     }
@@ -190,8 +193,7 @@ pub(crate) fn python(name: &str) -> Option<FunctionConfig> {
 }
 
 pub(crate) fn runtime(language: &str, name: &str, handler: &str) -> Option<FunctionConfig> {
-    let runtimes = Runtimes::discover();
-    let Some(runtime) = runtimes.identifiers().find(|it| it.starts_with(language)) else {
+    let Some(runtime) = RUNTIMES.identifiers().find(|it| it.starts_with(language)) else {
         test_support::left_out("functions on a network", &format!("no {language}"));
         return None;
     };
