@@ -268,42 +268,36 @@ impl HostBuilder {
             blocking(opening).await?;
         let (event_queue, events_waiting) = events_opened;
         let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
-        let (bandwidth, interfaces) = (self.stream_bytes_per_second, self.interfaces.clone());
-        #[cfg(feature = "roles")]
-        let roles = self.roles;
         let worker = |backend| {
             let worker =
                 LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
-                    .with_stream_bandwidth(bandwidth)
-                    .with_interfaces(interfaces.clone());
+                    .with_stream_bandwidth(self.stream_bytes_per_second)
+                    .with_interfaces(self.interfaces.clone());
             #[cfg(feature = "roles")]
-            let worker = worker.with_roles(roles.clone());
+            let worker = worker.with_roles(self.roles.clone());
             Arc::new(worker) as Arc<dyn Worker>
         };
         let workers: Vec<_> = self.backends.into_iter().map(worker).collect();
         let (events, _) = broadcast::channel(EVENTS_KEPT);
         let (driver, messages) = mpsc::channel(MESSAGES_MAX);
         let (worker_events, received) = mpsc::channel(WORKER_EVENTS_MAX);
-        let (lost, lost_workers) = mpsc::unbounded_channel();
-        let link = Link { events: worker_events, lost: Some(lost) };
+        let (tell_lost, lost) = mpsc::unbounded_channel();
+        let link = Link { events: worker_events, lost: Some(tell_lost) };
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
         let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
         let (networks, interfaces) = Networks::new(self.interfaces.clone());
         let fetch = Arc::new(code.clone());
         let manager = Driver::new(self.settings, parts, fetch, link, events.clone(), networks);
-        let inbox = Inbox { messages, events: received, interfaces, lost: lost_workers };
-        drop(tokio::spawn(manager.run(inbox)));
+        drop(tokio::spawn(manager.run(Inbox { messages, events: received, interfaces, lost })));
         connect(&driver, &workers).await?;
-        let (change_time, code_bytes_max) = (self.change_time, self.code_bytes_max);
-        let settings = |account: &accounts::Opened, index| catalog::Settings {
-            account: AccountIndex(index),
-            arns: account.arns.clone(),
-            change_time,
-            code_bytes_max: account.code_bytes_max.unwrap_or(code_bytes_max),
+        let defaults = AccountDefaults {
+            change_time: self.change_time,
+            code_bytes_max: self.code_bytes_max,
+            concurrency_max,
+            unreserved_min,
         };
-        let limits = (concurrency_max, unreserved_min);
-        let tenants = open_tenants(accounts, settings, &code, &driver, limits).await?;
+        let tenants = open_tenants(accounts, &defaults, &code, &driver).await?;
         // Nobody has what none of the accounts holds.
         blocking(move || code.sweep()).await?;
         let host = Host::new(Inner {
@@ -322,8 +316,7 @@ impl HostBuilder {
         Dispatcher::start(events_waiting, &host);
         #[cfg(feature = "services")]
         if let Some(services) = self.services {
-            let each = host.accounts();
-            each.for_each(|host| crate::events::poll::start(&host, services.clone()));
+            host.accounts().for_each(|host| crate::events::poll::start(&host, services.clone()));
         }
         Ok(host)
     }
@@ -337,24 +330,38 @@ async fn sweep(backends: &[Arc<dyn Backend>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the catalogs of the accounts with the `settings` of each; `limits` are the concurrency of an account that has no other,
-/// and what of it stays unreserved.
+/// The settings of an account that has no others.
+struct AccountDefaults {
+    change_time: Duration,
+    code_bytes_max: u64,
+    concurrency_max: u32,
+    /// The concurrency that stays unreserved.
+    unreserved_min: u32,
+}
+
+/// Opens the catalogs of the accounts.
 async fn open_tenants(
     accounts: Vec<accounts::Opened>,
-    settings: impl Fn(&accounts::Opened, u32) -> catalog::Settings,
+    defaults: &AccountDefaults,
     code: &CodeStore,
     driver: &mpsc::Sender<Message>,
-    (concurrency_max, unreserved_min): (u32, u32),
 ) -> Result<Vec<Arc<Tenant>>, Error> {
+    let concurrency_max = defaults.concurrency_max;
     let mut tenants = Vec::new();
     for (index, account) in (0..).zip(accounts) {
-        let (settings, driver) = (settings(&account, index), driver.clone());
-        let catalog = Catalog::open(&account.folder, code.clone(), driver, settings).await?;
+        let settings = catalog::Settings {
+            account: AccountIndex(index),
+            arns: account.arns.clone(),
+            change_time: defaults.change_time,
+            code_bytes_max: account.code_bytes_max.unwrap_or(defaults.code_bytes_max),
+        };
+        let code = code.clone();
+        let catalog = Catalog::open(&account.folder, code, driver.clone(), settings).await?;
         tenants.push(Arc::new(Tenant {
             account: AccountIndex(index),
             catalog,
             logs: account.logs,
-            unreserved_min,
+            unreserved_min: defaults.unreserved_min,
             concurrency_max: AtomicU32::new(account.concurrency_max.unwrap_or(concurrency_max)),
             arns: account.arns,
         }));

@@ -140,9 +140,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let builder = host(&settings, opened)?;
     let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
     let host = builder.start().await?;
-    let listen = settings.listen();
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
+    let listener = bind(settings.listen()).await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     say!("functions   {} in {}", host.functions().len(), settings.data().display());
     let callers = if keys.is_some() { "need a key" } else { "are not authenticated" };
@@ -168,9 +166,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     }
     let mut servers = vec![tokio::spawn(api.serve(listener, stopping()))];
     if let Some((definition, listen)) = gateway {
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| format!("listen on {listen}: {error}"))?;
+        let listener = bind(listen).await?;
         crate::gateway::print(&definition);
         say!("front doors http://{}", listener.local_addr()?);
         let functions = Arc::new(HostFunctions::new(host.clone()));
@@ -201,6 +197,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     }
     say!("stopped     nothing is left behind");
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    Ok(bound.map_err(|error| format!("listen on {address}: {error}"))?)
 }
 
 /// Reads the settings and the keys again, and puts in force what can be while the host runs. Nothing is changed when there is
