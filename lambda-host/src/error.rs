@@ -193,7 +193,7 @@ pub enum Error {
     },
     /// The function has no network; see the reason.
     #[error(transparent)]
-    Network(#[from] crate::network::NetworkError),
+    Network(#[from] crate::network::error::NetworkError),
     /// The host is stopping and takes no new invocations.
     #[error("host is stopping")]
     Stopping,

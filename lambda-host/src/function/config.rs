@@ -11,7 +11,7 @@ use super::logging::Logging;
 use super::name::FunctionName;
 use crate::code::CodeDigest;
 use crate::error::{Error, MeasuredEnvironment};
-use crate::network::VpcConfig;
+use crate::network::vpc::VpcConfig;
 
 /// The settings of a function, within [AWS Lambda's limits][quotas].
 ///

@@ -16,7 +16,7 @@ use crate::function::arn::Arns;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
 use crate::logs::LogWriter;
-use crate::network::NetworkError;
+use crate::network::error::NetworkError;
 use crate::worker::Worker;
 use crate::worker::protocol::{InvocationId, WorkerId};
 

@@ -7,15 +7,16 @@
 #[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
 mod cards;
 mod definition;
+pub(crate) mod error;
 mod fake;
 #[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
 mod resolver;
+pub(crate) mod vpc;
 
 use std::any::Any;
 use std::fmt;
 
 use lambda_sandbox::{BoxFuture, SandboxSpec};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 #[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
@@ -24,71 +25,12 @@ pub use self::definition::{
     Definitions, EgressDefinition, LinkDefinition, SecurityGroupDefinition, SubnetDefinition,
     VpcDefinition,
 };
+pub use self::error::NetworkError;
 pub use self::fake::FakeInterfaces;
 #[cfg(all(feature = "network", target_os = "linux", target_arch = "x86_64"))]
 pub use self::resolver::host_resolver;
+pub use self::vpc::{FunctionNetwork, VpcConfig};
 use crate::worker::protocol::InterfaceId;
-
-/// The subnets and security groups of a function, as in `VpcConfig` of the AWS Lambda API.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct VpcConfig {
-    /// The ids of the subnets, sorted, each once.
-    pub subnet_ids: Vec<String>,
-    /// The ids of the security groups, sorted, each once.
-    pub security_group_ids: Vec<String>,
-    /// The id of the subnets' VPC, for the API's answers; it may be empty.
-    #[serde(default)]
-    pub vpc_id: String,
-}
-
-impl VpcConfig {
-    /// Returns the settings of a function in these subnets and security groups.
-    #[must_use]
-    pub fn new<T: Into<String>>(
-        subnet_ids: impl IntoIterator<Item = T>,
-        security_group_ids: impl IntoIterator<Item = T>,
-    ) -> Self {
-        let sorted = |ids: Vec<String>| {
-            let mut ids = ids;
-            ids.sort();
-            ids.dedup();
-            ids
-        };
-        Self {
-            subnet_ids: sorted(subnet_ids.into_iter().map(Into::into).collect()),
-            security_group_ids: sorted(security_group_ids.into_iter().map(Into::into).collect()),
-            vpc_id: String::new(),
-        }
-    }
-
-    /// Returns whether no subnet and no security group is named: the function is in no VPC.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.subnet_ids.is_empty() && self.security_group_ids.is_empty()
-    }
-}
-
-/// The network of a function. Functions of one network share interfaces.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum FunctionNetwork {
-    /// The network of functions without a `VpcConfig`.
-    Default,
-    /// A set of subnets and security groups of a VPC.
-    Vpc(VpcConfig),
-}
-
-impl FunctionNetwork {
-    /// Returns the network of a function with this `VpcConfig`.
-    pub(crate) fn of(vpc: Option<&VpcConfig>) -> Self {
-        match vpc.filter(|it| !it.is_empty()) {
-            // Functions of the same subnets and groups share interfaces, whatever else is known.
-            Some(vpc) => Self::Vpc(VpcConfig { vpc_id: String::new(), ..vpc.clone() }),
-            None => Self::Default,
-        }
-    }
-}
 
 /// Starts network interfaces and connects sandboxes to them.
 ///
@@ -195,46 +137,4 @@ pub(crate) enum InterfaceChange {
     Started(Result<(), NetworkError>),
     Stopped,
     Reported(InterfaceReport),
-}
-
-/// Why a function has no network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NetworkError {
-    /// No subnet has this id. Define it, or name another.
-    #[error("subnet {id} does not exist")]
-    SubnetUnknown {
-        /// The id.
-        id: String,
-    },
-    /// No security group has this id in the VPC. Define it, or name another.
-    #[error("security group {id} does not exist")]
-    SecurityGroupUnknown {
-        /// The id.
-        id: String,
-    },
-    /// The subnets and security groups cannot be used together.
-    #[error("{reason}")]
-    Invalid {
-        /// What is wrong.
-        reason: String,
-    },
-    /// The host has no VPCs.
-    #[error("this host has no VPCs")]
-    NoVpcs,
-    /// The subnets have no free address for another interface.
-    #[error("the subnets have no free address for another network interface")]
-    SubnetFull,
-    /// No interface has room, and no other may be started.
-    #[error("the limit of network interfaces is reached: {reason}")]
-    InterfaceLimit {
-        /// What is used up.
-        reason: String,
-    },
-    /// A step failed, by no fault of the function.
-    #[error("network interface: {reason}")]
-    Failed {
-        /// The step and its error.
-        reason: String,
-    },
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::error::{Error, Missing, ThrottleLimit, with_causes};
 use crate::function::limits::{Constraint, Invalid};
-use crate::network::NetworkError;
+use crate::network::error::NetworkError;
 
 /// An error on its way to an AWS client.
 ///

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use crate::function::config::{FunctionConfig, UsedLayer};
 use crate::function::logging::Logging;
 use crate::host::Host;
-use crate::network::VpcConfig;
+use crate::network::vpc::VpcConfig;
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
