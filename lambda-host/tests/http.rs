@@ -337,7 +337,7 @@ async fn what_no_service_has_is_said_to_be_missing() {
             "NoSuchBucket",
         ),
         (functions, network(&["sg-1"]), "The security group 'sg-1' does not exist"),
-        (functions, network(&[]), "The subnet ID 'subnet-1' does not exist"),
+        (functions, network(&[]), "SubnetIds and SecurityIds must coexist or be both empty list."),
         (functions, network(&["other"]), "pattern: sg-[0-9a-zA-Z]*]"),
         (
             mappings,
