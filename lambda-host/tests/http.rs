@@ -240,7 +240,8 @@ async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
-/// A change is told as under way for its time. A further change is refused meanwhile, and the function answers.
+/// A changed function is reported as in progress for the set time. Meanwhile another change is
+/// refused, and the function can be invoked.
 #[tokio::test]
 async fn a_change_is_under_way_for_its_time() {
     const TIME: std::time::Duration = std::time::Duration::from_secs(2);
