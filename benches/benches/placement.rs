@@ -68,9 +68,14 @@ fn main() {
     if wanted("decisions") {
         println!("{DECISIONS}");
         for workers in sizes.clone() {
-            for policy in [Policy::PowerOfTwo, Policy::Ours] {
-                decisions(policy, workers);
-            }
+            let twos =
+                [Policy::PowerOfTwo, Policy::PowerOfTwoByLoad].map(|it| decisions(it, workers));
+            let ours = decisions(Policy::Ours, workers);
+            println!(
+                "ours over power of two at {workers} workers: {:.2} by memory, {:.2} by live load",
+                ours / twos[0],
+                ours / twos[1]
+            );
         }
     }
     // `candidates` is not part of a run without arguments: it repeats the decisions with other
@@ -81,14 +86,14 @@ fn main() {
             let one = std::env::args().nth(3).and_then(|it| it.parse::<usize>().ok());
             for candidates in [3, 4, 5, 6, 8, 12] {
                 if one.is_none_or(|one| one == candidates) {
-                    decisions(Policy::Of(candidates), workers);
+                    let _ = decisions(Policy::Of(candidates), workers);
                 }
             }
         }
     }
     if wanted("scan") {
         for workers in [1_000, 10_000] {
-            decisions(Policy::LeastLoaded, workers);
+            let _ = decisions(Policy::LeastLoaded, workers);
         }
     }
     if wanted("cold") {
@@ -167,6 +172,7 @@ fn dependent_read(lines: usize) -> f64 {
 #[derive(Clone, Copy)]
 enum Policy {
     PowerOfTwo,
+    PowerOfTwoByLoad,
     LeastLoaded,
     Ours,
     /// Our placement with this number of candidates.
@@ -177,6 +183,7 @@ impl Policy {
     fn make(self) -> Box<dyn Placement> {
         match self {
             Self::PowerOfTwo => Box::new(baselines::PowerOfTwo),
+            Self::PowerOfTwoByLoad => Box::new(baselines::PowerOfTwoByLoad),
             Self::LeastLoaded => Box::new(baselines::LeastLoaded),
             Self::Ours => Box::new(Scored::default()),
             Self::Of(candidates) => Box::new(Scored::default().with_candidates(candidates)),
@@ -249,7 +256,8 @@ fn fleet(
     (engine, made, now)
 }
 
-fn decisions(policy: Policy, workers: u32) {
+/// Measures decisions. Returns the median in nanoseconds.
+fn decisions(policy: Policy, workers: u32) -> f64 {
     let functions = workers.min(20_000);
     let (mut engine, _, _) = fleet(policy, workers, functions, workers * 20);
     let mut chance = Chance(7);
@@ -276,6 +284,7 @@ fn decisions(policy: Policy, workers: u32) {
     println!(
         "| {name} | {workers} | {columns} | {p50} | {p99} | {clock} | {clock_p99} | {less} | {floor:.0} | {ratio:.1} |"
     );
+    rounds.median()
 }
 
 /// Returns the times of single calls in nanoseconds, ascending. They contain two reads of the

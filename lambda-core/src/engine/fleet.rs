@@ -214,7 +214,7 @@ impl Engine {
         for function in self.unreserve_all(at) {
             self.state.agenda.insert((self.state.now, Agenda::Retry(function)));
         }
-        let Some(worker) = self.state.workers.remove(at) else { return };
+        let Some(worker) = self.state.workers.remove(at, self.state.now) else { return };
         let kind = ISOLATIONS.iter().position(|it| *it == worker.isolation).unwrap_or_default();
         let sizes = &mut self.state.sizes[kind];
         if let Some(count) = sizes.get_mut(&worker.memory_kib) {

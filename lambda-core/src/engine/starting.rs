@@ -71,8 +71,9 @@ impl Engine {
             scratch: &mut self.scratch,
         };
         self.placement.begin(&fleet, &mut draw);
-        for worker in &self.scratch.ahead {
-            read ^= function.spread.touch(*worker);
+        let seats = self.scratch.ahead.iter();
+        for worker in seats.filter_map(|seat| state.workers.fits().worker(*seat)) {
+            read ^= function.spread.touch(worker);
         }
         std::hint::black_box(read);
     }

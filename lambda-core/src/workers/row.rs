@@ -41,8 +41,8 @@ pub(crate) struct Worker {
     pub(super) runtimes: [u8; 16],
     /// The head of the list of its sandboxes.
     pub(crate) head: SandboxSlot,
-    /// Its seat in the index of free resources.
-    pub(super) seat: u32,
+    /// Its seat.
+    pub(crate) seat: u32,
     pub(crate) drain_at: Time,
 
     pub(crate) lease_until: Time,
@@ -63,7 +63,7 @@ pub(crate) enum Phase {
     /// Lost: for the driver it is gone. What the engine still has of it is removed in parts; no
     /// command names the worker any more.
     Lost,
-    /// No worker has this id.
+    /// The seat is empty.
     Absent,
 }
 
