@@ -73,6 +73,7 @@
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
 //! - `systemd`: control groups in a scope of systemd's ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
+//! - `remote`: any backend behind a byte stream.
 #![deny(unsafe_code)]
 
 mod backend;
@@ -101,6 +102,8 @@ mod pressure;
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
+#[cfg(all(feature = "remote", unix))]
+pub mod remote;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;

@@ -122,6 +122,12 @@ impl Sandbox<Created> {
         Self { driver, state: PhantomData }
     }
 
+    /// Returns the driver, on which no method was called yet. For authors of backends that pass on
+    /// another one's calls.
+    pub fn into_driver(self) -> Box<dyn Driver> {
+        self.driver
+    }
+
     /// Starts the runtime and waits until it and all extensions ask for their first event.
     ///
     /// # Errors
