@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::catalog::Catalog;
-use crate::catalog::functions::Deploy;
+use crate::catalog::functions::{Deploy, NewCode};
 use crate::catalog::record::Record;
 use crate::clock::now_ms;
 use crate::error::Error;
@@ -165,7 +165,7 @@ impl Host {
         expected_revision: Option<String>,
         zip: Bytes,
     ) -> Result<Arc<Function>, Error> {
-        self.update_code_of(self.latest(function)?, expected_revision, zip, false).await
+        self.update_code_of(self.latest(function)?, expected_revision, zip.into()).await
     }
 
     /// Gives a function new code. Returns the version that was published, or `$LATEST`.
@@ -173,12 +173,10 @@ impl Host {
         &self,
         target: Target,
         expected_revision: Option<String>,
-        zip: Bytes,
-        publish: bool,
+        code: NewCode,
     ) -> Result<Arc<Function>, Error> {
         let name = target.name.clone();
-        let changed =
-            self.tenant.catalog.update_code(name, expected_revision, zip, publish).await?;
+        let changed = self.tenant.catalog.update_code(name, expected_revision, code).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -302,7 +300,7 @@ impl Host {
     /// # Errors
     ///
     /// - [`Error::FunctionNotFound`]: there is no such function.
-    /// - [`Error::FunctionFailed`]: the host cannot run it.
+    /// - [`Error::FunctionFailed`], [`Error::NotRunnable`]: the host cannot run it.
     /// - [`Error::PayloadTooLarge`], [`Error::InvalidPayload`]: the payload is too large, or is not
     ///   JSON.
     /// - [`Error::Recursion`]: the invocation came through this function too often.
@@ -379,10 +377,12 @@ impl Host {
         let record = self.tenant.catalog.record(&target.name);
         let qualifier = target.qualifier.as_deref();
         let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
-        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
+        let function = held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
             let arn = self.arns().qualified(&target.name, qualifier.unwrap_or(LATEST));
             Error::FunctionNotFound { arn }
-        })
+        })?;
+        self.inner.runtimes.check_runnable(&function.config)?;
+        Ok(function)
     }
 
     /// Returns how many sandboxes of a function, or of the version that the qualifier names, are ready or busy.

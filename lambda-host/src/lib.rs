@@ -65,6 +65,7 @@ pub use events::deliver::{Deliver, DeliverToFile, Delivery};
 pub use events::services::Services;
 pub use function::account::Account;
 pub use function::alias::Alias;
+pub use function::architecture::Architecture;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};
 pub use function::config::{FunctionConfig, UsedLayer};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::architecture::Architecture;
 use super::limits::Constraint;
 use super::logging::Logging;
 use super::name::FunctionName;
@@ -37,6 +38,9 @@ pub struct FunctionConfig {
     pub runtime: String,
     /// What the runtime calls, for example `app.handler`. Up to 128 characters without white space.
     pub handler: String,
+    /// The processors that the code is for. A host of other processors keeps the function and refuses its invocations.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// A description for people, up to 256 bytes in UTF-8.
     pub description: String,
     /// The ARN of the execution role; empty for none.
@@ -92,6 +96,7 @@ impl FunctionConfig {
             name: name.parse()?,
             runtime: runtime.to_owned(),
             handler: handler.to_owned(),
+            architecture: Architecture::default(),
             description: String::new(),
             role: String::new(),
             memory_mb: 128,

@@ -257,6 +257,9 @@ impl From<Error> for ApiError {
             Error::FunctionExists { .. } | Error::FunctionFailed { .. } => {
                 Self::new(StatusCode::CONFLICT, "ResourceConflictException", capital())
             }
+            Error::NotRunnable { .. } => {
+                Self::new(StatusCode::BAD_GATEWAY, "InvalidRuntimeException", capital())
+            }
             Error::Throttled { limit } => Self {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 kind: "TooManyRequestsException",
