@@ -9,6 +9,7 @@ use lambda_core::{Config, FixedIdle, IdlePolicy};
 use lambda_sandbox::Backend;
 use tokio::sync::{broadcast, mpsc};
 
+use crate::activity::Observer;
 use crate::blocking::blocking;
 use crate::catalog::Catalog;
 use crate::code::{CodeStore, FetchCode};
@@ -37,6 +38,7 @@ pub struct HostBuilder {
     settings: Settings,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
+    invocations_kept: usize,
     events: queue::Settings,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
@@ -61,6 +63,7 @@ impl HostBuilder {
             settings: Settings::default(),
             memory_mb: None,
             log_bounds: LogBounds::default(),
+            invocations_kept: INVOCATIONS_KEPT,
             events: queue::Settings::default(),
             #[cfg(feature = "services")]
             services: None,
@@ -154,6 +157,13 @@ impl HostBuilder {
         self
     }
 
+    /// Sets how many of the last invocations that ended are remembered with their phases, for the operator's page:
+    /// 4,096 by default, of some 500 bytes each. 0 remembers none.
+    pub fn with_invocations_kept(mut self, invocations: usize) -> Self {
+        self.invocations_kept = invocations;
+        self
+    }
+
     /// Changes the placement engine's settings: `change` gets the present ones and returns the new
     /// ones.
     ///
@@ -198,10 +208,13 @@ impl HostBuilder {
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
         let log_bounds = self.log_bounds;
         let event_settings = self.events;
+        let observer = Observer::new(self.invocations_kept);
+        let of_logs = observer.clone();
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
             let logs = folder.path().join("logs");
-            let log_writer = LogWriter::start(logs.clone(), log_bounds, Arc::clone(&folder))?;
+            let log_writer =
+                LogWriter::start(logs.clone(), log_bounds, of_logs, Arc::clone(&folder))?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
             let logs = (LogStore::new(logs), log_writer);
@@ -233,8 +246,15 @@ impl HostBuilder {
         let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
         let concurrency_max = self.settings.config.account_concurrency_max;
         let unreserved_min = self.settings.unreserved_min();
-        let manager =
-            Driver::new(self.settings, self.arns.clone(), fetch, link, events.clone(), log_writer);
+        let manager = Driver::new(
+            self.settings,
+            self.arns.clone(),
+            fetch,
+            link,
+            events.clone(),
+            log_writer,
+            observer.clone(),
+        );
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
         connect(&driver, &workers).await?;
         let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
@@ -246,6 +266,7 @@ impl HostBuilder {
             driver,
             events,
             logs,
+            observer,
             event_queue,
             #[cfg(feature = "services")]
             services: self.services.clone(),
@@ -273,6 +294,8 @@ async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) ->
     Ok(())
 }
 
+/// How many of the last invocations are remembered by default.
+const INVOCATIONS_KEPT: usize = 4096;
 /// The most events that a receiver of [`Host::events`] can be behind before it loses the oldest.
 const EVENTS_KEPT: usize = 1024;
 /// The most queued messages of callers to the driver; further senders wait.

@@ -7,6 +7,7 @@ use lambda_core::Explanation;
 use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::activity::Observer;
 use crate::catalog::Catalog;
 use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
@@ -22,6 +23,7 @@ use crate::function::version::Version;
 use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
 use crate::logs::LogStore;
 use crate::manager::message::Message;
+use crate::metrics::{Family, Gauges};
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -58,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) logs: LogStore,
+    pub(crate) observer: Observer,
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
@@ -312,7 +315,7 @@ impl Host {
     }
 
     /// Returns the placement engine's last decisions, oldest first: at most
-    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept), 0 by default.
+    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept), 64 by default.
     ///
     /// # Errors
     ///
@@ -334,6 +337,35 @@ impl Host {
     #[must_use]
     pub fn logs(&self) -> &LogStore {
         &self.inner.logs
+    }
+
+    /// Returns the metrics since the start of the host: Lambda's, by function and resource, and the host's own.
+    /// [`prometheus`](crate::metrics::prometheus()) writes them as text.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Family> {
+        let observer = &self.inner.observer;
+        let gauges = self.gauges();
+        observer.registry().families(&gauges)
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        let activity = self.inner.observer.activity();
+        let (waiting, workers) = (activity.waiting, activity.sandboxes.gauges());
+        drop(activity);
+        let queue = &self.inner.event_queue;
+        Gauges {
+            waiting,
+            workers,
+            events_waiting: queue.waiting() as u64,
+            event_bytes: queue.bytes(),
+            event_age: queue.oldest_age(),
+            concurrency_max: u64::from(self.inner.concurrency_max),
+            functions: self.functions_count() as u64,
+        }
+    }
+
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.inner.observer
     }
 
     /// Returns the runtimes that functions may name.

@@ -29,6 +29,7 @@
 //!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod blocking;
 mod builder;
 mod catalog;
@@ -45,6 +46,7 @@ pub mod http;
 mod invocation;
 pub mod logs;
 mod manager;
+pub mod metrics;
 mod resources;
 pub mod worker;
 

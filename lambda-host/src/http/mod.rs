@@ -9,6 +9,7 @@ mod connections;
 mod doors;
 mod lambda;
 mod logs;
+mod page;
 mod serve;
 #[cfg(feature = "keys")]
 mod signature;
@@ -16,6 +17,7 @@ mod spelling;
 mod urls;
 
 pub use doors::HostFunctions;
+pub use page::Page;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};

@@ -24,6 +24,7 @@ use super::doors::{self, Client};
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::logs;
+use super::page::{self, Page};
 #[cfg(feature = "keys")]
 use super::signature::Keys;
 use super::spelling::{Heads, Recorded};
@@ -67,8 +68,21 @@ struct Api {
     host: Host,
     urls: Urls,
     archives: Archives,
+    page: Option<Page>,
+    metrics: bool,
     #[cfg(feature = "keys")]
     keys: Option<Keys>,
+}
+
+impl Api {
+    /// Tells whether callers must sign their requests.
+    fn is_locked(&self) -> bool {
+        #[cfg(feature = "keys")]
+        let locked = self.keys.is_some();
+        #[cfg(not(feature = "keys"))]
+        let locked = false;
+        locked
+    }
 }
 
 impl Server {
@@ -79,6 +93,8 @@ impl Server {
             host,
             urls: Urls::default(),
             archives: Archives::new(),
+            page: None,
+            metrics: false,
             #[cfg(feature = "keys")]
             keys: None,
         };
@@ -92,6 +108,23 @@ impl Server {
     pub fn with_keys(mut self, keys: Keys) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.keys = Some(keys);
+        }
+        self
+    }
+
+    /// Serves the operator's page at `/_faas`. Does nothing for a gateway.
+    pub fn with_page(mut self, page: Page) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.page = Some(page);
+        }
+        self
+    }
+
+    /// Serves the host's metrics at `/metrics`, in the text format of Prometheus, to everybody who reaches the
+    /// listener: they name functions. Does nothing for a gateway.
+    pub fn with_metrics(mut self) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.metrics = true;
         }
         self
     }
@@ -238,6 +271,12 @@ async fn operate(
     }
     if matches!(path, "/_health" | "/_ready") && parts.method == http::Method::GET {
         return Ok(Response::new(Full::new(Bytes::from_static(b"ok\n"))));
+    }
+    if api.metrics && path == "/metrics" && parts.method == http::Method::GET {
+        return Ok(page::metrics(host));
+    }
+    if let Some(page) = api.page.as_ref().filter(|_| Page::serves(path)) {
+        return Ok(page.answer(host, api.is_locked(), bodies, parts, body).await);
     }
     #[cfg(feature = "keys")]
     let signed = match &api.keys {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_core::{Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time};
+use lambda_core::{
+    Command, Decided, Engine, Event, EventError, Explanation, Fault, FunctionId, RejectReason, Time,
+};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
@@ -16,6 +18,7 @@ use super::inbox::Inbox;
 use super::message::{Message, Settings};
 use super::pending::{Pending, PendingInvocations};
 use super::{answer, deploy};
+use crate::activity::Observer;
 use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
@@ -45,6 +48,7 @@ pub(crate) struct Driver {
     link: Link,
     events: broadcast::Sender<HostEvent>,
     pub(super) logs: LogWriter,
+    pub(super) observer: Observer,
     pub(super) functions: Functions,
     pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
@@ -80,6 +84,7 @@ impl Driver {
         link: Link,
         events: broadcast::Sender<HostEvent>,
         logs: LogWriter,
+        observer: Observer,
     ) -> Self {
         let unreserved_min = settings.unreserved_min();
         let Settings { mut config, placement, idle } = settings;
@@ -102,6 +107,7 @@ impl Driver {
             link,
             events,
             logs,
+            observer,
             functions: Functions::default(),
             pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
@@ -180,7 +186,12 @@ impl Driver {
     }
 
     pub(super) fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
+        let arrives = matches!(event, Event::InvocationArrived { .. });
+        let began = Instant::now();
         let taken = self.engine.handle(self.now(), event);
+        if arrives {
+            self.observer.placed(began.elapsed());
+        }
         self.carry_out();
         taken
     }
@@ -192,6 +203,7 @@ impl Driver {
                 drop(reply.send(self.put(&function)));
             }
             Message::Remove { key } => {
+                self.observer.function_removed(&key);
                 if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
                 }
@@ -254,7 +266,15 @@ impl Driver {
     pub(super) fn arrive(&mut self, pending: Pending) {
         let function = pending.function;
         self.functions.began(function);
-        let invocation = lambda_core::InvocationId(self.pending.insert(pending).0);
+        let id = self.pending.insert(pending);
+        if let (Some(pending), Some(deployment)) =
+            (self.pending.get(id), self.functions.deployment(function))
+        {
+            let Pending { request_id, function_arn, request, .. } = pending;
+            let (key, trace_id) = (deployment.key(), request.trace_id.as_deref());
+            self.observer.arrived(id, key, function_arn, request_id, trace_id);
+        }
+        let invocation = lambda_core::InvocationId(id.0);
         self.handle(Event::InvocationArrived { invocation, function });
     }
 
@@ -288,6 +308,7 @@ impl Driver {
                     self.start(sandbox, worker, function, revision);
                 }
                 Command::StopSandbox { sandbox, worker, .. } => {
+                    self.observer.sandbox_stopping(SandboxId(sandbox.0));
                     let stop = WorkerCommand::Stop { sandbox: SandboxId(sandbox.0) };
                     self.fleet.carry_out(WorkerId(worker.0), stop);
                 }
@@ -313,6 +334,7 @@ impl Driver {
                 Command::DrainWorker { .. } => {}
                 Command::RetireWorker { worker } => {
                     self.fleet.remove(WorkerId(worker.0), "retired");
+                    self.observer.worker_gone(WorkerId(worker.0));
                     self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
                 }
                 // The workers of this host have neither VMs nor network interfaces, and none is told of: the engine asks for none.
@@ -339,6 +361,8 @@ impl Driver {
         };
         let name = deployment.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
+        let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
+        self.observer.sandbox_starting(sandbox, worker, &deployment, placement);
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
@@ -360,6 +384,7 @@ impl Driver {
             trace_id: request.trace_id.clone(),
             function_arn: pending.function_arn.clone(),
         };
+        self.observer.dispatched(id, sandbox);
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
 
@@ -381,12 +406,13 @@ impl Driver {
                 deployment,
                 StartFault::Function { error, kind, log, log_stream, init_duration },
             )) => {
-                let id = pending.request_id.clone();
+                let request_id = pending.request_id.clone();
                 let (answer, lines) =
-                    answer::init_failed(id, &deployment, &error, &kind, log, init_duration);
+                    answer::init_failed(request_id, &deployment, &error, &kind, log, init_duration);
                 let now = now_ms();
                 let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
                 self.logs.append(deployment.config.log_group(), log_stream, events);
+                self.observer.ended(id, true, &answer.report);
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
@@ -395,6 +421,7 @@ impl Driver {
                 answer::refused(reason, deployment.map_or_else(String::new, |it| it.arn.clone()))
             }
         };
+        self.observer.refused(id, Some(reason), &error);
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());
         self.show(|| HostEvent::Rejected { request_id, reason });
         pending.answer(Err(error));
@@ -409,6 +436,7 @@ impl Driver {
         let memory_mb = deployment.map_or(0, |it| it.config.memory_mb);
         let version = self.version(pending.function);
         let answer = answer::lost(pending.request_id.clone(), version, memory_mb);
+        self.observer.ended(id, true, &answer.report);
         pending.answer(Ok(answer));
     }
 
@@ -425,6 +453,7 @@ impl Driver {
 
     pub(super) fn forget(&mut self, sandbox: SandboxId) {
         if self.sandboxes.remove(&sandbox).is_some() {
+            self.observer.sandbox_gone(sandbox);
             self.show(|| HostEvent::SandboxGone { sandbox });
         }
     }
@@ -435,6 +464,11 @@ impl Driver {
             drop(self.events.send(event()));
         }
     }
+}
+
+/// Tells whether an explanation is of the placement of a sandbox.
+fn is_of(explanation: &Explanation, sandbox: SandboxId) -> bool {
+    matches!(explanation.decided, Decided::Placed { sandbox: Some(it), .. } if it.0 == sandbox.0)
 }
 
 /// How many beats a worker sends in the time after which one without a beat counts as lost.

@@ -26,6 +26,7 @@ impl Driver {
         }
         match event {
             WorkerEvent::Ready { sandbox, init_duration } => {
+                self.observer.sandbox_ready(sandbox, init_duration);
                 self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
                 if let Some(held) = self.sandboxes.get_mut(&sandbox) {
                     held.ready = true;
@@ -39,6 +40,7 @@ impl Driver {
                 if let Some(pending) = self.take(invocation) {
                     let version = self.version(pending.function);
                     let answer = answer::answered(pending.request_id.clone(), version, outcome);
+                    self.observer.ended(invocation, answer.function_error, &answer.report);
                     self.show(|| HostEvent::Answered {
                         request_id: answer.request_id.clone(),
                         sandbox,
@@ -58,6 +60,11 @@ impl Driver {
             WorkerEvent::Logged { sandbox, stream, events } => {
                 if let Some(held) = self.sandboxes.get(&sandbox) {
                     self.logs.append(held.deployment.config.log_group(), stream, events);
+                }
+            }
+            WorkerEvent::Frozen { invocations, .. } => {
+                for (invocation, duration) in invocations {
+                    self.observer.frozen(invocation, duration);
                 }
             }
             WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
@@ -88,6 +95,7 @@ impl Driver {
         match self.try_handle(joined) {
             Ok(()) => {
                 self.fleet.joined(worker, epoch);
+                self.observer.worker_joined(worker, capacity.memory_bytes);
                 if !sandboxes.is_empty() {
                     self.report(worker, sandboxes);
                 }
@@ -128,6 +136,7 @@ impl Driver {
         tracing::warn!(worker = worker.0, reason, "worker lost");
         self.lose_sandboxes(worker);
         self.fleet.remove(worker, reason);
+        self.observer.worker_gone(worker);
     }
 
     /// Counts all sandboxes of a worker as gone: the engine answers for their invocations.
@@ -147,6 +156,7 @@ impl Driver {
                 (Fault::Worker, reason.clone())
             }
         };
+        self.observer.sandbox_failed(whose == Fault::Function);
         self.show(|| HostEvent::SandboxFailed { sandbox, reason });
         if let Some(held) = self.sandboxes.get_mut(&sandbox) {
             held.fault = Some(fault);
@@ -164,8 +174,11 @@ impl Driver {
         if pending.refused > REFUSALS_MAX {
             let refused = pending.refused;
             let reason = format!("{refused} sandboxes ended before they could take the invocation");
-            return pending.answer(Err(Error::SandboxUnavailable { reason }));
+            let error = Error::SandboxUnavailable { reason };
+            self.observer.refused(invocation, None, &error);
+            return pending.answer(Err(error));
         }
+        self.observer.handed_back(invocation);
         tracing::debug!(sandbox = sandbox.0, "an invocation is handed to another sandbox");
         self.arrive(pending);
     }

@@ -40,7 +40,9 @@ impl Host {
         }
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
-        self.event_queue().accept(&target, request, depth).await
+        let accepted = self.event_queue().accept(&target, request, depth).await?;
+        self.observer().registry().event_received(target.name.as_str());
+        Ok(accepted)
     }
 
     /// Returns how many accepted events wait.

@@ -1,8 +1,8 @@
 //! One sandbox's life on this machine: a task that makes it, runs invocations in it and ends it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::SandboxLog;
-use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
+use super::protocol::{
+    Deployment, Invocation, InvocationId, Outcome, SandboxId, StartFault, WorkerEvent,
+};
 use super::specification::{Folders, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
@@ -37,6 +39,8 @@ pub(super) struct Life {
     pub(super) log: Arc<SandboxLog>,
     /// Set when the manager was told that the sandbox is ready.
     pub(super) ready: Arc<AtomicBool>,
+    /// Invocations after which the sandbox was frozen, and how long that took; not told yet.
+    pub(super) frozen: Mutex<Vec<(InvocationId, Duration)>>,
 }
 
 /// What a sandbox's task is told.
@@ -102,6 +106,12 @@ impl Life {
         if !events.is_empty() {
             let (sandbox, stream) = (self.sandbox, self.log.stream().to_owned());
             self.context.tell(WorkerEvent::Logged { sandbox, stream, events }).await;
+        }
+        let frozen =
+            std::mem::take(&mut *self.frozen.lock().unwrap_or_else(PoisonError::into_inner));
+        if !frozen.is_empty() {
+            let sandbox = self.sandbox;
+            self.context.tell(WorkerEvent::Frozen { sandbox, invocations: frozen }).await;
         }
     }
 
@@ -311,8 +321,13 @@ impl Life {
             let Some(busy) = self.invoke(idle, &turn).await else {
                 return;
             };
+            let answered = Instant::now();
             match busy.settle().await {
-                Ok(settled) => idle = settled,
+                Ok(settled) => {
+                    let frozen = (turn.invocation.id, answered.elapsed());
+                    self.frozen.lock().unwrap_or_else(PoisonError::into_inner).push(frozen);
+                    idle = settled;
+                }
                 Err(error) => {
                     tracing::debug!(
                         error = with_causes(&error),

@@ -104,6 +104,7 @@ impl LocalWorker {
             kill,
             log: Arc::new(SandboxLog::new(stream)),
             ready: Arc::clone(&ready),
+            frozen: Mutex::default(),
         };
         let counted = Counted::new(Arc::clone(&self.context));
         // Not held: the orders of every task end with the worker, and the task with them.
