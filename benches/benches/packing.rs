@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lambda_core::placement::{Placement, Scored, baselines};
-use lambda_core::sim::{Report, Settings, Simulation, Trace, workload};
+use lambda_core::sim::{Report, Settings, Simulation, Trace, Trigger, workload};
 use lambda_core::*;
 
 fn main() {

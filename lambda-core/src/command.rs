@@ -1,9 +1,9 @@
 //! Commands: the engine's output.
 
-use crate::{
-    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, Time, VmId, WorkerId,
-    Zone,
+use crate::id::{
+    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, VmId, WorkerId, Zone,
 };
+use crate::time::Time;
 
 /// An action that the driver must carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,28 @@ pub enum Command {
         /// The empty worker.
         worker: WorkerId,
     },
+}
+
+impl Command {
+    /// Returns the worker that carries it out, or that it is about; `None` if it is about none.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        match *self {
+            Self::StartSandbox { worker, .. }
+            | Self::StopSandbox { worker, .. }
+            | Self::Dispatch { worker, .. }
+            | Self::TimeOut { worker, .. }
+            | Self::StartVm { worker, .. }
+            | Self::StopVm { worker, .. }
+            | Self::DrainWorker { worker }
+            | Self::LoseWorker { worker }
+            | Self::RetireWorker { worker } => Some(worker),
+            Self::Reject { .. }
+            | Self::StartInterface { .. }
+            | Self::StopInterface { .. }
+            | Self::AskWorker { .. } => None,
+        }
+    }
 }
 
 /// Why a sandbox is destroyed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Zone;
+use crate::id::Zone;
 
 /// Settings of the engine. [`Config::default`] uses Lambda's values where they are known.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,10 @@ pub struct Config {
     /// evicted nevertheless for a function without a sandbox, and for an account that holds less
     /// memory per weight.
     pub last_warm_kept: Duration,
+    /// How long the sandboxes of a function's previous revision may still serve while those of a
+    /// new revision start. Zero: the previous revision ends with the put of the new one, and the
+    /// next invocations are cold.
+    pub rollout_max: Duration,
     /// The most sandboxes, in any state.
     pub sandboxes_max: u32,
     /// The bound of function ids: every id is less than this.
@@ -260,6 +264,7 @@ impl Default for Config {
             waiting_max: 1 << 20,
             wait_max: Duration::from_secs(60),
             last_warm_kept: Duration::from_secs(60),
+            rollout_max: Duration::from_secs(30),
             sandboxes_max: 1 << 26,
             functions_max: 1 << 24,
             workers_max: 1 << 20,

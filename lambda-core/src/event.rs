@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{
-    AccountId, Capacity, FunctionId, FunctionSettings, InterfaceId, InvocationId, NetworkId,
-    NetworkSettings, SandboxId, Time, VmId, WorkerId,
+use crate::id::{
+    AccountId, FunctionId, InterfaceId, InvocationId, NetworkId, SandboxId, VmId, WorkerId,
 };
+use crate::settings::{Capacity, FunctionSettings, NetworkSettings};
+use crate::time::Time;
 
 /// Something that happened on a worker, or that the driver or a customer wants. Times are those of
 /// [`Engine::handle`](crate::Engine::handle).
@@ -163,6 +164,17 @@ pub enum Event {
     /// A network interface can be used.
     InterfaceReady {
         /// The interface that became ready.
+        interface: InterfaceId,
+    },
+    /// A network interface has no room for more sandboxes. Those that it has keep it; new ones get
+    /// another.
+    InterfaceFull {
+        /// The interface that is full.
+        interface: InterfaceId,
+    },
+    /// A network interface that was full has room again.
+    InterfaceRoom {
+        /// The interface that has room.
         interface: InterfaceId,
     },
     /// A network interface is removed, or could not be made.

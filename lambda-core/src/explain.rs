@@ -1,6 +1,9 @@
 //! Explanations of decisions: the workers that were considered, and their scores or refusals.
 
-use crate::{Considered, FunctionId, InvocationId, RejectReason, SandboxId, Time, WorkerId};
+use crate::command::RejectReason;
+use crate::id::{FunctionId, InvocationId, SandboxId, WorkerId};
+use crate::placement::Considered;
+use crate::time::Time;
 
 /// A decision with the inputs that it was based on. See
 /// [`Engine::explanations`](crate::Engine::explanations).
@@ -61,8 +64,8 @@ impl std::fmt::Display for Explanation {
         for considered in &self.considered {
             write!(f, "\n  worker {}: ", considered.worker.0)?;
             match &considered.verdict {
-                crate::Verdict::Refused(refusal) => write!(f, "refused: {refusal:?}")?,
-                crate::Verdict::Scored { score, terms } => {
+                crate::placement::Verdict::Refused(refusal) => write!(f, "refused: {refusal:?}")?,
+                crate::placement::Verdict::Scored { score, terms } => {
                     write!(f, "{score:.3}")?;
                     for (name, part) in terms {
                         write!(f, ", {name} {part:.3}")?;

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Command, Event, ReportedSandbox, ReportedVm, SandboxId, Time, VmId, WorkerId};
+use crate::command::Command;
+use crate::event::{Event, ReportedSandbox, ReportedVm};
+use crate::id::{SandboxId, VmId, WorkerId};
+use crate::time::Time;
 
 /// A decision of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

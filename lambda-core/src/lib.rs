@@ -75,6 +75,5 @@ pub use placement::{Considered, FleetView, Refusal, Request, Verdict, WorkerView
 pub use settings::*;
 #[cfg(feature = "serde")]
 pub use snapshot::*;
-pub use stats::demand::{BINS as LOAD_BINS, LOAD_ONE, Load};
 pub use stats::histogram::Histogram;
 pub use time::Time;

@@ -1,9 +1,10 @@
 //! The engine's record of a sandbox: 72 bytes with its slot.
 
+use crate::command::StopReason;
+use crate::id::{FunctionId, InvocationId, WorkerId};
 use crate::store::slab::NONE;
-use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
-use crate::store::wheel::UNLINKED;
-use crate::{FunctionId, InvocationId, StopReason, Time, WorkerId};
+use crate::store::slot::{InterfaceSlot, SandboxSlot, UNLINKED, VmSlot};
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -20,8 +21,8 @@ pub(crate) struct Sandbox {
     /// The memory that it holds, of its VM if it has one, else of its worker.
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
-    /// Its index in the function's `members`; see `stats::demand`.
-    pub(crate) rank: u32,
+    /// Its index in the function's `members`.
+    pub(crate) member: u32,
     /// The neighbours in the list of its worker's sandboxes.
     pub(crate) worker_next: SandboxSlot,
     pub(crate) worker_prev: SandboxSlot,
@@ -42,6 +43,7 @@ pub(crate) struct Marks(u8);
 impl Marks {
     const SLOT: u8 = 1;
     const STALE: u8 = 2;
+    const OLD: u8 = 4;
     const REASON_SHIFT: u32 = 4;
 
     /// Returns the flags of a new sandbox. `slot`: it occupies an interface slot of its worker.
@@ -60,8 +62,19 @@ impl Marks {
         self.0 & Self::STALE != 0
     }
 
+    /// Marks it to end after its invocation.
     pub(crate) fn set_stale(&mut self) {
-        self.0 |= Self::STALE;
+        self.0 = self.0 & !Self::OLD | Self::STALE;
+    }
+
+    /// Marks it as of the previous revision: stale, but it may serve during a rollout.
+    pub(crate) fn set_old(&mut self) {
+        self.0 |= Self::STALE | Self::OLD;
+    }
+
+    /// Returns whether it is of the previous revision and may serve during a rollout.
+    pub(crate) fn old(self) -> bool {
+        self.0 & Self::OLD != 0
     }
 
     /// Stores the reason of the stop.
@@ -100,7 +113,7 @@ pub(crate) struct Made {
     pub(crate) vm: VmSlot,
     pub(crate) memory_kib: u32,
     pub(crate) cpu_milli: u32,
-    pub(crate) rank: u32,
+    pub(crate) member: u32,
     pub(crate) slot: bool,
 }
 
@@ -116,7 +129,7 @@ impl Sandbox {
             interface: InterfaceSlot::NONE,
             memory_kib: made.memory_kib,
             cpu_milli: made.cpu_milli,
-            rank: made.rank,
+            member: made.member,
             worker_next: SandboxSlot::NONE,
             worker_prev: SandboxSlot::NONE,
             wheel_next: SandboxSlot::NONE,
@@ -187,7 +200,7 @@ mod tests {
             vm: VmSlot::NONE,
             memory_kib: 1,
             cpu_milli: 1,
-            rank: 0,
+            member: 0,
             slot: true,
         };
         let mut sandbox = Sandbox::new(made, State::Idle, Time::ZERO);
@@ -197,7 +210,10 @@ mod tests {
         }
         sandbox.run(InvocationId(u64::MAX), Time::ZERO);
         assert!(sandbox.runs(InvocationId(u64::MAX)) && !sandbox.runs(InvocationId(7)));
+        sandbox.marks.set_old();
+        assert!(sandbox.marks.stale() && sandbox.marks.old());
         sandbox.marks.set_stale();
+        assert!(!sandbox.marks.old());
         for reason in REASONS {
             sandbox.marks.set_reason(reason);
             assert_eq!(sandbox.marks.reason(), reason);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{AccountId, FunctionId, NetworkId, Zone};
+use crate::id::{AccountId, FunctionId, NetworkId, Zone};
 
 /// The resources that a worker has for sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +72,6 @@ pub struct FunctionSettings {
     pub provisioned_concurrency: u32,
     /// The network that its sandboxes are connected to. `None`: they need no interface.
     pub network: Option<NetworkId>,
-    /// The usual kind of event that invokes the function. A function without history is expected to
-    /// behave as other functions with the same trigger.
-    pub trigger: Trigger,
     /// The class of its runtime (language), numbered by the driver. Placement mixes classes on a
     /// worker.
     pub runtime: u8,
@@ -97,33 +94,10 @@ impl FunctionSettings {
             reserved_concurrency: None,
             provisioned_concurrency: 0,
             network: None,
-            trigger: Trigger::Other,
             runtime: 0,
             shares_with: None,
         }
     }
-}
-
-/// The usual kind of event that invokes a function.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Trigger {
-    /// A request over HTTP.
-    Http,
-    /// A schedule.
-    Timer,
-    /// Messages of a queue.
-    Queue,
-    /// Events of a stream or an event bus.
-    Event,
-    /// Changes of objects in a store.
-    Storage,
-    /// A step of a workflow.
-    Orchestration,
-    /// Something else, or unknown.
-    #[default]
-    Other,
 }
 
 /// The owner and subnets of a customer's network.
@@ -135,4 +109,9 @@ pub struct NetworkSettings {
     /// For each zone, the number of addresses that its subnet has for interfaces. One subnet a
     /// zone.
     pub subnets: Vec<(Zone, u32)>,
+}
+
+/// Converts bytes to KiB, rounded up.
+pub(crate) fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

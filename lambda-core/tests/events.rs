@@ -22,6 +22,10 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
         4 => byte().prop_map(|sandbox| vec![11, sandbox % 248]),
         2 => byte().prop_map(|sandbox| vec![18, sandbox % 248, 0, 64]),
         1 => byte().prop_map(|vm| vec![21, vm % 248]),
+        1 => (0..4u8, 0..2u8, 0..5u8).prop_map(|(function, owner, reserved)| {
+            [put_with(owner, 0, 0, 0, reserved), put_with(function, 0, 0, 160 + 32 * owner, 0)].concat()
+        }),
+        1 => (128..=255u8, byte(), byte()).prop_map(|(kind, which, how)| vec![26, kind, which, how]),
         1 => (2..5u8).prop_map(|wait| vec![0, wait]),
         1 => byte().prop_map(|unreported| vec![2, 0, unreported, 0, 0, 0, 0, 0, 0]),
         1 => byte().prop_map(|which| vec![2, 1, which]),
@@ -34,7 +38,13 @@ fn join(isolation: u8, worker: u8) -> Vec<u8> {
 }
 
 fn put(function: u8, provisioned: u8, account: u8) -> Vec<u8> {
-    vec![31, account, 2, 1, 3, 0, provisioned, 0, 0, 0, 0, function]
+    put_with(function, provisioned, account, 0, 0)
+}
+
+/// A function whose revision is `revision` modulo 3; the upper bits of `revision` say with which
+/// other function it shares.
+fn put_with(function: u8, provisioned: u8, account: u8, revision: u8, reserved: u8) -> Vec<u8> {
+    vec![31, account, 2, 1, 3, reserved, provisioned, 0, 0, 0, revision, function]
 }
 
 fn keep_the_invariants(bytes: &[u8]) -> Result<(), TestCaseError> {

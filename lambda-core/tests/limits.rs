@@ -378,6 +378,31 @@ fn interfaces_are_shared_linger_and_have_their_addresses() {
 }
 
 #[test]
+fn a_full_interface_gets_a_second_and_no_more_sandboxes_until_it_has_room() {
+    let (mut host, commands) = networked(2, |_| ());
+    let first = interfaces(&commands)[0];
+    assert!(host.engine.handle(host.now, Event::InterfaceFull { interface: first }).is_err());
+    host.tell(Event::InterfaceReady { interface: first });
+    assert!(host.run(0).is_some());
+    let second = interfaces(&host.tell(Event::InterfaceFull { interface: first }))[0];
+    assert!(interfaces(&host.tell(Event::InterfaceFull { interface: first })).is_empty());
+    host.tell(Event::InterfaceReady { interface: second });
+    let given = |commands: &[Command]| {
+        let one = |command: &Command| match command {
+            Command::StartSandbox { interface, .. } => *interface,
+            _ => None,
+        };
+        commands.iter().filter_map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&host.invoke(0)), [second]);
+    // Both addresses are taken, and both interfaces are full.
+    assert!(interfaces(&host.tell(Event::InterfaceFull { interface: second })).is_empty());
+    assert_eq!(rejected(&host.invoke(0)), [RejectReason::NoNetwork]);
+    host.tell(Event::InterfaceRoom { interface: first });
+    assert_eq!(given(&host.invoke(0)), [first]);
+}
+
+#[test]
 fn an_interface_has_its_time_to_come_and_a_worker_its_slots() {
     let (mut host, commands) = networked(9, |it| it.start_timeout = SECOND * 5);
     assert_eq!(interfaces(&commands).len(), 1);
@@ -452,4 +477,29 @@ fn functions_that_share_take_out_of_one_reserved_concurrency() {
     host.tell(Event::FunctionRemoved { function: FunctionId(2) });
     assert!(host.run(1).is_some());
     assert_eq!(rejected(&host.invoke(1)), [RejectReason::ReservedConcurrency]);
+}
+
+#[test]
+fn functions_that_share_are_provisioned_within_what_is_reserved_or_left() {
+    let mut host = Host::with_worker(100, |config| {
+        (config.account_concurrency_max, config.account_unreserved_min) = (10, 1);
+    });
+    let mut put = |id, reserved, owner: Option<u32>, provisioned| {
+        let mut settings = FunctionSettings::new(AccountId(0), MIB);
+        settings.reserved_concurrency = reserved;
+        settings.shares_with = owner.map(FunctionId);
+        settings.provisioned_concurrency = provisioned;
+        let function = FunctionId(id);
+        let put = Event::FunctionPut { function, revision: 0, settings };
+        host.try_tell(put).map(|commands| started(&commands).len())
+    };
+    assert_eq!(put(1, None, None, 0), Ok(0));
+    // Of ten, one stays unreserved.
+    assert_eq!(put(2, None, Some(1), 10), Err(EventError::Reserved));
+    assert_eq!(put(2, None, Some(1), 3), Ok(3));
+    assert_eq!(put(1, Some(2), None, 0), Err(EventError::Reserved));
+    assert_eq!(put(1, Some(5), None, 1), Ok(1));
+    assert_eq!(put(3, None, Some(1), u32::MAX), Err(EventError::Reserved));
+    assert_eq!(put(3, None, Some(1), 2), Err(EventError::Reserved));
+    assert_eq!(put(3, None, Some(1), 1), Ok(1));
 }

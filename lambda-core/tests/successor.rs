@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lambda_core::sim::{Report, Settings, Simulation, Trace, TraceFunction};
-use lambda_core::{Config, Engine, FixedIdle, Time, Trigger};
+use lambda_core::sim::{Report, Settings, Simulation, Trace, TraceFunction, Trigger};
+use lambda_core::{Config, Engine, FixedIdle, Time};
 
 const PROVISIONED: u32 = 30;
 

@@ -29,8 +29,6 @@ fn host(workers: u32) -> Host {
 
 fn all_terms() -> Scored {
     Scored::new("all alike", 8)
-        .with_term(1.0, terms::PredictedPeak::default())
-        .with_term(1.0, terms::DeviationBound::default())
         .with_term(1.0, terms::BusyNow)
         .with_term(1.0, terms::SameFunction)
         .with_term(1.0, terms::SameOwner)
@@ -94,65 +92,6 @@ fn sandboxes_of_a_kind_are_counted() {
     let mut says = |term| says(&mut host, 0, term)[&0];
     assert_eq!((says("same function"), says("same owner")), (0.5, 0.75));
     assert_eq!((says("same runtime"), says("memory share")), (2.0 / 3.0, 3.0 / 64.0));
-}
-
-/// Returns a function that is busy in the first five minutes of the hour, and another with the same
-/// expected load.
-fn of_a_season() -> (Host, u32) {
-    let mut host = host(2);
-    put(&mut host, 0, |_| ());
-    let commands = host.invoke(0);
-    let (on, sandbox) = (placed(&commands), started(&commands)[0]);
-    host.tell(Event::SandboxReady { sandbox });
-    host.wait(MINUTE * 5);
-    host.end(1, sandbox);
-    host.wait(MINUTE * 55);
-    // The observation is applied when the next invocation starts.
-    host.invoke(0);
-    host.end(2, sandbox);
-    put(&mut host, 1, |_| ());
-    (host, on)
-}
-
-#[test]
-fn a_peak_is_seen_ten_minutes_ahead_also_over_the_end_of_the_hour() {
-    let (mut host, on) = of_a_season();
-    let mut seen = Vec::new();
-    for _ in 0..60 {
-        seen.push(says(&mut host, 1, "predicted peak")[&on]);
-        assert_eq!(says(&mut host, 1, "predicted peak")[&(1 - on)], 0.25);
-        host.wait(MINUTE);
-    }
-    // From 0:51 on, the first minute of the next hour is within the ten minutes.
-    let expected: Vec<_> =
-        (0..60).map(|minute| if (5..51).contains(&minute) { 0.25 } else { 0.5 }).collect();
-    assert_eq!(seen, expected);
-}
-
-#[test]
-fn a_deviation_adds_less_where_there_is_one() {
-    let (mut host, on) = of_a_season();
-    let said = says(&mut host, 1, "deviation bound");
-    let mean: f32 = 5.0 / 60.0;
-    let variance = mean * (1.0 - mean);
-    let alone = (mean + 3.7 * variance.sqrt()) / 4.0;
-    let beside = (mean + 3.7 * ((2.0 * variance).sqrt() - variance.sqrt())) / 4.0;
-    let near = |a: f32, b: f32| (a - b).abs() < 0.001;
-    assert!(near(said[&on], beside) && near(said[&(1 - on)], alone), "{said:?} {beside} {alone}");
-}
-
-#[test]
-fn an_even_load_has_no_variance_and_one_of_a_season_has() {
-    let mut even = host(1);
-    put(&mut even, 0, |_| ());
-    even.run(0).expect("started");
-    let worker = even.engine.workers().next().expect("one");
-    assert_eq!((worker.load_peak(), worker.load_variance()), (1.0, 0.0));
-    let (season, on) = of_a_season();
-    let worker = season.engine.workers().find(|it| it.id().0 == on).expect("there");
-    let variance = 5.0 / 60.0 * (55.0 / 60.0);
-    assert_eq!(worker.load_peak(), 1.0);
-    assert!((worker.load_variance() - variance).abs() < 0.001, "{}", worker.load_variance());
 }
 
 #[test]

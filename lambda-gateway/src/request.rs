@@ -82,6 +82,9 @@ pub struct Arrival {
     pub port: u16,
     /// The X-Ray header, used if the client sent none.
     pub trace_id: Option<String>,
+    /// What functions behind a function URL see of a caller that the server authenticated: the members of
+    /// `requestContext.authorizer.iam`.
+    pub caller: Option<serde_json::Value>,
 }
 
 impl Arrival {
@@ -89,7 +92,15 @@ impl Arrival {
     #[must_use]
     pub fn new(unix_ms: u64, source_ip: IpAddr, request_id: impl Into<String>) -> Self {
         let request_id = request_id.into();
-        Self { unix_ms, source_ip, request_id, scheme: "http", port: 80, trace_id: None }
+        Self {
+            unix_ms,
+            source_ip,
+            request_id,
+            scheme: "http",
+            port: 80,
+            trace_id: None,
+            caller: None,
+        }
     }
 
     /// Returns the second identifier of REST APIs, which follows from the first: 15 characters and `=`.

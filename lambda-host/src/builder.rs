@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use lambda_core::placement::Placement;
@@ -9,20 +10,24 @@ use lambda_core::{Config, FixedIdle, IdlePolicy};
 use lambda_sandbox::Backend;
 use tokio::sync::{broadcast, mpsc};
 
+use crate::accounts;
 use crate::activity::Observer;
 use crate::blocking::blocking;
-use crate::catalog::Catalog;
-use crate::code::{CodeStore, FetchCode};
+use crate::catalog::bounds::CODE_BYTES_MAX;
+use crate::catalog::{self, Catalog};
+use crate::code::CodeStore;
 use crate::error::Error;
 use crate::events::deliver::Deliver;
 use crate::events::dispatch::Dispatcher;
 use crate::events::queue::{self, EventQueue};
 use crate::folder::DataFolder;
+use crate::function::account::{Account, AccountIndex};
 use crate::function::arn::Arns;
-use crate::host::{Host, Inner};
-use crate::logs::{LogBounds, LogStore, LogWriter};
+use crate::host::{Host, Inner, Tenant};
+use crate::logs::LogBounds;
 use crate::manager::message::{Message, Settings};
-use crate::manager::{Driver, Inbox};
+use crate::manager::{Driver, Inbox, Networks};
+use crate::network::InterfaceProvider;
 use crate::worker::runtime::Runtimes;
 use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
 
@@ -34,12 +39,18 @@ pub struct HostBuilder {
     backends: Vec<Arc<dyn Backend>>,
     data_folder: Option<PathBuf>,
     arns: Arns,
+    accounts: Vec<Account>,
     runtimes: Runtimes,
     settings: Settings,
+    change_time: Duration,
+    code_bytes_max: u64,
+    deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
     invocations_kept: usize,
+    stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
+    interfaces: Option<Arc<dyn InterfaceProvider>>,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
     #[cfg(feature = "roles")]
@@ -59,12 +70,18 @@ impl HostBuilder {
             backends: vec![backend],
             data_folder: None,
             arns: Arns::default(),
+            accounts: Vec::new(),
             runtimes: Runtimes::default(),
             settings: Settings::default(),
+            change_time: Duration::ZERO,
+            code_bytes_max: CODE_BYTES_MAX,
+            deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
             invocations_kept: INVOCATIONS_KEPT,
+            stream_bytes_per_second: None,
             events: queue::Settings::default(),
+            interfaces: None,
             #[cfg(feature = "services")]
             services: None,
             #[cfg(feature = "roles")]
@@ -91,6 +108,13 @@ impl HostBuilder {
         self
     }
 
+    /// Adds an account beside the host's own. [`Host::account`] returns the host as that account sees it. Its data lies in
+    /// the folder `accounts` of the data folder, under its number.
+    pub fn with_account(mut self, account: Account) -> Self {
+        self.accounts.push(account);
+        self
+    }
+
     /// Sets the runtimes that functions may use; by default only the `provided` ones.
     pub fn with_runtimes(mut self, runtimes: Runtimes) -> Self {
         self.runtimes = runtimes;
@@ -104,6 +128,13 @@ impl HostBuilder {
         self
     }
 
+    /// Connects functions to networks. By default they reach no network, and a function with a
+    /// `VpcConfig` is refused.
+    pub fn with_interfaces(mut self, provider: impl InterfaceProvider + 'static) -> Self {
+        self.interfaces = Some(Arc::new(provider));
+        self
+    }
+
     /// Sets how long a sandbox may be idle before it is destroyed. The default is 10 minutes.
     pub fn with_idle_timeout(self, timeout: Duration) -> Self {
         self.with_idle_policy(FixedIdle(timeout))
@@ -112,6 +143,27 @@ impl HostBuilder {
     /// Sets how many invocations of all functions may run at once. The default is 1,000.
     pub fn with_account_concurrency(mut self, invocations_max: u32) -> Self {
         self.settings.config.account_concurrency_max = invocations_max;
+        self
+    }
+
+    /// Sets for how long a change of code or settings is told as under way (AWS: `Pending`, `InProgress`) after it was made,
+    /// during which a further change is refused, as on AWS. The function can be invoked all the while. By default a change
+    /// is over when it is answered.
+    pub fn with_change_time(mut self, time: Duration) -> Self {
+        self.change_time = time;
+        self
+    }
+
+    /// Sets how many bytes the archives of an account may have together; 75 GiB by default, as on AWS.
+    pub fn with_code_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.code_bytes_max = bytes_max;
+        self
+    }
+
+    /// Sets whether the API takes functions for runtimes that AWS no longer creates functions of, such as `nodejs14.x`,
+    /// where the host has them. By default it refuses them, as AWS does.
+    pub fn with_deprecated_runtimes(mut self, taken: bool) -> Self {
+        self.deprecated_runtimes = taken;
         self
     }
 
@@ -164,6 +216,13 @@ impl HostBuilder {
         self
     }
 
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Lambda has a limit of 2 MiB
+    /// per second. There is none by default.
+    pub fn with_stream_bandwidth(mut self, bytes_per_second: u64) -> Self {
+        self.stream_bytes_per_second = Some(bytes_per_second.max(1));
+        self
+    }
+
     /// Changes the placement engine's settings: `change` gets the present ones and returns the new
     /// ones.
     ///
@@ -199,91 +258,136 @@ impl HostBuilder {
     /// # Errors
     ///
     /// Returns [`Error::Io`] or [`Error::Registry`] if the data folder cannot be used,
-    /// [`Error::Backend`] if a backend cannot remove what was left, and [`Error::Worker`] if a
-    /// worker cannot be used.
+    /// [`Error::Backend`] if a backend cannot remove what was left, [`Error::Worker`] if a worker
+    /// cannot be used, and [`Error::Network`] if the network of functions without a `VpcConfig`
+    /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
-        for backend in &self.backends {
-            backend.sweep().await?;
-        }
+        sweep(&self.backends).await?;
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
-        let log_bounds = self.log_bounds;
-        let event_settings = self.events;
+        let (arns, named) = (self.arns, self.accounts);
         let observer = Observer::new(self.invocations_kept);
+        let (log_bounds, event_settings) = (self.log_bounds, self.events);
         let of_logs = observer.clone();
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
-            let logs = folder.path().join("logs");
-            let log_writer =
-                LogWriter::start(logs.clone(), log_bounds, of_logs, Arc::clone(&folder))?;
+            let accounts = accounts::open(&folder, &arns, named, log_bounds, &of_logs)?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
-            let logs = (LogStore::new(logs), log_writer);
             let events = EventQueue::open(folder.path(), event_settings)?;
-            Ok((folder, code, runtimes, logs, events, machine_memory_bytes()))
+            Ok((folder, accounts, code, runtimes, events, machine_memory_bytes()))
         };
-        let (folder, code, runtimes, (logs, log_writer), events_opened, machine_bytes) =
+        let (folder, accounts, code, runtimes, (event_queue, events_waiting), machine_bytes) =
             blocking(opening).await?;
-        let (event_queue, events_waiting) = events_opened;
-        let share = machine_bytes / self.backends.len() as u64;
-        let memory_bytes = self.memory_mb.map_or(share, |mb| mb << 20);
-        let workers: Vec<Arc<dyn Worker>> = self
-            .backends
-            .into_iter()
-            .map(|backend| {
-                let worker =
-                    LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes);
-                #[cfg(feature = "roles")]
-                let worker = worker.with_roles(self.roles.clone());
-                Arc::new(worker) as Arc<dyn Worker>
-            })
-            .collect();
-
-        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
+        let worker = |backend| {
+            let worker =
+                LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
+                    .with_stream_bandwidth(self.stream_bytes_per_second)
+                    .with_interfaces(self.interfaces.clone());
+            #[cfg(feature = "roles")]
+            let worker = worker.with_roles(self.roles.clone());
+            Arc::new(worker) as Arc<dyn Worker>
+        };
+        let workers: Vec<_> = self.backends.into_iter().map(worker).collect();
+        let watched = (broadcast::channel(EVENTS_KEPT).0, observer.clone());
+        let events = watched.0.clone();
         let (driver, messages) = mpsc::channel(MESSAGES_MAX);
         let (worker_events, received) = mpsc::channel(WORKER_EVENTS_MAX);
-        let (lost, lost_workers) = mpsc::unbounded_channel();
-        let link = Link { events: worker_events, lost: Some(lost) };
-        let fetch: Arc<dyn FetchCode> = Arc::new(code.clone());
-        let concurrency_max = self.settings.config.account_concurrency_max;
-        let unreserved_min = self.settings.unreserved_min();
-        let manager = Driver::new(
-            self.settings,
-            self.arns.clone(),
-            fetch,
-            link,
-            events.clone(),
-            log_writer,
-            observer.clone(),
-        );
-        drop(tokio::spawn(manager.run(Inbox { messages, events: received, lost: lost_workers })));
+        let (tell_lost, lost) = mpsc::unbounded_channel();
+        let link = Link { events: worker_events, lost: Some(tell_lost) };
+        let (concurrency_max, unreserved_min) = self.settings.limits();
+        let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
+        let (networks, interfaces) = Networks::new(self.interfaces.clone());
+        let fetch = Arc::new(code.clone());
+        let manager = Driver::new(self.settings, parts, fetch, link, watched, networks);
+        drop(tokio::spawn(manager.run(Inbox { messages, events: received, interfaces, lost })));
         connect(&driver, &workers).await?;
-        let catalog = Catalog::open(folder.path(), code, driver.clone()).await?;
+        let defaults = AccountDefaults {
+            change_time: self.change_time,
+            code_bytes_max: self.code_bytes_max,
+            concurrency_max,
+            unreserved_min,
+        };
+        let tenants = open_tenants(accounts, &defaults, &code, &driver).await?;
+        // Nobody has what none of the accounts holds.
+        blocking(move || code.sweep()).await?;
         let host = Host::new(Inner {
-            arns: self.arns,
+            tenants,
             runtimes,
-            catalog,
             workers,
             driver,
             events,
-            logs,
             observer,
             event_queue,
             #[cfg(feature = "services")]
             services: self.services.clone(),
-            unreserved_min,
-            concurrency_max,
+            deprecated_runtimes: self.deprecated_runtimes,
+            interfaces: self.interfaces,
             _folder: folder,
         });
         Dispatcher::start(events_waiting, &host);
         #[cfg(feature = "services")]
         if let Some(services) = self.services {
-            crate::events::poll::start(&host, services);
+            host.accounts().for_each(|host| crate::events::poll::start(&host, services.clone()));
         }
         Ok(host)
     }
 }
 
-/// Adds the workers; returns when the engine has accepted them.
+/// Removes what earlier hosts left on this machine.
+async fn sweep(backends: &[Arc<dyn Backend>]) -> Result<(), Error> {
+    for backend in backends {
+        backend.sweep().await?;
+    }
+    Ok(())
+}
+
+/// The settings of an account that has no others.
+struct AccountDefaults {
+    change_time: Duration,
+    code_bytes_max: u64,
+    concurrency_max: u32,
+    /// The concurrency that stays unreserved.
+    unreserved_min: u32,
+}
+
+/// Opens the catalogs of the accounts.
+async fn open_tenants(
+    accounts: Vec<accounts::Opened>,
+    defaults: &AccountDefaults,
+    code: &CodeStore,
+    driver: &mpsc::Sender<Message>,
+) -> Result<Vec<Arc<Tenant>>, Error> {
+    let concurrency_max = defaults.concurrency_max;
+    let mut tenants = Vec::new();
+    for (index, account) in (0..).zip(accounts) {
+        let settings = catalog::Settings {
+            account: AccountIndex(index),
+            arns: account.arns.clone(),
+            change_time: defaults.change_time,
+            code_bytes_max: account.code_bytes_max.unwrap_or(defaults.code_bytes_max),
+        };
+        let code = code.clone();
+        let catalog = Catalog::open(&account.folder, code, driver.clone(), settings).await?;
+        tenants.push(Arc::new(Tenant {
+            account: AccountIndex(index),
+            catalog,
+            logs: account.logs,
+            unreserved_min: defaults.unreserved_min,
+            concurrency_max: AtomicU32::new(account.concurrency_max.unwrap_or(concurrency_max)),
+            arns: account.arns,
+        }));
+    }
+    Ok(tenants)
+}
+
+/// Returns the memory for sandboxes of each of `workers` workers.
+fn memory_bytes(memory_mb: Option<u64>, machine_bytes: u64, workers: usize) -> u64 {
+    memory_mb.map_or(machine_bytes / workers as u64, |mb| mb << 20)
+}
+
+/// Adds the workers, and then the default network; returns when the engine has accepted them and
+/// the network is ready.
 async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) -> Result<(), Error> {
     for worker in workers {
         let (reply, joined) = tokio::sync::oneshot::channel();
@@ -291,7 +395,9 @@ async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) ->
         driver.send(add).await.map_err(|_| Error::Stopping)?;
         joined.await.map_err(|_| Error::Stopping)??;
     }
-    Ok(())
+    let (reply, ready) = tokio::sync::oneshot::channel();
+    driver.send(Message::DefaultNetwork { reply }).await.map_err(|_| Error::Stopping)?;
+    ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)
 }
 
 /// How many of the last invocations are remembered by default.

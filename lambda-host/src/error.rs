@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+
 use crate::function::limits::{Constraint, Invalid};
 use crate::function::name::FunctionName;
 
@@ -146,6 +148,13 @@ pub enum Error {
         /// Why the host cannot run it.
         reason: String,
     },
+    /// The invocation came through the same function too often: a loop of functions. End the loop, or allow it for the
+    /// function.
+    #[error("function {name} is in a loop")]
+    Recursion {
+        /// The function's name.
+        name: FunctionName,
+    },
     /// A concurrency or rate limit is reached. Try again later, or raise it.
     #[error("throttled: {limit}")]
     Throttled {
@@ -182,6 +191,9 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// The function has no network; see the reason.
+    #[error(transparent)]
+    Network(#[from] crate::network::error::NetworkError),
     /// The host is stopping and takes no new invocations.
     #[error("host is stopping")]
     Stopping,
@@ -333,6 +345,43 @@ impl Error {
     {
         move |source| Self::Registry { operation, source: Box::new(source) }
     }
+}
+
+/// Returns the fault of its storage that an error of a database tells of. These errors name no causes.
+pub(crate) fn storage<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a StorageError> {
+    if let Some(error) = error.downcast_ref::<StorageError>() {
+        return Some(error);
+    }
+    match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(TransactionError::Storage(error)), ..)
+        | (_, Some(CommitError::Storage(error)), ..)
+        | (_, _, Some(TableError::Storage(error)), _)
+        | (.., Some(DatabaseError::Storage(error))) => Some(error),
+        _ => None,
+    }
+}
+
+/// Returns which fault of its disk an error of the host has among its causes: that it is full, or read-only.
+#[cfg(feature = "http")]
+pub(crate) fn disk_fault(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let of_database = match storage(error) {
+            Some(StorageError::Io(error)) => Some(error.kind()),
+            _ => None,
+        };
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if let Some(kind @ (StorageFull | QuotaExceeded | ReadOnlyFilesystem)) =
+            kind.or(of_database)
+        {
+            return Some(kind);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Formats an error with all its causes: `a: b: c`.

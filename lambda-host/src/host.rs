@@ -1,6 +1,7 @@
 //! The handle of a host: deploys and invokes functions, and stops the host.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use lambda_core::Explanation;
@@ -11,19 +12,27 @@ use crate::activity::Observer;
 use crate::catalog::Catalog;
 use crate::catalog::functions::Deploy;
 use crate::catalog::record::Record;
+use crate::clock::now_ms;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::events::queue::EventQueue;
 use crate::folder::DataFolder;
 use crate::function::Function;
+use crate::function::account::AccountIndex;
 use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
 use crate::function::version::Version;
-use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request};
+use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request, trace_id};
+use crate::lineage;
 use crate::logs::LogStore;
 use crate::manager::message::Message;
+use crate::manager::stream::{ROOM, StreamItem};
 use crate::metrics::{Family, Gauges};
+use crate::network::InterfaceProvider;
+#[cfg(feature = "http")]
+use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
+use crate::streaming::Streaming;
 use crate::worker::Worker;
 use crate::worker::protocol::WorkerId;
 use crate::worker::runtime::Runtimes;
@@ -36,43 +45,90 @@ use crate::worker::runtime::Runtimes;
 #[derive(Clone, Debug)]
 pub struct Host {
     inner: Arc<Inner>,
+    /// The account whose functions this handle is about.
+    tenant: Arc<Tenant>,
 }
 
 /// A host that may have ended.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakHost {
     inner: std::sync::Weak<Inner>,
+    account: AccountIndex,
 }
 
 impl WeakHost {
     pub(crate) fn upgrade(&self) -> Option<Host> {
-        self.inner.upgrade().map(|inner| Host { inner })
+        self.inner.upgrade().and_then(|inner| Host::of(inner, self.account))
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) arns: Arns,
+    /// By [`AccountIndex`]; never empty, the host's own comes first.
+    pub(crate) tenants: Vec<Arc<Tenant>>,
     pub(crate) runtimes: Arc<Runtimes>,
-    pub(crate) catalog: Catalog,
     /// The workers in this process. A stop waits for their end.
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
-    pub(crate) logs: LogStore,
     pub(crate) observer: Observer,
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
-    pub(crate) unreserved_min: u32,
-    pub(crate) concurrency_max: u32,
+    /// Whether the API takes functions for runtimes that AWS has deprecated.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
+    pub(crate) deprecated_runtimes: bool,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "the API checks a `VpcConfig` with it")
+    )]
+    pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,
 }
 
+/// What is an account's own.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) account: AccountIndex,
+    pub(crate) arns: Arns,
+    pub(crate) catalog: Catalog,
+    pub(crate) logs: LogStore,
+    pub(crate) unreserved_min: u32,
+    pub(crate) concurrency_max: AtomicU32,
+}
+
 impl Host {
+    /// Returns a host as its own account sees it.
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        let tenant = Arc::clone(&inner.tenants[0]);
+        Self { inner: Arc::new(inner), tenant }
+    }
+
+    fn of(inner: Arc<Inner>, account: AccountIndex) -> Option<Self> {
+        let tenant = Arc::clone(inner.tenants.get(account.0 as usize)?);
+        Some(Self { inner, tenant })
+    }
+
+    /// Returns this host as another of its accounts sees it, by the account's number. Functions, layers, logs and all other
+    /// resources are those of that account.
+    #[must_use]
+    pub fn account(&self, number: &str) -> Option<Self> {
+        self.accounts().find(|it| it.arns().account() == number)
+    }
+
+    /// Returns this host as each of its accounts sees it; the host's own account comes first.
+    pub fn accounts(&self) -> impl Iterator<Item = Self> {
+        let tenants = self.inner.tenants.iter();
+        tenants.map(|it| Self { inner: Arc::clone(&self.inner), tenant: Arc::clone(it) })
+    }
+
+    pub(crate) fn with_account(self, account: AccountIndex) -> Option<Self> {
+        Self::of(self.inner, account)
+    }
+
+    pub(crate) fn account_index(&self) -> AccountIndex {
+        self.tenant.account
     }
 
     /// Deploys a new function with its code, a zip archive. The change is completed even if the
@@ -95,7 +151,7 @@ impl Host {
         with: Deploy,
     ) -> Result<Arc<Function>, Error> {
         self.check(&config)?;
-        self.inner.catalog.deploy(config, zip, with).await
+        self.tenant.catalog.deploy(config, zip, with).await
     }
 
     /// Replaces a function's code. Running invocations finish with the old code. With
@@ -124,7 +180,8 @@ impl Host {
         publish: bool,
     ) -> Result<Arc<Function>, Error> {
         let name = target.name.clone();
-        let changed = self.inner.catalog.update_code(name, expected_revision, zip, publish).await?;
+        let changed =
+            self.tenant.catalog.update_code(name, expected_revision, zip, publish).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -135,7 +192,7 @@ impl Host {
     /// Returns [`Error::InvalidCode`] if the code cannot be used; [`Error::Io`] if there is no disk
     /// space to check it.
     pub async fn check_code(&self, zip: Bytes) -> Result<(), Error> {
-        self.inner.catalog.check_code(zip).await
+        self.tenant.catalog.check_code(zip).await
     }
 
     /// Changes a function's settings. `change` gets the settings at the time of the change and
@@ -168,7 +225,7 @@ impl Host {
             let config = FunctionConfig { name, ..change(before)? };
             check(&config, &runtimes).map(|()| config)
         };
-        let changed = self.inner.catalog.update_config(name, expected_revision, checked).await?;
+        let changed = self.tenant.catalog.update_config(name, expected_revision, checked).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -193,7 +250,7 @@ impl Host {
                 return Err(Error::parameter("Deletion of aliases is not currently supported."));
             }
         }
-        match self.inner.catalog.remove(target.name.clone()).await? {
+        match self.tenant.catalog.remove(target.name.clone()).await? {
             true => Ok(()),
             false => Err(self.not_found(&target)),
         }
@@ -224,14 +281,14 @@ impl Host {
     /// Returns up to `count` functions with names after `after`, by name.
     #[must_use]
     pub fn functions_after(&self, after: Option<&str>, count: usize) -> Vec<Arc<Function>> {
-        let page = self.inner.catalog.page(after, count);
+        let page = self.tenant.catalog.page(after, count);
         page.iter().map(|it| Arc::clone(&it.latest.function)).collect()
     }
 
     /// Returns the number of functions.
     #[must_use]
     pub fn functions_count(&self) -> usize {
-        self.inner.catalog.len()
+        self.tenant.catalog.len()
     }
 
     /// Invokes a function and waits for its answer. The error of a function is also an answer
@@ -251,6 +308,7 @@ impl Host {
     /// - [`Error::FunctionFailed`]: the host cannot run it.
     /// - [`Error::PayloadTooLarge`], [`Error::InvalidPayload`]: the payload is too large, or is not
     ///   JSON.
+    /// - [`Error::Recursion`]: the invocation came through this function too often.
     /// - [`Error::Throttled`], [`Error::NoCapacity`]: try again later.
     /// - [`Error::SandboxUnavailable`]: no worker could start a sandbox.
     /// - [`Error::Stopping`]: the host is stopping.
@@ -259,8 +317,47 @@ impl Host {
         function: impl TryInto<Target, Error = impl Into<Error>>,
         request: impl Into<Request>,
     ) -> Result<Answer, Error> {
-        let target = self.ours(function)?;
-        let request = request.into();
+        let (reply, answer) = oneshot::channel();
+        self.begin(self.ours(function)?, request.into(), None, reply).await?;
+        answer.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Invokes a function and returns as soon as it begins its answer, which then comes part by
+    /// part. A function that does not stream gives its whole answer as one part. With
+    /// [`Host::invoke`], the parts of a streamed answer are collected, up to 6 MB.
+    ///
+    /// ```no_run
+    /// # async fn run(host: lambda_host::Host) -> Result<(), lambda_host::Error> {
+    /// let mut answer = host.invoke_streaming("hello", "{}").await?;
+    /// while let Some(part) = answer.next().await {
+    ///     println!("{} bytes", part.len());
+    /// }
+    /// println!("failed: {}", answer.end().await?.function_error);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::invoke`].
+    pub async fn invoke_streaming(
+        &self,
+        function: impl TryInto<Target, Error = impl Into<Error>>,
+        request: impl Into<Request>,
+    ) -> Result<Streaming, Error> {
+        let (reply, end) = oneshot::channel();
+        let (stream, parts) = mpsc::channel(ROOM);
+        self.begin(self.ours(function)?, request.into(), Some(stream), reply).await?;
+        Streaming::begin(self.inner.driver.clone(), parts, end).await
+    }
+
+    async fn begin(
+        &self,
+        target: Target,
+        mut request: Request,
+        stream: Option<mpsc::Sender<StreamItem>>,
+        reply: oneshot::Sender<Result<Answer, Error>>,
+    ) -> Result<(), Error> {
         let function = self.invoked(&target)?;
         function.check_active()?;
         if request.payload.len() > PAYLOAD_BYTES_MAX {
@@ -269,16 +366,20 @@ impl Host {
         // Validates the JSON without keeping it.
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
-        let (reply, answer) = oneshot::channel();
+        let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
+        let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
+        if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
+            return Err(Error::Recursion { name: target.name });
+        }
+        request.trace_id = Some(trace);
         let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
         let key = function.key();
-        self.tell(Message::Invoke { key, function_arn, request, reply }).await?;
-        answer.await.map_err(|_| Error::Stopping)?
+        self.tell(Message::Invoke { key, function_arn, request, stream, reply }).await
     }
 
     /// Returns the version for an invocation; an alias with two draws one.
     pub(crate) fn invoked(&self, target: &Target) -> Result<Arc<Function>, Error> {
-        let record = self.inner.catalog.record(&target.name);
+        let record = self.tenant.catalog.record(&target.name);
         let qualifier = target.qualifier.as_deref();
         let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
         held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
@@ -336,7 +437,7 @@ impl Host {
     /// Returns the functions' logs, which are written within a second or so. Reading them blocks.
     #[must_use]
     pub fn logs(&self) -> &LogStore {
-        &self.inner.logs
+        &self.tenant.logs
     }
 
     /// Returns the metrics since the start of the host: Lambda's, by function and resource, and the host's own.
@@ -359,9 +460,15 @@ impl Host {
             events_waiting: queue.waiting() as u64,
             event_bytes: queue.bytes(),
             event_age: queue.oldest_age(),
-            concurrency_max: u64::from(self.inner.concurrency_max),
+            concurrency_max: self.concurrency_max().into(),
             functions: self.functions_count() as u64,
         }
+    }
+
+    /// Returns the name of a function in metrics: functions of other accounts than the host's own
+    /// bear their account's number, as in `123456789012:function:name`.
+    pub(crate) fn series(&self, function: &str) -> String {
+        self.account_index().series(self.arns().account(), function)
     }
 
     pub(crate) fn observer(&self) -> &Observer {
@@ -377,13 +484,26 @@ impl Host {
     /// Returns how many invocations may run at once, all functions together.
     #[must_use]
     pub fn concurrency_max(&self) -> u32 {
-        self.inner.concurrency_max
+        self.tenant.concurrency_max.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many invocations of this account may run at once, and its weight when room is scarce
+    /// ([`Account::weight`](crate::Account::weight)). A restart of the host forgets both.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Stopping`] if the host is stopping.
+    pub async fn limit_account(&self, invocations_max: u32, weight: u32) -> Result<(), Error> {
+        let account = self.account_index();
+        self.tell(Message::LimitAccount { account, invocations_max, weight }).await?;
+        self.tenant.concurrency_max.store(invocations_max, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Returns the formatter of this host's ARNs.
     #[must_use]
     pub fn arns(&self) -> &Arns {
-        &self.inner.arns
+        &self.tenant.arns
     }
 
     /// Stops the host: takes no new invocations, waits for the running ones, destroys all
@@ -420,7 +540,7 @@ impl Host {
         function: impl TryInto<Target, Error = impl Into<Error>>,
     ) -> Result<Target, Error> {
         let target = function.try_into().map_err(Into::into)?;
-        let arns = &self.inner.arns;
+        let arns = &self.tenant.arns;
         let differs =
             |given: &Option<String>, own: &str| given.as_ref().is_some_and(|it| it != own);
         if differs(&target.region, arns.region()) || differs(&target.account, arns.account()) {
@@ -447,11 +567,11 @@ impl Host {
 
     /// Returns a function with its versions and all that belongs to them.
     pub(crate) fn record(&self, target: &Target) -> Result<Arc<Record>, Error> {
-        self.inner.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
+        self.tenant.catalog.record(&target.name).ok_or_else(|| self.not_found(target))
     }
 
     pub(crate) fn downgrade(&self) -> WeakHost {
-        WeakHost { inner: Arc::downgrade(&self.inner) }
+        WeakHost { inner: Arc::downgrade(&self.inner), account: self.tenant.account }
     }
 
     #[cfg(feature = "services")]
@@ -459,17 +579,34 @@ impl Host {
         self.inner.services.as_ref()
     }
 
+    /// Checks the subnets and security groups of a function, and adds the id of their VPC.
+    #[cfg(feature = "http")]
+    pub(crate) fn vpc(&self, vpc: VpcConfig) -> Result<VpcConfig, Error> {
+        if vpc.is_empty() {
+            return Ok(vpc);
+        }
+        let interfaces = self.inner.interfaces.as_ref().ok_or(NetworkError::NoVpcs)?;
+        interfaces.interfaces_max(&FunctionNetwork::Vpc(vpc.clone()))?;
+        let vpc_id = vpc.subnet_ids.first().and_then(|id| interfaces.vpc_id(id));
+        Ok(VpcConfig { vpc_id: vpc_id.unwrap_or_default(), ..vpc })
+    }
+
     pub(crate) fn event_queue(&self) -> &EventQueue {
         &self.inner.event_queue
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
-        &self.inner.catalog
+        &self.tenant.catalog
     }
 
     /// How much of the account's concurrency stays unreserved at the least.
     pub(crate) fn unreserved_min(&self) -> u32 {
-        self.inner.unreserved_min
+        self.tenant.unreserved_min
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn takes_deprecated_runtimes(&self) -> bool {
+        self.inner.deprecated_runtimes
     }
 
     pub(crate) fn not_found(&self, target: &Target) -> Error {
@@ -493,3 +630,6 @@ fn draw() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
     u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }
+
+/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
+const RECURSIONS_MAX: u32 = 16;

@@ -25,16 +25,19 @@
 //! - `keys`: checks signatures of callers (`http::serve_with_keys`).
 //! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS,
 //!   EventBridge, Kinesis, DynamoDB streams.
+//! - `network`: connects functions to networks of this machine (`network::Cards`).
 //! - `roles`: gives sandboxes the credentials of their function's execution role, by
 //!   `aws-cred-chain`.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod activity;
 mod blocking;
 mod builder;
 mod catalog;
 mod clock;
 pub mod code;
+mod database;
 mod error;
 mod event;
 mod events;
@@ -44,10 +47,13 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod invocation;
+mod lineage;
 pub mod logs;
 mod manager;
 pub mod metrics;
+pub mod network;
 mod resources;
+mod streaming;
 pub mod worker;
 
 pub use builder::HostBuilder;
@@ -59,6 +65,7 @@ pub use event::HostEvent;
 pub use events::deliver::{Deliver, DeliverToFile, Delivery};
 #[cfg(feature = "services")]
 pub use events::services::Services;
+pub use function::account::Account;
 pub use function::alias::Alias;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};
@@ -79,6 +86,7 @@ pub use resources::layers::{LayerPolicyChange, NewLayer};
 pub use resources::signing::SigningChange;
 pub use resources::urls::UrlChange;
 pub use resources::versions::Publish;
+pub use streaming::Streaming;
 #[cfg(feature = "roles")]
 pub use worker::roles::Roles;
 pub use worker::runtime::{Entry, Mount, RuntimeImage, Runtimes};

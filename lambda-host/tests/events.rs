@@ -240,3 +240,95 @@ async fn an_event_whose_caller_goes_away_runs_or_was_not_accepted() {
     }
     host.shutdown().await;
 }
+
+/// A function calls itself by an SDK, which passes the trace header on: the loop is ended, unless the function allows it.
+#[tokio::test]
+async fn a_loop_of_functions_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (backend, _) = counting(0);
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.deploy(named("other"), zip("1")).await.unwrap();
+    let arn = host.arns().function(&config().name);
+    let hash: String = {
+        use sha2::{Digest as _, Sha256};
+        Sha256::digest(arn.as_bytes()).iter().take(4).map(|it| format!("{it:02x}")).collect()
+    };
+    let call = async |times: u32| {
+        let trace =
+            format!("Root=1-5759e988-bd862e3fe1be46a994272793;Lineage=00000000:99|{hash}:{times}");
+        host.invoke("f", Request::new("1").with_trace_id(trace)).await
+    };
+    assert!(call(15).await.is_ok());
+    assert!(matches!(call(16).await, Err(Error::Recursion { .. })));
+    host.allow_recursion("f", true).await.unwrap();
+    assert!(call(16).await.is_ok());
+    host.shutdown().await;
+}
+
+/// The events of one function wait in a long line; those of a hundred others do not wait behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_delays_no_other_function() {
+    const OTHERS: usize = 100;
+    let backlog = if test_support::long() { 100_000 } else { 3_000 };
+    let began: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let mut backend = FakeBackend::new();
+    let names: Vec<String> = (0..OTHERS).map(|it| format!("other{it}")).collect();
+    for name in names.iter().cloned().chain(["long".to_owned()]) {
+        let (began, own) = (Arc::clone(&began), name.clone());
+        backend = backend.with_handler(&name, move |_: &Invocation| {
+            began.lock().unwrap().push(own.clone());
+            let takes = if own == "long" { 500 } else { 20 };
+            FakeAnswer::success("1").after(Duration::from_millis(takes))
+        });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let host = host(&backend, folder.path()).start().await.unwrap();
+    for name in names.iter().chain([&"long".to_owned()]) {
+        host.deploy(named(name), zip("1")).await.unwrap();
+    }
+    let one_each = async || {
+        let from = std::time::Instant::now();
+        for name in &names {
+            host.invoke_event(name.as_str(), "1").await.unwrap();
+        }
+        for _ in 0..6000 {
+            let count = began.lock().unwrap().iter().filter(|it| *it != "long").count();
+            if count >= OTHERS {
+                return from.elapsed();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("not all of the others ran");
+    };
+    // Cold, then alone, then behind the backlog.
+    one_each().await;
+    began.lock().unwrap().clear();
+    let alone = one_each().await;
+    began.lock().unwrap().clear();
+    let accepting = (0..64).map(|part| {
+        let host = host.clone();
+        tokio::spawn(async move {
+            for _ in 0..backlog / 64 + usize::from(part < backlog % 64) {
+                host.invoke_event("long", "1").await.unwrap();
+            }
+        })
+    });
+    for task in accepting.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let (waiting, before) = (host.events_waiting(), began.lock().unwrap().len());
+    let behind = one_each().await;
+    let passed = {
+        let began = began.lock().unwrap();
+        let last = began.iter().rposition(|it| it != "long").unwrap();
+        began[before.min(last)..=last].iter().filter(|it| *it == "long").count()
+    };
+    println!(
+        "one event each of {OTHERS} functions: {alone:?} alone, {behind:?} beside {waiting} of another; {passed} of \
+         those began meanwhile"
+    );
+    assert!(waiting > backlog / 3, "only {waiting} of {backlog} wait");
+    assert!(passed < waiting, "the others ran after the backlog");
+    host.kill().await;
+}

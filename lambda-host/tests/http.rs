@@ -68,14 +68,14 @@ async fn wrong_requests_get_an_answer_that_says_so() {
         (
             "POST",
             functions,
-            r#"{"FunctionName":"g","Runtime":"provided","Handler":"x","Role":"arn:aws:iam::123456789012:role/r","Code":{"ZipFile":"!"}}"#,
+            r#"{"FunctionName":"g","Runtime":"provided.al2023","Handler":"x","Role":"arn:aws:iam::123456789012:role/r","Code":{"ZipFile":"!"}}"#,
             400,
             "InvalidRequestContentException",
         ),
         (
             "POST",
             functions,
-            r#"{"FunctionName":"g","Runtime":"provided","Handler":"x","Role":"arn:aws:iam::123456789012:role/r","Code":{}}"#,
+            r#"{"FunctionName":"g","Runtime":"provided.al2023","Handler":"x","Role":"arn:aws:iam::123456789012:role/r","Code":{}}"#,
             400,
             "InvalidParameterValueException",
         ),
@@ -238,6 +238,122 @@ async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
     let invoked = call(address, "POST", "/2015-03-31/functions/f/invocations", &body);
     let answer = tokio::time::timeout(std::time::Duration::from_secs(15), invoked).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+/// A change is told as under way for its time. A further change is refused meanwhile, and the function answers.
+#[tokio::test]
+async fn a_change_is_under_way_for_its_time() {
+    const TIME: std::time::Duration = std::time::Duration::from_secs(2);
+    let backend = FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1"));
+    let host = Host::builder(Arc::new(backend)).with_change_time(TIME).start().await.unwrap();
+    let address = serve_host(host.clone()).await;
+    host.deploy(common::config(), common::zip("1")).await.unwrap();
+    let get = async |path: &str| {
+        let answer = call(address, "GET", &format!("/2015-03-31/functions/{path}"), "").await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        serde_json::from_str::<serde_json::Value>(body).unwrap()
+    };
+    let update = async |body: &str| {
+        call(address, "PUT", "/2015-03-31/functions/f/configuration", body).await
+    };
+    let made = get("f/configuration").await;
+    assert_eq!((&made["State"], &made["LastUpdateStatus"]), (&json!("Pending"), &json!(null)));
+    let refused = update(r#"{"Timeout":4}"#).await;
+    assert!(refused.starts_with("HTTP/1.1 409") && refused.contains("state: Pending"), "{refused}");
+    let answer = call(address, "POST", "/2015-03-31/functions/f/invocations", "{}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    tokio::time::sleep(TIME).await;
+    assert_eq!(get("f/configuration").await["State"], "Active");
+    assert!(update(r#"{"Timeout":5}"#).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(get("f/configuration").await["LastUpdateStatus"], "InProgress");
+    for refused in [
+        update(r#"{"Timeout":6}"#).await,
+        call(address, "POST", "/2015-03-31/functions/f/versions", "{}").await,
+    ] {
+        assert!(refused.starts_with("HTTP/1.1 409"), "{refused}");
+        assert!(refused.contains("An update is in progress for resource: arn:"), "{refused}");
+    }
+
+    tokio::time::sleep(TIME).await;
+    let settled = get("f/configuration").await;
+    assert_eq!(
+        (&settled["LastUpdateStatus"], &settled["Timeout"]),
+        (&json!("Successful"), &json!(5))
+    );
+    let version = call(address, "POST", "/2015-03-31/functions/f/versions", "{}").await;
+    assert!(version.starts_with("HTTP/1.1 201"), "{version}");
+    assert_eq!(get("f/configuration?Qualifier=1").await["State"], "Active");
+}
+
+/// A runtime that AWS makes no functions of any more is refused, unless the host takes it.
+#[tokio::test]
+async fn a_deprecated_runtime_is_refused_by_default() {
+    let body = json!({
+        "FunctionName": "f", "Runtime": "provided", "Handler": "bootstrap",
+        "Role": "arn:aws:iam::123456789012:role/r",
+        "Code": { "ZipFile": base64(&common::zip("1")) },
+    });
+    for (taken, status) in [(false, "400"), (true, "201")] {
+        let backend = Arc::new(FakeBackend::new());
+        let host = Host::builder(backend).with_deprecated_runtimes(taken).start().await.unwrap();
+        let address = serve_host(host).await;
+        let answer = call(address, "POST", "/2015-03-31/functions", &body.to_string()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{taken}: {answer}");
+        assert_eq!(answer.contains("no longer supported"), !taken, "{answer}");
+    }
+}
+
+/// What lies in services that the host has not is not there: a bucket, a stream, a queue, a network.
+#[tokio::test]
+async fn what_no_service_has_is_said_to_be_missing() {
+    let host = host().await;
+    host.deploy(common::config(), common::zip("1")).await.unwrap();
+    let address = serve_host(host).await;
+    let function = |more: &serde_json::Value| {
+        let mut body = json!({
+            "FunctionName": "g", "Runtime": "provided.al2023", "Handler": "x",
+            "Role": "arn:aws:iam::123456789012:role/r",
+            "Code": { "ZipFile": base64(&common::zip("1")) },
+        });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let mapping = |arn: &str| {
+        let mut body = json!({ "FunctionName": "f", "EventSourceArn": arn });
+        if !arn.contains(":sqs:") {
+            body["StartingPosition"] = "LATEST".into();
+        }
+        body
+    };
+    let (functions, mappings) = ("/2015-03-31/functions", "/2015-03-31/event-source-mappings");
+    let network = |groups: &[&str]| {
+        function(&json!({ "VpcConfig": { "SubnetIds": ["subnet-1"], "SecurityGroupIds": groups } }))
+    };
+    for (path, body, says) in [
+        (
+            functions,
+            function(&json!({ "Code": { "S3Bucket": "bucket", "S3Key": "k" } })),
+            "NoSuchBucket",
+        ),
+        (functions, network(&["sg-1"]), "The security group 'sg-1' does not exist"),
+        (functions, network(&[]), "The subnet ID 'subnet-1' does not exist"),
+        (functions, network(&["other"]), "pattern: sg-[0-9a-zA-Z]*]"),
+        (
+            mappings,
+            mapping("arn:aws:kinesis:us-east-1:123456789012:stream/s"),
+            "Stream not found: arn",
+        ),
+        (mappings, mapping("arn:aws:sqs:us-east-1:123456789012:q"), "NonExistentQueue"),
+    ] {
+        let answer = call(address, "POST", path, &body.to_string()).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(says), "{says}: {answer}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// When all connections are taken, idle ones are closed for new ones.

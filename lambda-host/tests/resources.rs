@@ -199,3 +199,26 @@ async fn a_layer_stays_for_functions_that_use_it() {
     tokio::time::timeout(common::SECOND * 600, gone).await.unwrap();
     host.shutdown().await;
 }
+
+/// The archives of an account have a bound together; what makes room is taken at the bound.
+#[tokio::test]
+async fn archives_beyond_the_bound_are_refused() {
+    let one = zip("1").len() as u64;
+    let host = Host::builder(Arc::new(echo())).with_code_bytes_max(3 * one).start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    host.publish_version("f", Publish::default()).await.unwrap();
+    host.publish_layer("l", NewLayer::default(), zip("2")).await.unwrap();
+    assert_eq!(host.code_bytes(), 3 * one);
+    let full = |error: Error| matches!(error, Error::TooLarge { what: "code storage", .. });
+    assert!(full(host.deploy(named("g"), zip("1")).await.unwrap_err()));
+    assert!(full(host.publish_layer("l", NewLayer::default(), zip("3")).await.unwrap_err()));
+    // As large as before.
+    host.update_code("f", None, zip("4")).await.unwrap();
+    assert!(full(host.publish_version("f", Publish::default()).await.unwrap_err()));
+    assert!(host.function("g").is_err() && host.versions("f", None, 10).unwrap().len() == 2);
+    host.remove("f:1").await.unwrap();
+    host.deploy(named("g"), zip("1")).await.unwrap();
+    host.remove("g").await.unwrap();
+    assert_eq!(host.code_bytes(), 2 * one);
+    host.shutdown().await;
+}

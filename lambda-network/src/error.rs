@@ -119,6 +119,8 @@ pub enum Step {
     StartThread,
     /// Registering a descriptor with a thread.
     Register,
+    /// The caller's own preparation of an interface's namespace.
+    Prepare,
 }
 
 impl fmt::Display for Step {
@@ -141,6 +143,7 @@ impl fmt::Display for Step {
             Self::Handshake => "agree on keys with the card",
             Self::StartThread => "start a thread",
             Self::Register => "register a descriptor with the forwarding thread",
+            Self::Prepare => "prepare the interface's namespace",
         })
     }
 }

@@ -1,5 +1,8 @@
 //! A sandbox's network interface: a TUN device in its own namespace, created in advance.
 
+use std::any::Any;
+use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,8 +14,13 @@ use crate::linux::netlink::Netlink;
 use crate::linux::tun::Tun;
 use crate::spec::RESOLVER;
 
+/// What a caller prepared in an interface's namespace.
+pub(crate) type Prepared = Option<Box<dyn Any + Send + Sync>>;
+
+/// Prepares a namespace for the caller's sandbox, on a thread that is in it.
+type Prepare = dyn Fn() -> io::Result<Box<dyn Any + Send + Sync>> + Send + Sync;
+
 /// A namespace with a device that is up and has routes, but no address.
-#[derive(Debug)]
 pub(crate) struct Interface {
     pub(crate) namespace: Arc<OwnedFd>,
     pub(crate) tun: Tun,
@@ -20,10 +28,17 @@ pub(crate) struct Interface {
     netlink: Netlink,
     index: u32,
     mtu: u16,
+    prepared: Prepared,
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Interface").field("tun", &self.tun).finish_non_exhaustive()
+    }
 }
 
 impl Interface {
-    pub(crate) fn make() -> Result<Self, Error> {
+    fn make(prepare: Option<&Prepare>) -> Result<Self, Error> {
         namespace::in_new(|namespace| {
             for (name, value) in PARAMETERS {
                 namespace::set_parameter(name, value).step(Step::SetParameters)?;
@@ -38,7 +53,8 @@ impl Interface {
             let link_local = (LINK_LOCAL.network(), LINK_LOCAL.prefix_len());
             netlink.refuse(link_local).step(Step::SetRoute)?;
             netlink.add_route(index, (RESOLVER, 32), None).step(Step::SetRoute)?;
-            Ok(Self { namespace: Arc::new(namespace), tun, netlink, index, mtu: MTU })
+            let prepared = prepare.map(|prepare| prepare()).transpose().step(Step::Prepare)?;
+            Ok(Self { namespace: Arc::new(namespace), tun, netlink, index, mtu: MTU, prepared })
         })
     }
 
@@ -47,12 +63,12 @@ impl Interface {
         self,
         address: std::net::Ipv4Addr,
         mtu: u16,
-    ) -> Result<(Arc<OwnedFd>, Tun), Error> {
+    ) -> Result<(Arc<OwnedFd>, Tun, Prepared), Error> {
         if mtu != self.mtu {
             self.netlink.set_mtu(self.index, mtu).step(Step::SetAddress)?;
         }
         self.netlink.add_address(self.index, address, 32).step(Step::SetAddress)?;
-        Ok((self.namespace, self.tun))
+        Ok((self.namespace, self.tun, self.prepared))
     }
 }
 
@@ -67,11 +83,17 @@ struct Keeper {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Stock {
     ready: Mutex<Ready>,
     changed: Condvar,
     depth: usize,
+    prepare: Option<Box<Prepare>>,
+}
+
+impl fmt::Debug for Stock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Stock").field("depth", &self.depth).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -96,10 +118,33 @@ impl InterfacePool {
     /// Returns an error if `depth` exceeds 4,096 or no thread can be started. If the machine lacks
     /// something, the first attachment returns the error.
     pub fn new(depth: usize) -> Result<Self, Error> {
+        Self::open(depth, None)
+    }
+
+    /// Like [`InterfacePool::new`], and calls `prepare` in the namespace of each interface when the
+    /// interface is created.
+    ///
+    /// `prepare` runs on a thread that is in the namespace and that ends afterwards. It can create
+    /// what the sandbox needs there, such as a listener, ahead of the sandbox's start.
+    /// [`Attachment::prepared`](crate::Attachment::prepared) returns its result.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`InterfacePool::new`]. If `prepare` fails, an attachment returns the error
+    /// with [`Step::Prepare`].
+    pub fn with_prepare(
+        depth: usize,
+        prepare: impl Fn() -> io::Result<Box<dyn Any + Send + Sync>> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        Self::open(depth, Some(Box::new(prepare)))
+    }
+
+    fn open(depth: usize, prepare: Option<Box<Prepare>>) -> Result<Self, Error> {
         if depth > DEPTH_MAX {
             return Err(Error::invalid("depth", depth, "at most 4,096"));
         }
-        let stock = Arc::new(Stock { ready: Mutex::default(), changed: Condvar::new(), depth });
+        let (ready, changed) = (Mutex::default(), Condvar::new());
+        let stock = Arc::new(Stock { ready, changed, depth, prepare });
         let keeper = Arc::clone(&stock);
         let thread = thread::Builder::new()
             .name("interfaces".into())
@@ -121,11 +166,15 @@ impl InterfacePool {
         ready.broken = false;
         drop(ready);
         self.0.stock.changed.notify_one();
-        interface.map_or_else(Interface::make, Ok)
+        interface.map_or_else(|| self.0.stock.make(), Ok)
     }
 }
 
 impl Stock {
+    fn make(&self) -> Result<Interface, Error> {
+        Interface::make(self.prepare.as_deref())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +191,7 @@ impl Stock {
                 continue;
             }
             drop(ready);
-            let made = Interface::make();
+            let made = self.make();
             ready = self.lock();
             match made {
                 Ok(interface) => ready.interfaces.push(interface),

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 
 use crate::card::{Card, CardEvent};
@@ -58,6 +59,37 @@ impl NatSpec {
             limits: Limits::default(),
             rules: Rules::all(),
         }
+    }
+
+    /// Returns these settings with a name (`lambda-natN`) and a /30 network (of 100.127.255.0/24) that
+    /// no device of the host uses, so that several default networks can run on one host.
+    ///
+    /// Two callers at the same time can get the same link; the second start then returns an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Full`] if all 64 are in use; else an error that names the failed step.
+    pub fn on_an_unused_link(self) -> Result<Self, Error> {
+        let used = namespace::within(&self.host, || {
+            let found = getifaddrs().map_err(std::io::Error::from).step(Step::FindDevice)?;
+            let one = |it: InterfaceAddress| {
+                let address =
+                    it.address.as_ref().and_then(|it| it.as_sockaddr_in().map(|it| it.ip()));
+                (it.interface_name, address)
+            };
+            Ok(found.map(one).collect::<Vec<_>>())
+        })?;
+        let unused = (0..LINKS_MAX).find_map(|number| {
+            let link = Ipv4Net::new_assert(Ipv4Addr::new(100, 127, 255, number * 4), 30);
+            let name = format!("lambda-nat{number}");
+            let meets = |(its, address): &(String, Option<Ipv4Addr>)| {
+                *its == name || address.is_some_and(|it| link.contains(&it))
+            };
+            (!used.iter().any(meets)).then_some((name, link))
+        });
+        let full = Error::Full { what: "links of default networks", max: usize::from(LINKS_MAX) };
+        let (name, link) = unused.ok_or(full)?;
+        Ok(Self { name, link, ..self })
     }
 
     fn addresses(&self) -> Result<(Ipv4Addr, Ipv4Addr), Error> {
@@ -185,3 +217,5 @@ fn host_rules(spec: &NatSpec, card: Ipv4Addr) -> String {
 }
 
 const REFUSED_MAX: usize = 64;
+/// The number of /30 networks in a /24.
+const LINKS_MAX: u8 = 64;

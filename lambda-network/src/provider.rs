@@ -50,8 +50,16 @@ impl Provider {
         pool_depth: usize,
         observer: impl Fn(CardId, CardEvent) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let pool = InterfacePool::new(pool_depth)?;
-        Ok(Self { pool, cards: Mutex::default(), observer: Arc::new(observer) })
+        Ok(Self::with_pool(InterfacePool::new(pool_depth)?, observer))
+    }
+
+    /// Returns a provider that takes interfaces from `pool`; `observer` as in [`Provider::new`].
+    #[must_use]
+    pub fn with_pool(
+        pool: InterfacePool,
+        observer: impl Fn(CardId, CardEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self { pool, cards: Mutex::default(), observer: Arc::new(observer) }
     }
 
     /// Starts a card. Blocks like [`Card::start`]: do not call it on an async executor's thread.

@@ -1,5 +1,7 @@
 //! A worker's connection to one card, and the sandboxes attached through it.
 
+use std::any::Any;
+use std::fmt;
 use std::net::Ipv4Addr;
 #[cfg(feature = "wireguard")]
 use std::net::UdpSocket;
@@ -17,7 +19,7 @@ use crate::card::Admission;
 use crate::card::{Card, Resting, Shared, Way, WorkerId};
 use crate::error::{Error, Step, Stepped as _};
 use crate::forward::{self, Carry, Direct};
-use crate::interface::InterfacePool;
+use crate::interface::{InterfacePool, Prepared};
 #[cfg(feature = "wireguard")]
 use crate::key::Identity;
 use crate::lease::{Addresses, Block};
@@ -158,10 +160,11 @@ impl Tunnel {
     /// nothing behind.
     pub fn attach(&self, rates: Rates) -> Result<Attachment, Error> {
         let place = self.inner.place()?;
-        let (namespace, tun) = self.inner.pool.take()?.dress(place.address, self.inner.mtu)?;
+        let interface = self.inner.pool.take()?;
+        let (namespace, tun, prepared) = interface.dress(place.address, self.inner.mtu)?;
         let seat = Arc::new(Seat::new(place.address, tun, rates));
         self.inner.table.insert(Arc::clone(&seat))?;
-        Ok(Attachment { namespace, seat, mtu: self.inner.mtu, place })
+        Ok(Attachment { prepared, namespace, seat, mtu: self.inner.mtu, place })
     }
 }
 
@@ -266,8 +269,8 @@ impl Drop for Place {
 /// returns its address.
 ///
 /// The namespace ends when its last descriptor is closed and its last process has ended.
-#[derive(Debug)]
 pub struct Attachment {
+    prepared: Prepared,
     namespace: Arc<OwnedFd>,
     seat: Arc<Seat>,
     mtu: u16,
@@ -281,6 +284,12 @@ impl Attachment {
     #[must_use]
     pub fn namespace(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.namespace)
+    }
+
+    /// Takes what the function of [`InterfacePool::with_prepare`] created in the namespace. `None`
+    /// if the pool has no such function, or if it was taken before.
+    pub fn prepared(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.prepared.take()
     }
 
     /// Returns the sandbox's address. The card translates it to its own.
@@ -310,6 +319,13 @@ impl Attachment {
             down_bytes: traffic.down_bytes.load(Ordering::Relaxed),
             refused_packets: traffic.refused.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Attachment");
+        shown.field("address", &self.place.address).finish_non_exhaustive()
     }
 }
 

@@ -9,8 +9,8 @@
 //! `d` for each.
 //!
 //! What it and the host send each other is in [`protocol`]. Pid 1 ends, and with it the whole sandbox,
-//! when the program has ended and there are no extensions, or when the host's end of the socket is
-//! closed.
+//! when a program without the Runtime API has ended, or when the host's end of the socket is closed.
+//! It outlives the runtime of a function, because the host may start the function again.
 #![no_std]
 #![no_main]
 
@@ -22,10 +22,10 @@ use core::arch::{asm, global_asm};
 
 use exec::Execs;
 use protocol::{
-    SAY_EXEC, SAY_EXEC_KILL, SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_TERMINATE,
+    SAY_EXEC, SAY_EXEC_KILL, SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_RESET, SAY_TERMINATE,
     STEP_CAPABILITIES, STEP_EXTENSION, STEP_FILTER, STEP_ID_MAP, STEP_KEYRING, STEP_OOM,
     STEP_PARENT_DEATH, STEP_PROGRAM, STEP_RULES, STEP_USER, STEP_USER_NAMESPACE, TELL_ENDED,
-    TELL_EXTENSION_ENDED, TELL_EXTENSIONS, TELL_FAILED,
+    TELL_EXTENSION_ENDED, TELL_EXTENSIONS, TELL_FAILED, TELL_RESET,
 };
 use start::{Program, start};
 
@@ -357,6 +357,8 @@ extern "C" fn main(stack: *const usize) -> ! {
         signals,
         passed: count_of(flags, b'd'),
         terminal: has(flags, b't'),
+        function: false,
+        outputs: None,
         runs: 0,
         extensions: [0; EXTENSIONS_MAX],
         count: 0,
@@ -396,6 +398,10 @@ struct Life {
     passed: usize,
     /// Whether the standard streams are a terminal that controls the program.
     terminal: bool,
+    /// Whether the program is the runtime of a function, which may be started again.
+    function: bool,
+    /// The standard streams of extensions; `None` for those of pid 1.
+    outputs: Option<[u32; 3]>,
     /// The program's pid; 0 while it does not run.
     runs: usize,
     extensions: [usize; EXTENSIONS_MAX],
@@ -429,6 +435,10 @@ impl Life {
         let number = u32::from_ne_bytes([word[4], word[5], word[6], word[7]]);
         match word[0] {
             SAY_EXTENSIONS => {
+                self.function = true;
+                if count == 2 {
+                    self.outputs = Some([0, files[0], files[1]]);
+                }
                 self.start_extensions();
                 tell(TELL_EXTENSIONS, self.count as u32, 0);
                 if self.count == 0 {
@@ -438,10 +448,30 @@ impl Life {
             SAY_PROGRAM => self.start_program(),
             SAY_TERMINATE => self.signal(15),
             SAY_KILL => self.signal(9),
+            SAY_RESET => self.reset(),
             SAY_EXEC if count == exec::FILES => self.execs.begin(number, &files),
             SAY_EXEC_KILL => self.execs.kill(number),
             _ => {}
         }
+    }
+
+    /// Ends every process but this one. Descriptors 0 to 2 stay open for the next start.
+    fn reset(&mut self) {
+        // Of pid 1, -1 names every other process of its namespace (kill(2)).
+        const ALL: usize = usize::MAX;
+        call(KILL, ALL, 9, 0, 0, 0);
+        loop {
+            let mut status = 0_u32;
+            let ended = call(WAIT4, usize::MAX, &raw mut status as usize, 0, 0, 0);
+            if ended <= 0 {
+                break;
+            }
+            self.execs.ended(ended as usize, status);
+        }
+        self.runs = 0;
+        self.count = 0;
+        self.extensions = [0; EXTENSIONS_MAX];
+        tell(TELL_RESET, 0, 0);
     }
 
     fn signal(&self, signal: usize) {
@@ -515,7 +545,7 @@ impl Life {
                         arguments: address,
                         environment: self.environment,
                         folder: 0,
-                        streams: None,
+                        streams: self.outputs,
                         passed: 0,
                         terminal: false,
                     });
@@ -552,13 +582,9 @@ impl Life {
                 tell(TELL_ENDED, 0, status);
                 // Lets a waiting host run first on this processor: the end of pid 1 takes longer.
                 call(SCHED_YIELD, 0, 0, 0, 0, 0);
-                if self.count == 0 {
+                if !self.function {
                     // The kernel kills the rest of the pid namespace with its pid 1.
                     exit(0);
-                }
-                // Only now: an earlier end of the outputs would wake the host twice.
-                for descriptor in 0..3 {
-                    call(CLOSE, descriptor, 0, 0, 0, 0);
                 }
             }
             let number = self.extensions.iter().position(|pid| *pid == ended);

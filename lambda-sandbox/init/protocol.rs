@@ -15,8 +15,11 @@ pub(crate) const TELL_EXTENSION_ENDED: u32 = 4;
 pub(crate) const TELL_EXEC_ENDED: u32 = 5;
 /// A program beside was not started: its number, and the error number.
 pub(crate) const TELL_EXEC_FAILED: u32 = 6;
+/// All processes but the init have ended after [`SAY_RESET`]: 0 and 0.
+pub(crate) const TELL_RESET: u32 = 7;
 
-/// What the host says, a byte. Start the extensions, and the program where there are none.
+/// What the host says, a byte. Start the extensions, and the program where there are none. With two
+/// descriptors, those are the extensions' standard output and standard error.
 pub(crate) const SAY_EXTENSIONS: u8 = b'e';
 /// Start the program.
 pub(crate) const SAY_PROGRAM: u8 = b'g';
@@ -30,6 +33,9 @@ pub(crate) const SAY_EXEC: u8 = b'x';
 pub(crate) const EXECS_MAX: usize = 16;
 /// Kill a program beside: its number in four bytes.
 pub(crate) const SAY_EXEC_KILL: u8 = b'y';
+
+/// Kill every process but the init, and wait for their ends. [`SAY_EXTENSIONS`] can follow.
+pub(crate) const SAY_RESET: u8 = b'r';
 
 /// The steps of the init, in order.
 pub(crate) const STEP_USER: u32 = 1;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{
     BoxFuture, Error, Finished, Handle, InitFailure, InitReport, Invocation, Outcome, Pressure,
@@ -12,8 +13,10 @@ use crate::{
 /// calls it in the right order.
 ///
 /// An implementation can rely on this order: `init` once, then `invoke` and `settle` in turn; or
-/// `run` once instead of all of them. `destroy` comes last, at any point. After a method that ended
-/// the sandbox only `destroy` is called.
+/// `run` once instead of all of them. After an `init` or a `settle` that failed, or an `invoke` whose
+/// answer does not leave the sandbox usable ([`crate::Answer::leaves_usable`]), comes `abandon`, or
+/// `reset` and `init` again. `destroy` comes last, at any point. After a method that ended the sandbox only
+/// `destroy` is called.
 ///
 /// An implementation guarantees: dropping the driver, or the future of any method, ends the sandbox
 /// at any time and releases its resources, in the background if that takes time.
@@ -27,6 +30,24 @@ pub trait Driver: Send + fmt::Debug {
 
     /// Waits until the runtime and the extensions ask for the next event, and freezes.
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Ends a sandbox whose init or invocation failed. Does not wait: registered extensions get the
+    /// SHUTDOWN event and their time in the background.
+    fn abandon(&mut self, _reason: ShutdownReason) {}
+
+    /// Sets the time limit of the next init.
+    fn set_init_limit(&mut self, _limit: Duration) {}
+
+    /// Returns whether [`Driver::reset`] may work.
+    fn can_reset(&self) -> bool {
+        false
+    }
+
+    /// Gives extensions the SHUTDOWN event and their time, ends every program, and keeps the files,
+    /// so that `init` can follow.
+    fn reset(&mut self, _reason: ShutdownReason) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Err(Error::Ended) })
+    }
 
     /// Runs the program to its end, without the Runtime API.
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>>;

@@ -30,8 +30,22 @@ pub struct Invocation {
     /// The Cognito identity, as JSON.
     pub cognito_identity: Option<String>,
     /// The receiver of a streamed answer's parts. Without it they are collected into
-    /// [`Response::body`]. A receiver that is slow makes the function wait.
-    pub stream: Option<mpsc::Sender<Bytes>>,
+    /// [`Response::body`]. A receiver that is slow makes the function wait. After the receiver was
+    /// dropped, parts are dropped too.
+    pub stream: Option<mpsc::Sender<StreamPart>>,
+}
+
+/// A part of a streamed answer. [`StreamPart::Begin`] comes first, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a receiver must handle each part")]
+pub enum StreamPart {
+    /// The runtime has begun the answer.
+    Begin {
+        /// The content type of the body, if the runtime sent one.
+        content_type: Option<String>,
+    },
+    /// Bytes of the body.
+    Data(Bytes),
 }
 
 impl Invocation {

@@ -13,6 +13,9 @@ pub enum Defence {
     FileSystem,
     /// The sandbox has no network but its own loopback.
     Network,
+    /// The sandbox has no network but its own loopback, and interfaces whose packets the host
+    /// filters.
+    FilteredNetwork,
     /// The sandbox shares no System V memory, message queues or host name.
     Ipc,
     /// The sandbox has a user of its own, which has no rights outside.

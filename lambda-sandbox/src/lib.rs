@@ -116,16 +116,17 @@ pub use future::BoxFuture;
 pub use handle::{EVENTS_KEPT, Event, Events, Exec, Executed, Handle, Live, LiveUsage};
 pub use invocation::{
     Answer, EndedBy, Exit, Finished, FunctionError, InitFailure, InitReport, Invocation, Outcome,
-    Response, ShutdownReason, Usage,
+    Response, ShutdownReason, StreamPart, Usage,
 };
 pub use isolation::{Capability, Defence, Isolation};
-pub use life::{Busy, Created, Ended, Idle, Sandbox};
+pub use life::{After, Busy, Created, Ended, Failed, FailedInit, Idle, Sandbox};
 pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
     Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Interface, LAYERS_MAX,
     Limits, Link, Network, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root,
-    STACK_BYTES_MIN, STDIN_BYTES_MAX, SandboxSpec, SmallFile, Stdin, TIME_MAX, TimeLimits,
+    STACK_BYTES_MIN, STDIN_BYTES_MAX, STREAM_BYTES_FREE, SandboxSpec, SmallFile, Stdin, TIME_MAX,
+    TimeLimits,
 };
 
 #[cfg(doctest)]

@@ -1,11 +1,12 @@
 //! The states of a sandbox as types: a call that is not allowed in a state does not compile.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use tracing::Instrument as _;
 
 use crate::{
-    Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer, Outcome,
+    Answer, Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer, Outcome,
     Pressure, ShutdownReason,
 };
 
@@ -28,6 +29,32 @@ pub struct Busy;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended;
+
+/// The state after an init that failed, a timeout or the end of the runtime: the sandbox serves no
+/// invocation, but its files are there.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failed;
+
+/// A sandbox after an invocation.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "the caller must handle both")]
+pub enum After {
+    /// It can be used again after [`Sandbox::settle`].
+    Usable(Sandbox<Busy>),
+    /// It can be used again after [`Sandbox::reset`].
+    Failed(Sandbox<Failed>),
+}
+
+/// An init that failed, and the sandbox.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a pair")]
+pub struct FailedInit {
+    /// Why it failed.
+    pub failure: InitFailure,
+    /// The sandbox, which can be reset.
+    pub sandbox: Sandbox<Failed>,
+}
 
 /// A sandbox in the state `S`.
 ///
@@ -100,9 +127,31 @@ impl Sandbox<Created> {
     ///
     /// [`InitFailure`]. The sandbox has ended. Registered extensions get the SHUTDOWN event and
     /// their time, but the error is returned before that.
-    pub async fn init(mut self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
-        let report = self.driver.init().instrument(tracing::debug_span!("init")).await?;
-        Ok((self.become_(), report))
+    pub async fn init(self) -> Result<(Sandbox<Idle>, InitReport), InitFailure> {
+        self.try_init().await.map_err(|failed| {
+            let FailedInit { failure, mut sandbox } = failed;
+            sandbox.driver.abandon(reason_of(&failure));
+            failure
+        })
+    }
+
+    /// As [`Sandbox::init`], but returns the sandbox with the error. Its programs may still run:
+    /// reset it, or drop it to end it.
+    ///
+    /// # Errors
+    ///
+    /// [`FailedInit`].
+    pub async fn try_init(mut self) -> Result<(Sandbox<Idle>, InitReport), FailedInit> {
+        match self.driver.init().instrument(tracing::debug_span!("init")).await {
+            Ok(report) => Ok((self.become_(), report)),
+            Err(failure) => Err(FailedInit { failure, sandbox: self.become_() }),
+        }
+    }
+
+    /// Sets the time limit of the init, in place of [`crate::TimeLimits::init`].
+    pub fn with_init_limit(mut self, limit: Duration) -> Self {
+        self.driver.set_init_limit(limit);
+        self
     }
 
     /// Runs the program to its end without the Runtime API, and releases the sandbox.
@@ -141,13 +190,37 @@ impl Sandbox<Idle> {
     ///
     /// If the backend could not hand it over. The function has not received it.
     pub async fn invoke(
-        mut self,
+        self,
         invocation: Invocation,
     ) -> Result<(Outcome, Option<Sandbox<Busy>>), Error> {
+        let (outcome, after) = self.try_invoke(invocation).await?;
+        Ok(match after {
+            After::Usable(busy) => (outcome, Some(busy)),
+            After::Failed(failed) => {
+                failed.abandon(match outcome.answer {
+                    Answer::TimedOut => ShutdownReason::Timeout,
+                    _ => ShutdownReason::Failure,
+                });
+                (outcome, None)
+            }
+        })
+    }
+
+    /// As [`Sandbox::invoke`], but returns the sandbox after a timeout or the end of the runtime
+    /// too. Its programs may still run then: reset it, or drop it to end it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::invoke`].
+    pub async fn try_invoke(mut self, invocation: Invocation) -> Result<(Outcome, After), Error> {
         let span = tracing::debug_span!("invoke", invocation.request_id);
         let outcome = self.driver.invoke(invocation).instrument(span).await?;
-        let usable = outcome.answer.leaves_usable();
-        Ok((outcome, usable.then(|| self.become_())))
+        let after = if outcome.answer.leaves_usable() {
+            After::Usable(self.become_())
+        } else {
+            After::Failed(self.become_())
+        };
+        Ok((outcome, after))
     }
 
     /// Shuts the sandbox down as Lambda does: sends extensions the SHUTDOWN event, waits for them,
@@ -166,14 +239,65 @@ impl Sandbox<Idle> {
     }
 }
 
+impl Sandbox<Failed> {
+    /// Returns whether the sandbox can be reset: the backend is able to, and nobody has killed it.
+    #[must_use]
+    pub fn can_reset(&self) -> bool {
+        self.driver.can_reset()
+    }
+
+    /// Shuts the programs down as Lambda does after a failure, and makes the sandbox ready for
+    /// another init, in place: the files in `/tmp`, the limits and the outputs stay. Registered
+    /// extensions get the SHUTDOWN event and their time, and every process is killed.
+    ///
+    /// Source: AWS, "Understanding the Lambda execution environment lifecycle".
+    ///
+    /// # Errors
+    ///
+    /// If the sandbox cannot be reset or has ended as a whole. It has ended then.
+    pub async fn reset(mut self, reason: ShutdownReason) -> Result<Sandbox<Created>, Error> {
+        self.driver.reset(reason).instrument(tracing::debug_span!("reset", ?reason)).await?;
+        Ok(self.become_())
+    }
+
+    /// Ends the sandbox. Does not wait: registered extensions get the SHUTDOWN event and their time
+    /// in the background.
+    pub fn abandon(mut self, reason: ShutdownReason) {
+        self.driver.abandon(reason);
+    }
+}
+
+/// Returns what extensions are told of a failed init.
+fn reason_of(failure: &InitFailure) -> ShutdownReason {
+    match failure {
+        InitFailure::TimedOut(_) => ShutdownReason::Timeout,
+        _ => ShutdownReason::Failure,
+    }
+}
+
 impl Sandbox<Busy> {
     /// Waits until the runtime and the extensions ask for the next event, and freezes.
     ///
     /// # Errors
     ///
     /// If the runtime ended, or did not ask in time. The sandbox has ended.
-    pub async fn settle(mut self) -> Result<Sandbox<Idle>, Error> {
-        self.driver.settle().instrument(tracing::debug_span!("freeze")).await?;
-        Ok(self.become_())
+    pub async fn settle(self) -> Result<Sandbox<Idle>, Error> {
+        self.try_settle().await.map_err(|(error, failed)| {
+            failed.abandon(ShutdownReason::Failure);
+            error
+        })
+    }
+
+    /// As [`Sandbox::settle`], but returns the sandbox with the error. Its programs may still run:
+    /// reset it, or drop it to end it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::settle`].
+    pub async fn try_settle(mut self) -> Result<Sandbox<Idle>, (Error, Sandbox<Failed>)> {
+        match self.driver.settle().instrument(tracing::debug_span!("freeze")).await {
+            Ok(()) => Ok(self.become_()),
+            Err(error) => Err((error, self.become_())),
+        }
     }
 }

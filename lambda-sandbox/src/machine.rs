@@ -43,7 +43,7 @@ const FILES: [(&str, &str); 4] = [
         "root:x:0:0:root:/:/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/sbin/nologin\n",
     ),
     ("/etc/group", "root:x:0:\nsandbox:x:1000:\n"),
-    ("/etc/hosts", "127.0.0.1 localhost sandbox\n"),
+    ("/etc/hosts", "127.0.0.1 localhost sandbox sandbox.localdomain\n"),
     (
         "/etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",

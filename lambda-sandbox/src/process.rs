@@ -18,9 +18,10 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::runtime_api::Channel;
 use crate::supervise::pipe::{Pipe, input};
 use crate::supervise::{Platform, Sample, Started, What, supervise};
 use crate::{
@@ -79,6 +80,7 @@ impl Backend for ProcessBackend {
             Defence::Processes,
             Defence::FileSystem,
             Defence::Network,
+            Defence::FilteredNetwork,
             Defence::User,
             Defence::SystemCalls,
             Defence::Memory,
@@ -243,6 +245,17 @@ impl Platform for Process {
     fn start(&self, _what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.spawn();
         Box::pin(async move { started })
+    }
+
+    fn dial(&self, port: u16) -> BoxFuture<'static, std::io::Result<Box<dyn Channel>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            Ok(Box::new(stream) as Box<dyn Channel>)
+        })
+    }
+
+    fn can_dial(&self) -> bool {
+        true
     }
 
     fn kill(&self) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{ASK, RUNTIME, logged, shell};
-use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::linux::{LinuxBackend, PreparedNetwork, Settings};
 use lambda_sandbox::{
     Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, SandboxSpec,
 };
@@ -235,4 +235,58 @@ async fn more_than_a_loopback_is_refused_to_who_demands_no_more() {
     assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
     spec.linux.network_namespace = None;
     backend.create(spec).await.expect("created").destroy().await.expect("destroyed");
+}
+
+fn prepared() -> PreparedNetwork {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+        PreparedNetwork::here().expect("prepared")
+    });
+    made.join().expect("made")
+}
+
+#[tokio::test]
+async fn a_prepared_network_serves_one_sandbox_and_has_the_runtime_api() {
+    let Some(backend) = backend() else { return };
+    let network = prepared();
+    let mut spec = shell("");
+    spec.command = vec!["/bin/bash".into(), "-c".into(), format!("{ASK}{RUNTIME}").into()];
+    spec.linux.prepared_network = Some(network);
+    let log = logged(&mut spec);
+    let second = spec.clone();
+    let sandbox = match backend.create(spec).await.expect("created").init().await {
+        Ok((sandbox, _)) => sandbox,
+        Err(failure) => panic!("{failure:?} {:?}", log.lines()),
+    };
+    let event = Invocation::new("id-1", "{}", Duration::from_secs(5));
+    let (outcome, busy) = sandbox.invoke(event).await.expect("invoked");
+    assert!(matches!(&outcome.answer, Answer::Success(it) if it.body == "42"), "{outcome:?}");
+    busy.expect("usable").destroy().await.expect("destroyed");
+    let refused = backend.create(second).await.expect_err("refused");
+    let named = matches!(&refused, Error::Invalid { setting: "linux.prepared_network", .. });
+    assert!(named, "{refused:?}");
+    // The host's own namespace cannot be prepared.
+    let own = PreparedNetwork::here().expect_err("refused");
+    assert!(matches!(own, Error::Invalid { .. }), "{own:?}");
+}
+
+#[tokio::test]
+async fn a_filtered_network_is_a_defence_of_its_own() {
+    let Some(backend) = backend() else { return };
+    let create = async |network: PreparedNetwork, demanded| {
+        let mut spec = shell("exit 0");
+        spec.linux.prepared_network = Some(network);
+        spec.limits.isolation_min = vec![demanded];
+        backend.create(spec).await
+    };
+    for (network, demanded) in [
+        (prepared(), Defence::Network),
+        (prepared(), Defence::FilteredNetwork),
+        (prepared().filtered(), Defence::Network),
+    ] {
+        let refused = create(network, demanded).await.expect_err("refused");
+        assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+    }
+    let sandbox = create(prepared().filtered(), Defence::FilteredNetwork).await.expect("created");
+    sandbox.destroy().await.expect("destroyed");
 }

@@ -420,7 +420,8 @@ const LACKS: &[Lack] = lacks! {
     "cgroup namespaces" SYS_unshare libc::CLONE_NEWCGROUP, EINVAL => "making a cgroup namespace" "";
     "user namespaces" SYS_unshare libc::CLONE_NEWUSER, EINVAL => "making a user namespace" "";
     "user namespaces left" SYS_unshare libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";
-    "setns" SYS_setns 0, ENOSYS => "entering the network namespace" "";
+    // A root of several binds is a copy of one without its last bind.
+    "setns" SYS_setns 0, ENOSYS => "taking a copy of the mounted root" "";
     "mounts" SYS_mount 0, EPERM => "making mounts private" "";
     "open_tree" SYS_open_tree 0, ENOSYS => "showing a file or folder" "/usr";
     "mount_setattr" SYS_mount_setattr 0, ENOSYS => "showing a file or folder" "/usr";

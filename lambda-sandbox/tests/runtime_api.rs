@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lambda_sandbox::runtime_api::{Ready, Session, SessionSettings, serve};
-use lambda_sandbox::{Answer, Invocation, ShutdownReason};
+use lambda_sandbox::{Answer, Invocation, ShutdownReason, StreamPart};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +22,7 @@ async fn api() -> Api {
         handler: "app.handler".into(),
         payload_bytes_max: 1000,
         stream_bytes_max: 100_000,
+        stream_bytes_per_second: None,
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
@@ -114,9 +116,11 @@ async fn a_streamed_answer_ends_with_the_error_in_its_trailers() {
     check(&api.raw(format!("{head}{body}")).await, 202, "OK");
     let mut seen = Vec::new();
     while let Some(piece) = pieces.recv().await {
-        seen.extend_from_slice(&piece);
+        seen.push(piece);
     }
-    assert_eq!(seen, b"onetwo");
+    let data = |text: &'static [u8]| StreamPart::Data(Bytes::from_static(text));
+    let begin = StreamPart::Begin { content_type: None };
+    assert_eq!(seen, [begin, data(b"one"), data(b"two")]);
     let Answer::FunctionError(error) = api.session.answered().await else {
         panic!("an error is due");
     };

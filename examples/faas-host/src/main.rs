@@ -13,8 +13,10 @@ mod demo;
 mod deploy;
 mod gateway;
 mod logs;
+mod network;
 mod say;
 mod serve;
+mod settings;
 mod template;
 
 use std::net::SocketAddr;
@@ -45,7 +47,7 @@ enum Command {
     /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, then lets running invocations finish.
     Serve {
         #[command(flatten)]
-        serve: serve::Options,
+        serve: Box<serve::Options>,
     },
     /// Deploys the functions of a SAM or CloudFormation template to a host, and prints what it left out.
     Deploy {
@@ -84,7 +86,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {
         Command::Demo { backend } => demo::run(backend).await,
-        Command::Serve { serve } => serve::run(serve).await,
+        Command::Serve { serve } => serve::run(*serve).await,
         Command::Deploy { deploy } => deploy::run(deploy).await,
         Command::Gateway { definition, endpoint, listen } => {
             gateway::run(definition, endpoint, listen).await

@@ -1,53 +1,63 @@
 //! `faas-host serve`: serves the AWS Lambda API, and stops without leaving sandboxes behind.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_cred_chain::{Context, Options as ChainOptions};
 use lambda_gateway::Gateway;
-use lambda_host::http::{self, HostFunctions, Server};
-use lambda_host::{Arns, DeliverToFile, Host, HostBuilder, Roles, Services};
+use lambda_host::http::{HostFunctions, KeyRing, Server};
+use lambda_host::logs::LogBounds;
+use lambda_host::{Account, Arns, DeliverToFile, Host, HostBuilder, Roles, Services};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::{BackendName, Opened};
 use crate::client::Error;
+use crate::network::NetworkOptions;
 use crate::say::say;
+use crate::settings::{self, Limits, Settings};
 
-/// What the command line asks for.
+/// What the command line asks for. What is not given is taken from the file, then from the defaults.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The address to listen on. Without `--keys` callers are not authenticated: keep it on loopback then.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
-    listen: SocketAddr,
-    /// The folder that keeps functions and events; made if it is not there.
-    #[arg(long, value_name = "DIR", default_value = "faas-data")]
-    data: PathBuf,
-    /// What sandboxes are made with.
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendName,
-    /// How long a sandbox may be idle before it is destroyed, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    idle_timeout: u64,
+    /// A file of settings in TOML. SIGHUP reads it again: keys, concurrency and the accounts' weights change at once.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The address to listen on; 127.0.0.1:3000 by default. Without keys callers are not authenticated: keep it on loopback
+    /// then.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// The folder that keeps functions and events; made if it is not there. `faas-data` by default.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What sandboxes are made with; `linux` by default.
+    #[arg(long, value_enum)]
+    backend: Option<BackendName>,
+    /// How long a sandbox may be idle before it is destroyed, in seconds; 600 by default.
+    #[arg(long, value_name = "SECONDS")]
+    idle_timeout: Option<u64>,
     /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
     #[arg(long)]
     assume_roles: bool,
-    /// A file of access keys, `ID SECRET` a line: requests must bear a signature of one of them. Without it callers are not
-    /// authenticated.
+    /// A file of access keys, `ID SECRET [ACCOUNT]` a line: requests must bear a signature of one of them. Without it callers
+    /// are not authenticated.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
-    /// The region in ARNs.
-    #[arg(long, default_value = "us-east-1")]
-    region: String,
-    /// The account in ARNs, twelve digits.
-    #[arg(long, default_value = "123456789012", value_parser = account)]
-    account: String,
-    /// How many invocations may run at once, all functions together.
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    concurrency: u32,
-    /// Where SQS, SNS, EventBridge, Kinesis and DynamoDB streams are: destinations are told there, and event source
+    /// The region in ARNs; us-east-1 by default.
+    #[arg(long)]
+    region: Option<String>,
+    /// The host's own account in ARNs, twelve digits; 123456789012 by default.
+    #[arg(long, value_parser = account)]
+    account: Option<String>,
+    /// How many invocations of an account may run at once; 1,000 by default.
+    #[arg(long, value_name = "COUNT")]
+    concurrency: Option<u32>,
+    /// Limits by the names of the file's table `limits`, such as `concurrency=100,code_mib=1024`.
+    #[arg(long, value_name = "NAME=NUMBER,..", value_parser = Limits::parse)]
+    limits: Option<Limits>,
+    /// Where S3, SQS, SNS, EventBridge, Kinesis and DynamoDB streams are: code is read, destinations are told and event source
     /// mappings read there.
     #[arg(long, value_name = "URL")]
     services_endpoint: Option<String>,
@@ -55,47 +65,91 @@ pub(crate) struct Options {
     /// each.
     #[arg(long, value_name = "FILE", conflicts_with = "services_endpoint")]
     deliveries: Option<PathBuf>,
-    /// How long a failed event waits before it is tried again, in seconds; twice as long the second time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    event_retry_after: u64,
-    /// Serve function URLs below this path, and announce them there; by host name they are always served. Empty
-    /// announces AWS's host names.
-    #[arg(long, value_name = "PATH", default_value = "/urls")]
-    url_path: String,
+    /// How long a failed event waits before it is tried again, in seconds; twice as long the second time. 60 by default.
+    #[arg(long, value_name = "SECONDS")]
+    event_retry_after: Option<u64>,
+    /// For how long a change of a function is told as under way, in milliseconds; a further one is refused meanwhile, as on
+    /// AWS. With 0 a change is over when it is answered. 500 by default.
+    #[arg(long, value_name = "MS")]
+    change_time: Option<u64>,
+    /// Also take functions for runtimes that AWS creates no functions of any more, where the host has them.
+    #[arg(long)]
+    deprecated_runtimes: bool,
+    /// Serve function URLs below this path, and announce them there; by host name they are always served. Empty announces
+    /// AWS's host names. `/urls` by default.
+    #[arg(long, value_name = "PATH")]
+    url_path: Option<String>,
     /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
     #[arg(long, value_name = "FILE", requires = "gateway_listen")]
     gateway: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,
 }
 
+impl Options {
+    /// Reads the file, and puts what the command line says before it.
+    fn settings(&self) -> Result<Settings, Error> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        let own = Limits {
+            concurrency: self.concurrency,
+            idle_seconds: self.idle_timeout,
+            event_retry_seconds: self.event_retry_after,
+            change_ms: self.change_time,
+            ..Limits::default()
+        };
+        let gateway = self.gateway.clone().zip(self.gateway_listen);
+        let gateway = gateway.map(|(definition, listen)| settings::Gateway { definition, listen });
+        let endpoint = self.services_endpoint.clone();
+        let settings = Settings {
+            listen: self.listen.or(file.listen),
+            data: self.data.clone().or(file.data),
+            backend: self.backend.or(file.backend),
+            region: self.region.clone().or(file.region),
+            account: self.account.clone().or(file.account),
+            keys: self.keys.clone().or(file.keys),
+            assume_roles: self.assume_roles || file.assume_roles,
+            deprecated_runtimes: self.deprecated_runtimes || file.deprecated_runtimes,
+            url_path: self.url_path.clone().or(file.url_path),
+            deliveries: self.deliveries.clone().or(file.deliveries),
+            limits: own.or(self.limits.clone().unwrap_or_default()).or(file.limits),
+            accounts: file.accounts,
+            services: endpoint.map(|endpoint| settings::Services { endpoint }).or(file.services),
+            gateway: gateway.or(file.gateway),
+            logs: file.logs,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
 /// Serves until Ctrl-C or SIGTERM, then waits for running invocations. A second signal ends them at
 /// once.
 pub(crate) async fn run(options: Options) -> Result<(), Error> {
-    // A fault in the definition shows before anything starts.
-    let gateway = match options.gateway.as_deref().zip(options.gateway_listen) {
-        Some((file, listen)) => Some((crate::gateway::definition(file)?, listen)),
+    // A fault in a file shows before anything starts.
+    let mut settings = options.settings()?;
+    let gateway = match &settings.gateway {
+        Some(it) => Some((crate::gateway::definition(&it.definition)?, it.listen)),
         None => None,
     };
-    let opened = options.backend.open()?;
+    let keys = settings.read_keys()?.map(KeyRing::new);
+    let opened = settings.backend.unwrap_or_default().open()?;
     opened.print();
-    let builder = host(&options, opened);
-    let keys = options.keys.as_deref().map(|file| read_keys(file, &options.region)).transpose()?;
+    let builder = host(&settings, opened)?;
+    let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
     let host = builder.start().await?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("listen on {}: {error}", options.listen))?;
+    let listener = bind(settings.listen()).await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
-    say!("functions   {} in {}", host.functions().len(), options.data.display());
-    match &keys {
-        Some(_) => say!("listening   {endpoint}  (callers need a key)"),
-        None => say!("listening   {endpoint}  (callers are not authenticated)"),
-    }
+    say!("functions   {} in {}", host.functions().len(), settings.data().display());
+    let callers = if keys.is_some() { "need a key" } else { "are not authenticated" };
+    say!("listening   {endpoint}  (callers {callers})");
     say!("try         aws lambda list-functions --endpoint-url {endpoint}");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut asked = async || {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
     };
@@ -105,22 +159,29 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         // An error means that the sender is gone, which is the stop.
         async move { while stopped.changed().await.is_ok() {} }
     };
-    let mut api = Server::api(host.clone()).with_url_path(&options.url_path);
-    if let Some(keys) = keys {
-        api = api.with_keys(keys);
+    let url_path = settings.url_path.as_deref().unwrap_or("/urls");
+    let mut api = Server::api(host.clone()).with_url_path(url_path);
+    if let Some(keys) = &keys {
+        api = api.with_keys(keys.clone());
     }
     let mut servers = vec![tokio::spawn(api.serve(listener, stopping()))];
     if let Some((definition, listen)) = gateway {
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| format!("listen on {listen}: {error}"))?;
+        let listener = bind(listen).await?;
         crate::gateway::print(&definition);
         say!("front doors http://{}", listener.local_addr()?);
         let functions = Arc::new(HostFunctions::new(host.clone()));
         let server = Server::gateway(Arc::new(Gateway::new(definition, functions)));
         servers.push(tokio::spawn(server.serve(listener, stopping())));
     }
-    asked().await;
+    loop {
+        tokio::select! {
+            () = asked() => break,
+            _ = hang_up.recv() => match reload(&options, &settings, &host, keys.as_ref()).await {
+                Ok(changed) => settings = changed,
+                Err(error) => say!("reload      refused, the settings stay: {error}"),
+            },
+        }
+    }
     say!("stopping    finishing what runs; once more to end it at once");
     drop(stop);
     let finish = async {
@@ -138,55 +199,86 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Describes the host that the options ask for.
-fn host(options: &Options, opened: Opened) -> HostBuilder {
-    let mut builder = Host::builder(opened.backend)
-        .with_data_folder(&options.data)
-        .with_runtimes(opened.runtimes)
-        .with_arns(Arns::new(&options.region, &options.account))
-        .with_account_concurrency(options.concurrency)
-        .with_event_retry_after(Duration::from_secs(options.event_retry_after))
-        .with_idle_timeout(Duration::from_secs(options.idle_timeout));
-    if options.assume_roles {
-        builder = builder.with_roles(Roles::new(Context::real(), ChainOptions::default()));
-    }
-    if let Some(endpoint) = &options.services_endpoint {
-        let (context, chain) = (Context::real(), ChainOptions::default());
-        builder = builder.with_services(Services::new(context, chain, endpoint, &options.region));
-    }
-    if let Some(file) = &options.deliveries {
-        builder = builder.with_deliveries(DeliverToFile::new(file));
-    }
-    builder
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    Ok(bound.map_err(|error| format!("listen on {address}: {error}"))?)
 }
 
-/// Reads a file of access keys: `ID SECRET` a line; one that begins with `#` is for people.
-fn read_keys(file: &Path, region: &str) -> Result<http::Keys, Error> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("keys {}: {error}", file.display()))?;
-    let mut keys = http::Keys::new(region);
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+/// Reads the settings and the keys again, and puts in force what can be while the host runs. Nothing is changed when there is
+/// a fault in them.
+async fn reload(
+    options: &Options,
+    before: &Settings,
+    host: &Host,
+    keys: Option<&KeyRing>,
+) -> Result<Settings, Error> {
+    let settings = options.settings()?;
+    let new_keys = settings.read_keys()?;
+    let accounts = settings.accounts()?;
+    if let (Some(ring), Some(new_keys)) = (keys, new_keys) {
+        ring.replace(new_keys);
+    }
+    host.limit_account(settings.concurrency(), OWN_WEIGHT).await?;
+    for account in accounts {
+        if let Some(its) = host.account(&account.number) {
+            let concurrency = account.concurrency_max.unwrap_or_else(|| settings.concurrency());
+            its.limit_account(concurrency, account.weight).await?;
         }
-        let pair = line.split_once(char::is_whitespace).map(|(id, it)| (id, it.trim()));
-        let Some((id, secret)) = pair else {
-            return Err(
-                format!("keys {}: line {} is no `ID SECRET`", file.display(), number + 1).into()
-            );
-        };
-        keys = keys.with_key(id, secret);
     }
-    match keys.is_empty() {
-        true => Err(format!("keys {}: there is none", file.display()).into()),
-        false => Ok(keys),
+    match settings.fixed_differences(before).as_slice() {
+        [] => say!("reload      done"),
+        fixed => say!("reload      done, but for what needs a restart: {}", fixed.join(", ")),
     }
+    Ok(settings)
+}
+
+/// Describes the host that the settings ask for.
+fn host(settings: &Settings, opened: Opened) -> Result<HostBuilder, Error> {
+    let limits = &settings.limits;
+    let seconds = |given: Option<u64>, usual: u64| Duration::from_secs(given.unwrap_or(usual));
+    let mib = |mib: u64| mib.saturating_mul(1 << 20);
+    let mut bounds = LogBounds::default();
+    bounds.group_bytes_max = settings.logs.group_mib.map_or(bounds.group_bytes_max, mib);
+    bounds.bytes_max = settings.logs.total_mib.map_or(bounds.bytes_max, mib);
+    let mut builder = Host::builder(opened.backend)
+        .with_data_folder(settings.data())
+        .with_runtimes(opened.runtimes)
+        .with_arns(Arns::new(settings.region(), settings.own_account()))
+        .with_account_concurrency(settings.concurrency())
+        .with_log_bounds(bounds)
+        .with_change_time(Duration::from_millis(limits.change_ms.unwrap_or(500)))
+        .with_deprecated_runtimes(settings.deprecated_runtimes)
+        .with_event_retry_after(seconds(limits.event_retry_seconds, 60))
+        .with_idle_timeout(seconds(limits.idle_seconds, 600));
+    for account in settings.accounts()? {
+        builder = builder.with_account(account);
+    }
+    if let Some(code) = limits.code_mib {
+        builder = builder.with_code_bytes_max(mib(code));
+    }
+    if let Some(events) = limits.events_mib {
+        builder = builder.with_event_bytes_max(mib(events));
+    }
+    if let Some(memory) = limits.memory_mib {
+        builder = builder.with_memory_mb(memory);
+    }
+    if settings.assume_roles {
+        builder = builder.with_roles(Roles::new(Context::real(), ChainOptions::default()));
+    }
+    if let Some(services) = &settings.services {
+        let (context, chain) = (Context::real(), ChainOptions::default());
+        let services = Services::new(context, chain, &services.endpoint, settings.region());
+        builder = builder.with_services(services);
+    }
+    if let Some(file) = &settings.deliveries {
+        builder = builder.with_deliveries(DeliverToFile::new(file));
+    }
+    Ok(builder)
 }
 
 fn account(text: &str) -> Result<String, String> {
-    match text.len() == 12 && text.bytes().all(|it| it.is_ascii_digit()) {
-        true => Ok(text.to_owned()),
-        false => Err("an account is twelve digits".to_owned()),
-    }
+    Account::new(text).map(|it| it.number).map_err(|error| error.to_string())
 }
+
+/// The weight of the host's own account.
+const OWN_WEIGHT: u32 = 100;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::starting::kib;
 use super::{Deferred, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{EventError, ReportedSandbox, ReportedVm};
+use crate::id::{SandboxId, VmId, WorkerId};
 use crate::sandbox::{Made, Sandbox, State};
+use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::SandboxSlot;
 use crate::store::slot::{InterfaceSlot, VmSlot};
-use crate::{
-    Command, EventError, Isolation, RejectReason, ReportedSandbox, ReportedVm, SandboxId,
-    StopReason, VmId, WorkerId,
-};
 
 impl Engine {
     pub(super) fn on_worker_reported(
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    fn run_adopted(&mut self, at: SandboxSlot, invocation: crate::InvocationId) {
+    fn run_adopted(&mut self, at: SandboxSlot, invocation: crate::id::InvocationId) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let id = sandbox.function;
         let before = self.function(id).map_or(0, super::Function::concurrency);
@@ -183,7 +183,7 @@ impl Engine {
             return None;
         }
         let (settings, now) = (function.settings, self.state.now);
-        let rank = u32::try_from(function.members.len()).ok()?;
+        let member = u32::try_from(function.members.len()).ok()?;
         let held = self.state.workers.get(worker)?;
         let (isolation, zone, free_kib) = (held.isolation, held.zone, held.free_kib());
         let memory_kib = kib(settings.memory_bytes);
@@ -207,7 +207,7 @@ impl Engine {
             vm: vm.unwrap_or(VmSlot::NONE),
             memory_kib,
             cpu_milli: settings.cpu_milli,
-            rank,
+            member,
             slot: settings.network.is_some(),
         };
         let sandbox = Sandbox::new(made, State::Idle, now);
@@ -229,8 +229,7 @@ impl Engine {
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             sandbox.interface = interface;
         }
-        let load = self.expected_load(reported.function);
-        self.hold(at, &load);
+        self.hold(at);
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
         // The journal records an adopted sandbox as started.

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{AccountId, FunctionId, Time};
+use crate::id::{AccountId, FunctionId};
+use crate::time::Time;
 
 /// A queue of the backlog: an account's functions that need sandboxes for invocations, or its
 /// functions that lack provisioned sandboxes. The latter come first.

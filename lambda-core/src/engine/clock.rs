@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::Time;
+use crate::time::Time;
 
 /// The offset between the driver's time and the engine's. At most one of the fields is not zero.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,95 +1,16 @@
 //! Counting of concurrency and memory by account, and of a function's scaling rate.
 
+mod accounts;
+
 use std::time::Duration;
 
+pub(crate) use self::accounts::Accounts;
 use super::Engine;
 use super::function::Function;
-use crate::store::paged::Paged;
-use crate::{AccountId, EventError, FunctionId, RejectReason, Time};
-
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Accounts {
-    by_id: Paged<AccountId, Account>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Account {
-    /// The limit from [`Event::AccountPut`](crate::Event::AccountPut), if there was one.
-    concurrency_max: Option<u32>,
-    /// Accepted invocations that count against the unreserved concurrency.
-    unreserved: u32,
-    /// The sum of the functions' reserved and provisioned concurrency.
-    claimed: u64,
-    /// Memory of the account's sandboxes.
-    held_kib: u64,
-    /// The weight when room is scarce; 0 stands for [`WEIGHT`].
-    weight: u32,
-    /// The number of waiting invocations.
-    waiting: u32,
-}
-
-/// The weight of an account that was given none.
-const WEIGHT: u32 = 100;
-
-impl Accounts {
-    pub(crate) fn get(&self, id: AccountId) -> Account {
-        self.by_id.get(id).copied().unwrap_or_default()
-    }
-
-    pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
-        self.by_id.get_or_insert_with(id, Account::default)
-    }
-}
-
-impl Account {
-    pub(crate) fn add(&mut self, unreserved: u32) {
-        self.unreserved += unreserved;
-    }
-
-    pub(crate) fn take(&mut self, unreserved: u32) {
-        self.unreserved -= unreserved;
-    }
-
-    pub(crate) fn claim(&mut self, claimed: u64) {
-        self.claimed += claimed;
-    }
-
-    pub(crate) fn unclaim(&mut self, claimed: u64) {
-        self.claimed -= claimed;
-    }
-
-    /// Returns the memory that the account holds, divided by its relative weight.
-    pub(crate) fn share(&self) -> u64 {
-        self.held_kib * u64::from(WEIGHT) / u64::from(self.weight())
-    }
-
-    /// Returns `kib` divided by the account's relative weight.
-    pub(crate) fn share_of(&self, kib: u32) -> u64 {
-        u64::from(kib) * u64::from(WEIGHT) / u64::from(self.weight())
-    }
-
-    fn weight(&self) -> u32 {
-        if self.weight == 0 { WEIGHT } else { self.weight }
-    }
-
-    pub(crate) fn waiting(&self) -> u32 {
-        self.waiting
-    }
-
-    pub(crate) fn concurrency_max(&self, default: u32) -> u32 {
-        self.concurrency_max.unwrap_or(default)
-    }
-
-    pub(crate) fn unreserved(&self) -> u32 {
-        self.unreserved
-    }
-
-    pub(crate) fn claimed(&self) -> u64 {
-        self.claimed
-    }
-}
+use crate::command::RejectReason;
+use crate::event::EventError;
+use crate::id::{AccountId, FunctionId};
+use crate::time::Time;
 
 impl Engine {
     pub(super) fn on_account_put(

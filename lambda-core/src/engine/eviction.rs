@@ -2,12 +2,15 @@
 //! any scarce resource.
 
 use super::Engine;
-use super::starting::kib;
+use crate::command::StopReason;
+use crate::id::{FunctionId, SandboxId, WorkerId};
 use crate::placement::Refusal;
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::{Sandbox, State};
+use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::{FunctionId, Isolation, SandboxId, StopReason, Time, WorkerId};
+use crate::time::Time;
 
 /// The most workers of a large fleet whose sandboxes one search looks at.
 const LOOKED_INTO_MAX: usize = 8;
@@ -162,7 +165,7 @@ impl Engine {
     fn plan_in_own_vm(
         &self,
         sandboxes: &[Unit],
-        account: crate::AccountId,
+        account: crate::id::AccountId,
         needs: &Needs,
         spare: &Spare,
         may: &impl Fn(&Spare) -> bool,
@@ -295,6 +298,9 @@ impl Engine {
         if held.function == id {
             return false;
         }
+        if held.marks.stale() {
+            return true;
+        }
         if !victim.removed && victim.serving() <= victim.settings.provisioned_concurrency {
             return false;
         }
@@ -309,7 +315,12 @@ impl Engine {
 
     /// Returns whether `account`, with `kib` more, would hold no more memory per weight than the
     /// account of a sandbox without that sandbox.
-    pub(super) fn is_poorer(&self, account: crate::AccountId, kib: u32, held: &Sandbox) -> bool {
+    pub(super) fn is_poorer(
+        &self,
+        account: crate::id::AccountId,
+        kib: u32,
+        held: &Sandbox,
+    ) -> bool {
         let Some(victim) = self.function(held.function).map(|it| it.settings.account) else {
             return false;
         };

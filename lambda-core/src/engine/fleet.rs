@@ -1,23 +1,17 @@
 //! The fleet: workers join, drain, are recycled, lost, asked for and given back.
 
-use std::collections::BTreeMap;
+mod asked;
 
+pub(crate) use self::asked::Asked;
 use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{Event, EventError};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 use crate::settings::Capacity;
+use crate::store::slot::SandboxSlot;
+use crate::time::Time;
 use crate::workers::Phase;
-use crate::{
-    Command, Event, EventError, RejectReason, StopReason, Time, WorkerId, ZONES_MAX, Zone,
-};
-
-/// Workers that were asked for and have not joined: by zone, the time of each request.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Asked {
-    at: BTreeMap<Zone, Vec<Time>>,
-    /// Workers whose replacement was asked for, in order of request.
-    replaced: BTreeMap<Zone, Vec<WorkerId>>,
-}
 
 /// How often a worker that waits for its replacement checks whether to drain.
 const REPLACEMENT_TICK: std::time::Duration = std::time::Duration::from_secs(30);
@@ -232,14 +226,17 @@ impl Engine {
         for replaced in self.state.asked.replaced.values_mut() {
             replaced.retain(|it| *it != at);
         }
-        let id = at;
+        self.clear_timers(at);
+    }
+
+    fn clear_timers(&mut self, of: WorkerId) {
         let timers = [
-            Agenda::Lease(id),
-            Agenda::Replace(id),
-            Agenda::Quiet(id),
-            Agenda::Drain(id),
-            Agenda::DrainOver(id),
-            Agenda::Health(id),
+            Agenda::Lease(of),
+            Agenda::Replace(of),
+            Agenda::Quiet(of),
+            Agenda::Drain(of),
+            Agenda::DrainOver(of),
+            Agenda::Health(of),
         ];
         timers.into_iter().for_each(|item| self.state.agenda.clear(item));
     }
@@ -251,14 +248,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins the loss of a worker: nothing is placed on it any more. [`Self::lose_some`] removes
-    /// what it has, in parts.
+    /// Begins the loss of a worker: nothing on it is used any more, and its timers do not fire.
+    /// [`Self::lose_some`] removes what it has, in parts.
     pub(super) fn begin_loss(&mut self, at: WorkerId) {
-        self.state.workers.set_phase(at, Phase::Draining);
-        if let Some(worker) = self.state.workers.get_mut(at) {
-            // Counts as a VM, so that the worker is not retired before everything on it is removed.
-            worker.vms += 1;
-        }
+        self.state.workers.set_phase(at, Phase::Lost);
+        self.clear_timers(at);
         self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
     }
 
@@ -267,16 +261,11 @@ impl Engine {
     pub(super) fn lose_some(&mut self, at: WorkerId) -> usize {
         self.state.agenda.clear(Agenda::Loss(at));
         let held: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, at))
-            .map(|(at, sandbox)| (at, sandbox.function, sandbox.state.is_starting()))
+            .map(|(at, sandbox)| (at, sandbox.function))
             .take(LOST_AT_ONCE)
             .collect();
-        let mut functions: Vec<_> = held.iter().map(|(_, function, _)| *function).collect();
-        for (sandbox, function, starting) in held {
-            if starting {
-                self.uncount_start(function);
-            }
-            self.forget(sandbox, RejectReason::WorkerLost);
-        }
+        let mut functions: Vec<_> = held.iter().map(|(_, function)| *function).collect();
+        held.into_iter().for_each(|(sandbox, _)| self.lose(sandbox));
         if self.state.workers.get(at).is_some_and(|it| it.sandboxes > 0) {
             self.state.agenda.insert((self.state.now, Agenda::Loss(at)));
         } else {
@@ -289,6 +278,15 @@ impl Engine {
         functions.dedup();
         functions.into_iter().for_each(|function| self.start_missing(function));
         lost
+    }
+
+    /// Removes a sandbox of a lost worker. The caller starts what its function then misses.
+    pub(super) fn lose(&mut self, at: SandboxSlot) {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        if sandbox.state.is_starting() {
+            self.uncount_start(sandbox.function);
+        }
+        self.forget(at, RejectReason::WorkerLost);
     }
 
     /// Ends the loss of a worker that an event names, so that the event finds it gone.

@@ -5,16 +5,18 @@ mod idle_stack;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use self::idle_stack::IdleStack;
+use self::idle_stack::{IdleStack, growth};
+use crate::config::Routing;
 use crate::engine::backlog::Place;
+use crate::id::{InvocationId, SandboxId, WorkerId, ZONES_MAX, Zone};
 use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
-use crate::stats::demand::{Demand, Meter};
 use crate::stats::histogram::{Histogram, Pending};
+use crate::stats::meter::Meter;
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
-use crate::{InvocationId, Routing, SandboxId, Time, WorkerId, ZONES_MAX, Zone};
+use crate::time::Time;
 
 /// The fields are ordered by use: an invocation and its end use the first two cache lines, and a
 /// third if no other runs. Placement uses the first and the following ones.
@@ -36,16 +38,15 @@ pub(crate) struct Function {
     /// Whether `prewarm` or `prewarm_at` is set. If not, they are not read: they are at the end of
     /// the record.
     prewarms: bool,
+    pub(crate) revision: u64,
 
     /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
-    /// All its sandboxes, by rank; see `stats::demand`.
+    /// All its sandboxes, in any order.
     pub(crate) members: Vec<SandboxSlot>,
     /// Used when an invocation ends a gap.
     pub(crate) recent_gaps: Pending,
-    pub(crate) demand: Demand,
 
-    pub(crate) revision: u64,
     idle: IdleStack,
     /// The number of sandboxes that are being made.
     pub(crate) starting: u32,
@@ -80,6 +81,8 @@ pub(crate) struct Function {
     pub(crate) failed: Option<SandboxId>,
     /// The workers on which its starts failed since the last success, newest first.
     pub(crate) failed_on: [WorkerId; 4],
+    /// Sandboxes of the previous revision may serve until this time.
+    pub(crate) rolls_until: Time,
     /// Whether missing provisioned sandboxes may be started now.
     pub(crate) provision_due: bool,
     /// The number of its sandboxes in each zone.
@@ -127,7 +130,6 @@ impl Function {
             waiting: VecDeque::new(),
             start_failures: 0,
             scaling_whole_at: Time::ZERO,
-            demand: Demand::default(),
             durations: Histogram::default(),
             memory_peaks_mib: Histogram::default(),
             gaps: Histogram::default(),
@@ -147,6 +149,7 @@ impl Function {
             start_from: Time::ZERO,
             failed: None,
             failed_on: [WorkerId(NONE); 4],
+            rolls_until: Time::ZERO,
             provision_due: false,
             zones: [0; ZONES_MAX as usize],
         }
@@ -157,11 +160,10 @@ impl Function {
         self.top.sandbox
     }
 
-    /// Reads each cache line that placement needs, with the bins of a minute of the hour and of the
-    /// ninth after it.
-    pub(crate) fn touch_to_place(&self, minute: usize) -> u32 {
+    /// Reads each cache line that placement needs.
+    pub(crate) fn touch_to_place(&self) -> u32 {
         let members = u32::try_from(self.members.len()).unwrap_or_default();
-        members ^ self.spread.touch_few() ^ self.demand.touch(minute)
+        members ^ self.spread.touch_few()
     }
 
     /// Reads each cache line that an invocation needs.
@@ -211,7 +213,7 @@ impl Function {
         }
     }
 
-    /// Adds a sandbox with the next rank.
+    /// Adds a sandbox.
     pub(crate) fn add_member(&mut self, sandbox: SandboxSlot) {
         if self.members.len() == self.members.capacity() {
             self.members.reserve_exact(growth(self.members.len()));
@@ -443,12 +445,6 @@ impl Function {
     }
 }
 
-/// Returns by how much to grow a list of sandboxes: by a quarter, not by doubling. There are many
-/// functions, and most have few sandboxes.
-fn growth(len: usize) -> usize {
-    (len / 4).max(2)
-}
-
 /// Shorter gaps are short: the idle policy is not asked after each.
 const GAP_SHORT: Duration = Duration::from_secs(1);
 /// The most short gaps before the idle policy is asked.
@@ -473,7 +469,7 @@ impl Default for Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AccountId;
+    use crate::id::AccountId;
 
     fn function() -> Function {
         Function::new(FunctionSettings::new(AccountId(0), 1 << 20), 0)
@@ -484,11 +480,10 @@ mod tests {
     }
 
     #[test]
-    fn an_invocation_reads_two_lines_and_placement_six_that_follow() {
+    fn an_invocation_reads_two_lines_and_placement_three_that_follow() {
         use std::mem::offset_of;
         assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (72, 128));
         assert_eq!(offset_of!(Function, members), 128 + 2 * 64 + 48);
-        assert!(offset_of!(Function, revision) <= 8 * 64);
     }
 
     #[test]

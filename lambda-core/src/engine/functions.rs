@@ -1,12 +1,11 @@
 //! Functions: added, changed, removed.
 
-use std::time::Duration;
-
 use super::function::Function;
 use super::{Agenda, Engine};
-use crate::sandbox::State;
+use crate::command::StopReason;
+use crate::event::EventError;
+use crate::id::FunctionId;
 use crate::settings::FunctionSettings;
-use crate::{EventError, FunctionId, StopReason};
 
 impl Engine {
     pub(super) fn on_function_put(
@@ -59,7 +58,7 @@ impl Engine {
         let timeout = self.function(id).map_or(settings.timeout, |it| it.settings.timeout);
         self.put(id, revision, settings);
         if fresh {
-            self.end_old_revision(id, timeout);
+            self.replace_revision(id, timeout);
         }
         self.provision(id);
         // With fewer provisioned sandboxes, some may already be idle for longer than idle ones are
@@ -74,12 +73,13 @@ impl Engine {
     /// Checks that an account has enough concurrency left for a function's reserved or provisioned
     /// concurrency.
     fn check_claim(&self, id: FunctionId, settings: &FunctionSettings) -> Result<(), EventError> {
-        if settings.shares_with.is_some() {
-            return Ok(());
-        }
         let provisioned = settings.provisioned_concurrency;
+        if let Some(owner) = settings.shares_with {
+            return self.check_provisioned_in_pool(id, owner, settings);
+        }
         let claimed = u64::from(settings.reserved_concurrency.unwrap_or(provisioned));
-        if settings.reserved_concurrency.is_some_and(|reserved| reserved < provisioned) {
+        let of_pool = self.provisioned_in_pool(id).saturating_add(provisioned);
+        if settings.reserved_concurrency.is_some_and(|reserved| reserved < of_pool) {
             return Err(EventError::Reserved);
         }
         let before = self.function(id).map_or(0, Function::claimed);
@@ -89,6 +89,35 @@ impl Engine {
         let left = max.saturating_sub(u64::from(config.account_unreserved_min));
         let more = claimed > before && account.claimed() - before + claimed > left;
         if more { Err(EventError::Reserved) } else { Ok(()) }
+    }
+
+    /// Checks that the functions that share with `owner` are together provisioned with no more than
+    /// it has reserved, or than the account has left if it has nothing reserved.
+    fn check_provisioned_in_pool(
+        &self,
+        id: FunctionId,
+        owner: FunctionId,
+        settings: &FunctionSettings,
+    ) -> Result<(), EventError> {
+        let Some(pays) = self.function(owner) else { return Err(EventError::Unknown) };
+        let before = (self.function(id).filter(|it| it.settings.shares_with == Some(owner)))
+            .map_or(0, |it| it.settings.provisioned_concurrency);
+        let more = u64::from(settings.provisioned_concurrency);
+        if more <= u64::from(before) {
+            return Ok(());
+        }
+        let own = pays.settings.provisioned_concurrency;
+        let others = self.provisioned_in_pool(owner).saturating_sub(before).saturating_add(own);
+        let account = self.state.accounts.get(settings.account);
+        let most = match pays.settings.reserved_concurrency {
+            Some(reserved) => u64::from(reserved),
+            None => {
+                let config = &self.state.config;
+                let max = u64::from(account.concurrency_max(config.account_concurrency_max));
+                max.saturating_sub(u64::from(config.account_unreserved_min) + account.claimed())
+            }
+        };
+        if u64::from(others) + more > most { Err(EventError::Reserved) } else { Ok(()) }
     }
 
     fn put(&mut self, id: FunctionId, revision: u64, settings: FunctionSettings) {
@@ -108,7 +137,7 @@ impl Engine {
                 function.settings = settings;
                 function.revision = revision;
                 function.removed = false;
-                (function.init_failures, function.start_from) = (0, crate::Time::ZERO);
+                (function.init_failures, function.start_from) = (0, crate::time::Time::ZERO);
                 account.add(function.unreserved(concurrency));
                 account.claim(function.claimed());
             }
@@ -121,30 +150,13 @@ impl Engine {
         }
     }
 
-    /// Ends the sandboxes of a function's old revision: idle ones at once, busy ones after their
-    /// invocation. The invocation keeps the deadline that it was dispatched with.
-    fn end_old_revision(&mut self, id: FunctionId, timeout: Duration) {
-        let members = self.function(id).map_or_else(Vec::new, |it| it.members.clone());
-        for at in members {
-            self.stop(at, StopReason::FunctionRemoved);
-            let Some(sandbox) = self.state.sandboxes.get_mut(at) else { continue };
-            if sandbox.state == State::Busy && !sandbox.marks.stale() {
-                sandbox.marks.set_stale();
-                self.state.old_deadlines.insert(at, sandbox.since + timeout);
-                if let Some(function) = self.function_mut(id) {
-                    function.ending += 1;
-                }
-            }
-        }
-    }
-
     pub(super) fn on_function_removed(&mut self, id: FunctionId) -> Result<(), EventError> {
         if self.function(id).is_some_and(|it| it.removed) {
             return Err(EventError::OutOfOrder);
         }
         self.pool(id, -1);
         let function = self.function_mut(id).ok_or(EventError::Unknown)?;
-        function.removed = true;
+        (function.removed, function.rolls_until) = (true, crate::time::Time::ZERO);
         let (before, claimed) = (function.unreserved(function.concurrency()), function.claimed());
         // Its reserved concurrency returns to the account. Invocations that still run count there.
         function.settings.reserved_concurrency = None;
@@ -171,11 +183,14 @@ impl Engine {
         if self.function(id).is_some_and(done) {
             self.stop_waiting(id);
             self.state.functions.remove(id);
-            for item in
-                [Agenda::Blocked(id), Agenda::Prewarm(id), Agenda::Provision(id), Agenda::Retry(id)]
-            {
-                self.state.agenda.clear(item);
-            }
+            let timers = [
+                Agenda::Blocked(id),
+                Agenda::Prewarm(id),
+                Agenda::Provision(id),
+                Agenda::Retry(id),
+                Agenda::Rollout(id),
+            ];
+            timers.into_iter().for_each(|item| self.state.agenda.clear(item));
         }
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::explain::Explanation;
+use crate::id::{AccountId, FunctionId};
 use crate::journal::Decision;
-use crate::{AccountId, FleetView, FunctionId, Time, WorkerView};
+use crate::placement::fleet::{FleetView, WorkerView};
+use crate::time::Time;
 
 /// The state of a function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,10 +21,6 @@ pub struct FunctionStatus {
     pub sandboxes: u32,
     /// The number of idle sandboxes.
     pub idle: u32,
-    /// The expected concurrency in this minute of the hour, in invocations.
-    pub expected_concurrency: f32,
-    /// The standard deviation of the concurrency from the expected one, in invocations.
-    pub deviation: f32,
     /// The median duration of invocations; `None` before the first one ended.
     pub duration_median: Option<Duration>,
     /// The 99th percentile of durations; `None` before the first invocation ended.
@@ -113,7 +111,6 @@ impl Engine {
     pub fn function_status(&self, function: FunctionId) -> Option<FunctionStatus> {
         let it = self.function(function)?;
         let durations = it.durations();
-        let (expected_concurrency, deviation) = it.demand.expected(self.state.now);
         Some(FunctionStatus {
             running: it.meter.busy(),
             waiting: it.waiting_count(),
@@ -121,8 +118,6 @@ impl Engine {
                 .unwrap_or(u32::MAX)
                 .saturating_add(it.reserved),
             idle: u32::try_from(it.idle().count()).unwrap_or(u32::MAX),
-            expected_concurrency,
-            deviation,
             duration_median: durations.quantile(500),
             duration_p99: durations.quantile(990),
             memory_median_mib: it.memory_peaks_mib.quantile_number(500),

@@ -1,81 +1,17 @@
 //! Network interfaces. They are slow to make: they are made in advance, and many sandboxes share
 //! one.
 
+mod table;
+
+pub(crate) use self::table::Interfaces;
+use self::table::{Interface, Network, Phase};
 use super::{ADOPTION, Agenda, Engine};
+use crate::command::{Command, StopReason};
+use crate::event::EventError;
+use crate::id::{AccountId, InterfaceId, NetworkId, SandboxId, ZONES_MAX, Zone};
 use crate::sandbox::State;
 use crate::settings::NetworkSettings;
-use crate::store::paged::Paged;
-use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot};
-use crate::{
-    AccountId, Command, EventError, InterfaceId, NetworkId, SandboxId, StopReason, Time, ZONES_MAX,
-    Zone,
-};
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Interfaces {
-    slab: Slab<InterfaceSlot, Interface>,
-    networks: Paged<NetworkId, Network>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Network {
-    settings: NetworkSettings,
-    removed: bool,
-    /// The interfaces of the network, oldest first.
-    interfaces: Vec<InterfaceSlot>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Interface {
-    network: NetworkId,
-    zone: Zone,
-    sandboxes: u32,
-    phase: Phase,
-    since: Time,
-    /// The sandboxes that wait for it to be ready.
-    waiting: Vec<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-enum Phase {
-    Starting,
-    Ready,
-    Stopping,
-}
-
-impl Interfaces {
-    pub(crate) fn new(restarts: u16) -> Self {
-        Self { slab: Slab::new(restarts), networks: Paged::default() }
-    }
-
-    pub(crate) fn id(&self, at: InterfaceSlot) -> Option<u64> {
-        self.slab.get(at).map(|_| self.slab.id(at))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slab.len()
-    }
-
-    fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(id)
-    }
-
-    fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
-        self.networks.get_mut(id)
-    }
-
-    /// Returns the number of addresses of a network's subnet that its interfaces take, in any
-    /// phase.
-    fn addresses_taken(&self, network: &Network, zone: Zone) -> u32 {
-        let in_zone = |at: &&InterfaceSlot| self.slab.get(**at).is_some_and(|it| it.zone == zone);
-        u32::try_from(network.interfaces.iter().filter(in_zone).count()).unwrap_or(u32::MAX)
-    }
-}
 
 impl Engine {
     pub(super) fn on_network_put(
@@ -161,7 +97,7 @@ impl Engine {
         }
         for at in &network.interfaces {
             let Some(it) = interfaces.slab.get(*at) else { continue };
-            if it.sandboxes < max && it.phase != Phase::Stopping {
+            if it.has_room(max) && it.phase != Phase::Stopping {
                 zones |= 1 << it.zone.0;
                 if it.phase == Phase::Ready {
                     ready |= 1 << it.zone.0;
@@ -185,7 +121,7 @@ impl Engine {
                 interfaces
                     .slab
                     .get(*at)
-                    .is_some_and(|it| it.zone == zone && it.phase == phase && it.sandboxes < max)
+                    .is_some_and(|it| it.zone == zone && it.phase == phase && it.has_room(max))
             })
         };
         let found = with_room(Phase::Ready).or_else(|| with_room(Phase::Starting));
@@ -212,6 +148,7 @@ impl Engine {
             sandboxes: 0,
             phase: Phase::Starting,
             since: now,
+            full: false,
             waiting: Vec::new(),
         };
         let at = self.state.interfaces.slab.insert(interface, max)?;
@@ -238,6 +175,44 @@ impl Engine {
         let waiting = std::mem::take(&mut held.waiting);
         self.begin_all(&waiting);
         self.look_at_unused(at);
+        Ok(())
+    }
+
+    /// Gives an interface no more sandboxes. Starts another in its zone if none there has room, so
+    /// that it is ready before a sandbox needs it.
+    pub(super) fn on_interface_full(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let max = self.state.config.interface.sandboxes_max;
+        let slab = &mut self.state.interfaces.slab;
+        let at = slab.find(interface.0).ok_or(EventError::Unknown)?;
+        let Some(held) = slab.get_mut(at).filter(|it| it.phase == Phase::Ready) else {
+            return Err(EventError::OutOfOrder);
+        };
+        held.full = true;
+        let (id, zone) = (held.network, held.zone);
+        let interfaces = &self.state.interfaces;
+        let Some(network) = interfaces.network(id).filter(|it| !it.removed) else { return Ok(()) };
+        let with_room = |at: &InterfaceSlot| {
+            let usable = |it: &Interface| it.phase != Phase::Stopping && it.has_room(max);
+            interfaces.slab.get(*at).is_some_and(|it| it.zone == zone && usable(it))
+        };
+        let addresses = network.settings.subnets.iter().find(|it| it.0 == zone);
+        let address_free =
+            addresses.is_some_and(|it| interfaces.addresses_taken(network, zone) < it.1);
+        if address_free && !network.interfaces.iter().any(with_room) {
+            self.start_interface(id, zone);
+        }
+        Ok(())
+    }
+
+    /// Lets an interface that was full take sandboxes again.
+    pub(super) fn on_interface_room(&mut self, interface: InterfaceId) -> Result<(), EventError> {
+        let slab = &mut self.state.interfaces.slab;
+        let at = slab.find(interface.0).ok_or(EventError::Unknown)?;
+        let Some(held) = slab.get_mut(at).filter(|it| it.phase == Phase::Ready) else {
+            return Err(EventError::OutOfOrder);
+        };
+        held.full = false;
+        self.on_backlog_tick();
         Ok(())
     }
 
@@ -385,6 +360,7 @@ impl Engine {
                     sandboxes: 0,
                     phase,
                     since: now,
+                    full: false,
                     waiting: Vec::new(),
                 };
                 let at = self.state.interfaces.slab.insert_as(interface.0, adopted, max, first)?;

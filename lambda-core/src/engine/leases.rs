@@ -6,16 +6,14 @@
 //! [`Config::losses_max_percent`](crate::Config::losses_max_percent) limits how many workers are
 //! lost within one lease time.
 
-use std::collections::VecDeque;
+mod losses;
 
+pub(crate) use self::losses::Losses;
 use super::{Agenda, Engine};
-use crate::{Command, EventError, Time, WorkerId};
-
-/// The times at which workers were lost by an expired lease, oldest first, within the last lease
-/// time.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Losses(VecDeque<Time>);
+use crate::command::Command;
+use crate::event::EventError;
+use crate::id::WorkerId;
+use crate::time::Time;
 
 /// The driver counts as stalled if it is late by more than a lease divided by this.
 const STALL: u32 = 20;

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use super::{Agenda, Engine};
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{EventError, Fault};
 use crate::explain::Decided;
+use crate::id::{FunctionId, InvocationId, SandboxId, WorkerId};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::FunctionSettings;
 use crate::store::slab::NONE;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::workers::Phase;
-use crate::{
-    Command, EventError, Fault, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, WorkerId,
-};
+use crate::time::Time;
 
 impl Engine {
     pub(super) fn on_ready(&mut self, sandbox: SandboxId) -> Result<(), EventError> {
@@ -37,8 +36,7 @@ impl Engine {
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
         (held.state, held.since) = (State::Idle, now);
         let (id, stale, worker) = (held.function, held.marks.stale(), held.worker);
-        let draining =
-            (self.state.workers.get(worker)).is_none_or(|it| it.phase == Phase::Draining);
+        let draining = !self.state.workers.is_open(worker);
         let Some(function) = self.function_mut(id) else { return };
         function.start_failures = 0;
         function.failed_on = [WorkerId(NONE); 4];
@@ -70,6 +68,7 @@ impl Engine {
         }
         let deadline = now + jittered(self.keep(at), at);
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
+        self.retire_old(id);
     }
 
     /// Returns how long a sandbox is kept idle.
@@ -136,7 +135,11 @@ impl Engine {
         if let Some(held) = self.state.sandboxes.get_mut(at) {
             held.marks.set_reason(reason);
         }
-        self.command(Command::StopSandbox { sandbox, worker, reason });
+        if self.state.workers.is_lost(worker) {
+            self.journal(Command::StopSandbox { sandbox, worker, reason });
+        } else {
+            self.command(Command::StopSandbox { sandbox, worker, reason });
+        }
     }
 
     /// Marks a sandbox as stopping and sets the timer for its end.
@@ -256,9 +259,6 @@ impl Engine {
             let (worker, reason) = (sandbox.worker, StopReason::Gone);
             self.journal(Command::StopSandbox { sandbox: id, worker, reason });
         }
-        // Read again: `finish` may have completed a minute and ranked the function's sandboxes
-        // again.
-        let Some(sandbox) = self.state.sandboxes.get(at).cloned() else { return };
         self.release(at, &sandbox);
         self.state.stopping -= u32::from(sandbox.state == State::Stopping);
         self.state.sandboxes.remove(at);
@@ -269,7 +269,7 @@ impl Engine {
         self.drop_function_if_done(sandbox.function);
     }
 
-    /// Removes a sandbox from the counts of its worker and from its function's statistics.
+    /// Removes a sandbox from the counts of its worker and its function.
     fn release(&mut self, at: SandboxSlot, sandbox: &Sandbox) {
         let state = &mut self.state;
         state.workers.unlink(&mut state.sandboxes, at);
@@ -289,19 +289,10 @@ impl Engine {
         function.spread.remove(sandbox.worker);
         let FunctionSettings { account, runtime, .. } = function.settings;
         state.workers.take_kind(sandbox.worker, account, runtime);
-        // The sandbox of the last rank moves to the free rank, and its load with it. The rank is
-        // read again, since the end of the invocation may have changed it.
-        let rank = state.sandboxes.get(at).map_or(sandbox.rank, |it| it.rank);
-        let load = function.demand.load(rank, sandbox.cpu_milli);
-        state.workers.take_load(sandbox.worker, &load);
-        function.members.swap_remove(rank as usize);
-        let moved = function.members.get(rank as usize).copied();
+        function.members.swap_remove(sandbox.member as usize);
+        let moved = function.members.get(sandbox.member as usize).copied();
         if let Some(moved) = moved.and_then(|moved| state.sandboxes.get_mut(moved)) {
-            let before = function.demand.load(moved.rank, moved.cpu_milli);
-            let after = function.demand.load(rank, moved.cpu_milli);
-            moved.rank = rank;
-            state.workers.take_load(moved.worker, &before);
-            state.workers.add_load(moved.worker, &after);
+            moved.member = sandbox.member;
         }
         self.hold_for(account, -i64::from(sandbox.memory_kib));
     }
@@ -310,6 +301,10 @@ impl Engine {
     pub(super) fn on_sandbox_due(&mut self, at: SandboxSlot) {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return };
         let (state, since, id) = (sandbox.state, sandbox.since, sandbox.function);
+        if self.state.workers.is_lost(sandbox.worker) {
+            self.lose(at);
+            return self.start_missing(id);
+        }
         let config = &self.state.config;
         let limit = match state {
             State::Waiting => config
@@ -345,7 +340,7 @@ impl Engine {
         let provisioned = |it: &super::Function| {
             !it.removed && it.serving() <= it.settings.provisioned_concurrency
         };
-        if self.function(sandbox.function).is_some_and(provisioned) {
+        if !sandbox.marks.stale() && self.function(sandbox.function).is_some_and(provisioned) {
             // Checked again later: the provisioned concurrency may be lower then.
             let deadline = self.state.now + self.state.config.stop_timeout;
             return self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
@@ -353,8 +348,10 @@ impl Engine {
         self.stop(at, StopReason::Idle);
     }
 
+    /// Times out the invocation of a sandbox, if it runs one.
     pub(super) fn on_timed_out(&mut self, at: SandboxSlot) {
-        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
+        let busy = |it: &&Sandbox| it.state == State::Busy;
+        let Some(sandbox) = self.state.sandboxes.get(at).filter(busy) else { return };
         let (invocation, worker) = (sandbox.invocation(), sandbox.worker);
         let id = sandbox.function;
         self.finish(at);

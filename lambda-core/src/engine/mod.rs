@@ -16,6 +16,7 @@ mod leases;
 mod lifecycle;
 mod pools;
 mod reservations;
+mod rollout;
 mod routing;
 mod starting;
 mod vms;
@@ -32,21 +33,23 @@ use self::function::Function;
 use self::interfaces::Interfaces;
 use self::reservations::Reservations;
 use self::vms::Vms;
+use crate::command::{Command, StopReason};
+use crate::config::Config;
+use crate::event::{Event, EventError};
+use crate::explain::Explanation;
+use crate::id::{FunctionId, NetworkId, WorkerId};
 use crate::idle::{FixedIdle, IdlePolicy};
+use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
-use crate::stats::prior::Priors;
 use crate::store::deadlines::Deadlines;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::store::wheel::Wheel;
+use crate::time::Time;
 use crate::workers::Workers;
-use crate::{
-    Command, Config, Decision, Event, EventError, Explanation, FunctionId, NetworkId, StopReason,
-    Time, WorkerId,
-};
 
 /// The placement engine: decides which sandbox runs which invocation, and which sandboxes run on
 /// which workers. See the [crate's documentation](crate) for the contract with the driver.
@@ -94,7 +97,6 @@ pub(crate) struct State {
     pub(crate) sandboxes: Slab<SandboxSlot, Sandbox>,
     pub(crate) vms: Vms,
     pub(crate) interfaces: Interfaces,
-    pub(crate) priors: Priors,
     pub(crate) wheel: Wheel,
     /// All timers except those of sandboxes.
     pub(crate) agenda: Deadlines<Agenda>,
@@ -154,6 +156,7 @@ pub(crate) enum Agenda {
     Blocked(FunctionId),
     Provision(FunctionId),
     Retry(FunctionId),
+    Rollout(FunctionId),
     Reserved(WorkerId, u64),
     Backlog,
     Fleet,
@@ -202,7 +205,6 @@ impl Engine {
             sandboxes: Slab::new(restarts),
             vms: Vms::new(restarts, &config.vm),
             interfaces: Interfaces::new(restarts),
-            priors: Priors::default(),
             wheel: Wheel::default(),
             agenda: Deadlines::default(),
             old_deadlines: BTreeMap::new(),
@@ -302,6 +304,8 @@ impl Engine {
             Event::VmReady { vm } => self.on_vm_ready(vm),
             Event::VmGone { vm } => self.on_vm_gone(vm),
             Event::InterfaceReady { interface } => self.on_interface_ready(interface),
+            Event::InterfaceFull { interface } => self.on_interface_full(interface),
+            Event::InterfaceRoom { interface } => self.on_interface_room(interface),
             Event::InterfaceGone { interface } => self.on_interface_gone(interface),
         }
     }
@@ -380,6 +384,7 @@ impl Engine {
             Agenda::Blocked(function) => self.on_waited_too_long(function),
             Agenda::Provision(function) => self.provision(function),
             Agenda::Retry(function) => self.start_missing(function),
+            Agenda::Rollout(function) => self.end_rollout(function),
             Agenda::Reserved(worker, number) => self.on_reserved_too_long(worker, number),
             Agenda::Backlog => self.on_backlog_tick(),
             Agenda::Fleet => self.on_fleet_tick(),

@@ -1,26 +1,11 @@
 //! Functions that take out of the reserved concurrency of another one, as the versions of a function do.
 
-use std::collections::BTreeMap;
+mod table;
 
+pub(crate) use self::table::Pools;
 use super::Engine;
 use super::function::Function;
-use crate::FunctionId;
-
-/// What the functions that share take out of the reserved concurrency of another, by that one.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Pools {
-    by_owner: BTreeMap<FunctionId, Pool>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Pool {
-    /// Accepted invocations beyond what each of them is provisioned with.
-    beyond: u32,
-    /// What they are provisioned with.
-    provisioned: u32,
-}
+use crate::id::FunctionId;
 
 impl Engine {
     /// Returns whether one more invocation of a function would exceed its pool's reserved concurrency;
@@ -41,6 +26,11 @@ impl Engine {
         let provisioned = owner.settings.provisioned_concurrency.saturating_add(pool.provisioned);
         let beyond = owner.beyond(owner.concurrency()).saturating_add(pool.beyond);
         Some(beyond >= reserved.saturating_sub(provisioned))
+    }
+
+    /// Returns what the functions that share with `owner` are provisioned with.
+    pub(super) fn provisioned_in_pool(&self, owner: FunctionId) -> u32 {
+        self.state.pools.by_owner.get(&owner).map_or(0, |pool| pool.provisioned)
     }
 
     /// Counts a function that shares in or out: `sign` is 1 or -1.

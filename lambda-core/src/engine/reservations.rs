@@ -1,46 +1,23 @@
 //! Reservations of room on workers. They keep the room for a function until the evicted sandboxes
 //! are gone, so that a smaller function cannot take it.
 
+mod table;
+
 use std::collections::BTreeMap;
 
-use super::starting::kib;
+use self::table::Reservation;
+pub(crate) use self::table::Reservations;
 use super::{Agenda, Engine};
+use crate::command::StopReason;
+use crate::id::{FunctionId, WorkerId};
 use crate::placement::fleet::needed_kib;
 use crate::sandbox::State;
+use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::workers::Phase;
-use crate::{FunctionId, Isolation, StopReason, WorkerId};
 
 /// The most workers that one search for a gathering place looks at.
 const GATHERED_ON_MAX: usize = 256;
-
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Reservations {
-    /// Reservations by worker and number, oldest first.
-    of: BTreeMap<WorkerId, BTreeMap<u64, Reservation>>,
-    next: u64,
-    /// The number of reservations that gather.
-    gathering: u32,
-}
-
-impl Reservations {
-    /// Returns whether any reservation gathers room.
-    pub(super) fn gather(&self) -> bool {
-        self.gathering > 0
-    }
-}
-
-/// Room that is reserved for one sandbox of a function.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Reservation {
-    pub(super) function: FunctionId,
-    memory_kib: u32,
-    cpu_milli: u32,
-    slot: bool,
-    /// Gathering: idle sandboxes on the worker are stopped for it until there is enough room.
-    pub(super) gathers: bool,
-}
 
 impl Engine {
     /// Reserves room on a worker for one more sandbox of a function. `memory_kib` is the memory

@@ -4,18 +4,13 @@
 //! used idle sandbox.
 
 use super::Engine;
+use crate::command::{Command, RejectReason, StopReason};
+use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
+use crate::id::{FunctionId, InvocationId, SandboxId};
 use crate::sandbox::State;
-use crate::stats::demand;
 use crate::store::slot::SandboxSlot;
-use crate::{
-    Command, Event, EventError, FunctionId, InvocationId, RejectReason, SandboxId, StopReason,
-    Time, Used,
-};
-
-/// A function with more sandboxes is not ranked again each minute: with many, the order matters
-/// less.
-const RANKED_MAX: usize = 256;
+use crate::time::Time;
 
 impl Engine {
     /// Reads what [`Engine::handle`] will read for these events, and changes nothing. A driver that
@@ -57,12 +52,19 @@ impl Engine {
             self.end_gap(id);
         }
         let routing = self.state.config.routing;
-        let popped = self.function_mut(id).and_then(|function| {
+        if let Some(function) = self.function_mut(id) {
             function.uses = function.uses.saturating_add(1);
-            function.take_idle(routing)
-        });
-        if let Some(sandbox) = popped {
+        }
+        while let Some(sandbox) = self.function_mut(id).and_then(|it| it.take_idle(routing)) {
             self.no_longer_idle(sandbox);
+            if !self.is_on_open_worker(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::Gone);
+                continue;
+            }
+            if self.is_over(sandbox) {
+                self.stop_unlisted(sandbox, StopReason::FunctionRemoved);
+                continue;
+            }
             self.count(id, concurrency, concurrency + 1);
             return self.dispatch(invocation, sandbox);
         }
@@ -84,6 +86,11 @@ impl Engine {
         if !self.is_in_backlog(id) {
             self.start_missing(id);
         }
+    }
+
+    fn is_on_open_worker(&self, at: SandboxSlot) -> bool {
+        let worker = self.state.sandboxes.get(at).map(|it| it.worker);
+        worker.is_some_and(|worker| self.state.workers.is_open(worker))
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.
@@ -164,76 +171,11 @@ impl Engine {
         self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
     }
 
-    /// Changes the number of running invocations of a function by `change`, after observing the
-    /// time until now.
+    /// Changes the number of running invocations of a function by `change`.
     fn run(&mut self, id: FunctionId, change: i32) {
         let now = self.state.now;
-        loop {
-            let Some(function) = self.function_mut(id) else { return };
-            let Some(observed) = function.meter.advance(now) else {
-                return function.meter.change(change);
-            };
-            let closed = function.demand.close(observed);
-            self.learn(id, &closed);
-            self.rank_anew(id);
-        }
-    }
-
-    /// Ranks a function's sandboxes by use: busy ones first, then idle ones, the most recently used
-    /// first. The expected load of a rank then counts on the worker of the sandbox that carries it.
-    fn rank_anew(&mut self, id: FunctionId) {
-        let state = &mut self.state;
-        let Some(function) = state.functions.get_mut(id) else { return };
-        if !(2..=RANKED_MAX).contains(&function.members.len()) {
-            return;
-        }
-        let idle: Vec<_> = function.idle().collect();
-        let mut order = Vec::with_capacity(function.members.len());
-        let is = |at: &SandboxSlot, wanted: &dyn Fn(State) -> bool| {
-            state.sandboxes.get(*at).is_some_and(|it| wanted(it.state))
-        };
-        order.extend(function.members.iter().copied().filter(|at| is(at, &|it| it == State::Busy)));
-        order.extend(idle.into_iter().rev());
-        let rest = |it| !matches!(it, State::Busy | State::Idle);
-        order.extend(function.members.iter().copied().filter(|at| is(at, &rest)));
-        if order.len() != function.members.len() {
-            return;
-        }
-        for (rank, at) in (0..).zip(&order) {
-            let Some(sandbox) = state.sandboxes.get_mut(*at) else { continue };
-            if sandbox.rank != rank {
-                let before = function.demand.load(sandbox.rank, sandbox.cpu_milli);
-                let after = function.demand.load(rank, sandbox.cpu_milli);
-                sandbox.rank = rank;
-                state.workers.take_load(sandbox.worker, &before);
-                state.workers.add_load(sandbox.worker, &after);
-            }
-        }
-        function.members = order;
-    }
-
-    /// Updates the expected load of a function's sandboxes and of their workers after a completed
-    /// minute.
-    fn learn(&mut self, id: FunctionId, closed: &demand::Closed) {
-        let state = &mut self.state;
-        let Some(function) = state.functions.get(id) else { return };
-        state.priors.learn(function.settings.trigger, function.settings.account, closed);
-        for rank in demand::ranks(closed) {
-            let Some(at) = function.members.get(rank as usize).copied() else { return };
-            let Some(sandbox) = state.sandboxes.get(at) else { continue };
-            let cpu_milli = sandbox.cpu_milli;
-            let (old, new) = (
-                demand::share(closed.old, rank, cpu_milli),
-                demand::share(closed.new, rank, cpu_milli),
-            );
-            if old != new {
-                // Subtract and add the whole load, so that its variance is updated too.
-                let load = function.demand.load(rank, cpu_milli);
-                let mut before = load;
-                before[closed.bin] = old;
-                state.workers.take_load(sandbox.worker, &before);
-                state.workers.add_load(sandbox.worker, &load);
-            }
+        if let Some(function) = self.function_mut(id) {
+            function.meter.change(now, change);
         }
     }
 
@@ -291,10 +233,11 @@ impl Engine {
         let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
         sandbox.state = State::Idle;
         sandbox.since = now;
-        let (id, stale, worker) = (sandbox.function, sandbox.marks.stale(), sandbox.worker);
+        let (id, worker) = (sandbox.function, sandbox.worker);
         let draining = !self.state.workers.is_open(worker);
+        let over = self.is_over(at);
         let Some(function) = self.function_mut(id) else { return };
-        let reason = if stale || function.removed && function.waiting_count() == 0 {
+        let reason = if over || function.removed && function.waiting_count() == 0 {
             Some(StopReason::FunctionRemoved)
         } else {
             draining.then_some(StopReason::Draining)
@@ -313,6 +256,10 @@ impl Engine {
             self.unblock_if_served(id);
             return self.dispatch(invocation, at);
         }
+        if self.is_replaced(at) {
+            return self.stop_unlisted(at, StopReason::FunctionRemoved);
+        }
+        let Some(function) = self.function_mut(id) else { return };
         let place = function.push_idle(at);
         let deadline = now + super::lifecycle::jittered(function.keep_idle(), at);
         if function.meter.busy() == 0 {

@@ -1,15 +1,16 @@
 //! The cold path: a worker is chosen for a new sandbox, and the sandbox starts there.
 
 use super::Engine;
+use crate::command::{Command, RejectReason};
 use crate::explain::{Decided, Explanation};
+use crate::id::{FunctionId, InterfaceId, SandboxId, VmId, WorkerId};
 use crate::placement::fleet::{Needs, needed_kib};
 use crate::placement::{Considered, Draw, FleetView, Placement, Record, Request};
 use crate::sandbox::{Made, Sandbox, State};
-use crate::settings::FunctionSettings;
-use crate::stats::demand::{LOAD_ONE, Load, minute_of_hour};
+use crate::settings::Isolation;
+use crate::settings::{FunctionSettings, kib};
 use crate::store::slot::{InterfaceSlot, SandboxSlot, VmSlot};
 use crate::workers::Phase;
-use crate::{Command, FunctionId, InterfaceId, Isolation, RejectReason, SandboxId, VmId, WorkerId};
 
 /// All isolations, in the order of `State::sizes`.
 pub(super) const ISOLATIONS: [Isolation; 3] =
@@ -51,24 +52,13 @@ impl Engine {
         Wish::Started
     }
 
-    /// Returns the expected load of a function's next sandbox.
-    pub(super) fn expected_load(&mut self, id: FunctionId) -> Load {
-        let Some(function) = self.state.functions.get_mut(id) else {
-            return [0; crate::stats::demand::BINS];
-        };
-        let settings = &function.settings;
-        function.demand.expect(|| self.state.priors.expect(settings.trigger, settings.account));
-        let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX);
-        function.demand.load(rank, settings.cpu_milli)
-    }
-
     /// Lets the policy draw workers, and reads the cache lines of the function and of these workers
     /// that placement needs. The reads do not depend on each other. The code must stay short: the
     /// processor then reaches all reads before the first one completes.
     fn begin_placing(&mut self, id: FunctionId) {
         let state = &mut self.state;
         let Some(function) = state.functions.get(id) else { return };
-        let mut read = function.touch_to_place(minute_of_hour(state.now));
+        let mut read = function.touch_to_place();
         let fleet = FleetView {
             workers: &state.workers,
             functions: &state.functions,
@@ -80,7 +70,7 @@ impl Engine {
             cursor: &mut state.cursor,
             scratch: &mut self.scratch,
         };
-        self.placement.begin(&fleet, state.now, &mut draw);
+        self.placement.begin(&fleet, &mut draw);
         for worker in &self.scratch.ahead {
             read ^= function.spread.touch(*worker);
         }
@@ -187,12 +177,7 @@ impl Engine {
             &mut Draw<'_>,
         ) -> Option<WorkerId>,
     ) -> Found {
-        let function = self.state.functions.get_mut(id)?;
-        let minute = minute_of_hour(self.state.now);
-        let settings = function.settings;
-        let rank = u32::try_from(function.members.len()).unwrap_or(u32::MAX - 1);
-        let prior = || self.state.priors.expect(settings.trigger, settings.account);
-        function.demand.prepare(rank, settings.cpu_milli, prior);
+        let settings = self.state.functions.get(id)?.settings;
         let memory_kib = kib(settings.memory_bytes);
         let ready = self.ready_vms(settings.account, memory_kib);
         let state = &mut self.state;
@@ -200,11 +185,7 @@ impl Engine {
         let request = Request {
             function: id,
             settings: &settings,
-            next: function.demand.next(),
             now: state.now,
-            minute,
-            busy_load: u32::try_from(u64::from(settings.cpu_milli) * u64::from(LOAD_ONE) / 1000)
-                .unwrap_or(u32::MAX),
             spread: &function.spread,
             memory_kib,
             zones,
@@ -265,7 +246,7 @@ impl Engine {
     ) -> Option<SandboxSlot> {
         let function = self.function(id)?;
         let (settings, revision) = (function.settings, function.revision);
-        let rank = u32::try_from(function.members.len()).ok()?;
+        let member = u32::try_from(function.members.len()).ok()?;
         let held = self.state.workers.get(worker)?;
         let (isolation, zone) = (held.isolation, held.zone);
         let memory_kib = kib(settings.memory_bytes);
@@ -275,7 +256,7 @@ impl Engine {
             vm: VmSlot::NONE,
             memory_kib,
             cpu_milli: settings.cpu_milli,
-            rank,
+            member,
             slot: settings.network.is_some(),
         };
         let sandbox = Sandbox::new(made, State::Waiting, self.state.now);
@@ -305,8 +286,7 @@ impl Engine {
         if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
             (sandbox.vm, sandbox.interface) = (vm, interface);
         }
-        let load = self.expected_load(id);
-        self.hold(at, &load);
+        self.hold(at);
         let state = &mut self.state;
         state.wheel.arm(&mut state.sandboxes, at, state.now + state.config.start_timeout);
         self.begin_if_ready(at, revision);
@@ -314,7 +294,7 @@ impl Engine {
     }
 
     /// Adds a sandbox to all counts.
-    pub(super) fn hold(&mut self, at: SandboxSlot, load: &Load) {
+    pub(super) fn hold(&mut self, at: SandboxSlot) {
         let state = &mut self.state;
         state.workers.link(&mut state.sandboxes, at);
         let Some(sandbox) = state.sandboxes.get(at) else { return };
@@ -326,7 +306,6 @@ impl Engine {
             function.starting += 1;
         }
         function.spread.add(sandbox.worker);
-        state.workers.add_load(sandbox.worker, load);
         if sandbox.vm == VmSlot::NONE {
             state.workers.hold_memory(sandbox.worker, i64::from(sandbox.memory_kib));
         }
@@ -353,6 +332,9 @@ impl Engine {
         };
         let (vm, interface) = (held.vm, held.interface);
         if !self.vm_is_ready(vm) || !self.interface_is_ready(interface) {
+            return;
+        }
+        if self.state.workers.is_lost(held.worker) {
             return;
         }
         let Some(held) = self.state.sandboxes.get_mut(at) else { return };
@@ -409,9 +391,4 @@ impl Engine {
         };
         Some(Explanation { at: self.now(), function, decided, considered })
     }
-}
-
-/// Converts bytes to KiB, rounded up.
-pub(super) fn kib(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

@@ -2,153 +2,24 @@
 //! sandbox. Pools hold started ones.
 
 mod pools;
+mod table;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::starting::kib;
+pub(crate) use self::table::Vms;
+use self::table::{Vm, VmPhase};
 use super::{Agenda, Engine};
-use crate::config::VmConfig;
-use crate::store::slab::Slab;
+use crate::command::{Command, RejectReason};
+use crate::event::EventError;
+use crate::id::{AccountId, SandboxId, VmId, WorkerId};
+use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::{SandboxSlot, VmSlot};
-use crate::workers::Phase;
-use crate::{
-    AccountId, Command, EventError, Isolation, RejectReason, SandboxId, Time, VmId, WorkerId,
-};
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Vms {
-    slab: Slab<VmSlot, Vm>,
-    /// Pairs of a worker and a VM on it.
-    by_worker: BTreeSet<(WorkerId, VmSlot)>,
-    /// Customers' VMs that take more sandboxes, by account and free memory: the fullest with room
-    /// comes first.
-    by_account: BTreeSet<(AccountId, u32, VmSlot)>,
-    pools: Vec<Pool>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Vm {
-    pub(crate) worker: WorkerId,
-    pub(crate) account: Option<AccountId>,
-    memory_kib: u32,
-    used_kib: u32,
-    sandboxes: u32,
-    isolation: Isolation,
-    phase: VmPhase,
-    since: Time,
-    /// The sandboxes that wait for it to be ready.
-    waiting: Vec<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-enum VmPhase {
-    Starting,
-    Ready,
-    Stopping,
-}
-
-/// The VMs of one size without an owner.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Pool {
-    memory_kib: u32,
-    ready: Vec<VmSlot>,
-    starting: u32,
-    /// The number of VMs taken since the last tick.
-    taken: u32,
-    /// The rate at which VMs are taken, per second, smoothed.
-    rate: f32,
-}
 
 /// The most VMs with room whose workers are checked.
 const LISTED_MAX: usize = 64;
 /// The most VMs of each kind that a search returns.
 const LOOKED_AT_MAX: usize = 8;
-
-impl Vm {
-    pub(super) fn memory_kib(&self) -> u32 {
-        self.memory_kib
-    }
-
-    pub(super) fn free_kib(&self) -> u32 {
-        self.memory_kib - self.used_kib
-    }
-
-    pub(super) fn sandboxes(&self) -> u32 {
-        self.sandboxes
-    }
-
-    /// Returns whether it is ready: it can end when it is empty.
-    pub(super) fn can_end(&self) -> bool {
-        self.phase == VmPhase::Ready
-    }
-}
-
-impl Vms {
-    pub(crate) fn new(restarts: u16, config: &VmConfig) -> Self {
-        let pool = |bytes: &u64| Pool {
-            memory_kib: kib(*bytes),
-            ready: Vec::new(),
-            starting: 0,
-            taken: 0,
-            rate: 0.0,
-        };
-        Self {
-            slab: Slab::new(restarts),
-            by_worker: BTreeSet::new(),
-            by_account: BTreeSet::new(),
-            pools: config.pool_sizes_bytes.iter().map(pool).collect(),
-        }
-    }
-
-    pub(crate) fn id(&self, at: VmSlot) -> Option<u64> {
-        self.slab.get(at).map(|_| self.slab.id(at))
-    }
-
-    pub(crate) fn find(&self, id: VmId) -> Option<VmSlot> {
-        self.slab.find(id.0)
-    }
-
-    pub(crate) fn get(&self, at: VmSlot) -> Option<&Vm> {
-        self.slab.get(at)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slab.len()
-    }
-
-    /// Changes a VM and updates the index of VMs with room.
-    fn change(&mut self, at: VmSlot, change: impl FnOnce(&mut Vm)) {
-        let Some(vm) = self.slab.get_mut(at) else { return };
-        let listed = |vm: &Vm| {
-            let takes = vm.isolation == Isolation::VmPerAccount && vm.phase != VmPhase::Stopping;
-            vm.account.filter(|_| takes).map(|account| (account, vm.free_kib(), at))
-        };
-        let before = listed(vm);
-        change(vm);
-        let after = listed(vm);
-        if let Some(before) = before.filter(|_| before != after) {
-            self.by_account.remove(&before);
-        }
-        self.by_account.extend(after);
-    }
-
-    pub(crate) fn of_worker(&self, worker: WorkerId) -> Vec<VmSlot> {
-        self.by_worker
-            .range((worker, VmSlot(0))..=(worker, VmSlot::NONE))
-            .map(|(_, vm)| *vm)
-            .collect()
-    }
-
-    /// Returns the number of ready VMs in each pool.
-    pub(crate) fn pooled(&self) -> Vec<usize> {
-        self.pools.iter().map(|pool| pool.ready.len()).collect()
-    }
-}
 
 impl Engine {
     /// Returns VMs that can hold a sandbox, as (worker, VM): ready or starting ones of the
@@ -158,9 +29,7 @@ impl Engine {
         if vms.slab.len() == 0 {
             return Vec::new();
         }
-        let serves = |vm: &Vm| {
-            self.state.workers.get(vm.worker).is_some_and(|it| it.phase != Phase::Draining)
-        };
+        let serves = |vm: &Vm| self.state.workers.is_open(vm.worker);
         let enough = (account, memory_kib, VmSlot(0))..=(account, u32::MAX, VmSlot::NONE);
         let own = vms.by_account.range(enough).take(LISTED_MAX).filter_map(|(.., at)| {
             let vm = vms.slab.get(*at)?;
@@ -373,8 +242,7 @@ impl Engine {
         let linger = self.state.config.vm.linger;
         let Some(vm) = self.state.vms.slab.get_mut(at) else { return };
         vm.since = now;
-        let draining =
-            (self.state.workers.get(vm.worker)).is_none_or(|it| it.phase == Phase::Draining);
+        let draining = !self.state.workers.is_open(vm.worker);
         // An empty VM never changes its customer, and a VM for one sandbox takes no second one.
         let (worker, backlog) = (vm.worker, self.state.backlog.is_empty());
         let wanted = !backlog || self.has_reserved(worker);
@@ -399,7 +267,9 @@ impl Engine {
         }
         let vm = VmId(self.state.vms.slab.id(at));
         self.state.agenda.insert((again, Agenda::Vm(vm.0)));
-        self.command(Command::StopVm { vm, worker });
+        if !self.state.workers.is_lost(worker) {
+            self.command(Command::StopVm { vm, worker });
+        }
     }
 
     /// Stops a ready VM on the worker if it has no owner.
@@ -460,7 +330,7 @@ impl Engine {
             let Some(function) = self.state.sandboxes.get(at).map(|it| it.function) else {
                 continue;
             };
-            if self.stop(at, crate::StopReason::PrerequisiteGone) {
+            if self.stop(at, crate::command::StopReason::PrerequisiteGone) {
                 self.on_worker_fault(function, SandboxId(*id), None);
             }
         }
@@ -471,7 +341,7 @@ impl Engine {
     pub(super) fn adopt_vm(
         &mut self,
         worker: WorkerId,
-        vm: &crate::ReportedVm,
+        vm: &crate::event::ReportedVm,
         first: bool,
     ) -> bool {
         if let Some(known) = self.state.vms.find(vm.vm).and_then(|at| self.state.vms.get(at)) {

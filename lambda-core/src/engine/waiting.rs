@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::backlog::{Owner, Place, class};
 use super::function::Blocked;
-use super::starting::{Wish, kib};
+use super::starting::Wish;
 use super::{Agenda, Engine};
+use crate::command::{RejectReason, StopReason};
+use crate::id::{AccountId, FunctionId, WorkerId};
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
 use crate::sandbox::Sandbox;
+use crate::settings::Isolation;
+use crate::settings::kib;
 use crate::store::slot::SandboxSlot;
-use crate::{AccountId, FunctionId, Isolation, RejectReason, StopReason, WorkerId};
 
 /// The time between two attempts for functions in the backlog.
 const TICK: Duration = Duration::from_secs(1);
@@ -307,7 +310,7 @@ impl Engine {
     fn gather_if_it_waits_long(&mut self, id: FunctionId) {
         let now = self.state.now;
         let Some(function) = self.function(id) else { return };
-        let long = |since: crate::Time| since + GATHER_AFTER <= now;
+        let long = |since: crate::time::Time| since + GATHER_AFTER <= now;
         let blocked = matches!(function.blocked, Some(Blocked::ForRoom(_)));
         if !blocked
             || !function.uncovered_since().is_some_and(long) && function.provision_short() == 0
@@ -525,7 +528,7 @@ impl Engine {
 
     /// Counts a start that failed by the function's own fault. From the third in a row, the next
     /// start is delayed, twice as long each time.
-    pub(super) fn function_failed(&mut self, id: FunctionId, sandbox: crate::SandboxId) {
+    pub(super) fn function_failed(&mut self, id: FunctionId, sandbox: crate::id::SandboxId) {
         let now = self.state.now;
         let Some(function) = self.function_mut(id) else { return };
         function.init_failures = function.init_failures.saturating_add(1);

@@ -2,7 +2,7 @@
 
 use super::fleet::{FleetView, Request, WorkerView};
 use super::{Draw, Placement, Record};
-use crate::WorkerId;
+use crate::id::WorkerId;
 
 /// Draws a worker at random among those with room (OpenWhisk's new scheduler).
 #[derive(Clone, Copy, Debug, Default)]

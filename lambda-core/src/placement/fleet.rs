@@ -1,15 +1,17 @@
 //! The inputs of a placement policy: the fleet, a worker, and the sandbox to place.
 
 use super::{Draw, Refusal, Scratch};
+use crate::config::Config;
 use crate::engine::function::Function;
+use crate::id::{FunctionId, WorkerId, ZONES_MAX, Zone};
 use crate::settings::FunctionSettings;
-use crate::stats::demand::{BINS, LOAD_ONE, Load, Next, minute_of_hour};
+use crate::settings::Isolation;
 use crate::store::fits::Free;
 use crate::store::paged::Paged;
 use crate::store::slot::VmSlot;
 use crate::store::spread::Spread;
+use crate::time::Time;
 use crate::workers::{Phase, Worker, Workers};
-use crate::{Config, FunctionId, Isolation, Time, WorkerId, ZONES_MAX, Zone};
 
 /// A read-only view of the fleet.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +30,9 @@ pub struct Request<'a> {
     pub settings: &'a FunctionSettings,
     /// The current time, in the engine's time ([`Engine::elapsed`](crate::Engine::elapsed)).
     pub now: Time,
-    /// The minute of the hour.
-    pub(crate) minute: usize,
-    /// The load of a busy sandbox of the function, in units of 1 / [`LOAD_ONE`] processor.
-    pub(crate) busy_load: u32,
     /// The number of the function's sandboxes on each worker.
     pub(crate) spread: &'a Spread,
     pub(crate) memory_kib: u32,
-    /// The expected load of the sandbox.
-    pub(crate) next: &'a Next,
     /// The zones that the sandbox may be in, one bit each.
     pub(crate) zones: u32,
     /// The zones where a network interface is ready, one bit each.
@@ -44,18 +40,6 @@ pub struct Request<'a> {
     /// VMs with room for the sandbox, as (worker, VM): ready or starting ones of the customer, then
     /// ready ones of a pool.
     pub(crate) ready: &'a [(WorkerId, VmSlot)],
-}
-
-impl Request<'_> {
-    /// Returns the expected load of the sandbox by minute of the hour.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        let mut load = [0; BINS];
-        for (load, bin) in load.iter_mut().zip(self.next.bins()) {
-            *load = u32::from(*bin);
-        }
-        load
-    }
 }
 
 /// A read-only view of one worker.
@@ -147,7 +131,7 @@ impl<'a> FleetView<'a> {
     /// Draws workers of the whole fleet before the function is known, half at random and half in
     /// turn, and reads the cache lines that a decision needs. [`Self::sample`] then takes those
     /// that have room.
-    pub(crate) fn draw_ahead(&self, now: Time, draw: &mut Draw<'_>, count: usize) {
+    pub(crate) fn draw_ahead(&self, draw: &mut Draw<'_>, count: usize) {
         let ids = self.workers.ids();
         let Scratch { ahead, .. } = &mut *draw.scratch;
         ahead.clear();
@@ -164,7 +148,7 @@ impl<'a> FleetView<'a> {
         for _ in 0..count.div_ceil(2) {
             ahead.push(WorkerId(u32::try_from(draw.random.below(ids as usize)).unwrap_or(0)));
         }
-        self.touch_rows(ahead, minute_of_hour(now));
+        self.touch_rows(ahead);
     }
 
     /// Adds different workers with room: some at random and some in turn, or all if there are at
@@ -219,21 +203,19 @@ impl<'a> FleetView<'a> {
     /// Reads the cache lines that a decision between these workers needs. The reads do not depend
     /// on each other, so that memory latencies overlap.
     pub(crate) fn touch(&self, workers: &[WorkerId], request: &Request<'_>) {
-        let bins = [request.minute, (request.minute + 9) % BINS];
         let mut read = request.spread.touch_few();
         for worker in workers {
             read ^= request.spread.touch(*worker);
         }
         for worker in workers {
-            read ^= self.workers.touch(*worker, bins);
+            read ^= self.workers.touch(*worker);
         }
         std::hint::black_box(read);
     }
 
     /// Reads the rows of these workers.
-    fn touch_rows(&self, workers: &[WorkerId], minute: usize) {
-        let bins = [minute, (minute + 9) % BINS];
-        let touch = |read, worker: &WorkerId| read ^ self.workers.touch(*worker, bins);
+    fn touch_rows(&self, workers: &[WorkerId]) {
+        let touch = |read, worker: &WorkerId| read ^ self.workers.touch(*worker);
         std::hint::black_box(workers.iter().fold(0, touch));
     }
 
@@ -328,7 +310,7 @@ pub(crate) fn refusal(
     spare: &Spare,
 ) -> Option<Refusal> {
     match worker.phase {
-        Phase::Draining | Phase::Absent => return Some(Refusal::Draining),
+        Phase::Draining | Phase::Lost | Phase::Absent => return Some(Refusal::Draining),
         Phase::Ejected => return Some(Refusal::Unhealthy),
         Phase::Serving | Phase::Quiet | Phase::Suspect => {}
     }
@@ -424,14 +406,6 @@ impl<'a> WorkerView<'a> {
         float(self.fleet.workers.busy_milli(self.at)) / 1000.0
     }
 
-    /// Returns the load of its busy sandboxes, plus that of the starting ones as if each had the
-    /// function's size; in units of 1 / [`LOAD_ONE`] processor.
-    pub(crate) fn busy_load(&self, request: &Request<'_>) -> u32 {
-        let starting = u64::from(self.worker.starting) * u64::from(request.settings.cpu_milli);
-        let milli = u64::from(self.fleet.workers.busy_milli(self.at)) + starting;
-        u32::try_from(milli * u64::from(LOAD_ONE) / 1000).unwrap_or(u32::MAX)
-    }
-
     /// Returns its processors; `None` if they are not counted.
     #[must_use]
     pub fn cpus(&self) -> Option<f32> {
@@ -487,40 +461,12 @@ impl<'a> WorkerView<'a> {
         self.worker.of_runtime(request.settings.runtime)
     }
 
-    /// Returns its expected load by minute of the hour, in units of 1 / [`LOAD_ONE`] processor.
-    #[must_use]
-    pub fn load(&self) -> &[u32] {
-        self.fleet.workers.load(self.at)
-    }
-
-    /// Returns [`Self::load`] in 16 bits, a quarter of the memory: divided by a power of two beyond
-    /// 64 processors, and rounded up. Also returns that power.
-    pub(crate) fn bins(&self) -> (&[u16], u8) {
-        self.worker.bins()
-    }
-
-    /// Returns the highest expected load of any minute, in processors.
-    #[must_use]
-    pub fn load_peak(&self) -> f32 {
-        float(self.worker.peak) / float(LOAD_ONE)
-    }
-
-    /// Returns the current load with the sandbox, as a share of its processors.
+    /// Returns the processors of its busy and starting sandboxes and of the requested one, as a share
+    /// of its own. Starting ones count as if each had the function's size.
     pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {
         let own = float(request.settings.cpu_milli) / 1000.0;
-        let busy = float(self.busy_load(request)) / float(LOAD_ONE);
-        self.share_of_cpus(busy + own)
-    }
-
-    /// Returns the variance of its load, in processors squared.
-    #[must_use]
-    pub fn load_variance(&self) -> f32 {
-        self.worker.variance
-    }
-
-    /// Returns the standard deviation of its load, in processors.
-    pub(crate) fn load_deviation(&self) -> f32 {
-        self.worker.deviation
+        let starting = float(self.worker.starting) * own;
+        self.share_of_cpus(self.busy_cpus() + starting + own)
     }
 
     /// Returns whether a VM on it, ready or starting, has room for the sandbox.

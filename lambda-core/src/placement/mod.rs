@@ -15,8 +15,8 @@ pub use fleet::{FleetView, Request, WorkerView};
 pub use scored::{Gate, Scored};
 pub use terms::{Candidate, Term};
 
+use crate::id::WorkerId;
 use crate::random::Random;
-use crate::{Time, WorkerId};
 
 /// Chooses the worker of a new sandbox. A policy only reads the fleet and returns a worker; the
 /// engine changes the state.
@@ -37,8 +37,8 @@ pub trait Placement: fmt::Debug + Send {
     /// Prepares a [`Self::place`] before anything of the function is read. The implementor can draw
     /// and read here what does not depend on the function, so that memory latencies overlap. Does
     /// nothing by default.
-    fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
-        let _ = (fleet, now, draw);
+    fn begin(&self, fleet: &FleetView<'_>, draw: &mut Draw<'_>) {
+        let _ = (fleet, draw);
     }
 
     /// Returns whether a worker for which [`FleetView::refusal`] returns `None` may have the
@@ -98,7 +98,7 @@ pub enum Refusal {
     Starting,
     /// It is ejected, since starts on it failed lately.
     Unhealthy,
-    /// Its predicted peak would exceed the compliance goal ([`Gate`]).
+    /// Its live load would exceed the compliance goal ([`Gate`]).
     Compliance,
 }
 

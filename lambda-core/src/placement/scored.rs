@@ -2,11 +2,10 @@
 
 use super::fleet::{FleetView, Request, WorkerView};
 use super::terms::{
-    BusyNow, Candidate, DeviationBound, MemoryShare, NotReady, PredictedPeak, SameFunction,
-    SameOwner, SameRuntime, Term, peak, share,
+    BusyNow, Candidate, MemoryShare, NotReady, SameFunction, SameOwner, SameRuntime, Term,
 };
 use super::{Draw, Placement, Record, Refusal};
-use crate::{Time, WorkerId};
+use crate::id::WorkerId;
 
 /// Draws a few candidates, drops those that cannot have the sandbox or fail the gate, and returns
 /// the one with the lowest weighted sum of terms.
@@ -18,20 +17,17 @@ pub struct Scored {
     terms: Vec<(f32, Box<dyn Term>)>,
 }
 
-/// The compliance goal as a bound on a worker's predicted peak: its expected load plus some
-/// standard deviations must fit its processors. Workers whose processors are not counted pass.
+/// The compliance goal as a bound on a worker's live load: its busy and starting sandboxes and the
+/// new one must fit its processors. Workers whose processors are not counted pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate {
-    /// The number of standard deviations above the expected peak. With normally distributed load,
-    /// 3.7 cover 99.99 % of minutes.
-    pub deviations: f32,
     /// The share of the worker's processors that may be used; 1 is all.
     pub cpu_share: f32,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { deviations: 3.7, cpu_share: 1.0 }
+        Self { cpu_share: 1.0 }
     }
 }
 
@@ -41,8 +37,6 @@ impl Default for Scored {
     fn default() -> Self {
         Self::new("ours", 4)
             .with_gate(Gate::default())
-            .with_term(0.5, PredictedPeak::default())
-            .with_term(0.05, DeviationBound::default())
             .with_term(1.0, BusyNow)
             .with_term(0.4, SameFunction)
             .with_term(0.1, SameOwner)
@@ -119,17 +113,8 @@ impl Scored {
     }
 
     fn passes(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {
-        let Some(gate) = self.gate.filter(|_| worker.counts_cpus()) else {
-            return true;
-        };
-        let deviation = worker.share_of_cpus(gate.deviations * worker.load_deviation());
-        // The upper bound: both peaks in the same minute. If it fits, the minutes need not be
-        // compared.
-        let most = worker.share_of_cpus(worker.load_peak() + request.next.peak) + deviation;
-        if most.max(worker.busy_share(request)) <= gate.cpu_share {
-            return true;
-        }
-        share(peak(worker, request, 60), worker) + deviation <= gate.cpu_share
+        let gate = self.gate.filter(|_| worker.counts_cpus());
+        gate.is_none_or(|gate| worker.busy_share(request) <= gate.cpu_share)
     }
 }
 
@@ -162,8 +147,8 @@ impl Placement for Scored {
         best
     }
 
-    fn begin(&self, fleet: &FleetView<'_>, now: Time, draw: &mut Draw<'_>) {
-        fleet.draw_ahead(now, draw, self.candidates);
+    fn begin(&self, fleet: &FleetView<'_>, draw: &mut Draw<'_>) {
+        fleet.draw_ahead(draw, self.candidates);
     }
 
     fn accepts(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> bool {

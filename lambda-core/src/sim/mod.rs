@@ -21,4 +21,4 @@ pub use checker::{
 pub use report::{Report, Shape, lower_bound};
 pub use settings::{Faults, Latencies, Settings};
 pub use simulation::Simulation;
-pub use trace::{PERCENTILES, Trace, TraceError, TraceFunction};
+pub use trace::{PERCENTILES, Trace, TraceError, TraceFunction, Trigger};

@@ -8,7 +8,7 @@ use super::checker::{Checker, Violation};
 use super::meter::{MINUTE, Meter};
 use super::report::Report;
 use super::settings::Settings;
-use super::trace::Trace;
+use super::trace::{Trace, Trigger};
 use crate::random::Random;
 use crate::*;
 
@@ -83,7 +83,6 @@ impl<'a> Simulation<'a> {
         let one = |function: &super::TraceFunction| {
             let memory_bytes = u64::from(function.memory_mib) << 20;
             let mut it = FunctionSettings::new(AccountId(function.owner), memory_bytes);
-            it.trigger = function.trigger;
             it.cpu_milli = settings.cpu_milli;
             let longest = Duration::from_millis(u64::from(function.durations_ms[6]) + 1000);
             it.timeout = longest.min(Duration::from_secs(900));

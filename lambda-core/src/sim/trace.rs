@@ -8,7 +8,26 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Trigger;
+/// The usual kind of event that invokes a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// A request over HTTP.
+    Http,
+    /// A schedule.
+    Timer,
+    /// Messages of a queue.
+    Queue,
+    /// Events of a stream or an event bus.
+    Event,
+    /// Changes of objects in a store.
+    Storage,
+    /// A step of a workflow.
+    Orchestration,
+    /// Something else, or unknown.
+    #[default]
+    Other,
+}
 
 /// Functions and their invocations by minute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

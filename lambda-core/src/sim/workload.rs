@@ -1,11 +1,9 @@
 //! Generated workloads, for what a recorded trace does not show.
 
-use super::trace::{Trace, TraceFunction};
-use crate::Trigger;
+use super::trace::{Trace, TraceFunction, Trigger};
 use crate::random::Random;
 
-/// Functions whose invocations arrive at random, with the same rate in every minute: nothing to
-/// learn.
+/// Functions whose invocations arrive at random, with the same rate in every minute.
 #[must_use]
 pub fn flat(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut random = Random::new(seed);
@@ -54,8 +52,7 @@ pub fn one_customer(functions: u32, minutes: usize, seed: u64) -> Trace {
     trace
 }
 
-/// Functions that are busy for ten minutes of the hour, at different times: the case for packing by
-/// minute of the hour.
+/// Functions that are busy for ten minutes of the hour, in six groups at different times.
 #[must_use]
 pub fn seasons(functions: u32, minutes: usize, seed: u64) -> Trace {
     let mut random = Random::new(seed);

@@ -1,5 +1,4 @@
 //! Streaming statistics: small, and with the same results on any machine.
 
-pub(crate) mod demand;
 pub(crate) mod histogram;
-pub(crate) mod prior;
+pub(crate) mod meter;

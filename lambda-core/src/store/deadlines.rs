@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::Time;
+use crate::time::Time;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -95,7 +95,7 @@ fn split(at: impl Slot) -> (usize, usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FunctionId;
+    use crate::id::FunctionId;
 
     #[test]
     fn pages_come_and_go_with_their_items() {

@@ -43,3 +43,6 @@ slot!(
     /// The position of a network interface in its table.
     InterfaceSlot
 );
+
+/// The list number of a sandbox that is in no list.
+pub(crate) const UNLINKED: u16 = u16::MAX;

@@ -6,17 +6,15 @@
 //! one tick late, never early.
 
 use super::slab::Slab;
-use crate::Time;
 use crate::sandbox::Sandbox;
-use crate::store::slot::SandboxSlot;
+use crate::store::slot::{SandboxSlot, UNLINKED};
+use crate::time::Time;
 
 /// A tick is 2^20 nanoseconds.
 const TICK_SHIFT: u32 = 20;
 /// Enough levels for every possible time.
 const LEVELS: usize = 8;
 const SLOTS: u64 = 64;
-/// The list number of a sandbox that is in no list.
-pub(crate) const UNLINKED: u16 = u16::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -169,9 +167,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::{FunctionId, WorkerId};
     use crate::sandbox::{Made, State};
     use crate::store::slot::VmSlot;
-    use crate::{FunctionId, WorkerId};
 
     fn sandbox() -> Sandbox {
         let made = Made {
@@ -180,7 +178,7 @@ mod tests {
             vm: VmSlot::NONE,
             memory_kib: 0,
             cpu_milli: 0,
-            rank: 0,
+            member: 0,
             slot: false,
         };
         Sandbox::new(made, State::Idle, Time::ZERO)

@@ -1,11 +1,8 @@
 //! Lists of workers by zone and power of two of their free memory.
 
-use super::{Phase, Workers};
-use crate::{WorkerId, ZONES_MAX, Zone};
-
-const CLASSES: u32 = 33;
-pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
-pub(super) const NO_ROOM: u32 = u32::MAX;
+use super::Workers;
+use super::row::{CLASSES, NO_ROOM, Phase, ROOMS};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 
 impl Workers {
     /// Writes to `to` the lists of workers in `zones` that certainly have `kib` free. Each entry is
@@ -87,7 +84,7 @@ impl Workers {
     pub(super) fn sort(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
-            Phase::Draining | Phase::Ejected => NO_ROOM,
+            Phase::Draining | Phase::Ejected | Phase::Lost => NO_ROOM,
             Phase::Absent => return,
             phase => {
                 let quiet = if phase == Phase::Serving { 0 } else { ROOMS };

@@ -1,17 +1,7 @@
 //! Current use by a worker's sandboxes: counts that change with warm traffic.
 
 use super::Workers;
-use crate::WorkerId;
-
-/// The current use by the sandboxes of a worker.
-#[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Use {
-    /// Processor time of the busy sandboxes, in thousandths of a processor.
-    busy_milli: u32,
-    /// Memory of the idle sandboxes.
-    idle_kib: u32,
-}
+use crate::id::WorkerId;
 
 impl Workers {
     /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.

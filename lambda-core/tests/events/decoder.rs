@@ -235,6 +235,7 @@ fn config(kind: u8) -> Config {
     config.waiting_max = 20;
     config.sandboxes_max = 24;
     config.functions_max = 16;
+    config.rollout_max = Duration::from_secs(if kind & 128 == 0 { 8 } else { 0 });
     config.workers_max = 16;
     config.accounts_max = 8;
     config.networks_max = 8;
@@ -324,7 +325,14 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
         }
         21 => Event::VmReady { vm: bytes.vm(checker) },
         22 => Event::VmGone { vm: bytes.vm(checker) },
-        23 => Event::InterfaceReady { interface: bytes.interface(checker) },
+        23 => {
+            let interface = bytes.interface(checker);
+            match bytes.next() % 4 {
+                0 => Event::InterfaceFull { interface },
+                1 => Event::InterfaceRoom { interface },
+                _ => Event::InterfaceReady { interface },
+            }
+        }
         24 => Event::InterfaceGone { interface: bytes.interface(checker) },
         25 => {
             let capacity = Capacity {
@@ -340,11 +348,7 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
             };
             Event::WorkerJoined { worker: worker(bytes), capacity }
         }
-        26 => match bytes.next() % 4 {
-            0 => Event::WorkerDraining { worker: worker(bytes) },
-            1 => Event::WorkerLost { worker: worker(bytes) },
-            _ => Event::WorkerBeat { worker: worker(bytes) },
-        },
+        26 => seldom(bytes, number),
         27 => report(worker(bytes), bytes, checker),
         28 => {
             let account = AccountId(bytes.pick(&[0, 1, 2, 7, 8, u32::MAX]));
@@ -365,6 +369,30 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
     }
 }
 
+/// Events of workers, accounts and waiting invocations that are seldom.
+fn seldom(bytes: &mut Bytes<'_>, number: usize) -> Event {
+    let worker = |bytes: &mut Bytes<'_>| WorkerId(bytes.small());
+    match bytes.next() {
+        128..=159 => {
+            let at = Time::from_nanos(number as u64 * 1_000_000_000);
+            Event::WorkerEnds { worker: worker(bytes), at }
+        }
+        byte @ 160..=223 => {
+            // One of the last events; seldom an arrival that still waits.
+            let invocation = InvocationId((number as u64).saturating_sub(u64::from(byte % 16)));
+            let function = FunctionId(bytes.small());
+            Event::InvocationWithdrawn { invocation, function }
+        }
+        224..=255 => {
+            let account = AccountId(bytes.pick(&[0, 1, 2, 8]));
+            Event::AccountWeightSet { account, weight: bytes.pick(&[0, 1, 100, u32::MAX]) }
+        }
+        byte if byte % 4 == 0 => Event::WorkerDraining { worker: worker(bytes) },
+        byte if byte % 4 == 1 => Event::WorkerLost { worker: worker(bytes) },
+        _ => Event::WorkerBeat { worker: worker(bytes) },
+    }
+}
+
 fn put(bytes: &mut Bytes<'_>) -> Event {
     let account = AccountId(bytes.pick(&[0, 0, 1, 2, 8]));
     let memory = bytes.pick(&[0, 1, MIB, 3 * MIB, 9 * MIB, 30 * MIB, u64::MAX]);
@@ -380,9 +408,15 @@ fn put(bytes: &mut Bytes<'_>) -> Event {
     settings.reserved_concurrency = bytes.pick(&[None, None, None, Some(0), Some(2)]);
     settings.provisioned_concurrency = bytes.pick(&[0, 0, 0, 1, 2, u32::MAX]);
     settings.network = bytes.pick(&[None, None, Some(0), Some(1), Some(9)]).map(NetworkId);
-    settings.trigger = bytes.pick(&[Trigger::Http, Trigger::Timer]);
-    settings.runtime = bytes.next();
-    let revision = u64::from(bytes.next() % 3);
+    settings.runtime = bytes.next().wrapping_add(bytes.next());
+    let byte = bytes.next();
+    let revision = u64::from(byte % 3);
+    settings.shares_with = match byte >> 5 {
+        5 => Some(FunctionId(0)),
+        6 => Some(FunctionId(1)),
+        7 => Some(FunctionId(16)),
+        _ => None,
+    };
     Event::FunctionPut { function: FunctionId(bytes.pick(&[0, 1, 2, 3, 16])), revision, settings }
 }
 

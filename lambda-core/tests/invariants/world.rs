@@ -200,7 +200,6 @@ impl World {
         settings.timeout = Duration::from_secs(5);
         settings.cpu_milli = 300;
         settings.network = (self.fleet.networks && function == 3).then_some(NetworkId(0));
-        settings.trigger = if function == 1 { Trigger::Timer } else { Trigger::Http };
         settings
     }
 

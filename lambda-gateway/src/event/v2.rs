@@ -74,6 +74,8 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
     });
     if let Some(authorizer) = &seen.authorizer {
         context["authorizer"] = json!({ "lambda": authorizer });
+    } else if let Some(caller) = &arrival.caller {
+        context["authorizer"] = json!({ "iam": caller });
     }
     context
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use lambda_core::Explanation;
 
-use crate::function::name::FunctionName;
 use crate::function::version::Version;
 use crate::invocation::Report;
 use crate::metrics::ColdStart;
@@ -16,7 +15,8 @@ use crate::worker::protocol::{InvocationId, SandboxId, WorkerId};
 #[derive(Clone, Debug)]
 pub(crate) struct Invocation {
     pub(crate) request_id: String,
-    pub(crate) function: FunctionName,
+    /// As metrics name it: functions of other accounts than the host's own bear their account's number.
+    pub(crate) function: String,
     pub(crate) version: Version,
     /// As the caller named it: `name` or `name:qualifier`.
     pub(crate) resource: String,

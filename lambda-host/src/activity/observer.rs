@@ -11,7 +11,7 @@ use super::rates::Rates;
 use super::sandboxes::{SandboxState, Sandboxes, Worker};
 use crate::clock::now_ms;
 use crate::error::Error;
-use crate::function::version::VersionKey;
+use crate::function::version::{Version, VersionKey};
 use crate::invocation::Report;
 use crate::metrics::{Registry, Throttle};
 use crate::worker::protocol::{Deployment, InvocationId, SandboxId, WorkerId};
@@ -88,10 +88,11 @@ impl Observer {
         sandbox: SandboxId,
         worker: WorkerId,
         deployment: &Deployment,
+        function: String,
         placement: Option<Explanation>,
     ) {
         let (now, placement) = (self.now(), placement.map(Arc::new));
-        self.activity().sandboxes.starting(sandbox, worker, deployment, placement, now);
+        self.activity().sandboxes.starting(sandbox, worker, deployment, function, placement, now);
     }
 
     pub(crate) fn sandbox_ready(&self, sandbox: SandboxId, init: Duration) {
@@ -119,21 +120,22 @@ impl Observer {
         self.activity().sandboxes.gone(sandbox);
     }
 
-    /// Notes an invocation of a version, which the caller named by `function_arn`.
+    /// Notes an invocation of a version of `function`, as metrics name it; the caller named it by `function_arn`.
     pub(crate) fn arrived(
         &self,
         id: InvocationId,
-        key: VersionKey,
+        function: String,
+        version: Version,
         function_arn: &str,
         request_id: &str,
         trace_id: Option<&str>,
     ) {
-        let VersionKey { name, version } = key;
-        let resource = function_arn.split_once(":function:").map_or(name.as_str(), |it| it.1);
+        let named = function_arn.split_once(":function:");
+        let resource = named.map_or(function.as_str(), |it| it.1).to_owned();
         let invocation = Invocation {
             request_id: request_id.to_owned(),
-            resource: resource.to_owned(),
-            function: name,
+            resource,
+            function,
             version,
             trace_id: trace_id.map(str::to_owned),
             arrived_at: self.now(),
@@ -179,7 +181,7 @@ impl Observer {
         sandbox.invocations += 1;
         let queued = now.saturating_sub(invocation.arrived_at);
         let mut registry = self.registry();
-        registry.began(invocation.function.as_str(), &invocation.resource, queued, cold);
+        registry.began(&invocation.function, &invocation.resource, queued, cold);
         drop(registry);
         sandboxes.set(sandbox_id, SandboxState::Busy, now);
     }
@@ -205,7 +207,7 @@ impl Observer {
             }
             None => *waiting = waiting.saturating_sub(1),
         }
-        let (ran, name) = (invocation.sent.is_some(), invocation.function.as_str());
+        let (ran, name) = (invocation.sent.is_some(), &*invocation.function);
         let (duration, init) = (report.duration, report.init_duration);
         self.registry().ended(name, &invocation.resource, duration, init, failed, ran);
         invocations.end(id);
@@ -214,7 +216,7 @@ impl Observer {
     /// Notes an invocation that goes to another sandbox, as a new one.
     pub(crate) fn handed_back(&self, id: InvocationId) {
         let Some(invocation) = self.activity().invocations.remove(id) else { return };
-        self.registry().handed_back(invocation.function.as_str(), &invocation.resource);
+        self.registry().handed_back(&invocation.function, &invocation.resource);
     }
 
     /// Notes an invocation that was refused.
@@ -234,7 +236,7 @@ impl Observer {
             Some(_) => Outcome::Throttled(words),
             None => Outcome::Refused(words),
         };
-        let name = invocation.function.as_str();
+        let name = &*invocation.function;
         let mut registry = self.registry();
         if invocation.sent.is_some() {
             registry.handed_back(name, &invocation.resource);
@@ -252,10 +254,10 @@ impl Observer {
         self.registry().frozen(duration);
     }
 
-    pub(crate) fn function_removed(&self, key: &VersionKey) {
+    pub(crate) fn function_removed(&self, key: &VersionKey, function: &str) {
         self.activity().sandboxes.forget(key);
-        if key.version == crate::function::version::Version::Latest {
-            self.registry().forget(key.name.as_str());
+        if key.version == Version::Latest {
+            self.registry().forget(function);
         }
     }
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use lambda_core::Explanation;
 
-use crate::function::name::FunctionName;
-use crate::function::version::{Version, VersionKey};
+use crate::function::version::VersionKey;
 use crate::metrics::{ColdStart, WorkerGauges};
 use crate::worker::protocol::{Deployment, SandboxId, WorkerId};
 
@@ -15,8 +14,9 @@ use crate::worker::protocol::{Deployment, SandboxId, WorkerId};
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
     pub(crate) worker: WorkerId,
-    pub(crate) function: FunctionName,
-    pub(crate) version: Version,
+    /// As metrics name it: functions of other accounts than the host's own bear their account's number.
+    pub(crate) function: String,
+    pub(crate) key: VersionKey,
     pub(crate) deployment: u64,
     pub(crate) memory_mb: u32,
     pub(crate) state: SandboxState,
@@ -86,6 +86,7 @@ impl Sandboxes {
         id: SandboxId,
         worker: WorkerId,
         deployment: &Deployment,
+        function: String,
         placement: Option<Arc<Explanation>>,
         now: Duration,
     ) {
@@ -104,8 +105,8 @@ impl Sandboxes {
         origin.live += 1;
         let sandbox = Sandbox {
             worker,
-            function: deployment.config.name.clone(),
-            version: deployment.version,
+            function,
+            key: deployment.key(),
             deployment: number,
             memory_mb: deployment.config.memory_mb,
             state: SandboxState::Starting,
@@ -140,8 +141,7 @@ impl Sandboxes {
 
     pub(super) fn gone(&mut self, id: SandboxId) {
         let Some(sandbox) = self.by_id.remove(&id) else { return };
-        let key = VersionKey { name: sandbox.function, version: sandbox.version };
-        if let Some(origin) = self.origins.get_mut(&key)
+        if let Some(origin) = self.origins.get_mut(&sandbox.key)
             && origin.deployment == sandbox.deployment
         {
             origin.live = origin.live.saturating_sub(1);

@@ -21,6 +21,7 @@ impl Inner {
         before: Option<&Arc<Record>>,
         mut after: Record,
     ) -> Result<Arc<Record>, Error> {
+        self.check_bounds(before.map(|it| &**it), &after)?;
         let last_deployment = settle(&mut after, turn.last_deployment);
         revive(before.map(|it| &**it), &mut after);
         let mut changes = rows(before.map(|it| &**it), Some(&after));
@@ -44,6 +45,7 @@ impl Inner {
             }
         }
         let (name, after) = (after.latest.function.config.name.clone(), Arc::new(after));
+        self.count_bytes(before.map_or(0, |it| it.code_bytes()), after.code_bytes());
         self.write().insert(name, Arc::clone(&after));
         Ok(after)
     }
@@ -52,6 +54,7 @@ impl Inner {
     pub(super) async fn remove(&self, name: &FunctionName, record: &Record) -> Result<(), Error> {
         self.write_rows(rows(Some(record), None)).await?;
         // Gone for callers first: an invocation that is on its way is refused by the manager.
+        self.count_bytes(record.code_bytes(), 0);
         self.write().remove(name);
         for held in record.all() {
             self.tell(Message::Remove { key: held.function.key() }).await?;

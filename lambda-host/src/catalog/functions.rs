@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::record::{Held, Record};
 use super::{Catalog, Inner, leases, new_revision};
@@ -15,7 +16,7 @@ use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::policy::expect_revision;
 use crate::function::tags;
-use crate::function::{Function, NOT_DEPLOYED};
+use crate::function::{Function, NOT_DEPLOYED, Step};
 
 /// Which revision of a function a change expects to find; `None` for any.
 pub(crate) type Expected = Option<String>;
@@ -50,7 +51,9 @@ impl Catalog {
             let mut turn = inner.changing.lock().await;
             exists(&inner)?;
             let mut function = Function::new(config, code);
+            function.account = inner.settings.account;
             function.revision = new_revision();
+            function.under_way = inner.begun(Step::Creating);
             let latest = inner.hold(function).await?;
             let tags = with.tags;
             tags::check(&tags)?;
@@ -74,16 +77,17 @@ impl Catalog {
         publish: bool,
     ) -> Result<Option<Arc<Function>>, Error> {
         self.change(|inner| async move {
-            if inner.record(&name).is_none() {
-                return Ok(None);
-            }
+            let arn = inner.settings.arns.function(&name);
+            let Some(found) = inner.record(&name) else { return Ok(None) };
+            found.latest.function.check_settled(Instant::now(), &arn)?;
             let (code, _lease) = inner.put_code(zip).await?;
             let mut turn = inner.changing.lock().await;
             let Some(before) = inner.record(&name) else { return Ok(None) };
             let found = &before.latest.function;
+            found.check_settled(Instant::now(), &arn)?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
             let mut after = Record::clone(&before);
-            after.replace_latest(&inner, code, found.config.clone()).await?;
+            after.replace_latest(&inner, code, Arc::clone(&found.config)).await?;
             let version = publish.then(|| after.publish(None)).map(|it| it.function.version);
             let record = inner.keep(&mut turn, Some(&before), after).await?;
             Ok(Some(version_or_latest(&record, version)))
@@ -102,8 +106,9 @@ impl Catalog {
             let mut turn = inner.changing.lock().await;
             let Some(before) = inner.record(&name) else { return Ok(None) };
             let found = &before.latest.function;
+            found.check_settled(Instant::now(), &inner.settings.arns.function(&name))?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
-            let config = change(found.config.clone())?;
+            let config = Arc::new(change(FunctionConfig::clone(&found.config))?);
             let mut after = Record::clone(&before);
             after.replace_latest(&inner, found.code.clone(), config).await?;
             let record = inner.keep(&mut turn, Some(&before), after).await?;
@@ -129,11 +134,13 @@ impl Record {
         &mut self,
         inner: &Inner,
         code: CodeDigest,
-        config: FunctionConfig,
+        config: Arc<FunctionConfig>,
     ) -> Result<(), Error> {
         let before = Function::clone(&self.latest.function);
         let revision = new_revision();
-        let function = Function { deployment: NOT_DEPLOYED, code, config, revision, ..before };
+        let under_way = inner.begun(Step::Updating);
+        let function =
+            Function { deployment: NOT_DEPLOYED, code, config, revision, under_way, ..before };
         self.latest = inner.hold(Function { modified_at_ms: now_ms(), ..function }).await?;
         Ok(())
     }

@@ -93,3 +93,18 @@ pub(crate) fn key(number: u64) -> String {
 }
 
 const PREFIX: &str = "mapping/";
+
+/// A stream that a mapping is to read is not there.
+#[cfg(any(feature = "http", feature = "services"))]
+pub(crate) fn no_stream(arn: &str) -> Error {
+    Error::parameter(format!("Stream not found: {arn}"))
+}
+
+/// A queue that a mapping is to read is not there.
+#[cfg(any(feature = "http", feature = "services"))]
+pub(crate) fn no_queue() -> Error {
+    Error::parameter(
+        "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS \
+         Error Message: The specified queue does not exist for this wsdl version.",
+    )
+}

@@ -4,6 +4,7 @@
 //! readers see. A caller that goes away in the middle does not stop it, so the three always agree. A refusal by a
 //! later part undoes the earlier ones.
 
+pub(crate) mod bounds;
 mod change;
 pub(crate) mod functions;
 pub(crate) mod layers;
@@ -17,10 +18,13 @@ mod versions;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use self::layers::Layers;
 use self::mappings::Mappings;
@@ -30,10 +34,12 @@ use self::signing::SigningConfigs;
 use crate::blocking::{blocking, joined};
 use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::error::{Error, with_causes};
+use crate::function::account::AccountIndex;
+use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::Version;
-use crate::function::{Function, FunctionState};
+use crate::function::{Function, FunctionState, Step, UnderWay};
 use crate::manager::message::Message;
 
 /// Which functions there are, and other resources. Cheap to clone; all clones are the same catalog.
@@ -45,6 +51,7 @@ pub(crate) struct Catalog {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) registry: Registry,
+    pub(crate) settings: Settings,
     code: CodeStore,
     manager: mpsc::Sender<Message>,
     /// What the registry holds, for readers that must not wait for a disk.
@@ -52,10 +59,23 @@ pub(crate) struct Inner {
     pub(crate) layers: RwLock<Layers>,
     pub(crate) mappings: RwLock<Mappings>,
     pub(crate) signing: RwLock<SigningConfigs>,
+    /// The size of the archives of all functions and versions, in bytes.
+    function_bytes: AtomicU64,
     /// Held by the change that is being made.
     pub(crate) changing: Mutex<Turn>,
     /// Bounds the changes that wait, each of which may hold an archive.
     waiting: Arc<Semaphore>,
+}
+
+/// How a catalog is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) account: AccountIndex,
+    pub(crate) arns: Arns,
+    /// For how long a change is told as under way after it was made.
+    pub(crate) change_time: Duration,
+    /// How many bytes all archives may have together.
+    pub(crate) code_bytes_max: u64,
 }
 
 /// What the change that is being made may count on.
@@ -72,18 +92,19 @@ impl Catalog {
         folder: &Path,
         code: CodeStore,
         manager: mpsc::Sender<Message>,
+        settings: Settings,
     ) -> Result<Self, Error> {
         let path = folder.join("registry.redb");
-        let store = code.clone();
+        let (store, account) = (code.clone(), settings.account);
         let opened = blocking(move || {
             let registry = Registry::open(Some(&path))?;
             let contents = registry.read()?;
-            let hold = |function: Function| Held::new(Arc::new(function), &store);
+            let hold =
+                |function: Function| Held::new(Arc::new(Function { account, ..function }), &store);
             let functions: Vec<Held> = contents.functions.into_iter().map(hold).collect();
             let layers = Layers::open(&registry, &store)?;
             let mappings = Mappings::open(&registry)?;
             let signing = SigningConfigs::open(&registry)?;
-            store.sweep()?;
             let attachments = contents.attachments.into_iter();
             let attachments: BTreeMap<_, _> =
                 attachments.map(|(name, it)| (name, Arc::new(it))).collect();
@@ -94,19 +115,25 @@ impl Catalog {
             opened.await?;
         let inner = Inner {
             registry,
+            settings,
             code,
             manager,
             entries: RwLock::default(),
             layers: RwLock::new(layers),
             mappings: RwLock::new(mappings),
             signing: RwLock::new(signing),
+            function_bytes: AtomicU64::new(0),
             changing: Mutex::new(turn),
             waiting: Arc::new(Semaphore::new(CHANGES_MAX)),
         };
         let mut records: BTreeMap<FunctionName, Record> = BTreeMap::new();
         for mut held in functions {
-            inner.start(&mut held).await?;
             let name = held.function.config.name.clone();
+            let latest = records.get(&name).map(|it| &it.latest.function.config);
+            if let Some(same) = latest.filter(|it| **it == held.function.config) {
+                Arc::make_mut(&mut held.function).config = Arc::clone(same);
+            }
+            inner.start(&mut held).await?;
             match (held.function.version, records.get_mut(&name)) {
                 (Version::Latest, _) => {
                     let attachments = attachments.remove(&name).unwrap_or_default();
@@ -122,6 +149,8 @@ impl Catalog {
                 }
             }
         }
+        let bytes = records.values().map(Record::code_bytes).sum();
+        inner.function_bytes.store(bytes, Ordering::Relaxed);
         *inner.write() = records.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -148,10 +177,7 @@ impl Catalog {
 
     /// Returns the size of the archives of all functions, versions and layers, in bytes.
     pub(crate) fn code_bytes(&self) -> u64 {
-        let entries = self.inner.read();
-        let functions = entries.values().flat_map(|it| it.all());
-        functions.map(|it| it.function.code.size_bytes).sum::<u64>()
-            + self.inner.layers().code_bytes()
+        self.inner.code_bytes()
     }
 
     /// Returns the archive of a function or layer.
@@ -232,9 +258,26 @@ impl Inner {
         }
     }
 
+    /// Returns that a change began now.
+    pub(crate) fn begun(&self, step: Step) -> Option<UnderWay> {
+        let time = self.settings.change_time;
+        (!time.is_zero()).then(|| UnderWay { step, until: Instant::now() + time })
+    }
+
     pub(crate) async fn put_code(&self, zip: Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         let code = self.code.clone();
         blocking(move || code.put(&zip)).await
+    }
+
+    /// Returns the size of all archives, in bytes.
+    fn code_bytes(&self) -> u64 {
+        self.function_bytes.load(Ordering::Relaxed) + self.layers().code_bytes()
+    }
+
+    /// Counts the archives of a function that was changed. The caller holds the turn.
+    fn count_bytes(&self, before: u64, after: u64) {
+        self.function_bytes.fetch_add(after, Ordering::Relaxed);
+        self.function_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
     fn record(&self, name: &FunctionName) -> Option<Arc<Record>> {

@@ -41,6 +41,11 @@ impl Record {
         std::iter::once(&self.latest).chain(self.versions.values())
     }
 
+    /// Returns the size of the archives of all versions, in bytes.
+    pub(super) fn code_bytes(&self) -> u64 {
+        self.all().map(|it| it.function.code.size_bytes).sum()
+    }
+
     /// Returns the version that a qualifier names; of an alias, the first one.
     pub(crate) fn qualified(&self, qualifier: Option<&str>) -> Option<&Held> {
         self.picked(qualifier, 1.0)

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::database::Database;
 use crate::error::Error;
 use crate::function::Function;
 use crate::function::attachments::Attachments;
@@ -43,111 +44,116 @@ pub(super) struct Contents {
 impl Registry {
     /// Opens the registry in the file `path`, or in memory without one.
     pub(super) fn open(path: Option<&Path>) -> Result<Self, Error> {
-        let database = match path {
-            Some(path) => Database::create(path),
-            None => Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()),
-        }
-        .map_err(Error::registry("open"))?;
-        let transaction = database.begin_write().map_err(Error::registry("open"))?;
-        transaction.open_table(FUNCTIONS).map_err(Error::registry("open"))?;
-        transaction.open_table(VERSIONS).map_err(Error::registry("open"))?;
-        transaction.open_table(ATTACHMENTS).map_err(Error::registry("open"))?;
-        transaction.open_table(RESOURCES).map_err(Error::registry("open"))?;
-        transaction.open_table(COUNTERS).map_err(Error::registry("open"))?;
-        transaction.commit().map_err(Error::registry("open"))?;
+        let database = Database::open(path)?;
+        database.run(|database| {
+            let transaction = database.begin_write().map_err(Error::registry("open"))?;
+            transaction.open_table(FUNCTIONS).map_err(Error::registry("open"))?;
+            transaction.open_table(VERSIONS).map_err(Error::registry("open"))?;
+            transaction.open_table(ATTACHMENTS).map_err(Error::registry("open"))?;
+            transaction.open_table(RESOURCES).map_err(Error::registry("open"))?;
+            transaction.open_table(COUNTERS).map_err(Error::registry("open"))?;
+            transaction.commit().map_err(Error::registry("open"))
+        })?;
         Ok(Self { database: Arc::new(database) })
     }
 
     /// Writes all of the changes, or none.
     pub(super) fn write(&self, changes: &Changes) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(Error::registry("write"))?;
-        for (key, function) in &changes.functions {
-            let json = function.as_deref().map(encode).transpose()?;
-            write_function(&transaction, key, json.as_deref())?;
-        }
-        if !changes.attachments.is_empty() {
-            let mut table =
-                transaction.open_table(ATTACHMENTS).map_err(Error::registry("write"))?;
-            for (name, attachments) in &changes.attachments {
-                match attachments.as_deref().map(encode).transpose()? {
-                    Some(json) => table.insert(name.as_str(), json.as_slice()),
-                    None => table.remove(name.as_str()),
-                }
-                .map_err(Error::registry("write"))?;
-            }
-        }
-        if !changes.resources.is_empty() {
-            let mut table = transaction.open_table(RESOURCES).map_err(Error::registry("write"))?;
-            for (key, json) in &changes.resources {
-                match json {
-                    Some(json) => table.insert(key.as_str(), json.as_slice()),
-                    None => table.remove(key.as_str()),
-                }
-                .map_err(Error::registry("write"))?;
-            }
-        }
-        if let Some(last) = changes.last_deployment {
-            let mut table = transaction.open_table(COUNTERS).map_err(Error::registry("write"))?;
-            table.insert(DEPLOYMENT, last).map_err(Error::registry("write"))?;
-        }
-        transaction.commit().map_err(Error::registry("write"))
+        self.database.run(|database| write(database, changes))
     }
 
     /// Reads all functions and what belongs to them.
     pub(super) fn read(&self) -> Result<Contents, Error> {
-        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
-        let mut contents = Contents::default();
-        let latest = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
-        for row in latest.iter().map_err(Error::registry("read"))? {
-            let (_, json) = row.map_err(Error::registry("read"))?;
-            contents.functions.push(decode(json.value())?);
-        }
-        let versions = transaction.open_table(VERSIONS).map_err(Error::registry("read"))?;
-        for row in versions.iter().map_err(Error::registry("read"))? {
-            let (_, json) = row.map_err(Error::registry("read"))?;
-            contents.functions.push(decode(json.value())?);
-        }
-        let attachments = transaction.open_table(ATTACHMENTS).map_err(Error::registry("read"))?;
-        for row in attachments.iter().map_err(Error::registry("read"))? {
-            let (name, json) = row.map_err(Error::registry("read"))?;
-            let name = name.value().parse::<FunctionName>().map_err(Error::registry("decode"))?;
-            contents.attachments.push((name, decode(json.value())?));
-        }
-        let counters = transaction.open_table(COUNTERS).map_err(Error::registry("read"))?;
-        let last = counters.get(DEPLOYMENT).map_err(Error::registry("read"))?;
-        contents.last_deployment = last.map_or(0, |guard| guard.value());
-        Ok(contents)
+        self.database.run(read)
     }
 
     /// Reads the resources whose keys begin with `prefix`, ordered by key.
     pub(crate) fn resources<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, Error> {
-        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
-        let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
-        let mut all = Vec::new();
-        for row in table.range(prefix..).map_err(Error::registry("read"))? {
-            let (key, json) = row.map_err(Error::registry("read"))?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            all.push(decode(json.value())?);
-        }
-        Ok(all)
+        self.rows(prefix, |_, json| decode(json))
     }
 
     /// Returns the keys of resources that begin with `prefix`.
     pub(crate) fn keys(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let transaction = self.database.begin_read().map_err(Error::registry("read"))?;
-        let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
-        let mut keys = Vec::new();
-        for row in table.range(prefix..).map_err(Error::registry("read"))? {
-            let (key, _) = row.map_err(Error::registry("read"))?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            keys.push(key.value().to_owned());
-        }
-        Ok(keys)
+        self.rows(prefix, |key, _| Ok(key.to_owned()))
     }
+
+    fn rows<T>(
+        &self,
+        prefix: &str,
+        read: impl Fn(&str, &[u8]) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.database.run(|database| {
+            let transaction = database.begin_read().map_err(Error::registry("read"))?;
+            let table = transaction.open_table(RESOURCES).map_err(Error::registry("read"))?;
+            let mut rows = Vec::new();
+            for row in table.range(prefix..).map_err(Error::registry("read"))? {
+                let (key, json) = row.map_err(Error::registry("read"))?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                rows.push(read(key.value(), json.value())?);
+            }
+            Ok(rows)
+        })
+    }
+}
+
+fn write(database: &redb::Database, changes: &Changes) -> Result<(), Error> {
+    let transaction = database.begin_write().map_err(Error::registry("write"))?;
+    for (key, function) in &changes.functions {
+        let json = function.as_deref().map(encode).transpose()?;
+        write_function(&transaction, key, json.as_deref())?;
+    }
+    if !changes.attachments.is_empty() {
+        let mut table = transaction.open_table(ATTACHMENTS).map_err(Error::registry("write"))?;
+        for (name, attachments) in &changes.attachments {
+            match attachments.as_deref().map(encode).transpose()? {
+                Some(json) => table.insert(name.as_str(), json.as_slice()),
+                None => table.remove(name.as_str()),
+            }
+            .map_err(Error::registry("write"))?;
+        }
+    }
+    if !changes.resources.is_empty() {
+        let mut table = transaction.open_table(RESOURCES).map_err(Error::registry("write"))?;
+        for (key, json) in &changes.resources {
+            match json {
+                Some(json) => table.insert(key.as_str(), json.as_slice()),
+                None => table.remove(key.as_str()),
+            }
+            .map_err(Error::registry("write"))?;
+        }
+    }
+    if let Some(last) = changes.last_deployment {
+        let mut table = transaction.open_table(COUNTERS).map_err(Error::registry("write"))?;
+        table.insert(DEPLOYMENT, last).map_err(Error::registry("write"))?;
+    }
+    transaction.commit().map_err(Error::registry("write"))
+}
+
+fn read(database: &redb::Database) -> Result<Contents, Error> {
+    let transaction = database.begin_read().map_err(Error::registry("read"))?;
+    let mut contents = Contents::default();
+    let latest = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
+    for row in latest.iter().map_err(Error::registry("read"))? {
+        let (_, json) = row.map_err(Error::registry("read"))?;
+        contents.functions.push(decode(json.value())?);
+    }
+    let versions = transaction.open_table(VERSIONS).map_err(Error::registry("read"))?;
+    for row in versions.iter().map_err(Error::registry("read"))? {
+        let (_, json) = row.map_err(Error::registry("read"))?;
+        contents.functions.push(decode(json.value())?);
+    }
+    let attachments = transaction.open_table(ATTACHMENTS).map_err(Error::registry("read"))?;
+    for row in attachments.iter().map_err(Error::registry("read"))? {
+        let (name, json) = row.map_err(Error::registry("read"))?;
+        let name = name.value().parse::<FunctionName>().map_err(Error::registry("decode"))?;
+        contents.attachments.push((name, decode(json.value())?));
+    }
+    let counters = transaction.open_table(COUNTERS).map_err(Error::registry("read"))?;
+    let last = counters.get(DEPLOYMENT).map_err(Error::registry("read"))?;
+    contents.last_deployment = last.map_or(0, |guard| guard.value());
+    Ok(contents)
 }
 
 fn write_function(

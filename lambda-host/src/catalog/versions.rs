@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::new_revision;
 use super::record::{Held, Record};
+use crate::function::config::FunctionConfig;
 use crate::function::version::Version;
-use crate::function::{Function, NOT_DEPLOYED};
+use crate::function::{Function, NOT_DEPLOYED, Step, UnderWay};
 
 impl Record {
     /// Publishes `$LATEST`, or returns the last version when it is the same.
@@ -24,10 +25,12 @@ impl Record {
             deployment: NOT_DEPLOYED,
             version: Version::Number(number),
             revision: new_revision(),
+            // A version that is published with new code is told as being made itself.
+            under_way: latest.under_way.map(|it| UnderWay { step: Step::Creating, ..it }),
             ..latest
         };
         if let Some(description) = description.filter(|it| !it.is_empty()) {
-            function.config.description = description;
+            Arc::make_mut(&mut function.config).description = description;
         }
         let held = Held { function: Arc::new(function), code: Arc::clone(&self.latest.code) };
         Arc::make_mut(&mut self.versions).insert(number, held.clone());
@@ -37,8 +40,8 @@ impl Record {
     /// Tells whether a version is what `$LATEST` is.
     fn is_published(&self, version: &Function) -> bool {
         let latest = &self.latest.function;
-        let mut config = version.config.clone();
+        let mut config = FunctionConfig::clone(&version.config);
         config.description.clone_from(&self.attachments.published_description);
-        latest.code == version.code && latest.config == config
+        latest.code == version.code && *latest.config == config
     }
 }

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::deliver::Delivery;
-use super::lanes::Lanes;
+use super::lanes::{LaneKey, Lanes};
 use super::outcome::{self, Condition};
 use super::queue::{Counts, Opened, Settings, Told};
 use super::store::{Event, EventStore};
 use crate::clock::now_ms;
 use crate::error::{Error, with_causes};
+use crate::function::account::AccountIndex;
 use crate::function::attachments::EventInvoke;
 use crate::function::target::{LATEST, Target};
 use crate::host::{Host, WeakHost};
@@ -39,9 +40,23 @@ impl Dispatcher {
     /// Runs the events of a queue on `host` until it is gone, or the queue is stopped.
     pub(crate) fn start(opened: Opened, host: &Host) {
         let Opened { store, settings, counts, events, sender, told } = opened;
-        let (mut lanes, now) = (Lanes::new(SLOTS), now_ms());
+        let accounts: Vec<Host> = host.accounts().collect();
+        let (mut lanes, now) = (Lanes::new(SLOTS, accounts.len() > 1), now_ms());
         for event in events {
-            lanes.push(event.name, event.id, event.due_at_ms, now);
+            let owner = |it: &&Host| match event.account.as_deref() {
+                Some(number) => it.arns().account() == number,
+                None => it.account_index() == AccountIndex::default(),
+            };
+            let Some(owner) = accounts.iter().find(owner) else {
+                tracing::warn!(
+                    id = event.id,
+                    account = event.account,
+                    "an event waits for its account"
+                );
+                continue;
+            };
+            let lane = LaneKey { account: owner.account_index(), name: event.name };
+            lanes.push(lane, event.id, event.due_at_ms, now);
         }
         let runner = Arc::new(Runner { store, settings, counts, dispatcher: sender });
         drop(tokio::spawn(Self { lanes, runner }.run(host.downgrade(), told)));
@@ -73,11 +88,11 @@ impl Dispatcher {
             tokio::select! {
                 () = due => {}
                 message = told.recv() => match message {
-                    Some(Told::Accepted { name, id }) => self.lanes.push(name, id, 0, now_ms()),
-                    Some(Told::Ran { name, id, again_at_ms }) => {
-                        self.lanes.finished(&name);
+                    Some(Told::Accepted { lane, id }) => self.lanes.push(lane, id, 0, now_ms()),
+                    Some(Told::Ran { lane, id, again_at_ms }) => {
+                        self.lanes.finished(&lane);
                         if let Some(due_ms) = again_at_ms {
-                            self.lanes.push(name, id, due_ms, now_ms());
+                            self.lanes.push(lane, id, due_ms, now_ms());
                         }
                     }
                     Some(Told::Stop { done }) => stopping.push(done),
@@ -88,15 +103,16 @@ impl Dispatcher {
     }
 
     fn start_due(&mut self, host: &WeakHost) {
-        while let Some((name, id)) = self.lanes.pop(now_ms()) {
-            let Some(host) = host.upgrade() else { return };
+        while let Some((lane, id)) = self.lanes.pop(now_ms()) {
+            let host = host.upgrade().and_then(|it| it.with_account(lane.account));
+            let Some(host) = host else { return };
             let runner = Arc::clone(&self.runner);
             drop(tokio::spawn(async move {
                 let again_at_ms = runner.run(&host, id).await;
                 // Not held by the task: the host ends with its last handle.
                 drop(host);
                 if let Some(dispatcher) = runner.dispatcher.upgrade() {
-                    dispatcher.send(Told::Ran { name, id, again_at_ms }).await.unwrap_or_default();
+                    dispatcher.send(Told::Ran { lane, id, again_at_ms }).await.unwrap_or_default();
                 }
             }));
         }
@@ -116,7 +132,7 @@ impl Runner {
         };
         let Some(plan) = Plan::of(host, &event) else {
             tracing::warn!(id, function = %event.name, "an event of a function that is gone");
-            host.observer().registry().event_dropped(event.name.as_str());
+            host.observer().registry().event_dropped(&host.series(event.name.as_str()));
             self.forget(&event).await;
             return None;
         };
@@ -130,7 +146,7 @@ impl Runner {
             return self.fail(host, event, &payload, &plan, condition, None).await;
         }
         let age = Duration::from_millis(now_ms().saturating_sub(event.accepted_at_ms));
-        host.observer().registry().event_begun(event.name.as_str(), age);
+        host.observer().registry().event_begun(&host.series(event.name.as_str()), age);
         let invoked = host.invoke(plan.target.clone(), request(&event, &payload)).await;
         let mut event = event;
         let (delay, answer) = match invoked {
@@ -150,6 +166,11 @@ impl Runner {
             }
             // Stays on disk: the next start runs it.
             Err(Error::Stopping) => return None,
+            Err(error @ Error::Recursion { .. }) => {
+                tracing::warn!(%error, id, "an event is given up");
+                let condition = Condition::RetriesExhausted;
+                return self.fail(host, event, &payload, &plan, condition, None).await;
+            }
             Err(error) => {
                 tracing::debug!(error = with_causes(&error), id, "an event waits");
                 event.refusals += 1;
@@ -196,7 +217,7 @@ impl Runner {
         condition: Condition,
         answer: Option<Answer>,
     ) -> Option<u64> {
-        host.observer().registry().event_dropped(event.name.as_str());
+        host.observer().registry().event_dropped(&host.series(event.name.as_str()));
         if let Some(target) = &plan.setting.on_failure {
             let record = outcome::record(host.arns(), &event, payload, condition, answer.as_ref());
             self.tell(host, &event, target, record.to_string()).await;
@@ -204,7 +225,7 @@ impl Runner {
         if let Some(target) = &plan.dead_letter_target {
             let delivery = outcome::dead_letter(target, &event, payload, answer.as_ref());
             if !self.deliver(&delivery).await {
-                host.observer().registry().dead_letter_error(event.name.as_str());
+                host.observer().registry().dead_letter_error(&host.series(event.name.as_str()));
             }
         }
         self.forget(&event).await;
@@ -220,13 +241,13 @@ impl Runner {
                 trace_id: event.trace_id.clone(),
             };
             if !self.deliver(&delivery).await {
-                host.observer().registry().delivery_failure(event.name.as_str());
+                host.observer().registry().delivery_failure(&host.series(event.name.as_str()));
             }
             return;
         }
         let allowed = host.recursion_allowed(event.name.clone()).unwrap_or(false);
         if event.depth >= DEPTH_MAX && !allowed {
-            host.observer().registry().recursion_dropped(event.name.as_str());
+            host.observer().registry().recursion_dropped(&host.series(event.name.as_str()));
             tracing::warn!(function = %event.name, "a loop of destinations is ended");
             return;
         }
@@ -235,7 +256,7 @@ impl Runner {
             host.accept_event(target, Request::new(body), event.depth + 1).await
         };
         if let Err(error) = told.await {
-            host.observer().registry().delivery_failure(event.name.as_str());
+            host.observer().registry().delivery_failure(&host.series(event.name.as_str()));
             let error = with_causes(&error);
             tracing::warn!(error, target, id = event.id, "a destination is not told");
         }

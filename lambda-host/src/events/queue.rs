@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::deliver::Deliver;
+use super::lanes::LaneKey;
 use super::store::{Event, EventStore};
 use crate::blocking::joined;
 use crate::clock::now_ms;
 use crate::error::{Error, ThrottleLimit};
-use crate::function::name::FunctionName;
+use crate::function::account::AccountIndex;
 use crate::function::target::Target;
 use crate::invocation::{Request, trace_id};
 
@@ -80,9 +81,9 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(super) enum Told {
     /// An event is on disk and may be run.
-    Accepted { name: FunctionName, id: u64 },
+    Accepted { lane: LaneKey, id: u64 },
     /// An event was run; it is to be run again at a time, or was handled.
-    Ran { name: FunctionName, id: u64, again_at_ms: Option<u64> },
+    Ran { lane: LaneKey, id: u64, again_at_ms: Option<u64> },
     /// The host stops; `done` is told when no event runs.
     Stop { done: oneshot::Sender<()> },
 }
@@ -112,9 +113,10 @@ impl EventQueue {
         Ok((queue, opened))
     }
 
-    /// Keeps an event; it is on disk when this returns.
+    /// Keeps an event of a function of `owner`, by place and number; it is on disk when this returns.
     pub(crate) async fn accept(
         &self,
+        owner: (AccountIndex, &str),
         target: &Target,
         request: Request,
         depth: u32,
@@ -130,6 +132,7 @@ impl EventQueue {
         let event = Event {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             request_id: request_id.clone(),
+            account: (owner.0 != AccountIndex::default()).then(|| owner.1.to_owned()),
             name: target.name.clone(),
             qualifier: target.qualifier.clone(),
             client_context: request.client_context,
@@ -141,7 +144,8 @@ impl EventQueue {
             depth,
             payload_bytes: bytes,
         };
-        let (name, id) = (event.name.clone(), event.id);
+        let id = event.id;
+        let lane = LaneKey { account: owner.0, name: event.name.clone() };
         let (store, counts) = (self.store.clone(), Arc::clone(&self.counts));
         counts.accepted().insert(id, now);
         let dispatcher = self.dispatcher.clone();
@@ -152,7 +156,7 @@ impl EventQueue {
                 return Err(error);
             }
             // If the dispatcher has ended, the next start of the host runs the event.
-            dispatcher.send(Told::Accepted { name, id }).await.unwrap_or_default();
+            dispatcher.send(Told::Accepted { lane, id }).await.unwrap_or_default();
             Ok(request_id)
         }))
         .await

@@ -6,6 +6,8 @@ use aws_cred_chain::sign::Signer;
 use aws_cred_chain::{Cache, Chain, Context, Credentials, Options};
 use bytes::Bytes;
 use lambda_sandbox::BoxFuture;
+#[cfg(feature = "http")]
+use percent_encoding::AsciiSet;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -119,6 +121,59 @@ impl Services {
         self.json("events", "AWSEvents.PutEvents", &json!({ "Entries": [entry] })).await.map(drop)
     }
 
+    /// Reads an object from S3, in parts of the size that the HTTP client takes.
+    #[cfg(feature = "http")]
+    pub(crate) async fn object(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<&str>,
+        bytes_max: usize,
+    ) -> Result<Bytes, Error> {
+        let encoded = |text: &str| utf8_percent_encode(text, OF_A_PATH).to_string();
+        let mut uri = format!("{}/{}/{}", self.endpoint, encoded(bucket), encoded(key));
+        if let Some(version) = version {
+            uri.push_str(&format!("?versionId={}", utf8_percent_encode(version, NON_ALPHANUMERIC)));
+        }
+        let mut object = Vec::new();
+        let mut tag: Option<String> = None;
+        loop {
+            let range = format!("bytes={}-{}", object.len(), object.len() + PART_BYTES - 1);
+            let hash = crate::code::CodeDigest::of(b"").hex();
+            let mut headers = vec![("range", range), ("x-amz-content-sha256", hash)];
+            // The parts are of one object, or none are.
+            headers.extend(tag.clone().map(|tag| ("if-match", tag)));
+            let answer = self.exchange("GET", &uri, "s3", &headers, Bytes::new()).await?;
+            let status = answer.status().as_u16();
+            let header = |name: &str| answer.headers().get(name).and_then(|it| it.to_str().ok());
+            let whole =
+                header("content-range").and_then(|it| it.rsplit('/').next()?.parse::<usize>().ok());
+            tag = tag.or_else(|| header("etag").map(str::to_owned));
+            match (status, whole) {
+                (200, _) => return Ok(answer.into_body()),
+                (206, Some(whole)) if whole <= bytes_max && !answer.body().is_empty() => {
+                    object.extend_from_slice(answer.body());
+                    if object.len() >= whole {
+                        return Ok(object.into());
+                    }
+                }
+                (206, Some(whole)) if whole > bytes_max => {
+                    return Err(Error::parameter(format!(
+                        "Unzipped size must be smaller than {bytes_max} bytes"
+                    )));
+                }
+                // No byte can be asked for of an object that has none.
+                (416, _) if object.is_empty() => return Ok(Bytes::new()),
+                _ => {
+                    let text = String::from_utf8_lossy(answer.body());
+                    let code = element(&text, "Code").unwrap_or("unreadable");
+                    let message = element(&text, "Message").unwrap_or_default();
+                    return Err(refused("s3", code, message));
+                }
+            }
+        }
+    }
+
     /// Returns the URL of the queue with an ARN.
     pub(super) async fn queue_url(&self, arn: &str) -> Result<String, Error> {
         let mut parts = arn.splitn(6, ':').skip(4);
@@ -142,11 +197,23 @@ impl Services {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<(u16, Bytes), Error> {
+        let uri = format!("{}/", self.endpoint);
+        let answer = self.exchange("POST", &uri, service, headers, body).await?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        uri: &str,
+        service: &'static str,
+        headers: &[(&'static str, String)],
+        body: Bytes,
+    ) -> Result<http::Response<Bytes>, Error> {
         let failed = |error: &dyn std::error::Error| {
             refused(service, "unreachable", &crate::error::with_causes(error))
         };
-        let mut request =
-            http::Request::builder().method("POST").uri(format!("{}/", self.endpoint));
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -157,10 +224,9 @@ impl Services {
         let signer = Signer::new(&credentials, &self.region, signed_as, SystemTime::now());
         signer.sign(&mut request, &body).map_err(|error| failed(&error))?;
         let answer = tokio::time::timeout(CALL_TIMEOUT, self.context.http().send(request)).await;
-        let answer = answer
+        answer
             .map_err(|_| refused(service, "unreachable", "no answer in time"))?
-            .map_err(|error| failed(&error))?;
-        Ok((answer.status().as_u16(), answer.into_body()))
+            .map_err(|error| failed(&error))
     }
 }
 
@@ -179,6 +245,13 @@ impl Deliver for Services {
             }
         })
     }
+}
+
+/// Returns the text of the first element of a name in an XML document without attributes in it.
+#[cfg(feature = "http")]
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 /// The type of an attribute and its value as text.
@@ -200,5 +273,12 @@ fn refused(service: &'static str, code: &str, message: &str) -> Error {
     Error::Service { service, code: code.to_owned(), message: message.to_owned() }
 }
 
+/// All that a path of S3 has encoded: a key's slashes stay.
+#[cfg(feature = "http")]
+const OF_A_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Less than [`aws_cred_chain`]'s HTTP client reads of an answer.
+#[cfg(feature = "http")]
+const PART_BYTES: usize = 512 << 10;
 /// Longer than a queue is waited at.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);

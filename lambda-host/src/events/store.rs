@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::blocking::blocking;
+use crate::database::Database;
 use crate::error::Error;
 use crate::function::name::FunctionName;
 
@@ -18,6 +19,9 @@ pub(super) struct Event {
     /// Names the event for good.
     pub(super) id: u64,
     pub(super) request_id: String,
+    /// The number of the account that owns the function; none for the host's own.
+    #[serde(default)]
+    pub(super) account: Option<String>,
     pub(super) name: FunctionName,
     pub(super) qualifier: Option<String>,
     pub(super) client_context: Option<String>,
@@ -59,18 +63,22 @@ enum Change {
 impl EventStore {
     /// Opens the store and returns the events in it; its writes are made by a task on the current runtime. Blocks.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Event>), Error> {
-        let database = Database::create(path).map_err(Error::registry("open the event queue"))?;
-        let transaction = database.begin_write().map_err(Error::registry("open"))?;
-        transaction.open_table(EVENTS).map_err(Error::registry("open"))?;
-        transaction.open_table(PAYLOADS).map_err(Error::registry("open"))?;
-        transaction.commit().map_err(Error::registry("open"))?;
-        let read = database.begin_read().map_err(Error::registry("read"))?;
-        let table = read.open_table(EVENTS).map_err(Error::registry("read"))?;
-        let mut events = Vec::new();
-        for row in table.iter().map_err(Error::registry("read"))? {
-            let (_, json) = row.map_err(Error::registry("read"))?;
-            events.push(serde_json::from_slice(json.value()).map_err(Error::registry("decode"))?);
-        }
+        let database = Database::open(Some(path))?;
+        let events = database.run(|database| {
+            let transaction = database.begin_write().map_err(Error::registry("open"))?;
+            transaction.open_table(EVENTS).map_err(Error::registry("open"))?;
+            transaction.open_table(PAYLOADS).map_err(Error::registry("open"))?;
+            transaction.commit().map_err(Error::registry("open"))?;
+            let read = database.begin_read().map_err(Error::registry("read"))?;
+            let table = read.open_table(EVENTS).map_err(Error::registry("read"))?;
+            let mut events = Vec::new();
+            for row in table.iter().map_err(Error::registry("read"))? {
+                let (_, json) = row.map_err(Error::registry("read"))?;
+                let event = serde_json::from_slice(json.value());
+                events.push(event.map_err(Error::registry("decode"))?);
+            }
+            Ok(events)
+        })?;
         let database = Arc::new(database);
         let (writes, waiting) = mpsc::channel(WRITES_MAX);
         drop(tokio::spawn(write_all(Arc::downgrade(&database), waiting)));
@@ -110,15 +118,17 @@ impl EventStore {
     pub(super) async fn read(&self, id: u64) -> Result<Option<(Event, Bytes)>, Error> {
         let database = Arc::clone(&self.database);
         blocking(move || {
-            let read = database.begin_read().map_err(Error::registry("read"))?;
-            let events = read.open_table(EVENTS).map_err(Error::registry("read"))?;
-            let payloads = read.open_table(PAYLOADS).map_err(Error::registry("read"))?;
-            let event = events.get(id).map_err(Error::registry("read"))?;
-            let payload = payloads.get(id).map_err(Error::registry("read"))?;
-            let (Some(event), Some(payload)) = (event, payload) else { return Ok(None) };
-            let event: Event =
-                serde_json::from_slice(event.value()).map_err(Error::registry("decode"))?;
-            Ok(Some((event, Bytes::copy_from_slice(payload.value()))))
+            database.run(|database| {
+                let read = database.begin_read().map_err(Error::registry("read"))?;
+                let events = read.open_table(EVENTS).map_err(Error::registry("read"))?;
+                let payloads = read.open_table(PAYLOADS).map_err(Error::registry("read"))?;
+                let event = events.get(id).map_err(Error::registry("read"))?;
+                let payload = payloads.get(id).map_err(Error::registry("read"))?;
+                let (Some(event), Some(payload)) = (event, payload) else { return Ok(None) };
+                let event: Event =
+                    serde_json::from_slice(event.value()).map_err(Error::registry("decode"))?;
+                Ok(Some((event, Bytes::copy_from_slice(payload.value()))))
+            })
         })
         .await
     }
@@ -138,7 +148,7 @@ async fn write_all(database: Weak<Database>, mut waiting: mpsc::Receiver<Write>)
             writes.into_iter().map(|it| (it.change, it.done)).unzip();
         // Held for a write alone: the file is closed with the last handle of the store.
         let written = match database.upgrade() {
-            Some(database) => blocking(move || write(&database, &changes)).await,
+            Some(database) => blocking(move || database.run(|it| write(it, &changes))).await,
             None => return,
         };
         let written = written.map_err(Arc::new);
@@ -152,7 +162,7 @@ async fn write_all(database: Weak<Database>, mut waiting: mpsc::Receiver<Write>)
     }
 }
 
-fn write(database: &Database, changes: &[Change]) -> Result<(), Error> {
+fn write(database: &redb::Database, changes: &[Change]) -> Result<(), Error> {
     let transaction = database.begin_write().map_err(Error::registry("write"))?;
     {
         let mut events = transaction.open_table(EVENTS).map_err(Error::registry("write"))?;
@@ -193,6 +203,7 @@ mod tests {
         Event {
             id,
             request_id: "r".to_owned(),
+            account: None,
             name: "f".parse().unwrap(),
             qualifier: None,
             client_context: None,

@@ -11,6 +11,7 @@ use super::logging::Logging;
 use super::name::FunctionName;
 use crate::code::CodeDigest;
 use crate::error::{Error, MeasuredEnvironment};
+use crate::network::vpc::VpcConfig;
 
 /// The settings of a function, within [AWS Lambda's limits][quotas].
 ///
@@ -61,6 +62,9 @@ pub struct FunctionConfig {
     /// Whether versions are asked to start from a snapshot. The host makes none.
     #[serde(default)]
     pub snap_start: bool,
+    /// The subnets and security groups of the function's VPC. `None`, or empty: it is in no VPC.
+    #[serde(default)]
+    pub vpc: Option<VpcConfig>,
     /// What the function's log looks like, and where it goes.
     #[serde(default)]
     pub logging: Logging,
@@ -98,6 +102,7 @@ impl FunctionConfig {
             layers: Vec::new(),
             dead_letter_target: None,
             snap_start: false,
+            vpc: None,
             logging: Logging::default(),
         })
     }
@@ -124,6 +129,13 @@ impl FunctionConfig {
     ) -> Self {
         self.environment = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         self.environment_given = true;
+        self
+    }
+
+    /// Puts the function into subnets and security groups of a VPC.
+    #[must_use]
+    pub fn with_vpc(mut self, vpc: VpcConfig) -> Self {
+        self.vpc = Some(vpc);
         self
     }
 

@@ -1,5 +1,6 @@
 //! A function: name, settings and their limits, ARNs, and targets.
 
+pub(crate) mod account;
 pub(crate) mod alias;
 pub(crate) mod arn;
 pub(crate) mod attachments;
@@ -12,8 +13,12 @@ pub(crate) mod tags;
 pub(crate) mod target;
 pub(crate) mod version;
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use self::account::AccountIndex;
 use self::config::FunctionConfig;
 use self::version::{Version, VersionKey};
 use crate::code::CodeDigest;
@@ -29,8 +34,8 @@ pub struct Function {
     /// The version; a numbered one never changes its code and settings.
     #[serde(default)]
     pub version: Version,
-    /// The settings of this deployment.
-    pub config: FunctionConfig,
+    /// The settings of this deployment; shared with those who have the same, as they take most of a function's memory.
+    pub config: Arc<FunctionConfig>,
     /// The digest of the code.
     pub code: CodeDigest,
     /// How many invocations of all versions may run at once. `None`: the account's limit applies.
@@ -46,6 +51,12 @@ pub struct Function {
     /// Whether it can be invoked. Not stored: each start of the host determines it again.
     #[serde(skip)]
     pub state: FunctionState,
+    /// The account that owns it.
+    #[serde(skip)]
+    pub(crate) account: AccountIndex,
+    /// The change that clients are told is under way.
+    #[serde(skip)]
+    pub(crate) under_way: Option<UnderWay>,
 }
 
 impl Function {
@@ -54,18 +65,39 @@ impl Function {
         Self {
             deployment: NOT_DEPLOYED,
             version: Version::Latest,
-            config,
+            config: Arc::new(config),
             code,
             reserved_concurrency: None,
             provisioned_concurrency: 0,
             modified_at_ms: 0,
             revision: String::new(),
             state: FunctionState::Active,
+            account: AccountIndex::default(),
+            under_way: None,
         }
     }
 
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.config.name.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
+    }
+
+    /// Returns what is under way at `now`.
+    pub(crate) fn under_way(&self, now: Instant) -> Option<Step> {
+        self.under_way.filter(|it| now < it.until).map(|it| it.step)
+    }
+
+    /// Refuses a change while another one is under way. `arn` is the function's without a qualifier.
+    pub(crate) fn check_settled(&self, now: Instant, arn: &str) -> Result<(), Error> {
+        const REFUSED: &str = "The operation cannot be performed at this time.";
+        match self.under_way(now) {
+            None => Ok(()),
+            Some(Step::Creating) => Err(Error::conflict(format!(
+                "{REFUSED} The function is currently in the following state: Pending"
+            ))),
+            Some(Step::Updating) => Err(Error::conflict(format!(
+                "{REFUSED} An update is in progress for resource: {arn}"
+            ))),
+        }
     }
 
     /// Returns an error if this host cannot run the function.
@@ -92,6 +124,22 @@ pub enum FunctionState {
         /// Why the host cannot run it.
         reason: String,
     },
+}
+
+/// A change of a function that is told as under way, although its new code and settings are in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnderWay {
+    pub(crate) step: Step,
+    pub(crate) until: Instant,
+}
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The function or version is being made.
+    Creating,
+    /// Its code or settings are being changed.
+    Updating,
 }
 
 /// The deployment of code and settings that no sandbox has run yet: the catalog gives them a number of their own.

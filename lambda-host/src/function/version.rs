@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::account::AccountIndex;
 use super::name::FunctionName;
 use super::target::LATEST;
 
@@ -67,6 +68,7 @@ impl From<Version> for String {
 /// Names one version of one function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct VersionKey {
+    pub(crate) account: AccountIndex,
     pub(crate) name: FunctionName,
     pub(crate) version: Version,
 }

@@ -8,52 +8,15 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use lambda_gateway::{
-    Answer, Arrival, Call, Functions, Gateway, InvokeError, Invoking, Refusal, Request,
-    handle_function_url,
-};
+use lambda_gateway::{Arrival, Gateway, Refusal, Request, handle_function_url};
 
+use super::api::Api;
 use super::body::{Bodies, Refusal as BodyRefusal, drain};
+use super::functions::HostFunctions;
 use super::spelling::Heads;
-use super::urls::{Door, Urls};
-use crate::error::Error;
-use crate::host::Host;
-
-/// Functions of a host, for a gateway.
-#[derive(Clone, Debug)]
-pub struct HostFunctions(Host);
-
-impl HostFunctions {
-    /// Returns the functions of a host.
-    #[must_use]
-    pub fn new(host: Host) -> Self {
-        Self(host)
-    }
-}
-
-impl Functions for HostFunctions {
-    fn invoke(&self, call: Call) -> Invoking<'_> {
-        Box::pin(async move {
-            let mut request = crate::Request::new(call.payload);
-            if let Some(trace) = call.trace_id {
-                request = request.with_trace_id(trace);
-            }
-            let invocation = self.0.invoke(call.function.as_str(), request);
-            match tokio::time::timeout(call.timeout, invocation).await {
-                Ok(Ok(answer)) => Ok(Answer::new(answer.payload, answer.function_error)),
-                Ok(Err(error)) => Err(match error {
-                    Error::Throttled { .. } | Error::NoCapacity { .. } => InvokeError::Throttled,
-                    Error::PayloadTooLarge { .. } => InvokeError::TooLarge,
-                    error => {
-                        tracing::warn!(%error, function = call.function, "not invoked");
-                        InvokeError::Unavailable
-                    }
-                }),
-                Err(_) => Err(InvokeError::TimedOut),
-            }
-        })
-    }
-}
+use super::url_stream::StreamingFunctions;
+use super::urls::{Door, Entry};
+use crate::function::policy::Policy;
 
 /// Where a connection comes from, and what it has sent.
 #[derive(Clone, Debug)]
@@ -91,26 +54,22 @@ pub(super) async fn gateway(
 
 /// Answers a request to a function URL; `None` if the request is to none.
 pub(super) async fn function_url(
-    host: &Host,
-    urls: &Urls,
+    front: &Api,
     bodies: &Bodies,
     client: &Client,
     parts: &Parts,
     body: &mut Option<Incoming>,
 ) -> Option<Response<Full<Bytes>>> {
-    let (id, path) = urls.id(parts)?;
+    let (id, path) = front.urls.id(parts)?;
     let body = body.take()?;
-    let (mut request, arrival) = arrived(client, parts);
+    let (mut request, mut arrival) = arrived(client, parts);
     request.path = path;
-    let (api, refusal) = match urls.door(host, &id) {
-        Some(Door::Open(api)) => (api, None),
-        Some(Door::Refused(api, reason)) => (api, Some(reason)),
-        None => {
-            drain(body).await;
-            let kind = lambda_gateway::Kind::FunctionUrl;
-            return Some(sent(Refusal::NoUrl.response(kind), &arrival));
-        }
+    let Some(door) = front.urls.door(&front.host, &id) else {
+        drain(body).await;
+        let kind = lambda_gateway::Kind::FunctionUrl;
+        return Some(sent(Refusal::NoUrl.response(kind), &arrival));
     };
+    let api = &door.api;
     let body = match read(bodies, body, api.body_bytes_max).await {
         Ok(body) => body,
         Err(Unread::TooLarge) => {
@@ -118,17 +77,77 @@ pub(super) async fn function_url(
         }
         Err(Unread::Other(status)) => return Some(plain(status)),
     };
-    let preflight = api.cors.as_ref().and_then(|it| it.preflight(api.kind, &request));
-    if let (Some(reason), None) = (refusal, preflight) {
-        let mut response = Refusal::Forbidden.response(api.kind);
-        if let Some(reason) = reason {
-            response.body = serde_json::json!({ "Message": reason }).to_string().into();
-        }
-        return Some(sent(response, &arrival));
-    }
     request.body = body.bytes.clone();
-    let functions = HostFunctions(host.clone());
-    Some(sent(handle_function_url(&api, &functions, &request, &arrival).await, &arrival))
+    let preflight = api.cors.as_ref().and_then(|it| it.preflight(api.kind, &request));
+    if preflight.is_none() {
+        let mut entered = match &door.entry {
+            Entry::Open => Ok(None),
+            Entry::Closed => Err(None),
+            Entry::Signed(policy) => signed(front, &door, policy, parts, &mut request),
+        };
+        match &mut entered {
+            Ok(caller) => arrival.caller = caller.take(),
+            Err(reason) => {
+                let mut response = Refusal::Forbidden.response(api.kind);
+                if let Some(reason) = reason {
+                    response.body = serde_json::json!({ "Message": reason }).to_string().into();
+                }
+                return Some(sent(response, &arrival));
+            }
+        }
+    }
+    if api.streamed {
+        let functions = StreamingFunctions::new(door.host.clone());
+        let answered = handle_function_url(api, &functions, &request, &arrival).await;
+        let begun = answered.body.clone();
+        let mut response = sent(answered, &arrival);
+        functions.finish(&mut response, begun);
+        return Some(response);
+    }
+    let functions = HostFunctions::new(door.host.clone());
+    Some(sent(handle_function_url(api, &functions, &request, &arrival).await, &arrival))
+}
+
+/// Checks the signature of a request to a function URL with `AuthType: AWS_IAM`. Returns what the function sees of the
+/// caller, or what a caller is told who may not pass.
+#[cfg(feature = "keys")]
+fn signed(
+    front: &Api,
+    door: &Door,
+    policy: &Policy,
+    parts: &Parts,
+    request: &mut Request,
+) -> Result<Option<serde_json::Value>, Option<String>> {
+    let Some(keys) = &front.keys else { return Err(Some(NO_KEYS.to_owned())) };
+    let told = |error: super::lambda::error::ApiError| Some(error.message().to_owned());
+    let (caller, signed) = keys.current().check(parts, SystemTime::now()).map_err(told)?;
+    request.body = signed.check(request.body.clone()).map_err(told)?;
+    let its = caller.host(&front.host).map_err(told)?;
+    let number = its.arns().account();
+    // The holder of a key has all of the account's own rights.
+    if number != door.host.arns().account() && !super::urls::allows_account(policy, number) {
+        return Err(None);
+    }
+    Ok(Some(serde_json::json!({
+        "accessKey": caller.key_id,
+        "accountId": number,
+        "callerId": number,
+        "cognitoIdentity": null,
+        "principalOrgId": null,
+        "userArn": format!("arn:aws:iam::{number}:root"),
+        "userId": number,
+    })))
+}
+
+#[cfg(not(feature = "keys"))]
+fn signed(
+    _: &Api,
+    _: &Door,
+    _: &Policy,
+    _: &Parts,
+    _: &mut Request,
+) -> Result<Option<serde_json::Value>, Option<String>> {
+    Err(Some(NO_KEYS.to_owned()))
 }
 
 fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
@@ -186,3 +205,6 @@ fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+const NO_KEYS: &str = "Forbidden. This function URL has the AuthType AWS_IAM, and this host has no keys to check \
+                       signatures with: it refuses every caller.";

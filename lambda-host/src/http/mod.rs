@@ -3,10 +3,14 @@
 //! Without keys (`serve_with_keys`, feature `keys`) requests are not authenticated: signatures are
 //! accepted and not checked. Serve on loopback then, or behind a proxy that authenticates callers.
 
+mod api;
 mod archives;
 mod body;
+#[cfg(feature = "keys")]
+mod chunked;
 mod connections;
 mod doors;
+mod functions;
 mod lambda;
 mod logs;
 mod page;
@@ -14,12 +18,14 @@ mod serve;
 #[cfg(feature = "keys")]
 mod signature;
 mod spelling;
+mod streamed;
+mod url_stream;
 mod urls;
 
-pub use doors::HostFunctions;
+pub use functions::HostFunctions;
 pub use page::Page;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};
 #[cfg(feature = "keys")]
-pub use signature::Keys;
+pub use signature::{KeyRing, Keys};

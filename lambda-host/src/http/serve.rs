@@ -17,6 +17,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
 
+use super::api::Api;
 use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
 use super::connections::Connections;
@@ -26,8 +27,9 @@ use super::lambda::operations::Operation;
 use super::logs;
 use super::page::{self, Page};
 #[cfg(feature = "keys")]
-use super::signature::Keys;
+use super::signature::{KeyRing, Keys};
 use super::spelling::{Heads, Recorded};
+use super::streamed;
 use super::urls::Urls;
 use crate::code::CodeDigest;
 use crate::host::Host;
@@ -62,29 +64,6 @@ enum Front {
     Gateway(Arc<Gateway>),
 }
 
-/// The API of a host, with its function URLs.
-#[derive(Debug)]
-struct Api {
-    host: Host,
-    urls: Urls,
-    archives: Archives,
-    page: Option<Page>,
-    metrics: bool,
-    #[cfg(feature = "keys")]
-    keys: Option<Keys>,
-}
-
-impl Api {
-    /// Tells whether callers must sign their requests.
-    fn is_locked(&self) -> bool {
-        #[cfg(feature = "keys")]
-        let locked = self.keys.is_some();
-        #[cfg(not(feature = "keys"))]
-        let locked = false;
-        locked
-    }
-}
-
 impl Server {
     /// Returns a server of the AWS Lambda API and of function URLs. A request with the host name `ID.lambda-url.…` is to
     /// a URL, whatever follows; any other is to the API.
@@ -105,9 +84,9 @@ impl Server {
     /// archives (`Code.Location`), function URLs, and the paths `/_health` and `/_ready` need none. Does nothing for a
     /// gateway.
     #[cfg(feature = "keys")]
-    pub fn with_keys(mut self, keys: Keys) -> Self {
+    pub fn with_keys(mut self, keys: impl Into<KeyRing>) -> Self {
         if let Front::Api(api) = &mut self.front {
-            api.keys = Some(keys);
+            api.keys = Some(keys.into());
         }
         self
     }
@@ -188,8 +167,7 @@ impl Server {
                 async move {
                     let response = answer(&shared, &client, request).await;
                     client.heads.answered();
-                    drop(busy);
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(streamed::reply(response, busy))
                 }
             });
             let mut builder = http1::Builder::new();
@@ -239,7 +217,7 @@ async fn answer(
         Front::Api(api) => api,
     };
     let mut body = Some(body);
-    let by_url = doors::function_url(&api.host, &api.urls, bodies, client, &parts, &mut body).await;
+    let by_url = doors::function_url(api, bodies, client, &parts, &mut body).await;
     let mut response = match (by_url, body) {
         (Some(response), _) => return response,
         (None, Some(body)) => {
@@ -265,6 +243,8 @@ async fn operate(
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let Api { host, urls, archives, .. } = api;
+    #[cfg(feature = "keys")]
+    let mut its_account = None;
     let path = parts.uri.path();
     if Archives::is_link(path) && parts.method == http::Method::GET {
         return archive(host, archives, parts).await;
@@ -280,9 +260,15 @@ async fn operate(
     }
     #[cfg(feature = "keys")]
     let signed = match &api.keys {
-        Some(keys) => Some(keys.check(parts, std::time::SystemTime::now())?),
+        Some(keys) => {
+            let (caller, signed) = keys.current().check(parts, std::time::SystemTime::now())?;
+            its_account = Some(caller.host(host)?);
+            Some(signed)
+        }
         None => None,
     };
+    #[cfg(feature = "keys")]
+    let host = its_account.as_ref().unwrap_or(host);
     let call = Call::of(parts)?;
     let bytes_max = call.body_bytes_max();
     let too_large = || ApiError::too_large(call.name(), bytes_max);
@@ -297,15 +283,16 @@ async fn operate(
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
     #[cfg(feature = "keys")]
-    if let Some(signed) = signed {
-        signed.check(&body.bytes)?;
-    }
+    let sent = match signed {
+        Some(signed) => signed.check(body.bytes.clone())?,
+        None => body.bytes.clone(),
+    };
+    #[cfg(not(feature = "keys"))]
+    let sent = body.bytes.clone();
     // The body's memory stays charged until the request is answered.
     match call {
-        Call::Lambda(operation) => {
-            operation.run(host, archives, urls, parts, body.bytes.clone()).await
-        }
-        Call::Logs(action) => Ok(logs::answer(host, action, &body.bytes).await),
+        Call::Lambda(operation) => operation.run(host, archives, urls, parts, sent).await,
+        Call::Logs(action) => Ok(logs::answer(host, action, &sent).await),
     }
 }
 

@@ -4,23 +4,34 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_cred_chain::Credentials;
-use aws_cred_chain::sign::{Payload, Signer, Unsigned};
+use aws_cred_chain::sign::{Chunks, Payload, Signer, Unsigned};
+use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use jiff::civil::DateTime;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest as _, Sha256};
 
+use super::chunked;
 use super::lambda::error::ApiError;
+use crate::host::Host;
 
 /// The access keys whose holders may call. Secrets are not shown.
 #[derive(Clone)]
 pub struct Keys {
     region: String,
-    by_id: BTreeMap<String, Credentials>,
+    by_id: BTreeMap<String, Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    credentials: Credentials,
+    /// The number of the account whose key it is; `None` for the host's own.
+    account: Option<String>,
 }
 
 impl Keys {
@@ -30,10 +41,22 @@ impl Keys {
         Self { region: region.to_owned(), by_id: BTreeMap::new() }
     }
 
-    /// Adds a key.
+    /// Adds a key of the host's own account.
     #[must_use]
-    pub fn with_key(mut self, id: &str, secret: &str) -> Self {
-        self.by_id.insert(id.to_owned(), Credentials::new(id, secret));
+    pub fn with_key(self, id: &str, secret: &str) -> Self {
+        self.with(id, secret, None)
+    }
+
+    /// Adds a key of an account of the host, by the account's number. Its holders are refused while the host has no such
+    /// account.
+    #[must_use]
+    pub fn with_key_of(self, account: &str, id: &str, secret: &str) -> Self {
+        self.with(id, secret, Some(account.to_owned()))
+    }
+
+    fn with(mut self, id: &str, secret: &str, account: Option<String>) -> Self {
+        let key = Key { credentials: Credentials::new(id, secret), account };
+        self.by_id.insert(id.to_owned(), key);
         self
     }
 
@@ -44,7 +67,11 @@ impl Keys {
     }
 
     /// Checks all of a request's signature but its body, which has not been read.
-    pub(super) fn check(&self, request: &Parts, now: SystemTime) -> Result<Signed, ApiError> {
+    pub(super) fn check(
+        &self,
+        request: &Parts,
+        now: SystemTime,
+    ) -> Result<(Caller, Signed), ApiError> {
         let claim = Claim::of(request)?;
         let mut scope = claim.credential.split('/');
         let mut next = || scope.next().unwrap_or_default();
@@ -55,6 +82,8 @@ impl Keys {
                 "The security token included in the request is invalid.",
             ));
         };
+        let caller = Caller { key_id: id.to_owned(), account: key.account.clone() };
+        let key = &key.credentials;
         let in_scope = (region, service, end) == (self.region.as_str(), SERVICE, "aws4_request");
         if !in_scope || !claim.date.starts_with(day) {
             return Err(refused(
@@ -79,17 +108,26 @@ impl Keys {
             let signer =
                 Signer::new(key, &self.region, SERVICE, time).with_payload(Payload::Sha256(hash));
             match claim.expires {
-                Some(expires) => signer.sign_query(&unsigned, expires).signature,
-                None => signer.sign_headers(&unsigned).signature,
+                Some(expires) => signer.sign_query(&unsigned, expires),
+                None => signer.sign_headers(&unsigned),
             }
         };
-        match given_hash {
-            Some(hash) if same(&signature(hash), &claim.signature) => {
-                Ok(Signed::Body(hash.to_owned()))
+        let signed = match given_hash {
+            Some(hash) => {
+                let signature = signature(hash);
+                if !same(&signature.signature, &claim.signature) {
+                    return Err(mismatch());
+                }
+                match hash {
+                    chunked::SIGNED => {
+                        let signer = Signer::new(key, &self.region, SERVICE, time);
+                        Signed::Chunks(Chunks::new(&signer, &signature))
+                    }
+                    hash => Signed::Body(hash.to_owned()),
+                }
             }
-            Some(_) => Err(mismatch()),
             // The body is part of the signature: it is computed when the body is there.
-            None => Ok(Signed::Later(Box::new(Pending {
+            None => Signed::Later(Box::new(Pending {
                 key: key.clone(),
                 region: self.region.clone(),
                 time,
@@ -97,9 +135,45 @@ impl Keys {
                 claim,
                 method: request.method.as_str().to_owned(),
                 path: request.uri.path().to_owned(),
-            }))),
-        }
+            })),
+        };
+        Ok((caller, signed))
     }
+}
+
+/// Keys that can be replaced while a server runs. Clones are the same ring.
+#[derive(Clone, Debug)]
+pub struct KeyRing(Arc<RwLock<Arc<Keys>>>);
+
+impl KeyRing {
+    /// Returns a ring with these keys.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// Takes these keys for all requests that come from now on.
+    pub fn replace(&self, keys: Keys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    pub(super) fn current(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<Keys> for KeyRing {
+    fn from(keys: Keys) -> Self {
+        Self::new(keys)
+    }
+}
+
+/// Who signed a request.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) key_id: String,
+    /// The number of the account; `None` for the host's own.
+    pub(super) account: Option<String>,
 }
 
 impl fmt::Debug for Keys {
@@ -109,11 +183,26 @@ impl fmt::Debug for Keys {
     }
 }
 
+impl Caller {
+    /// Returns the host as the caller's account sees it.
+    pub(super) fn host(&self, host: &Host) -> Result<Host, ApiError> {
+        let own = || Some(host.clone());
+        self.account.as_deref().map_or_else(own, |it| host.account(it)).ok_or_else(|| {
+            refused(
+                "AccessDeniedException",
+                "This host does not have the account of the access key.",
+            )
+        })
+    }
+}
+
 /// A request whose signature is good as far as it can be told without the body.
 #[derive(Debug)]
 pub(super) enum Signed {
     /// The signature is good; the body must have this SHA-256.
     Body(String),
+    /// The signature is good; the body comes in chunks (`aws-chunked`) that bear signatures each.
+    Chunks(Chunks),
     /// The signature is over the body.
     Later(Box<Pending>),
 }
@@ -131,14 +220,19 @@ pub(super) struct Pending {
 }
 
 impl Signed {
-    /// Checks that the body is the one that was signed.
-    pub(super) fn check(&self, body: &[u8]) -> Result<(), ApiError> {
+    /// Checks that the body is the one that was signed; returns it without the frames of chunks.
+    pub(super) fn check(self, body: Bytes) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Chunks(mut chunks) => chunked::decode(&body, &mut chunks).ok_or_else(mismatch),
+            other => other.is_of(&body).then_some(body).ok_or_else(mismatch),
+        }
+    }
+
+    fn is_of(&self, body: &[u8]) -> bool {
         let hash: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
-            Self::Body(expected) if same(&hash, expected) || expected == "UNSIGNED-PAYLOAD" => {
-                Ok(())
-            }
-            Self::Body(_) => Err(mismatch()),
+            Self::Body(expected) => same(&hash, expected) || expected == "UNSIGNED-PAYLOAD",
+            Self::Chunks(_) => false,
             Self::Later(pending) => {
                 let Pending { key, region, time, headers, claim, method, path } = &**pending;
                 let pairs: Vec<(&str, &str)> =
@@ -149,7 +243,7 @@ impl Signed {
                     Some(expires) => signer.sign_query(&unsigned, expires).signature,
                     None => signer.sign_headers(&unsigned).signature,
                 };
-                if same(&expected, &claim.signature) { Ok(()) } else { Err(mismatch()) }
+                same(&expected, &claim.signature)
             }
         }
     }
@@ -338,8 +432,9 @@ mod tests {
     }
 
     fn check(request: &Parts, at: SystemTime, body: &[u8]) -> Result<(), String> {
-        let checked = keys().check(request, at).and_then(|signed| signed.check(body));
-        checked.map_err(|error| error.kind().to_owned())
+        let body = Bytes::copy_from_slice(body);
+        let checked = keys().check(request, at).and_then(|(_, signed)| signed.check(body));
+        checked.map(drop).map_err(|error| error.kind().to_owned())
     }
 
     #[test]

@@ -9,9 +9,10 @@ use lambda_gateway::{Api, Cors};
 use serde_json::Value;
 
 use crate::catalog::record::Record;
+use crate::function::account::AccountIndex;
 use crate::function::attachments::FunctionUrl;
 use crate::function::name::FunctionName;
-use crate::function::policy::Policy;
+use crate::function::policy::{Access, Policy};
 use crate::host::Host;
 
 /// Finds function URLs by host name, `ID.lambda-url.REGION.…`, or below a path.
@@ -20,15 +21,30 @@ pub(super) struct Urls {
     /// The path below which `ID/…` is a URL, such as `/urls`; empty for none.
     path: String,
     /// The function and alias that had a URL when it was last asked for.
-    owners: Mutex<BTreeMap<String, (FunctionName, String)>>,
+    owners: Mutex<BTreeMap<String, Owner>>,
 }
+
+/// Whose a URL is: the account, the function, the alias or an empty text.
+type Owner = (AccountIndex, FunctionName, String);
 
 /// A function URL.
 #[derive(Debug)]
-pub(super) enum Door {
-    Open(Api),
-    /// No caller may pass, for the reason given or AWS's usual one.
-    Refused(Api, Option<&'static str>),
+pub(super) struct Door {
+    pub(super) api: Api,
+    /// The host as the account sees it whose function it is.
+    pub(super) host: Host,
+    pub(super) entry: Entry,
+}
+
+/// Who may pass a function URL.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Everybody.
+    Open,
+    /// Nobody.
+    Closed,
+    /// Callers who sign, of the function's own account or of one that its policy allows.
+    Signed(Policy),
 }
 
 impl Urls {
@@ -62,7 +78,8 @@ impl Urls {
 
     /// Returns the URL of an identifier.
     pub(super) fn door(&self, host: &Host, id: &str) -> Option<Door> {
-        let (name, alias) = self.owner(host, id)?;
+        let (account, name, alias) = self.owner(host, id)?;
+        let host = host.clone().with_account(account)?;
         let record = host.catalog().record(&name)?;
         let url = record.attachments.urls.get(&alias)?;
         let qualifier = if alias.is_empty() { String::new() } else { format!(":{alias}") };
@@ -70,24 +87,31 @@ impl Urls {
         api.region = host.arns().region().to_owned();
         api.streamed = url.streamed.unwrap_or(false);
         api.cors = url.cors.as_ref().and_then(cors);
-        if url.authenticated {
-            return Some(Door::Refused(api, Some(NO_SIGNATURES)));
-        }
-        let allowed = record.attachments.policies.get(&alias).is_some_and(allows_everybody);
-        Some(if allowed { Door::Open(api) } else { Door::Refused(api, None) })
+        let policy = record.attachments.policies.get(&alias);
+        let entry = match url.authenticated {
+            true => Entry::Signed(policy.cloned().unwrap_or_default()),
+            false if policy.is_some_and(allows_everybody) => Entry::Open,
+            false => Entry::Closed,
+        };
+        Some(Door { api, host, entry })
     }
 
-    fn owner(&self, host: &Host, id: &str) -> Option<(FunctionName, String)> {
+    fn owner(&self, host: &Host, id: &str) -> Option<Owner> {
         let known = self.owners().get(id).cloned();
-        if let Some((name, alias)) = known {
-            let record = host.catalog().record(&name);
+        if let Some((account, name, alias)) = known {
+            let host = host.clone().with_account(account);
+            let record = host.and_then(|it| it.catalog().record(&name));
             let url = record.as_deref().and_then(|it| it.attachments.urls.get(&alias));
             if url.is_some_and(|it| it.id == id) {
-                return Some((name, alias));
+                return Some((account, name, alias));
             }
             self.owners().remove(id);
         }
-        let found = search(host, id)?;
+        let mut accounts = host.accounts();
+        let found = accounts.find_map(|it| {
+            let (name, alias) = search(&it, id)?;
+            Some((it.account_index(), name, alias))
+        })?;
         let mut owners = self.owners();
         if owners.len() >= OWNERS_MAX {
             owners.clear();
@@ -96,7 +120,7 @@ impl Urls {
         Some(found)
     }
 
-    fn owners(&self) -> MutexGuard<'_, BTreeMap<String, (FunctionName, String)>> {
+    fn owners(&self) -> MutexGuard<'_, BTreeMap<String, Owner>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,31 +144,13 @@ fn search(host: &Host, id: &str) -> Option<(FunctionName, String)> {
 
 /// Tells whether a policy lets everybody invoke by a URL without authentication.
 fn allows_everybody(policy: &Policy) -> bool {
-    let denies =
-        |statement: &Value| statement["Effect"] == "Deny" && is_about_urls(&statement["Action"]);
-    let allows = |statement: &Value| {
-        let everybody = statement["Principal"] == "*" || statement["Principal"]["AWS"] == "*";
-        // A condition that is not understood must not pass as if it were not there.
-        let conditions = statement.get("Condition").is_none_or(|condition| {
-            let only = serde_json::json!(
-                { "StringEquals": { "lambda:FunctionUrlAuthType": "NONE" } });
-            *condition == only
-        });
-        statement["Effect"] == "Allow"
-            && everybody
-            && conditions
-            && is_about_urls(&statement["Action"])
-    };
-    policy.statements.iter().any(|it| allows(&it.json))
-        && !policy.statements.iter().any(|it| denies(&it.json))
+    policy.allows(&Access { account: None, action: INVOKE, url: Some("NONE") })
 }
 
-fn is_about_urls(action: &Value) -> bool {
-    let one = |it: &Value| {
-        let known = ["lambda:invokefunctionurl", "lambda:*", "*"];
-        it.as_str().is_some_and(|it| known.contains(&it.to_ascii_lowercase().as_str()))
-    };
-    one(action) || action.as_array().is_some_and(|it| it.iter().any(one))
+/// Tells whether a policy lets the holders of an account's keys invoke by a URL that authenticates.
+#[cfg(feature = "keys")]
+pub(super) fn allows_account(policy: &Policy, account: &str) -> bool {
+    policy.allows(&Access { account: Some(account), action: INVOKE, url: Some("AWS_IAM") })
 }
 
 fn cors(value: &Value) -> Option<Cors> {
@@ -153,8 +159,7 @@ fn cors(value: &Value) -> Option<Cors> {
         .ok()
 }
 
-const NO_SIGNATURES: &str = "Forbidden. This function URL has the AuthType AWS_IAM, and this host does not check \
-                             signatures: it refuses every caller.";
+const INVOKE: &str = "lambda:InvokeFunctionUrl";
 /// How many owners are remembered.
 const OWNERS_MAX: usize = 10_000;
 /// How many functions are looked at under one lock.

@@ -6,30 +6,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{
-    Command, Decided, Engine, Event, EventError, Explanation, Fault, FunctionId, RejectReason, Time,
+    AccountId, Command, Decided, Engine, Event, EventError, Explanation, Fault, FunctionId,
+    RejectReason, Time,
 };
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::fleet::Fleet;
 use super::functions::Functions;
 use super::ids::{to_core, to_engine};
 use super::inbox::Inbox;
-use super::message::{Message, Settings};
+use super::message::{AccountPart, Message, Settings};
+use super::networks::Networks;
 use super::pending::{Pending, PendingInvocations};
+use super::stream::StreamItem;
 use super::{answer, deploy};
 use crate::activity::Observer;
 use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::Function;
-use crate::function::arn::Arns;
+use crate::function::account::AccountIndex;
+use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, Request, trace_id};
-use crate::logs::{LogEvent, LogWriter};
+use crate::logs::LogEvent;
+use crate::network::{InterfaceChange, NetworkError};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand, WorkerId,
+    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand,
+    WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 
@@ -39,7 +45,8 @@ pub(crate) struct Driver {
     engine: Engine,
     /// When the engine's clock began.
     began: Instant,
-    arns: Arns,
+    /// By [`AccountIndex`]; the host's own first.
+    accounts: Vec<AccountPart>,
     code: Arc<dyn FetchCode>,
     beat_interval: Option<Duration>,
     unreserved_min: u32,
@@ -47,10 +54,10 @@ pub(crate) struct Driver {
     /// Cloned into each worker's connection.
     link: Link,
     events: broadcast::Sender<HostEvent>,
-    pub(super) logs: LogWriter,
     pub(super) observer: Observer,
     pub(super) functions: Functions,
-    pending: PendingInvocations,
+    networks: Networks,
+    pub(super) pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
     pub(super) sandboxes: BTreeMap<SandboxId, Held>,
     stopping: Option<Stopping>,
@@ -79,12 +86,11 @@ pub(super) struct Held {
 impl Driver {
     pub(crate) fn new(
         settings: Settings,
-        arns: Arns,
+        accounts: Vec<AccountPart>,
         code: Arc<dyn FetchCode>,
         link: Link,
-        events: broadcast::Sender<HostEvent>,
-        logs: LogWriter,
-        observer: Observer,
+        (events, observer): (broadcast::Sender<HostEvent>, Observer),
+        networks: Networks,
     ) -> Self {
         let unreserved_min = settings.unreserved_min();
         let Settings { mut config, placement, idle } = settings;
@@ -96,19 +102,31 @@ impl Driver {
         if let Some(placement) = placement {
             engine = engine.with_placement(placement);
         }
+        for (index, account) in (0..).zip(&accounts) {
+            let (id, concurrency_max) = (AccountId(index), account.concurrency_max);
+            let weight = account.weight;
+            for event in [
+                Event::AccountPut { account: id, concurrency_max },
+                Event::AccountWeightSet { account: id, weight },
+            ] {
+                if let Err(error) = engine.handle(Time::ZERO, event) {
+                    tracing::error!(%error, account = id.0, "an account that the engine refuses");
+                }
+            }
+        }
         Self {
             engine,
+            accounts,
             began: Instant::now(),
-            arns,
             code,
             beat_interval,
             unreserved_min,
             fleet: Fleet::default(),
             link,
             events,
-            logs,
             observer,
             functions: Functions::default(),
+            networks,
             pending: PendingInvocations::default(),
             sandboxes: BTreeMap::new(),
             stopping: None,
@@ -133,6 +151,9 @@ impl Driver {
                     self.carry_out();
                 }
                 Some(event) = inbox.events.recv() => self.on_worker(event),
+                Some((interface, change)) = inbox.interfaces.recv() => {
+                    self.on_interface(interface, change);
+                }
                 Some(worker) = inbox.lost.recv() => self.on_worker_lost(worker, "connection lost"),
                 message = inbox.messages.recv() => match message {
                     Some(message) => self.on_message(message),
@@ -155,10 +176,8 @@ impl Driver {
         if !self.sandboxes.is_empty() {
             return false;
         }
-        for done in self.stopping.take().into_iter().flat_map(|stopping| stopping.done) {
-            // Whoever waited may have gone: nothing to do then.
-            done.send(()).unwrap_or_default();
-        }
+        let done = self.stopping.take().map(|stopping| stopping.done);
+        self.networks.stop_all(done.unwrap_or_default());
         true
     }
 
@@ -172,6 +191,24 @@ impl Driver {
         for worker in self.fleet.ids() {
             self.handle(Event::WorkerDraining { worker: to_core(worker) });
         }
+    }
+
+    /// Writes lines to the log of a function.
+    pub(super) fn append_log(
+        &self,
+        deployment: &Deployment,
+        stream: String,
+        events: Vec<LogEvent>,
+    ) {
+        if let Some(account) = self.accounts.get(deployment.account.0 as usize) {
+            account.logs.append(deployment.config.log_group(), stream, events);
+        }
+    }
+
+    /// Returns the name of a function in metrics.
+    fn series(&self, account: AccountIndex, name: &FunctionName) -> String {
+        let number = self.accounts.get(account.0 as usize).map_or("", |it| it.arns.account());
+        account.series(number, name.as_str())
     }
 
     fn now(&self) -> Time {
@@ -203,14 +240,24 @@ impl Driver {
                 drop(reply.send(self.put(&function)));
             }
             Message::Remove { key } => {
-                self.observer.function_removed(&key);
+                let series = self.series(key.account, &key.name);
+                self.observer.function_removed(&key, &series);
                 if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
+                    let unused = self.networks.uses(function, None);
+                    unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
-            Message::Invoke { key, function_arn, request, reply } => {
-                self.invoke(&key, function_arn, request, reply);
+            Message::Invoke { key, function_arn, request, stream, reply } => {
+                self.invoke(&key, function_arn, request, stream, reply);
             }
+            Message::LimitAccount { account, invocations_max, weight } => {
+                let account = AccountId(account.0);
+                self.handle(Event::AccountPut { account, concurrency_max: invocations_max });
+                self.handle(Event::AccountWeightSet { account, weight: weight.max(1) });
+            }
+            Message::Read { invocation, parts } => self.read(invocation, parts),
+            Message::DefaultNetwork { reply } => self.put_default_network(reply),
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;
@@ -231,15 +278,47 @@ impl Driver {
     /// Tells the engine of a function.
     fn put(&mut self, function: &Function) -> Result<(), Error> {
         let latest = VersionKey { version: Version::Latest, ..function.key() };
-        let settings = deploy::settings(function, self.functions.id(&latest));
-        let deployment = Arc::new(deploy::deployment(function, &self.arns));
+        let mut settings = deploy::settings(function, self.functions.id(&latest));
+        let Some(account) = self.accounts.get(function.account.0 as usize) else {
+            return Err(Error::Stopping);
+        };
+        let deployment = Arc::new(deploy::deployment(function, &account.arns));
+        let network = self.networks.of(function.config.vpc.as_ref())?;
+        settings.network = network.as_ref().map(|(id, _)| *id);
+        if let Some((_, Some(first))) = network {
+            self.handle(first);
+        }
         // Known before the engine is told: it may ask for a sandbox at once.
         let (id, before) = self.functions.put(deployment);
         let revision = function.deployment;
-        self.try_handle(Event::FunctionPut { function: id, revision, settings }).map_err(|error| {
-            self.functions.put_back(id, before);
-            answer::refused_function(error, self.unreserved_min)
-        })
+        self.try_handle(Event::FunctionPut { function: id, revision, settings }).map_err(
+            |error| {
+                self.functions.put_back(id, before);
+                answer::refused_function(error, self.unreserved_min)
+            },
+        )?;
+        let unused = self.networks.uses(id, settings.network);
+        unused.into_iter().for_each(|event| self.handle(event));
+        Ok(())
+    }
+
+    /// Tells the engine of the network of functions without a `VpcConfig`, if there is one.
+    fn put_default_network(&mut self, reply: oneshot::Sender<Result<(), NetworkError>>) {
+        match self.networks.of(None) {
+            Ok(Some((id, Some(first)))) => {
+                self.networks.await_first(id, reply);
+                self.handle(first);
+            }
+            // Who asked may have gone.
+            Ok(_) => reply.send(Ok(())).unwrap_or_default(),
+            Err(error) => reply.send(Err(error)).unwrap_or_default(),
+        }
+    }
+
+    fn on_interface(&mut self, interface: InterfaceId, change: InterfaceChange) {
+        if let Some(event) = self.networks.on_change(interface, change) {
+            self.handle(event);
+        }
     }
 
     fn invoke(
@@ -247,6 +326,7 @@ impl Driver {
         key: &VersionKey,
         function_arn: String,
         request: Request,
+        stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
     ) {
         if self.stopping.is_some() {
@@ -260,7 +340,17 @@ impl Driver {
         let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
         request.trace_id.get_or_insert_with(|| trace_id(now_ms()));
-        self.arrive(Pending { function, request_id, function_arn, request, reply, refused: 0 });
+        let (sent_to, refused) = (None, 0);
+        self.arrive(Pending {
+            function,
+            request_id,
+            function_arn,
+            request,
+            reply,
+            stream,
+            sent_to,
+            refused,
+        });
     }
 
     pub(super) fn arrive(&mut self, pending: Pending) {
@@ -271,8 +361,9 @@ impl Driver {
             (self.pending.get(id), self.functions.deployment(function))
         {
             let Pending { request_id, function_arn, request, .. } = pending;
-            let (key, trace_id) = (deployment.key(), request.trace_id.as_deref());
-            self.observer.arrived(id, key, function_arn, request_id, trace_id);
+            let (version, trace_id) = (deployment.version, request.trace_id.as_deref());
+            let series = self.series(deployment.account, &deployment.config.name);
+            self.observer.arrived(id, series, version, function_arn, request_id, trace_id);
         }
         let invocation = lambda_core::InvocationId(id.0);
         self.handle(Event::InvocationArrived { invocation, function });
@@ -303,9 +394,12 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox { sandbox, worker, function, revision, .. } => {
+                Command::StartSandbox {
+                    sandbox, worker, function, revision, interface, ..
+                } => {
                     let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
-                    self.start(sandbox, worker, function, revision);
+                    let interface = interface.map(|it| InterfaceId(it.0));
+                    self.start(sandbox, worker, function, revision, interface);
                 }
                 Command::StopSandbox { sandbox, worker, .. } => {
                     self.observer.sandbox_stopping(SandboxId(sandbox.0));
@@ -337,17 +431,27 @@ impl Driver {
                     self.observer.worker_gone(WorkerId(worker.0));
                     self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
                 }
-                // The workers of this host have neither VMs nor network interfaces, and none is told of: the engine asks for none.
-                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
-                Command::StartInterface { interface, .. } => {
-                    self.handle(Event::InterfaceGone { interface });
+                Command::StartInterface { interface, network, .. } => {
+                    self.networks.start(InterfaceId(interface.0), network);
                 }
-                Command::StopVm { .. } | Command::StopInterface { .. } => {}
+                Command::StopInterface { interface } => {
+                    self.networks.stop(InterfaceId(interface.0));
+                }
+                // The workers of this host have no VMs, and none is told of: the engine asks for none.
+                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
+                Command::StopVm { .. } => {}
             }
         }
     }
 
-    fn start(&mut self, sandbox: SandboxId, worker: WorkerId, function: FunctionId, revision: u64) {
+    fn start(
+        &mut self,
+        sandbox: SandboxId,
+        worker: WorkerId,
+        function: FunctionId,
+        revision: u64,
+        interface: Option<InterfaceId>,
+    ) {
         let known = self.functions.deployment(function).filter(|it| it.number == revision);
         let Some(deployment) = known.cloned() else {
             // Kept while anything of it is left, so that the engine has no reason to ask for this.
@@ -362,18 +466,20 @@ impl Driver {
         let name = deployment.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
         let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
-        self.observer.sandbox_starting(sandbox, worker, &deployment, placement);
+        let series = self.series(deployment.account, &deployment.config.name);
+        self.observer.sandbox_starting(sandbox, worker, &deployment, series, placement);
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
-        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment });
+        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment, interface });
     }
 
     fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {
-        let (Some(pending), Some(held)) = (self.pending.get(id), self.sandboxes.get(&sandbox))
+        let (Some(pending), Some(held)) = (self.pending.get_mut(id), self.sandboxes.get(&sandbox))
         else {
             return;
         };
+        pending.sent_to = Some((sandbox, worker));
         let request = &pending.request;
         let invocation = Invocation {
             id,
@@ -383,9 +489,18 @@ impl Driver {
             client_context: request.client_context.clone(),
             trace_id: request.trace_id.clone(),
             function_arn: pending.function_arn.clone(),
+            streamed: pending.stream.is_some(),
         };
         self.observer.dispatched(id, sandbox);
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
+    }
+
+    /// Lets a worker send as many more parts of an answer.
+    pub(super) fn read(&self, invocation: InvocationId, parts: u32) {
+        let sent_to = self.pending.get(invocation).and_then(|it| it.sent_to);
+        if let Some((sandbox, worker)) = sent_to {
+            self.fleet.carry_out(worker, WorkerCommand::Read { sandbox, invocation, parts });
+        }
     }
 
     fn reject(&mut self, id: InvocationId, reason: RejectReason) {
@@ -411,15 +526,19 @@ impl Driver {
                     answer::init_failed(request_id, &deployment, &error, &kind, log, init_duration);
                 let now = now_ms();
                 let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
-                self.logs.append(deployment.config.log_group(), log_stream, events);
+                self.append_log(&deployment, log_stream, events);
                 self.observer.ended(id, true, &answer.report);
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
-            None => {
-                let deployment = self.functions.deployment(pending.function);
-                answer::refused(reason, deployment.map_or_else(String::new, |it| it.arn.clone()))
-            }
+            None => match self.networks.why_refused(pending.function, reason) {
+                Some(error) => Error::Network(error),
+                None => {
+                    let deployment = self.functions.deployment(pending.function);
+                    let arn = deployment.map_or_else(String::new, |it| it.arn.clone());
+                    answer::refused(reason, arn)
+                }
+            },
         };
         self.observer.refused(id, Some(reason), &error);
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());

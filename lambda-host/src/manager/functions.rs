@@ -120,9 +120,10 @@ mod tests {
             arn: String::new(),
             region: String::new(),
             version: crate::function::version::Version::Latest,
-            config,
+            config: Arc::new(config),
             code: crate::code::CodeDigest::of(b""),
             provisioned: false,
+            account: crate::function::account::AccountIndex::default(),
         })
     }
 

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use lambda_core::placement::Placement;
 use lambda_core::{Explanation, FixedIdle, IdlePolicy};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::stream::StreamItem;
 use crate::error::Error;
 use crate::function::Function;
+use crate::function::account::AccountIndex;
+use crate::function::arn::Arns;
 use crate::function::version::VersionKey;
 use crate::invocation::{Answer, Request};
+use crate::logs::LogWriter;
+use crate::network::error::NetworkError;
 use crate::worker::Worker;
-use crate::worker::protocol::WorkerId;
+use crate::worker::protocol::{InvocationId, WorkerId};
 
 /// A message from the host to the driver.
 #[derive(Debug)]
@@ -28,16 +33,34 @@ pub(crate) enum Message {
         /// As the caller named it.
         function_arn: String,
         request: Request,
+        /// The receiver of a streamed answer's parts.
+        stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
     },
+    /// The caller has taken parts of a streamed answer.
+    Read { invocation: InvocationId, parts: u32 },
     /// A worker is to be connected; `reply` is told when the engine has taken it.
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
+    /// The limits of an account are other ones.
+    LimitAccount { account: AccountIndex, invocations_max: u32, weight: u32 },
+    /// Prepares the network of functions without a `VpcConfig`, if there is one; `reply` is told when
+    /// its first interface is ready.
+    DefaultNetwork { reply: oneshot::Sender<Result<(), NetworkError>> },
     /// Someone asks how many sandboxes of a version are ready or busy.
     Ready { key: VersionKey, reply: oneshot::Sender<u32> },
     /// Someone asks for the engine's last decisions, oldest first.
     Explain { reply: oneshot::Sender<Vec<Explanation>> },
     /// The host stops; `done` is told when no sandbox is left.
     Stop { kill: bool, done: oneshot::Sender<()> },
+}
+
+/// An account as the driver knows it.
+#[derive(Debug)]
+pub(crate) struct AccountPart {
+    pub(crate) arns: Arns,
+    pub(crate) logs: LogWriter,
+    pub(crate) concurrency_max: u32,
+    pub(crate) weight: u32,
 }
 
 /// The engine's settings.
@@ -49,6 +72,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Returns the most invocations at once, and how many of them stay unreserved.
+    pub(crate) fn limits(&self) -> (u32, u32) {
+        (self.config.account_concurrency_max, self.unreserved_min())
+    }
+
     /// How much of an account's concurrency stays unreserved at the least: AWS's 100, and of a small account a tenth.
     pub(crate) fn unreserved_min(&self) -> u32 {
         self.config.account_unreserved_min.min(self.config.account_concurrency_max / 10)
@@ -59,6 +87,8 @@ impl Default for Settings {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut config = lambda_core::Config::default();
+        // Who has updated a function expects its new code with the next invocation.
+        config.rollout_max = Duration::ZERO;
         // More inits at once than the processors can run would all take longer, and those that wait with them.
         let starts = u32::try_from(processors).unwrap_or(u32::MAX);
         config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);

@@ -8,8 +8,11 @@ mod functions;
 mod ids;
 mod inbox;
 pub(crate) mod message;
+mod networks;
 mod pending;
 mod reports;
+pub(crate) mod stream;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::inbox::Inbox;
+pub(crate) use self::networks::Networks;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use lambda_core::FunctionId;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::stream::StreamItem;
 use crate::error::Error;
 use crate::invocation::{Answer, Request};
-use crate::worker::protocol::InvocationId;
+use crate::worker::protocol::{InvocationId, SandboxId, WorkerId};
 
 /// An invocation that has no answer yet.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(super) struct Pending {
     pub(super) function_arn: String,
     pub(super) request: Request,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
+    /// The receiver of a streamed answer's parts.
+    pub(super) stream: Option<mpsc::Sender<StreamItem>>,
+    /// The sandbox to which it was sent, and its worker.
+    pub(super) sent_to: Option<(SandboxId, WorkerId)>,
     /// How many sandboxes ended before they could take it.
     pub(super) refused: u32,
 }
@@ -47,6 +52,10 @@ impl PendingInvocations {
 
     pub(super) fn get(&self, id: InvocationId) -> Option<&Pending> {
         self.by_id.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: InvocationId) -> Option<&mut Pending> {
+        self.by_id.get_mut(&id)
     }
 
     pub(super) fn remove(&mut self, id: InvocationId) -> Option<Pending> {

@@ -1,14 +1,17 @@
 //! What workers report: the driver tells the engine, and answers callers.
 
 use lambda_core::{Capacity, Event, Fault, ReportedSandbox, Used};
+use tokio::sync::mpsc;
 
 use super::answer;
 use super::driver::{Driver, Held};
 use super::ids::{to_core, to_engine};
+use super::stream::StreamItem;
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::function::version::Version;
 use crate::worker::protocol::{
-    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, VERSION,
+    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, StreamPart, VERSION,
     WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
 };
 
@@ -52,6 +55,7 @@ impl Driver {
                 let used = Used { cpu_time: Some(cpu_time), memory_peak_bytes };
                 self.handle(ended(invocation, sandbox, reusable, used));
             }
+            WorkerEvent::Streamed { invocation, part, .. } => self.on_streamed(invocation, part),
             WorkerEvent::Refused { sandbox, invocation } => self.on_refused(sandbox, invocation),
             WorkerEvent::Gone { sandbox } => {
                 self.handle(Event::SandboxGone { sandbox: to_engine(sandbox) });
@@ -59,7 +63,7 @@ impl Driver {
             }
             WorkerEvent::Logged { sandbox, stream, events } => {
                 if let Some(held) = self.sandboxes.get(&sandbox) {
-                    self.logs.append(held.deployment.config.log_group(), stream, events);
+                    self.append_log(&held.deployment, stream, events);
                 }
             }
             WorkerEvent::Frozen { invocations, .. } => {
@@ -69,6 +73,30 @@ impl Driver {
             }
             WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
             WorkerEvent::Joined { .. } => {}
+        }
+    }
+
+    /// Passes a part of an answer on to its caller.
+    fn on_streamed(&mut self, invocation: InvocationId, part: StreamPart) {
+        let Some(pending) = self.pending.get_mut(invocation) else { return };
+        let Some(stream) = &pending.stream else { return };
+        let item = match part {
+            StreamPart::Begin { content_type } => {
+                let (function, request_id) = (pending.function, pending.request_id.clone());
+                let deployment = self.functions.deployment(function);
+                let version = deployment.map_or(Version::Latest, |it| it.version);
+                StreamItem::Begin { invocation, request_id, version, content_type }
+            }
+            StreamPart::Data(data) => StreamItem::Data(data),
+        };
+        match stream.try_send(item) {
+            Ok(()) => {}
+            // The caller has gone: the function goes on, as Lambda's does.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.read(invocation, 1),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::error!("a worker sends more of an answer than it may");
+                pending.stream = None;
+            }
         }
     }
 
@@ -90,7 +118,10 @@ impl Driver {
         }
         let joined = Event::WorkerJoined {
             worker: to_core(worker),
-            capacity: Capacity::of_memory(capacity.memory_bytes),
+            capacity: Capacity {
+                interface_slots: capacity.interface_slots,
+                ..Capacity::of_memory(capacity.memory_bytes)
+            },
         };
         match self.try_handle(joined) {
             Ok(()) => {
@@ -119,7 +150,7 @@ impl Driver {
                     function,
                     revision: it.deployment,
                     vm: None,
-                    interface: None,
+                    interface: it.interface.map(|it| lambda_core::InterfaceId(it.0)),
                     invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
                 }),
                 None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),

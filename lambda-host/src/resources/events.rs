@@ -40,8 +40,9 @@ impl Host {
         }
         serde_json::from_slice::<IgnoredAny>(&request.payload)
             .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
-        let accepted = self.event_queue().accept(&target, request, depth).await?;
-        self.observer().registry().event_received(target.name.as_str());
+        let owner = (self.account_index(), self.arns().account());
+        let accepted = self.event_queue().accept(owner, &target, request, depth).await?;
+        self.observer().registry().event_received(&self.series(target.name.as_str()));
         Ok(accepted)
     }
 

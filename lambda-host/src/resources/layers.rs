@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::catalog::bounds::{LAYER_VERSIONS_MAX, check_count};
 use crate::catalog::layers::{LayerVersion, key, last_key};
 use crate::catalog::registry::encode;
 use crate::catalog::{Inner, new_revision};
@@ -48,6 +49,9 @@ impl Host {
             .change(|inner| async move {
                 let (code, lease) = inner.put_code(zip).await?;
                 let _turn = inner.changing.lock().await;
+                inner.check_code_bytes(code.size_bytes)?;
+                let count = inner.layers().versions.len() + 1;
+                check_count(count, true, LAYER_VERSIONS_MAX, "versions of layers")?;
                 let version = inner.layers().last.get(&name).map_or(1, |it| it + 1);
                 let layer = LayerVersion {
                     name: name.clone(),

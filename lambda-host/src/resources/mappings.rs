@@ -6,7 +6,10 @@ use std::sync::{Arc, PoisonError};
 use serde_json::Value;
 
 use crate::catalog::Inner;
+use crate::catalog::bounds::{MAPPINGS_MAX, check_count};
 use crate::catalog::mappings::{Mapping, SourceKind, checkpoints, key};
+#[cfg(feature = "http")]
+use crate::catalog::mappings::{no_queue, no_stream};
 use crate::clock::now_ms;
 use crate::error::Error;
 use crate::events::filter;
@@ -45,8 +48,14 @@ impl Host {
                         is_same(it, &function_arn, source_arn.as_deref(), &settings)
                     };
                     if let Some(other) = all.by_number.values().find(twice) {
-                        return Err(already(other));
+                        return Err(already(other, &settings));
                     }
+                    check_count(
+                        all.by_number.len() + 1,
+                        true,
+                        MAPPINGS_MAX,
+                        "event source mappings",
+                    )?;
                     all.by_number.keys().next_back().map_or(1, |it| it + 1)
                 };
                 let mapping = Mapping {
@@ -174,6 +183,20 @@ impl Host {
         all.by_number.values().map(Arc::clone).collect()
     }
 
+    /// Refuses a queue or a stream on a host without services, where nothing would read it.
+    #[cfg(feature = "http")]
+    pub(crate) fn expect_services(&self, source_arn: Option<&str>) -> Result<(), Error> {
+        #[cfg(feature = "services")]
+        if self.services().is_some() {
+            return Ok(());
+        }
+        match (SourceKind::of(source_arn), source_arn) {
+            (SourceKind::Kinesis | SourceKind::DynamoDb, Some(arn)) => Err(no_stream(arn)),
+            (SourceKind::Sqs, _) => Err(no_queue()),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the ARN of a function that is there, for a mapping.
     fn mapped_function(&self, target: Target) -> Result<String, Error> {
         let target = self.ours(target)?;
@@ -217,10 +240,12 @@ fn is_same(
     mapping.function_arn == function_arn
         && mapping.source_arn.as_deref() == source_arn
         && same("Topics")
-        && (source_arn.is_some() || servers(&mapping.settings) == servers(settings))
+        && (source_arn.is_some()
+            || servers(settings).any(|it| servers(&mapping.settings).any(|other| it == other)))
 }
 
-fn already(other: &Mapping) -> Error {
+/// Refuses a mapping with these settings beside one of the same source and function.
+fn already(other: &Mapping, settings: &BTreeMap<String, Value>) -> Error {
     let name = other.function_arn.splitn(7, ':').nth(6).unwrap_or_default();
     let id = &other.id;
     let end = format!("Please update or delete the existing mapping with UUID {id}");
@@ -237,7 +262,7 @@ fn already(other: &Mapping) -> Error {
             format!(
                 "An event source mapping with event source (\"{}\"), function (\"{}\"), topics (\"{}\") already \
                  exists. {end}",
-                servers(&other.settings),
+                servers(settings).collect::<Vec<_>>().join(","),
                 other.function_arn,
                 topics.collect::<Vec<_>>().join(",")
             )
@@ -245,10 +270,10 @@ fn already(other: &Mapping) -> Error {
     })
 }
 
-/// The servers of a Kafka cluster outside AWS, as one text.
-fn servers(settings: &BTreeMap<String, Value>) -> String {
+/// The servers of a Kafka cluster outside AWS.
+fn servers(settings: &BTreeMap<String, Value>) -> impl Iterator<Item = &str> {
     let list = settings
         .get("SelfManagedEventSource")
         .and_then(|it| it["Endpoints"]["KAFKA_BOOTSTRAP_SERVERS"].as_array());
-    list.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+    list.into_iter().flatten().filter_map(Value::as_str)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use crate::catalog::bounds::{SIGNING_CONFIGS_MAX, check_count};
 use crate::catalog::record::Record;
 use crate::catalog::signing::{SigningConfig, key};
 use crate::clock::now_ms;
@@ -37,6 +38,8 @@ impl Host {
                 let _turn = inner.changing.lock().await;
                 let (found, last) = {
                     let all = inner.signing.read().unwrap_or_else(PoisonError::into_inner);
+                    let (count, grows) = (all.by_number.len() + 1, arn.is_none());
+                    check_count(count, grows, SIGNING_CONFIGS_MAX, "code signing configurations")?;
                     let found = arn.as_deref().map(|arn| (arn, all.get(id(arn)).cloned()));
                     (
                         found.map(|(arn, it)| it.ok_or_else(|| missing(arn))),

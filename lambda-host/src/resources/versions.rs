@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::catalog::record::Record;
 use crate::error::{Error, ReadWith};
 use crate::function::Function;
@@ -37,8 +39,10 @@ impl Host {
     ) -> Result<Arc<Function>, Error> {
         let target = self.latest(function)?;
         let name = target.name.clone();
+        let arn = self.arns().function(&name);
         let change = move |record: &mut Record| {
             let latest = &record.latest.function;
+            latest.check_settled(Instant::now(), &arn)?;
             let sha256 = latest.code.base64();
             if publish.code_sha256.as_ref().is_some_and(|it| *it != sha256) {
                 let given = publish.code_sha256.unwrap_or_default();

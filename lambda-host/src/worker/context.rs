@@ -13,6 +13,7 @@ use super::roles::Roles;
 use super::runtime::Runtimes;
 use crate::code::{CodeDigest, CodeStore};
 use crate::error::Error;
+use crate::network::InterfaceProvider;
 
 /// What the tasks of one worker share.
 #[derive(Debug)]
@@ -20,8 +21,12 @@ pub(super) struct Context {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) runtimes: Arc<Runtimes>,
     pub(super) code: CodeStore,
+    /// The bandwidth of streamed answers ([`lambda_sandbox::Limits::stream_bytes_per_second`]).
+    pub(super) stream_bytes_per_second: Option<u64>,
     #[cfg(feature = "roles")]
     pub(super) roles: Option<Arc<Roles>>,
+    /// Connects sandboxes to network interfaces.
+    pub(super) interfaces: Option<Arc<dyn InterfaceProvider>>,
     pub(super) epoch: Epoch,
     /// How many tasks run.
     pub(super) running: watch::Sender<usize>,

@@ -7,22 +7,21 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_sandbox::{
-    Answer as SandboxAnswer, Busy, Created, Idle, InitFailure, Invocation as Call, LogSink,
-    Sandbox, ShutdownReason, Usage,
+    Answer as SandboxAnswer, Busy, Created, Failed, FailedInit, Idle, InitFailure,
+    Invocation as Call, Sandbox, ShutdownReason, Usage,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::context::Context;
 use super::failure::{Failure, payload};
-use super::log::SandboxLog;
+use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
+use super::making::{Made, Maker, State, Unmade};
 use super::protocol::{
     Deployment, Invocation, InvocationId, Outcome, SandboxId, StartFault, WorkerEvent,
 };
-use super::specification::{Folders, specify, stand_in_credentials};
-use crate::blocking::blocking;
-use crate::code::CodeLease;
-use crate::error::{Error, with_causes};
+use super::stream::{self, Credits, Passing};
+use crate::error::with_causes;
 use crate::invocation::Report;
 
 /// One sandbox from its making to its end.
@@ -30,12 +29,11 @@ use crate::invocation::Report;
 pub(super) struct Life {
     pub(super) context: Arc<Context>,
     pub(super) sandbox: SandboxId,
-    pub(super) deployment: Box<Deployment>,
-    /// Holds the function's code until the sandbox is gone.
-    pub(super) code: CodeLease,
-    /// Holds the files of its layers.
-    pub(super) layers: Option<CodeLease>,
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) maker: Maker,
     pub(super) kill: Arc<Notify>,
+    /// Renewed with each streamed answer.
+    pub(super) credits: Credits,
     pub(super) log: Arc<SandboxLog>,
     /// Set when the manager was told that the sandbox is ready.
     pub(super) ready: Arc<AtomicBool>,
@@ -62,25 +60,16 @@ struct Turn {
     spent: Duration,
 }
 
-/// A sandbox that was made, and is ready.
+/// A sandbox after an invocation.
 #[derive(Debug)]
-struct Made {
-    idle: Sandbox<Idle>,
-    init_duration: Duration,
-    /// How long its credentials hold; `None` for ever.
-    usable_for: Option<Duration>,
+enum After<U, F> {
+    /// Its runtime will wait for the next one.
+    Usable(U),
+    /// It can be reset at the most; with what extensions are told.
+    Failed(F),
 }
 
-/// Why a sandbox could not be made. Nothing of it is left.
-#[derive(Debug)]
-enum Unmade {
-    /// Its init took longer than it may.
-    InitTooLong(Duration),
-    /// By the function's fault, so long after its start.
-    Function(Failure, Duration),
-    /// By the machine's: the error with its causes.
-    Machine(String),
-}
+type Next = After<Sandbox<Busy>, (Sandbox<Failed>, ShutdownReason)>;
 
 impl Life {
     /// Lives it; returns the last event, to be sent when nothing of the sandbox is left.
@@ -117,9 +106,9 @@ impl Life {
 
     async fn live(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
         let sandbox = self.sandbox;
-        self.log.note(format!("INIT_START Runtime Version: {}", self.deployment.config.runtime));
+        self.log.init_start(&self.deployment);
         let made = tokio::select! {
-            made = self.make(None) => made,
+            made = self.maker.make(None) => made,
             // Dropping what is being made releases it.
             () = self.kill.notified() => Err(Unmade::Machine("killed".to_owned())),
         };
@@ -151,102 +140,6 @@ impl Life {
         self.context.tell(WorkerEvent::Ready { sandbox: self.sandbox, init_duration }).await;
     }
 
-    /// Brings the function's code here where it is not.
-    async fn fetch_code(&self) -> Result<(), String> {
-        let (lease, digest) = (self.code.clone(), &self.deployment.code);
-        let here = blocking(move || Ok(lease.is_present())).await;
-        if here.map_err(|error| with_causes(&error))? {
-            return Ok(());
-        }
-        let fetched = async {
-            let zip = self.context.fetch(digest).await?;
-            let store = self.context.code.clone();
-            let (found, lease) = blocking(move || store.put(&zip)).await?;
-            // Held by `self.code` from here on.
-            drop(lease);
-            Ok::<_, Error>(found)
-        };
-        match fetched.await {
-            Ok(found) if found.sha256 == digest.sha256 => Ok(()),
-            Ok(found) => Err(format!("code {} came for {}", found.hex(), digest.hex())),
-            Err(error) => Err(format!("code {}: {}", digest.hex(), with_causes(&error))),
-        }
-    }
-
-    /// Brings the files of the function's layers here where they are not.
-    async fn fetch_layers(&self) -> Result<(), String> {
-        let Some(lease) = self.layers.clone() else { return Ok(()) };
-        let fetched = async {
-            let here = lease.clone();
-            if blocking(move || Ok(here.is_present())).await? {
-                return Ok(());
-            }
-            let mut zips = Vec::new();
-            for layer in &self.deployment.config.layers {
-                zips.push(self.context.fetch(&layer.code).await?);
-            }
-            let store = self.context.code.clone();
-            blocking(move || store.put_merged(&lease, &zips)).await
-        };
-        fetched.await.map_err(|error: Error| format!("layers: {}", with_causes(&error)))
-    }
-
-    /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda does.
-    async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
-        self.fetch_code().await.map_err(Unmade::Machine)?;
-        self.fetch_layers().await.map_err(Unmade::Machine)?;
-        let folders = Folders {
-            code: self.code.folder(),
-            layers: self.layers.as_ref().map(CodeLease::folder),
-        };
-        let runtimes = &self.context.runtimes;
-        let spec = specify(&self.deployment, self.log.stream(), runtimes, &folders);
-        let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
-        spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
-        spec.times.init = init_max.unwrap_or(spec.times.init);
-        let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
-        let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
-        let start = Instant::now();
-        let created: Sandbox<Created> =
-            self.context.backend.create(spec).await.map_err(|error| machine(&error))?;
-        let (idle, init) = created.init().await.map_err(|failure| match failure {
-            InitFailure::TimedOut(limit) => Unmade::InitTooLong(limit),
-            failure => match Failure::of_init(&failure) {
-                Some(function) => Unmade::Function(function, start.elapsed()),
-                None => machine(&failure),
-            },
-        })?;
-        Ok(Made { idle, init_duration: init.duration, usable_for })
-    }
-
-    /// Adds the credentials of the function's role; returns how long the sandbox may use them.
-    #[cfg(feature = "roles")]
-    async fn add_credentials(
-        &self,
-        spec: &mut lambda_sandbox::SandboxSpec,
-    ) -> Result<Option<Duration>, String> {
-        let config = &self.deployment.config;
-        let Some(roles) = self.context.roles.as_ref().filter(|_| !config.role.is_empty()) else {
-            spec.environment.extend(stand_in_credentials());
-            return Ok(None);
-        };
-        let session = roles.session(&config.role, config.name.as_str()).await;
-        let credentials =
-            session.map_err(|error| format!("role {}: {}", config.role, with_causes(&error)))?;
-        spec.environment.extend(super::roles::variables(&credentials));
-        Ok(roles.usable_for(&credentials, config.timeout))
-    }
-
-    #[cfg(not(feature = "roles"))]
-    #[expect(clippy::unused_async, reason = "the same form as with the feature")]
-    async fn add_credentials(
-        &self,
-        spec: &mut lambda_sandbox::SandboxSpec,
-    ) -> Result<Option<Duration>, String> {
-        spec.environment.extend(stand_in_credentials());
-        Ok(None)
-    }
-
     /// Makes the sandbox anew in the first invocation, whose timeout covers init and all: the init took too long
     /// when nobody waited for it.
     ///
@@ -261,11 +154,11 @@ impl Life {
             () = self.kill.notified() => return,
         };
         let Some(Order::Run(invocation)) = order else { return };
-        self.log.init_timed_out(init_duration);
+        self.log.init_report(init_duration, Phase::Init, INIT_TIMEOUT);
         self.log.start(&invocation.request_id, self.deployment.version);
         let start = Instant::now();
         let made = tokio::select! {
-            made = self.make(Some(invocation.timeout)) => made,
+            made = self.maker.make(Some(invocation.timeout)) => made,
             () = self.kill.notified() => {
                 Err(Unmade::Function(Failure::stopped(), Duration::ZERO))
             }
@@ -294,92 +187,224 @@ impl Life {
         mut first: Option<Turn>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) {
+        // Kept until the sandbox has ended.
+        let _attached = made.attached;
         let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
         let mut init_duration = Some(made.init_duration);
-        let mut idle = made.idle;
+        let mut state = made.state;
         loop {
-            let turn = match first.take() {
+            let mut turn = match first.take() {
                 Some(turn) => turn,
                 None => {
                     let order = tokio::select! {
                         order = orders.recv() => order,
                         () = until(retire_at) => None,
-                        () = self.kill.notified() => {
-                            return self.ended(idle.destroy().await);
-                        }
+                        () = self.kill.notified() => return self.ended(state.destroy().await),
                     };
                     // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An
                     // invocation that was sent meanwhile is refused, and another sandbox takes it.
                     let Some(Order::Run(invocation)) = order else {
-                        return self.ended(idle.shutdown(ShutdownReason::Spindown).await);
+                        return self.ended(state.shut_down().await);
                     };
-                    self.log.start(&invocation.request_id, self.deployment.version);
-                    Turn { invocation, init_duration, spent: Duration::ZERO }
+                    Turn { invocation, init_duration: None, spent: Duration::ZERO }
                 }
+            };
+            let idle = match state {
+                State::Idle(idle) => {
+                    turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
+                    if turn.spent.is_zero() {
+                        self.log.start(&turn.invocation.request_id, self.deployment.version);
+                    }
+                    Ok(idle)
+                }
+                State::Reset(created) => self.init_again(created, &mut turn).await,
             };
             init_duration = None;
-            let Some(busy) = self.invoke(idle, &turn).await else {
-                return;
+            let after = match idle {
+                Ok(idle) => self.invoke(idle, &turn).await,
+                Err(ended) => ended,
             };
-            let answered = Instant::now();
-            match busy.settle().await {
-                Ok(settled) => {
-                    let frozen = (turn.invocation.id, answered.elapsed());
-                    self.frozen.lock().unwrap_or_else(PoisonError::into_inner).push(frozen);
-                    idle = settled;
+            state = match after {
+                Some(After::Usable(busy)) => {
+                    let answered = Instant::now();
+                    match busy.try_settle().await {
+                        Ok(idle) => {
+                            let frozen = (turn.invocation.id, answered.elapsed());
+                            let untold = self.frozen.lock();
+                            untold.unwrap_or_else(PoisonError::into_inner).push(frozen);
+                            State::Idle(idle)
+                        }
+                        Err((error, failed)) => {
+                            let (error, sandbox) = (with_causes(&error), self.sandbox.0);
+                            tracing::debug!(error, sandbox, "ended between invocations");
+                            match self.reset(failed, ShutdownReason::Failure).await {
+                                Some(state) => state,
+                                None => return,
+                            }
+                        }
+                    }
                 }
-                Err(error) => {
-                    tracing::debug!(
-                        error = with_causes(&error),
-                        sandbox = self.sandbox.0,
-                        "ended between invocations"
-                    );
-                    return;
-                }
-            }
+                Some(After::Failed((failed, reason))) => match self.reset(failed, reason).await {
+                    Some(state) => state,
+                    None => return,
+                },
+                None => return,
+            };
         }
     }
 
-    /// Runs one invocation and tells how it ended; returns the sandbox when it can be used again.
-    async fn invoke(&self, idle: Sandbox<Idle>, turn: &Turn) -> Option<Sandbox<Busy>> {
+    /// Ends the programs of a sandbox in which something failed, and keeps it for the next
+    /// invocation; `None`: it has ended.
+    async fn reset(&self, failed: Sandbox<Failed>, reason: ShutdownReason) -> Option<State> {
+        if !failed.can_reset() {
+            failed.abandon(reason);
+            return None;
+        }
+        tokio::select! {
+            reset = failed.reset(reason) => match reset {
+                Ok(created) => Some(State::Reset(created)),
+                Err(error) => {
+                    let (error, sandbox) = (with_causes(&error), self.sandbox.0);
+                    tracing::debug!(error, sandbox, "not reset");
+                    None
+                }
+            },
+            // Dropping it ends it.
+            () = self.kill.notified() => None,
+        }
+    }
+
+    /// Starts the programs of a reset sandbox within the invocation, whose time counts from now on.
+    ///
+    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the Init and Invoke
+    /// phases.
+    async fn init_again(
+        &self,
+        created: Sandbox<Created>,
+        turn: &mut Turn,
+    ) -> Result<Sandbox<Idle>, Option<Next>> {
+        let start = Instant::now();
+        let timeout = turn.invocation.timeout;
+        let request_id = turn.invocation.request_id.clone();
+        let tried = tokio::select! {
+            tried = created.with_init_limit(timeout).try_init() => Some(tried),
+            () = self.kill.notified() => None,
+        };
+        turn.spent = start.elapsed();
+        let (failure, kept) = match tried {
+            Some(Ok((idle, _))) => {
+                self.log.start(&request_id, self.deployment.version);
+                return Ok(idle);
+            }
+            Some(Err(FailedInit { failure, sandbox })) => {
+                let (failure, reason) = match failure {
+                    InitFailure::TimedOut(_) => {
+                        self.log.init_report(turn.spent, Phase::Invoke, INIT_TIMEOUT);
+                        (Failure::timed_out(timeout), ShutdownReason::Timeout)
+                    }
+                    failure => {
+                        let Some(function) = Failure::of_init(&failure) else {
+                            return Err(self.refuse(turn, &with_causes(&failure)).await);
+                        };
+                        self.log.init_report(turn.spent, Phase::Invoke, &function.status());
+                        (function, ShutdownReason::Failure)
+                    }
+                };
+                (failure, Some((sandbox, reason)))
+            }
+            None => (Failure::stopped(), None),
+        };
+        self.log.start(&request_id, self.deployment.version);
+        let kept = kept.filter(|(sandbox, _)| sandbox.can_reset());
+        self.tell_ended(turn, Usage::default(), Err(failure), kept.is_some()).await;
+        Err(kept.map(After::Failed))
+    }
+
+    /// Runs one invocation and tells how it ended; returns the sandbox unless it has ended.
+    async fn invoke(&self, idle: Sandbox<Idle>, turn: &Turn) -> Option<Next> {
         let invocation = &turn.invocation;
         let killer = idle.killer();
         let mut killed = false;
         let ended = {
-            let mut running = std::pin::pin!(idle.invoke(self.call(turn)));
-            tokio::select! {
-                ended = &mut running => ended,
-                () = self.kill.notified() => {
-                    killed = true;
-                    killer.kill();
-                    running.await
+            let mut call = self.call(turn);
+            let passed = Notify::new();
+            let mut passing = std::pin::pin!(self.pass(invocation, &mut call, &passed));
+            let mut running = std::pin::pin!(idle.try_invoke(call));
+            let (mut ended, mut all_passed) = (None, false);
+            while ended.is_none() {
+                tokio::select! {
+                    now = &mut running => ended = Some(now),
+                    () = &mut passing, if !all_passed => all_passed = true,
+                    () = self.kill.notified(), if !killed => {
+                        killed = true;
+                        killer.kill();
+                    }
                 }
             }
-        };
-        let (outcome, busy) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                // The function has not seen it: another sandbox may.
-                let sandbox = self.sandbox;
-                let cause = with_causes(&error);
-                tracing::warn!(error = cause, sandbox = sandbox.0, "invocation not handed over");
-                let invocation = invocation.id;
-                self.context.tell(WorkerEvent::Refused { sandbox, invocation }).await;
-                return None;
+            passed.notify_one();
+            if !all_passed {
+                passing.await;
             }
+            ended
         };
-        let failure = if killed && busy.is_none() {
-            Some(Failure::stopped())
-        } else {
-            Failure::of(&outcome.answer, invocation.timeout)
+        let (outcome, after) = match ended? {
+            Ok(ended) => ended,
+            Err(error) => return self.refuse(turn, &with_causes(&error)).await,
+        };
+        let failure = match after {
+            lambda_sandbox::After::Failed(_) if killed => Some(Failure::stopped()),
+            _ => Failure::of(&outcome.answer, invocation.timeout),
+        };
+        let reason = match outcome.answer {
+            SandboxAnswer::TimedOut => ShutdownReason::Timeout,
+            _ => ShutdownReason::Failure,
         };
         let response = match (failure, outcome.answer) {
             (Some(failure), _) => Err(failure),
             (None, SandboxAnswer::Success(response)) => Ok(response.body),
             (None, _) => Ok(Bytes::new()),
         };
-        self.tell_ended(turn, outcome.usage, response, busy.is_some()).await;
-        busy
+        let (after, reusable) = match after {
+            lambda_sandbox::After::Usable(busy) => (After::Usable(busy), true),
+            lambda_sandbox::After::Failed(failed) => {
+                let reusable = failed.can_reset();
+                (After::Failed((failed, reason)), reusable)
+            }
+        };
+        self.tell_ended(turn, outcome.usage, response, reusable).await;
+        Some(after)
+    }
+
+    /// Passes on the parts of a streamed answer until `ended` is notified. Does nothing for a caller who
+    /// takes the answer as a whole.
+    fn pass<'a>(
+        &'a self,
+        invocation: &Invocation,
+        call: &mut Call,
+        ended: &'a Notify,
+    ) -> impl Future<Output = ()> + Send + use<'a> {
+        let passing = invocation.streamed.then(|| {
+            let (sender, parts) = mpsc::channel(1);
+            call.stream = Some(sender);
+            stream::renew(&self.credits);
+            let (context, credits) = (&*self.context, &*self.credits);
+            let (sandbox, invocation) = (self.sandbox, invocation.id);
+            Passing { context, sandbox, invocation, credits, parts, ended }
+        });
+        async move {
+            if let Some(passing) = passing {
+                passing.pass().await;
+            }
+        }
+    }
+
+    /// Tells that the function has not seen the invocation: another sandbox may take it.
+    async fn refuse(&self, turn: &Turn, error: &str) -> Option<Next> {
+        let sandbox = self.sandbox;
+        tracing::warn!(error, sandbox = sandbox.0, "invocation not handed over");
+        let invocation = turn.invocation.id;
+        self.context.tell(WorkerEvent::Refused { sandbox, invocation }).await;
+        None
     }
 
     async fn tell_ended(
@@ -411,8 +436,9 @@ impl Life {
         let (payload, status) = match response {
             Ok(body) => (body, String::new()),
             Err(failure) => {
-                for line in failure.lines(request_id, SystemTime::now()) {
-                    self.log.say(line);
+                if !self.log.is_json() {
+                    let lines = failure.lines(request_id, SystemTime::now());
+                    lines.into_iter().for_each(|line| self.log.say(line));
                 }
                 (payload(&failure.kind, &failure.error, request_id), failure.status())
             }

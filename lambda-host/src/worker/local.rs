@@ -6,22 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use lambda_sandbox::{Backend, BoxFuture};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::Worker;
 use super::connection::Connection;
 use super::context::Context;
 use super::life::{Life, Order};
 use super::log::SandboxLog;
+use super::making::Maker;
 use super::protocol::{
-    Deployment, Epoch, InvocationId, RunningSandbox, SandboxId, StartFault, ToWorker, VERSION,
-    WorkerCapacity, WorkerCommand, WorkerEvent,
+    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId,
+    StartFault, ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
 };
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
 use super::specification::log_stream;
+use super::stream::Credits;
 use crate::code::CodeStore;
+use crate::network::InterfaceProvider;
 
 /// Runs sandboxes of one backend on this machine.
 ///
@@ -39,6 +42,7 @@ struct Handle {
     /// Unbounded, but the manager has one command under way for a sandbox, and a stop.
     orders: mpsc::UnboundedSender<Order>,
     kill: Arc<Notify>,
+    credits: Credits,
     running: RunningSandbox,
 }
 
@@ -57,14 +61,25 @@ impl LocalWorker {
             backend,
             runtimes,
             code,
+            stream_bytes_per_second: None,
             #[cfg(feature = "roles")]
             roles: None,
+            interfaces: None,
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
             connection: OnceLock::new(),
         };
         let capacity = WorkerCapacity::of_memory(memory_bytes);
         Self { context: Arc::new(context), capacity, live: Arc::default() }
+    }
+
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Has no effect once the worker is connected.
+    #[must_use]
+    pub fn with_stream_bandwidth(mut self, bytes_per_second: Option<u64>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            context.stream_bytes_per_second = bytes_per_second;
+        }
+        self
     }
 
     /// Gives sandboxes the credentials of their function's role. Has no effect once the worker is connected.
@@ -77,32 +92,62 @@ impl LocalWorker {
         self
     }
 
+    /// Attaches sandboxes to the network interfaces of a provider. Has no effect once the worker is
+    /// connected.
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Option<Arc<dyn InterfaceProvider>>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            self.capacity.interface_slots = if interfaces.is_some() { u32::MAX } else { 0 };
+            context.interfaces = interfaces;
+        }
+        self
+    }
+
     fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, sandbox: SandboxId, deployment: Box<Deployment>) {
+    fn start(
+        &self,
+        sandbox: SandboxId,
+        deployment: Box<Deployment>,
+        interface: Option<InterfaceId>,
+    ) {
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
         let running = RunningSandbox {
             sandbox,
             function: deployment.config.name.clone(),
+            account: deployment.account,
             version: deployment.version,
             deployment: deployment.number,
+            interface,
             invocation: None,
         };
-        let handle = Handle { orders, kill: Arc::clone(&kill), running };
+        let credits = Credits::new(Semaphore::new(0));
+        let (kill_it, its_credits) = (Arc::clone(&kill), Arc::clone(&credits));
+        let handle = Handle { orders, kill: kill_it, credits: its_credits, running };
         self.live().insert(sandbox, handle);
         let ready = Arc::new(AtomicBool::new(false));
         let stream = log_stream(&deployment, sandbox, SystemTime::now());
+        let log = Arc::new(SandboxLog::new(stream, &deployment.config.logging));
+        let deployment: Arc<Deployment> = deployment.into();
+        let maker = Maker {
+            context: Arc::clone(&self.context),
+            deployment: Arc::clone(&deployment),
+            interface,
+            code: self.context.code.lease(&deployment.code),
+            layers: deployment.layers(&self.context.code),
+            log: Arc::clone(&log),
+        };
         let life = Life {
             context: Arc::clone(&self.context),
             sandbox,
-            code: self.context.code.lease(&deployment.code),
-            layers: deployment.layers(&self.context.code),
             deployment,
+            maker,
             kill,
-            log: Arc::new(SandboxLog::new(stream)),
+            credits,
+            log,
             ready: Arc::clone(&ready),
             frozen: Mutex::default(),
         };
@@ -177,11 +222,20 @@ impl Worker for LocalWorker {
             return;
         }
         match message.command {
-            WorkerCommand::Start { sandbox, deployment } => self.start(sandbox, deployment),
+            WorkerCommand::Start { sandbox, deployment, interface } => {
+                self.start(sandbox, deployment, interface);
+            }
             WorkerCommand::Dispatch { sandbox, invocation } => {
                 let id = invocation.id;
                 if !self.order(sandbox, Order::Run(invocation)) {
                     self.refuse(sandbox, id);
+                }
+            }
+            WorkerCommand::Read { sandbox, invocation, parts } => {
+                if let Some(handle) = self.live().get(&sandbox)
+                    && handle.running.invocation == Some(invocation)
+                {
+                    handle.credits.add_permits(parts.min(STREAM_WINDOW) as usize);
                 }
             }
             WorkerCommand::Stop { sandbox } => {

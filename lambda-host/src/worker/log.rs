@@ -5,8 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lambda_sandbox::{LogLine, LogSink};
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::date;
+use super::protocol::Deployment;
+use crate::function::logging::Logging;
 use crate::function::version::Version;
 use crate::invocation::Report;
 use crate::logs::LogEvent;
@@ -44,6 +48,27 @@ impl From<Bytes> for LogTail {
     }
 }
 
+/// The status of an init that took too long, in an INIT_REPORT line.
+pub(super) const INIT_TIMEOUT: &str = "Status: timeout";
+
+/// When an init takes place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// Before the first invocation.
+    Init,
+    /// Within an invocation.
+    Invoke,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Invoke => "invoke",
+        }
+    }
+}
+
 /// Takes a sandbox's output: what it writes before an invocation counts to it, as in Lambda's log.
 ///
 /// The end of it is for the caller of the invocation, all of it for the host's log.
@@ -51,6 +76,8 @@ impl From<Bytes> for LogTail {
 pub(super) struct SandboxLog {
     /// The name of the stream in the host's log.
     stream: String,
+    /// The least level of the platform's lines if they are JSON objects; text otherwise.
+    json: Option<Level>,
     lines: Mutex<Lines>,
     /// Told when there is something to send, and when there is much.
     begun: Notify,
@@ -69,17 +96,50 @@ struct Lines {
 }
 
 impl SandboxLog {
-    pub(super) fn new(stream: String) -> Self {
-        Self { stream, lines: Mutex::default(), begun: Notify::new(), much: Notify::new() }
+    pub(super) fn new(stream: String, logging: &Logging) -> Self {
+        let json = logging.json.then(|| Level::of(logging.system_level.as_deref()));
+        Self { stream, json, lines: Mutex::default(), begun: Notify::new(), much: Notify::new() }
+    }
+
+    /// Returns whether the platform's lines are JSON objects.
+    pub(super) fn is_json(&self) -> bool {
+        self.json.is_some()
+    }
+
+    /// Adds a line of the platform's in JSON, if its level is high enough.
+    ///
+    /// Source: AWS, "Lambda Telemetry API `Event` schema reference", and "Log-level filtering" on the levels.
+    fn event(&self, level: Level, kind: &str, record: &Value) {
+        if self.json.is_some_and(|least| level >= least) {
+            let time = date::iso(SystemTime::now());
+            self.say(json!({ "time": time, "type": kind, "record": record }).to_string());
+        }
+    }
+
+    /// Says that the sandbox is made, with Lambda's INIT_START line.
+    pub(super) fn init_start(&self, deployment: &Deployment) {
+        let runtime = &deployment.config.runtime;
+        if self.json.is_none() {
+            // Not for the caller of an invocation.
+            return self.keep(
+                &mut self.lines(),
+                LogEvent::new(now_ms(), format!("INIT_START Runtime Version: {runtime}")),
+            );
+        }
+        let provisioned =
+            if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
+        let record = json!({
+            "initializationType": provisioned,
+            "phase": Phase::Init.as_str(),
+            "runtimeVersion": runtime,
+            "functionName": deployment.config.name.as_str(),
+            "functionVersion": deployment.version.to_string(),
+        });
+        self.event(Level::Info, "platform.initStart", &record);
     }
 
     pub(super) fn stream(&self) -> &str {
         &self.stream
-    }
-
-    /// Adds a line of the platform's that the caller of the invocation does not see.
-    pub(super) fn note(&self, text: String) {
-        self.keep(&mut self.lines(), LogEvent::new(now_ms(), text));
     }
 
     /// Adds a line of the platform's.
@@ -90,20 +150,56 @@ impl SandboxLog {
     }
 
     pub(super) fn start(&self, request_id: &str, version: Version) {
-        self.say(start_line(request_id, version));
+        if self.json.is_none() {
+            return self.say(start_line(request_id, version));
+        }
+        let record = json!({ "requestId": request_id, "version": version.to_string() });
+        self.event(Level::Info, "platform.start", &record);
     }
 
-    pub(super) fn init_timed_out(&self, duration: Duration) {
+    /// Adds Lambda's INIT_REPORT line of an init that failed; `status` begins with `Status: `.
+    pub(super) fn init_report(&self, duration: Duration, phase: Phase, status: &str) {
         let ms = duration.as_secs_f64() * 1000.0;
-        self.say(format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: init\tStatus: timeout"));
+        let phase = phase.as_str();
+        if self.json.is_some() {
+            let mut record = with_status(json!({ "phase": phase }), status);
+            record["metrics"] = json!({ "durationMs": ms });
+            return self.event(Level::Warn, "platform.initReport", &record);
+        }
+        self.say(format!("INIT_REPORT Init Duration: {ms:.2} ms\tPhase: {phase}\t{status}"));
     }
 
     /// Adds Lambda's END and REPORT lines and returns the last 4 KB of the invocation's log.
     pub(super) fn end(&self, request_id: &str, report: &Report, status: &str) -> Bytes {
-        for line in end_lines(request_id, report, status) {
-            self.say(line);
+        if self.json.is_some() {
+            self.end_events(request_id, report, status);
+        } else {
+            for line in end_lines(request_id, report, status) {
+                self.say(line);
+            }
         }
         self.take()
+    }
+
+    fn end_events(&self, request_id: &str, report: &Report, status: &str) {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let (done, over) = match status {
+            "" => (Level::Debug, Level::Info),
+            _ => (Level::Warn, Level::Warn),
+        };
+        let mut record = with_status(json!({ "requestId": request_id }), status);
+        record["metrics"] = json!({ "durationMs": ms(report.duration) });
+        self.event(done, "platform.runtimeDone", &record);
+        let metrics = &mut record["metrics"];
+        metrics["billedDurationMs"] = json!(u64::try_from(report.billed().as_millis()).ok());
+        metrics["memorySizeMB"] = report.memory_mb.into();
+        if let Some(used_mb) = report.memory_used_mb() {
+            metrics["maxMemoryUsedMB"] = used_mb.into();
+        }
+        if let Some(init) = report.init_duration {
+            metrics["initDurationMs"] = ms(init).into();
+        }
+        self.event(over, "platform.report", &record);
     }
 
     /// Returns the last 4 KB since this was called before.
@@ -166,6 +262,36 @@ impl LogSink for SandboxLog {
     }
 }
 
+/// The levels of the platform's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Debug,
+    Info,
+    Warn,
+}
+
+impl Level {
+    /// Returns the least level that a function's settings name; INFO by default.
+    fn of(name: Option<&str>) -> Self {
+        match name {
+            Some("DEBUG") => Self::Debug,
+            Some("WARN") => Self::Warn,
+            _ => Self::Info,
+        }
+    }
+}
+
+/// Adds the fields of a status such as `Status: error\tError Type: Runtime.ExitError`; success if it is empty.
+fn with_status(mut record: Value, status: &str) -> Value {
+    let (status, kind) = status.split_once("\tError Type: ").unwrap_or((status, ""));
+    let status = status.trim_start_matches("Status: ");
+    record["status"] = if status.is_empty() { "success" } else { status }.into();
+    if !kind.is_empty() {
+        record["errorType"] = kind.into();
+    }
+    record
+}
+
 /// Returns Lambda's START line.
 pub(crate) fn start_line(request_id: &str, version: Version) -> String {
     format!("START RequestId: {request_id} Version: {version}")
@@ -220,7 +346,7 @@ mod tests {
             tail.line(b"0123456789");
             assert!(tail.text.capacity() <= 8 * LOG_TAIL_BYTES);
         }
-        let log = SandboxLog::new("stream".to_owned());
+        let log = SandboxLog::new("stream".to_owned(), &Logging::default());
         log.start("id", Version::Latest);
         log.line(output(&[b'x'; 100_000]));
         log.line(output(b"last"));
@@ -233,15 +359,44 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_platforms_lines_are_json_where_the_function_asks_for_it() {
+        let lines = |system_level: Option<&str>, status: &str| {
+            let system_level = system_level.map(str::to_owned);
+            let logging = Logging { json: true, system_level, ..Logging::default() };
+            let log = SandboxLog::new("stream".to_owned(), &logging);
+            log.start("id", Version::Latest);
+            let text = log.end("id", &REPORT, status);
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            text.lines().map(|it| serde_json::from_str(it).unwrap()).collect::<Vec<Value>>()
+        };
+        let kinds = |lines: &[Value]| -> Vec<String> {
+            lines.iter().map(|it| it["type"].as_str().unwrap().to_owned()).collect()
+        };
+        let usual = lines(None, "");
+        assert_eq!(kinds(&usual), ["platform.start", "platform.report"]);
+        assert_eq!(usual[0]["record"], json!({ "requestId": "id", "version": "$LATEST" }));
+        let metrics = &usual[1]["record"]["metrics"];
+        assert_eq!(
+            (&metrics["billedDurationMs"], &metrics["maxMemoryUsedMB"]),
+            (&82.into(), &41.into())
+        );
+        assert_eq!(kinds(&lines(Some("DEBUG"), "")).len(), 3);
+        assert!(lines(Some("WARN"), "").is_empty());
+        let failed = lines(Some("WARN"), "Status: timeout\tError Type: Sandbox.Timedout");
+        assert_eq!(kinds(&failed), ["platform.runtimeDone", "platform.report"]);
+        assert_eq!(failed[1]["record"]["status"], "timeout");
+        assert_eq!(failed[1]["record"]["errorType"], "Sandbox.Timedout");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn lines_go_to_the_hosts_log_together_and_within_a_bound() {
-        let log = SandboxLog::new("stream".to_owned());
-        log.note("INIT_START".to_owned());
+        let log = SandboxLog::new("stream".to_owned(), &Logging::default());
         log.line(output(b"\xff one"));
         log.wait().await;
         let sent: Vec<String> = log.unsent().into_iter().map(|it| it.message).collect();
-        assert_eq!(sent, ["INIT_START", "\u{fffd} one"]);
-        assert_eq!(log.take(), Bytes::from_static(b"\xff one\n"), "a note is not the caller's");
+        assert_eq!(sent, ["\u{fffd} one"]);
+        assert_eq!(log.take(), Bytes::from_static(b"\xff one\n"));
         for _ in 0..1000 {
             log.line(output(&[b'y'; 1000]));
         }

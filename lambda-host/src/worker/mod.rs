@@ -10,11 +10,13 @@ pub(crate) mod failure;
 mod life;
 mod local;
 pub(crate) mod log;
+mod making;
 pub mod protocol;
 #[cfg(feature = "roles")]
 pub(crate) mod roles;
 pub(crate) mod runtime;
 mod specification;
+mod stream;
 
 use std::fmt;
 

@@ -12,12 +12,14 @@
 //!
 //! Code is named by its digest; a worker that lacks it asks its [`FetchCode`](crate::code::FetchCode).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::code::{CodeDigest, CodeLease, CodeStore};
+use crate::function::account::AccountIndex;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
@@ -38,6 +40,10 @@ pub struct Epoch(pub u64);
 /// Names a sandbox; the placement engine gives it, and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SandboxId(pub u64);
+
+/// Names a network interface; the placement engine gives it, and never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InterfaceId(pub u64);
 
 /// Names an invocation; the manager gives it, and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +101,9 @@ pub enum WorkerCommand {
         sandbox: SandboxId,
         /// The function that it runs all its life.
         deployment: Box<Deployment>,
+        /// The network interface that it is attached to; `None`: it reaches no network.
+        #[serde(default)]
+        interface: Option<InterfaceId>,
     },
     /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or [`WorkerEvent::Refused`].
     Dispatch {
@@ -102,6 +111,15 @@ pub enum WorkerCommand {
         sandbox: SandboxId,
         /// The invocation.
         invocation: Invocation,
+    },
+    /// The caller has taken parts of a streamed answer: the worker may send as many more. Not answered.
+    Read {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
+        /// How many parts.
+        parts: u32,
     },
     /// Destroy an idle sandbox. Answered by [`WorkerEvent::Gone`].
     Stop {
@@ -129,12 +147,15 @@ pub struct Deployment {
     /// The function's version.
     pub version: Version,
     /// The settings. The values of environment variables may be secret: `Debug` hides them.
-    pub config: FunctionConfig,
+    pub config: Arc<FunctionConfig>,
     /// The code.
     pub code: CodeDigest,
     /// Whether sandboxes are kept ready of it.
     #[serde(default)]
     pub provisioned: bool,
+    /// The account that owns the function.
+    #[serde(default)]
+    pub(crate) account: AccountIndex,
 }
 
 impl Deployment {
@@ -145,7 +166,7 @@ impl Deployment {
     }
 
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.config.name.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
     }
 }
 
@@ -167,7 +188,26 @@ pub struct Invocation {
     pub trace_id: Option<String>,
     /// The function's ARN as the caller named it, with its qualifier.
     pub function_arn: String,
+    /// Whether the caller takes a streamed answer part by part.
+    #[serde(default)]
+    pub streamed: bool,
 }
+
+/// A part of a streamed answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_enums, reason = "a receiver must handle each part")]
+pub enum StreamPart {
+    /// The function has begun its answer.
+    Begin {
+        /// The content type of the body, if the function named one.
+        content_type: Option<String>,
+    },
+    /// Bytes of the body.
+    Data(Bytes),
+}
+
+/// How many parts of a streamed answer a worker may send before the caller has taken the first.
+pub const STREAM_WINDOW: u32 = 16;
 
 /// What happened on a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -195,6 +235,17 @@ pub enum WorkerEvent {
         sandbox: SandboxId,
         /// The fault, the function's or the worker's.
         fault: StartFault,
+    },
+    /// A part of the answer to an invocation with `streamed`. At most [`STREAM_WINDOW`] more than were
+    /// taken ([`WorkerCommand::Read`]), and two at the end. Sent before [`WorkerEvent::Ended`], whose
+    /// payload is then empty or the function's error.
+    Streamed {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The invocation.
+        invocation: InvocationId,
+        /// The part.
+        part: StreamPart,
     },
     /// An invocation came to its end.
     Ended {
@@ -245,19 +296,22 @@ pub enum WorkerEvent {
 pub struct WorkerCapacity {
     /// Memory for sandboxes, in bytes.
     pub memory_bytes: u64,
+    /// The most sandboxes that are attached to network interfaces.
+    #[serde(default)]
+    pub interface_slots: u32,
 }
 
 impl RunningSandbox {
     pub(crate) fn key(&self) -> VersionKey {
-        VersionKey { name: self.function.clone(), version: self.version }
+        VersionKey { account: self.account, name: self.function.clone(), version: self.version }
     }
 }
 
 impl WorkerCapacity {
-    /// Returns a capacity of so much memory, in bytes.
+    /// Returns a capacity of so much memory, in bytes, for sandboxes without a network.
     #[must_use]
     pub fn of_memory(memory_bytes: u64) -> Self {
-        Self { memory_bytes }
+        Self { memory_bytes, interface_slots: 0 }
     }
 }
 
@@ -269,11 +323,17 @@ pub struct RunningSandbox {
     pub sandbox: SandboxId,
     /// Its function.
     pub function: FunctionName,
+    /// The account that owns the function.
+    #[serde(default)]
+    pub(crate) account: AccountIndex,
     /// The function's version.
     #[serde(default)]
     pub version: Version,
     /// The number of the deployment that it runs.
     pub deployment: u64,
+    /// The network interface that it is attached to.
+    #[serde(default)]
+    pub interface: Option<InterfaceId>,
     /// The invocation that runs in it.
     pub invocation: Option<InvocationId>,
 }

@@ -207,9 +207,10 @@ mod tests {
             arn: "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned(),
             region: "eu-west-1".to_owned(),
             version: Version::Latest,
-            config: config.with_memory_mb(256),
+            config: std::sync::Arc::new(config.with_memory_mb(256)),
             code: CodeDigest::of(b""),
             provisioned: false,
+            account: crate::function::account::AccountIndex::default(),
         }
     }
 
@@ -271,7 +272,8 @@ mod tests {
     fn the_functions_settings_win() {
         let mut deployment = deployment("python3.12");
         for name in ["TZ", "PATH", "LANG", "LD_LIBRARY_PATH", "NODE_PATH", "PYTHONPATH"] {
-            deployment.config.environment.insert(name.to_owned(), "own".to_owned());
+            let config = std::sync::Arc::make_mut(&mut deployment.config);
+            config.environment.insert(name.to_owned(), "own".to_owned());
         }
         let found = of(&deployment);
         assert!(deployment.config.environment.iter().all(|(name, value)| found[name] == *value));
@@ -287,7 +289,8 @@ mod tests {
         let mut deployment = deployment("nodejs20.x");
         assert_eq!(of(&deployment)["NODE_OPTIONS"], "--max-old-space-size=217");
         let own = "--max-old-space-size=50".to_owned();
-        deployment.config.environment.insert("NODE_OPTIONS".to_owned(), own);
+        let config = std::sync::Arc::make_mut(&mut deployment.config);
+        config.environment.insert("NODE_OPTIONS".to_owned(), own);
         let options = &of(&deployment)["NODE_OPTIONS"];
         assert_eq!(options, "--max-old-space-size=217 --max-old-space-size=50");
     }

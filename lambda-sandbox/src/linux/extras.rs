@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::linux::guard::profile::SystemCalls;
+use crate::linux::net::prepared::PreparedNetwork;
 use crate::linux::root::volume::Volume;
 use crate::linux::start::terminal::TerminalEnd;
 use crate::spec::check::{absolute, inside};
@@ -63,6 +64,9 @@ pub struct Extras {
     /// listens there, on a port that the kernel chooses. Every process in the namespace can reach
     /// it, so each sandbox needs a namespace of its own. The host's own namespace is refused.
     pub network_namespace: Option<Arc<OwnedFd>>,
+    /// A network namespace of the host's making that was prepared ahead, instead of
+    /// [`SandboxSpec::network`](crate::SandboxSpec). It serves one sandbox.
+    pub prepared_network: Option<PreparedNetwork>,
     /// The profile of system calls.
     pub system_calls: SystemCalls,
 }
@@ -114,6 +118,13 @@ impl Extras {
         self
     }
 
+    /// Runs the program in a network namespace that was prepared ahead.
+    #[must_use]
+    pub fn with_prepared_network(mut self, network: PreparedNetwork) -> Self {
+        self.prepared_network = Some(network);
+        self
+    }
+
     /// Sets the profile of system calls.
     #[must_use]
     pub fn with_system_calls(mut self, calls: SystemCalls) -> Self {
@@ -128,6 +139,7 @@ impl Extras {
             && self.descriptors.is_empty()
             && self.terminal.is_none()
             && self.network_namespace.is_none()
+            && self.prepared_network.is_none()
             && self.system_calls == SystemCalls::Default
     }
 
@@ -136,10 +148,13 @@ impl Extras {
         let files = !self.writable_binds.is_empty() || !self.devices.is_empty();
         let descriptors = !self.descriptors.is_empty() || self.terminal.is_some();
         let calls = self.system_calls == SystemCalls::Wide;
+        let handed_in = self.network_namespace.is_some();
+        let unfiltered = self.prepared_network.as_ref().is_some_and(|it| !it.is_filtered());
         [
             (files, Defence::FileSystem),
             (descriptors, Defence::Descriptors),
-            (self.network_namespace.is_some(), Defence::Network),
+            (handed_in || self.prepared_network.is_some(), Defence::Network),
+            (handed_in || unfiltered, Defence::FilteredNetwork),
             (calls, Defence::SystemCalls),
         ]
         .into_iter()
@@ -209,9 +224,14 @@ impl Extras {
             let reason = "the terminal is the standard input";
             return Err(Error::invalid("stdin", format!("{stdin:?}"), reason));
         }
-        if self.network_namespace.is_some() && !network.is_loopback() {
+        let handed_in = self.network_namespace.is_some() || self.prepared_network.is_some();
+        if handed_in && !network.is_loopback() {
             let reason = "a network namespace handed in has what it has";
             return Err(Error::invalid("network", format!("{network:?}"), reason));
+        }
+        if self.network_namespace.is_some() && self.prepared_network.is_some() {
+            let reason = "a sandbox has one network namespace, and two are given";
+            return Err(Error::invalid("linux.network_namespace", "a namespace", reason));
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ impl Defences {
     }
 
     /// Returns the defences in force with their means, and the absent ones with the reason.
-    pub(super) fn isolation(&self, hierarchies: &Hierarchies) -> Isolation {
+    pub(super) fn isolation(&self, hierarchies: &Hierarchies, on_disk: bool) -> Isolation {
         let mut isolation = Isolation::default();
         let mut put = |defence, means: &str| {
             isolation.in_force.insert(defence, means.to_owned());
@@ -109,13 +109,18 @@ impl Defences {
             Defence::Network,
             "network namespace with a loopback only, unless the specification gives more",
         );
+        put(
+            Defence::FilteredNetwork,
+            "as Network, or interfaces of which the host says that it filters them",
+        );
         put(Defence::Ipc, "ipc and uts namespaces");
         put(Defence::Capabilities, "none in any set, no_new_privs");
         put(Defence::SystemCalls, "seccomp allow list");
         put(Defence::Keyring, "session keyring of its own; keyctl refused");
         put(Defence::Descriptors, "all but the given closed at exec");
         put(Defence::KernelInterfaces, "/proc masked and read-only; no /sys");
-        put(Defence::Scratch, "tmpfs with a limit of bytes and files");
+        let scratch = if on_disk { "a file system on disk" } else { "tmpfs" };
+        put(Defence::Scratch, &format!("{scratch} with a limit of bytes and files"));
         isolation.absent.insert(Defence::Kernel, "the kernel is the host's".to_owned());
         self.of_user(&mut isolation);
         self.of_groups(hierarchies, &mut isolation);

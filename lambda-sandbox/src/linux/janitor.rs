@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::linux::group::cgroup::Group;
 use crate::linux::group::kept_groups::KeptGroup;
+use crate::linux::root::scratch::Disk;
 use crate::linux::root::template::Template;
 use crate::linux::slots::{Slot, stays};
 use crate::linux::sys;
@@ -24,6 +25,8 @@ pub(super) struct Remains {
     pub(super) slot: Slot,
     /// The mounted root. It is released with its last user, unless it is kept.
     pub(super) template: Option<Arc<Template>>,
+    /// The scratch space on disk, if it has one.
+    pub(super) disk: Option<Disk>,
 }
 
 /// A thread that releases the resources of ended sandboxes, one sandbox after another.
@@ -123,9 +126,9 @@ const LATE_LOOK_TIME: Duration = Duration::from_millis(50);
 impl Remains {
     /// Releases the resources of a sandbox whose processes have ended.
     fn release(self) -> Result<(), Error> {
-        let Self { mut group, limits, pidfd, slot, template } = self;
+        let Self { mut group, limits, pidfd, slot, template, disk } = self;
         sys::reap(pidfd.as_raw_fd());
-        drop(template);
+        drop((template, disk));
         let entrance = if group.renew() { group.entrance().ok() } else { None };
         let Some(entrance) = entrance else {
             group.kill();

@@ -1,5 +1,5 @@
-//! Control groups without sandboxes, for the bench that compares them with other libraries
-//! (`benches/benches/groups.rs`). Not part of the public interface.
+//! Control groups without sandboxes, for benches (`benches/benches/{groups,emulator}.rs`). Not part
+//! of the public interface.
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
@@ -34,6 +34,15 @@ impl MeasuredGroup {
     #[must_use]
     pub fn tasks(&self) -> Vec<RawFd> {
         self.entrance.tasks.iter().map(|(_, file)| file.as_raw_fd()).collect()
+    }
+
+    /// Freezes the group's processes, or thaws them.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn freeze(&self, freeze: bool) -> Result<(), Error> {
+        self.group.freeze(freeze)
     }
 
     /// Removes the group.

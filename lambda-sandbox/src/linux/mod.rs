@@ -44,6 +44,7 @@ pub use features::Features;
 pub use group::cgroup::{Controller, Hierarchies};
 pub use guard::profile::SystemCalls;
 pub use guard::{landlock, profile, seccomp};
+pub use net::prepared::PreparedNetwork;
 pub use probe::{Missing, Probe};
 pub use root::volume::{Entry, Volume};
 pub use settings::{OPTIONAL, Settings};
@@ -93,6 +94,9 @@ struct Closing(Arc<Shared>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.janitor.wait(CLOSE_TIME);
+        if let Some(disks) = &self.0.disks {
+            disks.wait(CLOSE_TIME);
+        }
     }
 }
 
@@ -172,7 +176,8 @@ impl LinuxBackend {
         };
         let defences = Defences::of(probe.features, &settings.without);
         let sources = guard::uncharged::Sources::open();
-        let mut isolation = defences.isolation(&hierarchies);
+        let disks = settings.scratch_folder.as_deref().map(Self::disks).transpose()?;
+        let mut isolation = defences.isolation(&hierarchies, disks.is_some());
         match &sources {
             Ok(_) => {
                 let means = "sandboxes with too many connections or locks of files are killed";
@@ -194,6 +199,7 @@ impl LinuxBackend {
             images: root::image::Images::default(),
             templates: root::template::Templates::default(),
             filters: guard::filters::Filters::default(),
+            disks,
             // Without root the new process makes its namespaces: it could not enter one made ahead.
             ahead: (Rights::own() == Rights::Root)
                 .then(|| start::ahead::Pool::start(AHEAD_MAX))
@@ -211,6 +217,28 @@ impl LinuxBackend {
         }
         crate::supervise::pipe::prepare();
         Ok(Self { _closing: Arc::new(Closing(Arc::clone(&shared))), shared })
+    }
+
+    /// Checks whether this machine can put scratch space on disk, as [`Settings::scratch_folder`]
+    /// demands. Makes one and removes it, which blocks for some milliseconds. Does nothing without
+    /// that setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] with what is missing.
+    pub fn scratch_works(settings: &Settings) -> Result<(), Error> {
+        settings.scratch_folder.as_deref().map(Self::disks).transpose().map(drop)
+    }
+
+    fn disks(folder: &std::path::Path) -> Result<root::scratch::Disks, Error> {
+        if Rights::own() != Rights::Root {
+            return Err(Error::Unavailable {
+                what: "scratch space on disk",
+                why: "loop devices are root's".into(),
+                remedy: "set no scratch folder, or run the host as root",
+            });
+        }
+        root::scratch::Disks::start(folder)
     }
 
     /// Returns the steps by which a process becomes the sandbox of `spec`, without those that join
@@ -232,14 +260,15 @@ impl LinuxBackend {
             plan::Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
         let mut steps = plan::root_steps(base, &stage, None)?;
         steps.extend(plan::process_steps()?);
-        steps.extend(plan::own_steps(spec, &defences)?);
+        steps.extend(plan::own_steps(spec, &defences, false)?);
         Ok(steps)
     }
 
     async fn ahead(&self, spec: &SandboxSpec) -> Result<Ahead, Error> {
         let (wanted, handed_in) = (&spec.network, &spec.linux.network_namespace);
+        let prepared = spec.linux.prepared_network.as_ref();
         let Some(pool) = &self.shared.ahead else {
-            return if wanted.is_loopback() && handed_in.is_none() {
+            return if wanted.is_loopback() && handed_in.is_none() && prepared.is_none() {
                 Ok(Ahead { network: net::netns::Network::Own, wires: Wires::make()? })
             } else {
                 Err(Error::Unavailable {
@@ -254,6 +283,9 @@ impl LinuxBackend {
         if let Some(namespace) = handed_in.clone() {
             let network = blocking(move || net::netns::listen_in(&namespace)).await?;
             return Ok(Ahead { network, wires: Wires::make()? });
+        }
+        if let Some(prepared) = prepared {
+            return Ok(Ahead { network: prepared.take()?, wires: Wires::make()? });
         }
         let ready = pool.try_take();
         let shared = Arc::clone(&self.shared);
@@ -324,8 +356,9 @@ pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result
 
 /// Checks that the specification does not demand a defence and ask for something that weakens it.
 fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
-    let network = (!spec.network.is_loopback()).then_some(Defence::Network);
-    let mut asked = network.into_iter().chain(spec.linux.weakened());
+    let beyond = [Defence::Network, Defence::FilteredNetwork];
+    let network = beyond.into_iter().filter(|_| !spec.network.is_loopback());
+    let mut asked = network.chain(spec.linux.weakened());
     match asked.find(|defence| spec.limits.isolation_min.contains(defence)) {
         None => Ok(()),
         Some(defence) => Err(Error::Unavailable {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::Exit;
 use crate::linux::protocol::{
     TELL_ENDED, TELL_EXEC_ENDED, TELL_EXEC_FAILED, TELL_EXTENSION_ENDED, TELL_EXTENSIONS,
-    TELL_FAILED,
+    TELL_FAILED, TELL_RESET,
 };
 use crate::linux::start::exec::Execs;
 use crate::supervise::External;
@@ -27,6 +27,8 @@ pub(super) struct Watcher {
     pub(super) execs: Arc<Execs>,
     pub(super) told: watch::Sender<Option<Exit>>,
     pub(super) counted: watch::Sender<External>,
+    /// The number of resets that the init has finished.
+    pub(super) resets: watch::Sender<u64>,
 }
 
 impl Drop for Watcher {
@@ -83,6 +85,13 @@ impl Watcher {
                 if !self.ending.load(Ordering::Acquire) {
                     self.tell(exit_of(status));
                 }
+            }
+            [TELL_RESET, ..] => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.ending.store(false, Ordering::Release);
+                self.told.send_modify(|told| *told = None);
+                self.counted.send_modify(|it| *it = External::default());
+                self.resets.send_modify(|count| *count += 1);
             }
             [TELL_EXEC_ENDED, number, status] => self.execs.tell(number, Ok(exit_of(status))),
             [TELL_EXEC_FAILED, number, errno] => {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
@@ -23,11 +24,12 @@ use crate::linux::janitor::Remains;
 use crate::linux::net::netns;
 use crate::linux::net::netns::Network;
 use crate::linux::protocol::{
-    SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_TERMINATE, STEP_EXTENSION, STEP_FILTER,
+    SAY_EXTENSIONS, SAY_KILL, SAY_PROGRAM, SAY_RESET, SAY_TERMINATE, STEP_EXTENSION, STEP_FILTER,
     STEP_PROGRAM, STEPS, TELL_FAILED,
 };
 use crate::linux::reports::{Watcher, message};
 use crate::linux::root::image::Image;
+use crate::linux::root::scratch;
 use crate::linux::root::template::Template;
 use crate::linux::root::view::View;
 use crate::linux::shared::{Shared, blocking};
@@ -37,9 +39,10 @@ use crate::linux::start::attach::{Attached, Passed};
 use crate::linux::start::exec::{self, Execs};
 use crate::linux::start::plan::{Base, Step, from_zero, own_steps, user_steps};
 use crate::linux::start::spawn::{Start, Steps};
-use crate::linux::start::wires::{Ends, Wires};
+use crate::linux::start::wires::{Ends, Wires, pipe};
 use crate::linux::sys;
 use crate::linux::sys::c_string;
+use crate::runtime_api::Channel;
 use crate::supervise::pipe::{Pipe, input};
 use crate::supervise::{External, Platform, Sample, Started, What};
 use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
@@ -48,6 +51,9 @@ use crate::{BoxFuture, Error, Exec, Executed, LiveUsage, Pressure, SandboxSpec};
 /// user's share.
 const QUOTAS: [(&str, &str); 2] =
     [("/proc/sys/user/max_inotify_instances", "8"), ("/proc/sys/user/max_inotify_watches", "8192")];
+
+/// The longest wait for the ends of killed processes at a reset.
+const RESET_TIME: Duration = Duration::from_secs(5);
 
 /// ENOTSUPP, an errno internal to the kernel that libc lacks: no room for compiled filters.
 const NO_ROOM: i32 = 524;
@@ -62,6 +68,14 @@ pub(super) struct LinuxSandbox {
     /// Opened at the first use, and read while the group belongs to this sandbox.
     counters: OnceLock<Counters>,
     started: Mutex<Option<Outputs>>,
+    /// The number of finished resets, once the program was started.
+    resets: OnceLock<watch::Receiver<u64>>,
+    /// Its network namespace, if the host can enter it.
+    namespace: Option<Arc<OwnedFd>>,
+    /// Whether the root may have external extensions, whose outputs are their own then.
+    extensions: bool,
+    /// Whether descriptors were passed on, which a second start would lack.
+    passes: bool,
     pidfd: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
     /// The step and errno that the init reported, if it failed.
@@ -112,14 +126,16 @@ impl LinuxSandbox {
         let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
         let slot = Slot::new(&shared.slots, number);
         let id = shared.slots.instance.id(slot.number);
-        let mut unfinished = Unfinished(Some((group.clone(), slot)));
+        let mut unfinished = Unfinished(Some((group, slot)));
 
         let (passed, stdin) = Passed::open(shared, spec, id).await?;
+        let disk = shared.disk(&spec.limits).await?;
         let mut first = joining(&entrance, &network, wires.inside.socket.as_raw_fd())?;
         let mut own = if let Some(template) = &template {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
+            first.extend(disk.as_ref().map(scratch::Disk::step).transpose()?);
             first.extend(passed.mounts.iter().map(Attached::step));
-            own_steps(spec, defences)?
+            own_steps(spec, defences, disk.is_some())?
         } else {
             user_steps(spec, &Instance::stage(), defences)?
         };
@@ -150,13 +166,19 @@ impl LinuxSandbox {
             pidfd: Arc::clone(&pidfd),
             slot,
             template,
+            disk,
         });
+        let (listener, namespace) = api(network, &socket)?;
         let sandbox = Self {
+            namespace,
+            extensions: has_extensions(spec),
             shared: Arc::clone(shared),
             remains: Mutex::new(remains),
             exceeded,
             counters: OnceLock::new(),
             started: Mutex::new(Some(Outputs { stdout, stderr, stdin })),
+            resets: OnceLock::new(),
+            passes: !spec.linux.descriptors.is_empty() || !spec.stdin.is_empty(),
             pidfd,
             socket,
             failed: Arc::default(),
@@ -165,10 +187,6 @@ impl LinuxSandbox {
             execs: Arc::default(),
             program: spec.command[0].clone().into(),
         };
-        let listener = match network {
-            Network::Made { listener, .. } => listener,
-            Network::Own => TcpListener::from(handed_over(&sandbox.socket)?),
-        };
         Ok((sandbox, listener))
     }
 
@@ -176,6 +194,7 @@ impl LinuxSandbox {
         let Outputs { stdout, stderr, stdin } = lock(&self.started).take().ok_or(Error::Ended)?;
         let (told, exit) = watch::channel(None);
         let (counted, extensions) = watch::channel(External::default());
+        let (resets, finished) = watch::channel(0);
         // SAFETY: the `Arc` that is passed owns the descriptor. It closes it only when it is
         // dropped, and never changes it.
         let told_by = unsafe {
@@ -187,7 +206,14 @@ impl LinuxSandbox {
         if let Some(stdin) = stdin {
             started = started.with_stdin(input(stdin)?);
         }
-        self.say(if what == What::Function { SAY_EXTENSIONS } else { SAY_PROGRAM })?;
+        if what == What::Function && self.extensions {
+            let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+            started.extension_outputs =
+                Some([Arc::new(Pipe::new(stdout)?), Arc::new(Pipe::new(stderr)?)]);
+            self.say_with(SAY_EXTENSIONS, &[out.as_raw_fd(), err.as_raw_fd()])?;
+        } else {
+            self.say(if what == What::Function { SAY_EXTENSIONS } else { SAY_PROGRAM })?;
+        }
         let watcher = Watcher {
             failed: Arc::clone(&self.failed),
             ending: Arc::clone(&self.ending),
@@ -195,14 +221,24 @@ impl LinuxSandbox {
             execs: Arc::clone(&self.execs),
             told,
             counted,
+            resets,
         };
+        self.resets.get_or_init(|| finished);
         tokio::spawn(watcher.watch(told_by));
         Ok(started)
     }
 
     /// Sends the init a command.
     fn say(&self, word: u8) -> Result<(), Error> {
-        let Err(errno) = send(self.socket.as_raw_fd(), &[word], MsgFlags::MSG_NOSIGNAL) else {
+        self.say_with(word, &[])
+    }
+
+    /// Sends the init a command with copies of descriptors.
+    fn say_with(&self, word: u8, files: &[RawFd]) -> Result<(), Error> {
+        let (part, rights) = ([word], [ControlMessage::ScmRights(files)]);
+        let (part, rights) = ([std::io::IoSlice::new(&part)], &rights[..files.len().min(1)]);
+        let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+        let Err(errno) = sendmsg::<()>(socket, &part, rights, flags, None) else {
             return Ok(());
         };
         loop {
@@ -214,6 +250,12 @@ impl LinuxSandbox {
             }
         }
     }
+}
+
+/// Returns whether a bind of the root has a folder `/opt/extensions`.
+fn has_extensions(spec: &SandboxSpec) -> bool {
+    let folder = spec.root.host_path(std::path::Path::new("/opt/extensions"));
+    folder.is_some_and(|folder| folder.is_dir())
 }
 
 /// Returns the mounted root; `None` without root, because a user could not enter it.
@@ -268,11 +310,7 @@ fn disks(spec: &SandboxSpec, image: Option<&Image>) -> BTreeSet<Disk> {
 }
 
 /// Returns the first steps, which do not depend on the specification: id maps, groups, network.
-fn joining(
-    entrance: &Entrance,
-    network: &Network,
-    to_host: std::os::fd::RawFd,
-) -> Result<Vec<Step>, Error> {
+fn joining(entrance: &Entrance, network: &Network, to_host: RawFd) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
     if let Rights::User { user, group } = Rights::own() {
         let line = |id: u32| format!("1000 {id} 1\n").into_bytes();
@@ -337,12 +375,21 @@ fn environment(spec: &SandboxSpec, port: u16) -> Result<Vec<std::ffi::CString>, 
         .collect()
 }
 
+/// Returns the Runtime API's listener, and the namespace that it listens in if the host can enter
+/// it.
+fn api(network: Network, socket: &OwnedFd) -> Result<(TcpListener, Option<Arc<OwnedFd>>), Error> {
+    match network {
+        Network::Made { listener, namespace, .. } => Ok((listener, Some(Arc::new(namespace)))),
+        Network::Own => Ok((TcpListener::from(handed_over(socket)?), None)),
+    }
+}
+
 /// Receives the listener that the new process has sent.
 fn handed_over(socket: &OwnedFd) -> Result<OwnedFd, Error> {
     let failed = |errno: nix::errno::Errno| Error::step("taking the listener", errno);
     let mut byte = [0];
     let mut parts = [std::io::IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let mut space = nix::cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message =
         recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(failed)?;
@@ -364,6 +411,49 @@ impl Platform for LinuxSandbox {
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>> {
         let started = self.begin(what);
         Box::pin(async move { started })
+    }
+
+    fn dial(&self, port: u16) -> BoxFuture<'static, std::io::Result<Box<dyn Channel>>> {
+        let namespace = self.namespace.clone();
+        Box::pin(async move {
+            let namespace = namespace.ok_or(std::io::ErrorKind::Unsupported)?;
+            let dialled = tokio::task::spawn_blocking(move || netns::dial(&namespace, port)).await;
+            let stream = dialled.map_err(|_runtime_ends| std::io::ErrorKind::NotConnected)??;
+            Ok(Box::new(tokio::net::TcpStream::from_std(stream)?) as Box<dyn Channel>)
+        })
+    }
+
+    fn can_dial(&self) -> bool {
+        self.namespace.is_some()
+    }
+
+    fn can_reset(&self) -> bool {
+        !self.passes
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            if self.passes {
+                return Err(Error::Unavailable {
+                    what: "a second start in the sandbox",
+                    why: "its program was given descriptors or an input".into(),
+                    remedy: "make another sandbox",
+                });
+            }
+            let mut resets = self.resets.get().ok_or(Error::Ended)?.clone();
+            let before = *resets.borrow_and_update();
+            self.say(SAY_RESET)?;
+            let finished = resets.wait_for(|count| *count > before);
+            match tokio::time::timeout(RESET_TIME, finished).await {
+                Ok(Ok(_)) => Ok(()),
+                // The init has ended, or a process cannot be killed.
+                Ok(Err(_)) | Err(_) => Err(Error::Ended),
+            }
+        })
+    }
+
+    fn start_again(&self) -> Result<(), Error> {
+        self.say(SAY_EXTENSIONS)
     }
 
     fn go_on(&self) -> Result<(), Error> {

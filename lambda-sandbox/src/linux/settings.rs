@@ -1,6 +1,7 @@
 //! The settings of a backend, which hold for all of its sandboxes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use crate::linux::instance::{INSTANCES_MAX, SLOTS_MAX};
 use crate::{Defence, Error};
@@ -27,6 +28,14 @@ pub struct Settings {
     /// Defences that are not applied though this machine has them; only those of [`OPTIONAL`]. It
     /// serves to find out what a defence costs, or whether it refuses something.
     pub without: BTreeSet<Defence>,
+    /// The folder on a disk for the scratch space of sandboxes. With it `/tmp` of each sandbox is a
+    /// file system (ext4) in a sparse file of its own, without a name, and what it holds does not
+    /// use up the sandbox's memory. The files of all sandboxes together may need more room than the
+    /// disk has: writes fail then. It needs root, loop devices and mkfs.ext4. The kernel's log gets
+    /// two lines for each sandbox.
+    ///
+    /// By default the scratch space is in memory (tmpfs), and counts towards the memory limit.
+    pub scratch_folder: Option<PathBuf>,
     /// Whether systemd makes a scope for the host's control groups and delegates it, which is the
     /// rule on a machine that systemd runs. The scope has the name `lambda-sandbox-HOST-PID.scope`
     /// in `system.slice`, and ends with the host. It needs root.
@@ -46,6 +55,7 @@ impl Default for Settings {
             id_base: 0x7000_0000,
             rootless: false,
             without: BTreeSet::new(),
+            scratch_folder: None,
             #[cfg(feature = "systemd")]
             systemd_scope: false,
         }
@@ -72,6 +82,13 @@ impl Settings {
     #[must_use]
     pub fn rootless(mut self) -> Self {
         self.rootless = true;
+        self
+    }
+
+    /// Puts the scratch space of sandboxes on the disk of this folder.
+    #[must_use]
+    pub fn with_scratch_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.scratch_folder = Some(folder.into());
         self
     }
 

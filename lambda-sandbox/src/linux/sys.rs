@@ -134,6 +134,88 @@ pub(super) fn landlock_abi() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
+/// Mounts a block device without attaching it to a folder (fsopen(2), fsmount(2)).
+pub(super) fn detached_mount(kind: &CStr, device: &std::path::Path) -> io::Result<OwnedFd> {
+    const CLOSE_ON_EXEC: libc::c_uint = 1;
+    const SET_FLAG: libc::c_uint = 0;
+    const SET_STRING: libc::c_uint = 1;
+    const CREATE: libc::c_uint = 6;
+    let device = CString::new(device.as_os_str().as_bytes())?;
+    // SAFETY: fsopen reads the NUL-terminated name, alive for the call.
+    let opened = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOSE_ON_EXEC) };
+    let context = owned(opened)?;
+    let configure = |command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>| {
+        let text = |it: Option<&CStr>| it.map_or(std::ptr::null(), CStr::as_ptr);
+        let (file, key, value) = (context.as_raw_fd(), text(key), text(value));
+        // SAFETY: fsconfig reads the NUL-terminated texts, which live for the call, or null where
+        // the command takes none; the descriptor is open.
+        let set = unsafe { libc::syscall(libc::SYS_fsconfig, file, command, key, value, 0) };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    configure(SET_STRING, Some(c"source"), Some(&device))?;
+    // Inode tables that were never written need not be zeroed.
+    configure(SET_FLAG, Some(c"noinit_itable"), None)?;
+    configure(SET_FLAG, Some(c"nobarrier"), None)?;
+    configure(CREATE, None, None)?;
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOATIME;
+    let (file, flags) = (context.as_raw_fd(), CLOSE_ON_EXEC);
+    // SAFETY: fsmount takes integers only; the descriptor is open.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, file, flags, attributes) })
+}
+
+/// Takes the descriptor that a system call has made.
+fn owned(made: libc::c_long) -> io::Result<OwnedFd> {
+    match RawFd::try_from(made) {
+        // SAFETY: the descriptor was made just now and nobody else owns it.
+        Ok(file @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(file) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the mode of a folder that is open without rights (`O_PATH`), such as a detached mount.
+pub(super) fn change_mode(folder: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
+    let (file, here) = (folder.as_raw_fd(), c".");
+    // SAFETY: fchmodat reads the NUL-terminated path, alive for the call; the descriptor is open.
+    let changed = unsafe { libc::fchmodat(file, here.as_ptr(), mode, 0) };
+    if changed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Shuts down an ext4 file system if it holds more than a little, so that its end does not write
+/// back what nobody will read. If that fails, the end takes longer.
+pub(super) fn drop_file_system(mount: BorrowedFd<'_>) {
+    /// `EXT4_IOC_SHUTDOWN`, and its mode that writes nothing.
+    const SHUT_DOWN: libc::c_ulong = 0x8004_587D;
+    const WITHOUT_WRITING: u32 = 2;
+    const LITTLE_BLOCKS: u64 = 256;
+    let used = nix::sys::statvfs::fstatvfs(mount);
+    if used.is_ok_and(|it| it.blocks() - it.blocks_free() < LITTLE_BLOCKS) {
+        return;
+    }
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: openat reads the NUL-terminated path, alive for the call; the descriptor is open.
+    let folder = unsafe { libc::openat(mount.as_raw_fd(), c".".as_ptr(), flags) };
+    if let Ok(folder) = owned(folder.into()) {
+        let mode = WITHOUT_WRITING;
+        // SAFETY: the call reads 4 bytes at `mode`, alive for the call; the descriptor is open.
+        unsafe { libc::ioctl(folder.as_raw_fd(), SHUT_DOWN, &raw const mode) };
+    }
+}
+
+/// Returns the start and the end of the first data in a sparse file from `at` on.
+pub(super) fn next_data(file: &std::fs::File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    let seek = |from: u64, what| {
+        let from = libc::off_t::try_from(from).unwrap_or(libc::off_t::MAX);
+        // SAFETY: lseek takes integers only; the descriptor is open.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, what) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    };
+    match seek(at, libc::SEEK_DATA) {
+        Ok(start) => Ok(Some((start, seek(start, libc::SEEK_HOLE)?))),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Returns the number of a free loop device. Another process may take it at any time.
 pub(super) fn free_loop(control: &std::fs::File) -> io::Result<i32> {
     const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
@@ -142,11 +224,12 @@ pub(super) fn free_loop(control: &std::fs::File) -> io::Result<i32> {
     if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
 }
 
-/// Attaches a file to a loop device, read-only. The kernel detaches it when the device is closed
-/// for the last time.
-pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()> {
+/// Attaches a file to a loop device. The kernel detaches it when the device is closed for the last
+/// time.
+pub(super) fn configure_loop(device: &std::fs::File, file: u32, read_only: bool) -> io::Result<()> {
     const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
-    const READ_ONLY_AND_AUTOCLEAR: u32 = 1 | 4;
+    const READ_ONLY: u32 = 1;
+    const AUTOCLEAR: u32 = 4;
     /// `struct loop_config` (linux/loop.h), whose `loop_info64` is spelled out.
     #[repr(C)]
     struct Configuration {
@@ -166,7 +249,7 @@ pub(super) fn configure_loop(device: &std::fs::File, file: u32) -> io::Result<()
         places: [0; 5],
         number: 0,
         encryption: [0; 2],
-        flags: READ_ONLY_AND_AUTOCLEAR,
+        flags: AUTOCLEAR | if read_only { READ_ONLY } else { 0 },
         names: [0; 20],
         init: [0; 2],
         reserved: [0; 8],

@@ -29,6 +29,16 @@ pub trait Accept: Send + Sync + fmt::Debug + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Channel>>>;
 }
 
+/// Opens connections to programs in a sandbox, for events of the Telemetry API.
+pub trait Dial: Send + Sync + fmt::Debug + 'static {
+    /// Connects to a port of the sandbox's loopback.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens there, or the sandbox has ended.
+    fn dial(&self, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Channel>>>;
+}
+
 impl Accept for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Channel>>> {
         Box::pin(async move {

@@ -12,12 +12,14 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::channel::Accept;
 use super::session::{ExtensionEvent, Refusal, Session, success};
+use super::subscription::{Api, Subscription};
 use crate::budget::Budget;
-use crate::{Answer, FunctionError};
+use crate::{Answer, FunctionError, STREAM_BYTES_FREE, StreamPart};
 
 /// The most connections of one sandbox: a runtime, ten extensions, and room for clients that open
 /// several.
@@ -40,16 +42,18 @@ const EXTENSION_ID: &str = "lambda-extension-identifier";
 /// Serves `session` over `connections`, such as a [`tokio::net::TcpListener`], until the future is
 /// dropped.
 pub async fn serve(session: Arc<Session>, connections: impl Accept) {
-    serve_within(session, Box::new(connections), Arc::new(Budget::unlimited())).await;
+    let connections = Arc::new(Mutex::new(Box::new(connections) as Box<dyn Accept>));
+    serve_within(session, connections, Arc::new(Budget::unlimited())).await;
 }
 
 /// As [`serve`]. While the budget is exceeded, connections wait, and so do requests that are no
-/// part of an invocation.
+/// part of an invocation. Another server can follow with the same `accept`.
 pub(crate) async fn serve_within(
     session: Arc<Session>,
-    mut accept: Box<dyn Accept>,
+    accept: Arc<Mutex<Box<dyn Accept>>>,
     budget: Arc<Budget>,
 ) {
+    let mut accept = accept.lock().await;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = tokio::task::JoinSet::new();
     loop {
@@ -135,14 +139,10 @@ async fn route(session: &Session, request: Request<Incoming>) -> Reply {
                 Err(reply) => reply,
             }
         }
-        (&Method::PUT, ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"]) => {
-            drain(request.into_body()).await;
-            failure(
-                StatusCode::ACCEPTED,
-                "Telemetry.NotSupported",
-                "Telemetry API is not supported",
-            )
+        (&Method::PUT, ["2022-07-01", "telemetry"]) => {
+            subscribe(session, Api::Telemetry, request).await
         }
+        (&Method::PUT, ["2020-08-15", "logs"]) => subscribe(session, Api::Logs, request).await,
         _ => {
             drain(request.into_body()).await;
             plain(StatusCode::NOT_FOUND, "404 page not found")
@@ -191,7 +191,13 @@ async fn response(session: &Session, id: &str, request: Request<Incoming>) -> Re
         (true, Some(stream)) => (settings.stream_bytes_max, Some(stream)),
         _ => (settings.payload_bytes_max, None),
     };
-    match read(request.into_body(), max, stream).await {
+    if let Some(stream) = &stream {
+        let begin = StreamPart::Begin { content_type: content_type.clone() };
+        // If the caller has gone, the function is not told.
+        drop(stream.send(begin).await);
+    }
+    let pace = Pace::new(settings.stream_bytes_per_second);
+    match read(request.into_body(), max, stream.map(|stream| (stream, pace))).await {
         Ok((_, Some(error))) => {
             ending.answer = Some(Answer::FunctionError(error));
             status_ok()
@@ -258,7 +264,7 @@ enum Unread {
 async fn read(
     mut body: Incoming,
     max: usize,
-    stream: Option<mpsc::Sender<Bytes>>,
+    mut stream: Option<(mpsc::Sender<StreamPart>, Pace)>,
 ) -> Result<(Bytes, Option<FunctionError>), Unread> {
     let mut whole = BytesMut::new();
     let mut seen = 0_usize;
@@ -272,10 +278,15 @@ async fn read(
                     drain(body).await;
                     return Err(Unread::TooLarge);
                 }
-                match &stream {
+                match &mut stream {
                     // If the caller has gone, the part is dropped, so that the function does not
                     // wait.
-                    Some(stream) => drop(stream.send(data).await),
+                    Some((stream, pace)) => {
+                        let length = data.len();
+                        if stream.send(StreamPart::Data(data)).await.is_ok() {
+                            pace.wait(seen, length).await;
+                        }
+                    }
                     None => whole.extend_from_slice(&data),
                 }
             }
@@ -283,6 +294,33 @@ async fn read(
         }
     }
     Ok((whole.freeze(), error))
+}
+
+/// The bandwidth of a streamed body.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: Option<u64>,
+    /// When the bytes so far have had their time.
+    until: Instant,
+}
+
+impl Pace {
+    fn new(bytes_per_second: Option<u64>) -> Self {
+        Self { bytes_per_second, until: Instant::now() }
+    }
+
+    /// Waits for the time of the last `length` bytes of `seen`. The first bytes are free.
+    async fn wait(&mut self, seen: usize, length: usize) {
+        let Some(rate) = self.bytes_per_second else { return };
+        let charged = length.min(seen.saturating_sub(STREAM_BYTES_FREE));
+        if charged == 0 {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a part has far less than 2^52 bytes")]
+        let time = Duration::from_secs_f64(charged as f64 / rate as f64);
+        self.until = self.until.max(Instant::now()) + time;
+        tokio::time::sleep_until(self.until).await;
+    }
 }
 
 /// Reads and drops the rest of an unwanted body, up to a limit. Otherwise a runtime that still
@@ -350,7 +388,35 @@ async fn small_body(request: Request<Incoming>) -> Result<Bytes, Reply> {
     }
 }
 
+async fn subscribe(session: &Session, api: Api, request: Request<Incoming>) -> Reply {
+    let Some(id) = header(request.headers(), EXTENSION_ID) else {
+        return refused_unread(Refusal::ExtensionIdentifier, request).await;
+    };
+    let body = match small_body(request).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    if let Err(refusal) = session.extension_name(&id) {
+        return refused(refusal);
+    }
+    let asked = match Subscription::parse(api, &body) {
+        Ok(asked) => asked,
+        Err(reason) => return failure(StatusCode::BAD_REQUEST, "ValidationError", &reason),
+    };
+    match session.subscribe(&id, asked) {
+        Ok(true) => plain(StatusCode::OK, "OK"),
+        // The answer of AWS's emulator, which extensions take as "not here".
+        Ok(false) => failure(
+            StatusCode::ACCEPTED,
+            "Telemetry.NotSupported",
+            "Telemetry API is not supported",
+        ),
+        Err(refusal) => refused(refusal),
+    }
+}
+
 async fn register(session: &Session, request: Request<Incoming>) -> Reply {
+    let name = header(request.headers(), "lambda-extension-name").unwrap_or_default();
     let body = match small_body(request).await {
         Ok(body) => body,
         Err(reply) => return reply,
@@ -367,7 +433,7 @@ async fn register(session: &Session, request: Request<Incoming>) -> Reply {
             "a JSON object with a list of events is due",
         );
     };
-    match session.register(wants(&events, "INVOKE"), wants(&events, "SHUTDOWN")) {
+    match session.register(name, wants(&events, "INVOKE"), wants(&events, "SHUTDOWN")) {
         Ok(id) => {
             let mut reply = json_reply(
                 StatusCode::OK,
@@ -473,4 +539,29 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn unix_ms(time: SystemTime) -> u128 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_its_bandwidth_after_its_first_bytes() {
+        let (mut pace, began) = (Pace::new(Some(1 << 20)), Instant::now());
+        let (mut seen, part) = (0, 256 << 10);
+        while seen < STREAM_BYTES_FREE {
+            seen += part;
+            pace.wait(seen, part).await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for _ in 0..8 {
+            seen += part;
+            pace.wait(seen, part).await;
+        }
+        let elapsed = began.elapsed();
+        assert!((1990..2020).contains(&elapsed.as_millis()), "{elapsed:?}");
+        let mut free = Pace::new(None);
+        free.wait(usize::MAX, part).await;
+        assert_eq!(began.elapsed(), elapsed);
+    }
 }

@@ -8,9 +8,15 @@
 mod channel;
 mod http;
 mod session;
+mod subscription;
+mod telemetry;
 
-pub use channel::{Accept, Channel};
+pub use channel::{Accept, Channel, Dial};
 pub use http::serve;
 #[cfg(unix)]
 pub(crate) use http::serve_within;
 pub use session::{Ready, Session, SessionSettings};
+#[cfg(unix)]
+pub(crate) use subscription::Source;
+#[cfg(unix)]
+pub(crate) use telemetry::{Tee, Telemetry};

@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{Answer, FunctionError, Invocation, Response, ShutdownReason};
+use super::subscription::Subscription;
+use super::telemetry::Telemetry;
+use crate::{Answer, FunctionError, Invocation, Response, ShutdownReason, StreamPart};
 
 /// The settings of a session.
 #[derive(Debug, Clone)]
@@ -23,6 +26,9 @@ pub struct SessionSettings {
     pub payload_bytes_max: usize,
     /// The most bytes of a streamed answer.
     pub stream_bytes_max: usize,
+    /// The bandwidth of a streamed answer after its first bytes
+    /// ([`crate::Limits::stream_bytes_per_second`]).
+    pub stream_bytes_per_second: Option<u64>,
 }
 
 /// The result of an init, as the runtime and the extensions reported it.
@@ -47,6 +53,7 @@ pub struct Session {
     settings: SessionSettings,
     state: Mutex<State>,
     changed: Notify,
+    telemetry: Arc<Telemetry>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +79,9 @@ enum Runtime {
 
 #[derive(Debug, Default)]
 struct Extension {
+    name: String,
+    /// Whether it has asked for its first event.
+    ready: bool,
     invoke: bool,
     shutdown: bool,
     asking: bool,
@@ -110,7 +120,28 @@ impl Session {
     /// Creates the session of a sandbox whose runtime has not started.
     #[must_use]
     pub fn new(settings: SessionSettings) -> Self {
-        Self { settings, state: Mutex::default(), changed: Notify::new() }
+        Self::with_telemetry(settings, Arc::default())
+    }
+
+    /// As [`Session::new`], with telemetry for extensions.
+    pub(crate) fn with_telemetry(settings: SessionSettings, telemetry: Arc<Telemetry>) -> Self {
+        Self { settings, state: Mutex::default(), changed: Notify::new(), telemetry }
+    }
+
+    /// Returns the name of a registered extension.
+    pub(super) fn extension_name(&self, id: &str) -> Result<String, Refusal> {
+        let state = self.state();
+        let extension = state.extensions.get(id).ok_or(Refusal::ExtensionIdentifier)?;
+        Ok(extension.name.clone())
+    }
+
+    /// Adds a subscription of an extension to telemetry. Returns whether the backend can deliver.
+    pub(super) fn subscribe(&self, id: &str, asked: Subscription) -> Result<bool, Refusal> {
+        let name = self.extension_name(id)?;
+        if self.state().init_over {
+            return Err(Refusal::Transition);
+        }
+        Ok(self.telemetry.subscribe(&name, asked))
     }
 
     pub(super) fn settings(&self) -> &SessionSettings {
@@ -186,6 +217,7 @@ impl Session {
     /// Sends SHUTDOWN to the extensions that registered for it, and waits until each asks again or
     /// reports an error, for `grace` at most.
     pub async fn shut_down(&self, reason: ShutdownReason, grace: Duration) {
+        self.telemetry.flush();
         {
             let mut state = self.state();
             for extension in state.extensions.values_mut().filter(|one| one.shutdown) {
@@ -233,7 +265,7 @@ impl Session {
     pub(super) fn begin_answer(
         &self,
         request_id: &str,
-    ) -> Result<Option<mpsc::Sender<Bytes>>, Refusal> {
+    ) -> Result<Option<mpsc::Sender<StreamPart>>, Refusal> {
         let mut state = self.state();
         let Some(invocation) = &state.handed_out else {
             return Err(Refusal::RequestId);
@@ -273,7 +305,12 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn register(&self, invoke: bool, shutdown: bool) -> Result<String, Refusal> {
+    pub(super) fn register(
+        &self,
+        name: String,
+        invoke: bool,
+        shutdown: bool,
+    ) -> Result<String, Refusal> {
         let mut state = self.state();
         if state.init_over {
             return Err(Refusal::Transition);
@@ -282,7 +319,9 @@ impl Session {
             return Err(Refusal::TooManyExtensions);
         }
         let id = new_identifier();
-        state.extensions.insert(id.clone(), Extension { invoke, shutdown, ..Extension::default() });
+        state
+            .extensions
+            .insert(id.clone(), Extension { name, invoke, shutdown, ..Extension::default() });
         Ok(id)
     }
 
@@ -291,6 +330,14 @@ impl Session {
             let mut state = self.state();
             let extension = (state.extensions.get_mut(id)).ok_or(Refusal::ExtensionIdentifier)?;
             extension.asking = true;
+            if !std::mem::replace(&mut extension.ready, true) {
+                let Extension { name, invoke, shutdown, .. } = &*extension;
+                let events = [("INVOKE", invoke), ("SHUTDOWN", shutdown)];
+                let events = events.iter().filter(|(_, wanted)| **wanted);
+                let events: Vec<&str> = events.map(|(event, _)| *event).collect();
+                let record = || json!({ "name": name, "state": "Ready", "events": events });
+                self.telemetry.platform("platform.extension", record);
+            }
         }
         self.changed.notify_waiters();
         let event = self

@@ -8,7 +8,8 @@ use crate::{Error, Isolation};
 /// enforces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Memory of all processes together, including page cache and scratch space, in bytes.
+    /// Memory of all processes together, in bytes. It includes the page cache, and scratch space that
+    /// is in memory. The kernel writes back scratch space that is on disk when the limit is near.
     pub memory_bytes: u64,
     /// Processor time for each second of wall time, in vCPUs.
     pub cpus: f64,
@@ -38,6 +39,9 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// Bytes of a streamed answer.
     pub stream_bytes_max: usize,
+    /// The bandwidth of a streamed answer after its first [`STREAM_BYTES_FREE`] bytes, in bytes per
+    /// second. `None` means no limit. Lambda has a limit of 2 MiB per second.
+    pub stream_bytes_per_second: Option<u64>,
     /// The defences that must be in force. A backend that lacks one refuses the sandbox.
     pub isolation_min: Vec<crate::isolation::Defence>,
 }
@@ -128,6 +132,8 @@ impl ResourceLimits {
     }
 }
 
+/// The first bytes of a streamed answer, which have no limit of bandwidth: 6 MiB, as on Lambda.
+pub const STREAM_BYTES_FREE: usize = 6 * 1024 * 1024;
 /// The smallest stack on which a program with a full environment starts: the kernel gives a quarter
 /// of the stack to arguments and environment.
 pub const STACK_BYTES_MIN: u64 = 512 * 1024;
@@ -176,6 +182,7 @@ impl Limits {
             output_bytes_max: None,
             payload_bytes_max: 6 * 1024 * 1024 + 100,
             stream_bytes_max: 200 * 1024 * 1024,
+            stream_bytes_per_second: None,
             isolation_min: Vec::new(),
         }
     }
@@ -192,6 +199,9 @@ impl Limits {
         }
         if let Some(cpus) = self.init_cpus.filter(|cpus| !(cpus.is_finite() && *cpus >= CPUS_MIN)) {
             return too_small("limits.init_cpus", cpus.to_string());
+        }
+        if self.stream_bytes_per_second == Some(0) {
+            return too_small("limits.stream_bytes_per_second", "0".into());
         }
         if self.processes_max == 0 {
             return too_small("limits.processes_max", "0".into());

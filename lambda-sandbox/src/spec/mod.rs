@@ -15,6 +15,7 @@ pub use self::check::{ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX};
 use self::check::{absolute, check_environment, no_nul};
 pub use self::limits::{
     BlockIo, CPU_WEIGHT_MAX, Limits, PROCESSORS_MAX, ResourceLimits, STACK_BYTES_MIN,
+    STREAM_BYTES_FREE,
 };
 pub use self::network::{Interface, Network};
 pub use self::root::{Bind, LAYERS_MAX, Link, ROOT_PARTS_MAX, Root, SmallFile};

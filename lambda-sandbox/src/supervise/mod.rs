@@ -14,6 +14,7 @@ mod outlet;
 pub(crate) mod output;
 pub(crate) mod pipe;
 mod platform;
+mod report;
 mod run;
 mod supervised;
 

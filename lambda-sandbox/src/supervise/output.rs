@@ -4,6 +4,7 @@
 //! larger pieces, and the program waits for room in its pipe. Output that no log uses is dropped
 //! unread.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,13 @@ use crate::log::{LineSplitter, LogSink, Stream};
 
 /// The most bytes of one read.
 const CHUNK_BYTES: usize = 64 * 1024;
+thread_local! {
+    /// Where a read puts its bytes. A buffer for each read would be filled with zeros each time,
+    /// one for each sandbox would take memory while it idles.
+    static CHUNK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// After so many reads a task lets others run. Each yield costs a wake of another thread.
+const READS_IN_A_ROW: u32 = 8;
 /// The most bytes of one drain, so that a program that never stops writing does not delay its own
 /// answer.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
@@ -47,6 +55,17 @@ impl Output {
         budget: &Arc<Budget>,
     ) -> Self {
         let mut output = Self { pumps: Vec::new(), tasks: Vec::new() };
+        output.add([stdout, stderr], sink, budget);
+        output
+    }
+
+    /// Starts to read both outputs of another program too.
+    pub(crate) fn add(
+        &mut self,
+        [stdout, stderr]: [Arc<dyn Outlet>; 2],
+        sink: &Arc<dyn LogSink>,
+        budget: &Arc<Budget>,
+    ) {
         for (outlet, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
             let pump = Arc::new(Pump {
                 outlet,
@@ -55,13 +74,12 @@ impl Output {
                 sink: Arc::clone(sink),
                 budget: Arc::clone(budget),
             });
-            output.tasks.push(tokio::spawn({
+            self.tasks.push(tokio::spawn({
                 let pump = Arc::clone(&pump);
                 async move { pump.run().await }
             }));
-            output.pumps.push(pump);
+            self.pumps.push(pump);
         }
-        output
     }
 
     /// Passes on all output written until now, including an unfinished line, up to a limit.
@@ -96,16 +114,22 @@ enum Took {
 
 impl Pump {
     async fn run(&self) {
+        let mut reads = 0_u32;
         while self.outlet.readable().await.is_ok() {
             self.budget.charge(WAKING);
             let wanted = self.sink.wants_lines() || self.sink.takes_bytes();
             let unwanted = (!wanted).then_some(DROP_EVERY);
             let pause = unwanted.or_else(|| self.budget.exceeded());
             let Some(mut pause) = pause else {
-                if let Took::End = self.take() {
-                    return;
+                reads += 1;
+                match self.take() {
+                    Took::End => return,
+                    // A program that writes without a pause leaves the thread to others at times.
+                    Took::Bytes(_) if reads.is_multiple_of(READS_IN_A_ROW) => {
+                        tokio::task::yield_now().await;
+                    }
+                    Took::Bytes(_) | Took::Nothing => {}
                 }
-                tokio::task::yield_now().await;
                 continue;
             };
             self.outlet.rest();
@@ -129,24 +153,28 @@ impl Pump {
     fn take(&self) -> Took {
         let mut splitter = self.splitter();
         self.budget.pay(|| {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            match self.outlet.try_read(&mut chunk) {
+            // Taken out, because a log may read another output.
+            let mut chunk = CHUNK.take();
+            chunk.resize(CHUNK_BYTES, 0);
+            let took = match self.outlet.try_read(&mut chunk) {
                 Ok(0) => {
                     splitter.flush(self.sink.as_ref());
                     Took::End
                 }
                 Ok(bytes) => {
-                    let chunk = chunk.get(..bytes).unwrap_or_default();
+                    let bytes = chunk.get(..bytes).unwrap_or_default();
                     if self.sink.takes_bytes() {
-                        self.sink.bytes(self.stream, chunk);
+                        self.sink.bytes(self.stream, bytes);
                     } else {
-                        splitter.push(chunk, self.sink.as_ref());
+                        splitter.push(bytes, self.sink.as_ref());
                     }
-                    Took::Bytes(bytes)
+                    Took::Bytes(bytes.len())
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Took::Nothing,
                 Err(_broken) => Took::End,
-            }
+            };
+            CHUNK.set(chunk);
+            took
         })
     }
 

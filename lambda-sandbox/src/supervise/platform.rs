@@ -2,6 +2,7 @@
 //! so that a guest behind vsock fits as well as a child process.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
 use super::outlet::Outlet;
+use crate::runtime_api::Channel;
 use crate::{BoxFuture, Error, Exec, Executed, Exit, LiveUsage, Pressure};
 
 /// The usage of a sandbox since its start, as a platform counts it.
@@ -40,6 +42,9 @@ pub struct Started {
     pub stdout: Arc<dyn Outlet>,
     /// Its standard error.
     pub stderr: Arc<dyn Outlet>,
+    /// Standard output and standard error of its external extensions, or `None` if they have those of
+    /// the program.
+    pub extension_outputs: Option<[Arc<dyn Outlet>; 2]>,
     /// The writer of its standard input, or `None` if the input is empty. Dropping it ends the
     /// input.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
@@ -59,7 +64,14 @@ impl Started {
     ) -> Self {
         let none = External { started: Some(0), ended: 0 };
         let extensions = watch::channel(none).1;
-        Self { stdout: Arc::new(stdout), stderr: Arc::new(stderr), stdin: None, exit, extensions }
+        Self {
+            stdout: Arc::new(stdout),
+            stderr: Arc::new(stderr),
+            extension_outputs: None,
+            stdin: None,
+            exit,
+            extensions,
+        }
     }
 
     /// Sets the writer of the standard input.
@@ -82,6 +94,7 @@ impl fmt::Debug for Started {
         f.debug_struct("Started")
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
+            .field("extension_outputs", &self.extension_outputs)
             .field("stdin", &self.stdin.is_some())
             .field("exit", &self.exit)
             .field("extensions", &self.extensions)
@@ -132,6 +145,47 @@ pub trait Platform: Send + Sync + fmt::Debug + 'static {
     /// If the program cannot be started and that is known at once. Later failures are returned by
     /// [`Platform::failure`].
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
+    /// Connects to a port of the sandbox's loopback, for the Telemetry API. The future must not keep
+    /// the platform alive.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens there, or the platform cannot.
+    fn dial(&self, _port: u16) -> BoxFuture<'static, io::Result<Box<dyn Channel>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+    /// Returns whether [`Platform::dial`] works.
+    fn can_dial(&self) -> bool {
+        false
+    }
+    /// Returns whether [`Platform::reset`] works.
+    fn can_reset(&self) -> bool {
+        false
+    }
+    /// Ends every program inside and keeps the files, so that [`Platform::start_again`] can follow.
+    /// When it returns, the receivers of [`Started`] are as they were before the first start.
+    ///
+    /// # Errors
+    ///
+    /// If the platform cannot, or the sandbox has ended as a whole.
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            Err(Error::Unavailable {
+                what: "a second start in the sandbox",
+                why: "the backend has none".into(),
+                remedy: "make another sandbox",
+            })
+        })
+    }
+    /// Starts the extensions and the runtime again after [`Platform::reset`], with the outputs and
+    /// receivers of the first start.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be started.
+    fn start_again(&self) -> Result<(), Error> {
+        Err(Error::Ended)
+    }
     /// Starts the runtime. Called when all extensions have registered.
     ///
     /// # Errors

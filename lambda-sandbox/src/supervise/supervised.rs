@@ -1,8 +1,10 @@
 //! The [`Driver`] of a program on any [`Platform`].
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -13,9 +15,12 @@ use super::farewell::Farewell;
 use super::feed::Feed;
 use super::output::Output;
 use super::platform::{External, Platform, Sample, What, ended};
+use super::report::{self, Report};
 use super::run::{Metered, Run};
 use crate::budget::Budget;
-use crate::runtime_api::{Accept, Ready, Session, SessionSettings, serve_within};
+use crate::runtime_api::{
+    Accept, Channel, Dial, Ready, Session, SessionSettings, Source, Tee, Telemetry, serve_within,
+};
 use crate::{
     Answer, BoxFuture, Created, Driver, EndedBy, Error, Event, Exec, Executed, Exit, Finished,
     Handle, InitFailure, InitReport, Invocation, Killer, Live, LiveUsage, Outcome, Pressure,
@@ -40,8 +45,11 @@ pub fn supervise(
 struct Supervised<P: Platform> {
     spec: SandboxSpec,
     platform: Arc<P>,
-    connections: Option<Box<dyn Accept>>,
+    connections: Arc<tokio::sync::Mutex<Box<dyn Accept>>>,
     session: Arc<Session>,
+    telemetry: Arc<Telemetry>,
+    /// What is to be told of the last invocation when it is over.
+    report: Option<Report>,
     budget: Arc<Budget>,
     server: Option<JoinHandle<()>>,
     output: Option<Output>,
@@ -54,6 +62,10 @@ struct Supervised<P: Platform> {
     /// Whether the runtime was started after external extensions.
     runs: AtomicBool,
     counted: Sample,
+    /// The kills by the memory limit before the last reset.
+    kills_before: u64,
+    /// Whether the program was started before, and a reset has ended it.
+    again: bool,
     /// Whether a background task is shutting down the extensions and will then kill the platform.
     parting: bool,
 }
@@ -69,22 +81,20 @@ impl<P: Platform> fmt::Debug for Supervised<P> {
 
 impl<P: Platform> Supervised<P> {
     fn new(spec: SandboxSpec, platform: Arc<P>, connections: Box<dyn Accept>) -> Self {
-        let handler = (spec.environment.iter())
-            .find(|(name, _)| name == "_HANDLER")
-            .map(|(_, value)| value.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let session = Arc::new(Session::new(SessionSettings {
-            function: spec.function.clone(),
-            handler,
-            payload_bytes_max: spec.limits.payload_bytes_max,
-            stream_bytes_max: spec.limits.stream_bytes_max,
-        }));
+        let telemetry = if platform.can_dial() {
+            Arc::new(Telemetry::new(Arc::new(Dialled(Arc::downgrade(&platform)))))
+        } else {
+            Arc::default()
+        };
+        let session = Arc::new(session(&spec, &telemetry));
         let budget = Arc::new(Budget::new(spec.limits.cpus));
         Self {
             spec,
             platform,
-            connections: Some(connections),
+            connections: Arc::new(tokio::sync::Mutex::new(connections)),
             session,
+            telemetry,
+            report: None,
             budget,
             server: None,
             output: None,
@@ -95,13 +105,26 @@ impl<P: Platform> Supervised<P> {
             extensions: None,
             runs: AtomicBool::default(),
             counted: Sample::default(),
+            kills_before: 0,
+            again: false,
             parting: false,
         }
     }
 
     async fn start(&mut self, what: What) -> Result<watch::Receiver<Option<Exit>>, Error> {
         let started = self.platform.start(what).await?;
-        let output = Output::start(started.stdout, started.stderr, &self.spec.log, &self.budget);
+        let log = |source| -> Arc<dyn crate::LogSink> {
+            let (log, telemetry) = (Arc::clone(&self.spec.log), Arc::clone(&self.telemetry));
+            match what {
+                What::Program => log,
+                What::Function => Arc::new(Tee { log, telemetry, source }),
+            }
+        };
+        let sink = log(Source::Function);
+        let mut output = Output::start(started.stdout, started.stderr, &sink, &self.budget);
+        if let Some(outputs) = started.extension_outputs {
+            output.add(outputs, &log(Source::Extension), &self.budget);
+        }
         self.output = Some(output);
         if let Some(input) = started.stdin {
             self.feed = Some(Feed::start(input, std::mem::take(&mut self.spec.stdin))?);
@@ -133,11 +156,11 @@ impl<P: Platform> Supervised<P> {
             memory_peak_bytes: sample.memory_peak_bytes,
             cpu_time,
         };
-        (usage, sample.out_of_memory_kills > 0)
+        (usage, sample.out_of_memory_kills > self.kills_before)
     }
 
     fn out_of_memory(&self) -> bool {
-        self.platform.sample().out_of_memory_kills > 0
+        self.platform.sample().out_of_memory_kills > self.kills_before
     }
 
     fn drain(&self) {
@@ -147,15 +170,23 @@ impl<P: Platform> Supervised<P> {
     }
 
     async fn initialise(&mut self) -> Result<InitReport, InitFailure> {
-        if let Some(connections) = self.connections.take() {
+        if self.server.is_none() {
             let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
+            let connections = Arc::clone(&self.connections);
             self.server = Some(tokio::spawn(serve_within(session, connections, budget)));
         }
         let began = Instant::now();
         if let Some(cpus) = self.spec.limits.init_cpus {
             self.platform.set_cpus(cpus)?;
         }
-        let mut exit = self.start(What::Function).await?;
+        report::init_start(&self.telemetry, &self.spec, self.again);
+        let mut exit = match self.exit.clone().filter(|_| self.again) {
+            Some(exit) => {
+                self.platform.start_again()?;
+                exit
+            }
+            None => self.start(What::Function).await?,
+        };
         let limit = self.spec.times.init;
         let failure = tokio::select! {
             biased;
@@ -168,14 +199,17 @@ impl<P: Platform> Supervised<P> {
             () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
         };
         self.drain();
+        report::init_end(
+            &self.telemetry,
+            &self.spec,
+            self.again,
+            began.elapsed(),
+            failure.as_ref(),
+        );
         if let Some(failure) = failure {
-            self.part(if matches!(failure, InitFailure::TimedOut(_)) {
-                ShutdownReason::Timeout
-            } else {
-                ShutdownReason::Failure
-            });
             return Err(failure);
         }
+        self.telemetry.init_over();
         let usage = self.usage(began);
         self.tell(Event::Idle);
         self.platform.freeze()?;
@@ -242,6 +276,30 @@ impl<P: Platform> Supervised<P> {
         });
     }
 
+    /// Ends every program, after the extensions' time, and prepares the next init.
+    async fn start_over(&mut self, reason: ShutdownReason) -> Result<(), Error> {
+        self.end(reason).await;
+        self.platform.thaw()?;
+        self.platform.reset().await?;
+        self.drain();
+        if let Some(server) = self.server.take() {
+            server.abort();
+            // An aborted task has dropped its connections when it is joined.
+            drop(server.await);
+        }
+        {
+            // The connections of ended programs, which nobody has accepted.
+            let mut connections = self.connections.lock().await;
+            while let Ok(Ok(_)) = tokio::time::timeout(STALE_TIME, connections.accept()).await {}
+        }
+        self.telemetry.begin();
+        self.session = Arc::new(session(&self.spec, &self.telemetry));
+        self.runs = AtomicBool::default();
+        self.kills_before = self.platform.sample().out_of_memory_kills;
+        self.again = true;
+        Ok(())
+    }
+
     fn init_exit(&self, exit: Exit) -> InitFailure {
         if let Some(error) = self.platform.failure() {
             InitFailure::Failed(error)
@@ -265,6 +323,7 @@ impl<P: Platform> Driver for Supervised<P> {
             self.platform.thaw()?;
             let began = Instant::now();
             let timeout = invocation.timeout;
+            let mut report = Report::start(&self.telemetry, &self.spec, &invocation);
             self.session.hand_over(invocation);
             self.tell(Event::Busy);
             let mut answer = tokio::select! {
@@ -281,15 +340,30 @@ impl<P: Platform> Driver for Supervised<P> {
             if let Answer::Exited(exit) = answer {
                 self.tell(Event::Ended(exit));
             }
-            if !answer.leaves_usable() {
-                self.part(if answer == Answer::TimedOut {
-                    ShutdownReason::Timeout
-                } else {
-                    ShutdownReason::Failure
-                });
+            report.runtime_done(&self.telemetry, &answer, usage);
+            if answer.leaves_usable() {
+                self.report = Some(report);
+            } else {
+                report.end(&self.telemetry);
             }
             Ok(Outcome { answer, usage })
         })
+    }
+
+    fn abandon(&mut self, reason: ShutdownReason) {
+        self.part(reason);
+    }
+
+    fn set_init_limit(&mut self, limit: Duration) {
+        self.spec.times.init = limit;
+    }
+
+    fn can_reset(&self) -> bool {
+        self.platform.can_reset() && !self.killed.load(Ordering::Acquire)
+    }
+
+    fn reset(&mut self, reason: ShutdownReason) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.start_over(reason))
     }
 
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
@@ -302,11 +376,13 @@ impl<P: Platform> Driver for Supervised<P> {
                 () = tokio::time::sleep(self.spec.times.settle) => false,
             };
             self.drain();
+            if let Some(report) = self.report.take() {
+                report.end(&self.telemetry);
+            }
             if settled {
                 self.tell(Event::Idle);
                 self.platform.freeze()
             } else {
-                self.part(ShutdownReason::Failure);
                 Err(Error::Ended)
             }
         })
@@ -387,6 +463,38 @@ impl<P: Platform> Driver for Supervised<P> {
         })
     }
 }
+
+/// Returns the session of a runtime that has not started.
+fn session(spec: &SandboxSpec, telemetry: &Arc<Telemetry>) -> Session {
+    let handler = (spec.environment.iter())
+        .find(|(name, _)| name == "_HANDLER")
+        .map(|(_, value)| value.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let settings = SessionSettings {
+        function: spec.function.clone(),
+        handler,
+        payload_bytes_max: spec.limits.payload_bytes_max,
+        stream_bytes_max: spec.limits.stream_bytes_max,
+        stream_bytes_per_second: spec.limits.stream_bytes_per_second,
+    };
+    Session::with_telemetry(settings, Arc::clone(telemetry))
+}
+
+/// Reaches the loopback of a platform while that lives.
+#[derive(Debug)]
+struct Dialled<P>(Weak<P>);
+
+impl<P: Platform> Dial for Dialled<P> {
+    fn dial(&self, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Channel>>> {
+        match self.0.upgrade() {
+            Some(platform) => platform.dial(port),
+            None => Box::pin(async { Err(io::ErrorKind::NotConnected.into()) }),
+        }
+    }
+}
+
+/// How long to look for connections that ended programs have opened.
+const STALE_TIME: Duration = Duration::from_millis(1);
 
 /// The target of a [`Handle`], while the sandbox lives.
 #[derive(Debug)]

@@ -12,7 +12,8 @@ pub(super) fn check(root: &Path, folder: &Path, kernel: &Path) -> Result<bool, S
     let tree = folder.join("systemd");
     let image = image(root, folder, &tree)?;
     let options = "systemd.unit=tests.service systemd.show_status=0";
-    let guest = Guest { kernel, image: &image, memory_mb: "2048", options };
+    let guest =
+        Guest { kernel, image: &image, memory_mb: "2048", options, machine: &super::EMULATED };
     let output = boot(folder, &guest)?;
     println!("{output}");
     let left = output.lines().any(|line| line.starts_with("left behind: "));

@@ -184,16 +184,16 @@ fn bad_functions_get_the_errors_that_aws_gives() {
     write("escaping.zip", &archive(&[("../evil.py", b"")]));
     let (parameter, validation) = ("(InvalidParameterValueException)", "(ValidationException)");
     for (name, zip, runtime, more, expected) in [
-        ("f", "good", "provided", "--description x", "(ResourceConflictException)"),
-        ("zip", "escaping", "provided", "--description x", parameter),
+        ("f", "good", "provided.al2023", "--description x", "(ResourceConflictException)"),
+        ("zip", "escaping", "provided.al2023", "--description x", parameter),
         ("old", "good", "python2.7", "--description x", parameter),
-        ("memory", "good", "provided", "--memory-size 20000", validation),
-        ("time", "good", "provided", "--timeout 901", validation),
-        ("e", "good", "provided", "--environment Variables={AWS_REGION=x}", parameter),
+        ("memory", "good", "provided.al2023", "--memory-size 20000", validation),
+        ("time", "good", "provided.al2023", "--timeout 901", validation),
+        ("e", "good", "provided.al2023", "--environment Variables={AWS_REGION=x}", parameter),
         (
             "v",
             "good",
-            "provided",
+            "provided.al2023",
             "--vpc-config SubnetIds=subnet-1,SecurityGroupIds=sg-1",
             parameter,
         ),

@@ -22,7 +22,8 @@ fn what_was_acknowledged_survives_kills() {
     let kills = if test_support::long() { 200 } else { 10 };
     let deliveries = tempfile::tempdir().unwrap();
     let told = deliveries.path().join("told");
-    let arguments = ["--event-retry-after", "1", "--deliveries", told.to_str().unwrap()];
+    let arguments =
+        ["--event-retry-after", "1", "--change-time", "0", "--deliveries", told.to_str().unwrap()];
     let mut served = Served::start(&arguments);
     let code: &[u8] = b"def handler(event, context):\n    return event\n";
     served.create("f", &python(), "app.handler", &[("app.py", code)], &[]);

@@ -8,7 +8,7 @@ use lambda_host::{FunctionConfig, Host, Request, Runtimes};
 use lambda_sandbox::linux::LinuxBackend;
 use serde_json::{Value, json};
 
-use crate::support::{archive, python, ready};
+use crate::support::{Served, archive, python, ready};
 
 async fn host() -> Host {
     let backend = Arc::new(LinuxBackend::new().unwrap());
@@ -141,3 +141,106 @@ async fn every_runtime_that_is_found_runs_a_function() {
     }
     host.shutdown().await;
 }
+
+/// A function that counts its starts in `/tmp` and fails as its event says.
+const COUNTING: &[u8] = br#"
+import os, time
+with open("/tmp/starts", "a") as file:
+    file.write("x")
+starts = os.path.getsize("/tmp/starts")
+if os.environ.get("FAILS_FIRST") and starts == 1:
+    raise RuntimeError("first init")
+if os.environ.get("FAILS"):
+    raise RuntimeError(f"init {starts}")
+def handler(event, context):
+    if event.get("exit"):
+        os._exit(3)
+    if event.get("sleep"):
+        time.sleep(600)
+    return [starts, context.log_stream_name, sorted(os.listdir("/tmp"))]
+"#;
+
+#[tokio::test]
+async fn the_environment_of_a_failed_invocation_is_initialised_again_with_its_files() {
+    if !ready("resets of environments") {
+        return;
+    }
+    let host = host().await;
+    let mut config =
+        deploy(&host, &python(), &[("app.py", COUNTING)], &[]).await.with_timeout(SHORT);
+    host.update_config(&config.name, None, |it| Ok(it.with_timeout(SHORT))).await.unwrap();
+    let first = answer(&host, &config, Request::new("{}")).await;
+    assert_eq!((&first[0], &first[2]), (&json!(1), &json!(["starts"])));
+    let exited = host.invoke(&config.name, r#"{"exit":true}"#).await.unwrap();
+    assert!(exited.function_error);
+    let second = host.invoke(&config.name, "{}").await.unwrap();
+    assert!(!second.function_error, "{:?}", second.payload);
+    // Source: AWS, "Understanding the Lambda execution environment lifecycle": a suppressed init
+    // is part of the invocation's duration.
+    assert_eq!(second.report.init_duration, None);
+    let found: Value = serde_json::from_slice(&second.payload).unwrap();
+    assert_eq!(found, json!([2, first[1], ["starts"]]));
+    let late = host.invoke(&config.name, r#"{"sleep":true}"#).await.unwrap();
+    assert!(String::from_utf8_lossy(&late.payload).contains("timed out"), "{:?}", late.payload);
+    config = config.with_timeout(Duration::from_secs(20));
+    assert_eq!(answer(&host, &config, Request::new("{}")).await, json!([3, first[1], ["starts"]]));
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_init_that_failed_is_tried_again_within_the_invocation() {
+    if !ready("second inits of functions") {
+        return;
+    }
+    let host = host().await;
+    let config = deploy(&host, &python(), &[("app.py", COUNTING)], &[("FAILS_FIRST", "1")]).await;
+    let first = host.invoke(&config.name, "{}").await.unwrap();
+    assert!(!first.function_error, "{:?}", first.payload);
+    assert_eq!(first.report.init_duration, None);
+    let log = String::from_utf8_lossy(&first.log_tail).into_owned();
+    let line = log.lines().find(|line| line.starts_with("INIT_REPORT")).unwrap();
+    assert!(line.contains("Phase: init\tStatus: error\tError Type: RuntimeError"), "{log}");
+    host.remove(&config.name).await.unwrap();
+
+    let config = deploy(&host, &python(), &[("app.py", COUNTING)], &[("FAILS", "1")]).await;
+    for starts in [2, 3] {
+        let failed = host.invoke(&config.name, "{}").await.unwrap();
+        let error: Value = serde_json::from_slice(&failed.payload).unwrap();
+        assert_eq!(error["errorMessage"], format!("init {starts}"));
+        let log = String::from_utf8_lossy(&failed.log_tail).into_owned();
+        assert!(log.contains("Phase: invoke\tStatus: error\tError Type: RuntimeError"), "{log}");
+        assert!(log.ends_with("Status: error\tError Type: RuntimeError\n"), "{log}");
+    }
+    host.shutdown().await;
+}
+
+#[test]
+fn files_in_tmp_do_not_use_up_the_memory_of_a_function() {
+    if !ready("files in /tmp of functions") {
+        return;
+    }
+    let served = Served::start(&[]);
+    let source: &[u8] = br#"
+import os
+def handler(event, context):
+    with open("/tmp/file", "wb") as file:
+        try:
+            for _ in range(event["mb"]):
+                file.write(bytes(1 << 20))
+            file.flush()
+        except OSError as error:
+            return error.strerror
+    return os.path.getsize("/tmp/file") >> 20
+"#;
+    let settings = ["--memory-size", "128", "--timeout", "60"];
+    served.create("f", &python(), "app.handler", &[("app.py", source)], &settings);
+    assert_eq!(served.invoke("f", r#"{"mb":400}"#, &[]).1, 400);
+    assert_eq!(served.invoke("f", r#"{"mb":600}"#, &[]).1, "No space left on device");
+    let larger = ["update-function-configuration", "--function-name", "f"];
+    let larger = served.aws(&[&larger[..], &["--ephemeral-storage", "Size=10240"]].concat());
+    assert!(larger.success, "{larger:?}");
+    assert_eq!(served.invoke("f", r#"{"mb":600}"#, &[]).1, 600);
+}
+
+/// Longer than an init takes on a busy machine.
+const SHORT: Duration = Duration::from_secs(3);

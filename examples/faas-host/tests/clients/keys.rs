@@ -35,3 +35,55 @@ fn a_host_with_keys_answers_to_their_holders() {
         assert!(!output.status.success() && told.contains(expected), "{told}");
     }
 }
+
+/// A file of settings with an account, whose key is replaced while the host runs. A file with a fault changes nothing.
+#[test]
+fn settings_are_read_again_when_asked() {
+    if !ready("settings in a file") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, keys) = (folder.path().join("faas.toml"), folder.path().join("keys"));
+    let good = "keys = \"keys\"\nregion = \"us-east-1\"\n[limits]\nchange_ms = 0\n\
+                [[accounts]]\nnumber = \"222222222222\"\n";
+    std::fs::write(&settings, good).unwrap();
+    let [(_, id), (_, secret), ..] = client_environment();
+    std::fs::write(&keys, format!("{id} {secret} 222222222222\nOTHER other\n")).unwrap();
+    let served = Served::start_in(folder, &["--config", settings.to_str().unwrap()]);
+    let app = file("functions/app.py");
+    served.create("f", &python(), "app.handler", &[("app.py", &app)], &[]);
+    let get = ["get-function-configuration", "--function-name", "f", "--query", "FunctionArn"];
+    let theirs = served.aws(&get);
+    assert!(theirs.stdout.contains(":222222222222:function:f"), "{theirs:?}");
+    let reload = || {
+        let pid = served.pid().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let until = |says: &str| {
+        for _ in 0..50 {
+            let output = served.aws(&get);
+            if format!("{output:?}").contains(says) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{says} is not told");
+    };
+    // The key is the own account's now, which has no such function; then it is nobody's.
+    std::fs::write(&keys, format!("{id} {secret}\n")).unwrap();
+    reload();
+    until("Function not found: arn:aws:lambda:us-east-1:123456789012:function:f");
+    std::fs::write(&keys, "OTHER other\n").unwrap();
+    reload();
+    until("UnrecognizedClientException");
+    for fault in ["keys = 7\n", "listne = 1\n", "[[accounts]]\nnumber = \"1\"\n"] {
+        std::fs::write(&keys, format!("{id} {secret} 222222222222\n")).unwrap();
+        std::fs::write(&settings, fault).unwrap();
+        reload();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        until("UnrecognizedClientException");
+    }
+    std::fs::write(&settings, good).unwrap();
+    reload();
+    until(":222222222222:function:f");
+}

@@ -7,6 +7,8 @@ mod boto3;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod environment;
@@ -30,6 +32,8 @@ mod runtimes;
 mod services;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod streaming;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -35,7 +35,25 @@ impl Served {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_faas-host"))
+        let command = Command::new(env!("CARGO_BIN_EXE_faas-host"));
+        Self::spawn(command, folder, arguments, environment)
+    }
+
+    /// Starts `faas-host serve` by another program, which gets the command line of the host after its own arguments and
+    /// becomes the host.
+    pub(crate) fn start_by(before: &[&str], folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let mut command = Command::new(before[0]);
+        command.args(&before[1..]).arg(env!("CARGO_BIN_EXE_faas-host"));
+        Self::spawn(command, folder, arguments, &[])
+    }
+
+    fn spawn(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(folder.path().join("data"))
             .args(arguments)

@@ -26,7 +26,17 @@ created = client.create_function(
     Publish=True,
 )
 assert created["ResponseMetadata"]["HTTPStatusCode"] == 201, created
-client.get_waiter("function_active_v2").wait(FunctionName="boto")
+for waiter in ("function_exists", "function_active", "function_active_v2"):
+    client.get_waiter(waiter).wait(FunctionName="boto", WaiterConfig={"Delay": 1})
+client.get_waiter("published_version_active").wait(FunctionName="boto", Qualifier="1", WaiterConfig={"Delay": 1})
+
+
+def updated():
+    """Waits until the last change is no longer under way; another is refused until then."""
+    for waiter in ("function_updated", "function_updated_v2"):
+        client.get_waiter(waiter).wait(FunctionName="boto", WaiterConfig={"Delay": 1})
+
+
 
 context = base64.b64encode(json.dumps({"client": {"app_title": "tést"}}).encode()).decode()
 invoked = client.invoke(
@@ -45,10 +55,17 @@ assert client.invoke(FunctionName="boto", InvocationType="DryRun")["StatusCode"]
 client.update_function_configuration(
     FunctionName="boto", MemorySize=512, Environment={"Variables": {"STAGE": "b"}}
 )
-client.get_waiter("function_updated_v2").wait(FunctionName="boto")
+updated()
 again = client.invoke(FunctionName="boto", Payload=json.dumps({"do": "echo"}))
 assert json.loads(again["Payload"].read())["sandbox"] != answer["sandbox"], "new settings, new sandbox"
-client.update_function_code(FunctionName="boto", ZipFile=code)
+changed = client.update_function_code(FunctionName="boto", ZipFile=code)
+assert changed["LastUpdateStatus"] == "InProgress", changed
+try:
+    client.update_function_configuration(FunctionName="boto", Timeout=9)
+    raise SystemExit("a change was taken while another is under way")
+except client.exceptions.ResourceConflictException as error:
+    assert "An update is in progress for resource: " + created["FunctionArn"] in str(error), error
+updated()
 
 # A dry run checks the archive and changes nothing.
 before = client.get_function_configuration(FunctionName="boto")
@@ -63,6 +80,29 @@ except client.exceptions.PreconditionFailedException as error:
 client.update_function_configuration(
     FunctionName="boto", Description="new", RevisionId=before["RevisionId"], TracingConfig={"Mode": "PassThrough"}
 )
+
+updated()
+
+# Lists in pages of one.
+for number in ("a", "b", "c"):
+    client.create_alias(FunctionName="boto", Name=number, FunctionVersion="1")
+    client.publish_layer_version(LayerName="layer-" + number, Content={"ZipFile": code})
+    client.publish_layer_version(LayerName="layer-a", Content={"ZipFile": code})
+for operation, arguments, member, count in (
+    ("list_aliases", {"FunctionName": "boto"}, "Aliases", 3),
+    ("list_versions_by_function", {"FunctionName": "boto"}, "Versions", 2),
+    ("list_layers", {}, "Layers", 3),
+    ("list_layer_versions", {"LayerName": "layer-a"}, "LayerVersions", 4),
+    ("list_function_event_invoke_configs", {"FunctionName": "boto"}, "FunctionEventInvokeConfigs", 0),
+    ("list_provisioned_concurrency_configs", {"FunctionName": "boto"}, "ProvisionedConcurrencyConfigs", 0),
+    ("list_function_url_configs", {"FunctionName": "boto"}, "FunctionUrlConfigs", 0),
+    ("list_event_source_mappings", {}, "EventSourceMappings", 0),
+    ("list_code_signing_configs", {}, "CodeSigningConfigs", 0),
+):
+    pages = list(client.get_paginator(operation).paginate(**arguments, PaginationConfig={"PageSize": 1}))
+    found = [json.dumps(row, default=str) for page in pages for row in page[member]]
+    assert len(found) == len(set(found)) == count, (operation, found)
+    assert all(len(page[member]) <= 1 for page in pages), operation
 
 names = [f["FunctionName"] for page in client.get_paginator("list_functions").paginate() for f in page["Functions"]]
 assert names == ["boto"], names

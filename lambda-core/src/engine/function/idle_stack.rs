@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::growth;
 use crate::store::slot::SandboxSlot;
 
 /// Idle sandboxes except the top, the most recently used last. Removal from the middle leaves a
@@ -94,4 +93,10 @@ impl IdleStack {
             moved(*sandbox, self.first.wrapping_add(place));
         }
     }
+}
+
+/// Returns by how much to grow a list of sandboxes: by a quarter, not by doubling. There are many
+/// functions, and most have few sandboxes.
+pub(super) fn growth(len: usize) -> usize {
+    (len / 4).max(2)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::{Agenda, Engine};
 use super::LOOKED_AT_MAX;
-use crate::{Isolation, WorkerId, ZONES_MAX, Zone};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
+use crate::settings::Isolation;
 
 /// The time between two updates of the pools' sizes.
 const POOL_TICK: Duration = Duration::from_secs(10);

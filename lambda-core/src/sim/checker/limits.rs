@@ -156,29 +156,43 @@ impl Checker {
         )?;
         let concurrency =
             |id: FunctionId| self.functions_of.values().filter(|it| **it == id).count() as u64;
-        if let Some(reserved) = function.settings.reserved_concurrency {
-            let open = concurrency(id);
+        let provisioned = |it: &FunctionSeen| u64::from(it.settings.provisioned_concurrency);
+        let beyond =
+            |id: FunctionId, it: &FunctionSeen| concurrency(id).saturating_sub(provisioned(it));
+        if concurrency(id) <= provisioned(function) {
+            return Ok(());
+        }
+        // The function itself, or the one out of whose reserved concurrency it takes.
+        let owner_id = function.settings.shares_with.unwrap_or(id);
+        let owner = self.functions.get(&owner_id).filter(|it| !it.removed);
+        if let Some(reserved) = owner.and_then(|it| it.settings.reserved_concurrency) {
+            let in_pool = |(id, it): &(&FunctionId, &FunctionSeen)| {
+                **id == owner_id || it.settings.shares_with == Some(owner_id)
+            };
+            let pool = self.functions.iter().filter(in_pool);
+            let used: u64 = pool.map(|(id, it)| provisioned(it) + beyond(*id, it)).sum();
             return hold(
-                open <= u64::from(reserved),
+                used <= u64::from(reserved),
                 Invariant::LimitsHold,
-                "reserved concurrency holds",
-                || format!("{open} of {reserved} of {id:?}"),
+                "reserved concurrency holds, shared or not",
+                || format!("{used} of {reserved} of {id:?}"),
             );
         }
-        let provisioned = |it: &FunctionSeen| u64::from(it.settings.provisioned_concurrency);
-        if concurrency(id) <= provisioned(function) {
+        if function.settings.shares_with.is_some() {
             return Ok(());
         }
         let account = function.settings.account;
         let max =
             self.accounts.get(&account).copied().unwrap_or(self.config.account_concurrency_max);
         let (mut open, mut claimed) = (0, 0);
-        for (id, it) in self.functions.iter().filter(|(_, it)| it.settings.account == account) {
+        let counts =
+            |it: &FunctionSeen| it.settings.account == account && it.settings.shares_with.is_none();
+        for (id, it) in self.functions.iter().filter(|(_, it)| counts(it)) {
             match it.settings.reserved_concurrency {
                 Some(reserved) => claimed += u64::from(reserved),
                 None => {
                     claimed += provisioned(it);
-                    open += concurrency(*id).saturating_sub(provisioned(it));
+                    open += beyond(*id, it);
                 }
             }
         }

@@ -131,6 +131,12 @@ impl Checker {
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub fn commanded(&mut self, command: &Command) -> Checked {
         let told = || format!("{command:?} at {:?}", self.now);
+        hold(
+            command.worker().is_none_or(|worker| self.workers.contains_key(&worker)),
+            Invariant::CommandsMakeSense,
+            "commands name workers that are there",
+            told,
+        )?;
         match *command {
             Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
                 hold(
@@ -238,11 +244,14 @@ impl Checker {
                     "a sandbox runs one function all its life",
                     told,
                 )?;
-                let current = function.is_some_and(|it| it.revision == seen.revision);
+                let current = function.is_some_and(|it| {
+                    let rolls = |(revision, until)| revision == seen.revision && until > self.now;
+                    it.revision == seen.revision || it.previous.is_some_and(rolls)
+                });
                 hold(
                     current,
                     Invariant::OneFunctionPerSandbox,
-                    "nothing new is dispatched to old code",
+                    "nothing new is dispatched to old code, but for a rollout",
                     told,
                 )?;
                 self.set(sandbox, StateSeen::Busy(invocation));

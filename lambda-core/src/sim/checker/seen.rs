@@ -30,6 +30,8 @@ pub struct FunctionSeen {
     pub revision: u64,
     /// Whether it was removed.
     pub removed: bool,
+    /// The previous revision, and until when it may serve.
+    pub(super) previous: Option<(u64, Time)>,
 }
 
 /// A sandbox in the checker's model.
@@ -170,15 +172,14 @@ impl Checker {
                 self.accounts.insert(*account, *concurrency_max);
             }
             Event::FunctionPut { function, revision, settings } => {
-                let seen =
-                    FunctionSeen { settings: *settings, revision: *revision, removed: false };
-                self.functions.insert(*function, seen);
+                self.put_function(*function, *revision, settings);
             }
             Event::FunctionRemoved { function } => {
                 if let Some(function) = self.functions.get_mut(function) {
                     function.removed = true;
                     function.settings.reserved_concurrency = None;
                     function.settings.provisioned_concurrency = 0;
+                    function.settings.shares_with = None;
                 }
             }
             Event::InvocationArrived { invocation, function } => {
@@ -216,6 +217,15 @@ impl Checker {
             }
             _ => {}
         }
+    }
+
+    fn put_function(&mut self, id: FunctionId, revision: u64, settings: &FunctionSettings) {
+        let previous = match self.functions.get(&id) {
+            Some(it) if it.revision == revision => it.previous,
+            it => it.map(|it| (it.revision, self.now + self.config.rollout_max)),
+        };
+        let (settings, removed) = (*settings, false);
+        self.functions.insert(id, FunctionSeen { settings, revision, removed, previous });
     }
 
     /// Applies a worker's report. The engine commands a stop for each reported sandbox that it does

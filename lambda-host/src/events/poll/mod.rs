@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::services::Services;
-use crate::catalog::mappings::{Mapping, SourceKind};
+use crate::catalog::mappings::{Mapping, SourceKind, no_queue, no_stream};
 use crate::error::Error;
 use crate::host::{Host, WeakHost};
 
@@ -115,13 +115,10 @@ pub(crate) async fn check(services: &Services, arn: &str) -> Result<(), Error> {
         (Err(Error::Service { code, .. }), SourceKind::Sqs)
             if code.contains("NonExistentQueue") || code.contains("QueueDoesNotExist") =>
         {
-            Err(Error::parameter(
-                "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. \
-                 SQS Error Message: The specified queue does not exist for this wsdl version.",
-            ))
+            Err(no_queue())
         }
         (Err(Error::Service { code, .. }), _) if code == "ResourceNotFoundException" => {
-            Err(Error::parameter(format!("Stream not found: {arn}")))
+            Err(no_stream(arn))
         }
         (found, _) => found,
     }

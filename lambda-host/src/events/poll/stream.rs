@@ -195,7 +195,9 @@ impl Shard {
             if let Some(last) = records.last() {
                 let age = Duration::from_millis(now_ms().saturating_sub(arrival_ms(last)));
                 if let Ok(target) = self.source.mapping.function_arn.parse::<Target>() {
-                    host.observer().registry().iterator_age(target.name.as_str(), age);
+                    host.observer()
+                        .registry()
+                        .iterator_age(&host.series(target.name.as_str()), age);
                 }
             }
             let outcome = batch::invoke(&self.source, &host, &records).await;

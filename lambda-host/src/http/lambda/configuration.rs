@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::Arns;
-use crate::function::{Function, FunctionState};
+use crate::function::{Function, FunctionState, Step};
 
-/// Where a function is in its life, as AWS's clients wait for it. A change of this host is whole when it is answered: the
-/// answer alone tells of one under way.
+/// Where a function is in its life, as AWS's clients wait for it. The answer to a change tells of one under way, even where
+/// [`HostBuilder::with_change_time`](crate::HostBuilder::with_change_time) gives changes no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// It is being made.
@@ -19,8 +20,12 @@ pub(super) enum Status {
 }
 
 impl Status {
-    pub(super) fn of(_function: &Function) -> Self {
-        Self::Settled
+    pub(super) fn of(function: &Function) -> Self {
+        match function.under_way(Instant::now()) {
+            Some(Step::Creating) => Self::Creating,
+            Some(Step::Updating) => Self::Updating,
+            None => Self::Settled,
+        }
     }
 }
 
@@ -70,6 +75,14 @@ pub(super) fn configuration(
     }
     if let Some(arn) = &config.dead_letter_target {
         body["DeadLetterConfig"] = json!({ "TargetArn": arn });
+    }
+    if let Some(vpc) = &config.vpc {
+        body["VpcConfig"] = json!({
+            "SubnetIds": vpc.subnet_ids,
+            "SecurityGroupIds": vpc.security_group_ids,
+            "VpcId": vpc.vpc_id,
+            "Ipv6AllowedForDualStack": false,
+        });
     }
     state(&mut body, function, status);
     body

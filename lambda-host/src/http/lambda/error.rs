@@ -1,5 +1,7 @@
 //! Errors as AWS Lambda says them: an HTTP status, a type in a header, a JSON body.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -7,6 +9,7 @@ use serde_json::json;
 
 use crate::error::{Error, Missing, ThrottleLimit, with_causes};
 use crate::function::limits::{Constraint, Invalid};
+use crate::network::error::NetworkError;
 
 /// An error on its way to an AWS client.
 ///
@@ -65,8 +68,8 @@ impl ApiError {
     }
 
     /// Returns what is wrong.
-    #[cfg(test)]
-    pub(super) fn message(&self) -> &str {
+    #[cfg(any(test, feature = "keys"))]
+    pub(in crate::http) fn message(&self) -> &str {
         &self.message
     }
 
@@ -121,9 +124,45 @@ impl ApiError {
             Error::TooLarge { what: "policy", reason } => {
                 Self::new(StatusCode::BAD_REQUEST, "PolicyLengthExceededException", reason)
             }
+            Error::TooLarge { what: "code storage", reason } => {
+                Self::new(StatusCode::BAD_REQUEST, "CodeStorageExceededException", reason)
+            }
             Error::TooLarge { reason, .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", reason)
             }
+            other => Self::parameter(other.to_string()),
+        }
+    }
+
+    /// A function whose network cannot be used.
+    ///
+    /// Source: the "Errors" of `CreateFunction` and `Invoke`.
+    fn network(error: &NetworkError) -> Self {
+        let bad_gateway =
+            |kind, message: &str| Self::new(StatusCode::BAD_GATEWAY, kind, message.to_owned());
+        match error {
+            NetworkError::SubnetUnknown { id } => Self::parameter(format!(
+                "Error occurred while DescribeSubnets. EC2 Error Code: InvalidSubnetID.NotFound. EC2 Error \
+                 Message: The subnet ID '{id}' does not exist"
+            )),
+            NetworkError::SecurityGroupUnknown { id } => Self::parameter(format!(
+                "Error occurred while DescribeSecurityGroups. EC2 Error Code: InvalidGroup.NotFound. EC2 \
+                 Error Message: The security group '{id}' does not exist"
+            )),
+            NetworkError::NoVpcs => {
+                Self::parameter("VpcConfig is not supported by this host: it has no VPCs")
+            }
+            NetworkError::SubnetFull => bad_gateway(
+                "SubnetIPAddressLimitReachedException",
+                "Lambda was not able to set up VPC access for the Lambda function because one or more \
+                 configured subnets has no available IP addresses.",
+            ),
+            NetworkError::InterfaceLimit { .. } => bad_gateway(
+                "ENILimitReachedException",
+                "Lambda was not able to create an elastic network interface in the VPC, specified as part \
+                 of Lambda function configuration, because the limit for network interfaces has been reached.",
+            ),
+            NetworkError::Failed { reason } => bad_gateway("EC2UnexpectedException", reason),
             other => Self::parameter(other.to_string()),
         }
     }
@@ -152,6 +191,7 @@ impl ApiError {
         // The API's own model spells the member both ways, error by error.
         let member = match self.kind {
             "ResourceNotFoundException"
+            | "RecursiveInvocationException"
             | "ServiceException"
             | "CodeSigningConfigNotFoundException" => "Message",
             _ => "message",
@@ -165,6 +205,9 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         headers.insert("x-amzn-errortype", HeaderValue::from_static(self.kind));
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert("retry-after", HeaderValue::from_static("1"));
+        }
         response
     }
 }
@@ -177,6 +220,7 @@ impl From<Error> for ApiError {
             chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
         };
         match &error {
+            Error::Network(network) => Self::network(network),
             Error::Invalid(invalid) => Self::validation(&[broken(invalid)]),
             Error::ReservedVariables { .. } | Error::EnvironmentTooLarge { .. } => {
                 Self::parameter(environment(&error))
@@ -219,17 +263,24 @@ impl From<Error> for ApiError {
                 message: "Rate Exceeded.".to_owned(),
                 reason: Some(throttle_reason(*limit)),
             },
+            Error::Recursion { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "RecursiveInvocationException",
+                "Lambda has detected your function being invoked in a recursive loop with other Amazon Web \
+                 Services resources and stopped your function's invocation.",
+            ),
             Error::NoCapacity { .. } | Error::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", capital())
             }
             _ => {
                 // The causes name files of the host: they go to its log, not to its callers.
                 tracing::error!(error = with_causes(&error), "request failed");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "ServiceException",
-                    "The host met an internal error; its log names the cause.",
-                )
+                let message = match crate::error::disk_fault(&error) {
+                    Some(ErrorKind::ReadOnlyFilesystem) => "The host's disk is read-only.",
+                    Some(_) => "The host's disk is full.",
+                    None => "The host met an internal error; its log names the cause.",
+                };
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", message)
             }
         }
     }

@@ -36,10 +36,11 @@ pub(super) async fn create(call: Call<'_>) -> Answer {
         runtimes::check(host, runtime)?;
     }
     let body = call.body.clone();
-    let request: CreateFunction = call.input.read()?;
+    let mut request: CreateFunction = call.input.read()?;
+    request.settings.resolve_vpc(host)?;
     let layers = request.settings.layers(host)?;
     let config = request.settings.create(target.name.as_str(), layers)?;
-    let deployed = host.deploy_with(config, request.code.zip()?, with).await;
+    let deployed = host.deploy_with(config, request.code.zip(host).await?, with).await;
     let function = deployed.map_err(|error| as_sent(error, &body))?;
     let mut body = configuration(&function, host.arns(), None, Status::Creating);
     // AWS names the function, not the version that was published with it.
@@ -118,7 +119,7 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
         let read_with = crate::error::ReadWith::FunctionOrAlias;
         crate::function::policy::expect_revision(&before.revision, Some(expected), read_with)?;
     }
-    let zip = code.zip()?;
+    let zip = code.zip(host).await?;
     let (function, status) = if dry_run {
         host.check_code(zip).await?;
         let status = Status::of(&before);
@@ -141,8 +142,9 @@ pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
         runtimes::check(host, runtime)?;
     }
     let body = call.body.clone();
-    let settings: Settings = call.input.read()?;
+    let mut settings: Settings = call.input.read()?;
     settings.check()?;
+    settings.resolve_vpc(host)?;
     let layers = settings.layers(host)?;
     let expected = settings.revision_id.clone();
     let change = move |config| Ok(settings.apply(config, layers));

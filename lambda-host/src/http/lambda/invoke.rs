@@ -9,7 +9,9 @@ use http_body_util::Full;
 use super::answer::{empty, json};
 use super::call::{Answer as CallAnswer, Call};
 use super::error::ApiError;
+use crate::http::streamed::attach;
 use crate::invocation::{Answer, Request};
+use crate::streaming::Streaming;
 
 pub(super) async fn invoke(call: Call<'_>) -> CallAnswer {
     let target = call.target()?;
@@ -36,7 +38,7 @@ pub(super) async fn invoke_async(call: Call<'_>) -> CallAnswer {
     json(StatusCode::ACCEPTED, &serde_json::json!({ "Status": 202 }))
 }
 
-/// Gives the whole answer as one part of a stream.
+/// Gives the answer as it comes, in the frames of an event stream.
 pub(super) async fn stream(call: Call<'_>) -> CallAnswer {
     let target = call.target()?;
     let tail = call.input.text("LogType") == Some("Tail");
@@ -45,8 +47,7 @@ pub(super) async fn stream(call: Call<'_>) -> CallAnswer {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
     let invocation = request(&call, call.body.clone())?;
-    let answer = call.host.invoke(target, invocation).await?;
-    Ok(streamed(&answer, tail))
+    Ok(streamed(call.host.invoke_streaming(target, invocation).await?, tail))
 }
 
 /// An invocation as the request describes it.
@@ -70,29 +71,53 @@ fn accepted(request_id: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// An answer in the frames of an event stream: the payload, and that it is complete.
-fn streamed(answer: &Answer, tail: bool) -> Response<Full<Bytes>> {
-    let mut body = Vec::new();
+/// An answer in the frames of an event stream: its parts, and how it ended.
+fn streamed(mut answer: Streaming, tail: bool) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    let content_type = answer.content_type().unwrap_or("application/octet-stream");
+    for (name, value) in [
+        ("x-amzn-remapped-content-type", content_type),
+        ("x-amz-executed-version", &answer.version().to_string()),
+        ("x-amzn-requestid", answer.request_id()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    attach(&mut response, move |parts| async move {
+        while let Some(part) = answer.next().await {
+            for chunk in part.chunks(CHUNK_BYTES) {
+                let frame = frame("PayloadChunk", "application/octet-stream", chunk);
+                if parts.send(Ok(frame.into())).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let complete = match answer.end().await {
+            Ok(answer) => complete(&answer, tail),
+            Err(error) => serde_json::json!({
+                "ErrorCode": "ServiceException", "ErrorDetails": error.to_string() }),
+        };
+        let frame = frame("InvokeComplete", "application/json", complete.to_string().as_bytes());
+        // The client may have gone.
+        drop(parts.send(Ok(frame.into())).await);
+    });
+    response
+}
+
+/// The last message of an event stream.
+fn complete(answer: &Answer, tail: bool) -> serde_json::Value {
     let mut complete = serde_json::json!({});
     if answer.function_error {
         complete["ErrorCode"] = "Unhandled".into();
         complete["ErrorDetails"] = String::from_utf8_lossy(&answer.payload).into();
-    } else {
-        for part in answer.payload.chunks(CHUNK_BYTES) {
-            body.extend(frame("PayloadChunk", "application/octet-stream", part));
-        }
     }
     if tail {
         complete["LogResult"] = BASE64.encode(&answer.log_tail).into();
     }
-    body.extend(frame("InvokeComplete", "application/json", complete.to_string().as_bytes()));
-    let mut response = answered(answer, false);
-    *response.body_mut() = Full::new(body.into());
-    let headers = response.headers_mut();
-    headers.remove("x-amz-function-error");
-    headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
-    headers.insert("x-amzn-remapped-content-type", HeaderValue::from_static("application/json"));
-    response
+    complete
 }
 
 /// A message of an event stream.

@@ -28,7 +28,7 @@ pub(super) async fn publish(call: &Call<'_>) -> Answer {
         architectures.sort();
     }
     let (name, _) = named(call)?;
-    let layer = call.host.publish_layer(&name, new, content.zip()?).await?;
+    let layer = call.host.publish_layer(&name, new, content.zip(call.host).await?).await?;
     json(StatusCode::CREATED, &with_content(call, &layer))
 }
 

@@ -20,8 +20,12 @@ pub(super) async fn create(call: &Call<'_>) -> Answer {
     let kind = SourceKind::of(source.as_deref());
     let mut settings = given(input);
     check(kind, source.as_deref(), &settings, true)?;
+    call.host.expect_services(source.as_deref())?;
     for (name, value) in defaults(kind) {
         settings.entry(name.to_owned()).or_insert(value);
+    }
+    if settings.contains_key("SelfManagedEventSource") {
+        settings.entry("StartingPosition".to_owned()).or_insert_with(|| "TRIM_HORIZON".into());
     }
     let target = call.target()?;
     let enabled = input.flag("Enabled").unwrap_or(true);
@@ -221,10 +225,12 @@ fn told(call: &Call<'_>, mapping: &Mapping, state: Option<&str>) -> Value {
     if let Some(arn) = &mapping.source_arn {
         body["EventSourceArn"] = arn.as_str().into();
     }
-    if matches!(
-        SourceKind::of(mapping.source_arn.as_deref()),
-        SourceKind::Kinesis | SourceKind::DynamoDb
-    ) {
+    let kafka = mapping.settings.contains_key("SelfManagedEventSource");
+    if kafka && !mapping.settings.contains_key("SelfManagedKafkaEventSourceConfig") {
+        body["SelfManagedKafkaEventSourceConfig"] = json!({ "ConsumerGroupId": mapping.id });
+    }
+    let kind = SourceKind::of(mapping.source_arn.as_deref());
+    if kafka || matches!(kind, SourceKind::Kinesis | SourceKind::DynamoDb) {
         body["LastProcessingResult"] = "No records processed".into();
     }
     body

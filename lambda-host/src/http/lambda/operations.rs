@@ -12,6 +12,7 @@ use super::{
     aliases, concurrency, event_invoke, functions, invoke, layers, mappings, permissions, settings,
     signing, tags, urls, validate,
 };
+use crate::function::policy::Access;
 use crate::host::Host;
 use crate::http::archives::Archives;
 use crate::http::urls::Urls;
@@ -55,6 +56,8 @@ impl Operation {
         body: Bytes,
     ) -> Answer {
         let input = Input(validate::input(&self.0, &request.headers, &body)?);
+        let owner = owner(host, self.0.name, &input)?;
+        let host = owner.as_ref().unwrap_or(host);
         let call = Call { host, archives, urls, input, headers: &request.headers, body };
         match self.0.name {
             "CreateFunction" => functions::create(call).await,
@@ -66,6 +69,34 @@ impl Operation {
             name => change(name, &call).await,
         }
     }
+}
+
+/// Returns the host as another of its accounts sees it, when the input names a function of that account and the function's
+/// policy allows the caller's account the operation.
+fn owner(host: &Host, operation: &str, input: &Input) -> Result<Option<Host>, ApiError> {
+    let Ok(target) = input.target(host.arns()) else { return Ok(None) };
+    let (Some(number), caller) = (&target.account, host.arns().account()) else { return Ok(None) };
+    if number == caller || target.region.as_deref().is_some_and(|it| it != host.arns().region()) {
+        return Ok(None);
+    }
+    let Some(owner) = host.account(number) else { return Ok(None) };
+    let action = match operation {
+        "Invoke" | "InvokeWithResponseStream" => "lambda:InvokeFunction".to_owned(),
+        other => format!("lambda:{other}"),
+    };
+    let access = Access { account: Some(caller), action: &action, url: None };
+    let qualifier = target.qualifier.as_deref().unwrap_or_default();
+    let record = owner.catalog().record(&target.name);
+    let policy = record.as_deref().and_then(|it| it.attachments.policies.get(qualifier));
+    if policy.is_some_and(|it| it.allows(&access)) {
+        return Ok(Some(owner));
+    }
+    let message = format!(
+        "User: arn:aws:iam::{caller}:root is not authorized to perform: {action} on resource: {} because no \
+         resource-based policy allows the {action} action",
+        owner.arns().of_text(target.name.as_str(), target.qualifier.as_deref()),
+    );
+    Err(ApiError::new(StatusCode::FORBIDDEN, "AccessDeniedException", message))
 }
 
 async fn change(name: &str, call: &Call<'_>) -> Answer {

@@ -8,7 +8,8 @@ use crate::host::Host;
 /// Refuses a runtime for a function that this host has not, in AWS's words where AWS has it not either.
 pub(super) fn check(host: &Host, runtime: &str) -> Result<(), ApiError> {
     let runtimes = host.runtimes();
-    if runtimes.check(runtime).is_ok() {
+    let deprecated = is_deprecated(runtime);
+    if runtimes.check(runtime).is_ok() && (!deprecated || host.takes_deprecated_runtimes()) {
         return Ok(());
     }
     if SUPPORTED.contains(&runtime) {
@@ -17,7 +18,7 @@ pub(super) fn check(host: &Host, runtime: &str) -> Result<(), ApiError> {
             runtimes.identifiers().collect::<Vec<_>>().join(", ")
         )));
     }
-    if EVER.contains(&runtime) {
+    if deprecated {
         return Err(ApiError::parameter(format!(
             "The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda \
              functions. We recommend you use a supported runtime while creating or updating functions."
@@ -30,6 +31,11 @@ pub(super) fn check(host: &Host, runtime: &str) -> Result<(), ApiError> {
          be a valid ARN",
         all.join(", ")
     )))
+}
+
+/// Tells whether AWS once had a runtime and creates no functions of it any more.
+fn is_deprecated(runtime: &str) -> bool {
+    EVER.contains(&runtime) && !SUPPORTED.contains(&runtime) && !NOT_YET.contains(&runtime)
 }
 
 /// Returns what an input breaks of the sets that the model does not tell: the runtimes of layers.
@@ -91,6 +97,9 @@ const SUPPORTED: [&str; 25] = [
     "java8.al2",
 ];
 
+/// Runtimes that a layer may be for before functions can be created of them.
+const NOT_YET: [&str; 3] = ["nodejs26.x", "python3.15", "ruby3.5"];
+
 /// All runtimes that a layer may be for, in the order of AWS's messages.
 const EVER: [&str; 56] = [
     "ruby3.5",
@@ -150,3 +159,19 @@ const EVER: [&str; 56] = [
     "python3.6",
     "python2.7",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_deprecated_when_aws_has_had_it_and_has_it_no_more() {
+        for runtime in ["provided", "nodejs14.x", "python3.7", "go1.x", "java8"] {
+            assert!(is_deprecated(runtime), "{runtime}");
+        }
+        for runtime in ["python3.12", "provided.al2023", "nodejs26.x", "python3.15", "cobol85"] {
+            assert!(!is_deprecated(runtime), "{runtime}");
+        }
+        assert!(SUPPORTED.iter().chain(&NOT_YET).all(|it| EVER.contains(it)));
+    }
+}

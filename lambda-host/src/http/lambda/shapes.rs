@@ -14,6 +14,7 @@ use super::error::ApiError;
 use crate::function::config::{FunctionConfig, UsedLayer};
 use crate::function::logging::Logging;
 use crate::host::Host;
+use crate::network::vpc::VpcConfig;
 
 /// The body of `CreateFunction`.
 #[derive(Deserialize)]
@@ -30,6 +31,9 @@ pub(super) struct CreateFunction {
 pub(super) struct FunctionCode {
     #[serde(default, deserialize_with = "base64_bytes")]
     zip_file: Option<Bytes>,
+    s3_bucket: Option<String>,
+    s3_key: Option<String>,
+    s3_object_version: Option<String>,
     /// Whether the archive is to be looked at, and no more.
     #[serde(default)]
     pub(super) dry_run: bool,
@@ -41,11 +45,20 @@ pub(super) struct FunctionCode {
 
 impl FunctionCode {
     /// Returns the archive.
-    pub(super) fn zip(self) -> Result<Bytes, ApiError> {
+    pub(super) async fn zip(self, host: &Host) -> Result<Bytes, ApiError> {
         refuse_unsupported(&self.rest, &["FunctionName", "Publish", "Architectures"])?;
         check_architectures(&self.rest)?;
-        self.zip_file
-            .ok_or_else(|| ApiError::parameter("Please provide a source for function code."))
+        match (self.zip_file, self.s3_bucket, self.s3_key) {
+            (Some(zip), None, None) => Ok(zip),
+            (None, Some(bucket), Some(key)) => {
+                let version = self.s3_object_version.as_deref();
+                Ok(host.code_object(&bucket, &key, version).await?)
+            }
+            (Some(_), ..) => Err(ApiError::parameter(
+                "Please do not provide other FunctionCode parameters when providing a ZipFile.",
+            )),
+            _ => Err(ApiError::parameter("Please provide a source for function code.")),
+        }
     }
 }
 
@@ -65,6 +78,10 @@ pub(super) struct Settings {
     dead_letter_config: Option<DeadLetter>,
     snap_start: Option<SnapStart>,
     logging_config: Option<LoggingConfig>,
+    vpc_config: Option<VpcSettings>,
+    /// What [`Settings::resolve_vpc`] found.
+    #[serde(skip)]
+    vpc: Option<VpcConfig>,
     /// The revision that the caller means to replace.
     pub(super) revision_id: Option<String>,
     #[serde(flatten)]
@@ -72,6 +89,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Finds the subnets and security groups that are given here, for [`Settings::apply`].
+    pub(super) fn resolve_vpc(&mut self, host: &Host) -> Result<(), ApiError> {
+        let Some(given) = self.vpc_config.take() else { return Ok(()) };
+        if given.ipv6_allowed_for_dual_stack {
+            let reason = "Ipv6AllowedForDualStack is not supported by this host";
+            return Err(ApiError::parameter(reason));
+        }
+        if given.subnet_ids.is_empty() != given.security_group_ids.is_empty() {
+            let reason = "SubnetIds and SecurityIds must coexist or be both empty list.";
+            return Err(ApiError::parameter(reason));
+        }
+        self.vpc = Some(host.vpc(VpcConfig::new(given.subnet_ids, given.security_group_ids))?);
+        Ok(())
+    }
+
     /// Returns the settings of a new function.
     pub(super) fn create(
         self,
@@ -144,6 +176,9 @@ impl Settings {
         if let Some(logging) = self.logging_config {
             logging.apply(&mut config.logging);
         }
+        if let Some(vpc) = self.vpc {
+            config.vpc = Some(vpc);
+        }
         if let Some(storage) = self.ephemeral_storage {
             config.ephemeral_storage_mb = storage.size;
         }
@@ -178,6 +213,18 @@ struct DeadLetter {
 #[serde(rename_all = "PascalCase")]
 struct SnapStart {
     apply_on: Option<String>,
+}
+
+/// The subnets and security groups of a function.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VpcSettings {
+    #[serde(default)]
+    subnet_ids: Vec<String>,
+    #[serde(default)]
+    security_group_ids: Vec<String>,
+    #[serde(default)]
+    ipv6_allowed_for_dual_stack: bool,
 }
 
 /// How a function logs.
@@ -262,10 +309,34 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
         name => harmless.contains(&name),
     };
     match rest.iter().find(|(name, value)| !so_anyway(name, value) && !empty(value)) {
-        Some((name, _)) => {
-            Err(ApiError::parameter(format!("{name} is not supported by this host")))
-        }
+        Some((name, _)) => Err(match name.as_str() {
+            "VpcConfig" => no_such_network(&rest["VpcConfig"]),
+            name => ApiError::parameter(format!("{name} is not supported by this host")),
+        }),
         None => Ok(()),
+    }
+}
+
+/// Refuses a function's network: there is no EC2 beside a host, so that no security group and no subnet is there.
+fn no_such_network(vpc: &Value) -> ApiError {
+    let first = |member: &str| vpc[member].as_array()?.first()?.as_str();
+    let refused = |call: &str, code: &str, what: String| {
+        ApiError::parameter(format!(
+            "Error occurred while {call}. EC2 Error Code: {code}. EC2 Error Message: {what} does not exist"
+        ))
+    };
+    match (first("SecurityGroupIds"), first("SubnetIds")) {
+        (Some(group), _) => refused(
+            "DescribeSecurityGroups",
+            "InvalidGroup.NotFound",
+            format!("The security group '{group}'"),
+        ),
+        (None, Some(subnet)) => refused(
+            "DescribeSubnets",
+            "InvalidSubnetID.NotFound",
+            format!("The subnet ID '{subnet}'"),
+        ),
+        (None, None) => ApiError::parameter("VpcConfig is not supported by this host"),
     }
 }
 

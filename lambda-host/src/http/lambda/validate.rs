@@ -173,7 +173,10 @@ fn check(shape: &Shape, value: &Value, path: &str, broken: &mut Vec<String>) {
 /// All rules for an element of a list or a value of a map.
 fn of_element(shape: &Shape) -> String {
     let mut rules = rules(shape);
-    rules.push("Member must not be null".to_owned());
+    // An element that may be an empty text may be null, too.
+    if !(shape.kind == Kind::String && shape.min.is_some_and(|min| min <= 0.0)) {
+        rules.push("Member must not be null".to_owned());
+    }
     rules.join(", ")
 }
 
@@ -291,6 +294,13 @@ mod tests {
             "2 validation errors detected: Value '1' at 'memorySize' failed to satisfy constraint: Member must \
              have value greater than or equal to 128; Value 'r' at 'role' failed to satisfy constraint: Member must \
              satisfy regular expression pattern: arn:",
+        );
+        check(
+            "POST",
+            functions,
+            r#"{"FunctionName":"f","Code":{},"Role":"arn:aws:iam::123456789012:role/r","VpcConfig":{"SecurityGroupIds":["a"]}}"#,
+            "Member must have length greater than or equal to 0, Member must satisfy regular expression pattern: \
+             sg-[0-9a-zA-Z]*]",
         );
         check(
             "POST",

@@ -58,7 +58,7 @@ pub(super) fn sandboxes(host: &Host, query: &Query) -> Value {
     let activity = observer.activity();
     let mut found = activity.sandboxes.by_id.range(SandboxId(after)..).filter(|(_, it)| {
         state.is_none_or(|state| it.state.name() == state)
-            && function.is_none_or(|function| it.function.as_str() == function)
+            && function.is_none_or(|function| it.function == function)
             && worker.is_none_or(|worker| u64::from(it.worker.0) == worker)
     });
     let shown: Vec<_> = found
@@ -70,7 +70,7 @@ pub(super) fn sandboxes(host: &Host, query: &Query) -> Value {
                 "id": id.0.to_string(),
                 "worker": it.worker.0,
                 "function": it.function,
-                "version": it.version,
+                "version": it.key.version,
                 "state": it.state,
                 "memory_mb": it.memory_mb,
                 "memory_peak_bytes": it.memory_peak_bytes,
@@ -97,7 +97,7 @@ pub(super) fn invocations(host: &Host, query: &Query) -> Value {
     let now = observer.now();
     let activity = observer.activity();
     let mut found = activity.invocations.by_id.range(..before).rev().filter(|(_, it)| {
-        function.is_none_or(|function| it.function.as_str() == function)
+        function.is_none_or(|function| it.function == function)
             && outcome.is_none_or(|outcome| name(&it.outcome) == outcome)
             && wanted.is_none_or(|text| it.request_id.contains(text))
     });

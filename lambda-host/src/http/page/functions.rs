@@ -49,7 +49,7 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
                 "state": state(&function.state),
                 "versions": record.versions.len(),
                 "aliases": record.attachments.aliases.keys().take(SHOWN_MAX).collect::<Vec<_>>(),
-                "counts": registry.totals(config.name.as_str()),
+                "counts": registry.totals(&host.series(config.name.as_str())),
                 "sandboxes": sandboxes.get(&config.name),
             })
         })
@@ -94,7 +94,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         "versions_total": record.versions.len(),
         "aliases": aliases.collect::<Vec<_>>(),
         "urls": record.attachments.urls.len(),
-        "counts": host.observer().registry().totals(config.name.as_str()),
+        "counts": host.observer().registry().totals(&host.series(config.name.as_str())),
         "sandboxes": sandboxes(host, &names).remove(&config.name),
     }))
 }
@@ -137,8 +137,9 @@ fn sandboxes(
 ) -> BTreeMap<FunctionName, BTreeMap<&'static str, u64>> {
     let mut counts: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for sandbox in host.observer().activity().sandboxes.by_id.values() {
-        if names.binary_search(&sandbox.function).is_ok() {
-            let of_function = counts.entry(sandbox.function.clone()).or_default();
+        let key = &sandbox.key;
+        if key.account == host.account_index() && names.binary_search(&key.name).is_ok() {
+            let of_function = counts.entry(key.name.clone()).or_default();
             *of_function.entry(sandbox.state.name()).or_default() += 1;
         }
     }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::linux::group::block_io::Disk;
@@ -147,7 +148,7 @@ pub(in crate::linux) struct Entrance {
 }
 
 /// One sandbox's group in each hierarchy. It is not removed on drop, but by [`Group::remove`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(in crate::linux) struct Group {
     v1: BTreeMap<Controller, PathBuf>,
     v2: Option<PathBuf>,
@@ -158,6 +159,9 @@ pub(in crate::linux) struct Group {
     /// Whether `cgroup.kill` was written. Such a group cannot serve again: the kernel would also
     /// kill a process that is cloned into it from outside later (as of Linux 6.18).
     spent: bool,
+    /// The open freezer file. A warm invocation writes it twice, and opening it takes longer than
+    /// writing.
+    freezer: OnceLock<fs::File>,
 }
 
 impl Group {
@@ -180,6 +184,7 @@ impl Group {
             folders: BTreeSet::new(),
             before: Sample::default(),
             spent: false,
+            freezer: OnceLock::new(),
         };
         if group.v2.is_some() {
             // v2 freezes, kills and counts processor time in every group: these v1 groups are not
@@ -341,13 +346,23 @@ impl Group {
     }
 
     pub(in crate::linux) fn freeze(&self, frozen: bool) -> Result<(), Error> {
-        if let Some(v2) = &self.v2 {
-            return set(v2, "cgroup.freeze", u8::from(frozen));
-        }
-        match self.v1.get(&Controller::Freezer) {
-            Some(v1) => set(v1, "freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
-            None => Ok(()),
-        }
+        let (folder, name, value) = match (&self.v2, self.v1.get(&Controller::Freezer), frozen) {
+            (Some(v2), _, true) => (v2, "cgroup.freeze", "1"),
+            (Some(v2), _, false) => (v2, "cgroup.freeze", "0"),
+            (None, Some(v1), true) => (v1, "freezer.state", "FROZEN"),
+            (None, Some(v1), false) => (v1, "freezer.state", "THAWED"),
+            (None, None, _) => return Ok(()),
+        };
+        let failed = |source| Error::failed("setting a control group", folder.join(name), source);
+        let mut file = match self.freezer.get() {
+            Some(file) => file,
+            None => {
+                let path = folder.join(name);
+                let file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+                self.freezer.get_or_init(|| file)
+            }
+        };
+        file.write_all(value.as_bytes()).map_err(failed)
     }
 
     /// Ends the group's processes after its init was killed. The kernel kills the rest with the

@@ -2,3 +2,4 @@
 
 pub(super) mod netlink;
 pub(super) mod netns;
+pub(in crate::linux) mod prepared;

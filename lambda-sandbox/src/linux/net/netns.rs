@@ -3,10 +3,11 @@
 //! host's can be moved in.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
@@ -61,20 +62,51 @@ pub(in crate::linux) fn here(ipc: OwnedFd) -> Result<Network, Error> {
     Ok(Network::Made { namespace: namespace.into(), ipc: Some(ipc), listener })
 }
 
-/// Brings up the loopback and listens in a namespace that the host has handed in. Refuses the
-/// host's own namespace.
-pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
-    let own = File::open("/proc/self/ns/net").and_then(|file| file.metadata());
-    let own =
-        own.map_err(|source| Error::failed("looking at namespaces", "/proc/self/ns/net", source))?;
-    let copy = namespace.try_clone();
-    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
-    let handed = File::from(copy);
+/// Connects to a port of the loopback of a namespace. Blocks, for [`DIAL_TIME`] at most.
+pub(in crate::linux) fn dial(namespace: &OwnedFd, port: u16) -> std::io::Result<TcpStream> {
+    std::thread::scope(|scope| {
+        let connect = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            let address = (Ipv4Addr::LOCALHOST, port).into();
+            let stream = TcpStream::connect_timeout(&address, DIAL_TIME)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        // The thread's namespace is not the host's afterwards, so the thread ends.
+        let gone = |_| Err(std::io::ErrorKind::Other.into());
+        scope.spawn(connect).join().unwrap_or_else(gone)
+    })
+}
+
+/// The longest wait for a connection. A frozen program's connections are accepted by the kernel.
+const DIAL_TIME: Duration = Duration::from_secs(2);
+
+/// Refuses the namespace at `path` if it is the host's own.
+pub(in crate::linux) fn refuse_own(path: &str) -> Result<(), Error> {
+    let handed =
+        File::open(path).map_err(|source| Error::failed("looking at namespaces", path, source))?;
+    differs_from_own(&handed)
+}
+
+fn differs_from_own(handed: &File) -> Result<(), Error> {
+    let path = "/proc/self/ns/net";
+    let own = File::open(path).and_then(|file| file.metadata());
+    let own = own.map_err(|source| Error::failed("looking at namespaces", path, source))?;
     let found = handed.metadata().map_err(|source| Error::step("looking at namespaces", source))?;
     if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
         let reason = "it is the host's own: a sandbox in it would have no network isolation at all";
         return Err(Error::invalid("linux.network_namespace", "a namespace", reason));
     }
+    Ok(())
+}
+
+/// Brings up the loopback and listens in a namespace that the host has handed in. Refuses the
+/// host's own namespace.
+pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, Error> {
+    let copy = namespace.try_clone();
+    let copy = copy.map_err(|source| Error::step("copying a network namespace", source))?;
+    let handed = File::from(copy);
+    differs_from_own(&handed)?;
     let namespace = OwnedFd::from(handed);
     let listener = within(namespace.as_fd(), || {
         bring_up_loopback()?;

@@ -100,7 +100,7 @@ fn attach(file: &File, path: &Path) -> Result<Image, Error> {
         let device = PathBuf::from(format!("/dev/loop{number}"));
         let open = File::open(&device)
             .map_err(|source| Error::failed("opening a loop device", &device, source))?;
-        match crate::linux::sys::configure_loop(&open, file.as_raw_fd().cast_unsigned()) {
+        match crate::linux::sys::configure_loop(&open, file.as_raw_fd().cast_unsigned(), true) {
             Ok(()) => return Ok(Image { device, _open: open.into() }),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
             Err(error) => return Err(failed(error)),

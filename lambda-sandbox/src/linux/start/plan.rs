@@ -223,13 +223,17 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
 }
 
 /// Returns the later steps, which depend on the specification: scratch space, limits, landlock.
+/// A scratch space `on_disk` was attached before; else it is in memory.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
+    on_disk: bool,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
-    plan.scratch(spec)?;
+    if !on_disk {
+        plan.scratch(spec)?;
+    }
     plan.finish(spec, defences)?;
     Ok(plan.steps)
 }
@@ -260,7 +264,7 @@ pub(in crate::linux) fn user_steps(
 }
 
 /// The path of the scratch space.
-const SCRATCH: &str = "/tmp";
+pub(in crate::linux) const SCRATCH: &str = "/tmp";
 /// An empty folder, bound over hidden folders.
 const EMPTY: &str = "/dev/empty";
 /// The folder that is bound over `/proc/sys`.

@@ -1,0 +1,118 @@
+//! Measures what each part of the placement is worth, on workers with tens of processors.
+//!
+//! ```text
+//! cargo bench -p benches --features core --bench yardstick [-- SEEDS]
+//! ```
+//!
+//! Two measures, of minutes after training: the mean over minutes of the busiest worker's load over
+//! the mean load of all workers; and the number of workers of 16 processors that are needed so that
+//! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
+//! default), all policies play the same invocations.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+use lambda_core::placement::terms::BusyNow;
+use lambda_core::placement::{Placement, Scored, baselines};
+use lambda_core::sim::{Report, Settings, Simulation, Trace, workload};
+use lambda_core::*;
+
+const CPUS: f32 = 16.0;
+
+fn main() {
+    let seeds = std::env::args().filter_map(|it| it.parse().ok()).next().unwrap_or(2);
+    let mut traces = Vec::new();
+    match recorded() {
+        Some(trace) => traces.push(times(trace, 2)),
+        None => println!("the recorded trace is not there: its rows are left out"),
+    }
+    traces.extend(workload::all(300, 240, 1).into_iter().map(|it| times(it, 2)));
+    println!("| workload | policy | busiest over mean, 8 workers | 24 workers | workers needed |");
+    println!("|---|---|---|---|---|");
+    for trace in &traces {
+        for policy in policies() {
+            row(trace, &policy, seeds);
+        }
+    }
+}
+
+/// A name, a placement and a routing.
+type Policy = (&'static str, fn() -> Box<dyn Placement>, Routing);
+
+fn policies() -> Vec<Policy> {
+    let mru = Routing::MostRecentlyUsed;
+    vec![
+        ("two by memory", || Box::new(baselines::PowerOfTwo), mru),
+        ("two by live load", || Box::new(Scored::new("two", 2).with_term(1.0, BusyNow)), mru),
+        ("four by live load", || Box::new(Scored::new("four", 4).with_term(1.0, BusyNow)), mru),
+        ("ours", || Box::new(Scored::default()), mru),
+    ]
+}
+
+fn row(trace: &Trace, policy: &Policy, seeds: u64) {
+    let at = |workers: u32| {
+        let runs: Vec<_> = (0..seeds).map(|seed| play(trace, policy, workers, seed)).collect();
+        let of = |run: &Report| busiest(&run.shape.as_ref().unwrap().load);
+        runs.iter().map(of).sum::<f64>() / seeds as f64
+    };
+    let needed = needed(trace, policy, seeds);
+    println!("| {} | {} | {:.3} | {:.3} | {needed} |", trace.name, policy.0, at(8), at(24));
+}
+
+fn play(trace: &Trace, policy: &Policy, workers: u32, seed: u64) -> Report {
+    let mut config = Config::default();
+    (config.account_concurrency_max, config.scaling_starts_max) = (u32::MAX, u32::MAX);
+    config.routing = policy.2;
+    let engine = Engine::new(config.clone(), seed).with_placement((policy.1)());
+    let mut capacity = Capacity::of_memory(1 << 40);
+    capacity.cpu_milli = 16_000;
+    let train_minutes = trace.minutes / 2;
+    let settings =
+        Settings { workers, seed, capacity, train_minutes, shape: true, ..Settings::default() };
+    Simulation::new(trace, settings, engine, &config).run(&mut |_, _| ()).unwrap()
+}
+
+/// Returns the mean over minutes of the busiest worker's load over the mean load.
+fn busiest(load: &[Vec<f32>]) -> f64 {
+    let of = |minute: &Vec<f32>| {
+        let mean = minute.iter().sum::<f32>() / minute.len() as f32;
+        f64::from(minute.iter().copied().fold(0.0, f32::max) / mean.max(f32::MIN_POSITIVE))
+    };
+    load.iter().map(of).sum::<f64>() / load.len() as f64
+}
+
+/// Returns the least number of workers with which 99.99 % of their minutes stay within their
+/// processors.
+fn needed(trace: &Trace, policy: &Policy, seeds: u64) -> u32 {
+    let holds = |workers: u32| {
+        let (mut all, mut over) = (0, 0);
+        for seed in 0..seeds {
+            let run = play(trace, policy, workers, seed);
+            for minute in &run.shape.as_ref().unwrap().load {
+                all += minute.len();
+                over += minute.iter().filter(|load| **load > CPUS).count();
+            }
+        }
+        over * 10_000 <= all
+    };
+    let (mut low, mut high) = (1, 96);
+    while low < high {
+        let middle = u32::midpoint(low, high);
+        if holds(middle) { high = middle } else { low = middle + 1 }
+    }
+    low
+}
+
+fn recorded() -> Option<Trace> {
+    let folder = test_support::traces_dir().join("azure2019-500");
+    folder.is_dir().then_some(())?;
+    let read = |part: &str| std::fs::read_to_string(folder.join(format!("{part}.csv"))).unwrap();
+    let (invocations, durations, memory) = (read("invocations"), read("durations"), read("memory"));
+    Some(Trace::parse("azure2019-500", &invocations, &durations, &memory).unwrap())
+}
+
+/// Returns a trace with `by` times the invocations.
+fn times(mut trace: Trace, by: u32) -> Trace {
+    let functions = &mut trace.functions;
+    functions.iter_mut().flat_map(|it| &mut it.counts).for_each(|count| *count *= by);
+    trace
+}

@@ -1,0 +1,178 @@
+//! A worker's row, and what it is made of.
+
+use crate::id::{AccountId, ZONES_MAX, Zone};
+use crate::settings::Isolation;
+use crate::store::fits::Free;
+use crate::store::slab::NONE;
+use crate::store::slot::SandboxSlot;
+use crate::time::Time;
+
+/// The number of lists of a zone: one for each power of two of free memory.
+pub(super) const CLASSES: u32 = 33;
+/// The number of lists.
+pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
+/// No list.
+pub(super) const NO_ROOM: u32 = u32::MAX;
+
+/// The fields of a worker that placement reads: two cache lines.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C, align(128))]
+pub(crate) struct Worker {
+    pub(crate) memory_kib: u32,
+    pub(crate) memory_used_kib: u32,
+    /// Processor time that sandboxes may be given.
+    pub(crate) cpu_milli: u32,
+    /// Processor time that the machine has.
+    pub(crate) cpu_real_milli: u32,
+    pub(crate) cpu_used_milli: u32,
+    pub(crate) slots: u32,
+    pub(crate) slots_used: u32,
+    pub(crate) starting: u32,
+    pub(crate) sandboxes: u32,
+    pub(crate) vms: u32,
+    pub(super) room: u32,
+    pub(super) room_place: u32,
+    pub(crate) zone: Zone,
+    pub(crate) isolation: Isolation,
+    pub(crate) phase: Phase,
+
+    pub(super) owners: [u8; 32],
+    pub(super) runtimes: [u8; 16],
+    /// The head of the list of its sandboxes.
+    pub(crate) head: SandboxSlot,
+    /// Its seat in the index of free resources.
+    pub(super) seat: u32,
+    pub(crate) drain_at: Time,
+
+    pub(crate) lease_until: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Phase {
+    Serving,
+    /// Near the end of its life: takes sandboxes only if no serving worker can.
+    Quiet,
+    /// Its starts fail, or its lease was renewed without a heartbeat: as [`Self::Quiet`], with one
+    /// start at a time.
+    Suspect,
+    /// Its starts failed too often: takes no sandboxes for a while and keeps those it has.
+    Ejected,
+    Draining,
+    /// Lost: for the driver it is gone. What the engine still has of it is removed in parts; no
+    /// command names the worker any more.
+    Lost,
+    /// No worker has this id.
+    Absent,
+}
+
+/// The current use by the sandboxes of a worker.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct Use {
+    /// Processor time of the busy sandboxes, in thousandths of a processor.
+    pub(super) busy_milli: u32,
+    /// Memory of the idle sandboxes.
+    pub(super) idle_kib: u32,
+}
+
+impl Worker {
+    pub(super) fn absent() -> Self {
+        Self {
+            memory_kib: 0,
+            memory_used_kib: 0,
+            cpu_milli: 0,
+            cpu_real_milli: 0,
+            cpu_used_milli: 0,
+            slots: 0,
+            slots_used: 0,
+            starting: 0,
+            sandboxes: 0,
+            room: NO_ROOM,
+            room_place: 0,
+            zone: Zone(0),
+            isolation: Isolation::Sandbox,
+            phase: Phase::Absent,
+            owners: [0; 32],
+            runtimes: [0; 16],
+            head: SandboxSlot::NONE,
+            seat: NONE,
+            vms: 0,
+            drain_at: Time::ZERO,
+            lease_until: Time::ZERO,
+        }
+    }
+
+    /// Returns the number of its sandboxes that count with this owner, approximately.
+    pub(crate) fn of_owner(&self, owner: AccountId) -> u32 {
+        unsqueezed(self.owners[owner_class(owner)])
+    }
+
+    /// Returns the number of its sandboxes that count with this runtime, approximately.
+    pub(crate) fn of_runtime(&self, runtime: u8) -> u32 {
+        unsqueezed(self.runtimes[runtime_class(runtime)])
+    }
+
+    /// Returns its free resources.
+    pub(crate) fn free(&self) -> Free {
+        let cpu_milli = match self.cpu_milli {
+            u32::MAX => u32::MAX,
+            all => all.saturating_sub(self.cpu_used_milli),
+        };
+        Free {
+            kib: self.free_kib(),
+            cpu_milli,
+            slots: self.slots.saturating_sub(self.slots_used),
+            zones: 1 << self.zone.0,
+        }
+    }
+
+    pub(crate) fn free_kib(&self) -> u32 {
+        self.memory_kib.saturating_sub(self.memory_used_kib)
+    }
+
+    /// Returns whether it has no sandboxes and no VMs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sandboxes == 0 && self.vms == 0
+    }
+}
+
+pub(super) fn owner_class(owner: AccountId) -> usize {
+    owner.0 as usize % 32
+}
+
+pub(super) fn runtime_class(runtime: u8) -> usize {
+    usize::from(runtime) % 16
+}
+
+/// Encodes a count in a byte: exactly below 192, in steps of 32 from there to 2,208.
+pub(super) fn squeezed(count: u16) -> u8 {
+    let steps = count.saturating_sub(192) / 32;
+    u8::try_from(count.min(192) + steps).unwrap_or(u8::MAX)
+}
+
+pub(super) fn unsqueezed(byte: u8) -> u32 {
+    let byte = u32::from(byte);
+    byte + byte.saturating_sub(192) * 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_two_lines() {
+        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (128, 128));
+    }
+
+    #[test]
+    fn counts_in_a_byte_grow_with_the_count() {
+        for count in 0..3000_u16 {
+            let seen = unsqueezed(squeezed(count));
+            let exact = u32::from(count);
+            assert!(seen <= exact && exact < seen + 32 || seen == 2208, "{count}: {seen}");
+        }
+        assert_eq!((unsqueezed(squeezed(191)), unsqueezed(squeezed(u16::MAX))), (191, 2208));
+    }
+}

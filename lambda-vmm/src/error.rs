@@ -1,0 +1,67 @@
+//! The crate's error.
+
+use std::io;
+
+/// Why a machine could not be made, run, saved or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration, message, kernel or snapshot is refused. The caller must change it.
+    #[error("{what} is refused: {why}")]
+    Invalid {
+        /// The refused input.
+        what: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// A system call or KVM failed. `step` says during which step.
+    #[error("{step}")]
+    Failed {
+        /// The step, such as `create the virtual machine`.
+        step: &'static str,
+        /// The error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// The VMM refused a request or ended a step with an error. The text is the VMM's.
+    #[error("the machine monitor: {message}")]
+    Refused {
+        /// Names the step and the reason.
+        message: String,
+    },
+    /// The other process closed the control socket.
+    #[error("the control socket is closed")]
+    Closed,
+    /// No message came within the given time.
+    #[error("no message came within the time limit")]
+    TimedOut,
+}
+
+impl Error {
+    pub(crate) fn invalid(what: &'static str, why: impl Into<String>) -> Self {
+        Self::Invalid { what, why: why.into() }
+    }
+
+    /// Returns a function that adds `step` to an error of the operating system.
+    pub(crate) fn during<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Failed { step, source: source.into() }
+    }
+
+    /// Returns a function that adds `step` to an error of KVM.
+    pub(crate) fn kvm(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |source| Self::Failed { step, source: io::Error::from_raw_os_error(source.errno()) }
+    }
+
+    /// Returns the error with its sources, for a message to another process.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}

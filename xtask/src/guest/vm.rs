@@ -1,0 +1,168 @@
+//! Runs `lambda-vmm`'s tests with kernels in a QEMU guest that emulates the virtualization of AMD's
+//! processors. QEMU counts instructions: one "icount millisecond" is a million instructions plus
+//! waits, whatever else the machine does.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Guest, boot, kernel, module, pack, run};
+
+/// Boots the guest and runs the tests whose name contains `name`. Returns whether all passed.
+///
+/// # Errors
+///
+/// A package, a kernel or a program cannot be installed, found, built or started.
+pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
+    let folder = root.join("target/guest");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for (program, package) in [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("mkfs.erofs", "erofs-utils"),
+        ("xz", "xz-utils"),
+    ] {
+        if !crate::machine::on_path(program) {
+            let mut install = Command::new("apt-get");
+            install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
+            run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        }
+    }
+    let kernel = kernel(&folder)?;
+    let image = image(root, &folder, name)?;
+    let guest = Guest {
+        kernel: &kernel,
+        image: &image,
+        memory_mb: "2048",
+        options: OPTIONS,
+        machine: &COUNTED,
+    };
+    let output = boot(&folder, &guest)?;
+    println!("{output}");
+    let within = name.is_empty().then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
+    Ok(output.contains("kernels: exit 0") && within != Some(false))
+}
+
+/// Returns whether the tests printed a figure of this name that is at most 2 % above the recorded
+/// one. Prints what is wrong otherwise.
+fn is_within(output: &str, (name, recorded): (&str, f64)) -> bool {
+    let line = output.lines().find_map(|line| line.split_once(&format!("measured: {name} = ")));
+    let figure = line.and_then(|(_, rest)| rest.split(' ').next()?.trim().parse::<f64>().ok());
+    match figure {
+        Some(figure) if figure <= recorded * 1.02 => true,
+        Some(figure) => {
+            println!("{name}: {figure}, and {recorded} was recorded");
+            false
+        }
+        None => {
+            println!("{name}: not measured");
+            false
+        }
+    }
+}
+
+/// Recorded figures: exits, and milliseconds of a million instructions each. They hold for the
+/// kernel in `../shared/vm`.
+const GATES: [(&str, f64); 4] = [
+    ("exits to the first process", 243.0),
+    ("cold start", 178.0),
+    ("restore of a prepared machine", 8.0),
+    ("ping", 0.15),
+];
+
+/// Builds the initial file system: busybox, KVM's modules, the machine monitor and its tests as
+/// static programs, and the kernel and root of the machines. Returns its path.
+fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
+    let build = folder.join("build");
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root).args(arguments).args(["--release", "-p", "lambda-vmm"]);
+        cargo.args(["--target", TARGET, "--target-dir"]).arg(&build);
+        cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
+        cargo
+    };
+    run(&mut cargo(&["build", "--bin", "lambda-vmm", "--example", "init"]))?;
+    let output = cargo(&["test", "--no-run", "--test", "kernels"]).output();
+    let output = output.map_err(|error| format!("cargo: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.contains("tests/kernels.rs ("));
+    let tests = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
+    let tests = root.join(tests.ok_or_else(|| format!("cargo test --no-run: {text}"))?);
+    let programs = build.join(TARGET).join("release");
+
+    let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
+    let tree = folder.join("vm-root");
+    let make = || -> std::io::Result<()> {
+        drop(fs::remove_dir_all(&tree));
+        for path in ["bin", "proc", "sys/fs/cgroup", "dev", "tmp"] {
+            fs::create_dir_all(tree.join(path))?;
+        }
+        for name in MODULES {
+            let found = module(&folder.join("kernel"), name);
+            let found = found.ok_or_else(|| std::io::Error::other(format!("no {name}")))?;
+            fs::copy(found, tree.join(name))?;
+        }
+        fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
+        fs::copy(programs.join("lambda-vmm"), tree.join("lambda-vmm"))?;
+        fs::copy(&tests, tree.join("kernels"))?;
+        let path = tree.join("init");
+        fs::write(&path, INIT.replace("NAME", name).replace("CLONES", &clones))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+    };
+    make().map_err(|error| format!("{}: {error}", tree.display()))?;
+    guest_kernel(root, &tree.join("vmlinux"))?;
+    guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"))?;
+    pack(&tree, folder.join("vm.cpio"))
+}
+
+/// Copies the machines' kernel: `VM_KERNEL`, or the one in `../shared/vm`.
+fn guest_kernel(root: &Path, to: &Path) -> Result<(), String> {
+    if let Some(path) = std::env::var_os("VM_KERNEL") {
+        let copied = fs::copy(&path, to);
+        return copied.map(drop).map_err(|error| format!("VM_KERNEL: {error}"));
+    }
+    let packed = root.join("../shared/vm/vmlinux-6.12.xz");
+    let file = fs::File::create(to).map_err(|error| format!("{}: {error}", to.display()))?;
+    run(Command::new("xz").args(["--decompress", "--stdout"]).arg(packed).stdout(file))
+}
+
+/// Makes the machines' root image, whose first process is `init`.
+fn guest_root(folder: &Path, init: &Path, to: &Path) -> Result<(), String> {
+    let tree = folder.join("vm-guest");
+    let make = || -> std::io::Result<()> {
+        drop(fs::remove_dir_all(&tree));
+        for path in ["proc", "sys", "dev", "tmp"] {
+            fs::create_dir_all(tree.join(path))?;
+        }
+        fs::copy(init, tree.join("init"))?;
+        let data: Vec<u8> = (0..=250).cycle().take(4_000_000).collect();
+        fs::write(tree.join("data"), data)
+    };
+    make().map_err(|error| format!("{}: {error}", tree.display()))?;
+    run(Command::new("mkfs.erofs").args(["-T0", "--quiet"]).arg(to).arg(&tree))
+}
+
+const INIT: &str = "\
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t tmpfs tmp /tmp
+for module in irqbypass kvm kvm-amd; do /bin/busybox insmod /$module.ko; done
+echo \"bed: up after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
+LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_ROOT=/root.erofs VM_CLONE_COUNT=CLONES \\
+    /kernels --test-threads=1 --nocapture NAME
+echo \"kernels: exit $?\"
+echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
+/bin/busybox poweroff -f
+";
+
+/// The processor's frequency, in which it counts instructions.
+const OPTIONS: &str = "tsc_early_khz=1000000";
+/// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
+const CLONES: &str = "4";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// A processor of a million instructions in each millisecond, with emulated virtualization.
+const COUNTED: [&str; 6] = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,+svm"];
+const MODULES: [&str; 3] = ["irqbypass.ko", "kvm.ko", "kvm-amd.ko"];
