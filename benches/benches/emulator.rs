@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p benches --features host --bench emulator            # about two minutes
-//! cargo bench -p benches --features host --bench emulator -- --short # a few seconds, to see that it works
+//! cargo bench -p benches --features host --bench emulator -- --short  # some seconds
 //! ```
 //!
 //! Needs root, and the emulator and its client from `cargo xtask prepare`; without them it says so.
@@ -402,7 +402,7 @@ async fn deploy(host: &Host, name: &str, runtime: &str, file: &str, text: &[u8])
     host.deploy(config, archive(file, text)).await.expect("deployed");
 }
 
-/// Settings of a compiled function with a whole processor.
+/// Settings of a compiled function whose memory gives it one whole processor.
 fn own(name: &str) -> FunctionConfig {
     let config = FunctionConfig::new(name, "provided.al2023", "bootstrap").expect("settings");
     config.with_memory_mb(1769)

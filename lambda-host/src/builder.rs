@@ -146,9 +146,8 @@ impl HostBuilder {
         self
     }
 
-    /// Sets for how long a change of code or settings is told as under way (AWS: `Pending`, `InProgress`) after it was made,
-    /// during which a further change is refused, as on AWS. The function can be invoked all the while. By default a change
-    /// is over when it is answered.
+    /// Sets how long a changed function is reported as `Pending` or `InProgress`. Meanwhile another
+    /// change is refused, as on AWS, and the function can be invoked. The default is zero.
     pub fn with_change_time(mut self, time: Duration) -> Self {
         self.change_time = time;
         self

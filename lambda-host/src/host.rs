@@ -585,7 +585,10 @@ impl Host {
         if vpc.is_empty() {
             return Ok(vpc);
         }
-        let interfaces = self.inner.interfaces.as_ref().ok_or(NetworkError::NoVpcs)?;
+        // A host without VPCs has no security group: AWS looks for the groups first.
+        let id = || vpc.security_group_ids.first().cloned().unwrap_or_default();
+        let unknown = || NetworkError::SecurityGroupUnknown { id: id() };
+        let interfaces = self.inner.interfaces.as_ref().ok_or_else(unknown)?;
         interfaces.interfaces_max(&FunctionNetwork::Vpc(vpc.clone()))?;
         let vpc_id = vpc.subnet_ids.first().and_then(|id| interfaces.vpc_id(id));
         Ok(VpcConfig { vpc_id: vpc_id.unwrap_or_default(), ..vpc })

@@ -240,7 +240,8 @@ async fn announced_bodies_that_do_not_come_keep_nobody_waiting() {
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
-/// A change is told as under way for its time. A further change is refused meanwhile, and the function answers.
+/// A changed function is reported as in progress for the set time. Meanwhile another change is
+/// refused, and the function can be invoked.
 #[tokio::test]
 async fn a_change_is_under_way_for_its_time() {
     const TIME: std::time::Duration = std::time::Duration::from_secs(2);
@@ -337,7 +338,7 @@ async fn what_no_service_has_is_said_to_be_missing() {
             "NoSuchBucket",
         ),
         (functions, network(&["sg-1"]), "The security group 'sg-1' does not exist"),
-        (functions, network(&[]), "The subnet ID 'subnet-1' does not exist"),
+        (functions, network(&[]), "SubnetIds and SecurityIds must coexist or be both empty list."),
         (functions, network(&["other"]), "pattern: sg-[0-9a-zA-Z]*]"),
         (
             mappings,

@@ -61,7 +61,7 @@ pub(crate) struct Machine {
 }
 
 impl Files {
-    /// Sorts the descriptors of a request.
+    /// Assigns the descriptors of a start request to memory, kernel or snapshot, disks and network.
     pub(crate) fn sort(config: &Config, files: Vec<OwnedFd>) -> Result<Self, Error> {
         let expected = 2 + config.disks.len() + usize::from(config.network.is_some());
         let count = files.len();

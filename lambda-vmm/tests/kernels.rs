@@ -114,6 +114,7 @@ fn ms(since: Instant) -> f64 {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn a_kernel_boots_to_its_first_process() {
     let Some(bed) = Bed::find("a_kernel_boots_to_its_first_process") else { return };
     let began = Instant::now();
@@ -143,6 +144,7 @@ fn a_kernel_boots_to_its_first_process() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn fewer_devices_make_fewer_exits() {
     let Some(bed) = Bed::find("fewer_devices_make_fewer_exits") else { return };
     let mut config = config();
@@ -156,6 +158,7 @@ fn fewer_devices_make_fewer_exits() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn clones_of_a_snapshot_differ_and_leave_their_files_alone() {
     let name = "clones_of_a_snapshot_differ_and_leave_their_files_alone";
     let Some(bed) = Bed::find(name) else { return };
@@ -217,6 +220,7 @@ fn clones_of_a_snapshot_differ_and_leave_their_files_alone() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn a_clone_can_be_saved_again() {
     let Some(bed) = Bed::find("a_clone_can_be_saved_again") else { return };
     let config = config();
@@ -234,6 +238,7 @@ fn a_clone_can_be_saved_again() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn broken_snapshots_are_refused_by_name() {
     let Some(bed) = Bed::find("broken_snapshots_are_refused_by_name") else { return };
     let config = config();
@@ -277,6 +282,7 @@ fn broken_snapshots_are_refused_by_name() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn a_writable_disk_keeps_what_the_guest_writes() {
     let Some(bed) = Bed::find("a_writable_disk_keeps_what_the_guest_writes") else { return };
     let mut config = config();
@@ -298,6 +304,7 @@ fn a_writable_disk_keeps_what_the_guest_writes() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn several_processors_run() {
     let Some(bed) = Bed::find("several_processors_run") else { return };
     let mut config = config();
@@ -315,6 +322,7 @@ fn several_processors_run() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn the_host_connects_to_ports_of_the_guest() {
     let Some(bed) = Bed::find("the_host_connects_to_ports_of_the_guest") else { return };
     let mut guest = bed.boot(&config());
@@ -336,6 +344,7 @@ fn the_host_connects_to_ports_of_the_guest() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn free_pages_go_back_to_the_host() {
     let Some(bed) = Bed::find("free_pages_go_back_to_the_host") else { return };
     let mut guest = bed.boot(&config());
@@ -358,6 +367,7 @@ fn free_pages_go_back_to_the_host() {
 }
 
 #[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 fn a_guest_that_spins_is_paused_and_ended() {
     let Some(bed) = Bed::find("a_guest_that_spins_is_paused_and_ended") else { return };
     let mut guest = bed.boot(&config());

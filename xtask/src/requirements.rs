@@ -62,7 +62,8 @@ fn older(metadata: &Value) -> Vec<String> {
             let in_use: Vec<&str> = (used.get(&id).into_iter().flatten())
                 .filter_map(|id| versions.get(id))
                 .filter(|(of, _)| *of == name)
-                .map(|(_, version)| version.as_str())
+                // Without the build metadata, which no requirement names.
+                .map(|(_, version)| version.split('+').next().unwrap_or_default())
                 .collect();
             let least = required.trim_start_matches(['^', '=']);
             let ours = dependency["path"].is_string();
@@ -93,7 +94,7 @@ mod tests {
                         {"name": "unused", "req": "^1", "path": null},
                         {"name": "own", "req": "^0.1.0", "path": "/own"},
                     ]},
-                    {"id": "b 1.2.3", "name": "b", "version": "1.2.3", "dependencies": []},
+                    {"id": "b 1.2.3", "name": "b", "version": "1.2.3+of", "dependencies": []},
                     {"id": "own", "name": "own", "version": "0.1.1", "dependencies": []},
                 ],
                 "resolve": {"nodes": [{"id": "a", "dependencies": ["b 1.2.3", "own"]}]},

@@ -20,8 +20,8 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);
     run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
     run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
-    run.optional("microVMs in a QEMU guest", || guest::vm::check(root, ""));
     if long {
+        run.optional("microVMs in a QEMU guest", || guest::vm::check(root, ""));
         run.optional("fuzzing", || fuzz::check(root, FUZZ_SECONDS));
         run.optional("cgroup v2 in a QEMU guest", || guest::check(root));
     }

@@ -68,7 +68,7 @@ pub(crate) struct Options {
     /// How long a failed event waits before it is tried again, in seconds; twice as long the second time. 60 by default.
     #[arg(long, value_name = "SECONDS")]
     event_retry_after: Option<u64>,
-    /// For how long a change of a function is told as under way, in milliseconds; a further one is refused meanwhile, as on
+    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds. Another change is refused meanwhile, as on
     /// AWS. With 0 a change is over when it is answered. 500 by default.
     #[arg(long, value_name = "MS")]
     change_time: Option<u64>,

@@ -56,7 +56,7 @@ pub(crate) struct Limits {
     pub(crate) idle_seconds: Option<u64>,
     /// How long a failed event waits, in seconds; 60 by default.
     pub(crate) event_retry_seconds: Option<u64>,
-    /// How long a change is told as under way, in milliseconds; 500 by default.
+    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds; 500 by default.
     pub(crate) change_ms: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 #![no_main]
-//! A function's name or ARN, and a qualifier beside it: none makes the parser panic, and what is taken is written as it was.
+//! Parses a function's name or ARN with a separate qualifier. The parser must not panic, and what
+//! it accepts must print as the same text.
 
 use lambda_host::{FunctionName, Target, Version};
 use libfuzzer_sys::fuzz_target;

@@ -72,7 +72,7 @@ pub(crate) struct Inner {
 pub(crate) struct Settings {
     pub(crate) account: AccountIndex,
     pub(crate) arns: Arns,
-    /// For how long a change is told as under way after it was made.
+    /// How long a changed function is reported as `Pending` or `InProgress`.
     pub(crate) change_time: Duration,
     /// How many bytes all archives may have together.
     pub(crate) code_bytes_max: u64,

@@ -25,7 +25,7 @@ impl Record {
             deployment: NOT_DEPLOYED,
             version: Version::Number(number),
             revision: new_revision(),
-            // A version that is published with new code is told as being made itself.
+            // A version published together with new code is itself `Pending` for that time.
             under_way: latest.under_way.map(|it| UnderWay { step: Step::Creating, ..it }),
             ..latest
         };

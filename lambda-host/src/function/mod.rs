@@ -81,7 +81,7 @@ impl Function {
         VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
     }
 
-    /// Returns what is under way at `now`.
+    /// Returns the change that is still reported as in progress at `now`, if any.
     pub(crate) fn under_way(&self, now: Instant) -> Option<Step> {
         self.under_way.filter(|it| now < it.until).map(|it| it.step)
     }
@@ -126,7 +126,7 @@ pub enum FunctionState {
     },
 }
 
-/// A change of a function that is told as under way, although its new code and settings are in force.
+/// A change that is reported as in progress, although its code and settings are in force already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnderWay {
     pub(crate) step: Step,

@@ -20,6 +20,8 @@ pub(super) type Reply = Either<Full<Bytes>, Parts>;
 #[derive(Debug)]
 pub(super) struct Parts {
     parts: mpsc::Receiver<io::Result<Bytes>>,
+    /// An error that came, until the server has written the parts before it.
+    failed: Option<io::Error>,
     busy: Option<Busy>,
 }
 
@@ -37,7 +39,7 @@ pub(in crate::http) fn attach<F: Future<Output = ()> + Send + 'static>(
     send: impl FnOnce(Sender) -> F,
 ) {
     let (sender, parts) = mpsc::channel(1);
-    let parts = Parts { parts, busy: None };
+    let parts = Parts { parts, failed: None, busy: None };
     response.extensions_mut().insert(Attached(Arc::new(Mutex::new(Some(parts)))));
     drop(tokio::spawn(send(sender)));
 }
@@ -64,6 +66,18 @@ impl Body for Parts {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.parts.poll_recv(context).map(|part| part.map(|part| part.map(Frame::data)))
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.parts.poll_recv(context) {
+            // hyper drops what it has not written yet when a body fails. It writes while a body has
+            // nothing to give.
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            part => part.map(|part| part.map(|part| part.map(Frame::data))),
+        }
     }
 }

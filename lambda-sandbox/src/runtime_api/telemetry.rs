@@ -31,7 +31,26 @@ struct State {
     /// The events before the first subscription, for those that come during the init.
     early: Vec<Event>,
     early_bytes: usize,
+    /// Whether an event found no room any more.
+    early_full: bool,
     subscribers: Vec<Arc<Subscriber>>,
+}
+
+impl State {
+    /// Returns whether lines go anywhere. An event costs more than the line that it is made of.
+    fn takes_lines(&self) -> bool {
+        !self.subscribers.is_empty() || !self.early_full
+    }
+
+    fn keep_early(&mut self, event: Event) {
+        let bytes = event.text.len() + EVENT_BYTES;
+        if self.early_bytes + bytes > EARLY_BYTES_MAX {
+            self.early_full = true;
+            return;
+        }
+        self.early_bytes += bytes;
+        self.early.push(event);
+    }
 }
 
 /// An event as it is sent.
@@ -80,7 +99,7 @@ impl Telemetry {
     }
 
     fn line(&self, source: Source, line: &LogLine) {
-        if self.wanted.load(Ordering::Acquire) {
+        if self.wanted.load(Ordering::Acquire) && self.state().takes_lines() {
             let text = String::from_utf8_lossy(&line.text);
             // Of a function with the log format JSON, each line is an object.
             let object = text.starts_with('{').then(|| serde_json::from_str::<Value>(&text).ok());
@@ -96,10 +115,7 @@ impl Telemetry {
         for subscriber in &state.subscribers {
             subscriber.take(&event);
         }
-        if state.early_bytes + event.text.len() <= EARLY_BYTES_MAX {
-            state.early_bytes += event.text.len();
-            state.early.push(event);
-        }
+        state.keep_early(event);
     }
 
     /// Adds a subscription of the extension `name`, or replaces the one it has. Returns whether the
@@ -297,6 +313,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 /// The most bytes of events that are kept for subscriptions that come during the init.
 const EARLY_BYTES_MAX: usize = 64 * 1024;
+/// The memory that a kept event takes beside its text.
+const EVENT_BYTES: usize = 64;
 /// Attempts to send a group.
 const TRIES: usize = 5;
 const RETRY_TIME: Duration = Duration::from_millis(50);
