@@ -47,7 +47,8 @@ pub struct HostBuilder {
     deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
-    invocations_kept: usize,
+    /// `None` if nothing is counted or recorded.
+    invocations_kept: Option<usize>,
     stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
     interfaces: Option<Arc<dyn InterfaceProvider>>,
@@ -78,7 +79,7 @@ impl HostBuilder {
             deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
-            invocations_kept: INVOCATIONS_KEPT,
+            invocations_kept: Some(INVOCATIONS_KEPT),
             stream_bytes_per_second: None,
             events: queue::Settings::default(),
             interfaces: None,
@@ -211,7 +212,14 @@ impl HostBuilder {
     /// Sets how many of the last invocations that ended are remembered with their phases, for the operator's page:
     /// 4,096 by default, of some 500 bytes each. 0 remembers none.
     pub fn with_invocations_kept(mut self, invocations: usize) -> Self {
-        self.invocations_kept = invocations;
+        self.invocations_kept = Some(invocations);
+        self
+    }
+
+    /// Counts and records nothing: [`Host::metrics`] stays 0, and the operator's page shows neither sandboxes nor
+    /// invocations. An invocation then costs nothing for them.
+    pub fn without_metrics(mut self) -> Self {
+        self.invocations_kept = None;
         self
     }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use lambda_core::Explanation;
-use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::activity::Observer;
@@ -28,7 +27,6 @@ use crate::lineage;
 use crate::logs::LogStore;
 use crate::manager::message::Message;
 use crate::manager::stream::{ROOM, StreamItem};
-use crate::metrics::{Family, Gauges};
 use crate::network::InterfaceProvider;
 #[cfg(feature = "http")]
 use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
@@ -360,12 +358,7 @@ impl Host {
     ) -> Result<(), Error> {
         let function = self.invoked(&target)?;
         function.check_active()?;
-        if request.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::PayloadTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
-        }
-        // Validates the JSON without keeping it.
-        serde_json::from_slice::<IgnoredAny>(&request.payload)
-            .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
+        request.check(PAYLOAD_BYTES_MAX)?;
         let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
         let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
         if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
@@ -438,37 +431,6 @@ impl Host {
     #[must_use]
     pub fn logs(&self) -> &LogStore {
         &self.tenant.logs
-    }
-
-    /// Returns the metrics since the start of the host: Lambda's, by function and resource, and the host's own.
-    /// [`prometheus`](crate::metrics::prometheus()) writes them as text.
-    #[must_use]
-    pub fn metrics(&self) -> Vec<Family> {
-        let observer = &self.inner.observer;
-        let gauges = self.gauges();
-        observer.registry().families(&gauges)
-    }
-
-    pub(crate) fn gauges(&self) -> Gauges {
-        let activity = self.inner.observer.activity();
-        let (waiting, workers) = (activity.waiting, activity.sandboxes.gauges());
-        drop(activity);
-        let queue = &self.inner.event_queue;
-        Gauges {
-            waiting,
-            workers,
-            events_waiting: queue.waiting() as u64,
-            event_bytes: queue.bytes(),
-            event_age: queue.oldest_age(),
-            concurrency_max: self.concurrency_max().into(),
-            functions: self.functions_count() as u64,
-        }
-    }
-
-    /// Returns the name of a function in metrics: functions of other accounts than the host's own
-    /// bear their account's number, as in `123456789012:function:name`.
-    pub(crate) fn series(&self, function: &str) -> String {
-        self.account_index().series(self.arns().account(), function)
     }
 
     pub(crate) fn observer(&self) -> &Observer {

@@ -34,6 +34,19 @@ async fn invocations_are_counted_at_metrics_and_only_where_it_is_on() {
     assert!(!off.starts_with("HTTP/1.1 200"), "{off}");
 }
 
+#[tokio::test]
+async fn a_host_without_metrics_counts_nothing() {
+    let backend = FakeBackend::new().with_handler("f", |_: &_| FakeAnswer::success("1"));
+    let host = Host::builder(Arc::new(backend)).without_metrics().start().await.unwrap();
+    let config = FunctionConfig::new("f", "provided", "x").unwrap();
+    host.deploy(config, archive().into()).await.unwrap();
+    host.invoke("f", Request::new("{}")).await.unwrap();
+    let scraped = scrape(Server::api(host).with_metrics()).await;
+    assert!(scraped.starts_with("HTTP/1.1 200"), "{scraped}");
+    assert!(scraped.contains("faas_functions 1"), "{scraped}");
+    assert!(!scraped.contains("lambda_invocations_total"), "{scraped}");
+}
+
 async fn scrape(server: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

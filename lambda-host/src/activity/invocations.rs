@@ -8,18 +8,16 @@ use lambda_core::Explanation;
 
 use crate::function::version::Version;
 use crate::invocation::Report;
-use crate::metrics::ColdStart;
+use crate::metrics::{ColdStart, ResourceMetrics};
 use crate::worker::protocol::{InvocationId, SandboxId, WorkerId};
 
 /// An invocation. Times are since the start of the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Invocation {
+    /// Its function and the resource that the caller named, with their counts.
+    pub(crate) metrics: Arc<ResourceMetrics>,
     pub(crate) request_id: String,
-    /// As metrics name it: functions of other accounts than the host's own bear their account's number.
-    pub(crate) function: String,
     pub(crate) version: Version,
-    /// As the caller named it: `name` or `name:qualifier`.
-    pub(crate) resource: String,
     pub(crate) trace_id: Option<String>,
     pub(crate) arrived_at: Duration,
     pub(crate) sent: Option<Sent>,
@@ -147,13 +145,13 @@ impl Invocations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Registry;
 
     fn invocation() -> Invocation {
         Invocation {
+            metrics: Registry::new().resource("f", "f"),
             request_id: "r".to_owned(),
-            function: "f".parse().unwrap(),
             version: Version::Latest,
-            resource: "f".to_owned(),
             trace_id: None,
             arrived_at: Duration::from_millis(100),
             sent: None,

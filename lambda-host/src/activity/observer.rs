@@ -17,13 +17,18 @@ use crate::metrics::{Registry, Throttle};
 use crate::worker::protocol::{Deployment, InvocationId, SandboxId, WorkerId};
 
 /// What a host does now and did lately, and its metrics. Clones share it.
+///
+/// The driver alone changes the activity, a record or two at a time. Who reads it copies what he shows, and makes text of it
+/// when the lock is free again.
 #[derive(Clone, Debug)]
 pub(crate) struct Observer {
     /// The start of the host, from which times are counted.
     began: Instant,
     began_ms: u64,
+    /// An observer that is off notes and counts nothing.
+    on: bool,
     activity: Arc<Mutex<Activity>>,
-    registry: Arc<Mutex<Registry>>,
+    registry: Arc<Registry>,
 }
 
 /// What a host does now and did lately.
@@ -37,19 +42,20 @@ pub(crate) struct Activity {
 }
 
 impl Observer {
-    /// Returns an observer that keeps the last `invocations_kept` invocations.
-    pub(crate) fn new(invocations_kept: usize) -> Self {
+    /// Returns an observer that keeps the last `invocations_kept` invocations; `None` gives one that is off.
+    pub(crate) fn new(invocations_kept: Option<usize>) -> Self {
         let activity = Activity {
             sandboxes: Sandboxes::default(),
-            invocations: Invocations::new(invocations_kept),
+            invocations: Invocations::new(invocations_kept.unwrap_or(0)),
             rates: Rates::default(),
             waiting: 0,
         };
         Self {
             began: Instant::now(),
             began_ms: now_ms(),
+            on: invocations_kept.is_some(),
             activity: Arc::new(Mutex::new(activity)),
-            registry: Arc::new(Mutex::new(Registry::new())),
+            registry: Arc::new(Registry::new()),
         }
     }
 
@@ -64,23 +70,37 @@ impl Observer {
         self.began_ms
     }
 
+    /// Tells whether anything is noted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Returns the metrics, to be counted in; `None` if the observer is off.
+    pub(crate) fn counted(&self) -> Option<&Registry> {
+        self.on.then_some(&*self.registry)
+    }
+
+    /// Returns the metrics, to be read.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Returns the activity; what happens meanwhile waits.
     pub(crate) fn activity(&self) -> MutexGuard<'_, Activity> {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the metrics; what happens meanwhile waits.
-    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn worker_joined(&self, worker: WorkerId, memory_bytes: u64) {
-        let joined_at = self.now();
-        self.activity().sandboxes.workers.insert(worker, Worker { memory_bytes, joined_at });
+        if self.on {
+            let joined_at = self.now();
+            self.activity().sandboxes.workers.insert(worker, Worker { memory_bytes, joined_at });
+        }
     }
 
     pub(crate) fn worker_gone(&self, worker: WorkerId) {
-        self.activity().sandboxes.workers.remove(&worker);
+        if self.on {
+            self.activity().sandboxes.workers.remove(&worker);
+        }
     }
 
     pub(crate) fn sandbox_starting(
@@ -88,14 +108,20 @@ impl Observer {
         sandbox: SandboxId,
         worker: WorkerId,
         deployment: &Deployment,
-        function: String,
+        function: &str,
         placement: Option<Explanation>,
     ) {
-        let (now, placement) = (self.now(), placement.map(Arc::new));
-        self.activity().sandboxes.starting(sandbox, worker, deployment, function, placement, now);
+        if self.on {
+            let (now, placement) = (self.now(), placement.map(Arc::new));
+            let sandboxes = &mut self.activity().sandboxes;
+            sandboxes.starting(sandbox, worker, deployment, function, placement, now);
+        }
     }
 
     pub(crate) fn sandbox_ready(&self, sandbox: SandboxId, init: Duration) {
+        if !self.on {
+            return;
+        }
         let now = self.now();
         let mut activity = self.activity();
         activity.sandboxes.ready(sandbox, init, now);
@@ -103,39 +129,47 @@ impl Observer {
         drop(activity);
         if let Some(starting_at) = started {
             let start = now.saturating_sub(starting_at).saturating_sub(init);
-            self.registry().started(start);
+            self.registry.started(start);
         }
     }
 
     pub(crate) fn sandbox_failed(&self, by_function: bool) {
-        self.registry().start_failed(by_function);
+        if self.on {
+            self.registry.start_failed(by_function);
+        }
     }
 
     pub(crate) fn sandbox_stopping(&self, sandbox: SandboxId) {
-        let now = self.now();
-        self.activity().sandboxes.set(sandbox, SandboxState::Stopping, now);
+        if self.on {
+            let now = self.now();
+            self.activity().sandboxes.set(sandbox, SandboxState::Stopping, now);
+        }
     }
 
     pub(crate) fn sandbox_gone(&self, sandbox: SandboxId) {
-        self.activity().sandboxes.gone(sandbox);
+        if self.on {
+            self.activity().sandboxes.gone(sandbox);
+        }
     }
 
     /// Notes an invocation of a version of `function`, as metrics name it; the caller named it by `function_arn`.
     pub(crate) fn arrived(
         &self,
         id: InvocationId,
-        function: String,
+        function: &str,
         version: Version,
         function_arn: &str,
         request_id: &str,
         trace_id: Option<&str>,
     ) {
+        if !self.on {
+            return;
+        }
         let named = function_arn.split_once(":function:");
-        let resource = named.map_or(function.as_str(), |it| it.1).to_owned();
+        let resource = named.map_or(function, |it| it.1);
         let invocation = Invocation {
+            metrics: self.registry.resource(function, resource),
             request_id: request_id.to_owned(),
-            resource,
-            function,
             version,
             trace_id: trace_id.map(str::to_owned),
             arrived_at: self.now(),
@@ -152,10 +186,13 @@ impl Observer {
 
     /// Notes how long the engine decided on an invocation.
     pub(crate) fn placed(&self, duration: Duration) {
-        self.registry().placed(duration);
+        self.registry.placed(duration);
     }
 
     pub(crate) fn dispatched(&self, id: InvocationId, sandbox_id: SandboxId) {
+        if !self.on {
+            return;
+        }
         let now = self.now();
         let mut activity = self.activity();
         let Activity { sandboxes, invocations, rates, waiting } = &mut *activity;
@@ -179,15 +216,15 @@ impl Observer {
             placement: sandbox.placement.clone(),
         });
         sandbox.invocations += 1;
-        let queued = now.saturating_sub(invocation.arrived_at);
-        let mut registry = self.registry();
-        registry.began(&invocation.function, &invocation.resource, queued, cold);
-        drop(registry);
+        invocation.metrics.began(now.saturating_sub(invocation.arrived_at), cold);
         sandboxes.set(sandbox_id, SandboxState::Busy, now);
     }
 
     /// Notes the end of an invocation with an answer.
     pub(crate) fn ended(&self, id: InvocationId, failed: bool, report: &Report) {
+        if !self.on {
+            return;
+        }
         let now = self.now();
         let mut activity = self.activity();
         let Activity { sandboxes, invocations, rates, waiting } = &mut *activity;
@@ -207,57 +244,63 @@ impl Observer {
             }
             None => *waiting = waiting.saturating_sub(1),
         }
-        let (ran, name) = (invocation.sent.is_some(), &*invocation.function);
-        let (duration, init) = (report.duration, report.init_duration);
-        self.registry().ended(name, &invocation.resource, duration, init, failed, ran);
+        let ran = invocation.sent.is_some();
+        invocation.metrics.ended(report.duration, report.init_duration, failed, ran);
         invocations.end(id);
     }
 
     /// Notes an invocation that goes to another sandbox, as a new one.
     pub(crate) fn handed_back(&self, id: InvocationId) {
-        let Some(invocation) = self.activity().invocations.remove(id) else { return };
-        self.registry().handed_back(&invocation.function, &invocation.resource);
+        if self.on
+            && let Some(invocation) = self.activity().invocations.remove(id)
+        {
+            invocation.metrics.handed_back();
+        }
     }
 
     /// Notes an invocation that was refused.
     pub(crate) fn refused(&self, id: InvocationId, reason: Option<RejectReason>, error: &Error) {
+        if !self.on {
+            return;
+        }
         let now = self.now();
         let throttle = reason.and_then(throttle);
+        let words = error.to_string();
         let mut activity = self.activity();
         let Activity { invocations, rates, waiting, .. } = &mut *activity;
         let Some(invocation) = invocations.get_mut(id) else { return };
-        if invocation.sent.is_none() {
-            *waiting = waiting.saturating_sub(1);
-        }
         rates.at(now).throttles += u32::from(throttle.is_some());
         invocation.ended_at = Some(now);
-        let words = error.to_string();
         invocation.outcome = match throttle {
             Some(_) => Outcome::Throttled(words),
             None => Outcome::Refused(words),
         };
-        let name = &*invocation.function;
-        let mut registry = self.registry();
-        if invocation.sent.is_some() {
-            registry.handed_back(name, &invocation.resource);
+        match invocation.sent {
+            Some(_) => invocation.metrics.handed_back(),
+            None => *waiting = waiting.saturating_sub(1),
         }
-        registry.refused(name, &invocation.resource, throttle);
-        drop(registry);
+        invocation.metrics.refused(throttle);
         invocations.end(id);
     }
 
     /// Notes how long it took from an answer until its sandbox was frozen.
     pub(crate) fn frozen(&self, id: InvocationId, duration: Duration) {
+        if !self.on {
+            return;
+        }
         if let Some(invocation) = self.activity().invocations.get_mut(id) {
             invocation.freeze = Some(duration);
         }
-        self.registry().frozen(duration);
+        self.registry.frozen(duration);
     }
 
     pub(crate) fn function_removed(&self, key: &VersionKey, function: &str) {
+        if !self.on {
+            return;
+        }
         self.activity().sandboxes.forget(key);
         if key.version == Version::Latest {
-            self.registry().forget(function);
+            self.registry.forget(function);
         }
     }
 }

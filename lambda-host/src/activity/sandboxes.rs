@@ -15,7 +15,7 @@ use crate::worker::protocol::{Deployment, SandboxId, WorkerId};
 pub(crate) struct Sandbox {
     pub(crate) worker: WorkerId,
     /// As metrics name it: functions of other accounts than the host's own bear their account's number.
-    pub(crate) function: String,
+    pub(crate) function: Box<str>,
     pub(crate) key: VersionKey,
     pub(crate) deployment: u64,
     pub(crate) memory_mb: u32,
@@ -86,7 +86,7 @@ impl Sandboxes {
         id: SandboxId,
         worker: WorkerId,
         deployment: &Deployment,
-        function: String,
+        function: &str,
         placement: Option<Arc<Explanation>>,
         now: Duration,
     ) {
@@ -105,7 +105,7 @@ impl Sandboxes {
         origin.live += 1;
         let sandbox = Sandbox {
             worker,
-            function,
+            function: function.into(),
             key: deployment.key(),
             deployment: number,
             memory_mb: deployment.config.memory_mb,
@@ -165,8 +165,9 @@ impl Sandboxes {
         for sandbox in self.by_id.values() {
             let Some(gauges) = all.get_mut(&sandbox.worker.0) else { continue };
             gauges.reserved_bytes += u64::from(sandbox.memory_mb) << 20;
-            for (name, count) in &mut gauges.sandboxes {
-                *count += u64::from(*name == sandbox.state.name());
+            let at = SandboxState::ALL.iter().position(|it| *it == sandbox.state);
+            if let Some((_, count)) = at.and_then(|at| gauges.sandboxes.get_mut(at)) {
+                *count += 1;
             }
         }
         all.into_values().collect()

@@ -132,7 +132,7 @@ impl Runner {
         };
         let Some(plan) = Plan::of(host, &event) else {
             tracing::warn!(id, function = %event.name, "an event of a function that is gone");
-            host.observer().registry().event_dropped(&host.series(event.name.as_str()));
+            host.count(event.name.as_str(), |it| it.event_dropped());
             self.forget(&event).await;
             return None;
         };
@@ -146,7 +146,7 @@ impl Runner {
             return self.fail(host, event, &payload, &plan, condition, None).await;
         }
         let age = Duration::from_millis(now_ms().saturating_sub(event.accepted_at_ms));
-        host.observer().registry().event_begun(&host.series(event.name.as_str()), age);
+        host.count(event.name.as_str(), |it| it.event_begun(age));
         let invoked = host.invoke(plan.target.clone(), request(&event, &payload)).await;
         let mut event = event;
         let (delay, answer) = match invoked {
@@ -217,7 +217,7 @@ impl Runner {
         condition: Condition,
         answer: Option<Answer>,
     ) -> Option<u64> {
-        host.observer().registry().event_dropped(&host.series(event.name.as_str()));
+        host.count(event.name.as_str(), |it| it.event_dropped());
         if let Some(target) = &plan.setting.on_failure {
             let record = outcome::record(host.arns(), &event, payload, condition, answer.as_ref());
             self.tell(host, &event, target, record.to_string()).await;
@@ -225,7 +225,7 @@ impl Runner {
         if let Some(target) = &plan.dead_letter_target {
             let delivery = outcome::dead_letter(target, &event, payload, answer.as_ref());
             if !self.deliver(&delivery).await {
-                host.observer().registry().dead_letter_error(&host.series(event.name.as_str()));
+                host.count(event.name.as_str(), |it| it.dead_letter_error());
             }
         }
         self.forget(&event).await;
@@ -241,13 +241,13 @@ impl Runner {
                 trace_id: event.trace_id.clone(),
             };
             if !self.deliver(&delivery).await {
-                host.observer().registry().delivery_failure(&host.series(event.name.as_str()));
+                host.count(event.name.as_str(), |it| it.delivery_failure());
             }
             return;
         }
         let allowed = host.recursion_allowed(event.name.clone()).unwrap_or(false);
         if event.depth >= DEPTH_MAX && !allowed {
-            host.observer().registry().recursion_dropped(&host.series(event.name.as_str()));
+            host.count(event.name.as_str(), |it| it.recursion_dropped());
             tracing::warn!(function = %event.name, "a loop of destinations is ended");
             return;
         }
@@ -256,7 +256,7 @@ impl Runner {
             host.accept_event(target, Request::new(body), event.depth + 1).await
         };
         if let Err(error) = told.await {
-            host.observer().registry().delivery_failure(&host.series(event.name.as_str()));
+            host.count(event.name.as_str(), |it| it.delivery_failure());
             let error = with_causes(&error);
             tracing::warn!(error, target, id = event.id, "a destination is not told");
         }

@@ -1,5 +1,7 @@
 //! Accounts: who owns functions on a host, and what an owner may use.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -70,10 +72,10 @@ pub(crate) struct AccountIndex(pub(crate) u32);
 impl AccountIndex {
     /// Returns the name of a function in metrics. The functions of accounts other than the host's
     /// own bear the number of their account, as in `123456789012:function:name`.
-    pub(crate) fn series(self, number: &str, function: &str) -> String {
+    pub(crate) fn series<'a>(self, number: &str, function: &'a str) -> Cow<'a, str> {
         match self.0 {
-            0 => function.to_owned(),
-            _ => format!("{number}:function:{function}"),
+            0 => function.into(),
+            _ => format!("{number}:function:{function}").into(),
         }
     }
 }

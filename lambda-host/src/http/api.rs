@@ -1,7 +1,7 @@
 //! What a server of the API has at hand for each request.
 
 use super::archives::Archives;
-use super::page::Page;
+use super::operator::Operator;
 #[cfg(feature = "keys")]
 use super::signature::KeyRing;
 use super::urls::Urls;
@@ -13,9 +13,13 @@ pub(super) struct Api {
     pub(super) host: Host,
     pub(super) urls: Urls,
     pub(super) archives: Archives,
-    pub(super) page: Option<Page>,
+    pub(super) operator: Operator,
+    /// Whether the operator's page is served.
+    pub(super) page: bool,
     /// Whether `/metrics` is served.
     pub(super) metrics: bool,
+    /// Held by the request for metrics that is being answered.
+    pub(super) scrapes: tokio::sync::Mutex<()>,
     #[cfg(feature = "keys")]
     pub(super) keys: Option<KeyRing>,
 }

@@ -74,8 +74,10 @@ fn write_all(mut files: Files, batches: &Receiver<Batch>, lost: &AtomicU64, obse
                 format!("[{count} lines of the host's functions were lost: too many at once]");
             batch.events.push(LogEvent::new(last.at_ms, text));
         }
-        for event in batch.events.iter().filter(|it| it.message.starts_with('{')) {
-            observer.registry().line(&batch.group, &event.message);
+        if let Some(metrics) = observer.counted() {
+            for event in batch.events.iter().filter(|it| it.message.starts_with('{')) {
+                metrics.line(&batch.group, &event.message);
+            }
         }
         let written = files.append(&batch);
         if let (Err(error), false) = (&written, failing) {

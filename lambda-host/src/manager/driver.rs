@@ -1,6 +1,7 @@
 //! The driver: one task that owns the placement engine, tells it what happens, and has workers carry out what it
 //! decides.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,7 +207,7 @@ impl Driver {
     }
 
     /// Returns the name of a function in metrics.
-    fn series(&self, account: AccountIndex, name: &FunctionName) -> String {
+    fn series<'a>(&self, account: AccountIndex, name: &'a FunctionName) -> Cow<'a, str> {
         let number = self.accounts.get(account.0 as usize).map_or("", |it| it.arns.account());
         account.series(number, name.as_str())
     }
@@ -224,9 +225,9 @@ impl Driver {
 
     pub(super) fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
         let arrives = matches!(event, Event::InvocationArrived { .. });
-        let began = Instant::now();
+        let began = (arrives && self.observer.is_on()).then(Instant::now);
         let taken = self.engine.handle(self.now(), event);
-        if arrives {
+        if let Some(began) = began {
             self.observer.placed(began.elapsed());
         }
         self.carry_out();
@@ -363,7 +364,7 @@ impl Driver {
             let Pending { request_id, function_arn, request, .. } = pending;
             let (version, trace_id) = (deployment.version, request.trace_id.as_deref());
             let series = self.series(deployment.account, &deployment.config.name);
-            self.observer.arrived(id, series, version, function_arn, request_id, trace_id);
+            self.observer.arrived(id, &series, version, function_arn, request_id, trace_id);
         }
         let invocation = lambda_core::InvocationId(id.0);
         self.handle(Event::InvocationArrived { invocation, function });
@@ -465,9 +466,11 @@ impl Driver {
         };
         let name = deployment.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
-        let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
-        let series = self.series(deployment.account, &deployment.config.name);
-        self.observer.sandbox_starting(sandbox, worker, &deployment, series, placement);
+        if self.observer.is_on() {
+            let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
+            let series = self.series(deployment.account, &deployment.config.name);
+            self.observer.sandbox_starting(sandbox, worker, &deployment, &series, placement);
+        }
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::emf::{self, Observation};
+use super::emf::{Malformed, Observation};
 use super::family::{Family, Kind, Value};
 
 /// Metrics of functions' logs.
 #[derive(Debug, Default)]
 pub(super) struct CustomMetrics {
-    /// By metric, then by labels.
-    series: BTreeMap<Metric, BTreeMap<Labels, (u64, f64)>>,
+    /// By name, in the form of Prometheus.
+    metrics: BTreeMap<String, Metric>,
     count: usize,
     /// By log group, so that one function cannot take the room of all.
     by_group: BTreeMap<String, usize>,
@@ -17,37 +17,32 @@ pub(super) struct CustomMetrics {
     malformed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Metric {
-    /// In the form of Prometheus.
-    name: String,
     help: String,
+    /// The number and the sum of values.
+    series: BTreeMap<Labels, (u64, f64)>,
 }
 
 type Labels = BTreeMap<String, String>;
 
 impl CustomMetrics {
     /// Takes what a line of a log group observes.
-    pub(super) fn line(&mut self, group: &str, line: &str) {
-        match emf::observations(line) {
+    pub(super) fn take(&mut self, group: &str, line: Result<Vec<Observation>, Malformed>) {
+        match line {
             Ok(found) => found.into_iter().for_each(|it| self.observe(group, it)),
-            Err(emf::Malformed) => self.malformed += 1,
+            Err(Malformed) => self.malformed += 1,
         }
     }
 
     fn observe(&mut self, group: &str, observation: Observation) {
         let Observation { namespace, name, unit, dimensions, values } = observation;
-        let metric = Metric {
-            name: format!("emf_{}_{}", part(&namespace), part(&name)),
-            help: format!("{name} of the namespace {namespace}, in {unit}, from functions' logs."),
-        };
         let mut labels: Labels =
-            dimensions.into_iter().map(|(name, value)| (part(&name), value)).collect();
+            dimensions.into_iter().map(|(name, value)| (label(&name), value)).collect();
         labels.insert("log_group".to_owned(), group.to_owned());
         // Names that differ in CloudWatch may be one in Prometheus: their values are added.
-        let known = self.series.keys().find(|it| it.name == metric.name).cloned();
-        let metric = known.unwrap_or(metric);
-        let known = self.series.get(&metric).is_some_and(|it| it.contains_key(&labels));
+        let metric = metric_name(&namespace, &name);
+        let known = self.metrics.get(&metric).is_some_and(|it| it.series.contains_key(&labels));
         if !known {
             let of_group = self.by_group.get(group).copied().unwrap_or_default();
             if self.count >= SERIES_MAX || of_group >= GROUP_SERIES_MAX {
@@ -57,7 +52,11 @@ impl CustomMetrics {
             self.count += 1;
             self.by_group.insert(group.to_owned(), of_group + 1);
         }
-        let totals = self.series.entry(metric).or_default().entry(labels).or_default();
+        let metric = self.metrics.entry(metric).or_insert_with(|| Metric {
+            help: format!("{name} of the namespace {namespace}, in {unit}, from functions' logs."),
+            series: BTreeMap::new(),
+        });
+        let totals = metric.series.entry(labels).or_default();
         for value in values {
             totals.0 += 1;
             totals.1 += value;
@@ -66,9 +65,9 @@ impl CustomMetrics {
 
     pub(super) fn families(&self) -> Vec<Family> {
         let mut families: Vec<Family> = Vec::new();
-        for (metric, series) in &self.series {
-            let mut family = Family::new(&metric.name, Kind::Summary, &metric.help);
-            for (labels, &(count, sum)) in series {
+        for (name, metric) in &self.metrics {
+            let mut family = Family::new(name, Kind::Summary, &metric.help);
+            for (labels, &(count, sum)) in &metric.series {
                 let labels: Vec<_> = labels.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
                 family.add(&labels, Value::Summary { count, sum });
             }
@@ -86,6 +85,20 @@ impl CustomMetrics {
     }
 }
 
+/// Returns the name of a metric in the form of Prometheus. A name that ends as the samples of another metric do would make
+/// the whole text invalid, so it gets another end.
+fn metric_name(namespace: &str, name: &str) -> String {
+    let joined = format!("emf_{}_{}", part(namespace), part(name));
+    let is_of_another = SUFFIXES.iter().any(|suffix| joined.ends_with(suffix));
+    if is_of_another { joined + "_value" } else { joined }
+}
+
+/// Returns the name of a label in the form of Prometheus. Names that have a meaning there get another beginning.
+fn label(dimension: &str) -> String {
+    let name = part(dimension);
+    if RESERVED_LABELS.contains(&&*name) { format!("dimension_{name}") } else { name }
+}
+
 /// Returns a part of a name in the form of Prometheus: letters, digits and `_`, and no `_` first, since two of them
 /// mark names of Prometheus's own.
 fn part(text: &str) -> String {
@@ -98,6 +111,9 @@ fn part(text: &str) -> String {
     }
 }
 
+/// What Prometheus appends to the names of metrics.
+const SUFFIXES: [&str; 6] = ["_sum", "_count", "_bucket", "_total", "_created", "_info"];
+const RESERVED_LABELS: [&str; 3] = ["le", "quantile", "log_group"];
 /// Series of all functions together, and of one log group.
 const SERIES_MAX: usize = 10_000;
 const GROUP_SERIES_MAX: usize = 500;
@@ -107,6 +123,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::metrics::emf;
+
+    fn take(custom: &mut CustomMetrics, group: &str, line: &str) {
+        custom.take(group, emf::observations(line));
+    }
 
     fn line(namespace: &str, name: &str, user: &str, value: f64) -> String {
         json!({
@@ -120,9 +141,9 @@ mod tests {
     #[test]
     fn values_are_added_under_a_name_that_prometheus_takes() {
         let mut custom = CustomMetrics::default();
-        custom.line("/aws/lambda/f", &line("My Shop/1", "Items-Sold", "a", 2.0));
-        custom.line("/aws/lambda/f", &line("my.shop.1", "items sold", "a", 3.0));
-        custom.line("/aws/lambda/f", "{\"_aws\": 1}");
+        take(&mut custom, "/aws/lambda/f", &line("My Shop/1", "Items-Sold", "a", 2.0));
+        take(&mut custom, "/aws/lambda/f", &line("my.shop.1", "items sold", "a", 3.0));
+        take(&mut custom, "/aws/lambda/f", "{\"_aws\": 1}");
         let families = custom.families();
         assert_eq!(families[0].name, "emf_my_shop_1_items_sold");
         assert_eq!(families[0].samples[0].value, Value::Summary { count: 2, sum: 5.0 });
@@ -135,12 +156,24 @@ mod tests {
     }
 
     #[test]
+    fn names_with_a_meaning_in_prometheus_are_changed() {
+        assert_eq!(metric_name("a", "b_count"), "emf_a_b_count_value");
+        assert_eq!(metric_name("sum", "sum"), "emf_sum_sum_value");
+        assert_eq!(metric_name("a", "b"), "emf_a_b");
+        assert_eq!(
+            (label("LE"), label("log group")),
+            ("dimension_le".into(), "dimension_log_group".into())
+        );
+        assert_eq!(label("left"), "left");
+    }
+
+    #[test]
     fn one_group_cannot_take_the_room_of_all() {
         let mut custom = CustomMetrics::default();
         for user in 0..GROUP_SERIES_MAX + 7 {
-            custom.line("loud", &line("n", "m", &user.to_string(), 1.0));
+            take(&mut custom, "loud", &line("n", "m", &user.to_string(), 1.0));
         }
-        custom.line("quiet", &line("n", "m", "a", 1.0));
+        take(&mut custom, "quiet", &line("n", "m", "a", 1.0));
         let families = custom.families();
         assert_eq!(families[0].samples.len(), GROUP_SERIES_MAX + 1);
         assert_eq!(families[1].samples[0].value, Value::Number(7.0));

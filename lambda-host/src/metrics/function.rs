@@ -1,5 +1,6 @@
 //! What is counted for one function as one resource: the function itself, or a version or alias of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::{Histogram, Sum};
@@ -67,69 +68,146 @@ impl Throttle {
     }
 }
 
-/// The counts of one resource.
-#[derive(Clone, Debug)]
-pub(super) struct FunctionMetrics {
-    pub(super) invocations: u64,
-    pub(super) errors: u64,
+/// The counts of one resource. Each is an atomic number: who counts waits for nobody.
+#[derive(Debug)]
+pub(crate) struct ResourceMetrics {
+    /// The function, as metrics name it.
+    pub(crate) function: Box<str>,
+    /// As callers named it: `name` or `name:qualifier`.
+    pub(crate) resource: Box<str>,
+    pub(super) invocations: Count,
+    pub(super) errors: Count,
     /// In the order of [`Throttle::ALL`].
-    pub(super) throttles: [u64; 5],
+    pub(super) throttles: [Count; 5],
     /// Refused for another reason than a limit.
-    pub(super) refused: u64,
-    pub(super) running: u64,
+    pub(super) refused: Count,
+    pub(super) running: Count,
     pub(super) duration: Histogram,
     pub(super) init: Sum,
     pub(super) queued: Sum,
     /// In the order of [`ColdStart::ALL`].
-    pub(super) cold_starts: [u64; 4],
+    pub(super) cold_starts: [Count; 4],
     pub(super) events: EventMetrics,
 }
 
+/// A number that many count in.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
 /// The counts of event invocations and of polled sources.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct EventMetrics {
-    pub(super) received: u64,
-    pub(super) dropped: u64,
-    pub(super) dead_letter_errors: u64,
-    pub(super) delivery_failures: u64,
-    pub(super) recursive_dropped: u64,
+    pub(super) received: Count,
+    pub(super) dropped: Count,
+    pub(super) dead_letter_errors: Count,
+    pub(super) delivery_failures: Count,
+    pub(super) recursive_dropped: Count,
     pub(super) age: Sum,
     pub(super) iterator_age: Sum,
 }
 
-impl FunctionMetrics {
-    pub(super) fn new() -> Self {
+impl Count {
+    pub(super) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, number: u64) {
+        self.0.fetch_sub(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl ResourceMetrics {
+    pub(super) fn new(function: &str, resource: &str) -> Self {
         Self {
-            invocations: 0,
-            errors: 0,
-            throttles: [0; 5],
-            refused: 0,
-            running: 0,
+            function: function.into(),
+            resource: resource.into(),
+            invocations: Count::default(),
+            errors: Count::default(),
+            throttles: Default::default(),
+            refused: Count::default(),
+            running: Count::default(),
             duration: Histogram::new(DURATION_BOUNDS),
             init: Sum::default(),
             queued: Sum::default(),
-            cold_starts: [0; 4],
+            cold_starts: Default::default(),
             events: EventMetrics::default(),
         }
     }
 
-    pub(super) fn ended(&mut self, duration: Duration, init: Option<Duration>, failed: bool) {
-        self.invocations += 1;
-        self.errors += u64::from(failed);
+    /// Counts the start of an invocation in a sandbox, after `queued` in which it waited for one.
+    pub(crate) fn began(&self, queued: Duration, cold: Option<ColdStart>) {
+        self.running.add(1);
+        self.queued.observe(queued);
+        let cause = cold.and_then(|cause| ColdStart::ALL.iter().position(|it| *it == cause));
+        if let Some(at) = cause {
+            self.cold_starts[at].add(1);
+        }
+    }
+
+    /// Counts the end of an invocation. `ran` tells whether [`Self::began`] was called for it.
+    pub(crate) fn ended(
+        &self,
+        duration: Duration,
+        init: Option<Duration>,
+        failed: bool,
+        ran: bool,
+    ) {
+        self.running.subtract(u64::from(ran));
+        self.invocations.add(1);
+        self.errors.add(u64::from(failed));
         self.duration.observe(duration);
         if let Some(init) = init {
             self.init.observe(init);
         }
     }
 
-    pub(super) fn throttled(&mut self, throttle: Throttle) {
-        let at = Throttle::ALL.iter().position(|it| *it == throttle).unwrap_or_default();
-        self.throttles[at] += 1;
+    /// Counts the end of an invocation that goes to another sandbox.
+    pub(crate) fn handed_back(&self) {
+        self.running.subtract(1);
     }
 
-    pub(super) fn cold_start(&mut self, cause: ColdStart) {
-        let at = ColdStart::ALL.iter().position(|it| *it == cause).unwrap_or_default();
-        self.cold_starts[at] += 1;
+    /// Counts an invocation that was refused, by the limit that it met.
+    pub(crate) fn refused(&self, throttle: Option<Throttle>) {
+        let at = throttle.and_then(|throttle| Throttle::ALL.iter().position(|it| *it == throttle));
+        match at {
+            Some(at) => self.throttles[at].add(1),
+            None => self.refused.add(1),
+        }
+    }
+
+    pub(crate) fn event_received(&self) {
+        self.events.received.add(1);
+    }
+
+    /// Counts the age of an event when it is invoked.
+    pub(crate) fn event_begun(&self, age: Duration) {
+        self.events.age.observe(age);
+    }
+
+    pub(crate) fn event_dropped(&self) {
+        self.events.dropped.add(1);
+    }
+
+    pub(crate) fn dead_letter_error(&self) {
+        self.events.dead_letter_errors.add(1);
+    }
+
+    pub(crate) fn delivery_failure(&self) {
+        self.events.delivery_failures.add(1);
+    }
+
+    pub(crate) fn recursion_dropped(&self) {
+        self.events.recursive_dropped.add(1);
+    }
+
+    /// Counts the age of the last record of a batch of a stream when the function gets it.
+    #[cfg_attr(not(feature = "services"), expect(dead_code, reason = "only sources have an age"))]
+    pub(crate) fn iterator_age(&self, age: Duration) {
+        self.events.iterator_age.observe(age);
     }
 }
 

@@ -15,6 +15,7 @@ mod prometheus;
 mod registry;
 
 pub use self::family::{Family, Kind, Sample, Value};
+pub(crate) use self::function::ResourceMetrics;
 pub use self::function::{ColdStart, Throttle};
 pub use self::prometheus::prometheus;
 pub(crate) use self::registry::{Gauges, Registry, WorkerGauges};

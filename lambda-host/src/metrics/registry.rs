@@ -1,27 +1,35 @@
 //! All metrics of a host. Pure: durations and counts come in as arguments.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::custom::CustomMetrics;
+use super::emf;
 use super::family::{Family, Kind};
-use super::function::{ColdStart, EventMetrics, FunctionMetrics, Throttle};
+use super::function::{ColdStart, Count, EventMetrics, ResourceMetrics, Throttle};
 use super::histogram::{Histogram, Sum};
 
-/// Counts and durations since the start of the host.
+/// Counts and durations since the start of the host. Nobody waits but for the table of resources, which is held for the
+/// time of a look-up.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    /// By function, then by resource.
-    functions: BTreeMap<String, BTreeMap<String, FunctionMetrics>>,
-    resources: usize,
+    resources: Mutex<Resources>,
     /// Of resources beyond [`RESOURCES_MAX`].
-    others: FunctionMetrics,
+    others: Arc<ResourceMetrics>,
     placement: Histogram,
     start: Histogram,
     freeze: Histogram,
     /// By the function's fault, and by the worker's.
-    start_failures: [u64; 2],
-    custom: CustomMetrics,
+    start_failures: [Count; 2],
+    custom: Mutex<CustomMetrics>,
+}
+
+/// Resources by function.
+#[derive(Debug, Default)]
+struct Resources {
+    functions: BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<ResourceMetrics>>>,
+    count: usize,
 }
 
 /// What is measured when the metrics are read.
@@ -65,155 +73,81 @@ pub(crate) struct FunctionTotals {
 impl Registry {
     pub(crate) fn new() -> Self {
         Self {
-            functions: BTreeMap::new(),
-            resources: 0,
-            others: FunctionMetrics::new(),
+            resources: Mutex::default(),
+            others: Arc::new(ResourceMetrics::new(OTHERS, OTHERS)),
             placement: Histogram::new(PLACEMENT_BOUNDS),
             start: Histogram::new(START_BOUNDS),
             freeze: Histogram::new(START_BOUNDS),
-            start_failures: [0; 2],
-            custom: CustomMetrics::default(),
+            start_failures: Default::default(),
+            custom: Mutex::default(),
         }
     }
 
-    fn entry(&mut self, function: &str, resource: &str) -> &mut FunctionMetrics {
-        let known = self.functions.get(function).is_some_and(|it| it.contains_key(resource));
-        if !known {
-            if self.resources >= RESOURCES_MAX {
-                return &mut self.others;
-            }
-            self.resources += 1;
-            let of_function = self.functions.entry(function.to_owned()).or_default();
-            return of_function.entry(resource.to_owned()).or_insert_with(FunctionMetrics::new);
+    /// Returns the counts of a function as a resource. The caller may keep them: they outlive the function.
+    pub(crate) fn resource(&self, function: &str, resource: &str) -> Arc<ResourceMetrics> {
+        let mut resources = lock(&self.resources);
+        let of_function = resources.functions.get(function);
+        if let Some(known) = of_function.and_then(|it| it.get(resource)) {
+            return Arc::clone(known);
         }
-        let found = self.functions.get_mut(function).and_then(|it| it.get_mut(resource));
-        found.unwrap_or(&mut self.others)
-    }
-
-    /// Counts the start of an invocation in a sandbox, after `queued` in which it waited for one.
-    pub(crate) fn began(
-        &mut self,
-        function: &str,
-        resource: &str,
-        queued: Duration,
-        cold: Option<ColdStart>,
-    ) {
-        let entry = self.entry(function, resource);
-        entry.running += 1;
-        entry.queued.observe(queued);
-        if let Some(cause) = cold {
-            entry.cold_start(cause);
+        if resources.count >= RESOURCES_MAX {
+            return Arc::clone(&self.others);
         }
-    }
-
-    /// Counts the end of an invocation. `ran` tells whether [`Registry::began`] was called for it.
-    pub(crate) fn ended(
-        &mut self,
-        function: &str,
-        resource: &str,
-        duration: Duration,
-        init: Option<Duration>,
-        failed: bool,
-        ran: bool,
-    ) {
-        let entry = self.entry(function, resource);
-        // The entry may be new: the function was removed while it ran.
-        entry.running = entry.running.saturating_sub(u64::from(ran));
-        entry.ended(duration, init, failed);
-    }
-
-    /// Counts the end of an invocation that goes to another sandbox.
-    pub(crate) fn handed_back(&mut self, function: &str, resource: &str) {
-        let entry = self.entry(function, resource);
-        entry.running = entry.running.saturating_sub(1);
-    }
-
-    /// Counts a refused invocation; `throttle` is the limit, if it was refused for one.
-    pub(crate) fn refused(&mut self, function: &str, resource: &str, throttle: Option<Throttle>) {
-        let entry = self.entry(function, resource);
-        match throttle {
-            Some(throttle) => entry.throttled(throttle),
-            None => entry.refused += 1,
-        }
+        resources.count += 1;
+        let new = Arc::new(ResourceMetrics::new(function, resource));
+        let of_function = resources.functions.entry(function.into()).or_default();
+        of_function.insert(resource.into(), Arc::clone(&new));
+        new
     }
 
     /// Counts the time in which the engine decided on an invocation.
-    pub(crate) fn placed(&mut self, duration: Duration) {
+    pub(crate) fn placed(&self, duration: Duration) {
         self.placement.observe(duration);
     }
 
     /// Counts a sandbox that was made in `start`, without its init.
-    pub(crate) fn started(&mut self, start: Duration) {
+    pub(crate) fn started(&self, start: Duration) {
         self.start.observe(start);
     }
 
-    pub(crate) fn start_failed(&mut self, by_function: bool) {
-        self.start_failures[usize::from(!by_function)] += 1;
+    pub(crate) fn start_failed(&self, by_function: bool) {
+        self.start_failures[usize::from(!by_function)].add(1);
     }
 
     /// Counts the time from an answer until its sandbox was frozen.
-    pub(crate) fn frozen(&mut self, duration: Duration) {
+    pub(crate) fn frozen(&self, duration: Duration) {
         self.freeze.observe(duration);
     }
 
-    pub(crate) fn event_received(&mut self, function: &str) {
-        self.events(function).received += 1;
-    }
-
-    /// Counts the age of an event when it is invoked.
-    pub(crate) fn event_begun(&mut self, function: &str, age: Duration) {
-        self.events(function).age.observe(age);
-    }
-
-    pub(crate) fn event_dropped(&mut self, function: &str) {
-        self.events(function).dropped += 1;
-    }
-
-    pub(crate) fn dead_letter_error(&mut self, function: &str) {
-        self.events(function).dead_letter_errors += 1;
-    }
-
-    pub(crate) fn delivery_failure(&mut self, function: &str) {
-        self.events(function).delivery_failures += 1;
-    }
-
-    pub(crate) fn recursion_dropped(&mut self, function: &str) {
-        self.events(function).recursive_dropped += 1;
-    }
-
-    /// Counts the age of the last record of a batch of a stream when the function gets it.
-    #[cfg_attr(not(feature = "services"), expect(dead_code, reason = "only sources have an age"))]
-    pub(crate) fn iterator_age(&mut self, function: &str, age: Duration) {
-        self.events(function).iterator_age.observe(age);
-    }
-
-    fn events(&mut self, function: &str) -> &mut EventMetrics {
-        &mut self.entry(function, function).events
-    }
-
-    /// Takes a line of a log group, which may carry metrics.
-    pub(crate) fn line(&mut self, group: &str, line: &str) {
-        self.custom.line(group, line);
+    /// Takes a line of a log group, which may carry metrics. Nothing is held while it is parsed.
+    pub(crate) fn line(&self, group: &str, line: &str) {
+        match emf::observations(line) {
+            Ok(found) if found.is_empty() => {}
+            parsed => lock(&self.custom).take(group, parsed),
+        }
     }
 
     /// Forgets the series of a function that is removed.
-    pub(crate) fn forget(&mut self, function: &str) {
-        self.resources -= self.functions.remove(function).map_or(0, |it| it.len());
+    pub(crate) fn forget(&self, function: &str) {
+        let mut resources = lock(&self.resources);
+        resources.count -= resources.functions.remove(function).map_or(0, |it| it.len());
     }
 
     pub(crate) fn totals(&self, function: &str) -> FunctionTotals {
         let mut totals = FunctionTotals::default();
-        let mut busiest: Option<&FunctionMetrics> = None;
-        for it in self.functions.get(function).into_iter().flat_map(BTreeMap::values) {
-            totals.invocations += it.invocations;
-            totals.errors += it.errors;
-            totals.throttles += it.throttles.iter().sum::<u64>();
-            totals.running += it.running;
-            totals.cold_starts += it.cold_starts.iter().sum::<u64>();
-            if busiest.is_none_or(|busiest| busiest.invocations < it.invocations) {
-                busiest = Some(it);
-            }
+        let its: Vec<_> = {
+            let resources = lock(&self.resources);
+            let found = resources.functions.get(function).into_iter();
+            found.flat_map(BTreeMap::values).map(Arc::clone).collect()
+        };
+        for it in &its {
+            totals.invocations += it.invocations.value();
+            totals.errors += it.errors.value();
+            totals.throttles += it.throttles.iter().map(Count::value).sum::<u64>();
+            totals.running += it.running.value();
+            totals.cold_starts += it.cold_starts.iter().map(Count::value).sum::<u64>();
         }
+        let busiest = its.iter().max_by_key(|it| it.invocations.value());
         let quantile = |share| busiest?.duration.quantile(share).map(|it| it * 1000.0);
         totals.duration_p50_ms = quantile(0.5);
         totals.duration_p99_ms = quantile(0.99);
@@ -231,14 +165,14 @@ impl Registry {
             Family::new("faas_sandbox_freeze_seconds", Kind::Histogram, FREEZE)
                 .with(&[], self.freeze.value()),
             Family::new("faas_sandbox_start_failures_total", Kind::Counter, START_FAILURES)
-                .with(&[("fault", "function")], self.start_failures[0])
-                .with(&[("fault", "worker")], self.start_failures[1]),
+                .with(&[("fault", "function")], self.start_failures[0].value())
+                .with(&[("fault", "worker")], self.start_failures[1].value()),
             Family::new("faas_series_overflow_invocations_total", Kind::Counter, OVERFLOW)
-                .with(&[], self.others.invocations),
+                .with(&[], self.others.invocations.value()),
         ];
         families.extend(host);
         families.extend(gauges.families());
-        families.extend(self.custom.families());
+        families.extend(lock(&self.custom).families());
         families
     }
 
@@ -255,26 +189,28 @@ impl Registry {
         let mut cold = family("lambda_cold_starts_total", Kind::Counter, COLD);
         let mut counts = EVENT_COUNTS.map(|(name, help, _)| family(name, Kind::Counter, help));
         let mut ages = EVENT_AGES.map(|(name, help, _)| family(name, Kind::Summary, help));
-        let of_functions = self.functions.iter().flat_map(|(function, resources)| {
-            resources.iter().map(move |(resource, it)| (function.as_str(), resource.as_str(), it))
-        });
-        let others = self.others_used().then_some((OTHERS, OTHERS, &self.others));
-        for (function, resource, it) in of_functions.chain(others) {
+        let of_functions: Vec<_> = {
+            let resources = lock(&self.resources);
+            resources.functions.values().flat_map(BTreeMap::values).map(Arc::clone).collect()
+        };
+        let others = self.others_used().then_some(&self.others);
+        for it in of_functions.iter().chain(others) {
+            let (function, resource) = (&*it.function, &*it.resource);
             let labels = [("function_name", function), ("resource", resource)];
-            invocations.add(&labels, it.invocations.into());
-            errors.add(&labels, it.errors.into());
-            refused.add(&labels, it.refused.into());
+            invocations.add(&labels, it.invocations.value().into());
+            errors.add(&labels, it.errors.value().into());
+            refused.add(&labels, it.refused.value().into());
             duration.add(&labels, it.duration.value());
-            running.add(&labels, it.running.into());
+            running.add(&labels, it.running.value().into());
             init.add(&labels, it.init.value());
             queued.add(&labels, it.queued.value());
             let [function, resource] = labels;
             // All throttles of a function are known to be none only if each limit is there.
-            for (limit, count) in Throttle::ALL.iter().zip(it.throttles) {
-                throttles.add(&[function, resource, ("limit", limit.name())], count.into());
+            for (limit, count) in Throttle::ALL.iter().zip(&it.throttles) {
+                throttles.add(&[function, resource, ("limit", limit.name())], count.value().into());
             }
-            for (cause, count) in ColdStart::ALL.iter().zip(it.cold_starts) {
-                cold.add(&[function, resource, ("cause", cause.name())], count.into());
+            for (cause, count) in ColdStart::ALL.iter().zip(&it.cold_starts) {
+                cold.add(&[function, resource, ("cause", cause.name())], count.value().into());
             }
             for (family, (_, _, count)) in counts.iter_mut().zip(EVENT_COUNTS) {
                 let count = count(&it.events);
@@ -298,8 +234,13 @@ impl Registry {
 
     fn others_used(&self) -> bool {
         let it = &self.others;
-        it.invocations + it.refused + it.throttles.iter().sum::<u64>() + it.events.received > 0
+        let throttles: u64 = it.throttles.iter().map(Count::value).sum();
+        it.invocations.value() + it.refused.value() + throttles + it.events.received.value() > 0
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gauges {
@@ -332,45 +273,45 @@ impl Gauges {
 }
 
 type CountOf = fn(&EventMetrics) -> u64;
-type AgeOf = fn(&EventMetrics) -> Sum;
+type AgeOf = fn(&EventMetrics) -> &Sum;
 
 const EVENT_COUNTS: [(&str, &str, CountOf); 5] = [
     (
         "lambda_async_events_received_total",
         "Lambda's AsyncEventsReceived: event invocations that were accepted.",
-        |it| it.received,
+        |it| it.received.value(),
     ),
     (
         "lambda_async_events_dropped_total",
         "Lambda's AsyncEventsDropped: event invocations that were given up.",
-        |it| it.dropped,
+        |it| it.dropped.value(),
     ),
     (
         "lambda_dead_letter_errors_total",
         "Lambda's DeadLetterErrors: events that did not reach their dead-letter target.",
-        |it| it.dead_letter_errors,
+        |it| it.dead_letter_errors.value(),
     ),
     (
         "lambda_destination_delivery_failures_total",
         "Lambda's DestinationDeliveryFailures: results that did not reach their destination.",
-        |it| it.delivery_failures,
+        |it| it.delivery_failures.value(),
     ),
     (
         "lambda_recursive_invocations_dropped_total",
         "Lambda's RecursiveInvocationsDropped: loops of destinations that were ended.",
-        |it| it.recursive_dropped,
+        |it| it.recursive_dropped.value(),
     ),
 ];
 const EVENT_AGES: [(&str, &str, AgeOf); 2] = [
     (
         "lambda_async_event_age_seconds",
         "Lambda's AsyncEventAge: from the acceptance of an event to each invocation of it.",
-        |it| it.age,
+        |it| &it.age,
     ),
     (
         "lambda_iterator_age_seconds",
         "Lambda's IteratorAge: age of the last record of a stream's batch at its invocation.",
-        |it| it.iterator_age,
+        |it| &it.iterator_age,
     ),
 ];
 const INVOCATIONS: &str = "Lambda's Invocations: those that ended, also with a function's error.";
@@ -416,12 +357,13 @@ mod tests {
 
     #[test]
     fn an_invocation_is_counted_from_its_start_to_its_end() {
-        let mut registry = Registry::new();
-        registry.began("f", "f:live", 5 * MS, Some(ColdStart::First));
+        let registry = Registry::new();
+        let live = registry.resource("f", "f:live");
+        live.began(5 * MS, Some(ColdStart::First));
         assert_eq!(registry.totals("f").running, 1);
-        registry.ended("f", "f:live", 3 * MS, Some(2 * MS), true, true);
-        registry.refused("f", "f", Some(Throttle::Reserved));
-        registry.refused("f", "f", None);
+        live.ended(3 * MS, Some(2 * MS), true, true);
+        registry.resource("f", "f").refused(Some(Throttle::Reserved));
+        registry.resource("f", "f").refused(None);
         let totals = registry.totals("f");
         assert_eq!((totals.invocations, totals.errors, totals.running), (1, 1, 0));
         assert_eq!((totals.throttles, totals.cold_starts), (1, 1));
@@ -438,23 +380,23 @@ mod tests {
         registry.forget("f");
         assert_eq!(registry.totals("f"), FunctionTotals::default());
         // Its last invocation ends after it was removed.
-        registry.ended("f", "f", MS, None, false, true);
-        assert_eq!(registry.totals("f").running, 0);
+        live.ended(MS, None, false, false);
+        assert_eq!(registry.totals("f"), FunctionTotals::default());
     }
 
     #[test]
     fn series_are_bounded_and_room_comes_back() {
-        let mut registry = Registry::new();
+        let registry = Registry::new();
+        let end = |name: &str| registry.resource(name, name).ended(MS, None, false, false);
         for number in 0..RESOURCES_MAX + 3 {
-            let name = format!("f{number}");
-            registry.ended(&name, &name, MS, None, false, false);
+            end(&format!("f{number}"));
         }
         let families = registry.families(&Gauges::default());
         assert_eq!(families[0].samples.len(), RESOURCES_MAX + 1);
         assert_eq!(families[0].samples.last().unwrap().value, Value::Number(3.0));
         registry.forget("f0");
-        registry.ended("new", "new", MS, None, false, false);
+        end("new");
         assert_eq!(registry.totals("new").invocations, 1);
-        assert_eq!(registry.others.invocations, 3);
+        assert_eq!(registry.others.invocations.value(), 3);
     }
 }

@@ -195,9 +195,7 @@ impl Shard {
             if let Some(last) = records.last() {
                 let age = Duration::from_millis(now_ms().saturating_sub(arrival_ms(last)));
                 if let Ok(target) = self.source.mapping.function_arn.parse::<Target>() {
-                    host.observer()
-                        .registry()
-                        .iterator_age(&host.series(target.name.as_str()), age);
+                    host.count(target.name.as_str(), |it| it.iterator_age(age));
                 }
             }
             let outcome = batch::invoke(&self.source, &host, &records).await;

@@ -17,17 +17,20 @@ pub(super) fn overview(host: &Host, changes: bool) -> Value {
     let (gauges, observer) = (host.gauges(), host.observer());
     let now = observer.now();
     let activity = observer.activity();
+    let joined = activity.sandboxes.workers.clone();
+    let (sandboxes, rates) = (activity.sandboxes.by_id.len(), activity.rates.all(now));
+    drop(activity);
+    let running = gauges.workers.iter().flat_map(|it| &it.sandboxes);
+    let running: u64 = running.filter(|it| it.0 == SandboxState::Busy.name()).map(|it| it.1).sum();
     let workers = gauges.workers.iter().map(|it| {
         let id = crate::worker::protocol::WorkerId(it.worker);
-        let worker = activity.sandboxes.workers.get(&id);
+        let worker = joined.get(&id);
         let age = worker.map(|worker| ms(now.saturating_sub(worker.joined_at)));
         let states: serde_json::Map<String, Value> =
             it.sandboxes.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
         json!({ "worker": it.worker, "memory_bytes": it.memory_bytes, "age_ms": age,
             "reserved_bytes": it.reserved_bytes, "sandboxes": states })
     });
-    let busy = SandboxState::Busy;
-    let running = activity.sandboxes.by_id.values().filter(|it| it.state == busy).count();
     json!({
         "region": host.arns().region(),
         "account": host.arns().account(),
@@ -38,11 +41,11 @@ pub(super) fn overview(host: &Host, changes: bool) -> Value {
         "concurrency_max": gauges.concurrency_max,
         "running": running,
         "waiting": gauges.waiting,
-        "sandboxes": activity.sandboxes.by_id.len(),
+        "sandboxes": sandboxes,
         "events": { "waiting": gauges.events_waiting, "bytes": gauges.event_bytes,
             "oldest_ms": ms(gauges.event_age) },
         "workers": workers.collect::<Vec<_>>(),
-        "rates": { "seconds": INTERVAL_SECONDS, "intervals": activity.rates.all(now) },
+        "rates": { "seconds": INTERVAL_SECONDS, "intervals": rates },
         "changes": changes,
     })
 }
@@ -58,12 +61,14 @@ pub(super) fn sandboxes(host: &Host, query: &Query) -> Value {
     let activity = observer.activity();
     let mut found = activity.sandboxes.by_id.range(SandboxId(after)..).filter(|(_, it)| {
         state.is_none_or(|state| it.state.name() == state)
-            && function.is_none_or(|function| it.function == function)
+            && function.is_none_or(|function| *it.function == *function)
             && worker.is_none_or(|worker| u64::from(it.worker.0) == worker)
     });
-    let shown: Vec<_> = found
-        .by_ref()
-        .take(count)
+    let records: Vec<_> = found.by_ref().take(count).map(|(id, it)| (*id, it.clone())).collect();
+    let (more, total) = (found.next().is_some(), activity.sandboxes.by_id.len());
+    drop(activity);
+    let shown: Vec<_> = records
+        .into_iter()
         .map(|(id, it)| {
             json!({
                 // Beyond what numbers of JavaScript hold.
@@ -82,9 +87,8 @@ pub(super) fn sandboxes(host: &Host, query: &Query) -> Value {
             })
         })
         .collect();
-    let more = found.next().is_some();
     let next = shown.last().filter(|_| more).map(|it| it["id"].clone());
-    json!({ "sandboxes": shown, "next": next, "total": activity.sandboxes.by_id.len() })
+    json!({ "sandboxes": shown, "next": next, "total": total })
 }
 
 /// Returns invocations before `before`, the newest first, by function and outcome.
@@ -97,16 +101,16 @@ pub(super) fn invocations(host: &Host, query: &Query) -> Value {
     let now = observer.now();
     let activity = observer.activity();
     let mut found = activity.invocations.by_id.range(..before).rev().filter(|(_, it)| {
-        function.is_none_or(|function| it.function == function)
+        function.is_none_or(|function| *it.metrics.function == *function)
             && outcome.is_none_or(|outcome| name(&it.outcome) == outcome)
             && wanted.is_none_or(|text| it.request_id.contains(text))
     });
-    let shown: Vec<_> = found
-        .by_ref()
-        .take(count)
-        .map(|(number, it)| shown(*number, it, now, observer.began_ms()))
-        .collect();
+    let records: Vec<_> =
+        found.by_ref().take(count).map(|(number, it)| (*number, it.clone())).collect();
     let more = found.next().is_some();
+    drop(activity);
+    let shown: Vec<_> =
+        records.iter().map(|(number, it)| shown(*number, it, now, observer.began_ms())).collect();
     let next = shown.last().filter(|_| more).map(|it| it["number"].clone());
     json!({ "invocations": shown, "next": next })
 }
@@ -121,10 +125,12 @@ pub(super) fn invocation(host: &Host, number: &str) -> Result<Value, Refused> {
         Ok(number) => all.get_key_value(&number),
         Err(_) => all.iter().rev().find(|(_, it)| it.request_id == number),
     };
+    let found = found.map(|(number, it)| (*number, it.clone()));
+    drop(activity);
     let (number, it) = found.ok_or(Refused::NotFound)?;
-    let mut value = shown(*number, it, now, observer.began_ms());
+    let mut value = shown(number, &it, now, observer.began_ms());
     value["trace_id"] = json!(it.trace_id);
-    value["why"] = json!(why(it, now));
+    value["why"] = json!(why(&it, now));
     let placement = it.sent.as_ref().and_then(|it| it.placement.as_deref());
     value["considered"] = placement.map_or(Value::Null, considered);
     Ok(value)
@@ -143,9 +149,9 @@ fn shown(number: u64, it: &Invocation, now: Duration, began_ms: u64) -> Value {
     json!({
         "number": number,
         "request_id": it.request_id,
-        "function": it.function,
+        "function": it.metrics.function,
         "version": it.version,
-        "resource": it.resource,
+        "resource": it.metrics.resource,
         "outcome": name(&it.outcome),
         "words": words,
         "arrived_ms": began_ms.saturating_add(millis(it.arrived_at)),
@@ -210,9 +216,12 @@ fn why(it: &Invocation, now: Duration) -> Vec<String> {
             vec![waited, format!("Then sandbox {sandbox:#x} on worker {worker} became idle.")]
         }
         None => {
-            let served = sent.served_before;
+            let served = match sent.served_before {
+                1 => "1 invocation".to_owned(),
+                more => format!("{more} invocations"),
+            };
             let idle = format!(
-                "Sandbox {sandbox:#x} on worker {worker} was idle; it had served {served} invocations."
+                "Sandbox {sandbox:#x} on worker {worker} was idle; it had served {served}."
             );
             vec![idle, "Of idle sandboxes the engine takes the one that was used last.".to_owned()]
         }

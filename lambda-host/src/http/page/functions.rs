@@ -39,7 +39,8 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
     let registry = host.observer().registry();
     let functions: Vec<_> = records
         .iter()
-        .map(|record| {
+        .zip(sandboxes)
+        .map(|(record, sandboxes)| {
             let function = &record.latest.function;
             let config = &function.config;
             json!({
@@ -50,7 +51,7 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
                 "versions": record.versions.len(),
                 "aliases": record.attachments.aliases.keys().take(SHOWN_MAX).collect::<Vec<_>>(),
                 "counts": registry.totals(&host.series(config.name.as_str())),
-                "sandboxes": sandboxes.get(&config.name),
+                "sandboxes": sandboxes,
             })
         })
         .collect();
@@ -95,7 +96,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         "aliases": aliases.collect::<Vec<_>>(),
         "urls": record.attachments.urls.len(),
         "counts": host.observer().registry().totals(&host.series(config.name.as_str())),
-        "sandboxes": sandboxes(host, &names).remove(&config.name),
+        "sandboxes": sandboxes(host, &names).pop(),
     }))
 }
 
@@ -130,17 +131,13 @@ fn state(state: &FunctionState) -> &'static str {
     }
 }
 
-/// Returns the number of sandboxes by state, for each of these functions that has any. `names` is sorted.
-fn sandboxes(
-    host: &Host,
-    names: &[FunctionName],
-) -> BTreeMap<FunctionName, BTreeMap<&'static str, u64>> {
-    let mut counts: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+/// Returns how many sandboxes of each function are in which state. The names are in order.
+fn sandboxes(host: &Host, names: &[FunctionName]) -> Vec<BTreeMap<&'static str, u64>> {
+    let mut counts = vec![BTreeMap::new(); names.len()];
     for sandbox in host.observer().activity().sandboxes.by_id.values() {
-        let key = &sandbox.key;
-        if key.account == host.account_index() && names.binary_search(&key.name).is_ok() {
-            let of_function = counts.entry(key.name.clone()).or_default();
-            *of_function.entry(sandbox.state.name()).or_default() += 1;
+        let its = names.binary_search(&sandbox.key.name);
+        if let (Ok(at), true) = (its, sandbox.key.account == host.account_index()) {
+            *counts[at].entry(sandbox.state.name()).or_default() += 1;
         }
     }
     counts
