@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::activity::Observer;
 use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::function::account::Account;
@@ -41,6 +42,7 @@ pub(crate) fn open(
     own: &Arns,
     named: Vec<Account>,
     bounds: LogBounds,
+    observer: &Observer,
 ) -> Result<Vec<Opened>, Error> {
     let others = folder.path().join(ACCOUNTS);
     let mut accounts = vec![Account::new(own.account())?];
@@ -63,10 +65,11 @@ pub(crate) fn open(
         };
         std::fs::create_dir_all(&own_folder).map_err(Error::io("create folder", &own_folder))?;
         let logs = own_folder.join("logs");
+        let log_observer = observer.clone();
         Ok(Opened {
             arns: Arns::new(own.region(), &account.number),
             logs: LogStore::new(logs.clone()),
-            writer: LogWriter::start(logs, bounds, Arc::clone(folder))?,
+            writer: LogWriter::start(logs, bounds, log_observer, Arc::clone(folder))?,
             folder: own_folder,
             concurrency_max: account.concurrency_max,
             code_bytes_max: account.code_bytes_max,

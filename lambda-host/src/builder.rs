@@ -11,6 +11,7 @@ use lambda_sandbox::Backend;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::accounts;
+use crate::activity::Observer;
 use crate::blocking::blocking;
 use crate::catalog::bounds::CODE_BYTES_MAX;
 use crate::catalog::{self, Catalog};
@@ -46,6 +47,8 @@ pub struct HostBuilder {
     deprecated_runtimes: bool,
     memory_mb: Option<u64>,
     log_bounds: LogBounds,
+    /// `None` if nothing is counted or recorded.
+    invocations_kept: Option<usize>,
     stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
     interfaces: Option<Arc<dyn InterfaceProvider>>,
@@ -76,6 +79,7 @@ impl HostBuilder {
             deprecated_runtimes: false,
             memory_mb: None,
             log_bounds: LogBounds::default(),
+            invocations_kept: Some(INVOCATIONS_KEPT),
             stream_bytes_per_second: None,
             events: queue::Settings::default(),
             interfaces: None,
@@ -205,6 +209,20 @@ impl HostBuilder {
         self
     }
 
+    /// Sets how many of the last invocations that ended are remembered with their phases, for the operator's page:
+    /// 4,096 by default, of some 500 bytes each. 0 remembers none.
+    pub fn with_invocations_kept(mut self, invocations: usize) -> Self {
+        self.invocations_kept = Some(invocations);
+        self
+    }
+
+    /// Counts and records nothing: [`Host::metrics`] stays 0, and the operator's page shows neither sandboxes nor
+    /// invocations. An invocation then costs nothing for them.
+    pub fn without_metrics(mut self) -> Self {
+        self.invocations_kept = None;
+        self
+    }
+
     /// Limits the bandwidth of each streamed answer after its first 6 MiB. Lambda has a limit of 2 MiB
     /// per second. There is none by default.
     pub fn with_stream_bandwidth(mut self, bytes_per_second: u64) -> Self {
@@ -253,19 +271,20 @@ impl HostBuilder {
     pub async fn start(self) -> Result<Host, Error> {
         sweep(&self.backends).await?;
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
-        let (log_bounds, event_settings) = (self.log_bounds, self.events);
         let (arns, named) = (self.arns, self.accounts);
+        let observer = Observer::new(self.invocations_kept);
+        let (log_bounds, event_settings) = (self.log_bounds, self.events);
+        let of_logs = observer.clone();
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
-            let accounts = accounts::open(&folder, &arns, named, log_bounds)?;
+            let accounts = accounts::open(&folder, &arns, named, log_bounds, &of_logs)?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
             let events = EventQueue::open(folder.path(), event_settings)?;
             Ok((folder, accounts, code, runtimes, events, machine_memory_bytes()))
         };
-        let (folder, accounts, code, runtimes, events_opened, machine_bytes) =
+        let (folder, accounts, code, runtimes, (event_queue, events_waiting), machine_bytes) =
             blocking(opening).await?;
-        let (event_queue, events_waiting) = events_opened;
         let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
         let worker = |backend| {
             let worker =
@@ -277,17 +296,17 @@ impl HostBuilder {
             Arc::new(worker) as Arc<dyn Worker>
         };
         let workers: Vec<_> = self.backends.into_iter().map(worker).collect();
-        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let watched = (broadcast::channel(EVENTS_KEPT).0, observer.clone());
+        let events = watched.0.clone();
         let (driver, messages) = mpsc::channel(MESSAGES_MAX);
         let (worker_events, received) = mpsc::channel(WORKER_EVENTS_MAX);
         let (tell_lost, lost) = mpsc::unbounded_channel();
         let link = Link { events: worker_events, lost: Some(tell_lost) };
-        let concurrency_max = self.settings.config.account_concurrency_max;
-        let unreserved_min = self.settings.unreserved_min();
+        let (concurrency_max, unreserved_min) = self.settings.limits();
         let parts = accounts.iter().map(|it| it.part(concurrency_max)).collect();
         let (networks, interfaces) = Networks::new(self.interfaces.clone());
         let fetch = Arc::new(code.clone());
-        let manager = Driver::new(self.settings, parts, fetch, link, events.clone(), networks);
+        let manager = Driver::new(self.settings, parts, fetch, link, watched, networks);
         drop(tokio::spawn(manager.run(Inbox { messages, events: received, interfaces, lost })));
         connect(&driver, &workers).await?;
         let defaults = AccountDefaults {
@@ -305,6 +324,7 @@ impl HostBuilder {
             workers,
             driver,
             events,
+            observer,
             event_queue,
             #[cfg(feature = "services")]
             services: self.services.clone(),
@@ -387,6 +407,8 @@ async fn connect(driver: &mpsc::Sender<Message>, workers: &[Arc<dyn Worker>]) ->
     ready.await.map_err(|_| Error::Stopping)?.map_err(Error::Network)
 }
 
+/// How many of the last invocations are remembered by default.
+const INVOCATIONS_KEPT: usize = 4096;
 /// The most events that a receiver of [`Host::events`] can be behind before it loses the oldest.
 const EVENTS_KEPT: usize = 1024;
 /// The most queued messages of callers to the driver; further senders wait.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use lambda_core::Explanation;
-use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::activity::Observer;
 use crate::catalog::Catalog;
 use crate::catalog::functions::{Deploy, NewCode};
 use crate::catalog::record::Record;
@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) workers: Vec<Arc<dyn Worker>>,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) events: broadcast::Sender<HostEvent>,
+    pub(crate) observer: Observer,
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
@@ -355,12 +356,7 @@ impl Host {
     ) -> Result<(), Error> {
         let function = self.invoked(&target)?;
         function.check_active()?;
-        if request.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::PayloadTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
-        }
-        // Validates the JSON without keeping it.
-        serde_json::from_slice::<IgnoredAny>(&request.payload)
-            .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
+        request.check(PAYLOAD_BYTES_MAX)?;
         let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
         let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
         if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
@@ -413,7 +409,7 @@ impl Host {
     }
 
     /// Returns the placement engine's last decisions, oldest first: at most
-    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept), 0 by default.
+    /// [`Config::explanations_kept`](lambda_core::Config::explanations_kept), 64 by default.
     ///
     /// # Errors
     ///
@@ -435,6 +431,10 @@ impl Host {
     #[must_use]
     pub fn logs(&self) -> &LogStore {
         &self.tenant.logs
+    }
+
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.inner.observer
     }
 
     /// Returns the runtimes that functions may name.

@@ -4,8 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+use crate::function::limits::Constraint;
 use crate::function::version::Version;
 
 /// The largest payload of a request or an answer, in bytes (AWS: 6 MB).
@@ -34,7 +37,8 @@ impl Request {
         self
     }
 
-    /// Sets the invocation's identifier, a UUID; a random one otherwise.
+    /// Sets the invocation's identifier, a UUID; a random one otherwise. An identifier is 1 to 256 letters, digits and signs of
+    /// `-_.~:`; an invocation with any other is refused with [`Error::Invalid`].
     #[must_use]
     pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
@@ -47,7 +51,31 @@ impl Request {
         self.trace_id = Some(trace_id.into());
         self
     }
+
+    /// Checks the payload, which may have so many bytes, and the identifier.
+    pub(crate) fn check(&self, bytes_max: usize) -> Result<(), Error> {
+        if self.payload.len() > bytes_max {
+            return Err(Error::PayloadTooLarge { bytes_max });
+        }
+        // Validates the JSON without keeping it.
+        serde_json::from_slice::<IgnoredAny>(&self.payload)
+            .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
+        // A sandbox refuses other identifiers, which would count as its end.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
+        let good =
+            |it: &str| (1..=REQUEST_ID_BYTES_MAX).contains(&it.len()) && it.bytes().all(plain);
+        match &self.request_id {
+            Some(id) if !good(id) => Err(Error::invalid(
+                "request_id",
+                id,
+                Constraint::Pattern("[A-Za-z0-9_.~:-]{1,256}"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
+
+const REQUEST_ID_BYTES_MAX: usize = 256;
 
 impl<T: Into<Bytes>> From<T> for Request {
     fn from(payload: T) -> Self {

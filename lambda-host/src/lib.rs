@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod activity;
 mod blocking;
 mod builder;
 mod catalog;
@@ -49,6 +50,7 @@ mod invocation;
 mod lineage;
 pub mod logs;
 mod manager;
+pub mod metrics;
 pub mod network;
 mod resources;
 mod streaming;

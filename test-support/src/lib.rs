@@ -3,9 +3,13 @@
 //! A test that cannot run on this machine calls [`left_out`] and returns. `cargo xtask test` lists
 //! these tests, and fails with `--all` if there is one, so that no test is skipped in silence.
 
+mod browser;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+pub use browser::Browser;
 
 /// Records that `what` could not be tested on this machine because of `why`.
 ///

@@ -189,7 +189,7 @@ const DEBIAN_PACKAGES: [(&str, &str); 23] = [
 ];
 
 /// The same for large programs: some hundred megabytes each with their dependencies.
-const LARGE_PROGRAMS: [(&str, &str); 8] = [
+const LARGE_PROGRAMS: [(&str, &str); 9] = [
     ("chromium", "chromium"),
     ("erl", "erlang-base"),
     ("ffmpeg", "ffmpeg"),
@@ -198,6 +198,7 @@ const LARGE_PROGRAMS: [(&str, &str); 8] = [
     ("java", "default-jre-headless"),
     ("node", "nodejs"),
     ("/usr/lib/postgresql", "postgresql"),
+    ("promtool", "prometheus"),
 ];
 
 /// Tools that compile AWS's runtime client for Node.js.

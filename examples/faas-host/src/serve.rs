@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_cred_chain::{Context, Options as ChainOptions};
 use lambda_gateway::Gateway;
-use lambda_host::http::{HostFunctions, KeyRing, Server};
+use lambda_host::http::{HostFunctions, KeyRing, Operator, Server};
 use lambda_host::logs::LogBounds;
 use lambda_host::{Account, Arns, DeliverToFile, Host, HostBuilder, Roles, Services};
 use tokio::net::TcpListener;
@@ -82,6 +82,19 @@ pub(crate) struct Options {
     /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
     #[arg(long, value_name = "FILE", requires = "gateway_listen")]
     gateway: Option<PathBuf>,
+    /// Serve the operator's page at `/_faas`: functions, sandboxes, invocations and logs.
+    #[arg(long)]
+    page: bool,
+    /// Serve metrics at `/metrics`, in the text format of Prometheus.
+    #[arg(long)]
+    metrics: bool,
+    /// A file with the operator's key, of at least 16 characters: with it the page invokes and deletes functions. Where
+    /// callers need keys, reading the page and the metrics needs it too, as `Authorization: Bearer KEY`.
+    #[arg(long, value_name = "FILE")]
+    operator_key: Option<PathBuf>,
+    /// Serve the page and the metrics also under this host name, beside addresses and `localhost`; can be repeated.
+    #[arg(long, value_name = "NAME")]
+    operator_host: Vec<String>,
     #[command(flatten)]
     network: NetworkOptions,
     /// The address of the front doors.
@@ -118,6 +131,12 @@ impl Options {
             accounts: file.accounts,
             services: endpoint.map(|endpoint| settings::Services { endpoint }).or(file.services),
             gateway: gateway.or(file.gateway),
+            operator: settings::Operator {
+                page: self.page || file.operator.page,
+                metrics: self.metrics || file.operator.metrics,
+                key: self.operator_key.clone().or(file.operator.key),
+                host_names: [&*self.operator_host, &*file.operator.host_names].concat(),
+            },
             logs: file.logs,
         };
         settings.check()?;
@@ -135,6 +154,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         None => None,
     };
     let keys = settings.read_keys()?.map(KeyRing::new);
+    let operator = settings.operator()?;
     let opened = settings.backend.unwrap_or_default().open()?;
     opened.print();
     let builder = host(&settings, opened)?;
@@ -145,6 +165,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     say!("functions   {} in {}", host.functions().len(), settings.data().display());
     let callers = if keys.is_some() { "need a key" } else { "are not authenticated" };
     say!("listening   {endpoint}  (callers {callers})");
+    print_operator(&settings, &endpoint);
     say!("try         aws lambda list-functions --endpoint-url {endpoint}");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -159,11 +180,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         // An error means that the sender is gone, which is the stop.
         async move { while stopped.changed().await.is_ok() {} }
     };
-    let url_path = settings.url_path.as_deref().unwrap_or("/urls");
-    let mut api = Server::api(host.clone()).with_url_path(url_path);
-    if let Some(keys) = &keys {
-        api = api.with_keys(keys.clone());
-    }
+    let api = api(&settings, &host, keys.clone(), operator);
     let mut servers = vec![tokio::spawn(api.serve(listener, stopping()))];
     if let Some((definition, listen)) = gateway {
         let listener = bind(listen).await?;
@@ -197,6 +214,43 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     }
     say!("stopped     nothing is left behind");
     Ok(())
+}
+
+/// Describes the server of the API.
+fn api(settings: &Settings, host: &Host, keys: Option<KeyRing>, operator: Operator) -> Server {
+    let url_path = settings.url_path.as_deref().unwrap_or("/urls");
+    let mut api = Server::api(host.clone()).with_url_path(url_path).with_operator(operator);
+    if let Some(keys) = keys {
+        api = api.with_keys(keys);
+    }
+    if settings.operator.page {
+        api = api.with_page();
+    }
+    if settings.operator.metrics {
+        api = api.with_metrics();
+    }
+    api
+}
+
+/// Prints what is served to the operator, and to whom.
+fn print_operator(settings: &Settings, endpoint: &str) {
+    let operator = &settings.operator;
+    let locked = settings.keys.is_some();
+    let read = match (locked, operator.key.is_some()) {
+        (false, _) => "everybody who reaches the address reads it",
+        (true, true) => "the operator's key reads it",
+        (true, false) => "nobody reads it: callers need keys, and there is no --operator-key",
+    };
+    let change = match operator.key.is_some() {
+        true => "the operator's key invokes and deletes",
+        false => "nobody changes anything through it",
+    };
+    if operator.page {
+        say!("page        {endpoint}/_faas  ({read}; {change})");
+    }
+    if operator.metrics {
+        say!("metrics     {endpoint}/metrics  ({read})");
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -250,6 +304,9 @@ fn host(settings: &Settings, opened: Opened) -> Result<HostBuilder, Error> {
         .with_deprecated_runtimes(settings.deprecated_runtimes)
         .with_event_retry_after(seconds(limits.event_retry_seconds, 60))
         .with_idle_timeout(seconds(limits.idle_seconds, 600));
+    if !settings.operator.page && !settings.operator.metrics {
+        builder = builder.without_metrics();
+    }
     for account in settings.accounts()? {
         builder = builder.with_account(account);
     }

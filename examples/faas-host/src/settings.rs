@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lambda_host::Account;
-use lambda_host::http::Keys;
+use lambda_host::http::{self, Keys};
 use serde::Deserialize;
 
 use crate::backend::BackendName;
@@ -37,7 +37,22 @@ pub(crate) struct Settings {
     pub(crate) accounts: Vec<OtherAccount>,
     pub(crate) services: Option<Services>,
     pub(crate) gateway: Option<Gateway>,
+    pub(crate) operator: Operator,
     pub(crate) logs: Logs,
+}
+
+/// What is served to the operator, beside the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Operator {
+    /// Whether the page is served, at `/_faas`.
+    pub(crate) page: bool,
+    /// Whether metrics are served, at `/metrics`.
+    pub(crate) metrics: bool,
+    /// The file of the operator's key.
+    pub(crate) key: Option<PathBuf>,
+    /// Host names under which both are served, beside addresses and `localhost`.
+    pub(crate) host_names: Vec<String>,
 }
 
 /// How much of something there may be.
@@ -101,7 +116,8 @@ impl Settings {
         let mut settings =
             Self::parse(&text).map_err(|error| format!("settings {}: {error}", file.display()))?;
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
-        let paths = [&mut settings.data, &mut settings.keys, &mut settings.deliveries];
+        let (data, keys) = (&mut settings.data, &mut settings.keys);
+        let paths = [data, keys, &mut settings.deliveries, &mut settings.operator.key];
         let definition = settings.gateway.as_mut().map(|it| &mut it.definition);
         for path in paths.into_iter().filter_map(Option::as_mut).chain(definition) {
             *path = folder.join(&*path);
@@ -122,6 +138,12 @@ impl Settings {
         }
         if self.limits.concurrency == Some(0) {
             return Err("limits: concurrency is 0, at which nothing can run".into());
+        }
+        let operator = &self.operator;
+        if operator.key.is_some() && !operator.page && !operator.metrics {
+            return Err(
+                "operator: a key is told, and neither the page nor metrics are served".into()
+            );
         }
         let mut numbers = BTreeSet::new();
         numbers.insert(Account::new(self.own_account())?.number);
@@ -202,6 +224,23 @@ impl Settings {
         if keys.is_empty() { Err("there is none".to_owned()) } else { Ok(keys) }
     }
 
+    /// Returns who may see the page and the metrics.
+    pub(crate) fn operator(&self) -> Result<http::Operator, Error> {
+        let mut operator = http::Operator::new();
+        for name in &self.operator.host_names {
+            operator = operator.with_host_name(name);
+        }
+        let Some(file) = &self.operator.key else { return Ok(operator) };
+        let fault = |error: &str| format!("operator's key {}: {error}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| fault(&error.to_string()))?;
+        let key = text.trim();
+        // A header carries it.
+        if key.len() < KEY_BYTES_MIN || !key.bytes().all(|it| it.is_ascii_graphic()) {
+            return Err(fault("at least 16 visible characters of ASCII are needed").into());
+        }
+        Ok(operator.with_key(key))
+    }
+
     /// Names what differs from `other` and cannot be changed while the host runs.
     pub(crate) fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let live = |it: &Self| {
@@ -226,6 +265,7 @@ impl Settings {
             ("accounts (all but concurrency and weight)", accounts == other_accounts),
             ("services", self.services == other.services),
             ("gateway", self.gateway == other.gateway),
+            ("operator", self.operator == other.operator),
             ("logs", self.logs == other.logs),
         ];
         same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
@@ -253,6 +293,9 @@ impl Limits {
     }
 }
 
+/// The shortest key of an operator.
+const KEY_BYTES_MIN: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +319,11 @@ mod tests {
         [gateway]
         definition = "api.yaml"
         listen = "127.0.0.1:3001"
+
+        [operator]
+        page = true
+        key = "operator.key"
+        host_names = ["faas.internal"]
 
         [logs]
         group_mib = 4
@@ -314,6 +362,8 @@ mod tests {
             ("[[accounts]]\nnumber = \"1\"", "an account is twelve digits"),
             ("[[accounts]]\nnumber = \"123456789012\"", "is there twice"),
             ("[gateway]\nlisten = \"127.0.0.1:1\"", "missing field `definition`"),
+            ("[operator]\nkey = \"k\"", "neither the page nor metrics"),
+            ("[operator]\npages = true", "unknown field `pages`"),
             ("deliveries = \"d\"\n[services]\nendpoint = \"http://h\"", "not both"),
             ("= 1", "line 1"),
         ] {
@@ -328,6 +378,23 @@ mod tests {
         ] {
             let told = settings.keys_of(text).unwrap_err();
             assert!(told.contains(says) && !told.contains("s2 "), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_operators_key_is_long_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("faas.toml");
+        std::fs::write(&file, FILE).unwrap();
+        let settings = Settings::read(&file).unwrap();
+        let key = folder.path().join("operator.key");
+        assert!(settings.operator().unwrap_err().to_string().contains("operator.key"));
+        for (text, good) in [("s3cret-s3cret-s3cret\n", true), ("s3cret", false), ("", false)] {
+            std::fs::write(&key, text).unwrap();
+            match settings.operator() {
+                Ok(operator) => assert!(good && !format!("{operator:?}").contains("s3cret")),
+                Err(error) => assert!(!good && !error.to_string().contains("s3cret")),
+            }
         }
     }
 

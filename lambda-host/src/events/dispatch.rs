@@ -132,6 +132,7 @@ impl Runner {
         };
         let Some(plan) = Plan::of(host, &event) else {
             tracing::warn!(id, function = %event.name, "an event of a function that is gone");
+            host.count(event.name.as_str(), |it| it.event_dropped());
             self.forget(&event).await;
             return None;
         };
@@ -144,6 +145,8 @@ impl Runner {
             let condition = Condition::EventAgeExceeded;
             return self.fail(host, event, &payload, &plan, condition, None).await;
         }
+        let age = Duration::from_millis(now_ms().saturating_sub(event.accepted_at_ms));
+        host.count(event.name.as_str(), |it| it.event_begun(age));
         let invoked = host.invoke(plan.target.clone(), request(&event, &payload)).await;
         let mut event = event;
         let (delay, answer) = match invoked {
@@ -214,13 +217,16 @@ impl Runner {
         condition: Condition,
         answer: Option<Answer>,
     ) -> Option<u64> {
+        host.count(event.name.as_str(), |it| it.event_dropped());
         if let Some(target) = &plan.setting.on_failure {
             let record = outcome::record(host.arns(), &event, payload, condition, answer.as_ref());
             self.tell(host, &event, target, record.to_string()).await;
         }
         if let Some(target) = &plan.dead_letter_target {
             let delivery = outcome::dead_letter(target, &event, payload, answer.as_ref());
-            self.deliver(&delivery).await;
+            if !self.deliver(&delivery).await {
+                host.count(event.name.as_str(), |it| it.dead_letter_error());
+            }
         }
         self.forget(&event).await;
         None
@@ -234,10 +240,14 @@ impl Runner {
                 attributes: Vec::new(),
                 trace_id: event.trace_id.clone(),
             };
-            return self.deliver(&delivery).await;
+            if !self.deliver(&delivery).await {
+                host.count(event.name.as_str(), |it| it.delivery_failure());
+            }
+            return;
         }
         let allowed = host.recursion_allowed(event.name.clone()).unwrap_or(false);
         if event.depth >= DEPTH_MAX && !allowed {
+            host.count(event.name.as_str(), |it| it.recursion_dropped());
             tracing::warn!(function = %event.name, "a loop of destinations is ended");
             return;
         }
@@ -246,20 +256,22 @@ impl Runner {
             host.accept_event(target, Request::new(body), event.depth + 1).await
         };
         if let Err(error) = told.await {
+            host.count(event.name.as_str(), |it| it.delivery_failure());
             let error = with_causes(&error);
             tracing::warn!(error, target, id = event.id, "a destination is not told");
         }
     }
 
-    async fn deliver(&self, delivery: &Delivery) {
+    /// Delivers a message; tells whether it was.
+    async fn deliver(&self, delivery: &Delivery) -> bool {
         let target = &delivery.target;
         let Some(deliver) = &self.settings.deliver else {
             tracing::warn!(target, "nothing delivers to this target: a message is dropped");
-            return;
+            return false;
         };
         for attempt in 1..=DELIVERIES_MAX {
             match deliver.deliver(delivery).await {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) => {
                     let error = with_causes(&error);
                     tracing::warn!(error, target, attempt, "a message is not delivered");
@@ -267,10 +279,11 @@ impl Runner {
                 }
             }
         }
+        false
     }
 
     async fn forget(&self, event: &Event) {
-        self.counts.bytes.fetch_sub(event.payload_bytes, Ordering::Relaxed);
+        self.counts.handled(event.id, event.payload_bytes);
         self.store.remove(event.id).await;
     }
 }

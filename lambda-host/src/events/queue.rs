@@ -1,8 +1,9 @@
 //! The event queue: what was accepted, and the way to the dispatcher that runs it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +49,20 @@ pub(crate) struct EventQueue {
 pub(super) struct Counts {
     pub(super) bytes: AtomicU64,
     pub(super) waiting: AtomicUsize,
+    /// When each event was accepted that is not handled yet, by id.
+    accepted: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl Counts {
+    fn accepted(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an event was handled or given up.
+    pub(super) fn handled(&self, id: u64, payload_bytes: u64) {
+        self.bytes.fetch_sub(payload_bytes, Ordering::Relaxed);
+        self.accepted().remove(&id);
+    }
 }
 
 /// What a dispatcher needs of a queue that was opened.
@@ -80,6 +95,7 @@ impl EventQueue {
         let counts = Arc::new(Counts::default());
         let bytes = events.iter().map(|it| it.payload_bytes).sum();
         counts.bytes.store(bytes, Ordering::Relaxed);
+        counts.accepted().extend(events.iter().map(|it| (it.id, it.accepted_at_ms)));
         let (sender, told) = mpsc::channel(TOLD_MAX);
         // Numbers of events that were handled may be used again: nothing names them any more.
         let next_id = events.iter().map(|it| it.id + 1).max().unwrap_or(0);
@@ -131,11 +147,12 @@ impl EventQueue {
         let id = event.id;
         let lane = LaneKey { account: owner.0, name: event.name.clone() };
         let (store, counts) = (self.store.clone(), Arc::clone(&self.counts));
+        counts.accepted().insert(id, now);
         let dispatcher = self.dispatcher.clone();
         // In a task of its own: the caller may drop its future when the event is on disk already.
         joined(tokio::spawn(async move {
             if let Err(error) = store.put(event, request.payload).await {
-                counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                counts.handled(id, bytes);
                 return Err(error);
             }
             // If the dispatcher has ended, the next start of the host runs the event.
@@ -148,6 +165,18 @@ impl EventQueue {
     /// Returns how many accepted events wait.
     pub(crate) fn waiting(&self) -> usize {
         self.counts.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes of payload wait or run.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.counts.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long the oldest event has been waiting or running; nothing if there is none.
+    pub(crate) fn oldest_age(&self) -> Duration {
+        // Events have ascending ids in the order of their acceptance.
+        let oldest = self.counts.accepted().first_key_value().map(|(_, at_ms)| *at_ms);
+        oldest.map_or(Duration::ZERO, |at_ms| Duration::from_millis(now_ms().saturating_sub(at_ms)))
     }
 
     /// Takes no more events up; what is returned is told, or dropped, when none runs. Those that wait stay on disk.

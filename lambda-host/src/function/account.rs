@@ -1,5 +1,7 @@
 //! Accounts: who owns functions on a host, and what an owner may use.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -67,12 +69,30 @@ impl Account {
 #[serde(transparent)]
 pub(crate) struct AccountIndex(pub(crate) u32);
 
+impl AccountIndex {
+    /// Returns the name of a function in metrics. The functions of accounts other than the host's
+    /// own bear the number of their account, as in `123456789012:function:name`.
+    pub(crate) fn series<'a>(self, number: &str, function: &'a str) -> Cow<'a, str> {
+        match self.0 {
+            0 => function.into(),
+            _ => format!("{number}:function:{function}").into(),
+        }
+    }
+}
+
 /// The weight of an account in the engine that has no other.
 const WEIGHT: u32 = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_of_two_accounts_are_told_apart_in_metrics() {
+        assert_eq!(AccountIndex(0).series("123456789012", "greet"), "greet");
+        let other = AccountIndex(1).series("210987654321", "greet");
+        assert_eq!(other, "210987654321:function:greet");
+    }
 
     #[test]
     fn an_account_is_twelve_digits() {

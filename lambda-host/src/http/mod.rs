@@ -13,6 +13,9 @@ mod doors;
 mod functions;
 mod lambda;
 mod logs;
+mod metrics;
+mod operator;
+mod page;
 mod serve;
 #[cfg(feature = "keys")]
 mod signature;
@@ -22,6 +25,7 @@ mod url_stream;
 mod urls;
 
 pub use functions::HostFunctions;
+pub use operator::Operator;
 #[cfg(feature = "keys")]
 pub use serve::serve_with_keys;
 pub use serve::{Server, serve};

@@ -24,12 +24,14 @@ use super::connections::Connections;
 use super::doors::{self, Client};
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
-use super::logs;
+use super::operator::Operator;
+use super::page;
 #[cfg(feature = "keys")]
 use super::signature::{KeyRing, Keys};
 use super::spelling::{Heads, Recorded};
 use super::streamed;
 use super::urls::Urls;
+use super::{logs, metrics};
 use crate::code::CodeDigest;
 use crate::host::Host;
 
@@ -71,6 +73,10 @@ impl Server {
             host,
             urls: Urls::default(),
             archives: Archives::new(),
+            operator: Operator::new(),
+            page: false,
+            metrics: false,
+            scrapes: tokio::sync::Mutex::default(),
             #[cfg(feature = "keys")]
             keys: None,
         };
@@ -84,6 +90,33 @@ impl Server {
     pub fn with_keys(mut self, keys: impl Into<KeyRing>) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.keys = Some(keys.into());
+        }
+        self
+    }
+
+    /// Serves the operator's page at `/_faas`: functions, sandboxes, invocations and logs of the host. It loads nothing from
+    /// elsewhere. [`Server::with_operator`] says who may see it and change something. Does nothing for a gateway.
+    pub fn with_page(mut self) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.page = true;
+        }
+        self
+    }
+
+    /// Serves the host's metrics at `/metrics`, in the text format of Prometheus, to those who may read the page
+    /// ([`Server::with_operator`]): they name functions. Does nothing for a gateway.
+    pub fn with_metrics(mut self) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.metrics = true;
+        }
+        self
+    }
+
+    /// Sets the operator's key, and the host names under which the page and the metrics are served. Does nothing for a
+    /// gateway.
+    pub fn with_operator(mut self, operator: Operator) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            api.operator = operator;
         }
         self
     }
@@ -231,6 +264,12 @@ async fn operate(
     }
     if matches!(path, "/_health" | "/_ready") && parts.method == http::Method::GET {
         return Ok(Response::new(Full::new(Bytes::from_static(b"ok\n"))));
+    }
+    if api.metrics && path == metrics::PATH && parts.method == http::Method::GET {
+        return Ok(metrics::answer(api, parts).await);
+    }
+    if api.page && page::serves(path) {
+        return Ok(page::answer(api, bodies, parts, body).await);
     }
     #[cfg(feature = "keys")]
     let signed = match &api.keys {

@@ -120,6 +120,31 @@ impl LogStore {
         Ok(events)
     }
 
+    /// Returns the last lines of a group since `since_ms`, at the most `count`, oldest first, each with its stream and its
+    /// place there. Reads only the files that were written to last.
+    #[cfg(feature = "http")]
+    pub(crate) fn recent(
+        &self,
+        group: &str,
+        since_ms: u64,
+        count: usize,
+    ) -> Result<Vec<(String, u64, LogEvent)>, Error> {
+        let mut segments = segment::segments(&self.root, group).map_err(self.failed())?;
+        segments.retain(|it| it.changed_ms >= since_ms);
+        segments.sort_by_key(|it| std::cmp::Reverse(it.changed_ms));
+        let mut found = Vec::new();
+        for segment in segments.iter().take(RECENT_FILES_MAX) {
+            let text = read(&segment.path).map_err(self.failed())?;
+            let lines = text.split(|&byte| byte == b'\n').filter_map(LogEvent::read);
+            let place = u64::from(segment.number) << 32;
+            let placed = lines.enumerate().filter(|(_, event)| event.at_ms >= since_ms);
+            found.extend(placed.map(|(at, it)| (segment.stream.clone(), place | at as u64, it)));
+        }
+        found.sort_by(|a, b| (a.2.at_ms, &a.0, a.1).cmp(&(b.2.at_ms, &b.0, b.1)));
+        drop(found.drain(..found.len().saturating_sub(count)));
+        Ok(found)
+    }
+
     fn by_stream(&self, group: &str) -> Result<BTreeMap<String, Vec<Segment>>, Error> {
         let mut streams = BTreeMap::new();
         for segment in segment::segments(&self.root, group).map_err(self.failed())? {
@@ -140,6 +165,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         result => result,
     }
 }
+
+/// Files of a group that are read for its last lines: of as many sandboxes as write at once.
+#[cfg(feature = "http")]
+const RECENT_FILES_MAX: usize = 32;
 
 fn first_event(path: &Path) -> Option<LogEvent> {
     read(path).ok()?.split(|&byte| byte == b'\n').find_map(LogEvent::read)

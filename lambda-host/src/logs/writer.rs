@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use super::bounds::LogBounds;
 use super::event::LogEvent;
 use super::segment;
+use crate::activity::Observer;
 use crate::error::Error;
 use crate::folder::DataFolder;
 
@@ -35,6 +36,7 @@ impl LogWriter {
     pub(crate) fn start(
         root: PathBuf,
         bounds: LogBounds,
+        observer: Observer,
         folder: Arc<DataFolder>,
     ) -> Result<Self, Error> {
         fs::create_dir_all(&root).map_err(Error::io("create folder", &root))?;
@@ -44,7 +46,7 @@ impl LogWriter {
         let thread = std::thread::Builder::new().name("function-logs".to_owned());
         let count = Arc::clone(&lost);
         let run = move || {
-            write_all(files, &received, &count);
+            write_all(files, &received, &count, &observer);
             // A temporary folder is removed here at the earliest.
             drop(folder);
         };
@@ -63,7 +65,7 @@ impl LogWriter {
     }
 }
 
-fn write_all(mut files: Files, batches: &Receiver<Batch>, lost: &AtomicU64) {
+fn write_all(mut files: Files, batches: &Receiver<Batch>, lost: &AtomicU64, observer: &Observer) {
     let mut failing = false;
     while let Ok(mut batch) = batches.recv() {
         let count = lost.swap(0, Ordering::Relaxed);
@@ -71,6 +73,11 @@ fn write_all(mut files: Files, batches: &Receiver<Batch>, lost: &AtomicU64) {
             let text =
                 format!("[{count} lines of the host's functions were lost: too many at once]");
             batch.events.push(LogEvent::new(last.at_ms, text));
+        }
+        if let Some(metrics) = observer.counted() {
+            for event in batch.events.iter().filter(|it| it.message.starts_with('{')) {
+                metrics.line(&batch.group, &event.message);
+            }
         }
         let written = files.append(&batch);
         if let (Err(error), false) = (&written, failing) {

@@ -1,12 +1,14 @@
 //! The driver: one task that owns the placement engine, tells it what happens, and has workers carry out what it
 //! decides.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{
-    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time,
+    AccountId, Command, Decided, Engine, Event, EventError, Explanation, Fault, FunctionId,
+    RejectReason, Time,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -20,18 +22,21 @@ use super::networks::Networks;
 use super::pending::{Pending, PendingInvocations};
 use super::stream::StreamItem;
 use super::{answer, deploy};
+use crate::activity::Observer;
 use crate::code::FetchCode;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::Function;
+use crate::function::account::AccountIndex;
+use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
 use crate::invocation::{Answer, Request, trace_id};
 use crate::logs::LogEvent;
 use crate::network::{InterfaceChange, NetworkError};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, StreamPart,
-    WorkerCommand, WorkerId,
+    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand,
+    WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 
@@ -50,9 +55,10 @@ pub(crate) struct Driver {
     /// Cloned into each worker's connection.
     link: Link,
     events: broadcast::Sender<HostEvent>,
+    pub(super) observer: Observer,
     pub(super) functions: Functions,
     networks: Networks,
-    pending: PendingInvocations,
+    pub(super) pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
     pub(super) sandboxes: BTreeMap<SandboxId, Held>,
     stopping: Option<Stopping>,
@@ -84,7 +90,7 @@ impl Driver {
         accounts: Vec<AccountPart>,
         code: Arc<dyn FetchCode>,
         link: Link,
-        events: broadcast::Sender<HostEvent>,
+        (events, observer): (broadcast::Sender<HostEvent>, Observer),
         networks: Networks,
     ) -> Self {
         let unreserved_min = settings.unreserved_min();
@@ -119,6 +125,7 @@ impl Driver {
             fleet: Fleet::default(),
             link,
             events,
+            observer,
             functions: Functions::default(),
             networks,
             pending: PendingInvocations::default(),
@@ -199,6 +206,12 @@ impl Driver {
         }
     }
 
+    /// Returns the name of a function in metrics.
+    fn series<'a>(&self, account: AccountIndex, name: &'a FunctionName) -> Cow<'a, str> {
+        let number = self.accounts.get(account.0 as usize).map_or("", |it| it.arns.account());
+        account.series(number, name.as_str())
+    }
+
     fn now(&self) -> Time {
         Time::ZERO + self.began.elapsed()
     }
@@ -211,7 +224,12 @@ impl Driver {
     }
 
     pub(super) fn try_handle(&mut self, event: Event) -> Result<(), EventError> {
+        let arrives = matches!(event, Event::InvocationArrived { .. });
+        let began = (arrives && self.observer.is_on()).then(Instant::now);
         let taken = self.engine.handle(self.now(), event);
+        if let Some(began) = began {
+            self.observer.placed(began.elapsed());
+        }
         self.carry_out();
         taken
     }
@@ -223,6 +241,8 @@ impl Driver {
                 drop(reply.send(self.put(&function)));
             }
             Message::Remove { key } => {
+                let series = self.series(key.account, &key.name);
+                self.observer.function_removed(&key, &series);
                 if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
                     let unused = self.networks.uses(function, None);
@@ -337,7 +357,16 @@ impl Driver {
     pub(super) fn arrive(&mut self, pending: Pending) {
         let function = pending.function;
         self.functions.began(function);
-        let invocation = lambda_core::InvocationId(self.pending.insert(pending).0);
+        let id = self.pending.insert(pending);
+        if let (Some(pending), Some(deployment)) =
+            (self.pending.get(id), self.functions.deployment(function))
+        {
+            let Pending { request_id, function_arn, request, .. } = pending;
+            let (version, trace_id) = (deployment.version, request.trace_id.as_deref());
+            let series = self.series(deployment.account, &deployment.config.name);
+            self.observer.arrived(id, &series, version, function_arn, request_id, trace_id);
+        }
+        let invocation = lambda_core::InvocationId(id.0);
         self.handle(Event::InvocationArrived { invocation, function });
     }
 
@@ -374,6 +403,7 @@ impl Driver {
                     self.start(sandbox, worker, function, revision, interface);
                 }
                 Command::StopSandbox { sandbox, worker, .. } => {
+                    self.observer.sandbox_stopping(SandboxId(sandbox.0));
                     let stop = WorkerCommand::Stop { sandbox: SandboxId(sandbox.0) };
                     self.fleet.carry_out(WorkerId(worker.0), stop);
                 }
@@ -399,6 +429,7 @@ impl Driver {
                 Command::DrainWorker { .. } => {}
                 Command::RetireWorker { worker } => {
                     self.fleet.remove(WorkerId(worker.0), "retired");
+                    self.observer.worker_gone(WorkerId(worker.0));
                     self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
                 }
                 Command::StartInterface { interface, network, .. } => {
@@ -435,6 +466,11 @@ impl Driver {
         };
         let name = deployment.config.name.clone();
         self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
+        if self.observer.is_on() {
+            let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
+            let series = self.series(deployment.account, &deployment.config.name);
+            self.observer.sandbox_starting(sandbox, worker, &deployment, &series, placement);
+        }
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
@@ -458,38 +494,15 @@ impl Driver {
             function_arn: pending.function_arn.clone(),
             streamed: pending.stream.is_some(),
         };
+        self.observer.dispatched(id, sandbox);
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
 
     /// Lets a worker send as many more parts of an answer.
-    fn read(&self, invocation: InvocationId, parts: u32) {
+    pub(super) fn read(&self, invocation: InvocationId, parts: u32) {
         let sent_to = self.pending.get(invocation).and_then(|it| it.sent_to);
         if let Some((sandbox, worker)) = sent_to {
             self.fleet.carry_out(worker, WorkerCommand::Read { sandbox, invocation, parts });
-        }
-    }
-
-    /// Passes a part of an answer on to its caller.
-    pub(super) fn on_streamed(&mut self, invocation: InvocationId, part: StreamPart) {
-        let Some(pending) = self.pending.get_mut(invocation) else { return };
-        let Some(stream) = &pending.stream else { return };
-        let item = match part {
-            StreamPart::Begin { content_type } => {
-                let (function, request_id) = (pending.function, pending.request_id.clone());
-                let deployment = self.functions.deployment(function);
-                let version = deployment.map_or(Version::Latest, |it| it.version);
-                StreamItem::Begin { invocation, request_id, version, content_type }
-            }
-            StreamPart::Data(data) => StreamItem::Data(data),
-        };
-        match stream.try_send(item) {
-            Ok(()) => {}
-            // The caller has gone: the function goes on, as Lambda's does.
-            Err(mpsc::error::TrySendError::Closed(_)) => self.read(invocation, 1),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::error!("a worker sends more of an answer than it may");
-                pending.stream = None;
-            }
         }
     }
 
@@ -511,12 +524,13 @@ impl Driver {
                 deployment,
                 StartFault::Function { error, kind, log, log_stream, init_duration },
             )) => {
-                let id = pending.request_id.clone();
+                let request_id = pending.request_id.clone();
                 let (answer, lines) =
-                    answer::init_failed(id, &deployment, &error, &kind, log, init_duration);
+                    answer::init_failed(request_id, &deployment, &error, &kind, log, init_duration);
                 let now = now_ms();
                 let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
                 self.append_log(&deployment, log_stream, events);
+                self.observer.ended(id, true, &answer.report);
                 return pending.answer(Ok(answer));
             }
             Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
@@ -529,6 +543,7 @@ impl Driver {
                 }
             },
         };
+        self.observer.refused(id, Some(reason), &error);
         let (request_id, reason) = (pending.request_id.clone(), error.to_string());
         self.show(|| HostEvent::Rejected { request_id, reason });
         pending.answer(Err(error));
@@ -543,6 +558,7 @@ impl Driver {
         let memory_mb = deployment.map_or(0, |it| it.config.memory_mb);
         let version = self.version(pending.function);
         let answer = answer::lost(pending.request_id.clone(), version, memory_mb);
+        self.observer.ended(id, true, &answer.report);
         pending.answer(Ok(answer));
     }
 
@@ -559,6 +575,7 @@ impl Driver {
 
     pub(super) fn forget(&mut self, sandbox: SandboxId) {
         if self.sandboxes.remove(&sandbox).is_some() {
+            self.observer.sandbox_gone(sandbox);
             self.show(|| HostEvent::SandboxGone { sandbox });
         }
     }
@@ -569,6 +586,11 @@ impl Driver {
             drop(self.events.send(event()));
         }
     }
+}
+
+/// Tells whether an explanation is of the placement of a sandbox.
+fn is_of(explanation: &Explanation, sandbox: SandboxId) -> bool {
+    matches!(explanation.decided, Decided::Placed { sandbox: Some(it), .. } if it.0 == sandbox.0)
 }
 
 /// How many beats a worker sends in the time after which one without a beat counts as lost.

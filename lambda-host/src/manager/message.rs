@@ -72,6 +72,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Returns the most invocations at once, and how many of them stay unreserved.
+    pub(crate) fn limits(&self) -> (u32, u32) {
+        (self.config.account_concurrency_max, self.unreserved_min())
+    }
+
     /// How much of an account's concurrency stays unreserved at the least: AWS's 100, and of a small account a tenth.
     pub(crate) fn unreserved_min(&self) -> u32 {
         self.config.account_unreserved_min.min(self.config.account_concurrency_max / 10)
@@ -87,11 +92,14 @@ impl Default for Settings {
         // More inits at once than the processors can run would all take longer, and those that wait with them.
         let starts = u32::try_from(processors).unwrap_or(u32::MAX);
         config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);
+        // A sandbox is shown with the decision that placed it, which is read as soon as it is made.
+        config.explanations_kept = EXPLANATIONS_KEPT;
         Self { config, placement: None, idle: Box::new(FixedIdle(IDLE_TIMEOUT)) }
     }
 }
 
 /// How long a sandbox is kept idle by default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+const EXPLANATIONS_KEPT: u32 = 64;
 /// Sandboxes that are made at once for each processor: an init waits for other things too.
 const STARTS_PER_PROCESSOR: u32 = 4;

@@ -1,14 +1,17 @@
 //! What workers report: the driver tells the engine, and answers callers.
 
 use lambda_core::{Capacity, Event, Fault, ReportedSandbox, Used};
+use tokio::sync::mpsc;
 
 use super::answer;
 use super::driver::{Driver, Held};
 use super::ids::{to_core, to_engine};
+use super::stream::StreamItem;
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::function::version::Version;
 use crate::worker::protocol::{
-    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, VERSION,
+    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, StreamPart, VERSION,
     WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
 };
 
@@ -26,6 +29,7 @@ impl Driver {
         }
         match event {
             WorkerEvent::Ready { sandbox, init_duration } => {
+                self.observer.sandbox_ready(sandbox, init_duration);
                 self.show(|| HostEvent::SandboxReady { sandbox, init_duration });
                 if let Some(held) = self.sandboxes.get_mut(&sandbox) {
                     held.ready = true;
@@ -39,6 +43,7 @@ impl Driver {
                 if let Some(pending) = self.take(invocation) {
                     let version = self.version(pending.function);
                     let answer = answer::answered(pending.request_id.clone(), version, outcome);
+                    self.observer.ended(invocation, answer.function_error, &answer.report);
                     self.show(|| HostEvent::Answered {
                         request_id: answer.request_id.clone(),
                         sandbox,
@@ -61,8 +66,37 @@ impl Driver {
                     self.append_log(&held.deployment, stream, events);
                 }
             }
+            WorkerEvent::Frozen { invocations, .. } => {
+                for (invocation, duration) in invocations {
+                    self.observer.frozen(invocation, duration);
+                }
+            }
             WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
             WorkerEvent::Joined { .. } => {}
+        }
+    }
+
+    /// Passes a part of an answer on to its caller.
+    fn on_streamed(&mut self, invocation: InvocationId, part: StreamPart) {
+        let Some(pending) = self.pending.get_mut(invocation) else { return };
+        let Some(stream) = &pending.stream else { return };
+        let item = match part {
+            StreamPart::Begin { content_type } => {
+                let (function, request_id) = (pending.function, pending.request_id.clone());
+                let deployment = self.functions.deployment(function);
+                let version = deployment.map_or(Version::Latest, |it| it.version);
+                StreamItem::Begin { invocation, request_id, version, content_type }
+            }
+            StreamPart::Data(data) => StreamItem::Data(data),
+        };
+        match stream.try_send(item) {
+            Ok(()) => {}
+            // The caller has gone: the function goes on, as Lambda's does.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.read(invocation, 1),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::error!("a worker sends more of an answer than it may");
+                pending.stream = None;
+            }
         }
     }
 
@@ -92,6 +126,7 @@ impl Driver {
         match self.try_handle(joined) {
             Ok(()) => {
                 self.fleet.joined(worker, epoch);
+                self.observer.worker_joined(worker, capacity.memory_bytes);
                 if !sandboxes.is_empty() {
                     self.report(worker, sandboxes);
                 }
@@ -132,6 +167,7 @@ impl Driver {
         tracing::warn!(worker = worker.0, reason, "worker lost");
         self.lose_sandboxes(worker);
         self.fleet.remove(worker, reason);
+        self.observer.worker_gone(worker);
     }
 
     /// Counts all sandboxes of a worker as gone: the engine answers for their invocations.
@@ -151,6 +187,7 @@ impl Driver {
                 (Fault::Worker, reason.clone())
             }
         };
+        self.observer.sandbox_failed(whose == Fault::Function);
         self.show(|| HostEvent::SandboxFailed { sandbox, reason });
         if let Some(held) = self.sandboxes.get_mut(&sandbox) {
             held.fault = Some(fault);
@@ -168,8 +205,11 @@ impl Driver {
         if pending.refused > REFUSALS_MAX {
             let refused = pending.refused;
             let reason = format!("{refused} sandboxes ended before they could take the invocation");
-            return pending.answer(Err(Error::SandboxUnavailable { reason }));
+            let error = Error::SandboxUnavailable { reason };
+            self.observer.refused(invocation, None, &error);
+            return pending.answer(Err(error));
         }
+        self.observer.handed_back(invocation);
         tracing::debug!(sandbox = sandbox.0, "an invocation is handed to another sandbox");
         self.arrive(pending);
     }

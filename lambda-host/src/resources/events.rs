@@ -1,7 +1,6 @@
 //! Event invocations of a function.
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 
 use crate::error::Error;
 use crate::function::target::Target;
@@ -32,16 +31,14 @@ impl Host {
         depth: u32,
     ) -> Result<String, Error> {
         self.invoked(&target)?;
-        if request.payload.len() > EVENT_BYTES_MAX {
-            return Err(Error::PayloadTooLarge { bytes_max: EVENT_BYTES_MAX });
-        }
         if request.payload.is_empty() {
             request.payload = Bytes::from_static(b"{}");
         }
-        serde_json::from_slice::<IgnoredAny>(&request.payload)
-            .map_err(|error| Error::InvalidPayload { reason: error.to_string() })?;
+        request.check(EVENT_BYTES_MAX)?;
         let owner = (self.account_index(), self.arns().account());
-        self.event_queue().accept(owner, &target, request, depth).await
+        let accepted = self.event_queue().accept(owner, &target, request, depth).await?;
+        self.count(target.name.as_str(), |it| it.event_received());
+        Ok(accepted)
     }
 
     /// Returns how many accepted events wait.

@@ -7,6 +7,7 @@ pub(crate) mod event_invoke;
 mod events;
 pub(crate) mod layers;
 mod mappings;
+mod metrics;
 mod permissions;
 mod settings;
 pub(crate) mod signing;

@@ -1,8 +1,8 @@
 //! One sandbox's life on this machine: a task that makes it, runs invocations in it and ends it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,7 +17,9 @@ use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
 use super::making::{Made, Maker, State, Unmade};
-use super::protocol::{Deployment, Invocation, Outcome, SandboxId, StartFault, WorkerEvent};
+use super::protocol::{
+    Deployment, Invocation, InvocationId, Outcome, SandboxId, StartFault, WorkerEvent,
+};
 use super::stream::{self, Credits, Passing};
 use crate::error::with_causes;
 use crate::invocation::Report;
@@ -35,6 +37,8 @@ pub(super) struct Life {
     pub(super) log: Arc<SandboxLog>,
     /// Set when the manager was told that the sandbox is ready.
     pub(super) ready: Arc<AtomicBool>,
+    /// Invocations after which the sandbox was frozen, and how long that took; not told yet.
+    pub(super) frozen: Mutex<Vec<(InvocationId, Duration)>>,
 }
 
 /// What a sandbox's task is told.
@@ -91,6 +95,12 @@ impl Life {
         if !events.is_empty() {
             let (sandbox, stream) = (self.sandbox, self.log.stream().to_owned());
             self.context.tell(WorkerEvent::Logged { sandbox, stream, events }).await;
+        }
+        let frozen =
+            std::mem::take(&mut *self.frozen.lock().unwrap_or_else(PoisonError::into_inner));
+        if !frozen.is_empty() {
+            let sandbox = self.sandbox;
+            self.context.tell(WorkerEvent::Frozen { sandbox, invocations: frozen }).await;
         }
     }
 
@@ -219,20 +229,28 @@ impl Life {
                 Err(ended) => ended,
             };
             state = match after {
-                Some(After::Usable(busy)) => match settle(busy, orders, retire_at).await {
-                    Ok((idle, order)) => {
-                        next = order;
-                        State::Idle(idle)
-                    }
-                    Err((error, failed)) => {
-                        let (error, sandbox) = (with_causes(&error), self.sandbox.0);
-                        tracing::debug!(error, sandbox, "ended between invocations");
-                        match self.reset(failed, ShutdownReason::Failure).await {
-                            Some(state) => state,
-                            None => return,
+                Some(After::Usable(busy)) => {
+                    let answered = Instant::now();
+                    match settle(busy, orders, retire_at).await {
+                        Ok((idle, order)) => {
+                            if order.is_none() {
+                                let frozen = (turn.invocation.id, answered.elapsed());
+                                let untold = self.frozen.lock();
+                                untold.unwrap_or_else(PoisonError::into_inner).push(frozen);
+                            }
+                            next = order;
+                            State::Idle(idle)
+                        }
+                        Err((error, failed)) => {
+                            let (error, sandbox) = (with_causes(&error), self.sandbox.0);
+                            tracing::debug!(error, sandbox, "ended between invocations");
+                            match self.reset(failed, ShutdownReason::Failure).await {
+                                Some(state) => state,
+                                None => return,
+                            }
                         }
                     }
-                },
+                }
                 Some(After::Failed((failed, reason))) => match self.reset(failed, reason).await {
                     Some(state) => state,
                     None => return,

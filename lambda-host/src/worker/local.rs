@@ -149,6 +149,7 @@ impl LocalWorker {
             credits,
             log,
             ready: Arc::clone(&ready),
+            frozen: Mutex::default(),
         };
         let counted = Counted::new(Arc::clone(&self.context));
         // Not held: the orders of every task end with the worker, and the task with them.

@@ -276,6 +276,13 @@ pub enum WorkerEvent {
         /// The lines.
         events: Vec<LogEvent>,
     },
+    /// A sandbox was frozen after invocations. Sent some time later, together with its log.
+    Frozen {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// Each invocation, and the time from its answer until the sandbox was frozen.
+        invocations: Vec<(InvocationId, Duration)>,
+    },
     /// A sandbox is gone with all that it held, or never was there.
     Gone {
         /// The sandbox.

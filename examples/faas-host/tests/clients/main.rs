@@ -23,6 +23,8 @@ mod keys;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod roles;

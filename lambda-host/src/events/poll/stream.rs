@@ -12,7 +12,7 @@ use crate::clock::{iso_8601, now_ms};
 use crate::error::{Error, with_causes};
 use crate::events::deliver::{Deliver as _, Delivery};
 use crate::events::services::Services;
-use crate::function::target::LATEST;
+use crate::function::target::{LATEST, Target};
 use crate::invocation::Answer;
 
 /// Reads until the mapping's task is ended: a task for each shard.
@@ -192,6 +192,12 @@ impl Shard {
         let mut parts: Vec<(Vec<Value>, u64)> = vec![(records, 0)];
         while let Some((mut records, mut attempts)) = parts.pop() {
             let Some(host) = self.source.host.upgrade() else { return false };
+            if let Some(last) = records.last() {
+                let age = Duration::from_millis(now_ms().saturating_sub(arrival_ms(last)));
+                if let Ok(target) = self.source.mapping.function_arn.parse::<Target>() {
+                    host.count(target.name.as_str(), |it| it.iterator_age(age));
+                }
+            }
             let outcome = batch::invoke(&self.source, &host, &records).await;
             drop(host);
             let answer = match outcome {
