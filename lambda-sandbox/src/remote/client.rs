@@ -288,6 +288,13 @@ impl Driver for RemoteDriver {
         })
     }
 
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let reply = self.ask(&Request::Freeze, Bytes::new(), Duration::ZERO).await;
+            done!(self, reply, Freeze)
+        })
+    }
+
     fn abandon(&mut self, reason: ShutdownReason) {
         self.is_abandoned = true;
         self.link.send(&Request::Abandon(reason), Bytes::new());

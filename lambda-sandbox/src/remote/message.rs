@@ -74,6 +74,7 @@ pub(super) enum Request {
     /// The body is the payload.
     Invoke(Call),
     Settle,
+    Freeze,
     Abandon(ShutdownReason),
     Reset(ShutdownReason),
     Run,
@@ -137,6 +138,7 @@ pub(super) enum Done {
     /// The body of the answer is the message's.
     Invoke(Result<Outcome, Error>),
     Settle(Result<(), Error>),
+    Freeze(Result<(), Error>),
     Reset(Result<(), Error>),
     Run(Result<Finished, Error>),
     Shutdown,
@@ -224,7 +226,7 @@ variants! {
         0 => Describe, 1 => Sweep, 2 => Create, 3 => SetInitLimit(limit), 4 => Init,
         5 => Invoke(call), 6 => Settle, 7 => Abandon(reason), 8 => Reset(reason), 9 => Run,
         10 => Shutdown(reason), 11 => Destroy, 12 => Kill, 13 => Watch, 14 => Exec(id),
-        15 => EndExec(id), 16 => Input(id), 17 => Taken,
+        15 => EndExec(id), 16 => Input(id), 17 => Taken, 18 => Freeze,
     }
     Reply {
         0 => Description { isolation, capabilities }, 1 => Swept(result), 2 => Created(result),
@@ -234,7 +236,7 @@ variants! {
     }
     Done {
         0 => Init(result), 1 => Invoke(result), 2 => Settle(result), 3 => Reset(result),
-        4 => Run(result), 5 => Shutdown, 6 => Destroy(result),
+        4 => Run(result), 5 => Shutdown, 6 => Destroy(result), 7 => Freeze(result),
     }
 }
 

@@ -124,6 +124,11 @@ impl<'a> Session<'a> {
                     phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
                     (Done::Settle(result.map_err(short)), Bytes::new())
                 }
+                (Request::Freeze, Phase::Idle) => {
+                    let result = self.during(driver.freeze()).await?;
+                    phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
+                    (Done::Freeze(result.map_err(short)), Bytes::new())
+                }
                 (Request::Reset(reason), Phase::Failed) => {
                     let result = self.during(driver.reset(reason)).await?;
                     phase = if result.is_ok() { Phase::Created } else { Phase::Ended };
