@@ -74,6 +74,7 @@
 //! - `systemd`: control groups in a scope of systemd's ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
 //! - `remote`: any backend behind a byte stream.
+//! - `vm`: a virtual machine for each sandbox, on x86-64 Linux with KVM.
 #![deny(unsafe_code)]
 
 mod backend;
@@ -110,6 +111,8 @@ mod spec;
 #[cfg(all(feature = "runtime-api", unix))]
 #[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
 pub mod supervise;
+#[cfg(all(feature = "vm", target_os = "linux", target_arch = "x86_64"))]
+pub mod vm;
 
 pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};

@@ -34,6 +34,7 @@ mod call;
 mod client;
 mod fault;
 mod frame;
+pub mod guest;
 mod input;
 mod interned;
 mod link;
