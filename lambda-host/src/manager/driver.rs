@@ -218,19 +218,25 @@ impl Driver {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Put { function, reply } => {
+            Message::Put { function, if_known, reply } => {
+                let left_out = if_known && self.functions.id(&function.key()).is_none();
+                let taken = if left_out { Ok(()) } else { self.put(&function) };
                 // Who asked may have gone: the function is there all the same.
-                drop(reply.send(self.put(&function)));
+                drop(reply.send(taken));
             }
-            Message::Remove { key } => {
+            Message::Remove { key, deployment } => {
+                let other = |number: u64| deployment.is_some_and(|it| it != number);
+                if self.functions.number(&key).is_some_and(other) {
+                    return;
+                }
                 if let Some(function) = self.functions.remove(&key) {
                     self.handle(Event::FunctionRemoved { function });
                     let unused = self.networks.uses(function, None);
                     unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
-            Message::Invoke { key, function_arn, request, stream, reply } => {
-                self.invoke(&key, function_arn, request, stream, reply);
+            Message::Invoke { function, function_arn, request, stream, reply } => {
+                self.invoke(&function, function_arn, request, stream, reply);
             }
             Message::LimitAccount { account, invocations_max, weight } => {
                 let account = AccountId(account.0);
@@ -242,8 +248,7 @@ impl Driver {
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;
-                let current = self.functions.id(&key).and_then(|id| self.functions.deployment(id));
-                let number = current.map(|it| it.number);
+                let number = self.functions.number(&key);
                 let its = self.sandboxes.values().filter(its);
                 let count = its.filter(|held| Some(held.deployment.number) == number).count();
                 // Who asked may have gone.
@@ -304,7 +309,7 @@ impl Driver {
 
     fn invoke(
         &mut self,
-        key: &VersionKey,
+        invoked: &Function,
         function_arn: String,
         request: Request,
         stream: Option<mpsc::Sender<StreamItem>>,
@@ -313,8 +318,14 @@ impl Driver {
         if self.stopping.is_some() {
             return drop(reply.send(Err(Error::Stopping)));
         }
-        // The catalog has it, or had it a moment ago.
-        let Some(function) = self.functions.id(key) else {
+        let key = invoked.key();
+        let is_late = |known: u64| known < invoked.deployment;
+        if self.functions.number(&key).is_none_or(is_late)
+            && let Err(error) = self.put(invoked)
+        {
+            return drop(reply.send(Err(error)));
+        }
+        let Some(function) = self.functions.id(&key) else {
             return drop(reply.send(Err(Error::FunctionNotFound { arn: function_arn })));
         };
         let request_id = request.request_id.clone();
