@@ -77,6 +77,7 @@ pub use function::name::FunctionName;
 pub use function::policy::{Policy, Statement};
 pub use function::tags::TagChange;
 pub use function::target::Target;
+pub use function::variables::Variables;
 pub use function::version::{NotAVersion, Version};
 pub use function::{Function, FunctionState};
 pub use host::Host;

@@ -13,6 +13,7 @@ pub(crate) mod policy;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod target;
+pub(crate) mod variables;
 pub(crate) mod version;
 
 use std::sync::Arc;

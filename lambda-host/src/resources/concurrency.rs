@@ -111,7 +111,7 @@ impl Host {
                      reservedConcurrentExecution for function",
                 ));
             }
-            let provisioned = Provisioned { sandboxes, modified_at_ms: now_ms() };
+            let provisioned = Provisioned { sandboxes, modified_at_ms: now_ms(), before: None };
             record.attachments_mut().provisioned.insert(its, provisioned);
             Ok(Some(provisioned))
         };

@@ -1,6 +1,5 @@
 //! The JSON that the AWS Lambda API takes and gives.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +12,7 @@ use super::error::ApiError;
 use crate::function::architecture::Architecture;
 use crate::function::config::{FunctionConfig, UsedLayer};
 use crate::function::logging::Logging;
+use crate::function::variables::Variables;
 use crate::host::Host;
 use crate::network::vpc::VpcConfig;
 
@@ -194,7 +194,7 @@ impl Settings {
 #[serde(rename_all = "PascalCase")]
 struct Environment {
     #[serde(default)]
-    variables: BTreeMap<String, String>,
+    variables: Variables,
 }
 
 /// The size of `/tmp` in MB.
