@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::mount::MsFlags;
 
-use crate::first::{folder, mount_at};
+use crate::mounts::{folder, mount_at};
 
 /// Where the disks are: the disk `/dev/vdb` at `b` and so on.
 pub(crate) const FOLDER: &str = lambda_sandbox::remote::guest::DISKS;

@@ -1,17 +1,17 @@
 //! Process 1 of the guest: mounts, the start of the agent, and the collection of orphans.
 
 use std::convert::Infallible;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sys::reboot::RebootMode;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
 use crate::disks;
+use crate::mounts::mount_at;
 
 /// The argument of the second process.
 pub(crate) const AGENT: &str = "agent";
@@ -48,13 +48,6 @@ pub(crate) fn reboot() {
     let _never = nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT);
 }
 
-pub(crate) fn mount_at(source: &str, kind: &str, target: &str, flags: MsFlags) -> io::Result<()> {
-    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let none: Option<&str> = None;
-    mount(Some(source), target, Some(kind), flags, none)
-        .map_err(|error| io::Error::other(format!("mounting {kind} at {target}: {error}")))
-}
-
 /// The file systems of the guest. The kernel has mounted `/dev`. `/run` is there for the mount
 /// points of sandboxes.
 const MOUNTS: [(&str, &str); 5] = [
@@ -64,9 +57,3 @@ const MOUNTS: [(&str, &str); 5] = [
     ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
 ];
-
-/// Makes a folder for a mount.
-pub(crate) fn folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}

@@ -19,6 +19,8 @@ mod disks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod first;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod mounts;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vsock;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

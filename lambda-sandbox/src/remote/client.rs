@@ -1,8 +1,6 @@
 //! The client: a backend whose sandboxes are those of a peer.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,23 +12,13 @@ use super::input::Source;
 use super::link::Link;
 use super::message::{Call, Done, Program, Reply, Request, Specification};
 use super::wire::{bytes_of, value_of};
-use super::{Duplex, Fault};
+use super::{Connect, Fault};
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Driver, Error, Event, Exec, Executed, Exit,
     Finished, Handle, InitFailure, InitReport, Invocation, Isolation, Killer, Limits, Live,
     LiveUsage, NoLog, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason, StreamPart, Swept,
     TimeLimits,
 };
-
-/// Opens connections to a server.
-pub trait Connect: Send + Sync + fmt::Debug + 'static {
-    /// Opens a connection.
-    ///
-    /// # Errors
-    ///
-    /// If the server cannot be reached.
-    fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>>;
-}
 
 /// Creates sandboxes on the other side of a byte stream. Clones share the way there.
 #[derive(Debug, Clone)]
@@ -100,8 +88,8 @@ impl Backend for RemoteBackend {
                 times: spec.times,
             };
             let body = bytes_of(&specification);
-            if body.len() > super::serve::SPECIFICATION_BYTES_MAX {
-                let max = super::serve::SPECIFICATION_BYTES_MAX;
+            if body.len() > super::inbox::SPECIFICATION_BYTES_MAX {
+                let max = super::inbox::SPECIFICATION_BYTES_MAX;
                 let reason = format!("a remote backend takes at most {max} bytes");
                 return Err(Error::invalid("spec", format!("{} bytes", body.len()), reason));
             }
