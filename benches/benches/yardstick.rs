@@ -8,11 +8,11 @@
 //! the mean load of all workers; and the number of workers of 16 processors that are needed so that
 //! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
 //! default), all policies play the same invocations. With `terms`, four candidates by live load are
-//! played with each further term of the score alone.
+//! played with the sandboxes of the same function in several weights.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-use lambda_core::placement::terms::{BusyNow, MemoryShare, SameFunction, SameOwner, SameRuntime};
+use lambda_core::placement::terms::{BusyNow, SameFunction};
 use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::sim::{Report, Settings, Simulation, Trace, workload};
 use lambda_core::*;
@@ -54,20 +54,13 @@ fn live(candidates: usize) -> Scored {
     Scored::new("live", candidates).with_term(1.0, BusyNow)
 }
 
-/// Live load with each other term of the default placement, by its weight there.
+/// Live load with the other term of the default placement, in several weights.
 fn with_terms() -> Vec<Policy> {
     let mru = Routing::MostRecentlyUsed;
     vec![
         ("live load", || Box::new(live(4)), mru),
-        ("and same function", || Box::new(live(4).with_term(0.4, SameFunction)), mru),
-        ("and same owner", || Box::new(live(4).with_term(0.1, SameOwner)), mru),
-        ("and same runtime", || Box::new(live(4).with_term(0.01, SameRuntime)), mru),
-        ("and memory", || Box::new(live(4).with_term(0.05, MemoryShare)), mru),
-        (
-            "and same function, memory",
-            || Box::new(live(4).with_term(0.4, SameFunction).with_term(0.05, MemoryShare)),
-            mru,
-        ),
+        ("and 0.2 same function", || Box::new(live(4).with_term(0.2, SameFunction)), mru),
+        ("and 0.4 same function", || Box::new(live(4).with_term(0.4, SameFunction)), mru),
         ("ours", || Box::new(Scored::default()), mru),
     ]
 }

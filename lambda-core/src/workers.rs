@@ -10,9 +10,9 @@ mod uses;
 use std::collections::BTreeMap;
 
 pub(crate) use self::row::{Phase, Worker};
-use self::row::{ROOMS, Use, owner_class, runtime_class, squeezed};
+use self::row::{ROOMS, Use};
 use crate::engine::health::Health;
-use crate::id::{AccountId, WorkerId, ZONES_MAX};
+use crate::id::{WorkerId, ZONES_MAX};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::Capacity;
 use crate::store::fits::{Fits, Free};
@@ -27,7 +27,6 @@ pub(crate) struct Workers {
     /// The seat of each worker. The arrays below have an entry for each seat.
     seats: Paged<WorkerId, u32>,
     rows: Vec<Worker>,
-    kinds: Vec<Kinds>,
     /// What the sandboxes of each worker use now. Warm traffic reads only this and `open` of a
     /// worker, so these arrays are small enough to stay in the processor's cache.
     uses: Vec<Use>,
@@ -61,6 +60,8 @@ const DEPARTED_MAX: usize = 1024;
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Side {
+    pub(crate) lease_until: Time,
+    pub(crate) drain_at: Time,
     pub(crate) health: Health,
     /// The worker has sent a report since it joined.
     pub(crate) reported: bool,
@@ -68,15 +69,6 @@ pub(crate) struct Side {
     pub(crate) graced: bool,
     /// The worker drains soon ([`Recycling::quiet`](crate::Recycling::quiet)).
     pub(crate) near_end: bool,
-}
-
-/// The number of a worker's sandboxes by owner and by runtime. Ids are reduced modulo the array
-/// length, so that several share a counter.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Kinds {
-    owners: [u16; 32],
-    runtimes: [u16; 16],
 }
 
 impl Workers {
@@ -93,7 +85,6 @@ impl Workers {
         let at = seat as usize;
         if self.rows.len() <= at {
             self.rows.resize_with(at + 1, Worker::absent);
-            self.kinds.resize_with(at + 1, Kinds::default);
             self.uses.resize(at + 1, Use::default());
             self.idle_blocks.resize(at / 64 + 1, 0);
             self.open.resize(at / 64 + 1, 0);
@@ -114,15 +105,12 @@ impl Workers {
             zone: capacity.zone,
             isolation: capacity.isolation,
             phase: Phase::Serving,
-            lease_until,
-            drain_at,
             seat,
             ..Worker::absent()
         };
-        self.kinds[at] = Kinds::default();
         self.uses[at] = Use::default();
         let health = self.departed.remove(&id).unwrap_or_default();
-        self.sides[at] = Side { health, ..Side::default() };
+        self.sides[at] = Side { lease_until, drain_at, health, ..Side::default() };
         self.set_open(id, true);
         self.count += 1;
         self.sort(id);
@@ -220,33 +208,7 @@ impl Workers {
     /// first one completes.
     pub(crate) fn touch(&self, seat: usize) -> u32 {
         let (Some(it), Some(uses)) = (self.rows.get(seat), self.uses.get(seat)) else { return 0 };
-        it.memory_kib ^ u32::from(it.owners[0]) ^ uses.busy_milli
-    }
-
-    /// Counts one more sandbox of an owner and a runtime.
-    pub(crate) fn add_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
-        self.change_kind(at, owner, runtime, |count| count.saturating_add(1));
-    }
-
-    /// Counts one sandbox less of an owner and a runtime.
-    pub(crate) fn take_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
-        self.change_kind(at, owner, runtime, |count| count.saturating_sub(1));
-    }
-
-    fn change_kind(
-        &mut self,
-        at: WorkerId,
-        owner: AccountId,
-        runtime: u8,
-        change: impl Fn(u16) -> u16,
-    ) {
-        let Some(at) = self.seat(at) else { return };
-        let (kinds, row) = (&mut self.kinds[at], &mut self.rows[at]);
-        let (owner, runtime) = (owner_class(owner), runtime_class(runtime));
-        kinds.owners[owner] = change(kinds.owners[owner]);
-        kinds.runtimes[runtime] = change(kinds.runtimes[runtime]);
-        row.owners[owner] = squeezed(kinds.owners[owner]);
-        row.runtimes[runtime] = squeezed(kinds.runtimes[runtime]);
+        it.memory_kib ^ uses.busy_milli
     }
 
     /// Changes the memory that a worker has given away, and updates the indexes.

@@ -448,20 +448,6 @@ impl<'a> WorkerView<'a> {
         request.spread.count(self.at)
     }
 
-    /// Returns approximately how many sandboxes of the request's owner it has. Owners share 32
-    /// counters by their id.
-    #[must_use]
-    pub fn of_owner(&self, request: &Request<'_>) -> u32 {
-        self.worker.of_owner(request.settings.account)
-    }
-
-    /// Returns approximately how many sandboxes of the request's class of runtime it has. Classes
-    /// share 16 counters.
-    #[must_use]
-    pub fn of_runtime(&self, request: &Request<'_>) -> u32 {
-        self.worker.of_runtime(request.settings.runtime)
-    }
-
     /// Returns the processors of its busy and starting sandboxes and of the requested one, as a share
     /// of its own. Starting ones count as if each had the function's size.
     pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {

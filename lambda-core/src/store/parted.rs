@@ -1,11 +1,13 @@
-//! A list that can be copied in parts while it changes. The copy has the contents of the moment at
-//! which it began.
+//! A list that grows without moving its items, and that can be copied in parts while it changes. The
+//! copy has the contents of the moment at which it began.
 //!
 //! A block that is about to change and is not copied yet is put aside first.
 
 use std::collections::BTreeMap;
-use std::ops::{Deref, IndexMut};
+use std::ops::{Index, IndexMut};
 
+/// The number of items in a segment: the part of the list that is allocated at once.
+const SEGMENT: usize = 1024;
 /// The number of items that are put aside together.
 const BLOCK: usize = 64;
 
@@ -14,7 +16,8 @@ const BLOCK: usize = 64;
 #[cfg_attr(feature = "serde", serde(transparent))]
 #[cfg_attr(feature = "serde", serde(bound(deserialize = "T: serde::Deserialize<'de>")))]
 pub(crate) struct Parted<T> {
-    items: Vec<T>,
+    /// All full but for the last.
+    segments: Vec<Vec<T>>,
     #[cfg_attr(feature = "serde", serde(skip))]
     copy: Option<Box<Copying<T>>>,
 }
@@ -22,7 +25,7 @@ pub(crate) struct Parted<T> {
 #[derive(Debug)]
 struct Copying<T> {
     /// The items that are copied, all blocks but for the last.
-    done: Vec<T>,
+    done: Parted<T>,
     /// The number of items to copy.
     len: usize,
     /// Blocks after `done` that have changed, as they were before.
@@ -31,29 +34,52 @@ struct Copying<T> {
 
 impl<T> Default for Parted<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), copy: None }
+        Self { segments: Vec::new(), copy: None }
     }
 }
 
 /// A clone is of the list alone, without a copy in progress.
 impl<T: Clone> Clone for Parted<T> {
     fn clone(&self) -> Self {
-        Self { items: self.items.clone(), copy: None }
+        Self { segments: self.segments.clone(), copy: None }
+    }
+}
+
+impl<T> Parted<T> {
+    pub(crate) fn len(&self) -> usize {
+        let full = self.segments.len().saturating_sub(1);
+        full * SEGMENT + self.segments.last().map_or(0, Vec::len)
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+        self.segments.get(at / SEGMENT)?.get(at % SEGMENT)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.segments.iter().flatten()
+    }
+
+    /// Returns the items of a block. A block is within a segment.
+    fn block(&self, from: usize, to: usize) -> &[T] {
+        &self.segments[from / SEGMENT][from % SEGMENT..][..to - from]
     }
 }
 
 impl<T: Clone> Parted<T> {
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         self.before_change(at);
-        self.items.get_mut(at)
+        self.segments.get_mut(at / SEGMENT)?.get_mut(at % SEGMENT)
     }
 
-    /// Adds an item. A full list grows by an eighth, not by doubling.
     pub(crate) fn push(&mut self, item: T) {
-        if self.items.len() == self.items.capacity() {
-            self.items.reserve_exact((self.items.len() / 8).max(BLOCK));
+        match self.segments.last_mut() {
+            Some(last) if last.len() < SEGMENT => last.push(item),
+            _ => {
+                let mut segment = Vec::with_capacity(SEGMENT);
+                segment.push(item);
+                self.segments.push(segment);
+            }
         }
-        self.items.push(item);
     }
 
     fn before_change(&mut self, at: usize) {
@@ -64,67 +90,66 @@ impl<T: Clone> Parted<T> {
 
     #[cold]
     fn put_aside(&mut self, block: usize) {
-        let Some(copy) = &mut self.copy else { return };
+        let Some(mut copy) = self.copy.take() else { return };
         let from = block * BLOCK;
         if from >= copy.done.len() && from < copy.len {
             let to = (from + BLOCK).min(copy.len);
-            copy.aside.entry(block).or_insert_with(|| self.items[from..to].into());
+            copy.aside.entry(block).or_insert_with(|| self.block(from, to).into());
         }
+        self.copy = Some(copy);
     }
 
     /// Begins a copy of the present contents, and drops one in progress.
     pub(crate) fn begin_copy(&mut self) {
-        let len = self.items.len();
-        let done = Vec::with_capacity(len);
+        let (done, len) = (Self::default(), self.len());
         self.copy = Some(Box::new(Copying { done, len, aside: BTreeMap::new() }));
     }
 
     /// Copies the next items, `max` rounded up to whole blocks. Returns whether nothing is left.
     pub(crate) fn copy_some(&mut self, max: usize) -> bool {
-        let Some(copy) = &mut self.copy else { return true };
+        let Some(mut copy) = self.copy.take() else { return true };
         for _ in 0..max.div_ceil(BLOCK) {
             let from = copy.done.len();
             if from == copy.len {
                 break;
             }
-            match copy.aside.remove(&(from / BLOCK)) {
-                Some(block) => copy.done.extend(block),
-                None => {
-                    let to = (from + BLOCK).min(copy.len);
-                    copy.done.extend_from_slice(&self.items[from..to]);
-                }
-            }
+            let to = (from + BLOCK).min(copy.len);
+            let aside = copy.aside.remove(&(from / BLOCK));
+            copy.done.append(aside.as_deref().unwrap_or_else(|| self.block(from, to)));
         }
-        copy.done.len() == copy.len
+        let complete = copy.done.len() == copy.len;
+        self.copy = Some(copy);
+        complete
+    }
+
+    /// Adds the items of a block.
+    fn append(&mut self, block: &[T]) {
+        if self.segments.last().is_none_or(|last| last.len() == SEGMENT) {
+            self.segments.push(Vec::with_capacity(SEGMENT));
+        }
+        if let Some(last) = self.segments.last_mut() {
+            last.extend_from_slice(block);
+        }
     }
 
     /// Returns the copy, which must be complete.
     pub(crate) fn take_copy(&mut self) -> Self {
-        let items = self.copy.take().map(|it| it.done).unwrap_or_default();
-        Self { items, copy: None }
+        self.copy.take().map(|it| it.done).unwrap_or_default()
     }
 }
 
-impl<T> Deref for Parted<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.items
-    }
-}
-
-impl<T> std::ops::Index<usize> for Parted<T> {
+impl<T> Index<usize> for Parted<T> {
     type Output = T;
 
     fn index(&self, at: usize) -> &T {
-        &self.items[at]
+        &self.segments[at / SEGMENT][at % SEGMENT]
     }
 }
 
 impl<T: Clone> IndexMut<usize> for Parted<T> {
     fn index_mut(&mut self, at: usize) -> &mut T {
         self.before_change(at);
-        &mut self.items[at]
+        &mut self.segments[at / SEGMENT][at % SEGMENT]
     }
 }
 
@@ -138,12 +163,14 @@ mod tests {
         /// Whatever changes between the parts, the copy has the contents of its beginning.
         #[test]
         fn a_copy_is_of_the_moment_at_which_it_began(
-            len in 0..400_usize,
-            steps in prop::collection::vec((0..3_u8, 0..500_usize), 0..60),
+            len in 0..2500_usize,
+            steps in prop::collection::vec((0..3_u8, 0..2600_usize), 0..60),
         ) {
             let mut list = Parted::default();
             (0..len).for_each(|it| list.push(it));
-            let expected = list.to_vec();
+            let all = |it: &Parted<usize>| -> Vec<_> { it.iter().copied().collect() };
+            let expected = all(&list);
+            prop_assert_eq!((list.len(), expected.len()), (len, len));
             list.begin_copy();
             for (step, number) in steps {
                 match step {
@@ -153,7 +180,7 @@ mod tests {
                 }
             }
             while !list.copy_some(1) {}
-            prop_assert_eq!(list.take_copy().to_vec(), expected);
+            prop_assert_eq!(all(&list.take_copy()), expected);
             prop_assert!(list.copy.is_none());
         }
     }

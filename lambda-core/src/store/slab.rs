@@ -229,7 +229,9 @@ impl<K: Slot, T: Clone> Slab<K, T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
-        (0..).zip(&*self.slots).filter_map(|(at, slot)| Some((K::new(at), slot.item.as_ref()?)))
+        (0..)
+            .zip(self.slots.iter())
+            .filter_map(|(at, slot)| Some((K::new(at), slot.item.as_ref()?)))
     }
 }
 
