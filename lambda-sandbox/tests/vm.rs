@@ -25,7 +25,10 @@ fn settings(test: &str) -> Option<(Settings, PathBuf)> {
     };
     let images = std::env::temp_dir().join("vm-images");
     let (kernel, guest) = (path("VM_KERNEL")?, path("VM_GUEST")?);
-    let settings = Settings::new(kernel, guest, path("LAMBDA_VMM")?, images);
+    let mut settings = Settings::new(kernel, guest, path("LAMBDA_VMM")?, images);
+    if std::env::var_os("VM_PLAIN").is_some() {
+        settings = settings.without_jail();
+    }
     Some((settings, path("VM_PROGRAMS")?))
 }
 
@@ -57,20 +60,30 @@ fn report(verdicts: Vec<(&'static str, Verdict)>, declined: &[Capability]) {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn a_program_runs_in_a_machine_of_its_own() {
     let Some((settings, programs)) = settings("a program in a machine") else { return };
+    run_one("plain", settings.clone().without_jail(), &programs).await;
+    let mut jailed = settings;
+    jailed.is_jailed = true;
+    run_one("jailed", jailed, &programs).await;
+}
+
+async fn run_one(how: &str, settings: Settings, programs: &PathBuf) {
     let began = Instant::now();
-    let backend = VmBackend::start(settings.with_console()).await.expect("a machine");
-    println!("measured: backend of machines = {:.2} ms", ms(began));
+    let backend = VmBackend::start(settings.with_console()).await;
+    let backend = backend.unwrap_or_else(|error| panic!("{}", error.to_string_with_cause()));
+    println!("measured: {how}: first machine = {:.2} ms", ms(began));
     println!("isolation:\n{}", backend.isolation());
     assert!(backend.isolation().in_force.contains_key(&Defence::Kernel));
-    let mut spec = shell(&programs);
-    spec.command.extend(["-c", "uname -r; cat; exit 3"].map(Into::into));
-    let began = Instant::now();
-    let done = backend.run(spec.with_stdin("input\n")).await.expect("run");
-    println!("measured: a program in a new machine = {:.2} ms", ms(began));
-    println!("{done:?}");
-    assert_eq!(done.finished.exit, Exit::Status(3));
-    assert!(done.stdout.starts_with(b"6.12"), "{done:?}");
-    assert!(done.stdout.ends_with(b"input\n"), "{done:?}");
+    for which in ["with new images", "with cached images"] {
+        let mut spec = shell(programs);
+        spec.command.extend(["-c", "uname -r; cat; exit 3"].map(Into::into));
+        let began = Instant::now();
+        let done = backend.run(spec.with_stdin("input\n")).await.expect("run");
+        println!("measured: {how}: a program {which} = {:.2} ms", ms(began));
+        println!("{done:?}");
+        assert_eq!(done.finished.exit, Exit::Status(3));
+        assert!(done.stdout.starts_with(b"6.12"), "{done:?}");
+        assert!(done.stdout.ends_with(b"input\n"), "{done:?}");
+    }
 }
 
 #[tokio::test]

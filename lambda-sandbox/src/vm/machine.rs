@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lambda_vmm::{Config, Disk, Event, Resources, Source, Vm, memory_file};
 
+use super::jail::{Jail, Jailed};
 use super::settings::{KVM, Settings};
 use crate::remote::{Connect, Duplex, guest};
 use crate::{BoxFuture, Error, Limits};
@@ -30,14 +31,28 @@ impl Machine {
     /// dropped, the machine ends when its start has.
     pub(super) async fn start(
         settings: &Settings,
+        jail: Option<&Jail>,
         limits: &Limits,
         disks: Vec<PathBuf>,
     ) -> Result<Self, Error> {
-        let (settings, config) = (settings.clone(), config(settings, limits, disks.len()));
-        blocking(move || Self::boot(&settings, &config, &disks)).await?
+        let config = config(settings, limits, disks.len());
+        config.check().map_err(failed("starting a virtual machine"))?;
+        let (ours, theirs) = Vm::control_sockets().map_err(failed("making a control socket"))?;
+        let process = match jail {
+            Some(jail) => Process::Jailed(jail.start(theirs, limits, &config).await?),
+            None => Process::start(&settings.monitor, theirs)?,
+        };
+        let settings = settings.clone();
+        blocking(move || Self::boot(&settings, &config, &disks, ours, process)).await?
     }
 
-    fn boot(settings: &Settings, config: &Config, disks: &[PathBuf]) -> Result<Self, Error> {
+    fn boot(
+        settings: &Settings,
+        config: &Config,
+        disks: &[PathBuf],
+        control: OwnedFd,
+        process: Process,
+    ) -> Result<Self, Error> {
         let time = settings.patience;
         let kvm = open(Path::new(KVM), OpenOptions::new().read(true).write(true))?;
         let kernel = open(&settings.kernel, OpenOptions::new().read(true))?;
@@ -46,9 +61,7 @@ impl Machine {
             .map(|path| open(path, OpenOptions::new().read(true)))
             .collect::<Result<_, _>>()?;
         let memory = memory_file(config).map_err(failed("making a guest's memory"))?;
-        let (ours, theirs) = Vm::control_sockets().map_err(failed("making a control socket"))?;
-        let process = Process::start(&settings.monitor, theirs)?;
-        let prepared = Vm::prepare(ours, kvm.as_fd(), time)
+        let prepared = Vm::prepare(control, kvm.as_fd(), time)
             .map_err(failed("making an empty virtual machine"))?;
         let disks: Vec<_> = disks.iter().map(File::as_fd).collect();
         let resources = Resources {
@@ -71,9 +84,9 @@ impl Machine {
 
     /// Ends the machine and waits until its process is gone.
     pub(super) async fn end(mut self) {
-        let process = self.process.take();
-        // Without a runtime it is dropped here.
-        drop(blocking(move || drop(process)).await);
+        if let Some(process) = self.process.take() {
+            process.end().await;
+        }
     }
 }
 
@@ -149,27 +162,48 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)
 }
 
-/// The monitor's process. Dropping it kills the process and waits for its end.
+/// The monitor's process. Dropping it kills the process.
 #[derive(Debug)]
-struct Process(Child);
+enum Process {
+    /// A process with the rights of the host's user. Dropping it waits for its end.
+    Plain(Plain),
+    /// In a sandbox, which is released in the background.
+    Jailed(Jailed),
+}
+
+#[derive(Debug)]
+struct Plain(Child);
 
 impl Process {
-    fn start(monitor: &Path, control: std::os::fd::OwnedFd) -> Result<Self, Error> {
+    fn start(monitor: &Path, control: OwnedFd) -> Result<Self, Error> {
         let mut command = Command::new(monitor);
         command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null());
         let child = command.spawn();
-        child.map(Self).map_err(|source| Error::failed("starting a monitor", monitor, source))
+        child
+            .map(|child| Self::Plain(Plain(child)))
+            .map_err(|source| Error::failed("starting a monitor", monitor, source))
+    }
+
+    /// Kills the process, and waits until it is gone and what it held is released.
+    async fn end(self) {
+        match self {
+            // Without a runtime it is dropped here.
+            Self::Plain(plain) => drop(blocking(move || drop(plain)).await),
+            Self::Jailed(jailed) => jailed.end().await,
+        }
     }
 
     /// Kills the process, and waits for its end elsewhere.
     fn end_later(mut self) {
-        drop(self.0.kill());
-        // If there is no thread to be had, the closure is dropped here.
-        drop(std::thread::Builder::new().spawn(move || drop(self)));
+        if let Self::Plain(Plain(child)) = &mut self {
+            drop(child.kill());
+            // If there is no thread to be had, the closure is dropped here.
+            drop(std::thread::Builder::new().spawn(move || drop(self)));
+        }
     }
 }
 
-impl Drop for Process {
+impl Drop for Plain {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());

@@ -6,13 +6,17 @@
 //! guest, and has it create the sandbox. The sandbox's limits hold inside. The machine ends with
 //! the sandbox.
 //!
+//! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network, one
+//! descriptor, a control group for the guest's memory and processors, and the system calls of
+//! [`SystemCalls::Monitor`](crate::linux::SystemCalls). What an escaped guest meets is that sandbox.
+//!
 //! It needs `/dev/kvm`, a kernel, the guest's root image, the program `lambda-vmm`, and
 //! `mkfs.erofs`. [`VmBackend::start`] names what is missing.
 //!
 //! # Limits
 //!
-//! - The monitor's process runs with the rights of the host's user, restricted by its own filters
-//!   of system calls alone.
+//! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
+//!   restricted by its own filters of system calls alone.
 //! - Each sandbox boots a machine: there is no pool, and no start from a snapshot.
 //! - A guest has no network but the sandbox's loopback.
 //! - A root has at most 13 folders, layers and binds together: each is a disk.
@@ -20,6 +24,7 @@
 
 mod driver;
 mod image;
+mod jail;
 mod machine;
 mod settings;
 
@@ -30,6 +35,7 @@ pub use settings::Settings;
 
 use self::driver::VmDriver;
 use self::image::Images;
+use self::jail::Jail;
 use self::machine::{Machine, Way};
 use crate::remote::RemoteBackend;
 use crate::{
@@ -45,6 +51,7 @@ pub struct VmBackend(Arc<Shared>);
 struct Shared {
     settings: Settings,
     images: Images,
+    jail: Option<Jail>,
     isolation: Isolation,
     capabilities: BTreeSet<Capability>,
 }
@@ -59,19 +66,24 @@ impl VmBackend {
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let images = Images::open(&settings)?;
+        let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
         let spec = SandboxSpec::new(crate::Root::empty(), ["/"]);
-        let machine = Machine::start(&settings, &spec.limits, Vec::new()).await?;
+        let machine = Machine::start(&settings, jail.as_ref(), &spec.limits, Vec::new()).await?;
         let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
         let mut isolation = agent.isolation();
         isolation.absent.remove(&Defence::Kernel);
-        isolation.in_force.insert(Defence::Kernel, "a virtual machine for each sandbox".to_owned());
+        let kernel = match &jail {
+            Some(_) => "a virtual machine for each sandbox, and its monitor in a sandbox",
+            None => "a virtual machine for each sandbox, and its monitor a process of the host",
+        };
+        isolation.in_force.insert(Defence::Kernel, kernel.to_owned());
         let capabilities = agent.capabilities();
         machine.end().await;
-        Ok(Self(Arc::new(Shared { settings, images, isolation, capabilities })))
+        Ok(Self(Arc::new(Shared { settings, images, jail, isolation, capabilities })))
     }
 
     async fn make(&self, mut spec: SandboxSpec) -> Result<Sandbox<Created>, Error> {
-        let Shared { settings, images, isolation, .. } = &*self.0;
+        let Shared { settings, images, jail, isolation, .. } = &*self.0;
         spec.check()?;
         spec.limits.check_isolation(isolation)?;
         if !spec.network.is_loopback() || !spec.linux.is_empty() {
@@ -84,7 +96,7 @@ impl VmBackend {
         spec.network = Network::Loopback;
         let (root, disks) = images.of_root(&spec.root).await?;
         spec.root = root;
-        let machine = Machine::start(settings, &spec.limits, disks).await?;
+        let machine = Machine::start(settings, jail.as_ref(), &spec.limits, disks).await?;
         let sandbox = agent(machine.way(), settings).await?.create(spec).await?;
         Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
     }

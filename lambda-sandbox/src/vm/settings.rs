@@ -27,6 +27,9 @@ pub struct Settings {
     /// Whether the guest's kernel has a console, whose end is part of an error when a machine does
     /// not start. It makes starts slower.
     pub console: bool,
+    /// Whether monitors run in sandboxes of the Linux backend, which needs what that needs. The
+    /// default is yes. The program `lambda-vmm` must then be a static one.
+    pub is_jailed: bool,
 }
 
 impl Settings {
@@ -47,7 +50,15 @@ impl Settings {
             guest_bytes: 64 << 20,
             patience: Duration::from_secs(20),
             console: false,
+            is_jailed: true,
         }
+    }
+
+    /// Runs monitors as plain processes of the host's user.
+    #[must_use]
+    pub fn without_jail(mut self) -> Self {
+        self.is_jailed = false;
+        self
     }
 
     /// Gives the guests' kernels a console.

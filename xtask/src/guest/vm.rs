@@ -80,7 +80,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(root).args(arguments).args(["--release", "--target", TARGET]);
         cargo.arg("--target-dir").arg(&build);
-        cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
+        cargo.env("VM_BED", "1").env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
         cargo
     };
     let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
@@ -121,7 +121,9 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         fs::copy(&sandboxes, tree.join("sandboxes"))?;
         programs_root(&tree.join("programs"))?;
         let path = tree.join("init");
-        fs::write(&path, INIT.replace("NAME", name).replace("CLONES", &clones))?;
+        let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
+        let script = INIT.replace("NAME", name).replace("CLONES", &clones);
+        fs::write(&path, script.replace("PLAIN", plain))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
@@ -217,7 +219,7 @@ echo \"bed: up after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_ROOT=/root.erofs VM_CLONE_COUNT=CLONES \\
     /kernels --ignored --test-threads=1 --nocapture NAME
 echo \"kernels: exit $?\"
-PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs VM_PROGRAMS=/programs \\
+PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs VM_PROGRAMS=/programs PLAIN \\
     /sandboxes --ignored --test-threads=1 --nocapture NAME
 echo \"sandboxes: exit $?\"
 echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
