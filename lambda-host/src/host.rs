@@ -361,13 +361,15 @@ impl Host {
         request.check(PAYLOAD_BYTES_MAX)?;
         let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
         let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
-        if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
+        if times > lineage::PASSES_MAX && !self.recursion_allowed(target.name.clone())? {
             return Err(Error::Recursion { name: target.name });
         }
+        let name = target.name.as_str();
+        let span = request.span(name, &trace);
         request.trace_id = Some(trace);
-        let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
+        let function_arn = self.arns().of_text(name, target.qualifier.as_deref());
         let key = function.key();
-        self.tell(Message::Invoke { key, function_arn, request, stream, reply }).await
+        self.tell(Message::Invoke { key, function_arn, request, stream, reply, span }).await
     }
 
     /// Returns the version for an invocation; an alias with two draws one.
@@ -595,6 +597,3 @@ fn draw() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
     u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }
-
-/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
-const RECURSIONS_MAX: u32 = 16;

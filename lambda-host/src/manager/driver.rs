@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_core::{
-    AccountId, Command, Decided, Engine, Event, EventError, Explanation, Fault, FunctionId,
-    RejectReason, Time,
+    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::fleet::Fleet;
 use super::functions::Functions;
-use super::ids::{to_core, to_engine};
+use super::ids::{is_of, to_core, to_engine};
 use super::inbox::Inbox;
 use super::message::{AccountPart, Message, Settings};
 use super::networks::Networks;
@@ -249,8 +249,8 @@ impl Driver {
                     unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
-            Message::Invoke { key, function_arn, request, stream, reply } => {
-                self.invoke(&key, function_arn, request, stream, reply);
+            Message::Invoke { key, function_arn, request, stream, reply, span } => {
+                self.invoke(&key, function_arn, request, stream, reply, span);
             }
             Message::LimitAccount { account, invocations_max, weight } => {
                 let account = AccountId(account.0);
@@ -329,6 +329,7 @@ impl Driver {
         request: Request,
         stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
+        span: Span,
     ) {
         if self.stopping.is_some() {
             return drop(reply.send(Err(Error::Stopping)));
@@ -341,7 +342,8 @@ impl Driver {
         let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
         request.trace_id.get_or_insert_with(|| trace_id(now_ms()));
-        let (sent_to, refused) = (None, 0);
+        span.record("faas.invocation_id", &request_id);
+        let (sent_to, refused, queued) = (None, 0, Span::none());
         self.arrive(Pending {
             function,
             request_id,
@@ -351,11 +353,14 @@ impl Driver {
             stream,
             sent_to,
             refused,
+            span,
+            queued,
         });
     }
 
-    pub(super) fn arrive(&mut self, pending: Pending) {
+    pub(super) fn arrive(&mut self, mut pending: Pending) {
         let function = pending.function;
+        pending.queued = tracing::info_span!(parent: &pending.span, "queue");
         self.functions.began(function);
         let id = self.pending.insert(pending);
         if let (Some(pending), Some(deployment)) =
@@ -493,7 +498,9 @@ impl Driver {
             trace_id: request.trace_id.clone(),
             function_arn: pending.function_arn.clone(),
             streamed: pending.stream.is_some(),
+            span: pending.span.clone(),
         };
+        pending.queued = Span::none();
         self.observer.dispatched(id, sandbox);
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
@@ -586,11 +593,6 @@ impl Driver {
             drop(self.events.send(event()));
         }
     }
-}
-
-/// Tells whether an explanation is of the placement of a sandbox.
-fn is_of(explanation: &Explanation, sandbox: SandboxId) -> bool {
-    matches!(explanation.decided, Decided::Placed { sandbox: Some(it), .. } if it.0 == sandbox.0)
 }
 
 /// How many beats a worker sends in the time after which one without a beat counts as lost.
