@@ -52,6 +52,18 @@ impl Request {
         self
     }
 
+    /// Returns the span of an invocation, in the caller's. Names are OpenTelemetry's, where it has one.
+    pub(crate) fn span(&self, function: &str, trace: &str) -> tracing::Span {
+        tracing::info_span!(
+            "invocation",
+            "faas.name" = function,
+            "faas.invocation_id" = tracing::field::Empty,
+            "faas.coldstart" = tracing::field::Empty,
+            "aws.xray.trace_header" = trace,
+            "otel.status_code" = tracing::field::Empty,
+        )
+    }
+
     /// Checks the payload, which may have so many bytes, and the identifier.
     pub(crate) fn check(&self, bytes_max: usize) -> Result<(), Error> {
         if self.payload.len() > bytes_max {

@@ -4,6 +4,9 @@
 //!
 //! Source: AWS, "Use Lambda recursive loop detection to prevent infinite loops".
 
+/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
+pub(crate) const PASSES_MAX: u32 = 16;
+
 /// Adds a function to the lineage of a trace header. Returns the header, and how often the invocation has come through the
 /// function, this time included.
 pub(crate) fn passed(trace: &str, function_arn: &str) -> (String, u32) {

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
+use tracing::Instrument as _;
 
 use super::api::Api;
 use super::archives::Archives;
@@ -178,7 +179,10 @@ impl Server {
                 let (shared, busy) = (Arc::clone(&shared), its_place.busy());
                 let client = client.clone();
                 async move {
-                    let response = answer(&shared, &client, request).await;
+                    let span = span(&shared.front, &request);
+                    let answered = answer(&shared, &client, request).instrument(span.clone());
+                    let response = answered.await;
+                    span.record("http.response.status_code", response.status().as_u16());
                     client.heads.answered();
                     Ok::<_, Infallible>(streamed::reply(response, busy))
                 }
@@ -207,6 +211,22 @@ impl Server {
 struct Shared {
     bodies: Bodies,
     front: Front,
+}
+
+/// Returns the span of a request. The query stays out of it: it may hold a signature.
+fn span(front: &Front, request: &Request<Incoming>) -> tracing::Span {
+    let door = match front {
+        Front::Api(_) => "api",
+        Front::Gateway(_) => "gateway",
+    };
+    tracing::info_span!(
+        "request",
+        "otel.kind" = "server",
+        "http.request.method" = request.method().as_str(),
+        "url.path" = request.uri().path(),
+        "http.response.status_code" = tracing::field::Empty,
+        door,
+    )
 }
 
 async fn answer(

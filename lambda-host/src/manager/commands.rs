@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use lambda_core::{Command, Decided, Event, Explanation, Fault, FunctionId, RejectReason};
+use lambda_core::{Command, Event, Fault, FunctionId, RejectReason};
+use tracing::Span;
 
 use super::answer;
 use super::driver::{Driver, Held};
-use super::ids::to_engine;
+use super::ids::{is_of, to_engine};
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::logs::LogEvent;
@@ -118,7 +119,9 @@ impl Driver {
             trace_id: request.trace_id.clone(),
             function_arn: pending.function_arn.clone(),
             streamed: pending.stream.is_some(),
+            span: pending.span.clone(),
         };
+        pending.queued = Span::none();
         self.observer.dispatched(id, sandbox);
         self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
     }
@@ -186,9 +189,4 @@ impl Driver {
         self.observer.ended(id, true, &answer.report);
         pending.answer(Ok(answer));
     }
-}
-
-/// Tells whether an explanation is of the placement of a sandbox.
-fn is_of(explanation: &Explanation, sandbox: SandboxId) -> bool {
-    matches!(explanation.decided, Decided::Placed { sandbox: Some(it), .. } if it.0 == sandbox.0)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lambda_core::{AccountId, Engine, Event, EventError, FunctionId, Time};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::fleet::Fleet;
 use super::functions::Functions;
@@ -251,8 +252,8 @@ impl Driver {
                     unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
-            Message::Invoke { function, function_arn, request, stream, reply } => {
-                self.invoke(&function, function_arn, request, stream, reply);
+            Message::Invoke { function, function_arn, request, stream, reply, span } => {
+                self.invoke(&function, function_arn, request, stream, reply, span);
             }
             Message::LimitAccount { account, invocations_max, weight } => {
                 let account = AccountId(account.0);
@@ -330,6 +331,7 @@ impl Driver {
         request: Request,
         stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
+        span: Span,
     ) {
         if self.stopping.is_some() {
             return drop(reply.send(Err(Error::Stopping)));
@@ -348,7 +350,8 @@ impl Driver {
         let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let mut request = request;
         request.trace_id.get_or_insert_with(|| trace_id(now_ms()));
-        let (sent_to, refused) = (None, 0);
+        span.record("faas.invocation_id", &request_id);
+        let (sent_to, refused, queued) = (None, 0, Span::none());
         self.arrive(Pending {
             function,
             request_id,
@@ -358,11 +361,14 @@ impl Driver {
             stream,
             sent_to,
             refused,
+            span,
+            queued,
         });
     }
 
-    pub(super) fn arrive(&mut self, pending: Pending) {
+    pub(super) fn arrive(&mut self, mut pending: Pending) {
         let function = pending.function;
+        pending.queued = tracing::info_span!(parent: &pending.span, "queue");
         self.functions.began(function);
         let id = self.pending.insert(pending);
         if let (Some(pending), Some(deployment)) =

@@ -38,6 +38,8 @@ pub(crate) enum Message {
         /// The receiver of a streamed answer's parts.
         stream: Option<mpsc::Sender<StreamItem>>,
         reply: oneshot::Sender<Result<Answer, Error>>,
+        /// Of the invocation, in its caller's.
+        span: tracing::Span,
     },
     /// The caller has taken parts of a streamed answer.
     Read { invocation: InvocationId, parts: u32 },

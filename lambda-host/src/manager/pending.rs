@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lambda_core::FunctionId;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use super::stream::StreamItem;
 use crate::error::Error;
@@ -25,11 +26,21 @@ pub(super) struct Pending {
     pub(super) sent_to: Option<(SandboxId, WorkerId)>,
     /// How many sandboxes ended before they could take it.
     pub(super) refused: u32,
+    /// The invocation, and the time in which it waits for a sandbox.
+    pub(super) span: Span,
+    pub(super) queued: Span,
 }
 
 impl Pending {
     /// Gives the caller its answer.
     pub(super) fn answer(self, answer: Result<Answer, Error>) {
+        let failed = answer.as_ref().map_or(true, |it| it.function_error);
+        if failed {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        if let Ok(answer) = &answer {
+            self.span.record("faas.coldstart", answer.report.is_cold());
+        }
         // The caller may have gone; the invocation went on, as Lambda's does.
         drop(self.reply.send(answer));
     }

@@ -28,9 +28,10 @@ impl Host {
         request.check(PAYLOAD_BYTES_MAX)?;
         let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
         let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
-        if times > RECURSIONS_MAX && !self.recursion_allowed(target.name.clone())? {
+        if times > lineage::PASSES_MAX && !self.recursion_allowed(target.name.clone())? {
             return Err(Error::Recursion { name: target.name });
         }
+        let span = request.span(target.name.as_str(), &trace);
         request.trace_id = Some(trace);
         let function_arn = self.arns().of_text(target.name.as_str(), target.qualifier.as_deref());
         let closed = |_| Error::Stopping;
@@ -38,7 +39,7 @@ impl Host {
         let mut permits = permits.map_err(closed)?;
         let mut tell = |message| permits.next().expect("two were reserved").send(message);
         let invoked = Arc::clone(&function);
-        tell(Message::Invoke { function: invoked, function_arn, request, stream, reply });
+        tell(Message::Invoke { function: invoked, function_arn, request, stream, reply, span });
         // The driver may have learnt of a version by this invocation: it is told if that was removed meanwhile.
         if !self.has(&function) {
             tell(Message::Remove { key: function.key(), deployment: Some(function.deployment) });
@@ -72,6 +73,3 @@ fn draw() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
     u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }
-
-/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
-const RECURSIONS_MAX: u32 = 16;

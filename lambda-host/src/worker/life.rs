@@ -12,6 +12,7 @@ use lambda_sandbox::{
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::context::Context;
 use super::failure::{Failure, payload};
@@ -153,18 +154,20 @@ impl Life {
             order = orders.recv() => order,
             () = self.kill.notified() => return,
         };
-        let Some(Order::Run(invocation)) = order else { return };
+        let Some(Order::Run(mut invocation)) = order else { return };
+        let span = std::mem::replace(&mut invocation.span, Span::none());
         self.log.init_report(init_duration, Phase::Init, INIT_TIMEOUT);
         self.log.start(&invocation.request_id, self.deployment.version);
         let start = Instant::now();
         let made = tokio::select! {
-            made = self.maker.make(Some(invocation.timeout)) => made,
+            made = self.maker.make(Some(invocation.timeout)).instrument(span.clone()) => made,
             () = self.kill.notified() => {
                 Err(Unmade::Function(Failure::stopped(), Duration::ZERO))
             }
         };
         let failure = match made {
             Ok(made) => {
+                invocation.span = span;
                 let first = Turn { invocation, init_duration: None, spent: start.elapsed() };
                 return self.serve(made, Some(first), orders).await;
             }
@@ -213,6 +216,8 @@ impl Life {
                     Turn { invocation, init_duration: None, spent: Duration::ZERO }
                 }
             };
+            // The span ends with the answer; the sandbox is frozen after it.
+            let span = std::mem::replace(&mut turn.invocation.span, Span::none());
             let idle = match state {
                 State::Idle(idle) => {
                     turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
@@ -221,11 +226,13 @@ impl Life {
                     }
                     Ok(idle)
                 }
-                State::Reset(created) => self.init_again(created, &mut turn).await,
+                State::Reset(created) => {
+                    self.init_again(created, &mut turn).instrument(span.clone()).await
+                }
             };
             init_duration = None;
             let after = match idle {
-                Ok(idle) => self.invoke(idle, &turn).await,
+                Ok(idle) => self.invoke(idle, &turn).instrument(span).await,
                 Err(ended) => ended,
             };
             state = match after {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 
 use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::function::account::AccountIndex;
@@ -191,6 +192,10 @@ pub struct Invocation {
     /// Whether the caller takes a streamed answer part by part.
     #[serde(default)]
     pub streamed: bool,
+    /// The caller's span, for a worker of the same process. It crosses no wire: there the trace header tells what an invocation
+    /// belongs to.
+    #[serde(skip, default = "Span::none")]
+    pub(crate) span: Span,
 }
 
 /// A part of a streamed answer.
