@@ -45,8 +45,8 @@ pub(super) enum Rights {
 }
 
 impl Rights {
-    /// Returns the rights of this process. Root of a user namespace, or root without CAP_SYS_ADMIN,
-    /// counts as a user.
+    /// Returns the rights of this process. Root of a user namespace, or root without one of
+    /// [`OF_ROOT`], counts as a user.
     pub(super) fn own() -> Self {
         let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if user.is_root() && LACK_OF_ROOT.is_none() {
@@ -62,12 +62,18 @@ pub(super) static LACK_OF_ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
     if !*INITIAL {
         return Some("it is root of a user namespace only (/proc/self/uid_map)".to_owned());
     }
+    let lacks: Vec<&str> = OF_ROOT.iter().filter(|it| !has(it.1)).map(|it| it.0).collect();
+    let names = lacks.join(", ");
+    (!lacks.is_empty()).then(|| format!("it lacks {names}, as root of a container does"))
+});
+
+/// Whether this process has the capability with this number in effect.
+fn has(capability: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let admin = effective.is_some_and(|set| set & SYS_ADMIN != 0);
-    (!admin).then(|| "it lacks CAP_SYS_ADMIN, as root of a container does".to_owned())
-});
+    effective.is_some_and(|set| set >> capability & 1 == 1)
+}
 
 /// Whether this process is in the initial user namespace.
 pub(super) static INITIAL: LazyLock<bool> = LazyLock::new(|| {
@@ -75,8 +81,19 @@ pub(super) static INITIAL: LazyLock<bool> = LazyLock::new(|| {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 });
 
-/// The bit of CAP_SYS_ADMIN, which permits to make namespaces and mounts.
-const SYS_ADMIN: u64 = 1 << 21;
+/// The capabilities without which no sandbox starts as root: to make namespaces and mounts, to
+/// bring up their loopback, to become the sandbox's user, and to change the root. With their
+/// numbers.
+const OF_ROOT: [(&str, u32); 5] = [
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SETUID", 7),
+    ("CAP_SETGID", 6),
+    ("CAP_SYS_CHROOT", 18),
+];
+
+/// The number of CAP_SYS_TIME, which permits to set the clocks of a time namespace.
+const SYS_TIME: u32 = 25;
 
 /// The optional defences that the backend applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,15 +102,22 @@ pub(super) struct Defences {
     pub(super) rights: Rights,
     pub(super) landlock: Option<Restriction>,
     pub(super) own_time: bool,
+    /// Whether this process may set the clocks of a time namespace.
+    sets_clocks: bool,
 }
 
 impl Defences {
     pub(super) fn of(features: Features, without: &BTreeSet<Defence>) -> Self {
+        let rights = Rights::own();
+        // A user has the capability in the user namespace of the sandbox.
+        let sets_clocks = rights != Rights::Root || has(SYS_TIME);
+        let wanted = !without.contains(&Defence::Time);
         Self {
             features,
-            rights: Rights::own(),
+            rights,
             landlock: Restriction::of(features.landlock_abi, without),
-            own_time: features.time_namespace && !without.contains(&Defence::Time),
+            own_time: features.time_namespace && sets_clocks && wanted,
+            sets_clocks,
         }
     }
 
@@ -184,7 +208,12 @@ impl Defences {
         };
         let time = self.own_time.then(|| "time namespace: clocks since boot begin at 0".to_owned());
         let Features { landlock_abi, time_namespace, .. } = self.features;
-        tell(Defence::Time, time, time_namespace, "the kernel has no time namespaces");
+        let lack = if time_namespace {
+            "the host lacks CAP_SYS_TIME, which sets the clocks of a time namespace"
+        } else {
+            "the kernel has no time namespaces"
+        };
+        tell(Defence::Time, time, time_namespace && self.sets_clocks, lack);
         let files = self.landlock.map(Restriction::describe);
         tell(Defence::FileAccess, files, landlock_abi > 0, "the kernel has no landlock");
         let scope = (self.landlock.filter(|it| it.scoped != 0))

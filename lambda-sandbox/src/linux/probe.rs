@@ -68,8 +68,8 @@ pub(super) fn root(user: u32) -> Missing {
         Some(lack) if user == 0 => Missing {
             what: "root of the machine",
             why: format!("this process runs as root, but {lack}"),
-            remedy: "give the container the right (docker run --privileged, or --cap-add SYS_ADMIN with a seccomp profile that has \
-                     mount and unshare, and --cgroupns=host with /sys/fs/cgroup writable), or allow to work without it by \
+            remedy: "give the container the right (docker run --privileged, or --cap-add SYS_ADMIN --cap-add NET_ADMIN with a seccomp profile \
+                     that has mount and unshare, and --cgroupns=host with /sys/fs/cgroup writable), or allow to work without it by \
                      `Settings::rootless`",
         },
         _ => Missing {

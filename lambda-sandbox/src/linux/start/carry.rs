@@ -27,6 +27,14 @@ pub(in crate::linux) fn failure(step: &Step, source: io::Error) -> Error {
             remedy: "load its module, or take a folder as the root",
         };
     }
+    if source.raw_os_error() == Some(libc::EPERM) && matches!(step, Step::HostName(_)) {
+        return Error::Unavailable {
+            what: "a host name of the sandbox's own",
+            why: "a system call filter, as a container has one, refuses sethostname".to_owned(),
+            remedy: "start the container with a filter that has sethostname (docker or podman run --security-opt \
+                     seccomp=unconfined)",
+        };
+    }
     match name(step) {
         (step, Some(path)) => Error::failed(step, path, source),
         (step, None) => Error::step(step, source),
