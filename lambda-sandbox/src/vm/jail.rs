@@ -38,6 +38,11 @@ impl Jail {
         limits: &Limits,
         config: &Config,
     ) -> Result<Jailed, Error> {
+        let sandbox = self.backend.create(self.spec(control, limits, config)).await?;
+        Ok(Jailed { killer: sandbox.killer(), running: Some(tokio::spawn(sandbox.run())) })
+    }
+
+    fn spec(&self, control: OwnedFd, limits: &Limits, config: &Config) -> SandboxSpec {
         let root = Root::empty().with_bind(&self.monitor, MONITOR);
         let mut spec = SandboxSpec::new(root, [MONITOR, CONTROL]).named("monitor");
         spec.limits.memory_bytes = config.memory_bytes.saturating_add(MONITOR_BYTES);
@@ -47,8 +52,7 @@ impl Jail {
         spec.limits.scratch_bytes = SCRATCH_BYTES;
         spec.linux =
             Extras::default().with_descriptor(control).with_system_calls(SystemCalls::Monitor);
-        let sandbox = self.backend.create(spec).await?;
-        Ok(Jailed { killer: sandbox.killer(), running: Some(tokio::spawn(sandbox.run())) })
+        spec
     }
 }
 
@@ -89,3 +93,56 @@ const MONITOR_THREADS: u32 = 3;
 const FILES_MAX: u64 = 2048;
 /// A monitor writes no file.
 const SCRATCH_BYTES: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Completed;
+
+    /// A shell in the place of the monitor, as an escaped guest would be there: its attempts fail
+    /// for the reason that is given.
+    #[tokio::test]
+    async fn an_attacker_in_the_place_of_a_monitor_reaches_nothing() {
+        let shell = PathBuf::from("/usr/bin/busybox");
+        if !shell.exists() {
+            return test_support::left_out("an attack from a monitor's jail", "no static busybox");
+        }
+        let backend = match LinuxBackend::new() {
+            Ok(backend) => backend,
+            Err(error) => {
+                let why = error.to_string();
+                return test_support::left_out("an attack from a monitor's jail", &why);
+            }
+        };
+        let jail = Jail { backend, monitor: shell };
+        for (attempt, expected) in [
+            ("echo reached the shell; false", ""),
+            ("read x < /proc/self/status", "not permitted"),
+            ("read x < /dev/kvm", "not permitted"),
+            ("read x < /busybox", "not permitted"),
+            ("echo x > /tmp/x", "not permitted"),
+            ("/busybox mount -t tmpfs x /tmp", "permission denied"),
+            ("/busybox wget -q http://127.0.0.1:1/", "not permitted"),
+            ("/busybox unshare -n /busybox true", "not permitted"),
+            ("set -- /*; test \"$1\" != '/*'", ""),
+        ] {
+            let done = attack(&jail, attempt).await;
+            let error = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(!done.finished.is_success(), "{attempt}: {done:?}");
+            assert!(error.contains(expected), "{attempt}: {done:?}");
+            assert_eq!(done.stdout.is_empty(), !attempt.starts_with("echo reached"), "{done:?}");
+        }
+        let done = attack(&jail, "while true; do /busybox sleep 5 & done").await;
+        assert!(String::from_utf8_lossy(&done.stderr).contains("fork"), "{done:?}");
+    }
+
+    async fn attack(jail: &Jail, script: &str) -> Completed {
+        let control = OwnedFd::from(std::fs::File::open("/dev/null").expect("opened"));
+        let mut spec = jail.spec(control, &Limits::default(), &Config::new(8 << 20));
+        // It finds what to do by its name.
+        spec.root = Root::empty().with_bind(&jail.monitor, "/busybox");
+        spec.command = ["/busybox", "sh", "-c", script].map(Into::into).to_vec();
+        let spec = spec.with_wall_time(std::time::Duration::from_secs(5));
+        jail.backend.run(spec).await.expect("run")
+    }
+}

@@ -99,9 +99,15 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let programs = build.join(TARGET).join("release");
 
     let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
-    let tree = folder.join("vm-root");
+    let outer = folder.join("vm-root");
+    let tree = outer.join("system");
     let make = || -> std::io::Result<()> {
-        drop(fs::remove_dir_all(&tree));
+        drop(fs::remove_dir_all(&outer));
+        for path in ["bin", "new"] {
+            fs::create_dir_all(outer.join(path))?;
+        }
+        fs::copy("/usr/bin/busybox", outer.join("bin/busybox"))?;
+        script(&outer.join("init"), super::INIT)?;
         for path in ["bin", "proc", "sys/fs/cgroup", "dev", "tmp", "run"] {
             fs::create_dir_all(tree.join(path))?;
         }
@@ -120,18 +126,21 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         fs::copy(&kernels, tree.join("kernels"))?;
         fs::copy(&sandboxes, tree.join("sandboxes"))?;
         programs_root(&tree.join("programs"))?;
-        let path = tree.join("init");
         let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
-        let script = INIT.replace("NAME", name).replace("CLONES", &clones);
-        fs::write(&path, script.replace("PLAIN", plain))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+        let system = SYSTEM.replace("NAME", name).replace("CLONES", &clones);
+        script(&tree.join("init"), &system.replace("PLAIN", plain))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
     guest_kernel(root, &tree.join("vmlinux"))?;
     let test_guest = Some(("data", (0..=250).cycle().take(4_000_000).collect()));
     guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
     guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
-    pack(&tree, folder.join("vm.cpio"))
+    pack(&outer, folder.join("vm.cpio"))
+}
+
+fn script(path: &Path, text: &str) -> std::io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// Copies the machines' kernel: `VM_KERNEL`, or the one in `../shared/vm`.
@@ -206,7 +215,8 @@ while :; do
 done
 "#;
 
-const INIT: &str = "\
+/// The second script, which runs in a root that can be left: sandboxes change theirs.
+const SYSTEM: &str = "\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
@@ -227,7 +237,10 @@ echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 ";
 
 /// The processor's frequency, in which it counts instructions.
-const OPTIONS: &str = "tsc_early_khz=1000000";
+///
+/// The timer ticks periodically: QEMU's emulated virtualization loses an interrupt at times, and a
+/// kernel that waits for its one armed timer then stands still for ever.
+const OPTIONS: &str = "tsc_early_khz=1000000 lapic=notscdeadline nohz=off highres=off";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";

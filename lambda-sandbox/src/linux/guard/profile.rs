@@ -58,9 +58,10 @@ pub const TRIPWIRES: &[(&str, libc::c_long)] = calls!(
 );
 
 /// The calls that [`SystemCalls::Monitor`] allows, with the rules of the default list about their
-/// arguments: of `ioctl` only terminals' and KVM's requests, for example. The first two rows serve
-/// the start of a static program.
+/// arguments: of `ioctl` only terminals' and KVM's requests, for example. The first row is what the
+/// sandbox's init does under the filter, the next two serve the start of a static program.
 pub const MONITOR_ONLY: &[(&str, libc::c_long)] = calls!(
+    SYS_setsid SYS_dup2 SYS_chdir SYS_wait4 SYS_kill SYS_signalfd4
     SYS_execve SYS_arch_prctl SYS_set_tid_address SYS_set_robust_list SYS_rseq SYS_prlimit64
     SYS_readlink SYS_readlinkat SYS_prctl SYS_uname SYS_sigaltstack SYS_sched_getaffinity
     SYS_brk SYS_mmap SYS_mprotect SYS_munmap SYS_mremap SYS_madvise SYS_rt_sigaction SYS_rt_sigprocmask
