@@ -444,3 +444,31 @@ async fn functions_for_other_machines_are_kept_and_refused_when_invoked() {
     let unknown = call(address, "POST", functions, &create("g", "cobol85", here)).await;
     assert!(unknown.contains("InvalidParameterValueException"), "{unknown}");
 }
+
+/// Throttling as clients expect it: the status, the error, the reason and when to try again. Load balancers ask whether the
+/// host is well without a signature.
+#[tokio::test]
+async fn a_throttled_caller_is_told_when_to_try_again() {
+    let host = host().await;
+    host.deploy(common::config(), common::zip("1")).await.unwrap();
+    host.reserve_concurrency("f", Some(0)).await.unwrap();
+    let address = serve_host(host).await;
+    let answer = call(address, "POST", "/2015-03-31/functions/f/invocations", "{}").await;
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    for expected in [
+        "retry-after: 1\r\n",
+        "x-amzn-errortype: TooManyRequestsException\r\n",
+        r#""Reason":"ReservedFunctionConcurrentInvocationLimitExceeded""#,
+        r#""Type":"User""#,
+    ] {
+        assert!(answer.contains(expected), "{expected}: {answer}");
+    }
+    for path in ["/_health", "/_ready"] {
+        let answer = call(address, "GET", path, "").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"),
+            "{path}: {answer}"
+        );
+        assert!(call(address, "POST", path, "").await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
+}

@@ -13,6 +13,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(python_environment(root).err());
     left_out.extend(emulator(root).err());
     left_out.extend(web_frameworks(root).err());
+    left_out.extend(javascript_sdk(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -120,6 +121,28 @@ fn web_frameworks(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("web frameworks: {error}"))
 }
 
+/// Installs the Lambda client of AWS's SDK for JavaScript into `target/sdk`: 19 MB.
+fn javascript_sdk(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/sdk");
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == SDK_PACKAGE) {
+        println!("AWS's SDK for JavaScript: target/sdk is there");
+        return Ok(());
+    }
+    println!("AWS's SDK for JavaScript: installing {SDK_PACKAGE} into target/sdk");
+    let make = || -> Result<(), String> {
+        if !on_path("npm") {
+            return Err("npm is not there".to_owned());
+        }
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        run(npm.arg("--prefix").arg(&folder).arg(SDK_PACKAGE))?;
+        fs::write(&stamp, SDK_PACKAGE).map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("AWS's SDK for JavaScript: {error}"))
+}
+
 /// Installs AWS's runtime client for Node.js into `target/node`. This compiles the HTTP client,
 /// which takes minutes.
 fn node_packages(root: &Path) -> Result<(), String> {
@@ -220,4 +243,5 @@ const NODE_FRAMEWORKS: [&str; 5] = [
     "fastify@5.12.8",
     "@fastify/aws-lambda@6.4.1",
 ];
+const SDK_PACKAGE: &str = "@aws-sdk/client-lambda@3.1164.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::date;
 use super::protocol::Deployment;
 use crate::function::logging::Logging;
+use crate::function::runtimes;
 use crate::function::version::Version;
 use crate::invocation::Report;
 use crate::logs::LogEvent;
@@ -119,19 +120,20 @@ impl SandboxLog {
     /// Says that the sandbox is made, with Lambda's INIT_START line.
     pub(super) fn init_start(&self, deployment: &Deployment) {
         let runtime = &deployment.config.runtime;
+        let arn = runtimes::version_arn(&deployment.region, runtime);
+        let version = runtimes::version(runtime);
         if self.json.is_none() {
+            let text = format!("INIT_START Runtime Version: {version}\tRuntime Version ARN: {arn}");
             // Not for the caller of an invocation.
-            return self.keep(
-                &mut self.lines(),
-                LogEvent::new(now_ms(), format!("INIT_START Runtime Version: {runtime}")),
-            );
+            return self.keep(&mut self.lines(), LogEvent::new(now_ms(), text));
         }
         let provisioned =
             if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
         let record = json!({
             "initializationType": provisioned,
             "phase": Phase::Init.as_str(),
-            "runtimeVersion": runtime,
+            "runtimeVersion": version,
+            "runtimeVersionArn": arn,
             "functionName": deployment.config.name.as_str(),
             "functionVersion": deployment.version.to_string(),
         });
@@ -257,6 +259,10 @@ impl LogSink for SandboxLog {
     fn line(&self, line: LogLine) {
         let mut lines = self.lines();
         lines.tail.line(&line.text);
+        // As on Lambda, empty lines are no events of the log.
+        if line.text.is_empty() {
+            return;
+        }
         let text = String::from_utf8_lossy(&line.text).into_owned();
         self.keep(&mut lines, LogEvent::new(ms(line.at), text));
     }
@@ -393,10 +399,11 @@ mod tests {
     async fn lines_go_to_the_hosts_log_together_and_within_a_bound() {
         let log = SandboxLog::new("stream".to_owned(), &Logging::default());
         log.line(output(b"\xff one"));
+        log.line(output(b""));
         log.wait().await;
         let sent: Vec<String> = log.unsent().into_iter().map(|it| it.message).collect();
         assert_eq!(sent, ["\u{fffd} one"]);
-        assert_eq!(log.take(), Bytes::from_static(b"\xff one\n"));
+        assert_eq!(log.take(), Bytes::from_static(b"\xff one\n\n"));
         for _ in 0..1000 {
             log.line(output(&[b'y'; 1000]));
         }

@@ -3,7 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,13 +18,15 @@ struct OnDisk {
 
 impl OnDisk {
     fn start(size: &str) -> Self {
+        Self::on(&format!("-t tmpfs -o size={size} tmpfs"))
+    }
+
+    /// Starts a host with its data on what `mount` is told to mount.
+    fn on(mounted: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        let mount = format!(
-            "mount -t tmpfs -o size={size} tmpfs '{}' && exec \"$0\" \"$@\"",
-            data.display()
-        );
+        let mount = format!("mount {mounted} '{}' && exec \"$0\" \"$@\"", data.display());
         let told = folder.path().join("told");
         let arguments = ["--deliveries", told.to_str().unwrap(), "--change-time", "0"];
         let before = ["unshare", "--mount", "sh", "-c", &mount];
@@ -124,6 +126,58 @@ fn a_full_disk_is_the_hosts_fault_and_passes() {
         assert_eq!(host.call("POST", "invocations", "", "7"), (200, "7".to_owned()));
         drop(file);
         std::fs::remove_file(&filler).unwrap();
+        host.is_well();
+    }
+}
+
+/// A mounted file system that takes no writes until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(folder: &Path) -> Self {
+        assert!(Command::new("fsfreeze").arg("-f").arg(folder).status().unwrap().success());
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let thawed = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+        assert!(thawed.is_ok_and(|it| it.success()) || std::thread::panicking(), "stays frozen");
+    }
+}
+
+/// A disk that stalls delays what must be on it: no event and no change is acknowledged before. Invocations whose callers
+/// wait go on.
+#[test]
+fn a_disk_that_stalls_delays_what_must_be_on_it() {
+    if !ready("a slow disk") {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(64 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).output();
+    if !made.is_ok_and(|it| it.status.success()) {
+        return test_support::left_out("a slow disk", "needs mkfs.ext4");
+    }
+    let host = OnDisk::on(&format!("-o loop '{}'", image.path().display()));
+    host.served.create("f", &python(), "app.handler", &[("app.py", CODE)], &[]);
+    host.is_well();
+    for round in 0..3 {
+        let before = host.description();
+        let frozen = Frozen::new(&host.folder);
+        std::thread::scope(|scope| {
+            let event = scope.spawn(|| host.event("slow"));
+            let change = scope.spawn(|| host.describe(&format!("slow {round}")));
+            std::thread::sleep(Duration::from_secs(2));
+            assert!(!event.is_finished() && !change.is_finished(), "acknowledged before the disk");
+            assert_eq!(host.description(), before);
+            assert_eq!(host.call("POST", "invocations", "", "7"), (200, "7".to_owned()));
+            drop(frozen);
+            assert_eq!(event.join().unwrap().0, 202);
+            assert_eq!(change.join().unwrap().0, 200);
+        });
+        assert_eq!(host.description(), format!("slow {round}"));
         host.is_well();
     }
 }

@@ -17,6 +17,8 @@ mod frameworks;
 #[cfg(test)]
 mod front_doors;
 #[cfg(test)]
+mod javascript;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod keys;

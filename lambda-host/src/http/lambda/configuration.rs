@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::Arns;
+use crate::function::runtimes::version_arn;
 use crate::function::{Function, FunctionState, Step};
 
 /// Where a function is in its life, as AWS's clients wait for it. The answer to a change tells of one under way, even where
@@ -62,7 +63,7 @@ pub(super) fn configuration(
         },
         "LoggingConfig": logging(function),
         "RuntimeVersionConfig": {
-            "RuntimeVersionArn": runtime_version(arns.region(), &config.runtime),
+            "RuntimeVersionArn": version_arn(arns.region(), &config.runtime),
         },
     });
     if config.environment_given || !config.environment.is_empty() {
@@ -135,12 +136,6 @@ fn logging(function: &Function) -> Value {
         body["SystemLogLevel"] = logging.system_level.as_deref().unwrap_or("INFO").into();
     }
     body
-}
-
-/// The ARN of a runtime's version: one for each runtime of this host.
-pub(super) fn runtime_version(region: &str, runtime: &str) -> String {
-    let digest = crate::code::CodeDigest::of(runtime.as_bytes()).hex();
-    format!("arn:aws:lambda:{region}::runtime:{digest}")
 }
 
 /// Renders milliseconds since 1970 as the API does: `2026-11-23T21:19:54.000+0000`.
