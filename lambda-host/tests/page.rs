@@ -38,7 +38,9 @@ async fn host(functions: usize, sandboxes: usize) -> Host {
         config.description = ATTACK.to_owned();
         config
     };
-    host.deploy(described(named("busy")), code.clone()).await.unwrap();
+    let mut busy = described(named("busy"));
+    busy.timeout = Duration::from_secs(900);
+    host.deploy(busy, code.clone()).await.unwrap();
     let quick =
         FunctionConfig::new("quick", "provided.al2023", "<img/src=x/onerror=window.attacked=1>");
     let quick = quick.unwrap();
