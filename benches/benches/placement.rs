@@ -68,9 +68,12 @@ fn main() {
     if wanted("decisions") {
         println!("{DECISIONS}");
         for workers in sizes.clone() {
-            for policy in [Policy::PowerOfTwo, Policy::Ours] {
-                decisions(policy, workers);
-            }
+            let twos = [Policy::PowerOfTwo, Policy::PowerOfTwoByLoad];
+            let times = decisions(&[twos[0], twos[1], Policy::Ours], workers);
+            let [by_memory, by_load] = [0, 1].map(|two| ratio(&times[2], &times[two]));
+            println!(
+                "ours over power of two at {workers} workers: {by_memory:.2} by memory, {by_load:.2} by live load"
+            );
         }
     }
     // `candidates` is not part of a run without arguments: it repeats the decisions with other
@@ -81,14 +84,14 @@ fn main() {
             let one = std::env::args().nth(3).and_then(|it| it.parse::<usize>().ok());
             for candidates in [3, 4, 5, 6, 8, 12] {
                 if one.is_none_or(|one| one == candidates) {
-                    decisions(Policy::Of(candidates), workers);
+                    drop(decisions(&[Policy::Of(candidates)], workers));
                 }
             }
         }
     }
     if wanted("scan") {
         for workers in [1_000, 10_000] {
-            decisions(Policy::LeastLoaded, workers);
+            drop(decisions(&[Policy::LeastLoaded], workers));
         }
     }
     if wanted("cold") {
@@ -124,13 +127,15 @@ struct Rounds(Vec<f64>);
 
 impl Rounds {
     fn of(calls: usize, mut round: impl FnMut()) -> Self {
-        let mut times: Vec<_> = (0..ROUNDS)
-            .map(|_| {
-                let began = Instant::now();
-                round();
-                began.elapsed().as_nanos() as f64 / calls as f64
-            })
-            .collect();
+        let one = |_| {
+            let began = Instant::now();
+            round();
+            began.elapsed().as_nanos() as f64 / calls as f64
+        };
+        Self::sorted((0..ROUNDS).map(one).collect())
+    }
+
+    fn sorted(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         Self(times)
     }
@@ -167,6 +172,7 @@ fn dependent_read(lines: usize) -> f64 {
 #[derive(Clone, Copy)]
 enum Policy {
     PowerOfTwo,
+    PowerOfTwoByLoad,
     LeastLoaded,
     Ours,
     /// Our placement with this number of candidates.
@@ -177,6 +183,7 @@ impl Policy {
     fn make(self) -> Box<dyn Placement> {
         match self {
             Self::PowerOfTwo => Box::new(baselines::PowerOfTwo),
+            Self::PowerOfTwoByLoad => Box::new(baselines::PowerOfTwoByLoad),
             Self::LeastLoaded => Box::new(baselines::LeastLoaded),
             Self::Ours => Box::new(Scored::default()),
             Self::Of(candidates) => Box::new(Scored::default().with_candidates(candidates)),
@@ -207,8 +214,7 @@ fn fleet(
             .unwrap();
     }
     for function in 0..functions {
-        let mut settings = FunctionSettings::new(AccountId(function % 1000), 128 << 20);
-        settings.runtime = u8::try_from(function % 5).unwrap();
+        let settings = FunctionSettings::new(AccountId(function % 1000), 128 << 20);
         let function = FunctionId(function);
         engine.handle(Time::ZERO, Event::FunctionPut { function, revision: 0, settings }).unwrap();
     }
@@ -249,33 +255,52 @@ fn fleet(
     (engine, made, now)
 }
 
-fn decisions(policy: Policy, workers: u32) {
+/// Measures the decisions of several policies on fleets of the same size. Their rounds take turns,
+/// so that what else runs on the machine meets all of them. Returns the time of each in
+/// every round, in nanoseconds.
+fn decisions(policies: &[Policy], workers: u32) -> Vec<Vec<f64>> {
     let functions = workers.min(20_000);
-    let (mut engine, _, _) = fleet(policy, workers, functions, workers * 20);
     let mut chance = Chance(7);
-    let calls = if matches!(policy, Policy::LeastLoaded) { 2_000 } else { 100_000 };
-    let rounds = Rounds::of(calls, || {
-        for _ in 0..calls {
-            black_box(engine.choose(chance.function(functions)).unwrap());
+    let mut engines: Vec<_> =
+        policies.iter().map(|policy| fleet(*policy, workers, functions, workers * 20).0).collect();
+    let scans = policies.iter().any(|policy| matches!(policy, Policy::LeastLoaded));
+    let calls = if scans { 2_000 } else { 50_000 };
+    let mut times = vec![Vec::new(); policies.len()];
+    for _ in 0..ROUNDS {
+        for (engine, times) in engines.iter_mut().zip(&mut times) {
+            let began = Instant::now();
+            for _ in 0..calls {
+                black_box(engine.choose(chance.function(functions)).unwrap());
+            }
+            times.push(began.elapsed().as_nanos() as f64 / calls as f64);
         }
-    });
-    let single = singly(calls, || chance.function(functions), |it| engine.choose(it).unwrap());
-    drop(engine);
+    }
     let clock = singly(calls, || (), |()| ());
-    // A decision reads three cache lines of a worker and six of a function.
-    let floor = 2.0 * dependent_read(workers as usize * 3 + functions as usize * 6);
-    let at = |of: &[u128], share: usize| of[of.len() * share / 100];
-    let (p50, p99) = (at(&single, 50), at(&single, 99));
-    let (clock, clock_p99) = (at(&clock, 50), at(&clock, 99));
-    let less = p99.saturating_sub(clock);
-    let name = match policy {
-        Policy::Of(candidates) => format!("{candidates} candidates"),
-        policy => policy.make().name().to_owned(),
-    };
-    let (columns, ratio) = (rounds.columns(), rounds.median() / floor);
-    println!(
-        "| {name} | {workers} | {columns} | {p50} | {p99} | {clock} | {clock_p99} | {less} | {floor:.0} | {ratio:.1} |"
-    );
+    // A decision reads two cache lines of a worker and six of a function.
+    let floor = 2.0 * dependent_read(workers as usize * 2 + functions as usize * 6);
+    for ((policy, engine), times) in policies.iter().zip(&mut engines).zip(&times) {
+        let single = singly(calls, || chance.function(functions), |it| engine.choose(it).unwrap());
+        let at = |of: &[u128], share: usize| of[of.len() * share / 100];
+        let (p50, p99) = (at(&single, 50), at(&single, 99));
+        let (clock, clock_p99) = (at(&clock, 50), at(&clock, 99));
+        let less = p99.saturating_sub(clock);
+        let name = match policy {
+            Policy::Of(candidates) => format!("{candidates} candidates"),
+            policy => policy.make().name().to_owned(),
+        };
+        let rounds = Rounds::sorted(times.clone());
+        let (columns, ratio) = (rounds.columns(), rounds.median() / floor);
+        println!(
+            "| {name} | {workers} | {columns} | {p50} | {p99} | {clock} | {clock_p99} | {less} | {floor:.0} | {ratio:.1} |"
+        );
+    }
+    times
+}
+
+/// Returns the median of the ratios of two policies' times, round by round.
+fn ratio(of: &[f64], to: &[f64]) -> f64 {
+    let ratios = of.iter().zip(to).map(|(of, to)| of / to).collect();
+    Rounds::sorted(ratios).median()
 }
 
 /// Returns the times of single calls in nanoseconds, ascending. They contain two reads of the

@@ -1,17 +1,18 @@
 //! Measures what each part of the placement is worth, on workers with tens of processors.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench yardstick [-- SEEDS]
+//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms]]
 //! ```
 //!
 //! Two measures, of minutes after training: the mean over minutes of the busiest worker's load over
 //! the mean load of all workers; and the number of workers of 16 processors that are needed so that
 //! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
-//! default), all policies play the same invocations.
+//! default), all policies play the same invocations. With `terms`, four candidates by live load are
+//! played with the sandboxes of the same function in several weights.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-use lambda_core::placement::terms::BusyNow;
+use lambda_core::placement::terms::{BusyNow, SameFunction};
 use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::sim::{Report, Settings, Simulation, Trace, workload};
 use lambda_core::*;
@@ -19,6 +20,7 @@ use lambda_core::*;
 const CPUS: f32 = 16.0;
 
 fn main() {
+    let terms = std::env::args().any(|it| it == "terms");
     let seeds = std::env::args().filter_map(|it| it.parse().ok()).next().unwrap_or(2);
     let mut traces = Vec::new();
     match recorded() {
@@ -29,7 +31,7 @@ fn main() {
     println!("| workload | policy | busiest over mean, 8 workers | 24 workers | workers needed |");
     println!("|---|---|---|---|---|");
     for trace in &traces {
-        for policy in policies() {
+        for policy in if terms { with_terms() } else { policies() } {
             row(trace, &policy, seeds);
         }
     }
@@ -42,8 +44,23 @@ fn policies() -> Vec<Policy> {
     let mru = Routing::MostRecentlyUsed;
     vec![
         ("two by memory", || Box::new(baselines::PowerOfTwo), mru),
-        ("two by live load", || Box::new(Scored::new("two", 2).with_term(1.0, BusyNow)), mru),
-        ("four by live load", || Box::new(Scored::new("four", 4).with_term(1.0, BusyNow)), mru),
+        ("two by live load", || Box::new(baselines::PowerOfTwoByLoad), mru),
+        ("four by live load", || Box::new(live(4)), mru),
+        ("ours", || Box::new(Scored::default()), mru),
+    ]
+}
+
+fn live(candidates: usize) -> Scored {
+    Scored::new("live", candidates).with_term(1.0, BusyNow)
+}
+
+/// Live load with the other term of the default placement, in several weights.
+fn with_terms() -> Vec<Policy> {
+    let mru = Routing::MostRecentlyUsed;
+    vec![
+        ("live load", || Box::new(live(4)), mru),
+        ("and 0.2 same function", || Box::new(live(4).with_term(0.2, SameFunction)), mru),
+        ("and 0.4 same function", || Box::new(live(4).with_term(0.4, SameFunction)), mru),
         ("ours", || Box::new(Scored::default()), mru),
     ]
 }

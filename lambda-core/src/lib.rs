@@ -31,8 +31,8 @@
 //!
 //! # Features
 //!
-//! - `serde`: makes events, commands and the engine's state serialisable; adds
-//!   [`Engine::snapshot`] and [`Engine::restore`].
+//! - `serde`: makes events and commands serialisable; adds `Snapshot::to_bytes` and
+//!   `Snapshot::from_bytes`.
 //! - `sim`: adds the simulator [`sim`], which runs the engine in virtual time with workloads,
 //!   faults, checks and reports.
 #![forbid(unsafe_code)]
@@ -55,7 +55,6 @@ mod sandbox;
 mod settings;
 #[cfg(feature = "sim")]
 pub mod sim;
-#[cfg(feature = "serde")]
 mod snapshot;
 mod stats;
 mod store;
@@ -73,7 +72,6 @@ pub use idle::*;
 pub use journal::*;
 pub use placement::{Considered, FleetView, Refusal, Request, Verdict, WorkerView};
 pub use settings::*;
-#[cfg(feature = "serde")]
 pub use snapshot::*;
 pub use stats::histogram::Histogram;
 pub use time::Time;

@@ -72,9 +72,6 @@ pub struct FunctionSettings {
     pub provisioned_concurrency: u32,
     /// The network that its sandboxes are connected to. `None`: they need no interface.
     pub network: Option<NetworkId>,
-    /// The class of its runtime (language), numbered by the driver. Placement mixes classes on a
-    /// worker.
-    pub runtime: u8,
     /// A function of the same account out of whose reserved concurrency this one's invocations are taken, as those of all
     /// versions of a function are; `None` leaves it on its own. While that has none reserved, nothing limits this one.
     pub shares_with: Option<FunctionId>,
@@ -94,7 +91,6 @@ impl FunctionSettings {
             reserved_concurrency: None,
             provisioned_concurrency: 0,
             network: None,
-            runtime: 0,
             shares_with: None,
         }
     }

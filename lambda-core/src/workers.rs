@@ -1,16 +1,22 @@
 //! The table of workers: resources and use of each.
+//!
+//! A worker has a seat in dense arrays as long as it is present. Memory grows with the most workers
+//! that were present at once, not with their ids.
 
 mod rooms;
 mod row;
 mod uses;
 
+use std::collections::BTreeMap;
+
 pub(crate) use self::row::{Phase, Worker};
-use self::row::{ROOMS, Use, owner_class, runtime_class, squeezed};
+use self::row::{ROOMS, Use};
 use crate::engine::health::Health;
-use crate::id::{AccountId, WorkerId, ZONES_MAX};
+use crate::id::{WorkerId, ZONES_MAX};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::Capacity;
 use crate::store::fits::{Fits, Free};
+use crate::store::paged::Paged;
 use crate::store::slab::Slab;
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
@@ -18,20 +24,23 @@ use crate::time::Time;
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Workers {
+    /// The seat of each worker. The arrays below have an entry for each seat.
+    seats: Paged<WorkerId, u32>,
     rows: Vec<Worker>,
-    kinds: Vec<Kinds>,
     /// What the sandboxes of each worker use now. Warm traffic reads only this and `open` of a
     /// worker, so these arrays are small enough to stay in the processor's cache.
     uses: Vec<Use>,
-    /// Memory of idle sandboxes: for each block of 64 workers, and of all workers.
+    /// Memory of idle sandboxes: for each block of 64 seats, and of all workers.
     idle_blocks: Vec<u64>,
     idle_kib: u64,
-    /// An index of the free resources of each worker.
+    /// An index of the free resources of each worker. It gives the seats.
     fits: Fits,
     /// One bit for each worker, set while it is present and neither draining nor lost: its idle
     /// sandboxes are kept.
     open: Vec<u64>,
     sides: Vec<Side>,
+    /// The health of suspect workers that are gone, at most [`DEPARTED_MAX`].
+    departed: BTreeMap<WorkerId, Health>,
     ejected: usize,
     /// Workers that take sandboxes, one list for each zone and power of two of their free memory.
     /// The second half of the lists has those in [`Phase::Quiet`] and [`Phase::Suspect`].
@@ -44,10 +53,15 @@ pub(crate) struct Workers {
     count: u32,
 }
 
+/// The most workers that are gone whose health is remembered.
+const DEPARTED_MAX: usize = 1024;
+
 /// The fields of a worker that are seldom read.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Side {
+    pub(crate) lease_until: Time,
+    pub(crate) drain_at: Time,
     pub(crate) health: Health,
     /// The worker has sent a report since it joined.
     pub(crate) reported: bool,
@@ -55,15 +69,6 @@ pub(crate) struct Side {
     pub(crate) graced: bool,
     /// The worker drains soon ([`Recycling::quiet`](crate::Recycling::quiet)).
     pub(crate) near_end: bool,
-}
-
-/// The number of a worker's sandboxes by owner and by runtime. Ids are reduced modulo the array
-/// length, so that several share a counter.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct Kinds {
-    owners: [u16; 32],
-    runtimes: [u16; 16],
 }
 
 impl Workers {
@@ -75,10 +80,11 @@ impl Workers {
         lease_until: Time,
         drain_at: Time,
     ) {
-        let at = id.0 as usize;
+        let seat = self.fits.insert(id);
+        self.seats.insert(id, seat);
+        let at = seat as usize;
         if self.rows.len() <= at {
             self.rows.resize_with(at + 1, Worker::absent);
-            self.kinds.resize_with(at + 1, Kinds::default);
             self.uses.resize(at + 1, Use::default());
             self.idle_blocks.resize(at / 64 + 1, 0);
             self.open.resize(at / 64 + 1, 0);
@@ -99,53 +105,66 @@ impl Workers {
             zone: capacity.zone,
             isolation: capacity.isolation,
             phase: Phase::Serving,
-            lease_until,
-            drain_at,
+            seat,
             ..Worker::absent()
         };
-        self.kinds[at] = Kinds::default();
         self.uses[at] = Use::default();
-        self.rows[at].seat = self.fits.insert(id);
-        self.sides[at] = Side { health: self.sides[at].health, ..Side::default() };
+        let health = self.departed.remove(&id).unwrap_or_default();
+        self.sides[at] = Side { lease_until, drain_at, health, ..Side::default() };
         self.set_open(id, true);
         self.count += 1;
         self.sort(id);
         self.refit(id);
     }
 
-    pub(crate) fn remove(&mut self, at: WorkerId) -> Option<Worker> {
+    /// Removes a worker. Its health at `now` is kept if it is suspect, since the same machine may
+    /// join again.
+    pub(crate) fn remove(&mut self, at: WorkerId, now: Time) -> Option<Worker> {
         self.leave_room(at);
-        let seat = self.get(at)?.seat;
-        self.fits.remove(seat);
-        let worker = self.get_mut(at)?;
-        let worker = std::mem::replace(worker, Worker::absent());
-        self.ejected -= usize::from(worker.phase == Phase::Ejected);
         self.set_open(at, false);
+        let seat = self.seats.remove(at)?;
+        self.fits.remove(seat);
+        let seat = seat as usize;
+        let health = self.sides[seat].health;
+        if health.is_suspect(now) {
+            if self.departed.len() >= DEPARTED_MAX {
+                self.departed.retain(|_, it| it.is_suspect(now));
+            }
+            if self.departed.len() < DEPARTED_MAX {
+                self.departed.insert(at, health);
+            }
+        }
+        let worker = std::mem::replace(&mut self.rows[seat], Worker::absent());
+        self.ejected -= usize::from(worker.phase == Phase::Ejected);
         self.count -= 1;
         Some(worker)
     }
 
+    fn seat(&self, at: WorkerId) -> Option<usize> {
+        self.seats.get(at).map(|seat| *seat as usize)
+    }
+
     pub(crate) fn get(&self, at: WorkerId) -> Option<&Worker> {
-        self.rows.get(at.0 as usize).filter(|it| it.phase != Phase::Absent)
+        self.rows.get(self.seat(at)?)
     }
 
     pub(crate) fn get_mut(&mut self, at: WorkerId) -> Option<&mut Worker> {
-        self.rows.get_mut(at.0 as usize).filter(|it| it.phase != Phase::Absent)
+        let seat = self.seat(at)?;
+        self.rows.get_mut(seat)
     }
 
     pub(crate) fn side(&self, at: WorkerId) -> Option<&Side> {
-        self.get(at)?;
-        self.sides.get(at.0 as usize)
+        self.sides.get(self.seat(at)?)
     }
 
     pub(crate) fn side_mut(&mut self, at: WorkerId) -> Option<&mut Side> {
-        self.get(at)?;
-        self.sides.get_mut(at.0 as usize)
+        let seat = self.seat(at)?;
+        self.sides.get_mut(seat)
     }
 
     /// Returns whether there are workers and all have sent a report since they joined.
     pub(crate) fn all_reported(&self) -> bool {
-        let mut there = self.iter().map(|(at, _)| self.sides[at.0 as usize].reported).peekable();
+        let mut there = self.iter().map(|(_, it)| self.sides[it.seat as usize].reported).peekable();
         there.peek().is_some() && there.all(|reported| reported)
     }
 
@@ -154,17 +173,32 @@ impl Workers {
         self.ejected
     }
 
+    /// Returns every worker, by seat.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        (0..).map(WorkerId).zip(&self.rows).filter(|(_, it)| it.phase != Phase::Absent)
+        self.in_seats(0..self.rows.len())
+    }
+
+    /// Returns the workers of these seats.
+    pub(crate) fn in_seats(
+        &self,
+        seats: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        seats.into_iter().filter_map(|seat| self.in_seat(seat))
+    }
+
+    /// Returns the worker of a seat, or `None` if the seat is empty.
+    pub(crate) fn in_seat(&self, seat: usize) -> Option<(WorkerId, &Worker)> {
+        let worker = self.rows.get(seat).filter(|it| it.phase != Phase::Absent)?;
+        Some((self.fits.worker(seat)?, worker))
     }
 
     pub(crate) fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Returns one more than the highest id.
-    pub(crate) fn ids(&self) -> u32 {
-        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    /// Returns the number of seats: the most workers that were present at once.
+    pub(crate) fn seats(&self) -> usize {
+        self.rows.len()
     }
 
     /// Reads the cache lines that a decision about a worker needs. The reads do not depend on each
@@ -172,37 +206,9 @@ impl Workers {
     ///
     /// The code must stay short: the processor then reaches the reads of all candidates before the
     /// first one completes.
-    pub(crate) fn touch(&self, at: WorkerId) -> u32 {
-        let Some(it) = self.rows.get(at.0 as usize) else { return 0 };
-        it.memory_kib ^ u32::from(it.owners[0]) ^ self.busy_milli(at)
-    }
-
-    /// Counts one more sandbox of an owner and a runtime.
-    pub(crate) fn add_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
-        self.change_kind(at, owner, runtime, |count| count.saturating_add(1));
-    }
-
-    /// Counts one sandbox less of an owner and a runtime.
-    pub(crate) fn take_kind(&mut self, at: WorkerId, owner: AccountId, runtime: u8) {
-        self.change_kind(at, owner, runtime, |count| count.saturating_sub(1));
-    }
-
-    fn change_kind(
-        &mut self,
-        at: WorkerId,
-        owner: AccountId,
-        runtime: u8,
-        change: impl Fn(u16) -> u16,
-    ) {
-        let at = at.0 as usize;
-        let (Some(kinds), Some(row)) = (self.kinds.get_mut(at), self.rows.get_mut(at)) else {
-            return;
-        };
-        let (owner, runtime) = (owner_class(owner), runtime_class(runtime));
-        kinds.owners[owner] = change(kinds.owners[owner]);
-        kinds.runtimes[runtime] = change(kinds.runtimes[runtime]);
-        row.owners[owner] = squeezed(kinds.owners[owner]);
-        row.runtimes[runtime] = squeezed(kinds.runtimes[runtime]);
+    pub(crate) fn touch(&self, seat: usize) -> u32 {
+        let (Some(it), Some(uses)) = (self.rows.get(seat), self.uses.get(seat)) else { return 0 };
+        it.memory_kib ^ uses.busy_milli
     }
 
     /// Changes the memory that a worker has given away, and updates the indexes.
@@ -252,15 +258,17 @@ impl Workers {
     }
 
     fn set_open(&mut self, at: WorkerId, open: bool) {
-        let Some(bits) = self.open.get_mut(at.0 as usize / 64) else { return };
-        let bit = 1 << (at.0 % 64);
+        let Some(at) = self.seat(at) else { return };
+        let Some(bits) = self.open.get_mut(at / 64) else { return };
+        let bit = 1 << (at % 64);
         if open { *bits |= bit } else { *bits &= !bit }
     }
 
     /// Returns whether the worker is present and neither draining nor lost: its idle sandboxes are
     /// kept.
     pub(crate) fn is_open(&self, at: WorkerId) -> bool {
-        self.open.get(at.0 as usize / 64).is_some_and(|bits| bits >> (at.0 % 64) & 1 == 1)
+        let Some(at) = self.seat(at) else { return false };
+        self.open.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
     }
 
     /// Returns whether the worker is lost and not yet removed.

@@ -36,8 +36,8 @@ fn tell(engine: &mut Engine, event: Event) -> Vec<Command> {
     std::iter::from_fn(|| engine.poll()).collect()
 }
 
-fn state(engine: &Engine) -> String {
-    serde_json::to_string(&engine.snapshot()).expect("serialises")
+fn state(engine: &Engine) -> Vec<u8> {
+    engine.snapshot().to_bytes()
 }
 
 #[test]

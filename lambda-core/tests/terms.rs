@@ -31,9 +31,6 @@ fn all_terms() -> Scored {
     Scored::new("all alike", 8)
         .with_term(1.0, terms::BusyNow)
         .with_term(1.0, terms::SameFunction)
-        .with_term(1.0, terms::SameOwner)
-        .with_term(1.0, terms::SameRuntime)
-        .with_term(1.0, terms::MemoryShare)
         .with_term(1.0, terms::NotReady)
 }
 
@@ -82,16 +79,14 @@ fn what_is_made_and_what_is_busy_counts_and_what_is_idle_does_not() {
 }
 
 #[test]
-fn sandboxes_of_a_kind_are_counted() {
+fn sandboxes_of_the_function_are_counted() {
     let mut host = host(1);
-    put(&mut host, 0, |settings| settings.runtime = 1);
-    put(&mut host, 1, |settings| settings.runtime = 2);
+    put(&mut host, 0, |_| ());
+    put(&mut host, 1, |_| ());
     for function in [0, 0, 1] {
         host.run(function).expect("started");
     }
-    let mut says = |term| says(&mut host, 0, term)[&0];
-    assert_eq!((says("same function"), says("same owner")), (0.5, 0.75));
-    assert_eq!((says("same runtime"), says("memory share")), (2.0 / 3.0, 3.0 / 64.0));
+    assert_eq!(says(&mut host, 0, "same function")[&0], 0.5);
 }
 
 #[test]

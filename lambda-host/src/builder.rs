@@ -333,6 +333,7 @@ impl HostBuilder {
             _folder: folder,
         });
         Dispatcher::start(events_waiting, &host);
+        host.accounts().for_each(|host| crate::resources::provisioned::resume(&host));
         #[cfg(feature = "services")]
         if let Some(services) = self.services {
             host.accounts().for_each(|host| crate::events::poll::start(&host, services.clone()));

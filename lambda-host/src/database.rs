@@ -64,12 +64,11 @@ impl Database {
 }
 
 fn opened(path: Option<&Path>) -> Result<redb::Database, Error> {
+    let mut builder = redb::Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
     let database = match path {
-        Some(path) => redb::Database::create(path),
-        None => {
-            let memory = redb::backends::InMemoryBackend::new();
-            redb::Database::builder().create_with_backend(memory)
-        }
+        Some(path) => builder.create(path),
+        None => builder.create_with_backend(redb::backends::InMemoryBackend::new()),
     };
     database.map_err(Error::registry("open"))
 }
@@ -79,6 +78,10 @@ fn is_of_disk(error: &Error) -> bool {
     let Error::Registry { source, .. } = error else { return false };
     matches!(storage(source.as_ref()), Some(StorageError::Io(_) | StorageError::PreviousIo))
 }
+
+/// What a database keeps of its file in memory, in bytes. redb's default is 1 GiB, in which the start of a host leaves all
+/// that it reads. Later a host reads what it waits to write, the page cache keeps the rest.
+const CACHE_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {

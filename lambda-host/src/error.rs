@@ -31,7 +31,7 @@ pub enum Error {
         /// The variables as they were measured.
         measured: MeasuredEnvironment,
     },
-    /// The host does not have this runtime. Choose one that it has, or add it.
+    /// Neither this host nor AWS Lambda has this runtime. Choose one that the host has, or add it.
     #[error("runtime {runtime:?} is none of {}", known.join(", "))]
     RuntimeUnknown {
         /// The runtime's identifier.
@@ -147,6 +147,17 @@ pub enum Error {
         name: FunctionName,
         /// Why the host cannot run it.
         reason: String,
+    },
+    /// This host has not the runtime of the function, or other processors than its code is for. Invoke it on a host that has
+    /// them, or change the function.
+    #[error("function {name} needs {needs}, and this host has {has}")]
+    NotRunnable {
+        /// The function's name.
+        name: FunctionName,
+        /// The runtime or architecture that the function needs.
+        needs: String,
+        /// What the host has.
+        has: String,
     },
     /// The invocation came through the same function too often: a loop of functions. End the loop, or allow it for the
     /// function.

@@ -9,9 +9,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::activity::Observer;
 use crate::catalog::Catalog;
-use crate::catalog::functions::Deploy;
+use crate::catalog::functions::{Deploy, NewCode};
 use crate::catalog::record::Record;
-use crate::clock::now_ms;
 use crate::error::Error;
 use crate::event::HostEvent;
 use crate::events::queue::EventQueue;
@@ -22,11 +21,10 @@ use crate::function::arn::Arns;
 use crate::function::config::FunctionConfig;
 use crate::function::target::{LATEST, Target};
 use crate::function::version::Version;
-use crate::invocation::{Answer, PAYLOAD_BYTES_MAX, Request, trace_id};
-use crate::lineage;
+use crate::invocation::{Answer, Request};
 use crate::logs::LogStore;
 use crate::manager::message::Message;
-use crate::manager::stream::{ROOM, StreamItem};
+use crate::manager::stream::ROOM;
 use crate::network::InterfaceProvider;
 #[cfg(feature = "http")]
 use crate::network::{FunctionNetwork, NetworkError, VpcConfig};
@@ -166,7 +164,7 @@ impl Host {
         expected_revision: Option<String>,
         zip: Bytes,
     ) -> Result<Arc<Function>, Error> {
-        self.update_code_of(self.latest(function)?, expected_revision, zip, false).await
+        self.update_code_of(self.latest(function)?, expected_revision, zip.into()).await
     }
 
     /// Gives a function new code. Returns the version that was published, or `$LATEST`.
@@ -174,12 +172,10 @@ impl Host {
         &self,
         target: Target,
         expected_revision: Option<String>,
-        zip: Bytes,
-        publish: bool,
+        code: NewCode,
     ) -> Result<Arc<Function>, Error> {
         let name = target.name.clone();
-        let changed =
-            self.tenant.catalog.update_code(name, expected_revision, zip, publish).await?;
+        let changed = self.tenant.catalog.update_code(name, expected_revision, code).await?;
         changed.ok_or_else(|| self.not_found(&target))
     }
 
@@ -303,7 +299,7 @@ impl Host {
     /// # Errors
     ///
     /// - [`Error::FunctionNotFound`]: there is no such function.
-    /// - [`Error::FunctionFailed`]: the host cannot run it.
+    /// - [`Error::FunctionFailed`], [`Error::NotRunnable`]: the host cannot run it.
     /// - [`Error::PayloadTooLarge`], [`Error::InvalidPayload`]: the payload is too large, or is not
     ///   JSON.
     /// - [`Error::Recursion`]: the invocation came through this function too often.
@@ -347,40 +343,6 @@ impl Host {
         let (stream, parts) = mpsc::channel(ROOM);
         self.begin(self.ours(function)?, request.into(), Some(stream), reply).await?;
         Streaming::begin(self.inner.driver.clone(), parts, end).await
-    }
-
-    async fn begin(
-        &self,
-        target: Target,
-        mut request: Request,
-        stream: Option<mpsc::Sender<StreamItem>>,
-        reply: oneshot::Sender<Result<Answer, Error>>,
-    ) -> Result<(), Error> {
-        let function = self.invoked(&target)?;
-        function.check_active()?;
-        request.check(PAYLOAD_BYTES_MAX)?;
-        let trace = request.trace_id.take().unwrap_or_else(|| trace_id(now_ms()));
-        let (trace, times) = lineage::passed(&trace, &self.arns().function(&target.name));
-        if times > lineage::PASSES_MAX && !self.recursion_allowed(target.name.clone())? {
-            return Err(Error::Recursion { name: target.name });
-        }
-        let name = target.name.as_str();
-        let span = request.span(name, &trace);
-        request.trace_id = Some(trace);
-        let function_arn = self.arns().of_text(name, target.qualifier.as_deref());
-        let key = function.key();
-        self.tell(Message::Invoke { key, function_arn, request, stream, reply, span }).await
-    }
-
-    /// Returns the version for an invocation; an alias with two draws one.
-    pub(crate) fn invoked(&self, target: &Target) -> Result<Arc<Function>, Error> {
-        let record = self.tenant.catalog.record(&target.name);
-        let qualifier = target.qualifier.as_deref();
-        let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
-        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
-            let arn = self.arns().qualified(&target.name, qualifier.unwrap_or(LATEST));
-            Error::FunctionNotFound { arn }
-        })
     }
 
     /// Returns how many sandboxes of a function, or of the version that the qualifier names, are ready or busy.
@@ -581,6 +543,10 @@ impl Host {
         Error::FunctionNotFound { arn: self.arns().of_text(target.name.as_str(), qualifier) }
     }
 
+    pub(crate) fn driver(&self) -> &mpsc::Sender<Message> {
+        &self.inner.driver
+    }
+
     async fn tell(&self, message: Message) -> Result<(), Error> {
         self.inner.driver.send(message).await.map_err(|_| Error::Stopping)
     }
@@ -589,11 +555,4 @@ impl Host {
 fn check(config: &FunctionConfig, runtimes: &Runtimes) -> Result<(), Error> {
     config.check()?;
     runtimes.check(&config.runtime)
-}
-
-/// A random number from 0 up to 1, without 1.
-fn draw() -> f64 {
-    // The high half of a random UUID has 4 fixed bits, all above these 32.
-    let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
-    u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / 4_294_967_296.0)
 }

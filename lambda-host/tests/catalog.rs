@@ -130,7 +130,7 @@ async fn concurrent_changes_of_settings_are_all_kept() {
         let host = host.clone();
         set.spawn(async move {
             let add = move |mut config: lambda_host::FunctionConfig| {
-                config.environment.insert(format!("KEY_{number}"), String::new());
+                config.environment.insert(format!("KEY_{number}"), "");
                 Ok(config)
             };
             host.update_config("f", None, add).await.map(drop)

@@ -384,3 +384,63 @@ proptest! {
         prop_assert!(answer.starts_with("HTTP/1.1 200 "), "{}", answer);
     }
 }
+
+/// A runtime or an architecture that AWS has and this machine has not is configuration like any other; the invocation
+/// alone is refused.
+#[tokio::test]
+async fn functions_for_other_machines_are_kept_and_refused_when_invoked() {
+    use base64::Engine as _;
+    let address = serve().await;
+    let functions = "/2015-03-31/functions";
+    let zip = base64::engine::general_purpose::STANDARD.encode(common::zip("1"));
+    let create = |name: &str, runtime: &str, architecture: &str| {
+        json!({
+            "FunctionName": name, "Runtime": runtime, "Handler": "x", "Architectures": [architecture],
+            "Role": "arn:aws:iam::123456789012:role/r", "Code": { "ZipFile": zip },
+        })
+        .to_string()
+    };
+    let here = lambda_host::Architecture::HOST.as_str();
+    let other = if here == "arm64" { "x86_64" } else { "arm64" };
+    for (name, runtime, architecture, needs) in [
+        ("java", "java21", here, "the runtime java21"),
+        ("dotnet", "dotnet8", here, "the runtime dotnet8"),
+        ("other", "provided.al2023", other, &*format!("the architecture {other}")),
+    ] {
+        let answer = call(address, "POST", functions, &create(name, runtime, architecture)).await;
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        let shown = call(address, "GET", &format!("{functions}/{name}/configuration"), "").await;
+        for member in [
+            format!(r#""Runtime":"{runtime}""#),
+            format!(r#""Architectures":["{architecture}"]"#),
+            r#""State":"Active""#.to_owned(),
+        ] {
+            assert!(shown.contains(&member), "{member}: {shown}");
+        }
+        for kind in ["RequestResponse", "Event"] {
+            let head = format!("x-amz-invocation-type: {kind}\r\nhost: x\r\nconnection: close\r\n");
+            let path = format!("{functions}/{name}/invocations");
+            let request = format!("POST {path} HTTP/1.1\r\n{head}content-length: 2\r\n\r\n{{}}");
+            let answer = send(address, request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{kind}: {answer}");
+            assert!(answer.contains("x-amzn-errortype: InvalidRuntimeException\r\n"), "{answer}");
+            assert!(answer.contains(needs) && answer.contains(r#""Type":"Service""#), "{answer}");
+        }
+    }
+    // New code can be for other processors; settings stay for those of the code.
+    let (code, settings) =
+        (format!("{functions}/other/code"), format!("{functions}/other/configuration"));
+    let new = json!({ "ZipFile": zip, "Architectures": [here] }).to_string();
+    for (method, path, body, expected) in [
+        ("PUT", &settings, r#"{"Timeout":9}"#.to_owned(), other),
+        ("PUT", &code, json!({ "ZipFile": zip }).to_string(), other),
+        ("PUT", &code, new, here),
+        ("GET", &settings, String::new(), here),
+    ] {
+        let answer = call(address, method, path, &body).await;
+        let expected = format!(r#""Architectures":["{expected}"]"#);
+        assert!(answer.contains(&expected), "{method} {path}: {answer}");
+    }
+    let unknown = call(address, "POST", functions, &create("g", "cobol85", here)).await;
+    assert!(unknown.contains("InvalidParameterValueException"), "{unknown}");
+}

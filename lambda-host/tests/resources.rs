@@ -174,6 +174,87 @@ async fn provisioned_sandboxes_are_ready_before_they_are_wanted() {
     host.shutdown().await;
 }
 
+/// Waits until `count` sandboxes of a version are ready, for 10 s of the test's clock.
+async fn ready(host: &Host, version: &str, count: u32) {
+    for _ in 0..1000 {
+        if host.ready_sandboxes(version).await.unwrap() == count {
+            return;
+        }
+        tokio::time::sleep(common::SECOND / 100).await;
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{version} has {:?} sandboxes", host.ready_sandboxes(version).await);
+}
+
+/// The sandboxes of the version before stay until those of the new one are ready, also over a restart.
+#[tokio::test(start_paused = true)]
+async fn a_provisioned_alias_has_ready_sandboxes_while_it_moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let init_seconds = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let backend = |seconds: &Arc<std::sync::atomic::AtomicU32>| {
+        let seconds = Arc::clone(seconds);
+        let init = move || Ok(common::SECOND * seconds.load(std::sync::atomic::Ordering::Relaxed));
+        Host::builder(Arc::new(echo().with_init("f", init))).with_data_folder(folder.path())
+    };
+    let host = backend(&init_seconds).start().await.unwrap();
+    two_versions(&host).await;
+    host.create_alias("f", "live", alias("1", &[])).await.unwrap();
+    host.provision("f:live", Some(2)).await.unwrap();
+    ready(&host, "f:1", 2).await;
+    init_seconds.store(5, std::sync::atomic::Ordering::Relaxed);
+    host.update_alias("f", "live", alias("2", &[])).await.unwrap();
+    tokio::time::sleep(common::SECOND * 2).await;
+    assert_eq!(host.ready_sandboxes("f:1").await.unwrap(), 2, "kept while version 2 starts");
+    assert_eq!(host.ready_sandboxes("f:2").await.unwrap(), 0);
+    ready(&host, "f:2", 2).await;
+    ready(&host, "f:1", 0).await;
+    // Back, and the host stops before it is done.
+    host.update_alias("f", "live", alias("1", &[])).await.unwrap();
+    host.kill().await;
+    drop(host);
+    init_seconds.store(0, std::sync::atomic::Ordering::Relaxed);
+    let host = backend(&init_seconds).start().await.unwrap();
+    ready(&host, "f:1", 2).await;
+    ready(&host, "f:2", 0).await;
+    // With room for one version alone, the sandboxes of the version before go at once.
+    host.reserve_concurrency("f", Some(3)).await.unwrap();
+    host.update_alias("f", "live", alias("2", &[])).await.unwrap();
+    ready(&host, "f:2", 2).await;
+    ready(&host, "f:1", 0).await;
+    host.shutdown().await;
+}
+
+/// The engine learns of a version by its first invocation, and forgets it with its removal; a version of the same number
+/// of a later function is another one.
+#[tokio::test(start_paused = true)]
+async fn versions_are_invoked_for_the_first_time_after_changes_and_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = start(folder.path()).await;
+    two_versions(&host).await;
+    host.invoke("f:1", "1").await.unwrap();
+    host.remove("f:1").await.unwrap();
+    assert!(matches!(host.invoke("f:1", "1").await, Err(Error::FunctionNotFound { .. })));
+    host.reserve_concurrency("f", Some(1)).await.unwrap();
+    // Both versions share what is reserved, although the engine has not seen the second one before.
+    let (one, other) = tokio::join!(host.invoke("f:2", "1"), host.invoke("f", "2"));
+    assert_eq!(u8::from(one.is_ok()) + u8::from(other.is_ok()), 1, "{one:?} {other:?}");
+    host.reserve_concurrency("f", None).await.unwrap();
+    let (one, other) = tokio::join!(host.invoke("f:2", "1"), host.invoke("f", "2"));
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    host.remove("f").await.unwrap();
+    two_versions(&host).await;
+    let answer = host.invoke("f:1", "3").await.unwrap();
+    assert_eq!(answer.payload.as_ref(), b"3");
+    host.shutdown().await;
+    drop(host);
+    let host = start(folder.path()).await;
+    for version in ["f:1", "f:2", "f"] {
+        host.invoke(version, "4").await.unwrap();
+        assert_eq!(host.ready_sandboxes(version).await.unwrap(), 1, "{version}");
+    }
+    host.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_layer_stays_for_functions_that_use_it() {
     let folder = tempfile::tempdir().unwrap();

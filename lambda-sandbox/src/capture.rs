@@ -114,4 +114,13 @@ impl LogSink for Capture {
             splitters[usize::from(stream == Stream::Stderr)].push(bytes, self.log.as_ref());
         }
     }
+
+    fn is_full(&self) -> bool {
+        self.log.is_full()
+    }
+
+    fn lost(&self, bytes: u64) {
+        self.kept().truncated = true;
+        self.log.lost(bytes);
+    }
 }

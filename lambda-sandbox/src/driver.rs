@@ -12,8 +12,8 @@ use crate::{
 /// Controls one sandbox. The author of a backend implements it, and [`Sandbox`](crate::Sandbox)
 /// calls it in the right order.
 ///
-/// An implementation can rely on this order: `init` once, then `invoke` and `settle` in turn; or
-/// `run` once instead of all of them. After an `init` or a `settle` that failed, or an `invoke` whose
+/// An implementation can rely on this order: `init` once, then `invoke` and `settle` in turn, with
+/// `freeze` after a `settle` or not; or `run` once instead of all of them. After an `init`, a `settle` or a `freeze` that failed, or an `invoke` whose
 /// answer does not leave the sandbox usable ([`crate::Answer::leaves_usable`]), comes `abandon`, or
 /// `reset` and `init` again. `destroy` comes last, at any point. After a method that ended the sandbox only
 /// `destroy` is called.
@@ -25,11 +25,17 @@ pub trait Driver: Send + fmt::Debug {
     /// freezes.
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>>;
 
-    /// Thaws, hands over `invocation` and waits for its end, for its timeout at most.
+    /// Thaws if it is frozen, hands over `invocation` and waits for its end, for its timeout at most.
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>>;
 
-    /// Waits until the runtime and the extensions ask for the next event, and freezes.
+    /// Waits until the runtime and the extensions ask for the next event. The programs may go on
+    /// running until [`Driver::freeze`].
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Freezes a sandbox that has settled. A backend that cannot freeze does nothing.
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Ends a sandbox whose init or invocation failed. Does not wait: registered extensions get the
     /// SHUTDOWN event and their time in the background.

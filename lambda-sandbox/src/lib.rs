@@ -73,6 +73,8 @@
 //! - `linux` (default): the Linux backend, on x86-64 Linux.
 //! - `systemd`: control groups in a scope of systemd's ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
+//! - `remote`: any backend behind a byte stream.
+//! - `vm`: a virtual machine for each sandbox, on x86-64 Linux with KVM.
 #![deny(unsafe_code)]
 
 mod backend;
@@ -101,12 +103,16 @@ mod pressure;
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "limits are set between fork and exec")]
 pub mod process;
+#[cfg(all(feature = "remote", unix))]
+pub mod remote;
 #[cfg(feature = "runtime-api")]
 pub mod runtime_api;
 mod spec;
 #[cfg(all(feature = "runtime-api", unix))]
 #[expect(unsafe_code, reason = "two calls on pipes that neither std nor tokio offers")]
 pub mod supervise;
+#[cfg(all(feature = "vm", target_os = "linux", target_arch = "x86_64"))]
+pub mod vm;
 
 pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};

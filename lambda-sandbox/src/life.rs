@@ -15,7 +15,8 @@ use crate::{
 #[non_exhaustive]
 pub struct Created;
 
-/// The state between invocations: frozen, if the backend can freeze.
+/// The state between invocations: frozen, if the backend can freeze, except after
+/// [`Sandbox::try_settle_running`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Idle;
@@ -121,6 +122,12 @@ impl Sandbox<Created> {
         Self { driver, state: PhantomData }
     }
 
+    /// Returns the driver, on which no method was called yet. For authors of backends that pass on
+    /// another one's calls.
+    pub fn into_driver(self) -> Box<dyn Driver> {
+        self.driver
+    }
+
     /// Starts the runtime and waits until it and all extensions ask for their first event.
     ///
     /// # Errors
@@ -223,6 +230,18 @@ impl Sandbox<Idle> {
         Ok((outcome, after))
     }
 
+    /// Freezes the sandbox, if the backend can freeze and it runs.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be frozen. Its programs may still run: reset it, or drop it to end it.
+    pub async fn try_freeze(mut self) -> Result<Self, (Error, Sandbox<Failed>)> {
+        match self.driver.freeze().instrument(tracing::debug_span!("freeze")).await {
+            Ok(()) => Ok(self),
+            Err(error) => Err((error, self.become_())),
+        }
+    }
+
     /// Shuts the sandbox down as Lambda does: sends extensions the SHUTDOWN event, waits for them,
     /// and ends everything.
     ///
@@ -295,7 +314,24 @@ impl Sandbox<Busy> {
     ///
     /// As [`Sandbox::settle`].
     pub async fn try_settle(mut self) -> Result<Sandbox<Idle>, (Error, Sandbox<Failed>)> {
-        match self.driver.settle().instrument(tracing::debug_span!("freeze")).await {
+        let settled = async {
+            self.driver.settle().await?;
+            self.driver.freeze().await
+        };
+        match settled.instrument(tracing::debug_span!("freeze")).await {
+            Ok(()) => Ok(self.become_()),
+            Err(error) => Err((error, self.become_())),
+        }
+    }
+
+    /// As [`Sandbox::try_settle`], but does not freeze, so that an invocation that follows at once
+    /// needs no thaw. If none follows, call [`Sandbox::try_freeze`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::settle`].
+    pub async fn try_settle_running(mut self) -> Result<Sandbox<Idle>, (Error, Sandbox<Failed>)> {
+        match self.driver.settle().instrument(tracing::debug_span!("settle")).await {
             Ok(()) => Ok(self.become_()),
             Err(error) => Err((error, self.become_())),
         }

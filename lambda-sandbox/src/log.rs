@@ -56,6 +56,15 @@ pub trait LogSink: Send + Sync + fmt::Debug {
 
     /// Receives bytes as they were read.
     fn bytes(&self, _stream: Stream, _bytes: &[u8]) {}
+
+    /// Returns whether it takes no more for now. Output then waits in the program's pipe as long as
+    /// there is room, and the program after that.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Learns that so many bytes of output were dropped before they reached it.
+    fn lost(&self, _bytes: u64) {}
 }
 
 /// Drops every line.

@@ -223,3 +223,24 @@ async fn input_output_and_logs_are_streams() {
     assert_eq!(log.tail(100), b"answers id-1\n");
     busy.expect("usable").destroy().await.expect("destroyed");
 }
+
+#[tokio::test]
+async fn a_sandbox_is_frozen_when_nothing_follows() {
+    let (connect, connections) = mpsc::channel(BACKLOG);
+    let memory = Arc::new(Memory::new(connect));
+    let runs = memory.runs.subscribe();
+    let event = || lambda_sandbox::Invocation::new("id-1", "{}", Duration::from_secs(2));
+    let (idle, _) = supervise(spec(), memory, connections).init().await.expect("init");
+    assert!(!*runs.borrow(), "frozen after its init");
+    let (_, busy) = idle.invoke(event()).await.expect("invoked");
+    let idle = busy.expect("usable").try_settle_running().await.expect("settled");
+    assert!(*runs.borrow(), "an invocation may follow at once");
+    let (_, busy) = idle.invoke(event()).await.expect("invoked");
+    let idle = busy.expect("usable").try_settle_running().await.expect("settled");
+    let idle = idle.try_freeze().await.expect("frozen");
+    assert!(!*runs.borrow(), "nothing follows");
+    let (_, busy) = idle.invoke(event()).await.expect("thawed and invoked");
+    let idle = busy.expect("usable").settle().await.expect("settled");
+    assert!(!*runs.borrow(), "settled as a whole");
+    idle.destroy().await.expect("destroyed");
+}

@@ -37,7 +37,7 @@ pub(crate) struct Interest {
     pub(crate) write: bool,
 }
 
-/// All descriptors that are watched.
+/// The epoll descriptor that all devices share.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness(Arc<Epoll>);
 

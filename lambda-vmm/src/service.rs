@@ -188,7 +188,9 @@ impl Service {
                 return refused("the machine has been started");
             }
             Request::Pause => {
-                machine.gate.close(&machine.vcpus);
+                if !machine.gate.close(&machine.vcpus) {
+                    return refused("a processor did not stop");
+                }
                 Reply::Paused
             }
             Request::Resume => {

@@ -44,11 +44,19 @@ impl Gate {
         Self { is_closed: AtomicBool::new(true), state, changed: Condvar::new(), attention }
     }
 
-    /// Waits until all processors stand still.
-    pub(crate) fn close(&self, vcpus: &[Arc<Vcpu>]) {
+    /// Waits until all processors stand still. Returns false if one does not come after
+    /// [`SIGNALS_MAX`] signals. The gate is then open again.
+    pub(crate) fn close(&self, vcpus: &[Arc<Vcpu>]) -> bool {
         self.is_closed.store(true, Ordering::SeqCst);
         let mut state = self.state();
+        let mut signals = 0;
         while state.waiting < vcpus.len() {
+            if signals == SIGNALS_MAX {
+                drop(state);
+                self.open();
+                return false;
+            }
+            signals += 1;
             // A signal that arrives just before the processor is entered is lost: send another.
             vcpus.iter().for_each(|vcpu| vcpu.interrupt());
             let (next, _) = self
@@ -57,6 +65,7 @@ impl Gate {
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
+        true
     }
 
     pub(crate) fn open(&self) {
@@ -95,6 +104,10 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How many signals a processor gets, a millisecond apart, until it counts as stuck. One is enough
+/// as a rule; a machine without time for it takes more.
+const SIGNALS_MAX: u32 = 5000;
 
 impl Vcpu {
     pub(crate) fn new(fd: VcpuFd) -> Self {
@@ -168,5 +181,32 @@ fn step(vcpu: &mut VcpuFd, bus: &Bus, gate: &Gate) -> Option<Cause> {
                 return Some(Cause::Failed(Error::kvm("run a processor")(error).chain()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        let attention = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let gate = Gate::closed(Arc::new(attention));
+        gate.open();
+        gate
+    }
+
+    /// A processor that never came to the gate kept the thread of the devices for ever.
+    #[test]
+    fn a_processor_that_does_not_stop_is_given_up() {
+        let gate = gate();
+        assert!(gate.close(&[]), "nobody is waited for");
+        gate.open();
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            return test_support::left_out("a processor that does not stop", "no /dev/kvm");
+        };
+        let vm = kvm.create_vm().unwrap();
+        let vcpu = Arc::new(Vcpu::new(vm.create_vcpu(0).unwrap()));
+        assert!(!gate.close(&[vcpu]), "no thread runs it");
+        assert!(!gate.is_closed(), "the machine goes on");
     }
 }

@@ -61,8 +61,10 @@ struct Module {
 impl Graph {
     fn read(root: &Path, krate: &str) -> Result<Self, String> {
         let mut graph = Self::default();
-        let library = root.join(krate).join("src/lib.rs");
-        graph.add(root, &library, &library.with_file_name(""), Vec::new())?;
+        let source = root.join(krate).join("src");
+        let library = source.join("lib.rs");
+        let first = if library.exists() { library } else { source.join("main.rs") };
+        graph.add(root, &first, &source, Vec::new())?;
         Ok(graph)
     }
 

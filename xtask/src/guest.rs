@@ -20,9 +20,11 @@ use std::time::{Duration, Instant};
 pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in
-        [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static")]
-    {
+    for (program, package) in [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("bash-static", "bash-static"),
+    ] {
         if !crate::machine::on_path(program) {
             let mut install = Command::new("apt-get");
             install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
@@ -86,7 +88,7 @@ fn module(folder: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Builds the initial file system: busybox, `faas-host` and the tests as static programs, kernel
+/// Builds the initial file system: busybox, bash, `faas-host` and the tests as static programs, kernel
 /// modules, and the scripts that start them. Returns the path of the image.
 fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
@@ -113,6 +115,7 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
             fs::copy("/usr/bin/busybox", tree.join(path))?;
         }
         symlink("busybox", tree.join("system/bin/sh"))?;
+        fs::copy("/bin/bash-static", tree.join("system/bin/bash"))?;
         let host = folder.join("build/x86_64-unknown-linux-gnu/release/faas-host");
         fs::copy(host, tree.join("system/faas-host"))?;
         fs::create_dir_all(tree.join("system/tests"))?;

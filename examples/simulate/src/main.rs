@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lambda_core::sim::{Report, Settings, Simulation, Trace};
+use lambda_core::sim::{Faults, Report, Settings, Simulation, Trace};
 use lambda_core::{Capacity, Config, Engine};
 
 use crate::options::{Options, Source, USAGE};
@@ -41,7 +41,10 @@ fn fail(error: &str) -> ExitCode {
 fn run(options: &Options) -> Result<(), String> {
     let trace = match &options.source {
         Source::Folder(folder) => read_trace(folder)?,
-        Source::Workload { name, functions, minutes } => options::made(name, *functions, *minutes)?,
+        Source::Workload { name, functions, minutes } => {
+            let fleet_gib = u64::from(options.workers) * options.memory_gib;
+            options::made(name, *functions, *minutes, fleet_gib)?
+        }
     };
     let train_minutes = options.train_minutes.unwrap_or(trace.minutes / 2);
     if train_minutes >= trace.minutes {
@@ -116,6 +119,11 @@ fn play(
     let settings = Settings {
         workers: options.workers,
         capacity: Capacity::of_memory(options.memory_gib << 30),
+        faults: options.bad.map_or_else(Faults::default, |(bad, bad_workers)| Faults {
+            bad,
+            bad_workers,
+            ..Faults::default()
+        }),
         train_minutes,
         seed,
         shape: seed == 0,

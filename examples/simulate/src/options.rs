@@ -4,23 +4,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lambda_core::placement::{Placement, Scored, baselines};
-use lambda_core::sim::workload;
+use lambda_core::sim::{Bad, workload};
 use lambda_core::{FixedIdle, GreedyDual, HistogramIdle, IdlePolicy};
 
 pub(crate) const USAGE: &str = "\
 Plays a trace of invocations against placement policies, side by side, in virtual time.
 
   simulate --trace DIR [options]       a trace: invocations.csv, durations.csv, memory.csv
-  simulate --workload NAME [options]   a made one: flat, full-hour, one-customer, seasons
+  simulate --workload NAME [options]   a made one: flat, full-hour, one-customer, seasons;
+                                       overload: 70 %, then 500 %, then 70 % of the fleet's memory
+                                       is wanted; fairness: ten accounts, the tenth wants ten times
+                                       as much as the first, together from 111 to 500 %
 
   --train MINUTES     minutes that are played without being measured (half of the trace)
   --workers N         workers (20)
   --memory GIB        memory of each (64)
   --functions N       functions of a made workload (300)
   --minutes N         minutes of a made workload (240)
+  --bad KIND:N        N workers whose starts fail (black-hole), take 20 times as long (slow), or
+                      fail every other half minute (flapping)
   --seeds K           how often each policy is run, with other chance (3)
   --policy NAME,...   ours, random, round-robin, least-loaded, power-of-two, home-worker, best-fit,
-                      least-allocated; or all (all)
+                      least-allocated, power-of-two-by-load; or all (all)
   --idle NAME,...     fixed:SECONDS, histogram, greedy-dual; more than one are compared (fixed:600)
   --report FILE.html  draws it
   --json FILE         writes all figures
@@ -33,6 +38,7 @@ pub(crate) struct Options {
     pub(crate) train_minutes: Option<usize>,
     pub(crate) workers: u32,
     pub(crate) memory_gib: u64,
+    pub(crate) bad: Option<(Bad, u32)>,
     pub(crate) seeds: u64,
     pub(crate) policies: Vec<String>,
     pub(crate) idle: Vec<String>,
@@ -60,6 +66,7 @@ impl Options {
             train_minutes: None,
             workers: 20,
             memory_gib: 64,
+            bad: None,
             seeds: 3,
             policies: vec!["all".to_owned()],
             idle: vec!["fixed:600".to_owned()],
@@ -86,6 +93,7 @@ impl Options {
                 "--memory" => options.memory_gib = number(&name, &value, 1, 4096)?,
                 "--functions" => functions = number(&name, &value, 1, 100_000)?,
                 "--minutes" => minutes = number(&name, &value, 2, 1 << 16)?,
+                "--bad" => options.bad = Some(bad(&name, &value)?),
                 "--seeds" => options.seeds = number(&name, &value, 1, 1000)?,
                 "--policy" => options.policies = list(),
                 "--idle" => options.idle = list(),
@@ -122,6 +130,18 @@ where
     number.ok_or_else(|| format!("{name} {value}: a whole number from {least} to {most} is due"))
 }
 
+/// Parses a kind of bad workers and their number.
+fn bad(name: &str, value: &str) -> Result<(Bad, u32), String> {
+    let (kind, count) = value.split_once(':').unwrap_or((value, "1"));
+    let kind = match kind {
+        "black-hole" => Bad::BlackHole,
+        "slow" => Bad::Slow,
+        "flapping" => Bad::Flapping,
+        _ => return Err(format!("{name} {value}: {kind} is no kind; --help names them")),
+    };
+    Ok((kind, number(name, count, 1, 100_000)?))
+}
+
 /// Returns the placement policy with this name.
 pub(crate) fn policy(name: &str) -> Result<Box<dyn Placement>, String> {
     if name == "ours" {
@@ -145,13 +165,27 @@ pub(crate) fn idle(name: &str) -> Result<Box<dyn IdlePolicy>, String> {
     }
 }
 
-/// Generates the workload with this name.
+/// Generates the workload with this name, for a fleet of so much memory.
 pub(crate) fn made(
     name: &str,
     functions: u32,
     minutes: usize,
+    fleet_gib: u64,
 ) -> Result<lambda_core::sim::Trace, String> {
+    // The demand in each minute, in percent of the fleet.
+    let demand = |weights: &[u32], percent: &dyn Fn(usize) -> usize| {
+        let gb = |minute| fleet_gib.saturating_mul(percent(minute) as u64) / 100;
+        let gb = |minute| u32::try_from(gb(minute)).unwrap_or(u32::MAX);
+        workload::demand(name, weights, &(0..minutes).map(gb).collect::<Vec<_>>(), 1)
+    };
     match name {
+        "overload" => Ok(demand(&[1; 10], &|minute| {
+            if (minutes / 3..minutes * 2 / 3).contains(&minute) { 500 } else { 70 }
+        })),
+        "fairness" => {
+            let weights: Vec<_> = (1..=10).collect();
+            Ok(demand(&weights, &|minute| 111 + 389 * minute / (minutes - 1).max(1)))
+        }
         "flat" => Ok(workload::flat(functions, minutes, 1)),
         "full-hour" => Ok(workload::full_hour(functions, minutes, 1)),
         "one-customer" => Ok(workload::one_customer(functions, minutes, 1)),
@@ -177,12 +211,14 @@ mod tests {
             "--trace a --workers 0",
             "--trace a --policy best",
             "--trace a --idle fixed:x",
+            "--trace a --bad lazy:2",
+            "--trace a --bad slow:x",
             "--trace a --nothing 1",
         ] {
             assert!(read(line).is_err(), "{line}");
         }
         assert!(read("").unwrap().is_none() && read("--help").unwrap().is_none());
         let options = read("--trace a --seeds 8").unwrap().unwrap();
-        assert_eq!((options.seeds, options.policies.len()), (8, 8));
+        assert_eq!((options.seeds, options.policies.len()), (8, 9));
     }
 }

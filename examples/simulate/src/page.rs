@@ -56,6 +56,7 @@ pub(crate) fn draw(
     let cold: Vec<_> =
         shapes.iter().map(|(name, _, shape)| (name.as_str(), floats(&shape.cold))).collect();
     lines(&mut page, &cold, train_minutes);
+    shares(&mut page, &shapes, train_minutes);
     put(&mut page, "<h2>Sandboxes alive</h2>");
     let alive: Vec<_> =
         shapes.iter().map(|(name, _, shape)| (name.as_str(), floats(&shape.sandboxes))).collect();
@@ -79,6 +80,39 @@ pub(crate) fn draw(
     }
     put(&mut page, "</div></body></html>\n");
     page
+}
+
+/// Appends the rejections over time if there are any, and what each account has.
+fn shares(page: &mut String, shapes: &[(String, &Report, &Shape)], train_minutes: usize) {
+    let rejected: Vec<_> =
+        shapes.iter().map(|(name, _, shape)| (name.as_str(), floats(&shape.rejected))).collect();
+    if rejected.iter().flat_map(|(_, line)| line).any(|count| *count > 0.0) {
+        put(page, "<h2>Rejected invocations in each minute</h2>");
+        lines(page, &rejected, train_minutes);
+    }
+    for (name, run, shape) in shapes {
+        accounts(page, name, run, shape, train_minutes);
+    }
+}
+
+/// The most accounts that are drawn.
+const ACCOUNTS_MAX: usize = 12;
+
+/// Appends the memory that each account's busy sandboxes hold over time, if there are few accounts.
+fn accounts(page: &mut String, name: &str, run: &Report, shape: &Shape, train_minutes: usize) {
+    let all = run.account_gb_seconds.len();
+    if all > ACCOUNTS_MAX {
+        return;
+    }
+    put(page, &format!("<h2>Memory of busy sandboxes by account, GB: {}</h2>", escape(name)));
+    let names: Vec<_> = (0..all).map(|account| format!("account {account}")).collect();
+    let of = |account: usize| {
+        let gb = |minute: &Vec<f32>| f64::from(minute.get(account).copied().unwrap_or(0.0)) / 60.0;
+        shape.account_gb_seconds.iter().map(gb).collect()
+    };
+    let series: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| (name.as_str(), of(at))).collect();
+    lines(page, &series, train_minutes);
 }
 
 fn figures(page: &mut String, rows: &[Row], idle_differs: bool) {

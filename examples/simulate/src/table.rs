@@ -31,7 +31,7 @@ impl Row {
 /// A column: its heading, its figure, and the number of digits after the point.
 pub(crate) type Column = (&'static str, fn(&Report) -> f64, usize);
 
-pub(crate) const COLUMNS: [Column; 10] = [
+pub(crate) const COLUMNS: [Column; 13] = [
     ("load p99.9", |run| run.load_p999, 3),
     ("load peak", |run| run.load_peak, 3),
     ("cold %", |run| cold_percent(run), 3),
@@ -42,10 +42,31 @@ pub(crate) const COLUMNS: [Column; 10] = [
     ("busy GB-s", |run| run.busy_gb_seconds, 0),
     ("spread", |run| run.spread, 2),
     ("rejected", |run| run.rejected as f64, 0),
+    ("memory used %", |run| used_percent(run), 1),
+    ("Jain", |run| jain(&run.account_gb_seconds), 3),
+    ("starts/bad/min", |run| starts_on_bad(run), 2),
 ];
 
 fn cold_percent(run: &Report) -> f64 {
     run.cold as f64 * 100.0 / run.invocations.max(1) as f64
+}
+
+/// Returns the memory of busy sandboxes in percent of the workers' memory.
+fn used_percent(run: &Report) -> f64 {
+    let busy: f64 = run.account_gb_seconds.iter().sum();
+    busy * 100.0 / run.capacity_gb_seconds.max(f64::MIN_POSITIVE)
+}
+
+/// Returns Jain's index of fairness: 1 if all are equal, 1/n if one of n has everything.
+fn jain(shares: &[f64]) -> f64 {
+    let (sum, squares): (f64, f64) =
+        shares.iter().fold((0.0, 0.0), |(sum, squares), it| (sum + it, squares + it * it));
+    sum * sum / (shares.len() as f64 * squares).max(f64::MIN_POSITIVE)
+}
+
+/// Returns the starts on bad workers, for each of them in a minute; 0 without bad workers.
+fn starts_on_bad(run: &Report) -> f64 {
+    run.started_on_bad as f64 / (u64::from(run.bad_workers) * run.minutes as u64).max(1) as f64
 }
 
 /// Returns the table as text. The last row has the lower bounds of the first two columns.

@@ -11,6 +11,7 @@ use crate::settings::Isolation;
 use crate::settings::kib;
 use crate::store::slot::{SandboxSlot, VmSlot};
 use crate::time::Time;
+use crate::workers::Worker;
 
 /// The most workers of a large fleet whose sandboxes one search looks at.
 const LOOKED_INTO_MAX: usize = 8;
@@ -76,10 +77,9 @@ impl Engine {
     /// one. The next call continues after them.
     fn evictable_workers(&mut self, needs: &Needs) -> Vec<WorkerId> {
         let workers = &self.state.workers;
-        let ids = workers.ids() as usize;
+        let seats = workers.seats();
         let config = &self.state.config;
-        let could = |at: &WorkerId| {
-            let Some(row) = workers.get(*at) else { return false };
+        let could = |(at, row): &(WorkerId, &Worker)| {
             if row.isolation != Isolation::Sandbox {
                 // The contents of VMs are checked in [`Self::plan_on`].
                 return row.vms > 0 || workers.idle_kib(*at) > 0;
@@ -93,13 +93,13 @@ impl Engine {
             let stopping = self.state.stopping > 0;
             stopping || gives.memory_kib > 0 && refusal(config, row, needs, &gives).is_none()
         };
-        if ids <= SMALL_FLEET {
-            return (0..workers.ids()).map(WorkerId).filter(could).collect();
+        if seats <= SMALL_FLEET {
+            return workers.iter().filter(could).map(|(at, _)| at).collect();
         }
         if workers.idle_kib_all() == 0 && self.state.stopping == 0 {
             return Vec::new();
         }
-        let blocks = ids.div_ceil(64);
+        let blocks = seats.div_ceil(64);
         let first = self.state.eviction_cursor % blocks;
         let mut found = Vec::new();
         let mut looked_at = 0;
@@ -107,9 +107,8 @@ impl Engine {
             looked_at += 1;
             let idle = workers.idle_kib_of_block(block).unwrap_or_default();
             if idle > 0 {
-                let seats = block * 64..ids.min(block * 64 + 64);
-                let in_block =
-                    seats.filter_map(|at| u32::try_from(at).ok()).map(WorkerId).filter(could);
+                let in_block = workers.in_seats(block * 64..seats.min(block * 64 + 64));
+                let in_block = in_block.filter(could).map(|(at, _)| at);
                 found.extend(in_block.take(LOOKED_INTO_MAX - found.len()));
             }
             if found.len() >= LOOKED_INTO_MAX {

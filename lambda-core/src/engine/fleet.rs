@@ -98,7 +98,7 @@ impl Engine {
     pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
         let Some(held) = self.state.workers.get(worker) else { return };
         // The timer of an earlier worker with this id, or the worker already drains.
-        if held.drain_at < at || held.phase == Phase::Draining {
+        if self.drain_at(worker) < at || held.phase == Phase::Draining {
             return;
         }
         let zone = held.zone;
@@ -106,10 +106,14 @@ impl Engine {
         self.ask(zone);
     }
 
+    /// Returns when a worker is to drain.
+    fn drain_at(&self, worker: WorkerId) -> Time {
+        self.state.workers.side(worker).map_or(Time::ZERO, |it| it.drain_at)
+    }
+
     pub(super) fn on_quiet(&mut self, at: Time, worker: WorkerId) {
-        let serving =
-            |it: &&crate::workers::Worker| it.drain_at >= at && it.phase != Phase::Draining;
-        if self.state.workers.get(worker).filter(serving).is_some() {
+        let drains = self.state.workers.get(worker).is_none_or(|it| it.phase == Phase::Draining);
+        if !drains && self.drain_at(worker) >= at {
             if let Some(side) = self.state.workers.side_mut(worker) {
                 side.near_end = true;
             }
@@ -120,10 +124,10 @@ impl Engine {
     pub(super) fn on_drain_due(&mut self, at: Time, worker: WorkerId) {
         let Some(recycling) = self.state.config.recycling else { return };
         let Some(held) = self.state.workers.get(worker) else { return };
-        if held.drain_at > at || held.phase == Phase::Draining {
+        let (zone, drain_at) = (held.zone, self.drain_at(worker));
+        if drain_at > at || held.phase == Phase::Draining {
             return;
         }
-        let (zone, drain_at) = (held.zone, held.drain_at);
         // The latest start of draining that leaves `drain_max` before `life_max`. Drawn ends are
         // not later.
         let slack = recycling.life_max.saturating_sub(recycling.drain_max);
@@ -214,7 +218,7 @@ impl Engine {
         for function in self.unreserve_all(at) {
             self.state.agenda.insert((self.state.now, Agenda::Retry(function)));
         }
-        let Some(worker) = self.state.workers.remove(at) else { return };
+        let Some(worker) = self.state.workers.remove(at, self.state.now) else { return };
         let kind = ISOLATIONS.iter().position(|it| *it == worker.isolation).unwrap_or_default();
         let sizes = &mut self.state.sizes[kind];
         if let Some(count) = sizes.get_mut(&worker.memory_kib) {

@@ -23,12 +23,11 @@ const AGAIN: u32 = 4;
 impl Engine {
     pub(super) fn on_worker_beat(&mut self, worker: WorkerId) -> Result<(), EventError> {
         let (now, lease) = (self.state.now, self.state.config.worker_lease);
-        let held = self.state.workers.get_mut(worker).ok_or(EventError::Unknown)?;
+        let held = self.state.workers.side_mut(worker).ok_or(EventError::Unknown)?;
         if let Some(lease) = lease {
             held.lease_until = now + lease;
         }
-        let graced = self.state.workers.side_mut(worker).map(|it| std::mem::take(&mut it.graced));
-        if graced == Some(true) {
+        if std::mem::take(&mut held.graced) {
             self.refresh_phase(worker);
             self.on_room_freed(worker);
         }
@@ -48,7 +47,7 @@ impl Engine {
         }
         let mut silent = Vec::new();
         for worker in due {
-            let Some(until) = self.state.workers.get(worker).map(|it| it.lease_until) else {
+            let Some(until) = self.state.workers.side(worker).map(|it| it.lease_until) else {
                 continue;
             };
             if until > now {
@@ -82,10 +81,8 @@ impl Engine {
 
     /// Extends the lease of a worker without a heartbeat until `until`. The worker becomes suspect.
     fn grace(&mut self, worker: WorkerId, until: Time) {
-        if let Some(held) = self.state.workers.get_mut(worker) {
-            held.lease_until = until;
-        }
         if let Some(side) = self.state.workers.side_mut(worker) {
+            side.lease_until = until;
             side.graced = true;
         }
         self.state.agenda.insert((until, Agenda::Lease(worker)));

@@ -8,7 +8,6 @@ use crate::event::{EventError, Fault};
 use crate::explain::Decided;
 use crate::id::{FunctionId, InvocationId, SandboxId, WorkerId};
 use crate::sandbox::{Sandbox, State};
-use crate::settings::FunctionSettings;
 use crate::store::slab::NONE;
 use crate::store::slot::{SandboxSlot, VmSlot};
 use crate::time::Time;
@@ -287,8 +286,7 @@ impl Engine {
         let zone = state.workers.get(sandbox.worker).map(|it| it.zone);
         zone.into_iter().for_each(|zone| function.take_zone(zone));
         function.spread.remove(sandbox.worker);
-        let FunctionSettings { account, runtime, .. } = function.settings;
-        state.workers.take_kind(sandbox.worker, account, runtime);
+        let account = function.settings.account;
         function.members.swap_remove(sandbox.member as usize);
         let moved = function.members.get(sandbox.member as usize).copied();
         if let Some(moved) = moved.and_then(|moved| state.sandboxes.get_mut(moved)) {

@@ -62,6 +62,8 @@ pub struct Engine {
     pub(crate) deferred: Option<Deferred>,
     /// How much later than the earliest timer the driver called.
     pub(crate) late: Duration,
+    /// A copy of the state in progress, without sandboxes and functions.
+    pub(crate) copy: Option<Box<State>>,
 }
 
 /// Work postponed while a worker's report is applied. A start after the first half of the report
@@ -239,6 +241,7 @@ impl Engine {
             scratch: Scratch::default(),
             deferred: None,
             late: Duration::ZERO,
+            copy: None,
         }
     }
 

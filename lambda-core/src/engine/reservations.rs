@@ -14,7 +14,7 @@ use crate::placement::fleet::needed_kib;
 use crate::sandbox::State;
 use crate::settings::Isolation;
 use crate::settings::kib;
-use crate::workers::Phase;
+use crate::workers::{Phase, Worker};
 
 /// The most workers that one search for a gathering place looks at.
 const GATHERED_ON_MAX: usize = 256;
@@ -55,23 +55,22 @@ impl Engine {
         let settings = function.settings;
         let (memory_kib, config) = (kib(settings.memory_bytes), &self.state.config);
         let workers = &self.state.workers;
-        let could = |at: &WorkerId| {
-            let Some(row) = workers.get(*at) else { return false };
+        let could = |(at, row): &(WorkerId, &Worker)| {
             let needed = needed_kib(config, row.isolation, memory_kib);
             let serves = matches!(row.phase, Phase::Serving | Phase::Quiet);
             let large = row.memory_kib >= needed && row.cpu_milli >= settings.cpu_milli;
             let slot = settings.network.is_none() || row.slots > 0;
             serves && large && slot && zones >> row.zone.0 & 1 == 1 && !self.has_reserved(*at)
         };
-        let ids = workers.ids();
-        let first = u32::try_from(self.state.eviction_cursor).unwrap_or_default() % ids.max(1);
-        let looked_at = (first..ids).chain(0..first).map(WorkerId).take(GATHERED_ON_MAX);
-        let most = looked_at.filter(could).max_by_key(|at| {
-            let free = workers.get(*at).map_or(0, |row| row.free_kib());
-            (free.saturating_add(workers.idle_kib(*at)), std::cmp::Reverse(*at))
+        let seats = workers.seats();
+        let first = self.state.eviction_cursor % seats.max(1);
+        let looked_at = (first..seats).chain(0..first).take(GATHERED_ON_MAX);
+        let most = workers.in_seats(looked_at).filter(could).max_by_key(|(at, row)| {
+            let free = row.free_kib().saturating_add(workers.idle_kib(*at));
+            (free, std::cmp::Reverse(*at))
         });
-        self.state.eviction_cursor = first as usize + GATHERED_ON_MAX;
-        let Some(worker) = most else { return };
+        self.state.eviction_cursor = first + GATHERED_ON_MAX;
+        let Some((worker, _)) = most else { return };
         let isolation = workers.get(worker).map_or(Isolation::Sandbox, |row| row.isolation);
         let needed = needed_kib(config, isolation, memory_kib);
         let idle: Vec<_> = (workers.sandboxes(&self.state.sandboxes, worker))

@@ -71,8 +71,9 @@ impl Engine {
             scratch: &mut self.scratch,
         };
         self.placement.begin(&fleet, &mut draw);
-        for worker in &self.scratch.ahead {
-            read ^= function.spread.touch(*worker);
+        let seats = self.scratch.ahead.iter();
+        for worker in seats.filter_map(|seat| state.workers.fits().worker(*seat)) {
+            read ^= function.spread.touch(worker);
         }
         std::hint::black_box(read);
     }
@@ -317,8 +318,7 @@ impl Engine {
         zone.into_iter().for_each(|zone| function.add_zone(zone));
         let (milli, slots) = (i64::from(sandbox.cpu_milli), i64::from(sandbox.marks.slot()));
         state.workers.hold(sandbox.worker, 0, milli, slots);
-        let FunctionSettings { account, runtime, .. } = function.settings;
-        state.workers.add_kind(sandbox.worker, account, runtime);
+        let account = function.settings.account;
         let memory_kib = i64::from(sandbox.memory_kib);
         self.hold_for(account, memory_kib);
     }

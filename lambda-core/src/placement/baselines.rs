@@ -1,6 +1,7 @@
 //! Placement policies of other systems, for comparison and for use.
 
 use super::fleet::{FleetView, Request, WorkerView};
+use super::terms::{BusyNow, Term};
 use super::{Draw, Placement, Record};
 use crate::id::WorkerId;
 
@@ -8,7 +9,7 @@ use crate::id::WorkerId;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtRandom;
 
-/// Takes the next worker by id that has room.
+/// Takes the next worker in turn that has room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 
@@ -20,6 +21,11 @@ pub struct LeastLoaded;
 /// "The Power of Two Choices").
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo;
+
+/// Draws two workers and takes the one with the smaller load of busy and starting sandboxes
+/// ([`BusyNow`]).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PowerOfTwoByLoad;
 
 /// OpenWhisk's policy: starts at a home worker, chosen by a hash of the function, and takes steps
 /// of a size coprime to the number of workers until one has room.
@@ -43,6 +49,7 @@ pub fn all() -> Vec<Box<dyn Placement>> {
         Box::new(RoundRobin),
         Box::new(LeastLoaded),
         Box::new(PowerOfTwo),
+        Box::new(PowerOfTwoByLoad),
         Box::new(HomeWorker),
         Box::new(BestFit),
         Box::new(LeastAllocated),
@@ -81,6 +88,22 @@ impl Placement for PowerOfTwo {
     }
 }
 
+impl Placement for PowerOfTwoByLoad {
+    fn place(
+        &self,
+        fleet: &FleetView<'_>,
+        request: &Request<'_>,
+        draw: &mut Draw<'_>,
+        record: &mut Record<'_>,
+    ) -> Option<WorkerId> {
+        drawn(fleet, request, draw, record, 2, |worker| BusyNow.score(worker, request))
+    }
+
+    fn name(&self) -> &'static str {
+        "power-of-two-by-load"
+    }
+}
+
 impl Placement for RoundRobin {
     fn place(
         &self,
@@ -89,11 +112,11 @@ impl Placement for RoundRobin {
         draw: &mut Draw<'_>,
         record: &mut Record<'_>,
     ) -> Option<WorkerId> {
-        let ids = u64::from(fleet.ids());
-        for _ in 0..ids {
-            let id = *draw.cursor % ids;
-            *draw.cursor = id + 1;
-            let worker = u32::try_from(id).ok().and_then(|id| fleet.worker(WorkerId(id)));
+        let seats = fleet.seats() as u64;
+        for _ in 0..seats {
+            let seat = *draw.cursor % seats;
+            *draw.cursor = seat + 1;
+            let worker = usize::try_from(seat).ok().and_then(|seat| fleet.in_seat(seat));
             if let Some(worker) = worker.filter(|it| fits(fleet, it, request, record)) {
                 return Some(worker.id());
             }
@@ -114,20 +137,21 @@ impl Placement for HomeWorker {
         _draw: &mut Draw<'_>,
         record: &mut Record<'_>,
     ) -> Option<WorkerId> {
-        let ids = fleet.ids();
-        if ids == 0 {
+        let seats = fleet.seats();
+        if seats == 0 {
             return None;
         }
-        let hash = hash(request.function.0);
-        let steps: Vec<u32> = (1..=ids).filter(|step| divisor(*step, ids) == 1).take(64).collect();
-        let step = steps.get(hash as usize % steps.len().max(1)).copied().unwrap_or(1);
-        let mut at = hash % ids;
-        for _ in 0..ids {
-            let worker = fleet.worker(WorkerId(at));
+        let hash = hash(request.function.0) as usize;
+        let coprime = (1..=seats).filter(|step| divisor(*step, seats) == 1);
+        let steps: Vec<_> = coprime.take(64).collect();
+        let step = steps.get(hash % steps.len().max(1)).copied().unwrap_or(1);
+        let mut at = hash % seats;
+        for _ in 0..seats {
+            let worker = fleet.in_seat(at);
             if let Some(worker) = worker.filter(|it| fits(fleet, it, request, record)) {
                 return Some(worker.id());
             }
-            at = u32::try_from((u64::from(at) + u64::from(step)) % u64::from(ids)).unwrap_or(0);
+            at = (at + step) % seats;
         }
         None
     }
@@ -266,7 +290,7 @@ fn hash(number: u32) -> u32 {
     hash ^ hash >> 13
 }
 
-fn divisor(a: u32, b: u32) -> u32 {
+fn divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { divisor(b, a % b) }
 }
 

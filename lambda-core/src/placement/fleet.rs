@@ -54,7 +54,7 @@ pub struct WorkerView<'a> {
 }
 
 impl<'a> FleetView<'a> {
-    /// Returns every worker, by id. The cost grows with the fleet, so this is for comparison and
+    /// Returns every worker, in the order of their seats. The cost grows with the fleet, so this is for comparison and
     /// for small fleets.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
         let fleet = *self;
@@ -80,10 +80,18 @@ impl<'a> FleetView<'a> {
         self.len() == 0
     }
 
-    /// Returns one more than the highest worker id.
+    /// Returns the number of seats: the most workers that were present at once.
     #[must_use]
-    pub fn ids(&self) -> u32 {
-        self.workers.ids()
+    pub fn seats(&self) -> usize {
+        self.workers.seats()
+    }
+
+    /// Returns the worker of a seat, below [`Self::seats`]; `None` if the seat is empty. A worker
+    /// keeps its seat as long as it is present.
+    #[must_use]
+    pub fn in_seat(&self, seat: usize) -> Option<WorkerView<'a>> {
+        let (at, worker) = self.workers.in_seat(seat)?;
+        Some(WorkerView::new(*self, worker, at))
     }
 
     /// Returns why a worker cannot have a sandbox, or `None` if it can.
@@ -117,9 +125,9 @@ impl<'a> FleetView<'a> {
         // For each worker without room, another is drawn among those with room: the distribution is
         // as if all were drawn there.
         let mut missing = 0;
-        for at in ahead.drain(..) {
-            match self.workers.get(at) {
-                Some(worker) if has_room(worker, request) => add(candidates, at),
+        for seat in ahead.drain(..) {
+            match self.workers.in_seat(seat) {
+                Some((at, worker)) if has_room(worker, request) => add(candidates, at),
                 _ => missing += 1,
             }
         }
@@ -132,23 +140,22 @@ impl<'a> FleetView<'a> {
     /// turn, and reads the cache lines that a decision needs. [`Self::sample`] then takes those
     /// that have room.
     pub(crate) fn draw_ahead(&self, draw: &mut Draw<'_>, count: usize) {
-        let ids = self.workers.ids();
+        let seats = self.workers.seats();
         let Scratch { ahead, .. } = &mut *draw.scratch;
         ahead.clear();
         if self.workers.len() <= count {
             return;
         }
-        let mut next = u32::try_from(*draw.cursor).unwrap_or(0);
+        let mut next = usize::try_from(*draw.cursor).unwrap_or(0);
         for _ in 0..count / 2 {
-            next = if next < ids { next } else { 0 };
-            ahead.push(WorkerId(next));
+            next = if next < seats { next } else { 0 };
+            ahead.push(next);
             next += 1;
         }
-        *draw.cursor = u64::from(next);
-        for _ in 0..count.div_ceil(2) {
-            ahead.push(WorkerId(u32::try_from(draw.random.below(ids as usize)).unwrap_or(0)));
-        }
-        self.touch_rows(ahead);
+        *draw.cursor = next as u64;
+        ahead.extend((0..count.div_ceil(2)).map(|_| draw.random.below(seats)));
+        let touch = |read, seat: &usize| read ^ self.workers.touch(*seat);
+        std::hint::black_box(ahead.iter().fold(0, touch));
     }
 
     /// Adds different workers with room: some at random and some in turn, or all if there are at
@@ -207,16 +214,10 @@ impl<'a> FleetView<'a> {
         for worker in workers {
             read ^= request.spread.touch(*worker);
         }
-        for worker in workers {
-            read ^= self.workers.touch(*worker);
+        for worker in workers.iter().filter_map(|it| self.workers.get(*it)) {
+            read ^= self.workers.touch(worker.seat as usize);
         }
         std::hint::black_box(read);
-    }
-
-    /// Reads the rows of these workers.
-    fn touch_rows(&self, workers: &[WorkerId]) {
-        let touch = |read, worker: &WorkerId| read ^ self.workers.touch(*worker);
-        std::hint::black_box(workers.iter().fold(0, touch));
     }
 
     fn add_unsure(
@@ -403,7 +404,7 @@ impl<'a> WorkerView<'a> {
     /// Returns the processors that its busy sandboxes may use.
     #[must_use]
     pub fn busy_cpus(&self) -> f32 {
-        float(self.fleet.workers.busy_milli(self.at)) / 1000.0
+        float(self.fleet.workers.busy_milli_of(self.worker)) / 1000.0
     }
 
     /// Returns its processors; `None` if they are not counted.
@@ -445,20 +446,6 @@ impl<'a> WorkerView<'a> {
     /// Returns how many sandboxes of the requested function it has.
     pub(crate) fn of_same(&self, request: &Request<'_>) -> u32 {
         request.spread.count(self.at)
-    }
-
-    /// Returns approximately how many sandboxes of the request's owner it has. Owners share 32
-    /// counters by their id.
-    #[must_use]
-    pub fn of_owner(&self, request: &Request<'_>) -> u32 {
-        self.worker.of_owner(request.settings.account)
-    }
-
-    /// Returns approximately how many sandboxes of the request's class of runtime it has. Classes
-    /// share 16 counters.
-    #[must_use]
-    pub fn of_runtime(&self, request: &Request<'_>) -> u32 {
-        self.worker.of_runtime(request.settings.runtime)
     }
 
     /// Returns the processors of its busy and starting sandboxes and of the requested one, as a share

@@ -68,8 +68,8 @@ pub(crate) struct Scratch {
     pub(crate) rooms: Vec<(usize, u32)>,
     pub(crate) picked: Vec<usize>,
     pub(crate) drawn: Vec<WorkerId>,
-    /// Workers that were drawn before the function was known.
-    pub(crate) ahead: Vec<WorkerId>,
+    /// Seats of workers that were drawn before the function was known.
+    pub(crate) ahead: Vec<usize>,
 }
 
 impl Draw<'_> {

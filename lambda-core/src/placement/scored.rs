@@ -1,9 +1,7 @@
 //! The default placement: sampled candidates, a compliance gate, and a weighted sum of terms.
 
 use super::fleet::{FleetView, Request, WorkerView};
-use super::terms::{
-    BusyNow, Candidate, MemoryShare, NotReady, SameFunction, SameOwner, SameRuntime, Term,
-};
+use super::terms::{BusyNow, Candidate, NotReady, SameFunction, Term};
 use super::{Draw, Placement, Record, Refusal};
 use crate::id::WorkerId;
 
@@ -32,23 +30,19 @@ impl Default for Gate {
 }
 
 impl Default for Scored {
-    /// Returns a placement with four candidates, the default gate and every term. The weights are
-    /// those that did best on the recorded workloads.
+    /// Returns a placement with four candidates, the default gate and every term.
     fn default() -> Self {
         Self::new("ours", 4)
             .with_gate(Gate::default())
             .with_term(1.0, BusyNow)
             .with_term(0.4, SameFunction)
-            .with_term(0.1, SameOwner)
-            .with_term(0.01, SameRuntime)
-            .with_term(0.05, MemoryShare)
             .with_term(0.5, NotReady)
     }
 }
 
 impl Scored {
     /// Returns a placement that draws `candidates` workers, at least 1, without gate and terms. It
-    /// returns the candidate with the lowest id that can have the sandbox.
+    /// returns the first drawn candidate that can have the sandbox.
     #[must_use]
     pub fn new(name: impl Into<String>, candidates: usize) -> Self {
         let candidates = candidates.max(1);
@@ -106,9 +100,8 @@ impl Scored {
                 record.scored(worker.id(), || self.terms.iter().map(part).collect());
             }
         }
-        let best = candidates
-            .iter()
-            .min_by(|a, b| a.score.total_cmp(&b.score).then(a.worker.id().cmp(&b.worker.id())))?;
+        // Of equal scores, the first drawn wins: the draw favours no worker.
+        let best = candidates.iter().min_by(|a, b| a.score.total_cmp(&b.score))?;
         Some(best.worker.id())
     }
 

@@ -64,50 +64,6 @@ impl Term for SameFunction {
     }
 }
 
-/// The number of the owner's sandboxes on the worker, times the sandbox's processors. The functions
-/// of an owner partly behave as one workload.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SameOwner;
-
-impl Term for SameOwner {
-    fn name(&self) -> &'static str {
-        "same owner"
-    }
-
-    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        each(worker.of_owner(request), worker, request)
-    }
-}
-
-/// The share of the worker's sandboxes with the same class of runtime. A mix of classes is better
-/// than one.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SameRuntime;
-
-impl Term for SameRuntime {
-    fn name(&self) -> &'static str {
-        "same runtime"
-    }
-
-    fn score(&self, worker: &WorkerView<'_>, request: &Request<'_>) -> f32 {
-        float(worker.of_runtime(request)) / float(worker.sandboxes().max(1))
-    }
-}
-
-/// The share of the worker's memory that is given away.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MemoryShare;
-
-impl Term for MemoryShare {
-    fn name(&self) -> &'static str {
-        "memory share"
-    }
-
-    fn score(&self, worker: &WorkerView<'_>, _request: &Request<'_>) -> f32 {
-        worker.memory_share()
-    }
-}
-
 /// 1 if some other worker has a VM with room for the sandbox and this one has none, plus 1 if the
 /// sandbox needs a network interface and none is ready in the worker's zone.
 #[derive(Clone, Copy, Debug, Default)]

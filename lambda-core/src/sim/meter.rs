@@ -20,6 +20,8 @@ pub(super) struct Meter {
     /// The number of workers that take sandboxes.
     serving: u32,
     load: Vec<Vec<f64>>,
+    /// GB-seconds of busy sandboxes by minute and account.
+    accounts: Vec<Vec<f64>>,
     waits: Vec<f32>,
     pub(super) report: Report,
     shape: Shape,
@@ -32,13 +34,17 @@ const SPREAD_FUNCTIONS: usize = 8;
 impl Meter {
     pub(super) fn new(trace: &Trace, settings: &super::Settings, engine: &Engine) -> Self {
         let train_minutes = settings.train_minutes;
+        let minutes = trace.minutes.saturating_sub(train_minutes);
+        let memory_gb = (settings.capacity.memory_bytes >> 20) as f64 / 1024.0;
         let report = Report {
             policy: engine.placement.name().to_owned(),
             idle: engine.idle.name(),
             trace: trace.name.clone(),
             seed: settings.seed,
             workers: settings.workers,
-            minutes: trace.minutes.saturating_sub(train_minutes),
+            bad_workers: settings.faults.bad_workers,
+            minutes,
+            capacity_gb_seconds: f64::from(settings.workers) * memory_gb * (minutes * 60) as f64,
             workers_min: u32::MAX,
             digest: 0xcbf2_9ce4_8422_2325,
             ..Report::default()
@@ -52,6 +58,7 @@ impl Meter {
             alive_memory_mib: 0,
             serving: 0,
             load: vec![vec![0.0; settings.workers as usize]; trace.minutes],
+            accounts: vec![Vec::new(); trace.minutes],
             waits: Vec::new(),
             report,
             shape: Shape::default(),
@@ -82,8 +89,26 @@ impl Meter {
         }
     }
 
+    /// Records a rejection.
+    pub(super) fn rejected(&mut self, now: Time) {
+        if !self.measures(now) {
+            return;
+        }
+        self.report.rejected += 1;
+        if self.wants_shape {
+            let at = self.minute(now) - self.train_minutes;
+            grow(&mut self.shape.rejected, at);
+            self.shape.rejected[at] += 1;
+        }
+    }
+
     /// Adds the load of one invocation to the minutes in which it runs.
-    pub(super) fn carry(&mut self, worker: WorkerId, from: Time, to: Time, memory_mib: u32) {
+    pub(super) fn carry(
+        &mut self,
+        (worker, account): (WorkerId, u32),
+        (from, to): (Time, Time),
+        memory_mib: u32,
+    ) {
         if self.measures(from) {
             let seconds = to.since(from).as_secs_f64();
             self.report.busy_gb_seconds += seconds * f64::from(memory_mib) / 1024.0;
@@ -100,7 +125,17 @@ impl Meter {
             if loads.len() <= worker {
                 loads.resize(worker + 1, 0.0);
             }
-            loads[worker] += (until - at) as f64 / MINUTE as f64;
+            let minutes = (until - at) as f64 / MINUTE as f64;
+            loads[worker] += minutes;
+            if let Some(accounts) =
+                usize::try_from(minute).ok().and_then(|it| self.accounts.get_mut(it))
+            {
+                let account = account as usize;
+                if accounts.len() <= account {
+                    accounts.resize(account + 1, 0.0);
+                }
+                accounts[account] += minutes * 60.0 * f64::from(memory_mib) / 1024.0;
+            }
             at = until;
         }
     }
@@ -158,6 +193,7 @@ impl Meter {
         let used = engine.workers().filter(|worker| worker.sandboxes() > 0).count();
         let bound = self.alive_memory_mib.div_ceil((self.memory_bytes >> 20).max(1));
         grow(&mut self.shape.cold, minute - self.train_minutes);
+        grow(&mut self.shape.rejected, minute - self.train_minutes);
         self.shape.sandboxes.push(self.alive);
         self.shape.workers_used.push(u32::try_from(used).unwrap_or(u32::MAX));
         self.shape.workers_bound.push(u32::try_from(bound).unwrap_or(u32::MAX));
@@ -177,7 +213,12 @@ impl Meter {
                 minute
             })
             .collect();
+        let accounts = &mut self.accounts[self.train_minutes.min(self.minutes)..];
+        let all = accounts.iter().map(Vec::len).max().unwrap_or_default();
+        accounts.iter_mut().for_each(|minute| minute.resize(all, 0.0));
+        let of = |account: usize| accounts.iter().map(|minute| minute[account]).sum();
         let report = &mut self.report;
+        report.account_gb_seconds = (0..all).map(of).collect();
         (report.load_peak, report.load_p999) = peak_and_p999(&measured);
         (report.bound_peak, report.bound_p999) = lower_bound(&measured);
         report.idle_gb_seconds = (report.idle_gb_seconds - report.busy_gb_seconds).max(0.0);
@@ -192,6 +233,7 @@ impl Meter {
         if self.wants_shape {
             #[expect(clippy::cast_possible_truncation, reason = "for drawing")]
             let narrow = |minute: Vec<f64>| minute.into_iter().map(|load| load as f32).collect();
+            self.shape.account_gb_seconds = accounts.iter().cloned().map(narrow).collect();
             self.shape.load = measured.into_iter().map(narrow).collect();
             report.shape = Some(self.shape);
         }

@@ -19,6 +19,6 @@ pub use checker::{
     WorkerSeen,
 };
 pub use report::{Report, Shape, lower_bound};
-pub use settings::{Faults, Latencies, Settings};
+pub use settings::{Bad, Faults, Latencies, Settings};
 pub use simulation::Simulation;
 pub use trace::{PERCENTILES, Trace, TraceError, TraceFunction, Trigger};

@@ -16,6 +16,8 @@ pub struct Report {
     pub seed: u64,
     /// The number of workers at the start.
     pub workers: u32,
+    /// The number of bad workers ([`Faults::bad_workers`](super::Faults::bad_workers)).
+    pub bad_workers: u32,
     /// The number of measured minutes, which follow those of training.
     pub minutes: usize,
     /// Invocations that arrived.
@@ -56,10 +58,17 @@ pub struct Report {
     pub sandboxes_peak: u32,
     /// Sandboxes whose start was commanded.
     pub started: u64,
+    /// Those of them on bad workers ([`Faults::bad_workers`](super::Faults::bad_workers)).
+    pub started_on_bad: u64,
     /// Memory of idle sandboxes times their idle time, in GB-seconds.
     pub idle_gb_seconds: f64,
     /// Memory of busy sandboxes times their busy time, in GB-seconds.
     pub busy_gb_seconds: f64,
+    /// Memory of the workers at the start times the measured time, in GB-seconds.
+    pub capacity_gb_seconds: f64,
+    /// Memory of busy sandboxes times their busy time within the measured minutes, in GB-seconds,
+    /// by account: the owner of the trace's function.
+    pub account_gb_seconds: Vec<f64>,
     /// The most sandboxes of one function on one worker, divided by the lowest possible maximum.
     /// Mean over the functions with the most sandboxes and over the minutes.
     pub spread: f64,
@@ -79,6 +88,10 @@ pub struct Shape {
     pub load: Vec<Vec<f32>>,
     /// Invocations that waited for a sandbox.
     pub cold: Vec<u32>,
+    /// Invocations that were rejected.
+    pub rejected: Vec<u32>,
+    /// Memory of busy sandboxes times their busy time, in GB-seconds, by minute and account.
+    pub account_gb_seconds: Vec<Vec<f32>>,
     /// Ready sandboxes at the end of the minute.
     pub sandboxes: Vec<u32>,
     /// Workers with a sandbox at the end of the minute.

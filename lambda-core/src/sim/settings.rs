@@ -32,6 +32,19 @@ impl Default for Latencies {
     }
 }
 
+/// What is wrong with a bad worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bad {
+    /// Every start fails.
+    #[default]
+    BlackHole,
+    /// Every start takes 20 times as long.
+    Slow,
+    /// Every start fails during the second half of each minute.
+    Flapping,
+}
+
 /// Faults of the simulated machines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -41,6 +54,10 @@ pub struct Faults {
     pub events_repeated: u32,
     /// Workers of the fleet that are lost in an hour. Each joins again a minute later, empty.
     pub workers_lost: u32,
+    /// The number of bad workers: those with the lowest ids.
+    pub bad_workers: u32,
+    /// What is wrong with the bad workers.
+    pub bad: Bad,
 }
 
 /// Settings of a simulation. The engine has its own, [`Config`](crate::Config).

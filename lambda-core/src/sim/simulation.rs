@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::checker::{Checker, Violation};
 use super::meter::{MINUTE, Meter};
 use super::report::Report;
-use super::settings::Settings;
+use super::settings::{Bad, Settings};
 use super::trace::{Trace, Trigger};
 use crate::random::Random;
 use crate::*;
@@ -350,7 +350,13 @@ impl<'a> Simulation<'a> {
         match *command {
             Command::StartSandbox { sandbox, worker, function, revision, vm, interface } => {
                 self.meter.report.started += u64::from(measures);
-                let fails = self.chance(self.settings.faults.starts_failed);
+                let bad = self.bad(worker);
+                self.meter.report.started_on_bad += u64::from(bad.is_some() && measures);
+                let half = now.as_nanos() % MINUTE >= MINUTE / 2;
+                let fails = self.chance(self.settings.faults.starts_failed)
+                    || bad == Some(Bad::BlackHole)
+                    || bad == Some(Bad::Flapping) && half;
+                let slower = if bad == Some(Bad::Slow) { 20 } else { 1 };
                 let memory_mib = self.memory_mib(function);
                 let invocation = None;
                 let is = ReportedSandbox { sandbox, function, revision, vm, interface, invocation };
@@ -361,7 +367,8 @@ impl<'a> Simulation<'a> {
                 } else {
                     Event::SandboxReady { sandbox }
                 };
-                self.after(latencies.sandbox_start, event);
+                let (least, most) = latencies.sandbox_start;
+                self.after((least * slower, most * slower), event);
             }
             Command::StopSandbox { sandbox, .. } => {
                 self.ended(sandbox);
@@ -376,7 +383,9 @@ impl<'a> Simulation<'a> {
                 };
                 self.meter.dispatched(now, now.since(arrived));
                 let end = (now + Duration::from_micros(u64::from(duration_us))).min(deadline);
-                self.meter.carry(worker, now, end, self.memory_mib(FunctionId(function)));
+                let account = self.trace.functions.get(function as usize).map_or(0, |it| it.owner);
+                let memory_mib = self.memory_mib(FunctionId(function));
+                self.meter.carry((worker, account), (now, end), memory_mib);
                 if let Some(alive) = self.sandboxes.get_mut(&sandbox) {
                     alive.is.invocation = Some(invocation);
                 }
@@ -394,7 +403,7 @@ impl<'a> Simulation<'a> {
                 self.waiting.remove(&invocation);
                 let lost = matches!(reason, RejectReason::WorkerLost | RejectReason::SandboxLost);
                 self.meter.report.lost += u64::from(lost && measures);
-                self.meter.report.rejected += u64::from(measures);
+                self.meter.rejected(now);
             }
             Command::StartVm { vm, worker, memory_bytes, account } => {
                 self.meter.report.vms_started += u64::from(measures);
@@ -422,6 +431,11 @@ impl<'a> Simulation<'a> {
                 self.meter.report.workers_retired += u64::from(measures);
             }
         }
+    }
+
+    /// Returns what is wrong with a worker.
+    fn bad(&self, worker: WorkerId) -> Option<Bad> {
+        (worker.0 < self.settings.faults.bad_workers).then_some(self.settings.faults.bad)
     }
 
     fn serves_no_more(&mut self, worker: WorkerId) {

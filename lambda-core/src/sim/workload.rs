@@ -66,6 +66,34 @@ pub fn seasons(functions: u32, minutes: usize, seed: u64) -> Trace {
     Trace { name: "seasons".to_owned(), functions: (0..functions).map(one).collect(), minutes }
 }
 
+/// Accounts of ten functions each, whose invocations take ten seconds and 1 GB. With room for all,
+/// `busy_gb[n]` GB would be busy in minute `n`, divided among the accounts in proportion to
+/// `weights`.
+#[must_use]
+pub fn demand(name: &str, weights: &[u32], busy_gb: &[u32], seed: u64) -> Trace {
+    const FUNCTIONS: u32 = 10;
+    let mut random = Random::new(seed);
+    let all: u64 = weights.iter().copied().map(u64::from).sum();
+    let mut functions = Vec::new();
+    for (account, weight) in (0..).zip(weights) {
+        for _ in 0..FUNCTIONS {
+            let count = |gb: &u32| {
+                let thousandths = u64::from(*gb) * u64::from(*weight) * 6 * 1000 / all.max(1);
+                let each = thousandths / u64::from(FUNCTIONS) + random.below(1000) as u64;
+                u32::try_from(each / 1000).unwrap_or(u32::MAX)
+            };
+            functions.push(TraceFunction {
+                owner: account,
+                trigger: Trigger::Http,
+                memory_mib: 1024,
+                counts: busy_gb.iter().map(count).collect(),
+                durations_ms: [10_000; 7],
+            });
+        }
+    }
+    Trace { name: name.to_owned(), functions, minutes: busy_gb.len() }
+}
+
 /// Returns every generated workload, each with this many functions and minutes.
 #[must_use]
 pub fn all(functions: u32, minutes: usize, seed: u64) -> Vec<Trace> {

@@ -91,6 +91,11 @@ impl Fits {
         self.empty.push(seat);
     }
 
+    /// Returns the worker that has a seat, or had it last.
+    pub(crate) fn worker(&self, seat: usize) -> Option<WorkerId> {
+        self.workers.get(seat).copied()
+    }
+
     /// Sets the free resources of the worker of a seat.
     pub(crate) fn set(&mut self, seat: u32, free: Free) {
         let mut at = seat as usize;

@@ -3,6 +3,7 @@
 pub(crate) mod deadlines;
 pub(crate) mod fits;
 pub(crate) mod paged;
+pub(crate) mod parted;
 pub(crate) mod slab;
 pub(crate) mod slot;
 pub(crate) mod spread;

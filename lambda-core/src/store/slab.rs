@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
+use super::parted::Parted;
 use super::slot::Slot;
 
 /// No slot.
@@ -23,8 +24,9 @@ const DISPLACED: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(bound(deserialize = "T: serde::Deserialize<'de>")))]
 pub(crate) struct Slab<K, T> {
-    slots: Vec<Place<T>>,
+    slots: Parted<Place<T>>,
     /// Free slots that were used before; the last freed one is at the end.
     free: Vec<u32>,
     /// Slots that were never used.
@@ -47,11 +49,11 @@ struct Place<T> {
     item: Option<T>,
 }
 
-impl<K: Slot, T> Slab<K, T> {
+impl<K: Slot, T: Clone> Slab<K, T> {
     /// Returns the slab of an engine that follows `restarts` others.
     pub(crate) fn new(restarts: u16) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Parted::default(),
             free: Vec::new(),
             untouched: BTreeSet::new(),
             live: 0,
@@ -83,11 +85,6 @@ impl<K: Slot, T> Slab<K, T> {
 
     fn grow(&mut self) -> Option<u32> {
         let at = u32::try_from(self.slots.len()).ok().filter(|at| *at < NONE)?;
-        if self.slots.len() == self.slots.capacity() {
-            // Grows by an eighth, not by doubling: slots take most of the memory of an idle
-            // sandbox.
-            self.slots.reserve_exact((self.slots.len() / 8).max(64));
-        }
         self.slots.push(Place { generation: self.generation, item: None });
         Some(at)
     }
@@ -196,6 +193,32 @@ impl<K: Slot, T> Slab<K, T> {
         self.slots.get_mut(at.number() as usize)?.item.as_mut()
     }
 
+    /// Begins a copy in parts. Returns the copy without its items.
+    pub(crate) fn begin_copy(&mut self) -> Self {
+        self.slots.begin_copy();
+        Self {
+            slots: Parted::default(),
+            free: self.free.clone(),
+            untouched: self.untouched.clone(),
+            live: self.live,
+            generation: self.generation,
+            displaced: self.displaced.clone(),
+            displaced_ids: self.displaced_ids.clone(),
+            key: PhantomData,
+        }
+    }
+
+    /// Copies the next items, about `max`. Returns whether nothing is left.
+    pub(crate) fn copy_some(&mut self, max: usize) -> bool {
+        self.slots.copy_some(max)
+    }
+
+    /// Puts the copied items, which must be complete, into the copy that [`Self::begin_copy`]
+    /// returned.
+    pub(crate) fn end_copy(&mut self, copy: &mut Self) {
+        copy.slots = self.slots.take_copy();
+    }
+
     /// Returns whether this engine follows no other one.
     pub(crate) fn is_first(&self) -> bool {
         self.generation == 0
@@ -206,7 +229,9 @@ impl<K: Slot, T> Slab<K, T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
-        (0..).zip(&self.slots).filter_map(|(at, slot)| Some((K::new(at), slot.item.as_ref()?)))
+        (0..)
+            .zip(self.slots.iter())
+            .filter_map(|(at, slot)| Some((K::new(at), slot.item.as_ref()?)))
     }
 }
 

@@ -1,11 +1,10 @@
 //! A worker's row, and what it is made of.
 
-use crate::id::{AccountId, ZONES_MAX, Zone};
+use crate::id::{ZONES_MAX, Zone};
 use crate::settings::Isolation;
 use crate::store::fits::Free;
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
-use crate::time::Time;
 
 /// The number of lists of a zone: one for each power of two of free memory.
 pub(super) const CLASSES: u32 = 33;
@@ -14,10 +13,10 @@ pub(super) const ROOMS: usize = ZONES_MAX as usize * CLASSES as usize;
 /// No list.
 pub(super) const NO_ROOM: u32 = u32::MAX;
 
-/// The fields of a worker that placement reads: two cache lines.
+/// The fields of a worker that placement reads: a cache line.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(crate) struct Worker {
     pub(crate) memory_kib: u32,
     pub(crate) memory_used_kib: u32,
@@ -36,16 +35,10 @@ pub(crate) struct Worker {
     pub(crate) zone: Zone,
     pub(crate) isolation: Isolation,
     pub(crate) phase: Phase,
-
-    pub(super) owners: [u8; 32],
-    pub(super) runtimes: [u8; 16],
     /// The head of the list of its sandboxes.
     pub(crate) head: SandboxSlot,
-    /// Its seat in the index of free resources.
-    pub(super) seat: u32,
-    pub(crate) drain_at: Time,
-
-    pub(crate) lease_until: Time,
+    /// Its seat.
+    pub(crate) seat: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +56,7 @@ pub(crate) enum Phase {
     /// Lost: for the driver it is gone. What the engine still has of it is removed in parts; no
     /// command names the worker any more.
     Lost,
-    /// No worker has this id.
+    /// The seat is empty.
     Absent,
 }
 
@@ -94,24 +87,10 @@ impl Worker {
             zone: Zone(0),
             isolation: Isolation::Sandbox,
             phase: Phase::Absent,
-            owners: [0; 32],
-            runtimes: [0; 16],
             head: SandboxSlot::NONE,
             seat: NONE,
             vms: 0,
-            drain_at: Time::ZERO,
-            lease_until: Time::ZERO,
         }
-    }
-
-    /// Returns the number of its sandboxes that count with this owner, approximately.
-    pub(crate) fn of_owner(&self, owner: AccountId) -> u32 {
-        unsqueezed(self.owners[owner_class(owner)])
-    }
-
-    /// Returns the number of its sandboxes that count with this runtime, approximately.
-    pub(crate) fn of_runtime(&self, runtime: u8) -> u32 {
-        unsqueezed(self.runtimes[runtime_class(runtime)])
     }
 
     /// Returns its free resources.
@@ -138,41 +117,12 @@ impl Worker {
     }
 }
 
-pub(super) fn owner_class(owner: AccountId) -> usize {
-    owner.0 as usize % 32
-}
-
-pub(super) fn runtime_class(runtime: u8) -> usize {
-    usize::from(runtime) % 16
-}
-
-/// Encodes a count in a byte: exactly below 192, in steps of 32 from there to 2,208.
-pub(super) fn squeezed(count: u16) -> u8 {
-    let steps = count.saturating_sub(192) / 32;
-    u8::try_from(count.min(192) + steps).unwrap_or(u8::MAX)
-}
-
-pub(super) fn unsqueezed(byte: u8) -> u32 {
-    let byte = u32::from(byte);
-    byte + byte.saturating_sub(192) * 31
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_two_lines() {
-        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (128, 128));
-    }
-
-    #[test]
-    fn counts_in_a_byte_grow_with_the_count() {
-        for count in 0..3000_u16 {
-            let seen = unsqueezed(squeezed(count));
-            let exact = u32::from(count);
-            assert!(seen <= exact && exact < seen + 32 || seen == 2208, "{count}: {seen}");
-        }
-        assert_eq!((unsqueezed(squeezed(191)), unsqueezed(squeezed(u16::MAX))), (191, 2208));
+    fn a_row_is_a_cache_line() {
+        assert_eq!((size_of::<Worker>(), align_of::<Worker>()), (64, 64));
     }
 }

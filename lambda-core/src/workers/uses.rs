@@ -1,31 +1,46 @@
 //! Current use by a worker's sandboxes: counts that change with warm traffic.
 
-use super::Workers;
+use super::row::Use;
+use super::{Worker, Workers};
 use crate::id::WorkerId;
 
 impl Workers {
+    fn use_of(&self, at: WorkerId) -> Use {
+        self.seat(at).and_then(|seat| self.uses.get(seat)).copied().unwrap_or_default()
+    }
+
+    fn use_mut(&mut self, at: WorkerId) -> Option<&mut Use> {
+        let seat = self.seat(at)?;
+        self.uses.get_mut(seat)
+    }
+
+    /// Returns the processor time of the busy sandboxes of the worker with this row.
+    pub(crate) fn busy_milli_of(&self, row: &Worker) -> u32 {
+        self.uses.get(row.seat as usize).copied().unwrap_or_default().busy_milli
+    }
+
     /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.
     pub(crate) fn busy_milli(&self, at: WorkerId) -> u32 {
-        self.uses.get(at.0 as usize).copied().unwrap_or_default().busy_milli
+        self.use_of(at).busy_milli
     }
 
     /// Counts one more busy sandbox of a worker.
     pub(crate) fn add_busy(&mut self, at: WorkerId, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at.0 as usize) {
+        if let Some(it) = self.use_mut(at) {
             it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
         }
     }
 
     /// Counts one busy sandbox less.
     pub(crate) fn take_busy(&mut self, at: WorkerId, cpu_milli: u32) {
-        if let Some(it) = self.uses.get_mut(at.0 as usize) {
+        if let Some(it) = self.use_mut(at) {
             it.busy_milli = it.busy_milli.saturating_sub(cpu_milli);
         }
     }
 
     /// Returns the memory of a worker's idle sandboxes.
     pub(crate) fn idle_kib(&self, at: WorkerId) -> u32 {
-        self.uses.get(at.0 as usize).copied().unwrap_or_default().idle_kib
+        self.use_of(at).idle_kib
     }
 
     /// Returns the memory of all idle sandboxes.
@@ -33,25 +48,27 @@ impl Workers {
         self.idle_kib
     }
 
-    /// Returns the memory of the idle sandboxes in a block of 64 workers.
+    /// Returns the memory of the idle sandboxes in a block of 64 seats.
     pub(crate) fn idle_kib_of_block(&self, block: usize) -> Option<u64> {
         self.idle_blocks.get(block).copied()
     }
 
     /// Counts one more idle sandbox of a worker.
     pub(crate) fn add_idle(&mut self, at: WorkerId, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at.0 as usize) {
+        let Some(seat) = self.seat(at) else { return };
+        if let Some(it) = self.uses.get_mut(seat) {
             it.idle_kib = it.idle_kib.saturating_add(kib);
-            self.idle_blocks[at.0 as usize / 64] += u64::from(kib);
+            self.idle_blocks[seat / 64] += u64::from(kib);
             self.idle_kib += u64::from(kib);
         }
     }
 
     /// Counts one idle sandbox less.
     pub(crate) fn take_idle(&mut self, at: WorkerId, kib: u32) {
-        if let Some(it) = self.uses.get_mut(at.0 as usize) {
+        let Some(seat) = self.seat(at) else { return };
+        if let Some(it) = self.uses.get_mut(seat) {
             it.idle_kib = it.idle_kib.saturating_sub(kib);
-            self.idle_blocks[at.0 as usize / 64] -= u64::from(kib);
+            self.idle_blocks[seat / 64] -= u64::from(kib);
             self.idle_kib -= u64::from(kib);
         }
     }

@@ -408,7 +408,8 @@ fn put(bytes: &mut Bytes<'_>) -> Event {
     settings.reserved_concurrency = bytes.pick(&[None, None, None, Some(0), Some(2)]);
     settings.provisioned_concurrency = bytes.pick(&[0, 0, 0, 1, 2, u32::MAX]);
     settings.network = bytes.pick(&[None, None, Some(0), Some(1), Some(9)]).map(NetworkId);
-    settings.runtime = bytes.next().wrapping_add(bytes.next());
+    // The two bytes of a setting that is gone: saved inputs keep their meaning.
+    let _ = (bytes.next(), bytes.next());
     let byte = bytes.next();
     let revision = u64::from(byte % 3);
     settings.shares_with = match byte >> 5 {

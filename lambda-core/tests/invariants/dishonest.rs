@@ -178,8 +178,8 @@ proptest! {
             done.map_err(|it| TestCaseError::fail(it.to_string()))?;
         }
         // Bounded by what the engine started, and by what it was told.
-        let size = serde_json::to_string(&world.engine.snapshot()).expect("serialises").len();
-        let may = 200_000 + 2_000 * (doings.len() + told);
+        let size = world.engine.snapshot().to_bytes().len();
+        let may = 50_000 + 500 * (doings.len() + told);
         prop_assert!(size < may, "{size} bytes after {} doings and {told} lies", doings.len());
     }
 }

@@ -34,14 +34,14 @@ impl Inner {
         // Given, whatever becomes of the change.
         turn.last_deployment = last_deployment;
         for (at, put) in puts.iter().enumerate() {
-            if let Err(error) = self.tell_manager(&put.after).await {
+            if let Err(error) = self.tell_manager(&put.after, put.if_known).await {
                 self.undo(undo, &puts[..at]).await;
                 return Err(error);
             }
         }
         for key in undo.functions.iter().filter(|(_, it)| it.is_some()).map(|(key, _)| key) {
             if after.version(key.version).is_none() {
-                self.tell(Message::Remove { key: key.clone() }).await?;
+                self.tell(Message::Remove { key: key.clone(), deployment: None }).await?;
             }
         }
         let (name, after) = (after.latest.function.config.name.clone(), Arc::new(after));
@@ -57,7 +57,7 @@ impl Inner {
         self.count_bytes(record.code_bytes(), 0);
         self.write().remove(name);
         for held in record.all() {
-            self.tell(Message::Remove { key: held.function.key() }).await?;
+            self.tell(Message::Remove { key: held.function.key(), deployment: None }).await?;
         }
         Ok(())
     }
@@ -71,8 +71,8 @@ impl Inner {
     async fn undo(&self, rows: Changes, told: &[Put]) {
         for put in told {
             let undone = match &put.before {
-                Some(before) => self.tell_manager(before).await,
-                None => self.tell(Message::Remove { key: put.after.key() }).await,
+                Some(before) => self.tell_manager(before, put.if_known).await,
+                None => self.tell(Message::Remove { key: put.after.key(), deployment: None }).await,
             };
             if let Err(error) = undone {
                 tracing::error!(error = with_causes(&error), "the engine keeps a refused change");
@@ -90,6 +90,8 @@ impl Inner {
 struct Put {
     before: Option<Arc<Function>>,
     after: Arc<Function>,
+    /// Whether the engine is told only if it knows the version.
+    if_known: bool,
 }
 
 impl Put {
@@ -182,6 +184,15 @@ fn revive(before: Option<&Record>, after: &mut Record) {
     }
 }
 
+/// Tells whether the engine knows a version before its first invocation: one with reserved or provisioned concurrency or a
+/// network, all of which it can refuse. It learns of the others when they are invoked: it keeps more for each version than
+/// the catalog does, and most versions are never invoked.
+pub(super) fn is_told_at_once(function: &Function) -> bool {
+    let reserves = function.version == Version::Latest && function.reserved_concurrency.is_some();
+    let network = function.config.vpc.as_ref().is_some_and(|it| !it.is_empty());
+    reserves || network || function.provisioned_concurrency > 0
+}
+
 /// Returns what the engine has to be told: `$LATEST` first, whose reserved concurrency the versions share.
 fn puts(before: Option<&Record>, after: &Record) -> Vec<Put> {
     let engine = |it: &Function| {
@@ -191,9 +202,13 @@ fn puts(before: Option<&Record>, after: &Record) -> Vec<Put> {
     for held in after.all().filter(|held| held.is_present()) {
         let old = before.and_then(|it| it.version(held.function.version));
         let old = old.map(|it| Arc::clone(&it.function));
-        if old.as_deref().map(engine) != Some(engine(&held.function)) {
-            puts.push(Put { before: old, after: Arc::clone(&held.function) });
+        let at_once =
+            is_told_at_once(&held.function) || old.as_deref().is_some_and(is_told_at_once);
+        let is_new = old.is_none();
+        if old.as_deref().map(engine) == Some(engine(&held.function)) || (is_new && !at_once) {
+            continue;
         }
+        puts.push(Put { before: old, after: Arc::clone(&held.function), if_known: !at_once });
     }
     puts
 }

@@ -11,6 +11,7 @@ use crate::blocking::blocking;
 use crate::clock::now_ms;
 use crate::code::CodeDigest;
 use crate::error::{Error, ReadWith};
+use crate::function::architecture::Architecture;
 use crate::function::attachments::Attachments;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
@@ -20,6 +21,22 @@ use crate::function::{Function, NOT_DEPLOYED, Step};
 
 /// Which revision of a function a change expects to find; `None` for any.
 pub(crate) type Expected = Option<String>;
+
+/// New code of a function.
+#[derive(Debug)]
+pub(crate) struct NewCode {
+    pub(crate) zip: Bytes,
+    /// The processors that it is for; `None`: those of the code before.
+    pub(crate) architecture: Option<Architecture>,
+    /// Whether a version is published of it at once.
+    pub(crate) publish: bool,
+}
+
+impl From<Bytes> for NewCode {
+    fn from(zip: Bytes) -> Self {
+        Self { zip, architecture: None, publish: false }
+    }
+}
 
 /// What comes with new code or settings.
 #[derive(Clone, Debug, Default)]
@@ -73,13 +90,13 @@ impl Catalog {
         &self,
         name: FunctionName,
         expected: Expected,
-        zip: Bytes,
-        publish: bool,
+        new: NewCode,
     ) -> Result<Option<Arc<Function>>, Error> {
         self.change(|inner| async move {
             let arn = inner.settings.arns.function(&name);
             let Some(found) = inner.record(&name) else { return Ok(None) };
             found.latest.function.check_settled(Instant::now(), &arn)?;
+            let NewCode { zip, architecture, publish } = new;
             let (code, _lease) = inner.put_code(zip).await?;
             let mut turn = inner.changing.lock().await;
             let Some(before) = inner.record(&name) else { return Ok(None) };
@@ -87,7 +104,11 @@ impl Catalog {
             found.check_settled(Instant::now(), &arn)?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
             let mut after = Record::clone(&before);
-            after.replace_latest(&inner, code, Arc::clone(&found.config)).await?;
+            let mut config = Arc::clone(&found.config);
+            if let Some(architecture) = architecture.filter(|it| *it != config.architecture) {
+                Arc::make_mut(&mut config).architecture = architecture;
+            }
+            after.replace_latest(&inner, code, config).await?;
             let version = publish.then(|| after.publish(None)).map(|it| it.function.version);
             let record = inner.keep(&mut turn, Some(&before), after).await?;
             Ok(Some(version_or_latest(&record, version)))

@@ -99,8 +99,11 @@ impl Catalog {
         let opened = blocking(move || {
             let registry = Registry::open(Some(&path))?;
             let contents = registry.read()?;
-            let hold =
-                |function: Function| Held::new(Arc::new(Function { account, ..function }), &store);
+            let mut leased = BTreeMap::new();
+            let hold = |function: Function| {
+                let function = Arc::new(Function { account, ..function });
+                Held::new(function, &store, &mut leased)
+            };
             let functions: Vec<Held> = contents.functions.into_iter().map(hold).collect();
             let layers = Layers::open(&registry, &store)?;
             let mappings = Mappings::open(&registry)?;
@@ -237,13 +240,18 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Tells the manager of a function that the registry holds; one that cannot run is listed as failed.
+    /// Tells the manager of a function that the registry holds, if it must know it now; one that cannot run is listed as
+    /// failed.
     async fn start(&self, held: &mut Held) -> Result<(), Error> {
-        let taken = if held.is_present() {
-            self.tell_manager(&held.function).await
-        } else {
-            let reason = "the code is gone from its folder".to_owned();
-            Err(Error::InvalidCode { reason })
+        let taken = match held.is_present() {
+            true if change::is_told_at_once(&held.function) => {
+                self.tell_manager(&held.function, false).await
+            }
+            true => Ok(()),
+            false => {
+                let reason = "the code is gone from its folder".to_owned();
+                Err(Error::InvalidCode { reason })
+            }
         };
         match taken {
             Ok(()) => Ok(()),
@@ -284,9 +292,9 @@ impl Inner {
         self.read().get(name).cloned()
     }
 
-    async fn tell_manager(&self, function: &Arc<Function>) -> Result<(), Error> {
+    async fn tell_manager(&self, function: &Arc<Function>, if_known: bool) -> Result<(), Error> {
         let (reply, taken) = oneshot::channel();
-        self.tell(Message::Put { function: Arc::clone(function), reply }).await?;
+        self.tell(Message::Put { function: Arc::clone(function), if_known, reply }).await?;
         taken.await.map_err(|_| Error::Stopping)?
     }
 
@@ -308,11 +316,20 @@ impl Inner {
 }
 
 impl Held {
-    /// Holds the code and layers of a function. Blocks.
-    fn new(function: Arc<Function>, store: &CodeStore) -> Self {
-        let code = leases(store, &function.config, &function.code);
-        let present = code.iter().all(CodeLease::is_present);
-        Self { function, code: if present { code.into() } else { Arc::new([]) } }
+    /// Holds the code and layers of a function, with the leases of an earlier one that has the same, in `leased`. Blocks.
+    fn new(
+        function: Arc<Function>,
+        store: &CodeStore,
+        leased: &mut BTreeMap<Vec<[u8; 32]>, Arc<[CodeLease]>>,
+    ) -> Self {
+        let layers = function.config.layers.iter().map(|it| it.code.sha256);
+        let digests = std::iter::once(function.code.sha256).chain(layers).collect();
+        let code = leased.entry(digests).or_insert_with(|| {
+            let code = leases(store, &function.config, &function.code);
+            let present = code.iter().all(CodeLease::is_present);
+            if present { code.into() } else { Arc::new([]) }
+        });
+        Self { code: Arc::clone(code), function }
     }
 
     fn is_present(&self) -> bool {

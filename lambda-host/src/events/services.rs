@@ -162,7 +162,7 @@ impl Services {
                         "Unzipped size must be smaller than {bytes_max} bytes"
                     )));
                 }
-                // No byte can be asked for of an object that has none.
+                // An empty object has no range that could be requested: S3 answers 416.
                 (416, _) if object.is_empty() => return Ok(Bytes::new()),
                 _ => {
                     let text = String::from_utf8_lossy(answer.body());

@@ -83,17 +83,22 @@ pub struct Provisioned {
     pub sandboxes: u32,
     /// When it was changed, in milliseconds since 1970-01-01 UTC.
     pub modified_at_ms: u64,
+    /// The version that the alias named before. Its sandboxes are kept until those of the alias's version are ready.
+    #[serde(default)]
+    pub(crate) before: Option<u64>,
 }
 
 impl Attachments {
-    /// Returns how many sandboxes of a version are kept ready: by its own setting, or by that of an alias.
+    /// Returns how many sandboxes of a version are kept ready: by its own setting, or by that of an alias that names it or
+    /// named it before.
     pub(crate) fn provisioned(&self, version: Version) -> u32 {
         if let Some(own) = self.provisioned.get(&version.to_string()) {
             return own.sandboxes;
         }
         let of_alias = |(name, it): (&String, &Provisioned)| {
             let names_it = self.aliases.get(name).is_some_and(|alias| alias.version == version);
-            names_it.then_some(it.sandboxes)
+            let named_it = it.before.is_some_and(|before| Version::Number(before) == version);
+            (names_it || named_it).then_some(it.sandboxes)
         };
         self.provisioned.iter().filter_map(of_alias).max().unwrap_or(0)
     }
@@ -127,11 +132,14 @@ mod tests {
             revision: String::new(),
         };
         all.aliases.insert("live".to_owned(), alias);
-        let of = |sandboxes| Provisioned { sandboxes, modified_at_ms: 0 };
+        let of = |sandboxes| Provisioned { sandboxes, modified_at_ms: 0, before: None };
         all.provisioned.insert("live".to_owned(), of(3));
         all.provisioned.insert("1".to_owned(), of(4));
         let found = [1, 2, 3].map(|number| all.provisioned(Version::Number(number)));
         assert_eq!((found, all.provisioned_together()), ([4, 3, 0], 7));
+        all.provisioned.insert("live".to_owned(), Provisioned { before: Some(3), ..of(3) });
+        let found = [1, 2, 3].map(|number| all.provisioned(Version::Number(number)));
+        assert_eq!((found, all.provisioned_together()), ([4, 3, 3], 7));
         let url = FunctionUrl {
             id: "a".to_owned(),
             authenticated: false,
@@ -145,5 +153,6 @@ mod tests {
         all.remove_qualifier("live");
         assert!(all.urls.contains_key("live") && all.policies.is_empty());
         assert_eq!(all.provisioned(Version::Number(2)), 0);
+        assert_eq!(all.provisioned(Version::Number(3)), 0);
     }
 }

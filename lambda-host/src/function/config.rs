@@ -1,14 +1,15 @@
 //! The settings of a function, and AWS Lambda's limits on them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::architecture::Architecture;
 use super::limits::Constraint;
 use super::logging::Logging;
 use super::name::FunctionName;
+use super::variables::Variables;
 use crate::code::CodeDigest;
 use crate::error::{Error, MeasuredEnvironment};
 use crate::network::vpc::VpcConfig;
@@ -37,6 +38,9 @@ pub struct FunctionConfig {
     pub runtime: String,
     /// What the runtime calls, for example `app.handler`. Up to 128 characters without white space.
     pub handler: String,
+    /// The processors that the code is for. A host of other processors keeps the function and refuses its invocations.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// A description for people, up to 256 bytes in UTF-8.
     pub description: String,
     /// The ARN of the execution role; empty for none.
@@ -49,7 +53,7 @@ pub struct FunctionConfig {
     pub ephemeral_storage_mb: u32,
     /// Environment variables, up to 4 KB of names and values together. `Debug` hides the values,
     /// which may be secret.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Variables,
     /// Whether the settings name an environment, even an empty one: AWS shows it then.
     #[serde(default)]
     pub environment_given: bool,
@@ -92,12 +96,13 @@ impl FunctionConfig {
             name: name.parse()?,
             runtime: runtime.to_owned(),
             handler: handler.to_owned(),
+            architecture: Architecture::default(),
             description: String::new(),
             role: String::new(),
             memory_mb: 128,
             timeout: Duration::from_secs(3),
             ephemeral_storage_mb: 512,
-            environment: BTreeMap::new(),
+            environment: Variables::default(),
             environment_given: false,
             layers: Vec::new(),
             dead_letter_target: None,
@@ -127,7 +132,7 @@ impl FunctionConfig {
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        self.environment = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        self.environment = variables.into_iter().collect();
         self.environment_given = true;
         self
     }
@@ -180,11 +185,11 @@ impl FunctionConfig {
 
     fn check_environment(&self) -> Result<(), Error> {
         let reserved: Vec<String> =
-            self.environment.keys().filter(|key| is_reserved(key)).cloned().collect();
+            self.environment.names().filter(|it| is_reserved(it)).map(str::to_owned).collect();
         if !reserved.is_empty() {
             return Err(Error::ReservedVariables { names: reserved });
         }
-        for (key, value) in &self.environment {
+        for (key, value) in self.environment.iter() {
             let starts = key.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
             let rest = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !(starts && rest && key.len() >= 2) || value.contains('\0') {
@@ -213,7 +218,7 @@ impl fmt::Debug for FunctionConfig {
             .field("handler", &self.handler)
             .field("memory_mb", &self.memory_mb)
             .field("timeout", &self.timeout)
-            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("environment", &self.environment)
             .finish_non_exhaustive()
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod alias;
+pub(crate) mod architecture;
 pub(crate) mod arn;
 pub(crate) mod attachments;
 pub(crate) mod config;
@@ -9,8 +10,10 @@ pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod name;
 pub(crate) mod policy;
+pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod target;
+pub(crate) mod variables;
 pub(crate) mod version;
 
 use std::sync::Arc;

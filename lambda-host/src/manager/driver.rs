@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_core::{
-    AccountId, Command, Engine, Event, EventError, Fault, FunctionId, RejectReason, Time,
-};
+use lambda_core::{AccountId, Engine, Event, EventError, FunctionId, Time};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::fleet::Fleet;
 use super::functions::Functions;
-use super::ids::{is_of, to_core, to_engine};
+use super::ids::to_core;
 use super::inbox::Inbox;
 use super::message::{AccountPart, Message, Settings};
 use super::networks::Networks;
@@ -35,15 +33,14 @@ use crate::logs::LogEvent;
 use crate::network::{InterfaceChange, NetworkError};
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand,
-    WorkerId,
+    Deployment, InterfaceId, InvocationId, SandboxId, StartFault, WorkerCommand, WorkerId,
 };
 use crate::worker::{Connection, Link, Worker};
 
 /// Owns the engine.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    engine: Engine,
+    pub(super) engine: Engine,
     /// When the engine's clock began.
     began: Instant,
     /// By [`AccountIndex`]; the host's own first.
@@ -57,7 +54,7 @@ pub(crate) struct Driver {
     events: broadcast::Sender<HostEvent>,
     pub(super) observer: Observer,
     pub(super) functions: Functions,
-    networks: Networks,
+    pub(super) networks: Networks,
     pub(super) pending: PendingInvocations,
     /// Every sandbox that is being made, live or being destroyed.
     pub(super) sandboxes: BTreeMap<SandboxId, Held>,
@@ -207,12 +204,12 @@ impl Driver {
     }
 
     /// Returns the name of a function in metrics.
-    fn series<'a>(&self, account: AccountIndex, name: &'a FunctionName) -> Cow<'a, str> {
+    pub(super) fn series<'a>(&self, account: AccountIndex, name: &'a FunctionName) -> Cow<'a, str> {
         let number = self.accounts.get(account.0 as usize).map_or("", |it| it.arns.account());
         account.series(number, name.as_str())
     }
 
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         Time::ZERO + self.began.elapsed()
     }
 
@@ -236,11 +233,17 @@ impl Driver {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Put { function, reply } => {
+            Message::Put { function, if_known, reply } => {
+                let left_out = if_known && self.functions.id(&function.key()).is_none();
+                let taken = if left_out { Ok(()) } else { self.put(&function) };
                 // Who asked may have gone: the function is there all the same.
-                drop(reply.send(self.put(&function)));
+                drop(reply.send(taken));
             }
-            Message::Remove { key } => {
+            Message::Remove { key, deployment } => {
+                let other = |number: u64| deployment.is_some_and(|it| it != number);
+                if self.functions.number(&key).is_some_and(other) {
+                    return;
+                }
                 let series = self.series(key.account, &key.name);
                 self.observer.function_removed(&key, &series);
                 if let Some(function) = self.functions.remove(&key) {
@@ -249,8 +252,8 @@ impl Driver {
                     unused.into_iter().for_each(|event| self.handle(event));
                 }
             }
-            Message::Invoke { key, function_arn, request, stream, reply, span } => {
-                self.invoke(&key, function_arn, request, stream, reply, span);
+            Message::Invoke { function, function_arn, request, stream, reply, span } => {
+                self.invoke(&function, function_arn, request, stream, reply, span);
             }
             Message::LimitAccount { account, invocations_max, weight } => {
                 let account = AccountId(account.0);
@@ -262,8 +265,7 @@ impl Driver {
             Message::AddWorker { worker, reply } => self.add_worker(worker, reply),
             Message::Ready { key, reply } => {
                 let its = |held: &&Held| held.ready && held.deployment.key() == key;
-                let current = self.functions.id(&key).and_then(|id| self.functions.deployment(id));
-                let number = current.map(|it| it.number);
+                let number = self.functions.number(&key);
                 let its = self.sandboxes.values().filter(its);
                 let count = its.filter(|held| Some(held.deployment.number) == number).count();
                 // Who asked may have gone.
@@ -324,7 +326,7 @@ impl Driver {
 
     fn invoke(
         &mut self,
-        key: &VersionKey,
+        invoked: &Function,
         function_arn: String,
         request: Request,
         stream: Option<mpsc::Sender<StreamItem>>,
@@ -334,8 +336,14 @@ impl Driver {
         if self.stopping.is_some() {
             return drop(reply.send(Err(Error::Stopping)));
         }
-        // The catalog has it, or had it a moment ago.
-        let Some(function) = self.functions.id(key) else {
+        let key = invoked.key();
+        let is_late = |known: u64| known < invoked.deployment;
+        if self.functions.number(&key).is_none_or(is_late)
+            && let Err(error) = self.put(invoked)
+        {
+            return drop(reply.send(Err(error)));
+        }
+        let Some(function) = self.functions.id(&key) else {
             return drop(reply.send(Err(Error::FunctionNotFound { arn: function_arn })));
         };
         let request_id = request.request_id.clone();
@@ -395,178 +403,6 @@ impl Driver {
             // An invocation that waits for a sandbox is refused; otherwise it is served first.
             self.drain();
         }
-    }
-
-    fn carry_out(&mut self) {
-        while let Some(command) = self.engine.poll() {
-            match command {
-                Command::StartSandbox {
-                    sandbox, worker, function, revision, interface, ..
-                } => {
-                    let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
-                    let interface = interface.map(|it| InterfaceId(it.0));
-                    self.start(sandbox, worker, function, revision, interface);
-                }
-                Command::StopSandbox { sandbox, worker, .. } => {
-                    self.observer.sandbox_stopping(SandboxId(sandbox.0));
-                    let stop = WorkerCommand::Stop { sandbox: SandboxId(sandbox.0) };
-                    self.fleet.carry_out(WorkerId(worker.0), stop);
-                }
-                Command::Dispatch { invocation, sandbox, worker, .. } => {
-                    let (invocation, sandbox) = (InvocationId(invocation.0), SandboxId(sandbox.0));
-                    self.dispatch(invocation, sandbox, WorkerId(worker.0));
-                }
-                Command::TimeOut { invocation, sandbox, worker } => {
-                    let kill = WorkerCommand::Kill { sandbox: SandboxId(sandbox.0) };
-                    self.fleet.carry_out(WorkerId(worker.0), kill);
-                    self.lost(InvocationId(invocation.0));
-                }
-                Command::Reject { invocation, reason } => {
-                    self.reject(InvocationId(invocation.0), reason);
-                }
-                Command::LoseWorker { worker } => {
-                    self.on_worker_lost(WorkerId(worker.0), "its lease is over without a beat");
-                }
-                Command::AskWorker { zone } => {
-                    self.show(|| HostEvent::WorkerWanted { zone: u32::from(zone.0) });
-                }
-                // Nothing to do: the worker works on until its last sandbox is gone.
-                Command::DrainWorker { .. } => {}
-                Command::RetireWorker { worker } => {
-                    self.fleet.remove(WorkerId(worker.0), "retired");
-                    self.observer.worker_gone(WorkerId(worker.0));
-                    self.show(|| HostEvent::WorkerRetired { worker: worker.0 });
-                }
-                Command::StartInterface { interface, network, .. } => {
-                    self.networks.start(InterfaceId(interface.0), network);
-                }
-                Command::StopInterface { interface } => {
-                    self.networks.stop(InterfaceId(interface.0));
-                }
-                // The workers of this host have no VMs, and none is told of: the engine asks for none.
-                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
-                Command::StopVm { .. } => {}
-            }
-        }
-    }
-
-    fn start(
-        &mut self,
-        sandbox: SandboxId,
-        worker: WorkerId,
-        function: FunctionId,
-        revision: u64,
-        interface: Option<InterfaceId>,
-    ) {
-        let known = self.functions.deployment(function).filter(|it| it.number == revision);
-        let Some(deployment) = known.cloned() else {
-            // Kept while anything of it is left, so that the engine has no reason to ask for this.
-            tracing::error!(sandbox = sandbox.0, "a sandbox of a function that is not there");
-            let failed =
-                Event::SandboxFailed { sandbox: to_engine(sandbox), fault: Fault::Function };
-            if let Err(error) = self.engine.handle(self.now(), failed) {
-                tracing::error!(%error, "the engine does not know its own sandbox");
-            }
-            return;
-        };
-        let name = deployment.config.name.clone();
-        self.show(|| HostEvent::SandboxStarting { sandbox, worker, function: name });
-        if self.observer.is_on() {
-            let placement = self.engine.explanations().find(|it| is_of(it, sandbox)).cloned();
-            let series = self.series(deployment.account, &deployment.config.name);
-            self.observer.sandbox_starting(sandbox, worker, &deployment, &series, placement);
-        }
-        let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
-        self.sandboxes.insert(sandbox, held);
-        let deployment = Box::new(Deployment::clone(&deployment));
-        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment, interface });
-    }
-
-    fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {
-        let (Some(pending), Some(held)) = (self.pending.get_mut(id), self.sandboxes.get(&sandbox))
-        else {
-            return;
-        };
-        pending.sent_to = Some((sandbox, worker));
-        let request = &pending.request;
-        let invocation = Invocation {
-            id,
-            request_id: pending.request_id.clone(),
-            payload: request.payload.clone(),
-            timeout: held.deployment.config.timeout,
-            client_context: request.client_context.clone(),
-            trace_id: request.trace_id.clone(),
-            function_arn: pending.function_arn.clone(),
-            streamed: pending.stream.is_some(),
-            span: pending.span.clone(),
-        };
-        pending.queued = Span::none();
-        self.observer.dispatched(id, sandbox);
-        self.fleet.carry_out(worker, WorkerCommand::Dispatch { sandbox, invocation });
-    }
-
-    /// Lets a worker send as many more parts of an answer.
-    pub(super) fn read(&self, invocation: InvocationId, parts: u32) {
-        let sent_to = self.pending.get(invocation).and_then(|it| it.sent_to);
-        if let Some((sandbox, worker)) = sent_to {
-            self.fleet.carry_out(worker, WorkerCommand::Read { sandbox, invocation, parts });
-        }
-    }
-
-    fn reject(&mut self, id: InvocationId, reason: RejectReason) {
-        let sandbox = match reason {
-            RejectReason::SandboxFailed { sandbox } => {
-                self.sandboxes.get_mut(&SandboxId(sandbox.0))
-            }
-            RejectReason::SandboxLost | RejectReason::WorkerLost => return self.lost(id),
-            _ => None,
-        };
-        let fault =
-            sandbox.and_then(|held| Some((Arc::clone(&held.deployment), held.fault.take()?)));
-        let Some(pending) = self.take(id) else {
-            return;
-        };
-        let error = match fault {
-            Some((
-                deployment,
-                StartFault::Function { error, kind, log, log_stream, init_duration },
-            )) => {
-                let request_id = pending.request_id.clone();
-                let (answer, lines) =
-                    answer::init_failed(request_id, &deployment, &error, &kind, log, init_duration);
-                let now = now_ms();
-                let events = lines.into_iter().map(|line| LogEvent::new(now, line)).collect();
-                self.append_log(&deployment, log_stream, events);
-                self.observer.ended(id, true, &answer.report);
-                return pending.answer(Ok(answer));
-            }
-            Some((_, StartFault::Worker { reason })) => Error::SandboxUnavailable { reason },
-            None => match self.networks.why_refused(pending.function, reason) {
-                Some(error) => Error::Network(error),
-                None => {
-                    let deployment = self.functions.deployment(pending.function);
-                    let arn = deployment.map_or_else(String::new, |it| it.arn.clone());
-                    answer::refused(reason, arn)
-                }
-            },
-        };
-        self.observer.refused(id, Some(reason), &error);
-        let (request_id, reason) = (pending.request_id.clone(), error.to_string());
-        self.show(|| HostEvent::Rejected { request_id, reason });
-        pending.answer(Err(error));
-    }
-
-    /// Answers an invocation whose sandbox ended without a word of it.
-    pub(super) fn lost(&mut self, id: InvocationId) {
-        let Some(pending) = self.take(id) else {
-            return;
-        };
-        let deployment = self.functions.deployment(pending.function);
-        let memory_mb = deployment.map_or(0, |it| it.config.memory_mb);
-        let version = self.version(pending.function);
-        let answer = answer::lost(pending.request_id.clone(), version, memory_mb);
-        self.observer.ended(id, true, &answer.report);
-        pending.answer(Ok(answer));
     }
 
     pub(super) fn version(&self, function: FunctionId) -> Version {

@@ -1,4 +1,4 @@
-//! The versions of functions as the engine knows them: an id each, which is used again when nothing of a function is left.
+//! The versions of functions that the engine knows: an id each, which is used again when nothing of a function is left.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +32,11 @@ impl Functions {
     /// Returns the id of a function that is there.
     pub(super) fn id(&self, key: &VersionKey) -> Option<FunctionId> {
         self.ids.get(key).copied()
+    }
+
+    /// Returns the number of the deployment of a function that is there.
+    pub(super) fn number(&self, key: &VersionKey) -> Option<u64> {
+        self.id(key).and_then(|id| self.deployment(id)).map(|it| it.number)
     }
 
     /// Returns the latest deployment of a function that is there, or of which something is left.

@@ -23,13 +23,15 @@ use crate::worker::protocol::{InvocationId, WorkerId};
 /// A message from the host to the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A version of a function is there, or changed: with another deployment its old sandboxes end.
-    Put { function: Arc<Function>, reply: oneshot::Sender<Result<(), Error>> },
-    /// A version of a function is gone: its idle sandboxes end, its running invocations finish.
-    Remove { key: VersionKey },
-    /// Someone invokes a function.
+    /// A version of a function is there, or changed: with another deployment its old sandboxes end. With `if_known` it is
+    /// left out when the engine does not know the version.
+    Put { function: Arc<Function>, if_known: bool, reply: oneshot::Sender<Result<(), Error>> },
+    /// A version of a function is gone: its idle sandboxes end, its running invocations finish. With `deployment` it is
+    /// gone if it is of that one.
+    Remove { key: VersionKey, deployment: Option<u64> },
+    /// Someone invokes a version, which the engine learns of by this if it does not know it.
     Invoke {
-        key: VersionKey,
+        function: Arc<Function>,
         /// As the caller named it.
         function_arn: String,
         request: Request,

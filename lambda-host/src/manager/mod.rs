@@ -1,6 +1,7 @@
 //! The worker manager: sends each invocation to a sandbox, and has sandboxes made and destroyed.
 
 mod answer;
+mod commands;
 mod deploy;
 mod driver;
 mod fleet;

@@ -9,6 +9,7 @@ use crate::function::policy::expect_revision;
 use crate::function::target::{LATEST, Target};
 use crate::function::version::Version;
 use crate::host::Host;
+use crate::resources::provisioned::ProvisionedMove;
 
 /// What an alias is to be. What is `None` stays as it is.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +69,29 @@ impl Host {
         change: AliasChange,
     ) -> Result<Alias, Error> {
         let target = self.latest(function)?;
+        let moved = self.amend_alias(&target, name, change.clone(), true).await;
+        let (alias, begun) = match moved {
+            // There is no room for the sandboxes of both versions.
+            Err(Error::ConcurrencyReserved { .. }) => {
+                self.amend_alias(&target, name, change, false).await?
+            }
+            moved => moved?,
+        };
+        if let Some(begun) = begun {
+            begun.finish_later(self, target.name);
+        }
+        Ok(alias)
+    }
+
+    /// Changes an alias. With `keep` the provisioned sandboxes of the version that it named stay for now, and the move to
+    /// those of its new version is returned.
+    async fn amend_alias(
+        &self,
+        target: &Target,
+        name: &str,
+        change: AliasChange,
+        keep: bool,
+    ) -> Result<(Alias, Option<ProvisionedMove>), Error> {
         let (arns, alias_name) = (self.arns().clone(), name.to_owned());
         let change = move |record: &mut Record| {
             let Some(mut alias) = record.attachments.aliases.get(&alias_name).cloned() else {
@@ -76,6 +100,7 @@ impl Host {
             };
             let expected = change.expected_revision.as_deref();
             expect_revision(&alias.revision, expected, ReadWith::FunctionOrAlias)?;
+            let before = alias.version;
             if let Some(text) = &change.version {
                 alias.version = version(record, &arns, text)?;
             }
@@ -84,11 +109,12 @@ impl Host {
             }
             alias.description = change.description.unwrap_or(alias.description);
             alias.revision = new_revision();
-            record.attachments_mut().aliases.insert(alias_name, alias.clone());
-            Ok(alias)
+            record.attachments_mut().aliases.insert(alias_name.clone(), alias.clone());
+            let begun = ProvisionedMove::begin(record, &alias_name, before, alias.version, keep);
+            Ok((alias, begun))
         };
         let alias = self.catalog().amend(target.name.clone(), change).await?;
-        alias.ok_or_else(|| self.not_found(&target))
+        alias.ok_or_else(|| self.not_found(target))
     }
 
     /// Removes an alias with all that belongs to it; one that is not there is removed already.

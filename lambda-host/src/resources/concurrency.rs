@@ -67,7 +67,8 @@ impl Host {
     /// # Errors
     ///
     /// [`Error::FunctionNotFound`] and [`Error::NotFound`]; [`Error::Parameter`] for `$LATEST`, and for more than is
-    /// reserved or the account has; [`Error::Conflict`] when the version has its own and an alias would too.
+    /// reserved or the account has; [`Error::Conflict`] when the version has its own and an alias would too;
+    /// [`Error::NotRunnable`].
     pub async fn provision(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -82,6 +83,11 @@ impl Host {
                 }
                 None => "The function resource provided must be an alias or a published version.",
             }));
+        }
+        if sandboxes.is_some()
+            && let Ok(function) = self.function(target.clone())
+        {
+            self.runtimes().check_runnable(&function.config)?;
         }
         let (arns, unreserved_min) = (self.arns().clone(), self.unreserved_min());
         let its = qualifier.clone();
@@ -105,7 +111,7 @@ impl Host {
                      reservedConcurrentExecution for function",
                 ));
             }
-            let provisioned = Provisioned { sandboxes, modified_at_ms: now_ms() };
+            let provisioned = Provisioned { sandboxes, modified_at_ms: now_ms(), before: None };
             record.attachments_mut().provisioned.insert(its, provisioned);
             Ok(Some(provisioned))
         };

@@ -195,14 +195,18 @@ impl Life {
         let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
         let mut init_duration = Some(made.init_duration);
         let mut state = made.state;
+        let mut next = None;
         loop {
             let mut turn = match first.take() {
                 Some(turn) => turn,
                 None => {
-                    let order = tokio::select! {
-                        order = orders.recv() => order,
-                        () = until(retire_at) => None,
-                        () = self.kill.notified() => return self.ended(state.destroy().await),
+                    let order = match next.take() {
+                        Some(order) => Some(order),
+                        None => tokio::select! {
+                            order = orders.recv() => order,
+                            () = until(retire_at) => None,
+                            () = self.kill.notified() => return self.ended(state.destroy().await),
+                        },
                     };
                     // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An
                     // invocation that was sent meanwhile is refused, and another sandbox takes it.
@@ -234,11 +238,14 @@ impl Life {
             state = match after {
                 Some(After::Usable(busy)) => {
                     let answered = Instant::now();
-                    match busy.try_settle().await {
-                        Ok(idle) => {
-                            let frozen = (turn.invocation.id, answered.elapsed());
-                            let untold = self.frozen.lock();
-                            untold.unwrap_or_else(PoisonError::into_inner).push(frozen);
+                    match settle(busy, orders, retire_at).await {
+                        Ok((idle, order)) => {
+                            if order.is_none() {
+                                let frozen = (turn.invocation.id, answered.elapsed());
+                                let untold = self.frozen.lock();
+                                untold.unwrap_or_else(PoisonError::into_inner).push(frozen);
+                            }
+                            next = order;
                             State::Idle(idle)
                         }
                         Err((error, failed)) => {
@@ -481,6 +488,23 @@ impl Life {
             let (error, sandbox) = (with_causes(&error), self.sandbox.0);
             tracing::warn!(error, sandbox, "not all released");
         }
+    }
+}
+
+/// Waits until a sandbox can take another invocation. Freezes it unless an order waits already: a
+/// sandbox that works without a pause is neither frozen nor thawed.
+async fn settle(
+    busy: Sandbox<Busy>,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    retire_at: Option<Instant>,
+) -> Result<(Sandbox<Idle>, Option<Order>), (lambda_sandbox::Error, Sandbox<Failed>)> {
+    let idle = busy.try_settle_running().await?;
+    // The manager answers the caller first, and may have the next invocation.
+    tokio::task::yield_now().await;
+    let usable = retire_at.is_none_or(|at| Instant::now() < at);
+    match usable.then(|| orders.try_recv().ok()).flatten() {
+        Some(order) => Ok((idle, Some(order))),
+        None => Ok((idle.try_freeze().await?, None)),
     }
 }
 

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::function::architecture::Architecture;
+use crate::function::config::FunctionConfig;
+use crate::function::runtimes::is_supported;
 
 /// What a sandbox holds beside the function's code, and which program in it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,13 +131,29 @@ impl Runtimes {
         self.images.get(identifier)
     }
 
-    /// Refuses an identifier that is not there.
+    /// Refuses an identifier that is neither here nor a runtime of which AWS creates functions.
     pub(crate) fn check(&self, identifier: &str) -> Result<(), Error> {
-        if self.images.contains_key(identifier) {
+        if self.images.contains_key(identifier) || is_supported(identifier) {
             return Ok(());
         }
         let known = self.identifiers().map(str::to_owned).collect();
         Err(Error::RuntimeUnknown { runtime: identifier.to_owned(), known })
+    }
+
+    /// Refuses to run a function whose runtime is not here, or whose code is for other processors.
+    pub(crate) fn check_runnable(&self, config: &FunctionConfig) -> Result<(), Error> {
+        let refused = |needs: String, has: String| {
+            Err(Error::NotRunnable { name: config.name.clone(), needs, has })
+        };
+        if config.architecture != Architecture::HOST {
+            let needs = format!("the architecture {}", config.architecture);
+            return refused(needs, Architecture::HOST.to_string());
+        }
+        if !self.images.contains_key(&config.runtime) {
+            let known: Vec<&str> = self.identifiers().collect();
+            return refused(format!("the runtime {}", config.runtime), known.join(", "));
+        }
+        Ok(())
     }
 
     /// Writes our own runtime programs to `folder` and lets the images mount them. Blocks.
@@ -297,7 +316,9 @@ mod tests {
     #[test]
     fn unknown_runtimes_are_refused_by_name() {
         let runtimes = Runtimes::default();
-        assert!(runtimes.check("provided.al2023").is_ok());
+        for known in ["provided.al2023", "java21", "python3.13"] {
+            assert!(runtimes.check(known).is_ok(), "{known}");
+        }
         let error = runtimes.check("cobol85").unwrap_err().to_string();
         assert!(error.contains("cobol85") && error.contains("provided.al2023"), "{error}");
     }

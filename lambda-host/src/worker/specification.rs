@@ -113,7 +113,8 @@ fn environment(
     set("PATH", programs);
     set("LD_LIBRARY_PATH", libraries);
     environment.extend(image.environment.clone());
-    environment.extend(config.environment.clone());
+    let own = config.environment.iter();
+    environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     if config.runtime.starts_with("nodejs") {
         let heap = format!("--max-old-space-size={}", heap_mb(config.memory_mb));
         // Node.js takes the last of two: the function's own option wins.
@@ -273,10 +274,10 @@ mod tests {
         let mut deployment = deployment("python3.12");
         for name in ["TZ", "PATH", "LANG", "LD_LIBRARY_PATH", "NODE_PATH", "PYTHONPATH"] {
             let config = std::sync::Arc::make_mut(&mut deployment.config);
-            config.environment.insert(name.to_owned(), "own".to_owned());
+            config.environment.insert(name, "own");
         }
         let found = of(&deployment);
-        assert!(deployment.config.environment.iter().all(|(name, value)| found[name] == *value));
+        assert!(deployment.config.environment.iter().all(|(name, value)| found[name] == value));
     }
 
     #[test]
@@ -288,9 +289,9 @@ mod tests {
         }
         let mut deployment = deployment("nodejs20.x");
         assert_eq!(of(&deployment)["NODE_OPTIONS"], "--max-old-space-size=217");
-        let own = "--max-old-space-size=50".to_owned();
+        let own = "--max-old-space-size=50";
         let config = std::sync::Arc::make_mut(&mut deployment.config);
-        config.environment.insert("NODE_OPTIONS".to_owned(), own);
+        config.environment.insert("NODE_OPTIONS", own);
         let options = &of(&deployment)["NODE_OPTIONS"];
         assert_eq!(options, "--max-old-space-size=217 --max-old-space-size=50");
     }

@@ -285,6 +285,14 @@ impl LogSink for Tee {
     fn bytes(&self, stream: Stream, bytes: &[u8]) {
         self.log.bytes(stream, bytes);
     }
+
+    fn is_full(&self) -> bool {
+        self.log.is_full()
+    }
+
+    fn lost(&self, bytes: u64) {
+        self.log.lost(bytes);
+    }
 }
 
 /// Returns a time as `2022-10-12T00:00:15.064Z`.

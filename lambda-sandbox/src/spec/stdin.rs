@@ -58,7 +58,7 @@ impl Stdin {
     }
 }
 
-#[cfg(all(feature = "runtime-api", unix))]
+#[cfg(all(any(feature = "runtime-api", feature = "remote"), unix))]
 impl OnceReader {
     /// Takes the reader. Fails if another sandbox has taken it.
     pub(crate) fn take(&self) -> Result<Reader, Error> {

@@ -30,6 +30,9 @@ const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// How often unused output is dropped.
 const DROP_EVERY: Duration = Duration::from_millis(20);
 
+/// How often a full log is asked whether it has room again.
+const FULL_TIME: Duration = Duration::from_millis(1);
+
 /// A program's standard output and standard error.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -119,7 +122,7 @@ impl Pump {
             self.budget.charge(WAKING);
             let wanted = self.sink.wants_lines() || self.sink.takes_bytes();
             let unwanted = (!wanted).then_some(DROP_EVERY);
-            let pause = unwanted.or_else(|| self.budget.exceeded());
+            let pause = unwanted.or_else(|| self.budget.exceeded()).or_else(|| self.full());
             let Some(mut pause) = pause else {
                 reads += 1;
                 match self.take() {
@@ -135,7 +138,7 @@ impl Pump {
             self.outlet.rest();
             loop {
                 tokio::time::sleep(pause).await;
-                match self.budget.exceeded() {
+                match self.budget.exceeded().or_else(|| self.full()) {
                     Some(longer) => pause = longer,
                     None => break,
                 }
@@ -147,6 +150,11 @@ impl Pump {
                 return;
             }
         }
+    }
+
+    /// Returns how long to wait before a full log is asked again.
+    fn full(&self) -> Option<Duration> {
+        self.sink.is_full().then_some(FULL_TIME)
     }
 
     /// Reads once. It holds the splitter's lock, so that two readers keep the order.

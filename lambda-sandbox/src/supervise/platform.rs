@@ -135,7 +135,7 @@ pub enum What {
 /// Dropping it releases all resources, in the background.
 ///
 /// The supervisor calls [`Platform::start`] once, then [`Platform::freeze`] and [`Platform::thaw`]
-/// in turn, and the other methods at any time.
+/// in turn (neither while one invocation follows another at once), and the other methods at any time.
 pub trait Platform: Send + Sync + fmt::Debug + 'static {
     /// Starts the program, or the extensions and the runtime. Called once. The platform must set
     /// `AWS_LAMBDA_RUNTIME_API` in their environment.

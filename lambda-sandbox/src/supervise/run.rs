@@ -73,6 +73,14 @@ impl LogSink for Metered {
         let within = usize::try_from(self.within(bytes.len() as u64)).unwrap_or(usize::MAX);
         self.sink.bytes(stream, &bytes[..within.min(bytes.len())]);
     }
+
+    fn is_full(&self) -> bool {
+        self.sink.is_full()
+    }
+
+    fn lost(&self, bytes: u64) {
+        self.sink.lost(bytes);
+    }
 }
 
 /// A program that runs within limits.

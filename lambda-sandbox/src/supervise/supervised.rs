@@ -62,6 +62,7 @@ struct Supervised<P: Platform> {
     /// Whether the runtime was started after external extensions.
     runs: AtomicBool,
     counted: Sample,
+    frozen: bool,
     /// The kills by the memory limit before the last reset.
     kills_before: u64,
     /// Whether the program was started before, and a reset has ended it.
@@ -105,6 +106,7 @@ impl<P: Platform> Supervised<P> {
             extensions: None,
             runs: AtomicBool::default(),
             counted: Sample::default(),
+            frozen: false,
             kills_before: 0,
             again: false,
             parting: false,
@@ -163,6 +165,14 @@ impl<P: Platform> Supervised<P> {
         self.platform.sample().out_of_memory_kills > self.kills_before
     }
 
+    fn freeze_now(&mut self) -> Result<(), Error> {
+        if !self.frozen {
+            self.platform.freeze()?;
+            self.frozen = true;
+        }
+        Ok(())
+    }
+
     fn drain(&self) {
         if let Some(output) = &self.output {
             output.drain();
@@ -212,7 +222,7 @@ impl<P: Platform> Supervised<P> {
         self.telemetry.init_over();
         let usage = self.usage(began);
         self.tell(Event::Idle);
-        self.platform.freeze()?;
+        self.freeze_now()?;
         if self.spec.limits.init_cpus.is_some() {
             self.platform.set_cpus(self.spec.limits.cpus)?;
         }
@@ -279,6 +289,7 @@ impl<P: Platform> Supervised<P> {
     /// Ends every program, after the extensions' time, and prepares the next init.
     async fn start_over(&mut self, reason: ShutdownReason) -> Result<(), Error> {
         self.end(reason).await;
+        self.frozen = false;
         self.platform.thaw()?;
         self.platform.reset().await?;
         self.drain();
@@ -320,7 +331,9 @@ impl<P: Platform> Driver for Supervised<P> {
         Box::pin(async move {
             let mut exit = self.exit.clone().ok_or(Error::Ended)?;
             invocation.check(&self.spec.limits)?;
-            self.platform.thaw()?;
+            if std::mem::take(&mut self.frozen) {
+                self.platform.thaw()?;
+            }
             let began = Instant::now();
             let timeout = invocation.timeout;
             let mut report = Report::start(&self.telemetry, &self.spec, &invocation);
@@ -381,11 +394,15 @@ impl<P: Platform> Driver for Supervised<P> {
             }
             if settled {
                 self.tell(Event::Idle);
-                self.platform.freeze()
+                Ok(())
             } else {
                 Err(Error::Ended)
             }
         })
+    }
+
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { self.freeze_now() })
     }
 
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {

@@ -1,4 +1,4 @@
-//! Runs `lambda-vmm`'s tests with kernels in a QEMU guest that emulates the virtualization of AMD's
+//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s with machines, in a QEMU guest that emulates the virtualization of AMD's
 //! processors. QEMU counts instructions: one "icount millisecond" is a million instructions plus
 //! waits, whatever else the machine does.
 
@@ -41,7 +41,8 @@ pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
     let output = boot(&folder, &guest)?;
     println!("{output}");
     let within = name.is_empty().then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
-    Ok(output.contains("kernels: exit 0") && within != Some(false))
+    let passed = ["kernels: exit 0", "sandboxes: exit 0"].map(|line| output.contains(line));
+    Ok(passed == [true; 2] && within != Some(false))
 }
 
 /// Returns whether the tests printed a figure of this name that is at most 2 % above the recorded
@@ -77,26 +78,37 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let build = folder.join("build");
     let cargo = |arguments: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root).args(arguments).args(["--release", "-p", "lambda-vmm"]);
-        cargo.args(["--target", TARGET, "--target-dir"]).arg(&build);
-        cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
+        cargo.current_dir(root).args(arguments).args(["--release", "--target", TARGET]);
+        cargo.arg("--target-dir").arg(&build);
+        cargo.env("VM_BED", "1").env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
         cargo
     };
-    run(&mut cargo(&["build", "--bin", "lambda-vmm", "--example", "init"]))?;
-    let output = cargo(&["test", "--no-run", "--test", "kernels"]).output();
-    let output = output.map_err(|error| format!("cargo: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().find(|line| line.contains("tests/kernels.rs ("));
-    let tests = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
-    let tests = root.join(tests.ok_or_else(|| format!("cargo test --no-run: {text}"))?);
+    let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
+    run(&mut cargo(&monitor))?;
+    run(&mut cargo(&["build", "-p", "lambda-guest"]))?;
+    let test = |arguments: &[&str], name: &str| {
+        let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
+        let output = output.map_err(|error| format!("cargo: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
+        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
+        test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
+    };
+    let kernels = test(&["-p", "lambda-vmm"], "kernels")?;
+    let sandboxes = test(&["-p", "lambda-sandbox", "--features", "vm"], "vm")?;
     let programs = build.join(TARGET).join("release");
 
     let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
     let tree = folder.join("vm-root");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
-        for path in ["bin", "proc", "sys/fs/cgroup", "dev", "tmp"] {
+        for path in ["bin", "proc", "sys/fs/cgroup", "dev", "tmp", "run"] {
             fs::create_dir_all(tree.join(path))?;
+        }
+        for file in with_libraries("mkfs.erofs")? {
+            let to = tree.join(file.strip_prefix("/").unwrap_or(&file));
+            fs::create_dir_all(to.parent().unwrap_or(&tree))?;
+            fs::copy(&file, to)?;
         }
         for name in MODULES {
             let found = module(&folder.join("kernel"), name);
@@ -105,14 +117,20 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         }
         fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
         fs::copy(programs.join("lambda-vmm"), tree.join("lambda-vmm"))?;
-        fs::copy(&tests, tree.join("kernels"))?;
+        fs::copy(&kernels, tree.join("kernels"))?;
+        fs::copy(&sandboxes, tree.join("sandboxes"))?;
+        programs_root(&tree.join("programs"))?;
         let path = tree.join("init");
-        fs::write(&path, INIT.replace("NAME", name).replace("CLONES", &clones))?;
+        let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
+        let script = INIT.replace("NAME", name).replace("CLONES", &clones);
+        fs::write(&path, script.replace("PLAIN", plain))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
     guest_kernel(root, &tree.join("vmlinux"))?;
-    guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"))?;
+    let test_guest = Some(("data", (0..=250).cycle().take(4_000_000).collect()));
+    guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
+    guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
     pack(&tree, folder.join("vm.cpio"))
 }
 
@@ -127,21 +145,66 @@ fn guest_kernel(root: &Path, to: &Path) -> Result<(), String> {
     run(Command::new("xz").args(["--decompress", "--stdout"]).arg(packed).stdout(file))
 }
 
-/// Makes the machines' root image, whose first process is `init`.
-fn guest_root(folder: &Path, init: &Path, to: &Path) -> Result<(), String> {
+/// Makes a root image for machines, whose first process is `init`, with one more file.
+fn guest_root(
+    folder: &Path,
+    init: &Path,
+    to: &Path,
+    file: Option<(&str, Vec<u8>)>,
+) -> Result<(), String> {
     let tree = folder.join("vm-guest");
     let make = || -> std::io::Result<()> {
         drop(fs::remove_dir_all(&tree));
-        for path in ["proc", "sys", "dev", "tmp"] {
+        for path in ["proc", "sys", "dev", "tmp", "run"] {
             fs::create_dir_all(tree.join(path))?;
         }
         fs::copy(init, tree.join("init"))?;
-        let data: Vec<u8> = (0..=250).cycle().take(4_000_000).collect();
-        fs::write(tree.join("data"), data)
+        file.map_or(Ok(()), |(name, content)| fs::write(tree.join(name), content))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
     run(Command::new("mkfs.erofs").args(["-T0", "--quiet"]).arg(to).arg(&tree))
 }
+
+/// Makes the root that sandboxes have: busybox with its names, and a runtime in its shell.
+fn programs_root(tree: &Path) -> std::io::Result<()> {
+    for path in ["bin", "proc", "dev", "tmp"] {
+        fs::create_dir_all(tree.join(path))?;
+    }
+    fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
+    for name in ["cat", "head", "kill", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
+    }
+    for name in ["wc", "wget"] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
+    }
+    fs::write(tree.join("runtime"), RUNTIME)
+}
+
+/// Returns the paths of a program and of its libraries.
+fn with_libraries(program: &str) -> std::io::Result<Vec<PathBuf>> {
+    let path = Path::new("/usr/bin").join(program);
+    let listed = Command::new("ldd").arg(&path).output()?.stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(libraries.map(PathBuf::from).chain([path.clone()]).collect())
+}
+
+/// A runtime for the function of the conformance suite.
+const RUNTIME: &str = r#"
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation
+while :; do
+    wget -q -S -O /tmp/event $api/next 2>/tmp/head || exit 9
+    id=$(sed -n 's/.*aws-request-id: //Ip' /tmp/head | tr -d '\r')
+    case "$(cat /tmp/event)" in
+    *raise*) wget -q -O /dev/null --header 'Lambda-Runtime-Function-Error-Type: Unhandled' \
+        --post-data '{"errorType":"Asked","errorMessage":"asked for"}' $api/$id/error ;;
+    *exit*) exit 7 ;;
+    *sleep*) sleep 60 ;;
+    *eat*) tail /dev/zero; exit 8 ;;
+    *) wget -q -O /dev/null --post-file /tmp/event $api/$id/response ;;
+    esac
+done
+"#;
 
 const INIT: &str = "\
 #!/bin/busybox sh
@@ -149,11 +212,16 @@ const INIT: &str = "\
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmp /tmp
+/bin/busybox mount -t tmpfs run /run
+/bin/busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 for module in irqbypass kvm kvm-amd; do /bin/busybox insmod /$module.ko; done
 echo \"bed: up after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_ROOT=/root.erofs VM_CLONE_COUNT=CLONES \\
     /kernels --ignored --test-threads=1 --nocapture NAME
 echo \"kernels: exit $?\"
+PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs VM_PROGRAMS=/programs PLAIN \\
+    /sandboxes --ignored --test-threads=1 --nocapture NAME
+echo \"sandboxes: exit $?\"
 echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 /bin/busybox poweroff -f
 ";

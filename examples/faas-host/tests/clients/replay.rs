@@ -1,6 +1,7 @@
 //! The recorded behaviour of AWS's Lambda API, replayed against a host: every case passes that `replay.known` does not name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -19,13 +20,35 @@ fn recorded_behaviour_is_replayed() {
     let known = known();
     // Not the account of the recording's foreign ARNs, which is the default.
     let served = Served::start(&["--account", ACCOUNT]);
+    let stand_ins = ["--runtime".to_owned(), python(), "--node-runtime".to_owned(), node()];
+    let (mut passed, mut failed) = replay(&served, &runner, &stand_ins);
+    // A case about the name of a runtime fails with this machine's in its place: it is asked once more as it was recorded.
+    if !failed.is_empty() {
+        let only = failed.keys().flat_map(|name| ["--only".to_owned(), name.clone()]);
+        let (as_recorded, _) = replay(&served, &runner, &only.collect::<Vec<_>>());
+        failed.retain(|name, _| !as_recorded.contains(name));
+        passed.extend(as_recorded);
+    }
+    assert!(passed.len() > 200, "only {} passed", passed.len());
+    let new: Vec<_> = failed.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
+    assert!(new.is_empty(), "{} cases fail that did not: {new:#?}", new.len());
+    let mended: Vec<_> = known.keys().filter(|name| passed.contains(*name)).collect();
+    assert!(mended.is_empty(), "take these out of replay.known: {mended:#?}");
+}
+
+/// Runs the recorded cases with more arguments. Returns the names of those that pass, and of those that fail with what
+/// differs.
+fn replay(
+    served: &Served,
+    runner: &Path,
+    arguments: &[String],
+) -> (BTreeSet<String>, BTreeMap<String, String>) {
     let results = served.folder.path().join("results.json");
     let mut command = Command::new(test_support::venv_program("python").unwrap());
-    command.arg(&runner).args(["--endpoint", &served.endpoint, "--set", "public"]);
+    command.arg(runner).args(["--endpoint", &served.endpoint, "--set", "public"]);
     // Host names of function URLs are resolved by no name service here.
     command.args(["--account", ACCOUNT, "--function-url-base", &served.endpoint]);
-    command.args(["--runtime", &python(), "--node-runtime", &node(), "--json"]).arg(&results);
-    let output = command.output().unwrap();
+    let output = command.args(arguments).arg("--json").arg(&results).output().unwrap();
     let results: Value = serde_json::from_slice(&std::fs::read(&results).unwrap_or_default())
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let (mut passed, mut failed) = (BTreeSet::new(), BTreeMap::new());
@@ -37,11 +60,7 @@ fn recorded_behaviour_is_replayed() {
             _ => {}
         }
     }
-    assert!(passed.len() > 200, "only {} passed", passed.len());
-    let new: Vec<_> = failed.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
-    assert!(new.is_empty(), "{} cases fail that did not: {new:#?}", new.len());
-    let mended: Vec<_> = known.keys().filter(|name| passed.contains(*name)).collect();
-    assert!(mended.is_empty(), "take these out of replay.known: {mended:#?}");
+    (passed, failed)
 }
 
 const ACCOUNT: &str = "100200300400";

@@ -1,10 +1,10 @@
-//! The table of what is taken out of functions' reserved concurrency.
+//! Concurrency that functions take from the reservation of another function, by its owner.
 
 use std::collections::BTreeMap;
 
 use crate::id::FunctionId;
 
-/// What the functions that share take out of the reserved concurrency of another, by that one.
+/// The pools of reserved concurrency, by the function that owns the reservation.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pools {

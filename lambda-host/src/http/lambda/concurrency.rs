@@ -70,12 +70,21 @@ async fn told(
     provisioned: Provisioned,
     version: Version,
 ) -> Result<Value, super::error::ApiError> {
-    let mut target = call.target()?;
-    target.qualifier = Some(version.to_string());
-    let ready = call.host.ready_sandboxes(target).await?.min(provisioned.sandboxes);
-    let done = ready == provisioned.sandboxes;
+    let ready = async |version: Version| {
+        let mut target = call.target()?;
+        target.qualifier = Some(version.to_string());
+        Ok::<_, super::error::ApiError>(call.host.ready_sandboxes(target).await?)
+    };
+    let wanted = provisioned.sandboxes;
+    let of_version = ready(version).await?;
+    let of_before = match provisioned.before {
+        Some(before) => ready(Version::Number(before)).await?,
+        None => 0,
+    };
+    let done = of_version >= wanted && provisioned.before.is_none();
+    let ready = of_version.saturating_add(of_before).min(wanted);
     Ok(json!({
-        "RequestedProvisionedConcurrentExecutions": provisioned.sandboxes,
+        "RequestedProvisionedConcurrentExecutions": wanted,
         "AvailableProvisionedConcurrentExecutions": ready,
         "AllocatedProvisionedConcurrentExecutions": ready,
         "Status": if done { "READY" } else { "IN_PROGRESS" },

@@ -52,7 +52,7 @@ pub(super) fn configuration(
         "Version": function.version.to_string(),
         "RevisionId": function.revision,
         "PackageType": "Zip",
-        "Architectures": [ARCHITECTURE],
+        "Architectures": [config.architecture],
         "EphemeralStorage": { "Size": config.ephemeral_storage_mb },
         "TracingConfig": { "Mode": "PassThrough" },
         "SnapStart": {
@@ -163,10 +163,6 @@ fn timestamp(ms: u64) -> Timestamp {
     let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     timestamp.unwrap_or(Timestamp::MAX)
 }
-
-/// The machine's architecture in AWS's words.
-pub(super) const ARCHITECTURE: &str =
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
 
 #[cfg(test)]
 mod tests {

@@ -134,6 +134,11 @@ impl ApiError {
         }
     }
 
+    /// A function whose runtime or architecture is elsewhere.
+    fn not_runnable(message: String) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "InvalidRuntimeException", message)
+    }
+
     /// A function whose network cannot be used.
     ///
     /// Source: the "Errors" of `CreateFunction` and `Invoke`.
@@ -257,6 +262,7 @@ impl From<Error> for ApiError {
             Error::FunctionExists { .. } | Error::FunctionFailed { .. } => {
                 Self::new(StatusCode::CONFLICT, "ResourceConflictException", capital())
             }
+            Error::NotRunnable { .. } => Self::not_runnable(capital()),
             Error::Throttled { limit } => Self {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 kind: "TooManyRequestsException",

@@ -11,7 +11,7 @@ use super::page::ROWS_MAX;
 use super::runtimes;
 use super::shapes::{self, CreateFunction, FunctionCode, Settings};
 use crate::Publish;
-use crate::catalog::functions::Deploy;
+use crate::catalog::functions::{Deploy, NewCode};
 use crate::error::{Error, MeasuredEnvironment};
 use crate::function::Function;
 use crate::function::target::{LATEST, Target};
@@ -119,13 +119,15 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
         let read_with = crate::error::ReadWith::FunctionOrAlias;
         crate::function::policy::expect_revision(&before.revision, Some(expected), read_with)?;
     }
+    let architecture = code.architecture();
     let zip = code.zip(host).await?;
     let (function, status) = if dry_run {
         host.check_code(zip).await?;
         let status = Status::of(&before);
         (before, status)
     } else {
-        let changed = host.update_code_of(target, expected, zip, publish).await?;
+        let changed =
+            host.update_code_of(target, expected, NewCode { zip, architecture, publish }).await?;
         // A version that was published is new itself.
         (changed, if publish { Status::Creating } else { Status::Updating })
     };

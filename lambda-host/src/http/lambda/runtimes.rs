@@ -1,28 +1,24 @@
-//! Runtimes as AWS's API knows them: which are supported, which are no more, which it has ever had.
+//! Runtimes in requests: which are taken, and AWS's words for those that are not.
 
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use crate::function::runtimes::{SUPPORTED, is_supported};
 use crate::host::Host;
 
-/// Refuses a runtime for a function that this host has not, in AWS's words where AWS has it not either.
+/// Refuses a runtime of which neither this host nor AWS creates functions, in AWS's words. A runtime that AWS has and this
+/// host has not is taken: an invocation is refused instead.
 pub(super) fn check(host: &Host, runtime: &str) -> Result<(), ApiError> {
     let runtimes = host.runtimes();
-    let deprecated = is_deprecated(runtime);
-    if runtimes.check(runtime).is_ok() && (!deprecated || host.takes_deprecated_runtimes()) {
-        return Ok(());
-    }
-    if SUPPORTED.contains(&runtime) {
-        return Err(ApiError::parameter(format!(
-            "The runtime {runtime} is not on this host, which has: {}",
-            runtimes.identifiers().collect::<Vec<_>>().join(", ")
-        )));
-    }
-    if deprecated {
+    let is_here = runtimes.image(runtime).is_some();
+    if is_deprecated(runtime) && !(is_here && host.takes_deprecated_runtimes()) {
         return Err(ApiError::parameter(format!(
             "The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda \
              functions. We recommend you use a supported runtime while creating or updating functions."
         )));
+    }
+    if is_here || is_supported(runtime) {
+        return Ok(());
     }
     let own = runtimes.identifiers().filter(|it| !EVER.contains(it));
     let all: Vec<&str> = SUPPORTED.iter().copied().chain(own).collect();
@@ -67,35 +63,6 @@ pub(super) fn broken(operation: &str, input: &Map<String, Value>) -> Option<Stri
         _ => None,
     }
 }
-
-/// Runtimes of which functions can be created, in the order of AWS's messages.
-const SUPPORTED: [&str; 25] = [
-    "nodejs20.x",
-    "python3.14",
-    "provided.al2023",
-    "python3.12",
-    "python3.13",
-    "nodejs24.x",
-    "nodejs22.x",
-    "java25",
-    "python3.10",
-    "python3.11",
-    "java21",
-    "ruby3.3",
-    "ruby3.4",
-    "ruby3.2",
-    "python3.8",
-    "python3.9",
-    "java17",
-    "nodejs16.x",
-    "dotnet10",
-    "dotnet8",
-    "java11",
-    "dotnet6",
-    "nodejs18.x",
-    "provided.al2",
-    "java8.al2",
-];
 
 /// Runtimes that a layer may be for before functions can be created of them.
 const NOT_YET: [&str; 3] = ["nodejs26.x", "python3.15", "ruby3.5"];

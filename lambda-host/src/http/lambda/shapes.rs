@@ -1,6 +1,5 @@
 //! The JSON that the AWS Lambda API takes and gives.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,10 +8,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::configuration::ARCHITECTURE;
 use super::error::ApiError;
+use crate::function::architecture::Architecture;
 use crate::function::config::{FunctionConfig, UsedLayer};
 use crate::function::logging::Logging;
+use crate::function::variables::Variables;
 use crate::host::Host;
 use crate::network::vpc::VpcConfig;
 
@@ -34,6 +34,8 @@ pub(super) struct FunctionCode {
     s3_bucket: Option<String>,
     s3_key: Option<String>,
     s3_object_version: Option<String>,
+    #[serde(default)]
+    architectures: Vec<Architecture>,
     /// Whether the archive is to be looked at, and no more.
     #[serde(default)]
     pub(super) dry_run: bool,
@@ -44,10 +46,14 @@ pub(super) struct FunctionCode {
 }
 
 impl FunctionCode {
+    /// Returns the architecture of new code; `None` leaves that of the code before.
+    pub(super) fn architecture(&self) -> Option<Architecture> {
+        self.architectures.first().copied()
+    }
+
     /// Returns the archive.
     pub(super) async fn zip(self, host: &Host) -> Result<Bytes, ApiError> {
-        refuse_unsupported(&self.rest, &["FunctionName", "Publish", "Architectures"])?;
-        check_architectures(&self.rest)?;
+        refuse_unsupported(&self.rest, &["FunctionName", "Publish"])?;
         match (self.zip_file, self.s3_bucket, self.s3_key) {
             (Some(zip), None, None) => Ok(zip),
             (None, Some(bucket), Some(key)) => {
@@ -79,6 +85,8 @@ pub(super) struct Settings {
     snap_start: Option<SnapStart>,
     logging_config: Option<LoggingConfig>,
     vpc_config: Option<VpcSettings>,
+    #[serde(default)]
+    architectures: Vec<Architecture>,
     /// What [`Settings::resolve_vpc`] found.
     #[serde(skip)]
     vpc: Option<VpcConfig>,
@@ -115,7 +123,9 @@ impl Settings {
         let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
         let handler = self.handler.clone().ok_or_else(|| missing("Handler"))?;
         self.check()?;
-        Ok(self.apply(FunctionConfig::new(name, &runtime, &handler)?, layers))
+        let mut config = FunctionConfig::new(name, &runtime, &handler)?;
+        config.architecture = self.architectures.first().copied().unwrap_or_default();
+        Ok(self.apply(config, layers))
     }
 
     /// Finds the layers that are given here.
@@ -127,19 +137,12 @@ impl Settings {
     pub(super) fn check(&self) -> Result<(), ApiError> {
         refuse_unsupported(
             &self.rest,
-            &[
-                "FunctionName",
-                "Publish",
-                "PackageType",
-                "Architectures",
-                "Tags",
-                "CodeSigningConfigArn",
-            ],
+            &["FunctionName", "Publish", "PackageType", "Tags", "CodeSigningConfigArn"],
         )?;
         if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
             return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
         }
-        check_architectures(&self.rest)
+        Ok(())
     }
 
     /// Returns `config` with the settings that are given here.
@@ -191,7 +194,7 @@ impl Settings {
 #[serde(rename_all = "PascalCase")]
 struct Environment {
     #[serde(default)]
-    variables: BTreeMap<String, String>,
+    variables: Variables,
 }
 
 /// The size of `/tmp` in MB.
@@ -280,16 +283,6 @@ pub(super) fn environment_as_sent(body: &[u8]) -> Option<String> {
         escaped = quoted && c == '\\' && !escaped;
     }
     Some(json)
-}
-
-/// Refuses code for other machines.
-fn check_architectures(rest: &Map<String, Value>) -> Result<(), ApiError> {
-    let other =
-        |it: &Value| it.as_array().is_some_and(|all| all.iter().any(|it| it != ARCHITECTURE));
-    if rest.get("Architectures").is_some_and(other) {
-        return Err(ApiError::parameter(format!("this host's architecture is {ARCHITECTURE}")));
-    }
-    Ok(())
 }
 
 /// Refuses a member that this host would have to ignore, unless it is empty, asks for what is so anyway, or is among

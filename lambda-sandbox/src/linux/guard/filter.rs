@@ -69,9 +69,10 @@ fn runs(profile: SystemCalls) -> Vec<(u32, Verdict)> {
         .map(|(place, call)| (call.number, Verdict::LookedAt(place)));
     let known: BTreeMap<u32, Verdict> = (ALLOWED.iter())
         .flat_map(|group| each(group.calls, Verdict::Answer(ALLOW)))
-        .chain(each(profile.more(), Verdict::Answer(ALLOW)))
         .chain(looked_at)
+        .chain(each(profile.more(), Verdict::Answer(ALLOW)))
         .filter(|(call, _)| !has(profile.less(), *call))
+        .filter(|(call, _)| profile.only().is_none_or(|only| has(only, *call)))
         .chain(each(ABSENT, MISSING))
         .chain(each(IGNORED, IGNORE))
         .chain(each(NOT_SUPPORTED, UNSUPPORTED))
@@ -344,6 +345,10 @@ mod tests {
             let more = has(SystemCalls::Wide.more(), number);
             assert_eq!(wide, if more { ALLOW } else { default }, "{number} by wide");
             assert!(!more || default == REFUSE, "{number} is allowed by default");
+            let (monitor, _) = answer(&all[4], ARCHITECTURE, call, &[1, 0, 0]);
+            let only = SystemCalls::Monitor.only().is_some_and(|only| has(only, number));
+            let restricts = has(SystemCalls::Monitor.more(), number);
+            assert_eq!(monitor == ALLOW, only && (default == ALLOW || restricts), "{number}");
         }
     }
 

@@ -21,6 +21,9 @@ pub enum SystemCalls {
     /// For debuggers and programs that place their memory: also tracing of the sandbox's own
     /// processes ([`WIDE_MORE`]).
     Wide,
+    /// For virtual machine monitors: nothing but [`MONITOR_ONLY`], and filters of their own. No
+    /// file is opened by name, and no socket made but pairs.
+    Monitor,
 }
 
 macro_rules! calls {
@@ -54,9 +57,27 @@ pub const TRIPWIRES: &[(&str, libc::c_long)] = calls!(
     SYS_clock_settime SYS_sethostname SYS_quotactl SYS_iopl SYS_ioperm
 );
 
+/// The calls that [`SystemCalls::Monitor`] allows, with the rules of the default list about their
+/// arguments: of `ioctl` only terminals' and KVM's requests, for example. The first two rows serve
+/// the start of a static program.
+pub const MONITOR_ONLY: &[(&str, libc::c_long)] = calls!(
+    SYS_execve SYS_arch_prctl SYS_set_tid_address SYS_set_robust_list SYS_rseq SYS_prlimit64
+    SYS_readlink SYS_readlinkat SYS_prctl SYS_uname SYS_sigaltstack SYS_sched_getaffinity
+    SYS_brk SYS_mmap SYS_mprotect SYS_munmap SYS_mremap SYS_madvise SYS_rt_sigaction SYS_rt_sigprocmask
+    SYS_rt_sigreturn SYS_clone SYS_gettid SYS_getpid SYS_tgkill SYS_futex SYS_sched_yield
+    SYS_exit SYS_exit_group SYS_restart_syscall SYS_clock_gettime SYS_clock_nanosleep SYS_getrandom
+    SYS_read SYS_write SYS_readv SYS_writev SYS_pread64 SYS_pwrite64 SYS_lseek SYS_fstat SYS_newfstatat
+    SYS_statx SYS_fdatasync SYS_close SYS_dup SYS_fcntl SYS_ioctl SYS_poll SYS_ppoll
+    SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_wait SYS_epoll_pwait SYS_eventfd2 SYS_socketpair
+    SYS_sendmsg SYS_recvmsg SYS_sendto SYS_recvfrom SYS_shutdown SYS_seccomp
+);
+/// The call that [`SystemCalls::Monitor`] allows and the default list restricts.
+const MONITOR_MORE: &[(&str, libc::c_long)] = calls!(SYS_seccomp);
+
 impl SystemCalls {
     /// Every profile.
-    pub const ALL: [Self; 4] = [Self::Default, Self::Strict, Self::Tripwire, Self::Wide];
+    pub const ALL: [Self; 5] =
+        [Self::Default, Self::Strict, Self::Tripwire, Self::Wide, Self::Monitor];
 
     /// Returns the profile's name.
     #[must_use]
@@ -66,6 +87,7 @@ impl SystemCalls {
             Self::Strict => "strict",
             Self::Tripwire => "tripwire",
             Self::Wide => "wide",
+            Self::Monitor => "monitor",
         }
     }
 
@@ -81,7 +103,16 @@ impl SystemCalls {
 
     /// Returns the calls that this profile allows and the default list refuses.
     pub(in crate::linux) fn more(self) -> &'static [(&'static str, libc::c_long)] {
-        if self == Self::Wide { WIDE_MORE } else { &[] }
+        match self {
+            Self::Wide => WIDE_MORE,
+            Self::Monitor => MONITOR_MORE,
+            _ => &[],
+        }
+    }
+
+    /// Returns the only calls that this profile allows, or `None` if its list is the default one.
+    pub(in crate::linux) fn only(self) -> Option<&'static [(&'static str, libc::c_long)]> {
+        (self == Self::Monitor).then_some(MONITOR_ONLY)
     }
 }
 
@@ -96,7 +127,7 @@ impl FromStr for SystemCalls {
 
     fn from_str(name: &str) -> Result<Self, Error> {
         (Self::ALL.into_iter().find(|it| it.name() == name)).ok_or_else(|| {
-            Error::invalid("linux.system_calls", name, "default, strict, tripwire or wide")
+            Error::invalid("linux.system_calls", name, "default, strict, tripwire, wide or monitor")
         })
     }
 }

@@ -1,0 +1,125 @@
+//! A virtual machine for each sandbox. The guest has a kernel of its own, and in it the Linux
+//! backend, which `lambda-guest` serves by the protocol of [`remote`](crate::remote) backends.
+//!
+//! For each sandbox the backend makes images of its root's folders (once, in a cache), starts a
+//! process of the monitor `lambda-vmm` with these images as disks, waits for the agent in the
+//! guest, and has it create the sandbox. The sandbox's limits hold inside. The machine ends with
+//! the sandbox.
+//!
+//! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network, one
+//! descriptor, a control group for the guest's memory and processors, and the system calls of
+//! [`SystemCalls::Monitor`](crate::linux::SystemCalls). What an escaped guest meets is that sandbox.
+//!
+//! It needs `/dev/kvm`, a kernel, the guest's root image, the program `lambda-vmm`, and
+//! `mkfs.erofs`. [`VmBackend::start`] names what is missing.
+//!
+//! # Limits
+//!
+//! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
+//!   restricted by its own filters of system calls alone.
+//! - Each sandbox boots a machine: there is no pool, and no start from a snapshot.
+//! - A guest has no network but the sandbox's loopback.
+//! - A root has at most 13 folders, layers and binds together: each is a disk.
+//! - An idle sandbox is frozen inside of the guest. The guest's kernel runs on.
+
+mod driver;
+mod image;
+mod jail;
+mod machine;
+mod settings;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use settings::Settings;
+
+use self::driver::VmDriver;
+use self::image::Images;
+use self::jail::Jail;
+use self::machine::{Machine, Way};
+use crate::remote::RemoteBackend;
+use crate::{
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
+    SandboxSpec, Swept,
+};
+
+/// Creates sandboxes in virtual machines of their own. Clones share all state.
+#[derive(Debug, Clone)]
+pub struct VmBackend(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    images: Images,
+    jail: Option<Jail>,
+    isolation: Isolation,
+    capabilities: BTreeSet<Capability>,
+}
+
+impl VmBackend {
+    /// Starts one machine to learn what the backend in a guest offers, and ends it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] for a device, file or program that is missing, with a remedy;
+    /// [`Error::Failed`] with the step in which the machine failed.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let images = Images::open(&settings)?;
+        let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
+        let spec = SandboxSpec::new(crate::Root::empty(), ["/"]);
+        let machine = Machine::start(&settings, jail.as_ref(), &spec.limits, Vec::new()).await?;
+        let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
+        let mut isolation = agent.isolation();
+        isolation.absent.remove(&Defence::Kernel);
+        let kernel = match &jail {
+            Some(_) => "a virtual machine for each sandbox, and its monitor in a sandbox",
+            None => "a virtual machine for each sandbox, and its monitor a process of the host",
+        };
+        isolation.in_force.insert(Defence::Kernel, kernel.to_owned());
+        let capabilities = agent.capabilities();
+        machine.end().await;
+        Ok(Self(Arc::new(Shared { settings, images, jail, isolation, capabilities })))
+    }
+
+    async fn make(&self, mut spec: SandboxSpec) -> Result<Sandbox<Created>, Error> {
+        let Shared { settings, images, jail, isolation, .. } = &*self.0;
+        spec.check()?;
+        spec.limits.check_isolation(isolation)?;
+        if !spec.network.is_loopback() || !spec.linux.is_empty() {
+            return Err(Error::Unavailable {
+                what: "a network or an option of the Linux backend in a virtual machine",
+                why: "descriptors and interfaces of the host do not reach a guest".into(),
+                remedy: "leave them out, or use the Linux backend",
+            });
+        }
+        spec.network = Network::Loopback;
+        let (root, disks) = images.of_root(&spec.root).await?;
+        spec.root = root;
+        let machine = Machine::start(settings, jail.as_ref(), &spec.limits, disks).await?;
+        let sandbox = agent(machine.way(), settings).await?.create(spec).await?;
+        Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
+    }
+}
+
+async fn agent(way: Way, settings: &Settings) -> Result<RemoteBackend, Error> {
+    RemoteBackend::with_patience(way, settings.patience).await
+}
+
+impl Backend for VmBackend {
+    fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
+        Box::pin(self.make(spec))
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.0.isolation.clone()
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        self.0.capabilities.clone()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
+        Box::pin(async move { Ok(Swept { removed: self.0.images.sweep()? }) })
+    }
+}

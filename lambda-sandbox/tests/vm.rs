@@ -1,0 +1,169 @@
+//! Sandboxes in virtual machines. They need a KVM that runs kernels: `cargo xtask vm` provides one
+//! in QEMU, with a kernel (`VM_KERNEL`), the guest's root (`VM_GUEST`), the monitor (`LAMBDA_VMM`)
+//! and a root of programs (`VM_PROGRAMS`).
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![expect(clippy::print_stdout, reason = "the bed reads what is measured")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lambda_sandbox::conformance::{self, FUNCTION, Verdict};
+use lambda_sandbox::vm::{Settings, VmBackend};
+use lambda_sandbox::{
+    Backend, Capability, Defence, Error, Exit, Invocation, Limits, Root, SandboxSpec,
+};
+
+/// What the tests need, or `None` if the machine lacks it and `test` is left out.
+fn settings(test: &str) -> Option<(Settings, PathBuf)> {
+    let path = |variable: &str| {
+        let path = std::env::var_os(variable).map(PathBuf::from);
+        if path.is_none() {
+            test_support::left_out(test, &format!("{variable} is not set: cargo xtask vm"));
+        }
+        path
+    };
+    let images = std::env::temp_dir().join("vm-images");
+    let (kernel, guest) = (path("VM_KERNEL")?, path("VM_GUEST")?);
+    let mut settings = Settings::new(kernel, guest, path("LAMBDA_VMM")?, images);
+    if std::env::var_os("VM_PLAIN").is_some() {
+        settings = settings.without_jail();
+    }
+    Some((settings, path("VM_PROGRAMS")?))
+}
+
+async fn backend(test: &str) -> Option<(VmBackend, PathBuf)> {
+    let (settings, programs) = settings(test)?;
+    Some((VmBackend::start(settings).await.expect("a machine"), programs))
+}
+
+fn shell(programs: &PathBuf) -> SandboxSpec {
+    let spec = SandboxSpec::new(Root::of_directory(programs), ["/bin/sh"]);
+    spec.with_env("PATH", "/bin").with_cpus(1.0)
+}
+
+fn report(verdicts: Vec<(&'static str, Verdict)>, declined: &[Capability]) {
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, verdict) in &verdicts {
+        println!("conformance: {name}: {verdict:?}");
+        match verdict {
+            Verdict::Passed => passed += 1,
+            Verdict::Declined(capability) if declined.contains(capability) => {}
+            _ => failed.push(*name),
+        }
+    }
+    println!("conformance: {passed} of {} passed", verdicts.len());
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn a_program_runs_in_a_machine_of_its_own() {
+    let Some((settings, programs)) = settings("a program in a machine") else { return };
+    run_one("plain", settings.clone().without_jail(), &programs).await;
+    let mut jailed = settings;
+    jailed.is_jailed = true;
+    run_one("jailed", jailed, &programs).await;
+}
+
+async fn run_one(how: &str, settings: Settings, programs: &PathBuf) {
+    let began = Instant::now();
+    let backend = VmBackend::start(settings.with_console()).await;
+    let backend = backend.unwrap_or_else(|error| panic!("{}", error.to_string_with_cause()));
+    println!("measured: {how}: first machine = {:.2} ms", ms(began));
+    println!("isolation:\n{}", backend.isolation());
+    assert!(backend.isolation().in_force.contains_key(&Defence::Kernel));
+    for which in ["with new images", "with cached images"] {
+        let mut spec = shell(programs);
+        spec.command.extend(["-c", "uname -r; cat; exit 3"].map(Into::into));
+        let began = Instant::now();
+        let done = backend.run(spec.with_stdin("input\n")).await.expect("run");
+        println!("measured: {how}: a program {which} = {:.2} ms", ms(began));
+        println!("{done:?}");
+        assert_eq!(done.finished.exit, Exit::Status(3));
+        assert!(done.stdout.starts_with(b"6.12"), "{done:?}");
+        assert!(done.stdout.ends_with(b"input\n"), "{done:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn the_conformance_suite_of_programs_passes() {
+    let Some((backend, programs)) = backend("conformance of machines").await else { return };
+    report(conformance::run_programs(&backend, &shell(&programs)).await, &[]);
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn the_conformance_suite_of_functions_passes() {
+    let Some((backend, programs)) = backend("conformance of machines").await else { return };
+    let mut spec = shell(&programs).named(FUNCTION);
+    spec.command.push("/runtime".into());
+    spec.limits = Limits { cpus: 1.0, ..Limits::for_memory_mb(128) };
+    let began = Instant::now();
+    let (idle, _) = backend.create(spec.clone()).await.expect("made").init().await.expect("init");
+    println!("measured: cold function in a new machine = {:.2} ms", ms(began));
+    let began = Instant::now();
+    let event = Invocation::new("warm", r#"{"do": "echo"}"#, Duration::from_secs(5));
+    let (outcome, _busy) = idle.invoke(event).await.expect("invoked");
+    println!("measured: its invocation = {:.2} ms: {outcome:?}", ms(began));
+    report(conformance::run(&backend, &spec).await, &[]);
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn broken_parts_are_named_and_leave_no_process() {
+    let Some((good, programs)) = settings("broken parts of machines") else { return };
+    let refused = |settings: Settings| async move {
+        VmBackend::start(settings).await.expect_err("refused").to_string_with_cause()
+    };
+    let mut settings = good.clone();
+    settings.kernel.clone_from(&settings.guest);
+    let error = refused(settings).await;
+    assert!(error.contains("starting a virtual machine") && error.contains("ELF"), "{error}");
+    let mut settings = good.clone();
+    settings.patience = Duration::from_secs(3);
+    // A root without a first process: the kernel panics, which ends the machine.
+    settings.guest = empty_image();
+    let error = refused(settings).await;
+    assert!(error.contains("waiting for the agent"), "{error}");
+    let mut settings = good.clone();
+    settings.monitor = "/bin/busybox".into();
+    let error = refused(settings).await;
+    assert!(error.contains("making an empty virtual machine"), "{error}");
+    let mut settings = good;
+    settings.guest_bytes = 1 << 50;
+    let error = refused(settings).await;
+    assert!(error.contains("starting a virtual machine"), "{error}");
+    drop(programs);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let left = std::fs::read_dir("/proc").expect("proc").flatten().filter(|entry| {
+        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|it| it.trim() == "lambda-vmm")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+/// Makes an erofs image of an empty folder.
+fn empty_image() -> PathBuf {
+    let folder = std::env::temp_dir().join("empty");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let image = std::env::temp_dir().join("empty.erofs");
+    let status = std::process::Command::new("mkfs.erofs").arg(&image).arg(&folder).status();
+    assert!(status.expect("mkfs.erofs").success());
+    image
+}
+
+trait WithCause {
+    fn to_string_with_cause(&self) -> String;
+}
+
+impl WithCause for Error {
+    fn to_string_with_cause(&self) -> String {
+        let cause = std::error::Error::source(self).map(ToString::to_string);
+        format!("{self}: {}", cause.unwrap_or_default())
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
