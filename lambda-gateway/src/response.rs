@@ -38,7 +38,8 @@ impl Response {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Returns the response in the types of the crate `http`.
+    /// Returns the response in the types of the crate `http`. Blanks around the value of a header are no part of it (RFC 9110,
+    /// section 5.5); Django writes one before a cookie.
     #[must_use]
     pub fn into_http(self) -> http::Response<Bytes> {
         let mut response = http::Response::new(self.body);
@@ -46,7 +47,8 @@ impl Response {
         *response.status_mut() = status.unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in self.headers {
             let name = http::HeaderName::from_bytes(name.as_bytes());
-            if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(&value)) {
+            let value = http::HeaderValue::from_str(value.trim_matches([' ', '\t']));
+            if let (Ok(name), Ok(value)) = (name, value) {
                 response.headers_mut().append(name, value);
             }
         }
@@ -175,3 +177,14 @@ fn json_response(status: u16, body: String, error: Option<&str>) -> Response {
 
 const URL_FORBIDDEN: &str = "Forbidden. For troubleshooting Function URL authorization issues, see: \
                              https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_around_a_headers_value_are_no_part_of_it() {
+        let response = Response::new(200, "").with_header("set-cookie", " a=b c\t");
+        assert_eq!(response.into_http().headers()["set-cookie"], "a=b c");
+    }
+}

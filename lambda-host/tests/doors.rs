@@ -104,6 +104,26 @@ async fn requests_with_two_meanings_are_refused() {
 }
 
 #[tokio::test]
+async fn refused_requests_are_counted() {
+    let (host, address) = host().await;
+    // The body of a call that the API does not have is not read: its fault is not seen.
+    let cases: Vec<_> = ambiguous().into_iter().filter(|it| it.0 != "a wrong chunk size").collect();
+    for (name, bytes) in &cases {
+        assert_eq!(statuses(&send(address, bytes.as_bytes()).await), ["400"], "{name}");
+    }
+    let text = lambda_host::metrics::prometheus(&host.metrics());
+    let count = |reason: &str| {
+        let start = format!("faas_http_refused_total{{reason=\"{reason}\"}} ");
+        let number = text.lines().find_map(|it| it.strip_prefix(&start)).unwrap();
+        number.parse::<usize>().unwrap()
+    };
+    assert_eq!(count("malformed") + count("ambiguous"), cases.len(), "{text}");
+    // Two hosts, and a length with chunks.
+    assert!(count("ambiguous") >= 2 && count("slow") == 0, "{text}");
+    host.shutdown().await;
+}
+
+#[tokio::test]
 async fn bare_line_feeds_end_lines_once() {
     let (address, echo) = gateway("http").await;
     let bytes = "GET / HTTP/1.1\nhost: x\nx-a: 1\nconnection: close\n\n";

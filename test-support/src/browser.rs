@@ -155,7 +155,7 @@ impl Browser {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.value(&format!("Boolean({expression})")) != json!(true) {
             if Instant::now() > deadline {
-                let text = self.value("document.body.innerText");
+                let text = self.value("document.body.innerText.slice(0, 1000)");
                 panic!("{expression} never comes true: {text} {:?}", self.complaints);
             }
             std::thread::sleep(Duration::from_millis(50));

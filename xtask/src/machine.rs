@@ -234,8 +234,8 @@ const COMPILERS: [(&str, &str); 6] = [
     ("g++", "g++"),
 ];
 const EMULATOR_PACKAGE: &str = "aws-sam-cli==1.170.0";
-const PYTHON_FRAMEWORKS: [&str; 4] =
-    ["flask==3.1.2", "apig-wsgi==2.20.0", "fastapi==0.165.0", "mangum==0.22.0"];
+const PYTHON_FRAMEWORKS: [&str; 5] =
+    ["flask==3.1.2", "apig-wsgi==2.20.0", "fastapi==0.165.0", "mangum==0.22.0", "django==5.2.8"];
 const NODE_FRAMEWORKS: [&str; 5] = [
     "express@5.3.0",
     "serverless-http@4.0.0",

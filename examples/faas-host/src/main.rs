@@ -5,6 +5,8 @@
 //! cargo run --release -p faas-host -- serve --listen 127.0.0.1:3000 --data faas-data
 //! cargo run --release -p faas-host -- deploy template.yaml --to 127.0.0.1:3000
 //! ```
+//!
+//! With the feature `otlp`, `serve --otlp URL` sends spans to a collector of OpenTelemetry.
 #![expect(clippy::print_stderr, reason = "a command-line program")]
 
 mod backend;
@@ -17,6 +19,7 @@ mod network;
 mod say;
 mod serve;
 mod settings;
+mod telemetry;
 mod template;
 
 use std::net::SocketAddr;
@@ -81,17 +84,18 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let result = match Arguments::parse().command {
-        Command::Demo { backend } => demo::run(backend).await,
-        Command::Serve { serve } => serve::run(*serve).await,
-        Command::Deploy { deploy } => deploy::run(deploy).await,
-        Command::Gateway { definition, endpoint, listen } => {
-            gateway::run(definition, endpoint, listen).await
+    let command = Arguments::parse().command;
+    let collector = match &command {
+        Command::Serve { serve } => serve.collector(),
+        _ => None,
+    };
+    let result = match telemetry::start(collector) {
+        Ok(telemetry) => {
+            let result = run(command).await;
+            telemetry.stop();
+            result
         }
-        Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
+        Err(error) => Err(error),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,5 +109,17 @@ async fn main() -> ExitCode {
             eprintln!();
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run(command: Command) -> Result<(), client::Error> {
+    match command {
+        Command::Demo { backend } => demo::run(backend).await,
+        Command::Serve { serve } => serve::run(*serve).await,
+        Command::Deploy { deploy } => deploy::run(deploy).await,
+        Command::Gateway { definition, endpoint, listen } => {
+            gateway::run(definition, endpoint, listen).await
+        }
+        Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
     }
 }

@@ -95,6 +95,10 @@ pub(crate) struct Options {
     /// Serve the page and the metrics also under this host name, beside addresses and `localhost`; can be repeated.
     #[arg(long, value_name = "NAME")]
     operator_host: Vec<String>,
+    /// Send spans to the traces endpoint of a collector of OpenTelemetry, such as `http://127.0.0.1:4318/v1/traces`. Needs the
+    /// feature `otlp`.
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     #[command(flatten)]
     network: NetworkOptions,
     /// The address of the front doors.
@@ -103,6 +107,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Returns where spans are sent.
+    pub(crate) fn collector(&self) -> Option<&str> {
+        self.otlp.as_deref()
+    }
+
     /// Reads the file, and puts what the command line says before it.
     fn settings(&self) -> Result<Settings, Error> {
         let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();

@@ -35,6 +35,7 @@ use super::urls::Urls;
 use super::{logs, metrics};
 use crate::code::CodeDigest;
 use crate::host::Host;
+use crate::metrics::Registry;
 
 /// Serves the API, and function URLs by their host names, on `listener` until `stop` resolves. Then answers the requests
 /// in progress, and returns. [`Server`] has more settings.
@@ -174,9 +175,9 @@ impl Server {
             }
             let client = Client { peer, local_port, heads: Heads::default() };
             let stream = Recorded::new(stream, client.heads.clone());
-            let (shared, its_place) = (Arc::clone(&shared), Arc::clone(&place));
+            let (of_service, its_place) = (Arc::clone(&shared), Arc::clone(&place));
             let service = service_fn(move |request| {
-                let (shared, busy) = (Arc::clone(&shared), its_place.busy());
+                let (shared, busy) = (Arc::clone(&of_service), its_place.busy());
                 let client = client.clone();
                 async move {
                     let span = span(&shared.front, &request);
@@ -193,10 +194,12 @@ impl Server {
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             let connection = graceful.watch(connection);
+            let shared = Arc::clone(&shared);
             drop(tokio::spawn(async move {
                 tokio::select! {
                     ended = connection => if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
+                        shared.count_broken(&error);
                     },
                     () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
                 }
@@ -211,6 +214,26 @@ impl Server {
 struct Shared {
     bodies: Bodies,
     front: Front,
+}
+
+impl Shared {
+    /// Returns the metrics in which requests are counted. A gateway may be of no host: its access log tells of its requests.
+    fn metrics(&self) -> Option<&Registry> {
+        match &self.front {
+            Front::Api(api) => api.host.observer().counted(),
+            Front::Gateway(_) => None,
+        }
+    }
+
+    /// Counts the request that ended a connection.
+    fn count_broken(&self, error: &hyper::Error) {
+        let Some(metrics) = self.metrics() else { return };
+        if error.is_parse() || error.is_parse_too_large() {
+            metrics.http_malformed();
+        } else if error.is_timeout() {
+            metrics.http_slow();
+        }
+    }
 }
 
 /// Returns the span of a request. The query stays out of it: it may hold a signature.
@@ -237,6 +260,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let hosts = parts.headers.get_all("host").iter().count();
     if hosts > 1 || client.heads.has_two_lengths(&parts.headers) {
+        shared.metrics().inspect(|it| it.http_ambiguous());
         let mut response = Response::new(Full::default());
         *response.status_mut() = http::StatusCode::BAD_REQUEST;
         response.headers_mut().insert("connection", HeaderValue::from_static("close"));

@@ -22,6 +22,8 @@ pub(crate) struct Registry {
     freeze: Histogram,
     /// By the function's fault, and by the worker's.
     start_failures: [Count; 2],
+    /// In the order of [`HTTP_REFUSALS`].
+    http_refused: [Count; 3],
     custom: Mutex<CustomMetrics>,
 }
 
@@ -79,6 +81,7 @@ impl Registry {
             start: Histogram::new(START_BOUNDS),
             freeze: Histogram::new(START_BOUNDS),
             start_failures: Default::default(),
+            http_refused: Default::default(),
             custom: Mutex::default(),
         }
     }
@@ -112,6 +115,21 @@ impl Registry {
 
     pub(crate) fn start_failed(&self, by_function: bool) {
         self.start_failures[usize::from(!by_function)].add(1);
+    }
+
+    /// Counts a request that broke HTTP.
+    pub(crate) fn http_malformed(&self) {
+        self.http_refused[0].add(1);
+    }
+
+    /// Counts a request that two parsers may read in two ways.
+    pub(crate) fn http_ambiguous(&self) {
+        self.http_refused[1].add(1);
+    }
+
+    /// Counts a request whose head did not come in time.
+    pub(crate) fn http_slow(&self) {
+        self.http_refused[2].add(1);
     }
 
     /// Counts the time from an answer until its sandbox was frozen.
@@ -171,6 +189,11 @@ impl Registry {
                 .with(&[], self.others.invocations.value()),
         ];
         families.extend(host);
+        let mut refused = Family::new("faas_http_refused_total", Kind::Counter, HTTP_REFUSED);
+        for (reason, count) in HTTP_REFUSALS.iter().zip(&self.http_refused) {
+            refused.add(&[("reason", reason)], count.value().into());
+        }
+        families.push(refused);
         families.extend(gauges.families());
         families.extend(lock(&self.custom).families());
         families
@@ -327,6 +350,9 @@ const PLACEMENT: &str = "Time in which the engine decided where an invocation ru
 const START: &str = "Time in which a sandbox was made, without its init.";
 const FREEZE: &str = "From an answer until its sandbox was frozen.";
 const START_FAILURES: &str = "Sandboxes that could not be made, by whose fault it was.";
+const HTTP_REFUSED: &str =
+    "Requests to the API's address that were refused before they were read as a call.";
+const HTTP_REFUSALS: [&str; 3] = ["malformed", "ambiguous", "slow"];
 const OVERFLOW: &str = "Invocations counted as _other: there are too many functions.";
 const ACCOUNT: &str = "The most invocations of all functions that run at once.";
 const FUNCTIONS: &str = "Functions of the host.";

@@ -19,11 +19,17 @@ struct Application {
     runtime: &'static str,
 }
 
-const APPLICATIONS: [Application; 5] = [
+const APPLICATIONS: [Application; 6] = [
     Application {
         name: "apig-wsgi",
         framework: "flask",
         source: "web_flask.py",
+        runtime: "python3.11",
+    },
+    Application {
+        name: "django",
+        framework: "django",
+        source: "web_django.py",
         runtime: "python3.11",
     },
     Application {

@@ -42,5 +42,7 @@ mod streaming;
 mod support;
 #[cfg(test)]
 mod terraform;
+#[cfg(all(test, feature = "otlp"))]
+mod traces;
 #[cfg(test)]
 mod without_root;

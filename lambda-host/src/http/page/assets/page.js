@@ -102,7 +102,7 @@ function rates(it, all) {
     if (bad > 0) { const part = make("b", {}); part.style.height = `${100 * bad / total}%`; bar.append(part); }
     return bar;
   });
-  const words = `${count(all("invocations"))} invocations in the last 5 minutes, ${count(all("cold_starts"))} cold starts; at most ${count(most)} in ${it.seconds} s`;
+  const words = `Last 5 minutes: invocations ${count(all("invocations"))}, cold starts ${count(all("cold_starts"))}; in ${it.seconds} s at most ${count(most)}`;
   document.getElementById("rates").replaceChildren(make("span", { class: "soft" }, words), make("div", { class: "chart", role: "img", "aria-label": words }, ...bars));
 }
 async function functions(query) {
