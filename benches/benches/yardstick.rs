@@ -1,7 +1,7 @@
 //! Measures what each part of the placement is worth, on workers with tens of processors.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms]]
+//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [POLICY...]]
 //! ```
 //!
 //! Two measures, of minutes after training: the mean over minutes of the busiest worker's load over
@@ -9,6 +9,7 @@
 //! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
 //! default), all policies play the same invocations. With `terms`, four candidates by live load are
 //! played with the sandboxes of the same function in several weights.
+//! If policies are named, only their rows are printed.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -20,6 +21,10 @@ use lambda_core::*;
 const CPUS: f32 = 16.0;
 
 fn main() {
+    let only: Vec<_> =
+        std::env::args().skip(1).filter(|it| it.parse::<u64>().is_err() && it != "terms").collect();
+    let wanted =
+        |name: &str| only.iter().all(|it| it.starts_with('-')) || only.iter().any(|it| it == name);
     let terms = std::env::args().any(|it| it == "terms");
     let seeds = std::env::args().filter_map(|it| it.parse().ok()).next().unwrap_or(2);
     let mut traces = Vec::new();
@@ -31,8 +36,12 @@ fn main() {
     println!("| workload | policy | busiest over mean, 8 workers | 24 workers | workers needed |");
     println!("|---|---|---|---|---|");
     for trace in &traces {
-        for policy in if terms { with_terms() } else { policies() } {
-            row(trace, &policy, seeds);
+        let played = if terms { with_terms() } else { policies() };
+        for policy in played.iter().filter(|policy| wanted(policy.0)) {
+            row(trace, policy, seeds);
+        }
+        if wanted("clairvoyant") {
+            clairvoyant(trace, seeds);
         }
     }
 }
@@ -46,8 +55,15 @@ fn policies() -> Vec<Policy> {
         ("two by memory", || Box::new(baselines::PowerOfTwo), mru),
         ("two by live load", || Box::new(baselines::PowerOfTwoByLoad), mru),
         ("four by live load", || Box::new(live(4)), mru),
-        ("ours", || Box::new(Scored::default()), mru),
+        ("ours", || Box::new(ours()), mru),
+        ("ours, cool worker", || Box::new(ours()), Routing::CoolWorker),
     ]
+}
+
+/// The default placement without its gate: with it, fleets that are too small refuse most
+/// invocations.
+fn ours() -> Scored {
+    live(4).with_term(0.4, SameFunction)
 }
 
 fn live(candidates: usize) -> Scored {
@@ -60,9 +76,36 @@ fn with_terms() -> Vec<Policy> {
     vec![
         ("live load", || Box::new(live(4)), mru),
         ("and 0.2 same function", || Box::new(live(4).with_term(0.2, SameFunction)), mru),
-        ("and 0.4 same function", || Box::new(live(4).with_term(0.4, SameFunction)), mru),
-        ("ours", || Box::new(Scored::default()), mru),
+        ("and 0.4 same function", || Box::new(ours()), mru),
     ]
+}
+
+/// Prints the row of a clairvoyant that places the sandboxes of "ours" anew in each minute, by what
+/// they will run in it: the largest first, each on the worker with the least.
+fn clairvoyant(trace: &Trace, seeds: u64) {
+    let policy: Policy = ("clairvoyant", || Box::new(ours()), Routing::MostRecentlyUsed);
+    let at = |workers: u32| {
+        let of = |seed| {
+            let run = play(trace, &policy, workers, seed);
+            let placed = |minute: &Vec<f32>| evenly(minute, workers);
+            let load: Vec<_> = run.shape.unwrap().sandbox_load.iter().map(placed).collect();
+            busiest(&load)
+        };
+        (0..seeds).map(of).sum::<f64>() / seeds as f64
+    };
+    println!("| {} | {} | {:.3} | {:.3} | |", trace.name, policy.0, at(8), at(24));
+}
+
+fn evenly(sandboxes: &[f32], workers: u32) -> Vec<f32> {
+    let mut sandboxes = sandboxes.to_vec();
+    sandboxes.sort_by(|a, b| b.total_cmp(a));
+    let mut load = vec![0.0_f32; workers as usize];
+    for sandbox in sandboxes {
+        if let Some(least) = load.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+            *least += sandbox;
+        }
+    }
+    load
 }
 
 fn row(trace: &Trace, policy: &Policy, seeds: u64) {

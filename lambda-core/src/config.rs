@@ -109,6 +109,9 @@ pub enum Routing {
     /// end.
     #[default]
     MostRecentlyUsed,
+    /// Of the four most recently used, the one whose worker has the lowest share of its processors
+    /// busy; of equal ones the most recently used.
+    CoolWorker,
     /// The least recently used. For comparison: it keeps every sandbox alive.
     LeastRecentlyUsed,
     /// The next by slot number. For comparison: its cost grows with the idle sandboxes of the

@@ -361,10 +361,12 @@ impl Function {
     /// Removes the idle sandbox that the routing chooses.
     pub(crate) fn take_idle(&mut self, routing: Routing) -> Option<SandboxSlot> {
         let taken = match routing {
-            Routing::MostRecentlyUsed if self.top.sandbox != SandboxSlot::NONE => {
+            Routing::MostRecentlyUsed | Routing::CoolWorker
+                if self.top.sandbox != SandboxSlot::NONE =>
+            {
                 return Some(std::mem::replace(&mut self.top.sandbox, SandboxSlot::NONE));
             }
-            Routing::MostRecentlyUsed => {
+            Routing::MostRecentlyUsed | Routing::CoolWorker => {
                 let popped = self.idle.pop();
                 self.top.place = self.idle.end();
                 return popped;
@@ -405,6 +407,12 @@ impl Function {
     /// Returns the idle sandboxes, the longest idle first.
     pub(crate) fn idle(&self) -> impl Iterator<Item = SandboxSlot> + '_ {
         self.idle.iter().chain(Some(self.top.sandbox).filter(|it| *it != SandboxSlot::NONE))
+    }
+
+    /// Returns idle sandboxes, the most recently used first; some of a sparse list.
+    pub(crate) fn recently_used(&self) -> impl Iterator<Item = SandboxSlot> + '_ {
+        let top = Some(self.top.sandbox).filter(|it| *it != SandboxSlot::NONE);
+        top.into_iter().chain(self.idle.last_few())
     }
 
     /// Closes the holes of the list if there are many. `moved` gets each sandbox and its new place.

@@ -5,12 +5,16 @@
 
 use super::Engine;
 use crate::command::{Command, RejectReason, StopReason};
+use crate::config::Routing;
 use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
 use crate::id::{FunctionId, InvocationId, SandboxId};
 use crate::sandbox::State;
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
+
+/// The most idle sandboxes between which [`Routing::CoolWorker`] chooses.
+const WOKEN_OF: usize = 4;
 
 impl Engine {
     /// Reads what [`Engine::handle`] will read for these events, and changes nothing. A driver that
@@ -51,11 +55,10 @@ impl Engine {
         if concurrency == 0 {
             self.end_gap(id);
         }
-        let routing = self.state.config.routing;
         if let Some(function) = self.function_mut(id) {
             function.uses = function.uses.saturating_add(1);
         }
-        while let Some(sandbox) = self.function_mut(id).and_then(|it| it.take_idle(routing)) {
+        while let Some(sandbox) = self.take_idle(id) {
             self.no_longer_idle(sandbox);
             if !self.is_on_open_worker(sandbox) {
                 self.stop_unlisted(sandbox, StopReason::Gone);
@@ -86,6 +89,34 @@ impl Engine {
         if !self.is_in_backlog(id) {
             self.start_missing(id);
         }
+    }
+
+    /// Removes the idle sandbox of a function that the routing chooses.
+    fn take_idle(&mut self, id: FunctionId) -> Option<SandboxSlot> {
+        let state = &mut self.state;
+        let function = state.functions.get_mut(id)?;
+        if state.config.routing == Routing::CoolWorker {
+            let load = |at: &SandboxSlot| {
+                let worker = state.sandboxes.get(*at).map(|it| it.worker);
+                worker.map_or(u64::MAX, |worker| state.workers.busy_share(worker))
+            };
+            // Of equal ones, `min_by_key` returns the first.
+            let coolest = function.recently_used().take(WOKEN_OF).min_by_key(load);
+            if let Some(at) = coolest
+                && coolest != function.recently_used().next()
+                && let Some(sandbox) = state.sandboxes.get(at)
+            {
+                function.remove_idle(sandbox.idle_place());
+                let sandboxes = &mut state.sandboxes;
+                function.compact_idle(|moved, place| {
+                    if let Some(moved) = sandboxes.get_mut(moved) {
+                        moved.set_idle_place(place, moved.is_used());
+                    }
+                });
+                return Some(at);
+            }
+        }
+        function.take_idle(state.config.routing)
     }
 
     fn is_on_open_worker(&self, at: SandboxSlot) -> bool {

@@ -1,6 +1,7 @@
 //! Measurements of a simulation, by minute.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::report::{Report, Shape, lower_bound, peak_and_p999};
@@ -22,6 +23,8 @@ pub(super) struct Meter {
     load: Vec<Vec<f64>>,
     /// GB-seconds of busy sandboxes by minute and account.
     accounts: Vec<Vec<f64>>,
+    /// The part of each minute for which each sandbox is busy, if the shape is wanted.
+    sandboxes: Vec<BTreeMap<SandboxId, f64>>,
     waits: Vec<f32>,
     pub(super) report: Report,
     shape: Shape,
@@ -59,6 +62,7 @@ impl Meter {
             serving: 0,
             load: vec![vec![0.0; settings.workers as usize]; trace.minutes],
             accounts: vec![Vec::new(); trace.minutes],
+            sandboxes: vec![BTreeMap::new(); trace.minutes],
             waits: Vec::new(),
             report,
             shape: Shape::default(),
@@ -105,7 +109,7 @@ impl Meter {
     /// Adds the load of one invocation to the minutes in which it runs.
     pub(super) fn carry(
         &mut self,
-        (worker, account): (WorkerId, u32),
+        (worker, account, sandbox): (WorkerId, u32, SandboxId),
         (from, to): (Time, Time),
         memory_mib: u32,
     ) {
@@ -127,6 +131,10 @@ impl Meter {
             }
             let minutes = (until - at) as f64 / MINUTE as f64;
             loads[worker] += minutes;
+            let sandboxes = usize::try_from(minute).ok().and_then(|it| self.sandboxes.get_mut(it));
+            if let Some(sandboxes) = sandboxes.filter(|_| self.wants_shape) {
+                *sandboxes.entry(sandbox).or_default() += minutes;
+            }
             if let Some(accounts) =
                 usize::try_from(minute).ok().and_then(|it| self.accounts.get_mut(it))
             {
@@ -233,6 +241,9 @@ impl Meter {
         if self.wants_shape {
             #[expect(clippy::cast_possible_truncation, reason = "for drawing")]
             let narrow = |minute: Vec<f64>| minute.into_iter().map(|load| load as f32).collect();
+            let sandboxes = self.sandboxes.into_iter().skip(self.train_minutes);
+            self.shape.sandbox_load =
+                sandboxes.map(|minute| narrow(minute.into_values().collect())).collect();
             self.shape.account_gb_seconds = accounts.iter().cloned().map(narrow).collect();
             self.shape.load = measured.into_iter().map(narrow).collect();
             report.shape = Some(self.shape);

@@ -385,7 +385,7 @@ impl<'a> Simulation<'a> {
                 let end = (now + Duration::from_micros(u64::from(duration_us))).min(deadline);
                 let account = self.trace.functions.get(function as usize).map_or(0, |it| it.owner);
                 let memory_mib = self.memory_mib(FunctionId(function));
-                self.meter.carry((worker, account), (now, end), memory_mib);
+                self.meter.carry((worker, account, sandbox), (now, end), memory_mib);
                 if let Some(alive) = self.sandboxes.get_mut(&sandbox) {
                     alive.is.invocation = Some(invocation);
                 }

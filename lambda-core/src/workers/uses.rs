@@ -14,6 +14,17 @@ impl Workers {
         self.uses.get_mut(seat)
     }
 
+    /// Returns the share of a worker's processors that its busy sandboxes may use, in parts of 2^16;
+    /// thousandths of a processor if its processors are not counted.
+    pub(crate) fn busy_share(&self, at: WorkerId) -> u64 {
+        let Some(row) = self.get(at) else { return u64::MAX };
+        let busy = u64::from(self.busy_milli_of(row));
+        match row.cpu_real_milli {
+            u32::MAX => busy,
+            real => (busy << 16) / u64::from(real.max(1)),
+        }
+    }
+
     /// Returns the processor time of the busy sandboxes of the worker with this row.
     pub(crate) fn busy_milli_of(&self, row: &Worker) -> u32 {
         self.uses.get(row.seat as usize).copied().unwrap_or_default().busy_milli

@@ -258,6 +258,7 @@ fn config(kind: u8) -> Config {
     config.routing = match kind >> 4 & 3 {
         1 => Routing::LeastRecentlyUsed,
         2 => Routing::RoundRobin,
+        3 => Routing::CoolWorker,
         _ => Routing::MostRecentlyUsed,
     };
     config.vm.shared_memory_bytes = 8 * MIB;

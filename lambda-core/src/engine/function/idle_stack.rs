@@ -80,6 +80,11 @@ impl IdleStack {
         self.places.iter().copied().filter(|sandbox| *sandbox != SandboxSlot::NONE)
     }
 
+    /// Returns the sandboxes of the last 16 places, the most recently used first.
+    pub(super) fn last_few(&self) -> impl Iterator<Item = SandboxSlot> + '_ {
+        self.places.iter().rev().take(16).copied().filter(|sandbox| *sandbox != SandboxSlot::NONE)
+    }
+
     /// Returns whether more than half of the entries, and more than 16, are holes.
     pub(super) fn is_sparse(&self) -> bool {
         self.holes > 16 && self.holes as usize * 2 > self.places.len()
