@@ -1,36 +1,25 @@
 //! The client: a backend whose sandboxes are those of a peer.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 
+use super::Fault;
 use super::call::call;
+use super::connect::Connect;
 use super::input::Source;
 use super::link::Link;
 use super::message::{Call, Done, Program, Reply, Request, Specification};
 use super::wire::{bytes_of, value_of};
-use super::{Duplex, Fault};
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Driver, Error, Event, Exec, Executed, Exit,
     Finished, Handle, InitFailure, InitReport, Invocation, Isolation, Killer, Limits, Live,
     LiveUsage, NoLog, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason, StreamPart, Swept,
     TimeLimits,
 };
-
-/// Opens connections to a server.
-pub trait Connect: Send + Sync + fmt::Debug + 'static {
-    /// Opens a connection.
-    ///
-    /// # Errors
-    ///
-    /// If the server cannot be reached.
-    fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>>;
-}
 
 /// Creates sandboxes on the other side of a byte stream. Clones share the way there.
 #[derive(Debug, Clone)]

@@ -32,9 +32,11 @@
 
 mod call;
 mod client;
+mod connect;
 mod fault;
 mod frame;
 pub mod guest;
+mod inbox;
 mod input;
 mod interned;
 mod link;
@@ -42,16 +44,13 @@ mod message;
 mod outbox;
 mod serve;
 mod session;
+mod short;
 mod types;
 mod wire;
 
-pub use client::{Connect, RemoteBackend};
+pub use client::RemoteBackend;
+pub use connect::{Connect, Duplex};
 pub use fault::Fault;
 pub use frame::{BODY_BYTES_MAX, HEADER_BYTES_MAX};
 pub use message::VERSION;
 pub use serve::serve;
-
-/// A byte stream: bidirectional, ordered, closed by either side.
-pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
-
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + ?Sized> Duplex for T {}

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::inbox::Inbox;
 use super::message::{self, Message, Reply, Request, Specification};
 use super::outbox::Outbox;
 use super::session::Session;
+use super::short::short;
 use super::wire::{bytes_of, value_of};
 use super::{Fault, frame};
-use crate::{Backend, Error};
+use crate::Backend;
 
 /// Serves one connection until its end: a description of `backend`, a sweep, or a sandbox, which
 /// ends with the connection. Dropping the future ends both.
@@ -30,7 +32,7 @@ pub async fn serve(
     outbox.push(Message::hello());
     let (sender, messages) = mpsc::channel(1);
     let body_bytes_max = Arc::new(AtomicUsize::new(SPECIFICATION_BYTES_MAX));
-    let mut inbox = Inbox { messages, body_bytes_max: Arc::clone(&body_bytes_max) };
+    let mut inbox = Inbox::new(messages, Arc::clone(&body_bytes_max));
     let reading = async {
         loop {
             // A peer that does not read its answers is not read either.
@@ -68,29 +70,10 @@ pub(super) const SPECIFICATION_BYTES_MAX: usize = 16 << 20;
 /// The time that a client has for its hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
-/// The requests of the peer.
-pub(super) struct Inbox {
-    messages: mpsc::Receiver<Result<(Vec<u8>, Bytes), Fault>>,
-    body_bytes_max: Arc<AtomicUsize>,
-}
-
-impl Inbox {
-    /// Waits for the next request. Dropping the future loses none.
-    pub(super) async fn next(&mut self) -> Result<(Request, Bytes), Fault> {
-        let (header, body) = self.messages.recv().await.unwrap_or(Err(Fault::Closed))?;
-        Ok((message::parse(&header)?, body))
-    }
-
-    /// Sets how long the bodies of requests may be from the next on.
-    pub(super) fn limit_bodies(&self, bytes: usize) {
-        self.body_bytes_max.store(bytes, Ordering::Release);
-    }
-}
-
 async fn converse(inbox: &mut Inbox, outbox: &Outbox, backend: &dyn Backend) -> Result<(), Fault> {
-    let hello = tokio::time::timeout(HELLO_TIME, inbox.messages.recv()).await;
+    let hello = tokio::time::timeout(HELLO_TIME, inbox.hello()).await;
     let hello = hello.map_err(|_elapsed| Fault::NoHello(HELLO_TIME))?;
-    message::check_hello(&hello.unwrap_or(Err(Fault::Closed))?.0)?;
+    message::check_hello(&hello?)?;
     let (request, body) = inbox.next().await?;
     match request {
         Request::Describe => {
@@ -121,31 +104,3 @@ async fn converse(inbox: &mut Inbox, outbox: &Outbox, backend: &dyn Backend) -> 
         _ => Err(Fault::Unexpected("a request without a sandbox")),
     }
 }
-
-/// Shortens the texts of an error, so that it fits into a header.
-pub(super) fn short(mut error: Error) -> Error {
-    match &mut error {
-        Error::Invalid { value, reason, .. } => [value, reason].into_iter().for_each(cut),
-        Error::Unavailable { why, .. } => cut(why),
-        Error::Failed { path, source, .. } => {
-            *path = path.take().filter(|path| path.as_os_str().len() <= TEXT_BYTES_MAX);
-            if source.raw_os_error().is_none() {
-                let mut text = source.to_string();
-                cut(&mut text);
-                *source = std::io::Error::new(source.kind(), text);
-            }
-        }
-        Error::Exhausted { .. } | Error::Ended => {}
-    }
-    error
-}
-
-/// Shortens a text.
-pub(super) fn cut(text: &mut String) {
-    if text.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
-}
-
-const TEXT_BYTES_MAX: usize = 8 * 1024;

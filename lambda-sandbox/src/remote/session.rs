@@ -12,12 +12,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Fault;
+use super::inbox::Inbox;
 use super::input::Input;
 use super::message::{
     Call, Done, Ended, Found, Message, Program, Reply, Request, Specification, Status,
 };
 use super::outbox::Outbox;
-use super::serve::{Inbox, cut, short};
+use super::short::{cut, short};
 use super::wire::value_of;
 use crate::{
     Answer, Backend, Driver, Error, Event, Exec, Handle, InitFailure, Invocation, Killer, LogLine,
