@@ -151,14 +151,13 @@ fn features(root: &Path, krate: &str) -> Vec<String> {
 }
 
 /// The published crates.
-pub(crate) const CRATES: [&str; 8] = [
+pub(crate) const CRATES: [&str; 7] = [
     "lambda-core",
     "lambda-sandbox",
     "aws-cred-chain",
     "lambda-network",
     "lambda-gateway",
     "lambda-vmm",
-    "lambda-guest",
     "lambda-host",
 ];
 /// Running time of each fuzz target.

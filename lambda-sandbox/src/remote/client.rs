@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 
+use super::Fault;
 use super::call::call;
+use super::connect::Connect;
 use super::input::Source;
 use super::link::Link;
 use super::message::{Call, Done, Program, Reply, Request, Specification};
 use super::wire::{bytes_of, value_of};
-use super::{Connect, Fault};
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Driver, Error, Event, Exec, Executed, Exit,
     Finished, Handle, InitFailure, InitReport, Invocation, Isolation, Killer, Limits, Live,
@@ -88,8 +89,8 @@ impl Backend for RemoteBackend {
                 times: spec.times,
             };
             let body = bytes_of(&specification);
-            if body.len() > super::inbox::SPECIFICATION_BYTES_MAX {
-                let max = super::inbox::SPECIFICATION_BYTES_MAX;
+            if body.len() > super::serve::SPECIFICATION_BYTES_MAX {
+                let max = super::serve::SPECIFICATION_BYTES_MAX;
                 let reason = format!("a remote backend takes at most {max} bytes");
                 return Err(Error::invalid("spec", format!("{} bytes", body.len()), reason));
             }

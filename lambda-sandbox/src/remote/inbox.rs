@@ -1,4 +1,4 @@
-//! The requests of a server's peer.
+//! The requests that come over a connection of a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,26 +9,23 @@ use tokio::sync::mpsc;
 use super::Fault;
 use super::message::{self, Request};
 
-/// The header and the body of a message, or why there will be none.
-type Received = Result<(Vec<u8>, Bytes), Fault>;
+/// Headers and bodies, or how the connection ended.
+pub(super) type Messages = mpsc::Receiver<Result<(Vec<u8>, Bytes), Fault>>;
 
 /// The requests of the peer.
 pub(super) struct Inbox {
-    messages: mpsc::Receiver<Received>,
+    messages: Messages,
     body_bytes_max: Arc<AtomicUsize>,
 }
 
 impl Inbox {
-    pub(super) fn new(
-        messages: mpsc::Receiver<Received>,
-        body_bytes_max: Arc<AtomicUsize>,
-    ) -> Self {
+    pub(super) fn new(messages: Messages, body_bytes_max: Arc<AtomicUsize>) -> Self {
         Self { messages, body_bytes_max }
     }
 
-    /// Waits for the first message, which is no request.
-    pub(super) async fn hello(&mut self) -> Option<Received> {
-        self.messages.recv().await
+    /// Waits for the first message. Returns its header.
+    pub(super) async fn hello(&mut self) -> Result<Vec<u8>, Fault> {
+        Ok(self.messages.recv().await.unwrap_or(Err(Fault::Closed))?.0)
     }
 
     /// Waits for the next request. Dropping the future loses none.
@@ -42,6 +39,3 @@ impl Inbox {
         self.body_bytes_max.store(bytes, Ordering::Release);
     }
 }
-
-/// The most bytes of a specification: small files of its root are part of it.
-pub(super) const SPECIFICATION_BYTES_MAX: usize = 16 << 20;

@@ -11,9 +11,10 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use super::connect::{Connect, Duplex};
 use super::message::{self, Ended, Message, Reply, Request, Status};
 use super::outbox::Outbox;
-use super::{Connect, Duplex, Fault, frame};
+use super::{Fault, frame};
 use crate::log::LINE_BYTES_MAX;
 use crate::{EVENTS_KEPT, Error, Event, LiveUsage, LogSink, OUTPUT_BYTES_KEPT, StreamPart};
 

@@ -44,7 +44,7 @@ mod message;
 mod outbox;
 mod serve;
 mod session;
-mod shortened;
+mod short;
 mod types;
 mod wire;
 

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::inbox::{Inbox, SPECIFICATION_BYTES_MAX};
+use super::inbox::Inbox;
 use super::message::{self, Message, Reply, Request, Specification};
 use super::outbox::Outbox;
 use super::session::Session;
-use super::shortened::short;
+use super::short::short;
 use super::wire::{bytes_of, value_of};
 use super::{Fault, frame};
 use crate::Backend;
@@ -65,13 +65,15 @@ pub async fn serve(
     }
 }
 
+/// The most bytes of a specification: small files of its root are part of it.
+pub(super) const SPECIFICATION_BYTES_MAX: usize = 16 << 20;
 /// The time that a client has for its hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
 async fn converse(inbox: &mut Inbox, outbox: &Outbox, backend: &dyn Backend) -> Result<(), Fault> {
     let hello = tokio::time::timeout(HELLO_TIME, inbox.hello()).await;
     let hello = hello.map_err(|_elapsed| Fault::NoHello(HELLO_TIME))?;
-    message::check_hello(&hello.unwrap_or(Err(Fault::Closed))?.0)?;
+    message::check_hello(&hello?)?;
     let (request, body) = inbox.next().await?;
     match request {
         Request::Describe => {

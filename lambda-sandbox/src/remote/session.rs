@@ -18,7 +18,7 @@ use super::message::{
     Call, Done, Ended, Found, Message, Program, Reply, Request, Specification, Status,
 };
 use super::outbox::Outbox;
-use super::shortened::{cut, short};
+use super::short::{cut, short};
 use super::wire::value_of;
 use crate::{
     Answer, Backend, Driver, Error, Event, Exec, Handle, InitFailure, Invocation, Killer, LogLine,

@@ -1,4 +1,4 @@
-//! Texts that were shortened, so that they fit into a header.
+//! Texts of errors that fit into a header.
 
 use crate::Error;
 
@@ -28,5 +28,4 @@ pub(super) fn cut(text: &mut String) {
     }
 }
 
-/// The most bytes of a text in a header.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
