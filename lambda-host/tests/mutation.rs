@@ -1,7 +1,7 @@
 //! Bodies and paths that real calls become when bytes of them change: the server answers each, and none is its own fault.
 //! Fuzzing with coverage (`cargo xtask fuzz`) runs the same calls; this needs no other build.
 #![cfg(feature = "http")]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -149,7 +149,7 @@ async fn serve() -> std::net::SocketAddr {
 /// How long a test changes calls: ten minutes in the long run, or as many seconds as `MUTATION_SECONDS` says.
 fn seconds() -> u64 {
     let given = std::env::var("MUTATION_SECONDS").ok().and_then(|it| it.parse().ok());
-    given.unwrap_or(if test_support::long() { 600 } else { 2 })
+    given.unwrap_or_else(|| if test_support::long() { 600 } else { 2 })
 }
 
 #[tokio::test(flavor = "multi_thread")]
