@@ -128,11 +128,19 @@ impl fmt::Display for Target {
                 write!(f, "arn:aws:lambda:{region}:{account}:function:")?
             }
             (_, Some(account)) => write!(f, "{account}:function:")?,
+            // With a qualifier behind it, the name would be read as another part of an ARN.
+            _ if self.qualifier.is_some() && is_other_part(self.name.as_str()) => {
+                write!(f, "function:")?;
+            }
             _ => {}
         }
         write!(f, "{}", self.name)?;
         self.qualifier.as_ref().map_or(Ok(()), |qualifier| write!(f, ":{qualifier}"))
     }
+}
+
+fn is_other_part(name: &str) -> bool {
+    name == "function" || is_region(name) || is_account(name)
 }
 
 fn check_qualifier(qualifier: &str) -> Result<(), Error> {
@@ -209,6 +217,16 @@ mod tests {
         check("arn:aws:lambda:f", "f", None, None);
         check("function:live", "live", None, None);
         check("arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:f", "f", account, None);
+    }
+
+    #[test]
+    fn a_name_like_another_part_of_an_arn_is_read_as_it_is_printed() {
+        for name in ["function", "us-east-1", "123456789012", "f"] {
+            let mut target = Target::from(name.parse::<FunctionName>().unwrap());
+            assert_eq!(target.to_string().parse::<Target>().unwrap(), target, "{name}");
+            target.qualifier = Some("live".to_owned());
+            assert_eq!(target.to_string().parse::<Target>().unwrap(), target, "{name}");
+        }
     }
 
     #[test]
