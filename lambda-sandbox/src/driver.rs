@@ -33,9 +33,7 @@ pub trait Driver: Send + fmt::Debug {
     fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Freezes a sandbox that has settled. A backend that cannot freeze does nothing.
-    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
-    }
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Ends a sandbox whose init or invocation failed. Does not wait: registered extensions get the
     /// SHUTDOWN event and their time in the background.

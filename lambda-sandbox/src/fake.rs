@@ -255,6 +255,11 @@ impl Driver for FakeDriver {
         Box::pin(async move { if asked { Err(Error::Ended) } else { Ok(()) } })
     }
 
+    /// A closure between two calls needs no freezing.
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn run(&mut self) -> BoxFuture<'_, Result<Finished, Error>> {
         Box::pin(async {
             Err(Error::Unavailable {

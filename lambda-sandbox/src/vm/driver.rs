@@ -34,6 +34,10 @@ impl Driver for VmDriver {
         self.inside.settle()
     }
 
+    fn freeze(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        self.inside.freeze()
+    }
+
     /// The machine runs on in the background while extensions have their time.
     fn abandon(&mut self, reason: ShutdownReason) {
         self.inside.abandon(reason);
