@@ -271,10 +271,9 @@ impl HostBuilder {
     pub async fn start(self) -> Result<Host, Error> {
         sweep(&self.backends).await?;
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
-        let (arns, named) = (self.arns, self.accounts);
+        let (arns, named, event_settings) = (self.arns, self.accounts, self.events);
         let observer = Observer::new(self.invocations_kept);
-        let (log_bounds, event_settings) = (self.log_bounds, self.events);
-        let of_logs = observer.clone();
+        let (log_bounds, of_logs) = (self.log_bounds, observer.clone());
         let opening = move || {
             let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
             let accounts = accounts::open(&folder, &arns, named, log_bounds, &of_logs)?;

@@ -133,7 +133,8 @@ async fn the_page_shows_a_large_host_and_runs_no_text() {
         browser.resize(380, 800);
         for view in ["functions", "functions/quick", "sandboxes", "invocations"] {
             browser.open(&format!("{origin}/_faas#{view}"));
-            browser.until("document.querySelector('#view .card')");
+            // Only the part behind `#` differs: the view before stays until the new one is there.
+            browser.until(&format!("document.querySelector('#view').dataset.hash === '#{view}'"));
             let fits = "document.documentElement.scrollWidth <= window.innerWidth";
             assert_eq!(browser.value(fits), json!(true), "{view} is wider than the window");
             picture(&mut browser, &format!("narrow-{}", view.replace('/', "-")));

@@ -220,10 +220,7 @@ impl Life {
             let span = std::mem::replace(&mut turn.invocation.span, Span::none());
             let idle = match state {
                 State::Idle(idle) => {
-                    turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
-                    if turn.spent.is_zero() {
-                        self.log.start(&turn.invocation.request_id, self.deployment.version);
-                    }
+                    self.begin(&mut turn, init_duration);
                     Ok(idle)
                 }
                 State::Reset(created) => {
@@ -241,9 +238,7 @@ impl Life {
                     match settle(busy, orders, retire_at).await {
                         Ok((idle, order)) => {
                             if order.is_none() {
-                                let frozen = (turn.invocation.id, answered.elapsed());
-                                let untold = self.frozen.lock();
-                                untold.unwrap_or_else(PoisonError::into_inner).push(frozen);
+                                self.note_frozen(turn.invocation.id, answered.elapsed());
                             }
                             next = order;
                             State::Idle(idle)
@@ -265,6 +260,19 @@ impl Life {
                 None => return,
             };
         }
+    }
+
+    /// Notes that an invocation begins in a sandbox that is ready, unless it began with the sandbox's start.
+    fn begin(&self, turn: &mut Turn, init_duration: Option<Duration>) {
+        turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
+        if turn.spent.is_zero() {
+            self.log.start(&turn.invocation.request_id, self.deployment.version);
+        }
+    }
+
+    fn note_frozen(&self, invocation: InvocationId, duration: Duration) {
+        let mut untold = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.push((invocation, duration));
     }
 
     /// Ends the programs of a sandbox in which something failed, and keeps it for the next
