@@ -1,5 +1,6 @@
-//! Measures what metrics and the record of invocations cost a warm invocation in process: the processor time of a host with
-//! them beside that of one without them, in turn. The fake backend answers by a timer, so that time by the clock tells nothing.
+//! Measures what metrics and the record of invocations cost a warm invocation in process: the
+//! processor time of a host with them beside that of one without them, in turn. The fake backend
+//! answers by a timer, so that time by the clock tells nothing.
 //!
 //! ```text
 //! cargo bench -p benches --features host --bench counting

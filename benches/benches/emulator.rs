@@ -9,7 +9,8 @@
 //! Needs root, and the emulator and its client from `cargo xtask prepare`; without them it says so.
 //! Prints Markdown.
 //!
-//! The emulator serves one invocation at a time, and refuses others meanwhile: its callers take turns.
+//! The emulator serves one invocation at a time, and refuses others meanwhile: its callers take
+//! turns.
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 

@@ -1,13 +1,14 @@
-//! Measures what a gateway adds to a bare proxy, and functions behind it beside `serverless-offline` with the same
-//! application. All in one run.
+//! Measures what a gateway adds to a bare proxy, and functions behind it beside
+//! `serverless-offline` with the same application. All in one run.
 //!
 //! ```text
 //! cargo bench -p benches --features host --bench gateway            # about two minutes
 //! cargo bench -p benches --features host --bench gateway -- --short
 //! ```
 //!
-//! The first part needs nothing. The second needs root, Node.js, `target/web` of `cargo xtask prepare`, and a folder that
-//! `OFFLINE` names with `npm install serverless@3.40.0 serverless-offline@13.9.0 express@5.3.0 serverless-http@4.0.0`;
+//! The first part needs nothing. The second needs root, Node.js, `target/web` of
+//! `cargo xtask prepare`, and a folder that `OFFLINE` names with
+//! `npm install serverless@3.40.0 serverless-offline@13.9.0 express@5.3.0 serverless-http@4.0.0`;
 //! without them it says so. Prints Markdown.
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
@@ -75,7 +76,8 @@ async fn own_cost(time: Duration) {
     }
 }
 
-/// Measures an application in Express behind `serverless-offline`, and behind a gateway of ours with sandboxes.
+/// Measures an application in Express behind `serverless-offline`, and behind a gateway of ours
+/// with sandboxes.
 async fn offline(time: Duration) {
     let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/web/node/node_modules");
     let Some(folder) = std::env::var_os("OFFLINE").map(PathBuf::from) else {

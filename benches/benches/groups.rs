@@ -1,5 +1,5 @@
-//! Compares our control groups with cgroups-rs in one run: making a group with its limits, starting a
-//! process in it, removing it.
+//! Compares our control groups with cgroups-rs in one run: making a group with its limits, starting
+//! a process in it, removing it.
 //!
 //! ```text
 //! cargo bench -p benches --features sandbox --bench groups [-- ROUNDS]

@@ -4,11 +4,12 @@
 //! cargo bench -p benches --features core --bench overload [-- full|gone|loss|adoption|expiry|snapshot] [WORKERS]
 //! ```
 //!
-//! A fleet has 1,000 workers by default, each with room for 1,000 sandboxes of 1 MiB, and 1,000 functions of ten
-//! accounts. Each row is the median and the 99th percentile of single calls of `handle` or
-//! `handle_timeout`, the clock's time of about 20 ns included, and the maximum of the processor time that a call took:
-//! other programs do not lengthen it. Commands are polled outside of the measured time. The last column is a digest of
-//! all commands: two builds that decide alike print the same.
+//! A fleet has 1,000 workers by default, each with room for 1,000 sandboxes of 1 MiB, and 1,000
+//! functions of ten accounts. Each row is the median and the 99th percentile of single calls of
+//! `handle` or `handle_timeout`, the clock's time of about 20 ns included, and the maximum of the
+//! processor time that a call took: other programs do not lengthen it. Commands are polled outside
+//! of the measured time. The last column is a digest of all commands: two builds that decide alike
+//! print the same.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 

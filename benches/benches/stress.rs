@@ -4,14 +4,16 @@
 //! cargo bench -p benches --features core --bench stress [-- overload|refusal|bad|fair|failover]
 //! ```
 //!
-//! - Overload: 1,000 workers with room for 1,000 sandboxes each; ten accounts, together, want five times that. Goodput
-//!   is the time that sandboxes are busy over the time for which there is room.
-//! - Refusal: an arrival that is rejected since everybody waits on that full fleet, over one that is rejected on an
-//!   empty fleet, where no more invocations may wait either. The two take turns.
-//! - Bad: 5 % of 100 workers fail all starts, take 20 times as long, or fail every other half minute, at 60 % load.
-//! - Fair: ten accounts, the tenth wants ten times as much as the first. Jain's index of what each got over its fair
-//!   share (max-min), from 111 to 500 % of what there is.
-//! - Failover: an engine with a million idle sandboxes is lost; its successor is given workers, functions and reports.
+//! - Overload: 1,000 workers with room for 1,000 sandboxes each; ten accounts, together, want five
+//!   times that. Goodput is the time that sandboxes are busy over the time for which there is room.
+//! - Refusal: an arrival that is rejected since everybody waits on that full fleet, over one that
+//!   is rejected on an empty fleet, where no more invocations may wait either. The two take turns.
+//! - Bad: 5 % of 100 workers fail all starts, take 20 times as long, or fail every other half
+//!   minute, at 60 % load.
+//! - Fair: ten accounts, the tenth wants ten times as much as the first. Jain's index of what each
+//!   got over its fair share (max-min), from 111 to 500 % of what there is.
+//! - Failover: an engine with a million idle sandboxes is lost; its successor is given workers,
+//!   functions and reports.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 

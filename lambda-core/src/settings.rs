@@ -72,8 +72,9 @@ pub struct FunctionSettings {
     pub provisioned_concurrency: u32,
     /// The network that its sandboxes are connected to. `None`: they need no interface.
     pub network: Option<NetworkId>,
-    /// A function of the same account out of whose reserved concurrency this one's invocations are taken, as those of all
-    /// versions of a function are; `None` leaves it on its own. While that has none reserved, nothing limits this one.
+    /// A function of the same account out of whose reserved concurrency this one's invocations are
+    /// taken, as those of all versions of a function are; `None` leaves it on its own. While that
+    /// has none reserved, nothing limits this one.
     pub shares_with: Option<FunctionId>,
 }
 

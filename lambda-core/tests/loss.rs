@@ -1,4 +1,5 @@
-//! Workers that are lost: no command names one afterwards, although what it had is removed in parts.
+//! Workers that are lost: no command names one afterwards, although what it had is removed in
+//! parts.
 
 mod host;
 

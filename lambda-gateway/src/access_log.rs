@@ -114,7 +114,8 @@ impl AccessLog {
         }
     }
 
-    /// Returns the line of a request whose response is complete at `ended_unix_ms`, without a line break.
+    /// Returns the line of a request whose response is complete at `ended_unix_ms`, without a line
+    /// break.
     #[must_use]
     pub fn line(mut self, ended_unix_ms: u64) -> String {
         self.set("responseLatency", ended_unix_ms.saturating_sub(self.begun_unix_ms));

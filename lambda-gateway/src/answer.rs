@@ -35,7 +35,8 @@ pub(crate) fn response(
     }
 }
 
-/// A REST API: the proxy form alone. Base64 is decoded only for clients that accept a binary media type first.
+/// A REST API: the proxy form alone. Base64 is decoded only for clients that accept a binary media
+/// type first.
 fn rest(api: &Api, request: &Request, value: Value) -> Result<Response, Malformed> {
     if let Some(members) = value.as_object()
         && members.keys().any(|it| !REST_MEMBERS.contains(&it.as_str()))
@@ -111,7 +112,8 @@ fn inferred(kind: Kind, value: Value, answer: &Bytes) -> Result<Response, Malfor
     finish(status, headers, body, is_base64(&answer))
 }
 
-/// A stream: a prologue in JSON, eight zero bytes, the body. Without a prologue, all of it is the body.
+/// A stream: a prologue in JSON, eight zero bytes, the body. Without a prologue, all of it is the
+/// body.
 fn streamed(answer: &Bytes) -> Result<Response, Malformed> {
     let end = answer.windows(PROLOGUE_END.len()).position(|it| it == PROLOGUE_END);
     let Some(end) = end else {
@@ -163,7 +165,8 @@ fn members(answer: &mut Map<String, Value>, name: &str) -> Result<Map<String, Va
     }
 }
 
-/// Returns a text, number or truth value as text, and `null` as an empty text; nothing for lists and objects.
+/// Returns a text, number or truth value as text, and `null` as an empty text; nothing for lists
+/// and objects.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -39,9 +39,10 @@ pub struct Api {
     pub authorizers: BTreeMap<String, Authorizer>,
     /// The largest body of a request, in bytes: 10 MiB; for function URLs 6 MiB.
     pub body_bytes_max: usize,
-    /// Whether the front door stands behind a proxy that sets `X-Forwarded-For`, `-Port` and `-Proto`: functions see these
-    /// as they are, and the last address as the client's. Otherwise the connection's address is added to what the client
-    /// sent, and port and protocol are replaced.
+    /// Whether the front door stands behind a proxy that sets `X-Forwarded-For`, `-Port` and
+    /// `-Proto`: functions see these as they are, and the last address as the client's. Otherwise
+    /// the connection's address is added to what the client sent, and port and protocol are
+    /// replaced.
     pub trusts_forwarded: bool,
     /// Whether function URLs' answers may be streams with a prologue (`RESPONSE_STREAM`).
     pub streamed: bool,
@@ -133,7 +134,8 @@ impl Route {
 }
 
 impl Api {
-    /// Returns a front door without routes. A REST API's only stage is `prod`, another's `$default`.
+    /// Returns a front door without routes. A REST API's only stage is `prod`, another's
+    /// `$default`.
     #[must_use]
     pub fn new(kind: Kind, id: &str) -> Self {
         let stage = if kind == Kind::Rest { "prod" } else { "$default" };
@@ -188,7 +190,8 @@ impl Api {
     }
 }
 
-/// Returns the identifier of a resource, which follows from its path: 6 lower-case letters and digits.
+/// Returns the identifier of a resource, which follows from its path: 6 lower-case letters and
+/// digits.
 fn resource_id(path: &str) -> String {
     // FNV-1a: stable between versions of Rust, unlike the standard library's hasher.
     let mut hash = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

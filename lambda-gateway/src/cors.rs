@@ -8,7 +8,8 @@ use crate::response::Response;
 
 /// The settings of a front door for browsers of other origins.
 ///
-/// Source: AWS, [Configure CORS for HTTP APIs](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html).
+/// Source: AWS, [Configure CORS for HTTP
+/// APIs](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -36,7 +37,8 @@ pub struct Cors {
 impl Cors {
     /// Returns the answer to a preflight request; `None` if the request is none.
     ///
-    /// HTTP APIs answer 204 and function URLs 200, without CORS headers if the origin is not allowed.
+    /// HTTP APIs answer 204 and function URLs 200, without CORS headers if the origin is not
+    /// allowed.
     #[must_use]
     pub fn preflight(&self, kind: Kind, request: &Request) -> Option<Response> {
         request.header("access-control-request-method")?;

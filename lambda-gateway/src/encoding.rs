@@ -9,7 +9,8 @@ pub(crate) fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Returns the parameters of a query in order: `+` is a space, and a name without `=` has an empty value.
+/// Returns the parameters of a query in order: `+` is a space, and a name without `=` has an empty
+/// value.
 pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     let form = |text: &str| decode(&text.replace('+', " "));
     query.split('&').filter(|it| !it.is_empty()).map(move |pair| {
@@ -30,7 +31,8 @@ impl EventBody {
         Self { text: STANDARD.encode(body), is_base64: true }
     }
 
-    /// Returns the body as text. Bytes that are no UTF-8 become the replacement character, as with AWS's REST APIs.
+    /// Returns the body as text. Bytes that are no UTF-8 become the replacement character, as with
+    /// AWS's REST APIs.
     pub(crate) fn lossy(body: &[u8]) -> Self {
         Self { text: String::from_utf8_lossy(body).into_owned(), is_base64: false }
     }

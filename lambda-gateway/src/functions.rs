@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 /// Invokes functions.
 ///
-/// An implementation ends an invocation that takes longer than its timeout, or lets it run and answers
-/// [`InvokeError::TimedOut`]. The caller may drop the future when a client goes away.
+/// An implementation ends an invocation that takes longer than its timeout, or lets it run and
+/// answers [`InvokeError::TimedOut`]. The caller may drop the future when a client goes away.
 pub trait Functions: fmt::Debug + Send + Sync {
     /// Invokes a function and waits for its answer.
     fn invoke(&self, call: Call) -> Invoking<'_>;

@@ -24,7 +24,8 @@ use crate::response::{Refusal, Response};
 use crate::route::{self, Matched, Unmatched};
 use crate::throttle::Bucket;
 
-/// Serves the front doors of a definition. Keeps the tokens of routes and the answers of authorizers.
+/// Serves the front doors of a definition. Keeps the tokens of routes and the answers of
+/// authorizers.
 #[derive(Debug)]
 pub struct Gateway {
     apis: Vec<Api>,
@@ -52,7 +53,8 @@ impl fmt::Debug for State {
 pub struct Handled {
     /// The response.
     pub response: Response,
-    /// The line, if the stage has a format; complete when the response's end is known ([`AccessLog::line`]).
+    /// The line, if the stage has a format; complete when the response's end is known
+    /// ([`AccessLog::line`]).
     pub log: Option<AccessLog>,
 }
 
@@ -63,7 +65,8 @@ impl Gateway {
         Self { apis: definition.apis, functions, state: Mutex::default() }
     }
 
-    /// Returns the front door of a request: by its host name and base path; the one with the longest base path first.
+    /// Returns the front door of a request: by its host name and base path; the one with the
+    /// longest base path first.
     #[must_use]
     pub fn api(&self, request: &Request) -> Option<&Api> {
         self.numbered(request).map(|(_, api)| api)
@@ -84,8 +87,8 @@ impl Gateway {
         })
     }
 
-    /// Returns the largest body that a request may have, in bytes. A server that meets a larger one answers by
-    /// [`Gateway::refuse`] with [`Refusal::TooLarge`].
+    /// Returns the largest body that a request may have, in bytes. A server that meets a larger one
+    /// answers by [`Gateway::refuse`] with [`Refusal::TooLarge`].
     #[must_use]
     pub fn body_bytes_max(&self, request: &Request) -> usize {
         self.api(request).map_or(0, |it| it.body_bytes_max)
@@ -263,7 +266,8 @@ fn failure(answer: &Answer) -> Refusal {
     }
 }
 
-/// Puts the values of stage variables in the place of `${stageVariables.NAME}`; nothing if one is not there.
+/// Puts the values of stage variables in the place of `${stageVariables.NAME}`; nothing if one is
+/// not there.
 fn substitute(text: &str, matched: &Matched<'_>) -> Option<String> {
     let mut pieces = text.split("${stageVariables.");
     let mut out = pieces.next().unwrap_or_default().to_owned();

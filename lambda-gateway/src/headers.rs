@@ -9,8 +9,8 @@ pub(crate) fn is_hop_by_hop(name: &str) -> bool {
 
 /// Returns the spelling in which REST APIs show a request's header; `None` for one that they drop.
 ///
-/// The client's letters are kept, but for those of `Authorization`, `User-Agent` and `Host`. The length is dropped, since
-/// the body reaches the function in another encoding.
+/// The client's letters are kept, but for those of `Authorization`, `User-Agent` and `Host`. The
+/// length is dropped, since the body reaches the function in another encoding.
 pub(crate) fn rest_name(name: &str) -> Option<&str> {
     if is_hop_by_hop(name)
         || name.eq_ignore_ascii_case("content-length")
@@ -22,10 +22,11 @@ pub(crate) fn rest_name(name: &str) -> Option<&str> {
     Some(canonical.copied().unwrap_or(name))
 }
 
-/// Returns the name under which the client sees a function's header; `None` for one that is dropped.
+/// Returns the name under which the client sees a function's header; `None` for one that is
+/// dropped.
 ///
-/// Source: AWS, [Amazon API Gateway important notes][notes], "Handling of request and response headers". Function URLs
-/// remap the same names.
+/// Source: AWS, [Amazon API Gateway important notes][notes], "Handling of request and response
+/// headers". Function URLs remap the same names.
 ///
 /// [notes]: https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
 pub(crate) fn response_name(kind: Kind, name: &str) -> Option<String> {

@@ -1,8 +1,9 @@
 //! HTTP front doors of functions, in the formats of AWS: function URLs, HTTP APIs and REST APIs.
 //!
-//! A front door turns a request into the event that web frameworks for Lambda read, and a function's answer into a
-//! response. [`Gateway`] joins that with routes, CORS, rates, authorizers and access logs. This crate knows neither an
-//! HTTP server nor what runs functions: a server gives it a [`Request`] and its [`Arrival`], and [`Functions`] invokes.
+//! A front door turns a request into the event that web frameworks for Lambda read, and a
+//! function's answer into a response. [`Gateway`] joins that with routes, CORS, rates, authorizers
+//! and access logs. This crate knows neither an HTTP server nor what runs functions: a server gives
+//! it a [`Request`] and its [`Arrival`], and [`Functions`] invokes.
 //!
 //! ```
 //! # use std::sync::Arc;

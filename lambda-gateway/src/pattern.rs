@@ -5,10 +5,11 @@ use std::fmt;
 use crate::encoding::decode;
 use crate::error::Error;
 
-/// The path of a route: literals, `{parameter}` for one segment, and `{parameter+}` for all that remain.
+/// The path of a route: literals, `{parameter}` for one segment, and `{parameter+}` for all that
+/// remain.
 ///
-/// Patterns are ordered by specificity: at the first segment in which two differ, a literal comes before a parameter,
-/// which comes before `{parameter+}`.
+/// Patterns are ordered by specificity: at the first segment in which two differ, a literal comes
+/// before a parameter, which comes before `{parameter+}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
     segments: Vec<Segment>,
@@ -27,8 +28,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if it does not begin with `/`, if a parameter has no name or one that was used, or if something
-    /// follows `{parameter+}`.
+    /// [`Error::Invalid`] if it does not begin with `/`, if a parameter has no name or one that was
+    /// used, or if something follows `{parameter+}`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let invalid = |reason: &str| Error::invalid(text, reason);
         let rest = text.strip_prefix('/').ok_or_else(|| invalid("does not begin with `/`"))?;

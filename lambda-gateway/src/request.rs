@@ -14,8 +14,8 @@ pub struct Request {
     pub path: String,
     /// The query of the request line without `?`, still percent-encoded; empty if there is none.
     pub query: String,
-    /// Names and values in the order of arrival. Names have the client's letters where the server knows them: REST APIs
-    /// show those to functions.
+    /// Names and values in the order of arrival. Names have the client's letters where the server
+    /// knows them: REST APIs show those to functions.
     pub headers: Vec<(String, String)>,
     /// The body, without any transfer encoding.
     pub body: Bytes,
@@ -82,8 +82,8 @@ pub struct Arrival {
     pub port: u16,
     /// The X-Ray header, used if the client sent none.
     pub trace_id: Option<String>,
-    /// What functions behind a function URL see of a caller that the server authenticated: the members of
-    /// `requestContext.authorizer.iam`.
+    /// What functions behind a function URL see of a caller that the server authenticated: the
+    /// members of `requestContext.authorizer.iam`.
     pub caller: Option<serde_json::Value>,
 }
 
@@ -103,7 +103,8 @@ impl Arrival {
         }
     }
 
-    /// Returns the second identifier of REST APIs, which follows from the first: 15 characters and `=`.
+    /// Returns the second identifier of REST APIs, which follows from the first: 15 characters and
+    /// `=`.
     pub(crate) fn extended_request_id(&self) -> String {
         use base64::Engine as _;
         let mut digits = self.request_id.bytes().filter(u8::is_ascii_alphanumeric);

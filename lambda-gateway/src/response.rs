@@ -38,8 +38,8 @@ impl Response {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Returns the response in the types of the crate `http`. Blanks around the value of a header are no part of it (RFC 9110,
-    /// section 5.5); Django writes one before a cookie.
+    /// Returns the response in the types of the crate `http`. Blanks around the value of a header
+    /// are no part of it (RFC 9110, section 5.5); Django writes one before a cookie.
     #[must_use]
     pub fn into_http(self) -> http::Response<Bytes> {
         let mut response = http::Response::new(self.body);
@@ -70,7 +70,8 @@ pub enum Refusal {
     TooLarge,
     /// The route's rate is exceeded.
     Throttled,
-    /// An identity source of the route's authorizer is missing, or the authorizer said "Unauthorized".
+    /// An identity source of the route's authorizer is missing, or the authorizer said
+    /// "Unauthorized".
     Unauthorized,
     /// The authorizer allows nothing.
     Forbidden,

@@ -49,8 +49,8 @@ pub(crate) fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
 
 /// Finds the route of a request below its stage.
 ///
-/// A REST API chooses the resource by the path alone, and then looks for the method. An HTTP API chooses among routes
-/// whose method fits, and falls back to `$default`.
+/// A REST API chooses the resource by the path alone, and then looks for the method. An HTTP API
+/// chooses among routes whose method fits, and falls back to `$default`.
 pub(crate) fn route<'a>(api: &'a Api, method: &str, path: &str) -> Result<Matched<'a>, Unmatched> {
     let (stage, below) = stage(api, path).ok_or(Unmatched::Stage)?;
     let path = format!("/{}", below.trim_start_matches('/'));

@@ -1,4 +1,5 @@
-//! No request, answer or definition makes a front door panic, and what it answers can stand in an HTTP message.
+//! No request, answer or definition makes a front door panic, and what it answers can stand in an
+//! HTTP message.
 
 use std::future::Future;
 use std::pin::pin;

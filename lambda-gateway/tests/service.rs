@@ -1,4 +1,5 @@
-//! The service as a server uses it: routes, CORS, rates, authorizers and access logs before functions of the test.
+//! The service as a server uses it: routes, CORS, rates, authorizers and access logs before
+//! functions of the test.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The first process of a microVM. See the crate's README.
 //!
-//! Process 1 mounts file systems, starts the agent, and collects orphans. The agent serves sandboxes
-//! over vsock.
+//! Process 1 mounts file systems, starts the agent, and collects orphans. The agent serves
+//! sandboxes over vsock.
 #![expect(clippy::print_stderr, reason = "the console is all that a guest has")]
 
 use std::process::ExitCode;

@@ -35,8 +35,8 @@ impl Opened {
     }
 }
 
-/// Opens the folders of all accounts; the host's own comes first. An account whose folder is there and that is not named
-/// any more has its functions still. Blocks.
+/// Opens the folders of all accounts; the host's own comes first. An account whose folder is there
+/// and that is not named any more has its functions still. Blocks.
 pub(crate) fn open(
     folder: &Arc<DataFolder>,
     own: &Arns,

@@ -109,8 +109,8 @@ impl HostBuilder {
         self
     }
 
-    /// Adds an account beside the host's own. [`Host::account`] returns the host as that account sees it. Its data lies in
-    /// the folder `accounts` of the data folder, under its number.
+    /// Adds an account beside the host's own. [`Host::account`] returns the host as that account
+    /// sees it. Its data lies in the folder `accounts` of the data folder, under its number.
     pub fn with_account(mut self, account: Account) -> Self {
         self.accounts.push(account);
         self
@@ -154,21 +154,22 @@ impl HostBuilder {
         self
     }
 
-    /// Sets how many bytes the archives of an account may have together; 75 GiB by default, as on AWS.
+    /// Sets how many bytes the archives of an account may have together; 75 GiB by default, as on
+    /// AWS.
     pub fn with_code_bytes_max(mut self, bytes_max: u64) -> Self {
         self.code_bytes_max = bytes_max;
         self
     }
 
-    /// Sets whether the API takes functions for runtimes that AWS no longer creates functions of, such as `nodejs14.x`,
-    /// where the host has them. By default it refuses them, as AWS does.
+    /// Sets whether the API takes functions for runtimes that AWS no longer creates functions of,
+    /// such as `nodejs14.x`, where the host has them. By default it refuses them, as AWS does.
     pub fn with_deprecated_runtimes(mut self, taken: bool) -> Self {
         self.deprecated_runtimes = taken;
         self
     }
 
-    /// Sets how long an event waits that failed, before it is tried again: twice as long the second time. A minute by
-    /// default.
+    /// Sets how long an event waits that failed, before it is tried again: twice as long the second
+    /// time. A minute by default.
     pub fn with_event_retry_after(mut self, after: Duration) -> Self {
         self.events.retry_after = after;
         self
@@ -180,15 +181,15 @@ impl HostBuilder {
         self
     }
 
-    /// Sets what takes results of events to destinations and dead-letter targets that are no functions. Without it such
-    /// messages are logged and dropped.
+    /// Sets what takes results of events to destinations and dead-letter targets that are no
+    /// functions. Without it such messages are logged and dropped.
     pub fn with_deliveries(mut self, deliver: impl Deliver + 'static) -> Self {
         self.events.deliver = Some(Arc::new(deliver));
         self
     }
 
-    /// Sets the AWS services beside the host: it delivers to their queues, topics and event buses, and reads their queues and
-    /// streams for event source mappings.
+    /// Sets the AWS services beside the host: it delivers to their queues, topics and event buses,
+    /// and reads their queues and streams for event source mappings.
     #[cfg(feature = "services")]
     pub fn with_services(mut self, services: crate::Services) -> Self {
         self.events.deliver = Some(Arc::new(services.clone()));
@@ -209,22 +210,22 @@ impl HostBuilder {
         self
     }
 
-    /// Sets how many of the last invocations that ended are remembered with their phases, for the operator's page:
-    /// 4,096 by default, of some 500 bytes each. 0 remembers none.
+    /// Sets how many of the last invocations that ended are remembered with their phases, for the
+    /// operator's page: 4,096 by default, of some 500 bytes each. 0 remembers none.
     pub fn with_invocations_kept(mut self, invocations: usize) -> Self {
         self.invocations_kept = Some(invocations);
         self
     }
 
-    /// Counts and records nothing: [`Host::metrics`] stays 0, and the operator's page shows neither sandboxes nor
-    /// invocations. An invocation then costs nothing for them.
+    /// Counts and records nothing: [`Host::metrics`] stays 0, and the operator's page shows neither
+    /// sandboxes nor invocations. An invocation then costs nothing for them.
     pub fn without_metrics(mut self) -> Self {
         self.invocations_kept = None;
         self
     }
 
-    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Lambda has a limit of 2 MiB
-    /// per second. There is none by default.
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Lambda has a limit of 2
+    /// MiB per second. There is none by default.
     pub fn with_stream_bandwidth(mut self, bytes_per_second: u64) -> Self {
         self.stream_bytes_per_second = Some(bytes_per_second.max(1));
         self

@@ -1,7 +1,7 @@
 //! An embedded database in a file, which is opened again after its disk failed.
 //!
-//! After an error of its file a redb database refuses everything until it is opened anew. A disk that was full has room again
-//! some time, and the host goes on.
+//! After an error of its file a redb database refuses everything until it is opened anew. A disk
+//! that was full has room again some time, and the host goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -26,7 +26,8 @@ impl Database {
         Ok(Self { path: path.map(Path::to_path_buf), open: RwLock::new(Some(database)) })
     }
 
-    /// Runs reads or a transaction. When the disk fails them, the database is opened again for those that follow.
+    /// Runs reads or a transaction. When the disk fails them, the database is opened again for
+    /// those that follow.
     pub(crate) fn run<T>(
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, Error>,
@@ -79,8 +80,9 @@ fn is_of_disk(error: &Error) -> bool {
     matches!(storage(source.as_ref()), Some(StorageError::Io(_) | StorageError::PreviousIo))
 }
 
-/// What a database keeps of its file in memory, in bytes. redb's default is 1 GiB, in which the start of a host leaves all
-/// that it reads. Later a host reads what it waits to write, the page cache keeps the rest.
+/// What a database keeps of its file in memory, in bytes. redb's default is 1 GiB, in which the
+/// start of a host leaves all that it reads. Later a host reads what it waits to write, the page
+/// cache keeps the rest.
 const CACHE_BYTES: usize = 4 << 20;
 
 #[cfg(test)]

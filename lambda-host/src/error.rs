@@ -148,8 +148,8 @@ pub enum Error {
         /// Why the host cannot run it.
         reason: String,
     },
-    /// This host has not the runtime of the function, or other processors than its code is for. Invoke it on a host that has
-    /// them, or change the function.
+    /// This host has not the runtime of the function, or other processors than its code is for.
+    /// Invoke it on a host that has them, or change the function.
     #[error("function {name} needs {needs}, and this host has {has}")]
     NotRunnable {
         /// The function's name.
@@ -159,8 +159,8 @@ pub enum Error {
         /// What the host has.
         has: String,
     },
-    /// The invocation came through the same function too often: a loop of functions. End the loop, or allow it for the
-    /// function.
+    /// The invocation came through the same function too often: a loop of functions. End the loop,
+    /// or allow it for the function.
     #[error("function {name} is in a loop")]
     Recursion {
         /// The function's name.
@@ -239,8 +239,8 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
-/// Environment variables as their size was measured. They may be secret: `Debug` hides them, and they go to the caller
-/// who sent them alone.
+/// Environment variables as their size was measured. They may be secret: `Debug` hides them, and
+/// they go to the caller who sent them alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MeasuredEnvironment(pub(crate) String);
 
@@ -358,7 +358,8 @@ impl Error {
     }
 }
 
-/// Returns the fault of its storage that an error of a database tells of. These errors name no causes.
+/// Returns the fault of its storage that an error of a database tells of. These errors name no
+/// causes.
 pub(crate) fn storage<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a StorageError> {
@@ -374,7 +375,8 @@ pub(crate) fn storage<'a>(
     }
 }
 
-/// Returns which fault of its disk an error of the host has among its causes: that it is full, or read-only.
+/// Returns which fault of its disk an error of the host has among its causes: that it is full, or
+/// read-only.
 #[cfg(feature = "http")]
 pub(crate) fn disk_fault(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
     use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};

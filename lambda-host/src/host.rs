@@ -106,8 +106,8 @@ impl Host {
         Some(Self { inner, tenant })
     }
 
-    /// Returns this host as another of its accounts sees it, by the account's number. Functions, layers, logs and all other
-    /// resources are those of that account.
+    /// Returns this host as another of its accounts sees it, by the account's number. Functions,
+    /// layers, logs and all other resources are those of that account.
     #[must_use]
     pub fn account(&self, number: &str) -> Option<Self> {
         self.accounts().find(|it| it.arns().account() == number)
@@ -139,7 +139,8 @@ impl Host {
         self.deploy_with(config, zip, Deploy::default()).await
     }
 
-    /// Deploys a new function with what comes with it. Returns the version that was published, or `$LATEST`.
+    /// Deploys a new function with what comes with it. Returns the version that was published, or
+    /// `$LATEST`.
     pub(crate) async fn deploy_with(
         &self,
         config: FunctionConfig,
@@ -345,7 +346,8 @@ impl Host {
         Streaming::begin(self.inner.driver.clone(), parts, end).await
     }
 
-    /// Returns how many sandboxes of a function, or of the version that the qualifier names, are ready or busy.
+    /// Returns how many sandboxes of a function, or of the version that the qualifier names, are
+    /// ready or busy.
     ///
     /// # Errors
     ///
@@ -413,8 +415,8 @@ impl Host {
         self.tenant.concurrency_max.load(Ordering::Relaxed)
     }
 
-    /// Sets how many invocations of this account may run at once, and its weight when room is scarce
-    /// ([`Account::weight`](crate::Account::weight)). A restart of the host forgets both.
+    /// Sets how many invocations of this account may run at once, and its weight when room is
+    /// scarce ([`Account::weight`](crate::Account::weight)). A restart of the host forgets both.
     ///
     /// # Errors
     ///

@@ -37,8 +37,9 @@ impl Request {
         self
     }
 
-    /// Sets the invocation's identifier, a UUID; a random one otherwise. An identifier is 1 to 256 letters, digits and signs of
-    /// `-_.~:`; an invocation with any other is refused with [`Error::Invalid`].
+    /// Sets the invocation's identifier, a UUID; a random one otherwise. An identifier is 1 to 256
+    /// letters, digits and signs of `-_.~:`; an invocation with any other is refused with
+    /// [`Error::Invalid`].
     #[must_use]
     pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
@@ -52,7 +53,8 @@ impl Request {
         self
     }
 
-    /// Returns the span of an invocation, in the caller's. Names are OpenTelemetry's, where it has one.
+    /// Returns the span of an invocation, in the caller's. Names are OpenTelemetry's, where it has
+    /// one.
     pub(crate) fn span(&self, function: &str, trace: &str) -> tracing::Span {
         tracing::info_span!(
             "invocation",

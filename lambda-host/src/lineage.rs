@@ -1,14 +1,17 @@
-//! The lineage in a trace header: which functions an invocation came through, and how often through each.
+//! The lineage in a trace header: which functions an invocation came through, and how often through
+//! each.
 //!
-//! SDKs in functions pass the trace header on with what they call, so that a loop of functions is seen.
+//! SDKs in functions pass the trace header on with what they call, so that a loop of functions is
+//! seen.
 //!
 //! Source: AWS, "Use Lambda recursive loop detection to prevent infinite loops".
 
-/// How often an invocation may come through the same function; AWS ends a loop after about 16 times.
+/// How often an invocation may come through the same function; AWS ends a loop after about 16
+/// times.
 pub(crate) const PASSES_MAX: u32 = 16;
 
-/// Adds a function to the lineage of a trace header. Returns the header, and how often the invocation has come through the
-/// function, this time included.
+/// Adds a function to the lineage of a trace header. Returns the header, and how often the
+/// invocation has come through the function, this time included.
 pub(crate) fn passed(trace: &str, function_arn: &str) -> (String, u32) {
     let digest = crate::code::CodeDigest::of(function_arn.as_bytes()).hex();
     let own = &digest[..HASH_LETTERS];

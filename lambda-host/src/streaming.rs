@@ -12,8 +12,8 @@ use crate::worker::protocol::InvocationId;
 
 /// The answer of an invocation, part by part as the function writes it.
 ///
-/// A function waits while its caller does not read. If this value is dropped, the function goes on and
-/// its answer is dropped.
+/// A function waits while its caller does not read. If this value is dropped, the function goes on
+/// and its answer is dropped.
 #[derive(Debug)]
 pub struct Streaming {
     request_id: String,

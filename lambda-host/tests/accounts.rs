@@ -1,4 +1,5 @@
-//! Accounts of one host: what each has of its own, and what a policy lets one do with another's functions.
+//! Accounts of one host: what each has of its own, and what a policy lets one do with another's
+//! functions.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Function URLs and a gateway's front doors on a real socket, with clients that are wrong, rude or dangerous.
+//! Function URLs and a gateway's front doors on a real socket, with clients that are wrong, rude or
+//! dangerous.
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -40,7 +41,8 @@ async fn gateway(kind: &str) -> (SocketAddr, Echo) {
     (address, echo)
 }
 
-/// Sends bytes and returns all that comes until the server closes, or nothing comes for two seconds.
+/// Sends bytes and returns all that comes until the server closes, or nothing comes for two
+/// seconds.
 async fn send(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may have answered and closed before all was sent.

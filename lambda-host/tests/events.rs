@@ -241,7 +241,8 @@ async fn an_event_whose_caller_goes_away_runs_or_was_not_accepted() {
     host.shutdown().await;
 }
 
-/// A function calls itself by an SDK, which passes the trace header on: the loop is ended, unless the function allows it.
+/// A function calls itself by an SDK, which passes the trace header on: the loop is ended, unless
+/// the function allows it.
 #[tokio::test]
 async fn a_loop_of_functions_is_ended() {
     let folder = tempfile::tempdir().unwrap();

@@ -305,7 +305,8 @@ async fn a_deprecated_runtime_is_refused_by_default() {
     }
 }
 
-/// What lies in services that the host has not is not there: a bucket, a stream, a queue, a network.
+/// What lies in services that the host has not is not there: a bucket, a stream, a queue, a
+/// network.
 #[tokio::test]
 async fn what_no_service_has_is_said_to_be_missing() {
     let host = host().await;
@@ -385,8 +386,8 @@ proptest! {
     }
 }
 
-/// A runtime or an architecture that AWS has and this machine has not is configuration like any other; the invocation
-/// alone is refused.
+/// A runtime or an architecture that AWS has and this machine has not is configuration like any
+/// other; the invocation alone is refused.
 #[tokio::test]
 async fn functions_for_other_machines_are_kept_and_refused_when_invoked() {
     use base64::Engine as _;
@@ -445,8 +446,8 @@ async fn functions_for_other_machines_are_kept_and_refused_when_invoked() {
     assert!(unknown.contains("InvalidParameterValueException"), "{unknown}");
 }
 
-/// Throttling as clients expect it: the status, the error, the reason and when to try again. Load balancers ask whether the
-/// host is well without a signature.
+/// Throttling as clients expect it: the status, the error, the reason and when to try again. Load
+/// balancers ask whether the host is well without a signature.
 #[tokio::test]
 async fn a_throttled_caller_is_told_when_to_try_again() {
     let host = host().await;

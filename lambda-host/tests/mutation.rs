@@ -1,5 +1,6 @@
-//! Bodies and paths that real calls become when bytes of them change: the server answers each, and none is its own fault.
-//! Fuzzing with coverage (`cargo xtask fuzz`) runs the same calls; this needs no other build.
+//! Bodies and paths that real calls become when bytes of them change: the server answers each, and
+//! none is its own fault. Fuzzing with coverage (`cargo xtask fuzz`) runs the same calls; this
+//! needs no other build.
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -97,7 +98,8 @@ impl Random {
         usize::try_from(self.0 >> 33).unwrap() % end.max(1)
     }
 
-    /// Changes a text at a few places: bytes, pieces of the text itself, and what parsers trip over.
+    /// Changes a text at a few places: bytes, pieces of the text itself, and what parsers trip
+    /// over.
     fn mutate(&mut self, text: &[u8]) -> Vec<u8> {
         const PIECES: [&str; 16] = [
             "null",
@@ -146,7 +148,8 @@ async fn serve() -> std::net::SocketAddr {
     address
 }
 
-/// How long a test changes calls: ten minutes in the long run, or as many seconds as `MUTATION_SECONDS` says.
+/// How long a test changes calls: ten minutes in the long run, or as many seconds as
+/// `MUTATION_SECONDS` says.
 fn seconds() -> u64 {
     let given = std::env::var("MUTATION_SECONDS").ok().and_then(|it| it.parse().ok());
     given.unwrap_or_else(|| if test_support::long() { 600 } else { 2 })

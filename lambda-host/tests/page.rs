@@ -1,4 +1,5 @@
-//! The operator's page in a real browser: what it shows, what it asks for, and what texts of functions and callers do to it.
+//! The operator's page in a real browser: what it shows, what it asks for, and what texts of
+//! functions and callers do to it.
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -186,7 +186,8 @@ async fn ready(host: &Host, version: &str, count: u32) {
     panic!("{version} has {:?} sandboxes", host.ready_sandboxes(version).await);
 }
 
-/// The sandboxes of the version before stay until those of the new one are ready, also over a restart.
+/// The sandboxes of the version before stay until those of the new one are ready, also over a
+/// restart.
 #[tokio::test(start_paused = true)]
 async fn a_provisioned_alias_has_ready_sandboxes_while_it_moves() {
     let folder = tempfile::tempdir().unwrap();
@@ -224,8 +225,8 @@ async fn a_provisioned_alias_has_ready_sandboxes_while_it_moves() {
     host.shutdown().await;
 }
 
-/// The engine learns of a version by its first invocation, and forgets it with its removal; a version of the same number
-/// of a later function is another one.
+/// The engine learns of a version by its first invocation, and forgets it with its removal; a
+/// version of the same number of a later function is another one.
 #[tokio::test(start_paused = true)]
 async fn versions_are_invoked_for_the_first_time_after_changes_and_restarts() {
     let folder = tempfile::tempdir().unwrap();

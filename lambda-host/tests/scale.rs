@@ -1,4 +1,5 @@
-//! Many functions and versions: all are there after a restart. Prints what it took; nothing is asserted about time.
+//! Many functions and versions: all are there after a restart. Prints what it took; nothing is
+//! asserted about time.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

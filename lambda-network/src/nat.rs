@@ -61,8 +61,8 @@ impl NatSpec {
         }
     }
 
-    /// Returns these settings with a name (`lambda-natN`) and a /30 network (of 100.127.255.0/24) that
-    /// no device of the host uses, so that several default networks can run on one host.
+    /// Returns these settings with a name (`lambda-natN`) and a /30 network (of 100.127.255.0/24)
+    /// that no device of the host uses, so that several default networks can run on one host.
     ///
     /// Two callers at the same time can get the same link; the second start then returns an error.
     ///

@@ -8,9 +8,9 @@
 //! is negative; `t` 0 to 2 are the program's controlling terminal; `d` a descriptor to pass on, one
 //! `d` for each.
 //!
-//! What it and the host send each other is in [`protocol`]. Pid 1 ends, and with it the whole sandbox,
-//! when a program without the Runtime API has ended, or when the host's end of the socket is closed.
-//! It outlives the runtime of a function, because the host may start the function again.
+//! What it and the host send each other is in [`protocol`]. Pid 1 ends, and with it the whole
+//! sandbox, when a program without the Runtime API has ended, or when the host's end of the socket
+//! is closed. It outlives the runtime of a function, because the host may start the function again.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! The words that a sandbox's init and its host say to each other over the init's socket: compiled into both programs.
+//! The words that a sandbox's init and its host say to each other over the init's socket: compiled
+//! into both programs.
 #![allow(dead_code, reason = "each side says a part of it")]
 
 /// What the init says: three numbers, of which the first is one of these.
@@ -27,7 +28,8 @@ pub(crate) const SAY_PROGRAM: u8 = b'g';
 pub(crate) const SAY_TERMINATE: u8 = b't';
 /// Kill the program.
 pub(crate) const SAY_KILL: u8 = b'k';
-/// Start a program beside: its number in four bytes, its description and standard streams as descriptors.
+/// Start a program beside: its number in four bytes, its description and standard streams as
+/// descriptors.
 pub(crate) const SAY_EXEC: u8 = b'x';
 /// Most programs beside at a time.
 pub(crate) const EXECS_MAX: usize = 16;

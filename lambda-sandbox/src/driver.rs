@@ -13,10 +13,11 @@ use crate::{
 /// calls it in the right order.
 ///
 /// An implementation can rely on this order: `init` once, then `invoke` and `settle` in turn, with
-/// `freeze` after a `settle` or not; or `run` once instead of all of them. After an `init`, a `settle` or a `freeze` that failed, or an `invoke` whose
-/// answer does not leave the sandbox usable ([`crate::Answer::leaves_usable`]), comes `abandon`, or
-/// `reset` and `init` again. `destroy` comes last, at any point. After a method that ended the sandbox only
-/// `destroy` is called.
+/// `freeze` after a `settle` or not; or `run` once instead of all of them. After an `init`, a
+/// `settle` or a `freeze` that failed, or an `invoke` whose answer does not leave the sandbox
+/// usable ([`crate::Answer::leaves_usable`]), comes `abandon`, or `reset` and `init` again.
+/// `destroy` comes last, at any point. After a method that ended the sandbox only `destroy` is
+/// called.
 ///
 /// An implementation guarantees: dropping the driver, or the future of any method, ends the sandbox
 /// at any time and releases its resources, in the background if that takes time.
@@ -25,7 +26,8 @@ pub trait Driver: Send + fmt::Debug {
     /// freezes.
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>>;
 
-    /// Thaws if it is frozen, hands over `invocation` and waits for its end, for its timeout at most.
+    /// Thaws if it is frozen, hands over `invocation` and waits for its end, for its timeout at
+    /// most.
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>>;
 
     /// Waits until the runtime and the extensions ask for the next event. The programs may go on

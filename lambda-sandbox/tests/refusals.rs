@@ -400,8 +400,8 @@ struct Lack {
 }
 
 impl Lack {
-    /// Returns the step that fails. A root of several binds is a copy of one without its last bind; a root of one
-    /// bind is not, as on a machine whose programs all lie below `/usr`.
+    /// Returns the step that fails. A root of several binds is a copy of one without its last bind;
+    /// a root of one bind is not, as on a machine whose programs all lie below `/usr`.
     fn step(&self) -> &'static str {
         let copied = Root::of_machine().binds.len() > 1;
         if self.name == "setns" && !copied { "entering the network namespace" } else { self.step }

@@ -314,7 +314,8 @@ fn kind(bytes: &[u8]) -> Instruction {
 #[test]
 fn instructions_that_lock_are_known() {
     for (bytes, wanted) in [
-        // lock cmpxchg %ecx,(%rdi); lock incq 8(%rax) with a segment; xchg %eax,(%rdi); xchg %r8,(%r9)
+        // lock cmpxchg %ecx,(%rdi); lock incq 8(%rax) with a segment; xchg %eax,(%rdi); xchg
+        // %r8,(%r9)
         (&[0xf0, 0x0f, 0xb1, 0x0f][..], Instruction::Locked),
         (&[0x64, 0xf0, 0x48, 0xff, 0x40, 0x08], Instruction::Locked),
         (&[0x87, 0x07], Instruction::Locked),

@@ -76,7 +76,8 @@ fn load_segment(ram: &mut Ram, kernel: &File, segment: &Segment) -> Result<(), E
     written.map_err(|_| misplaced())
 }
 
-/// Returns the usable memory as addresses and lengths: all but the area of the MP table and the former video memory.
+/// Returns the usable memory as addresses and lengths: all but the area of the MP table and the
+/// former video memory.
 fn memory_map(memory_bytes: u64) -> Vec<(u64, u64)> {
     let mut map = vec![(0, MP_TABLE)];
     for range in ranges(memory_bytes) {

@@ -206,8 +206,8 @@ impl Browser {
         &self.requests
     }
 
-    /// Returns what the browser complained of since the start: errors, exceptions, dialogs, and loads that a content
-    /// security policy forbids.
+    /// Returns what the browser complained of since the start: errors, exceptions, dialogs, and
+    /// loads that a content security policy forbids.
     #[must_use]
     pub fn complaints(&self) -> &[String] {
         &self.complaints

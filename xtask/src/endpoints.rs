@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 const HEAD: &str = "\
-//! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore carries.
-//! Do not edit.
+//! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore
+//! carries. Do not edit.
 
 use super::partition_rows::{Exception, Partition, Place};
 

@@ -88,8 +88,8 @@ fn module(folder: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Builds the initial file system: busybox, bash, `faas-host` and the tests as static programs, kernel
-/// modules, and the scripts that start them. Returns the path of the image.
+/// Builds the initial file system: busybox, bash, `faas-host` and the tests as static programs,
+/// kernel modules, and the scripts that start them. Returns the path of the image.
 fn image(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).args(["build", "--release", "-p", "faas-host"]);

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::steps::CRATES;
 
-/// Packages the crates. Then builds and runs a program that depends on all of them, which builds each
-/// from its package. Returns whether all of this succeeded.
+/// Packages the crates. Then builds and runs a program that depends on all of them, which builds
+/// each from its package. Returns whether all of this succeeded.
 pub(crate) fn check(root: &Path) -> bool {
     let mut package = Command::new(env!("CARGO"));
     package.current_dir(root).args(["package", "--quiet", "--allow-dirty", "--no-verify"]);
@@ -21,8 +21,9 @@ pub(crate) fn check(root: &Path) -> bool {
         })
 }
 
-/// Unpacks the packages. Cargo's own verification is not used: it takes packages for unchanging as long
-/// as their version is the same, and would build what an earlier check has unpacked or compiled.
+/// Unpacks the packages. Cargo's own verification is not used: it takes packages for unchanging as
+/// long as their version is the same, and would build what an earlier check has unpacked or
+/// compiled.
 fn unpack(packages: &Path) -> Result<(), String> {
     for krate in CRATES {
         let path = packages.join(format!("{krate}-{VERSION}"));

@@ -1,5 +1,5 @@
-//! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore carries.
-//! Do not edit.
+//! Partitions and endpoints of AWS, derived by `cargo xtask endpoints` from the data that botocore
+//! carries. Do not edit.
 
 use super::partition_rows::{Exception, Partition, Place};
 

@@ -51,8 +51,8 @@ impl BackendName {
     }
 }
 
-/// Returns settings with functions' `/tmp` on disk. If this machine lacks what that needs, says so, and
-/// `/tmp` uses up the memory of functions.
+/// Returns settings with functions' `/tmp` on disk. If this machine lacks what that needs, says so,
+/// and `/tmp` uses up the memory of functions.
 fn with_scratch_on_disk() -> Settings {
     let settings = Settings::default().with_scratch_folder(SCRATCH_FOLDER);
     match LinuxBackend::scratch_works(&settings) {

@@ -52,14 +52,17 @@ enum Command {
         #[command(flatten)]
         serve: Box<serve::Options>,
     },
-    /// Deploys the functions of a SAM or CloudFormation template to a host, and prints what it left out.
+    /// Deploys the functions of a SAM or CloudFormation template to a host, and prints what it left
+    /// out.
     Deploy {
         #[command(flatten)]
         deploy: deploy::Options,
     },
-    /// Serves the front doors of a definition before the functions of an endpoint of the AWS Lambda API.
+    /// Serves the front doors of a definition before the functions of an endpoint of the AWS Lambda
+    /// API.
     Gateway {
-        /// The definition: our own form, OpenAPI or SAM; JSON if its name ends in `.json`, else YAML.
+        /// The definition: our own form, OpenAPI or SAM; JSON if its name ends in `.json`, else
+        /// YAML.
         #[arg(long, value_name = "FILE")]
         definition: PathBuf,
         /// The endpoint, over plain HTTP; requests to it are not signed.

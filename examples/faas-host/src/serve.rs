@@ -19,14 +19,16 @@ use crate::network::NetworkOptions;
 use crate::say::say;
 use crate::settings::{self, Limits, Settings};
 
-/// What the command line asks for. What is not given is taken from the file, then from the defaults.
+/// What the command line asks for. What is not given is taken from the file, then from the
+/// defaults.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// A file of settings in TOML. SIGHUP reads it again: keys, concurrency and the accounts' weights change at once.
+    /// A file of settings in TOML. SIGHUP reads it again: keys, concurrency and the accounts'
+    /// weights change at once.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The address to listen on; 127.0.0.1:3000 by default. Without keys callers are not authenticated: keep it on loopback
-    /// then.
+    /// The address to listen on; 127.0.0.1:3000 by default. Without keys callers are not
+    /// authenticated: keep it on loopback then.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
     /// The folder that keeps functions and events; made if it is not there. `faas-data` by default.
@@ -38,11 +40,12 @@ pub(crate) struct Options {
     /// How long a sandbox may be idle before it is destroyed, in seconds; 600 by default.
     #[arg(long, value_name = "SECONDS")]
     idle_timeout: Option<u64>,
-    /// Give functions the credentials of their role, assumed with this machine's own AWS credentials.
+    /// Give functions the credentials of their role, assumed with this machine's own AWS
+    /// credentials.
     #[arg(long)]
     assume_roles: bool,
-    /// A file of access keys, `ID SECRET [ACCOUNT]` a line: requests must bear a signature of one of them. Without it callers
-    /// are not authenticated.
+    /// A file of access keys, `ID SECRET [ACCOUNT]` a line: requests must bear a signature of one
+    /// of them. Without it callers are not authenticated.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
     /// The region in ARNs; us-east-1 by default.
@@ -57,26 +60,29 @@ pub(crate) struct Options {
     /// Limits by the names of the file's table `limits`, such as `concurrency=100,code_mib=1024`.
     #[arg(long, value_name = "NAME=NUMBER,..", value_parser = Limits::parse)]
     limits: Option<Limits>,
-    /// Where S3, SQS, SNS, EventBridge, Kinesis and DynamoDB streams are: code is read, destinations are told and event source
-    /// mappings read there.
+    /// Where S3, SQS, SNS, EventBridge, Kinesis and DynamoDB streams are: code is read,
+    /// destinations are told and event source mappings read there.
     #[arg(long, value_name = "URL")]
     services_endpoint: Option<String>,
-    /// A file to which messages for destinations and dead-letter targets that are no functions are appended, a line of JSON
-    /// each.
+    /// A file to which messages for destinations and dead-letter targets that are no functions are
+    /// appended, a line of JSON each.
     #[arg(long, value_name = "FILE", conflicts_with = "services_endpoint")]
     deliveries: Option<PathBuf>,
-    /// How long a failed event waits before it is tried again, in seconds; twice as long the second time. 60 by default.
+    /// How long a failed event waits before it is tried again, in seconds; twice as long the second
+    /// time. 60 by default.
     #[arg(long, value_name = "SECONDS")]
     event_retry_after: Option<u64>,
-    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds. Another change is refused meanwhile, as on
-    /// AWS. With 0 a change is over when it is answered. 500 by default.
+    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds.
+    /// Another change is refused meanwhile, as on AWS. With 0 a change is over when it is answered.
+    /// 500 by default.
     #[arg(long, value_name = "MS")]
     change_time: Option<u64>,
-    /// Also take functions for runtimes that AWS creates no functions of any more, where the host has them.
+    /// Also take functions for runtimes that AWS creates no functions of any more, where the host
+    /// has them.
     #[arg(long)]
     deprecated_runtimes: bool,
-    /// Serve function URLs below this path, and announce them there; by host name they are always served. Empty announces
-    /// AWS's host names. `/urls` by default.
+    /// Serve function URLs below this path, and announce them there; by host name they are always
+    /// served. Empty announces AWS's host names. `/urls` by default.
     #[arg(long, value_name = "PATH")]
     url_path: Option<String>,
     /// Serve the front doors of this definition: our own form, OpenAPI or SAM, in JSON or YAML.
@@ -88,15 +94,17 @@ pub(crate) struct Options {
     /// Serve metrics at `/metrics`, in the text format of Prometheus.
     #[arg(long)]
     metrics: bool,
-    /// A file with the operator's key, of at least 16 characters: with it the page invokes and deletes functions. Where
-    /// callers need keys, reading the page and the metrics needs it too, as `Authorization: Bearer KEY`.
+    /// A file with the operator's key, of at least 16 characters: with it the page invokes and
+    /// deletes functions. Where callers need keys, reading the page and the metrics needs it too,
+    /// as `Authorization: Bearer KEY`.
     #[arg(long, value_name = "FILE")]
     operator_key: Option<PathBuf>,
-    /// Serve the page and the metrics also under this host name, beside addresses and `localhost`; can be repeated.
+    /// Serve the page and the metrics also under this host name, beside addresses and `localhost`;
+    /// can be repeated.
     #[arg(long, value_name = "NAME")]
     operator_host: Vec<String>,
-    /// Send spans to the traces endpoint of a collector of OpenTelemetry, such as `http://127.0.0.1:4318/v1/traces`. Needs the
-    /// feature `otlp`.
+    /// Send spans to the traces endpoint of a collector of OpenTelemetry, such as
+    /// `http://127.0.0.1:4318/v1/traces`. Needs the feature `otlp`.
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
     #[command(flatten)]
@@ -267,8 +275,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(bound.map_err(|error| format!("listen on {address}: {error}"))?)
 }
 
-/// Reads the settings and the keys again, and puts in force what can be while the host runs. Nothing is changed when there is
-/// a fault in them.
+/// Reads the settings and the keys again, and puts in force what can be while the host runs.
+/// Nothing is changed when there is a fault in them.
 async fn reload(
     options: &Options,
     before: &Settings,

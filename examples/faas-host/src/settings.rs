@@ -1,4 +1,5 @@
-//! The settings of `faas-host serve`: a file in TOML, and options of the command line, which go before it.
+//! The settings of `faas-host serve`: a file in TOML, and options of the command line, which go
+//! before it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -71,7 +72,8 @@ pub(crate) struct Limits {
     pub(crate) idle_seconds: Option<u64>,
     /// How long a failed event waits, in seconds; 60 by default.
     pub(crate) event_retry_seconds: Option<u64>,
-    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds; 500 by default.
+    /// How long a changed function is reported as `Pending` or `InProgress`, in milliseconds; 500
+    /// by default.
     pub(crate) change_ms: Option<u64>,
 }
 
@@ -199,7 +201,8 @@ impl Settings {
         Ok(Some(keys))
     }
 
-    /// Reads access keys: `ID SECRET` or `ID SECRET ACCOUNT` a line; one that begins with `#` is for people.
+    /// Reads access keys: `ID SECRET` or `ID SECRET ACCOUNT` a line; one that begins with `#` is
+    /// for people.
     fn keys_of(&self, text: &str) -> Result<Keys, String> {
         let mut keys = Keys::new(self.region());
         for (number, line) in (1..).zip(text.lines()) {

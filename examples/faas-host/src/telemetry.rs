@@ -1,4 +1,5 @@
-//! Events of `tracing` on standard error; with the feature `otlp`, spans to a collector of OpenTelemetry.
+//! Events of `tracing` on standard error; with the feature `otlp`, spans to a collector of
+//! OpenTelemetry.
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -13,8 +14,8 @@ pub(crate) struct Telemetry {
     spans: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
-/// Starts telemetry. Spans go to the traces endpoint of a collector, such as `http://127.0.0.1:4318/v1/traces`, as Protobuf over
-/// plain HTTP.
+/// Starts telemetry. Spans go to the traces endpoint of a collector, such as
+/// `http://127.0.0.1:4318/v1/traces`, as Protobuf over plain HTTP.
 pub(crate) fn start(collector: Option<&str>) -> Result<Telemetry, Error> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);

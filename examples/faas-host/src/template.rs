@@ -32,7 +32,8 @@ pub(crate) enum Code {
     Inline(String),
 }
 
-/// Reads a template. `parameters` go before the defaults in it; `AWS::Region` and `AWS::AccountId` are among them.
+/// Reads a template. `parameters` go before the defaults in it; `AWS::Region` and `AWS::AccountId`
+/// are among them.
 pub(crate) fn plan(text: &str, parameters: &BTreeMap<String, String>) -> Result<Plan, String> {
     let template: Yaml = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
     let mut values: BTreeMap<String, String> = BTreeMap::new();

@@ -314,8 +314,8 @@ impl Engine {
     }
 
     /// Fires the timers that are due at `now`, up to 512, and a part of what takes long: a round
-    /// over functions that wait for room, the loss of a large worker. If more are due, [`Engine::next_timeout`] is not later than `now`
-    /// afterwards.
+    /// over functions that wait for room, the loss of a large worker. If more are due,
+    /// [`Engine::next_timeout`] is not later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         let due = self.due();
         let before = self.state.now;

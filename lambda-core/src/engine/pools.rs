@@ -1,4 +1,5 @@
-//! Functions that take out of the reserved concurrency of another one, as the versions of a function do.
+//! Functions that take out of the reserved concurrency of another one, as the versions of a
+//! function do.
 
 mod table;
 
@@ -8,9 +9,9 @@ use super::function::Function;
 use crate::id::FunctionId;
 
 impl Engine {
-    /// Returns whether one more invocation of a function would exceed its pool's reserved concurrency;
-    /// `None` if none is reserved. The provisioned concurrency of the pool's other functions is not
-    /// available to it.
+    /// Returns whether one more invocation of a function would exceed its pool's reserved
+    /// concurrency; `None` if none is reserved. The provisioned concurrency of the pool's other
+    /// functions is not available to it.
     pub(super) fn pool_is_full(&self, id: FunctionId, function: &Function) -> Option<bool> {
         let shares_with = function.settings.shares_with;
         let owner = match shares_with {

@@ -54,8 +54,8 @@ pub struct WorkerView<'a> {
 }
 
 impl<'a> FleetView<'a> {
-    /// Returns every worker, in the order of their seats. The cost grows with the fleet, so this is for comparison and
-    /// for small fleets.
+    /// Returns every worker, in the order of their seats. The cost grows with the fleet, so this is
+    /// for comparison and for small fleets.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
         let fleet = *self;
         self.workers.iter().map(move |(at, worker)| WorkerView::new(fleet, worker, at))
@@ -448,8 +448,8 @@ impl<'a> WorkerView<'a> {
         request.spread.count(self.at)
     }
 
-    /// Returns the processors of its busy and starting sandboxes and of the requested one, as a share
-    /// of its own. Starting ones count as if each had the function's size.
+    /// Returns the processors of its busy and starting sandboxes and of the requested one, as a
+    /// share of its own. Starting ones count as if each had the function's size.
     pub(crate) fn busy_share(&self, request: &Request<'_>) -> f32 {
         let own = float(request.settings.cpu_milli) / 1000.0;
         let starting = float(self.worker.starting) * own;

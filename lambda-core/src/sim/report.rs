@@ -86,8 +86,8 @@ pub struct Report {
 pub struct Shape {
     /// The busy sandboxes of each worker, by minute and worker.
     pub load: Vec<Vec<f32>>,
-    /// The part of the minute for which each sandbox was busy, by minute, in any order. Sandboxes that
-    /// were not busy are left out.
+    /// The part of the minute for which each sandbox was busy, by minute, in any order. Sandboxes
+    /// that were not busy are left out.
     pub sandbox_load: Vec<Vec<f32>>,
     /// Invocations that waited for a sandbox.
     pub cold: Vec<u32>,

@@ -1,5 +1,5 @@
-//! A list that grows without moving its items, and that can be copied in parts while it changes. The
-//! copy has the contents of the moment at which it began.
+//! A list that grows without moving its items, and that can be copied in parts while it changes.
+//! The copy has the contents of the moment at which it began.
 //!
 //! A block that is about to change and is not copied yet is put aside first.
 

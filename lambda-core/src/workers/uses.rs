@@ -14,8 +14,8 @@ impl Workers {
         self.uses.get_mut(seat)
     }
 
-    /// Returns the share of a worker's processors that its busy sandboxes may use, in parts of 2^16;
-    /// thousandths of a processor if its processors are not counted.
+    /// Returns the share of a worker's processors that its busy sandboxes may use, in parts of
+    /// 2^16; thousandths of a processor if its processors are not counted.
     pub(crate) fn busy_share(&self, at: WorkerId) -> u64 {
         let Some(row) = self.get(at) else { return u64::MAX };
         let busy = u64::from(self.busy_milli_of(row));

@@ -28,7 +28,8 @@ pub struct Authorizer {
     pub function: String,
     /// The format of its event, for authorizers of requests of HTTP APIs.
     pub payload: Payload,
-    /// Where the caller's identity stands. A request without one of them is refused before the function is asked.
+    /// Where the caller's identity stands. A request without one of them is refused before the
+    /// function is asked.
     pub identity_sources: Vec<IdentitySource>,
     /// How long an answer is kept for the same identity, in seconds; 0 for not at all.
     pub cache_seconds: u64,
@@ -63,8 +64,9 @@ pub enum IdentitySource {
 }
 
 impl IdentitySource {
-    /// Parses `$request.header.NAME`, `$request.querystring.NAME`, `$stageVariables.NAME`, `$context.NAME`, and the same of
-    /// REST APIs, which begin with `method.request.` or have no `$`.
+    /// Parses `$request.header.NAME`, `$request.querystring.NAME`, `$stageVariables.NAME`,
+    /// `$context.NAME`, and the same of REST APIs, which begin with `method.request.` or have no
+    /// `$`.
     ///
     /// # Errors
     ///

@@ -25,8 +25,8 @@ struct Statement {
 }
 
 impl Policy {
-    /// Parses a policy document. Returns nothing if a statement is in no form that can be evaluated: one with a condition
-    /// or with negations must not pass as if it had none.
+    /// Parses a policy document. Returns nothing if a statement is in no form that can be
+    /// evaluated: one with a condition or with negations must not pass as if it had none.
     pub(crate) fn parse(document: &Value) -> Option<Self> {
         let statements = match document.get("Statement")? {
             Value::Array(statements) => statements.as_slice(),
@@ -77,7 +77,8 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Tells whether a pattern with `*` and `?` covers a text. Takes at most the product of their lengths in steps.
+/// Tells whether a pattern with `*` and `?` covers a text. Takes at most the product of their
+/// lengths in steps.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);

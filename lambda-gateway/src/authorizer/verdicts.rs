@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::verdict::Verdict;
 
-/// What an answer is kept for: the front door's number, the authorizer's name, the caller's identity.
+/// What an answer is kept for: the front door's number, the authorizer's name, the caller's
+/// identity.
 pub(crate) type Key = (usize, String, Vec<String>);
 
 /// Kept answers; the oldest go first when there are too many.

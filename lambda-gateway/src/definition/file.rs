@@ -185,9 +185,11 @@ fn route(kind: Kind, file: FileRoute) -> Result<Route, Error> {
     Ok(route)
 }
 
-/// Returns how long a route's function may take: 30 s for HTTP APIs, 29 s for REST APIs, 15 minutes for function URLs.
+/// Returns how long a route's function may take: 30 s for HTTP APIs, 29 s for REST APIs, 15 minutes
+/// for function URLs.
 ///
-/// REST APIs may take longer at AWS if the account's quota is raised; ours may take up to 15 minutes.
+/// REST APIs may take longer at AWS if the account's quota is raised; ours may take up to 15
+/// minutes.
 pub(super) fn timeout(kind: Kind, asked: Option<Duration>) -> Result<Duration, Error> {
     let (usual, max) = match kind {
         Kind::Http => (30, 30),

@@ -27,8 +27,9 @@ impl Definition {
         Self { apis }
     }
 
-    /// Reads a definition in JSON. The form follows from its members: `apis` (the crate's own), `openapi` (OpenAPI 3 with
-    /// `x-amazon-apigateway-integration`, as an HTTP API), or `Resources` (a SAM template).
+    /// Reads a definition in JSON. The form follows from its members: `apis` (the crate's own),
+    /// `openapi` (OpenAPI 3 with `x-amazon-apigateway-integration`, as an HTTP API), or `Resources`
+    /// (a SAM template).
     ///
     /// # Errors
     ///
@@ -39,7 +40,8 @@ impl Definition {
         Self::from_value(value)
     }
 
-    /// Reads a definition in YAML, of which JSON is a part. CloudFormation's short tags, such as `!Ref`, are understood.
+    /// Reads a definition in YAML, of which JSON is a part. CloudFormation's short tags, such as
+    /// `!Ref`, are understood.
     ///
     /// # Errors
     ///
@@ -67,7 +69,8 @@ impl Definition {
         Ok(definition)
     }
 
-    /// Reads an OpenAPI 3 document with `x-amazon-apigateway-integration` as a front door of this kind.
+    /// Reads an OpenAPI 3 document with `x-amazon-apigateway-integration` as a front door of this
+    /// kind.
     ///
     /// # Errors
     ///
@@ -123,8 +126,9 @@ fn check(api: &Api) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the name or ARN of the function that an integration's URI invokes: a function's ARN, or API Gateway's path to
-/// one, `arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/ARN/invocations`.
+/// Returns the name or ARN of the function that an integration's URI invokes: a function's ARN, or
+/// API Gateway's path to one,
+/// `arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/ARN/invocations`.
 fn function_of_uri(uri: &str) -> Option<String> {
     let function = match uri.split_once(":lambda:path/") {
         Some((_, path)) => path.split_once("/functions/")?.1.strip_suffix("/invocations")?,

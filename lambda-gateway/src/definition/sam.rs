@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::kind::{Kind, Payload};
 use crate::throttle::Throttle;
 
-/// Reads a template. APIs stand under their logical names; several get these as base paths, since all would answer `/`.
+/// Reads a template. APIs stand under their logical names; several get these as base paths, since
+/// all would answer `/`.
 pub(super) fn read(template: &Value) -> Result<Definition, Error> {
     let resources = template.get("Resources").and_then(Value::as_object);
     let resources = resources.ok_or_else(|| Error::invalid("Resources", "is no object"))?;
@@ -78,7 +79,8 @@ fn function_name(resources: &Map<String, Value>, logical: &str) -> String {
     name.unwrap_or(logical).to_owned()
 }
 
-/// Returns the logical name that a value refers to: `{"Ref": …}`, `{"Fn::GetAtt": …}`, `{"Fn::Sub": "${…}"}`, or a text.
+/// Returns the logical name that a value refers to: `{"Ref": …}`, `{"Fn::GetAtt": …}`,
+/// `{"Fn::Sub": "${…}"}`, or a text.
 fn referred(value: &Value) -> Option<&str> {
     if let Some(text) = value.as_str() {
         return Some(text);
@@ -190,7 +192,8 @@ fn authorizer(
     Ok(authorizer)
 }
 
-/// Refuses settings of who may pass that have no effect here: a route must not be open where its author closed it.
+/// Refuses settings of who may pass that have no effect here: a route must not be open where its
+/// author closed it.
 fn check_auth(auth: Option<&Value>) -> Result<(), Error> {
     let known = [
         "AddDefaultAuthorizerToCorsPreflight",
@@ -207,7 +210,8 @@ fn check_auth(auth: Option<&Value>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the route of an event to its API, which is there without being written if the event names none.
+/// Adds the route of an event to its API, which is there without being written if the event names
+/// none.
 fn add(apis: &mut BTreeMap<String, Found>, function: &str, event: &Value) -> Result<(), Error> {
     let (kind, link, implicit) = match resource_type(event) {
         "Api" => (Kind::Rest, "RestApiId", "ServerlessRestApi"),

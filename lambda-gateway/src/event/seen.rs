@@ -25,8 +25,8 @@ impl Seen<'_> {
         self.request.header("host").or(self.api.domain.as_deref()).unwrap_or("").to_owned()
     }
 
-    /// Returns the first label of the host name. Without a domain of its own, an API is called by its identifier, also when
-    /// the client uses an address.
+    /// Returns the first label of the host name. Without a domain of its own, an API is called by
+    /// its identifier, also when the client uses an address.
     pub(crate) fn domain_prefix(&self) -> String {
         if self.api.domain.is_none() {
             return self.api.id.clone();
@@ -68,7 +68,8 @@ impl Seen<'_> {
     }
 }
 
-/// Tells whether a front door sets a header itself, so that the client's values do not stand beside it.
+/// Tells whether a front door sets a header itself, so that the client's values do not stand beside
+/// it.
 pub(crate) fn is_added(name: &str) -> bool {
     let added = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-amzn-trace-id"];
     added.iter().any(|it| name.eq_ignore_ascii_case(it))

@@ -152,7 +152,8 @@ fn body(seen: &Seen<'_>) -> Option<EventBody> {
     })
 }
 
-/// What an identity has, beside the client's address and program: `null` without signatures and client certificates.
+/// What an identity has, beside the client's address and program: `null` without signatures and
+/// client certificates.
 const IDENTITY: &[&str] = &[
     "accessKey",
     "accountId",

@@ -80,7 +80,8 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
     context
 }
 
-/// Names in lower case, values of one name joined by commas. An HTTP API shows cookies apart; a function URL does both.
+/// Names in lower case, values of one name joined by commas. An HTTP API shows cookies apart; a
+/// function URL does both.
 fn headers(seen: &Seen<'_>) -> Map<String, Value> {
     let mut headers = Map::new();
     for (name, value) in &seen.request.headers {

@@ -1,6 +1,6 @@
 #![no_main]
-//! A call of the API over HTTP: path, query, headers and body of every operation. No input ends the server, and none meets an
-//! internal error.
+//! A call of the API over HTTP: path, query, headers and body of every operation. No input ends the
+//! server, and none meets an internal error.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -39,8 +39,8 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
     Served { runtime, address }
 });
 
-// The input: a byte that names an operation, a line for what its path has after the template, lines of headers, an empty
-// line, the body.
+// The input: a byte that names an operation, a line for what its path has after the template, lines
+// of headers, an empty line, the body.
 fuzz_target!(|data: &[u8]| {
     let Some((first, rest)) = data.split_first() else { return };
     let (method, template) = OPERATIONS[usize::from(*first) % OPERATIONS.len()];

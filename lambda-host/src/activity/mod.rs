@@ -1,6 +1,8 @@
-//! What a host does now and did lately: its workers, sandboxes and invocations, for people who watch it.
+//! What a host does now and did lately: its workers, sandboxes and invocations, for people who
+//! watch it.
 //!
-//! The driver tells an [`Observer`] what happens. The state behind it is pure: times come in as arguments.
+//! The driver tells an [`Observer`] what happens. The state behind it is pure: times come in as
+//! arguments.
 
 #![cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the page reads all of it"))]
 

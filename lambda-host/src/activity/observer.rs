@@ -18,8 +18,8 @@ use crate::worker::protocol::{Deployment, InvocationId, SandboxId, WorkerId};
 
 /// What a host does now and did lately, and its metrics. Clones share it.
 ///
-/// The driver alone changes the activity, a record or two at a time. Who reads it copies what he shows, and makes text of it
-/// when the lock is free again.
+/// The driver alone changes the activity, a record or two at a time. Who reads it copies what he
+/// shows, and makes text of it when the lock is free again.
 #[derive(Clone, Debug)]
 pub(crate) struct Observer {
     /// The start of the host, from which times are counted.
@@ -42,7 +42,8 @@ pub(crate) struct Activity {
 }
 
 impl Observer {
-    /// Returns an observer that keeps the last `invocations_kept` invocations; `None` gives one that is off.
+    /// Returns an observer that keeps the last `invocations_kept` invocations; `None` gives one
+    /// that is off.
     pub(crate) fn new(invocations_kept: Option<usize>) -> Self {
         let activity = Activity {
             sandboxes: Sandboxes::default(),
@@ -152,7 +153,8 @@ impl Observer {
         }
     }
 
-    /// Notes an invocation of a version of `function`, as metrics name it; the caller named it by `function_arn`.
+    /// Notes an invocation of a version of `function`, as metrics name it; the caller named it by
+    /// `function_arn`.
     pub(crate) fn arrived(
         &self,
         id: InvocationId,

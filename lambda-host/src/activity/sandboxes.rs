@@ -14,7 +14,8 @@ use crate::worker::protocol::{Deployment, SandboxId, WorkerId};
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
     pub(crate) worker: WorkerId,
-    /// As metrics name it: functions of other accounts than the host's own bear their account's number.
+    /// As metrics name it: functions of other accounts than the host's own bear their account's
+    /// number.
     pub(crate) function: Box<str>,
     pub(crate) key: VersionKey,
     pub(crate) deployment: u64,

@@ -1,4 +1,5 @@
-//! How much an account may keep: numbers of versions, aliases and other resources, and the bytes of its archives.
+//! How much an account may keep: numbers of versions, aliases and other resources, and the bytes of
+//! its archives.
 
 use super::Inner;
 use super::record::Record;
@@ -15,8 +16,8 @@ pub(crate) const MAPPINGS_MAX: usize = 10_000;
 pub(crate) const SIGNING_CONFIGS_MAX: usize = 1_000;
 
 impl Inner {
-    /// Refuses a change of a function after which the account would keep more than it may. A change that makes nothing more
-    /// passes.
+    /// Refuses a change of a function after which the account would keep more than it may. A change
+    /// that makes nothing more passes.
     pub(super) fn check_bounds(
         &self,
         before: Option<&Record>,

@@ -50,7 +50,8 @@ impl Inner {
         Ok(after)
     }
 
-    /// Removes a function with its versions and all that belongs to them. The caller holds the turn.
+    /// Removes a function with its versions and all that belongs to them. The caller holds the
+    /// turn.
     pub(super) async fn remove(&self, name: &FunctionName, record: &Record) -> Result<(), Error> {
         self.write_rows(rows(Some(record), None)).await?;
         // Gone for callers first: an invocation that is on its way is refused by the manager.
@@ -67,7 +68,8 @@ impl Inner {
         blocking(move || registry.write(&changes)).await
     }
 
-    /// Puts the registry and the engine back to what was before a change that the engine refused; `told` is what it took.
+    /// Puts the registry and the engine back to what was before a change that the engine refused;
+    /// `told` is what it took.
     async fn undo(&self, rows: Changes, told: &[Put]) {
         for put in told {
             let undone = match &put.before {
@@ -103,8 +105,8 @@ impl Put {
     }
 }
 
-/// Brings the versions of a changed record in line with what belongs to them, and gives new deployments their numbers.
-/// Returns the last number that is given then.
+/// Brings the versions of a changed record in line with what belongs to them, and gives new
+/// deployments their numbers. Returns the last number that is given then.
 fn settle(record: &mut Record, mut last_deployment: u64) -> u64 {
     let reserved = record.latest.function.reserved_concurrency;
     let attachments = Arc::clone(&record.attachments);
@@ -169,7 +171,8 @@ fn rows(before: Option<&Record>, after: Option<&Record>) -> Changes {
     changes
 }
 
-/// A function that could not run is taken for one that can when the engine is told of it anew, and takes it.
+/// A function that could not run is taken for one that can when the engine is told of it anew, and
+/// takes it.
 fn revive(before: Option<&Record>, after: &mut Record) {
     let told: Vec<VersionKey> = puts(before, after).iter().map(|put| put.after.key()).collect();
     let failed = |it: &Function| matches!(it.state, FunctionState::Failed { .. });
@@ -184,16 +187,18 @@ fn revive(before: Option<&Record>, after: &mut Record) {
     }
 }
 
-/// Tells whether the engine knows a version before its first invocation: one with reserved or provisioned concurrency or a
-/// network, all of which it can refuse. It learns of the others when they are invoked: it keeps more for each version than
-/// the catalog does, and most versions are never invoked.
+/// Tells whether the engine knows a version before its first invocation: one with reserved or
+/// provisioned concurrency or a network, all of which it can refuse. It learns of the others when
+/// they are invoked: it keeps more for each version than the catalog does, and most versions are
+/// never invoked.
 pub(super) fn is_told_at_once(function: &Function) -> bool {
     let reserves = function.version == Version::Latest && function.reserved_concurrency.is_some();
     let network = function.config.vpc.as_ref().is_some_and(|it| !it.is_empty());
     reserves || network || function.provisioned_concurrency > 0
 }
 
-/// Returns what the engine has to be told: `$LATEST` first, whose reserved concurrency the versions share.
+/// Returns what the engine has to be told: `$LATEST` first, whose reserved concurrency the versions
+/// share.
 fn puts(before: Option<&Record>, after: &Record) -> Vec<Put> {
     let engine = |it: &Function| {
         (it.deployment, it.reserved_concurrency, it.provisioned_concurrency, it.config.memory_mb)

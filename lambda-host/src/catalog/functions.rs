@@ -50,7 +50,8 @@ pub(crate) struct Deploy {
 }
 
 impl Catalog {
-    /// Adds a function; its settings were checked. Returns the version that was published, or `$LATEST`.
+    /// Adds a function; its settings were checked. Returns the version that was published, or
+    /// `$LATEST`.
     pub(crate) async fn deploy(
         &self,
         config: FunctionConfig,

@@ -21,7 +21,8 @@ pub struct Mapping {
     pub source_arn: Option<String>,
     /// Whether the source is read.
     pub enabled: bool,
-    /// Settings by the names of the API: those that were given, and the defaults of the kind of source.
+    /// Settings by the names of the API: those that were given, and the defaults of the kind of
+    /// source.
     pub settings: BTreeMap<String, Value>,
     /// Tags by key.
     #[serde(default)]

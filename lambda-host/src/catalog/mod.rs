@@ -1,8 +1,9 @@
-//! The catalog: the one owner of which functions there are, of their code, and of what the placement engine was told.
+//! The catalog: the one owner of which functions there are, of their code, and of what the
+//! placement engine was told.
 //!
-//! A change is made in a task of its own, one after another, in this order: the registry, the engine, the map that
-//! readers see. A caller that goes away in the middle does not stop it, so the three always agree. A refusal by a
-//! later part undoes the earlier ones.
+//! A change is made in a task of its own, one after another, in this order: the registry, the
+//! engine, the map that readers see. A caller that goes away in the middle does not stop it, so the
+//! three always agree. A refusal by a later part undoes the earlier ones.
 
 pub(crate) mod bounds;
 mod change;
@@ -86,8 +87,8 @@ pub(crate) struct Turn {
 }
 
 impl Catalog {
-    /// Opens the catalog in `folder` and tells the manager of each function in it. A function that the engine refuses,
-    /// or whose code is gone, is listed as failed.
+    /// Opens the catalog in `folder` and tells the manager of each function in it. A function that
+    /// the engine refuses, or whose code is gone, is listed as failed.
     pub(crate) async fn open(
         folder: &Path,
         code: CodeStore,
@@ -194,8 +195,8 @@ impl Catalog {
         self.change(|inner| async move { inner.put_code(zip).await.map(drop) }).await
     }
 
-    /// Changes a function or what belongs to it: `change` sees it as it is when its turn has come. `None` when there is
-    /// no such function.
+    /// Changes a function or what belongs to it: `change` sees it as it is when its turn has come.
+    /// `None` when there is no such function.
     pub(crate) async fn amend<T: Send + 'static>(
         &self,
         name: FunctionName,
@@ -240,8 +241,8 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Tells the manager of a function that the registry holds, if it must know it now; one that cannot run is listed as
-    /// failed.
+    /// Tells the manager of a function that the registry holds, if it must know it now; one that
+    /// cannot run is listed as failed.
     async fn start(&self, held: &mut Held) -> Result<(), Error> {
         let taken = match held.is_present() {
             true if change::is_told_at_once(&held.function) => {
@@ -316,7 +317,8 @@ impl Inner {
 }
 
 impl Held {
-    /// Holds the code and layers of a function, with the leases of an earlier one that has the same, in `leased`. Blocks.
+    /// Holds the code and layers of a function, with the leases of an earlier one that has the
+    /// same, in `leased`. Blocks.
     fn new(
         function: Arc<Function>,
         store: &CodeStore,

@@ -51,7 +51,8 @@ impl Record {
         self.picked(qualifier, 1.0)
     }
 
-    /// Returns the version for an invocation of a qualifier; `draw` is a random number from 0 up to 1, without 1.
+    /// Returns the version for an invocation of a qualifier; `draw` is a random number from 0 up to
+    /// 1, without 1.
     pub(crate) fn picked(&self, qualifier: Option<&str>, draw: f64) -> Option<&Held> {
         let version = match qualifier {
             None => Version::Latest,
@@ -63,7 +64,8 @@ impl Record {
         self.version(version)
     }
 
-    /// Refuses a qualifier of a version or an alias that is not there, in the words that the API has for each.
+    /// Refuses a qualifier of a version or an alias that is not there, in the words that the API
+    /// has for each.
     pub(crate) fn expect_qualifier(&self, arns: &Arns, qualifier: &str) -> Result<(), Error> {
         expect(Some(self), arns, self.latest.function.config.name.as_str(), qualifier)
     }
@@ -78,7 +80,8 @@ impl Record {
     }
 }
 
-/// Refuses a qualifier that names no version and no alias of a function, which may itself not be there.
+/// Refuses a qualifier that names no version and no alias of a function, which may itself not be
+/// there.
 pub(crate) fn expect(
     record: Option<&Record>,
     arns: &Arns,

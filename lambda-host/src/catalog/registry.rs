@@ -14,8 +14,8 @@ use crate::function::attachments::Attachments;
 use crate::function::name::FunctionName;
 use crate::function::version::{Version, VersionKey};
 
-/// Keeps functions by name and version, and other resources by key. Cheap to clone; every call blocks for a disk write
-/// or read.
+/// Keeps functions by name and version, and other resources by key. Cheap to clone; every call
+/// blocks for a disk write or read.
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
     database: Arc<Database>,

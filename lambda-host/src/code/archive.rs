@@ -29,14 +29,14 @@ pub const ENTRIES_MAX: usize = 65_535;
 /// Returns [`Error::NotAnArchive`] if `zip` is not a zip archive; [`Error::InvalidCode`] if it is
 /// encrypted, or has a path or link that leads out of its folder, a duplicate name, a special file,
 /// or more than [`ENTRIES_MAX`] entries; [`Error::Parameter`] if it unpacks to more than
-/// [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive declared a false size.
-/// Returns [`Error::Io`] if a file cannot be written.
+/// [`UNPACKED_BYTES_MAX`] bytes. Nothing was written then, unless the archive declared a false
+/// size. Returns [`Error::Io`] if a file cannot be written.
 pub fn unpack(zip: &[u8], target: &Path) -> Result<(), Error> {
     unpack_all(&[zip], target)
 }
 
-/// Unpacks several archives into the new folder `target`, later ones over earlier ones, after all of them were checked
-/// as one. Blocks.
+/// Unpacks several archives into the new folder `target`, later ones over earlier ones, after all
+/// of them were checked as one. Blocks.
 ///
 /// # Errors
 ///
@@ -164,7 +164,8 @@ fn plan<R: Read + Seek>(archives: &mut [ZipArchive<R>]) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-/// Puts an entry of a later archive over what earlier ones have at its path, on the way to it, and below it.
+/// Puts an entry of a later archive over what earlier ones have at its path, on the way to it, and
+/// below it.
 fn put_over(plan: &mut Plan, path: PathBuf, entry: Entry) {
     for parent in path.ancestors().skip(1) {
         if matches!(plan.get(parent), Some(Entry::File { .. } | Entry::Link { .. })) {

@@ -61,8 +61,8 @@ impl CodeStore {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::TooLarge`] if the archive is too large, another error of `code` if it cannot be
-    /// used, and [`Error::Io`] if it cannot be written.
+    /// Returns [`Error::TooLarge`] if the archive is too large, another error of `code` if it
+    /// cannot be used, and [`Error::Io`] if it cannot be written.
     pub fn put(&self, zip: &Bytes) -> Result<(CodeDigest, CodeLease), Error> {
         if zip.len() > ZIP_BYTES_MAX {
             return Err(Error::TooLarge {
@@ -89,8 +89,8 @@ impl CodeStore {
         Ok((digest, lease))
     }
 
-    /// Holds the folder that archives unpack to together, later ones over earlier ones; it need not be there
-    /// ([`CodeLease::is_present`]).
+    /// Holds the folder that archives unpack to together, later ones over earlier ones; it need not
+    /// be there ([`CodeLease::is_present`]).
     #[must_use]
     pub(crate) fn lease_merged(&self, digests: &[&CodeDigest]) -> CodeLease {
         if let [one] = digests {
@@ -100,7 +100,8 @@ impl CodeStore {
         self.leased(CodeDigest::of(all.as_bytes()).hex())
     }
 
-    /// Makes the folder of [`CodeStore::lease_merged`] out of the archives, in the same order. Blocks.
+    /// Makes the folder of [`CodeStore::lease_merged`] out of the archives, in the same order.
+    /// Blocks.
     pub(crate) fn put_merged(&self, lease: &CodeLease, zips: &[Bytes]) -> Result<(), Error> {
         let folder = lease.folder();
         if folder.exists() {

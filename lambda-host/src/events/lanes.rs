@@ -1,8 +1,10 @@
-//! The order in which events are run: a lane for each function, the lanes of an account in turn, the accounts in turn.
+//! The order in which events are run: a lane for each function, the lanes of an account in turn,
+//! the accounts in turn.
 //!
-//! Pure: identifiers and times only. A lane takes a slot when it has fewer than there are free ones (dynamic thresholds,
-//! Choudhury and Hahne, 1998): a function with a long backlog takes half of the slots, and leaves the others to those that
-//! come later. The same holds for accounts, where a host has several.
+//! Pure: identifiers and times only. A lane takes a slot when it has fewer than there are free ones
+//! (dynamic thresholds, Choudhury and Hahne, 1998): a function with a long backlog takes half of
+//! the slots, and leaves the others to those that come later. The same holds for accounts, where a
+//! host has several.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,7 +49,8 @@ struct Lane {
 }
 
 impl Lanes {
-    /// Returns lanes that run at most `slots` events at once; `shared` for the lanes of several accounts.
+    /// Returns lanes that run at most `slots` events at once; `shared` for the lanes of several
+    /// accounts.
     pub(super) fn new(slots: usize, shared: bool) -> Self {
         Self {
             slots,

@@ -1,7 +1,8 @@
 //! Events: invocations whose caller does not wait, and what reads them from queues and streams.
 //!
-//! An event is on disk when it is accepted, and until it was handled: it is run at least once. A function that fails is
-//! tried again, twice by default; an event that is throttled, or finds no room, waits. Then a destination is told.
+//! An event is on disk when it is accepted, and until it was handled: it is run at least once. A
+//! function that fails is tried again, twice by default; an event that is throttled, or finds no
+//! room, waits. Then a destination is told.
 
 pub(crate) mod deliver;
 pub(crate) mod dispatch;

@@ -113,7 +113,8 @@ impl EventQueue {
         Ok((queue, opened))
     }
 
-    /// Keeps an event of a function of `owner`, by place and number; it is on disk when this returns.
+    /// Keeps an event of a function of `owner`, by place and number; it is on disk when this
+    /// returns.
     pub(crate) async fn accept(
         &self,
         owner: (AccountIndex, &str),
@@ -179,7 +180,8 @@ impl EventQueue {
         oldest.map_or(Duration::ZERO, |at_ms| Duration::from_millis(now_ms().saturating_sub(at_ms)))
     }
 
-    /// Takes no more events up; what is returned is told, or dropped, when none runs. Those that wait stay on disk.
+    /// Takes no more events up; what is returned is told, or dropped, when none runs. Those that
+    /// wait stay on disk.
     pub(crate) async fn stop(&self) -> oneshot::Receiver<()> {
         let (done, stopped) = oneshot::channel();
         // An error means that the dispatcher has ended: the receiver hears that too.

@@ -24,8 +24,8 @@ pub struct Services {
 }
 
 impl Services {
-    /// Returns a client of the services at `endpoint`, for example `http://127.0.0.1:5000`. An endpoint on loopback is
-    /// also asked without credentials: with keys that are none.
+    /// Returns a client of the services at `endpoint`, for example `http://127.0.0.1:5000`. An
+    /// endpoint on loopback is also asked without credentials: with keys that are none.
     #[must_use]
     pub fn new(context: Context, options: Options, endpoint: &str, region: &str) -> Self {
         let chain = Chain::new(context.clone(), options);

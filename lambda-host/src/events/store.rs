@@ -1,4 +1,5 @@
-//! Accepted events, kept on disk until they were handled. What comes at once is written in one transaction.
+//! Accepted events, kept on disk until they were handled. What comes at once is written in one
+//! transaction.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -61,7 +62,8 @@ enum Change {
 }
 
 impl EventStore {
-    /// Opens the store and returns the events in it; its writes are made by a task on the current runtime. Blocks.
+    /// Opens the store and returns the events in it; its writes are made by a task on the current
+    /// runtime. Blocks.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Event>), Error> {
         let database = Database::open(Some(path))?;
         let events = database.run(|database| {

@@ -6,19 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// An account of a host beside the host's own ([`HostBuilder::with_account`](crate::HostBuilder::with_account)).
+/// An account of a host beside the host's own
+/// ([`HostBuilder::with_account`](crate::HostBuilder::with_account)).
 ///
-/// Each account has functions, layers, logs and limits of its own. Calls of one account do not see another's functions,
-/// unless a policy of a function allows it.
+/// Each account has functions, layers, logs and limits of its own. Calls of one account do not see
+/// another's functions, unless a policy of a function allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
     /// The account's number, twelve digits.
     pub number: String,
-    /// How many of its invocations may run at once; by default as many as of the host's own account.
+    /// How many of its invocations may run at once; by default as many as of the host's own
+    /// account.
     pub concurrency_max: Option<u32>,
-    /// Its weight when room is scarce: free room goes first to the account with the least memory held per weight. The
-    /// host's own account has 100, which is the default.
+    /// Its weight when room is scarce: free room goes first to the account with the least memory
+    /// held per weight. The host's own account has 100, which is the default.
     pub weight: u32,
     /// How many bytes its archives may have together; by default as many as the host's own account.
     pub code_bytes_max: Option<u64>,

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The processors that a function's code is for. The default is this machine's, unlike AWS's `x86_64`.
+/// The processors that a function's code is for. The default is this machine's, unlike AWS's
+/// `x86_64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Architecture {

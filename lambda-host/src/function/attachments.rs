@@ -8,8 +8,8 @@ use super::alias::Alias;
 use super::policy::Policy;
 use super::version::Version;
 
-/// What belongs to a function beside its code and settings. Maps by qualifier have `$LATEST` or an empty text for the
-/// function itself, as AWS names it there.
+/// What belongs to a function beside its code and settings. Maps by qualifier have `$LATEST` or an
+/// empty text for the function itself, as AWS names it there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Attachments {
@@ -33,8 +33,8 @@ pub(crate) struct Attachments {
     pub(crate) code_signing: Option<String>,
     /// Whether loops of invocations through this function are let go on.
     pub(crate) recursion_allowed: bool,
-    /// How the runtime is updated, by qualifier or `$LATEST`: `Auto`, `FunctionUpdate`, or `Manual` with the ARN of a
-    /// runtime's version.
+    /// How the runtime is updated, by qualifier or `$LATEST`: `Auto`, `FunctionUpdate`, or `Manual`
+    /// with the ARN of a runtime's version.
     pub(crate) runtime_updates: BTreeMap<String, (String, Option<String>)>,
 }
 
@@ -83,14 +83,15 @@ pub struct Provisioned {
     pub sandboxes: u32,
     /// When it was changed, in milliseconds since 1970-01-01 UTC.
     pub modified_at_ms: u64,
-    /// The version that the alias named before. Its sandboxes are kept until those of the alias's version are ready.
+    /// The version that the alias named before. Its sandboxes are kept until those of the alias's
+    /// version are ready.
     #[serde(default)]
     pub(crate) before: Option<u64>,
 }
 
 impl Attachments {
-    /// Returns how many sandboxes of a version are kept ready: by its own setting, or by that of an alias that names it or
-    /// named it before.
+    /// Returns how many sandboxes of a version are kept ready: by its own setting, or by that of an
+    /// alias that names it or named it before.
     pub(crate) fn provisioned(&self, version: Version) -> u32 {
         if let Some(own) = self.provisioned.get(&version.to_string()) {
             return own.sandboxes;
@@ -108,8 +109,8 @@ impl Attachments {
         self.provisioned.values().map(|it| u64::from(it.sandboxes)).sum()
     }
 
-    /// Removes what belongs to a version or an alias, but for its function URL: at AWS that outlives the alias, and refuses
-    /// every caller, as the alias's policy is gone.
+    /// Removes what belongs to a version or an alias, but for its function URL: at AWS that
+    /// outlives the alias, and refuses every caller, as the alias's policy is gone.
     pub(crate) fn remove_qualifier(&mut self, qualifier: &str) {
         self.policies.remove(qualifier);
         self.event_invoke.remove(qualifier);

@@ -38,7 +38,8 @@ pub struct FunctionConfig {
     pub runtime: String,
     /// What the runtime calls, for example `app.handler`. Up to 128 characters without white space.
     pub handler: String,
-    /// The processors that the code is for. A host of other processors keeps the function and refuses its invocations.
+    /// The processors that the code is for. A host of other processors keeps the function and
+    /// refuses its invocations.
     #[serde(default)]
     pub architecture: Architecture,
     /// A description for people, up to 256 bytes in UTF-8.
@@ -74,7 +75,8 @@ pub struct FunctionConfig {
     pub logging: Logging,
 }
 
-/// A version of a layer that a function uses. The function keeps its files when the layer's version is deleted.
+/// A version of a layer that a function uses. The function keeps its files when the layer's version
+/// is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UsedLayer {

@@ -37,7 +37,8 @@ pub struct Function {
     /// The version; a numbered one never changes its code and settings.
     #[serde(default)]
     pub version: Version,
-    /// The settings of this deployment; shared with those who have the same, as they take most of a function's memory.
+    /// The settings of this deployment; shared with those who have the same, as they take most of a
+    /// function's memory.
     pub config: Arc<FunctionConfig>,
     /// The digest of the code.
     pub code: CodeDigest,
@@ -89,7 +90,8 @@ impl Function {
         self.under_way.filter(|it| now < it.until).map(|it| it.step)
     }
 
-    /// Refuses a change while another one is under way. `arn` is the function's without a qualifier.
+    /// Refuses a change while another one is under way. `arn` is the function's without a
+    /// qualifier.
     pub(crate) fn check_settled(&self, now: Instant, arn: &str) -> Result<(), Error> {
         const REFUSED: &str = "The operation cannot be performed at this time.";
         match self.under_way(now) {
@@ -145,5 +147,6 @@ pub(crate) enum Step {
     Updating,
 }
 
-/// The deployment of code and settings that no sandbox has run yet: the catalog gives them a number of their own.
+/// The deployment of code and settings that no sandbox has run yet: the catalog gives them a number
+/// of their own.
 pub(crate) const NOT_DEPLOYED: u64 = 0;

@@ -28,7 +28,8 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// [`Error::Conflict`] when a statement has that name; [`Error::TooLarge`] when the policy would be over 20 KB.
+    /// [`Error::Conflict`] when a statement has that name; [`Error::TooLarge`] when the policy
+    /// would be over 20 KB.
     pub fn add(&mut self, statement: Statement) -> Result<(), Error> {
         if self.statements.iter().any(|it| it.id == statement.id) {
             return Err(Error::Conflict {
@@ -101,8 +102,8 @@ impl Policy {
 
     /// Tells whether the policy allows an access: a statement allows it, and none denies it.
     ///
-    /// A condition is understood when it is on the kind of a function URL or on the caller's account. A statement with any
-    /// other allows nothing, and denies as if the condition were met.
+    /// A condition is understood when it is on the kind of a function URL or on the caller's
+    /// account. A statement with any other allows nothing, and denies as if the condition were met.
     #[cfg(feature = "http")]
     pub(crate) fn allows(&self, access: &Access<'_>) -> bool {
         let is = |effect: &str, unknown: bool| {
@@ -131,13 +132,15 @@ pub(crate) struct Access<'a> {
     pub(crate) account: Option<&'a str>,
     /// Such as `lambda:InvokeFunction`.
     pub(crate) action: &'a str,
-    /// How the function URL authenticates by which the caller comes, if by one: `NONE` or `AWS_IAM`.
+    /// How the function URL authenticates by which the caller comes, if by one: `NONE` or
+    /// `AWS_IAM`.
     pub(crate) url: Option<&'a str>,
 }
 
 #[cfg(feature = "http")]
 impl Access<'_> {
-    /// Tells whether all conditions are met; `unknown` is the answer for those that are not understood.
+    /// Tells whether all conditions are met; `unknown` is the answer for those that are not
+    /// understood.
     fn meets(&self, conditions: Option<&Value>, unknown: bool) -> bool {
         let Some(conditions) = conditions else { return true };
         let Some(operators) = conditions.as_object() else { return unknown };

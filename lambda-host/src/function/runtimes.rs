@@ -7,7 +7,8 @@ pub(crate) fn is_supported(runtime: &str) -> bool {
     SUPPORTED.contains(&runtime)
 }
 
-/// Returns the version of a runtime as Lambda's logs have it: `python:3.11.v1`. A host has one version of each.
+/// Returns the version of a runtime as Lambda's logs have it: `python:3.11.v1`. A host has one
+/// version of each.
 pub(crate) fn version(runtime: &str) -> String {
     let digit = |c: char| c.is_ascii_digit() || c == '.';
     let at = runtime.find(digit).unwrap_or(runtime.len());

@@ -19,7 +19,8 @@ use crate::error::Error;
 /// # Ok::<(), lambda_host::Error>(())
 /// ```
 ///
-/// The forms are those of AWS's `FunctionName` parameter: an ARN, of which each part but the name may be missing.
+/// The forms are those of AWS's `FunctionName` parameter: an ARN, of which each part but the name
+/// may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Environment variables, ordered by name. They take the memory of their texts: a host keeps those of every version of
-/// every function. `Debug` hides the values, which may be secret.
+/// Environment variables, ordered by name. They take the memory of their texts: a host keeps those
+/// of every version of every function. `Debug` hides the values, which may be secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(Box<[(Box<str>, Box<str>)]>);
 

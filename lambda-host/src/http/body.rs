@@ -84,8 +84,8 @@ impl Bodies {
 
 /// Waits for the next frame until `deadline`.
 ///
-/// A timer that is set may wake another thread, to wait for less long. Most bodies arrive together with the head, and
-/// the server has them at its next turn: the first polls set no timer.
+/// A timer that is set may wake another thread, to wait for less long. Most bodies arrive together
+/// with the head, and the server has them at its next turn: the first polls set no timer.
 async fn next_frame(
     body: &mut Incoming,
     deadline: Instant,

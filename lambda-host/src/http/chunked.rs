@@ -1,6 +1,7 @@
 //! Bodies in the encoding `aws-chunked`, whose chunks are signed one by one.
 //!
-//! Source: AWS, "Signature calculations for the authorization header: transferring payload in multiple chunks".
+//! Source: AWS, "Signature calculations for the authorization header: transferring payload in
+//! multiple chunks".
 
 use aws_cred_chain::sign::Chunks;
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use bytes::Bytes;
 /// The hash of a request whose chunks are signed.
 pub(super) const SIGNED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 
-/// Returns the bytes of all chunks; `None` when the body is not in the encoding, or a chunk's signature is another than
-/// `chunks` computes.
+/// Returns the bytes of all chunks; `None` when the body is not in the encoding, or a chunk's
+/// signature is another than `chunks` computes.
 pub(super) fn decode(body: &[u8], chunks: &mut Chunks) -> Option<Bytes> {
     let mut decoded = Vec::with_capacity(body.len());
     let mut rest = body;

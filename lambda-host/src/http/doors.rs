@@ -1,4 +1,5 @@
-//! Front doors: requests of browsers and HTTP clients that reach functions, through function URLs or a gateway.
+//! Front doors: requests of browsers and HTTP clients that reach functions, through function URLs
+//! or a gateway.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -108,8 +109,8 @@ pub(super) async fn function_url(
     Some(sent(handle_function_url(api, &functions, &request, &arrival).await, &arrival))
 }
 
-/// Checks the signature of a request to a function URL with `AuthType: AWS_IAM`. Returns what the function sees of the
-/// caller, or what a caller is told who may not pass.
+/// Checks the signature of a request to a function URL with `AuthType: AWS_IAM`. Returns what the
+/// function sees of the caller, or what a caller is told who may not pass.
 #[cfg(feature = "keys")]
 fn signed(
     front: &Api,

@@ -12,8 +12,8 @@ use crate::metrics::prometheus;
 
 pub(super) const PATH: &str = "/metrics";
 
-/// Answers a request for the metrics. They are written on a thread of their own, for one request at a time: the text of
-/// thousands of functions is some megabytes long.
+/// Answers a request for the metrics. They are written on a thread of their own, for one request at
+/// a time: the text of thousands of functions is some megabytes long.
 pub(super) async fn answer(api: &Api, parts: &Parts) -> Response<Full<Bytes>> {
     if let Err(denied) = api.operator.allow(api.is_locked(), parts) {
         return denied.response();

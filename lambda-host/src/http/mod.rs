@@ -1,4 +1,5 @@
-//! The AWS Lambda API over HTTP, for the AWS command line and SDKs; function URLs; a gateway's front doors.
+//! The AWS Lambda API over HTTP, for the AWS command line and SDKs; function URLs; a gateway's
+//! front doors.
 //!
 //! Without keys (`serve_with_keys`, feature `keys`) requests are not authenticated: signatures are
 //! accepted and not checked. Serve on loopback then, or behind a proxy that authenticates callers.

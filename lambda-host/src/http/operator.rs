@@ -1,4 +1,5 @@
-//! The operator: who may read the page and the metrics, and who may change something through the page.
+//! The operator: who may read the page and the metrics, and who may change something through the
+//! page.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,14 +8,16 @@ use http::Method;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
-/// Who may read the operator's page and the metrics of a host, and who may change something through the page.
+/// Who may read the operator's page and the metrics of a host, and who may change something through
+/// the page.
 ///
-/// Everybody who reaches the listener may read, as long as the API takes requests without signatures. If the API needs
-/// signatures, reading needs the operator's key, as `Authorization: Bearer KEY`. Invoking and deleting functions through
-/// the page always need the key.
+/// Everybody who reaches the listener may read, as long as the API takes requests without
+/// signatures. If the API needs signatures, reading needs the operator's key, as
+/// `Authorization: Bearer KEY`. Invoking and deleting functions through the page always need the
+/// key.
 ///
-/// A request whose `Host` is neither an address nor `localhost` nor a name that is set here is refused: a web site whose
-/// name is made to lead to this host cannot read it through a browser.
+/// A request whose `Host` is neither an address nor `localhost` nor a name that is set here is
+/// refused: a web site whose name is made to lead to this host cannot read it through a browser.
 #[derive(Clone, Debug, Default)]
 #[must_use = "an operator is given to a server"]
 pub struct Operator {
@@ -36,7 +39,8 @@ pub(super) enum Denied {
 }
 
 impl Operator {
-    /// Returns an operator without a key: nobody changes anything, and a host whose API needs signatures shows nothing.
+    /// Returns an operator without a key: nobody changes anything, and a host whose API needs
+    /// signatures shows nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -81,7 +85,8 @@ impl OperatorKey {
 }
 
 impl Operator {
-    /// Decides on a request to the data of the page or the metrics. `locked` tells whether the API needs signatures.
+    /// Decides on a request to the data of the page or the metrics. `locked` tells whether the API
+    /// needs signatures.
     pub(super) fn allow(&self, locked: bool, request: &Parts) -> Result<(), Denied> {
         if !self.is_its_host(request) {
             return Err(Denied::HostName);
@@ -103,8 +108,8 @@ impl Operator {
         }
     }
 
-    /// Tells whether the host name is an address, `localhost` or one that is set. A web site whose name is made to lead
-    /// to this host would send its own.
+    /// Tells whether the host name is an address, `localhost` or one that is set. A web site whose
+    /// name is made to lead to this host would send its own.
     fn is_its_host(&self, request: &Parts) -> bool {
         let header = request.headers.get("host").and_then(|it| it.to_str().ok());
         let Some(host) = request.uri.authority().map(|it| it.as_str()).or(header) else {

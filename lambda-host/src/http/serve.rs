@@ -37,8 +37,8 @@ use crate::code::CodeDigest;
 use crate::host::Host;
 use crate::metrics::Registry;
 
-/// Serves the API, and function URLs by their host names, on `listener` until `stop` resolves. Then answers the requests
-/// in progress, and returns. [`Server`] has more settings.
+/// Serves the API, and function URLs by their host names, on `listener` until `stop` resolves. Then
+/// answers the requests in progress, and returns. [`Server`] has more settings.
 pub async fn serve(host: Host, listener: TcpListener, stop: impl Future<Output = ()>) {
     Server::api(host).serve(listener, stop).await;
 }
@@ -68,8 +68,8 @@ enum Front {
 }
 
 impl Server {
-    /// Returns a server of the AWS Lambda API and of function URLs. A request with the host name `ID.lambda-url.…` is to
-    /// a URL, whatever follows; any other is to the API.
+    /// Returns a server of the AWS Lambda API and of function URLs. A request with the host name
+    /// `ID.lambda-url.…` is to a URL, whatever follows; any other is to the API.
     pub fn api(host: Host) -> Self {
         let api = Api {
             host,
@@ -85,9 +85,9 @@ impl Server {
         Self { front: Front::Api(Box::new(api)) }
     }
 
-    /// Takes only requests that bear a good signature of one of these keys, in their headers or their query. Links to
-    /// archives (`Code.Location`), function URLs, and the paths `/_health` and `/_ready` need none. Does nothing for a
-    /// gateway.
+    /// Takes only requests that bear a good signature of one of these keys, in their headers or
+    /// their query. Links to archives (`Code.Location`), function URLs, and the paths `/_health`
+    /// and `/_ready` need none. Does nothing for a gateway.
     #[cfg(feature = "keys")]
     pub fn with_keys(mut self, keys: impl Into<KeyRing>) -> Self {
         if let Front::Api(api) = &mut self.front {
@@ -96,8 +96,9 @@ impl Server {
         self
     }
 
-    /// Serves the operator's page at `/_faas`: functions, sandboxes, invocations and logs of the host. It loads nothing from
-    /// elsewhere. [`Server::with_operator`] says who may see it and change something. Does nothing for a gateway.
+    /// Serves the operator's page at `/_faas`: functions, sandboxes, invocations and logs of the
+    /// host. It loads nothing from elsewhere. [`Server::with_operator`] says who may see it and
+    /// change something. Does nothing for a gateway.
     pub fn with_page(mut self) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.page = true;
@@ -105,8 +106,8 @@ impl Server {
         self
     }
 
-    /// Serves the host's metrics at `/metrics`, in the text format of Prometheus, to those who may read the page
-    /// ([`Server::with_operator`]): they name functions. Does nothing for a gateway.
+    /// Serves the host's metrics at `/metrics`, in the text format of Prometheus, to those who may
+    /// read the page ([`Server::with_operator`]): they name functions. Does nothing for a gateway.
     pub fn with_metrics(mut self) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.metrics = true;
@@ -114,8 +115,8 @@ impl Server {
         self
     }
 
-    /// Sets the operator's key, and the host names under which the page and the metrics are served. Does nothing for a
-    /// gateway.
+    /// Sets the operator's key, and the host names under which the page and the metrics are served.
+    /// Does nothing for a gateway.
     pub fn with_operator(mut self, operator: Operator) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.operator = operator;
@@ -123,9 +124,9 @@ impl Server {
         self
     }
 
-    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. The API then announces them there, with
-    /// the host name that the request for it has, so that they can be reached without a name service. Does nothing for
-    /// a gateway.
+    /// Serves function URLs below a path too, such as `/urls`: `/urls/ID/path`. The API then
+    /// announces them there, with the host name that the request for it has, so that they can be
+    /// reached without a name service. Does nothing for a gateway.
     pub fn with_url_path(mut self, path: &str) -> Self {
         if let Front::Api(api) = &mut self.front {
             api.urls = Urls::new(path);
@@ -133,18 +134,20 @@ impl Server {
         self
     }
 
-    /// Returns a server of a gateway's front doors. Lines of access logs are events of `tracing` with the target
-    /// `lambda_host::access`.
+    /// Returns a server of a gateway's front doors. Lines of access logs are events of `tracing`
+    /// with the target `lambda_host::access`.
     pub fn gateway(gateway: Arc<Gateway>) -> Self {
         Self { front: Front::Gateway(gateway) }
     }
 
-    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and returns.
+    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and
+    /// returns.
     ///
-    /// Limits: at most 1,024 open connections; beyond that the one that has been idle for the longest
-    /// time is closed. The head of a request must arrive within 30 s, its body within 20 s plus a
-    /// second for each 64 KiB that has arrived. All bodies together may take 512 MiB for uploads of
-    /// code and bodies over 8 MiB, and as much for other requests. A body that gets no memory for 5 s is refused.
+    /// Limits: at most 1,024 open connections; beyond that the one that has been idle for the
+    /// longest time is closed. The head of a request must arrive within 30 s, its body within 20 s
+    /// plus a second for each 64 KiB that has arrived. All bodies together may take 512 MiB for
+    /// uploads of code and bodies over 8 MiB, and as much for other requests. A body that gets no
+    /// memory for 5 s is refused.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let connections = Connections::new(CONNECTIONS_MAX);
         let shared = Arc::new(Shared { bodies: Bodies::new(), front: self.front });
@@ -217,7 +220,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Returns the metrics in which requests are counted. A gateway may be of no host: its access log tells of its requests.
+    /// Returns the metrics in which requests are counted. A gateway may be of no host: its access
+    /// log tells of its requests.
     fn metrics(&self) -> Option<&Registry> {
         match &self.front {
             Front::Api(api) => api.host.observer().counted(),

@@ -1,6 +1,7 @@
 //! Checks signatures of requests: AWS Signature Version 4, in headers and in the query.
 //!
-//! Source: AWS, "Signature Version 4 for API requests" and "Troubleshoot Signature Version 4 signing".
+//! Source: AWS, "Signature Version 4 for API requests" and "Troubleshoot Signature Version 4
+//! signing".
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,8 +48,8 @@ impl Keys {
         self.with(id, secret, None)
     }
 
-    /// Adds a key of an account of the host, by the account's number. Its holders are refused while the host has no such
-    /// account.
+    /// Adds a key of an account of the host, by the account's number. Its holders are refused while
+    /// the host has no such account.
     #[must_use]
     pub fn with_key_of(self, account: &str, id: &str, secret: &str) -> Self {
         self.with(id, secret, Some(account.to_owned()))
@@ -349,7 +350,8 @@ impl Claim {
     }
 }
 
-/// Refuses what was signed too long ago, or in the future, beyond the difference that clocks may have.
+/// Refuses what was signed too long ago, or in the future, beyond the difference that clocks may
+/// have.
 fn check_time(
     time: SystemTime,
     expires: Option<Duration>,

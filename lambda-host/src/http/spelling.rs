@@ -1,7 +1,8 @@
 //! The letters in which a client writes the names of headers, which hyper does not keep.
 //!
-//! REST APIs show functions the client's spelling. A connection's bytes are recorded while a head is read; the spelling is
-//! taken from them. It decides nothing else: names that hyper did not parse are never taken from here.
+//! REST APIs show functions the client's spelling. A connection's bytes are recorded while a head
+//! is read; the spelling is taken from them. It decides nothing else: names that hyper did not
+//! parse are never taken from here.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -24,8 +25,8 @@ struct Head {
 }
 
 impl Heads {
-    /// Returns the headers of a request that was parsed just now, with the client's spelling where it is known. What
-    /// arrives until [`Heads::answered`] is not recorded.
+    /// Returns the headers of a request that was parsed just now, with the client's spelling where
+    /// it is known. What arrives until [`Heads::answered`] is not recorded.
     pub(super) fn take(&self, headers: &HeaderMap) -> Vec<(String, String)> {
         let mut head = self.head();
         head.answering = true;
@@ -41,8 +42,8 @@ impl Heads {
         found
     }
 
-    /// Tells whether a request has a length and a transfer coding, of which hyper keeps the latter alone. A proxy before
-    /// this server may have gone by the length (request smuggling).
+    /// Tells whether a request has a length and a transfer coding, of which hyper keeps the latter
+    /// alone. A proxy before this server may have gone by the length (request smuggling).
     pub(super) fn has_two_lengths(&self, headers: &HeaderMap) -> bool {
         headers.contains_key("transfer-encoding")
             && spellings(&self.head().bytes).contains_key("content-length")

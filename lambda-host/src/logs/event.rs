@@ -19,7 +19,8 @@ impl LogEvent {
         Self { at_ms, message: message.into() }
     }
 
-    /// Appends the line to a file's text: a JSON array of the time and the message, and a line feed.
+    /// Appends the line to a file's text: a JSON array of the time and the message, and a line
+    /// feed.
     pub(super) fn write(&self, text: &mut Vec<u8>) {
         let start = text.len();
         match serde_json::to_writer(&mut *text, &(self.at_ms, &self.message)) {

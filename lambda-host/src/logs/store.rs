@@ -102,8 +102,8 @@ impl LogStore {
         Ok(self.placed_events(group, stream)?.into_iter().map(|(_, event)| event).collect())
     }
 
-    /// Returns the lines of a stream, each with its place, which is greater than that of those before and stays the
-    /// same when older lines go.
+    /// Returns the lines of a stream, each with its place, which is greater than that of those
+    /// before and stays the same when older lines go.
     pub(crate) fn placed_events(
         &self,
         group: &str,
@@ -120,8 +120,8 @@ impl LogStore {
         Ok(events)
     }
 
-    /// Returns the last lines of a group since `since_ms`, at the most `count`, oldest first, each with its stream and its
-    /// place there. Reads only the files that were written to last.
+    /// Returns the last lines of a group since `since_ms`, at the most `count`, oldest first, each
+    /// with its stream and its place there. Reads only the files that were written to last.
     #[cfg(feature = "http")]
     pub(crate) fn recent(
         &self,

@@ -32,7 +32,8 @@ struct Batch {
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `root` and keeps `folder`, in which that is. Blocks for a look at what is there.
+    /// Starts the thread, which writes to `root` and keeps `folder`, in which that is. Blocks for a
+    /// look at what is there.
     pub(crate) fn start(
         root: PathBuf,
         bounds: LogBounds,
@@ -54,7 +55,8 @@ impl LogWriter {
         Ok(Self { batches, lost })
     }
 
-    /// Writes lines soon. Does not wait: when too many wait already they are lost, and the log says how many.
+    /// Writes lines soon. Does not wait: when too many wait already they are lost, and the log says
+    /// how many.
     pub(crate) fn append(&self, group: String, stream: String, events: Vec<LogEvent>) {
         let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
             self.batches.try_send(Batch { group, stream, events })

@@ -18,7 +18,8 @@ pub(super) fn answered(request_id: String, version: Version, outcome: Outcome) -
     Answer { request_id, version, payload, function_error, log_tail, report }
 }
 
-/// Returns the answer for a function whose init failed, and what the function's log says of the invocation.
+/// Returns the answer for a function whose init failed, and what the function's log says of the
+/// invocation.
 pub(super) fn init_failed(
     request_id: String,
     deployment: &Deployment,

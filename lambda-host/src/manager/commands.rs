@@ -64,7 +64,8 @@ impl Driver {
                 Command::StopInterface { interface } => {
                     self.networks.stop(InterfaceId(interface.0));
                 }
-                // The workers of this host have no VMs, and none is told of: the engine asks for none.
+                // The workers of this host have no VMs, and none is told of: the engine asks for
+                // none.
                 Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
                 Command::StopVm { .. } => {}
             }

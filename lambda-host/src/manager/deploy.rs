@@ -10,7 +10,8 @@ use crate::function::arn::Arns;
 use crate::function::version::Version;
 use crate::worker::protocol::Deployment;
 
-/// Returns what the engine is to know; `latest` is `$LATEST` of the function, as the engine knows it.
+/// Returns what the engine is to know; `latest` is `$LATEST` of the function, as the engine knows
+/// it.
 pub(super) fn settings(function: &Function, latest: Option<FunctionId>) -> FunctionSettings {
     let config = &function.config;
     let mut settings =
@@ -43,6 +44,7 @@ pub(super) fn deployment(function: &Function, arns: &Arns) -> Deployment {
     }
 }
 
-/// How long after a function's timeout the engine waits for the worker to say so. An invocation may first wait for the
-/// end of the programs of one that failed: 2 s for extensions, and 5 s to kill what does not die at once.
+/// How long after a function's timeout the engine waits for the worker to say so. An invocation may
+/// first wait for the end of the programs of one that failed: 2 s for extensions, and 5 s to kill
+/// what does not die at once.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(8);

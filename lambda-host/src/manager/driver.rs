@@ -1,5 +1,5 @@
-//! The driver: one task that owns the placement engine, tells it what happens, and has workers carry out what it
-//! decides.
+//! The driver: one task that owns the placement engine, tells it what happens, and has workers
+//! carry out what it decides.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -141,7 +141,8 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
-            // In this order: time that is over first, then what workers say, which frees room, then callers.
+            // In this order: time that is over first, then what workers say, which frees room, then
+            // callers.
             tokio::select! {
                 biased;
                 () = timeout => {

@@ -1,4 +1,5 @@
-//! The versions of functions that the engine knows: an id each, which is used again when nothing of a function is left.
+//! The versions of functions that the engine knows: an id each, which is used again when nothing of
+//! a function is left.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl Functions {
         self.known.get(&id).map(|known| &known.deployment)
     }
 
-    /// Sets a function's deployment under the id of its name, or a free one; returns the id and the deployment before.
+    /// Sets a function's deployment under the id of its name, or a free one; returns the id and the
+    /// deployment before.
     pub(super) fn put(
         &mut self,
         deployment: Arc<Deployment>,
@@ -95,8 +97,8 @@ impl Functions {
         }
     }
 
-    /// Looks at one removed function, another at each call, and frees its id when nothing of it is left: no invocation
-    /// here, and nothing in the engine, as `engine_knows` tells.
+    /// Looks at one removed function, another at each call, and frees its id when nothing of it is
+    /// left: no invocation here, and nothing in the engine, as `engine_knows` tells.
     pub(super) fn forget_one(&mut self, engine_knows: impl FnOnce(FunctionId) -> bool) {
         let Some(id) = self.removed.pop_front() else { return };
         let pending = self.known.get(&id).is_some_and(|known| known.pending > 0);

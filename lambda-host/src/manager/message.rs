@@ -23,11 +23,11 @@ use crate::worker::protocol::{InvocationId, WorkerId};
 /// A message from the host to the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A version of a function is there, or changed: with another deployment its old sandboxes end. With `if_known` it is
-    /// left out when the engine does not know the version.
+    /// A version of a function is there, or changed: with another deployment its old sandboxes end.
+    /// With `if_known` it is left out when the engine does not know the version.
     Put { function: Arc<Function>, if_known: bool, reply: oneshot::Sender<Result<(), Error>> },
-    /// A version of a function is gone: its idle sandboxes end, its running invocations finish. With `deployment` it is
-    /// gone if it is of that one.
+    /// A version of a function is gone: its idle sandboxes end, its running invocations finish.
+    /// With `deployment` it is gone if it is of that one.
     Remove { key: VersionKey, deployment: Option<u64> },
     /// Someone invokes a version, which the engine learns of by this if it does not know it.
     Invoke {
@@ -47,8 +47,8 @@ pub(crate) enum Message {
     AddWorker { worker: Arc<dyn Worker>, reply: oneshot::Sender<Result<WorkerId, Error>> },
     /// The limits of an account are other ones.
     LimitAccount { account: AccountIndex, invocations_max: u32, weight: u32 },
-    /// Prepares the network of functions without a `VpcConfig`, if there is one; `reply` is told when
-    /// its first interface is ready.
+    /// Prepares the network of functions without a `VpcConfig`, if there is one; `reply` is told
+    /// when its first interface is ready.
     DefaultNetwork { reply: oneshot::Sender<Result<(), NetworkError>> },
     /// Someone asks how many sandboxes of a version are ready or busy.
     Ready { key: VersionKey, reply: oneshot::Sender<u32> },
@@ -81,7 +81,8 @@ impl Settings {
         (self.config.account_concurrency_max, self.unreserved_min())
     }
 
-    /// How much of an account's concurrency stays unreserved at the least: AWS's 100, and of a small account a tenth.
+    /// How much of an account's concurrency stays unreserved at the least: AWS's 100, and of a
+    /// small account a tenth.
     pub(crate) fn unreserved_min(&self) -> u32 {
         self.config.account_unreserved_min.min(self.config.account_concurrency_max / 10)
     }
@@ -93,7 +94,8 @@ impl Default for Settings {
         let mut config = lambda_core::Config::default();
         // Who has updated a function expects its new code with the next invocation.
         config.rollout_max = Duration::ZERO;
-        // More inits at once than the processors can run would all take longer, and those that wait with them.
+        // More inits at once than the processors can run would all take longer, and those that wait
+        // with them.
         let starts = u32::try_from(processors).unwrap_or(u32::MAX);
         config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);
         // A sandbox is shown with the decision that placed it, which is read as soon as it is made.

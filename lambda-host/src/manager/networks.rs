@@ -13,7 +13,8 @@ use crate::network::{
 };
 use crate::worker::protocol::InterfaceId;
 
-/// Networks by id. An id is never given to another network: the engine may still hold its interfaces.
+/// Networks by id. An id is never given to another network: the engine may still hold its
+/// interfaces.
 #[derive(Debug)]
 pub(crate) struct Networks {
     provider: Option<Arc<dyn InterfaceProvider>>,

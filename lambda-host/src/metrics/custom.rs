@@ -85,22 +85,23 @@ impl CustomMetrics {
     }
 }
 
-/// Returns the name of a metric in the form of Prometheus. A name that ends as the samples of another metric do would make
-/// the whole text invalid, so it gets another end.
+/// Returns the name of a metric in the form of Prometheus. A name that ends as the samples of
+/// another metric do would make the whole text invalid, so it gets another end.
 fn metric_name(namespace: &str, name: &str) -> String {
     let joined = format!("emf_{}_{}", part(namespace), part(name));
     let is_of_another = SUFFIXES.iter().any(|suffix| joined.ends_with(suffix));
     if is_of_another { joined + "_value" } else { joined }
 }
 
-/// Returns the name of a label in the form of Prometheus. Names that have a meaning there get another beginning.
+/// Returns the name of a label in the form of Prometheus. Names that have a meaning there get
+/// another beginning.
 fn label(dimension: &str) -> String {
     let name = part(dimension);
     if RESERVED_LABELS.contains(&&*name) { format!("dimension_{name}") } else { name }
 }
 
-/// Returns a part of a name in the form of Prometheus: letters, digits and `_`, and no `_` first, since two of them
-/// mark names of Prometheus's own.
+/// Returns a part of a name in the form of Prometheus: letters, digits and `_`, and no `_` first,
+/// since two of them mark names of Prometheus's own.
 fn part(text: &str) -> String {
     let plain = |it: char| if it.is_ascii_alphanumeric() { it.to_ascii_lowercase() } else { '_' };
     let name: String = text.chars().map(plain).collect();

@@ -1,4 +1,5 @@
-//! What is counted for one function as one resource: the function itself, or a version or alias of it.
+//! What is counted for one function as one resource: the function itself, or a version or alias of
+//! it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

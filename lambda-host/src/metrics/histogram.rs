@@ -37,7 +37,8 @@ impl Histogram {
         self.sum_ns.fetch_add(nanos(duration), Ordering::Relaxed);
     }
 
-    /// Returns the counts. Observations of the same moment may be in the counts and not yet in the sum.
+    /// Returns the counts. Observations of the same moment may be in the counts and not yet in the
+    /// sum.
     pub(super) fn value(&self) -> Value {
         let mut below = 0;
         let mut up_to = |count: &AtomicU64| {
@@ -50,8 +51,8 @@ impl Histogram {
         Value::Histogram { buckets, count, sum: seconds(&self.sum_ns) }
     }
 
-    /// Returns the bound below which a share of the observations lies, such as 0.99; `None` without observations, and
-    /// for a share that reaches beyond the last bound.
+    /// Returns the bound below which a share of the observations lies, such as 0.99; `None` without
+    /// observations, and for a share that reaches beyond the last bound.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let Value::Histogram { buckets, count, .. } = self.value() else { return None };
         let Value::Number(wanted) = Value::from(count) else { return None };

@@ -1,8 +1,10 @@
-//! Metrics of a host: Lambda's own by function and resource, and those of sandboxes, placement and queues.
+//! Metrics of a host: Lambda's own by function and resource, and those of sandboxes, placement and
+//! queues.
 //!
-//! A host keeps its metrics itself and hands out copies ([`Host::metrics`](crate::Host::metrics)). There is no global
-//! recorder: two hosts in one process have metrics of their own. The number of series is bounded. A program that uses
-//! another metrics library reads the families and feeds them to it; [`prometheus()`] writes them as text.
+//! A host keeps its metrics itself and hands out copies ([`Host::metrics`](crate::Host::metrics)).
+//! There is no global recorder: two hosts in one process have metrics of their own. The number of
+//! series is bounded. A program that uses another metrics library reads the families and feeds them
+//! to it; [`prometheus()`] writes them as text.
 
 mod custom;
 mod emf;

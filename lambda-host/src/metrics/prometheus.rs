@@ -1,6 +1,7 @@
 //! The text format of Prometheus, version 0.0.4.
 //!
-//! Source: Prometheus, [Exposition formats](https://prometheus.io/docs/instrumenting/exposition_formats/).
+//! Source: Prometheus, [Exposition
+//! formats](https://prometheus.io/docs/instrumenting/exposition_formats/).
 
 use std::fmt::Write as _;
 

@@ -10,8 +10,8 @@ use super::family::{Family, Kind};
 use super::function::{ColdStart, Count, EventMetrics, ResourceMetrics, Throttle};
 use super::histogram::{Histogram, Sum};
 
-/// Counts and durations since the start of the host. Nobody waits but for the table of resources, which is held for the
-/// time of a look-up.
+/// Counts and durations since the start of the host. Nobody waits but for the table of resources,
+/// which is held for the time of a look-up.
 #[derive(Debug)]
 pub(crate) struct Registry {
     resources: Mutex<Resources>,
@@ -86,7 +86,8 @@ impl Registry {
         }
     }
 
-    /// Returns the counts of a function as a resource. The caller may keep them: they outlive the function.
+    /// Returns the counts of a function as a resource. The caller may keep them: they outlive the
+    /// function.
     pub(crate) fn resource(&self, function: &str, resource: &str) -> Arc<ResourceMetrics> {
         let mut resources = lock(&self.resources);
         let of_function = resources.functions.get(function);

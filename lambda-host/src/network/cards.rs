@@ -101,8 +101,8 @@ impl Cards {
         })))
     }
 
-    /// Connects functions without a `VpcConfig` to the outside by NAT. The name and the addresses of
-    /// the link in `nat` are only a proposal: each card takes unused ones.
+    /// Connects functions without a `VpcConfig` to the outside by NAT. The name and the addresses
+    /// of the link in `nat` are only a proposal: each card takes unused ones.
     ///
     /// # Panics
     ///

@@ -3,8 +3,8 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
-/// Returns the first DNS server in the machine's `/etc/resolv.conf` that a sandbox can reach by NAT:
-/// one of IPv4 that is not on the loopback. If there is only a local stub of systemd-resolved,
+/// Returns the first DNS server in the machine's `/etc/resolv.conf` that a sandbox can reach by
+/// NAT: one of IPv4 that is not on the loopback. If there is only a local stub of systemd-resolved,
 /// returns the first server that the stub asks. `None`: functions have no DNS.
 #[must_use]
 pub fn host_resolver() -> Option<Ipv4Addr> {

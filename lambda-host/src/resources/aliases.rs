@@ -30,8 +30,9 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`] for a function or version that is not there; [`Error::Conflict`] when the alias is
-    /// there; [`Error::Parameter`] for weights that cannot be; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::FunctionNotFound`] for a function or version that is not there; [`Error::Conflict`]
+    /// when the alias is there; [`Error::Parameter`] for weights that cannot be;
+    /// [`Error::Registry`] when it cannot be kept.
     pub async fn create_alias(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -83,8 +84,8 @@ impl Host {
         Ok(alias)
     }
 
-    /// Changes an alias. With `keep` the provisioned sandboxes of the version that it named stay for now, and the move to
-    /// those of its new version is returned.
+    /// Changes an alias. With `keep` the provisioned sandboxes of the version that it named stay
+    /// for now, and the move to those of its new version is returned.
     async fn amend_alias(
         &self,
         target: &Target,
@@ -159,8 +160,8 @@ impl Host {
         self.record(&target)?.attachments.aliases.get(name).cloned().ok_or_else(missing)
     }
 
-    /// Returns up to `count` aliases of a function whose names come after `after`, ordered by name; with `version` those
-    /// of this version.
+    /// Returns up to `count` aliases of a function whose names come after `after`, ordered by name;
+    /// with `version` those of this version.
     ///
     /// # Errors
     ///

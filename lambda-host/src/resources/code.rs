@@ -13,12 +13,13 @@ impl Host {
         self.catalog().code_bytes()
     }
 
-    /// Reads an archive from a bucket of the S3 beside the host. A host without services has none, and so no bucket.
+    /// Reads an archive from a bucket of the S3 beside the host. A host without services has none,
+    /// and so no bucket.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] when there is no such bucket or object, or when it is larger than an archive may be;
-    /// [`Error::Service`] when S3 cannot be reached.
+    /// [`Error::Parameter`] when there is no such bucket or object, or when it is larger than an
+    /// archive may be; [`Error::Service`] when S3 cannot be reached.
     #[cfg(feature = "http")]
     pub(crate) async fn code_object(
         &self,

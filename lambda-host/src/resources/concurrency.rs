@@ -9,13 +9,14 @@ use crate::function::version::Version;
 use crate::host::Host;
 
 impl Host {
-    /// Sets how many invocations of a function may run at once; `None` leaves it to the account's limit. The change is
-    /// made whole even if the future is dropped.
+    /// Sets how many invocations of a function may run at once; `None` leaves it to the account's
+    /// limit. The change is made whole even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::ConcurrencyReserved`] when the account has not that much unreserved;
-    /// [`Error::Parameter`] for a version or an alias, and when more is provisioned.
+    /// [`Error::FunctionNotFound`]; [`Error::ConcurrencyReserved`] when the account has not that
+    /// much unreserved; [`Error::Parameter`] for a version or an alias, and when more is
+    /// provisioned.
     pub async fn reserve_concurrency(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -61,14 +62,14 @@ impl Host {
         Ok(self.record(&target)?.latest.function.reserved_concurrency)
     }
 
-    /// Keeps sandboxes of a version or an alias ready; `None` keeps no more of them. The change is made whole even if the
-    /// future is dropped.
+    /// Keeps sandboxes of a version or an alias ready; `None` keeps no more of them. The change is
+    /// made whole even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`] and [`Error::NotFound`]; [`Error::Parameter`] for `$LATEST`, and for more than is
-    /// reserved or the account has; [`Error::Conflict`] when the version has its own and an alias would too;
-    /// [`Error::NotRunnable`].
+    /// [`Error::FunctionNotFound`] and [`Error::NotFound`]; [`Error::Parameter`] for `$LATEST`, and
+    /// for more than is reserved or the account has; [`Error::Conflict`] when the version has its
+    /// own and an alias would too; [`Error::NotRunnable`].
     pub async fn provision(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

@@ -7,7 +7,8 @@ use crate::function::attachments::EventInvoke;
 use crate::function::target::{LATEST, Target};
 use crate::host::Host;
 
-/// How event invocations are to be handled. What is `None` stays as it is, or is the default in a new setting.
+/// How event invocations are to be handled. What is `None` stays as it is, or is the default in a
+/// new setting.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EventInvokeChange {
@@ -20,13 +21,14 @@ pub struct EventInvokeChange {
 }
 
 impl Host {
-    /// Sets how event invocations of a function, a version or an alias are handled. With `update` what is not given stays
-    /// as it is. The change is made whole even if the future is dropped.
+    /// Sets how event invocations of a function, a version or an alias are handled. With `update`
+    /// what is not given stays as it is. The change is made whole even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when there is no such function or, with `update`, no setting; [`Error::Parameter`] for a
-    /// destination that cannot be; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`] when there is no such function or, with `update`, no setting;
+    /// [`Error::Parameter`] for a destination that cannot be; [`Error::Registry`] when it cannot be
+    /// kept.
     pub async fn set_event_invoke(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

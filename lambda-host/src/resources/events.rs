@@ -8,13 +8,15 @@ use crate::host::Host;
 use crate::invocation::Request;
 
 impl Host {
-    /// Accepts an event: an invocation whose caller does not wait. It is on disk when this returns its identifier, and is
-    /// run at least once, also by a later start of the host on the same folder.
+    /// Accepts an event: an invocation whose caller does not wait. It is on disk when this returns
+    /// its identifier, and is run at least once, also by a later start of the host on the same
+    /// folder.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::PayloadTooLarge`] and [`Error::InvalidPayload`] for what cannot be an event;
-    /// [`Error::Throttled`] when the queue is full; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::FunctionNotFound`]; [`Error::PayloadTooLarge`] and [`Error::InvalidPayload`] for
+    /// what cannot be an event; [`Error::Throttled`] when the queue is full; [`Error::Registry`]
+    /// when it cannot be kept.
     pub async fn invoke_event(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

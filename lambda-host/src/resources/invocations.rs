@@ -40,7 +40,8 @@ impl Host {
         let mut tell = |message| permits.next().expect("two were reserved").send(message);
         let invoked = Arc::clone(&function);
         tell(Message::Invoke { function: invoked, function_arn, request, stream, reply, span });
-        // The driver may have learnt of a version by this invocation: it is told if that was removed meanwhile.
+        // The driver may have learnt of a version by this invocation: it is told if that was
+        // removed meanwhile.
         if !self.has(&function) {
             tell(Message::Remove { key: function.key(), deployment: Some(function.deployment) });
         }

@@ -36,8 +36,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCode`] for an archive that cannot be used; [`Error::Io`] and [`Error::Registry`] when it cannot be
-    /// kept.
+    /// [`Error::InvalidCode`] for an archive that cannot be used; [`Error::Io`] and
+    /// [`Error::Registry`] when it cannot be kept.
     pub async fn publish_layer(
         &self,
         name: &str,
@@ -79,7 +79,8 @@ impl Host {
             .await
     }
 
-    /// Removes a version of a layer; functions that use it keep its files. One that is not there is removed already.
+    /// Removes a version of a layer; functions that use it keep its files. One that is not there is
+    /// removed already.
     ///
     /// # Errors
     ///
@@ -126,8 +127,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] for what is not there; [`Error::Conflict`], [`Error::RevisionDiffers`], [`Error::TooLarge`];
-    /// [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`] for what is not there; [`Error::Conflict`], [`Error::RevisionDiffers`],
+    /// [`Error::TooLarge`]; [`Error::Registry`] when it cannot be kept.
     pub async fn change_layer_policy(
         &self,
         name: &str,
@@ -182,8 +183,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] for a layer that is not there or of another region, for two versions of one layer, and for
-    /// more than 5.
+    /// [`Error::Parameter`] for a layer that is not there or of another region, for two versions of
+    /// one layer, and for more than 5.
     pub fn used_layers(&self, arns: &[String]) -> Result<Vec<UsedLayer>, Error> {
         if arns.len() > LAYERS_MAX {
             return Err(Error::parameter(format!(

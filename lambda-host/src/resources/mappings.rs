@@ -22,8 +22,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] when the function is not there; [`Error::Conflict`] when the source is mapped to it already;
-    /// [`Error::Registry`] when it cannot be kept.
+    /// [`Error::Parameter`] when the function is not there; [`Error::Conflict`] when the source is
+    /// mapped to it already; [`Error::Registry`] when it cannot be kept.
     pub async fn create_mapping(
         &self,
         function: Target,
@@ -77,8 +77,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Parameter`] when the function is not there; [`Error::Registry`] when it cannot be
-    /// kept.
+    /// [`Error::NotFound`]; [`Error::Parameter`] when the function is not there;
+    /// [`Error::Registry`] when it cannot be kept.
     pub async fn update_mapping(
         &self,
         id: &str,
@@ -102,7 +102,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Parameter`] for tags that cannot be; [`Error::Registry`] when they cannot be kept.
+    /// [`Error::NotFound`]; [`Error::Parameter`] for tags that cannot be; [`Error::Registry`] when
+    /// they cannot be kept.
     pub async fn change_mapping_tags(&self, id: &str, change: TagChange) -> Result<(), Error> {
         self.amend_mapping(id, move |mapping| change.apply(&mut mapping.tags)).await.map(drop)
     }

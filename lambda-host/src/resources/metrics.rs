@@ -6,10 +6,10 @@ use crate::host::Host;
 use crate::metrics::{Family, Gauges, ResourceMetrics};
 
 impl Host {
-    /// Returns the metrics since the start of the host: Lambda's, by function and resource, and the host's own. Makes a copy of
-    /// all, some milliseconds for thousands of functions; invocations do not wait for it. A host
-    /// [without metrics](crate::HostBuilder::without_metrics) counts nothing: all is 0.
-    /// [`prometheus`](crate::metrics::prometheus()) writes them as text.
+    /// Returns the metrics since the start of the host: Lambda's, by function and resource, and the
+    /// host's own. Makes a copy of all, some milliseconds for thousands of functions; invocations
+    /// do not wait for it. A host [without metrics](crate::HostBuilder::without_metrics) counts
+    /// nothing: all is 0. [`prometheus`](crate::metrics::prometheus()) writes them as text.
     #[must_use]
     pub fn metrics(&self) -> Vec<Family> {
         let gauges = self.gauges();

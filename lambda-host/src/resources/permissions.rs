@@ -13,14 +13,15 @@ use crate::function::version::Version;
 use crate::host::Host;
 
 impl Host {
-    /// Adds a statement to the policy of a function, a version or an alias. `json` makes it of the resource's ARN. The
-    /// change is made whole even if the future is dropped.
+    /// Adds a statement to the policy of a function, a version or an alias. `json` makes it of the
+    /// resource's ARN. The change is made whole even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`] and [`Error::NotFound`]; [`Error::Parameter`] for `$LATEST`, which has no policy;
-    /// [`Error::RevisionDiffers`]; [`Error::Conflict`] for a name that is taken; [`Error::TooLarge`] when the policy would
-    /// be; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::FunctionNotFound`] and [`Error::NotFound`]; [`Error::Parameter`] for `$LATEST`,
+    /// which has no policy; [`Error::RevisionDiffers`]; [`Error::Conflict`] for a name that is
+    /// taken; [`Error::TooLarge`] when the policy would be; [`Error::Registry`] when it cannot be
+    /// kept.
     pub async fn add_permission(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -59,7 +60,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] for what is not there; [`Error::RevisionDiffers`]; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`] for what is not there; [`Error::RevisionDiffers`]; [`Error::Registry`]
+    /// when it cannot be kept.
     pub async fn remove_permission(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

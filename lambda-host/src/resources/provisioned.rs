@@ -11,10 +11,12 @@ use crate::function::target::Target;
 use crate::function::version::Version;
 use crate::host::Host;
 
-/// The provisioned sandboxes of an alias move from one version to another: those of the version before stay until those
-/// of the new one are ready, so that the alias has ready sandboxes all the time.
+/// The provisioned sandboxes of an alias move from one version to another: those of the version
+/// before stay until those of the new one are ready, so that the alias has ready sandboxes all the
+/// time.
 ///
-/// Source: AWS, "Configuring provisioned concurrency for a function": no cold starts while an alias is updated.
+/// Source: AWS, "Configuring provisioned concurrency for a function": no cold starts while an alias
+/// is updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProvisionedMove {
     alias: String,
@@ -23,8 +25,8 @@ pub(crate) struct ProvisionedMove {
 }
 
 impl ProvisionedMove {
-    /// Begins the move of an alias that is provisioned and names another version now. Without `keep`, or if nothing
-    /// moves, the sandboxes of the version before are not kept.
+    /// Begins the move of an alias that is provisioned and names another version now. Without
+    /// `keep`, or if nothing moves, the sandboxes of the version before are not kept.
     pub(super) fn begin(
         record: &mut Record,
         alias: &str,
@@ -72,7 +74,8 @@ impl ProvisionedMove {
         }));
     }
 
-    /// Ends the move if the sandboxes of the new version are ready, or if it is `until`. Tells whether it is over.
+    /// Ends the move if the sandboxes of the new version are ready, or if it is `until`. Tells
+    /// whether it is over.
     async fn step(
         &self,
         host: &Host,

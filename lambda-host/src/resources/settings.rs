@@ -37,8 +37,8 @@ impl Host {
         Ok(self.record(&self.latest(function)?)?.attachments.recursion_allowed)
     }
 
-    /// Sets how the runtime of a version is updated: `Auto`, `FunctionUpdate`, or `Manual` with the ARN of a runtime's
-    /// version. It is kept and changes nothing: runtimes are this machine's.
+    /// Sets how the runtime of a version is updated: `Auto`, `FunctionUpdate`, or `Manual` with the
+    /// ARN of a runtime's version. It is kept and changes nothing: runtimes are this machine's.
     ///
     /// # Errors
     ///

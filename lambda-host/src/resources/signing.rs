@@ -91,7 +91,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Conflict`] when a function has it; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when a function has it; [`Error::Registry`] when it
+    /// cannot be kept.
     pub async fn remove_signing(&self, arn: &str) -> Result<(), Error> {
         let config = self.signing(arn)?;
         let arn = arn.to_owned();
@@ -118,7 +119,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] for a configuration that is not there; [`Error::FunctionNotFound`]; [`Error::Registry`].
+    /// [`Error::NotFound`] for a configuration that is not there; [`Error::FunctionNotFound`];
+    /// [`Error::Registry`].
     pub async fn sign(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

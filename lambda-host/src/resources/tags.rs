@@ -13,8 +13,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`]; [`Error::Parameter`] for more than 50 tags or a key or value that cannot be;
-    /// [`Error::Registry`] when they cannot be kept.
+    /// [`Error::FunctionNotFound`]; [`Error::Parameter`] for more than 50 tags or a key or value
+    /// that cannot be; [`Error::Registry`] when they cannot be kept.
     pub async fn change_tags(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,

@@ -26,8 +26,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when there is no such function or alias; [`Error::Conflict`] when it has one;
-    /// [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`] when there is no such function or alias; [`Error::Conflict`] when it has
+    /// one; [`Error::Registry`] when it cannot be kept.
     pub async fn create_url(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -66,7 +66,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when there is no such function, alias or URL; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::NotFound`] when there is no such function, alias or URL; [`Error::Registry`] when
+    /// it cannot be kept.
     pub async fn update_url(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -132,7 +133,8 @@ impl Host {
         url.ok_or_else(Error::no_such_resource)
     }
 
-    /// Returns the URLs of a function and its aliases, ordered by alias; that of the function has none.
+    /// Returns the URLs of a function and its aliases, ordered by alias; that of the function has
+    /// none.
     ///
     /// # Errors
     ///

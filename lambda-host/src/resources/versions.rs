@@ -25,13 +25,14 @@ pub struct Publish {
 }
 
 impl Host {
-    /// Publishes a version: code and settings of `$LATEST` under the next number. When nothing was changed since the
-    /// last version, that is given again. The change is made whole even if the future is dropped.
+    /// Publishes a version: code and settings of `$LATEST` under the next number. When nothing was
+    /// changed since the last version, that is given again. The change is made whole even if the
+    /// future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::FunctionNotFound`], [`Error::RevisionDiffers`]; [`Error::Parameter`] when the code is another than
-    /// expected; [`Error::Registry`] when it cannot be kept.
+    /// [`Error::FunctionNotFound`], [`Error::RevisionDiffers`]; [`Error::Parameter`] when the code
+    /// is another than expected; [`Error::Registry`] when it cannot be kept.
     pub async fn publish_version(
         &self,
         function: impl TryInto<Target, Error = impl Into<Error>>,
@@ -78,8 +79,8 @@ impl Host {
         Ok(later.take(count).map(|it| Arc::clone(&it.function)).collect())
     }
 
-    /// Returns up to `count` versions of all functions after a version of a function, ordered by name, then `$LATEST` and by
-    /// number.
+    /// Returns up to `count` versions of all functions after a version of a function, ordered by
+    /// name, then `$LATEST` and by number.
     #[must_use]
     pub fn versions_after(
         &self,

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::protocol::{Epoch, FromWorker, WorkerEvent, WorkerId};
 use crate::code::FetchCode;
 
-/// A worker's connection to its host. Cheap to clone; dropping the last clone tells the host that the worker is lost.
+/// A worker's connection to its host. Cheap to clone; dropping the last clone tells the host that
+/// the worker is lost.
 #[derive(Clone, Debug)]
 pub struct Connection {
     ends: Arc<Ends>,
@@ -37,9 +38,10 @@ pub(crate) struct Link {
 pub struct Disconnected;
 
 impl Connection {
-    /// Returns both ends of a connection that leads elsewhere than to a host in this process: whoever carries a worker's
-    /// messages to another machine connects the worker to the first end, and reads its events from the second.
-    /// At the most `events_max` events wait to be read; the worker then waits itself.
+    /// Returns both ends of a connection that leads elsewhere than to a host in this process:
+    /// whoever carries a worker's messages to another machine connects the worker to the first end,
+    /// and reads its events from the second. At the most `events_max` events wait to be read; the
+    /// worker then waits itself.
     #[must_use]
     pub fn pair(
         worker: WorkerId,

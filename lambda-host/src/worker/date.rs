@@ -14,7 +14,8 @@ pub(super) fn iso(time: SystemTime) -> String {
 
 /// The year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
 ///
-/// Source: Neri and Schneider, "Euclidean affine functions and their application to calendar algorithms", 2022.
+/// Source: Neri and Schneider, "Euclidean affine functions and their application to calendar
+/// algorithms", 2022.
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     // Days from 0000-03-01: the leap day is the last of such a year.
     let days = days + 719_468;

@@ -12,8 +12,8 @@ use super::protocol::FunctionError;
 
 /// An error that Lambda reports for a function: a type, and what the function or the platform says.
 ///
-/// Sources: AWS, "Understanding retry behavior" and "Troubleshoot execution issues in Lambda"; the shapes are those of
-/// the Runtime API's own errors.
+/// Sources: AWS, "Understanding retry behavior" and "Troubleshoot execution issues in Lambda"; the
+/// shapes are those of the Runtime API's own errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// For example `Sandbox.Timedout`.
@@ -34,7 +34,8 @@ impl Failure {
         })
     }
 
-    /// Tells how an init failed; `None` when it was not by the function's fault, or only took too long.
+    /// Tells how an init failed; `None` when it was not by the function's fault, or only took too
+    /// long.
     pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
         Some(match failure {
             InitFailure::Reported(error) => Self::reported(error),
@@ -49,7 +50,8 @@ impl Failure {
         })
     }
 
-    /// The function's program cannot be executed; `None` for a path that is not the function's, or another error of the machine.
+    /// The function's program cannot be executed; `None` for a path that is not the function's, or
+    /// another error of the machine.
     fn not_executable(path: &Path, source: &std::io::Error) -> Option<Self> {
         let its = path.starts_with("/var/task") || path.starts_with("/opt");
         // The words of Go's `syscall.Errno`, which Lambda's messages quote.

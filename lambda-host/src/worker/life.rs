@@ -141,10 +141,11 @@ impl Life {
         self.context.tell(WorkerEvent::Ready { sandbox: self.sandbox, init_duration }).await;
     }
 
-    /// Makes the sandbox anew in the first invocation, whose timeout covers init and all: the init took too long
-    /// when nobody waited for it.
+    /// Makes the sandbox anew in the first invocation, whose timeout covers init and all: the init
+    /// took too long when nobody waited for it.
     ///
-    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the Init phase.
+    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the
+    /// Init phase.
     async fn serve_late(
         &self,
         init_duration: Duration,
@@ -183,7 +184,8 @@ impl Life {
         self.tell_ended(&turn, Usage::default(), Err(failure), false).await;
     }
 
-    /// Runs invocations until the sandbox ends, which it has when this returns; `first` has come already.
+    /// Runs invocations until the sandbox ends, which it has when this returns; `first` has come
+    /// already.
     async fn serve(
         &self,
         made: Made,
@@ -208,8 +210,9 @@ impl Life {
                             () = self.kill.notified() => return self.ended(state.destroy().await),
                         },
                     };
-                    // Asked to stop; or the worker is gone, and the host with it; or the credentials end. An
-                    // invocation that was sent meanwhile is refused, and another sandbox takes it.
+                    // Asked to stop; or the worker is gone, and the host with it; or the
+                    // credentials end. An invocation that was sent meanwhile is refused, and
+                    // another sandbox takes it.
                     let Some(Order::Run(invocation)) = order else {
                         return self.ended(state.shut_down().await);
                     };
@@ -262,7 +265,8 @@ impl Life {
         }
     }
 
-    /// Notes that an invocation begins in a sandbox that is ready, unless it began with the sandbox's start.
+    /// Notes that an invocation begins in a sandbox that is ready, unless it began with the
+    /// sandbox's start.
     fn begin(&self, turn: &mut Turn, init_duration: Option<Duration>) {
         turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
         if turn.spent.is_zero() {
@@ -298,8 +302,8 @@ impl Life {
 
     /// Starts the programs of a reset sandbox within the invocation, whose time counts from now on.
     ///
-    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the Init and Invoke
-    /// phases.
+    /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the
+    /// Init and Invoke phases.
     async fn init_again(
         &self,
         created: Sandbox<Created>,
@@ -397,8 +401,8 @@ impl Life {
         Some(after)
     }
 
-    /// Passes on the parts of a streamed answer until `ended` is notified. Does nothing for a caller who
-    /// takes the answer as a whole.
+    /// Passes on the parts of a streamed answer until `ended` is notified. Does nothing for a
+    /// caller who takes the answer as a whole.
     fn pass<'a>(
         &'a self,
         invocation: &Invocation,

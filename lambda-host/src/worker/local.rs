@@ -47,8 +47,9 @@ struct Handle {
 }
 
 impl LocalWorker {
-    /// Returns a worker whose sandboxes `backend` makes, and which keeps code in `code`; what is not there it fetches
-    /// from its host. It runs the runtimes in `runtimes` and has `memory_bytes` for sandboxes.
+    /// Returns a worker whose sandboxes `backend` makes, and which keeps code in `code`; what is
+    /// not there it fetches from its host. It runs the runtimes in `runtimes` and has
+    /// `memory_bytes` for sandboxes.
     #[must_use]
     pub fn new(
         backend: Arc<dyn Backend>,
@@ -73,7 +74,8 @@ impl LocalWorker {
         Self { context: Arc::new(context), capacity, live: Arc::default() }
     }
 
-    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Has no effect once the worker is connected.
+    /// Limits the bandwidth of each streamed answer after its first 6 MiB. Has no effect once the
+    /// worker is connected.
     #[must_use]
     pub fn with_stream_bandwidth(mut self, bytes_per_second: Option<u64>) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
@@ -82,7 +84,8 @@ impl LocalWorker {
         self
     }
 
-    /// Gives sandboxes the credentials of their function's role. Has no effect once the worker is connected.
+    /// Gives sandboxes the credentials of their function's role. Has no effect once the worker is
+    /// connected.
     #[cfg(feature = "roles")]
     #[must_use]
     pub fn with_roles(mut self, roles: Option<Arc<Roles>>) -> Self {
@@ -286,7 +289,8 @@ fn after_panic(sandbox: SandboxId, ready: bool) -> WorkerEvent {
     WorkerEvent::Failed { sandbox, fault: StartFault::Worker { reason } }
 }
 
-/// The machine's memory less an eighth, which is left to the host and the system. Blocks for a read of `/proc`.
+/// The machine's memory less an eighth, which is left to the host and the system. Blocks for a read
+/// of `/proc`.
 pub(crate) fn machine_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));

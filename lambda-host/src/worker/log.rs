@@ -1,4 +1,5 @@
-//! The log of a sandbox: its end is kept for the caller of its invocation, all of it goes to the host's log.
+//! The log of a sandbox: its end is kept for the caller of its invocation, all of it goes to the
+//! host's log.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -109,7 +110,8 @@ impl SandboxLog {
 
     /// Adds a line of the platform's in JSON, if its level is high enough.
     ///
-    /// Source: AWS, "Lambda Telemetry API `Event` schema reference", and "Log-level filtering" on the levels.
+    /// Source: AWS, "Lambda Telemetry API `Event` schema reference", and "Log-level filtering" on
+    /// the levels.
     fn event(&self, level: Level, kind: &str, record: &Value) {
         if self.json.is_some_and(|least| level >= least) {
             let time = date::iso(SystemTime::now());
@@ -209,7 +211,8 @@ impl SandboxLog {
         std::mem::take(&mut self.lines().tail).text()
     }
 
-    /// Waits until there are lines for the host's log: for long enough that many go together, unless there are many.
+    /// Waits until there are lines for the host's log: for long enough that many go together,
+    /// unless there are many.
     pub(super) async fn wait(&self) {
         self.begun.notified().await;
         tokio::select! {
@@ -287,7 +290,8 @@ impl Level {
     }
 }
 
-/// Adds the fields of a status such as `Status: error\tError Type: Runtime.ExitError`; success if it is empty.
+/// Adds the fields of a status such as `Status: error\tError Type: Runtime.ExitError`; success if
+/// it is empty.
 fn with_status(mut record: Value, status: &str) -> Value {
     let (status, kind) = status.split_once("\tError Type: ").unwrap_or((status, ""));
     let status = status.trim_start_matches("Status: ");

@@ -121,7 +121,8 @@ impl Maker {
         fetched.await.map_err(|error: Error| format!("layers: {}", with_causes(&error)))
     }
 
-    /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda does.
+    /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda
+    /// does.
     pub(super) async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
         self.fetch_code().await.map_err(Unmade::Machine)?;
         self.fetch_layers().await.map_err(Unmade::Machine)?;

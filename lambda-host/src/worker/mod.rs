@@ -1,7 +1,7 @@
 //! A worker: makes sandboxes and runs invocations in them, as the worker manager says.
 //!
-//! [`Worker`] is the seam: [`LocalWorker`] is the one in this process; what crosses the seam is the data in
-//! [`protocol`], so that others may stand for machines.
+//! [`Worker`] is the seam: [`LocalWorker`] is the one in this process; what crosses the seam is the
+//! data in [`protocol`], so that others may stand for machines.
 
 mod connection;
 mod context;
@@ -31,9 +31,9 @@ use self::protocol::ToWorker;
 
 /// Makes sandboxes and runs invocations in them.
 ///
-/// The host calls [`Worker::connect`] once. The implementor sends [`protocol::WorkerEvent::Joined`] first, answers each
-/// command as the protocol says, and drops every clone of the connection when it is lost: the host then counts its
-/// sandboxes as gone.
+/// The host calls [`Worker::connect`] once. The implementor sends [`protocol::WorkerEvent::Joined`]
+/// first, answers each command as the protocol says, and drops every clone of the connection when
+/// it is lost: the host then counts its sandboxes as gone.
 pub trait Worker: Send + Sync + fmt::Debug {
     /// Begins to work for a host. Must not block.
     fn connect(&self, connection: Connection);

@@ -1,16 +1,18 @@
 //! The worker protocol: what a worker manager and its workers say to each other.
 //!
-//! Every message is data that serde carries: a worker may be in the manager's process or on another machine. A message
-//! names the worker and its epoch, which the worker draws at its start: a manager that sees another epoch knows that all
-//! that the worker ran before is gone, and drops what is late from the earlier one.
+//! Every message is data that serde carries: a worker may be in the manager's process or on another
+//! machine. A message names the worker and its epoch, which the worker draws at its start: a
+//! manager that sees another epoch knows that all that the worker ran before is gone, and drops
+//! what is late from the earlier one.
 //!
 //! 1. The worker sends [`WorkerEvent::Joined`] with its capacity and all that it runs.
-//! 2. The manager sends [`WorkerCommand`]s. The worker answers each with the events that its documentation names, in any
-//!    order and at any time.
-//! 3. A command about a sandbox that the worker does not have is answered by [`WorkerEvent::Gone`], or
-//!    [`WorkerEvent::Refused`] for an invocation.
+//! 2. The manager sends [`WorkerCommand`]s. The worker answers each with the events that its
+//!    documentation names, in any order and at any time.
+//! 3. A command about a sandbox that the worker does not have is answered by [`WorkerEvent::Gone`],
+//!    or [`WorkerEvent::Refused`] for an invocation.
 //!
-//! Code is named by its digest; a worker that lacks it asks its [`FetchCode`](crate::code::FetchCode).
+//! Code is named by its digest; a worker that lacks it asks its
+//! [`FetchCode`](crate::code::FetchCode).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,14 +108,16 @@ pub enum WorkerCommand {
         #[serde(default)]
         interface: Option<InterfaceId>,
     },
-    /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or [`WorkerEvent::Refused`].
+    /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or
+    /// [`WorkerEvent::Refused`].
     Dispatch {
         /// The sandbox.
         sandbox: SandboxId,
         /// The invocation.
         invocation: Invocation,
     },
-    /// The caller has taken parts of a streamed answer: the worker may send as many more. Not answered.
+    /// The caller has taken parts of a streamed answer: the worker may send as many more. Not
+    /// answered.
     Read {
         /// The sandbox.
         sandbox: SandboxId,
@@ -127,8 +131,8 @@ pub enum WorkerCommand {
         /// The sandbox.
         sandbox: SandboxId,
     },
-    /// Destroy a sandbox at once, whatever it does. Answered by [`WorkerEvent::Ended`] for an invocation that
-    /// runs, and [`WorkerEvent::Gone`].
+    /// Destroy a sandbox at once, whatever it does. Answered by [`WorkerEvent::Ended`] for an
+    /// invocation that runs, and [`WorkerEvent::Gone`].
     Kill {
         /// The sandbox.
         sandbox: SandboxId,
@@ -192,8 +196,8 @@ pub struct Invocation {
     /// Whether the caller takes a streamed answer part by part.
     #[serde(default)]
     pub streamed: bool,
-    /// The caller's span, for a worker of the same process. It crosses no wire: there the trace header tells what an invocation
-    /// belongs to.
+    /// The caller's span, for a worker of the same process. It crosses no wire: there the trace
+    /// header tells what an invocation belongs to.
     #[serde(skip, default = "Span::none")]
     pub(crate) span: Span,
 }
@@ -241,9 +245,9 @@ pub enum WorkerEvent {
         /// The fault, the function's or the worker's.
         fault: StartFault,
     },
-    /// A part of the answer to an invocation with `streamed`. At most [`STREAM_WINDOW`] more than were
-    /// taken ([`WorkerCommand::Read`]), and two at the end. Sent before [`WorkerEvent::Ended`], whose
-    /// payload is then empty or the function's error.
+    /// A part of the answer to an invocation with `streamed`. At most [`STREAM_WINDOW`] more than
+    /// were taken ([`WorkerCommand::Read`]), and two at the end. Sent before
+    /// [`WorkerEvent::Ended`], whose payload is then empty or the function's error.
     Streamed {
         /// The sandbox.
         sandbox: SandboxId,
@@ -262,7 +266,8 @@ pub enum WorkerEvent {
         outcome: Outcome,
         /// Processor time that it used.
         cpu_time: Duration,
-        /// Whether the sandbox can take another; if not, the worker destroys it and sends [`WorkerEvent::Gone`].
+        /// Whether the sandbox can take another; if not, the worker destroys it and sends
+        /// [`WorkerEvent::Gone`].
         reusable: bool,
     },
     /// An invocation did not reach the function: another sandbox may take it.

@@ -1,4 +1,5 @@
-//! Execution roles: a function's sandbox gets the credentials of a session of its role, as Lambda gives them.
+//! Execution roles: a function's sandbox gets the credentials of a session of its role, as Lambda
+//! gives them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,10 +9,11 @@ use std::time::{Duration, SystemTime};
 use aws_cred_chain::plan::Role;
 use aws_cred_chain::{AssumeRole, Cache, Chain, Context, Credentials, Error, Options};
 
-/// Opens sessions of functions' roles with the host's own credentials, and renews them ahead of their end.
+/// Opens sessions of functions' roles with the host's own credentials, and renews them ahead of
+/// their end.
 ///
-/// One session serves all sandboxes of all functions with that role. A sandbox keeps the session that it was
-/// started with, and ends before that does; the next one starts with the next session.
+/// One session serves all sandboxes of all functions with that role. A sandbox keeps the session
+/// that it was started with, and ends before that does; the next one starts with the next session.
 #[derive(Debug)]
 pub struct Roles {
     context: Context,
@@ -58,7 +60,8 @@ impl Roles {
         cache.credentials().await
     }
 
-    /// Returns how long a sandbox may use `credentials` whose invocations take up to `timeout`; `None` for ever.
+    /// Returns how long a sandbox may use `credentials` whose invocations take up to `timeout`;
+    /// `None` for ever.
     pub(crate) fn usable_for(
         &self,
         credentials: &Credentials,

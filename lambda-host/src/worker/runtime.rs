@@ -81,7 +81,8 @@ impl RuntimeImage {
 
 /// Which runtimes a host has, by identifier.
 ///
-/// The default has `provided`, `provided.al2` and `provided.al2023`: functions that bring their own program.
+/// The default has `provided`, `provided.al2` and `provided.al2023`: functions that bring their own
+/// program.
 #[derive(Clone, Debug)]
 pub struct Runtimes {
     images: BTreeMap<String, RuntimeImage>,
@@ -98,10 +99,10 @@ impl Default for Runtimes {
 }
 
 impl Runtimes {
-    /// Returns the default ones, and `python3.X` and `nodejsX.x` for each interpreter that this machine has on its
-    /// path, and beside one on its path where versions have folders side by side, as pyenv and nvm keep them. Of two
-    /// of one identifier the first on the path counts. Python is at least 3.7. Runs each once to ask for its version.
-    /// Blocks.
+    /// Returns the default ones, and `python3.X` and `nodejsX.x` for each interpreter that this
+    /// machine has on its path, and beside one on its path where versions have folders side by
+    /// side, as pyenv and nvm keep them. Of two of one identifier the first on the path counts.
+    /// Python is at least 3.7. Runs each once to ask for its version. Blocks.
     #[must_use]
     pub fn discover() -> Self {
         let mut runtimes = Self::default();
@@ -198,7 +199,8 @@ struct Language {
     program: &'static str,
     /// Before the runtime program on the interpreter's command line.
     options: &'static [&'static str],
-    /// The arguments by which the interpreter prints its identifier, its program and its prefix, a line each.
+    /// The arguments by which the interpreter prints its identifier, its program and its prefix, a
+    /// line each.
     question: [&'static str; 2],
     /// The runtime program: its name and its text.
     file: &'static str,

@@ -28,7 +28,8 @@ pub(super) fn specify(
     folders: &Folders,
 ) -> Result<SandboxSpec, Failure> {
     let config = &deployment.config;
-    // The runtime was there when the function was deployed; a host may have been started without it.
+    // The runtime was there when the function was deployed; a host may have been started without
+    // it.
     let image = runtimes.image(&config.runtime).ok_or_else(Failure::no_entry_point)?;
     let environment = environment(deployment, image, log_stream);
     let layers = folders.layers.as_deref();
@@ -68,11 +69,12 @@ pub(super) fn specify(
     Ok(spec)
 }
 
-/// The whole environment, each variable once: what Lambda defines, over that what the runtime does, over that what
-/// the function's settings do. Settings cannot name a reserved variable.
+/// The whole environment, each variable once: what Lambda defines, over that what the runtime does,
+/// over that what the function's settings do. Settings cannot name a reserved variable.
 ///
-/// Source: AWS, "Defined runtime environment variables". The `AWS_XRAY_DAEMON_ADDRESS` in it is left out: there is no
-/// daemon. `AWS_LAMBDA_RUNTIME_API` is added by the sandbox, credentials by the function's role.
+/// Source: AWS, "Defined runtime environment variables". The `AWS_XRAY_DAEMON_ADDRESS` in it is
+/// left out: there is no daemon. `AWS_LAMBDA_RUNTIME_API` is added by the sandbox, credentials by
+/// the function's role.
 fn environment(
     deployment: &Deployment,
     image: &RuntimeImage,
@@ -127,7 +129,8 @@ fn environment(
     environment
 }
 
-/// Credentials that no service of AWS takes, for functions without those of a role: AWS's SDKs look for some at once.
+/// Credentials that no service of AWS takes, for functions without those of a role: AWS's SDKs look
+/// for some at once.
 pub(super) fn stand_in_credentials() -> impl Iterator<Item = (OsString, OsString)> {
     let variables = [
         ("AWS_ACCESS_KEY_ID", "ASIAFUNCTIONWITHOUT0"),
@@ -137,15 +140,17 @@ pub(super) fn stand_in_credentials() -> impl Iterator<Item = (OsString, OsString
     variables.into_iter().map(|(name, value)| (name.into(), value.into()))
 }
 
-/// The heap that Node.js may fill, in MB. Without a limit it goes by the machine's memory, and does not collect before
-/// the sandbox's is over.
+/// The heap that Node.js may fill, in MB. Without a limit it goes by the machine's memory, and does
+/// not collect before the sandbox's is over.
 fn heap_mb(memory_mb: u32) -> u32 {
     memory_mb.saturating_sub(NODE_MB.max(memory_mb / 10))
 }
 
-/// The command that starts a runtime: by the function's `AWS_LAMBDA_EXEC_WRAPPER`, where its settings name one.
+/// The command that starts a runtime: by the function's `AWS_LAMBDA_EXEC_WRAPPER`, where its
+/// settings name one.
 ///
-/// Source: AWS, "Modifying the runtime environment", on wrapper scripts, which have no effect on `provided` runtimes.
+/// Source: AWS, "Modifying the runtime environment", on wrapper scripts, which have no effect on
+/// `provided` runtimes.
 fn wrapped(words: &[String], environment: &BTreeMap<String, String>) -> Vec<String> {
     if environment.get("AWS_LAMBDA_EXEC_WRAPPER").is_none_or(String::is_empty) {
         return words.to_vec();
@@ -154,8 +159,8 @@ fn wrapped(words: &[String], environment: &BTreeMap<String, String>) -> Vec<Stri
     shell.into_iter().chain(words.iter().cloned()).collect()
 }
 
-/// The name of the log stream of a sandbox that starts `now`, as on Lambda: `2024/02/29/[$LATEST]`, and 32 hexadecimal
-/// digits that no other sandbox has.
+/// The name of the log stream of a sandbox that starts `now`, as on Lambda: `2024/02/29/[$LATEST]`,
+/// and 32 hexadecimal digits that no other sandbox has.
 pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (year, month, day) = date::civil(since.as_secs() / 86_400);

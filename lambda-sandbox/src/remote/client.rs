@@ -203,8 +203,8 @@ impl RemoteDriver {
     }
 }
 
-/// Parts that may arrive before the first of them was taken. The server sends one at a time, and the
-/// rest of an answer at its end.
+/// Parts that may arrive before the first of them was taken. The server sends one at a time, and
+/// the rest of an answer at its end.
 const PARTS_MAX: usize = 4;
 
 macro_rules! done {

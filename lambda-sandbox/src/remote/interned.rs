@@ -1,4 +1,5 @@
-//! The fixed texts of errors that came over a connection: the names of steps, settings and remedies.
+//! The fixed texts of errors that came over a connection: the names of steps, settings and
+//! remedies.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

@@ -6,9 +6,9 @@
 //!
 //! Each connection serves one sandbox, a description of the backend, or a sweep. Both sides send a
 //! hello with the protocol's version, and accept no other version. A frame has the length of a
-//! header and of a body (`u32`, little-endian), the header of at most [`HEADER_BYTES_MAX`] bytes and
-//! the body of at most [`BODY_BYTES_MAX`] bytes. Frames without a header carry the first parts of a
-//! longer body.
+//! header and of a body (`u32`, little-endian), the header of at most [`HEADER_BYTES_MAX`] bytes
+//! and the body of at most [`BODY_BYTES_MAX`] bytes. Frames without a header carry the first parts
+//! of a longer body.
 //!
 //! # Contract
 //!
@@ -25,10 +25,11 @@
 //! The server trusts its client with the backend. The client does not trust the server with
 //! anything but the answers of its own sandboxes.
 //!
-//! What does not cross: options of the Linux backend ([`SandboxSpec`](crate::SandboxSpec)`::linux`),
-//! which are refused. Paths of the root, the interface of the network and numbers of processors
-//! are those of the server's machine. [`Sandbox::pressure`](crate::Sandbox::pressure) is that after
-//! the last call, and [`Handle::usage`](crate::Handle::usage) at most 100 ms old.
+//! What does not cross: options of the Linux backend
+//! ([`SandboxSpec`](crate::SandboxSpec)`::linux`), which are refused. Paths of the root, the
+//! interface of the network and numbers of processors are those of the server's machine.
+//! [`Sandbox::pressure`](crate::Sandbox::pressure) is that after the last call, and
+//! [`Handle::usage`](crate::Handle::usage) at most 100 ms old.
 
 mod call;
 mod client;

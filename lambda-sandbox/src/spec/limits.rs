@@ -8,8 +8,9 @@ use crate::{Error, Isolation};
 /// enforces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Memory of all processes together, in bytes. It includes the page cache, and scratch space that
-    /// is in memory. The kernel writes back scratch space that is on disk when the limit is near.
+    /// Memory of all processes together, in bytes. It includes the page cache, and scratch space
+    /// that is in memory. The kernel writes back scratch space that is on disk when the limit is
+    /// near.
     pub memory_bytes: u64,
     /// Processor time for each second of wall time, in vCPUs.
     pub cpus: f64,

@@ -42,8 +42,8 @@ pub struct Started {
     pub stdout: Arc<dyn Outlet>,
     /// Its standard error.
     pub stderr: Arc<dyn Outlet>,
-    /// Standard output and standard error of its external extensions, or `None` if they have those of
-    /// the program.
+    /// Standard output and standard error of its external extensions, or `None` if they have those
+    /// of the program.
     pub extension_outputs: Option<[Arc<dyn Outlet>; 2]>,
     /// The writer of its standard input, or `None` if the input is empty. Dropping it ends the
     /// input.
@@ -135,7 +135,8 @@ pub enum What {
 /// Dropping it releases all resources, in the background.
 ///
 /// The supervisor calls [`Platform::start`] once, then [`Platform::freeze`] and [`Platform::thaw`]
-/// in turn (neither while one invocation follows another at once), and the other methods at any time.
+/// in turn (neither while one invocation follows another at once), and the other methods at any
+/// time.
 pub trait Platform: Send + Sync + fmt::Debug + 'static {
     /// Starts the program, or the extensions and the runtime. Called once. The platform must set
     /// `AWS_LAMBDA_RUNTIME_API` in their environment.
@@ -145,8 +146,8 @@ pub trait Platform: Send + Sync + fmt::Debug + 'static {
     /// If the program cannot be started and that is known at once. Later failures are returned by
     /// [`Platform::failure`].
     fn start(&self, what: What) -> BoxFuture<'_, Result<Started, Error>>;
-    /// Connects to a port of the sandbox's loopback, for the Telemetry API. The future must not keep
-    /// the platform alive.
+    /// Connects to a port of the sandbox's loopback, for the Telemetry API. The future must not
+    /// keep the platform alive.
     ///
     /// # Errors
     ///

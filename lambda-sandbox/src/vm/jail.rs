@@ -1,5 +1,5 @@
-//! The jail of a monitor: a sandbox of the Linux backend with the monitor's program and nothing else
-//! in it, one descriptor, its own control group, and the system calls of monitors.
+//! The jail of a monitor: a sandbox of the Linux backend with the monitor's program and nothing
+//! else in it, one descriptor, its own control group, and the system calls of monitors.
 
 use std::fmt;
 use std::os::fd::OwnedFd;

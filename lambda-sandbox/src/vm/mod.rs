@@ -6,9 +6,10 @@
 //! guest, and has it create the sandbox. The sandbox's limits hold inside. The machine ends with
 //! the sandbox.
 //!
-//! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network, one
-//! descriptor, a control group for the guest's memory and processors, and the system calls of
-//! [`SystemCalls::Monitor`](crate::linux::SystemCalls). What an escaped guest meets is that sandbox.
+//! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network,
+//! one descriptor, a control group for the guest's memory and processors, and the system calls of
+//! [`SystemCalls::Monitor`](crate::linux::SystemCalls). What an escaped guest meets is that
+//! sandbox.
 //!
 //! It needs `/dev/kvm`, a kernel, the guest's root image, the program `lambda-vmm`, and
 //! `mkfs.erofs`. [`VmBackend::start`] names what is missing.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use lambda_vmm::{Config, Error, Prepared, Resources, Source, Vm, memory_file};
 
-/// More than any step takes on a busy machine. In the bed of `cargo xtask vm` a second is a thousand
-/// million instructions, which take the host most of a minute if a guest spins.
+/// More than any step takes on a busy machine. In the bed of `cargo xtask vm` a second is a
+/// thousand million instructions, which take the host most of a minute if a guest spins.
 pub const TIME: Duration =
     Duration::from_secs(if option_env!("VM_BED").is_some() { 5 } else { 60 });
 

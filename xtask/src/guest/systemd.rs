@@ -1,4 +1,5 @@
-//! A guest with a Debian userland whose pid 1 is systemd: a host's control groups lie in a scope that it makes.
+//! A guest with a Debian userland whose pid 1 is systemd: a host's control groups lie in a scope
+//! that it makes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -54,7 +55,8 @@ fn image(root: &Path, folder: &Path, tree: &Path) -> Result<PathBuf, String> {
     pack(tree, folder.join("systemd.cpio"))
 }
 
-/// Makes a Debian of the least packages and systemd, from where this machine has its own packages, once.
+/// Makes a Debian of the least packages and systemd, from where this machine has its own packages,
+/// once.
 fn make_userland(userland: &Path) -> Result<(), String> {
     if !crate::machine::on_path("mmdebstrap") {
         let mut install = Command::new("apt-get");

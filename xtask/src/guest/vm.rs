@@ -1,6 +1,6 @@
-//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s with machines, in a QEMU guest that emulates the virtualization of AMD's
-//! processors. QEMU counts instructions: one "icount millisecond" is a million instructions plus
-//! waits, whatever else the machine does.
+//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s with machines, in a QEMU guest
+//! that emulates the virtualization of AMD's processors. QEMU counts instructions: one "icount
+//! millisecond" is a million instructions plus waits, whatever else the machine does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! A host whose disk is full or read-only: what it cannot keep is refused as its own fault, what it acknowledged is there, and it
-//! is well again when the disk is.
+//! A host whose disk is full or read-only: what it cannot keep is refused as its own fault, what it
+//! acknowledged is there, and it is well again when the disk is.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -147,8 +147,8 @@ impl Drop for Frozen {
     }
 }
 
-/// A disk that stalls delays what must be on it: no event and no change is acknowledged before. Invocations whose callers
-/// wait go on.
+/// A disk that stalls delays what must be on it: no event and no change is acknowledged before.
+/// Invocations whose callers wait go on.
 #[test]
 fn a_disk_that_stalls_delays_what_must_be_on_it() {
     if !ready("a slow disk") {

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::support::{Served, python, ready};
 
-/// Kills a host under load, again and again on the same folder. Every event that was answered with 202 is run at least once,
-/// and every version that was published is there.
+/// Kills a host under load, again and again on the same folder. Every event that was answered with
+/// 202 is run at least once, and every version that was published is there.
 #[test]
 fn what_was_acknowledged_survives_kills() {
     if !ready("kills under load") {

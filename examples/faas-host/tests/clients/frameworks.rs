@@ -1,4 +1,5 @@
-//! Unmodified web frameworks behind HTTP APIs and REST APIs: the same requests and expectations for all of them.
+//! Unmodified web frameworks behind HTTP APIs and REST APIs: the same requests and expectations for
+//! all of them.
 
 use std::fs;
 use std::path::Path;
@@ -139,8 +140,8 @@ fn check(application: Application, front: &str, base: &str) {
     assert!(got.status == 303 && head.contains("location: /show/there"), "{name}: {head}");
     let got = curl(&format!("{base}/nothing"), &[]);
     let body = String::from_utf8_lossy(&got.body);
-    // serverless-express gives requests a socket without `on`. Express 5 calls it where no route matches and the event has no
-    // content-length, which REST APIs drop.
+    // serverless-express gives requests a socket without `on`. Express 5 calls it where no route
+    // matches and the event has no content-length, which REST APIs drop.
     let broken = body.contains("ee.on is not a function");
     let expected = if front == "a REST API" && application.name == "serverless-express" {
         (500, true)

@@ -1,4 +1,5 @@
-//! The recorded cases of function URLs, HTTP APIs and REST APIs against a real host and its gateways.
+//! The recorded cases of function URLs, HTTP APIs and REST APIs against a real host and its
+//! gateways.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -4,8 +4,8 @@
 //! The tables are `functions/*.cases`. A line `=== name` begins a function. `--- file`,
 //! `--- handler`, `--- payload`, `--- env` and `--- timeout` (in seconds) set what differs from the
 //! default. `--- differs` gives a reason, and the two sides must then differ. Two differences are
-//! ignored for every function that fails in its init: AWS's Python client logs a warning that AWS may
-//! have changed the runtime, and the emulator does not try a failed init twice, as Lambda does.
+//! ignored for every function that fails in its init: AWS's Python client logs a warning that AWS
+//! may have changed the runtime, and the emulator does not try a failed init twice, as Lambda does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -249,8 +249,8 @@ fn in_order(answer: String) -> String {
     }
 }
 
-/// Returns a log without an init that failed before the invocation. Lambda tries it once more in the
-/// invocation; the emulator does only that.
+/// Returns a log without an init that failed before the invocation. Lambda tries it once more in
+/// the invocation; the emulator does only that.
 ///
 /// Source: AWS, "Understanding the Lambda execution environment lifecycle", on failures in the Init
 /// phase.

@@ -36,7 +36,8 @@ fn a_host_with_keys_answers_to_their_holders() {
     }
 }
 
-/// A file of settings with an account, whose key is replaced while the host runs. A file with a fault changes nothing.
+/// A file of settings with an account, whose key is replaced while the host runs. A file with a
+/// fault changes nothing.
 #[test]
 fn settings_are_read_again_when_asked() {
     if !ready("settings in a file") {

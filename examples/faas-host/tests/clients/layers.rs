@@ -1,4 +1,5 @@
-//! Layers: their files are under `/opt`, later ones over earlier ones, and stay when the layer is deleted.
+//! Layers: their files are under `/opt`, later ones over earlier ones, and stay when the layer is
+//! deleted.
 
 use crate::support::{Served, archive, python, ready};
 

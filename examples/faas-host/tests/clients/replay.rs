@@ -1,4 +1,5 @@
-//! The recorded behaviour of AWS's Lambda API, replayed against a host: every case passes that `replay.known` does not name.
+//! The recorded behaviour of AWS's Lambda API, replayed against a host: every case passes that
+//! `replay.known` does not name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,7 +23,8 @@ fn recorded_behaviour_is_replayed() {
     let served = Served::start(&["--account", ACCOUNT]);
     let stand_ins = ["--runtime".to_owned(), python(), "--node-runtime".to_owned(), node()];
     let (mut passed, mut failed) = replay(&served, &runner, &stand_ins);
-    // A case about the name of a runtime fails with this machine's in its place: it is asked once more as it was recorded.
+    // A case about the name of a runtime fails with this machine's in its place: it is asked once
+    // more as it was recorded.
     if !failed.is_empty() {
         let only = failed.keys().flat_map(|name| ["--only".to_owned(), name.clone()]);
         let (as_recorded, _) = replay(&served, &runner, &only.collect::<Vec<_>>());
@@ -36,8 +38,8 @@ fn recorded_behaviour_is_replayed() {
     assert!(mended.is_empty(), "take these out of replay.known: {mended:#?}");
 }
 
-/// Runs the recorded cases with more arguments. Returns the names of those that pass, and of those that fail with what
-/// differs.
+/// Runs the recorded cases with more arguments. Returns the names of those that pass, and of those
+/// that fail with what differs.
 fn replay(
     served: &Served,
     runner: &Path,
@@ -65,7 +67,8 @@ fn replay(
 
 const ACCOUNT: &str = "100200300400";
 
-/// The cases that are known to fail, and why. A line is a name, a blank, and the reason; one that begins with `#` is for people.
+/// The cases that are known to fail, and why. A line is a name, a blank, and the reason; one that
+/// begins with `#` is for people.
 fn known() -> BTreeMap<String, String> {
     let text = String::from_utf8(file("clients/replay.known")).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());

@@ -1,4 +1,5 @@
-//! SQS, Kinesis and DynamoDB streams of moto beside a real host: destinations, dead letters, event source mappings.
+//! SQS, Kinesis and DynamoDB streams of moto beside a real host: destinations, dead letters, event
+//! source mappings.
 
 use std::process::Command;
 

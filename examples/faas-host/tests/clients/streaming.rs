@@ -1,5 +1,5 @@
-//! Streamed answers: through the library, `InvokeWithResponseStream` as boto3 calls it, and function
-//! URLs.
+//! Streamed answers: through the library, `InvokeWithResponseStream` as boto3 calls it, and
+//! function URLs.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

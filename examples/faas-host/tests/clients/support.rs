@@ -39,8 +39,8 @@ impl Served {
         Self::spawn(command, folder, arguments, environment)
     }
 
-    /// Starts `faas-host serve` by another program, which gets the command line of the host after its own arguments and
-    /// becomes the host.
+    /// Starts `faas-host serve` by another program, which gets the command line of the host after
+    /// its own arguments and becomes the host.
     pub(crate) fn start_by(before: &[&str], folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         let mut command = Command::new(before[0]);
         command.args(&before[1..]).arg(env!("CARGO_BIN_EXE_faas-host"));

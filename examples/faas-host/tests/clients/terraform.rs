@@ -35,7 +35,8 @@ struct Project {
 }
 
 impl Project {
-    /// Copies a project; `None`, and said so, where Terraform or its provider is not on this machine.
+    /// Copies a project; `None`, and said so, where Terraform or its provider is not on this
+    /// machine.
     fn open(from: &Path, served: &Served) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy(from.join("main.tf"), folder.path().join("main.tf")).unwrap();

@@ -53,7 +53,8 @@ fn answered(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(body))
 }
 
-/// Reads requests, each a line in base64, as OpenTelemetry's own Python package does. Prints the spans as JSON.
+/// Reads requests, each a line in base64, as OpenTelemetry's own Python package does. Prints the
+/// spans as JSON.
 const DECODE: &str = "
 import base64, json, sys
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

@@ -23,7 +23,8 @@ pub(super) enum Outcome {
     Refused(Error),
 }
 
-/// Tells whether a record is to be given to the function. `body` is the member that is JSON in text, where there is one.
+/// Tells whether a record is to be given to the function. `body` is the member that is JSON in
+/// text, where there is one.
 pub(super) fn is_wanted(source: &Source, record: &Value, body: Option<&str>) -> bool {
     let filters = source.mapping.settings.get("FilterCriteria");
     let filters = filters.and_then(|it| it["Filters"].as_array());
@@ -66,7 +67,8 @@ fn reports_failures(source: &Source) -> bool {
 
 /// The identifiers that a function says it failed at; `None` when what it says is not in the form.
 ///
-/// Source: AWS, "Implementing partial batch responses": nothing, `null` and an empty list are success.
+/// Source: AWS, "Implementing partial batch responses": nothing, `null` and an empty list are
+/// success.
 fn failures(payload: &[u8]) -> Option<Vec<String>> {
     let answer: Value = serde_json::from_slice(payload).ok()?;
     if answer.is_null() || answer.as_str() == Some("") {

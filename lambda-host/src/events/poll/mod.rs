@@ -1,4 +1,5 @@
-//! What reads queues and streams for event source mappings: a task for each mapping that is enabled.
+//! What reads queues and streams for event source mappings: a task for each mapping that is
+//! enabled.
 
 mod batch;
 mod queue;

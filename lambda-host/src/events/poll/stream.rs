@@ -146,7 +146,8 @@ impl Shard {
         }
     }
 
-    /// Returns the iterator from which to read: behind the last handled batch, or where the mapping begins.
+    /// Returns the iterator from which to read: behind the last handled batch, or where the mapping
+    /// begins.
     async fn iterator(&self) -> Result<String, Error> {
         let (service, prefix) = self.service();
         let mut body = match self.kind {
@@ -181,7 +182,8 @@ impl Shard {
         Ok(answer["ShardIterator"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Gives records to the function until it handled them or they are given up; false when the host is gone.
+    /// Gives records to the function until it handled them or they are given up; false when the
+    /// host is gone.
     async fn handle(&self, records: Vec<Value>) -> bool {
         let number = |name| self.source.number(name).and_then(|it| u64::try_from(it).ok());
         let (retries_max, age_max) =

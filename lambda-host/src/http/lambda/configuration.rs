@@ -8,7 +8,8 @@ use crate::Arns;
 use crate::function::runtimes::version_arn;
 use crate::function::{Function, FunctionState, Step};
 
-/// Where a function is in its life, as AWS's clients wait for it. The answer to a change tells of one under way, even where
+/// Where a function is in its life, as AWS's clients wait for it. The answer to a change tells of
+/// one under way, even where
 /// [`HostBuilder::with_change_time`](crate::HostBuilder::with_change_time) gives changes no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
@@ -143,7 +144,8 @@ pub(super) fn iso_8601(ms: u64) -> String {
     timestamp(ms).strftime("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
 }
 
-/// Renders milliseconds since 1970 as function URLs and code signing have them: `2026-11-23T21:19:54.000Z`.
+/// Renders milliseconds since 1970 as function URLs and code signing have them:
+/// `2026-11-23T21:19:54.000Z`.
 pub(super) fn iso_8601_z(ms: u64) -> String {
     timestamp(ms).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }

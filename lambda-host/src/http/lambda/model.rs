@@ -19,7 +19,8 @@ pub(super) struct Model {
 #[derive(Debug, Deserialize)]
 pub(super) struct Operation {
     pub(super) method: String,
-    /// A template such as `/2015-03-31/functions/{FunctionName}`, perhaps with a query that has to be there.
+    /// A template such as `/2015-03-31/functions/{FunctionName}`, perhaps with a query that has to
+    /// be there.
     pub(super) uri: String,
     input: String,
 }
@@ -112,7 +113,8 @@ impl Pattern {
     fn compiled(&self) -> Option<&Compiled> {
         let compile = |text: &str| Regex::new(&format!("^(?:{text})$")).ok();
         let compiled = self.compiled.get_or_init(|| {
-            // The engine has no look-ahead; the model has it in this one form, perhaps in parentheses and anchored.
+            // The engine has no look-ahead; the model has it in this one form, perhaps in
+            // parentheses and anchored.
             let inner = self.text.strip_prefix("((?!^").and_then(|it| it.strip_suffix("$)"));
             let split = match inner {
                 Some(inner) => inner.split_once("$)^"),

@@ -71,8 +71,8 @@ impl Operation {
     }
 }
 
-/// Returns the host as another of its accounts sees it, when the input names a function of that account and the function's
-/// policy allows the caller's account the operation.
+/// Returns the host as another of its accounts sees it, when the input names a function of that
+/// account and the function's policy allows the caller's account the operation.
 fn owner(host: &Host, operation: &str, input: &Input) -> Result<Option<Host>, ApiError> {
     let Ok(target) = input.target(host.arns()) else { return Ok(None) };
     let (Some(number), caller) = (&target.account, host.arns().account()) else { return Ok(None) };

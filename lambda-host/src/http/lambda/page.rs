@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::input::Input;
 
-/// Cuts a page out of rows that are ordered by their keys, which are the markers. The answer has the rows under `name`.
+/// Cuts a page out of rows that are ordered by their keys, which are the markers. The answer has
+/// the rows under `name`.
 pub(super) fn page(
     input: &Input,
     name: &str,

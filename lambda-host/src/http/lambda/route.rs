@@ -72,7 +72,8 @@ fn matched(template: &'static str, segments: &[&str]) -> Option<BTreeMap<&'stati
     Some(labels)
 }
 
-/// Decodes percent signs, and `+` in a query. Bytes that are no UTF-8 become U+FFFD, which no name has.
+/// Decodes percent signs, and `+` in a query. Bytes that are no UTF-8 become U+FFFD, which no name
+/// has.
 fn decoded(text: &str, query: bool) -> String {
     let spaced = if query { text.replace('+', " ") } else { text.to_owned() };
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()

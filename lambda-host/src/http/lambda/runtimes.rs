@@ -6,8 +6,8 @@ use super::error::ApiError;
 use crate::function::runtimes::{SUPPORTED, is_supported};
 use crate::host::Host;
 
-/// Refuses a runtime of which neither this host nor AWS creates functions, in AWS's words. A runtime that AWS has and this
-/// host has not is taken: an invocation is refused instead.
+/// Refuses a runtime of which neither this host nor AWS creates functions, in AWS's words. A
+/// runtime that AWS has and this host has not is taken: an invocation is refused instead.
 pub(super) fn check(host: &Host, runtime: &str) -> Result<(), ApiError> {
     let runtimes = host.runtimes();
     let is_here = runtimes.image(runtime).is_some();

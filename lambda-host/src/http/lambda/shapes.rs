@@ -285,8 +285,8 @@ pub(super) fn environment_as_sent(body: &[u8]) -> Option<String> {
     Some(json)
 }
 
-/// Refuses a member that this host would have to ignore, unless it is empty, asks for what is so anyway, or is among
-/// `harmless`.
+/// Refuses a member that this host would have to ignore, unless it is empty, asks for what is so
+/// anyway, or is among `harmless`.
 fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<(), ApiError> {
     let empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
@@ -310,7 +310,8 @@ fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<()
     }
 }
 
-/// Refuses a function's network: there is no EC2 beside a host, so that no security group and no subnet is there.
+/// Refuses a function's network: there is no EC2 beside a host, so that no security group and no
+/// subnet is there.
 fn no_such_network(vpc: &Value) -> ApiError {
     let first = |member: &str| vpc[member].as_array()?.first()?.as_str();
     let refused = |call: &str, code: &str, what: String| {

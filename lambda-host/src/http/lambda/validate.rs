@@ -1,7 +1,8 @@
-//! The input of an operation, gathered from path, query, headers and body, and checked against the model.
+//! The input of an operation, gathered from path, query, headers and body, and checked against the
+//! model.
 //!
-//! The messages are those of AWS's request validation: "N validation errors detected: Value 'V' at 'path' failed to
-//! satisfy constraint: ...".
+//! The messages are those of AWS's request validation: "N validation errors detected: Value 'V' at
+//! 'path' failed to satisfy constraint: ...".
 
 use http::HeaderMap;
 use serde_json::{Map, Number, Value};

@@ -1,7 +1,8 @@
 //! Filter patterns of log lines: terms that a line has, or has not.
 //!
-//! Source: AWS, "Filter pattern syntax for metric filters, subscription filters, filter log events, and Live Tail",
-//! on unstructured log events. Patterns of fields (`{ $.a = 1 }`, `[a, b]`) and regular expressions (`%a%`) are refused.
+//! Source: AWS, "Filter pattern syntax for metric filters, subscription filters, filter log events,
+//! and Live Tail", on unstructured log events. Patterns of fields (`{ $.a = 1 }`, `[a, b]`) and
+//! regular expressions (`%a%`) are refused.
 
 use super::error::LogsError;
 

@@ -93,8 +93,8 @@ pub(super) fn stream_page(
     }))
 }
 
-/// Returns a page of the lines of a group's streams that fit a pattern, ordered by time (`FilterLogEvents`); `streams`
-/// says which. Blocks.
+/// Returns a page of the lines of a group's streams that fit a pattern, ordered by time
+/// (`FilterLogEvents`); `streams` says which. Blocks.
 pub(super) fn group_page(
     store: &LogStore,
     selection: &Selection,

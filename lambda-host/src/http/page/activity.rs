@@ -115,7 +115,8 @@ pub(super) fn invocations(host: &Host, query: &Query) -> Value {
     json!({ "invocations": shown, "next": next })
 }
 
-/// Returns an invocation by its number or the identifier of its request, with the reason for where it ran.
+/// Returns an invocation by its number or the identifier of its request, with the reason for where
+/// it ran.
 pub(super) fn invocation(host: &Host, number: &str) -> Result<Value, Refused> {
     let observer = host.observer();
     let now = observer.now();

@@ -7,7 +7,8 @@ use super::query::Query;
 use crate::blocking::blocking;
 use crate::host::Host;
 
-/// Returns the last lines of a function since `since`, in milliseconds since 1970-01-01; `count` of them, 500 at the most.
+/// Returns the last lines of a function since `since`, in milliseconds since 1970-01-01; `count` of
+/// them, 500 at the most.
 pub(super) async fn recent(host: &Host, function: &str, query: &Query) -> Result<Value, Refused> {
     let group = host.function(function)?.config.log_group();
     let (since_ms, count) = (query.number("since").unwrap_or(0), query.count(200, 500));

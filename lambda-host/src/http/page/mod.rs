@@ -1,7 +1,7 @@
 //! The operator's page at `/_faas`: what the host does, as a page and as JSON below `/_faas/api`.
 //!
-//! The page is three files of this crate. It loads nothing from elsewhere, and its content security policy lets a browser
-//! load nothing else.
+//! The page is three files of this crate. It loads nothing from elsewhere, and its content security
+//! policy lets a browser load nothing else.
 
 mod activity;
 mod functions;

@@ -24,13 +24,13 @@ impl PreparedNetwork {
     /// Prepares the network namespace of the calling thread. It must not be the host's own: the
     /// thread has entered a new one before.
     ///
-    /// Moves the thread into a new ipc namespace, which the sandbox gets too. So call it on a thread
-    /// that ends afterwards.
+    /// Moves the thread into a new ipc namespace, which the sandbox gets too. So call it on a
+    /// thread that ends afterwards.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] in the host's own network namespace. [`Error::Failed`] if the ipc namespace
-    /// or the listener cannot be made, for example without root.
+    /// [`Error::Invalid`] in the host's own network namespace. [`Error::Failed`] if the ipc
+    /// namespace or the listener cannot be made, for example without root.
     pub fn here() -> Result<Self, Error> {
         netns::refuse_own("/proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWIPC)

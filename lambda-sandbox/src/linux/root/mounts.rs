@@ -112,7 +112,8 @@ fn put(mount: usize, place: usize) -> libc::c_long {
 
 fn is_folder(file: usize) -> bool {
     let mut found = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: fstat fills the `stat` behind the pointer, which lives for the call; the descriptor is open.
+    // SAFETY: fstat fills the `stat` behind the pointer, which lives for the call; the descriptor
+    // is open.
     let told = unsafe { libc::fstat(file as libc::c_int, found.as_mut_ptr()) };
     // SAFETY: all zero is a valid `stat`, whether the call has filled it or not.
     let mode = unsafe { found.assume_init() }.st_mode;
