@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A part of an expression.
 #[derive(Debug)]
 pub(super) enum Node {
-    /// `@`
+    /// `@`: the value on which the expression is evaluated.
     Current,
     Field(String),
     Index(i32),
@@ -18,9 +18,9 @@ pub(super) enum Node {
         step: i32,
     },
     Literal(Value),
-    /// `[a, b]`
+    /// `[a, b]`: a list of the values of expressions.
     List(Vec<Self>),
-    /// `{x: a, y: b}`
+    /// `{x: a, y: b}`: an object of the values of expressions.
     Object(Vec<(String, Self)>),
     Not(Box<Self>),
     And(Box<[Self; 2]>),

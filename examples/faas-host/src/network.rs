@@ -23,7 +23,7 @@ enum NetworkName {
     Nat,
 }
 
-/// What the command line says of networks.
+/// The options of the command line about networks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NetworkOptions {
     /// The network of functions without a `VpcConfig`.

@@ -20,7 +20,7 @@ pub struct LayerVersion {
     pub version: u64,
     /// The archive.
     pub code: CodeDigest,
-    /// A sentence for people.
+    /// The description that the caller gave.
     pub description: String,
     /// The licence, as its owner writes it.
     pub license: Option<String>,

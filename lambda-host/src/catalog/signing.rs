@@ -14,7 +14,7 @@ use crate::error::Error;
 pub struct SigningConfig {
     /// `csc-` and 17 lower-case letters and digits.
     pub id: String,
-    /// A sentence for people.
+    /// The description that the caller gave.
     pub description: String,
     /// The ARNs of the signing profiles' versions that are trusted.
     pub publishers: Vec<String>,

@@ -14,11 +14,11 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The ARN that it is for: of a queue, a topic, an event bus, a bucket.
+    /// The ARN of the queue, the topic, the event bus or the bucket that receives the message.
     pub target: String,
     /// The message: JSON.
     pub body: String,
-    /// Attributes of the message; numbers are numbers in SQS and SNS too.
+    /// The message's attributes. SQS and SNS get a JSON number with the data type `Number`.
     pub attributes: Vec<(String, serde_json::Value)>,
     /// The X-Ray trace header of the event.
     pub trace_id: Option<String>,

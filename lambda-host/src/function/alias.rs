@@ -10,7 +10,7 @@ use super::version::Version;
 pub struct Alias {
     /// The version that it names.
     pub version: Version,
-    /// A sentence for people.
+    /// The description that the caller gave the alias.
     #[serde(default)]
     pub description: String,
     /// A second version, and the share of invocations that it gets, 0 to 1.

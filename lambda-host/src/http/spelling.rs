@@ -135,7 +135,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
     }
 }
 
-/// More than hyper's largest head has no spelling.
+/// The most bytes of a head that are recorded. hyper refuses longer heads.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]

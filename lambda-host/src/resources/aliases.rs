@@ -17,7 +17,7 @@ use crate::resources::provisioned::ProvisionedMove;
 pub struct AliasChange {
     /// The version that it names: `$LATEST` or a number.
     pub version: Option<String>,
-    /// A sentence for people.
+    /// The description that the caller gave.
     pub description: Option<String>,
     /// Other versions and the share of invocations that each gets, 0 to 1: one at the most.
     pub weights: Option<Vec<(String, f64)>>,

@@ -21,7 +21,7 @@ use crate::host::Host;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct NewLayer {
-    /// A sentence for people.
+    /// The description that the caller gave.
     pub description: String,
     /// The licence, as its owner writes it.
     pub license: Option<String>,

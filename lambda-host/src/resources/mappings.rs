@@ -149,7 +149,7 @@ impl Host {
             .await
     }
 
-    /// Returns up to where a shard was handled for a mapping.
+    /// Returns the sequence number up to which a mapping has handled a shard.
     #[cfg(feature = "services")]
     pub(crate) fn checkpoint(&self, key: &str) -> Result<Option<String>, Error> {
         // Read once for each shard, when a host or a mapping starts.

@@ -14,7 +14,7 @@ use crate::host::Host;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SigningChange {
-    /// A sentence for people.
+    /// The description that the caller gave.
     pub description: Option<String>,
     /// The ARNs of the signing profiles' versions that are trusted.
     pub publishers: Option<Vec<String>>,

@@ -14,7 +14,7 @@ pub(crate) struct Pools {
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Pool {
-    /// Accepted invocations beyond what each of them is provisioned with.
+    /// The accepted invocations of the sharing functions, beyond the provisioned sandboxes of each.
     pub(super) beyond: u32,
     /// What they are provisioned with.
     pub(super) provisioned: u32,

@@ -1,4 +1,4 @@
-//! The table of reservations.
+//! The table of reservations: room on workers that is kept for sandboxes which wait for it.
 
 use std::collections::BTreeMap;
 

@@ -65,7 +65,8 @@ fn reports_failures(source: &Source) -> bool {
     types.is_some_and(|it| it.iter().any(|it| it == "ReportBatchItemFailures"))
 }
 
-/// The identifiers that a function says it failed at; `None` when what it says is not in the form.
+/// Returns the identifiers of the records that a function reports as failed, or `None` if its answer
+/// does not have the documented form.
 ///
 /// Source: AWS, "Implementing partial batch responses": nothing, `null` and an empty list are
 /// success.

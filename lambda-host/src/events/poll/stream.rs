@@ -308,7 +308,7 @@ impl Shard {
         }
     }
 
-    /// Keeps up to where the shard was handled.
+    /// Stores the sequence number up to which the shard was handled.
     async fn keep(&self, sequence_number: &str) -> Result<(), Error> {
         match self.source.host.upgrade() {
             Some(host) => host.keep_checkpoint(self.key(), sequence_number.to_owned()).await,

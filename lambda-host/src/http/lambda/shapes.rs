@@ -128,7 +128,7 @@ impl Settings {
         Ok(self.apply(config, layers))
     }
 
-    /// Finds the layers that are given here.
+    /// Returns the host's layers that the request names, or `None` if it has no member `Layers`.
     pub(super) fn layers(&self, host: &Host) -> Result<Option<Vec<UsedLayer>>, ApiError> {
         Ok(self.layers.as_deref().map(|arns| host.used_layers(arns)).transpose()?)
     }

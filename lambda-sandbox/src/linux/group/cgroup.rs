@@ -140,8 +140,8 @@ impl Hierarchies {
 /// live sandbox needs them no longer.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Entrance {
-    /// The v1 `tasks` files. A process joins by writing `0`: the kernel makes a writer of a pid
-    /// wait.
+    /// The v1 `tasks` files. A process joins by writing `0`, which means itself. Writing a process
+    /// id would wait for a grace period of the kernel.
     pub(in crate::linux) tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 folder, for CLONE_INTO_CGROUP.
     pub(in crate::linux) v2: Option<OwnedFd>,
