@@ -11,9 +11,9 @@ use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
 use lambda_sandbox::remote::{Connect, Duplex, Fault, RemoteBackend, VERSION, serve};
 use lambda_sandbox::{
     Answer, Backend, BoxFuture, Capability, Error, Exit, InitFailure, Invocation, Limits, Root,
-    SandboxSpec, ShutdownReason, Stdin, StreamPart,
+    SandboxSpec, ShutdownReason,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
 const STREAM_BYTES: usize = 1 << 16;
@@ -171,6 +171,9 @@ async fn more_output_than_the_connection_holds_arrives_whole() {
 #[cfg(feature = "runtime-api")]
 #[tokio::test]
 async fn a_long_input_arrives_whole() {
+    use lambda_sandbox::Stdin;
+    use tokio::io::AsyncReadExt as _;
+
     let backend = remote(lambda_sandbox::process::ProcessBackend::new()).await;
     for stdin in
         [Stdin::from(vec![b'a'; 3_000_000]), Stdin::reader(tokio::io::repeat(b'b').take(3_000_000))]
@@ -429,9 +432,11 @@ async fn an_abandoned_sandbox_is_told_and_released() {
 }
 
 /// Parts of a streamed answer reach a slow receiver in order, and the function waits for it.
-#[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "runtime-api", target_os = "linux"))]
 #[tokio::test]
 async fn streamed_answers_arrive_in_order() {
+    use lambda_sandbox::StreamPart;
+
     let script = r#"
 exec 3<>/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}
 printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' >&3
