@@ -1,5 +1,5 @@
-//! Measures what a gateway adds to a bare proxy, and functions behind it beside
-//! `serverless-offline` with the same application. All in one run.
+//! Measures, in one run, the time that a gateway adds to a bare proxy, and the throughput of an
+//! application behind the gateway and behind `serverless-offline`.
 //!
 //! ```text
 //! cargo bench -p benches --features host --bench gateway            # about two minutes

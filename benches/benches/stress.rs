@@ -331,7 +331,8 @@ fn fair() {
     }
 }
 
-/// Returns the max-min fair shares: what is left is divided evenly among those who want more.
+/// Returns the max-min fair share of each demand. No share exceeds its demand, and demands that are
+/// not met get equal shares.
 fn max_min(demands: &[f64], capacity: f64) -> Vec<f64> {
     let mut order: Vec<_> = (0..demands.len()).collect();
     order.sort_by(|a, b| demands[*a].total_cmp(&demands[*b]));

@@ -78,10 +78,10 @@ impl Engine {
     /// Returns an engine that continues from a snapshot. With the same policies it gives the same
     /// commands as the original engine would have.
     ///
-    /// The events that the original engine was given after the moment of the snapshot must be
-    /// given again, at the same times. Otherwise, sandboxes that it started later would not be
-    /// adopted, and their ids would be given again. Without such a record of events, use
-    /// [`Engine::restarted`].
+    /// Call [`Engine::handle`] again with the events that the original engine handled after the
+    /// snapshot, at the same times. Without them the engine does not adopt sandboxes that were
+    /// started after the snapshot, and gives their ids to other sandboxes. Without such a record of
+    /// events, use [`Engine::restarted`].
     #[must_use]
     pub fn restore(
         snapshot: Snapshot,

@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
 mod common;
+#[cfg(all(feature = "runtime-api", unix))]
+mod suite;
 
 use lambda_sandbox::conformance::{self, FUNCTION, Verdict};
 use lambda_sandbox::fake::FakeBackend;
@@ -11,6 +13,8 @@ use lambda_sandbox::process::ProcessBackend;
 use lambda_sandbox::{Backend, Capability, SandboxSpec};
 #[cfg(all(feature = "runtime-api", unix))]
 use lambda_sandbox::{Limits, Root};
+#[cfg(all(feature = "runtime-api", unix))]
+use suite::check_programs;
 
 #[cfg(all(feature = "runtime-api", unix))]
 const HANDLER: &str = r#"
@@ -79,19 +83,6 @@ async fn conformance_fake() {
         assert!(matches!(verdict, Verdict::Declined(_)), "{name}: {verdict:?}");
     }
     assert_eq!(backend.live(), 0);
-}
-
-#[cfg(all(feature = "runtime-api", unix))]
-async fn check_programs(backend: &dyn Backend, root: Root, declined: &[Capability]) {
-    let shell =
-        SandboxSpec::new(root, ["/bin/sh"]).with_env("PATH", "/usr/bin:/bin").with_cpus(1.0);
-    for (name, verdict) in conformance::run_programs(backend, &shell).await {
-        match verdict {
-            Verdict::Passed => {}
-            Verdict::Declined(capability) => assert!(declined.contains(&capability), "{name}"),
-            verdict => panic!("{name}: {verdict:?}"),
-        }
-    }
 }
 
 #[cfg(all(feature = "runtime-api", unix))]

@@ -2,6 +2,9 @@
 
 #![cfg(unix)]
 
+#[cfg(feature = "runtime-api")]
+mod suite;
+
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +16,8 @@ use lambda_sandbox::{
     Answer, Backend, BoxFuture, Capability, Error, Exit, InitFailure, Invocation, Limits, Root,
     SandboxSpec, ShutdownReason,
 };
+#[cfg(feature = "runtime-api")]
+use suite::check_programs;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
@@ -103,19 +108,6 @@ async fn a_remote_backend_can_be_served_again() {
     let outer = remote(inner).await;
     let declined = [Capability::MemoryLimit, Capability::CpuTime];
     assert_eq!(check(&outer, &conformance::fake_spec(), &declined).await, 11);
-}
-
-#[cfg(feature = "runtime-api")]
-async fn check_programs(backend: &dyn Backend, root: Root, declined: &[Capability]) {
-    let shell =
-        SandboxSpec::new(root, ["/bin/sh"]).with_env("PATH", "/usr/bin:/bin").with_cpus(1.0);
-    for (name, verdict) in conformance::run_programs(backend, &shell).await {
-        match verdict {
-            Verdict::Passed => {}
-            Verdict::Declined(capability) => assert!(declined.contains(&capability), "{name}"),
-            verdict => panic!("{name}: {verdict:?}"),
-        }
-    }
 }
 
 #[cfg(feature = "runtime-api")]

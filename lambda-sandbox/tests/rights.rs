@@ -56,7 +56,8 @@ fn a_host_that_lacks_a_capability_is_refused_by_its_name() {
     }
 }
 
-/// The host: makes a sandbox.
+/// Runs in the child process without the capability: creates a backend, runs a sandbox, and prints
+/// the result.
 #[test]
 fn host() {
     if std::env::var_os("WITHOUT").is_none() {

@@ -249,7 +249,8 @@ fn api(settings: &Settings, host: &Host, keys: Option<KeyRing>, operator: Operat
     api
 }
 
-/// Prints what is served to the operator, and to whom.
+/// Prints the addresses of the operator's page and of the metrics, and which requests may read
+/// them.
 fn print_operator(settings: &Settings, endpoint: &str) {
     let operator = &settings.operator;
     let locked = settings.keys.is_some();

@@ -433,7 +433,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Returns what is wrong with a worker.
+    /// Returns the simulated fault of a worker, or `None` for a worker that works.
     fn bad(&self, worker: WorkerId) -> Option<Bad> {
         (worker.0 < self.settings.faults.bad_workers).then_some(self.settings.faults.bad)
     }

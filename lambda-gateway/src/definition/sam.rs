@@ -17,8 +17,8 @@ use crate::error::Error;
 use crate::kind::{Kind, Payload};
 use crate::throttle::Throttle;
 
-/// Reads a template. APIs stand under their logical names; several get these as base paths, since
-/// all would answer `/`.
+/// Reads a template. Each API has its logical name. If a template has several APIs, each answers
+/// below a base path with that name, because without base paths all of them would answer `/`.
 pub(super) fn read(template: &Value) -> Result<Definition, Error> {
     let resources = template.get("Resources").and_then(Value::as_object);
     let resources = resources.ok_or_else(|| Error::invalid("Resources", "is no object"))?;

@@ -180,8 +180,8 @@ impl EventQueue {
         oldest.map_or(Duration::ZERO, |at_ms| Duration::from_millis(now_ms().saturating_sub(at_ms)))
     }
 
-    /// Takes no more events up; what is returned is told, or dropped, when none runs. Those that
-    /// wait stay on disk.
+    /// Stops starting events. The returned receiver resolves when no event runs any more. Waiting
+    /// events stay on disk.
     pub(crate) async fn stop(&self) -> oneshot::Receiver<()> {
         let (done, stopped) = oneshot::channel();
         // An error means that the dispatcher has ended: the receiver hears that too.

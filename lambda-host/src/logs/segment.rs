@@ -66,8 +66,8 @@ fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
     }
 }
 
-/// Writes a name as that of a file: what is no letter, digit, `-`, `_` or `.` as `%` and two
-/// hexadecimal digits, and a dot at the start too.
+/// Encodes a name as a file name. Every byte but letters, digits, `-`, `_` and `.` becomes `%` and
+/// two hexadecimal digits, and so does a dot at the start.
 fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for (at, byte) in name.bytes().enumerate() {

@@ -1,8 +1,6 @@
 //! The embedded metric format: lines of a function's log that carry metrics.
 //!
-//! Source: AWS, [Embedded metric format specification][spec].
-//!
-//! [spec]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+//! Source: Amazon CloudWatch User Guide, "Specification: Embedded metric format".
 
 use std::collections::BTreeMap;
 

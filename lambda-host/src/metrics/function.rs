@@ -46,7 +46,7 @@ pub enum Throttle {
     Account,
     /// The function's scaling rate.
     ScalingRate,
-    /// The number of invocations that may wait.
+    /// The limit on the number of waiting invocations.
     Waiting,
     /// The memory of all workers.
     Capacity,

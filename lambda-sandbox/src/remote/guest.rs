@@ -1,5 +1,5 @@
-//! What a virtual machine's host and the agent in it agree on, beside the protocol of remote
-//! backends.
+//! Constants that the host of a virtual machine and the agent in its guest share: vsock ports, and
+//! the folder of the disks.
 
 /// The port of the guest on which the agent serves sandboxes.
 pub const AGENT_PORT: u32 = 1024;

@@ -160,7 +160,8 @@ pub(super) struct Status {
     pub(super) pressure: Option<Pressure>,
 }
 
-/// A specification, without what stays with the client: the log and the standard input.
+/// The part of a [`SandboxSpec`](crate::SandboxSpec) that a client sends to the server. The log and
+/// the standard input stay with the client.
 #[derive(Debug)]
 pub(super) struct Specification {
     pub(super) function: String,

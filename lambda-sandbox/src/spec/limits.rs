@@ -8,9 +8,9 @@ use crate::{Error, Isolation};
 /// enforces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Memory of all processes together, in bytes. It includes the page cache, and scratch space
-    /// that is in memory. The kernel writes back scratch space that is on disk when the limit is
-    /// near.
+    /// Memory of all processes together, in bytes. The page cache counts, and so does scratch
+    /// space in memory. Near the limit the kernel writes the cached data of scratch space on disk
+    /// back to the disk and frees its memory.
     pub memory_bytes: u64,
     /// Processor time for each second of wall time, in vCPUs.
     pub cpus: f64,

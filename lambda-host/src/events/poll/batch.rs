@@ -65,8 +65,8 @@ fn reports_failures(source: &Source) -> bool {
     types.is_some_and(|it| it.iter().any(|it| it == "ReportBatchItemFailures"))
 }
 
-/// Returns the identifiers of the records that a function reports as failed, or `None` if its answer
-/// does not have the documented form.
+/// Returns the identifiers of the records that a function reports as failed, or `None` if its
+/// answer does not have the documented form.
 ///
 /// Source: AWS, "Implementing partial batch responses": nothing, `null` and an empty list are
 /// success.

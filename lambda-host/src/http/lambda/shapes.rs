@@ -285,8 +285,8 @@ pub(super) fn environment_as_sent(body: &[u8]) -> Option<String> {
     Some(json)
 }
 
-/// Refuses a member that this host would have to ignore, unless it is empty, asks for what is so
-/// anyway, or is among `harmless`.
+/// Refuses each member that this host does not support. Allows members in `harmless`, empty
+/// members, and members whose value is the host's behaviour.
 fn refuse_unsupported(rest: &Map<String, Value>, harmless: &[&str]) -> Result<(), ApiError> {
     let empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,

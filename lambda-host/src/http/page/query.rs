@@ -26,14 +26,14 @@ impl Query {
         self.text(name)?.parse().ok()
     }
 
-    /// Returns how many items a page has: what is asked for, from 1 to `max`.
+    /// Returns the number of items of a page: the parameter `count`, limited to 1 to `max`.
     pub(super) fn count(&self, default: usize, max: usize) -> usize {
         let asked = self.number("count").and_then(|it| usize::try_from(it).ok());
         asked.unwrap_or(default).clamp(1, max)
     }
 }
 
-/// Decodes percent encoding; what is no UTF-8 is replaced.
+/// Decodes percent encoding. Replaces bytes that are not UTF-8 by U+FFFD.
 pub(super) fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
