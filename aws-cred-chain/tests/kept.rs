@@ -2,16 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_cred_chain::memory::{MapEnv, MapFiles};
 use aws_cred_chain::real::LocalFiles;
-use aws_cred_chain::testing::VirtualClock;
+use aws_cred_chain::testing::{Role, VirtualClock, World};
 use aws_cred_chain::{
-    BoxFuture, Chain, Context, Error, FileData, Options, ReadFile, Source, Stamp, block_on,
+    BoxFuture, Chain, Context, Env, Error, FileData, Options, ReadFile, Source, Stamp, block_on,
 };
 
 /// Counts the reads and the stamps of the files inside.
@@ -194,4 +195,43 @@ fn real_files_at_rest_are_told_by_their_stamps() {
     std::fs::write(&other, keys("C")).unwrap();
     std::fs::rename(&other, &path).unwrap();
     assert_ne!(rest(), second);
+}
+
+#[test]
+fn a_profiles_web_identity_follows_the_variables_of_the_role() {
+    let (of_profile, of_variable) = ("111111111111", "222222222222");
+    let arn = |account: &str| format!("arn:aws:iam::{account}:role/R");
+    let config = format!(
+        "[default]\nweb_identity_token_file = /token\nrole_arn = {}\n[profile keys]\n\
+         aws_access_key_id = A\naws_secret_access_key = s\n",
+        arn(of_profile)
+    );
+    let env = Changing(Arc::new(Mutex::new(vec![("HOME".to_owned(), "/h".to_owned())])));
+    let files = MapFiles::new([("/h/.aws/config", config), ("/token", "t".to_owned())]);
+    let world = World::new();
+    for account in [of_profile, of_variable] {
+        world.services().add_role(Role::new(arn(account)).with_web_identity("t"));
+    }
+    let context = world.context().with_env(env.clone()).with_files(files);
+    let set = |name: &str, value: String| env.0.lock().unwrap().push((name.to_owned(), value));
+    let chain = Chain::new(context, Options::default());
+    let account = || block_on(chain.resolve()).unwrap().credentials.account_id.unwrap();
+    for _ in 0..3 {
+        assert_eq!(account(), of_profile);
+    }
+    set("AWS_ROLE_ARN", arn(of_variable));
+    assert_eq!(account(), of_variable);
+    set("AWS_PROFILE", "keys".to_owned());
+    assert_eq!(id(&chain), "A");
+}
+
+/// An environment that a test changes while a chain uses it.
+#[derive(Clone, Debug)]
+struct Changing(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Env for Changing {
+    fn var(&self, name: &str) -> Option<OsString> {
+        let variables = self.0.lock().unwrap();
+        variables.iter().find(|(it, _)| it == name).map(|(_, value)| value.into())
+    }
 }

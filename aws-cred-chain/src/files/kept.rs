@@ -26,13 +26,19 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// Reads all variables.
     pub(crate) fn read(env: &dyn Env, windows: bool, options: &Options) -> Self {
+        Self::read_with(env, windows, options, true)
+    }
+
+    /// Reads the variables, without the role's if `role` is false.
+    fn read_with(env: &dyn Env, windows: bool, options: &Options, role: bool) -> Self {
         let by_variables = options.profile.is_none();
         let set = |name| path_var(env, name);
         let token_file = by_variables.then(|| set(plan::TOKEN_FILE_VARIABLE)).flatten();
         // `AWS_ROLE_ARN` and `AWS_ROLE_SESSION_NAME` have an effect only with a token file, which
         // may be the profile's.
-        let with_token = |name| by_variables.then(|| set(name)).flatten();
+        let with_token = |name| (by_variables && role).then(|| set(name)).flatten();
         let file = |given: &Option<PathBuf>, name| {
             if given.is_some() {
                 return None;
@@ -53,6 +59,10 @@ impl Inputs {
             role_arn: with_token(plan::ROLE_VARIABLE),
             role_session_name: with_token(plan::SESSION_NAME_VARIABLE),
         }
+    }
+
+    fn without_role(self) -> Self {
+        Self { role_arn: None, role_session_name: None, ..self }
     }
 
     fn conditions(&self, options: &Options) -> Result<Conditions, Error> {
@@ -100,6 +110,18 @@ impl Reading {
         self.profiles.profiles.get(&self.location.profile)
     }
 
+    /// Returns whether a web identity token is configured, with which the variables of the role
+    /// have an effect.
+    fn has_token_file(&self) -> bool {
+        let by_variable = self.conditions.as_ref().map_or(true, |it| it.token_file.is_some());
+        by_variable
+            || self
+                .profiles
+                .profiles
+                .values()
+                .any(|profile| profile.property(plan::TOKEN_FILE_PROPERTY).is_some())
+    }
+
     /// Returns the meaning of the selected profile. It is computed at the first call.
     pub(crate) fn meaning(&self) -> &Result<Meaning, Error> {
         self.meaning.get_or_init(|| match &self.conditions {
@@ -120,7 +142,11 @@ pub(crate) struct Kept {
 
 #[derive(Debug)]
 struct Last {
+    /// The role's variables are absent if they have no effect.
     inputs: Inputs,
+    /// Whether the role's variables have an effect. Each read of a variable searches the whole
+    /// environment.
+    role: bool,
     stamps: Stamps,
     /// Nanoseconds of the monotonic clock when the stamps were last compared.
     looked_at: AtomicU64,
@@ -140,7 +166,8 @@ impl Kept {
     /// Returns the kept reading, if the files and the variables of [`Inputs`] are unchanged.
     pub(crate) fn current(&self, context: &Context, options: &Options) -> Option<Arc<Reading>> {
         let last = lock(&self.last).clone()?;
-        if Inputs::read(&*context.env, context.windows, options) != last.inputs {
+        let inputs = Inputs::read_with(&*context.env, context.windows, options, last.role);
+        if inputs != last.inputs {
             return None;
         }
         let serves = options.files_kept_for.max(context.files.stamp_serves());
@@ -170,7 +197,9 @@ impl Kept {
     pub(crate) fn keep(&self, context: &Context, before: Before, reading: &Arc<Reading>) {
         let Before { inputs, stamps } = before;
         let looked_at = AtomicU64::new(nanos(context.clock.monotonic()));
-        let last = Last { inputs, stamps, looked_at, reading: reading.clone() };
+        let role = reading.has_token_file();
+        let inputs = if role { inputs } else { inputs.without_role() };
+        let last = Last { inputs, role, stamps, looked_at, reading: reading.clone() };
         *lock(&self.last) = Some(Arc::new(last));
     }
 }

@@ -81,6 +81,8 @@ impl Base {
 
 /// The environment variables of web identity. Each takes precedence over the profile's key.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+/// The property of a profile that names the file of its web identity token.
+pub(crate) const TOKEN_FILE_PROPERTY: &str = "web_identity_token_file";
 pub(crate) const ROLE_VARIABLE: &str = "AWS_ROLE_ARN";
 pub(crate) const SESSION_NAME_VARIABLE: &str = "AWS_ROLE_SESSION_NAME";
 
@@ -221,7 +223,7 @@ impl<'a> Walk<'a> {
         let Some(role_arn) = line(profile, "role_arn")? else {
             return Ok(None);
         };
-        if profile.property("web_identity_token_file").is_some() {
+        if profile.property(TOKEN_FILE_PROPERTY).is_some() {
             return Ok(None);
         }
         let has_source = ["source_profile", "credential_source"]
@@ -356,8 +358,7 @@ impl<'a> Walk<'a> {
             })
         };
         let conditions = self.conditions;
-        let token_file =
-            either(&conditions.token_file, TOKEN_FILE_VARIABLE, "web_identity_token_file")?;
+        let token_file = either(&conditions.token_file, TOKEN_FILE_VARIABLE, TOKEN_FILE_PROPERTY)?;
         let Some((token_file, origin)) = token_file else {
             return Ok(None);
         };
