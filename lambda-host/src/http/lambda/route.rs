@@ -34,42 +34,52 @@ impl Route {
             })
             .collect();
         let segments: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
-        let mut best: Option<Self> = None;
+        let mut best = None;
         for (name, operation) in &Model::get().operations {
             if operation.method != request.method.as_str() {
                 continue;
             }
             let (path, wanted) = operation.uri.split_once('?').unwrap_or((&operation.uri, ""));
-            let asked = wanted.is_empty()
-                || query.iter().any(|(key, value)| wanted == format!("{key}={value}"));
-            let Some(labels) = matched(path, &segments).filter(|_| asked) else { continue };
             // A template with a query is more exact than the same one without.
-            if best.is_none() || !wanted.is_empty() {
-                best = Some(Self { name, operation, labels, query: Vec::new() });
+            let better = best.is_none() || !wanted.is_empty();
+            if better && fits(path, &segments) && asks(&query, wanted) {
+                best = Some((name.as_str(), operation, path));
             }
         }
-        best.map(|route| Self { query, ..route })
+        let (name, operation, path) = best?;
+        Some(Self { name, operation, labels: labels(path, &segments), query })
     }
 }
 
-/// Matches a path with a template; a label is one part of the path that is not empty.
-fn matched(template: &'static str, segments: &[&str]) -> Option<BTreeMap<&'static str, String>> {
-    let parts = template.trim_matches('/').split('/');
-    if parts.clone().count() != segments.len() {
-        return None;
-    }
-    let mut labels = BTreeMap::new();
-    for (part, segment) in parts.zip(segments) {
-        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-            Some(label) if !segment.is_empty() => {
-                labels.insert(label, decoded(segment, false));
-            }
-            Some(_) => return None,
-            None if part == *segment => {}
-            None => return None,
-        }
-    }
-    Some(labels)
+/// Returns whether a query has the pair `wanted`, written `key=value`.
+fn asks(query: &[(String, String)], wanted: &str) -> bool {
+    let (key, value) = wanted.split_once('=').unwrap_or((wanted, ""));
+    wanted.is_empty() || query.iter().any(|it| it.0 == key && it.1 == value)
+}
+
+/// Returns whether a path fits a template. A label stands for one segment that is not empty.
+fn fits(template: &str, segments: &[&str]) -> bool {
+    let mut parts = parts(template);
+    let each = segments.iter().all(|segment| match parts.next() {
+        Some((part, false)) => part == *segment,
+        Some((_, true)) => !segment.is_empty(),
+        None => false,
+    });
+    each && parts.next().is_none()
+}
+
+/// Returns the segments of a path that fits a template, by their labels.
+fn labels(template: &'static str, segments: &[&str]) -> BTreeMap<&'static str, String> {
+    let pairs = parts(template).zip(segments).filter(|((_, label), _)| *label);
+    pairs.map(|((label, _), segment)| (label, decoded(segment, false))).collect()
+}
+
+/// Returns the parts of a template, and whether each is a label. A label has no braces.
+fn parts(template: &str) -> impl Iterator<Item = (&str, bool)> {
+    template.trim_matches('/').split('/').map(|part| {
+        let label = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+        (label.unwrap_or(part), label.is_some())
+    })
 }
 
 /// Decodes percent signs, and `+` in a query. Bytes that are no UTF-8 become U+FFFD, which no name

@@ -115,14 +115,15 @@ fn placed(name: &str, member: &Member, texts: &[&str]) -> Result<Option<Value>, 
 /// Checks a structure's members, in the model's order; adds a sentence for each broken constraint.
 fn members(shape: &Shape, object: &Map<String, Value>, path: &str, broken: &mut Vec<String>) {
     for (name, member) in &shape.members {
-        let at = match path {
+        let at = || match path {
             "" => camel(name),
             path => format!("{path}.{}", camel(name)),
         };
         match object.get(name).filter(|value| !value.is_null()) {
-            Some(value) => check(Model::get().of_member(member), value, &at, broken),
+            Some(value) => check(Model::get().of_member(member), value, &at(), broken),
             None if shape.required.contains(name) => broken.push(format!(
-                "Value null at '{at}' failed to satisfy constraint: Member must not be null"
+                "Value null at '{}' failed to satisfy constraint: Member must not be null",
+                at()
             )),
             None => {}
         }
