@@ -14,6 +14,9 @@ impl Time {
     /// The origin.
     pub const ZERO: Self = Self(0);
 
+    /// The last time that can be represented: a timer that never fires.
+    pub(crate) const LAST: Self = Self(u64::MAX);
+
     /// Returns the time `nanos` nanoseconds after the origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {

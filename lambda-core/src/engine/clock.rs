@@ -19,23 +19,26 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// Returns the engine's time for the driver's time `outside`. `last` is the engine's previous
-    /// time. `due` is its next timer, at which the driver is expected to call; only a call later
-    /// than `due` by more than `jump_max` is a step ahead.
+    /// time. `due` is its next timer, at which the driver is expected to call, or [`Time::LAST`];
+    /// only a call later than `due` by more than `jump_max` is a step ahead.
     pub(crate) fn read(
         &mut self,
         outside: Time,
         last: Time,
-        due: Option<Time>,
+        due: Time,
         jump_max: Duration,
     ) -> Time {
         let inside = self.inside(outside);
+        if last <= inside && inside <= due && self.ahead_nanos <= outside.as_nanos() {
+            return inside;
+        }
         // `inside` stops at the engine's origin; add the part of a backward step beyond it.
         let before_origin = Time::from_nanos(self.ahead_nanos).since(outside);
         if last.since(inside) + before_origin > jump_max {
             self.shift(outside, last);
             return last;
         }
-        let Some(expected) = due.map(|due| due.max(last)) else { return inside.max(last) };
+        let expected = due.max(last);
         if inside.since(expected) > jump_max {
             self.shift(outside, expected);
             return expected;
@@ -75,27 +78,27 @@ mod tests {
     #[test]
     fn a_step_beyond_the_limit_is_not_time_that_passed() {
         let mut clock = Clock::default();
-        assert_eq!(clock.read(at(10), at(0), Some(at(10)), MAX), at(10));
+        assert_eq!(clock.read(at(10), at(0), at(10), MAX), at(10));
         // A late driver, by less than the limit, is not a step of the clock.
-        assert_eq!(clock.read(at(400), at(10), Some(at(20)), MAX), at(400));
-        assert_eq!(clock.read(at(4400), at(400), Some(at(500)), MAX), at(500));
+        assert_eq!(clock.read(at(400), at(10), at(20), MAX), at(400));
+        assert_eq!(clock.read(at(4400), at(400), at(500), MAX), at(500));
         assert_eq!(
-            (clock.read(at(4401), at(500), None, MAX), clock.outside(at(501))),
+            (clock.read(at(4401), at(500), Time::LAST, MAX), clock.outside(at(501))),
             (at(501), at(4401))
         );
         // A step back.
-        assert_eq!(clock.read(at(600), at(501), Some(at(900)), MAX), at(501));
-        assert_eq!(clock.read(at(601), at(501), Some(at(900)), MAX), at(502));
+        assert_eq!(clock.read(at(600), at(501), at(900), MAX), at(501));
+        assert_eq!(clock.read(at(601), at(501), at(900), MAX), at(502));
         assert_eq!(clock.outside(at(502)), at(601));
     }
 
     #[test]
     fn who_waits_for_nothing_may_sleep_for_long() {
-        assert_eq!(Clock::default().read(at(9_999_999), at(1), None, MAX), at(9_999_999));
+        assert_eq!(Clock::default().read(at(9_999_999), at(1), Time::LAST, MAX), at(9_999_999));
     }
 
     #[test]
     fn a_little_back_counts_as_no_time() {
-        assert_eq!(Clock::default().read(at(500), at(600), Some(at(700)), MAX), at(600));
+        assert_eq!(Clock::default().read(at(500), at(600), at(700), MAX), at(600));
     }
 }

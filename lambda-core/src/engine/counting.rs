@@ -6,7 +6,6 @@ use std::time::Duration;
 
 pub(crate) use self::accounts::Accounts;
 use super::Engine;
-use super::function::Function;
 use crate::command::RejectReason;
 use crate::event::EventError;
 use crate::id::{AccountId, FunctionId};
@@ -65,19 +64,29 @@ impl Engine {
         }
     }
 
-    /// Returns the limit that one more invocation of a function would exceed.
-    pub(super) fn throttle(&self, id: FunctionId, function: &Function) -> Option<RejectReason> {
+    /// Counts one more accepted invocation of a function. If it would exceed a limit, returns that
+    /// and counts nothing.
+    pub(super) fn admit(&mut self, id: FunctionId) -> Result<(), RejectReason> {
+        let function = self.function(id).filter(|it| !it.removed);
+        let Some(function) = function else { return Err(RejectReason::FunctionUnknown) };
         let concurrency = function.concurrency();
-        if let Some(full) = self.pool_is_full(id, function) {
-            return full.then_some(RejectReason::ReservedConcurrency);
+        let full = self.pool_is_full(id, function);
+        if full == Some(true) {
+            return Err(RejectReason::ReservedConcurrency);
         }
-        if function.unreserved(concurrency + 1) == function.unreserved(concurrency) {
-            return None;
+        let shared = function.unreserved(concurrency + 1) > function.unreserved(concurrency);
+        if !shared {
+            self.count(id, concurrency, concurrency + 1);
+            return Ok(());
         }
-        let account = self.state.accounts.get(function.settings.account);
+        let account = function.settings.account;
+        let account = self.state.accounts.get_mut(account);
         let limit = u64::from(account.concurrency_max(self.state.config.account_concurrency_max));
-        let left = limit.saturating_sub(account.claimed);
-        (u64::from(account.unreserved) >= left).then_some(RejectReason::AccountConcurrency)
+        if u64::from(account.unreserved) >= limit.saturating_sub(account.claimed) {
+            return Err(RejectReason::AccountConcurrency);
+        }
+        account.add(1);
+        Ok(())
     }
 
     /// Updates the account when the number of a function's accepted invocations changes from

@@ -51,8 +51,7 @@ impl Engine {
             now + std::time::Duration::from_nanos(life)
         });
         let state = &mut self.state;
-        let never = Time::from_nanos(u64::MAX);
-        let ends = (lease.unwrap_or(never), drain_at.unwrap_or(never));
+        let ends = (lease.unwrap_or(Time::LAST), drain_at.unwrap_or(Time::LAST));
         state.workers.insert(worker, capacity, percent, ends.0, ends.1);
         if let Some(joined) = state.workers.get(worker) {
             let kind = ISOLATIONS.iter().position(|it| *it == joined.isolation).unwrap_or_default();

@@ -171,9 +171,9 @@ impl Function {
         self.meter.busy() ^ self.uses
     }
 
-    /// Returns how long a sandbox is kept idle after an invocation.
-    pub(crate) fn keep_idle(&self) -> Duration {
-        Duration::from_nanos(self.keep_nanos)
+    /// Returns how long a sandbox is kept idle after an invocation, in nanoseconds.
+    pub(crate) fn keep_idle_nanos(&self) -> u64 {
+        self.keep_nanos
     }
 
     pub(crate) fn set_keep(&mut self, keep: Keep) {

@@ -65,18 +65,20 @@ impl Engine {
             let (worker, memory_kib) = (sandbox.worker, sandbox.memory_kib);
             self.state.workers.add_idle(worker, memory_kib);
         }
-        let deadline = now + jittered(self.keep(at), at);
+        let deadline = idle_until(now, self.keep_nanos(at), at);
         self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
         self.retire_old(id);
     }
 
-    /// Returns how long a sandbox is kept idle.
-    fn keep(&self, at: SandboxSlot) -> Duration {
-        let Some(sandbox) = self.state.sandboxes.get(at) else { return Duration::ZERO };
-        let Some(function) = self.function(sandbox.function) else { return Duration::ZERO };
+    /// Returns how long a sandbox is kept idle, in nanoseconds.
+    fn keep_nanos(&self, at: SandboxSlot) -> u64 {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return 0 };
+        let Some(function) = self.function(sandbox.function) else { return 0 };
         match function.prewarm() {
-            Some((_, keep)) if !sandbox.is_used() => keep,
-            _ => function.keep_idle(),
+            Some((_, keep)) if !sandbox.is_used() => {
+                u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX)
+            }
+            _ => function.keep_idle_nanos(),
         }
     }
 
@@ -310,7 +312,7 @@ impl Engine {
                 .max(config.vm.start_timeout)
                 .max(config.interface.start_timeout),
             State::Starting => config.start_timeout,
-            State::Idle => jittered(self.keep(at), at),
+            State::Idle => idle_until(since, self.keep_nanos(at), at).since(since),
             State::Busy => self.function(id).map(|it| it.settings.timeout).unwrap_or_default(),
             State::Stopping => config.stop_timeout,
         };
@@ -421,10 +423,12 @@ impl Engine {
     }
 }
 
-/// Shortens a time by up to a sixteenth, by an amount that depends on the sandbox, so that the
-/// sandboxes of a burst do not all end at once.
-pub(super) fn jittered(keep: Duration, at: SandboxSlot) -> Duration {
+/// Returns until when a sandbox that became idle at `since` is kept. `keep_nanos` is shortened by up
+/// to a sixteenth, by an amount that depends on the sandbox, so that the sandboxes of a burst do not
+/// all end at once.
+pub(super) fn idle_until(since: Time, keep_nanos: u64, at: SandboxSlot) -> Time {
     // Multiples of the golden ratio spread neighbouring numbers widest (Knuth, vol. 3, 6.4).
-    let share = at.0.wrapping_mul(0x9E37_79B9) >> 16;
-    keep - keep / 16 / 65536 * share
+    let share = u64::from(at.0.wrapping_mul(0x9E37_79B9) >> 16);
+    let kept = keep_nanos - keep_nanos / 16 / 65536 * share;
+    Time::from_nanos(since.as_nanos().saturating_add(kept))
 }

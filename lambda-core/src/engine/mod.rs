@@ -317,11 +317,13 @@ impl Engine {
     /// over functions that wait for room, the loss of a large worker. If more are due,
     /// [`Engine::next_timeout`] is not later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
-        let due = self.due();
-        let before = self.state.now;
+        let (due, before) = (self.due(), self.state.now);
         let now = self.state.clock.read(now, before, due, self.state.config.clock_jump_max);
         self.state.now = now;
-        self.late = due.map_or(Duration::ZERO, |due| now.since(due));
+        if now < due {
+            return self.state.wheel.pass(now);
+        }
+        self.late = now.since(due);
         let mut left = SLICE;
         while let Some(due) = self.state.wheel.turn(&mut self.state.sandboxes, now, left) {
             left = left.saturating_sub(due.len());
@@ -360,13 +362,13 @@ impl Engine {
     /// driver's time; `None` if no timer is set.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        self.due().map(|due| self.state.clock.outside(due))
+        let due = self.due();
+        (due < Time::LAST).then(|| self.state.clock.outside(due))
     }
 
-    /// Returns [`Engine::next_timeout`] in the engine's time.
-    fn due(&self) -> Option<Time> {
-        let agenda = self.state.agenda.first().map(|(at, _)| *at);
-        self.state.wheel.next().into_iter().chain(agenda).min()
+    /// Returns the time of the next timer in the engine's time, or [`Time::LAST`] if none is set.
+    fn due(&self) -> Time {
+        self.state.wheel.next().min(self.state.agenda.next())
     }
 
     fn on_agenda(&mut self, at: Time, item: Agenda) {

@@ -3,7 +3,8 @@
 //! Two dependent reads find the sandbox: the function's record, and the record of its most recently
 //! used idle sandbox.
 
-use super::Engine;
+use super::lifecycle::idle_until;
+use super::{Agenda, Engine};
 use crate::command::{Command, RejectReason, StopReason};
 use crate::config::Routing;
 use crate::event::{Event, EventError, Used};
@@ -45,42 +46,25 @@ impl Engine {
     }
 
     pub(super) fn on_arrived(&mut self, invocation: InvocationId, id: FunctionId) {
-        let Some(function) = self.function(id).filter(|it| !it.removed) else {
-            return self.refuse(invocation, id, RejectReason::FunctionUnknown);
-        };
-        if let Some(reason) = self.throttle(id, function) {
+        if let Err(reason) = self.admit(id) {
             return self.refuse(invocation, id, reason);
         }
-        let concurrency = function.concurrency();
-        if concurrency == 0 {
-            self.end_gap(id);
-        }
-        if let Some(function) = self.function_mut(id) {
-            function.uses = function.uses.saturating_add(1);
-        }
-        while let Some(sandbox) = self.take_idle(id) {
-            self.no_longer_idle(sandbox);
-            if !self.is_on_open_worker(sandbox) {
-                self.stop_unlisted(sandbox, StopReason::Gone);
-                continue;
+        self.count_use(id);
+        while let Some(at) = self.take_idle(id) {
+            match self.wake(at) {
+                Ok(()) => return self.begin(invocation, at),
+                Err(reason) => self.stop_unlisted(at, reason),
             }
-            if self.is_over(sandbox) {
-                self.stop_unlisted(sandbox, StopReason::FunctionRemoved);
-                continue;
-            }
-            self.count(id, concurrency, concurrency + 1);
-            return self.dispatch(invocation, sandbox);
         }
         let Some(function) = self.function(id) else { return };
-        let account = function.settings.account;
+        let (account, concurrency) = (function.settings.account, function.concurrency());
         let enough = function.starting > function.waiting_count();
-        if !enough && let Some(reason) = self.refuses_to_start(id) {
+        let refused = if enough { None } else { self.refuses_to_start(id) };
+        let full = || RejectReason::WaitingFull;
+        if let Some(reason) = refused.or_else(|| (!self.may_wait(account)).then(full)) {
+            self.count(id, concurrency + 1, concurrency);
             return self.refuse(invocation, id, reason);
         }
-        if !self.may_wait(account) {
-            return self.refuse(invocation, id, RejectReason::WaitingFull);
-        }
-        self.count(id, concurrency, concurrency + 1);
         let now = self.state.now;
         if let Some(function) = self.function_mut(id) {
             function.wait(invocation, now);
@@ -89,6 +73,23 @@ impl Engine {
         if !self.is_in_backlog(id) {
             self.start_missing(id);
         }
+    }
+
+    /// Counts a use of a function, and ends its gap if nothing of it runs or waits: asks the idle
+    /// policy again if the gap was long, and cancels pre-warming.
+    fn count_use(&mut self, id: FunctionId) {
+        let state = &mut self.state;
+        let Some(function) = state.functions.get_mut(id) else { return };
+        if function.concurrency() == 0 {
+            if function.uses == 0 || function.was_quiet(state.now) {
+                function.set_keep(self.idle.keep(&function.idle_view()));
+                function.worth = self.idle.worth(&function.idle_view(), state.worth_clock);
+            }
+            if let Some(at) = function.set_prewarm_at(None) {
+                state.agenda.remove(&(at, Agenda::Prewarm(id)));
+            }
+        }
+        function.uses = function.uses.saturating_add(1);
     }
 
     /// Removes the idle sandbox of a function that the routing chooses.
@@ -119,9 +120,22 @@ impl Engine {
         function.take_idle(state.config.routing)
     }
 
-    fn is_on_open_worker(&self, at: SandboxSlot) -> bool {
-        let worker = self.state.sandboxes.get(at).map(|it| it.worker);
-        worker.is_some_and(|worker| self.state.workers.is_open(worker))
+    /// Counts a sandbox that left the idle list as busy. If it must take no invocation, counts it
+    /// only as no longer idle and returns the reason.
+    fn wake(&mut self, at: SandboxSlot) -> Result<(), StopReason> {
+        let Some(sandbox) = self.state.sandboxes.get(at) else { return Err(StopReason::Gone) };
+        let (worker, memory_kib, cpu_milli) =
+            (sandbox.worker, sandbox.memory_kib, sandbox.cpu_milli);
+        let reason = if !self.state.workers.is_open(worker) {
+            StopReason::Gone
+        } else if sandbox.marks.stale() && self.is_over(at) {
+            StopReason::FunctionRemoved
+        } else {
+            self.state.workers.wake(worker, memory_kib, cpu_milli);
+            return Ok(());
+        };
+        self.state.workers.take_idle(worker, memory_kib);
+        Err(reason)
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.
@@ -154,20 +168,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a function's gap, since an invocation arrived. Asks the idle policy again if the gap
-    /// was long, and cancels pre-warming.
-    fn end_gap(&mut self, id: FunctionId) {
-        let now = self.state.now;
-        let Some(function) = self.state.functions.get_mut(id) else { return };
-        if function.uses == 0 || function.was_quiet(now) {
-            function.set_keep(self.idle.keep(&function.idle_view()));
-            function.worth = self.idle.worth(&function.idle_view(), self.state.worth_clock);
-        }
-        if let Some(at) = function.set_prewarm_at(None) {
-            self.state.agenda.remove(&(at, super::Agenda::Prewarm(id)));
-        }
-    }
-
     /// Rejects an invocation, without changing any count.
     pub(super) fn refuse(
         &mut self,
@@ -188,26 +188,28 @@ impl Engine {
 
     /// Dispatches an invocation to a sandbox that is in no idle list.
     pub(super) fn dispatch(&mut self, invocation: InvocationId, at: SandboxSlot) {
-        let now = self.state.now;
-        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
-        sandbox.run(invocation, now);
-        let (worker, cpu_milli, id) = (sandbox.worker, sandbox.cpu_milli, sandbox.function);
-        self.run(id, 1);
-        self.state.workers.add_busy(worker, cpu_milli);
-        let timeout = self.function(id).map(|it| it.settings.timeout).unwrap_or_default();
-        let deadline = now + timeout;
-        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
-        let deadline = self.state.clock.outside(now) + timeout;
-        let sandbox = SandboxId(self.state.sandboxes.id(at));
-        self.command(Command::Dispatch { invocation, sandbox, worker, deadline });
+        if let Some(sandbox) = self.state.sandboxes.get(at) {
+            self.state.workers.add_busy(sandbox.worker, sandbox.cpu_milli);
+        }
+        self.begin(invocation, at);
     }
 
-    /// Changes the number of running invocations of a function by `change`.
-    fn run(&mut self, id: FunctionId, change: i32) {
-        let now = self.state.now;
-        if let Some(function) = self.function_mut(id) {
-            function.meter.change(now, change);
+    /// Dispatches an invocation to a sandbox that its worker already counts as busy.
+    fn begin(&mut self, invocation: InvocationId, at: SandboxSlot) {
+        let state = &mut self.state;
+        let now = state.now;
+        let id = SandboxId(state.sandboxes.id(at));
+        let Some(sandbox) = state.sandboxes.get_mut(at) else { return };
+        let Some(function) = state.functions.get_mut(sandbox.function) else { return };
+        sandbox.run(invocation, now);
+        function.meter.change(now, 1);
+        let (worker, timeout) = (sandbox.worker, function.settings.timeout);
+        let deadline = now + timeout;
+        if !state.wheel.is_armed(sandbox, deadline) {
+            state.wheel.arm(&mut state.sandboxes, at, deadline);
         }
+        let deadline = state.clock.outside(now) + timeout;
+        self.command(Command::Dispatch { invocation, sandbox: id, worker, deadline });
     }
 
     pub(super) fn on_ended(
@@ -218,12 +220,14 @@ impl Engine {
         used: Used,
     ) -> Result<(), EventError> {
         let at = self.state.sandboxes.find(sandbox.0).ok_or(EventError::Unknown)?;
-        let Some(held) = self.state.sandboxes.get(at).filter(|it| it.runs(invocation)) else {
+        let state = &mut self.state;
+        let Some(held) = state.sandboxes.get(at).filter(|it| it.runs(invocation)) else {
             return Err(EventError::OutOfOrder);
         };
-        let (now, since, id, worker) = (self.state.now, held.since, held.function, held.worker);
-        if let Some(function) = self.function_mut(id) {
-            function.ran(now.as_nanos().saturating_sub(since.as_nanos()) / 1_000_000);
+        let worker = held.worker;
+        if let Some(function) = state.functions.get_mut(held.function) {
+            let ran_nanos = state.now.as_nanos().saturating_sub(held.since.as_nanos());
+            function.ran(ran_nanos / 1_000_000);
             if let Some(peak) = used.memory_peak_bytes {
                 function.memory_peaks_mib.add_number(peak >> 20);
             }
@@ -245,78 +249,90 @@ impl Engine {
     /// Removes the invocation of a sandbox from all counts. The caller must set the sandbox's state
     /// next.
     pub(super) fn finish(&mut self, at: SandboxSlot) {
-        let Some(sandbox) = self.state.sandboxes.get(at) else { return };
-        let (id, worker, cpu_milli) = (sandbox.function, sandbox.worker, sandbox.cpu_milli);
+        let state = &mut self.state;
+        let Some(sandbox) = state.sandboxes.get(at) else { return };
+        let id = sandbox.function;
         if sandbox.marks.stale() {
-            self.state.old_deadlines.remove(&at);
+            state.old_deadlines.remove(&at);
         }
-        self.state.workers.take_busy(worker, cpu_milli);
-        let before = self.function(id).map_or(0, super::Function::concurrency);
-        self.run(id, -1);
-        self.count(id, before, before.saturating_sub(1));
+        state.workers.take_busy(sandbox.worker, sandbox.cpu_milli);
+        let Some(function) = state.functions.get_mut(id) else { return };
+        let before = function.concurrency();
+        function.meter.change(state.now, -1);
+        let (shares, account) =
+            (function.settings.shares_with.is_some(), function.settings.account);
+        let less = function.unreserved(before) - function.unreserved(before.saturating_sub(1));
+        if shares {
+            self.count_in_pool(id, before, before.saturating_sub(1));
+        } else if less > 0 {
+            state.accounts.get_mut(account).take(less);
+        }
     }
 
     /// Uses a sandbox that can take an invocation: dispatches the longest waiting one, else puts
     /// the sandbox into the idle list. Stops it if its function or its worker no longer wants it,
     /// or if another function needs its room.
     pub(super) fn offer(&mut self, at: SandboxSlot) {
-        let now = self.state.now;
-        let Some(sandbox) = self.state.sandboxes.get_mut(at) else { return };
-        sandbox.state = State::Idle;
-        sandbox.since = now;
-        let (id, worker) = (sandbox.function, sandbox.worker);
-        let draining = !self.state.workers.is_open(worker);
-        let over = self.is_over(at);
-        let Some(function) = self.function_mut(id) else { return };
-        let reason = if over || function.removed && function.waiting_count() == 0 {
+        let state = &mut self.state;
+        let Some(sandbox) = state.sandboxes.get_mut(at) else { return };
+        (sandbox.state, sandbox.since) = (State::Idle, state.now);
+        let (id, stale) = (sandbox.function, sandbox.marks.stale());
+        let draining = !state.workers.is_open(sandbox.worker);
+        let Some(function) = state.functions.get(id) else { return };
+        let (waits, removed) = (function.waiting_count() > 0, function.removed);
+        let reason = if stale && self.is_over(at) || removed && !waits {
             Some(StopReason::FunctionRemoved)
         } else {
             draining.then_some(StopReason::Draining)
         };
         if let Some(reason) = reason {
             self.stop_unlisted(at, reason);
-            return self.start_missing(id);
-        }
-        let (account, waits) = (function.settings.account, function.waiting_count() > 0);
-        if waits && self.others_want_room() && self.yield_to_poorer(at, true) {
-            return;
-        }
-        let Some(function) = self.function_mut(id) else { return };
-        if let Some(invocation) = function.pop_waiting() {
-            self.waits(account, -1);
-            self.unblock_if_served(id);
-            return self.dispatch(invocation, at);
-        }
-        if self.is_replaced(at) {
-            return self.stop_unlisted(at, StopReason::FunctionRemoved);
-        }
-        let Some(function) = self.function_mut(id) else { return };
-        let place = function.push_idle(at);
-        let deadline = now + super::lifecycle::jittered(function.keep_idle(), at);
-        if function.meter.busy() == 0 {
-            self.begin_gap(id);
-        }
-        if let Some(sandbox) = self.state.sandboxes.get_mut(at) {
-            sandbox.set_idle_place(place, true);
-            let (worker, memory_kib) = (sandbox.worker, sandbox.memory_kib);
-            self.state.workers.add_idle(worker, memory_kib);
-        }
-        self.state.wheel.arm(&mut self.state.sandboxes, at, deadline);
-        if self.others_want_room() && self.deferred.is_none() {
-            self.yield_to_poorer(at, false);
+            self.start_missing(id);
+        } else if waits {
+            self.serve_waiting(id, at);
+        } else if stale && self.is_replaced(at) {
+            self.stop_unlisted(at, StopReason::FunctionRemoved);
+        } else {
+            self.rest(at);
         }
     }
 
-    /// Begins a function's gap: plans pre-warming if the idle policy wants it.
-    fn begin_gap(&mut self, id: FunctionId) {
-        let now = self.state.now;
-        let Some(function) = self.function_mut(id) else { return };
-        let Some((after, _)) = function.prewarm() else { return };
-        let at = now + after;
-        if let Some(before) = function.set_prewarm_at(Some(at)) {
-            self.state.agenda.remove(&(before, super::Agenda::Prewarm(id)));
+    /// Dispatches a function's longest waiting invocation to a sandbox, or stops the sandbox if
+    /// another function needs its room.
+    fn serve_waiting(&mut self, id: FunctionId, at: SandboxSlot) {
+        if self.others_want_room() && self.yield_to_poorer(at, true) {
+            return;
         }
-        self.state.agenda.insert((at, super::Agenda::Prewarm(id)));
+        let Some(function) = self.function_mut(id) else { return };
+        let account = function.settings.account;
+        let Some(invocation) = function.pop_waiting() else { return };
+        self.waits(account, -1);
+        self.unblock_if_served(id);
+        self.dispatch(invocation, at);
+    }
+
+    /// Puts a sandbox into the idle list. Begins the function's gap if no other sandbox of it is
+    /// busy: plans pre-warming if the idle policy wants it.
+    fn rest(&mut self, at: SandboxSlot) {
+        let state = &mut self.state;
+        let Some(sandbox) = state.sandboxes.get_mut(at) else { return };
+        let Some(function) = state.functions.get_mut(sandbox.function) else { return };
+        sandbox.set_idle_place(function.push_idle(at), true);
+        state.workers.add_idle(sandbox.worker, sandbox.memory_kib);
+        if function.meter.busy() == 0
+            && let Some((after, _)) = function.prewarm()
+        {
+            let (item, prewarm_at) = (Agenda::Prewarm(sandbox.function), state.now + after);
+            function.set_prewarm_at(Some(prewarm_at));
+            state.agenda.insert((prewarm_at, item));
+        }
+        let deadline = idle_until(state.now, function.keep_idle_nanos(), at);
+        if !state.wheel.is_armed(sandbox, deadline) {
+            state.wheel.arm(&mut state.sandboxes, at, deadline);
+        }
+        if self.others_want_room() && self.deferred.is_none() {
+            self.yield_to_poorer(at, false);
+        }
     }
 
     pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {

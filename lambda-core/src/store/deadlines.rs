@@ -10,11 +10,14 @@ use crate::time::Time;
 pub(crate) struct Deadlines<T> {
     by_time: BTreeSet<(Time, T)>,
     by_item: BTreeSet<(T, Time)>,
+    /// The time of the earliest deadline; the last possible time if there is none. It is read at
+    /// each event.
+    next: Time,
 }
 
 impl<T> Default for Deadlines<T> {
     fn default() -> Self {
-        Self { by_time: BTreeSet::new(), by_item: BTreeSet::new() }
+        Self { by_time: BTreeSet::new(), by_item: BTreeSet::new(), next: Time::LAST }
     }
 }
 
@@ -24,6 +27,7 @@ impl<T: Copy + Ord> Deadlines<T> {
         self.clear(item);
         self.by_time.insert((at, item));
         self.by_item.insert((item, at));
+        self.next = self.next.min(at);
     }
 
     /// Sets an item's deadline, unless it has an earlier one.
@@ -37,6 +41,7 @@ impl<T: Copy + Ord> Deadlines<T> {
     pub(crate) fn remove(&mut self, (at, item): &(Time, T)) {
         if self.by_time.remove(&(*at, *item)) {
             self.by_item.remove(&(*item, *at));
+            self.next = self.by_time.first().map_or(Time::LAST, |(at, _)| *at);
         }
     }
 
@@ -45,6 +50,11 @@ impl<T: Copy + Ord> Deadlines<T> {
         if let Some(at) = self.of(item) {
             self.remove(&(at, item));
         }
+    }
+
+    /// Returns the time of the earliest deadline, or the last possible time if there is none.
+    pub(crate) fn next(&self) -> Time {
+        self.next
     }
 
     /// Returns the earliest deadline.
@@ -78,10 +88,12 @@ mod tests {
         deadlines.insert_earlier((at(8), 'b'));
         deadlines.insert_earlier((at(6), 'a'));
         assert_eq!((deadlines.by_time.len(), deadlines.by_item.len()), (2, 2));
+        assert_eq!(deadlines.next(), at(6));
         deadlines.remove(&(at(5), 'a'));
         assert_eq!(deadlines.first(), Some(&(at(6), 'a')));
         deadlines.clear('a');
         deadlines.clear('b');
         assert!(deadlines.by_time.is_empty() && deadlines.by_item.is_empty());
+        assert_eq!(deadlines.next(), Time::LAST);
     }
 }

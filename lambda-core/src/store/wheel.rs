@@ -15,12 +15,17 @@ const TICK_SHIFT: u32 = 20;
 /// Enough levels for every possible time.
 const LEVELS: usize = 8;
 const SLOTS: u64 = 64;
+/// Later than every tick.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Wheel {
     /// The number of ticks that have passed.
     elapsed: u64,
+    /// The first tick of the earliest non-empty list; [`NEVER`] if all are empty. It is read at
+    /// each event.
+    next: u64,
     heads: Vec<SandboxSlot>,
     /// One bit for each non-empty list.
     occupied: [u64; LEVELS],
@@ -28,7 +33,8 @@ pub(crate) struct Wheel {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { elapsed: 0, heads: vec![SandboxSlot::NONE; LEVELS * 64], occupied: [0; LEVELS] }
+        let heads = vec![SandboxSlot::NONE; LEVELS * 64];
+        Self { elapsed: 0, next: NEVER, heads, occupied: [0; LEVELS] }
     }
 }
 
@@ -40,15 +46,20 @@ impl Wheel {
         at: SandboxSlot,
         deadline: Time,
     ) {
-        let tick = tick_of(deadline).max(self.elapsed + 1);
         let Some(sandbox) = sandboxes.get(at) else { return };
+        if self.is_armed(sandbox, deadline) {
+            return;
+        }
         if sandbox.wheel_slot != UNLINKED {
-            if self.start_of(sandbox.wheel_slot) <= tick {
-                return;
-            }
             self.disarm(sandboxes, at);
         }
-        self.link(sandboxes, at, tick);
+        self.link(sandboxes, at, self.tick_of(deadline));
+    }
+
+    /// Returns whether a sandbox already gets its turn at `deadline` at the latest.
+    pub(crate) fn is_armed(&self, sandbox: &Sandbox, deadline: Time) -> bool {
+        let slot = sandbox.wheel_slot;
+        slot != UNLINKED && self.start_of(slot) <= self.tick_of(deadline)
     }
 
     pub(crate) fn disarm(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot) {
@@ -99,9 +110,14 @@ impl Wheel {
         Some(due)
     }
 
-    /// Returns the time of the next turn, or `None` if no sandbox is armed.
-    pub(crate) fn next(&self) -> Option<Time> {
-        self.first().map(|(_, start)| Time::from_nanos(start << TICK_SHIFT))
+    /// Returns the time of the next turn, or the last possible time if no sandbox is armed.
+    pub(crate) fn next(&self) -> Time {
+        if self.next == NEVER { Time::LAST } else { Time::from_nanos(self.next << TICK_SHIFT) }
+    }
+
+    /// Passes the time until `now`, which must be before [`Self::next`].
+    pub(crate) fn pass(&mut self, now: Time) {
+        self.elapsed = self.elapsed.max(now.as_nanos() >> TICK_SHIFT);
     }
 
     fn link(&mut self, sandboxes: &mut Slab<SandboxSlot, Sandbox>, at: SandboxSlot, tick: u64) {
@@ -116,17 +132,29 @@ impl Wheel {
             sandbox.wheel_prev = SandboxSlot::NONE;
         }
         self.set_head(slot, at);
+        self.next = self.next.min(self.start_of(slot));
     }
 
     fn set_head(&mut self, slot: u16, head: SandboxSlot) {
-        let slot = usize::from(slot);
-        self.heads[slot] = head;
-        let bit = 1 << (slot % 64);
+        let at = usize::from(slot);
+        self.heads[at] = head;
+        let bit = 1 << (at % 64);
         if head == SandboxSlot::NONE {
-            self.occupied[slot / 64] &= !bit;
+            self.occupied[at / 64] &= !bit;
+            // The start of a list does not change while it is not empty.
+            if self.start_of(slot) == self.next {
+                self.next = self.first().map_or(NEVER, |(_, start)| start);
+            }
         } else {
-            self.occupied[slot / 64] |= bit;
+            self.occupied[at / 64] |= bit;
         }
+    }
+
+    /// Returns the tick of a turn at `deadline`, or the next tick if that has passed.
+    fn tick_of(&self, deadline: Time) -> u64 {
+        // Clamped to the last tick that is a valid time.
+        let tick = deadline.as_nanos().div_ceil(1 << TICK_SHIFT).min(u64::MAX >> TICK_SHIFT);
+        tick.max(self.elapsed + 1)
     }
 
     /// Returns the list of a future tick. Its level is that of the highest base-64 digit in which
@@ -155,11 +183,6 @@ impl Wheel {
         };
         self.occupied.iter().enumerate().filter_map(first).min_by_key(|(_, start)| *start)
     }
-}
-
-fn tick_of(time: Time) -> u64 {
-    // Clamped to the last tick that is a valid time.
-    time.as_nanos().div_ceil(1 << TICK_SHIFT).min(u64::MAX >> TICK_SHIFT)
 }
 
 #[cfg(test)]
@@ -210,8 +233,8 @@ mod tests {
                     continue;
                 }
                 let until = Time::from_nanos(now.as_nanos() + delay);
-                while let Some(next) = wheel.next().filter(|next| *next <= until) {
-                    now = now.max(next);
+                while wheel.next() <= until && wheel.next() != Time::LAST {
+                    now = now.max(wheel.next());
                     while let Some(due) = wheel.turn(&mut sandboxes, now, usize::MAX) {
                         for at in due {
                             let deadline = deadlines[at.0 as usize].expect("fires once");

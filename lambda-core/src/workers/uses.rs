@@ -76,8 +76,14 @@ impl Workers {
 
     /// Counts one idle sandbox less.
     pub(crate) fn take_idle(&mut self, at: WorkerId, kib: u32) {
+        self.wake(at, kib, 0);
+    }
+
+    /// Counts an idle sandbox of a worker as busy.
+    pub(crate) fn wake(&mut self, at: WorkerId, kib: u32, cpu_milli: u32) {
         let Some(seat) = self.seat(at) else { return };
         if let Some(it) = self.uses.get_mut(seat) {
+            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
             it.idle_kib = it.idle_kib.saturating_sub(kib);
             self.idle_blocks[seat / 64] -= u64::from(kib);
             self.idle_kib -= u64::from(kib);

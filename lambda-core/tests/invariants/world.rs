@@ -20,6 +20,8 @@ pub(crate) enum Step {
     Gone(u16),
     Vm(u16, bool),
     Interface(u16, bool),
+    /// Reports an interface as full, or as one with room.
+    Full(u16, bool),
     Wait {
         ms: u64,
     },
@@ -88,6 +90,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         4 => index().prop_map(Step::Gone),
         4 => (index(), prop::bool::weighted(0.8)).prop_map(|(at, ready)| Step::Vm(at, ready)),
         4 => (index(), prop::bool::weighted(0.8)).prop_map(|(at, ready)| Step::Interface(at, ready)),
+        2 => (index(), any::<bool>()).prop_map(|(at, full)| Step::Full(at, full)),
         5 => prop_oneof![Just(0), 1..50u64, 1_000..20_000u64, 50_000..400_000u64].prop_map(|ms| Step::Wait { ms }),
         2 => (0..4u32).prop_map(|worker| Step::Join { worker }),
         1 => (0..4u32).prop_map(|worker| Step::Beat { worker }),
@@ -251,6 +254,15 @@ impl World {
                     Event::InterfaceReady { interface }
                 } else {
                     Event::InterfaceGone { interface }
+                }
+            }
+            Step::Full(at, full) => {
+                let all: Vec<_> = self.checker.interfaces.keys().copied().collect();
+                let interface = nth(&all, *at)?;
+                if *full {
+                    Event::InterfaceFull { interface }
+                } else {
+                    Event::InterfaceRoom { interface }
                 }
             }
             Step::Wait { ms } => {

@@ -9,7 +9,7 @@ pub(crate) struct Accounts {
     pub(super) by_id: Paged<AccountId, Account>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Account {
     /// The limit from [`Event::AccountPut`](crate::Event::AccountPut), if there was one.
@@ -26,12 +26,22 @@ pub(crate) struct Account {
     pub(super) waiting: u32,
 }
 
+/// An account of which nothing is known.
+const UNUSED: Account = Account {
+    concurrency_max: None,
+    unreserved: 0,
+    claimed: 0,
+    held_kib: 0,
+    weight: 0,
+    waiting: 0,
+};
+
 /// The weight of an account that was given none.
 pub(super) const WEIGHT: u32 = 100;
 
 impl Accounts {
-    pub(crate) fn get(&self, id: AccountId) -> Account {
-        self.by_id.get(id).copied().unwrap_or_default()
+    pub(crate) fn get(&self, id: AccountId) -> &Account {
+        self.by_id.get(id).unwrap_or(&UNUSED)
     }
 
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {

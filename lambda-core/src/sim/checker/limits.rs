@@ -72,6 +72,15 @@ impl Checker {
             "an interface of the function's network and zone",
             told,
         )?;
+        // A sandbox that waited for its VM may have had the interface before it was full.
+        let waited_until = sandbox.vm.and_then(|vm| self.vms.get(&vm)).map_or(0, |vm| vm.ready_by);
+        let full_by = interface.and_then(|it| it.full_by);
+        hold(
+            full_by.is_none_or(|full_by| full_by < waited_until),
+            Invariant::InterfaceSlotsHold,
+            "a full interface gets no more sandboxes",
+            told,
+        )?;
         let users = self.sandboxes.values().filter(|it| it.interface == sandbox.interface).count();
         let max = self.config.interface.sandboxes_max as usize;
         hold(

@@ -38,6 +38,8 @@ pub struct Checker {
     open: BTreeSet<(InvocationId, u64)>,
     functions_of: BTreeMap<(InvocationId, u64), FunctionId>,
     arrived: u64,
+    /// The number of events that the engine accepted.
+    events: u64,
     accounts: BTreeMap<AccountId, u32>,
     idle: BTreeSet<(Time, SandboxId)>,
     ids: BTreeSet<SandboxId>,
@@ -276,8 +278,16 @@ impl Checker {
             }
             Command::Reject { invocation, .. } => self.end(invocation, command),
             Command::StartVm { vm, worker, memory_bytes, account } => {
-                let (ready, commanded, stopped, had) = (false, true, false, 0);
-                let seen = VmSeen { worker, ready, commanded, stopped, memory_bytes, account, had };
+                let seen = VmSeen {
+                    worker,
+                    ready: false,
+                    commanded: true,
+                    stopped: false,
+                    ready_by: 0,
+                    memory_bytes,
+                    account,
+                    had: 0,
+                };
                 self.vms_commanded.insert(vm);
                 let new = self.vms.insert(vm, seen).is_none_or(|it| !it.commanded);
                 hold(new, Invariant::CommandsMakeSense, "no VM id is given twice", || {
@@ -308,7 +318,8 @@ impl Checker {
                 Ok(())
             }
             Command::StartInterface { interface, network, zone } => {
-                let seen = InterfaceSeen { ready: false, commanded: true, network, zone };
+                let (ready, commanded, full_by) = (false, true, None);
+                let seen = InterfaceSeen { ready, full_by, commanded, network, zone };
                 let before = self.interfaces.insert(interface, seen);
                 let new = before.is_none_or(|it| !it.commanded);
                 hold(new, Invariant::CommandsMakeSense, "no interface id is given twice", || {

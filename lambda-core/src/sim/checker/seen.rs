@@ -83,6 +83,8 @@ pub struct VmSeen {
     pub(super) commanded: bool,
     /// Whether its stop was commanded.
     pub(super) stopped: bool,
+    /// The number of the event by which it became ready; 0 if it is not, or was only reported.
+    pub(super) ready_by: u64,
     /// The number of sandboxes that were ever in it.
     pub(super) had: u32,
 }
@@ -143,6 +145,8 @@ impl VmSeen {
 pub struct InterfaceSeen {
     /// Whether it can be used.
     pub ready: bool,
+    /// The number of the event by which it became full; `None` if it has room.
+    pub(super) full_by: Option<u64>,
     /// Whether the engine commanded its start. An interface that was only reported may not exist.
     pub(super) commanded: bool,
     pub(super) network: NetworkId,
@@ -152,6 +156,7 @@ pub struct InterfaceSeen {
 impl Checker {
     /// Applies an event that the engine accepted to the model.
     pub fn happened(&mut self, event: &Event) {
+        self.events += 1;
         match event {
             Event::WorkerJoined { worker, capacity } => {
                 let (draining, joined, drained_by) = (false, self.now, None);
@@ -196,7 +201,7 @@ impl Checker {
             }
             Event::VmReady { vm } => {
                 if let Some(vm) = self.vms.get_mut(vm) {
-                    vm.ready = true;
+                    (vm.ready, vm.ready_by) = (true, self.events);
                 }
             }
             Event::VmGone { vm } => {
@@ -207,6 +212,16 @@ impl Checker {
             Event::InterfaceReady { interface } => {
                 if let Some(interface) = self.interfaces.get_mut(interface) {
                     interface.ready = true;
+                }
+            }
+            Event::InterfaceFull { interface } => {
+                if let Some(interface) = self.interfaces.get_mut(interface) {
+                    interface.full_by.get_or_insert(self.events);
+                }
+            }
+            Event::InterfaceRoom { interface } => {
+                if let Some(interface) = self.interfaces.get_mut(interface) {
+                    interface.full_by = None;
                 }
             }
             Event::InterfaceGone { interface } => {
@@ -268,8 +283,16 @@ impl Checker {
             let (memory_bytes, account) = (vm.memory_bytes, vm.account);
             let inside = named.values().filter(|it| it.vm == Some(vm.vm)).count();
             let had = u32::try_from(inside).unwrap_or(u32::MAX).max(u32::from(account.is_some()));
-            let (ready, commanded, stopped) = (true, false, false);
-            let seen = VmSeen { worker, ready, commanded, stopped, memory_bytes, account, had };
+            let seen = VmSeen {
+                worker,
+                ready: true,
+                commanded: false,
+                stopped: false,
+                ready_by: 0,
+                memory_bytes,
+                account,
+                had,
+            };
             // A stray whose stop was commanded exists again if its worker reports it.
             let known = self.vms.entry(vm.vm).or_insert(seen);
             known.ready |= known.worker == worker;
@@ -305,7 +328,8 @@ impl Checker {
                 let zone = self.workers.get(&worker).map(|it| it.capacity.zone);
                 let shared = it.interface.zip(function.settings.network).zip(zone);
                 if let Some(((interface, network), zone)) = shared {
-                    let seen = InterfaceSeen { ready: true, commanded: false, network, zone };
+                    let (ready, commanded, full_by) = (true, false, None);
+                    let seen = InterfaceSeen { ready, full_by, commanded, network, zone };
                     self.interfaces.entry(interface).or_insert(seen);
                 }
                 self.sandboxes.insert(it.sandbox, seen);
