@@ -264,7 +264,7 @@ impl Host {
         let target = self.ours(function)?;
         let record = self.record(&target)?;
         let held = record.qualified(target.qualifier.as_deref());
-        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| self.not_found(&target))
+        held.map(|it| it.function).ok_or_else(|| self.not_found(&target))
     }
 
     /// Returns all functions, by name.

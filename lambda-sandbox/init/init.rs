@@ -2,8 +2,9 @@
 //!
 //! A static program of raw system calls, without libc and without allocation. Its descriptors: 0 to
 //! 2 for the program, 3 a socket to the host, 4 the system call filters, 5 landlock's ruleset if
-//! any, 6 and up those to pass on as 3 and up. Its arguments: `init ID FLAGS PROGRAM ARGS...`, with
-//! the program's environment. Its flags: `u` make a user namespace; `r` it is in one, as an
+//! any, 6 and up those to pass on as 3 and up. Its arguments: `init ID OWNER FLAGS PROGRAM
+//! ARGS...`, with the program's environment. `ID` is the sandbox's user outside, `OWNER` the id
+//! outside of root inside. Its flags: `u` make a user namespace; `r` it is in one, as an
 //! unprivileged user; `l` enforce landlock's ruleset; `o` reset `oom_score_adj`, since the host's
 //! is negative; `t` 0 to 2 are the program's controlling terminal; `d` a descriptor to pass on, one
 //! `d` for each.
@@ -86,7 +87,6 @@ const CAPSET: usize = 126;
 const PERSONALITY: usize = 135;
 const PRCTL: usize = 157;
 const KEYCTL: usize = 250;
-const UNSHARE: usize = 272;
 const SECCOMP: usize = 317;
 const LANDLOCK_RESTRICT_SELF: usize = 446;
 
@@ -180,57 +180,118 @@ fn has(mut text: *const u8, wanted: u8) -> bool {
     }
 }
 
-/// Writes the map `1000 <id> 1`: user 1000 inside is user `id` outside.
-fn write_map(path: &[u8], id: usize) {
-    let mut line = [0_u8; 32];
-    let mut at = line.len();
-    let mut put = |byte: u8| {
-        at -= 1;
-        if let Some(place) = line.get_mut(at) {
-            *place = byte;
-        }
-    };
-    put(b'1');
-    put(b' ');
-    let mut rest = id;
-    loop {
-        put(b'0' + (rest % 10) as u8);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    for byte in b" 0001" {
-        put(*byte);
-    }
-    let start = at;
-    write_file(path, line.as_ptr() as usize + start, 32 - start);
+/// Text of at most 64 bytes, put together without allocation.
+struct Text {
+    bytes: [u8; 64],
+    length: usize,
 }
 
-fn write_file(path: &[u8], content: usize, length: usize) {
+impl Text {
+    fn new() -> Self {
+        Self { bytes: [0; 64], length: 0 }
+    }
+
+    fn with(mut self, part: &[u8]) -> Self {
+        for byte in part {
+            if let Some(place) = self.bytes.get_mut(self.length) {
+                // Volatile, so that the compiler makes no call of `memcpy` of the loop.
+                // SAFETY: the reference is to a byte of ours.
+                unsafe { (place as *mut u8).write_volatile(*byte) };
+                self.length += 1;
+            }
+        }
+        self
+    }
+
+    fn number(self, value: usize) -> Self {
+        let (mut digits, mut at, mut rest) = ([0_u8; 20], 20, value);
+        while at > 0 {
+            at -= 1;
+            if let Some(place) = digits.get_mut(at) {
+                *place = b'0' + (rest % 10) as u8;
+            }
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.with(digits.get(at..).unwrap_or(&[]))
+    }
+}
+
+fn write_file(path: &[u8], content: &[u8]) {
     let file = must(STEP_ID_MAP, call(OPEN, path.as_ptr() as usize, 1, 0, 0, 0));
-    must(STEP_ID_MAP, call(WRITE, file, content, length, 0, 0));
+    must(STEP_ID_MAP, call(WRITE, file, content.as_ptr() as usize, content.len(), 0, 0));
     call(CLOSE, file, 0, 0, 0, 0);
 }
 
-/// Changes from the host's user to the sandbox's user.
-fn change_user(id: usize, user_namespace: bool) {
-    const CLONE_NEWUSER: usize = 0x1000_0000;
+/// Changes from the host's user to the sandbox's user: `id` outside, 1000 inside.
+fn change_user(id: usize, owner: usize, user_namespace: bool) {
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
-    must(STEP_USER, call(SETRESGID, id, id, id, 0, 0));
-    if user_namespace {
-        // Drops the host's capabilities. Those of the new namespace apply to it only.
-        must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
-        must(STEP_USER, call(PRCTL, SET_DUMPABLE, 1, 0, 0, 0));
-        must(STEP_USER_NAMESPACE, call(UNSHARE, CLONE_NEWUSER, 0, 0, 0, 0));
-        write_file(b"/proc/self/setgroups\0", b"deny".as_ptr() as usize, 4);
-        write_map(b"/proc/self/uid_map\0", id);
-        write_map(b"/proc/self/gid_map\0", id);
-        drop_bounding();
+    let user = if user_namespace {
+        enter_user_namespace(id, owner);
+        1000
     } else {
-        drop_bounding();
-        must(STEP_USER, call(SETRESUID, id, id, id, 0, 0));
+        id
+    };
+    drop_bounding();
+    must(STEP_USER, call(SETRESGID, user, user, user, 0, 0));
+    must(STEP_USER, call(SETRESUID, user, user, user, 0, 0));
+}
+
+/// Enters a new user namespace: user 1000 inside is `id` outside, and root inside is `owner`, an id
+/// that no process has and that owns the files shown. The host's capabilities end with this; those
+/// of the new namespace apply to it only.
+///
+/// Two ids can be mapped from outside only. So a process that only waits is made inside, the maps
+/// are written for it, this process enters its namespace, and it is killed.
+fn enter_user_namespace(id: usize, owner: usize) {
+    const CLONE_NEWUSER: usize = 0x1000_0000;
+    const SETNS: usize = 308;
+    const CLOEXEC: usize = 0o2_000_000;
+    const EVERY_CHILD: usize = 0x4000_0000;
+    let waiting = must(STEP_USER_NAMESPACE, clone_waiting(CLONE_NEWUSER));
+    let of = |name: &[u8]| Text::new().with(b"/proc/").number(waiting).with(name);
+    let map = Text::new().with(b"0 ").number(owner).with(b" 1\n1000 ").number(id).with(b" 1\n");
+    let map = map.bytes.get(..map.length).unwrap_or(&[]);
+    write_file(&of(b"/setgroups\0").bytes, b"deny");
+    write_file(&of(b"/uid_map\0").bytes, map);
+    write_file(&of(b"/gid_map\0").bytes, map);
+    let path = of(b"/ns/user\0");
+    let path = path.bytes.as_ptr() as usize;
+    let namespace = must(STEP_USER_NAMESPACE, call(OPEN, path, CLOEXEC, 0, 0, 0));
+    must(STEP_USER_NAMESPACE, call(SETNS, namespace, CLONE_NEWUSER, 0, 0, 0));
+    call(CLOSE, namespace, 0, 0, 0, 0);
+    call(KILL, waiting, 9, 0, 0, 0);
+    must(STEP_USER_NAMESPACE, call(WAIT4, waiting, 0, EVERY_CHILD, 0, 0));
+}
+
+/// Makes a process that waits until it is killed, in a namespace of the kind `flag`.
+fn clone_waiting(flag: usize) -> isize {
+    const CLONE: usize = 56;
+    const CLONE_VM: usize = 0x100;
+    const CLONE_FILES: usize = 0x400;
+    let result: isize;
+    // SAFETY: in this process the block is one system call. The new process has the same memory and
+    // registers, stays in the two instructions after `3:`, and neither reads nor writes memory.
+    // Signals have their defaults, so no handler runs in it. rcx and r11 are named as lost.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "3:",
+            "mov eax, 34",
+            "syscall",
+            "jmp 3b",
+            "2:",
+            inlateout("rax") CLONE as isize => result,
+            in("rdi") CLONE_VM | CLONE_FILES | flag,
+            in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0,
+            lateout("rcx") _, lateout("r11") _,
+        );
     }
+    result
 }
 
 fn give_up_capabilities() {
@@ -308,15 +369,17 @@ extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: the kernel puts the number of arguments at the top of the stack.
     let count = unsafe { *stack };
     let arguments = stack.wrapping_add(1);
-    if count < 4 {
+    if count < 5 {
         exit(124);
     }
-    // SAFETY: there are at least four arguments, so this one is a C string of the kernel's.
+    // SAFETY: there are at least five arguments, so this one is a C string of the kernel's.
     let id = number(unsafe { *arguments.add(1) } as *const u8);
     // SAFETY: as above.
-    let flags = unsafe { *arguments.add(2) } as *const u8;
-    let program_arguments = arguments.wrapping_add(3);
-    // SAFETY: the fourth argument is there.
+    let owner = number(unsafe { *arguments.add(2) } as *const u8);
+    // SAFETY: as above.
+    let flags = unsafe { *arguments.add(3) } as *const u8;
+    let program_arguments = arguments.wrapping_add(4);
+    // SAFETY: the fifth argument is there.
     let program = unsafe { *program_arguments };
     let environment = arguments.wrapping_add(count + 1);
 
@@ -327,7 +390,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     const ENOSYS: isize = -38;
     const SET_NO_NEW_PRIVS: usize = 38;
     if !has(flags, b'r') {
-        change_user(id, has(flags, b'u'));
+        change_user(id, owner, has(flags, b'u'));
     }
     give_up_capabilities();
     let keyring = call(KEYCTL, JOIN_SESSION_KEYRING, 0, 0, 0, 0);

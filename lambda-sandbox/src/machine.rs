@@ -71,9 +71,7 @@ impl Root {
         root.links.extend(
             LINKS.map(|(path, points_to)| Link { path: path.into(), points_to: points_to.into() }),
         );
-        root.files.extend(
-            FILES.map(|(path, content)| SmallFile { path: path.into(), content: content.into() }),
-        );
+        root.files.extend(FILES.map(|(path, content)| SmallFile::new(path, content)));
         root
     }
 

@@ -176,11 +176,11 @@ fn odd_paths(folder: &Path) -> Vec<(SandboxSpec, Wanted)> {
     });
     set(failed("writing a file", stage.join("great"), libc::ENOSPC), &|spec| {
         let content = vec![1; 5 << 20];
-        spec.root.files.push(SmallFile { path: "/great".into(), content });
+        spec.root.files.push(SmallFile::new("/great", content));
     });
     set(failed("writing a file", stage.join("twice"), libc::EEXIST), &|spec| {
         for _ in 0..2 {
-            spec.root.files.push(SmallFile { path: "/twice".into(), content: Vec::new() });
+            spec.root.files.push(SmallFile::new("/twice", ""));
         }
     });
     odd
@@ -427,8 +427,8 @@ const LACKS: &[Lack] = lacks! {
     "network namespaces" SYS_unshare libc::CLONE_NEWNET, EINVAL => "making a network namespace" "";
     "ipc namespaces" SYS_unshare libc::CLONE_NEWIPC, EINVAL => "making an ipc namespace" "";
     "cgroup namespaces" SYS_unshare libc::CLONE_NEWCGROUP, EINVAL => "making a cgroup namespace" "";
-    "user namespaces" SYS_unshare libc::CLONE_NEWUSER, EINVAL => "making a user namespace" "";
-    "user namespaces left" SYS_unshare libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";
+    "user namespaces" SYS_clone libc::CLONE_NEWUSER, EINVAL => "making a user namespace" "";
+    "user namespaces left" SYS_clone libc::CLONE_NEWUSER, ENOSPC => "making a user namespace" "";
     "setns" SYS_setns 0, ENOSYS => "taking a copy of the mounted root" "";
     "mounts" SYS_mount 0, EPERM => "making mounts private" "";
     "open_tree" SYS_open_tree 0, ENOSYS => "showing a file or folder" "/usr";

@@ -6,13 +6,14 @@
 mod common;
 mod unprivileged;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::shell_in;
 use lambda_sandbox::linux::{LinuxBackend, Settings};
-use lambda_sandbox::{Backend, Error, Exit, Root};
+use lambda_sandbox::{Backend, Error, Exit, Root, SmallFile};
 
 use self::unprivileged::With;
 
@@ -27,7 +28,6 @@ async fn run(backend: &LinuxBackend, root: Root, script: &str) -> (Exit, String)
 
 /// Makes a folder with these files, readable by every user.
 fn folder(place: &Path, files: &[(&str, &str)]) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
     for (name, content) in files {
         let path = place.join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -280,4 +280,46 @@ fn a_user_has_layers() {
             unprivileged::run(test, With::Nothing);
         }
     }
+}
+
+/// The magic numbers of file systems whose mounts map owners on every kernel that maps any.
+const MAPPED: [i64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
+
+#[tokio::test]
+async fn files_of_root_are_roots_and_grant_no_more() {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let task = folder(place.path(), &[("mine", "root's"), ("secret", "x"), ("other", "y")]);
+    let mode = |name: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(task.join(name), mode).expect("a mode");
+    };
+    mode("secret", 0o600);
+    mode("other", 0o604);
+    std::os::unix::fs::chown(task.join("other"), Some(4242), Some(4343)).expect("an owner");
+    let mut root = Root::of_machine().with_bind(&task, "/task");
+    root.folders.push("/opt".into());
+    root.files.push(SmallFile::new("/start", "#!/bin/sh\necho started\n").executable());
+    let script = "stat -c '%n %a %u %g' / /opt /start /etc/passwd /tmp; /start; id -u
+        stat -c '%n %u %g' /task /task/mine /task/other; cat /task/other
+        cat /task/secret 2>&1; chown 0 /task/mine 2>&1; touch /opt/x 2>&1; wc -l < /proc/self/uid_map";
+    let (exit, output) = run(&backend, root, script).await;
+    assert_eq!(exit, Exit::Status(0), "{output}");
+    let made = "/ 755 0 0\n/opt 755 0 0\n/start 755 0 0\n/etc/passwd 644 0 0\n/tmp 1777 0 0\nstarted\n1000\n";
+    let (found, rest) = output.split_at(made.len().min(output.len()));
+    assert_eq!(found, made, "{output}");
+    let kind = nix::sys::statfs::statfs(&task).expect("a file system").filesystem_type().0;
+    if MAPPED.contains(&kind) {
+        assert!(
+            rest.starts_with("/task 0 0\n/task/mine 0 0\n/task/other 65534 65534\ny"),
+            "{rest}"
+        );
+    } else {
+        let why = "the file system of the temporary folder may not map owners";
+        test_support::left_out("owners of bound files", why);
+    }
+    let refused =
+        "cat: /task/secret: Permission denied\nchown: changing ownership of '/task/mine': ";
+    assert!(rest.contains(refused), "{rest}");
+    assert!(rest.contains("touch: cannot touch '/opt/x': Read-only file system\n2\n"), "{rest}");
 }

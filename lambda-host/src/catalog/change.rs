@@ -1,5 +1,6 @@
 //! A change of one function: written, told to the engine, shown to readers; or nothing of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::record::{Held, Record};
@@ -9,7 +10,7 @@ use crate::blocking::blocking;
 use crate::clock::now_ms;
 use crate::error::{Error, with_causes};
 use crate::function::name::FunctionName;
-use crate::function::version::{Version, VersionKey};
+use crate::function::version::Version;
 use crate::function::{Function, FunctionState, NOT_DEPLOYED};
 use crate::manager::message::Message;
 
@@ -40,7 +41,7 @@ impl Inner {
             }
         }
         for key in undo.functions.iter().filter(|(_, it)| it.is_some()).map(|(key, _)| key) {
-            if after.version(key.version).is_none() {
+            if !after.has(key.version) {
                 self.tell(Message::Remove { key: key.clone(), deployment: None }).await?;
             }
         }
@@ -116,7 +117,7 @@ fn settle(record: &mut Record, mut last_deployment: u64) -> u64 {
         let concurrency = (function.reserved_concurrency, function.provisioned_concurrency);
         let is_new = function.deployment == NOT_DEPLOYED;
         if !is_new && concurrency == (reserved, provisioned) {
-            return;
+            return false;
         }
         let function = Arc::make_mut(&mut held.function);
         // A sandbox is told at its start whether it is one of those that are kept ready.
@@ -129,33 +130,21 @@ fn settle(record: &mut Record, mut last_deployment: u64) -> u64 {
         }
         function.reserved_concurrency = reserved;
         function.provisioned_concurrency = provisioned;
+        true
     };
     settled(&mut record.latest);
-    let unsettled = |held: &Held| {
-        let it = &held.function;
-        let provisioned = attachments.provisioned(it.version);
-        it.deployment == NOT_DEPLOYED
-            || (it.reserved_concurrency, it.provisioned_concurrency) != (reserved, provisioned)
-    };
-    if record.versions.values().any(unsettled) {
-        Arc::make_mut(&mut record.versions).values_mut().for_each(settled);
-    }
+    record.versions.update(settled);
     last_deployment
 }
 
 /// Returns the rows that make `after` of `before`.
 fn rows(before: Option<&Record>, after: Option<&Record>) -> Changes {
     let mut changes = Changes::default();
-    let same = |one: &Held, other: &Held| Arc::ptr_eq(&one.function, &other.function);
-    for held in after.into_iter().flat_map(Record::all) {
-        let old = before.and_then(|it| it.version(held.function.version));
-        if !old.is_some_and(|old| same(old, held)) {
-            let function = Arc::clone(&held.function);
-            changes.functions.push((function.key(), Some(function)));
-        }
+    for held in after.into_iter().flat_map(|after| changed(before, after)) {
+        changes.functions.push((held.function.key(), Some(held.function)));
     }
-    for held in before.into_iter().flat_map(Record::all) {
-        if after.and_then(|it| it.version(held.function.version)).is_none() {
+    for held in before.into_iter().flat_map(|before| changed(after, before)) {
+        if !after.is_some_and(|it| it.has(held.function.version)) {
             changes.functions.push((held.function.key(), None));
         }
     }
@@ -171,20 +160,28 @@ fn rows(before: Option<&Record>, after: Option<&Record>) -> Changes {
     changes
 }
 
+/// Returns the versions of `after` that are other ones in `before`, or not there: `$LATEST` first.
+fn changed(before: Option<&Record>, after: &Record) -> impl Iterator<Item = Held> {
+    let latest = &after.latest;
+    let same = before.is_some_and(|it| Arc::ptr_eq(&it.latest.function, &latest.function));
+    let latest = (!same).then(|| latest.clone());
+    latest.into_iter().chain(after.versions.other_than(before.map(|it| &it.versions)))
+}
+
 /// A function that could not run is taken for one that can when the engine is told of it anew, and
 /// takes it.
 fn revive(before: Option<&Record>, after: &mut Record) {
-    let told: Vec<VersionKey> = puts(before, after).iter().map(|put| put.after.key()).collect();
-    let failed = |it: &Function| matches!(it.state, FunctionState::Failed { .. });
-    for key in told {
-        let held = match key.version {
-            Version::Latest => Some(&mut after.latest),
-            Version::Number(number) => Arc::make_mut(&mut after.versions).get_mut(&number),
-        };
-        if let Some(held) = held.filter(|it| failed(&it.function)) {
+    let told: BTreeSet<Version> = puts(before, after).iter().map(|put| put.after.version).collect();
+    let revived = |held: &mut Held| {
+        let failed = matches!(held.function.state, FunctionState::Failed { .. });
+        let revived = failed && told.contains(&held.function.version);
+        if revived {
             Arc::make_mut(&mut held.function).state = FunctionState::Active;
         }
-    }
+        revived
+    };
+    revived(&mut after.latest);
+    after.versions.update(revived);
 }
 
 /// Tells whether the engine knows a version before its first invocation: one with reserved or
@@ -204,9 +201,9 @@ fn puts(before: Option<&Record>, after: &Record) -> Vec<Put> {
         (it.deployment, it.reserved_concurrency, it.provisioned_concurrency, it.config.memory_mb)
     };
     let mut puts = Vec::new();
-    for held in after.all().filter(|held| held.is_present()) {
+    for held in changed(before, after).filter(Held::is_present) {
         let old = before.and_then(|it| it.version(held.function.version));
-        let old = old.map(|it| Arc::clone(&it.function));
+        let old = old.map(|it| it.function);
         let at_once =
             is_told_at_once(&held.function) || old.as_deref().is_some_and(is_told_at_once);
         let is_new = old.is_none();

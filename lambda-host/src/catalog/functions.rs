@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::published::Published;
 use super::record::{Held, Record};
 use super::{Catalog, Inner, leases, new_revision};
 use crate::blocking::blocking;
@@ -77,8 +78,8 @@ impl Catalog {
             tags::check(&tags)?;
             let code_signing = with.code_signing;
             let attachments = Attachments { tags, code_signing, ..Attachments::default() };
-            let mut record =
-                Record { latest, versions: Arc::default(), attachments: Arc::new(attachments) };
+            let (versions, attachments) = (Published::default(), Arc::new(attachments));
+            let mut record = Record { latest, versions, attachments };
             let version = with.publish.then(|| record.publish(None)).map(|it| it.function.version);
             let record = inner.keep(&mut turn, None, record).await?;
             Ok(version_or_latest(&record, version))
@@ -187,6 +188,6 @@ fn version_or_latest(
     record: &Record,
     version: Option<crate::function::version::Version>,
 ) -> Arc<Function> {
-    let held = version.and_then(|it| record.version(it)).unwrap_or(&record.latest);
-    Arc::clone(&held.function)
+    let held = version.and_then(|it| record.version(it));
+    held.map_or_else(|| Arc::clone(&record.latest.function), |it| it.function)
 }

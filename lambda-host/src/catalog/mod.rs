@@ -10,6 +10,7 @@ mod change;
 pub(crate) mod functions;
 pub(crate) mod layers;
 pub(crate) mod mappings;
+mod published;
 pub(crate) mod record;
 pub(crate) mod registry;
 mod rows;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use self::layers::Layers;
 use self::mappings::Mappings;
+use self::published::Published;
 use self::record::{Held, Record};
 use self::registry::Registry;
 use self::signing::SigningConfigs;
@@ -99,13 +101,12 @@ impl Catalog {
         let (store, account) = (code.clone(), settings.account);
         let opened = blocking(move || {
             let registry = Registry::open(Some(&path))?;
-            let contents = registry.read()?;
+            let mut functions = Functions::default();
             let mut leased = BTreeMap::new();
-            let hold = |function: Function| {
+            let contents = registry.read(|function| {
                 let function = Arc::new(Function { account, ..function });
-                Held::new(function, &store, &mut leased)
-            };
-            let functions: Vec<Held> = contents.functions.into_iter().map(hold).collect();
+                functions.add(Held::new(function, &store, &mut leased));
+            })?;
             let layers = Layers::open(&registry, &store)?;
             let mappings = Mappings::open(&registry)?;
             let signing = SigningConfigs::open(&registry)?;
@@ -113,9 +114,9 @@ impl Catalog {
             let attachments: BTreeMap<_, _> =
                 attachments.map(|(name, it)| (name, Arc::new(it))).collect();
             let turn = Turn { last_deployment: contents.last_deployment };
-            Ok((registry, functions, attachments, layers, mappings, signing, turn))
+            Ok((registry, functions.end(), attachments, layers, mappings, signing, turn))
         });
-        let (registry, functions, mut attachments, layers, mappings, signing, turn) =
+        let (registry, mut functions, mut attachments, layers, mappings, signing, turn) =
             opened.await?;
         let inner = Inner {
             registry,
@@ -131,26 +132,21 @@ impl Catalog {
             waiting: Arc::new(Semaphore::new(CHANGES_MAX)),
         };
         let mut records: BTreeMap<FunctionName, Record> = BTreeMap::new();
-        for mut held in functions {
+        for mut held in functions.latest {
             let name = held.function.config.name.clone();
-            let latest = records.get(&name).map(|it| &it.latest.function.config);
-            if let Some(same) = latest.filter(|it| **it == held.function.config) {
-                Arc::make_mut(&mut held.function).config = Arc::clone(same);
-            }
             inner.start(&mut held).await?;
-            match (held.function.version, records.get_mut(&name)) {
-                (Version::Latest, _) => {
-                    let attachments = attachments.remove(&name).unwrap_or_default();
-                    let record = Record { latest: held, versions: Arc::default(), attachments };
-                    records.insert(name, record);
-                }
-                (Version::Number(number), Some(record)) => {
-                    Arc::make_mut(&mut record.versions).insert(number, held);
-                }
-                // They are written and removed together.
-                (Version::Number(_), None) => {
-                    tracing::error!(%name, "a version without its function is left out");
-                }
+            let attachments = attachments.remove(&name).unwrap_or_default();
+            let versions = functions.published.remove(&name).unwrap_or_default();
+            records.insert(name, Record { latest: held, versions, attachments });
+        }
+        for name in functions.published.keys() {
+            // They are written and removed together.
+            tracing::error!(%name, "versions without their function are left out");
+        }
+        for mut held in functions.untold {
+            if let Some(record) = records.get_mut(&held.function.config.name) {
+                inner.start(&mut held).await?;
+                record.versions.put(&held);
             }
         }
         let bytes = records.values().map(Record::code_bytes).sum();
@@ -313,6 +309,48 @@ impl Inner {
 
     pub(crate) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
         self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The functions of a registry, as they are read.
+#[derive(Debug, Default)]
+struct Functions {
+    latest: Vec<Held>,
+    /// By name.
+    published: BTreeMap<FunctionName, Published>,
+    /// Those of `published` that the manager must be told of, or whose code is gone.
+    untold: Vec<Held>,
+    /// The versions read last, of one function.
+    reading: Vec<Held>,
+}
+
+impl Functions {
+    /// Adds a function or a version; the versions of a function come together, in their order.
+    fn add(&mut self, held: Held) {
+        if held.function.version == Version::Latest {
+            self.latest.push(held);
+            return;
+        }
+        if !held.is_present() || change::is_told_at_once(&held.function) {
+            self.untold.push(held.clone());
+        }
+        let name = &held.function.config.name;
+        if self.reading.first().is_some_and(|it| it.function.config.name != *name) {
+            self.finish();
+        }
+        self.reading.push(held);
+    }
+
+    fn end(mut self) -> Self {
+        self.finish();
+        self
+    }
+
+    fn finish(&mut self) {
+        if let Some(first) = self.reading.first() {
+            let name = first.function.config.name.clone();
+            self.published.insert(name, self.reading.drain(..).collect());
+        }
     }
 }
 

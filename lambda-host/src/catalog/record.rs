@@ -1,8 +1,8 @@
 //! A function with its versions and all that belongs to them, as the catalog holds it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::published::Published;
 use crate::code::CodeLease;
 use crate::error::Error;
 use crate::function::Function;
@@ -15,7 +15,7 @@ use crate::function::version::Version;
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) latest: Held,
-    pub(crate) versions: Arc<BTreeMap<u64, Held>>,
+    pub(crate) versions: Published,
     pub(crate) attachments: Arc<Attachments>,
 }
 
@@ -29,39 +29,63 @@ pub(crate) struct Held {
 
 impl Record {
     /// Returns a version.
-    pub(crate) fn version(&self, version: Version) -> Option<&Held> {
+    pub(crate) fn version(&self, version: Version) -> Option<Held> {
         match version {
-            Version::Latest => Some(&self.latest),
-            Version::Number(number) => self.versions.get(&number),
+            Version::Latest => Some(self.latest.clone()),
+            Version::Number(number) => self.versions.get(number),
+        }
+    }
+
+    /// Returns whether there is such a version.
+    pub(crate) fn has(&self, version: Version) -> bool {
+        match version {
+            Version::Latest => true,
+            Version::Number(number) => self.versions.contains(number),
         }
     }
 
     /// Returns all versions, `$LATEST` first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Held> {
-        std::iter::once(&self.latest).chain(self.versions.values())
+    pub(crate) fn all(&self) -> impl Iterator<Item = Held> {
+        self.later(None)
+    }
+
+    /// Returns the versions after `after`, `$LATEST` first.
+    pub(crate) fn later(&self, after: Option<Version>) -> impl Iterator<Item = Held> {
+        let latest = after.is_none().then(|| self.latest.clone());
+        let number = match after {
+            Some(Version::Number(number)) => number,
+            Some(Version::Latest) | None => 0,
+        };
+        latest.into_iter().chain(self.versions.later(number))
     }
 
     /// Returns the size of the archives of all versions, in bytes.
     pub(super) fn code_bytes(&self) -> u64 {
-        self.all().map(|it| it.function.code.size_bytes).sum()
+        self.latest.function.code.size_bytes + self.versions.code_bytes()
     }
 
     /// Returns the version that a qualifier names; of an alias, the first one.
-    pub(crate) fn qualified(&self, qualifier: Option<&str>) -> Option<&Held> {
-        self.picked(qualifier, 1.0)
+    pub(crate) fn qualified(&self, qualifier: Option<&str>) -> Option<Held> {
+        self.version(self.pick(qualifier, 1.0)?)
     }
 
     /// Returns the version for an invocation of a qualifier; `draw` is a random number from 0 up to
     /// 1, without 1.
-    pub(crate) fn picked(&self, qualifier: Option<&str>, draw: f64) -> Option<&Held> {
-        let version = match qualifier {
-            None => Version::Latest,
+    pub(crate) fn picked(&self, qualifier: Option<&str>, draw: f64) -> Option<Held> {
+        match self.pick(qualifier, draw)? {
+            Version::Latest => Some(self.latest.clone()),
+            Version::Number(number) => self.versions.get_invoked(number),
+        }
+    }
+
+    fn pick(&self, qualifier: Option<&str>, draw: f64) -> Option<Version> {
+        match qualifier {
+            None => Some(Version::Latest),
             Some(text) => match text.parse() {
-                Ok(version) => version,
-                Err(_) => self.attachments.aliases.get(text)?.pick(draw),
+                Ok(version) => Some(version),
+                Err(_) => Some(self.attachments.aliases.get(text)?.pick(draw)),
             },
-        };
-        self.version(version)
+        }
     }
 
     /// Refuses a qualifier of a version or an alias that is not there, in the words that the API

@@ -32,11 +32,9 @@ pub(super) struct Changes {
     pub(super) last_deployment: Option<u64>,
 }
 
-/// All that the registry holds.
+/// What the registry holds beside functions.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// By name and version, `$LATEST` before the numbers.
-    pub(super) functions: Vec<Function>,
     pub(super) attachments: Vec<(FunctionName, Attachments)>,
     pub(super) last_deployment: u64,
 }
@@ -62,9 +60,10 @@ impl Registry {
         self.database.run(|database| write(database, changes))
     }
 
-    /// Reads all functions and what belongs to them.
-    pub(super) fn read(&self) -> Result<Contents, Error> {
-        self.database.run(read)
+    /// Reads all functions and what belongs to them. `each` is given every function by name, then
+    /// every version by name and number.
+    pub(super) fn read(&self, mut each: impl FnMut(Function)) -> Result<Contents, Error> {
+        self.database.run(|database| read(database, &mut each))
     }
 
     /// Reads the resources whose keys begin with `prefix`, ordered by key.
@@ -131,18 +130,18 @@ fn write(database: &redb::Database, changes: &Changes) -> Result<(), Error> {
     transaction.commit().map_err(Error::registry("write"))
 }
 
-fn read(database: &redb::Database) -> Result<Contents, Error> {
+fn read(database: &redb::Database, each: &mut dyn FnMut(Function)) -> Result<Contents, Error> {
     let transaction = database.begin_read().map_err(Error::registry("read"))?;
     let mut contents = Contents::default();
     let latest = transaction.open_table(FUNCTIONS).map_err(Error::registry("read"))?;
     for row in latest.iter().map_err(Error::registry("read"))? {
         let (_, json) = row.map_err(Error::registry("read"))?;
-        contents.functions.push(decode(json.value())?);
+        each(decode(json.value())?);
     }
     let versions = transaction.open_table(VERSIONS).map_err(Error::registry("read"))?;
     for row in versions.iter().map_err(Error::registry("read"))? {
         let (_, json) = row.map_err(Error::registry("read"))?;
-        contents.functions.push(decode(json.value())?);
+        each(decode(json.value())?);
     }
     let attachments = transaction.open_table(ATTACHMENTS).map_err(Error::registry("read"))?;
     for row in attachments.iter().map_err(Error::registry("read"))? {
@@ -232,14 +231,19 @@ mod tests {
                 last_deployment: Some(7),
             })
             .unwrap();
-        let read = open().read().unwrap();
-        assert_eq!(read.functions, all.each_ref().map(|it| Function::clone(it)));
+        let functions = || {
+            let mut functions = Vec::new();
+            let contents = open().read(|it| functions.push(it)).unwrap();
+            (functions, contents)
+        };
+        let (found, read) = functions();
+        assert_eq!(found, all.each_ref().map(|it| Function::clone(it)));
         assert_eq!(read.attachments, [("b".parse().unwrap(), attachments)]);
         assert_eq!(read.last_deployment, 7);
         assert_eq!(open().resources::<u64>("x/").unwrap(), [1]);
 
         let removed = all.iter().skip(1).map(|it| (it.key(), None)).collect();
         open().write(&Changes { functions: removed, ..Changes::default() }).unwrap();
-        assert_eq!(open().read().unwrap().functions, [Function::clone(&all[0])]);
+        assert_eq!(functions().0, [Function::clone(&all[0])]);
     }
 }

@@ -11,10 +11,10 @@ use crate::function::{Function, NOT_DEPLOYED, Step, UnderWay};
 impl Record {
     /// Publishes `$LATEST`, or returns the last version when it is the same.
     pub(crate) fn publish(&mut self, description: Option<String>) -> Held {
-        if let Some(last) = self.versions.get(&self.attachments.last_version)
+        if let Some(last) = self.versions.get(self.attachments.last_version)
             && self.is_published(&last.function)
         {
-            return last.clone();
+            return last;
         }
         let latest = Function::clone(&self.latest.function);
         let attachments = self.attachments_mut();
@@ -33,7 +33,7 @@ impl Record {
             Arc::make_mut(&mut function.config).description = description;
         }
         let held = Held { function: Arc::new(function), code: Arc::clone(&self.latest.code) };
-        Arc::make_mut(&mut self.versions).insert(number, held.clone());
+        self.versions.put(&held);
         held
     }
 

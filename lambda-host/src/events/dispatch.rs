@@ -69,6 +69,7 @@ impl Dispatcher {
             if stopping.is_empty() {
                 self.start_due(&host);
             } else if self.lanes.running() == 0 {
+                self.runner.store.settle().await;
                 for done in stopping {
                     done.send(()).unwrap_or_default();
                 }
@@ -304,7 +305,7 @@ impl Plan {
     fn of(host: &Host, event: &Event) -> Option<Self> {
         let record = host.catalog().record(&event.name)?;
         let qualifier = event.qualifier.as_deref();
-        let function = Arc::clone(&record.qualified(qualifier)?.function);
+        let function = record.qualified(qualifier)?.function;
         let setting = record.attachments.event_invoke.get(qualifier.unwrap_or(LATEST));
         let setting = setting.cloned().unwrap_or_default();
         let mut target = Target::from(event.name.clone());

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
@@ -59,6 +60,8 @@ enum Change {
     Put(Event, Bytes),
     Update(Event),
     Remove(u64),
+    /// Nothing: its caller waits for the changes before it.
+    Settle,
 }
 
 impl EventStore {
@@ -97,11 +100,17 @@ impl EventStore {
         self.write(Change::Update(event)).await
     }
 
-    /// Removes an event soon. Should the host end before, the event is run again.
+    /// Removes an event within [`REMOVED_WITHIN`]. Should the host be killed before, the event is run
+    /// again.
     pub(super) async fn remove(&self, id: u64) {
         let write = Write { change: Change::Remove(id), done: None };
         // An error means that the host is ending.
         self.writes.send(write).await.unwrap_or_default();
+    }
+
+    /// Returns when all earlier changes are on disk, or could not be written.
+    pub(super) async fn settle(&self) {
+        drop(self.write(Change::Settle).await);
     }
 
     async fn write(&self, change: Change) -> Result<(), Error> {
@@ -142,26 +151,48 @@ impl EventStore {
 struct SharedError(Arc<Error>);
 
 /// Writes what has come, in one transaction each time, until every sender is gone.
+///
+/// Nobody waits for a removal. A transaction for removals alone would make those wait who want an
+/// event kept, so removals wait for the next such event, for [`REMOVED_WITHIN`] at most.
 async fn write_all(database: Weak<Database>, mut waiting: mpsc::Receiver<Write>) {
-    let mut batch = Vec::new();
+    let mut batch: Vec<Write> = Vec::new();
     while waiting.recv_many(&mut batch, WRITES_MAX).await > 0 {
-        let writes = std::mem::take(&mut batch);
-        let (changes, waiters): (Vec<_>, Vec<_>) =
-            writes.into_iter().map(|it| (it.change, it.done)).unzip();
-        // Held for a write alone: the file is closed with the last handle of the store.
-        let written = match database.upgrade() {
-            Some(database) => blocking(move || database.run(|it| write(it, &changes))).await,
-            None => return,
-        };
-        let written = written.map_err(Arc::new);
-        if let Err(error) = &written {
-            tracing::error!(error = crate::error::with_causes(&**error), "events not written");
+        let late = tokio::time::sleep(REMOVED_WITHIN);
+        tokio::pin!(late);
+        while batch.len() < WRITES_MAX && !batch.iter().any(is_awaited) {
+            let room = WRITES_MAX - batch.len();
+            tokio::select! {
+                () = &mut late => break,
+                came = waiting.recv_many(&mut batch, room) => if came == 0 { break },
+            }
         }
-        for waiter in waiters.into_iter().flatten() {
-            // Who waited may have gone.
-            waiter.send(written.clone()).unwrap_or_default();
+        if !write_batch(&database, &mut batch).await {
+            return;
         }
     }
+}
+
+fn is_awaited(write: &Write) -> bool {
+    write.done.is_some()
+}
+
+/// Writes a batch in one transaction, and empties it. Returns whether the store is there still.
+async fn write_batch(database: &Weak<Database>, batch: &mut Vec<Write>) -> bool {
+    let writes = std::mem::take(batch);
+    let (changes, waiters): (Vec<_>, Vec<_>) =
+        writes.into_iter().map(|it| (it.change, it.done)).unzip();
+    // Held for a write alone: the file is closed with the last handle of the store.
+    let Some(database) = database.upgrade() else { return false };
+    let written = blocking(move || database.run(|it| write(it, &changes))).await;
+    let written = written.map_err(Arc::new);
+    if let Err(error) = &written {
+        tracing::error!(error = crate::error::with_causes(&**error), "events not written");
+    }
+    for waiter in waiters.into_iter().flatten() {
+        // Who waited may have gone.
+        waiter.send(written.clone()).unwrap_or_default();
+    }
+    true
 }
 
 fn write(database: &redb::Database, changes: &[Change]) -> Result<(), Error> {
@@ -182,6 +213,7 @@ fn write(database: &redb::Database, changes: &[Change]) -> Result<(), Error> {
                     events.remove(id).map_err(Error::registry("write"))?;
                     payloads.remove(id).map_err(Error::registry("write"))?;
                 }
+                Change::Settle => {}
             }
         }
     }
@@ -194,6 +226,8 @@ fn encode(event: &Event) -> Result<Vec<u8>, Error> {
 
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 const PAYLOADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("payloads");
+/// The longest time for which a removal waits for a transaction that others need.
+const REMOVED_WITHIN: Duration = Duration::from_millis(50);
 /// Writes that may wait for one transaction.
 const WRITES_MAX: usize = 1024;
 
@@ -249,12 +283,39 @@ mod tests {
         assert_eq!(left.len(), 99);
     }
 
+    #[tokio::test]
+    async fn removals_wait_for_others_and_not_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.redb");
+        let (store, _) = EventStore::open(&path).unwrap();
+        for id in 0..3 {
+            store.put(event(id), Bytes::from_static(b"{}")).await.unwrap();
+        }
+        store.remove(0).await;
+        tokio::time::sleep(REMOVED_WITHIN / 5).await;
+        let there = async |id| store.read(id).await.unwrap().is_some();
+        assert!(there(0).await, "a removal alone was written at once");
+        store.update(event(2)).await.unwrap();
+        assert!(!there(0).await);
+        store.remove(1).await;
+        for _ in 0..500 {
+            if !there(1).await {
+                break;
+            }
+            tokio::time::sleep(REMOVED_WITHIN / 5).await;
+        }
+        assert!(!there(1).await);
+        store.remove(2).await;
+        store.settle().await;
+        assert!(!there(2).await);
+    }
+
     /// Opens the store when the task of the one before has let go of it.
     async fn reopened(path: &Path) -> (EventStore, Vec<Event>) {
         for _ in 0..500 {
             match EventStore::open(path) {
                 Ok(opened) => return opened,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(2)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
             }
         }
         panic!("the store stays open");

@@ -300,8 +300,8 @@ impl Inner {
         let equip = move |spec: &mut SandboxSpec| {
             spec.linux.prepared_network = Some(prepared);
             if let Some(text) = resolv_conf {
-                let path = "/etc/resolv.conf".into();
-                spec.root.files.push(SmallFile { path, content: text.into() });
+                let path = "/etc/resolv.conf";
+                spec.root.files.push(SmallFile::new(path, text));
             }
         };
         Ok(Attached::new(equip, Detaching(Some(attachment))))

@@ -185,7 +185,7 @@ impl Host {
 /// Returns a version that is there.
 fn version(record: &Record, arns: &Arns, text: &str) -> Result<Version, Error> {
     let version: Option<Version> = text.parse().ok();
-    version.filter(|it| record.version(*it).is_some()).ok_or_else(|| {
+    version.filter(|it| record.has(*it)).ok_or_else(|| {
         let arn = arns.qualified(&record.latest.function.config.name, text);
         Error::FunctionNotFound { arn }
     })

@@ -53,7 +53,7 @@ impl Host {
         let record = self.catalog().record(&target.name);
         let qualifier = target.qualifier.as_deref();
         let held = record.as_deref().and_then(|it| it.picked(qualifier, draw()));
-        let function = held.map(|it| Arc::clone(&it.function)).ok_or_else(|| {
+        let function = held.map(|it| it.function).ok_or_else(|| {
             let arn = self.arns().qualified(&target.name, qualifier.unwrap_or(LATEST));
             Error::FunctionNotFound { arn }
         })?;
@@ -64,7 +64,7 @@ impl Host {
     /// Tells whether a version with this number is there still.
     fn has(&self, function: &Function) -> bool {
         let record = self.catalog().record(&function.config.name);
-        record.is_some_and(|it| it.version(function.version).is_some())
+        record.is_some_and(|it| it.has(function.version))
     }
 }
 

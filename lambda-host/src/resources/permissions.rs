@@ -134,11 +134,12 @@ fn renew(record: &mut Record, qualifier: &str) {
         }
         return;
     }
-    let held = match qualifier.parse() {
-        Ok(Version::Number(number)) => Arc::make_mut(&mut record.versions).get_mut(&number),
-        _ => Some(&mut record.latest),
+    let Ok(Version::Number(number)) = qualifier.parse() else {
+        record.latest_mut().revision = new_revision();
+        return;
     };
-    if let Some(held) = held {
+    if let Some(mut held) = record.versions.get(number) {
         Arc::make_mut(&mut held.function).revision = new_revision();
+        record.versions.put(&held);
     }
 }

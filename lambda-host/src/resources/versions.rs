@@ -60,7 +60,7 @@ impl Host {
         let version = version.ok_or_else(|| self.not_found(&target))?;
         let record = self.catalog().record(&name);
         let held = record.as_deref().and_then(|it| it.version(version));
-        held.map(|it| Arc::clone(&it.function)).ok_or_else(|| self.not_found(&target))
+        held.map(|it| it.function).ok_or_else(|| self.not_found(&target))
     }
 
     /// Returns up to `count` versions of a function after `after`: `$LATEST` first, then by number.
@@ -75,8 +75,7 @@ impl Host {
         count: usize,
     ) -> Result<Vec<Arc<Function>>, Error> {
         let record = self.record(&self.latest(function)?)?;
-        let later = record.all().filter(|it| Some(it.function.version) > after);
-        Ok(later.take(count).map(|it| Arc::clone(&it.function)).collect())
+        Ok(record.later(after).take(count).map(|it| it.function).collect())
     }
 
     /// Returns up to `count` versions of all functions after a version of a function, ordered by
@@ -91,13 +90,12 @@ impl Host {
         let mut found = Vec::new();
         let name_parsed = name.and_then(|it| it.parse().ok());
         if let Some(record) = name_parsed.as_ref().and_then(|it| self.catalog().record(it)) {
-            let later = record.all().filter(|it| Some(it.function.version) > version);
-            found.extend(later.take(count).map(|it| Arc::clone(&it.function)));
+            found.extend(record.later(version).take(count).map(|it| it.function));
         }
         if found.len() < count {
             for record in self.catalog().page(name, count - found.len()) {
                 let left = count - found.len();
-                found.extend(record.all().take(left).map(|it| Arc::clone(&it.function)));
+                found.extend(record.all().take(left).map(|it| it.function));
             }
         }
         found
@@ -114,8 +112,8 @@ impl Host {
                     "Function version is referenced by an alias: {name}"
                 )));
             }
-            if record.versions.contains_key(&number) {
-                Arc::make_mut(&mut record.versions).remove(&number);
+            if record.versions.contains(number) {
+                record.versions.remove(number);
                 record.attachments_mut().remove_qualifier(&number.to_string());
             }
             Ok(())

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lambda_sandbox::{Limits, Root, SandboxSpec};
+use lambda_sandbox::{Limits, Root, SandboxSpec, SmallFile};
 use sha2::{Digest as _, Sha256};
 
 use super::date;
@@ -53,8 +53,12 @@ pub(super) fn specify(
             file.content.splice(at + 1..at + 8, USER.bytes());
         }
     }
-    if let Some(layers) = layers {
-        root = root.with_bind(layers, LAYERS_ROOT);
+    match layers {
+        Some(layers) => root = root.with_bind(layers, LAYERS_ROOT),
+        None => root.folders.push(LAYERS_ROOT.into()),
+    }
+    if let Entry::Program(words) = &image.entry {
+        root.files.push(SmallFile::new(ENTRY_POINT, entry_point(words)).executable());
     }
     // The last: roots that differ by it alone have the rest in common.
     let root = root.with_bind(&folders.code, TASK_ROOT);
@@ -159,6 +163,14 @@ fn wrapped(words: &[String], environment: &BTreeMap<String, String>) -> Vec<Stri
     shell.into_iter().chain(words.iter().cloned()).collect()
 }
 
+/// The script that starts a runtime in AWS's base images, which programs of functions may execute:
+/// its argument is the handler.
+fn entry_point(words: &[String]) -> String {
+    let words = words.iter().map(|word| format!(" '{}'", word.replace('\'', r"'\''")));
+    let command: String = words.collect();
+    format!("#!/bin/sh\n[ $# -eq 0 ] || export _HANDLER=\"$1\"\nexec{command}\n")
+}
+
 /// The name of the log stream of a sandbox that starts `now`, as on Lambda: `2024/02/29/[$LATEST]`,
 /// and 32 hexadecimal digits that no other sandbox has.
 pub(super) fn log_stream(deployment: &Deployment, sandbox: SandboxId, now: SystemTime) -> String {
@@ -188,6 +200,8 @@ const LAYERS_ROOT: &str = "/opt";
 const PROGRAMS: &str = "/usr/local/bin:/usr/bin/:/bin:/opt/bin";
 const LIBRARIES: &str =
     "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+/// The script that starts the runtime.
+const ENTRY_POINT: &str = "/lambda-entrypoint.sh";
 /// The name of the functions' user.
 const USER: &str = "sbx_user1051";
 /// Processors that each sandbox may use during init.
@@ -316,6 +330,16 @@ mod tests {
             (&command[0], &command[3], &command[4..]),
             (&"/bin/sh".into(), &"bootstrap".into(), &words[..])
         );
+    }
+
+    #[test]
+    fn the_entry_point_starts_the_runtime_with_its_words_as_they_are() {
+        let words = ["/usr/bin/printf", "%s|%s|%s", "a b", "it's", "$HOME"].map(str::to_owned);
+        let script = entry_point(&words);
+        let mut shell = std::process::Command::new("/bin/sh");
+        let output = shell.args(["-c", &script, "entry", "app.handler"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "a b|it's|$HOME");
+        assert!(script.contains(r#"export _HANDLER="$1""#), "{script}");
     }
 
     #[test]

@@ -62,15 +62,17 @@ fn make_home(home: &Path) -> Result<(), Error> {
 const GROUP_PREFIX: &str = "lambda-sandbox-";
 /// The most hosts on a machine at a time.
 pub(super) const INSTANCES_MAX: u32 = 1024;
-/// The most live sandboxes of a host.
+/// The user ids of a host: one for each live sandbox, and [`Instance::owner`].
 pub(super) const SLOTS_MAX: u32 = 16_384;
+/// The number whose user id no sandbox gets.
+const OWNER_SLOT: u32 = 0;
 
 /// A number that no other live host of this machine has, with the lock on it. The kernel releases
 /// the lock when the host ends, however that happens.
 #[derive(Debug)]
 pub(super) struct Instance {
     number: u32,
-    /// The user id of the sandbox in slot 0.
+    /// The first user id of this host: that of [`Instance::owner`].
     id_first: u32,
     _lock: File,
     slots: Mutex<Slots>,
@@ -148,10 +150,10 @@ impl Instance {
         let mut slots = self.slots();
         let free = (1..=SLOTS_MAX)
             .map(|step| (slots.last + step) % SLOTS_MAX)
-            .find(|slot| !slots.used.contains(slot));
+            .find(|slot| *slot != OWNER_SLOT && !slots.used.contains(slot));
         let slot = free.ok_or(Error::Exhausted {
             what: "live sandboxes of this host",
-            max: SLOTS_MAX as usize,
+            max: SLOTS_MAX as usize - 1,
         })?;
         slots.used.insert(slot);
         slots.last = slot;
@@ -166,6 +168,12 @@ impl Instance {
     /// machine has it.
     pub(super) fn id(&self, slot: u32) -> u32 {
         self.id_first + slot
+    }
+
+    /// Returns the user and group id outside of a sandbox's root. Inside it owns the files shown. No
+    /// process has it.
+    pub(super) fn owner(&self) -> u32 {
+        self.id(OWNER_SLOT)
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {

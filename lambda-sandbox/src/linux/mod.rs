@@ -176,7 +176,9 @@ impl LinuxBackend {
         };
         let defences = Defences::of(probe.features, &settings.without);
         let sources = guard::uncharged::Sources::open();
-        let disks = settings.scratch_folder.as_deref().map(Self::disks).transpose()?;
+        let owners = root::owners::Owners::new(instance.owner());
+        let disks = settings.scratch_folder.as_deref();
+        let disks = disks.map(|it| Self::disks(it, owners.id)).transpose()?;
         let mut isolation = defences.isolation(&hierarchies, disks.is_some());
         match &sources {
             Ok(_) => {
@@ -197,7 +199,7 @@ impl LinuxBackend {
             defences,
             inits: inits::Inits::default(),
             images: root::image::Images::default(),
-            templates: root::template::Templates::default(),
+            templates: root::template::Templates::new(owners),
             filters: guard::filters::Filters::default(),
             disks,
             // Without root the new process makes its namespaces: it could not enter one made ahead.
@@ -227,10 +229,11 @@ impl LinuxBackend {
     ///
     /// [`Error::Unavailable`] with what is missing.
     pub fn scratch_works(settings: &Settings) -> Result<(), Error> {
-        settings.scratch_folder.as_deref().map(Self::disks).transpose().map(drop)
+        let disks = settings.scratch_folder.as_deref().map(|it| Self::disks(it, 0));
+        disks.transpose().map(drop)
     }
 
-    fn disks(folder: &std::path::Path) -> Result<root::scratch::Disks, Error> {
+    fn disks(folder: &std::path::Path, owner: u32) -> Result<root::scratch::Disks, Error> {
         if Rights::own() != Rights::Root {
             return Err(Error::Unavailable {
                 what: "scratch space on disk",
@@ -238,7 +241,7 @@ impl LinuxBackend {
                 remedy: "set no scratch folder, or run the host as root",
             });
         }
-        root::scratch::Disks::start(folder)
+        root::scratch::Disks::start(folder, owner)
     }
 
     /// Returns the steps by which a process becomes the sandbox of `spec`, without those that join
@@ -258,9 +261,9 @@ impl LinuxBackend {
         let (points, view) = (spec.linux.points()?, root::view::View::of(&spec.limits));
         let base =
             plan::Base { root: &spec.root, points: &points, view: &view, late: None, groups: None };
-        let mut steps = plan::root_steps(base, &stage, None)?;
+        let mut steps = plan::root_steps(base, &stage, None, None)?;
         steps.extend(plan::process_steps()?);
-        steps.extend(plan::own_steps(spec, &defences, false)?);
+        steps.extend(plan::own_steps(spec, &defences, false, Settings::default().id_base)?);
         Ok(steps)
     }
 

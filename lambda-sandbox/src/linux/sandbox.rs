@@ -125,7 +125,7 @@ impl LinuxSandbox {
         let image = template.as_ref().and_then(|it| it.image.as_deref());
         let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
         let slot = Slot::new(&shared.slots, number);
-        let id = shared.slots.instance.id(slot.number);
+        let (id, owner) = (shared.slots.instance.id(slot.number), shared.slots.instance.owner());
         let mut unfinished = Unfinished(Some((group, slot)));
 
         let (passed, stdin) = Passed::open(shared, spec, id).await?;
@@ -135,7 +135,7 @@ impl LinuxSandbox {
             first.push(Step::EnterRoot(template.namespace.as_raw_fd()));
             first.extend(disk.as_ref().map(scratch::Disk::step).transpose()?);
             first.extend(passed.mounts.iter().map(Attached::step));
-            own_steps(spec, defences, disk.is_some())?
+            own_steps(spec, defences, disk.is_some(), owner)?
         } else {
             user_steps(spec, &Instance::stage(), defences)?
         };
@@ -145,7 +145,7 @@ impl LinuxSandbox {
         let steps = Steps { first, processes: Arc::clone(&shared.processes), own };
         let start = Start {
             steps,
-            arguments: arguments(spec, id, defences, &passed.flags())?,
+            arguments: arguments(spec, [id, owner], defences, &passed.flags())?,
             environment: environment(spec, network.port()?)?,
             ends: passed.outputs(wires.inside.files()),
             stdin: passed.input(),
@@ -339,18 +339,18 @@ fn joining(entrance: &Entrance, network: &Network, to_host: RawFd) -> Result<Vec
 
 fn arguments(
     spec: &SandboxSpec,
-    id: u32,
+    ids: [u32; 2],
     defences: &Defences,
     passed: &str,
 ) -> Result<Vec<std::ffi::CString>, Error> {
     let user = if defences.rights == Rights::Root { "u" } else { "r" };
     let landlock = if defences.landlock.is_some() { "l" } else { "" };
     let flags = format!("{user}{passed}{landlock}{}", if *SPARED { "o" } else { "" });
-    let mut arguments = vec![
-        c_string("init".as_ref())?,
-        c_string(id.to_string().as_ref())?,
-        c_string(flags.as_ref())?,
-    ];
+    let mut arguments = vec![c_string("init".as_ref())?];
+    for id in ids {
+        arguments.push(c_string(id.to_string().as_ref())?);
+    }
+    arguments.push(c_string(flags.as_ref())?);
     for argument in &spec.command {
         arguments.push(c_string(argument)?);
     }

@@ -180,6 +180,14 @@ pub(super) fn change_mode(folder: BorrowedFd<'_>, mode: libc::mode_t) -> io::Res
     if changed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sets the user and group of a folder that is open without rights (`O_PATH`).
+pub(super) fn change_owner(folder: BorrowedFd<'_>, id: u32) -> io::Result<()> {
+    let (file, here) = (folder.as_raw_fd(), c".");
+    // SAFETY: fchownat reads the NUL-terminated path, alive for the call; the descriptor is open.
+    let changed = unsafe { libc::fchownat(file, here.as_ptr(), id, id, 0) };
+    if changed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Shuts down an ext4 file system if it holds more than a little, so that its end does not write
 /// back what nobody will read. If that fails, the end takes longer.
 pub(super) fn drop_file_system(mount: BorrowedFd<'_>) {

@@ -13,10 +13,10 @@ use crate::{
 };
 
 structures! {
-    Root { directory, layers, image, binds, links, files }
+    Root { directory, layers, image, binds, links, files, folders }
     Bind { source, target }
     Link { path, points_to }
-    SmallFile { path, content }
+    SmallFile { path, content, executable }
     Interface { name, address, prefix_length, gateway }
     Limits {
         memory_bytes, cpus, init_cpus, processes_max, files_max, scratch_bytes, scratch_files_max,

@@ -8,7 +8,7 @@ use crate::Error;
 
 /// The most layers of a root. Lambda allows a function five; the base and the code are added.
 pub const LAYERS_MAX: usize = 32;
-/// The most binds, links and files of a root together.
+/// The most binds, links, files and folders of a root together.
 pub const ROOT_PARTS_MAX: usize = 4096;
 
 /// The root file system inside: read-only parts, and a scratch folder at `/tmp`.
@@ -32,6 +32,8 @@ pub struct Root {
     pub links: Vec<Link>,
     /// Small files created in an empty root, such as `/etc/passwd`.
     pub files: Vec<SmallFile>,
+    /// Folders created in an empty root if nothing else makes them, such as `/opt`.
+    pub folders: Vec<PathBuf>,
 }
 
 impl Root {
@@ -86,11 +88,12 @@ impl Root {
         }
         self.directory.iter().try_for_each(|path| absolute("root.directory", path))?;
         self.image.iter().try_for_each(|path| absolute("root.image", path))?;
-        let parts = self.binds.len() + self.links.len() + self.files.len();
+        let made = self.links.len() + self.files.len() + self.folders.len();
+        let parts = self.binds.len() + made;
         if parts > ROOT_PARTS_MAX {
             return Err(Error::invalid(
                 "root",
-                format!("{parts} binds, links and files"),
+                format!("{parts} binds, links, files and folders"),
                 format!("at most {ROOT_PARTS_MAX}"),
             ));
         }
@@ -101,7 +104,7 @@ impl Root {
         self.check_made()
     }
 
-    /// Checks the paths of links and files: none may lie below a bind or a link, through which it
+    /// Checks the paths of links, files and folders: none may lie below a bind or a link, through which it
     /// would be written.
     fn check_made(&self) -> Result<(), Error> {
         let links = self.links.iter().map(|link| ("root.links", &link.path));
@@ -109,7 +112,8 @@ impl Root {
         let shown: BTreeSet<&Path> = (self.binds.iter().map(|bind| bind.target.as_path()))
             .chain(self.links.iter().map(|link| link.path.as_path()))
             .collect();
-        for (setting, path) in links.chain(files) {
+        let folders = self.folders.iter().map(|path| ("root.folders", path));
+        for (setting, path) in links.chain(files).chain(folders) {
             inside(setting, path)?;
             let refused = |reason| Err(Error::invalid(setting, path.display().to_string(), reason));
             if !self.is_empty() {
@@ -125,14 +129,15 @@ impl Root {
         Ok(())
     }
 
-    /// Binds the host's `source` read-only at `target`. Removes links and files of the root below
-    /// the target, because the bind covers them.
+    /// Binds the host's `source` read-only at `target`. Removes links, files and folders of the root
+    /// below the target, because the bind covers them.
     #[must_use]
     pub fn with_bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let bind = Bind { source: source.into(), target: target.into() };
         let below = |path: &Path| path.starts_with(&bind.target) && path != bind.target;
         self.links.retain(|link| !below(&link.path));
         self.files.retain(|file| !below(&file.path));
+        self.folders.retain(|path| !below(path));
         self.binds.push(bind);
         self
     }
@@ -176,4 +181,21 @@ pub struct SmallFile {
     pub path: PathBuf,
     /// The content of the file.
     pub content: Vec<u8>,
+    /// Whether it may be executed: a script.
+    pub executable: bool,
+}
+
+impl SmallFile {
+    /// Creates a file that is not executable.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.into(), content: content.into(), executable: false }
+    }
+
+    /// Makes the file executable.
+    #[must_use]
+    pub fn executable(mut self) -> Self {
+        self.executable = true;
+        self
+    }
 }

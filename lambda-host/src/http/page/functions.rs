@@ -10,6 +10,7 @@ use super::query::Query;
 use crate::catalog::record::Record;
 use crate::function::FunctionState;
 use crate::function::name::FunctionName;
+use crate::function::version::Version;
 use crate::host::Host;
 use crate::invocation::Request;
 
@@ -69,8 +70,12 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         FunctionState::Failed { reason } => Some(reason),
         FunctionState::Active => None,
     };
-    let versions = record.versions.iter().rev().take(SHOWN_MAX).map(|(number, held)| {
+    let versions = record.versions.iter().rev().take(SHOWN_MAX).map(|held| {
         let it = &held.function;
+        let number = match it.version {
+            Version::Number(number) => Some(number),
+            Version::Latest => None,
+        };
         json!({ "version": number, "memory_mb": it.config.memory_mb, "runtime": it.config.runtime,
             "modified_ms": it.modified_at_ms, "provisioned": it.provisioned_concurrency })
     });

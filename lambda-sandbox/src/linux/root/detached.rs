@@ -87,9 +87,23 @@ pub(in crate::linux) fn restrict(
     attributes: u64,
     path: &Path,
 ) -> Result<(), Error> {
-    // `struct mount_attr`: set, clear, propagation, user namespace. The private propagation keeps
-    // out what is mounted below `path` later.
-    let attributes: [u64; 4] = [attributes, 0, libc::MS_PRIVATE, 0];
+    set(mount, [attributes, 0, libc::MS_PRIVATE, 0], path)
+}
+
+/// As [`restrict`], and shows the owners of files as the user namespace `owners` maps them.
+pub(in crate::linux) fn restrict_mapped(
+    mount: &OwnedFd,
+    attributes: u64,
+    owners: RawFd,
+    path: &Path,
+) -> Result<(), Error> {
+    let owners = u64::from(owners.cast_unsigned());
+    set(mount, [attributes | libc::MOUNT_ATTR_IDMAP, 0, libc::MS_PRIVATE, owners], path)
+}
+
+/// Sets a `struct mount_attr`: set, clear, propagation, user namespace. The private propagation
+/// keeps out what is mounted below `path` later.
+fn set(mount: &OwnedFd, attributes: [u64; 4], path: &Path) -> Result<(), Error> {
     let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
     let (file, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: mount_setattr reads the empty path and a `mount_attr` of four words, both alive for

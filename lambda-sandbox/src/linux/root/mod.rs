@@ -5,6 +5,7 @@ pub(super) mod devices;
 pub(super) mod image;
 pub(super) mod inside;
 pub(super) mod mounts;
+pub(super) mod owners;
 pub(super) mod scratch;
 pub(super) mod template;
 pub(super) mod view;

@@ -8,6 +8,7 @@
 )]
 
 use std::ffi::CStr;
+use std::os::fd::RawFd;
 
 use crate::linux::root::inside::{Inside, with};
 use crate::linux::start::plan::Step;
@@ -22,11 +23,11 @@ pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
         Step::Mount { kind, target, flags, options } => {
             mount_on(target, [at(kind), at(kind), *flags as usize, at(options)])
         }
-        Step::Show { source, target, attributes, whole } => {
-            show(source, target, *attributes, *whole)
+        Step::Show { source, target, attributes, whole, owners } => {
+            show(source, target, *attributes, *whole, *owners)
         }
         Step::Attributes { target, attributes } => {
-            target.with(|place| set_attributes(place, *attributes, 0))
+            target.with(|place| set_attributes(place, *attributes, 0, None))
         }
         Step::Stay(path) => path.with(|_| 0),
         Step::Attach { mount, target } => target.with(|place| put(*mount as usize, place)),
@@ -36,9 +37,9 @@ pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
         Step::File(path) => path.in_folder(|folder, name| {
             or_there(call(libc::SYS_mknodat, [folder, at(name), 0o100_644, 0, 0]))
         }),
-        Step::Content(path, content) => path.in_folder(|folder, name| {
+        Step::Content { path, content, mode } => path.in_folder(|folder, name| {
             let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-            write_at(folder, name, flags, content)
+            write_at(folder, name, flags, *mode, content)
         }),
         Step::Link { points_to, path } => path.in_folder(|folder, name| {
             call(libc::SYS_symlinkat, [at(points_to), folder, at(name), 0, 0])
@@ -78,20 +79,40 @@ fn mount_on(target: &Inside, [source, kind, flags, options]: [usize; 4]) -> libc
 }
 
 /// Binds a file or folder to a path inside. The attributes are set before the mount is visible.
-fn show(source: &CStr, target: &Inside, attributes: u64, whole: bool) -> libc::c_long {
+fn show(
+    source: &CStr,
+    target: &Inside,
+    attributes: u64,
+    whole: bool,
+    owners: Option<RawFd>,
+) -> libc::c_long {
     let recursive = if whole { libc::AT_RECURSIVE as usize } else { 0 };
     let flags = libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize | recursive;
     with(call(libc::SYS_open_tree, [HERE, at(source), flags, 0, 0]), |tree| {
-        match set_attributes(tree, attributes, recursive) {
+        let mut set = set_attributes(tree, attributes, recursive, owners);
+        if set < 0 && owners.is_some() {
+            // The file system cannot map owners, or the mount maps them already.
+            set = set_attributes(tree, attributes, recursive, None);
+        }
+        match set {
             0 => target.with(|place| put(tree, place)),
             result => result,
         }
     })
 }
 
-fn set_attributes(place: usize, attributes: u64, recursive: usize) -> libc::c_long {
+fn set_attributes(
+    place: usize,
+    attributes: u64,
+    recursive: usize,
+    owners: Option<RawFd>,
+) -> libc::c_long {
+    let (mapped, owners) = match owners {
+        Some(owners) => (libc::MOUNT_ATTR_IDMAP, owners as u64),
+        None => (0, 0),
+    };
     // `struct mount_attr`: set, clear, propagation, user namespace.
-    let attributes: [u64; 4] = [attributes, 0, 0, 0];
+    let attributes: [u64; 4] = [attributes | mapped, 0, 0, owners];
     let flags = libc::AT_EMPTY_PATH as usize | recursive;
     call(libc::SYS_mount_setattr, [place, at(c""), flags, attributes.as_ptr().addr(), 32])
 }

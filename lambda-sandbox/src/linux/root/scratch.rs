@@ -57,6 +57,8 @@ pub(in crate::linux) struct Disks(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    /// The user and group of each scratch space's folder.
+    owner: u32,
     thread: Sender<Work>,
     state: Mutex<State>,
 }
@@ -86,15 +88,15 @@ struct EmptyImage {
 }
 
 impl Disks {
-    /// Starts with files in `folder`. Makes a disk, to find out whether this machine can.
-    pub(in crate::linux) fn start(folder: &Path) -> Result<Self, Error> {
+    /// Starts with files in `folder`, for scratch spaces that belong to `owner`. Makes a disk, to find out whether this machine can.
+    pub(in crate::linux) fn start(folder: &Path, owner: u32) -> Result<Self, Error> {
         if let Err(source) = File::open("/dev/loop-control") {
             let remedy = "load the kernel's module `loop`, or set no scratch folder";
             return Err(unavailable(format!("/dev/loop-control: {source}"), remedy));
         }
         let (thread, queue) = channel();
         let state = Mutex::default();
-        let inner = Arc::new(Inner { folder: folder.to_owned(), thread, state });
+        let inner = Arc::new(Inner { folder: folder.to_owned(), owner, thread, state });
         drop(inner.make(USUAL)?);
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
@@ -160,6 +162,7 @@ impl Inner {
         let mount =
             mount(&file).map_err(|source| self.failed("mounting a scratch file", source))?;
         let opened = |source| self.failed("opening a scratch space", source);
+        sys::change_owner(mount.as_fd(), self.owner).map_err(opened)?;
         sys::change_mode(mount.as_fd(), 0o1777).map_err(opened)?;
         Ok(Disk { mount: Some(mount), thread: self.thread.clone() })
     }

@@ -20,9 +20,10 @@ use nix::sys::stat::Mode;
 
 use crate::linux::extras::Point;
 use crate::linux::instance::Instance;
-use crate::linux::root::detached::{apart, copy_of, restrict};
+use crate::linux::root::detached::{apart, copy_of};
 use crate::linux::root::image::Image;
 use crate::linux::root::inside::Inside;
+use crate::linux::root::owners::{Owners, make_files_as};
 use crate::linux::root::view::View;
 use crate::linux::start::carry::{carry_out, failure};
 use crate::linux::start::plan::{Base, Late, Step, root_steps};
@@ -41,8 +42,9 @@ pub(in crate::linux) struct Template {
 }
 
 /// The mounted roots of a host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::linux) struct Templates {
+    owners: Owners,
     /// The known roots, the least recently used first.
     known: Mutex<Vec<Known>>,
 }
@@ -64,6 +66,10 @@ struct Known {
 type Source = (u64, u64);
 
 impl Templates {
+    pub(in crate::linux) fn new(owners: Owners) -> Self {
+        Self { owners, known: Mutex::default() }
+    }
+
     /// Returns the mounted template for `base`, or `None` if there is none.
     pub(in crate::linux) fn find(&self, base: Base<'_>) -> Result<Option<Arc<Template>>, Error> {
         let sources = sources(base.root)?;
@@ -100,9 +106,9 @@ impl Templates {
                     Some(stem) => stem,
                     None => self.make(base, None)?,
                 };
-                derive(&stem, bind)?
+                derive(&stem, bind, &self.owners)?
             }
-            None => mount(base, image)?,
+            None => mount(base, image, &self.owners)?,
         });
         let kept = template.image.is_none().then(|| Arc::clone(&template));
         let there = Arc::downgrade(&template);
@@ -159,7 +165,8 @@ fn stem<'a>(base: Base<'a>) -> Result<Option<(Root, &'a Bind, Late)>, Error> {
         || OWN.iter().any(|own| nested(Path::new(own)))
         || others.iter().any(|other| nested(&other.target))
         || base.root.links.iter().any(|link| nested(&link.path))
-        || base.root.files.iter().any(|file| nested(&file.path));
+        || base.root.files.iter().any(|file| nested(&file.path))
+        || base.root.folders.iter().any(|path| nested(path));
     if whole {
         return Ok(None);
     }
@@ -173,10 +180,10 @@ fn stem<'a>(base: Base<'a>) -> Result<Option<(Root, &'a Bind, Late)>, Error> {
 }
 
 /// Attaches a bind to a copy of `stem`. Runs on a thread of its own, which stays in the namespace.
-fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
+fn derive(stem: &Template, bind: &Bind, owners: &Owners) -> Result<Template, Error> {
     let mount = copy_of(&bind.source)?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    restrict(&mount, attributes, &bind.source)?;
+    owners.restrict(&mount, attributes, &bind.source)?;
     let target = Inside::new(Path::new("/"), &bind.target)?;
     let steps = [
         Step::EnterRoot(stem.namespace.as_raw_fd()),
@@ -208,8 +215,9 @@ fn derive(stem: &Template, bind: &Bind) -> Result<Template, Error> {
 const OWN: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
 /// Mounts a root on a thread of its own, which stays in the namespace.
-fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
-    let steps = root_steps(base, &Instance::stage(), image.as_deref())?;
+fn mount(base: Base<'_>, image: Option<Arc<Image>>, owners: &Owners) -> Result<Template, Error> {
+    let steps = root_steps(base, &Instance::stage(), image.as_deref(), owners.map())?;
+    let owner = owners.id;
     let namespace = apart("sandbox-root", move || {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| Error::step("making a mount namespace", errno))?;
@@ -218,6 +226,7 @@ fn mount(base: Base<'_>, image: Option<Arc<Image>>) -> Result<Template, Error> {
             .map_err(|source| Error::failed("opening a mount namespace", path, source))?;
         let namespace = crate::linux::sys::above_given(namespace.as_fd())
             .map_err(|source| Error::step("copying a descriptor", source))?;
+        make_files_as(owner);
         for step in &steps {
             if carry_out(step) < 0 {
                 return Err(failure(step, io::Error::last_os_error()));

@@ -63,7 +63,7 @@ fn name(step: &Step) -> (&'static str, Option<PathBuf>) {
         Step::Stay(inside) => ("looking where a path inside leads", Some(inside.path())),
         Step::Folder(folder) => ("making a folder", Some(folder.path())),
         Step::File(file) => ("making a file", Some(file.path())),
-        Step::Content(file, _) => ("writing a file", Some(file.path())),
+        Step::Content { path: file, .. } => ("writing a file", Some(file.path())),
         Step::Link { path: link, .. } => ("making a link", Some(link.path())),
         Step::Processes(target) => ("mounting", Some(target.path())),
         Step::Mask { name, .. } => ("hiding a part of /proc", path(name)),
@@ -140,7 +140,7 @@ pub(in crate::linux) fn carry_out(step: &Step) -> libc::c_long {
 }
 
 fn write_to(path: &CStr, flags: i32, content: &[u8]) -> libc::c_long {
-    write_at(HERE, path, flags, content)
+    write_at(HERE, path, flags, 0, content)
 }
 
 fn null_input() -> libc::c_long {

@@ -92,6 +92,9 @@ pub enum Step {
         attributes: u64,
         /// Whether the mounts below `source` are bound too.
         whole: bool,
+        /// A user namespace: files of user 0 appear as files of the id that it maps 0 to. If the
+        /// file system cannot map owners (`MOUNT_ATTR_IDMAP`), they keep theirs.
+        owners: Option<RawFd>,
     },
     /// Sets attributes (`MOUNT_ATTR_*`) of a mount in the root.
     Attributes {
@@ -113,8 +116,15 @@ pub enum Step {
     Folder(Inside),
     /// Makes an empty file if it does not exist.
     File(Inside),
-    /// Makes a file with this content. It must not exist.
-    Content(Inside, Vec<u8>),
+    /// Makes a file. It must not exist.
+    Content {
+        /// The path of the file.
+        path: Inside,
+        /// Its content.
+        content: Vec<u8>,
+        /// Its mode, such as `0o644`.
+        mode: u32,
+    },
     /// Makes a symbolic link.
     Link {
         /// The link's text.
@@ -198,8 +208,10 @@ pub(in crate::linux) fn root_steps(
     base: Base<'_>,
     stage: &Path,
     image: Option<&Image>,
+    owners: Option<RawFd>,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(stage, base.root.is_empty(), false);
+    plan.owners = owners;
     plan.root(base.root, image)?;
     if let Some(late) = base.late {
         plan.mount_point(&late.target, late.folder)?;
@@ -223,16 +235,17 @@ pub(in crate::linux) fn process_steps() -> Result<Vec<Step>, Error> {
 }
 
 /// Returns the later steps, which depend on the specification: scratch space, limits, landlock.
-/// A scratch space `on_disk` was attached before; else it is in memory.
+/// A scratch space `on_disk` was attached before; else it is in memory, and belongs to `owner`.
 pub(in crate::linux) fn own_steps(
     spec: &SandboxSpec,
     defences: &Defences,
     on_disk: bool,
+    owner: u32,
 ) -> Result<Vec<Step>, Error> {
     let mut plan = Plan::new(Path::new("/"), false, false);
     plan.steps.clear();
     if !on_disk {
-        plan.scratch(spec)?;
+        plan.scratch(spec, &format!(",uid={owner},gid={owner}"))?;
     }
     plan.finish(spec, defences)?;
     Ok(plan.steps)
@@ -254,7 +267,7 @@ pub(in crate::linux) fn user_steps(
     plan.view(base)?;
     plan.devices(&points)?;
     plan.user_devices(spec)?;
-    plan.scratch(spec)?;
+    plan.scratch(spec, "")?;
     plan.processes()?;
     plan.close()?;
     plan.finish(spec, defences)?;
@@ -291,13 +304,15 @@ struct Plan<'a> {
     shown: BTreeSet<PathBuf>,
     own_root: bool,
     rootless: bool,
+    /// The user namespace that maps the owners of files shown.
+    owners: Option<RawFd>,
 }
 
 impl<'a> Plan<'a> {
     fn new(stage: &'a Path, own_root: bool, rootless: bool) -> Self {
         let steps = vec![Step::PrivateMounts];
         let (made, shown) = (BTreeSet::new(), BTreeSet::new());
-        Plan { stage, steps, made, shown, own_root, rootless }
+        Plan { stage, steps, made, shown, own_root, rootless, owners: None }
     }
 
     /// Finishes the root: makes it read-only if it is a tmpfs of ours, and pivots to it.
@@ -356,8 +371,12 @@ impl<'a> Plan<'a> {
         }
         for file in &root.files {
             self.parents(&file.path)?;
-            let step = Step::Content(self.inside(&file.path)?, file.content.clone());
-            self.steps.push(step);
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            let (path, content) = (self.inside(&file.path)?, file.content.clone());
+            self.steps.push(Step::Content { path, content, mode });
+        }
+        for folder in &root.folders {
+            self.mount_point(folder, true)?;
         }
         Ok(())
     }
@@ -375,7 +394,13 @@ impl<'a> Plan<'a> {
             // sandboxes.
             let attributes = RDONLY | NOSUID | NOEXEC;
             let source = c_string(device.as_os_str())?;
-            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            self.steps.push(Step::Show {
+                source,
+                target,
+                attributes,
+                whole: false,
+                owners: self.owners,
+            });
         }
         for (name, points_to) in DEVICE_LINKS {
             let step = Step::Link {
@@ -390,7 +415,13 @@ impl<'a> Plan<'a> {
         let mut show = |source: &Path, path: &Path| {
             let (source, target) = (c_string(source.as_os_str())?, self.inside(path)?);
             let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
-            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            self.steps.push(Step::Show {
+                source,
+                target,
+                attributes,
+                whole: false,
+                owners: self.owners,
+            });
             Ok::<_, Error>(())
         };
         show(&Instance::kernel_settings(), Path::new(SYS))?;
@@ -398,19 +429,19 @@ impl<'a> Plan<'a> {
             show(&source, &Path::new(SYS).join(name))?;
         }
         let file = self.inside(Path::new(CONTROLLERS_FILE))?;
-        self.steps.push(Step::Content(file, CONTROLLERS.into()));
+        self.steps.push(Step::Content { path: file, content: CONTROLLERS.into(), mode: 0o644 });
         self.device_points(points)?;
         self.attributes(dev, RDONLY | NOSUID | NOEXEC)
     }
 
-    fn scratch(&mut self, spec: &SandboxSpec) -> Result<(), Error> {
+    fn scratch(&mut self, spec: &SandboxSpec, owner: &str) -> Result<(), Error> {
         let tmp = Path::new(SCRATCH);
         self.mount_point(tmp, true)?;
         let target = self.inside(tmp)?;
         // For tmpfs a size of 0 means no limit.
         let bytes = spec.limits.scratch_bytes.max(4096);
         let files = spec.limits.scratch_files_max.max(1) + 1;
-        self.mount("tmpfs", target, &format!("size={bytes},nr_inodes={files},mode=1777"))
+        self.mount("tmpfs", target, &format!("size={bytes},nr_inodes={files},mode=1777{owner}"))
     }
 
     fn processes(&mut self) -> Result<(), Error> {
@@ -500,7 +531,13 @@ impl<'a> Plan<'a> {
     /// host's mounts together, so a folder is bound with all mounts below it.
     fn show(&mut self, source: CString, target: Inside) {
         let attributes = RDONLY | NOSUID | NODEV;
-        self.steps.push(Step::Show { source, target, attributes, whole: self.rootless });
+        self.steps.push(Step::Show {
+            source,
+            target,
+            attributes,
+            whole: self.rootless,
+            owners: self.owners,
+        });
     }
 
     fn attributes(&mut self, path: &Path, attributes: u64) -> Result<(), Error> {

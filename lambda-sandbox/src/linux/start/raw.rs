@@ -27,10 +27,11 @@ pub(in crate::linux) fn write_at(
     folder: usize,
     path: &CStr,
     flags: i32,
+    mode: u32,
     content: &[u8],
 ) -> libc::c_long {
     let flags = (flags | libc::O_CLOEXEC) as usize;
-    let file = call(libc::SYS_openat, [folder, at(path), flags, 0o644, 0]);
+    let file = call(libc::SYS_openat, [folder, at(path), flags, mode as usize, 0]);
     if file < 0 {
         return file;
     }

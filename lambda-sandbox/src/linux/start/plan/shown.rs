@@ -25,7 +25,7 @@ impl Plan<'_> {
         for Bind { source, target } in &spec.linux.writable_binds {
             let (source, target) = (c_string(source.as_os_str())?, self.inside(target)?);
             let attributes = NOSUID | NODEV;
-            self.steps.push(Step::Show { source, target, attributes, whole: true });
+            self.steps.push(Step::Show { source, target, attributes, whole: true, owners: None });
         }
         Ok(())
     }
@@ -35,7 +35,7 @@ impl Plan<'_> {
         for device in &spec.linux.devices {
             let (source, target) = (c_string(device.as_os_str())?, self.inside(device)?);
             let attributes = NOSUID | NOEXEC;
-            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            self.steps.push(Step::Show { source, target, attributes, whole: false, owners: None });
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Plan<'_> {
             // The tmpfs below covers it. Only the list of mounts shows it.
             let (source, target) = (c_string(groups.as_os_str())?, target.clone());
             let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
-            self.steps.push(Step::Show { source, target, attributes, whole: false });
+            self.steps.push(Step::Show { source, target, attributes, whole: false, owners: None });
         }
         self.mount("tmpfs", target, "size=256k,nr_inodes=64,mode=755")?;
         for folder in View::FOLDERS {
@@ -67,7 +67,8 @@ impl Plan<'_> {
             self.steps.push(Step::Link { points_to, path });
         }
         for (file, content) in base.view.files() {
-            let step = Step::Content(self.inside(&path.join(file))?, content.into_bytes());
+            let path = self.inside(&path.join(file))?;
+            let step = Step::Content { path, content: content.into_bytes(), mode: 0o644 };
             self.steps.push(step);
         }
         self.attributes(path, RDONLY | NOSUID | NODEV | NOEXEC)
