@@ -1,9 +1,10 @@
 //! A worker's end of the session with a card on another machine.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +15,7 @@ use crate::forward::Carry;
 use crate::guard::ends;
 use crate::linux::udp::Wire;
 use crate::offload::segment;
+use crate::probe;
 use crate::session::{Datagrams, HANDSHAKE_MAX, Session};
 use crate::table::Table;
 
@@ -27,12 +29,15 @@ pub(crate) struct Remote {
     /// When the card was last heard, in milliseconds since `start`; 0 is never.
     heard: AtomicU64,
     gone: AtomicBool,
+    /// The largest answered probe, in bytes; 0 is none.
+    largest: AtomicU16,
 }
 
 impl Remote {
     pub(crate) fn new(wire: Wire, card: SocketAddr, session: Session) -> Self {
         let (heard, gone) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { wire, card, session: Mutex::new(session), start: Instant::now(), heard, gone }
+        let (session, start) = (Mutex::new(session), Instant::now());
+        Self { wire, card, session, start, heard, gone, largest: AtomicU16::new(0) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -44,6 +49,32 @@ impl Remote {
         let mut out = Datagrams::default();
         self.session().begin(&mut out);
         self.wire.send(&out, self.card);
+    }
+
+    /// Returns the largest packet that the path carries in both directions, at most `max`, and
+    /// `max` if the card answers no probe, as a card of another implementation may not. Blocks for
+    /// one round trip if the path carries `max`, else for some 0.3 s.
+    pub(crate) fn probe(&self, source: Ipv4Addr, max: u16) -> u16 {
+        for round in 0..PROBES {
+            // First the largest alone: it nearly always passes.
+            let count = if round == 0 { 1 } else { usize::MAX };
+            for size in probe::sizes(max).take(count) {
+                let mut out = Datagrams::default();
+                self.session().seal(&probe::request(source, size), &mut out);
+                self.wire.send_whole(&out, self.card);
+            }
+            let end = Instant::now() + PROBE_WAIT;
+            while Instant::now() < end {
+                if self.largest.load(Ordering::Relaxed) == max {
+                    return max;
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+        match self.largest.load(Ordering::Relaxed) {
+            0 => max,
+            largest => largest.min(max),
+        }
     }
 
     pub(crate) fn was_heard(&self) -> bool {
@@ -93,7 +124,10 @@ impl Remote {
                     match session.open(self.card.ip(), datagram, &mut plain, &mut out) {
                         Ok(packet) => {
                             self.heard.store(self.now().max(1), Ordering::Relaxed);
-                            if let Some(packet) = packet {
+                            let Some(packet) = packet else { continue };
+                            if let Some(size) = probe::answered(packet) {
+                                self.largest.fetch_max(size, Ordering::Relaxed);
+                            } else {
                                 coalescer.add(packet, deliver);
                             }
                         }
@@ -162,6 +196,9 @@ impl<F: Fn() + Send> Carry for Sealed<F> {
 /// The card counts as gone after this many milliseconds without a datagram. Each side sends one at
 /// least every second.
 pub(crate) const SILENCE: u64 = 3_000;
+/// Rounds of probes of the path, and the wait after each.
+const PROBES: u32 = 3;
+const PROBE_WAIT: Duration = Duration::from_millis(100);
 /// The size of the receive buffer, in bytes.
 pub(crate) const DATAGRAMS_MAX: usize = 65_536 + HANDSHAKE_MAX;
 /// The size at which a batch is sent before it is complete, in bytes.

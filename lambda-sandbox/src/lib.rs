@@ -130,9 +130,9 @@ pub use log::{LogLine, LogSink, MemoryLog, NoLog, Stream};
 pub use pressure::{Pressure, Stall};
 pub use spec::{
     Bind, BlockIo, CPU_WEIGHT_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, Interface, LAYERS_MAX,
-    Limits, Link, Network, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX, ResourceLimits, Root,
-    STACK_BYTES_MIN, STDIN_BYTES_MAX, STREAM_BYTES_FREE, SandboxSpec, SmallFile, Stdin, TIME_MAX,
-    TimeLimits,
+    Limits, Link, Network, NewInterface, NewLink, OnceReader, PROCESSORS_MAX, ROOT_PARTS_MAX,
+    ResourceLimits, Root, STACK_BYTES_MIN, STDIN_BYTES_MAX, STREAM_BYTES_FREE, SandboxSpec,
+    SmallFile, Stdin, TIME_MAX, TimeLimits,
 };
 
 #[cfg(doctest)]

@@ -18,7 +18,8 @@ use std::time::Duration;
 use common::{ASK, RUNTIME, logged, shell};
 use lambda_sandbox::linux::{LinuxBackend, PreparedNetwork, Settings};
 use lambda_sandbox::{
-    Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, SandboxSpec,
+    Answer, Backend, Defence, Error, Interface, Invocation, MemoryLog, Network, NewInterface,
+    NewLink, SandboxSpec,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -30,6 +31,7 @@ fn backend() -> Option<LinuxBackend> {
 #[derive(Debug, Clone)]
 enum Beyond {
     Interface(Interface),
+    Made(NewInterface),
     Namespace(Arc<OwnedFd>),
 }
 
@@ -38,6 +40,7 @@ fn bash(beyond: Beyond, script: &str) -> (SandboxSpec, Arc<MemoryLog>) {
     spec.command = vec!["/bin/bash".into(), "-c".into(), script.into()];
     match beyond {
         Beyond::Interface(interface) => spec.network = Network::Interface(interface),
+        Beyond::Made(interface) => spec.network = Network::Made(interface),
         Beyond::Namespace(namespace) => spec.linux.network_namespace = Some(namespace),
     }
     let log = logged(&mut spec);
@@ -197,6 +200,56 @@ async fn an_interface_given_reaches_the_host_and_beyond_by_its_route() {
     let gone = backend.create(bash(network, "").0).await.expect_err("refused");
     let named = matches!(&gone, Error::Failed { path: Some(path), .. } if path.to_str() == Some(&pair.given));
     assert!(named, "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_interface_made_inside_reaches_its_bridge_and_ends_with_the_sandbox() {
+    let Some(backend) = backend() else { return };
+    let name = |end| format!("lsb{end}{}", std::process::id() % 1_000_000);
+    let (bridge, host) = (name("br"), name("ve"));
+    if let Err(why) = ip(&["link", "add", &bridge, "type", "bridge"]) {
+        return test_support::left_out("an interface made in a sandbox", &why);
+    }
+    // Removes the bridge on drop.
+    let _bridge = Pair { host: bridge.clone(), given: String::new() };
+    ip(&["addr", "add", "10.213.81.1/24", "dev", &bridge]).expect("an address");
+    ip(&["link", "set", &bridge, "up"]).expect("up");
+    let listener = TcpListener::bind("10.213.81.1:7007").expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let from = stream.peer_addr().expect("an address").ip();
+            drop(write!(stream, "hello {from}"));
+        }
+    });
+    let made = |link| {
+        let (address, gateway) = ("10.213.81.2".parse(), "10.213.81.1".parse());
+        let (address, gateway) = (address.expect("an address"), gateway.ok());
+        Beyond::Made(NewInterface { link, address, prefix_length: 24, gateway })
+    };
+    let veth = NewLink::Veth { name: host.clone(), bridge: Some(bridge.clone()) };
+    let script = "until exec 3< /dev/tcp/10.213.81.1/7007; do sleep 0.1; done 2>/dev/null; cat <&3; \
+                  echo; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort";
+    let output = run(&backend, made(veth), script).await;
+    assert_eq!(output, "hello 10.213.81.2\neth0\nlo\n");
+    let host = Pair { host, given: String::new() };
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while host.is_there() && std::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!host.is_there());
+    let macvlan = NewLink::Macvlan { parent: bridge };
+    let output = run(&backend, made(macvlan), "tail -n +3 /proc/net/dev | cut -d: -f1").await;
+    assert!(output.contains("eth0"), "{output}");
+    for link in [
+        NewLink::Macvlan { parent: "absent".into() },
+        NewLink::Veth { name: name("vf"), bridge: Some("absent".into()) },
+    ] {
+        let refused = backend.create(bash(made(link), "").0).await.expect_err("refused");
+        assert!(matches!(&refused, Error::Failed { .. }), "{refused:?}");
+    }
+    let left = Pair { host: name("vf"), given: String::new() };
+    assert!(!left.is_there());
 }
 
 #[tokio::test]

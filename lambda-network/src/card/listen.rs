@@ -25,6 +25,7 @@ use crate::linux::namespace;
 use crate::linux::netlink::Netlink;
 use crate::linux::udp::Wire;
 use crate::offload::segment;
+use crate::probe;
 use crate::remote::{BATCH, DATAGRAMS_MAX};
 use crate::session::{Datagrams, Session};
 
@@ -39,7 +40,8 @@ pub struct Admission {
     pub endpoint: SocketAddr,
     /// The first block of addresses for the worker's sandboxes.
     pub block: Block,
-    /// The largest packet through the tunnel, in bytes.
+    /// The largest packet through the tunnel that the card accepts, in bytes. The worker finds out
+    /// whether its path carries it.
     pub mtu: u16,
 }
 
@@ -92,7 +94,7 @@ impl Card {
     /// it was bound.
     ///
     /// `underlay_mtu` is the largest packet between the machines, in bytes. Packets through the
-    /// tunnel can be 80 bytes smaller.
+    /// tunnel are 80 bytes smaller, or smaller still if a worker's path carries less.
     ///
     /// # Errors
     ///
@@ -320,10 +322,14 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
                 }
                 let Some(packet) = packet else { continue };
                 let leased = |source| known.leased(source, || shared.holder(source), peer.worker);
-                if check_leased(shared.spec.rules, packet, leased).is_ok() {
-                    coalescer.add(packet, deliver);
-                } else {
+                if check_leased(shared.spec.rules, packet, leased).is_err() {
                     listener.refused.fetch_add(1, Ordering::Relaxed);
+                } else if let Some(answer) = probe::answer(packet) {
+                    peer.session().seal(&answer, &mut out);
+                    listener.wire.send_whole(&out, received.from);
+                    out.clear();
+                } else {
+                    coalescer.add(packet, deliver);
                 }
             }
         }

@@ -80,6 +80,38 @@ impl Wire {
         }
     }
 
+    /// Sends datagrams like [`Wire::send`], but lets neither this machine nor a router fragment them:
+    /// one that is too large for the path is lost.
+    pub(crate) fn send_whole(&self, out: &Datagrams, to: SocketAddr) {
+        self.fragment(libc::IP_PMTUDISC_PROBE);
+        self.send(out, to);
+        self.fragment(libc::IP_PMTUDISC_WANT);
+    }
+
+    /// Sets how datagrams are treated that are larger than the path carries, for both families: a
+    /// socket of IPv6 may also send by IPv4.
+    fn fragment(&self, way: libc::c_int) {
+        // The same numbers hold for IPV6_MTU_DISCOVER.
+        for (level, option) in [
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+        ] {
+            let size = libc::socklen_t::try_from(size_of_val(&way)).unwrap_or(0);
+            // SAFETY: the descriptor is open, and the option is read from one `c_int` of the given
+            // size, which outlives the call. An option of the other family is refused, without
+            // effect.
+            unsafe {
+                libc::setsockopt(
+                    self.socket.as_raw_fd(),
+                    level,
+                    option,
+                    (&raw const way).cast(),
+                    size,
+                )
+            };
+        }
+    }
+
     /// Receives what is there, at most the size of `into`. Returns `WouldBlock` if there is
     /// nothing.
     pub(crate) fn receive(&self, into: &mut [u8]) -> io::Result<Received> {

@@ -1,13 +1,17 @@
-//! If a machine lacks something, the error names the step that needed it.
+//! If a machine lacks something or a card ends in the middle, the error names the step that needed
+//! it.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use lambda_network::{Card, CardSpec, Link};
+use lambda_network::{Card, CardSpec, Error, InterfacePool, Link, Rates, Step, Tunnel};
 
-use crate::support::{Vpc, on_path, possible};
+use crate::support::{Vpc, eventually, greet, namespace, on_path, possible};
 
 /// Set for the process that starts a card where something is missing.
 const LACKS: &str = "NETWORK_TEST_LACKS";
@@ -59,6 +63,80 @@ fn a_missing_program_is_told() {
     }
     let setup = r#"mount --bind /dev/null "$(readlink -f "$(command -v nft)")" && exec "$0" "$@""#;
     check(setup, "load the card's rules: the program nft (Debian package nftables) is not");
+}
+
+#[test]
+fn a_kernel_without_nftables_is_told() {
+    if !possible("a card on a kernel without nftables") {
+        return;
+    }
+    // What the program prints on such a kernel.
+    let setup = r#"own="$(dirname "$0")/nft"
+printf '#!/bin/sh\ncat > /dev/null\necho Error: Could not process rule: Operation not supported >&2\nexit 1\n' > "$own"
+chmod 755 "$own"
+mount --bind "$own" "$(readlink -f "$(command -v nft)")" && exec "$0" "$@""#;
+    check(setup, "load the card's rules: nftables in the kernel, with NAT, connection counts");
+}
+
+#[test]
+fn a_link_that_is_not_there_is_told() {
+    if !possible("a card without its link") {
+        return;
+    }
+    let vpc = Vpc::new("blue");
+    let given = || Arc::clone(&vpc.namespace);
+    let absent = || "absent".to_owned();
+    for (link, step) in [
+        (
+            Link::Veth { vpc: given(), name: "card5".into(), bridge: Some(absent()) },
+            Step::JoinBridge,
+        ),
+        (Link::Macvlan { vpc: given(), parent: absent() }, Step::FindDevice),
+        (Link::Device { namespace: given(), name: absent() }, Step::FindDevice),
+        (Link::Namespace { namespace: namespace(), device: absent() }, Step::FindDevice),
+    ] {
+        match Card::start(CardSpec::new(link, "10.0.1.5/16".parse().unwrap()), |_| ()) {
+            Err(Error::Failed { step: found, .. }) => assert_eq!(found, step),
+            other => panic!("{other:?}"),
+        }
+    }
+    eventually(Duration::from_secs(10), "nothing is left of the attempts", || {
+        !vpc.devices().contains("card5")
+    });
+}
+
+#[test]
+fn a_card_that_ends_in_the_middle_of_attachments_is_told() {
+    if !possible("a card that ends in the middle of attachments") {
+        return;
+    }
+    let vpc = Vpc::new("blue");
+    for round in 0..5 {
+        let card = Card::start(vpc.card(5), |_| ()).unwrap();
+        let tunnel = Tunnel::direct(&card, InterfacePool::new(4).unwrap()).unwrap();
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut attached = Vec::new();
+                    let error = loop {
+                        let last = ended.load(Ordering::Acquire);
+                        match tunnel.attach(Rates::default()) {
+                            Ok(_) if last => panic!("attached to a card that has ended"),
+                            Ok(it) => attached.push(it),
+                            Err(error) => break error,
+                        }
+                    };
+                    assert!(matches!(error, Error::Gone), "{error:?}");
+                    assert!(attached.iter().take(1).all(|it| greet(it, "10.0.0.3:80").is_err()));
+                });
+            }
+            thread::sleep(Duration::from_millis(5 * round));
+            drop(card);
+            ended.store(true, Ordering::Release);
+        });
+    }
+    assert!(!vpc.devices().contains("card5"));
 }
 
 #[test]

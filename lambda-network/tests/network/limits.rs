@@ -200,21 +200,3 @@ fn a_rate_bounds_what_a_sandbox_sends() {
     drop(site);
     drop(reading);
 }
-
-#[test]
-fn what_the_machine_lacks_is_told_by_step() {
-    if !possible("errors of cards") {
-        return;
-    }
-    let vpc = Vpc::new("blue");
-    let mut spec = vpc.card(5);
-    let lambda_network::Link::Veth { bridge, .. } = &mut spec.link else { unreachable!() };
-    *bridge = Some("absent".into());
-    match Card::start(spec, |_| ()) {
-        Err(Error::Failed { step, .. }) => assert_eq!(step, lambda_network::Step::JoinBridge),
-        other => panic!("{other:?}"),
-    }
-    eventually(Duration::from_secs(10), "nothing is left of the attempt", || {
-        !vpc.devices().contains("card5")
-    });
-}

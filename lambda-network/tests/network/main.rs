@@ -2,13 +2,21 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod isolation;
+#[cfg(feature = "wireguard")]
+mod killed;
 mod lacks;
 mod limits;
 mod nat;
+#[cfg(feature = "wireguard")]
+mod others;
 mod provider;
 mod reach;
 mod release;
 mod scale;
 #[cfg(feature = "wireguard")]
 mod sealed;
+#[cfg(feature = "wireguard")]
+mod sites;
 mod support;
+#[cfg(feature = "wireguard")]
+mod underlay;

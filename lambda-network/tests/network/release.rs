@@ -68,20 +68,6 @@ fn given_namespace() -> OwnedFd {
 }
 
 #[test]
-fn a_killed_process_leaves_nothing() {
-    if !possible("a killed process with a card") {
-        return;
-    }
-    let vpc = Vpc::new("blue");
-    for _ in 0..if test_support::long() { 200 } else { 3 } {
-        kill_one_that_holds("release::holds_a_card_until_it_is_killed", &vpc.namespace, || {
-            assert!(vpc.devices().contains("card5"));
-        });
-        eventually(LIMIT, "the link is gone", || !vpc.devices().contains("card5"));
-    }
-}
-
-#[test]
 fn the_next_start_waits_for_what_a_killed_process_held() {
     if !possible("a start after a killed process") {
         return;

@@ -209,6 +209,13 @@ pub(crate) fn connect(sandbox: &Attachment, to: &str) -> Result<(String, TcpStre
     connect_from(&sandbox.namespace(), to)
 }
 
+/// Connects where it must be possible. Repeats this for a while, since a busy machine may delay
+/// packets for longer than a test waits for what must not arrive.
+#[track_caller]
+pub(crate) fn reach(sandbox: &Attachment, to: &str) -> (String, TcpStream) {
+    (0..10).find_map(|_| connect(sandbox, to).ok()).expect("a connection")
+}
+
 pub(crate) fn connect_from(
     namespace: &OwnedFd,
     to: &str,

@@ -62,8 +62,7 @@ use self::start::ahead::Ahead;
 use self::start::wires::Wires;
 use crate::supervise::supervise;
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
-    SandboxSpec, Swept,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Sandbox, SandboxSpec, Swept,
 };
 
 /// The init's program, compiled from `init/init.rs`.
@@ -298,13 +297,13 @@ impl LinuxBackend {
             Some(ready) => ready?,
             None => blocking(take).await?,
         };
-        let Network::Interface(interface) = wanted else {
+        if wanted.is_loopback() {
             return Ok(ahead);
-        };
-        let interface = interface.clone();
+        }
+        let wanted = wanted.clone();
         blocking(move || {
             if let net::netns::Network::Made { namespace, .. } = &ahead.network {
-                net::netns::give(&interface, namespace.as_fd())?;
+                net::netns::connect(&wanted, namespace.as_fd())?;
             }
             Ok(ahead)
         })

@@ -8,8 +8,8 @@ use super::wire::{Reader, Wire, structures, variants};
 use crate::{
     Answer, Bind, BlockIo, Capability, Defence, EndedBy, Error, Event, Executed, Exit, Finished,
     FunctionError, InitFailure, InitReport, Interface, Isolation, Limits, Link, LiveUsage, LogLine,
-    Network, Outcome, Pressure, ResourceLimits, Response, Root, ShutdownReason, SmallFile, Stall,
-    Stream, StreamPart, Swept, TimeLimits, Usage,
+    Network, NewInterface, NewLink, Outcome, Pressure, ResourceLimits, Response, Root,
+    ShutdownReason, SmallFile, Stall, Stream, StreamPart, Swept, TimeLimits, Usage,
 };
 
 structures! {
@@ -18,6 +18,7 @@ structures! {
     Link { path, points_to }
     SmallFile { path, content, executable }
     Interface { name, address, prefix_length, gateway }
+    NewInterface { link, address, prefix_length, gateway }
     Limits {
         memory_bytes, cpus, init_cpus, processes_max, files_max, scratch_bytes, scratch_files_max,
         block_io, cpu_weight, processors, resources, output_bytes_max, payload_bytes_max,
@@ -49,7 +50,8 @@ structures! {
 }
 
 variants! {
-    Network { 0 => Loopback, 1 => Interface(interface) }
+    Network { 0 => Loopback, 1 => Interface(interface), 2 => Made(interface) }
+    NewLink { 0 => Veth { name, bridge }, 1 => Macvlan { parent } }
     Exit { 0 => Status(status), 1 => Signal(signal) }
     Answer {
         0 => Success(response), 1 => FunctionError(error), 2 => TimedOut, 3 => OutOfMemory,

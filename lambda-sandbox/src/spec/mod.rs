@@ -17,7 +17,7 @@ pub use self::limits::{
     BlockIo, CPU_WEIGHT_MAX, Limits, PROCESSORS_MAX, ResourceLimits, STACK_BYTES_MIN,
     STREAM_BYTES_FREE,
 };
-pub use self::network::{Interface, Network};
+pub use self::network::{Interface, Network, NewInterface, NewLink};
 pub use self::root::{Bind, LAYERS_MAX, Link, ROOT_PARTS_MAX, Root, SmallFile};
 pub use self::stdin::{OnceReader, STDIN_BYTES_MAX, Stdin};
 pub use self::times::{TIME_MAX, TimeLimits};

@@ -41,6 +41,47 @@ impl Netlink {
         self.ask(request)
     }
 
+    /// Makes a veth pair: one end here, which joins a bridge if there is one, the other in another
+    /// network namespace.
+    pub(in crate::linux) fn make_veth(
+        &self,
+        here: &str,
+        bridge: Option<u32>,
+        namespace: BorrowedFd<'_>,
+        there: &str,
+    ) -> io::Result<()> {
+        let mut peer = Request(Vec::new());
+        peer.interface(0, 0);
+        peer.attribute(IFLA_IFNAME, &[there.as_bytes(), &[0]].concat());
+        peer.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+        let mut request = Request::new(RTM_NEWLINK, CREATE);
+        request.interface(0, 0);
+        request.attribute(IFLA_IFNAME, &[here.as_bytes(), &[0]].concat());
+        if let Some(bridge) = bridge {
+            request.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
+        }
+        request.kind("veth", VETH_INFO_PEER, &peer.0);
+        self.ask(request)
+    }
+
+    /// Makes a macvlan of an interface of this namespace in another one. Such interfaces do not
+    /// reach each other.
+    pub(in crate::linux) fn make_macvlan(
+        &self,
+        parent: u32,
+        namespace: BorrowedFd<'_>,
+        there: &str,
+    ) -> io::Result<()> {
+        const PRIVATE: u32 = 1;
+        let mut request = Request::new(RTM_NEWLINK, CREATE);
+        request.interface(0, 0);
+        request.attribute(IFLA_IFNAME, &[there.as_bytes(), &[0]].concat());
+        request.attribute(IFLA_LINK, &parent.to_ne_bytes());
+        request.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+        request.kind("macvlan", IFLA_MACVLAN_MODE, &PRIVATE.to_ne_bytes());
+        self.ask(request)
+    }
+
     /// Brings an interface up.
     pub(in crate::linux) fn bring_up(&self, index: u32) -> io::Result<()> {
         let mut request = Request::new(RTM_NEWLINK, 0);
@@ -121,6 +162,16 @@ impl Request {
         }
     }
 
+    /// Appends the kind of link to make, with one attribute of that kind.
+    fn kind(&mut self, kind: &str, attribute: u16, value: &[u8]) {
+        let mut data = Self(Vec::new());
+        data.attribute(attribute, value);
+        let mut info = Self(Vec::new());
+        info.attribute(IFLA_INFO_KIND, kind.as_bytes());
+        info.attribute(IFLA_INFO_DATA, &data.0);
+        self.attribute(IFLA_LINKINFO, &info.0);
+    }
+
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.put(&length.to_ne_bytes());
@@ -156,7 +207,14 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_OIF: u16 = 4;

@@ -1,6 +1,6 @@
 //! Network namespaces of sandboxes, with a loopback that is up and the Runtime API's listener. A
 //! namespace is made ahead, handed in by the host, or made by the new process. An interface of the
-//! host's can be moved in.
+//! host's can be moved in, or a new one made inside.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,14 +14,17 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::linux::net::netlink::Netlink;
+use crate::spec::{self, NewInterface, NewLink};
 use crate::{Error, Interface};
 
 /// The port of the Runtime API in the namespaces that we make.
 pub(in crate::linux) const API_PORT: u16 = 9001;
 
 /// Settings of a sandbox's network namespace. They bound kernel memory that is charged to nobody:
-/// buffers of connections that nobody has accepted, and ended connections.
-pub(in crate::linux) const SETTINGS: [(&str, &str); 3] = [
+/// buffers of connections that nobody has accepted, ended connections, and connections that hold
+/// the namespace after the sandbox's end until the other side has acknowledged theirs.
+pub(in crate::linux) const SETTINGS: [(&str, &str); 4] = [
+    ("/proc/sys/net/ipv4/tcp_orphan_retries", "2"),
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 16384 4194304"),
     ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
     ("/proc/sys/net/core/somaxconn", "1024"),
@@ -115,24 +118,42 @@ pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, E
     Ok(Network::Made { namespace, ipc: None, listener })
 }
 
-/// Moves an interface of the host's into a namespace, and sets up its address and route there.
-pub(in crate::linux) fn give(
-    interface: &Interface,
+/// Moves an interface of the host's into a namespace, or makes one in it, and sets up its address
+/// and route there.
+pub(in crate::linux) fn connect(
+    network: &spec::Network,
     namespace: BorrowedFd<'_>,
 ) -> Result<(), Error> {
+    let (name, address, prefix_length, gateway) = match network {
+        spec::Network::Loopback => return Ok(()),
+        spec::Network::Interface(it) => (&it.name, it.address, it.prefix_length, it.gateway),
+        spec::Network::Made(it) => {
+            let (NewLink::Veth { name, .. } | NewLink::Macvlan { parent: name }) = &it.link;
+            (name, it.address, it.prefix_length, it.gateway)
+        }
+    };
     let step = "giving the sandbox an interface";
-    let failed = |source: std::io::Error| Error::failed(step, &interface.name, source);
-    let index = if_nametoindex(interface.name.as_str()).map_err(|errno| failed(errno.into()))?;
+    let failed = |source: std::io::Error| Error::failed(step, name, source);
+    let index = |name: &str| if_nametoindex(name).map_err(std::io::Error::from);
     let host = Netlink::open().map_err(failed)?;
-    host.give(index, namespace, Interface::NAME).map_err(failed)?;
-    within(namespace, || {
-        let inside = Netlink::open().map_err(failed)?;
-        let index = if_nametoindex(Interface::NAME).map_err(|errno| failed(errno.into()))?;
-        inside.address(index, interface.address, interface.prefix_length).map_err(failed)?;
-        inside.bring_up(index).map_err(failed)?;
-        let routed = interface.gateway.map(|gateway| inside.default_route(index, gateway));
-        routed.transpose().map(|_| ()).map_err(failed)
-    })
+    let give = || match network {
+        spec::Network::Made(NewInterface { link: NewLink::Veth { bridge, .. }, .. }) => {
+            let bridge = bridge.as_deref().map(index).transpose()?;
+            host.make_veth(name, bridge, namespace, Interface::NAME)?;
+            host.bring_up(index(name)?)
+        }
+        spec::Network::Made(_) => host.make_macvlan(index(name)?, namespace, Interface::NAME),
+        _ => host.give(index(name)?, namespace, Interface::NAME),
+    };
+    give().map_err(failed)?;
+    let set_up = || {
+        let inside = Netlink::open()?;
+        let index = index(Interface::NAME)?;
+        inside.address(index, address, prefix_length)?;
+        inside.bring_up(index)?;
+        gateway.map(|gateway| inside.default_route(index, gateway)).transpose().map(|_| ())
+    };
+    within(namespace, || set_up().map_err(failed))
 }
 
 /// Calls `work` on a new thread that has entered a namespace, and returns its result. The thread
