@@ -1,4 +1,4 @@
-//! The agent: serves the Linux backend of the guest to the host.
+//! The agent: serves the Linux backend of the guest to the host, with the host's disks.
 
 use std::convert::Infallible;
 use std::io::{self, Read as _};
@@ -11,6 +11,7 @@ use lambda_sandbox::remote;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use crate::disks::WithDisks;
 use crate::vsock::{Listener, dial};
 
 /// Serves until the backend or the listener fails.
@@ -21,7 +22,7 @@ use crate::vsock::{Listener, dial};
 pub(crate) fn run() -> io::Result<Infallible> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let backend = LinuxBackend::new().map_err(io::Error::other)?;
+        let backend = WithDisks::new(LinuxBackend::new().map_err(io::Error::other)?);
         let listener = Listener::bind(remote::guest::AGENT_PORT)?;
         let (sender, mut streams) = mpsc::channel(1);
         let accepting = move || {

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
 use std::process::Command;
 
 use nix::mount::MsFlags;
@@ -10,7 +9,6 @@ use nix::sys::reboot::RebootMode;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
-use crate::disks;
 use crate::mounts::mount_at;
 
 /// The argument of the second process.
@@ -25,7 +23,6 @@ pub(crate) fn run() -> io::Result<Infallible> {
     for (kind, target) in MOUNTS {
         mount_at(kind, kind, target, MsFlags::empty())?;
     }
-    disks::mount_all(Path::new("/dev"), Path::new(disks::FOLDER))?;
     // Not the first process: collecting orphans would take the ends of the agent's own children.
     let agent = Command::new("/proc/self/exe").arg(AGENT).env_clear().spawn()?;
     let agent = Pid::from_raw(i32::try_from(agent.id()).map_err(io::Error::other)?);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lambda_core::placement::Placement;
 use lambda_core::{Config, FixedIdle, IdlePolicy};
-use lambda_sandbox::Backend;
+use lambda_sandbox::{Backend, VmProvider};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::accounts;
@@ -28,15 +28,32 @@ use crate::logs::LogBounds;
 use crate::manager::message::{Message, Settings};
 use crate::manager::{Driver, Inbox, Networks};
 use crate::network::InterfaceProvider;
+use crate::worker::protocol::Boundary;
 use crate::worker::runtime::Runtimes;
 use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
+
+/// What makes the sandboxes of a worker.
+#[derive(Debug)]
+enum Sandboxes {
+    Backend(Arc<dyn Backend>),
+    Vms(Arc<dyn VmProvider>, Boundary),
+}
+
+impl Sandboxes {
+    fn backend(&self) -> Arc<dyn Backend> {
+        match self {
+            Self::Backend(backend) => Arc::clone(backend),
+            Self::Vms(provider, _) => Arc::clone(provider) as Arc<dyn Backend>,
+        }
+    }
+}
 
 /// Configures a host; [`HostBuilder::start`] starts it.
 #[derive(Debug)]
 #[must_use = "a host runs when it is started"]
 pub struct HostBuilder {
     /// One local worker each.
-    backends: Vec<Arc<dyn Backend>>,
+    backends: Vec<Sandboxes>,
     data_folder: Option<PathBuf>,
     arns: Arns,
     accounts: Vec<Account>,
@@ -61,14 +78,21 @@ pub struct HostBuilder {
 impl Host {
     /// Returns a builder of a host with one worker, whose sandboxes `backend` starts.
     pub fn builder(backend: Arc<dyn Backend>) -> HostBuilder {
-        HostBuilder::new(backend)
+        HostBuilder::new(Sandboxes::Backend(backend))
+    }
+
+    /// Returns a builder of a host with one worker, which starts VMs of `provider` and makes
+    /// sandboxes in them: `boundary` says whether a VM has one sandbox, or many of one account. Its
+    /// sandboxes have no network interfaces.
+    pub fn builder_of_vms(provider: Arc<dyn VmProvider>, boundary: Boundary) -> HostBuilder {
+        HostBuilder::new(Sandboxes::Vms(provider, boundary))
     }
 }
 
 impl HostBuilder {
-    fn new(backend: Arc<dyn Backend>) -> Self {
+    fn new(sandboxes: Sandboxes) -> Self {
         Self {
-            backends: vec![backend],
+            backends: vec![sandboxes],
             data_folder: None,
             arns: Arns::default(),
             accounts: Vec::new(),
@@ -92,7 +116,7 @@ impl HostBuilder {
 
     /// Adds another worker in this process, whose sandboxes `backend` starts.
     pub fn with_another_worker(mut self, backend: Arc<dyn Backend>) -> Self {
-        self.backends.push(backend);
+        self.backends.push(Sandboxes::Backend(backend));
         self
     }
 
@@ -286,11 +310,14 @@ impl HostBuilder {
         let (folder, accounts, code, runtimes, (event_queue, events_waiting), machine_bytes) =
             blocking(opening).await?;
         let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
-        let worker = |backend| {
-            let worker =
-                LocalWorker::new(backend, Arc::clone(&runtimes), code.clone(), memory_bytes)
-                    .with_stream_bandwidth(self.stream_bytes_per_second)
-                    .with_interfaces(self.interfaces.clone());
+        let worker = |sandboxes: Sandboxes| {
+            let (backend, runtimes) = (sandboxes.backend(), Arc::clone(&runtimes));
+            let mut worker = LocalWorker::new(backend, runtimes, code.clone(), memory_bytes)
+                .with_stream_bandwidth(self.stream_bytes_per_second)
+                .with_interfaces(self.interfaces.clone());
+            if let Sandboxes::Vms(provider, boundary) = sandboxes {
+                worker = worker.with_vms(provider, boundary);
+            }
             #[cfg(feature = "roles")]
             let worker = worker.with_roles(self.roles.clone());
             Arc::new(worker) as Arc<dyn Worker>
@@ -343,9 +370,9 @@ impl HostBuilder {
 }
 
 /// Removes what earlier hosts left on this machine.
-async fn sweep(backends: &[Arc<dyn Backend>]) -> Result<(), Error> {
-    for backend in backends {
-        backend.sweep().await?;
+async fn sweep(backends: &[Sandboxes]) -> Result<(), Error> {
+    for sandboxes in backends {
+        sandboxes.backend().sweep().await?;
     }
     Ok(())
 }

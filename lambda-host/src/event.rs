@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::function::name::FunctionName;
 use crate::invocation::Report;
-use crate::worker::protocol::{SandboxId, WorkerId};
+use crate::worker::protocol::{SandboxId, VmId, WorkerId};
 
 /// An event of a host.
 #[derive(Clone, Debug)]
@@ -55,6 +55,22 @@ pub enum HostEvent {
         request_id: String,
         /// Why it was rejected, in words.
         reason: String,
+    },
+    /// A virtual machine can take sandboxes.
+    VmReady {
+        /// The VM that became ready.
+        vm: VmId,
+        /// The worker that runs it.
+        worker: WorkerId,
+    },
+    /// A virtual machine ended with all its sandboxes, or could not be started.
+    VmGone {
+        /// The VM that is gone.
+        vm: VmId,
+        /// The worker that ran it.
+        worker: WorkerId,
+        /// Why, if it was not stopped: the error with its causes.
+        reason: Option<String>,
     },
     /// The placement engine asks for another worker.
     WorkerWanted {

@@ -187,6 +187,7 @@ async fn code_that_cannot_be_fetched_is_the_workers_fault() {
             let joined = WorkerEvent::Joined {
                 capacity: lambda_host::worker::protocol::WorkerCapacity::of_memory(1 << 30),
                 sandboxes: Vec::new(),
+                vms: Vec::new(),
             };
             *self.1.lock().unwrap() = Some(connection.clone());
             drop(tokio::spawn(async move {
@@ -210,7 +211,7 @@ async fn code_that_cannot_be_fetched_is_the_workers_fault() {
 
     // The same command, sent to a worker whose host does not have the code.
     let mut bench = Bench::new(echo()).await;
-    bench.carry_out(WorkerCommand::Start { sandbox: SandboxId(1), deployment, interface: None });
+    bench.carry_out(WorkerCommand::Start { sandbox: SandboxId(1), deployment, interface: None, vm: None });
     let mut event = bench.event().await;
     if matches!(event, WorkerEvent::Logged { .. }) {
         event = bench.event().await;

@@ -1,5 +1,7 @@
 //! A backend whose functions are closures. Its time is tokio's clock, which a test can pause.
 
+mod vms;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+pub use self::vms::FakeVms;
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Defence, Driver, Error, Exit, Finished,
     FunctionError, InitFailure, InitReport, Invocation, Isolation, Killer, Outcome, Response,

@@ -8,8 +8,7 @@
 //! and Extensions API (2020-01-01), which [`runtime_api`] serves. So unmodified Lambda runtimes run
 //! here.
 //!
-//! This crate does not choose a sandbox for an invocation, does not store code, and does not make
-//! virtual machines.
+//! This crate does not choose a sandbox for an invocation and does not store code.
 //!
 //! # Example
 //!
@@ -74,7 +73,7 @@
 //! - `systemd`: control groups in a scope of systemd's ([`linux::Settings::in_systemd_scope`]).
 //! - `oci`: roots from OCI images, for the Linux backend.
 //! - `remote`: any backend behind a byte stream.
-//! - `vm`: a virtual machine for each sandbox, on x86-64 Linux with KVM.
+//! - `vm`: sandboxes in virtual machines, on x86-64 Linux with KVM.
 #![deny(unsafe_code)]
 
 mod backend;
@@ -113,6 +112,7 @@ mod spec;
 pub mod supervise;
 #[cfg(all(feature = "vm", target_os = "linux", target_arch = "x86_64"))]
 pub mod vm;
+mod vms;
 
 pub use backend::{Backend, Swept};
 pub use capture::{Completed, OUTPUT_BYTES_KEPT};
@@ -134,6 +134,7 @@ pub use spec::{
     ResourceLimits, Root, STACK_BYTES_MIN, STDIN_BYTES_MAX, STREAM_BYTES_FREE, SandboxSpec,
     SmallFile, Stdin, TIME_MAX, TimeLimits,
 };
+pub use vms::{Vm, VmProvider, VmSize};
 
 #[cfg(doctest)]
 #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use lambda_sandbox::conformance::{self, FUNCTION, Verdict};
 use lambda_sandbox::vm::{Settings, VmBackend};
 use lambda_sandbox::{
-    Backend, Capability, Defence, Error, Exit, Invocation, Limits, Root, SandboxSpec,
+    Backend, Capability, Defence, Error, Exit, Invocation, Limits, Root, SandboxSpec, Vm,
+    VmProvider, VmSize,
 };
 
 /// What the tests need, or `None` if the machine lacks it and `test` is left out.
@@ -40,6 +41,14 @@ async fn backend(test: &str) -> Option<(VmBackend, PathBuf)> {
 fn shell(programs: &PathBuf) -> SandboxSpec {
     let spec = SandboxSpec::new(Root::of_directory(programs), ["/bin/sh"]);
     spec.with_env("PATH", "/bin").with_cpus(1.0)
+}
+
+/// The function of the suite.
+fn function(programs: &PathBuf) -> SandboxSpec {
+    let mut spec = shell(programs).named(FUNCTION);
+    spec.command.push("/runtime".into());
+    spec.limits = Limits { cpus: 1.0, ..Limits::for_memory_mb(128) };
+    spec
 }
 
 fn report(verdicts: Vec<(&'static str, Verdict)>, declined: &[Capability]) {
@@ -97,9 +106,7 @@ async fn the_conformance_suite_of_programs_passes() {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn the_conformance_suite_of_functions_passes() {
     let Some((backend, programs)) = backend("conformance of machines").await else { return };
-    let mut spec = shell(&programs).named(FUNCTION);
-    spec.command.push("/runtime".into());
-    spec.limits = Limits { cpus: 1.0, ..Limits::for_memory_mb(128) };
+    let spec = function(&programs);
     let began = Instant::now();
     let (idle, _) = backend.create(spec.clone()).await.expect("made").init().await.expect("init");
     println!("measured: cold function in a new machine = {:.2} ms", ms(began));
@@ -137,10 +144,123 @@ async fn broken_parts_are_named_and_leave_no_process() {
     assert!(error.contains("starting a virtual machine"), "{error}");
     drop(programs);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let left = std::fs::read_dir("/proc").expect("proc").flatten().filter(|entry| {
-        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|it| it.trim() == "lambda-vmm")
-    });
-    assert_eq!(left.count(), 0);
+    assert_eq!(monitors(), 0);
+}
+
+/// Returns how many monitors run, in a jail or not.
+fn monitors() -> usize {
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+    let is_monitor = |name: String| ["lambda-vmm", "monitor"].contains(&name.trim());
+    let names = processes.map(|entry| std::fs::read_to_string(entry.path().join("comm")));
+    names.filter(|name| name.as_ref().is_ok_and(|name| is_monitor(name.clone()))).count()
+}
+
+/// Starts a machine for many sandboxes, with room for four of the suite's.
+async fn shared(test: &str) -> Option<(Box<dyn Vm>, PathBuf)> {
+    let (backend, programs) = backend(test).await?;
+    let mut size = VmSize::of_memory(512 << 20);
+    size.cpus = 1.0;
+    let began = Instant::now();
+    let vm = backend.start_vm(size).await.expect("a machine");
+    println!("measured: machine for many sandboxes = {:.2} ms", ms(began));
+    Some((vm, programs))
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn the_conformance_suite_of_programs_passes_in_a_shared_machine() {
+    let Some((vm, programs)) = shared("conformance of a shared machine").await else { return };
+    report(conformance::run_programs(&*vm.backend(), &shell(&programs)).await, &[]);
+    assert_eq!(monitors(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn the_conformance_suite_of_functions_passes_in_a_shared_machine() {
+    let Some((vm, programs)) = shared("conformance of a shared machine").await else { return };
+    report(conformance::run(&*vm.backend(), &function(&programs)).await, &[]);
+    assert_eq!(monitors(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn three_sandboxes_of_one_customer_share_a_machine() {
+    let Some((vm, programs)) = shared("sandboxes in a shared machine").await else { return };
+    let backend = vm.backend();
+    let began = Instant::now();
+    let spec = function(&programs);
+    let make = || async { backend.create(spec.clone()).await.expect("made").init().await };
+    let (a, b, c) = tokio::join!(make(), make(), make());
+    println!("measured: three functions in a shared machine = {:.2} ms", ms(began));
+    assert_eq!(monitors(), 1);
+    let mut idle = Vec::new();
+    for made in [a, b, c] {
+        let (sandbox, _) = made.expect("init");
+        let began = Instant::now();
+        let event = Invocation::new("warm", r#"{"do": "echo"}"#, Duration::from_secs(5));
+        let (outcome, busy) = sandbox.invoke(event).await.expect("invoked");
+        println!("measured: invocation in a shared machine = {:.2} ms", ms(began));
+        assert!(matches!(outcome.answer, lambda_sandbox::Answer::Success(_)), "{outcome:?}");
+        idle.push(busy.expect("usable").settle().await.expect("settled"));
+    }
+    // Each sees its own processes and files alone.
+    let mut alone = shell(&programs);
+    alone.command.extend(["-c", "echo x > /tmp/mine; echo /proc/[0-9]*; ls /tmp"].map(Into::into));
+    let done = backend.run(alone).await.expect("run");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.ends_with("mine\n") && said.split("/proc/").count() < 6, "{said}");
+    // The end of one leaves the others.
+    idle.pop().expect("three").destroy().await.expect("destroyed");
+    let event = Invocation::new("again", r#"{"do": "echo"}"#, Duration::from_secs(5));
+    let (outcome, _busy) = idle.pop().expect("two").invoke(event).await.expect("invoked");
+    assert!(matches!(outcome.answer, lambda_sandbox::Answer::Success(_)), "{outcome:?}");
+    // The end of the machine ends them all.
+    let began = Instant::now();
+    vm.end().await;
+    vm.ended().await;
+    println!("measured: end of a shared machine = {:.2} ms", ms(began));
+    assert_eq!(monitors(), 0);
+    let event = Invocation::new("late", "{}", Duration::from_secs(5));
+    match idle.pop().expect("one").invoke(event).await {
+        Ok((outcome, None)) => println!("{outcome:?}"),
+        Err(error) => println!("{error}"),
+        Ok((outcome, Some(_))) => panic!("{outcome:?}"),
+    }
+    assert!(backend.create(spec).await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn images_of_a_shared_machine_are_exchanged() {
+    let Some((vm, programs)) = shared("images of a shared machine").await else { return };
+    let backend = vm.backend();
+    let folder = tempfile::tempdir().expect("a folder");
+    let with_file = |number: usize| {
+        let path = folder.path().join(number.to_string());
+        std::fs::create_dir_all(&path).expect("a folder");
+        std::fs::write(path.join("content"), format!("content {number}")).expect("written");
+        let mut spec = shell(&programs);
+        spec.root = spec.root.with_bind(path, "/mnt");
+        spec.command.extend(["-c", "cat /mnt/content"].map(Into::into));
+        spec
+    };
+    // More than there are slots, and all again.
+    for number in (0..15).chain(0..15) {
+        let done = backend.run(with_file(number)).await.expect("run");
+        assert_eq!(done.stdout, format!("content {number}"), "{done:?}");
+    }
+    // One slot has the programs.
+    let mut living = Vec::new();
+    for number in 0..12 {
+        let mut spec = with_file(number);
+        spec.limits.memory_bytes = 16 << 20;
+        living.push(backend.create(spec).await.expect("created"));
+    }
+    let refused = backend.create(with_file(13)).await.expect_err("all slots have users");
+    assert!(matches!(refused, Error::Exhausted { max: 13, .. }), "{refused:?}");
+    living.pop().expect("twelve").destroy().await.expect("destroyed");
+    let done = backend.run(with_file(13)).await.expect("run");
+    assert_eq!(done.stdout, "content 13");
 }
 
 /// Makes an erofs image of an empty folder.

@@ -39,6 +39,11 @@ pub enum Disk {
     ReadOnly,
     /// A file that the guest reads and writes, of a fixed size.
     Writable,
+    /// A place for read-only images, which come and go while the machine runs
+    /// ([`Vm::attach`](crate::Vm::attach)). It has 1 TiB, is empty at the start, and reads as zeros
+    /// beyond the end of its image. A guest must have closed the disk (unmounted it) before its
+    /// image is exchanged: it keeps what it has read until then.
+    Slot,
 }
 
 /// The network device of a machine.
@@ -113,7 +118,11 @@ impl Config {
         out.bytes(self.command_line.as_bytes());
         out.u8(u8::try_from(self.disks.len()).unwrap_or(u8::MAX));
         for disk in &self.disks {
-            out.u8(u8::from(*disk == Disk::Writable));
+            out.u8(match disk {
+                Disk::ReadOnly => 0,
+                Disk::Writable => 1,
+                Disk::Slot => 2,
+            });
         }
         match self.network {
             None => out.u8(0),
@@ -138,6 +147,7 @@ impl Config {
             config.disks.push(match from.u8()? {
                 0 => Disk::ReadOnly,
                 1 => Disk::Writable,
+                2 => Disk::Slot,
                 _ => return Err(from.invalid("an unknown kind of disk")),
             });
         }
@@ -193,7 +203,7 @@ mod tests {
     fn a_configuration_survives_its_binary_form() {
         let mut config = Config::new(128 << 20);
         config.vcpus = 2;
-        config.disks = vec![Disk::ReadOnly, Disk::Writable];
+        config.disks = vec![Disk::ReadOnly, Disk::Writable, Disk::Slot];
         config.network = Some(Network::new([2, 0, 0, 0, 0, 1], Packets::Ip));
         config.console = true;
         let bytes = written(&config);

@@ -25,6 +25,10 @@ pub(crate) enum Request {
     },
     /// Report the counts of exits and the console's output.
     Report,
+    /// Put the passed image into a slot, or empty the slot if none is passed.
+    Attach {
+        disk: u8,
+    },
 }
 
 /// How the machine comes to life.
@@ -56,6 +60,7 @@ pub(crate) enum Reply {
         memory_bytes: u64,
     },
     Connected,
+    Attached,
     Report(Report),
     /// A request failed. The machine goes on.
     Refused {
@@ -154,6 +159,9 @@ impl Request {
             Self::Prepare => {
                 out.u8(7);
             }
+            Self::Attach { disk } => {
+                out.u8(8).u8(*disk);
+            }
         }
         out.finish()
     }
@@ -174,6 +182,7 @@ impl Request {
             5 => Self::Connect { port: from.u32()? },
             6 => Self::Report,
             7 => Self::Prepare,
+            8 => Self::Attach { disk: from.u8()? },
             _ => return Err(from.invalid("its kind is unknown")),
         };
         from.end()?;
@@ -206,6 +215,9 @@ impl Reply {
             }
             Self::Connected => {
                 out.u8(6);
+            }
+            Self::Attached => {
+                out.u8(11);
             }
             Self::Report(report) => report.write(out.u8(7)),
             Self::Refused { message } => {
@@ -241,6 +253,7 @@ impl Reply {
             7 => Self::Report(Report::read(&mut from)?),
             8 => Self::Refused { message: from.text(TEXT_BYTES_MAX)? },
             10 => Self::Prepared,
+            11 => Self::Attached,
             9 => {
                 let cause = match from.u8()? {
                     0 => Cause::Shutdown,
@@ -265,7 +278,7 @@ fn cut(text: &str) -> &[u8] {
 }
 
 /// The version of the messages. Both programs are built together; a mismatch is an error.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const TEXT_BYTES_MAX: usize = 4096;
 /// The largest part of the console's output that is kept.
 pub(crate) const CONSOLE_BYTES_MAX: usize = 16 * 1024;
@@ -288,6 +301,7 @@ mod tests {
             Reply::Resumed,
             Reply::Saved { memory_bytes: 1 << 40 },
             Reply::Connected,
+            Reply::Attached,
             Reply::Report(report.clone()),
             Reply::Refused { message: "no".into() },
             Reply::Ended { cause: failed, report: report.clone() },
@@ -306,6 +320,7 @@ mod tests {
             Request::Snapshot,
             Request::Connect { port: 5000 },
             Request::Report,
+            Request::Attach { disk: 13 },
         ];
         for request in requests {
             assert_eq!(Request::parse(&request.bytes()).unwrap(), request);

@@ -32,6 +32,7 @@ pub(crate) struct Files {
     pub(crate) memory: OwnedFd,
     /// The kernel, or the state of a snapshot.
     pub(crate) image: OwnedFd,
+    /// Of the disks without slots.
     pub(crate) disks: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
 }
@@ -63,7 +64,8 @@ pub(crate) struct Machine {
 impl Files {
     /// Assigns the descriptors of a start request to memory, kernel or snapshot, disks and network.
     pub(crate) fn sort(config: &Config, files: Vec<OwnedFd>) -> Result<Self, Error> {
-        let expected = 2 + config.disks.len() + usize::from(config.network.is_some());
+        let filled = config.disks.iter().filter(|disk| **disk != Disk::Slot).count();
+        let expected = 2 + filled + usize::from(config.network.is_some());
         let count = files.len();
         let wrong =
             || Error::invalid("the list of descriptors", format!("{count} instead of {expected}"));
@@ -73,7 +75,7 @@ impl Files {
         let mut files = files.into_iter();
         let mut next = || files.next().ok_or_else(wrong);
         let (memory, image) = (next()?, next()?);
-        let disks = config.disks.iter().map(|_| next()).collect::<Result<_, _>>()?;
+        let disks = (0..filled).map(|_| next()).collect::<Result<_, _>>()?;
         let network = config.network.map(|_| next()).transpose()?;
         Ok(Self { memory, image, disks, network })
     }
@@ -150,11 +152,13 @@ impl Machine {
         if config.entropy {
             devices.push(Box::new(Entropy::new(from_kernel)));
         }
-        for (disk, file) in config.disks.iter().zip(disks) {
-            let file = File::from(file);
+        let mut files = disks.into_iter().map(File::from);
+        let missing = || Error::invalid("the list of descriptors", "a disk has none");
+        for disk in &config.disks {
             devices.push(Box::new(match disk {
-                Disk::ReadOnly => DiskDevice::image(file)?,
-                Disk::Writable => DiskDevice::scratch(file)?,
+                Disk::ReadOnly => DiskDevice::image(files.next().ok_or_else(missing)?)?,
+                Disk::Writable => DiskDevice::scratch(files.next().ok_or_else(missing)?)?,
+                Disk::Slot => DiskDevice::slot(),
             }));
         }
         if config.free_page_reporting {
@@ -165,6 +169,13 @@ impl Machine {
             devices.push(Box::new(NetworkDevice::new(network, File::from(file), poll)));
         }
         Ok(devices)
+    }
+
+    /// Returns the place of the disk with this number.
+    pub(crate) fn disk(&self, number: u8) -> Option<&Place> {
+        let first = usize::from(VSOCK) + 1 + usize::from(self.config.entropy);
+        let is_there = usize::from(number) < self.config.disks.len();
+        self.bus.places().get(first + usize::from(number)).filter(|_| is_there)
     }
 
     /// Puts the devices at their places. Returns the kernel's command line, which names them.

@@ -222,6 +222,19 @@ impl Service {
                 Reply::Connected
             }
             Request::Report => Reply::Report(machine.bus.report()),
+            Request::Attach { disk } => {
+                let mut files = files.into_iter();
+                let (image, None) = (files.next(), files.next()) else {
+                    return refused("a slot takes one image");
+                };
+                let place = machine.disk(disk);
+                let mut transport = place.map(crate::bus::Place::transport);
+                let slot = transport.as_mut().and_then(|it| it.device_mut().as_disk());
+                if !slot.is_some_and(|slot| slot.attach(image.map(File::from))) {
+                    return refused("there is no such slot");
+                }
+                Reply::Attached
+            }
         })
     }
 

@@ -18,6 +18,7 @@ pub struct Resources<'a> {
     /// file of a snapshot, open for reading.
     pub memory: BorrowedFd<'a>,
     pub boot: Source<'a>,
+    /// Of the disks without slots.
     pub disks: &'a [BorrowedFd<'a>],
     pub network: Option<BorrowedFd<'a>>,
 }
@@ -101,7 +102,8 @@ impl Vm {
         self.system_calls
     }
 
-    /// Returns the next event. Waits for it, for `time` at most.
+    /// Returns the next event. Waits for it, for `time` at most. Calls of other methods keep at most
+    /// 64 events for this one: further streams of the guest end.
     ///
     /// # Errors
     ///
@@ -179,6 +181,21 @@ impl Vm {
         }
     }
 
+    /// Puts an image into the slot ([`Disk::Slot`](crate::Disk::Slot)) at this place among the
+    /// disks, in place of what was there, or empties it. The guest is not told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if that disk is no slot; [`Error::Closed`], [`Error::TimedOut`].
+    pub fn attach(
+        &mut self,
+        disk: u8,
+        image: Option<BorrowedFd<'_>>,
+        time: Duration,
+    ) -> Result<(), Error> {
+        self.ask(&Request::Attach { disk }, image.as_slice(), time, &Reply::Attached)
+    }
+
     /// Returns the counts of exits, and the end of the console's output.
     ///
     /// # Errors
@@ -212,7 +229,10 @@ impl Vm {
             match Self::to_event(reply, files) {
                 Ok(event) => {
                     let is_end = matches!(event, Event::Ended { .. });
-                    self.events.push_back(event);
+                    // Streams beyond them end: the guest decides how many there are.
+                    if is_end || self.events.len() < EVENTS_MAX {
+                        self.events.push_back(event);
+                    }
                     if is_end {
                         return Err(Error::Closed);
                     }
@@ -295,6 +315,9 @@ impl AsFd for Vm {
         self.link.as_fd()
     }
 }
+
+/// Streams of the guest that are kept for [`Vm::event`].
+const EVENTS_MAX: usize = 64;
 
 /// Makes the memory file of a new machine.
 ///

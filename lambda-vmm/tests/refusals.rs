@@ -80,6 +80,24 @@ fn missing_descriptors_and_another_device_are_refused() {
 }
 
 #[test]
+fn images_are_attached_to_slots_alone() {
+    let Some(kvm) = kvm("images_are_attached_to_slots_alone") else { return };
+    let mut config = tiny();
+    config.disks = vec![lambda_vmm::Disk::ReadOnly, lambda_vmm::Disk::Slot];
+    let memory = memory_file(&config).unwrap();
+    let (kernel, image) = (kernel(&SPIN), file(&[1; 4096]));
+    let boot = Source::Kernel(kernel.as_fd());
+    let machine = start(&kvm, &config, memory.as_fd(), boot, &[image.as_fd()]);
+    let mut vm = machine.unwrap();
+    vm.vm.attach(1, Some(image.as_fd()), TIME).unwrap();
+    vm.vm.attach(1, None, TIME).unwrap();
+    for disk in [0, 2, 255] {
+        let error = vm.vm.attach(disk, Some(image.as_fd()), TIME).unwrap_err().to_string();
+        assert!(error.contains("there is no such slot"), "{error}");
+    }
+}
+
+#[test]
 fn a_configuration_out_of_its_limits_is_refused_before_it_is_sent() {
     let Some(kvm) = kvm("a_configuration_out_of_its_limits_is_refused_before_it_is_sent") else {
         return;

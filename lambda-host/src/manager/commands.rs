@@ -10,11 +10,12 @@ use super::driver::{Driver, Held};
 use super::ids::{is_of, to_engine};
 use crate::error::Error;
 use crate::event::HostEvent;
+use crate::function::account::AccountIndex;
 use crate::logs::LogEvent;
 use crate::worker::log::now_ms;
 use crate::worker::protocol::{
-    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, WorkerCommand,
-    WorkerId,
+    Deployment, InterfaceId, Invocation, InvocationId, SandboxId, StartFault, VmId, VmSpec,
+    WorkerCommand, WorkerId,
 };
 
 impl Driver {
@@ -22,11 +23,12 @@ impl Driver {
         while let Some(command) = self.engine.poll() {
             match command {
                 Command::StartSandbox {
-                    sandbox, worker, function, revision, interface, ..
+                    sandbox, worker, function, revision, interface, vm
                 } => {
                     let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
                     let interface = interface.map(|it| InterfaceId(it.0));
-                    self.start(sandbox, worker, function, revision, interface);
+                    let vm = vm.map(|vm| VmId(vm.0));
+                    self.start(sandbox, worker, function, revision, (interface, vm));
                 }
                 Command::StopSandbox { sandbox, worker, .. } => {
                     self.observer.sandbox_stopping(SandboxId(sandbox.0));
@@ -64,10 +66,16 @@ impl Driver {
                 Command::StopInterface { interface } => {
                     self.networks.stop(InterfaceId(interface.0));
                 }
-                // The workers of this host have no VMs, and none is told of: the engine asks for
-                // none.
-                Command::StartVm { vm, .. } => self.handle(Event::VmGone { vm }),
-                Command::StopVm { .. } => {}
+                Command::StartVm { vm, worker, memory_bytes, account } => {
+                    let account = account.map(|it| AccountIndex(it.0));
+                    let vm = VmSpec { vm: VmId(vm.0), account, memory_bytes };
+                    let start = WorkerCommand::StartVm { vm };
+                    self.fleet.carry_out(WorkerId(worker.0), start);
+                }
+                Command::StopVm { vm, worker } => {
+                    let stop = WorkerCommand::StopVm { vm: VmId(vm.0) };
+                    self.fleet.carry_out(WorkerId(worker.0), stop);
+                }
             }
         }
     }
@@ -78,7 +86,7 @@ impl Driver {
         worker: WorkerId,
         function: FunctionId,
         revision: u64,
-        interface: Option<InterfaceId>,
+        (interface, vm): (Option<InterfaceId>, Option<VmId>),
     ) {
         let known = self.functions.deployment(function).filter(|it| it.number == revision);
         let Some(deployment) = known.cloned() else {
@@ -101,7 +109,7 @@ impl Driver {
         let held = Held { worker, deployment: Arc::clone(&deployment), ready: false, fault: None };
         self.sandboxes.insert(sandbox, held);
         let deployment = Box::new(Deployment::clone(&deployment));
-        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment, interface });
+        self.fleet.carry_out(worker, WorkerCommand::Start { sandbox, deployment, interface, vm });
     }
 
     fn dispatch(&mut self, id: InvocationId, sandbox: SandboxId, worker: WorkerId) {

@@ -100,10 +100,14 @@ impl Default for Settings {
         config.starts_per_worker_max = starts.saturating_mul(STARTS_PER_PROCESSOR);
         // A sandbox is shown with the decision that placed it, which is read as soon as it is made.
         config.explanations_kept = EXPLANATIONS_KEPT;
+        config.vm.shared_memory_bytes = SHARED_VM_BYTES;
         Self { config, placement: None, idle: Box::new(FixedIdle(IDLE_TIMEOUT)) }
     }
 }
 
+/// Memory of a VM for the sandboxes of an account: eight of 128 MB. A larger function has a VM of
+/// its own size.
+const SHARED_VM_BYTES: u64 = 1 << 30;
 /// How long a sandbox is kept idle by default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 const EXPLANATIONS_KEPT: u32 = 64;

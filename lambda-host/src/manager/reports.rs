@@ -1,6 +1,6 @@
 //! What workers report: the driver tells the engine, and answers callers.
 
-use lambda_core::{Capacity, Event, Fault, ReportedSandbox, Used};
+use lambda_core::{AccountId, Capacity, Event, Fault, Isolation, ReportedSandbox, ReportedVm, Used};
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::version::Version;
 use crate::worker::protocol::{
-    Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, StreamPart, VERSION,
-    WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
+    Boundary, Epoch, FromWorker, InvocationId, RunningSandbox, VmSpec, SandboxId, StartFault,
+    StreamPart, VERSION, VmId, WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
 };
 
 impl Driver {
@@ -21,8 +21,8 @@ impl Driver {
         if version != VERSION {
             return self.on_worker_lost(worker, "speaks another version of the worker protocol");
         }
-        if let WorkerEvent::Joined { capacity, sandboxes } = event {
-            return self.on_joined(worker, epoch, capacity, &sandboxes);
+        if let WorkerEvent::Joined { capacity, sandboxes, vms } = event {
+            return self.on_joined(worker, epoch, capacity, (&sandboxes, &vms));
         }
         if self.fleet.epoch(worker) != Some(epoch) {
             return tracing::debug!(worker = worker.0, "an event of an earlier life of a worker");
@@ -71,9 +71,22 @@ impl Driver {
                     self.observer.frozen(invocation, duration);
                 }
             }
+            WorkerEvent::VmReady { vm } => {
+                self.show(|| HostEvent::VmReady { vm, worker });
+                self.handle(Event::VmReady { vm: lambda_core::VmId(vm.0) });
+            }
+            WorkerEvent::VmGone { vm, reason } => self.on_vm_gone(vm, worker, reason),
             WorkerEvent::Beat => self.handle(Event::WorkerBeat { worker: to_core(worker) }),
             WorkerEvent::Joined { .. } => {}
         }
+    }
+
+    fn on_vm_gone(&mut self, vm: VmId, worker: WorkerId, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            tracing::warn!(vm = vm.0, worker = worker.0, reason, "virtual machine gone");
+        }
+        self.show(|| HostEvent::VmGone { vm, worker, reason });
+        self.handle(Event::VmGone { vm: lambda_core::VmId(vm.0) });
     }
 
     /// Passes a part of an answer on to its caller.
@@ -105,14 +118,14 @@ impl Driver {
         worker: WorkerId,
         epoch: Epoch,
         capacity: WorkerCapacity,
-        sandboxes: &[RunningSandbox],
+        (sandboxes, vms): (&[RunningSandbox], &[VmSpec]),
     ) {
         if !self.fleet.contains(worker) {
             return tracing::warn!(worker = worker.0, "a worker that was never added joins");
         }
         match self.fleet.epoch(worker) {
             // Its connection was lost and is there again.
-            Some(known) if known == epoch => return self.report(worker, sandboxes),
+            Some(known) if known == epoch => return self.report(worker, sandboxes, vms),
             Some(_) => self.lose_sandboxes(worker),
             None => {}
         }
@@ -120,6 +133,11 @@ impl Driver {
             worker: to_core(worker),
             capacity: Capacity {
                 interface_slots: capacity.interface_slots,
+                isolation: match capacity.boundary {
+                    Boundary::Sandbox => Isolation::Sandbox,
+                    Boundary::VmPerAccount => Isolation::VmPerAccount,
+                    Boundary::VmPerSandbox => Isolation::VmPerSandbox,
+                },
                 ..Capacity::of_memory(capacity.memory_bytes)
             },
         };
@@ -127,8 +145,8 @@ impl Driver {
             Ok(()) => {
                 self.fleet.joined(worker, epoch);
                 self.observer.worker_joined(worker, capacity.memory_bytes);
-                if !sandboxes.is_empty() {
-                    self.report(worker, sandboxes);
+                if !sandboxes.is_empty() || !vms.is_empty() {
+                    self.report(worker, sandboxes, vms);
                 }
             }
             Err(error) => {
@@ -141,7 +159,7 @@ impl Driver {
     }
 
     /// Tells the engine all that a worker runs: the engine stops what it does not know.
-    fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox]) {
+    fn report(&mut self, worker: WorkerId, sandboxes: &[RunningSandbox], vms: &[VmSpec]) {
         let mut reported = Vec::new();
         for it in sandboxes {
             match self.functions.id(&it.key()) {
@@ -149,15 +167,21 @@ impl Driver {
                     sandbox: to_engine(it.sandbox),
                     function,
                     revision: it.deployment,
-                    vm: None,
+                    vm: it.vm.map(|vm| lambda_core::VmId(vm.0)),
                     interface: it.interface.map(|it| lambda_core::InterfaceId(it.0)),
                     invocation: it.invocation.map(|it| lambda_core::InvocationId(it.0)),
                 }),
                 None => self.fleet.carry_out(worker, WorkerCommand::Kill { sandbox: it.sandbox }),
             }
         }
+        let reported_vm = |it: &VmSpec| ReportedVm {
+            vm: lambda_core::VmId(it.vm.0),
+            account: it.account.map(|it| AccountId(it.0)),
+            memory_bytes: it.memory_bytes,
+        };
+        let vms = vms.iter().map(reported_vm).collect();
         let worker = to_core(worker);
-        self.handle(Event::WorkerReported { worker, vms: Vec::new(), sandboxes: reported });
+        self.handle(Event::WorkerReported { worker, vms, sandboxes: reported });
     }
 
     pub(super) fn on_worker_lost(&mut self, worker: WorkerId, reason: &str) {

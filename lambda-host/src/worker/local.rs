@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use lambda_sandbox::{Backend, BoxFuture};
+use lambda_sandbox::{Backend, BoxFuture, VmProvider};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::Worker;
@@ -15,14 +15,16 @@ use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::making::Maker;
 use super::protocol::{
-    Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW, SandboxId,
-    StartFault, ToWorker, VERSION, WorkerCapacity, WorkerCommand, WorkerEvent,
+    Boundary, Deployment, Epoch, InterfaceId, InvocationId, RunningSandbox, STREAM_WINDOW,
+    SandboxId, StartFault, ToWorker, VERSION, VmId, VmSpec, WorkerCapacity, WorkerCommand,
+    WorkerEvent,
 };
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
 use super::specification::log_stream;
 use super::stream::Credits;
+use super::vms::Vms;
 use crate::code::CodeStore;
 use crate::network::InterfaceProvider;
 
@@ -34,6 +36,7 @@ pub struct LocalWorker {
     context: Arc<Context>,
     capacity: WorkerCapacity,
     live: Arc<Mutex<BTreeMap<SandboxId, Handle>>>,
+    vms: Option<Arc<Vms>>,
 }
 
 /// The worker's end of a sandbox's task.
@@ -71,7 +74,7 @@ impl LocalWorker {
             connection: OnceLock::new(),
         };
         let capacity = WorkerCapacity::of_memory(memory_bytes);
-        Self { context: Arc::new(context), capacity, live: Arc::default() }
+        Self { context: Arc::new(context), capacity, live: Arc::default(), vms: None }
     }
 
     /// Limits the bandwidth of each streamed answer after its first 6 MiB. Has no effect once the
@@ -106,6 +109,19 @@ impl LocalWorker {
         self
     }
 
+    /// Makes sandboxes in the VMs of a provider instead of by the backend. They are attached to no
+    /// network interfaces. With [`Boundary::Sandbox`] nothing changes. Has no effect once the
+    /// worker is connected.
+    #[must_use]
+    pub fn with_vms(mut self, provider: Arc<dyn VmProvider>, boundary: Boundary) -> Self {
+        self.capacity.boundary = boundary;
+        if boundary != Boundary::Sandbox {
+            self.capacity.interface_slots = 0;
+            self.vms = Some(Vms::new(provider));
+        }
+        self
+    }
+
     fn live(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +131,16 @@ impl LocalWorker {
         sandbox: SandboxId,
         deployment: Box<Deployment>,
         interface: Option<InterfaceId>,
+        vm: Option<VmId>,
     ) {
+        let backend = match (vm, &self.vms) {
+            (None, _) => Some(Arc::clone(&self.context.backend)),
+            (Some(vm), vms) => vms.as_ref().and_then(|vms| vms.backend(vm, deployment.account)),
+        };
+        let Some(backend) = backend else {
+            let fault = StartFault::Worker { reason: "its virtual machine is gone".to_owned() };
+            return self.tell_soon(WorkerEvent::Failed { sandbox, fault });
+        };
         let (orders, received) = mpsc::unbounded_channel();
         let kill = Arc::new(Notify::new());
         let running = RunningSandbox {
@@ -125,6 +150,7 @@ impl LocalWorker {
             version: deployment.version,
             deployment: deployment.number,
             interface,
+            vm,
             invocation: None,
         };
         let credits = Credits::new(Semaphore::new(0));
@@ -136,6 +162,7 @@ impl LocalWorker {
         let log = Arc::new(SandboxLog::new(stream, &deployment.config.logging));
         let deployment: Arc<Deployment> = deployment.into();
         let maker = Maker {
+            backend,
             context: Arc::clone(&self.context),
             deployment: Arc::clone(&deployment),
             interface,
@@ -168,6 +195,26 @@ impl LocalWorker {
                 drop(live.lock().unwrap_or_else(PoisonError::into_inner).remove(&sandbox));
             }
             counted.0.tell(last).await;
+        }));
+    }
+
+    fn start_vm(&self, running: VmSpec) {
+        let vm = running.vm;
+        let Some(vms) = &self.vms else {
+            let reason = Some("this worker has no virtual machines".to_owned());
+            return self.tell_soon(WorkerEvent::VmGone { vm, reason });
+        };
+        let life = vms.start(running, Arc::clone(&self.context));
+        let counted = Counted::new(Arc::clone(&self.context));
+        let live = Arc::downgrade(&self.live);
+        drop(tokio::spawn(async move {
+            let reason = life.await;
+            if let Some(live) = live.upgrade() {
+                let live = live.lock().unwrap_or_else(PoisonError::into_inner);
+                let inside = live.values().filter(|handle| handle.running.vm == Some(vm));
+                inside.for_each(|handle| handle.kill.notify_one());
+            }
+            counted.0.tell(WorkerEvent::VmGone { vm, reason }).await;
         }));
     }
 
@@ -206,9 +253,10 @@ impl Worker for LocalWorker {
         }
         let (context, capacity) = (Arc::downgrade(&self.context), self.capacity);
         let sandboxes = self.live().values().map(|handle| handle.running.clone()).collect();
+        let vms = self.vms.as_ref().map(|vms| vms.running()).unwrap_or_default();
         drop(tokio::spawn(async move {
             if let Some(context) = context.upgrade() {
-                context.tell(WorkerEvent::Joined { capacity, sandboxes }).await;
+                context.tell(WorkerEvent::Joined { capacity, sandboxes, vms }).await;
             }
             let Some(interval) = beat_interval else { return };
             loop {
@@ -225,8 +273,14 @@ impl Worker for LocalWorker {
             return;
         }
         match message.command {
-            WorkerCommand::Start { sandbox, deployment, interface } => {
-                self.start(sandbox, deployment, interface);
+            WorkerCommand::Start { sandbox, deployment, interface, vm } => {
+                self.start(sandbox, deployment, interface, vm);
+            }
+            WorkerCommand::StartVm { vm } => self.start_vm(vm),
+            WorkerCommand::StopVm { vm } => {
+                if !self.vms.as_ref().is_some_and(|vms| vms.stop(vm)) {
+                    self.tell_soon(WorkerEvent::VmGone { vm, reason: None });
+                }
             }
             WorkerCommand::Dispatch { sandbox, invocation } => {
                 let id = invocation.id;

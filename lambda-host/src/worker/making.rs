@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lambda_sandbox::{
-    Created, FailedInit, Idle, InitFailure, LogSink, Sandbox, SandboxSpec, ShutdownReason,
+    Backend, Created, FailedInit, Idle, InitFailure, LogSink, Sandbox, SandboxSpec, ShutdownReason,
 };
 use tokio::time::Instant;
 
@@ -21,6 +21,8 @@ use crate::network::Attached;
 /// Makes the sandbox of one deployment.
 #[derive(Debug)]
 pub(super) struct Maker {
+    /// The worker's, or that of the sandbox's VM.
+    pub(super) backend: Arc<dyn Backend>,
     pub(super) context: Arc<Context>,
     pub(super) deployment: Arc<Deployment>,
     /// The network interface that the sandbox is attached to.
@@ -141,7 +143,7 @@ impl Maker {
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
         let created: Sandbox<Created> =
-            self.context.backend.create(spec).await.map_err(|error| machine(&error))?;
+            self.backend.create(spec).await.map_err(|error| machine(&error))?;
         let FailedInit { failure, sandbox } = match created.try_init().await {
             Ok((idle, init)) => {
                 let state = State::Idle(idle);

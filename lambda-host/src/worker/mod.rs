@@ -17,6 +17,7 @@ pub(crate) mod roles;
 pub(crate) mod runtime;
 mod specification;
 mod stream;
+mod vms;
 
 use std::fmt;
 

@@ -30,7 +30,7 @@ use crate::invocation::Report;
 use crate::logs::LogEvent;
 
 /// The version of the messages in this module. A worker of another version is not taken.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Names a worker; the manager gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +47,10 @@ pub struct SandboxId(pub u64);
 /// Names a network interface; the placement engine gives it, and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InterfaceId(pub u64);
+
+/// Names a virtual machine; the placement engine gives it, and never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VmId(pub u64);
 
 /// Names an invocation; the manager gives it, and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,6 +111,19 @@ pub enum WorkerCommand {
         /// The network interface that it is attached to; `None`: it reaches no network.
         #[serde(default)]
         interface: Option<InterfaceId>,
+        /// The VM that it is made in, which is ready; `None` on a worker without VMs.
+        #[serde(default)]
+        vm: Option<VmId>,
+    },
+    /// Start a VM. Answered by [`WorkerEvent::VmReady`] or [`WorkerEvent::VmGone`].
+    StartVm {
+        /// The new VM.
+        vm: VmSpec,
+    },
+    /// Stop a VM that has no sandbox. Answered by [`WorkerEvent::VmGone`].
+    StopVm {
+        /// The VM.
+        vm: VmId,
     },
     /// Run an invocation in a ready sandbox. Answered by [`WorkerEvent::Ended`] or
     /// [`WorkerEvent::Refused`].
@@ -228,6 +245,21 @@ pub enum WorkerEvent {
         capacity: WorkerCapacity,
         /// All sandboxes that it runs.
         sandboxes: Vec<RunningSandbox>,
+        /// All VMs that are ready.
+        #[serde(default)]
+        vms: Vec<VmSpec>,
+    },
+    /// A VM is ready for sandboxes.
+    VmReady {
+        /// The VM.
+        vm: VmId,
+    },
+    /// A VM is gone with all sandboxes in it, could not be started, or never was there.
+    VmGone {
+        /// The VM.
+        vm: VmId,
+        /// Why, if it was not stopped: the error with its causes.
+        reason: Option<String>,
     },
     /// The worker lives.
     Beat,
@@ -309,6 +341,22 @@ pub struct WorkerCapacity {
     /// The most sandboxes that are attached to network interfaces.
     #[serde(default)]
     pub interface_slots: u32,
+    /// What separates its sandboxes.
+    #[serde(default)]
+    pub boundary: Boundary,
+}
+
+/// What separates the sandboxes of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Boundary {
+    /// The sandboxes alone.
+    #[default]
+    Sandbox,
+    /// A VM for each account, with many sandboxes: the first generation of AWS Lambda.
+    VmPerAccount,
+    /// A VM for each sandbox: the second generation of AWS Lambda.
+    VmPerSandbox,
 }
 
 impl RunningSandbox {
@@ -321,7 +369,7 @@ impl WorkerCapacity {
     /// Returns a capacity of so much memory, in bytes, for sandboxes without a network.
     #[must_use]
     pub fn of_memory(memory_bytes: u64) -> Self {
-        Self { memory_bytes, interface_slots: 0 }
+        Self { memory_bytes, interface_slots: 0, boundary: Boundary::Sandbox }
     }
 }
 
@@ -344,8 +392,23 @@ pub struct RunningSandbox {
     /// The network interface that it is attached to.
     #[serde(default)]
     pub interface: Option<InterfaceId>,
+    /// The VM that it is in.
+    #[serde(default)]
+    pub vm: Option<VmId>,
     /// The invocation that runs in it.
     pub invocation: Option<InvocationId>,
+}
+
+/// A VM of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VmSpec {
+    /// The VM.
+    pub vm: VmId,
+    /// The account whose sandboxes it runs; `None` until its first sandbox.
+    pub(crate) account: Option<AccountIndex>,
+    /// The memory for sandboxes in it, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// What the caller of an invocation gets.

@@ -1,23 +1,44 @@
-//! The driver of a sandbox in a machine of its own: passes every call on to the sandbox inside.
+//! The driver of a sandbox in a virtual machine: passes every call on to the sandbox inside.
 
 use std::time::Duration;
 
 use super::machine::Machine;
+use super::shared::{Held, SharedVm};
 use crate::{
     BoxFuture, Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer,
     Outcome, Pressure, ShutdownReason,
 };
 
-/// The driver of a sandbox in a machine of its own. Dropping it ends the machine.
+/// The driver of a sandbox in a virtual machine. Dropping it ends the sandbox, and releases what
+/// it holds of the host.
 #[derive(Debug)]
 pub(super) struct VmDriver {
     inside: Box<dyn Driver>,
-    machine: Option<Machine>,
+    holds: Option<Holds>,
+}
+
+/// What a sandbox in a virtual machine holds of the host.
+#[derive(Debug)]
+pub(super) enum Holds {
+    /// A machine of its own.
+    Machine(Machine),
+    /// Disks of a machine that it shares.
+    Slots(Held, SharedVm),
+}
+
+impl Holds {
+    /// Releases it after the sandbox has ended.
+    async fn release(self) {
+        match self {
+            Self::Machine(machine) => machine.end().await,
+            Self::Slots(held, _machine) => held.give_back(),
+        }
+    }
 }
 
 impl VmDriver {
-    pub(super) fn new(inside: Box<dyn Driver>, machine: Machine) -> Self {
-        Self { inside, machine: Some(machine) }
+    pub(super) fn new(inside: Box<dyn Driver>, holds: Holds) -> Self {
+        Self { inside, holds: Some(holds) }
     }
 }
 
@@ -41,12 +62,12 @@ impl Driver for VmDriver {
     /// The machine runs on in the background while extensions have their time.
     fn abandon(&mut self, reason: ShutdownReason) {
         self.inside.abandon(reason);
-        if let (Some(machine), Ok(runtime)) =
-            (self.machine.take(), tokio::runtime::Handle::try_current())
+        if let (Some(holds), Ok(runtime)) =
+            (self.holds.take(), tokio::runtime::Handle::try_current())
         {
             drop(runtime.spawn(async move {
                 tokio::time::sleep(ABANDONED_TIME).await;
-                machine.end().await;
+                holds.release().await;
             }));
         }
     }
@@ -71,15 +92,25 @@ impl Driver for VmDriver {
         self.inside.shutdown(reason)
     }
 
-    /// The end of the machine releases what the sandbox inside holds.
+    /// The end of a sandbox's own machine releases what the sandbox inside holds.
     fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
-            let Self { inside, machine } = *self;
-            drop(inside);
-            if let Some(machine) = machine {
-                machine.end().await;
+            let Self { inside, holds } = *self;
+            let destroyed = match &holds {
+                Some(Holds::Slots(..)) => inside.destroy().await,
+                _ => {
+                    drop(inside);
+                    Ok(())
+                }
+            };
+            if let Some(holds) = holds {
+                match &destroyed {
+                    Ok(()) => holds.release().await,
+                    // The sandbox may not have ended: the disks are given back later.
+                    Err(_) => drop(holds),
+                }
             }
-            Ok(())
+            destroyed
         })
     }
 

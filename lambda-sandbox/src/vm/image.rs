@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::settings::Settings;
-use crate::remote::guest;
 use crate::{Error, Root};
 
 /// The cache of images.
@@ -38,31 +37,33 @@ impl Images {
         Ok(Self { folder: folder.as_path().into(), making: Arc::default() })
     }
 
-    /// Returns the root as a guest sees it, and the images that are its disks, in order.
-    pub(super) async fn of_root(&self, root: &Root) -> Result<(Root, Vec<PathBuf>), Error> {
+    /// Returns a root whose parts are images.
+    pub(super) async fn of_root(&self, root: &Root) -> Result<ImageRoot, Error> {
         let (images, root) = (self.clone(), root.clone());
-        let work = move || images.translate(&root);
+        let work = move || images.translate(root);
         tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)?
     }
 
-    fn translate(&self, root: &Root) -> Result<(Root, Vec<PathBuf>), Error> {
-        let mut disks = Vec::new();
-        let mut inside = root.clone();
-        if let Some(directory) = &root.directory {
-            inside.directory = Some(place(&mut disks, self.of_path(directory)?)?);
+    fn translate(&self, mut root: Root) -> Result<ImageRoot, Error> {
+        if let Some(directory) = &mut root.directory {
+            *directory = self.of_path(directory)?;
         }
-        if let Some(image) = inside.image.take() {
-            inside.directory = Some(place(&mut disks, image)?);
+        root.directory = root.image.take().or(root.directory);
+        for layer in &mut root.layers {
+            *layer = self.of_path(layer)?;
         }
-        for layer in &mut inside.layers {
-            *layer = place(&mut disks, self.of_path(layer)?)?;
+        let mut files = Vec::new();
+        for bind in &mut root.binds {
+            files.push(!fs::metadata(&bind.source).is_ok_and(|found| found.is_dir()));
+            bind.source = self.of_path(&bind.source)?;
         }
-        for bind in &mut inside.binds {
-            let at = place(&mut disks, self.of_path(&bind.source)?)?;
-            let is_folder = fs::metadata(&bind.source).is_ok_and(|found| found.is_dir());
-            bind.source = if is_folder { at } else { at.join(FILE) };
+        let root = ImageRoot { root, files };
+        let count = root.images().len();
+        if count > DISKS_MAX {
+            let reason = format!("a machine has at most {DISKS_MAX} disks beside the guest's root");
+            return Err(Error::invalid("root", format!("{count} folders"), reason));
         }
-        Ok((inside, disks))
+        Ok(root)
     }
 
     /// Returns the image of a folder, or of a folder with a file under the name [`FILE`].
@@ -135,20 +136,41 @@ impl Images {
     }
 }
 
-/// Adds a disk. Returns where the guest finds it.
-fn place(disks: &mut Vec<PathBuf>, image: PathBuf) -> Result<PathBuf, Error> {
-    let known = disks.iter().position(|disk| *disk == image);
-    let number = known.unwrap_or(disks.len());
-    if number >= DISKS_MAX {
-        let reason = format!("a machine has at most {DISKS_MAX} disks beside the guest's root");
-        return Err(Error::invalid("root", format!("{} folders", number + 1), reason));
+/// A root whose folder, layers and binds are images of the host.
+#[derive(Debug)]
+pub(super) struct ImageRoot {
+    root: Root,
+    /// Of each bind, whether it is a file: then the image holds it under the name [`FILE`].
+    files: Vec<bool>,
+}
+
+impl ImageRoot {
+    /// Returns the images in order, each once.
+    pub(super) fn images(&self) -> Vec<PathBuf> {
+        let binds = self.root.binds.iter().map(|bind| &bind.source);
+        let mut images: Vec<PathBuf> = Vec::new();
+        for image in self.root.directory.iter().chain(&self.root.layers).chain(binds) {
+            if !images.contains(image) {
+                images.push(image.clone());
+            }
+        }
+        images
     }
-    if known.is_none() {
-        disks.push(image);
+
+    /// Returns the root as a guest sees it that has the images at these places.
+    pub(super) fn inside(self, place: impl Fn(&Path) -> PathBuf) -> Root {
+        let Self { mut root, files } = self;
+        for path in root.directory.iter_mut().chain(&mut root.layers) {
+            *path = place(path);
+        }
+        for (bind, is_file) in root.binds.iter_mut().zip(files) {
+            bind.source = place(&bind.source);
+            if is_file {
+                bind.source.push(FILE);
+            }
+        }
+        root
     }
-    // The guest's root is `a`.
-    let letter = char::from(b'b' + u8::try_from(number).unwrap_or(0));
-    Ok(Path::new(guest::DISKS).join(letter.to_string()))
 }
 
 /// Adds a file, or a folder with all that is in it, to a digest.
@@ -207,4 +229,4 @@ const MAKER: &str = "mkfs.erofs";
 const FILE: &str = "file";
 const UNFINISHED: &str = "unfinished-";
 /// Disks beside the guest's root.
-const DISKS_MAX: usize = 13;
+pub(super) const DISKS_MAX: usize = 13;

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::settings::Settings;
 use crate::linux::{Extras, LinuxBackend, SystemCalls};
-use crate::{Backend as _, Error, Finished, Killer, Limits, Root, SandboxSpec};
+use crate::{Backend as _, Error, Finished, Killer, Root, SandboxSpec, VmSize};
 
 /// Makes jails of monitors.
 #[derive(Debug, Clone)]
@@ -35,18 +35,18 @@ impl Jail {
     pub(super) async fn start(
         &self,
         control: OwnedFd,
-        limits: &Limits,
+        size: VmSize,
         config: &Config,
     ) -> Result<Jailed, Error> {
-        let sandbox = self.backend.create(self.spec(control, limits, config)).await?;
+        let sandbox = self.backend.create(self.spec(control, size, config)).await?;
         Ok(Jailed { killer: sandbox.killer(), running: Some(tokio::spawn(sandbox.run())) })
     }
 
-    fn spec(&self, control: OwnedFd, limits: &Limits, config: &Config) -> SandboxSpec {
+    fn spec(&self, control: OwnedFd, size: VmSize, config: &Config) -> SandboxSpec {
         let root = Root::empty().with_bind(&self.monitor, MONITOR);
         let mut spec = SandboxSpec::new(root, [MONITOR, CONTROL]).named("monitor");
         spec.limits.memory_bytes = config.memory_bytes.saturating_add(MONITOR_BYTES);
-        spec.limits.cpus = f64::from(config.vcpus).max(limits.cpus) + MONITOR_CPUS;
+        spec.limits.cpus = f64::from(config.vcpus).max(size.cpus) + MONITOR_CPUS;
         spec.limits.processes_max = u32::from(config.vcpus) + MONITOR_THREADS;
         spec.limits.files_max = FILES_MAX;
         spec.limits.scratch_bytes = SCRATCH_BYTES;
@@ -138,7 +138,7 @@ mod tests {
 
     async fn attack(jail: &Jail, script: &str) -> Completed {
         let control = OwnedFd::from(std::fs::File::open("/dev/null").expect("opened"));
-        let mut spec = jail.spec(control, &Limits::default(), &Config::new(8 << 20));
+        let mut spec = jail.spec(control, VmSize::of_memory(8 << 20), &Config::new(8 << 20));
         // It finds what to do by its name.
         spec.root = Root::empty().with_bind(&jail.monitor, "/busybox");
         spec.command = ["/busybox", "sh", "-c", script].map(Into::into).to_vec();

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use lambda_vmm::{Config, Disk, Event, Resources, Source, Vm, memory_file};
 
+use super::image::DISKS_MAX;
 use super::jail::{Jail, Jailed};
 use super::settings::{KVM, Settings};
 use crate::remote::{Connect, Duplex, guest};
-use crate::{BoxFuture, Error, Limits};
+use crate::{BoxFuture, Error, VmSize};
 
 /// A running machine whose agent is ready. Dropping it ends the machine.
 #[derive(Debug)]
@@ -22,8 +23,16 @@ pub(super) struct Machine {
     vm: Arc<Mutex<Vm>>,
     patience: Duration,
     process: Option<Process>,
-    /// The agent's stream. It would connect again if this were closed.
-    _ready: UnixStream,
+    /// The agent's stream, until it is watched. The agent would connect again if this were closed.
+    ready: Option<UnixStream>,
+}
+
+/// The disks of a machine beside the guest's root.
+#[derive(Debug)]
+pub(super) enum Disks {
+    Images(Vec<PathBuf>),
+    /// Empty slots.
+    Slots,
 }
 
 impl Machine {
@@ -32,18 +41,22 @@ impl Machine {
     pub(super) async fn start(
         settings: &Settings,
         jail: Option<&Jail>,
-        limits: &Limits,
-        disks: Vec<PathBuf>,
+        size: VmSize,
+        disks: Disks,
     ) -> Result<Self, Error> {
-        let config = config(settings, limits, disks.len());
+        let config = config(settings, size, &disks);
         config.check().map_err(failed("starting a virtual machine"))?;
         let (ours, theirs) = Vm::control_sockets().map_err(failed("making a control socket"))?;
         let process = match jail {
-            Some(jail) => Process::Jailed(jail.start(theirs, limits, &config).await?),
+            Some(jail) => Process::Jailed(jail.start(theirs, size, &config).await?),
             None => Process::start(&settings.monitor, theirs)?,
         };
         let settings = settings.clone();
-        blocking(move || Self::boot(&settings, &config, &disks, ours, process)).await?
+        let images = match disks {
+            Disks::Images(images) => images,
+            Disks::Slots => Vec::new(),
+        };
+        blocking(move || Self::boot(&settings, &config, &images, ours, process)).await?
     }
 
     fn boot(
@@ -74,12 +87,31 @@ impl Machine {
         let mut vm = vm.map_err(failed("starting a virtual machine"))?;
         let ready = wait_for_agent(&mut vm, settings)?;
         let vm = Arc::new(Mutex::new(vm));
-        Ok(Self { vm, patience: time, process: Some(process), _ready: ready })
+        Ok(Self { vm, patience: time, process: Some(process), ready: Some(ready) })
     }
 
     /// Returns the way to the agent.
     pub(super) fn way(&self) -> Way {
         Way { vm: Arc::clone(&self.vm), patience: self.patience }
+    }
+
+    /// Returns a future that ends when the machine has. Called once.
+    pub(super) fn watch(&mut self) -> Result<impl Future<Output = ()> + use<>, Error> {
+        let failed = |error| Error::step("watching a virtual machine", error);
+        let ready = self.ready.take().ok_or(Error::Ended)?;
+        ready.set_nonblocking(true).map_err(failed)?;
+        let ready = tokio::net::UnixStream::from_std(ready).map_err(failed)?;
+        Ok(async move {
+            loop {
+                // The agent sends nothing: this is the stream's end.
+                let read = ready.readable().await.and_then(|()| ready.try_read(&mut [0; 64]));
+                match read {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => return,
+                }
+            }
+        })
     }
 
     /// Ends the machine and waits until its process is gone.
@@ -119,14 +151,18 @@ fn wait_for_agent(vm: &mut Vm, settings: &Settings) -> Result<UnixStream, Error>
 
 const REPORT_TIME: Duration = Duration::from_secs(1);
 
-/// Returns the configuration of a machine for a sandbox with these limits.
-fn config(settings: &Settings, limits: &Limits, disks: usize) -> Config {
-    let memory = limits.memory_bytes.saturating_add(settings.guest_bytes);
+/// Returns the configuration of a machine of this size.
+fn config(settings: &Settings, size: VmSize, disks: &Disks) -> Config {
+    let memory = size.memory_bytes.saturating_add(settings.guest_bytes);
     let mut config = Config::new(memory.div_ceil(PAGE_BYTES) * PAGE_BYTES);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 32")]
-    let vcpus = limits.cpus.max(limits.init_cpus.unwrap_or(0.0)).ceil().clamp(1.0, 32.0) as u8;
+    let vcpus = size.cpus.ceil().clamp(1.0, 32.0) as u8;
     config.vcpus = vcpus;
-    config.disks = vec![Disk::ReadOnly; disks + 1];
+    config.disks = vec![Disk::ReadOnly];
+    config.disks.extend(match disks {
+        Disks::Images(images) => vec![Disk::ReadOnly; images.len()],
+        Disks::Slots => vec![Disk::Slot; DISKS_MAX],
+    });
     if settings.console {
         config.console = true;
         config.command_line = format!("{CONSOLE} {}", config.command_line.replace("quiet ", ""));
@@ -156,7 +192,7 @@ fn failed(step: &'static str) -> impl Fn(lambda_vmm::Error) -> Error {
 }
 
 /// Runs work that blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)
@@ -210,11 +246,23 @@ impl Drop for Plain {
     }
 }
 
-/// The way to the agent of a machine.
-#[derive(Debug)]
+/// The way to a machine and to its agent.
+#[derive(Debug, Clone)]
 pub(super) struct Way {
     vm: Arc<Mutex<Vm>>,
     patience: Duration,
+}
+
+impl Way {
+    /// Puts an image into a slot. Blocks.
+    pub(super) fn attach(&self, slot: usize, image: &Path) -> Result<(), Error> {
+        let file = open(image, OpenOptions::new().read(true))?;
+        // The guest's root is disk 0.
+        let disk = u8::try_from(slot + 1).unwrap_or(u8::MAX);
+        let mut vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = vm.attach(disk, Some(file.as_fd()), self.patience);
+        attached.map_err(failed("attaching a disk to a virtual machine"))
+    }
 }
 
 impl Connect for Way {

@@ -1,10 +1,15 @@
-//! A virtual machine for each sandbox. The guest has a kernel of its own, and in it the Linux
-//! backend, which `lambda-guest` serves by the protocol of [`remote`](crate::remote) backends.
+//! Virtual machines: one for each sandbox, or one for many sandboxes of a customer. The guest has a
+//! kernel of its own, and in it the Linux backend, which `lambda-guest` serves by the protocol of [`remote`](crate::remote) backends.
 //!
-//! For each sandbox the backend makes images of its root's folders (once, in a cache), starts a
-//! process of the monitor `lambda-vmm` with these images as disks, waits for the agent in the
-//! guest, and has it create the sandbox. The sandbox's limits hold inside. The machine ends with
-//! the sandbox.
+//! As a [`Backend`], [`VmBackend`] starts a machine for each sandbox. It makes images of the root's
+//! folders (once, in a cache), starts a process of the monitor `lambda-vmm` with these images as
+//! disks, waits for the agent in the guest, and has it create the sandbox. The sandbox's limits
+//! hold inside. The machine ends with the sandbox.
+//!
+//! As a [`VmProvider`], it starts machines without sandboxes. Each is a backend ([`SharedVm`]):
+//! for a sandbox it puts the images into slots of the running machine. Sandboxes with the same
+//! image share a slot. The limits of each sandbox hold inside, and those of the machine for all of
+//! them together. Sandboxes in one machine are isolated from each other by the guest's kernel only.
 //!
 //! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network,
 //! one descriptor, a control group for the guest's memory and processors, and the system calls of
@@ -18,9 +23,13 @@
 //!
 //! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
 //!   restricted by its own filters of system calls alone.
-//! - Each sandbox boots a machine: there is no pool, and no start from a snapshot.
+//! - Each machine boots: there is no start from a snapshot.
 //! - A guest has no network but the sandbox's loopback.
-//! - A root has at most 13 folders, layers and binds together: each is a disk.
+//! - A root has at most 13 folders, layers and binds together: each is a disk. The sandboxes of a
+//!   shared machine have 13 different ones together, and a further one is refused
+//!   ([`Error::Exhausted`]).
+//! - The memory that a sandbox of a shared machine has used goes back to the guest's kernel, which
+//!   reports free pages to the host after two seconds.
 //! - An idle sandbox is frozen inside of the guest. The guest's kernel runs on.
 
 mod driver;
@@ -28,20 +37,23 @@ mod image;
 mod jail;
 mod machine;
 mod settings;
+mod shared;
+mod slots;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use settings::Settings;
+pub use shared::SharedVm;
 
-use self::driver::VmDriver;
+use self::driver::{Holds, VmDriver};
 use self::image::Images;
 use self::jail::Jail;
-use self::machine::{Machine, Way};
-use crate::remote::RemoteBackend;
+use self::machine::{Disks, Machine, Way};
+use crate::remote::{RemoteBackend, guest};
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Network, Sandbox,
-    SandboxSpec, Swept,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Limits, Network, Sandbox,
+    SandboxSpec, Swept, Vm, VmProvider, VmSize,
 };
 
 /// Creates sandboxes in virtual machines of their own. Clones share all state.
@@ -68,14 +80,14 @@ impl VmBackend {
         settings.check()?;
         let images = Images::open(&settings)?;
         let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
-        let spec = SandboxSpec::new(crate::Root::empty(), ["/"]);
-        let machine = Machine::start(&settings, jail.as_ref(), &spec.limits, Vec::new()).await?;
+        let (size, disks) = (size_for(&Limits::default()), Disks::Images(Vec::new()));
+        let machine = Machine::start(&settings, jail.as_ref(), size, disks).await?;
         let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
         let mut isolation = agent.isolation();
         isolation.absent.remove(&Defence::Kernel);
         let kernel = match &jail {
-            Some(_) => "a virtual machine for each sandbox, and its monitor in a sandbox",
-            None => "a virtual machine for each sandbox, and its monitor a process of the host",
+            Some(_) => "a virtual machine, and its monitor in a sandbox",
+            None => "a virtual machine, and its monitor a process of the host",
         };
         isolation.in_force.insert(Defence::Kernel, kernel.to_owned());
         let capabilities = agent.capabilities();
@@ -85,21 +97,48 @@ impl VmBackend {
 
     async fn make(&self, mut spec: SandboxSpec) -> Result<Sandbox<Created>, Error> {
         let Shared { settings, images, jail, isolation, .. } = &*self.0;
-        spec.check()?;
-        spec.limits.check_isolation(isolation)?;
-        if !spec.network.is_loopback() || !spec.linux.is_empty() {
-            return Err(Error::Unavailable {
-                what: "a network or an option of the Linux backend in a virtual machine",
-                why: "descriptors and interfaces of the host do not reach a guest".into(),
-                remedy: "leave them out, or use the Linux backend",
-            });
-        }
-        spec.network = Network::Loopback;
-        let (root, disks) = images.of_root(&spec.root).await?;
-        spec.root = root;
-        let machine = Machine::start(settings, jail.as_ref(), &spec.limits, disks).await?;
+        prepare(&mut spec, isolation)?;
+        let root = images.of_root(&spec.root).await?;
+        let disks = root.images();
+        spec.root = root.inside(|image| {
+            let at = disks.iter().position(|disk| disk == image).unwrap_or(0);
+            guest::place(u8::try_from(at).unwrap_or(u8::MAX), 0)
+        });
+        let (size, disks) = (size_for(&spec.limits), Disks::Images(disks));
+        let machine = Machine::start(settings, jail.as_ref(), size, disks).await?;
         let sandbox = agent(machine.way(), settings).await?.create(spec).await?;
-        Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
+        let holds = Holds::Machine(machine);
+        Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), holds))))
+    }
+}
+
+/// Returns the size of a machine for one sandbox with these limits.
+fn size_for(limits: &Limits) -> VmSize {
+    let cpus = limits.cpus.max(limits.init_cpus.unwrap_or(0.0));
+    VmSize { memory_bytes: limits.memory_bytes, cpus }
+}
+
+/// Checks a specification, and changes it to what the guest gets.
+fn prepare(spec: &mut SandboxSpec, isolation: &Isolation) -> Result<(), Error> {
+    spec.check()?;
+    spec.limits.check_isolation(isolation)?;
+    if !spec.network.is_loopback() || !spec.linux.is_empty() {
+        return Err(Error::Unavailable {
+            what: "a network or an option of the Linux backend in a virtual machine",
+            why: "descriptors and interfaces of the host do not reach a guest".into(),
+            remedy: "leave them out, or use the Linux backend",
+        });
+    }
+    spec.network = Network::Loopback;
+    Ok(())
+}
+
+impl VmProvider for VmBackend {
+    fn start_vm(&self, size: VmSize) -> BoxFuture<'_, Result<Box<dyn Vm>, Error>> {
+        Box::pin(async move {
+            let machine = SharedVm::start(self, size).await?;
+            Ok(Box::new(machine) as Box<dyn Vm>)
+        })
     }
 }
 

@@ -1,8 +1,8 @@
-//! The block device (virtio 1.2, section 5.2), over an image that many machines map or over a file
-//! of one machine.
+//! The block device (virtio 1.2, section 5.2), over an image that many machines map, over a file of
+//! one machine, or over images that come and go while the machine runs.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
 use virtio_bindings::virtio_blk::{
@@ -32,6 +32,8 @@ enum Store {
     Image(Option<MmapRegion<()>>),
     /// A file of this machine.
     Scratch(File),
+    /// A read-only image that can be exchanged. Beyond its end, and without one, sectors are zeros.
+    Slot(Option<File>),
 }
 
 impl DiskDevice {
@@ -40,7 +42,7 @@ impl DiskDevice {
         let bytes = length(&file)?;
         let failed = |error: String| Error::Failed {
             step: "map a disk image",
-            source: std::io::Error::other(error),
+            source: io::Error::other(error),
         };
         let region = if bytes == 0 {
             None
@@ -57,6 +59,18 @@ impl DiskDevice {
     pub(crate) fn scratch(file: File) -> Result<Self, Error> {
         let bytes = length(&file)?;
         Ok(Self::new(Store::Scratch(file), bytes))
+    }
+
+    /// An empty slot. Its size is the same whatever is in it, so that a driver reads it once.
+    pub(crate) fn slot() -> Self {
+        Self::new(Store::Slot(None), SLOT_BYTES)
+    }
+
+    /// Puts an image into a slot, or empties it. Returns whether this is a slot.
+    pub(crate) fn attach(&mut self, image: Option<File>) -> bool {
+        let Store::Slot(slot) = &mut self.store else { return false };
+        *slot = image;
+        true
     }
 
     fn new(store: Store, bytes: u64) -> Self {
@@ -83,7 +97,7 @@ impl DiskDevice {
             VIRTIO_BLK_T_OUT => self.write(sector, request),
             VIRTIO_BLK_T_FLUSH => match &self.store {
                 Store::Scratch(file) => file.sync_data().ok(),
-                Store::Image(_) => Some(()),
+                Store::Image(_) | Store::Slot(_) => Some(()),
             },
             VIRTIO_BLK_T_GET_ID => {
                 let id = &ID[..data.available_bytes().min(ID.len())];
@@ -105,6 +119,7 @@ impl DiskDevice {
                     from.ok()?.copy_to(piece);
                 }
                 Store::Scratch(file) => file.read_exact_at(piece, at).ok()?,
+                Store::Slot(image) => read_or_zeros(image.as_ref(), piece, at).ok()?,
             }
             data.write_all(piece).ok()?;
             at += length as u64;
@@ -139,7 +154,7 @@ impl Device for DiskDevice {
 
     fn features(&self) -> u64 {
         let of_store = match self.store {
-            Store::Image(_) => VIRTIO_BLK_F_RO,
+            Store::Image(_) | Store::Slot(_) => VIRTIO_BLK_F_RO,
             Store::Scratch(_) => VIRTIO_BLK_F_FLUSH,
         };
         1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_TOPOLOGY | 1 << of_store
@@ -151,6 +166,10 @@ impl Device for DiskDevice {
 
     fn config(&self) -> &[u8] {
         &self.config
+    }
+
+    fn as_disk(&mut self) -> Option<&mut DiskDevice> {
+        Some(self)
     }
 
     fn notify(&mut self, _queue: usize, rings: &mut Rings<'_>) {
@@ -180,12 +199,32 @@ impl Device for DiskDevice {
     }
 }
 
+/// Reads from an image. What lies beyond its end is zeros.
+fn read_or_zeros(image: Option<&File>, piece: &mut [u8], mut at: u64) -> io::Result<()> {
+    let mut left = &mut piece[..];
+    while let Some(image) = image.filter(|_| !left.is_empty()) {
+        match image.read_at(left, at) {
+            Ok(0) => break,
+            Ok(count) => {
+                left = &mut left[count..];
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    left.fill(0);
+    Ok(())
+}
+
 fn length(file: &File) -> Result<u64, Error> {
     Ok(file.metadata().map_err(Error::during("read a disk's length"))?.len())
 }
 
 const SECTOR_BYTES: u64 = 512;
 const PIECE_BYTES: usize = 64 * 1024;
+/// 1 TiB: more than any image.
+const SLOT_BYTES: u64 = 1 << 40;
 /// The largest number of bytes that one request reads or writes.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// The largest number of data buffers of a request: the queue's size without header and status.

@@ -181,6 +181,21 @@ proptest! {
     }
 
     #[test]
+    fn a_slot_survives(steps in steps(), is_filled: bool) {
+        let driver = Driver::new(|_| {
+            let mut slot = DiskDevice::slot();
+            assert!(slot.attach(is_filled.then(|| image(4000))));
+            Box::new(slot)
+        });
+        survives(driver, steps, |driver| {
+            let (status, data) = read_sector(driver, 7);
+            assert_eq!(status, 0);
+            let byte = |at: usize| if is_filled && at < 4000 { at % 251 } else { 0 };
+            assert!(data.iter().enumerate().all(|(at, it)| usize::from(*it) == byte(7 * 512 + at)));
+        });
+    }
+
+    #[test]
     fn entropy_survives(steps in steps()) {
         let fill = |bytes: &mut [u8]| { bytes.fill(9); true };
         survives(Driver::new(|_| Box::new(Entropy::new(fill))), steps, |driver| {
@@ -358,6 +373,34 @@ fn a_disk_refuses_what_lies_outside_of_it() {
         assert_eq!(read_sector(&mut driver, sector).0, 1, "{sector}");
     }
     assert_eq!(write_sector(&mut driver, 0, &[0; 512]), 1, "a read-only disk");
+}
+
+/// A slot has the image that was attached last, and keeps its size.
+#[test]
+fn images_of_a_slot_are_exchanged() {
+    let mut driver = Driver::new(|_| Box::new(DiskDevice::slot()));
+    driver.set_up();
+    let size = |driver: &Driver| (driver.read(0x100), driver.read(0x104));
+    let sectors = size(&driver);
+    assert_eq!(sectors, (1 << 31, 0), "1 TiB of sectors");
+    assert_eq!(read_sector(&mut driver, 0), (0, vec![0; 512]));
+    let attach = |driver: &mut Driver, image: Option<File>| {
+        driver.transport.device_mut().as_disk().unwrap().attach(image)
+    };
+    for byte in [1, 2] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[byte; 512]).unwrap();
+        assert!(attach(&mut driver, Some(file)));
+        assert_eq!(read_sector(&mut driver, 0), (0, vec![byte; 512]));
+        assert_eq!(read_sector(&mut driver, 1), (0, vec![0; 512]));
+    }
+    assert!(attach(&mut driver, None));
+    assert_eq!(read_sector(&mut driver, 0), (0, vec![0; 512]));
+    assert_eq!(write_sector(&mut driver, 0, &[7; 512]), 1, "a read-only disk");
+    assert_eq!(read_sector(&mut driver, u64::from(sectors.0)).0, 1, "beyond the end");
+    assert_eq!(size(&driver), sectors);
+    let mut other = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    assert!(!attach(&mut other, None), "a disk without a slot");
 }
 
 #[test]

@@ -58,6 +58,11 @@ pub(crate) trait Device: Send + fmt::Debug {
     fn as_vsock(&mut self) -> Option<&mut Vsock> {
         None
     }
+
+    /// Returns the device as a disk, if it is one.
+    fn as_disk(&mut self) -> Option<&mut DiskDevice> {
+        None
+    }
 }
 
 /// A chain of descriptors that the driver has made available.

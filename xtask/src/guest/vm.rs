@@ -176,11 +176,11 @@ fn guest_root(
 
 /// Makes the root that sandboxes have: busybox with its names, and a runtime in its shell.
 fn programs_root(tree: &Path) -> std::io::Result<()> {
-    for path in ["bin", "proc", "dev", "tmp"] {
+    for path in ["bin", "proc", "dev", "mnt", "tmp"] {
         fs::create_dir_all(tree.join(path))?;
     }
     fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
-    for name in ["cat", "head", "kill", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"] {
+    for name in ["cat", "head", "kill", "ls", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
     for name in ["wc", "wget"] {

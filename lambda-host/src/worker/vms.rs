@@ -1,0 +1,117 @@
+//! The VMs of a worker: each has a task, which starts it, waits for its end or for a command to
+//! stop it, and tells the host.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use lambda_sandbox::{Backend, Vm, VmProvider, VmSize};
+use tokio::sync::oneshot;
+
+use super::context::Context;
+use super::protocol::{VmSpec, VmId, WorkerEvent};
+use crate::error::with_causes;
+use crate::function::account::AccountIndex;
+
+/// The VMs of a worker.
+#[derive(Debug)]
+pub(super) struct Vms {
+    provider: Arc<dyn VmProvider>,
+    held: Mutex<BTreeMap<VmId, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    running: VmSpec,
+    /// `None` while it starts.
+    vm: Option<Arc<dyn Vm>>,
+    /// Ends the VM when it is used or dropped.
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Vms {
+    pub(super) fn new(provider: Arc<dyn VmProvider>) -> Arc<Self> {
+        Arc::new(Self { provider, held: Mutex::default() })
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<VmId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the VMs that are ready.
+    pub(super) fn running(&self) -> Vec<VmSpec> {
+        let held = self.held();
+        held.values().filter(|held| held.vm.is_some()).map(|held| held.running).collect()
+    }
+
+    /// Returns the backend of a VM that is ready, for a sandbox of an account.
+    pub(super) fn backend(&self, vm: VmId, account: AccountIndex) -> Option<Arc<dyn Backend>> {
+        let mut held = self.held();
+        let held = held.get_mut(&vm)?;
+        held.running.account = Some(account);
+        Some(held.vm.as_ref()?.backend())
+    }
+
+    /// Stops a VM. Returns whether it is there.
+    pub(super) fn stop(&self, vm: VmId) -> bool {
+        let mut held = self.held();
+        let Some(held) = held.get_mut(&vm) else { return false };
+        if let Some(stop) = held.stop.take() {
+            // An error means that it has ended by itself.
+            stop.send(()).unwrap_or_default();
+        }
+        true
+    }
+
+    /// Starts a VM. The returned future ends when nothing of the VM is left, with the reason if it
+    /// was not stopped.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        running: VmSpec,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Option<String>> + use<> {
+        let (stop, stopped) = oneshot::channel();
+        self.held().insert(running.vm, Held { running, vm: None, stop: Some(stop) });
+        let provider = Arc::clone(&self.provider);
+        // Not held: the VMs end with the worker.
+        let vms = Arc::downgrade(self);
+        async move {
+            let reason = live(&*provider, running, &vms, &context, stopped).await;
+            if let Some(vms) = vms.upgrade() {
+                vms.held().remove(&running.vm);
+            }
+            reason
+        }
+    }
+}
+
+/// Lives the life of a VM.
+async fn live(
+    provider: &dyn VmProvider,
+    running: VmSpec,
+    vms: &Weak<Vms>,
+    context: &Context,
+    mut stopped: oneshot::Receiver<()>,
+) -> Option<String> {
+    let size = VmSize::of_memory(running.memory_bytes);
+    let started = tokio::select! {
+        started = provider.start_vm(size) => started,
+        // Dropping what is being started releases it.
+        _ = &mut stopped => return None,
+    };
+    let vm: Arc<dyn Vm> = match started {
+        Ok(vm) => vm.into(),
+        Err(error) => return Some(with_causes(&error)),
+    };
+    if let Some(vms) = vms.upgrade()
+        && let Some(held) = vms.held().get_mut(&running.vm)
+    {
+        held.vm = Some(Arc::clone(&vm));
+    }
+    context.tell(WorkerEvent::VmReady { vm: running.vm }).await;
+    let reason = tokio::select! {
+        () = vm.ended() => Some("the virtual machine has ended".to_owned()),
+        _ = &mut stopped => None,
+    };
+    vm.end().await;
+    reason
+}
