@@ -180,7 +180,8 @@ fn programs_root(tree: &Path) -> std::io::Result<()> {
         fs::create_dir_all(tree.join(path))?;
     }
     fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
-    for name in ["cat", "head", "kill", "ls", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"] {
+    for name in ["cat", "head", "kill", "ls", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"]
+    {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
     for name in ["wc", "wget"] {

@@ -210,27 +210,26 @@ impl Checker {
                 self.forget_all(inside);
             }
             Event::InterfaceReady { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.ready = true;
-                }
+                self.of_interface(*interface, |it| it.ready = true)
             }
             Event::InterfaceFull { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.full_by.get_or_insert(self.events);
-                }
+                let now = self.events;
+                self.of_interface(*interface, |it| _ = it.full_by.get_or_insert(now));
             }
             Event::InterfaceRoom { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.full_by = None;
-                }
+                self.of_interface(*interface, |it| it.full_by = None);
             }
-            Event::InterfaceGone { interface } => {
-                self.interfaces.remove(interface);
-            }
+            Event::InterfaceGone { interface } => drop(self.interfaces.remove(interface)),
             Event::WorkerReported { worker, vms, sandboxes } => {
                 self.reported(*worker, vms, sandboxes);
             }
             _ => {}
+        }
+    }
+
+    fn of_interface(&mut self, id: InterfaceId, change: impl FnOnce(&mut InterfaceSeen)) {
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            change(interface);
         }
     }
 
