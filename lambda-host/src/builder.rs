@@ -46,6 +46,14 @@ impl Sandboxes {
             Self::Vms(provider, _) => Arc::clone(provider) as Arc<dyn Backend>,
         }
     }
+
+    fn worker(self, runtimes: Arc<Runtimes>, code: CodeStore, memory_bytes: u64) -> LocalWorker {
+        let worker = LocalWorker::new(self.backend(), runtimes, code, memory_bytes);
+        match self {
+            Self::Backend(_) => worker,
+            Self::Vms(provider, boundary) => worker.with_vms(provider, boundary),
+        }
+    }
 }
 
 /// Configures a host; [`HostBuilder::start`] starts it.
@@ -311,13 +319,10 @@ impl HostBuilder {
             blocking(opening).await?;
         let memory_bytes = memory_bytes(self.memory_mb, machine_bytes, self.backends.len());
         let worker = |sandboxes: Sandboxes| {
-            let (backend, runtimes) = (sandboxes.backend(), Arc::clone(&runtimes));
-            let mut worker = LocalWorker::new(backend, runtimes, code.clone(), memory_bytes)
+            let worker = sandboxes
+                .worker(Arc::clone(&runtimes), code.clone(), memory_bytes)
                 .with_stream_bandwidth(self.stream_bytes_per_second)
                 .with_interfaces(self.interfaces.clone());
-            if let Sandboxes::Vms(provider, boundary) = sandboxes {
-                worker = worker.with_vms(provider, boundary);
-            }
             #[cfg(feature = "roles")]
             let worker = worker.with_roles(self.roles.clone());
             Arc::new(worker) as Arc<dyn Worker>

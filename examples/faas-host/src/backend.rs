@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use lambda_host::Runtimes;
-use lambda_sandbox::Backend;
+use lambda_host::worker::protocol::Boundary;
+use lambda_host::{Host, HostBuilder, Runtimes};
 use lambda_sandbox::linux::{LinuxBackend, Settings};
 use lambda_sandbox::process::ProcessBackend;
+use lambda_sandbox::vm::VmBackend;
+use lambda_sandbox::{Backend, Isolation};
 use serde::Deserialize;
 
 use crate::client::Error;
 use crate::say::{part, say};
+use crate::vm::VmOptions;
 
 /// A backend by its name on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -24,14 +27,41 @@ pub(crate) enum BackendName {
     LinuxRootless,
     /// Plain processes: work on any Unix, isolate nothing. For functions that you trust.
     Process,
+    /// Virtual machines with a kernel of their own. Needs root, writable cgroups, `/dev/kvm`, a
+    /// kernel and a root for guests. Functions have no network.
+    Vm,
 }
 
 /// An opened backend, and the runtimes that its sandboxes can run.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) runtimes: Runtimes,
     name: BackendName,
+}
+
+/// What makes the sandboxes of a host.
+#[derive(Debug)]
+pub(crate) enum Sandboxes {
+    Backend(Arc<dyn Backend>),
+    Vms(Arc<VmBackend>, Boundary),
+}
+
+impl Sandboxes {
+    /// Returns a builder of a host with them.
+    pub(crate) fn builder(self) -> HostBuilder {
+        match self {
+            Self::Backend(backend) => Host::builder(backend),
+            Self::Vms(vms, boundary) => Host::builder_of_vms(vms, boundary),
+        }
+    }
+
+    fn isolation(&self) -> Isolation {
+        match self {
+            Self::Backend(backend) => backend.isolation(),
+            Self::Vms(vms, _) => vms.isolation(),
+        }
+    }
 }
 
 impl BackendName {
@@ -41,13 +71,19 @@ impl BackendName {
     ///
     /// The machine lacks what the backend needs. The error says what is missing and what to do.
     /// Other backends that would work are printed to standard error.
-    pub(crate) fn open(self) -> Result<Opened, Error> {
+    pub(crate) async fn open(self, vm: &VmOptions) -> Result<Opened, Error> {
         let backend: Arc<dyn Backend> = match self {
             Self::Linux => linux(&with_scratch_on_disk())?,
             Self::LinuxRootless => linux(&Settings::default().rootless())?,
             Self::Process => Arc::new(ProcessBackend::new()),
+            Self::Vm => {
+                let (vms, boundary) = vm.open().await?;
+                let sandboxes = Sandboxes::Vms(vms, boundary);
+                return Ok(Opened { sandboxes, runtimes: Runtimes::discover(), name: self });
+            }
         };
-        Ok(Opened { backend, runtimes: Runtimes::discover(), name: self })
+        let sandboxes = Sandboxes::Backend(backend);
+        Ok(Opened { sandboxes, runtimes: Runtimes::discover(), name: self })
     }
 }
 
@@ -89,7 +125,7 @@ impl Opened {
             );
         }
         say!("isolation");
-        part(format_args!("{}", self.backend.isolation()));
+        part(format_args!("{}", self.sandboxes.isolation()));
         let identifiers: Vec<_> = self.runtimes.identifiers().collect();
         say!("runtimes    {}", identifiers.join(", "));
     }

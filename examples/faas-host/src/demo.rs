@@ -3,21 +3,24 @@
 
 use std::time::Instant;
 
-use lambda_host::{Host, http};
+use lambda_host::http;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::backend::{BackendName, Opened};
 use crate::client::{Client, Error, Invoked, archive};
 use crate::say::{part, say};
+use crate::vm::VmOptions;
 
 /// Deploys and calls a function in each runtime that the machine offers.
-pub(crate) async fn run(backend: BackendName) -> Result<(), Error> {
-    let opened = backend.open()?;
+pub(crate) async fn run(backend: BackendName, vm: &VmOptions) -> Result<(), Error> {
+    let opened = backend.open(vm).await?;
     opened.print();
     let functions = functions(&opened)?;
     let data = tempfile::tempdir()?;
-    let host = Host::builder(opened.backend)
+    let host = opened
+        .sandboxes
+        .builder()
         .with_data_folder(data.path())
         .with_runtimes(opened.runtimes)
         .start()

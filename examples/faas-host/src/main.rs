@@ -21,6 +21,7 @@ mod serve;
 mod settings;
 mod telemetry;
 mod template;
+mod vm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ enum Command {
         /// The backend that makes the sandboxes.
         #[arg(long, value_enum, default_value_t)]
         backend: BackendName,
+        #[command(flatten)]
+        vm: vm::VmOptions,
     },
     /// Serves the AWS Lambda API until Ctrl-C or SIGTERM, then lets running invocations finish.
     Serve {
@@ -117,7 +120,7 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), client::Error> {
     match command {
-        Command::Demo { backend } => demo::run(backend).await,
+        Command::Demo { backend, vm } => demo::run(backend, &vm).await,
         Command::Serve { serve } => serve::run(*serve).await,
         Command::Deploy { deploy } => deploy::run(deploy).await,
         Command::Gateway { definition, endpoint, listen } => {

@@ -18,6 +18,7 @@ use crate::client::Error;
 use crate::network::NetworkOptions;
 use crate::say::say;
 use crate::settings::{self, Limits, Settings};
+use crate::vm::VmOptions;
 
 /// What the command line asks for. What is not given is taken from the file, then from the
 /// defaults.
@@ -109,6 +110,8 @@ pub(crate) struct Options {
     otlp: Option<String>,
     #[command(flatten)]
     network: NetworkOptions,
+    #[command(flatten)]
+    vm: VmOptions,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,
@@ -137,6 +140,7 @@ impl Options {
             listen: self.listen.or(file.listen),
             data: self.data.clone().or(file.data),
             backend: self.backend.or(file.backend),
+            vm: self.vm.clone().or(file.vm),
             region: self.region.clone().or(file.region),
             account: self.account.clone().or(file.account),
             keys: self.keys.clone().or(file.keys),
@@ -172,7 +176,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     };
     let keys = settings.read_keys()?.map(KeyRing::new);
     let operator = settings.operator()?;
-    let opened = settings.backend.unwrap_or_default().open()?;
+    let opened = settings.backend.unwrap_or_default().open(&settings.vm).await?;
     opened.print();
     let builder = host(&settings, opened)?;
     let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
@@ -312,7 +316,9 @@ fn host(settings: &Settings, opened: Opened) -> Result<HostBuilder, Error> {
     let mut bounds = LogBounds::default();
     bounds.group_bytes_max = settings.logs.group_mib.map_or(bounds.group_bytes_max, mib);
     bounds.bytes_max = settings.logs.total_mib.map_or(bounds.bytes_max, mib);
-    let mut builder = Host::builder(opened.backend)
+    let mut builder = opened
+        .sandboxes
+        .builder()
         .with_data_folder(settings.data())
         .with_runtimes(opened.runtimes)
         .with_arns(Arns::new(settings.region(), settings.own_account()))

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::backend::BackendName;
 use crate::client::Error;
+use crate::vm::VmOptions;
 
 /// What `serve` is to do. Members that are not given have the defaults of the methods below.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -21,6 +22,8 @@ pub(crate) struct Settings {
     /// The folder that keeps functions and events; `faas-data` by default.
     pub(crate) data: Option<PathBuf>,
     pub(crate) backend: Option<BackendName>,
+    /// The parts of virtual machines, for the backend `vm`.
+    pub(crate) vm: VmOptions,
     /// The region in ARNs; `us-east-1` by default.
     pub(crate) region: Option<String>,
     /// The host's own account, twelve digits; `123456789012` by default.
@@ -121,7 +124,8 @@ impl Settings {
         let (data, keys) = (&mut settings.data, &mut settings.keys);
         let paths = [data, keys, &mut settings.deliveries, &mut settings.operator.key];
         let definition = settings.gateway.as_mut().map(|it| &mut it.definition);
-        for path in paths.into_iter().filter_map(Option::as_mut).chain(definition) {
+        let of_vm = settings.vm.paths().into_iter();
+        for path in paths.into_iter().chain(of_vm).filter_map(Option::as_mut).chain(definition) {
             *path = folder.join(&*path);
         }
         Ok(settings)
@@ -257,6 +261,7 @@ impl Settings {
             ("listen", self.listen == other.listen),
             ("data", self.data == other.data),
             ("backend", self.backend == other.backend),
+            ("vm", self.vm == other.vm),
             ("region", self.region == other.region),
             ("account", self.account == other.account),
             ("keys", self.keys.is_some() == other.keys.is_some()),

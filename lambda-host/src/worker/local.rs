@@ -103,7 +103,8 @@ impl LocalWorker {
     #[must_use]
     pub fn with_interfaces(mut self, interfaces: Option<Arc<dyn InterfaceProvider>>) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
-            self.capacity.interface_slots = if interfaces.is_some() { u32::MAX } else { 0 };
+            let attaches = interfaces.is_some() && self.vms.is_none();
+            self.capacity.interface_slots = if attaches { u32::MAX } else { 0 };
             context.interfaces = interfaces;
         }
         self

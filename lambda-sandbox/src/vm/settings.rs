@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::image;
 use crate::Error;
 
 /// The settings of the backend of virtual machines.
@@ -68,22 +69,32 @@ impl Settings {
         self
     }
 
-    /// Checks that the device, the files and the program are there.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.missing().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns an [`Error::Unavailable`] for the device, each file and each program that is not
+    /// there, or that this user may not open.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Error> {
         let there = |what, path: &Path, remedy| match std::fs::File::open(path) {
-            Ok(_) => Ok(()),
+            Ok(_) => None,
             Err(error) => {
                 let why = format!("{}: {error}", path.display());
-                Err(Error::Unavailable { what, why, remedy })
+                Some(Error::Unavailable { what, why, remedy })
             }
         };
-        let remedy =
+        let of_kvm =
             "run on a machine with KVM, as a user who may open /dev/kvm, or use the Linux backend";
-        there("hardware virtualization", Path::new(KVM), remedy)?;
-        there("a kernel for guests", &self.kernel, "provide an ELF kernel with CONFIG_PVH")?;
-        let remedy = "make an erofs image with lambda-guest as /init";
-        there("a root for guests", &self.guest, remedy)?;
-        there("the machine monitor", &self.monitor, "build the program lambda-vmm")
+        let of_guest = "make an erofs image with lambda-guest as /init";
+        let found = [
+            there("hardware virtualization", Path::new(KVM), of_kvm),
+            there("a kernel for guests", &self.kernel, "provide an ELF kernel with CONFIG_PVH"),
+            there("a root for guests", &self.guest, of_guest),
+            there("the machine monitor", &self.monitor, "build the program lambda-vmm"),
+            image::missing_maker(),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 

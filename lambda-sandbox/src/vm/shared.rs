@@ -134,13 +134,14 @@ impl Drop for Held {
         if self.taken.is_empty() {
             return;
         }
-        let rest = Self { slots: Arc::clone(&self.slots), taken: std::mem::take(&mut self.taken) };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
+        // Not a `Held`: where the runtime ends, the task is dropped, and would start another one.
+        let (slots, taken) = (Arc::clone(&self.slots), std::mem::take(&mut self.taken));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(async move {
                 tokio::time::sleep(ENDING_TIME).await;
-                rest.give_back();
-            })),
-            Err(_no_runtime) => rest.give_back(),
+                let mut slots = lock(&slots);
+                taken.iter().for_each(|(_, taken)| slots.give_back(taken.slot));
+            }));
         }
     }
 }
