@@ -8,8 +8,8 @@ use lambda_host::{Error, Host};
 use lambda_network::{NatSpec, Rule, Rules};
 
 use crate::site::{
-    Machine, NODE, PYTHON, ask, command, connect, fetch, host, ip, possible, python, runtime,
-    within, zip,
+    Certificate, Machine, NODE, PYTHON, ask, command, connect, fetch, host, ip, possible, python,
+    runtime, tls_server, within, zip,
 };
 
 fn nat(machine: &Machine) -> NatSpec {
@@ -46,32 +46,15 @@ async fn a_tls_connection_checks_the_servers_certificate() {
     let Some(backend) = possible("TLS of functions") else { return };
     let Some(config) = python("f") else { return };
     let machine = Machine::new();
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=tls.test", "-addext", "subjectAltName=DNS:tls.test"])
-        .args(["-keyout", &path("key.pem"), "-out", &path("ca.pem")])
-        .output();
-    if !made.is_ok_and(|it| it.status.success()) {
-        return test_support::left_out("TLS of functions", "no program openssl");
-    }
-    let mut server = within(&machine.outside, || {
-        std::process::Command::new("openssl")
-            .args(["s_server", "-accept", "443", "-www", "-quiet"])
-            .args(["-key", &path("key.pem"), "-cert", &path("ca.pem")])
-            .spawn()
-            .unwrap()
-    });
-    let certificate = std::fs::read_to_string(path("ca.pem")).unwrap();
+    let Some(certificate) = Certificate::make("tls.test") else { return };
+    let _server = tls_server(&machine.outside, &certificate);
+    let certificate = std::fs::read_to_string(certificate.path("ca.pem")).unwrap();
     let host = host(backend, Some(cards(nat(&machine)))).await;
     host.deploy(config, zip(&[("app.py", PYTHON), ("ca.pem", &certificate)])).await.unwrap();
     let event = |url: &str| format!(r#"{{"url":"{url}","ca":"/var/task/ca.pem"}}"#);
     let good = ask(&host, "f", event("https://tls.test/")).await;
     let other_name = ask(&host, "f", event("https://other.test/")).await;
     let unknown = fetch(&host, "f", "https://tls.test/").await;
-    server.kill().unwrap();
-    server.wait().unwrap();
     assert!(good.contains("TLSv1.3"), "{good}");
     assert!(other_name.contains("Hostname mismatch"), "{other_name}");
     assert!(unknown.contains("CERTIFICATE_VERIFY_FAILED"), "{unknown}");

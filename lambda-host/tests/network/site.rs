@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{Cursor, Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
@@ -176,7 +177,7 @@ fn dns_answer(query: &[u8], by_tcp: bool) -> Vec<u8> {
 }
 
 /// Asking each interpreter for its version takes seconds.
-static RUNTIMES: LazyLock<Runtimes> = LazyLock::new(Runtimes::discover);
+pub(crate) static RUNTIMES: LazyLock<Runtimes> = LazyLock::new(Runtimes::discover);
 
 /// Starts a host whose functions `cards` connects.
 pub(crate) async fn host(backend: Arc<LinuxBackend>, cards: Option<Cards>) -> Host {
@@ -242,6 +243,72 @@ pub(crate) fn zip(files: &[(&str, &str)]) -> Bytes {
         zip.write_all(content.as_bytes()).unwrap();
     }
     zip.finish().unwrap().into_inner().into()
+}
+
+/// Returns an archive of a folder.
+pub(crate) fn zip_folder(folder: &Path) -> Bytes {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap();
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            zip.write_all(&std::fs::read(&path).unwrap()).unwrap();
+        }
+    }
+    zip.finish().unwrap().into_inner().into()
+}
+
+/// A key, and a certificate for one name that is its own authority.
+pub(crate) struct Certificate(tempfile::TempDir);
+
+impl Certificate {
+    /// Makes them by the program openssl. Returns `None` if there is none.
+    pub(crate) fn make(name: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"])
+            .args([&format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
+            .arg("-keyout")
+            .arg(folder.path().join("key.pem"))
+            .arg("-out")
+            .arg(folder.path().join("ca.pem"))
+            .output();
+        if !made.is_ok_and(|it| it.status.success()) {
+            test_support::left_out("TLS of functions", "no program openssl");
+            return None;
+        }
+        Some(Self(folder))
+    }
+
+    /// Returns the path of `key.pem` or `ca.pem`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+/// A program that ends on drop.
+pub(crate) struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The kill of one that has ended fails.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Serves HTTPS on port 443 of a namespace. The answer names the version of TLS.
+pub(crate) fn tls_server(namespace: &OwnedFd, certificate: &Certificate) -> Server {
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", "443", "-www", "-quiet", "-key"]);
+    command.arg(certificate.path("key.pem")).arg("-cert").arg(certificate.path("ca.pem"));
+    Server(within(namespace, || command.spawn().unwrap()))
 }
 
 /// Invokes a function with an event, and returns its answer without quotes.
