@@ -14,7 +14,6 @@
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,20 +21,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use benches::functions::{archive, hello};
+use benches::http::{client, echo_server, listen, post};
 use lambda_host::{FunctionConfig, Host, Runtimes};
 use lambda_sandbox::linux::measured::MeasuredGroup;
 use lambda_sandbox::linux::{Hierarchies, LinuxBackend};
 use lambda_sandbox::{Backend, Invocation, Limits, Root, SandboxSpec};
-use tokio::net::TcpListener;
-
-type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +180,7 @@ async fn at_once(extent: Extent) {
 async fn stages(extent: Extent) {
     println!("\n## Where a warm invocation of a compiled function goes\n");
     let folder = tempfile::tempdir().expect("a folder");
-    let program = std::fs::read(compile(folder.path())).expect("compiled");
+    let program = std::fs::read(hello(folder.path())).expect("compiled");
     let rounds = extent.samples * 50;
 
     let (address, listener) = listen().await;
@@ -352,38 +343,6 @@ impl Drop for Emulator {
     }
 }
 
-fn client() -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
-}
-
-async fn post(client: &Client, uri: &str) {
-    let body = Full::new(Bytes::from_static(br#"{"name":"bench"}"#));
-    let request = http::Request::post(uri).body(body).expect("a request");
-    let response = client.request(request).await.expect("a response");
-    assert!(response.status().is_success(), "{}", response.status());
-    response.into_body().collect().await.expect("a body");
-}
-
-async fn echo_server(listener: TcpListener) {
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        let echo = service_fn(|request: http::Request<Incoming>| async {
-            let body = request.into_body().collect().await.expect("a body").to_bytes();
-            Ok::<_, Infallible>(http::Response::new(Full::new(body)))
-        });
-        let server = hyper::server::conn::http1::Builder::new();
-        drop(tokio::spawn(server.serve_connection(TokioIo::new(stream), echo)));
-    }
-}
-
-async fn listen() -> (SocketAddr, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    (listener.local_addr().expect("its address"), listener)
-}
-
 async fn serve(host: &Host) -> SocketAddr {
     let (address, listener) = listen().await;
     let server = lambda_host::http::serve(host.clone(), listener, std::future::pending());
@@ -424,26 +383,6 @@ fn interpreter(name: &str) -> PathBuf {
     };
     let output = Command::new(name).args(question).output().expect("an interpreter");
     String::from_utf8(output.stdout).expect("a path").trim().into()
-}
-
-/// Compiles the function of the example into a static program. Returns its path.
-fn compile(folder: &Path) -> PathBuf {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/faas-host/functions/hello.rs");
-    let program = folder.join("hello");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition=2024", "-O", "-Cstrip=symbols", "-Cpanic=abort"]);
-    rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(source);
-    assert!(rustc.status().expect("rustc").success());
-    program
-}
-
-fn archive(name: &str, content: &[u8]) -> Bytes {
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
-    zip.start_file(name, options).expect("an entry");
-    std::io::Write::write_all(&mut zip, content).expect("its content");
-    zip.finish().expect("an archive").into_inner().into()
 }
 
 /// Lets every user read a folder of ours: functions have users of their own.

@@ -13,28 +13,20 @@
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::http::{Client, client, listen, serve};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_gateway::{Answer, Call, Definition, Functions, Gateway, InvokeError, Invoking};
 use lambda_host::http::{HostFunctions, Server};
 use lambda_host::{FunctionConfig, Host, Runtimes};
 use lambda_sandbox::linux::LinuxBackend;
 use serde_json::json;
-use tokio::net::TcpListener;
-
-type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
 #[tokio::main]
 async fn main() {
@@ -193,12 +185,6 @@ async fn get(client: &Client, uri: &str) {
     assert!(!body.is_empty());
 }
 
-fn client() -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
-}
-
 /// Serves an answer of a function to whoever asks.
 async fn serve_answers() -> SocketAddr {
     let (address, listener) = listen().await;
@@ -233,24 +219,6 @@ async fn serve_gateway(behind: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn serve<F, A>(listener: TcpListener, answer: F)
-where
-    F: Fn(http::Request<Incoming>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Bytes> + Send + 'static,
-{
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
-            let answer = answer(request);
-            async { Ok::<_, Infallible>(http::Response::new(Full::new(answer.await))) }
-        });
-        let server = hyper::server::conn::http1::Builder::new();
-        drop(tokio::spawn(server.serve_connection(TokioIo::new(stream), service)));
-    }
-}
-
 /// A server of answers, as functions.
 #[derive(Clone, Debug)]
 struct Behind {
@@ -277,11 +245,6 @@ impl Functions for Behind {
             answer.map(|it| Answer::new(it, false)).map_err(|_| InvokeError::TimedOut)
         })
     }
-}
-
-async fn listen() -> (SocketAddr, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    (listener.local_addr().expect("its address"), listener)
 }
 
 /// A running `serverless offline`.

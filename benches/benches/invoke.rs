@@ -7,29 +7,23 @@
 //!
 //! Needs root, for the `linux` backend. The function is `examples/faas-host/functions/hello.rs`.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::functions::{archive, hello};
+use benches::http::{client, echo_server, listen, post};
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_host::{FunctionConfig, FunctionName, Host, Request};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 fn cold(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let program = compile(folder.path());
-    let zip = archive(&std::fs::read(&program).expect("the program that was compiled"));
+    let program = hello(folder.path());
+    let zip =
+        archive("bootstrap", &std::fs::read(&program).expect("the program that was compiled"));
     let runtime = runtime();
     let host = runtime.block_on(host());
     let mut group = c.benchmark_group("cold start");
@@ -73,8 +67,10 @@ async fn invoke_cold(host: &Host, zip: &Bytes) -> Duration {
 
 fn warm(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let zip =
-        archive(&std::fs::read(compile(folder.path())).expect("the program that was compiled"));
+    let zip = archive(
+        "bootstrap",
+        &std::fs::read(hello(folder.path())).expect("the program that was compiled"),
+    );
     let runtime = runtime();
     let host = runtime.block_on(host());
     let (echo, served) = runtime.block_on(async {
@@ -89,11 +85,9 @@ fn warm(c: &mut Criterion) {
         )));
         (echo.0, served.0)
     });
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let client: Client<_, Full<Bytes>> = {
+    let client = {
         let _entered = runtime.enter();
-        Client::builder(TokioExecutor::new()).build(connector)
+        client()
     };
     let mut group = c.benchmark_group("warm");
     group.measurement_time(Duration::from_secs(10));
@@ -110,32 +104,6 @@ fn warm(c: &mut Criterion) {
     });
     group.finish();
     runtime.block_on(host.shutdown());
-}
-
-async fn post(client: &Client<HttpConnector, Full<Bytes>>, uri: &str) {
-    let body = Full::new(Bytes::from_static(br#"{"name":"bench"}"#));
-    let request = http::Request::post(uri).body(body).expect("a request");
-    let response = client.request(request).await.expect("a response");
-    assert!(response.status().is_success());
-    response.into_body().collect().await.expect("a body");
-}
-
-async fn echo_server(listener: TcpListener) {
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        let echo = service_fn(|request: http::Request<Incoming>| async {
-            let body = request.into_body().collect().await.expect("a body").to_bytes();
-            Ok::<_, Infallible>(http::Response::new(Full::new(body)))
-        });
-        let server = hyper::server::conn::http1::Builder::new();
-        drop(tokio::spawn(server.serve_connection(TokioIo::new(stream), echo)));
-    }
-}
-
-async fn listen() -> (SocketAddr, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    (listener.local_addr().expect("its address"), listener)
 }
 
 async fn host() -> Host {
@@ -155,26 +123,6 @@ fn name() -> FunctionName {
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
-}
-
-/// Compiles the function of the example into a static program. Returns its path.
-fn compile(folder: &Path) -> PathBuf {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/faas-host/functions/hello.rs");
-    let program = folder.join("hello");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition=2024", "-O", "-Cstrip=symbols", "-Cpanic=abort"]);
-    rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(source);
-    assert!(rustc.status().expect("rustc").success());
-    program
-}
-
-fn archive(program: &[u8]) -> Bytes {
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
-    zip.start_file("bootstrap", options).expect("an entry");
-    std::io::Write::write_all(&mut zip, program).expect("its content");
-    zip.finish().expect("an archive").into_inner().into()
 }
 
 fn pause() {

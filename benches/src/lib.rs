@@ -1,5 +1,10 @@
 //! Helpers of several benches. The benches are in `benches/`, recorded results in `results/`.
 
+#[cfg(feature = "host")]
+pub mod functions;
+#[cfg(feature = "host")]
+pub mod http;
+
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
