@@ -209,28 +209,28 @@ impl Checker {
                 let inside = |it: &SandboxSeen| it.vm == Some(*vm);
                 self.forget_all(inside);
             }
-            Event::InterfaceReady { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.ready = true;
-                }
-            }
-            Event::InterfaceFull { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.full_by.get_or_insert(self.events);
-                }
-            }
-            Event::InterfaceRoom { interface } => {
-                if let Some(interface) = self.interfaces.get_mut(interface) {
-                    interface.full_by = None;
-                }
-            }
-            Event::InterfaceGone { interface } => {
-                self.interfaces.remove(interface);
-            }
+            Event::InterfaceReady { interface }
+            | Event::InterfaceFull { interface }
+            | Event::InterfaceRoom { interface }
+            | Event::InterfaceGone { interface } => self.interface_changed(*interface, event),
             Event::WorkerReported { worker, vms, sandboxes } => {
                 self.reported(*worker, vms, sandboxes);
             }
             _ => {}
+        }
+    }
+
+    fn interface_changed(&mut self, id: InterfaceId, event: &Event) {
+        let Some(interface) = self.interfaces.get_mut(&id) else { return };
+        match event {
+            Event::InterfaceReady { .. } => interface.ready = true,
+            Event::InterfaceFull { .. } => {
+                interface.full_by.get_or_insert(self.events);
+            }
+            Event::InterfaceRoom { .. } => interface.full_by = None,
+            _ => {
+                self.interfaces.remove(&id);
+            }
         }
     }
 
