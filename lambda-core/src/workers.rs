@@ -140,6 +140,7 @@ impl Workers {
         Some(worker)
     }
 
+    #[inline]
     fn seat(&self, at: WorkerId) -> Option<usize> {
         self.seats.get(at).map(|seat| *seat as usize)
     }
@@ -267,8 +268,11 @@ impl Workers {
     /// Returns whether the worker is present and neither draining nor lost: its idle sandboxes are
     /// kept.
     pub(crate) fn is_open(&self, at: WorkerId) -> bool {
-        let Some(at) = self.seat(at) else { return false };
-        self.open.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
+        self.seat(at).is_some_and(|seat| self.seat_is_open(seat))
+    }
+
+    fn seat_is_open(&self, seat: usize) -> bool {
+        self.open.get(seat / 64).is_some_and(|bits| bits >> (seat % 64) & 1 == 1)
     }
 
     /// Returns whether the worker is lost and not yet removed.

@@ -80,7 +80,9 @@ impl Engine {
             return Ok(());
         }
         let account = function.settings.account;
-        let account = self.state.accounts.get_mut(account);
+        let Some(account) = self.state.accounts.known_mut(account) else {
+            return Err(RejectReason::FunctionUnknown);
+        };
         let limit = u64::from(account.concurrency_max(self.state.config.account_concurrency_max));
         if u64::from(account.unreserved) >= limit.saturating_sub(account.claimed) {
             return Err(RejectReason::AccountConcurrency);

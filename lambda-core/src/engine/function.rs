@@ -18,8 +18,8 @@ use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
 use crate::time::Time;
 
-/// The fields are ordered by use: an invocation and its end use the first two cache lines, and a
-/// third if no other runs. Placement uses the first and the following ones.
+/// The fields are ordered by use: an invocation and its end use the first two cache lines. Placement
+/// uses the first and the following ones.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(64))]
@@ -34,18 +34,18 @@ pub(crate) struct Function {
     niche: Niche,
     top: Top,
     pub(crate) recent_durations: Pending,
+    /// Used when an invocation ends a gap.
+    pub(crate) recent_gaps: Pending,
     pub(crate) removed: bool,
     /// Whether `prewarm` or `prewarm_at` is set. If not, they are not read: they are at the end of
     /// the record.
     prewarms: bool,
-    pub(crate) revision: u64,
 
     /// The number of its sandboxes on each worker.
     pub(crate) spread: Spread,
     /// All its sandboxes, in any order.
     pub(crate) members: Vec<SandboxSlot>,
-    /// Used when an invocation ends a gap.
-    pub(crate) recent_gaps: Pending,
+    pub(crate) revision: u64,
 
     idle: IdleStack,
     /// The number of sandboxes that are being made.
@@ -491,6 +491,7 @@ mod tests {
     fn an_invocation_reads_two_lines_and_placement_three_that_follow() {
         use std::mem::offset_of;
         assert_eq!((offset_of!(Function, meter), offset_of!(Function, spread)), (72, 128));
+        assert!(offset_of!(Function, recent_gaps) < 128 && offset_of!(Function, prewarms) < 128);
         assert_eq!(offset_of!(Function, members), 128 + 2 * 64 + 48);
     }
 

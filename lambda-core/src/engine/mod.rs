@@ -417,10 +417,12 @@ impl Engine {
         state.journal.push_back(Decision { at: state.clock.outside(state.now), command });
     }
 
+    #[inline]
     pub(crate) fn function(&self, id: FunctionId) -> Option<&Function> {
         self.state.functions.get(id)
     }
 
+    #[inline]
     pub(crate) fn function_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
         self.state.functions.get_mut(id)
     }

@@ -4,18 +4,20 @@
 //! used idle sandbox.
 
 use super::lifecycle::idle_until;
-use super::{Agenda, Engine};
+use super::{Agenda, Engine, Function};
 use crate::command::{Command, RejectReason, StopReason};
 use crate::config::Routing;
 use crate::event::{Event, EventError, Used};
 use crate::explain::Decided;
 use crate::id::{FunctionId, InvocationId, SandboxId};
-use crate::sandbox::State;
+use crate::sandbox::{Sandbox, State};
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
 
 /// The most idle sandboxes between which [`Routing::CoolWorker`] chooses.
 const WOKEN_OF: usize = 4;
+/// How many events [`Engine::touch`] reads for at once.
+const TOUCHED: usize = 16;
 
 impl Engine {
     /// Reads what [`Engine::handle`] will read for these events, and changes nothing. A driver that
@@ -23,24 +25,37 @@ impl Engine {
     /// memory latencies of all events then overlap. Calling it is never required. Other events are
     /// ignored.
     pub fn touch<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
+        let mut events = events.into_iter();
+        let mut found: [(Option<&Function>, Option<&Sandbox>); TOUCHED] = [(None, None); TOUCHED];
         let mut read = 0;
-        for event in events {
-            let (function, sandbox) = match event {
-                Event::InvocationArrived { function, .. } => (Some(*function), None),
-                Event::InvocationEnded { sandbox, .. } => {
-                    (None, self.state.sandboxes.find(sandbox.0))
-                }
-                _ => (None, None),
-            };
-            let sandbox = sandbox.and_then(|at| self.state.sandboxes.get(at));
-            let function =
-                function.or_else(|| Some(sandbox?.function)).and_then(|id| self.function(id));
-            let Some(function) = function else { continue };
-            read ^= function.touch();
-            let sandbox = sandbox.or_else(|| self.state.sandboxes.get(function.top()));
-            let Some(sandbox) = sandbox else { continue };
-            read ^= sandbox.wheel_prev.0 ^ sandbox.function.0;
-            read ^= self.state.workers.busy_milli(sandbox.worker);
+        // An arrival names a function, which names its sandbox; an end the other way round. The loops
+        // are short, so that the processor reaches the reads of several events before the first one
+        // completes.
+        loop {
+            let mut count = 0;
+            for (place, event) in found.iter_mut().zip(events.by_ref()) {
+                *place = match event {
+                    Event::InvocationArrived { function, .. } => (self.function(*function), None),
+                    Event::InvocationEnded { sandbox, .. } => {
+                        let at = self.state.sandboxes.find(sandbox.0);
+                        (None, at.and_then(|at| self.state.sandboxes.get(at)))
+                    }
+                    _ => (None, None),
+                };
+                read ^= lines_of(place);
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            for place in &mut found[..count] {
+                *place = match *place {
+                    (Some(function), None) => (None, self.state.sandboxes.get(function.top())),
+                    (None, Some(sandbox)) => (self.function(sandbox.function), None),
+                    place => place,
+                };
+                read ^= lines_of(place);
+            }
         }
         std::hint::black_box(read);
     }
@@ -49,12 +64,13 @@ impl Engine {
         if let Err(reason) = self.admit(id) {
             return self.refuse(invocation, id, reason);
         }
-        self.count_use(id);
-        while let Some(at) = self.take_idle(id) {
+        let mut idle = self.take_first_idle(id);
+        while let Some(at) = idle {
             match self.wake(at) {
                 Ok(()) => return self.begin(invocation, at),
                 Err(reason) => self.stop_unlisted(at, reason),
             }
+            idle = self.take_idle(id);
         }
         let Some(function) = self.function(id) else { return };
         let (account, concurrency) = (function.settings.account, function.concurrency());
@@ -75,11 +91,12 @@ impl Engine {
         }
     }
 
-    /// Counts a use of a function, and ends its gap if nothing of it runs or waits: asks the idle
-    /// policy again if the gap was long, and cancels pre-warming.
-    fn count_use(&mut self, id: FunctionId) {
+    /// Counts a use of a function, and removes the idle sandbox that the routing chooses. If nothing
+    /// of the function runs or waits, ends its gap: asks the idle policy again if the gap was long,
+    /// and cancels pre-warming.
+    fn take_first_idle(&mut self, id: FunctionId) -> Option<SandboxSlot> {
         let state = &mut self.state;
-        let Some(function) = state.functions.get_mut(id) else { return };
+        let function = state.functions.get_mut(id)?;
         if function.concurrency() == 0 {
             if function.uses == 0 || function.was_quiet(state.now) {
                 function.set_keep(self.idle.keep(&function.idle_view()));
@@ -90,6 +107,10 @@ impl Engine {
             }
         }
         function.uses = function.uses.saturating_add(1);
+        match state.config.routing {
+            Routing::CoolWorker => self.take_idle(id),
+            routing => function.take_idle(routing),
+        }
     }
 
     /// Removes the idle sandbox of a function that the routing chooses.
@@ -124,18 +145,13 @@ impl Engine {
     /// only as no longer idle and returns the reason.
     fn wake(&mut self, at: SandboxSlot) -> Result<(), StopReason> {
         let Some(sandbox) = self.state.sandboxes.get(at) else { return Err(StopReason::Gone) };
-        let (worker, memory_kib, cpu_milli) =
-            (sandbox.worker, sandbox.memory_kib, sandbox.cpu_milli);
-        let reason = if !self.state.workers.is_open(worker) {
-            StopReason::Gone
-        } else if sandbox.marks.stale() && self.is_over(at) {
-            StopReason::FunctionRemoved
-        } else {
-            self.state.workers.wake(worker, memory_kib, cpu_milli);
-            return Ok(());
-        };
-        self.state.workers.take_idle(worker, memory_kib);
-        Err(reason)
+        let (worker, memory_kib) = (sandbox.worker, sandbox.memory_kib);
+        if sandbox.marks.stale() && self.is_over(at) {
+            self.state.workers.take_idle(worker, memory_kib);
+            return Err(StopReason::FunctionRemoved);
+        }
+        let open = self.state.workers.wake(worker, memory_kib, sandbox.cpu_milli);
+        if open { Ok(()) } else { Err(StopReason::Gone) }
     }
 
     /// Returns why no sandbox may be started for one more invocation of a function.
@@ -161,7 +177,7 @@ impl Engine {
         }
         let account = function.settings.account;
         self.waits(account, -1);
-        let after = self.function(id).map_or(0, super::Function::concurrency);
+        let after = self.function(id).map_or(0, Function::concurrency);
         self.count(id, after + 1, after);
         self.unblock_if_served(id);
         self.drop_function_if_done(id);
@@ -264,8 +280,10 @@ impl Engine {
         let less = function.unreserved(before) - function.unreserved(before.saturating_sub(1));
         if shares {
             self.count_in_pool(id, before, before.saturating_sub(1));
-        } else if less > 0 {
-            state.accounts.get_mut(account).take(less);
+        } else if less > 0
+            && let Some(account) = state.accounts.known_mut(account)
+        {
+            account.take(less);
         }
     }
 
@@ -276,24 +294,19 @@ impl Engine {
         let state = &mut self.state;
         let Some(sandbox) = state.sandboxes.get_mut(at) else { return };
         (sandbox.state, sandbox.since) = (State::Idle, state.now);
-        let (id, stale) = (sandbox.function, sandbox.marks.stale());
-        let draining = !state.workers.is_open(sandbox.worker);
+        let (id, worker, stale) = (sandbox.function, sandbox.worker, sandbox.marks.stale());
         let Some(function) = state.functions.get(id) else { return };
         let (waits, removed) = (function.waiting_count() > 0, function.removed);
-        let reason = if stale && self.is_over(at) || removed && !waits {
-            Some(StopReason::FunctionRemoved)
-        } else {
-            draining.then_some(StopReason::Draining)
-        };
-        if let Some(reason) = reason {
-            self.stop_unlisted(at, reason);
+        if stale && self.is_over(at) || removed && !waits {
+            self.stop_unlisted(at, StopReason::FunctionRemoved);
             self.start_missing(id);
-        } else if waits {
+        } else if waits && self.state.workers.is_open(worker) {
             self.serve_waiting(id, at);
         } else if stale && self.is_replaced(at) {
             self.stop_unlisted(at, StopReason::FunctionRemoved);
-        } else {
-            self.rest(at);
+        } else if !self.rest(at) {
+            self.stop_unlisted(at, StopReason::Draining);
+            self.start_missing(id);
         }
     }
 
@@ -311,14 +324,17 @@ impl Engine {
         self.dispatch(invocation, at);
     }
 
-    /// Puts a sandbox into the idle list. Begins the function's gap if no other sandbox of it is
-    /// busy: plans pre-warming if the idle policy wants it.
-    fn rest(&mut self, at: SandboxSlot) {
+    /// Puts a sandbox into the idle list, if its worker keeps idle sandboxes. Returns whether it
+    /// does. Begins the function's gap if no other sandbox of it is busy: plans pre-warming if the
+    /// idle policy wants it.
+    fn rest(&mut self, at: SandboxSlot) -> bool {
         let state = &mut self.state;
-        let Some(sandbox) = state.sandboxes.get_mut(at) else { return };
-        let Some(function) = state.functions.get_mut(sandbox.function) else { return };
+        let Some(sandbox) = state.sandboxes.get_mut(at) else { return false };
+        let Some(function) = state.functions.get_mut(sandbox.function) else { return false };
+        if !state.workers.settle(sandbox.worker, sandbox.memory_kib) {
+            return false;
+        }
         sandbox.set_idle_place(function.push_idle(at), true);
-        state.workers.add_idle(sandbox.worker, sandbox.memory_kib);
         if function.meter.busy() == 0
             && let Some((after, _)) = function.prewarm()
         {
@@ -333,6 +349,7 @@ impl Engine {
         if self.others_want_room() && self.deferred.is_none() {
             self.yield_to_poorer(at, false);
         }
+        true
     }
 
     pub(super) fn on_prewarm(&mut self, at: Time, id: FunctionId) {
@@ -345,4 +362,10 @@ impl Engine {
             let _made = self.start_one(id);
         }
     }
+}
+
+/// Reads each cache line of a function and of a sandbox that an invocation needs.
+fn lines_of((function, sandbox): &(Option<&Function>, Option<&Sandbox>)) -> u32 {
+    let sandbox = sandbox.map_or(0, |it| it.wheel_prev.0 ^ it.function.0);
+    function.map_or(0, Function::touch) ^ sandbox
 }

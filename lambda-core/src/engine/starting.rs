@@ -306,7 +306,7 @@ impl Engine {
         if sandbox.state.is_starting() {
             function.starting += 1;
         }
-        function.spread.add(sandbox.worker);
+        function.spread.add(sandbox.worker, sandbox.function.0);
         if sandbox.vm == VmSlot::NONE {
             state.workers.hold_memory(sandbox.worker, i64::from(sandbox.memory_kib));
         }

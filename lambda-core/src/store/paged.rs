@@ -14,7 +14,7 @@ const PAGE: usize = 16;
 /// The number of pages in a chapter: the part of the directory that is allocated at once.
 const CHAPTER: usize = 1024;
 
-type Page<T> = Box<[Option<T>]>;
+type Page<T> = Box<[Option<T>; PAGE]>;
 
 #[derive(Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -60,11 +60,13 @@ impl<K, T: Clone> Clone for Paged<K, T> {
 }
 
 impl<K: Slot, T: Clone> Paged<K, T> {
+    #[inline]
     pub(crate) fn get(&self, at: K) -> Option<&T> {
         let (chapter, page, item) = split(at);
         self.chapters.get(chapter)?.as_ref()?.pages[page].as_ref()?[item].as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, at: K) -> Option<&mut T> {
         let (chapter, page, item) = split(at);
         self.before_change(chapter, page);
@@ -88,7 +90,7 @@ impl<K: Slot, T: Clone> Paged<K, T> {
         let chapter = self.chapters[chapter].get_or_insert_with(Chapter::default);
         let page = &mut chapter.pages[page];
         chapter.used += u32::from(page.is_none());
-        &mut page.get_or_insert_with(|| (0..PAGE).map(|_| None).collect())[item]
+        &mut page.get_or_insert_with(|| Box::new([const { None }; PAGE]))[item]
     }
 
     pub(crate) fn remove(&mut self, at: K) -> Option<T> {

@@ -51,6 +51,7 @@ impl<T> Parted<T> {
         full * SEGMENT + self.segments.last().map_or(0, Vec::len)
     }
 
+    #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
         self.segments.get(at / SEGMENT)?.get(at % SEGMENT)
     }
@@ -66,6 +67,7 @@ impl<T> Parted<T> {
 }
 
 impl<T: Clone> Parted<T> {
+    #[inline]
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         self.before_change(at);
         self.segments.get_mut(at / SEGMENT)?.get_mut(at % SEGMENT)

@@ -166,6 +166,7 @@ impl<K: Slot, T: Clone> Slab<K, T> {
     }
 
     /// Returns the slot of an id, or `None` if its item is gone.
+    #[inline]
     pub(crate) fn find(&self, id: u64) -> Option<K> {
         let (generation, at) = split(id);
         match self.slots.get(at as usize) {
@@ -185,10 +186,12 @@ impl<K: Slot, T: Clone> Slab<K, T> {
         self.displaced.get(&id).copied().map(K::new)
     }
 
+    #[inline]
     pub(crate) fn get(&self, at: K) -> Option<&T> {
         self.slots.get(at.number() as usize)?.item.as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, at: K) -> Option<&mut T> {
         self.slots.get_mut(at.number() as usize)?.item.as_mut()
     }

@@ -97,9 +97,14 @@ impl Spread {
         self.tags.get(home(worker).0 & mask).copied().map_or(0, u32::from)
     }
 
-    pub(crate) fn add(&mut self, worker: WorkerId) {
-        // At most 7 of 8 places are used.
-        if (self.used as usize + 1) * 8 > self.tags.len() * 7 {
+    /// Adds a sandbox on a worker. Tables with different `stagger` grow at different numbers of
+    /// workers: else those of all functions would grow in the same call when a worker reports one
+    /// sandbox of each.
+    pub(crate) fn add(&mut self, worker: WorkerId, stagger: u32) {
+        // At most 7 of 8 places are used, and of a large table 5 to 7.
+        let early =
+            if self.tags.are_few() { 0 } else { self.tags.len() * share(stagger) / 4 / 256 };
+        if (self.used as usize + 1 + early) * 8 > self.tags.len() * 7 {
             self.resize((self.tags.len() * 2).max(4));
         }
         if let Some(at) = self.place(worker) {
@@ -181,6 +186,11 @@ fn home(worker: WorkerId) -> (usize, u8) {
     ((mixed >> 32) as usize, tag.max(1))
 }
 
+/// Returns a number below 256 that is spread evenly over neighbouring numbers.
+fn share(of: u32) -> usize {
+    (of.wrapping_mul(0x9e37_79b9) >> 24) as usize
+}
+
 /// The largest table whose tags are in the function's record.
 const FEW: usize = 128;
 
@@ -201,7 +211,7 @@ mod tests {
                 let add = if step < 300 { add > 0 } else { add > 1 };
                 let count = map.entry(worker).or_default();
                 if add {
-                    spread.add(WorkerId(worker));
+                    spread.add(WorkerId(worker), 0);
                     *count += 1;
                 } else {
                     spread.remove(WorkerId(worker));
@@ -214,5 +224,22 @@ mod tests {
                 prop_assert!(spread.tags.len() <= 4 || spread.used as usize * 8 > spread.tags.len());
             }
         }
+    }
+
+    #[test]
+    fn large_tables_of_many_functions_do_not_grow_together() {
+        let mut spreads = vec![Spread::default(); 1000];
+        let mut grown = Vec::new();
+        for worker in 0..1000 {
+            let grows = |(stagger, spread): (u32, &mut Spread)| {
+                let before = spread.tags.len();
+                spread.add(WorkerId(worker), stagger);
+                usize::from(before >= FEW && spread.tags.len() > before)
+            };
+            grown.push((0..).zip(&mut spreads).map(grows).sum::<usize>());
+        }
+        // Each table grows from 256, 512 and 1,024 places after 112 have been in the record.
+        assert_eq!(grown.iter().skip(113).filter(|count| **count > 100).count(), 0, "{grown:?}");
+        assert!(spreads.iter().all(|it| it.used == 1000 && it.count(WorkerId(999)) == 1));
     }
 }

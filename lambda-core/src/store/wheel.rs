@@ -57,6 +57,7 @@ impl Wheel {
     }
 
     /// Returns whether a sandbox already gets its turn at `deadline` at the latest.
+    #[inline]
     pub(crate) fn is_armed(&self, sandbox: &Sandbox, deadline: Time) -> bool {
         let slot = sandbox.wheel_slot;
         slot != UNLINKED && self.start_of(slot) <= self.tick_of(deadline)

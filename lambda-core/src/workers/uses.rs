@@ -30,11 +30,6 @@ impl Workers {
         self.uses.get(row.seat as usize).copied().unwrap_or_default().busy_milli
     }
 
-    /// Returns the processor time of a worker's busy sandboxes, in thousandths of a processor.
-    pub(crate) fn busy_milli(&self, at: WorkerId) -> u32 {
-        self.use_of(at).busy_milli
-    }
-
     /// Counts one more busy sandbox of a worker.
     pub(crate) fn add_busy(&mut self, at: WorkerId, cpu_milli: u32) {
         if let Some(it) = self.use_mut(at) {
@@ -66,7 +61,22 @@ impl Workers {
 
     /// Counts one more idle sandbox of a worker.
     pub(crate) fn add_idle(&mut self, at: WorkerId, kib: u32) {
-        let Some(seat) = self.seat(at) else { return };
+        if let Some(seat) = self.seat(at) {
+            self.add_idle_in(seat, kib);
+        }
+    }
+
+    /// Counts one more idle sandbox of a worker if its idle sandboxes are kept; see
+    /// [`Self::is_open`]. Returns whether they are.
+    pub(crate) fn settle(&mut self, at: WorkerId, kib: u32) -> bool {
+        let Some(seat) = self.seat(at).filter(|seat| self.seat_is_open(*seat)) else {
+            return false;
+        };
+        self.add_idle_in(seat, kib);
+        true
+    }
+
+    fn add_idle_in(&mut self, seat: usize, kib: u32) {
         if let Some(it) = self.uses.get_mut(seat) {
             it.idle_kib = it.idle_kib.saturating_add(kib);
             self.idle_blocks[seat / 64] += u64::from(kib);
@@ -76,17 +86,28 @@ impl Workers {
 
     /// Counts one idle sandbox less.
     pub(crate) fn take_idle(&mut self, at: WorkerId, kib: u32) {
-        self.wake(at, kib, 0);
+        if let Some(seat) = self.seat(at) {
+            self.take_idle_in(seat, kib);
+        }
     }
 
-    /// Counts an idle sandbox of a worker as busy.
-    pub(crate) fn wake(&mut self, at: WorkerId, kib: u32, cpu_milli: u32) {
-        let Some(seat) = self.seat(at) else { return };
+    fn take_idle_in(&mut self, seat: usize, kib: u32) {
         if let Some(it) = self.uses.get_mut(seat) {
-            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
             it.idle_kib = it.idle_kib.saturating_sub(kib);
             self.idle_blocks[seat / 64] -= u64::from(kib);
             self.idle_kib -= u64::from(kib);
         }
+    }
+
+    /// Counts an idle sandbox as no longer idle, and as busy if its worker keeps idle sandboxes;
+    /// see [`Self::is_open`]. Returns whether it does.
+    pub(crate) fn wake(&mut self, at: WorkerId, kib: u32, cpu_milli: u32) -> bool {
+        let Some(seat) = self.seat(at) else { return false };
+        self.take_idle_in(seat, kib);
+        let open = self.seat_is_open(seat);
+        if let Some(it) = self.uses.get_mut(seat).filter(|_| open) {
+            it.busy_milli = it.busy_milli.saturating_add(cpu_milli);
+        }
+        open
     }
 }

@@ -44,6 +44,11 @@ impl Accounts {
         self.by_id.get(id).unwrap_or(&UNUSED)
     }
 
+    /// Returns an account that was named before.
+    pub(crate) fn known_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        self.by_id.get_mut(id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: AccountId) -> &mut Account {
         self.by_id.get_or_insert_with(id, Account::default)
     }

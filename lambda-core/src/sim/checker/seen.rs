@@ -209,17 +209,10 @@ impl Checker {
                 let inside = |it: &SandboxSeen| it.vm == Some(*vm);
                 self.forget_all(inside);
             }
-            Event::InterfaceReady { interface } => {
-                self.of_interface(*interface, |it| it.ready = true)
-            }
-            Event::InterfaceFull { interface } => {
-                let now = self.events;
-                self.of_interface(*interface, |it| _ = it.full_by.get_or_insert(now));
-            }
-            Event::InterfaceRoom { interface } => {
-                self.of_interface(*interface, |it| it.full_by = None);
-            }
-            Event::InterfaceGone { interface } => drop(self.interfaces.remove(interface)),
+            Event::InterfaceReady { interface }
+            | Event::InterfaceFull { interface }
+            | Event::InterfaceRoom { interface }
+            | Event::InterfaceGone { interface } => self.interface_changed(*interface, event),
             Event::WorkerReported { worker, vms, sandboxes } => {
                 self.reported(*worker, vms, sandboxes);
             }
@@ -227,9 +220,17 @@ impl Checker {
         }
     }
 
-    fn of_interface(&mut self, id: InterfaceId, change: impl FnOnce(&mut InterfaceSeen)) {
-        if let Some(interface) = self.interfaces.get_mut(&id) {
-            change(interface);
+    fn interface_changed(&mut self, id: InterfaceId, event: &Event) {
+        let Some(interface) = self.interfaces.get_mut(&id) else { return };
+        match event {
+            Event::InterfaceReady { .. } => interface.ready = true,
+            Event::InterfaceFull { .. } => {
+                interface.full_by.get_or_insert(self.events);
+            }
+            Event::InterfaceRoom { .. } => interface.full_by = None,
+            _ => {
+                self.interfaces.remove(&id);
+            }
         }
     }
 
