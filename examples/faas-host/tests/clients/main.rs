@@ -17,6 +17,8 @@ mod frameworks;
 #[cfg(test)]
 mod front_doors;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod javascript;
 #[cfg(test)]
 mod judge;
@@ -25,7 +27,11 @@ mod keys;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod powertools;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
