@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use lambda_sandbox::LAYERS_MAX;
 use lambda_sandbox::oci::{ImageLimits, ImageReference, PackedImage};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -112,6 +113,7 @@ impl Importer {
             environment: environment(packed.environment())?,
             working_directory: text(packed.working_directory().into())?,
         };
+        self.check_layers(&image)?;
         let digest =
             CodeDigest::from_hex(packed.digest()).ok_or_else(|| Failure::unsupported("digest"))?;
         let (mut leases, mut bytes) = (Vec::new(), 0);
@@ -127,6 +129,24 @@ impl Importer {
             leases.push(lease);
         }
         Ok(ImportedImage { image, digest, leases })
+    }
+}
+
+impl Importer {
+    /// Refuses an image whose layers a sandbox cannot have together, with the one that the host adds
+    /// to them: the kernel takes a page with the paths of all.
+    fn check_layers(&self, image: &Image) -> Result<(), Failure> {
+        let count = image.layers.len();
+        let Some(first) = image.layers.first().filter(|_| count < LAYERS_MAX) else {
+            return Err(Failure::unsupported("the number of layers"));
+        };
+        let path = self.code.lease_layer(first).folder();
+        match (count + 1) * (path.as_os_str().len() + 1) > PATHS_BYTES_MAX {
+            true => Err(Failure::Host(Error::parameter(format!(
+                "The path of this host's data folder is too long for an image of {count} layers."
+            )))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -221,6 +241,8 @@ fn environment(variables: Vec<(OsString, OsString)>) -> Result<Vec<(String, Stri
 const AT_ONCE_MAX: usize = 2;
 /// The most bytes that are unpacked for one image. AWS: 10 GB.
 const IMAGE_BYTES_MAX: u64 = 10 << 30;
+/// The most bytes of the layers' paths. Mount options take at most 4,096 bytes.
+const PATHS_BYTES_MAX: usize = 3900;
 /// The longest word or value of an image's configuration, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// The most bytes of an image's environment. A sandbox takes 64 KiB, with what Lambda adds and the

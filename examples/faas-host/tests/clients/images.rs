@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::layout::{File, LINK, Layout, digest, layer, machine_layer};
@@ -174,6 +175,18 @@ fn layers_of_images_are_stored_once() {
     assert!(served.aws(&["delete-function", "--function-name", "f1"]).success);
     until(|| stored(&served) == 3, "a layer that nobody has is gone");
     assert_eq!(served.invoke("f2", "1", &[]).1["version"], "2");
+
+    // The most layers that a sandbox can have, and one more.
+    let many = |count: u8| -> Vec<Vec<u8>> {
+        let own = (1..count).map(|it| layer(&[("version", 0o644, &it.to_string().into_bytes())]));
+        [base.clone()].into_iter().chain(own).collect()
+    };
+    layout.image("31", &many(31), &config());
+    layout.image("32", &many(32), &config());
+    assert!(create(&served, "f31", "local/team/app:31", &[]).success);
+    assert_eq!(served.invoke("f31", "1", &[]).1["version"], "30");
+    let refused = create(&served, "f32", "local/team/app:32", &[]);
+    assert!(refused.stderr.contains("local/team/app:32 is not supported."), "{refused:?}");
 }
 
 #[test]
@@ -322,7 +335,13 @@ fn awslambdaric_is_the_entry_point_of_an_image() {
             .contains(&name)
             || name.starts_with("config-")
     };
-    let machine = machine_layer(&[(Path::new(program), program)], &[library], skip);
+    // The client's own library needs others too.
+    let entries = std::fs::read_dir(&packages).unwrap().map(|it| it.unwrap().path());
+    let native = entries.filter(|it| it.to_string_lossy().contains("/runtime_client."));
+    let native: Vec<_> = native.map(|it| (it.clone(), it.to_str().unwrap().to_owned())).collect();
+    let programs = native.iter().map(|(path, inside)| (path.as_path(), inside.as_str()));
+    let programs: Vec<_> = programs.chain([(Path::new(program), program)]).collect();
+    let machine = machine_layer(&programs, &[library], skip);
     let mut client = tar::Builder::new(Vec::new());
     for entry in std::fs::read_dir(&packages).unwrap() {
         let entry = entry.unwrap();
@@ -349,8 +368,11 @@ fn awslambdaric_is_the_entry_point_of_an_image() {
     let made = create(&served, "f", "local/team/app", &more);
     assert!(made.success, "{made:?}");
     for number in 1..4 {
-        let (_, answer) = served.invoke("f", r#"{"text":"é"}"#, &[]);
-        assert_eq!(answer, json!({ "text": "é", "count": number, "name": "f" }));
+        let (told, answer) = served.invoke("f", r#"{"text":"é"}"#, &["--log-type", "Tail"]);
+        let log =
+            base64::engine::general_purpose::STANDARD.decode(told["LogResult"].as_str().unwrap());
+        let log = String::from_utf8_lossy(&log.unwrap()).into_owned();
+        assert_eq!(answer, json!({ "text": "é", "count": number, "name": "f" }), "{log}");
     }
     let (told, error) = served.invoke("f", r#"{"fail":1}"#, &[]);
     assert_eq!(

@@ -5,6 +5,8 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod day;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod disks;

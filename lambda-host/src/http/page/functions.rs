@@ -9,6 +9,7 @@ use super::Refused;
 use super::query::Query;
 use crate::catalog::record::Record;
 use crate::function::FunctionState;
+use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::host::Host;
 use crate::invocation::Request;
@@ -45,7 +46,7 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
             let config = &function.config;
             json!({
                 "name": config.name,
-                "runtime": config.runtime,
+                "runtime": runtime(config),
                 "memory_mb": config.memory_mb,
                 "state": state(&function.state),
                 "versions": record.versions.len(),
@@ -57,6 +58,11 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
         .collect();
     let next = names.last().filter(|_| more);
     json!({ "functions": functions, "next": next, "total": host.functions_count() })
+}
+
+/// Returns a function's runtime, or that it is a container image.
+fn runtime(config: &FunctionConfig) -> &str {
+    if config.image.is_some() { "image" } else { &config.runtime }
 }
 
 /// Returns one function with its versions and aliases.
@@ -71,7 +77,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
     };
     let versions = record.versions.iter().rev().take(SHOWN_MAX).map(|(number, held)| {
         let it = &held.function;
-        json!({ "version": number, "memory_mb": it.config.memory_mb, "runtime": it.config.runtime,
+        json!({ "version": number, "memory_mb": it.config.memory_mb, "runtime": runtime(&it.config),
             "modified_ms": it.modified_at_ms, "provisioned": it.provisioned_concurrency })
     });
     let aliases = record.attachments.aliases.iter().take(SHOWN_MAX).map(|(name, alias)| {
@@ -83,7 +89,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         "name": config.name,
         "arn": host.arns().function(&config.name),
         "description": config.description,
-        "runtime": config.runtime,
+        "runtime": runtime(config),
         "handler": config.handler,
         "memory_mb": config.memory_mb,
         "timeout_ms": u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
