@@ -77,6 +77,8 @@ pub struct HostBuilder {
     stream_bytes_per_second: Option<u64>,
     events: queue::Settings,
     interfaces: Option<Arc<dyn InterfaceProvider>>,
+    #[cfg(feature = "images")]
+    images: crate::ImageSources,
     #[cfg(feature = "services")]
     services: Option<crate::Services>,
     #[cfg(feature = "roles")]
@@ -115,6 +117,8 @@ impl HostBuilder {
             stream_bytes_per_second: None,
             events: queue::Settings::default(),
             interfaces: None,
+            #[cfg(feature = "images")]
+            images: crate::ImageSources::default(),
             #[cfg(feature = "services")]
             services: None,
             #[cfg(feature = "roles")]
@@ -165,6 +169,14 @@ impl HostBuilder {
     /// `VpcConfig` is refused.
     pub fn with_interfaces(mut self, provider: impl InterfaceProvider + 'static) -> Self {
         self.interfaces = Some(Arc::new(provider));
+        self
+    }
+
+    /// Sets where container images are found. By default there are none, and every `ImageUri` is
+    /// refused.
+    #[cfg(feature = "images")]
+    pub fn with_images(mut self, sources: crate::ImageSources) -> Self {
+        self.images = sources;
         self
     }
 
@@ -348,6 +360,8 @@ impl HostBuilder {
             unreserved_min,
         };
         let tenants = open_tenants(accounts, &defaults, &code, &driver).await?;
+        #[cfg(feature = "images")]
+        let importer = crate::images::Importer::new(self.images, code.clone());
         // Nobody has what none of the accounts holds.
         blocking(move || code.sweep()).await?;
         let host = Host::new(Inner {
@@ -359,18 +373,25 @@ impl HostBuilder {
             observer,
             event_queue,
             #[cfg(feature = "services")]
-            services: self.services.clone(),
+            services: self.services,
+            #[cfg(feature = "images")]
+            importer,
             deprecated_runtimes: self.deprecated_runtimes,
             interfaces: self.interfaces,
             _folder: folder,
         });
-        Dispatcher::start(events_waiting, &host);
-        host.accounts().for_each(|host| crate::resources::provisioned::resume(&host));
-        #[cfg(feature = "services")]
-        if let Some(services) = self.services {
-            host.accounts().for_each(|host| crate::events::poll::start(&host, services.clone()));
-        }
+        begin(&host, events_waiting);
         Ok(host)
+    }
+}
+
+/// Starts what a host does by itself.
+fn begin(host: &Host, events_waiting: queue::Opened) {
+    Dispatcher::start(events_waiting, host);
+    host.accounts().for_each(|host| crate::resources::provisioned::resume(&host));
+    #[cfg(feature = "services")]
+    if let Some(services) = host.services() {
+        host.accounts().for_each(|host| crate::events::poll::start(&host, services.clone()));
     }
 }
 

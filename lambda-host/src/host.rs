@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::activity::Observer;
 use crate::catalog::Catalog;
-use crate::catalog::functions::{Deploy, NewCode};
+use crate::catalog::functions::{Deploy, NewCode, Package};
 use crate::catalog::record::Record;
 use crate::error::Error;
 use crate::event::HostEvent;
@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) event_queue: EventQueue,
     #[cfg(feature = "services")]
     pub(crate) services: Option<crate::Services>,
+    #[cfg(feature = "images")]
+    pub(crate) importer: crate::images::Importer,
     /// Whether the API takes functions for runtimes that AWS has deprecated.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "the API alone refuses"))]
     pub(crate) deprecated_runtimes: bool,
@@ -136,7 +138,7 @@ impl Host {
     /// errors of settings, and [`Error::InvalidCode`], if settings or code cannot be used;
     /// [`Error::Io`] or [`Error::Registry`] if they cannot be stored.
     pub async fn deploy(&self, config: FunctionConfig, zip: Bytes) -> Result<Arc<Function>, Error> {
-        self.deploy_with(config, zip, Deploy::default()).await
+        self.deploy_with(config, Package::Zip(zip), Deploy::default()).await
     }
 
     /// Deploys a new function with what comes with it. Returns the version that was published, or
@@ -144,11 +146,14 @@ impl Host {
     pub(crate) async fn deploy_with(
         &self,
         config: FunctionConfig,
-        zip: Bytes,
+        package: Package,
         with: Deploy,
     ) -> Result<Arc<Function>, Error> {
-        self.check(&config)?;
-        self.tenant.catalog.deploy(config, zip, with).await
+        match package {
+            Package::Zip(_) => self.check(&config)?,
+            Package::Image(_) => config.check()?,
+        }
+        self.tenant.catalog.deploy(config, package, with).await
     }
 
     /// Replaces a function's code. Running invocations finish with the old code. With
@@ -216,8 +221,8 @@ impl Host {
         let runtimes = Arc::clone(&self.inner.runtimes);
         let name = target.name.clone();
         let checked = move |before: FunctionConfig| {
-            let name = before.name.clone();
-            let config = FunctionConfig { name, ..change(before)? };
+            let (name, image) = (before.name.clone(), before.image.clone());
+            let config = FunctionConfig { name, image, ..change(before)? };
             check(&config, &runtimes).map(|()| config)
         };
         let changed = self.tenant.catalog.update_config(name, expected_revision, checked).await?;
@@ -522,6 +527,11 @@ impl Host {
         Ok(VpcConfig { vpc_id: vpc_id.unwrap_or_default(), ..vpc })
     }
 
+    #[cfg(feature = "images")]
+    pub(crate) fn importer(&self) -> &crate::images::Importer {
+        &self.inner.importer
+    }
+
     pub(crate) fn event_queue(&self) -> &EventQueue {
         &self.inner.event_queue
     }
@@ -556,5 +566,8 @@ impl Host {
 
 fn check(config: &FunctionConfig, runtimes: &Runtimes) -> Result<(), Error> {
     config.check()?;
-    runtimes.check(&config.runtime)
+    match config.image {
+        None => runtimes.check(&config.runtime),
+        Some(_) => Ok(()),
+    }
 }

@@ -4,7 +4,7 @@
 //! [`Host::invoke`] runs it, and [`Host::events`] reports what happens. With the feature `http`,
 //! [`http::serve`] serves the AWS command line and SDKs.
 //!
-//! A host does not run container images. Without keys it does not authenticate callers.
+//! Without keys a host does not authenticate callers.
 //!
 //! ```no_run
 //! # use lambda_host::{FunctionConfig, Host, Runtimes};
@@ -22,6 +22,8 @@
 //! # Features
 //!
 //! - `http`: adds the AWS Lambda API over HTTP.
+//! - `images`: runs functions of container images, from OCI layouts and registries
+//!   (`HostBuilder::with_images`).
 //! - `keys`: checks signatures of callers (`http::serve_with_keys`).
 //! - `services`: destinations and event sources at an endpoint of AWS services: SQS, SNS,
 //!   EventBridge, Kinesis, DynamoDB streams.
@@ -46,6 +48,7 @@ mod function;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
+mod images;
 mod invocation;
 mod lineage;
 pub mod logs;
@@ -71,6 +74,7 @@ pub use function::architecture::Architecture;
 pub use function::arn::Arns;
 pub use function::attachments::{EventInvoke, FunctionUrl, Provisioned};
 pub use function::config::{FunctionConfig, UsedLayer};
+pub use function::image::{Image, ImageConfig};
 pub use function::limits::{Constraint, Invalid};
 pub use function::logging::Logging;
 pub use function::name::FunctionName;
@@ -81,6 +85,8 @@ pub use function::variables::Variables;
 pub use function::version::{NotAVersion, Version};
 pub use function::{Function, FunctionState};
 pub use host::Host;
+#[cfg(feature = "images")]
+pub use images::ImageSources;
 pub use invocation::{Answer, PAYLOAD_BYTES_MAX, Report, Request};
 pub use resources::aliases::AliasChange;
 pub use resources::event_invoke::EventInvokeChange;

@@ -109,9 +109,76 @@ extern "C" fn execute(what: &Program) -> ! {
     if what.folder != 0 {
         give_up(what, socket, call(CHDIR, what.folder, 0, 0, 0, 0));
     }
-    let failed = call(EXECVE, what.program, what.arguments, what.environment, 0, 0);
-    give_up(what, socket, failed);
+    give_up(what, socket, execute_found(what));
     exit(126)
+}
+
+/// Executes the program: a path, or a name without a slash, which is looked for in the folders of
+/// `PATH` as execvp(3) does. Returns a negative errno.
+fn execute_found(what: &Program) -> isize {
+    const ENOENT: isize = -2;
+    const EACCES: isize = -13;
+    const ENOTDIR: isize = -20;
+    // SAFETY: the program is a C string, which lives as long as this process.
+    let name = unsafe { text(what.program) };
+    let execute = |program| call(EXECVE, program, what.arguments, what.environment, 0, 0);
+    if name.is_empty() || name.iter().any(|byte| *byte == b'/') {
+        return execute(what.program);
+    }
+    let mut failed = ENOENT;
+    for folder in search_path(what.environment).split(|byte| *byte == b':') {
+        // PATH_MAX. A folder without a name is the working directory.
+        let mut path = [0_u8; 4096];
+        let slash: &[u8] = if folder.is_empty() { b"" } else { b"/" };
+        let bytes = folder.iter().chain(slash).chain(name);
+        // With the NUL at its end.
+        if folder.len() + slash.len() + name.len() >= path.len() {
+            continue;
+        }
+        path.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        match execute(path.as_ptr() as usize) {
+            ENOENT | ENOTDIR => {}
+            // Another folder may have one that can be executed.
+            EACCES => failed = EACCES,
+            other => return other,
+        }
+    }
+    failed
+}
+
+/// Returns the value of `PATH` in an environment; empty without one.
+fn search_path(environment: usize) -> &'static [u8] {
+    let mut variable = environment as *const usize;
+    loop {
+        // SAFETY: the environment is an array of C strings that ends with a null pointer, and
+        // `variable` has not passed its end.
+        let address = unsafe { *variable };
+        if address == 0 {
+            return b"";
+        }
+        // SAFETY: it is a C string, which lives as long as this process.
+        if let Some(value) = unsafe { text(address) }.strip_prefix(b"PATH=") {
+            return value;
+        }
+        variable = variable.wrapping_add(1);
+    }
+}
+
+/// Returns the bytes of the C string at an address, without its NUL.
+///
+/// # Safety
+///
+/// There is a C string at the address, and it lives as long as this process.
+unsafe fn text(address: usize) -> &'static [u8] {
+    let start = address as *const u8;
+    let mut length = 0;
+    // Volatile, or the compiler makes a call of strlen(3) of it, which is not linked.
+    // SAFETY: no byte before this one was the NUL, so this one is part of the string.
+    while unsafe { start.add(length).read_volatile() } != 0 {
+        length += 1;
+    }
+    // SAFETY: these bytes were read before, and the caller says that they stay.
+    unsafe { core::slice::from_raw_parts(start, length) }
 }
 
 /// If `result` is an error, reports it to the host and ends the process.

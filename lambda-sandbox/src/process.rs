@@ -48,7 +48,7 @@ impl Backend for ProcessBackend {
             spec.limits.check_isolation(&self.isolation())?;
             check_can(&spec)?;
             let program = on_host(&spec.root, spec.command[0].as_os_str());
-            if let Err(source) = std::fs::metadata(&program) {
+            if let Err(source) = look_for(&spec, &program) {
                 return Err(Error::failed("looking for the program", program, source));
             }
             let folder = on_host(&spec.root, spec.working_directory.as_os_str());
@@ -303,6 +303,16 @@ fn memory_peak(leader: Pid) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Looks for the program of a specification; a name without a slash in the folders of its `PATH`.
+fn look_for(spec: &SandboxSpec, program: &OsStr) -> std::io::Result<()> {
+    if program.as_bytes().contains(&b'/') {
+        return std::fs::metadata(program).map(drop);
+    }
+    let folders = spec.search_path().map(|path| on_host(&spec.root, path)).unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
+    if found { Ok(()) } else { Err(std::io::Error::from_raw_os_error(libc::ENOENT)) }
 }
 
 /// Replaces paths below a bind's target by the host's own paths, in a word or a colon-separated

@@ -191,7 +191,12 @@ type Change = fn(&mut SandboxSpec);
 /// Specifications that are refused without access to the machine.
 const NOT_CARRIED_OUT: &[(&str, Change)] = &[
     ("command", |spec| spec.command.clear()),
-    ("command", |spec| spec.command = vec!["sh".into()]),
+    ("command", |spec| spec.command = vec!["./sh".into()]),
+    ("command", |spec| spec.command = vec!["".into()]),
+    ("command", |spec| {
+        spec.command = vec!["sh".into()];
+        spec.environment.clear();
+    }),
     ("command", |spec| spec.command.push("a\0b".into())),
     ("command", |spec| spec.command[0] = "/a\0b".into()),
     ("environment", |spec| spec.environment.push(("a\0b".into(), "c".into()))),

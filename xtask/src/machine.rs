@@ -14,6 +14,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(emulator(root).err());
     left_out.extend(web_frameworks(root).err());
     left_out.extend(javascript_sdk(root).err());
+    left_out.extend(powertools(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -92,33 +93,47 @@ fn emulator(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("AWS's emulator: {error}"))
 }
 
-/// Installs web frameworks with their adapters for Lambda into `target/web`: for Python 3.11 into
-/// `python`, for Node.js into `node`. 40 MB in a minute.
+/// Installs web frameworks with their adapters for Lambda into `target/web`. 40 MB in a minute.
 fn web_frameworks(root: &Path) -> Result<(), String> {
-    let folder = root.join("target/web");
+    both_languages(root, "target/web", &PYTHON_FRAMEWORKS, &NODE_FRAMEWORKS)
+        .map_err(|error| format!("web frameworks: {error}"))
+}
+
+/// Installs Powertools for AWS Lambda into `target/powertools`: 52 MB.
+fn powertools(root: &Path) -> Result<(), String> {
+    both_languages(root, "target/powertools", &PYTHON_POWERTOOLS, &NODE_POWERTOOLS)
+        .map_err(|error| format!("Powertools: {error}"))
+}
+
+/// Installs packages for Python 3.11 into the folder `python` below `place`, and packages for
+/// Node.js into `node`.
+fn both_languages(
+    root: &Path,
+    place: &str,
+    python: &[&str],
+    javascript: &[&str],
+) -> Result<(), String> {
+    let folder = root.join(place);
     let stamp = folder.join("installed");
-    let wanted = [&PYTHON_FRAMEWORKS[..], &NODE_FRAMEWORKS[..]].concat().join(" ");
+    let wanted = [python, javascript].concat().join(" ");
     if fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
-        println!("web frameworks: target/web is there");
+        println!("packages: {place} is there");
         return Ok(());
     }
-    println!("web frameworks: installing {wanted} into target/web");
-    let make = || -> Result<(), String> {
-        let node = folder.join("node");
-        fs::create_dir_all(&node).map_err(|error| format!("{}: {error}", node.display()))?;
-        let mut pip = Command::new(root.join("target/venv/bin/pip"));
-        pip.args(["install", "--quiet", "--upgrade", "--python-version", "3.11"]);
-        pip.args(["--only-binary=:all:", "--target"]).arg(folder.join("python"));
-        run(pip.args(PYTHON_FRAMEWORKS))?;
-        if !on_path("npm") {
-            return Err("npm is not there".to_owned());
-        }
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
-        run(npm.arg("--prefix").arg(&node).args(NODE_FRAMEWORKS))?;
-        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
-    };
-    make().map_err(|error| format!("web frameworks: {error}"))
+    println!("packages: installing {wanted} into {place}");
+    let node = folder.join("node");
+    fs::create_dir_all(&node).map_err(|error| format!("{}: {error}", node.display()))?;
+    let mut pip = Command::new(root.join("target/venv/bin/pip"));
+    pip.args(["install", "--quiet", "--upgrade", "--python-version", "3.11"]);
+    pip.args(["--only-binary=:all:", "--target"]).arg(folder.join("python"));
+    run(pip.args(python))?;
+    if !on_path("npm") {
+        return Err("npm is not there".to_owned());
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    run(npm.arg("--prefix").arg(&node).args(javascript))?;
+    fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 
 /// Installs the Lambda client of AWS's SDK for JavaScript into `target/sdk`: 19 MB.
@@ -242,6 +257,13 @@ const NODE_FRAMEWORKS: [&str; 5] = [
     "@codegenie/serverless-express@4.17.1",
     "fastify@5.12.8",
     "@fastify/aws-lambda@6.4.1",
+];
+const PYTHON_POWERTOOLS: [&str; 1] = ["aws-lambda-powertools[tracer]==3.37.0"];
+const NODE_POWERTOOLS: [&str; 4] = [
+    "@aws-lambda-powertools/event-handler@2.35.0",
+    "@aws-lambda-powertools/logger@2.36.0",
+    "@aws-lambda-powertools/metrics@2.36.0",
+    "@aws-lambda-powertools/tracer@2.36.0",
 ];
 const SDK_PACKAGE: &str = "@aws-sdk/client-lambda@3.1164.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

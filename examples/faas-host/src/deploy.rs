@@ -61,15 +61,16 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
 
 async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<(), Error> {
     let name = function.settings["FunctionName"].as_str().unwrap_or_default();
-    let zip = match &function.code {
+    let code = match &function.code {
+        Code::Image(uri) => json!({ "ImageUri": uri }),
         Code::Inline(text) => {
             let runtime = function.settings.get("Runtime").and_then(Value::as_str);
             let python = runtime.is_some_and(|it| it.starts_with("python"));
-            crate::client::archive(if python { "index.py" } else { "index.js" }, text.as_bytes())?
+            let name = if python { "index.py" } else { "index.js" };
+            zip_file(&crate::client::archive(name, text.as_bytes())?)
         }
-        Code::Path(path) => packed(&folder.join(path))?,
+        Code::Path(path) => zip_file(&packed(&folder.join(path))?),
     };
-    let zip = BASE64.encode(zip);
     let there = client.call(Method::GET, &format!("/{name}"), &Value::Null).await?.0.is_success();
     let word = if there { "updated" } else { "created" };
     if there {
@@ -78,10 +79,10 @@ async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<()
             .expect(Method::PUT, &format!("/{name}/configuration"), &without_create(settings))
             .await?;
         settled(client, name).await?;
-        client.expect(Method::PUT, &format!("/{name}/code"), &json!({ "ZipFile": zip })).await?;
+        client.expect(Method::PUT, &format!("/{name}/code"), &code).await?;
     } else {
         let mut body = Value::Object(function.settings.clone());
-        body["Code"] = json!({ "ZipFile": zip });
+        body["Code"] = code;
         client.expect(Method::POST, "", &body).await?;
     }
     say!("{word:<11} {name}");
@@ -100,6 +101,10 @@ async fn deploy(client: &Client, folder: &Path, function: &Planned) -> Result<()
         published["Version"].as_str().unwrap_or_default()
     );
     Ok(())
+}
+
+fn zip_file(zip: &[u8]) -> Value {
+    json!({ "ZipFile": BASE64.encode(zip) })
 }
 
 /// Waits until no change of a function is under way: another one is refused until then.

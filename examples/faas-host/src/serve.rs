@@ -17,7 +17,7 @@ use crate::backend::{BackendName, Opened};
 use crate::client::Error;
 use crate::network::NetworkOptions;
 use crate::say::say;
-use crate::settings::{self, Limits, Settings};
+use crate::settings::{self, Images, Limits, Settings};
 use crate::vm::VmOptions;
 
 /// What the command line asks for. What is not given is taken from the file, then from the
@@ -108,6 +108,13 @@ pub(crate) struct Options {
     /// `http://127.0.0.1:4318/v1/traces`. Needs the feature `otlp`.
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
+    /// Find container images of the registry NAME in a folder of OCI layouts, or ask a registry
+    /// there by plain HTTP; can be repeated.
+    #[arg(long, value_name = "NAME=FOLDER|ADDR:PORT", value_parser = Images::parse)]
+    image_registry: Vec<(String, String)>,
+    /// Take container images of the form `oci:PATH[:TAG]` from this machine's disk.
+    #[arg(long)]
+    image_paths: bool,
     #[command(flatten)]
     network: NetworkOptions,
     #[command(flatten)]
@@ -159,6 +166,15 @@ impl Options {
                 host_names: [&*self.operator_host, &*file.operator.host_names].concat(),
             },
             logs: file.logs,
+            images: Images {
+                registries: file
+                    .images
+                    .registries
+                    .into_iter()
+                    .chain(self.image_registry.iter().cloned())
+                    .collect(),
+                paths: self.image_paths || file.images.paths,
+            },
         };
         settings.check()?;
         Ok(settings)
@@ -331,6 +347,7 @@ fn host(settings: &Settings, opened: Opened) -> Result<HostBuilder, Error> {
     if !settings.operator.page && !settings.operator.metrics {
         builder = builder.without_metrics();
     }
+    builder = builder.with_images(settings.images.sources());
     for account in settings.accounts()? {
         builder = builder.with_account(account);
     }

@@ -1,12 +1,12 @@
 //! The settings of `faas-host serve`: a file in TOML, and options of the command line, which go
 //! before it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use lambda_host::Account;
 use lambda_host::http::{self, Keys};
+use lambda_host::{Account, ImageSources};
 use serde::Deserialize;
 
 use crate::backend::BackendName;
@@ -43,6 +43,39 @@ pub(crate) struct Settings {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) operator: Operator,
     pub(crate) logs: Logs,
+    pub(crate) images: Images,
+}
+
+/// Where container images are found; nowhere by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Images {
+    /// By the name of a registry, what stands for it: a folder of OCI layouts, or the `ADDR:PORT` of
+    /// a registry that is asked by plain HTTP.
+    pub(crate) registries: BTreeMap<String, String>,
+    /// Whether images of the form `oci:PATH[:TAG]` are taken from this machine's disk.
+    pub(crate) paths: bool,
+}
+
+impl Images {
+    /// Parses `NAME=FOLDER` or `NAME=ADDR:PORT`.
+    pub(crate) fn parse(text: &str) -> Result<(String, String), String> {
+        let parts =
+            text.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty());
+        let (name, place) = parts.ok_or("it is no NAME=FOLDER and no NAME=ADDR:PORT")?;
+        Ok((name.to_owned(), place.to_owned()))
+    }
+
+    pub(crate) fn sources(&self) -> ImageSources {
+        let mut sources = ImageSources::default();
+        for (name, place) in &self.registries {
+            sources = match place.parse() {
+                Ok(address) => sources.with_server(name, address),
+                Err(_) => sources.with_folder(name, place),
+            };
+        }
+        if self.paths { sources.with_paths() } else { sources }
+    }
 }
 
 /// What is served to the operator, beside the API.
@@ -127,6 +160,11 @@ impl Settings {
         let of_vm = settings.vm.paths().into_iter();
         for path in paths.into_iter().chain(of_vm).filter_map(Option::as_mut).chain(definition) {
             *path = folder.join(&*path);
+        }
+        for place in settings.images.registries.values_mut() {
+            if place.parse::<SocketAddr>().is_err() {
+                *place = folder.join(&*place).to_string_lossy().into_owned();
+            }
         }
         Ok(settings)
     }
@@ -275,6 +313,7 @@ impl Settings {
             ("gateway", self.gateway == other.gateway),
             ("operator", self.operator == other.operator),
             ("logs", self.logs == other.logs),
+            ("images", self.images == other.images),
         ];
         same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
@@ -335,6 +374,10 @@ mod tests {
 
         [logs]
         group_mib = 4
+
+        [images]
+        paths = true
+        registries = { local = "layouts", "127.0.0.1:5000" = "127.0.0.1:5000" }
     "#;
 
     #[test]
@@ -347,6 +390,12 @@ mod tests {
         assert_eq!(settings.keys, Some(folder.path().join("keys")));
         assert_eq!(settings.gateway.as_ref().unwrap().definition, folder.path().join("api.yaml"));
         assert_eq!((settings.concurrency(), settings.region()), (50, "eu-west-1"));
+        let address = "127.0.0.1:5000";
+        let sources = ImageSources::default()
+            .with_folder("local", folder.path().join("layouts"))
+            .with_server(address, address.parse().unwrap())
+            .with_paths();
+        assert_eq!(settings.images.sources(), sources);
         let account = &settings.accounts().unwrap()[0];
         assert_eq!((account.weight, account.code_bytes_max), (300, Some(10 << 20)));
         let text = "# people\n\nA s1\nB s2 222222222222\nC s3 111111111111\n";

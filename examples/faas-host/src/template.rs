@@ -30,6 +30,8 @@ pub(crate) enum Code {
     Path(String),
     /// The text of `index.py` or `index.js`.
     Inline(String),
+    /// The URI of a container image.
+    Image(String),
 }
 
 /// Reads a template. `parameters` go before the defaults in it; `AWS::Region` and `AWS::AccountId`
@@ -76,6 +78,7 @@ fn function(name: &str, mut properties: Map<String, Value>, plan: &mut Plan) {
         "Architectures",
         "Layers",
         "PackageType",
+        "ImageConfig",
     ] {
         if let Some(value) = properties.remove(member).filter(|it| !it.is_null()) {
             settings.insert(member.to_owned(), value);
@@ -90,9 +93,15 @@ fn function(name: &str, mut properties: Map<String, Value>, plan: &mut Plan) {
         settings.insert("Tags".to_owned(), tags.into());
     }
     let code = properties.remove("CodeUri").or_else(|| properties.remove("Code"));
+    let image = properties.remove("ImageUri");
+    let image = image.or_else(|| code.as_ref().map(|it| it["ImageUri"].clone()));
     let inline = properties.remove("InlineCode");
     let inline = inline.or_else(|| code.as_ref().map(|it| it["ZipFile"].clone()));
+    let image = image.as_ref().and_then(Value::as_str).map(str::to_owned);
+    let code = image.map(Value::String).or(code);
+    let is_image = settings.get("PackageType").is_some_and(|it| it == "Image");
     let code = match (inline.as_ref().and_then(Value::as_str), code) {
+        (None, Some(Value::String(uri))) if is_image => Code::Image(uri),
         (Some(text), _) => Code::Inline(text.to_owned()),
         (None, Some(Value::String(path))) if !path.starts_with("s3://") => Code::Path(path),
         (None, code) => {
@@ -262,6 +271,26 @@ Resources:
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }
+    }
+
+    #[test]
+    fn container_images_are_functions_of_both_kinds_of_templates() {
+        let text = "
+            Resources:
+              A:
+                Type: AWS::Serverless::Function
+                Properties: { PackageType: Image, ImageUri: 'local/a:1', ImageConfig: { Command: [x] } }
+              B:
+                Type: AWS::Lambda::Function
+                Properties: { PackageType: Image, Code: { ImageUri: 'local/b' } }";
+        let plan = plan(text, &BTreeMap::new()).unwrap();
+        let codes: Vec<_> = plan.functions.iter().map(|it| &it.code).collect();
+        assert_eq!(
+            codes,
+            [&Code::Image("local/a:1".to_owned()), &Code::Image("local/b".to_owned())]
+        );
+        assert_eq!(plan.functions[0].settings["ImageConfig"]["Command"][0], "x");
+        assert!(plan.left_out.is_empty(), "{:?}", plan.left_out);
     }
 
     #[test]

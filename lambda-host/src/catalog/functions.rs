@@ -10,23 +10,40 @@ use super::record::{Held, Record};
 use super::{Catalog, Inner, leases, new_revision};
 use crate::blocking::blocking;
 use crate::clock::now_ms;
-use crate::code::CodeDigest;
+use crate::code::{CodeDigest, CodeLease};
 use crate::error::{Error, ReadWith};
 use crate::function::architecture::Architecture;
 use crate::function::attachments::Attachments;
 use crate::function::config::FunctionConfig;
+use crate::function::image::Image;
 use crate::function::name::FunctionName;
 use crate::function::policy::expect_revision;
 use crate::function::tags;
 use crate::function::{Function, NOT_DEPLOYED, Step};
+use crate::images::ImportedImage;
 
 /// Which revision of a function a change expects to find; `None` for any.
 pub(crate) type Expected = Option<String>;
 
+/// The code of a function as it comes.
+#[derive(Debug)]
+pub(crate) enum Package {
+    /// An archive.
+    Zip(Bytes),
+    /// A container image, whose layers are in the store.
+    Image(ImportedImage),
+}
+
+impl Package {
+    fn is_image(&self) -> bool {
+        matches!(self, Self::Image(_))
+    }
+}
+
 /// New code of a function.
 #[derive(Debug)]
 pub(crate) struct NewCode {
-    pub(crate) zip: Bytes,
+    pub(crate) package: Package,
     /// The processors that it is for; `None`: those of the code before.
     pub(crate) architecture: Option<Architecture>,
     /// Whether a version is published of it at once.
@@ -35,7 +52,7 @@ pub(crate) struct NewCode {
 
 impl From<Bytes> for NewCode {
     fn from(zip: Bytes) -> Self {
-        Self { zip, architecture: None, publish: false }
+        Self { package: Package::Zip(zip), architecture: None, publish: false }
     }
 }
 
@@ -55,8 +72,8 @@ impl Catalog {
     /// `$LATEST`.
     pub(crate) async fn deploy(
         &self,
-        config: FunctionConfig,
-        zip: Bytes,
+        mut config: FunctionConfig,
+        package: Package,
         with: Deploy,
     ) -> Result<Arc<Function>, Error> {
         self.change(|inner| async move {
@@ -66,7 +83,8 @@ impl Catalog {
                 None => Ok(()),
             };
             exists(&inner)?;
-            let (code, _lease) = inner.put_code(zip).await?;
+            let (code, image, _leases) = inner.put_package(package).await?;
+            config.image = image;
             let mut turn = inner.changing.lock().await;
             exists(&inner)?;
             let mut function = Function::new(config, code);
@@ -98,15 +116,21 @@ impl Catalog {
             let arn = inner.settings.arns.function(&name);
             let Some(found) = inner.record(&name) else { return Ok(None) };
             found.latest.function.check_settled(Instant::now(), &arn)?;
-            let NewCode { zip, architecture, publish } = new;
-            let (code, _lease) = inner.put_code(zip).await?;
+            let NewCode { package, architecture, publish } = new;
+            let is_image = package.is_image();
+            let (code, image, _leases) = inner.put_package(package).await?;
             let mut turn = inner.changing.lock().await;
             let Some(before) = inner.record(&name) else { return Ok(None) };
             let found = &before.latest.function;
             found.check_settled(Instant::now(), &arn)?;
             expect_revision(&found.revision, expected.as_deref(), ReadWith::FunctionOrAlias)?;
+            // Another function of this name may have come meanwhile.
+            found.check_kind(is_image)?;
             let mut after = Record::clone(&before);
             let mut config = Arc::clone(&found.config);
+            if image != config.image {
+                Arc::make_mut(&mut config).image = image;
+            }
             if let Some(architecture) = architecture.filter(|it| *it != config.architecture) {
                 Arc::make_mut(&mut config).architecture = architecture;
             }
@@ -170,12 +194,29 @@ impl Record {
 }
 
 impl Inner {
+    /// Puts the code of a function into the store; returns its digest, the image that it is, and the
+    /// hold on it.
+    async fn put_package(
+        &self,
+        package: Package,
+    ) -> Result<(CodeDigest, Option<Arc<Image>>, Vec<CodeLease>), Error> {
+        match package {
+            Package::Zip(zip) => {
+                let (digest, lease) = self.put_code(zip).await?;
+                Ok((digest, None, vec![lease]))
+            }
+            Package::Image(ImportedImage { image, digest, leases }) => {
+                Ok((digest, Some(Arc::new(image)), leases))
+            }
+        }
+    }
+
     /// Holds the code and layers of a new deployment, which are there.
     async fn hold(&self, function: Function) -> Result<Held, Error> {
         let store = self.code.clone();
         blocking(move || {
             let code = leases(&store, &function.config, &function.code);
-            if code.iter().all(crate::code::CodeLease::is_present) {
+            if code.iter().all(CodeLease::is_present) {
                 return Ok(Held { function: Arc::new(function), code: code.into() });
             }
             Err(Error::InvalidCode { reason: "the code or a layer is gone".to_owned() })

@@ -379,6 +379,9 @@ impl Held {
 
 /// Leases the code and the layers of a function.
 fn leases(store: &CodeStore, config: &FunctionConfig, code: &CodeDigest) -> Vec<CodeLease> {
+    if let Some(image) = &config.image {
+        return image.layers.iter().map(|layer| store.lease_layer(layer)).collect();
+    }
     let layers = config.layers.iter().map(|it| &it.code);
     std::iter::once(code).chain(layers).map(|digest| store.lease(digest)).collect()
 }

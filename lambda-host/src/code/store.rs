@@ -117,6 +117,30 @@ impl CodeStore {
         self.leased(digest.hex())
     }
 
+    /// Leases a layer of a container image, by the SHA-256 of its contents in hexadecimal. The layer
+    /// need not be stored; see [`CodeLease::is_present`].
+    #[must_use]
+    pub(crate) fn lease_layer(&self, sha256: &str) -> CodeLease {
+        self.leased(sha256.to_owned())
+    }
+
+    /// Makes the folder of a lease, if it is not there, by `fill`, which gets an empty folder.
+    /// Blocks.
+    pub(crate) fn put_folder<E: From<Error>>(
+        &self,
+        lease: &CodeLease,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let folder = lease.folder();
+        if folder.exists() {
+            return Ok(());
+        }
+        self.through_partial(&folder, |partial| {
+            make_folder(partial)?;
+            fill(partial)
+        })
+    }
+
     /// Returns the archive of `digest`, as it was stored. Blocks.
     ///
     /// # Errors
@@ -156,16 +180,16 @@ impl CodeStore {
     }
 
     /// Creates `target` atomically: under another name, then renamed.
-    fn through_partial(
+    fn through_partial<E: From<Error>>(
         &self,
         target: &Path,
-        make: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         let partial = self.inner.partial(target);
         let made = make(&partial).and_then(|()| match fs::rename(&partial, target) {
             // Another upload of the same code was faster; its result is the same.
             Err(_) if target.exists() => Ok(()),
-            other => other.map_err(Error::io("rename", &partial)),
+            other => Ok(other.map_err(Error::io("rename", &partial))?),
         });
         if partial.exists() {
             remove(&partial)?;

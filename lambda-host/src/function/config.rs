@@ -1,11 +1,13 @@
 //! The settings of a function, and AWS Lambda's limits on them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::architecture::Architecture;
+use super::image::{Image, ImageConfig};
 use super::limits::Constraint;
 use super::logging::Logging;
 use super::name::FunctionName;
@@ -73,6 +75,13 @@ pub struct FunctionConfig {
     /// What the function's log looks like, and where it goes.
     #[serde(default)]
     pub logging: Logging,
+    /// The container image that is the function's code; `None` for an archive. The host sets it with
+    /// the code. A function of an image has neither runtime nor handler nor layers.
+    #[serde(default)]
+    pub image: Option<Arc<Image>>,
+    /// What overrides the settings of the image.
+    #[serde(default)]
+    pub image_config: ImageConfig,
 }
 
 /// A version of a layer that a function uses. The function keeps its files when the layer's version
@@ -111,7 +120,27 @@ impl FunctionConfig {
             snap_start: false,
             vpc: None,
             logging: Logging::default(),
+            image: None,
+            image_config: ImageConfig::default(),
         })
+    }
+
+    /// Returns settings with Lambda's defaults for a function of a container image
+    /// ([`Host::deploy_image`](crate::Host::deploy_image)).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Invalid`] if the name is not valid.
+    #[cfg(feature = "images")]
+    pub fn for_image(name: &str) -> Result<Self, Error> {
+        Self::new(name, "", "")
+    }
+
+    /// Sets what overrides the settings of a function's container image.
+    #[must_use]
+    pub fn with_image_config(mut self, config: ImageConfig) -> Self {
+        self.image_config = config;
+        self
     }
 
     /// Sets the memory in MB, 128 to 10,240.
@@ -182,6 +211,7 @@ impl FunctionConfig {
         if !self.role.is_empty() && !is_role(&self.role) {
             return Err(Error::invalid("role", &self.role, Constraint::Pattern(ROLE_PATTERN)));
         }
+        self.image_config.check()?;
         self.check_environment()
     }
 
@@ -257,7 +287,7 @@ fn is_role(text: &str) -> bool {
 /// Returns whether `key` is a variable that Lambda sets itself.
 ///
 /// Source: AWS, "Defined runtime environment variables", the reserved ones.
-fn is_reserved(key: &str) -> bool {
+pub(crate) fn is_reserved(key: &str) -> bool {
     const RESERVED: [&str; 13] = [
         "_HANDLER",
         "_X_AMZN_TRACE_ID",

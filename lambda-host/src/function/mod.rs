@@ -6,6 +6,7 @@ pub(crate) mod architecture;
 pub(crate) mod arn;
 pub(crate) mod attachments;
 pub(crate) mod config;
+pub(crate) mod image;
 pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod name;
@@ -102,6 +103,26 @@ impl Function {
             Some(Step::Updating) => Err(Error::conflict(format!(
                 "{REFUSED} An update is in progress for resource: {arn}"
             ))),
+        }
+    }
+
+    /// Returns the SHA-256 of the code as AWS's API has it: of an archive in base64, of an image in
+    /// hexadecimal.
+    #[must_use]
+    pub fn code_sha256(&self) -> String {
+        if self.config.image.is_some() { self.code.hex() } else { self.code.base64() }
+    }
+
+    /// Refuses code of the other kind than the function has: its kind never changes.
+    pub(crate) fn check_kind(&self, is_image: bool) -> Result<(), Error> {
+        match (self.config.image.is_some(), is_image) {
+            (true, false) => Err(Error::parameter(
+                "Please provide ImageUri when updating a function with packageType Image.",
+            )),
+            (false, true) => Err(Error::parameter(
+                "Please don't provide ImageUri when updating a function with packageType Zip.",
+            )),
+            _ => Ok(()),
         }
     }
 

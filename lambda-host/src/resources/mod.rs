@@ -5,6 +5,8 @@ mod code;
 mod concurrency;
 pub(crate) mod event_invoke;
 mod events;
+#[cfg(feature = "images")]
+mod images;
 mod invocations;
 pub(crate) mod layers;
 mod mappings;

@@ -44,7 +44,7 @@ impl Host {
         let change = move |record: &mut Record| {
             let latest = &record.latest.function;
             latest.check_settled(Instant::now(), &arn)?;
-            let sha256 = latest.code.base64();
+            let sha256 = latest.code_sha256();
             if publish.code_sha256.as_ref().is_some_and(|it| *it != sha256) {
                 let given = publish.code_sha256.unwrap_or_default();
                 return Err(Error::parameter(format!(

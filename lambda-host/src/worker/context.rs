@@ -1,17 +1,19 @@
 //! What every sandbox's task of a worker needs.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use lambda_sandbox::Backend;
+use lambda_sandbox::{Backend, SmallFile};
 use tokio::sync::watch;
 
 use super::connection::Connection;
+use super::container::own_layer;
 use super::protocol::{Epoch, WorkerEvent};
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
-use crate::code::{CodeDigest, CodeStore};
+use crate::code::{CodeDigest, CodeLease, CodeStore};
 use crate::error::Error;
 use crate::network::InterfaceProvider;
 
@@ -31,6 +33,10 @@ pub(super) struct Context {
     /// How many tasks run.
     pub(super) running: watch::Sender<usize>,
     pub(super) connection: OnceLock<Connection>,
+    /// Layers with files that the host adds to container images, by name; few, as the host decides
+    /// on their contents. They are held as long as the worker, so that roots mounted with them serve
+    /// later sandboxes.
+    pub(super) own_layers: Mutex<BTreeMap<String, CodeLease>>,
 }
 
 impl Context {
@@ -40,6 +46,13 @@ impl Context {
             // An error means that the host has ended: nobody listens.
             connection.send(self.epoch, event).await.unwrap_or_default();
         }
+    }
+
+    /// Holds the layer with these files, which need not be written yet.
+    pub(super) fn own_layer(&self, files: &[SmallFile]) -> CodeLease {
+        let name = own_layer(files);
+        let mut layers = self.own_layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.entry(name).or_insert_with_key(|name| self.code.lease_layer(name)).clone()
     }
 
     /// Fetches the archive of code that this worker lacks.

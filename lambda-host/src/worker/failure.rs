@@ -36,7 +36,8 @@ impl Failure {
 
     /// Tells how an init failed; `None` when it was not by the function's fault, or only took too
     /// long.
-    pub(crate) fn of_init(failure: &InitFailure) -> Option<Self> {
+    /// `of_image`: all files of the sandbox are the function's.
+    pub(crate) fn of_init(failure: &InitFailure, of_image: bool) -> Option<Self> {
         Some(match failure {
             InitFailure::Reported(error) => Self::reported(error),
             InitFailure::Exited(exit) => Self::exited(*exit),
@@ -44,7 +45,7 @@ impl Failure {
             InitFailure::Failed(lambda_sandbox::Error::Failed {
                 path: Some(path), source, ..
             }) => {
-                return Self::not_executable(path, source);
+                return Self::not_executable(path, source, of_image);
             }
             _ => return None,
         })
@@ -52,20 +53,40 @@ impl Failure {
 
     /// The function's program cannot be executed; `None` for a path that is not the function's, or
     /// another error of the machine.
-    fn not_executable(path: &Path, source: &std::io::Error) -> Option<Self> {
-        let its = path.starts_with("/var/task") || path.starts_with("/opt");
-        // The words of Go's `syscall.Errno`, which Lambda's messages quote.
-        let words = match source.raw_os_error() {
-            Some(2) => "no such file or directory",
-            Some(8) => "exec format error",
-            Some(13) => "permission denied",
-            Some(20) => "not a directory",
-            Some(40) => "too many levels of symbolic links",
-            Some(80) => "accessing a corrupted shared library",
-            _ => return None,
+    fn not_executable(path: &Path, source: &std::io::Error, of_image: bool) -> Option<Self> {
+        let its = of_image || path.starts_with("/var/task") || path.starts_with("/opt");
+        let words = go_words(source)?;
+        let message = if source.raw_os_error() == Some(2) && path.parent() == Some(Path::new("")) {
+            // Of a name that was looked for in PATH.
+            format!(
+                "Error: exec: {:?}: executable file not found in $PATH",
+                path.display().to_string()
+            )
+        } else {
+            format!("Error: fork/exec {}: {words}", path.display())
         };
-        let message = format!("Error: fork/exec {}: {words}", path.display());
         its.then(|| Self::said("Runtime.InvalidEntrypoint", &message))
+    }
+
+    /// The working directory of a function's image cannot be entered; `None` for another error.
+    pub(crate) fn of_working_directory(
+        error: &lambda_sandbox::Error,
+        folder: &Path,
+    ) -> Option<Self> {
+        let lambda_sandbox::Error::Failed { path: Some(path), source, .. } = error else {
+            return None;
+        };
+        let words = go_words(source)?;
+        let message = format!("Error: chdir {}: {words}", folder.display());
+        (path == folder).then(|| Self::said("Runtime.InvalidWorkingDir", &message))
+    }
+
+    /// A container image names no program.
+    pub(crate) fn no_command() -> Self {
+        Self::said(
+            "Runtime.InvalidEntrypoint",
+            "Error: the image has neither EntryPoint nor Command",
+        )
     }
 
     /// The invocation took longer than its function may.
@@ -145,6 +166,20 @@ pub(crate) fn payload(kind: &str, error: &FunctionError, request_id: &str) -> By
             Bytes::from(format!(r#"{{"errorType":{},"errorMessage":{message}}}"#, json!(kind)))
         }
     }
+}
+
+/// An error of the system in the words of Go's `syscall.Errno`, which Lambda's messages quote; `None`
+/// for one that is no fault of a path.
+fn go_words(error: &std::io::Error) -> Option<&'static str> {
+    Some(match error.raw_os_error()? {
+        2 => "no such file or directory",
+        8 => "exec format error",
+        13 => "permission denied",
+        20 => "not a directory",
+        40 => "too many levels of symbolic links",
+        80 => "accessing a corrupted shared library",
+        _ => return None,
+    })
 }
 
 /// A signal in the words of Go's `syscall.Signal`, which Lambda's messages quote.

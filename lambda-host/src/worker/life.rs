@@ -329,7 +329,7 @@ impl Life {
                         (Failure::timed_out(timeout), ShutdownReason::Timeout)
                     }
                     failure => {
-                        let Some(function) = Failure::of_init(&failure) else {
+                        let Some(function) = self.maker.failure_of_init(&failure) else {
                             return Err(self.refuse(turn, &with_causes(&failure)).await);
                         };
                         self.log.init_report(turn.spent, Phase::Invoke, &function.status());

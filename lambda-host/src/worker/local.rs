@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::Worker;
 use super::connection::Connection;
 use super::context::Context;
+use super::files::Files;
 use super::life::{Life, Order};
 use super::log::SandboxLog;
 use super::making::Maker;
@@ -72,6 +73,7 @@ impl LocalWorker {
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
             connection: OnceLock::new(),
+            own_layers: Mutex::default(),
         };
         let capacity = WorkerCapacity::of_memory(memory_bytes);
         Self { context: Arc::new(context), capacity, live: Arc::default(), vms: None }
@@ -167,8 +169,7 @@ impl LocalWorker {
             context: Arc::clone(&self.context),
             deployment: Arc::clone(&deployment),
             interface,
-            code: self.context.code.lease(&deployment.code),
-            layers: deployment.layers(&self.context.code),
+            files: Files::of(&deployment, &self.context.code),
             log: Arc::clone(&log),
         };
         let life = Life {

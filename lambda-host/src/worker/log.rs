@@ -121,6 +121,10 @@ impl SandboxLog {
 
     /// Says that the sandbox is made, with Lambda's INIT_START line.
     pub(super) fn init_start(&self, deployment: &Deployment) {
+        if deployment.config.image.is_some() {
+            // An image has no runtime of Lambda's whose version could be told.
+            return;
+        }
         let runtime = &deployment.config.runtime;
         let arn = runtimes::version_arn(&deployment.region, runtime);
         let version = runtimes::version(runtime);

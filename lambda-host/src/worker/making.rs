@@ -8,14 +8,16 @@ use lambda_sandbox::{
 };
 use tokio::time::Instant;
 
+use super::container;
 use super::context::Context;
 use super::failure::Failure;
+use super::files::{self, Files};
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
 use super::protocol::{Deployment, InterfaceId};
 use super::specification::{Folders, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
-use crate::error::{Error, with_causes};
+use crate::error::with_causes;
 use crate::network::Attached;
 
 /// Makes the sandbox of one deployment.
@@ -27,10 +29,8 @@ pub(super) struct Maker {
     pub(super) deployment: Arc<Deployment>,
     /// The network interface that the sandbox is attached to.
     pub(super) interface: Option<InterfaceId>,
-    /// Holds the function's code until the sandbox is gone.
-    pub(super) code: CodeLease,
-    /// Holds the files of its layers.
-    pub(super) layers: Option<CodeLease>,
+    /// Holds the function's files until the sandbox is gone.
+    pub(super) files: Files,
     pub(super) log: Arc<SandboxLog>,
 }
 
@@ -83,67 +83,33 @@ pub(super) enum Unmade {
 }
 
 impl Maker {
-    /// Brings the function's code here where it is not.
-    async fn fetch_code(&self) -> Result<(), String> {
-        let (lease, digest) = (self.code.clone(), &self.deployment.code);
-        let here = blocking(move || Ok(lease.is_present())).await;
-        if here.map_err(|error| with_causes(&error))? {
-            return Ok(());
-        }
-        let fetched = async {
-            let zip = self.context.fetch(digest).await?;
-            let store = self.context.code.clone();
-            let (found, lease) = blocking(move || store.put(&zip)).await?;
-            // Held by `self.code` from here on.
-            drop(lease);
-            Ok::<_, Error>(found)
-        };
-        match fetched.await {
-            Ok(found) if found.sha256 == digest.sha256 => Ok(()),
-            Ok(found) => Err(format!("code {} came for {}", found.hex(), digest.hex())),
-            Err(error) => Err(format!("code {}: {}", digest.hex(), with_causes(&error))),
-        }
-    }
-
-    /// Brings the files of the function's layers here where they are not.
-    async fn fetch_layers(&self) -> Result<(), String> {
-        let Some(lease) = self.layers.clone() else { return Ok(()) };
-        let fetched = async {
-            let here = lease.clone();
-            if blocking(move || Ok(here.is_present())).await? {
-                return Ok(());
-            }
-            let mut zips = Vec::new();
-            for layer in &self.deployment.config.layers {
-                zips.push(self.context.fetch(&layer.code).await?);
-            }
-            let store = self.context.code.clone();
-            blocking(move || store.put_merged(&lease, &zips)).await
-        };
-        fetched.await.map_err(|error: Error| format!("layers: {}", with_causes(&error)))
-    }
-
     /// Makes the sandbox and waits for its init, at the most `init_max` or else as long as Lambda
     /// does.
     pub(super) async fn make(&self, init_max: Option<Duration>) -> Result<Made, Unmade> {
-        self.fetch_code().await.map_err(Unmade::Machine)?;
-        self.fetch_layers().await.map_err(Unmade::Machine)?;
-        let folders = Folders {
-            code: self.code.folder(),
-            layers: self.layers.as_ref().map(CodeLease::folder),
-        };
-        let runtimes = &self.context.runtimes;
-        let spec = specify(&self.deployment, self.log.stream(), runtimes, &folders);
-        let mut spec = spec.map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
+        let files = self.files.bring(&self.context, &self.deployment).await;
+        files.map_err(Unmade::Machine)?;
+        let mut spec =
+            self.specify().map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.limits.stream_bytes_per_second = self.context.stream_bytes_per_second;
         spec.times.init = init_max.unwrap_or(spec.times.init);
         let attached = self.attach(&mut spec).await.map_err(Unmade::Machine)?;
+        self.add_own_files(&mut spec).await.map_err(Unmade::Machine)?;
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
         let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
         let start = Instant::now();
-        let created: Sandbox<Created> =
-            self.backend.create(spec).await.map_err(|error| machine(&error))?;
+        let folder = spec.working_directory.clone();
+        let created: Sandbox<Created> = match self.backend.create(spec).await {
+            Ok(created) => created,
+            Err(error) => {
+                let failure = Failure::of_working_directory(&error, &folder);
+                let function = failure.filter(|_| self.deployment.config.image.is_some());
+                return Err(match function {
+                    Some(failure) => Unmade::Function(failure, start.elapsed()),
+                    None => machine(&error),
+                });
+            }
+        };
         let FailedInit { failure, sandbox } = match created.try_init().await {
             Ok((idle, init)) => {
                 let state = State::Idle(idle);
@@ -155,7 +121,7 @@ impl Maker {
         let init_duration = start.elapsed();
         let (unmade, reason) = match failure {
             InitFailure::TimedOut(limit) => (Unmade::InitTooLong(limit), ShutdownReason::Timeout),
-            failure => match Failure::of_init(&failure) {
+            failure => match self.failure_of_init(&failure) {
                 Some(function) => {
                     (Unmade::Function(function, init_duration), ShutdownReason::Failure)
                 }
@@ -179,6 +145,42 @@ impl Maker {
             }
             Err(_ended) => Err(unmade),
         }
+    }
+
+    /// Specifies the sandbox; the function's files are here.
+    fn specify(&self) -> Result<SandboxSpec, Failure> {
+        let (deployment, stream) = (&self.deployment, self.log.stream());
+        match (&self.files, &deployment.config.image) {
+            (Files::Image(layers), Some(image)) => {
+                container::specify(deployment, image, stream, files::folders(layers))
+            }
+            (Files::Image(_), None) => Err(Failure::no_entry_point()),
+            (Files::Archives { code, layers }, _) => {
+                let code = code.folder();
+                let folders = Folders { code, layers: layers.as_ref().map(CodeLease::folder) };
+                specify(deployment, stream, &self.context.runtimes, &folders)
+            }
+        }
+    }
+
+    /// Tells how an init failed; `None` when it was not by the function's fault.
+    pub(super) fn failure_of_init(&self, failure: &InitFailure) -> Option<Failure> {
+        Failure::of_init(failure, self.deployment.config.image.is_some())
+    }
+
+    /// Puts the files that a sandbox has of its own into a layer over those of its image. The root
+    /// of an archive's function has them anyway.
+    async fn add_own_files(&self, spec: &mut SandboxSpec) -> Result<(), String> {
+        if spec.root.layers.is_empty() {
+            return Ok(());
+        }
+        let own = std::mem::take(&mut spec.root.files);
+        let (store, lease) = (self.context.code.clone(), self.context.own_layer(&own));
+        spec.root.layers.push(lease.folder());
+        let written = blocking(move || {
+            store.put_folder(&lease, |folder| container::write_own_layer(folder, &own))
+        });
+        written.await.map_err(|error| with_causes(&error))
     }
 
     /// Attaches the sandbox to its network interface, if it has one.

@@ -4,9 +4,11 @@
 //! data in [`protocol`], so that others may stand for machines.
 
 mod connection;
+mod container;
 mod context;
 mod date;
 pub(crate) mod failure;
+mod files;
 mod life;
 mod local;
 pub(crate) mod log;

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::Span;
 
-use crate::code::{CodeDigest, CodeLease, CodeStore};
+use crate::code::CodeDigest;
 use crate::function::account::AccountIndex;
 use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
@@ -181,12 +181,6 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Holds the folder of the function's layers in `store`, where it has some.
-    pub(crate) fn layers(&self, store: &CodeStore) -> Option<CodeLease> {
-        let layers: Vec<&CodeDigest> = self.config.layers.iter().map(|it| &it.code).collect();
-        (!layers.is_empty()).then(|| store.lease_merged(&layers))
-    }
-
     pub(crate) fn key(&self) -> VersionKey {
         VersionKey { account: self.account, name: self.config.name.clone(), version: self.version }
     }

@@ -150,7 +150,7 @@ impl Runtimes {
             let needs = format!("the architecture {}", config.architecture);
             return refused(needs, Architecture::HOST.to_string());
         }
-        if !self.images.contains_key(&config.runtime) {
+        if config.image.is_none() && !self.images.contains_key(&config.runtime) {
             let known: Vec<&str> = self.identifiers().collect();
             return refused(format!("the runtime {}", config.runtime), known.join(", "));
         }

@@ -12,6 +12,7 @@ use super::date;
 use super::failure::Failure;
 use super::protocol::{Deployment, SandboxId};
 use super::runtime::{Entry, RuntimeImage, Runtimes};
+use crate::function::config::FunctionConfig;
 
 /// Where the files of a function are on this machine.
 #[derive(Clone, Debug)]
@@ -64,10 +65,7 @@ pub(super) fn specify(
     let root = root.with_bind(&folders.code, TASK_ROOT);
     let mut spec = SandboxSpec::new(root, command).named(config.name.as_str());
     spec.working_directory = TASK_ROOT.into();
-    spec.limits = Limits::for_memory_mb(config.memory_mb);
-    // As Lambda: a small function has more of a processor until its init is over.
-    spec.limits.init_cpus = Some(spec.limits.cpus.max(INIT_CPUS_MIN));
-    spec.limits.scratch_bytes = u64::from(config.ephemeral_storage_mb) << 20;
+    spec.limits = limits(config);
     let environment = environment.into_iter();
     spec.environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
     Ok(spec)
@@ -85,26 +83,9 @@ fn environment(
     log_stream: &str,
 ) -> BTreeMap<String, String> {
     let config = &deployment.config;
-    let mut environment = BTreeMap::new();
+    let mut environment = platform_variables(deployment, log_stream);
     let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
     set("_HANDLER", config.handler.clone());
-    set("AWS_REGION", deployment.region.clone());
-    set("AWS_DEFAULT_REGION", deployment.region.clone());
-    set("AWS_LAMBDA_FUNCTION_NAME", config.name.as_str().to_owned());
-    set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string());
-    set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.to_string());
-    let provisioned = if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
-    set("AWS_LAMBDA_INITIALIZATION_TYPE", provisioned.to_owned());
-    set("AWS_LAMBDA_LOG_GROUP_NAME", config.log_group());
-    if config.logging.json {
-        set("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned());
-        let level = config.logging.application_level.as_deref().unwrap_or("INFO");
-        set("AWS_LAMBDA_LOG_LEVEL", level.to_owned());
-    }
-    set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
-    set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
-    set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
-    set("LAMBDA_RUNTIME_DIR", "/var/runtime".to_owned());
     set("LANG", "en_US.UTF-8".to_owned());
     set("TZ", ":UTC".to_owned());
     let (mut programs, mut libraries) = (PROGRAMS.to_owned(), LIBRARIES.to_owned());
@@ -130,6 +111,43 @@ fn environment(
         };
         environment.insert("NODE_OPTIONS".to_owned(), options);
     }
+    environment
+}
+
+/// Returns the limits of a function's sandbox.
+pub(super) fn limits(config: &FunctionConfig) -> Limits {
+    let mut limits = Limits::for_memory_mb(config.memory_mb);
+    // As Lambda: a small function has more of a processor until its init is over.
+    limits.init_cpus = Some(limits.cpus.max(INIT_CPUS_MIN));
+    limits.scratch_bytes = u64::from(config.ephemeral_storage_mb) << 20;
+    limits
+}
+
+/// The variables that Lambda sets for every function.
+pub(super) fn platform_variables(
+    deployment: &Deployment,
+    log_stream: &str,
+) -> BTreeMap<String, String> {
+    let config = &deployment.config;
+    let mut environment = BTreeMap::new();
+    let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
+    set("AWS_REGION", deployment.region.clone());
+    set("AWS_DEFAULT_REGION", deployment.region.clone());
+    set("AWS_LAMBDA_FUNCTION_NAME", config.name.as_str().to_owned());
+    set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string());
+    set("AWS_LAMBDA_FUNCTION_VERSION", deployment.version.to_string());
+    let provisioned = if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", provisioned.to_owned());
+    set("AWS_LAMBDA_LOG_GROUP_NAME", config.log_group());
+    if config.logging.json {
+        set("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned());
+        let level = config.logging.application_level.as_deref().unwrap_or("INFO");
+        set("AWS_LAMBDA_LOG_LEVEL", level.to_owned());
+    }
+    set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
+    set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
+    set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
+    set("LAMBDA_RUNTIME_DIR", "/var/runtime".to_owned());
     environment
 }
 
@@ -217,7 +235,6 @@ exec "$wrapper" "$@""#;
 mod tests {
     use super::*;
     use crate::code::CodeDigest;
-    use crate::function::config::FunctionConfig;
     use crate::function::version::Version;
 
     fn deployment(runtime: &str) -> Deployment {

@@ -14,6 +14,7 @@ const CHECKS: &[(&str, Option<Capability>, Check)] = &[
     ("ends a program at its output", Some(Capability::Run), |b, s| Box::pin(output_limit(b, s))),
     ("tells a kill by the host", Some(Capability::Run), |b, s| Box::pin(killed(b, s))),
     ("says what cannot be started", Some(Capability::Run), |b, s| Box::pin(not_there(b, s))),
+    ("looks for a program's name in PATH", Some(Capability::Run), |b, s| Box::pin(by_name(b, s))),
     ("gives input as bytes", Some(Capability::Stdin), |b, s| Box::pin(input_bytes(b, s))),
     ("gives input from a reader", Some(Capability::Stdin), |b, s| Box::pin(input_reader(b, s))),
     ("ends a program at its processor time", Some(Capability::CpuTime), |b, s| {
@@ -100,6 +101,20 @@ async fn killed(backend: &dyn Backend, shell: &SandboxSpec) -> Result<(), String
 async fn not_there(backend: &dyn Backend, shell: &SandboxSpec) -> Result<(), String> {
     let mut spec = script(shell, "");
     spec.command = vec!["/bin/no-such-program".into()];
+    match backend.run(spec).await {
+        Err(Error::Failed { path: Some(path), .. }) if path.ends_with("no-such-program") => Ok(()),
+        other => Err(seen(other)),
+    }
+}
+
+async fn by_name(backend: &dyn Backend, shell: &SandboxSpec) -> Result<(), String> {
+    let mut spec = script(shell, "exit 7");
+    spec.environment.retain(|(name, _)| name != "PATH");
+    let mut spec = spec.with_env("PATH", "/no-such-folder:/dev/null:/bin");
+    spec.command[0] = "sh".into();
+    let done = run(backend, spec.clone()).await?;
+    expect(&done, EndedBy::Program, Some(Exit::Status(7)))?;
+    spec.command[0] = "no-such-program".into();
     match backend.run(spec).await {
         Err(Error::Failed { path: Some(path), .. }) if path.ends_with("no-such-program") => Ok(()),
         other => Err(seen(other)),

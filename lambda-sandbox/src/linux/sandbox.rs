@@ -252,10 +252,11 @@ impl LinuxSandbox {
     }
 }
 
-/// Returns whether a bind of the root has a folder `/opt/extensions`.
+/// Returns whether a bind or a layer of the root has a folder `/opt/extensions`.
 fn has_extensions(spec: &SandboxSpec) -> bool {
     let folder = spec.root.host_path(std::path::Path::new("/opt/extensions"));
     folder.is_some_and(|folder| folder.is_dir())
+        || spec.root.layers.iter().any(|layer| layer.join("opt/extensions").is_dir())
 }
 
 /// Returns the mounted root; `None` without root, because a user could not enter it.

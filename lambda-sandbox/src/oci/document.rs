@@ -1,12 +1,13 @@
 //! The JSON documents of an image: index, manifest and configuration.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::Deserialize;
 
 use super::broken;
+use super::packed::ImageReference;
 use crate::Error;
 
 /// A list of manifests (`index.json`, and indexes below it).
@@ -45,25 +46,41 @@ impl Descriptor {
             || self.media_type.ends_with("manifest.list.v2+json")
     }
 
-    /// Returns whether it is for this machine. A descriptor without a platform counts as fitting.
-    fn fits(&self) -> bool {
-        (self.platform.as_ref()).is_none_or(|it| it.os == "linux" && it.architecture == "amd64")
+    /// Returns whether it is for Linux on this architecture. A descriptor without a platform counts
+    /// as fitting.
+    fn fits(&self, architecture: &str) -> bool {
+        let fits = |it: &Platform| it.os == "linux" && it.architecture == architecture;
+        self.platform.as_ref().is_none_or(fits)
     }
 
-    fn is_named(&self, reference: &str) -> bool {
-        let name = self.annotations.get("org.opencontainers.image.ref.name");
-        name.is_some_and(|name| name == reference)
+    fn is(&self, reference: ImageReference<'_>) -> bool {
+        match reference {
+            ImageReference::Only => true,
+            ImageReference::Name(name) => {
+                let given = self.annotations.get("org.opencontainers.image.ref.name");
+                given.is_some_and(|given| given == name)
+            }
+            ImageReference::Digest(digits) => self.digest.strip_prefix("sha256:") == Some(digits),
+        }
     }
 }
 
 impl Index {
-    /// Returns the manifest with this name, or the only one, for x86-64 Linux.
-    pub(super) fn choose(&self, reference: Option<&str>) -> Result<&Descriptor, Error> {
-        let named = |it: &&Descriptor| reference.is_none_or(|reference| it.is_named(reference));
-        let fitting: Vec<_> = self.manifests.iter().filter(|it| it.fits()).filter(named).collect();
+    /// Returns the manifest or index that a reference means, of several the one for Linux on this
+    /// architecture.
+    pub(super) fn choose(
+        &self,
+        reference: ImageReference<'_>,
+        architecture: &str,
+    ) -> Result<&Descriptor, Error> {
+        let named: Vec<_> = self.manifests.iter().filter(|it| it.is(reference)).collect();
+        if let [one] = named[..] {
+            return Ok(one);
+        }
+        let fitting: Vec<_> = named.into_iter().filter(|it| it.fits(architecture)).collect();
         match fitting[..] {
             [one] => Ok(one),
-            [] => Err(broken(reference.unwrap_or("index"), "no such image for linux/amd64")),
+            [] => Err(Error::step("choosing an image", io::ErrorKind::NotFound)),
             _ => Err(broken("index", format!("{} images: name one of them", fitting.len()))),
         }
     }
@@ -79,6 +96,8 @@ pub(super) struct Manifest {
 /// The configuration of an image.
 #[derive(Debug, Deserialize)]
 pub(super) struct Configuration {
+    #[serde(default)]
+    pub(super) architecture: String,
     #[serde(default)]
     config: Option<Runtime>,
     rootfs: RootFs,
@@ -104,11 +123,17 @@ impl Configuration {
         self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
     }
 
-    /// Returns the command: the entry point, then its arguments.
-    pub(super) fn command(&self) -> Vec<OsString> {
-        let runtime = self.config.clone().unwrap_or_default();
-        let words = runtime.entrypoint.into_iter().chain(runtime.cmd).flatten();
-        words.map(OsString::from).collect()
+    pub(super) fn entry_point(&self) -> Vec<OsString> {
+        self.words(|it| it.entrypoint.as_deref())
+    }
+
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        self.words(|it| it.cmd.as_deref())
+    }
+
+    fn words(&self, of: impl Fn(&Runtime) -> Option<&[String]>) -> Vec<OsString> {
+        let words = self.config.as_ref().and_then(of).unwrap_or_default();
+        words.iter().map(OsString::from).collect()
     }
 
     pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
@@ -120,7 +145,7 @@ impl Configuration {
 
     pub(super) fn working_directory(&self) -> PathBuf {
         let named = self.config.as_ref().and_then(|it| it.working_dir.as_deref());
-        PathBuf::from(named.filter(|path| !path.is_empty()).unwrap_or("/"))
+        Path::new("/").join(named.unwrap_or_default())
     }
 }
 
@@ -180,10 +205,16 @@ mod tests {
         let index = |all: &[String]| -> Index {
             serde_json::from_str(&format!(r#"{{"manifests": [{}]}}"#, all.join(","))).expect("JSON")
         };
+        use ImageReference::{Digest, Name, Only};
         let two = index(&[descriptor("a", "amd64"), descriptor("b", "amd64")]);
-        assert!(two.choose(None).is_err() && two.choose(Some("c")).is_err());
-        assert!(two.choose(Some("b")).expect("found").is_named("b"));
+        assert!(two.choose(Only, "amd64").is_err() && two.choose(Name("c"), "amd64").is_err());
+        assert!(two.choose(Name("b"), "amd64").expect("found").is(Name("b")));
         let platforms = index(&[descriptor("a", "arm64"), descriptor("a", "amd64")]);
-        assert!(platforms.choose(None).expect("one fits").fits());
+        assert!(platforms.choose(Only, "amd64").expect("one fits").fits("amd64"));
+        assert!(platforms.choose(Name("a"), "arm64").expect("one fits").fits("arm64"));
+        assert!(platforms.choose(Digest("d"), "amd64").is_err());
+        // The only one is taken for what it is: its program says that it does not run.
+        let one = index(&[descriptor("a", "arm64")]);
+        assert!(one.choose(Only, "amd64").is_ok());
     }
 }

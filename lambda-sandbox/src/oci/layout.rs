@@ -1,6 +1,7 @@
 //! The files of an image layout, in a folder or in a tar file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,21 @@ const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// The most files of a layout in a tar file.
 const FILES_MAX: usize = 10_000;
 
+/// The files of an image layout that lie elsewhere than on this machine's disk, as in a registry.
+pub trait LayoutFiles: fmt::Debug + Send {
+    /// Opens a file by its name in the layout: `index.json`, or `blobs/sha256/` with 64 hexadecimal
+    /// digits. What is read is checked by size and digest afterwards. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] for a file that is not there; any other error otherwise.
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read>>;
+}
+
 /// An image layout.
 #[derive(Debug)]
 pub(super) enum Layout {
+    Files(Box<dyn LayoutFiles>),
     Folder(PathBuf),
     /// The tar file, with the offset and length of each file of the layout in it.
     Tar(PathBuf, BTreeMap<String, (u64, u64)>),
@@ -51,6 +64,7 @@ impl Layout {
     fn path(&self) -> &Path {
         match self {
             Self::Folder(path) | Self::Tar(path, _) => path,
+            Self::Files(_) => Path::new(""),
         }
     }
 
@@ -58,6 +72,7 @@ impl Layout {
     fn read(&self, name: &str) -> Result<Box<dyn Read>, Error> {
         let failed = |source| Error::failed("reading an image", self.path().join(name), source);
         match self {
+            Self::Files(files) => files.open(name).map_err(failed),
             Self::Folder(folder) => {
                 let file = File::open(folder.join(name)).map_err(failed)?;
                 if !file.metadata().map_err(failed)?.is_file() {

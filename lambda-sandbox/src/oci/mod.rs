@@ -25,13 +25,16 @@
 mod document;
 mod layout;
 mod limits;
+mod packed;
 mod store;
 mod unpack;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use layout::LayoutFiles;
 pub use limits::ImageLimits;
+pub use packed::{ImageReference, PackedImage, UnpackedLayer};
 pub use store::ImageStore;
 
 use crate::{Error, Root, SandboxSpec};

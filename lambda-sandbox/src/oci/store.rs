@@ -1,17 +1,15 @@
 //! A store of unpacked layers, by digest.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::document::{Configuration, Descriptor, Digest, Index, Manifest};
-use super::layout::{Hashed, Layout};
 use super::limits::ImageLimits;
-use super::unpack::Unpacker;
+use super::packed::{ImageReference, PackedImage};
 use super::{OciImage, broken};
-use crate::{Error, LAYERS_MAX};
+use crate::Error;
 
 /// A folder of unpacked layers, each unpacked once and named by its digest. Several processes can
 /// share it.
@@ -76,33 +74,21 @@ impl ImageStore {
         layout: impl AsRef<Path>,
         reference: Option<&str>,
     ) -> Result<OciImage, Error> {
-        let layout = Layout::open(layout.as_ref())?;
-        let mut index: Index = layout.index()?;
-        let mut chosen = index.choose(reference)?.clone();
-        for _ in 0..INDEXES_MAX {
-            if !chosen.is_index() {
-                break;
-            }
-            index = layout.document(&chosen)?;
-            chosen = index.choose(None)?.clone();
+        let reference = reference.map_or(ImageReference::Only, ImageReference::Name);
+        let packed = PackedImage::open(layout, reference, ARCHITECTURE)?;
+        if !["", ARCHITECTURE].contains(&packed.architecture()) {
+            return Err(broken(packed.architecture(), "the image is for other processors"));
         }
-        let manifest: Manifest = layout.document(&chosen)?;
-        let configuration: Configuration = layout.document(&manifest.config)?;
-        let contents = configuration.layers()?;
-        let count = manifest.layers.len();
-        if count != contents.len() || count == 0 || count > LAYERS_MAX {
-            let why = format!("1 to {LAYERS_MAX} layers, as many as digests of their contents");
-            return Err(broken(format!("{count} layers"), why));
-        }
+        let command = packed.entry_point().into_iter().chain(packed.command());
         let mut image = OciImage {
             layers: Vec::new(),
-            command: configuration.command(),
-            environment: configuration.environment(),
-            working_directory: configuration.working_directory(),
+            command: command.collect(),
+            environment: packed.environment(),
+            working_directory: packed.working_directory(),
             left_out: 0,
         };
-        for (layer, content) in manifest.layers.iter().zip(&contents) {
-            let (folder, left_out) = self.layer(&layout, layer, content)?;
+        for (place, content) in packed.layers().enumerate() {
+            let (folder, left_out) = self.layer(&packed, place, content)?;
             image.layers.push(folder);
             image.left_out += left_out;
         }
@@ -130,42 +116,23 @@ impl ImageStore {
     /// missing.
     fn layer(
         &self,
-        layout: &Layout,
-        layer: &Descriptor,
-        content: &Digest,
+        packed: &PackedImage,
+        place: usize,
+        content: &str,
     ) -> Result<(PathBuf, u64), Error> {
-        let place = self.folder.join(LAYERS).join(content.digits());
-        if place.is_dir() {
-            return Ok((place, 0));
+        let folder = self.folder.join(LAYERS).join(content);
+        if folder.is_dir() {
+            return Ok((folder, 0));
         }
         let part = Part::make(&self.folder.join(PARTS))?;
-        let mut blob = layout.blob(layer)?;
-        let limit = self.limits.layer_bytes_max;
-        let plain = decompressed(&layer.media_type, &mut blob)?;
-        let mut tar = Hashed::new(plain.take(limit.saturating_add(1)));
-        let mut unpacker = Unpacker::new(&part.folder, self.limits)?;
-        let unpacked = unpacker.unpack(&mut tar);
-        // The stream goes on after the end of the archive. The rest counts for the digest too.
-        let rest = unpacked.and_then(|()| {
-            io::copy(&mut tar, &mut io::sink())
-                .map_err(|source| broken(content.digits(), source.to_string()))
-        });
-        let (digest, bytes) = tar.finish();
-        if bytes > limit {
-            return Err(broken(content.digits(), format!("a layer of more than {limit} bytes")));
-        }
-        rest?;
-        blob.finish()?;
-        if digest != *content {
-            return Err(broken(content.digits(), "the layer's content has another digest"));
-        }
-        match fs::rename(&part.folder, &place) {
+        let left_out = packed.unpack_layer(place, &part.folder, self.limits)?.left_out;
+        match fs::rename(&part.folder, &folder) {
             Ok(()) => {}
             // Another process has unpacked the same layer.
-            Err(_) if place.is_dir() => {}
-            Err(source) => return Err(Error::failed("keeping a layer", place, source)),
+            Err(_) if folder.is_dir() => {}
+            Err(source) => return Err(Error::failed("keeping a layer", folder, source)),
         }
-        Ok((place, unpacker.left_out()))
+        Ok((folder, left_out))
     }
 
     /// Removes the parts of interrupted imports.
@@ -256,25 +223,7 @@ impl Drop for Held {
     }
 }
 
-/// Returns the uncompressed tar stream of a layer.
-fn decompressed<'a>(
-    media_type: &str,
-    blob: &'a mut impl Read,
-) -> Result<Box<dyn Read + 'a>, Error> {
-    if media_type.ends_with("tar+gzip") || media_type.ends_with("tar.gzip") {
-        Ok(Box::new(flate2::read::MultiGzDecoder::new(blob)))
-    } else if media_type.ends_with("tar+zstd") {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(blob);
-        let decoder = decoder.map_err(|error| broken("a zstd layer", error.to_string()))?;
-        Ok(Box::new(decoder))
-    } else if media_type.ends_with(".tar") {
-        Ok(Box::new(blob))
-    } else {
-        Err(broken(media_type, "a layer is a tar file, plain or compressed by gzip or zstd"))
-    }
-}
-
+/// The processors that the Linux backend runs on.
+const ARCHITECTURE: &str = "amd64";
 const LAYERS: &str = "layers";
 const PARTS: &str = "parts";
-/// The most indexes that refer to one another in a chain.
-const INDEXES_MAX: usize = 3;

@@ -7,7 +7,7 @@ mod root;
 mod stdin;
 mod times;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ pub struct SandboxSpec {
     pub function: String,
     /// The file system that the function sees.
     pub root: Root,
-    /// The program, as an absolute path inside the root, and its arguments.
+    /// The program and its arguments. The program is an absolute path inside the root, or a name
+    /// without a slash, which is looked for in the folders of the environment's `PATH`.
     pub command: Vec<OsString>,
     /// The whole environment, as names and values. Of the host's environment nothing is inherited;
     /// only `AWS_LAMBDA_RUNTIME_API` is added.
@@ -187,7 +188,9 @@ impl SandboxSpec {
         let Some(program) = self.command.first() else {
             return Err(Error::invalid("command", "", "it names no program"));
         };
-        absolute("command", Path::new(program))?;
+        if !self.is_searched(program) {
+            absolute("command", Path::new(program))?;
+        }
         absolute("working_directory", &self.working_directory)?;
         self.root.check()?;
         self.network.check()?;
@@ -204,5 +207,17 @@ impl SandboxSpec {
 
     fn check_environment(&self) -> Result<(), Error> {
         check_environment(&self.environment)
+    }
+
+    /// Returns whether a program is a name to be looked for in `PATH`.
+    fn is_searched(&self, program: &OsStr) -> bool {
+        let name = program.as_encoded_bytes();
+        !name.is_empty() && !name.contains(&b'/') && self.search_path().is_some()
+    }
+
+    /// Returns the environment's `PATH`.
+    pub(crate) fn search_path(&self) -> Option<&OsStr> {
+        let found = self.environment.iter().find(|(name, _)| name == "PATH");
+        found.map(|(_, path)| path.as_os_str())
     }
 }

@@ -55,7 +55,7 @@ const APPLICATIONS: [Application; 6] = [
 ];
 
 /// Collects the files below a folder under a name.
-fn collect(folder: &Path, name: &str, files: &mut Vec<(String, Vec<u8>)>) {
+pub(crate) fn collect(folder: &Path, name: &str, files: &mut Vec<(String, Vec<u8>)>) {
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {

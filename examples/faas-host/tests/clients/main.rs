@@ -5,6 +5,8 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod day;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod disks;
@@ -17,6 +19,8 @@ mod frameworks;
 #[cfg(test)]
 mod front_doors;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod javascript;
 #[cfg(test)]
 mod judge;
@@ -25,7 +29,11 @@ mod keys;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod powertools;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]

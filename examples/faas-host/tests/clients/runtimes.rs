@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_host::{Answer, Entry, FunctionConfig, Host, Mount, Request, RuntimeImage, Runtimes};
+use lambda_host::{
+    Answer, Entry, FunctionConfig, Host, Mount, NewLayer, Request, RuntimeImage, Runtimes,
+};
 use lambda_sandbox::linux::LinuxBackend;
 use serde_json::Value;
 
@@ -137,5 +139,83 @@ async fn lambda_runtime_runs_unmodified() {
     }
     let (failed, error) = invoke(&host, &config, r#"{"fail":"as asked"}"#).await;
     assert!(failed.function_error && error["errorMessage"] == "as asked", "{error}");
+    let streamed = async |event: &'static str| {
+        let mut answer = host.invoke_streaming(&config.name, Request::new(event)).await.unwrap();
+        let (mut parts, mut text) = (0, Vec::new());
+        while let Some(part) = answer.next().await {
+            parts += 1;
+            text.extend_from_slice(&part);
+        }
+        (parts, String::from_utf8(text).unwrap(), answer.end().await.unwrap())
+    };
+    let lines = |count: u32| (0..count).map(|it| format!("line {it}\n")).collect::<String>();
+    let (parts, text, end) = streamed(r#"{"stream":20}"#).await;
+    // A prelude in JSON and eight NULs come before the stream, as for function URLs.
+    let (prelude, stream) = text.split_once("\0\0\0\0\0\0\0\0").unwrap();
+    let prelude: Value = serde_json::from_str(prelude).unwrap();
+    assert_eq!(
+        (&prelude["statusCode"], &prelude["headers"]["x-own"]),
+        (&200.into(), &"yes".into())
+    );
+    assert_eq!(stream, lines(20));
+    assert!(parts >= 10 && !end.function_error, "{parts} parts, {end:?}");
+    let (_, text, end) = streamed(r#"{"stream":2,"break":"yes"}"#).await;
+    assert!(text.contains(&lines(2)), "{text}");
+    println!("lambda_runtime, a stream that breaks off: {end:?}: {text}");
+    // The runtime lives on.
+    let (_, text, _) = streamed(r#"{"stream":1}"#).await;
+    assert!(text.ends_with("line 0\n"), "{text}");
+    let (answer, _) = invoke(&host, &config, r#"{"a":[1,2]}"#).await;
+    assert!(!answer.function_error && !answer.report.is_cold());
     host.shutdown().await;
+}
+
+/// An extension by AWS's crate `lambda-extension`, in a layer.
+#[tokio::test]
+async fn lambda_extension_runs_unmodified() {
+    if !ready("lambda-extension") {
+        return;
+    }
+    let built =
+        |name: &str| std::fs::read(test_support::workspace().join("target/debug").join(name));
+    let (Ok(function), Ok(extension)) = (built("rust-function"), built("rust-extension")) else {
+        let why = "needs `cargo build -p rust-function -p rust-extension`";
+        return test_support::left_out("lambda-extension", why);
+    };
+    let host = host(Runtimes::default()).await;
+    let zip = archive(&[("extensions/rust-extension", &extension)]);
+    let layer = host.publish_layer("ext", NewLayer::default(), zip.into()).await.unwrap();
+    let arn = host.arns().layer(&layer.name, Some(layer.version));
+    let mut config = FunctionConfig::new("rust", "provided.al2023", "bootstrap").unwrap();
+    config.layers = host.used_layers(&[arn]).unwrap();
+    config.memory_mb = 1769;
+    host.deploy(config.clone(), archive(&[("bootstrap", &function)]).into()).await.unwrap();
+    let (first, _) = invoke(&host, &config, "1").await;
+    // Telemetry comes after a second, while something runs.
+    let long = Request::new(r#"{"stream":150}"#);
+    let second = host.invoke(&config.name, long).await.unwrap();
+    assert!(!first.function_error && !second.function_error);
+    host.shutdown().await;
+    let lines = [
+        "extension: init start".to_owned(),
+        format!("extension: invoke {}", first.request_id),
+        format!("extension: invoke {}", second.request_id),
+        format!("extension: runtime done {} Success", first.request_id),
+        "extension: shutdown spindown".to_owned(),
+    ];
+    let text = || {
+        let (log, group) = (host.logs(), "/aws/lambda/rust");
+        let streams = log.streams(group).unwrap();
+        let events = streams.iter().flat_map(|it| log.events(group, &it.name).unwrap());
+        events.map(|it| it.message + "\n").collect::<String>()
+    };
+    let missing = || lines.iter().find(|line| !text().contains(*line));
+    for _ in 0..100 {
+        // The log is written within a second or so.
+        if missing().is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(missing(), None, "{}", text());
 }

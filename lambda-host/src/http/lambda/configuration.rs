@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::Arns;
+use crate::function::image::ImageConfig;
 use crate::function::runtimes::version_arn;
 use crate::function::{Function, FunctionState, Step};
 
@@ -42,18 +43,16 @@ pub(super) fn configuration(
     let mut body = json!({
         "FunctionName": config.name.as_str(),
         "FunctionArn": arns.of_text(config.name.as_str(), qualifier),
-        "Runtime": config.runtime,
         "Role": config.role,
-        "Handler": config.handler,
         "CodeSize": function.code.size_bytes,
         "Description": config.description,
         "Timeout": config.timeout.as_secs(),
         "MemorySize": config.memory_mb,
         "LastModified": iso_8601(function.modified_at_ms),
-        "CodeSha256": function.code.base64(),
+        "CodeSha256": function.code_sha256(),
         "Version": function.version.to_string(),
         "RevisionId": function.revision,
-        "PackageType": "Zip",
+        "PackageType": if config.image.is_some() { "Image" } else { "Zip" },
         "Architectures": [config.architecture],
         "EphemeralStorage": { "Size": config.ephemeral_storage_mb },
         "TracingConfig": { "Mode": "PassThrough" },
@@ -63,10 +62,18 @@ pub(super) fn configuration(
             "OptimizationStatus": "Off",
         },
         "LoggingConfig": logging(function),
-        "RuntimeVersionConfig": {
-            "RuntimeVersionArn": version_arn(arns.region(), &config.runtime),
-        },
     });
+    if config.image.is_some() {
+        if !config.image_config.is_empty() {
+            body["ImageConfigResponse"] =
+                json!({ "ImageConfig": image_config(&config.image_config) });
+        }
+    } else {
+        body["Runtime"] = config.runtime.as_str().into();
+        body["Handler"] = config.handler.as_str().into();
+        let arn = version_arn(arns.region(), &config.runtime);
+        body["RuntimeVersionConfig"] = json!({ "RuntimeVersionArn": arn });
+    }
     if config.environment_given || !config.environment.is_empty() {
         body["Environment"] = json!({ "Variables": config.environment });
     }
@@ -87,6 +94,21 @@ pub(super) fn configuration(
         });
     }
     state(&mut body, function, status);
+    body
+}
+
+/// Tells what overrides the settings of a container image.
+fn image_config(config: &ImageConfig) -> Value {
+    let mut body = json!({});
+    if !config.entry_point.is_empty() {
+        body["EntryPoint"] = json!(config.entry_point);
+    }
+    if !config.command.is_empty() {
+        body["Command"] = json!(config.command);
+    }
+    if !config.working_directory.is_empty() {
+        body["WorkingDirectory"] = json!(config.working_directory);
+    }
     body
 }
 

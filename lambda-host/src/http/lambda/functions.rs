@@ -11,7 +11,7 @@ use super::page::ROWS_MAX;
 use super::runtimes;
 use super::shapes::{self, CreateFunction, FunctionCode, Settings};
 use crate::Publish;
-use crate::catalog::functions::{Deploy, NewCode};
+use crate::catalog::functions::{Deploy, NewCode, Package};
 use crate::error::{Error, MeasuredEnvironment};
 use crate::function::Function;
 use crate::function::target::{LATEST, Target};
@@ -39,8 +39,10 @@ pub(super) async fn create(call: Call<'_>) -> Answer {
     let mut request: CreateFunction = call.input.read()?;
     request.settings.resolve_vpc(host)?;
     let layers = request.settings.layers(host)?;
+    request.code.check_kind(request.settings.is_image())?;
     let config = request.settings.create(target.name.as_str(), layers)?;
-    let deployed = host.deploy_with(config, request.code.zip(host).await?, with).await;
+    let package = request.code.package(host, config.architecture).await?;
+    let deployed = host.deploy_with(config, package, with).await;
     let function = deployed.map_err(|error| as_sent(error, &body))?;
     let mut body = configuration(&function, host.arns(), None, Status::Creating);
     // AWS names the function, not the version that was published with it.
@@ -54,7 +56,14 @@ pub(super) fn get(call: &Call<'_>) -> Answer {
     let record = call.host.record(&target)?;
     let mut body = json!({
         "Configuration": told(call, &target, &function, Status::of(&function)),
-        "Code": { "RepositoryType": "S3", "Location": call.location(&function.code) },
+        "Code": match &function.config.image {
+            None => json!({ "RepositoryType": "S3", "Location": call.location(&function.code) }),
+            Some(image) => json!({
+                "RepositoryType": "ECR",
+                "ImageUri": image.uri,
+                "ResolvedImageUri": image.resolved_uri,
+            }),
+        },
     });
     if !record.attachments.tags.is_empty() {
         body["Tags"] = json!(record.attachments.tags);
@@ -119,15 +128,20 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
         let read_with = crate::error::ReadWith::FunctionOrAlias;
         crate::function::policy::expect_revision(&before.revision, Some(expected), read_with)?;
     }
+    code.check_source()?;
+    before.check_kind(code.image_uri.is_some())?;
     let architecture = code.architecture();
-    let zip = code.zip(host).await?;
+    let package = code.package(host, architecture.unwrap_or(before.config.architecture)).await?;
     let (function, status) = if dry_run {
-        host.check_code(zip).await?;
+        if let Package::Zip(zip) = package {
+            host.check_code(zip).await?;
+        }
         let status = Status::of(&before);
         (before, status)
     } else {
-        let changed =
-            host.update_code_of(target, expected, NewCode { zip, architecture, publish }).await?;
+        let changed = host
+            .update_code_of(target, expected, NewCode { package, architecture, publish })
+            .await?;
         // A version that was published is new itself.
         (changed, if publish { Status::Creating } else { Status::Updating })
     };
@@ -139,13 +153,14 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
 pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
     let host = call.host;
     let target = host.latest(call.target()?)?;
-    host.function(target.clone())?;
+    let before = host.function(target.clone())?;
     if let Some(runtime) = call.input.text("Runtime") {
         runtimes::check(host, runtime)?;
     }
     let body = call.body.clone();
     let mut settings: Settings = call.input.read()?;
     settings.check()?;
+    settings.check_kind(before.config.image.is_some())?;
     settings.resolve_vpc(host)?;
     let layers = settings.layers(host)?;
     let expected = settings.revision_id.clone();

@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use crate::catalog::functions::Package;
 use crate::function::architecture::Architecture;
 use crate::function::config::{FunctionConfig, UsedLayer};
+use crate::function::image::ImageConfig;
 use crate::function::logging::Logging;
 use crate::function::variables::Variables;
 use crate::host::Host;
@@ -34,6 +36,7 @@ pub(super) struct FunctionCode {
     s3_bucket: Option<String>,
     s3_key: Option<String>,
     s3_object_version: Option<String>,
+    pub(super) image_uri: Option<String>,
     #[serde(default)]
     architectures: Vec<Architecture>,
     /// Whether the archive is to be looked at, and no more.
@@ -49,6 +52,51 @@ impl FunctionCode {
     /// Returns the architecture of new code; `None` leaves that of the code before.
     pub(super) fn architecture(&self) -> Option<Architecture> {
         self.architectures.first().copied()
+    }
+
+    /// Refuses a request that names no code at all.
+    pub(super) fn check_source(&self) -> Result<(), ApiError> {
+        match self.zip_file.is_none() && self.s3_bucket.is_none() && self.image_uri.is_none() {
+            true => Err(ApiError::parameter("Please provide a source for function code.")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses the code of a new function that is of the other kind than its `PackageType`.
+    pub(super) fn check_kind(&self, is_image: bool) -> Result<(), ApiError> {
+        let has_archive = self.zip_file.is_some() || self.s3_bucket.is_some();
+        match (is_image, &self.image_uri) {
+            (true, None) => Err(ApiError::parameter(
+                "Please provide ImageUri when creating a function with packageType Image.",
+            )),
+            (true, Some(_)) if has_archive => Err(ApiError::parameter(
+                "Please don't provide ZipFile or S3Bucket when creating a function with packageType Image.",
+            )),
+            (false, Some(_)) => Err(ApiError::parameter(
+                "Please don't provide ImageUri when creating a function with packageType Zip.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the code of a function, with the layers of a container image in the host's store.
+    pub(super) async fn package(
+        self,
+        host: &Host,
+        architecture: Architecture,
+    ) -> Result<Package, ApiError> {
+        match &self.image_uri {
+            Some(uri) => {
+                refuse_unsupported(&self.rest, &["FunctionName", "Publish"])?;
+                if self.zip_file.is_some() || self.s3_bucket.is_some() || self.s3_key.is_some() {
+                    return Err(ApiError::parameter(
+                        "Please do not provide other FunctionCode parameters when providing an ImageUri.",
+                    ));
+                }
+                import(host, uri, architecture).await
+            }
+            None => Ok(Package::Zip(self.zip(host).await?)),
+        }
     }
 
     /// Returns the archive.
@@ -68,6 +116,17 @@ impl FunctionCode {
     }
 }
 
+#[cfg(feature = "images")]
+async fn import(host: &Host, uri: &str, architecture: Architecture) -> Result<Package, ApiError> {
+    Ok(host.import_image(uri, architecture).await?)
+}
+
+#[cfg(not(feature = "images"))]
+#[expect(clippy::unused_async, reason = "the same form as with the feature")]
+async fn import(_: &Host, _: &str, _: Architecture) -> Result<Package, ApiError> {
+    Err(ApiError::parameter("this host runs functions of PackageType Zip alone"))
+}
+
 /// The settings in `CreateFunction` and `UpdateFunctionConfiguration`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -85,6 +144,8 @@ pub(super) struct Settings {
     snap_start: Option<SnapStart>,
     logging_config: Option<LoggingConfig>,
     vpc_config: Option<VpcSettings>,
+    image_config: Option<ImageSettings>,
+    package_type: Option<String>,
     #[serde(default)]
     architectures: Vec<Architecture>,
     /// What [`Settings::resolve_vpc`] found.
@@ -118,13 +179,19 @@ impl Settings {
         name: &str,
         layers: Option<Vec<UsedLayer>>,
     ) -> Result<FunctionConfig, ApiError> {
-        let missing =
-            |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
-        let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
-        let handler = self.handler.clone().ok_or_else(|| missing("Handler"))?;
+        let (runtime, handler) = if self.is_image() {
+            self.check_kind(true)?;
+            (String::new(), String::new())
+        } else {
+            self.check_kind(false)?;
+            let missing =
+                |member| ApiError::parameter(format!("{member} is mandatory for Zip functions"));
+            let runtime = self.runtime.clone().ok_or_else(|| missing("Runtime"))?;
+            (runtime, self.handler.clone().ok_or_else(|| missing("Handler"))?)
+        };
         self.check()?;
         let mut config = FunctionConfig::new(name, &runtime, &handler)?;
-        config.architecture = self.architectures.first().copied().unwrap_or_default();
+        config.architecture = self.architecture();
         Ok(self.apply(config, layers))
     }
 
@@ -135,12 +202,34 @@ impl Settings {
 
     /// Refuses members that this host would have to ignore.
     pub(super) fn check(&self) -> Result<(), ApiError> {
-        refuse_unsupported(
-            &self.rest,
-            &["FunctionName", "Publish", "PackageType", "Tags", "CodeSigningConfigArn"],
-        )?;
-        if self.rest.get("PackageType").is_some_and(|kind| kind != "Zip") {
-            return Err(ApiError::parameter("this host runs functions of PackageType Zip alone"));
+        refuse_unsupported(&self.rest, &["FunctionName", "Publish", "Tags", "CodeSigningConfigArn"])
+    }
+
+    /// Returns whether the function is to be a container image.
+    pub(super) fn is_image(&self) -> bool {
+        self.package_type.as_deref() == Some("Image")
+    }
+
+    /// Returns the processors that the code is for.
+    pub(super) fn architecture(&self) -> Architecture {
+        self.architectures.first().copied().unwrap_or_default()
+    }
+
+    /// Refuses settings that functions of the other kind of code have.
+    pub(super) fn check_kind(&self, is_image: bool) -> Result<(), ApiError> {
+        let layers = self.layers.as_ref().is_some_and(|it| !it.is_empty());
+        if is_image && (self.runtime.is_some() || self.handler.is_some() || layers) {
+            return Err(ApiError::parameter(
+                "Please don't provide Handler or Runtime or Layer when the intended function PackageType is \
+                 Image.",
+            ));
+        }
+        let overrides =
+            self.image_config.as_ref().is_some_and(|it| *it != ImageSettings::default());
+        if !is_image && overrides {
+            return Err(ApiError::parameter(
+                "Please don't provide ImageConfig when the intended function PackageType is Zip.",
+            ));
         }
         Ok(())
     }
@@ -181,6 +270,12 @@ impl Settings {
         }
         if let Some(vpc) = self.vpc {
             config.vpc = Some(vpc);
+        }
+        if let Some(image) = self.image_config {
+            config.image_config = ImageConfig::default()
+                .with_entry_point(image.entry_point)
+                .with_command(image.command)
+                .with_working_directory(&image.working_directory);
         }
         if let Some(storage) = self.ephemeral_storage {
             config.ephemeral_storage_mb = storage.size;
@@ -228,6 +323,15 @@ struct VpcSettings {
     security_group_ids: Vec<String>,
     #[serde(default)]
     ipv6_allowed_for_dual_stack: bool,
+}
+
+/// What overrides the settings of a container image; nothing in it takes earlier ones away.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ImageSettings {
+    entry_point: Vec<String>,
+    command: Vec<String>,
+    working_directory: String,
 }
 
 /// How a function logs.
@@ -367,6 +471,11 @@ mod tests {
         assert!(check(&tracing("PassThrough")));
         assert!(!check(&tracing("Active")));
         assert!(!check(r#"{"Runtime":"python3.11","Handler":"a.b","PackageType":"Image"}"#));
+        assert!(!check(r#"{"PackageType":"Image","Layers":["arn"]}"#));
+        assert!(check(r#"{"PackageType":"Image","ImageConfig":{"Command":["a"]}}"#));
+        assert!(check(r#"{"Runtime":"python3.11","Handler":"a.b","ImageConfig":{}}"#));
+        let config = r#""ImageConfig":{"Command":["a"]}"#;
+        assert!(!check(&format!(r#"{{"Runtime":"python3.11","Handler":"a.b",{config}}}"#)));
         assert!(!check(r#"{"Runtime":"python3.11"}"#));
     }
 }

@@ -9,6 +9,7 @@ use super::Refused;
 use super::query::Query;
 use crate::catalog::record::Record;
 use crate::function::FunctionState;
+use crate::function::config::FunctionConfig;
 use crate::function::name::FunctionName;
 use crate::function::version::Version;
 use crate::host::Host;
@@ -46,7 +47,7 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
             let config = &function.config;
             json!({
                 "name": config.name,
-                "runtime": config.runtime,
+                "runtime": runtime(config),
                 "memory_mb": config.memory_mb,
                 "state": state(&function.state),
                 "versions": record.versions.len(),
@@ -58,6 +59,11 @@ pub(super) fn page(host: &Host, query: &Query) -> Value {
         .collect();
     let next = names.last().filter(|_| more);
     json!({ "functions": functions, "next": next, "total": host.functions_count() })
+}
+
+/// Returns a function's runtime, or that it is a container image.
+fn runtime(config: &FunctionConfig) -> &str {
+    if config.image.is_some() { "image" } else { &config.runtime }
 }
 
 /// Returns one function with its versions and aliases.
@@ -76,7 +82,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
             Version::Number(number) => Some(number),
             Version::Latest => None,
         };
-        json!({ "version": number, "memory_mb": it.config.memory_mb, "runtime": it.config.runtime,
+        json!({ "version": number, "memory_mb": it.config.memory_mb, "runtime": runtime(&it.config),
             "modified_ms": it.modified_at_ms, "provisioned": it.provisioned_concurrency })
     });
     let aliases = record.attachments.aliases.iter().take(SHOWN_MAX).map(|(name, alias)| {
@@ -88,7 +94,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         "name": config.name,
         "arn": host.arns().function(&config.name),
         "description": config.description,
-        "runtime": config.runtime,
+        "runtime": runtime(config),
         "handler": config.handler,
         "memory_mb": config.memory_mb,
         "timeout_ms": u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
