@@ -86,6 +86,34 @@ async fn layers_lie_one_over_another() {
     assert_eq!(std::fs::read_to_string(top.join("opt/both")).expect("there"), "top\n");
 }
 
+/// The resolver of a sandbox's network must be told in any root.
+fn with_files(mut root: Root) -> Root {
+    for path in ["/etc/resolv.conf", "/opt/both", "/new/deep/file"] {
+        root.files.push(SmallFile { path: path.into(), content: format!("{path}\n").into() });
+    }
+    root
+}
+
+const FILES: &str = "cat /etc/base /etc/resolv.conf /opt/both /new/deep/file; \
+                     (echo x > /etc/resolv.conf) 2>/dev/null && echo wrote; ls /files 2>/dev/null";
+const SHOWN: &str = "base\n/etc/resolv.conf\n/opt/both\n/new/deep/file\n";
+
+#[tokio::test]
+async fn small_files_lie_above_any_root() {
+    let Some(backend) = backend() else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let base = base(&place.path().join("base"));
+    // A link to another file, as in many images: the file replaces it.
+    std::os::unix::fs::symlink("base", base.join("etc/resolv.conf")).expect("linked");
+    for root in [Root::of_directory(&base), Root::of_layers([&base])] {
+        let root = with_files(root.with_bind("/usr", "/usr"));
+        let (_, output) = run(&backend, root, FILES).await;
+        assert_eq!(output, SHOWN);
+    }
+    assert_eq!(std::fs::read_to_string(base.join("etc/base")).expect("there"), "base\n");
+    assert!(!base.join("new").exists());
+}
+
 #[tokio::test]
 async fn bad_roots_are_told_by_name() {
     let Some(backend) = backend() else { return };
@@ -223,6 +251,9 @@ async fn check_image(
     let script = "cat /etc/base /opt/both; (echo x > /opt/both) 2>/dev/null && echo wrote";
     let (_, output) = run(&backend, root(), script).await;
     assert_eq!(output, "base\nbelow\n");
+    let (_, output) = run(&backend, with_files(root()), FILES).await;
+    assert_eq!(output, SHOWN);
+    loop_devices_become(&image, 0).await;
     // Two at a time share a device. The device is released with the last, even if that is killed.
     let first = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
     let second = backend.create(shell_in(root(), "sleep 60")).await.expect("created");
@@ -274,9 +305,12 @@ async fn an_image_needs_root() {
 #[test]
 fn a_user_has_layers() {
     if unprivileged::inside().is_none() {
-        for test in
-            ["layers_lie_one_over_another", "bad_roots_are_told_by_name", "an_image_needs_root"]
-        {
+        for test in [
+            "layers_lie_one_over_another",
+            "small_files_lie_above_any_root",
+            "bad_roots_are_told_by_name",
+            "an_image_needs_root",
+        ] {
             unprivileged::run(test, With::Nothing);
         }
     }

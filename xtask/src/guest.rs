@@ -2,6 +2,7 @@
 //! guest has control groups of version 2 with all controllers. A machine that mounts version 1 has
 //! none of these to test with. A second guest has a Debian userland that systemd runs.
 
+pub(crate) mod network;
 mod systemd;
 pub(crate) mod vm;
 

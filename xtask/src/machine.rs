@@ -2,7 +2,7 @@
 //! programs from Debian, AWS's runtime client from npm.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Installs everything, with `long` also what only the long run needs. Returns one line for each
@@ -191,14 +191,20 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
 }
 
 pub(crate) fn on_path(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Returns the path of a program.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into()])
-        .any(|folder| folder.join(program).exists())
+        .map(|folder| folder.join(program))
+        .find(|path| path.exists())
 }
 
 /// Each program or file that tests need, with its Debian package.
-const DEBIAN_PACKAGES: [(&str, &str); 23] = [
+const DEBIAN_PACKAGES: [(&str, &str); 24] = [
     ("python3", "python3-venv"),
     ("mksquashfs", "squashfs-tools"),
     ("mkfs.erofs", "erofs-utils"),
@@ -208,6 +214,7 @@ const DEBIAN_PACKAGES: [(&str, &str); 23] = [
     ("ss", "iproute2"),
     ("wireguard-go", "wireguard-go"),
     ("wg", "wireguard-tools"),
+    ("/usr/lib/postgresql", "postgresql"),
     // Ordinary programs that tests run in a sandbox.
     ("busybox", "busybox-static"),
     ("curl", "curl"),

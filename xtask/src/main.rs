@@ -26,7 +26,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask interface
        cargo xtask model
        cargo xtask package
-       cargo xtask guest
+       cargo xtask guest [network]
        cargo xtask vm [TEST]
        cargo xtask fuzz SECONDS
        cargo xtask endpoints
@@ -42,6 +42,7 @@ interface writes the crates' public interfaces to xtask/interface (test compares
 model     makes the table of the Lambda API anew from botocore in target/venv
 package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
+  network tests tunnels to the WireGuard of that kernel (part of --long)
 vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts (part
           of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Some((&"package", [])) => passed(package::check(root)),
         Some((&"model", [])) => exit(model::write(root)),
         Some((&"guest", [])) => exit(guest::check(root)),
+        Some((&"guest", ["network"])) => exit(guest::network::check(root)),
         Some((&"vm", tests)) if tests.len() < 2 => {
             exit(guest::vm::check(root, tests.first().copied().unwrap_or_default()))
         }

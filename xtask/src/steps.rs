@@ -24,6 +24,7 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
         run.optional("microVMs in a QEMU guest", || guest::vm::check(root, ""));
         run.optional("fuzzing", || fuzz::check(root, FUZZ_SECONDS));
         run.optional("cgroup v2 in a QEMU guest", || guest::check(root));
+        run.optional("the kernel's WireGuard in a QEMU guest", || guest::network::check(root));
     }
     run.timed("machine left as it was", || (before.compare(&Snapshot::settled(&before)), ()));
     let of_tests = fs::read_to_string(&report).unwrap_or_default();

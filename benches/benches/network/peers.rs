@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,9 +117,19 @@ pub(crate) fn pasta(world: &World) -> Result<Network, String> {
     Ok(Network::new(namespace, begun, move || end(child)))
 }
 
-/// Runs wireguard-go at both ends of a tunnel over the host's loopback, and moves one device into
-/// the sandbox's namespace.
 pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
+    tunnel(world, Path::new("wireguard-go"), &["--foreground"])
+}
+
+pub(crate) fn boringtun(world: &World) -> Result<Network, String> {
+    let folder = std::env::var_os("PEERS_DIR").map(PathBuf::from).unwrap_or_default();
+    let program = folder.join("boringtun-cli");
+    tunnel(world, &program, &["--foreground", "--disable-drop-privileges"])
+}
+
+/// Runs a program at both ends of a WireGuard tunnel over the host's loopback, and moves one device
+/// into the sandbox's namespace.
+fn tunnel(world: &World, program: &Path, arguments: &[&str]) -> Result<Network, String> {
     let namespace = namespace();
     let begun = Instant::now();
     let folder = std::env::temp_dir().join(format!("bench-keys-{}", std::process::id()));
@@ -131,9 +142,9 @@ pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
         std::fs::write(&file, &private).map_err(|error| error.to_string())?;
         let text = File::open(&file).map_err(|error| error.to_string())?;
         let public = run(&world.host, Command::new("wg").arg("pubkey").stdin(text))?;
-        let mut command = Command::new("wireguard-go");
-        command.args(["--foreground", name]).env("WG_PROCESS_FOREGROUND", "1");
-        command.env("LOG_LEVEL", "silent");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(name).env("WG_PROCESS_FOREGROUND", "1");
+        command.env("LOG_LEVEL", "silent").stdout(Stdio::null()).stderr(Stdio::null());
         children.push(within(&world.host, || command.spawn()).map_err(|it| it.to_string())?);
         ends.push((name, file, public.trim().to_owned()));
     }

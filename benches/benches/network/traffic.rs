@@ -67,7 +67,7 @@ pub(crate) fn pass(namespace: &OwnedFd, seconds: u64) -> Passed {
     })
 }
 
-fn connect(what: u8) -> TcpStream {
+pub(crate) fn connect(what: u8) -> TcpStream {
     let mut stream = TcpStream::connect(SERVER).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.write_all(&[what]).unwrap();

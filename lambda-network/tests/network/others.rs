@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use lambda_network::{Admission, Block, Identity, InterfacePool, PublicKey, Rules, Tunnel};
 
 use crate::support::{
-    Vpc, command, connect, connect_from, eventually, ip, namespace, on_path, possible, within,
+    Vpc, command, connect_from, eventually, ip, namespace, on_path, possible, reach, within,
 };
 use crate::underlay::{Underlay, attach, listening};
 
@@ -176,7 +176,8 @@ fn the_kernels_wireguard_is_a_card_like_ours() {
     let open = Tunnel::connect(&admission, &identity, socket, pool, Rules::all(), || ());
     let tunnel = open.unwrap();
     assert_eq!(tunnel.mtu(), 1420);
-    let (greeting, stream) = connect(&attach(&tunnel), "10.0.0.3:80").unwrap();
+    let sandbox = attach(&tunnel);
+    let (greeting, stream) = reach(&sandbox, "10.0.0.3:80");
     assert_eq!(greeting, "blue 10.0.1.9");
     transfer(stream);
 }

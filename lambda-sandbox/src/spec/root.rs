@@ -30,7 +30,9 @@ pub struct Root {
     pub binds: Vec<Bind>,
     /// Links created in an empty root, such as `/bin` to `usr/bin`.
     pub links: Vec<Link>,
-    /// Small files created in an empty root, such as `/etc/passwd`.
+    /// Small files, such as `/etc/resolv.conf`, at most 4 MiB together. In a root of a folder,
+    /// layers or an image they lie above what is there: that root need not have them, and a file or
+    /// link that it has at the path is covered.
     pub files: Vec<SmallFile>,
     /// Folders created in an empty root if nothing else makes them, such as `/opt`.
     pub folders: Vec<PathBuf>,
@@ -116,7 +118,7 @@ impl Root {
         for (setting, path) in links.chain(files).chain(folders) {
             inside(setting, path)?;
             let refused = |reason| Err(Error::invalid(setting, path.display().to_string(), reason));
-            if !self.is_empty() {
+            if setting == "root.links" && !self.is_empty() {
                 return refused("only a root that is empty at first can have it");
             }
             if path.ancestors().skip(1).any(|above| shown.contains(above)) {
@@ -174,7 +176,7 @@ pub struct Link {
     pub points_to: PathBuf,
 }
 
-/// A small file made in an empty root.
+/// A small file of a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmallFile {
     /// The path of the file.

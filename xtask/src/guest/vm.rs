@@ -138,7 +138,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     pack(&outer, folder.join("vm.cpio"))
 }
 
-fn script(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn script(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }

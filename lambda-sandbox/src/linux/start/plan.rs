@@ -2,14 +2,15 @@
 //!
 //! The list is complete before the process is made: between clone and exec nothing may allocate.
 
+mod layered;
 mod shown;
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use self::layered::layers_of;
 use crate::linux::extras::Point;
 use crate::linux::features::Defences;
 use crate::linux::guard::kernel_settings;
@@ -335,7 +336,9 @@ impl<'a> Plan<'a> {
 
     fn root(&mut self, root: &Root, image: Option<&Image>) -> Result<(), Error> {
         let target = self.inside(Path::new("/"))?;
-        if let Some(directory) = &root.directory {
+        if !root.is_empty() && !root.files.is_empty() {
+            self.below_files(root, image)?;
+        } else if let Some(directory) = &root.directory {
             look("looking for the root", directory)?;
             let source = c_string(directory.as_os_str())?;
             self.show(source, target);
@@ -345,12 +348,7 @@ impl<'a> Plan<'a> {
             let device = c_string(device.as_os_str())?;
             self.steps.push(Step::Image { device, kind, target });
         } else if !root.layers.is_empty() {
-            self.steps.push(Step::Mount {
-                kind: c_string(OsStr::new("overlay"))?,
-                target,
-                flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV,
-                options: layers(&root.layers)?,
-            });
+            self.overlay(target, layers_of(root)?)?;
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
@@ -369,7 +367,9 @@ impl<'a> Plan<'a> {
             };
             self.steps.push(step);
         }
-        for file in &root.files {
+        // Another root has them as a layer.
+        let files = if self.own_root { &root.files[..] } else { &[] };
+        for file in files {
             self.parents(&file.path)?;
             let mode = if file.executable { 0o755 } else { 0o644 };
             let (path, content) = (self.inside(&file.path)?, file.content.clone());
@@ -593,34 +593,6 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 }
-
-/// Returns the overlay's options: these folders, the last on top, over the mount points.
-fn layers(folders: &[PathBuf]) -> Result<CString, Error> {
-    // A layer's redirect attributes could lead out of the layer.
-    let mut options = OsString::from("redirect_dir=nofollow,lowerdir=");
-    for folder in folders.iter().rev() {
-        look("looking for a layer", folder)?;
-        for byte in folder.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b',' | b'\\') {
-                options.push("\\");
-            }
-            options.push(OsStr::from_bytes(&[*byte]));
-        }
-        options.push(":");
-    }
-    options.push(Instance::points());
-    if options.len() >= MOUNT_OPTIONS_MAX {
-        return Err(Error::invalid(
-            "root.layers",
-            format!("{} bytes of paths", options.len()),
-            format!("less than {MOUNT_OPTIONS_MAX}, the kernel's page"),
-        ));
-    }
-    c_string(&options)
-}
-
-/// The most bytes of mount options (mount(2)).
-const MOUNT_OPTIONS_MAX: usize = 4096;
 
 /// The only core limit with which the kernel does not run the host's core dump program (core(5)).
 const CORE_BYTES: u64 = 1;
