@@ -211,7 +211,12 @@ async fn code_that_cannot_be_fetched_is_the_workers_fault() {
 
     // The same command, sent to a worker whose host does not have the code.
     let mut bench = Bench::new(echo()).await;
-    bench.carry_out(WorkerCommand::Start { sandbox: SandboxId(1), deployment, interface: None, vm: None });
+    bench.carry_out(WorkerCommand::Start {
+        sandbox: SandboxId(1),
+        deployment,
+        interface: None,
+        vm: None,
+    });
     let mut event = bench.event().await;
     if matches!(event, WorkerEvent::Logged { .. }) {
         event = bench.event().await;

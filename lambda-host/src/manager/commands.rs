@@ -22,9 +22,7 @@ impl Driver {
     pub(super) fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::StartSandbox {
-                    sandbox, worker, function, revision, interface, vm
-                } => {
+                Command::StartSandbox { sandbox, worker, function, revision, interface, vm } => {
                     let (sandbox, worker) = (SandboxId(sandbox.0), WorkerId(worker.0));
                     let interface = interface.map(|it| InterfaceId(it.0));
                     let vm = vm.map(|vm| VmId(vm.0));

@@ -1,6 +1,8 @@
 //! What workers report: the driver tells the engine, and answers callers.
 
-use lambda_core::{AccountId, Capacity, Event, Fault, Isolation, ReportedSandbox, ReportedVm, Used};
+use lambda_core::{
+    AccountId, Capacity, Event, Fault, Isolation, ReportedSandbox, ReportedVm, Used,
+};
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -11,8 +13,8 @@ use crate::error::Error;
 use crate::event::HostEvent;
 use crate::function::version::Version;
 use crate::worker::protocol::{
-    Boundary, Epoch, FromWorker, InvocationId, RunningSandbox, VmSpec, SandboxId, StartFault,
-    StreamPart, VERSION, VmId, WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
+    Boundary, Epoch, FromWorker, InvocationId, RunningSandbox, SandboxId, StartFault, StreamPart,
+    VERSION, VmId, VmSpec, WorkerCapacity, WorkerCommand, WorkerEvent, WorkerId,
 };
 
 impl Driver {

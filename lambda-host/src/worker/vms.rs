@@ -8,7 +8,7 @@ use lambda_sandbox::{Backend, Vm, VmProvider, VmSize};
 use tokio::sync::oneshot;
 
 use super::context::Context;
-use super::protocol::{VmSpec, VmId, WorkerEvent};
+use super::protocol::{VmId, VmSpec, WorkerEvent};
 use crate::error::with_causes;
 use crate::function::account::AccountIndex;
 

@@ -229,8 +229,9 @@ impl Part {
         self.count += 1;
         self.bytes += if found.is_file() { found.size() } else { 0 };
         if found.is_dir() {
-            let mut names: Vec<_> =
-                fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+            let mut names: Vec<_> = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.file_name()))
+                .collect::<io::Result<_>>()?;
             names.sort();
             for name in names {
                 self.describe(&path.join(&name), &name, digest)?;

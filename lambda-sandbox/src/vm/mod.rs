@@ -160,6 +160,13 @@ impl Backend for VmBackend {
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
-        Box::pin(async move { Ok(Swept { removed: self.0.images.sweep()? }) })
+        Box::pin(async move {
+            let mut swept = match &self.0.jail {
+                Some(jail) => jail.sweep().await?,
+                None => Swept::default(),
+            };
+            swept.removed.extend(self.0.images.sweep()?);
+            Ok(swept)
+        })
     }
 }

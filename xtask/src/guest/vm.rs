@@ -15,14 +15,28 @@ use super::{Guest, boot, kernel, module, pack, run};
 ///
 /// A package, a kernel or a program cannot be installed, found, built or started.
 pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
+    run_tests(root, name, name.is_empty())
+}
+
+/// Runs a part of the tests that takes minutes, with the same gates: a cold start, clones of a
+/// snapshot, and three functions of one customer in a machine, cold, warm and frozen.
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn check_short(root: &Path) -> Result<bool, String> {
+    run_tests(root, SHORT, true)
+}
+
+/// Returns whether the machine has what the tests need, so that nothing must be installed.
+pub(crate) fn is_ready() -> bool {
+    PROGRAMS.iter().all(|(program, _)| crate::machine::on_path(program))
+}
+
+fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in [
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("busybox", "busybox-static"),
-        ("mkfs.erofs", "erofs-utils"),
-        ("xz", "xz-utils"),
-    ] {
+    for (program, package) in PROGRAMS {
         if !crate::machine::on_path(program) {
             let mut install = Command::new("apt-get");
             install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
@@ -40,7 +54,7 @@ pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
     };
     let output = boot(&folder, &guest)?;
     println!("{output}");
-    let within = name.is_empty().then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
+    let within = has_gates.then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
     let passed = ["kernels: exit 0", "sandboxes: exit 0"].map(|line| output.contains(line));
     Ok(passed == [true; 2] && within != Some(false))
 }
@@ -180,7 +194,8 @@ fn programs_root(tree: &Path) -> std::io::Result<()> {
         fs::create_dir_all(tree.join(path))?;
     }
     fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
-    for name in ["cat", "head", "kill", "ls", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"] {
+    for name in ["cat", "head", "kill", "ls", "printf", "sed", "sh", "sleep", "tail", "tr", "uname"]
+    {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
     for name in ["wc", "wget"] {
@@ -241,6 +256,14 @@ echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 /// The timer ticks periodically: QEMU's emulated virtualization loses an interrupt at times, and a
 /// kernel that waits for its one armed timer then stands still for ever.
 const OPTIONS: &str = "tsc_early_khz=1000000 lapic=notscdeadline nohz=off highres=off";
+/// Programs that the tests need, with their packages.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("xz", "xz-utils"),
+];
+const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
