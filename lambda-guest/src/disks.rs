@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use lambda_sandbox::{
     Backend, BoxFuture, Capability, Created, Error, Isolation, Root, Sandbox, SandboxSpec, Swept,
 };
 use nix::mount::{MntFlags, MsFlags, umount2};
+use tokio::sync::Mutex;
 
 use crate::mounts::{folder, mount_at};
 
@@ -32,45 +33,45 @@ impl WithDisks {
         Self { backend, mounted: Arc::default() }
     }
 
-    /// Mounts the disks of a root that are not mounted yet.
+    /// Mounts the disks of a root that are not mounted yet. Sandboxes that are created at the same
+    /// time wait.
     async fn mount_for(&self, root: &Root) -> Result<(), Error> {
         let wanted = disks_of(root);
-        if self.plan(&wanted).iter().any(|step| step.old.is_some()) {
+        let mut mounted = Arc::clone(&self.mounted).lock_owned().await;
+        let steps = plan(&mounted, &wanted);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        if steps.iter().any(|step| step.old.is_some()) {
             // The backend keeps roots for later sandboxes, which hold old images.
             self.backend.sweep().await?;
         }
-        let disks = self.clone();
-        let work = move || disks.mount(&wanted);
+        let work = move || mount(&mut mounted, steps);
         tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)?
     }
+}
 
-    fn plan(&self, wanted: &BTreeSet<(u8, u64)>) -> Vec<Step> {
-        plan(&self.mounted.lock().unwrap_or_else(PoisonError::into_inner), wanted)
-    }
-
-    /// Mounts disks. Sandboxes that are created at the same time wait.
-    fn mount(&self, wanted: &BTreeSet<(u8, u64)>) -> Result<(), Error> {
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        for Step { disk, old, new } in plan(&mounted, wanted) {
-            let device = PathBuf::from(format!("/dev/vd{}", guest::letter(disk)));
-            let failed = |step| {
-                let device = device.clone();
-                move |source| Error::Failed { step, path: Some(device), source }
-            };
-            if let Some(old) = old {
-                let place = guest::place(disk, old);
-                umount2(&place, MntFlags::MNT_DETACH)
-                    .map_err(|errno| failed("unmounting a disk")(errno.into()))?;
-                mounted.remove(&disk);
-                // An empty folder that cannot be removed harms nothing.
-                drop(std::fs::remove_dir(&place));
-            }
-            wait_until_unused(&device).map_err(failed("waiting until a disk is unused"))?;
-            mount_disk(&device, &guest::place(disk, new)).map_err(failed("mounting a disk"))?;
-            mounted.insert(disk, new);
+/// Mounts disks. Blocks.
+fn mount(mounted: &mut BTreeMap<u8, u64>, steps: Vec<Step>) -> Result<(), Error> {
+    for Step { disk, old, new } in steps {
+        let device = PathBuf::from(format!("/dev/vd{}", guest::letter(disk)));
+        let failed = |step| {
+            let device = device.clone();
+            move |source| Error::Failed { step, path: Some(device), source }
+        };
+        if let Some(old) = old {
+            let place = guest::place(disk, old);
+            umount2(&place, MntFlags::MNT_DETACH)
+                .map_err(|errno| failed("unmounting a disk")(errno.into()))?;
+            mounted.remove(&disk);
+            // An empty folder that cannot be removed harms nothing.
+            drop(std::fs::remove_dir(&place));
         }
-        Ok(())
+        wait_until_unused(&device).map_err(failed("waiting until a disk is unused"))?;
+        mount_disk(&device, &guest::place(disk, new)).map_err(failed("mounting a disk"))?;
+        mounted.insert(disk, new);
     }
+    Ok(())
 }
 
 /// One disk to be mounted.

@@ -152,3 +152,27 @@ async fn a_dropped_or_stopped_host_leaves_no_vm() {
         assert!(vms.running().is_empty());
     }
 }
+
+/// The engine's pools: machines that wait without an account are taken by cold starts.
+#[tokio::test(start_paused = true)]
+async fn machines_of_a_pool_are_started_ahead() {
+    let vms = FakeVms::new(echo()).with_start_time(2 * SECOND);
+    let host = builder(&vms, Boundary::VmPerSandbox).with_idle_timeout(SECOND);
+    let host = host.with_engine(|mut config| {
+        config.vm.pool_sizes_bytes = vec![128 << 20];
+        config.vm.start_time = 2 * SECOND;
+        config
+    });
+    let host = host.start().await.unwrap();
+    host.deploy(config(), zip("1")).await.unwrap();
+    for _ in 0..10 {
+        invoke_at_once(&host, &["f", "f"]).await;
+        tokio::time::sleep(5 * SECOND).await;
+    }
+    assert!(vms.running().contains(&0), "{:?}", vms.running());
+    let began = tokio::time::Instant::now();
+    invoke_at_once(&host, &["f"]).await;
+    assert!(began.elapsed() < 2 * SECOND, "the machine was there: {:?}", began.elapsed());
+    host.shutdown().await;
+    assert!(vms.running().is_empty(), "{:?}", vms.running());
+}

@@ -5,14 +5,16 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the bed reads what is measured")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lambda_sandbox::conformance::{self, FUNCTION, Verdict};
 use lambda_sandbox::vm::{Settings, VmBackend};
 use lambda_sandbox::{
-    Backend, Capability, Defence, Error, Exit, Invocation, Limits, Root, SandboxSpec, Vm,
-    VmProvider, VmSize,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Exit, Invocation, Isolation, Limits,
+    Root, Sandbox, SandboxSpec, Swept, Vm, VmProvider, VmSize,
 };
 
 /// What the tests need, or `None` if the machine lacks it and `test` is left out.
@@ -99,6 +101,7 @@ async fn run_one(how: &str, settings: Settings, programs: &PathBuf) {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn the_conformance_suite_of_programs_passes() {
     let Some((backend, programs)) = backend("conformance of machines").await else { return };
+    let backend = Told::new(Arc::new(backend));
     report(conformance::run_programs(&backend, &shell(&programs)).await, &[]);
 }
 
@@ -114,6 +117,7 @@ async fn the_conformance_suite_of_functions_passes() {
     let event = Invocation::new("warm", r#"{"do": "echo"}"#, Duration::from_secs(5));
     let (outcome, _busy) = idle.invoke(event).await.expect("invoked");
     println!("measured: its invocation = {:.2} ms: {outcome:?}", ms(began));
+    let backend = Told::new(Arc::new(backend));
     report(conformance::run(&backend, &spec).await, &[]);
 }
 
@@ -155,6 +159,35 @@ fn monitors() -> usize {
     names.filter(|name| name.as_ref().is_ok_and(|name| is_monitor(name.clone()))).count()
 }
 
+/// Prints when a sandbox is created, so that the bed shows where a suite is.
+#[derive(Debug)]
+struct Told(Arc<dyn Backend>, Instant);
+
+impl Told {
+    fn new(backend: Arc<dyn Backend>) -> Self {
+        Self(backend, Instant::now())
+    }
+}
+
+impl Backend for Told {
+    fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
+        println!("created after {:.0} ms: {:?}", ms(self.1), spec.command.last());
+        self.0.create(spec)
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.0.isolation()
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        self.0.capabilities()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
+        self.0.sweep()
+    }
+}
+
 /// Starts a machine for many sandboxes, with room for four of the suite's.
 async fn shared(test: &str) -> Option<(Box<dyn Vm>, PathBuf)> {
     let (backend, programs) = backend(test).await?;
@@ -170,7 +203,7 @@ async fn shared(test: &str) -> Option<(Box<dyn Vm>, PathBuf)> {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn the_conformance_suite_of_programs_passes_in_a_shared_machine() {
     let Some((vm, programs)) = shared("conformance of a shared machine").await else { return };
-    report(conformance::run_programs(&*vm.backend(), &shell(&programs)).await, &[]);
+    report(conformance::run_programs(&Told::new(vm.backend()), &shell(&programs)).await, &[]);
     assert_eq!(monitors(), 1);
 }
 
@@ -178,7 +211,7 @@ async fn the_conformance_suite_of_programs_passes_in_a_shared_machine() {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn the_conformance_suite_of_functions_passes_in_a_shared_machine() {
     let Some((vm, programs)) = shared("conformance of a shared machine").await else { return };
-    report(conformance::run(&*vm.backend(), &function(&programs)).await, &[]);
+    report(conformance::run(&Told::new(vm.backend()), &function(&programs)).await, &[]);
     assert_eq!(monitors(), 1);
 }
 
@@ -261,6 +294,62 @@ async fn images_of_a_shared_machine_are_exchanged() {
     living.pop().expect("twelve").destroy().await.expect("destroyed");
     let done = backend.run(with_file(13)).await.expect("run");
     assert_eq!(done.stdout, "content 13");
+}
+
+/// A host that is killed at any moment leaves no monitor, and the next host removes the rest.
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn a_killed_host_leaves_no_machine() {
+    if std::env::var_os("VM_HOST").is_some() {
+        let (vm, programs) = shared("the host that is killed").await.expect("a machine");
+        let (sandbox, _) = vm
+            .backend()
+            .create(function(&programs))
+            .await
+            .expect("made")
+            .init()
+            .await
+            .expect("init");
+        println!("idle");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        return drop(sandbox);
+    }
+    let Some((backend, _)) = backend("a killed host").await else { return };
+    let before = groups();
+    for after in [100, 250, 350, 450, 2000].map(Duration::from_millis) {
+        let me = std::env::current_exe().expect("a path");
+        let mut host = std::process::Command::new(me)
+            .args(["--ignored", "--exact", "a_killed_host_leaves_no_machine"])
+            .env("VM_HOST", "1")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a host");
+        tokio::time::sleep(after).await;
+        let running = monitors();
+        host.kill().expect("killed");
+        host.wait().expect("waited");
+        let began = Instant::now();
+        while monitors() > 0 && began.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        println!("measured: {running} monitors of a killed host end after {:.2} ms", ms(began));
+        assert_eq!(monitors(), 0, "killed after {after:?}");
+        Backend::sweep(&backend).await.expect("swept");
+        assert_eq!(groups(), before, "killed after {after:?}");
+    }
+}
+
+/// Returns the control groups of this machine.
+fn groups() -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("/sys/fs/cgroup")];
+    let mut at = 0;
+    while let Some(group) = found.get(at).cloned() {
+        let entries = std::fs::read_dir(&group).into_iter().flatten().flatten();
+        found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        at += 1;
+    }
+    found.sort();
+    found
 }
 
 /// Makes an erofs image of an empty folder.

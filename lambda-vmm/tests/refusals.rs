@@ -122,6 +122,47 @@ fn a_prepared_and_a_running_process_end_with_their_control_socket() {
     assert!(!process.0.wait().unwrap().success());
 }
 
+/// The host's end closes the control socket, however it ends.
+#[test]
+fn a_killed_host_takes_its_machine_along() {
+    const NAME: &str = "a_killed_host_takes_its_machine_along";
+    let Some(kvm) = kvm(NAME) else { return };
+    if std::env::var_os("HOST").is_some() {
+        let machine = boot(&kvm, &tiny(), &SPIN).unwrap();
+        let file = std::env::var_os("HOST").unwrap();
+        std::fs::write(file, machine.process.0.id().to_string()).unwrap();
+        std::thread::sleep(TIME);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("process");
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME])
+        .env("HOST", &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + TIME;
+    let read = || std::fs::read_to_string(&file).ok().filter(|text| !text.is_empty());
+    while read().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let machine = std::path::Path::new("/proc").join(read().unwrap());
+    let command = std::fs::read(machine.join("comm")).unwrap();
+    assert_eq!(command, b"lambda-vmm\n");
+    host.kill().unwrap();
+    host.wait().unwrap();
+    // It may remain as a zombie where nobody collects orphans.
+    let runs = || {
+        let stat = std::fs::read_to_string(machine.join("stat")).unwrap_or_default();
+        stat.contains("(lambda-vmm)") && !stat.contains(") Z ")
+    };
+    while runs() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!runs(), "its machine runs on");
+}
+
 #[test]
 fn a_killed_process_is_noticed() {
     let Some(kvm) = kvm("a_killed_process_is_noticed") else { return };

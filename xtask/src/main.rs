@@ -43,8 +43,8 @@ model     makes the table of the Lambda API anew from botocore in target/venv
 package   builds each crate from its package, and a program outside of the workspace with them (part of test)
 guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
   network tests tunnels to the WireGuard of that kernel (part of --long)
-vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts (part
-          of --long)
+vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts (a short
+          form is part of test, the whole of --long)
 fuzz      runs every fuzz target so many seconds (part of --long)
 endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
 

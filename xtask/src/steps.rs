@@ -20,6 +20,9 @@ pub(crate) fn test(root: &Path, strict: bool, long: bool) -> ExitCode {
     run.cargo("build of the examples", &["build", "--workspace", "--bins", "--examples"]);
     run.cargo("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"]);
     run.cargo("demo", &["run", "--release", "-p", "faas-host", "--", "demo"]);
+    if !long && (strict || guest::vm::is_ready()) {
+        run.optional("microVMs in a QEMU guest, short", || guest::vm::check_short(root));
+    }
     if long {
         run.optional("microVMs in a QEMU guest", || guest::vm::check(root, ""));
         run.optional("fuzzing", || fuzz::check(root, FUZZ_SECONDS));

@@ -1,9 +1,8 @@
 //! The driver of a sandbox in a virtual machine: passes every call on to the sandbox inside.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::machine::Machine;
-use super::shared::{Held, SharedVm};
 use crate::{
     BoxFuture, Driver, Error, Finished, Handle, InitFailure, InitReport, Invocation, Killer,
     Outcome, Pressure, ShutdownReason,
@@ -14,31 +13,20 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct VmDriver {
     inside: Box<dyn Driver>,
-    holds: Option<Holds>,
+    holds: Option<Box<dyn Holds>>,
 }
 
-/// What a sandbox in a virtual machine holds of the host.
-#[derive(Debug)]
-pub(super) enum Holds {
-    /// A machine of its own.
-    Machine(Machine),
-    /// Disks of a machine that it shares.
-    Slots(Held, SharedVm),
-}
+/// What a sandbox in a virtual machine holds of the host. Dropping it releases it, too.
+pub(super) trait Holds: Send + fmt::Debug {
+    /// Returns whether its release ends the sandbox, which must end before otherwise.
+    fn ends_sandbox(&self) -> bool;
 
-impl Holds {
-    /// Releases it after the sandbox has ended.
-    async fn release(self) {
-        match self {
-            Self::Machine(machine) => machine.end().await,
-            Self::Slots(held, _machine) => held.give_back(),
-        }
-    }
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 impl VmDriver {
-    pub(super) fn new(inside: Box<dyn Driver>, holds: Holds) -> Self {
-        Self { inside, holds: Some(holds) }
+    pub(super) fn new(inside: Box<dyn Driver>, holds: impl Holds + 'static) -> Self {
+        Self { inside, holds: Some(Box::new(holds)) }
     }
 }
 
@@ -97,16 +85,16 @@ impl Driver for VmDriver {
         Box::pin(async move {
             let Self { inside, holds } = *self;
             let destroyed = match &holds {
-                Some(Holds::Slots(..)) => inside.destroy().await,
-                _ => {
+                Some(holds) if holds.ends_sandbox() => {
                     drop(inside);
                     Ok(())
                 }
+                _ => inside.destroy().await,
             };
             if let Some(holds) = holds {
                 match &destroyed {
                     Ok(()) => holds.release().await,
-                    // The sandbox may not have ended: the disks are given back later.
+                    // The sandbox may not have ended.
                     Err(_) => drop(holds),
                 }
             }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use super::settings::Settings;
 use crate::{Error, Root};
 
 /// The cache of images.
@@ -30,11 +29,10 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Images {
     /// Opens the cache, and makes its folder.
-    pub(super) fn open(settings: &Settings) -> Result<Self, Error> {
-        let folder = &settings.images;
+    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| Error::failed("making a folder for images", folder, source))?;
-        Ok(Self { folder: folder.as_path().into(), making: Arc::default() })
+        Ok(Self { folder: folder.into(), making: Arc::default() })
     }
 
     /// Returns a root whose parts are images.
@@ -335,8 +333,7 @@ mod tests {
     use super::*;
 
     fn images(folder: &Path) -> Images {
-        let settings = Settings::new("/k", "/g", "/m", folder.join("images"));
-        Images::open(&settings).expect("a cache")
+        Images::open(&folder.join("images")).expect("a cache")
     }
 
     fn file(path: &Path, content: &[u8]) {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::settings::Settings;
 use crate::linux::{Extras, LinuxBackend, SystemCalls};
-use crate::{Backend as _, Error, Finished, Killer, Root, SandboxSpec, VmSize};
+use crate::{Backend as _, Error, Finished, Killer, Root, SandboxSpec, Swept, VmSize};
 
 /// Makes jails of monitors.
 #[derive(Debug, Clone)]
@@ -29,6 +29,11 @@ pub(super) struct Jailed {
 impl Jail {
     pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
         Ok(Self { backend: LinuxBackend::new()?, monitor: settings.monitor.clone() })
+    }
+
+    /// Removes the jails of ended hosts.
+    pub(super) async fn sweep(&self) -> Result<Swept, Error> {
+        self.backend.sweep().await
     }
 
     /// Starts a monitor with its control socket.

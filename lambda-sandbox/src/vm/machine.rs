@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lambda_vmm::{Config, Disk, Event, Resources, Source, Vm, memory_file};
 
+use super::driver::Holds;
 use super::image::DISKS_MAX;
 use super::jail::{Jail, Jailed};
 use super::settings::{KVM, Settings};
@@ -119,6 +120,16 @@ impl Machine {
         if let Some(process) = self.process.take() {
             process.end().await;
         }
+    }
+}
+
+impl Holds for Machine {
+    fn ends_sandbox(&self) -> bool {
+        true
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(self.end())
     }
 }
 

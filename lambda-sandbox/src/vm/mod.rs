@@ -46,7 +46,7 @@ use std::sync::Arc;
 pub use settings::Settings;
 pub use shared::SharedVm;
 
-use self::driver::{Holds, VmDriver};
+use self::driver::VmDriver;
 use self::image::Images;
 use self::jail::Jail;
 use self::machine::{Disks, Machine, Way};
@@ -78,7 +78,7 @@ impl VmBackend {
     /// [`Error::Failed`] with the step in which the machine failed.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let images = Images::open(&settings)?;
+        let images = Images::open(&settings.images)?;
         let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
         let (size, disks) = (size_for(&Limits::default()), Disks::Images(Vec::new()));
         let machine = Machine::start(&settings, jail.as_ref(), size, disks).await?;
@@ -107,8 +107,7 @@ impl VmBackend {
         let (size, disks) = (size_for(&spec.limits), Disks::Images(disks));
         let machine = Machine::start(settings, jail.as_ref(), size, disks).await?;
         let sandbox = agent(machine.way(), settings).await?.create(spec).await?;
-        let holds = Holds::Machine(machine);
-        Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), holds))))
+        Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
     }
 }
 
@@ -160,6 +159,13 @@ impl Backend for VmBackend {
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
-        Box::pin(async move { Ok(Swept { removed: self.0.images.sweep()? }) })
+        Box::pin(async move {
+            let mut swept = match &self.0.jail {
+                Some(jail) => jail.sweep().await?,
+                None => Swept::default(),
+            };
+            swept.removed.extend(self.0.images.sweep()?);
+            Ok(swept)
+        })
     }
 }

@@ -37,9 +37,26 @@ struct Shared {
 /// The slots of one sandbox's images. Dropping it gives them back after some time, because the
 /// sandbox in the guest may still be ending.
 #[derive(Debug)]
-pub(super) struct Held {
+struct Held {
     slots: Arc<Mutex<Slots>>,
     taken: Vec<(PathBuf, Taken)>,
+}
+
+/// What a sandbox holds: its slots, and the machine.
+#[derive(Debug)]
+struct InSlots {
+    held: Held,
+    _machine: SharedVm,
+}
+
+impl Holds for InSlots {
+    fn ends_sandbox(&self) -> bool {
+        false
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.held.give_back() })
+    }
 }
 
 impl SharedVm {
@@ -76,7 +93,8 @@ impl SharedVm {
         let held = blocking(move || Held::take(slots, &way, &wanted)).await??;
         spec.root = root.inside(|image| held.place(image));
         let inside = agent.create(spec).await?.into_driver();
-        Ok(Sandbox::new(Box::new(VmDriver::new(inside, Holds::Slots(held, self.clone())))))
+        let holds = InSlots { held, _machine: self.clone() };
+        Ok(Sandbox::new(Box::new(VmDriver::new(inside, holds))))
     }
 }
 
@@ -119,7 +137,7 @@ impl Held {
     }
 
     /// Gives the slots back at once: nothing in the guest uses them.
-    pub(super) fn give_back(mut self) {
+    fn give_back(mut self) {
         let slots = Arc::clone(&self.slots);
         self.give_back_in(&mut lock(&slots));
     }

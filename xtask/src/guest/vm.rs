@@ -15,14 +15,28 @@ use super::{Guest, boot, kernel, module, pack, run};
 ///
 /// A package, a kernel or a program cannot be installed, found, built or started.
 pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
+    run_tests(root, name, name.is_empty())
+}
+
+/// Runs a part of the tests that takes minutes, with the same gates: a cold start, clones of a
+/// snapshot, and three functions of one customer in a machine, cold, warm and frozen.
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn check_short(root: &Path) -> Result<bool, String> {
+    run_tests(root, SHORT, true)
+}
+
+/// Returns whether the machine has what the tests need, so that nothing must be installed.
+pub(crate) fn is_ready() -> bool {
+    PROGRAMS.iter().all(|(program, _)| crate::machine::on_path(program))
+}
+
+fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in [
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("busybox", "busybox-static"),
-        ("mkfs.erofs", "erofs-utils"),
-        ("xz", "xz-utils"),
-    ] {
+    for (program, package) in PROGRAMS {
         if !crate::machine::on_path(program) {
             let mut install = Command::new("apt-get");
             install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
@@ -40,9 +54,16 @@ pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
     };
     let output = boot(&folder, &guest)?;
     println!("{output}");
-    let within = name.is_empty().then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
-    let passed = ["kernels: exit 0", "sandboxes: exit 0"].map(|line| output.contains(line));
-    Ok(passed == [true; 2] && within != Some(false))
+    let within = has_gates.then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
+    let hosts: &[&str] = if has_host(name) { &HOSTS } else { &[] };
+    let mut parts = ["kernels", "sandboxes"].iter().chain(hosts);
+    let passed = parts.all(|part| output.contains(&format!("{part}: exit 0")));
+    Ok(passed && within != Some(false))
+}
+
+/// Returns whether the demo of a host with machines runs, too: it takes long to build.
+fn has_host(name: &str) -> bool {
+    name.is_empty() || name == "host"
 }
 
 /// Returns whether the tests printed a figure of this name that is at most 2 % above the recorded
@@ -86,6 +107,9 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
     run(&mut cargo(&monitor))?;
     run(&mut cargo(&["build", "-p", "lambda-guest"]))?;
+    if has_host(name) {
+        run(&mut cargo(&["build", "-p", "faas-host"]))?;
+    }
     let test = |arguments: &[&str], name: &str| {
         let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
         let output = output.map_err(|error| format!("cargo: {error}"))?;
@@ -125,9 +149,14 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         fs::copy(programs.join("lambda-vmm"), tree.join("lambda-vmm"))?;
         fs::copy(&kernels, tree.join("kernels"))?;
         fs::copy(&sandboxes, tree.join("sandboxes"))?;
+        if has_host(name) {
+            fs::copy(programs.join("faas-host"), tree.join("faas-host"))?;
+        }
         programs_root(&tree.join("programs"))?;
         let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
+        let host = if has_host(name) { HOST } else { "" };
         let system = SYSTEM.replace("NAME", name).replace("CLONES", &clones);
+        let system = system.replace("HOST\n", host);
         script(&tree.join("init"), &system.replace("PLAIN", plain))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
@@ -233,15 +262,35 @@ echo \"kernels: exit $?\"
 PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs VM_PROGRAMS=/programs PLAIN \\
     /sandboxes --ignored --test-threads=1 --nocapture NAME
 echo \"sandboxes: exit $?\"
+HOST
 echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 /bin/busybox poweroff -f
 ";
+
+/// A host with machines of both generations.
+const HOST: &str = "\
+/bin/busybox ifconfig lo 127.0.0.1 up
+for generation in 2 1; do
+    PATH=/usr/bin /faas-host demo --backend vm --vm-kernel /vmlinux --vm-guest /guest.erofs \\
+        --vm-monitor /lambda-vmm --vm-images /tmp/images --vm-generation $generation
+    echo \"host of generation $generation: exit $?\"
+done
+";
+const HOSTS: [&str; 2] = ["host of generation 2", "host of generation 1"];
 
 /// The processor's frequency, in which it counts instructions.
 ///
 /// The timer ticks periodically: QEMU's emulated virtualization loses an interrupt at times, and a
 /// kernel that waits for its one armed timer then stands still for ever.
 const OPTIONS: &str = "tsc_early_khz=1000000 lapic=notscdeadline nohz=off highres=off";
+/// Programs that the tests need, with their packages.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("xz", "xz-utils"),
+];
+const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";

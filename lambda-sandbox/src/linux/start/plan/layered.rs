@@ -24,7 +24,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Mounts a root that does not start empty, with its small files as the layer on top.
+    /// Mounts a root that does not start empty, with its small files and folders as the layer on top.
     ///
     /// The files are in a tmpfs that is mounted where the root will be. The overlay covers it; it
     /// leaves the namespace with the old root.
@@ -33,17 +33,20 @@ impl Plan<'_> {
         let target = self.inside(Path::new("/"))?;
         self.mount("tmpfs", target.clone(), "size=4m,nr_inodes=8192,mode=755")?;
         let mut made = BTreeSet::new();
-        for file in &root.files {
-            let relative = file.path.strip_prefix("/").unwrap_or(&file.path);
-            let path = files.join(relative);
-            let above: Vec<_> =
-                path.ancestors().skip(1).filter(|it| *it != Path::new("/")).collect();
-            for folder in above.into_iter().rev() {
+        let in_files = |path: &Path| files.join(path.strip_prefix("/").unwrap_or(path));
+        let above = root.files.iter().filter_map(|file| file.path.parent());
+        for path in above.chain(root.folders.iter().map(PathBuf::as_path)) {
+            let path = in_files(path);
+            let folders: Vec<_> = path.ancestors().filter(|it| *it != Path::new("/")).collect();
+            for folder in folders.into_iter().rev() {
                 if made.insert(folder.to_path_buf()) {
                     self.steps.push(Step::Folder(self.inside(folder)?));
                 }
             }
-            self.steps.push(Step::Content(self.inside(&path)?, file.content.clone()));
+        }
+        for file in &root.files {
+            let path = self.inside(&in_files(&file.path))?;
+            self.steps.push(Step::content(path, file));
         }
         let mut folders = vec![self.staged(files)];
         if let Some(directory) = &root.directory {
