@@ -100,7 +100,8 @@ impl AccessLog {
         self.variables.insert(name.to_owned(), value.to_string());
     }
 
-    fn flatten(&mut self, prefix: &str, value: &Value) {
+    /// Sets a variable for each member of a value and of its members, below `prefix`.
+    pub(crate) fn flatten(&mut self, prefix: &str, value: &Value) {
         match value {
             Value::Object(members) => {
                 for (name, value) in members {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::access_log::AccessLogFormat;
 use crate::authorizer::Authorizer;
+use crate::authorizer::jwt::JwtAuthorizer;
 use crate::cors::Cors;
 use crate::error::Error;
 use crate::kind::{Kind, Payload};
@@ -35,8 +36,10 @@ pub struct Api {
     pub cors: Option<Cors>,
     /// The media types of a REST API whose bodies are binary.
     pub binary_media_types: Vec<String>,
-    /// Authorizers by name.
+    /// Lambda authorizers by name.
     pub authorizers: BTreeMap<String, Authorizer>,
+    /// JWT authorizers by name; HTTP APIs only. Without the feature `jwt` they let nobody pass.
+    pub jwt_authorizers: BTreeMap<String, JwtAuthorizer>,
     /// The largest body of a request, in bytes: 10 MiB; for function URLs 6 MiB.
     pub body_bytes_max: usize,
     /// Whether the front door stands behind a proxy that sets `X-Forwarded-For`, `-Port` and
@@ -86,6 +89,8 @@ pub struct Route {
     pub timeout: Duration,
     /// The name of its authorizer.
     pub authorizer: Option<String>,
+    /// The scopes of which a token must have one, for JWT authorizers; none are required if empty.
+    pub scopes: Vec<String>,
     /// Its rate, instead of the stage's.
     pub throttle: Option<Throttle>,
     /// The identifier of a REST API's resource.
@@ -118,6 +123,7 @@ impl Route {
             payload,
             timeout: Duration::from_secs(if payload == Payload::V2 { 30 } else { 29 }),
             authorizer: None,
+            scopes: Vec::new(),
             throttle: None,
             resource_id,
         })
@@ -152,6 +158,7 @@ impl Api {
             cors: None,
             binary_media_types: Vec::new(),
             authorizers: BTreeMap::new(),
+            jwt_authorizers: BTreeMap::new(),
             body_bytes_max,
             trusts_forwarded: false,
             streamed: false,

@@ -11,11 +11,16 @@ use crate::access_log::AccessLog;
 use crate::answer;
 use crate::api::Api;
 use crate::authorizer::ask;
+use crate::authorizer::jwt::JwtAuthorizer;
+#[cfg(feature = "jwt")]
+use crate::authorizer::jwt::{Fault, Issuers};
 use crate::authorizer::policy::Access;
 use crate::authorizer::verdict::Verdict;
 use crate::authorizer::verdicts::{ANSWER_BYTES_MAX, Verdicts};
 use crate::definition::Definition;
-use crate::event::seen::Seen;
+#[cfg(feature = "jwt")]
+use crate::documents::{Documents, NoDocuments};
+use crate::event::seen::{Authorized, Seen};
 use crate::event::{self, v1, v2};
 use crate::functions::{Answer, Call, Functions, InvokeError};
 use crate::kind::Kind;
@@ -31,6 +36,16 @@ pub struct Gateway {
     apis: Vec<Api>,
     functions: Arc<dyn Functions>,
     state: Mutex<State>,
+    #[cfg(feature = "jwt")]
+    tokens: Tokens,
+}
+
+/// What checks tokens.
+#[cfg(feature = "jwt")]
+#[derive(Debug)]
+struct Tokens {
+    issuers: Issuers,
+    documents: Arc<dyn Documents>,
 }
 
 #[derive(Default)]
@@ -62,7 +77,25 @@ impl Gateway {
     /// Returns a service of a definition's front doors.
     #[must_use]
     pub fn new(definition: Definition, functions: Arc<dyn Functions>) -> Self {
-        Self { apis: definition.apis, functions, state: Mutex::default() }
+        Self {
+            #[cfg(feature = "jwt")]
+            tokens: Tokens {
+                issuers: Issuers::of(&definition.apis),
+                documents: Arc::new(NoDocuments),
+            },
+            apis: definition.apis,
+            functions,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Sets what fetches the keys of issuers, for JWT authorizers. Without it none of them lets
+    /// anybody pass.
+    #[cfg(feature = "jwt")]
+    #[must_use]
+    pub fn with_documents(mut self, documents: Arc<dyn Documents>) -> Self {
+        self.tokens.documents = documents;
+        self
     }
 
     /// Returns the front door of a request: by its host name and base path; the one with the
@@ -104,7 +137,13 @@ impl Gateway {
     pub async fn handle(&self, request: &Request, arrival: &Arrival) -> Handled {
         match self.numbered(request) {
             Some((number, api)) => {
-                let doors = Doors { number, functions: &*self.functions, state: &self.state };
+                let doors = Doors {
+                    number,
+                    functions: &*self.functions,
+                    state: &self.state,
+                    #[cfg(feature = "jwt")]
+                    tokens: Some(&self.tokens),
+                };
                 doors.handle(api, request, arrival).await
             }
             None => Handled { response: Refusal::NoStage.response(Kind::Rest), log: None },
@@ -119,7 +158,13 @@ pub async fn handle_function_url(
     request: &Request,
     arrival: &Arrival,
 ) -> Response {
-    let doors = Doors { number: 0, functions, state: &Mutex::default() };
+    let doors = Doors {
+        number: 0,
+        functions,
+        state: &Mutex::default(),
+        #[cfg(feature = "jwt")]
+        tokens: None,
+    };
     doors.handle(api, request, arrival).await.response
 }
 
@@ -129,6 +174,24 @@ struct Doors<'a> {
     number: usize,
     functions: &'a dyn Functions,
     state: &'a Mutex<State>,
+    #[cfg(feature = "jwt")]
+    tokens: Option<&'a Tokens>,
+}
+
+/// A refusal, and what it says beside the front door's own words.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    /// The header `www-authenticate`.
+    challenge: Option<String>,
+    /// The access log's `authorizer.error`.
+    error: Option<String>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, challenge: None, error: None }
+    }
 }
 
 impl Doors<'_> {
@@ -157,35 +220,44 @@ impl Doors<'_> {
         let answered = self.answer(&mut seen).await;
         let (mut response, error) = match answered {
             Ok(response) => (response, None),
-            Err(refusal) => (refusal.response(api.kind), Some(refusal)),
+            Err(refused) => {
+                let mut response = refused.refusal.response(api.kind);
+                if let Some(challenge) = &refused.challenge {
+                    response = response.with_header("www-authenticate", challenge);
+                }
+                (response, Some(refused))
+            }
         };
         if let Some(cors) = &api.cors {
             cors.apply(request, &mut response);
         }
-        let log = log(&seen, &response, error);
+        let log = log(&seen, &response, error.as_ref());
         Handled { response, log }
     }
 
-    async fn answer(&self, seen: &mut Seen<'_>) -> Result<Response, Refusal> {
+    async fn answer(&self, seen: &mut Seen<'_>) -> Result<Response, Refused> {
         let (api, matched, request) = (seen.api, seen.matched, seen.request);
         if request.body.len() > api.body_bytes_max {
-            return Err(Refusal::TooLarge);
+            return Err(Refusal::TooLarge.into());
         }
         if !self.take_token(matched, seen.arrival.unix_ms) {
-            return Err(Refusal::Throttled);
+            return Err(Refusal::Throttled.into());
         }
         if let Some(name) = &matched.route.authorizer {
-            seen.authorizer = Some(self.authorize(name, seen).await?);
+            seen.authorizer = Some(match api.jwt_authorizers.get(name) {
+                Some(authorizer) => Authorized::Jwt(self.check_token(authorizer, seen).await?),
+                None => Authorized::Lambda(self.authorize(name, seen).await?),
+            });
         }
         let function = substitute(&matched.route.function, matched);
         let function = function.ok_or(Refusal::Unavailable)?;
         let payload = event::event(seen).to_string();
         let answer = self.invoke(seen, function, payload, matched.route.timeout).await?;
         if answer.failed {
-            return Err(Refusal::FunctionFailed);
+            return Err(Refusal::FunctionFailed.into());
         }
         let response = answer::response(api, matched.route.payload, request, &answer.payload);
-        response.map_err(|_| Refusal::FunctionFailed)
+        Ok(response.map_err(|_| Refusal::FunctionFailed)?)
     }
 
     async fn invoke(
@@ -213,6 +285,42 @@ impl Doors<'_> {
             let bucket = state.buckets.entry(key);
             bucket.or_insert_with(|| Bucket::new(throttle, unix_ms)).take(throttle, unix_ms)
         })
+    }
+
+    /// Checks a token. Returns what the function sees of it.
+    #[cfg(feature = "jwt")]
+    async fn check_token(
+        &self,
+        authorizer: &JwtAuthorizer,
+        seen: &Seen<'_>,
+    ) -> Result<Map<String, Value>, Refused> {
+        let tokens = self.tokens.ok_or(Refusal::AuthorizerFailed)?;
+        let scopes = &seen.matched.route.scopes;
+        let checked = match ask::value(&authorizer.identity_source, seen) {
+            Some(text) => {
+                let (documents, now_ms) = (&*tokens.documents, seen.arrival.unix_ms);
+                tokens.issuers.check(authorizer, scopes, &text, documents, now_ms).await
+            }
+            None => Err(Fault::NoToken),
+        };
+        checked.map_err(|fault| Refused {
+            refusal: match fault {
+                Fault::Scope => Refusal::Forbidden,
+                _ => Refusal::Unauthorized,
+            },
+            challenge: Some(fault.challenge(scopes)),
+            error: Some(format!("{}: {}", fault.name(), fault.description())),
+        })
+    }
+
+    /// Refuses: tokens are checked by the feature `jwt`.
+    #[cfg(not(feature = "jwt"))]
+    async fn check_token(
+        &self,
+        _: &JwtAuthorizer,
+        _: &Seen<'_>,
+    ) -> Result<Map<String, Value>, Refused> {
+        Err(Refusal::AuthorizerFailed.into())
     }
 
     /// Asks an authorizer. Returns what the function sees of its answer.
@@ -279,7 +387,7 @@ fn substitute(text: &str, matched: &Matched<'_>) -> Option<String> {
     Some(out)
 }
 
-fn log(seen: &Seen<'_>, response: &Response, error: Option<Refusal>) -> Option<AccessLog> {
+fn log(seen: &Seen<'_>, response: &Response, error: Option<&Refused>) -> Option<AccessLog> {
     let format = seen.matched.stage.access_log.as_ref()?;
     let context = match seen.api.kind {
         Kind::Rest => v1::context(seen),
@@ -288,11 +396,13 @@ fn log(seen: &Seen<'_>, response: &Response, error: Option<Refusal>) -> Option<A
     let mut log = AccessLog::new(format, &context, seen.arrival.unix_ms);
     log.set("status", response.status);
     log.set("responseLength", response.body.len());
-    for (name, value) in seen.authorizer.iter().flatten() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        log.set(&format!("authorizer.{name}"), value);
+    if let Some(authorized) = &seen.authorizer {
+        log.flatten("authorizer", &Value::Object(authorized.members().clone()));
     }
-    if error.is_some() {
+    if let Some(refused) = error {
+        if let Some(error) = &refused.error {
+            log.set("authorizer.error", error);
+        }
         let body: Option<Value> = serde_json::from_slice(&response.body).ok();
         let message = body.as_ref().and_then(|it| it.get("message").or_else(|| it.get("Message")));
         log.set("error.message", message.and_then(Value::as_str).unwrap_or("-"));

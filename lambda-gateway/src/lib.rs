@@ -29,6 +29,7 @@
 //!
 //! # Features
 //!
+//! - `jwt`: JWT authorizers of HTTP APIs. The keys of issuers are fetched through [`Documents`].
 //! - `yaml`: definitions in YAML, with CloudFormation's short tags.
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ mod authorizer;
 mod cors;
 mod date;
 mod definition;
+mod documents;
 mod encoding;
 mod error;
 mod event;
@@ -54,9 +56,11 @@ mod throttle;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use api::{Api, Route, Stage};
+pub use authorizer::jwt::JwtAuthorizer;
 pub use authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 pub use cors::Cors;
 pub use definition::Definition;
+pub use documents::{Document, Documents, Fetching, Unfetched};
 pub use error::Error;
 pub use functions::{Answer, Call, Functions, InvokeError, Invoking};
 pub use gateway::{Gateway, Handled, handle_function_url};

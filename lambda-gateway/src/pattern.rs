@@ -79,7 +79,8 @@ impl Pattern {
                 None => (whole, None),
             };
             match segment {
-                Segment::Literal(text) if text == first || *text == decode(first) => {}
+                Segment::Literal(text)
+                    if text == first || first.contains('%') && *text == decode(first) => {}
                 Segment::Literal(_) => return None,
                 Segment::Parameter(_) if first.is_empty() => return None,
                 Segment::Parameter(name) => parameters.push((name.as_str(), first.to_owned())),

@@ -70,10 +70,10 @@ pub enum Refusal {
     TooLarge,
     /// The route's rate is exceeded.
     Throttled,
-    /// An identity source of the route's authorizer is missing, or the authorizer said
-    /// "Unauthorized".
+    /// An identity source of the route's authorizer is missing, the authorizer said
+    /// "Unauthorized", or a token does not pass.
     Unauthorized,
-    /// The authorizer allows nothing.
+    /// The authorizer allows nothing, or a token lacks the route's scopes.
     Forbidden,
     /// The authorizer denies explicitly.
     Denied,

@@ -6,7 +6,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use lambda_gateway::{Answer, Arrival, Call, Definition, Functions, Gateway, Invoking, Request};
+use lambda_gateway::{
+    Answer, Arrival, Call, Definition, Document, Documents, Fetching, Functions, Gateway, Invoking,
+    Request,
+};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug)]
@@ -24,26 +27,46 @@ const FILE: &str = r#"{"apis": [
     {"kind": "rest", "base_path": "/r", "binary_media_types": ["image/*"], "routes": [{"route": "ANY /{proxy+}", "function": "f"}]},
     {"kind": "http", "base_path": "/h", "cors": {"allow_origins": ["https://*"]}, "routes": [
         {"route": "$default", "function": "f"}, {"route": "GET /a/{b}", "function": "f", "payload": "1.0"}]},
+    {"kind": "http", "base_path": "/t", "authorizers": {"login": {"kind": "jwt", "issuer": "https://i", "audience": ["a"]}},
+        "routes": [{"route": "$default", "function": "f", "authorizer": "login", "scopes": ["s"]}]},
     {"kind": "url", "routes": [{"route": "$default", "function": "f"}]}
 ]}"#;
 
-// The input: a head of lines, an empty line, the body, a zero byte, the answer.
+/// An issuer of tokens, whose keys are a part of the input.
+#[derive(Debug)]
+struct Issuer(Vec<u8>);
+
+impl Documents for Issuer {
+    fn fetch(&self, document: Document) -> Fetching<'_> {
+        let discovery = br#"{"issuer": "https://i", "jwks_uri": "https://i/keys"}"#;
+        let found = match document.url.as_str() {
+            "https://i/keys" => self.0.clone(),
+            _ => discovery.to_vec(),
+        };
+        Box::pin(std::future::ready(Ok(found.into())))
+    }
+}
+
+// The input: a head of lines, an empty line, the body, a zero byte, the answer. The body is
+// also the document of the keys of an issuer.
 fuzz_target!(|data: &[u8]| {
     let (request, answer) = match data.iter().position(|it| *it == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &data[..0]),
     };
-    let text = String::from_utf8_lossy(request);
-    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let end = request.windows(2).position(|it| it == b"\n\n");
+    let (head, body) = end.map_or((request, &[][..]), |at| (&request[..at], &request[at + 2..]));
+    let head = String::from_utf8_lossy(head);
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().splitn(2, ' ');
     let (method, target) = (first.next().unwrap_or("GET"), first.next().unwrap_or("/"));
-    let mut request = Request::new(method, target).with_body(body.to_owned());
+    let mut request = Request::new(method, target).with_body(body.to_vec());
     for line in lines {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         request = request.with_header(name, value);
     }
     let gateway = Gateway::new(Definition::from_json(FILE).unwrap(), Arc::new(Fixed(answer.to_vec())));
+    let gateway = gateway.with_documents(Arc::new(Issuer(body.to_vec())));
     let arrival = Arrival::new(0, [127, 0, 0, 1].into(), "an-id");
     let mut future = pin!(gateway.handle(&request, &arrival));
     let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));

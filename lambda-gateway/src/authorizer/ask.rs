@@ -57,7 +57,8 @@ pub(crate) fn method_arn(seen: &Seen<'_>) -> String {
     )
 }
 
-fn value(source: &IdentitySource, seen: &Seen<'_>) -> Option<String> {
+/// Returns what stands at an identity source; `None` if nothing does.
+pub(crate) fn value(source: &IdentitySource, seen: &Seen<'_>) -> Option<String> {
     let value = match source {
         IdentitySource::Header(name) => {
             let values: Vec<_> = seen.request.header_values(name).collect();

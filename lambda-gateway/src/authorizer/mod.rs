@@ -1,6 +1,7 @@
-//! Lambda authorizers.
+//! Authorizers: functions that decide, and issuers of tokens.
 
 pub(crate) mod ask;
+pub(crate) mod jwt;
 pub(crate) mod policy;
 pub(crate) mod verdict;
 pub(crate) mod verdicts;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Definition;
 use crate::access_log::AccessLogFormat;
 use crate::api::{Api, Route, Stage};
+use crate::authorizer::jwt::JwtAuthorizer;
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::cors::Cors;
 use crate::error::Error;
@@ -68,6 +69,8 @@ struct FileRoute {
     payload: Option<FilePayload>,
     timeout_seconds: Option<u64>,
     authorizer: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
     throttle: Option<Throttle>,
 }
 
@@ -83,8 +86,10 @@ enum FilePayload {
 #[serde(deny_unknown_fields)]
 struct FileAuthorizer {
     kind: FileAuthorizerKind,
-    function: String,
+    function: Option<String>,
     payload: Option<FilePayload>,
+    issuer: Option<String>,
+    audience: Option<Vec<String>>,
     #[serde(default)]
     identity_sources: Vec<String>,
     #[serde(default)]
@@ -96,6 +101,7 @@ struct FileAuthorizer {
 enum FileAuthorizerKind {
     Token,
     Request,
+    Jwt,
 }
 
 impl From<FilePayload> for Payload {
@@ -149,8 +155,8 @@ fn api(number: usize, file: FileApi) -> Result<Api, Error> {
     }
     for (name, authorizer) in file.authorizers {
         let place = format!("authorizers.{name}");
-        let authorizer = self::authorizer(kind, authorizer).map_err(|it| it.below(&place))?;
-        api.authorizers.insert(name, authorizer);
+        let added = add_authorizer(&mut api, name, authorizer);
+        added.map_err(|it| it.below(&place))?;
     }
     let mut routes = Vec::new();
     for (at, route) in file.routes.into_iter().enumerate() {
@@ -181,6 +187,7 @@ fn route(kind: Kind, file: FileRoute) -> Result<Route, Error> {
     }
     route.timeout = timeout(kind, file.timeout_seconds.map(Duration::from_secs))?;
     route.authorizer = file.authorizer;
+    route.scopes = file.scopes;
     route.throttle = file.throttle;
     Ok(route)
 }
@@ -203,15 +210,42 @@ pub(super) fn timeout(kind: Kind, asked: Option<Duration>) -> Result<Duration, E
     Ok(timeout)
 }
 
+fn add_authorizer(api: &mut Api, name: String, file: FileAuthorizer) -> Result<(), Error> {
+    if matches!(file.kind, FileAuthorizerKind::Jwt) {
+        drop(api.jwt_authorizers.insert(name, jwt_authorizer(file)?));
+    } else {
+        drop(api.authorizers.insert(name, authorizer(api.kind, file)?));
+    }
+    Ok(())
+}
+
+fn jwt_authorizer(file: FileAuthorizer) -> Result<JwtAuthorizer, Error> {
+    if file.function.is_some() || file.payload.is_some() || file.cache_seconds > 0 {
+        return Err(Error::invalid("kind", "a JWT authorizer asks no function"));
+    }
+    let issuer = file.issuer.ok_or_else(|| Error::invalid("issuer", "is not there"))?;
+    let mut authorizer = JwtAuthorizer::new(&issuer, file.audience.unwrap_or_default());
+    match &file.identity_sources[..] {
+        [] => {}
+        [source] => authorizer.identity_source = IdentitySource::parse(source)?,
+        _ => return Err(Error::invalid("identity_sources", "a token has one source")),
+    }
+    Ok(authorizer)
+}
+
 fn authorizer(kind: Kind, file: FileAuthorizer) -> Result<Authorizer, Error> {
+    if file.issuer.is_some() || file.audience.is_some() {
+        return Err(Error::invalid("issuer", "only a JWT authorizer has an issuer and audiences"));
+    }
     let own = match file.kind {
         FileAuthorizerKind::Token if kind == Kind::Rest => AuthorizerKind::Token,
         FileAuthorizerKind::Token => {
             return Err(Error::invalid("kind", "only a REST API has authorizers of tokens"));
         }
-        FileAuthorizerKind::Request => AuthorizerKind::Request,
+        FileAuthorizerKind::Request | FileAuthorizerKind::Jwt => AuthorizerKind::Request,
     };
-    let mut authorizer = Authorizer::new(own, &file.function);
+    let function = file.function.ok_or_else(|| Error::invalid("function", "is not there"))?;
+    let mut authorizer = Authorizer::new(own, &function);
     authorizer.payload = file.payload.map_or(Payload::V2, Payload::from);
     authorizer.cache_seconds = cache_seconds(file.cache_seconds)?;
     for text in &file.identity_sources {

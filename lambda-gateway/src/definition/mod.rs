@@ -9,6 +9,8 @@ mod yaml;
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::authorizer::IdentitySource;
+use crate::authorizer::jwt::JwtAuthorizer;
 use crate::error::Error;
 use crate::kind::Kind;
 
@@ -105,6 +107,7 @@ fn check(api: &Api) -> Result<(), Error> {
             return Err(invalid(format!("{:?} is no name of a stage", stage.name)));
         }
     }
+    check_tokens(api)?;
     let mut keys: Vec<String> = Vec::new();
     for route in api.routes() {
         let key = route.key();
@@ -114,7 +117,16 @@ fn check(api: &Api) -> Result<(), Error> {
         if keys.contains(&key) {
             return Err(invalid(format!("two routes are `{key}`")));
         }
+        let is_jwt =
+            route.authorizer.as_ref().is_some_and(|it| api.jwt_authorizers.contains_key(it));
+        if !route.scopes.is_empty() && !is_jwt {
+            return Err(invalid(format!("route `{key}` has scopes and no JWT authorizer")));
+        }
+        if let Some(scope) = route.scopes.iter().find(|it| !is_scope(it)) {
+            return Err(invalid(format!("route `{key}`: {scope:?} is no scope")));
+        }
         if let Some(name) = &route.authorizer
+            && !is_jwt
             && !api.authorizers.contains_key(name)
         {
             return Err(invalid(format!(
@@ -124,6 +136,55 @@ fn check(api: &Api) -> Result<(), Error> {
         keys.push(key);
     }
     Ok(())
+}
+
+/// Checks the JWT authorizers.
+fn check_tokens(api: &Api) -> Result<(), Error> {
+    for (name, authorizer) in &api.jwt_authorizers {
+        let place = format!("api {}: authorizer {name}", api.id);
+        if !cfg!(feature = "jwt") {
+            return Err(Error::unsupported(place, "a JWT authorizer, without the feature `jwt`,"));
+        }
+        if api.kind != Kind::Http {
+            return Err(Error::unsupported(place, "a JWT authorizer of a front door of this kind"));
+        }
+        let issuer = &authorizer.issuer;
+        let host = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"));
+        if host.is_none_or(|it| it.is_empty() || it.starts_with('/')) || issuer.contains(['?', '#'])
+        {
+            return Err(Error::invalid(place, format!("{issuer:?} is no issuer's address")));
+        }
+        if authorizer.audience.is_empty() {
+            return Err(Error::invalid(place, "has no audience"));
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a text is a scope (RFC 6749, section 3.3).
+fn is_scope(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|it| it.is_ascii_graphic() && !matches!(it, b'"' | b'\\'))
+}
+
+/// Reads the settings of a JWT authorizer as API Gateway and SAM spell them: `issuer`, `audience`.
+fn jwt_authorizer(configuration: &Value, source: Option<&Value>) -> Result<JwtAuthorizer, Error> {
+    let issuer = configuration.get("issuer").and_then(Value::as_str);
+    let issuer = issuer.ok_or_else(|| Error::invalid("issuer", "is no text"))?;
+    let audience = match configuration.get("audience") {
+        Some(Value::Array(values)) => {
+            values.iter().map(|it| it.as_str().map(str::to_owned)).collect()
+        }
+        Some(Value::String(text)) => Some(vec![text.clone()]),
+        _ => None,
+    };
+    let audience = audience.ok_or_else(|| Error::invalid("audience", "is no list of texts"))?;
+    let mut authorizer = JwtAuthorizer::new(issuer, audience);
+    if let Some(source) = source {
+        let source =
+            source.as_str().ok_or_else(|| Error::invalid("identitySource", "is no text"))?;
+        authorizer.identity_source = IdentitySource::parse(source)?;
+    }
+    Ok(authorizer)
 }
 
 /// Returns the name or ARN of the function that an integration's URI invokes: a function's ARN, or

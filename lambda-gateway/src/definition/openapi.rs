@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{file, function_of_uri};
+use super::{file, function_of_uri, jwt_authorizer};
 use crate::api::{Api, Route};
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::cors::Cors;
@@ -33,9 +33,7 @@ pub(super) fn read(document: &Value, mut api: Api) -> Result<Api, Error> {
     let schemes = document.pointer("/components/securitySchemes").and_then(Value::as_object);
     for (name, scheme) in schemes.into_iter().flatten() {
         let place = format!("components.securitySchemes.{name}");
-        if let Some(authorizer) = authorizer(api.kind, scheme).map_err(|it| it.below(&place))? {
-            api.authorizers.insert(name.clone(), authorizer);
-        }
+        add_authorizer(&mut api, name, scheme).map_err(|it| it.below(&place))?;
     }
     let paths = document.get("paths").and_then(Value::as_object);
     let paths = paths.ok_or_else(|| Error::invalid("paths", "is no object"))?;
@@ -100,44 +98,67 @@ fn route(
     let mut route = Route::new(&key, &function, payload)?;
     let asked = integration.get("timeoutInMillis").and_then(Value::as_u64);
     route.timeout = file::timeout(api.kind, asked.map(Duration::from_millis))?;
-    route.authorizer = security(document, api, operation)?;
+    if let Some((name, scopes)) = security(document, api, operation)? {
+        route.authorizer = Some(name);
+        route.scopes = scopes;
+    }
     Ok(Some(route))
 }
 
-/// Returns the authorizer that an operation, or else the document, requires.
-fn security(document: &Value, api: &Api, operation: &Value) -> Result<Option<String>, Error> {
+/// Returns the authorizer that an operation, or else the document, requires, and its scopes.
+fn security(
+    document: &Value,
+    api: &Api,
+    operation: &Value,
+) -> Result<Option<(String, Vec<String>)>, Error> {
     let auth = operation.pointer("/x-amazon-apigateway-auth/type").and_then(Value::as_str);
     if auth.is_some_and(|it| !it.eq_ignore_ascii_case("none")) {
         return Err(Error::unsupported("x-amazon-apigateway-auth", "IAM authorization"));
     }
     let required = operation.get("security").or_else(|| document.get("security"));
     let required = required.and_then(Value::as_array).into_iter().flatten();
-    let mut names = required.filter_map(Value::as_object).flat_map(|it| it.keys());
-    let Some(name) = names.next() else { return Ok(None) };
+    let mut names = required.filter_map(Value::as_object).flatten();
+    let Some((name, scopes)) = names.next() else { return Ok(None) };
     if names.next().is_some() {
         return Err(Error::unsupported("security", "more than one requirement"));
     }
-    if !api.authorizers.contains_key(name) {
+    let is_jwt = api.jwt_authorizers.contains_key(name);
+    if !is_jwt && !api.authorizers.contains_key(name) {
         // Whoever asked for a check must not get a route without one.
-        return Err(Error::unsupported(
-            "security",
-            format!("{name:?}, which is no Lambda authorizer,"),
-        ));
+        return Err(Error::unsupported("security", format!("{name:?}, which is no authorizer,")));
     }
-    Ok(Some(name.clone()))
+    // Scopes of Lambda authorizers have no meaning.
+    let scopes = scopes.as_array().filter(|_| is_jwt).into_iter().flatten();
+    let scopes = scopes.map(|it| it.as_str().map(str::to_owned)).collect::<Option<_>>();
+    let scopes = scopes.ok_or_else(|| Error::invalid("security", "a scope is no text"))?;
+    Ok(Some((name.clone(), scopes)))
 }
 
-fn authorizer(kind: Kind, scheme: &Value) -> Result<Option<Authorizer>, Error> {
-    const NAME: &str = "x-amazon-apigateway-authorizer";
-    let Some(settings) = scheme.get(NAME) else { return Ok(None) };
+/// Adds the authorizer of a security scheme, if it has one.
+fn add_authorizer(api: &mut Api, name: &str, scheme: &Value) -> Result<(), Error> {
+    let Some(settings) = scheme.get(AUTHORIZER) else { return Ok(()) };
+    if settings.get("type").and_then(Value::as_str) == Some("jwt") {
+        let none = Value::Null;
+        let configuration = settings.get("jwtConfiguration").unwrap_or(&none);
+        let authorizer = jwt_authorizer(configuration, settings.get("identitySource"))?;
+        drop(api.jwt_authorizers.insert(name.to_owned(), authorizer));
+    } else {
+        drop(api.authorizers.insert(name.to_owned(), authorizer(api.kind, scheme, settings)?));
+    }
+    Ok(())
+}
+
+fn authorizer(kind: Kind, scheme: &Value, settings: &Value) -> Result<Authorizer, Error> {
     let text = |name: &str| settings.get(name).and_then(Value::as_str);
     let own = match text("type") {
         Some("token") if kind == Kind::Rest => AuthorizerKind::Token,
         Some("request") => AuthorizerKind::Request,
-        other => return Err(Error::unsupported(NAME, format!("type {:?}", other.unwrap_or("")))),
+        other => {
+            return Err(Error::unsupported(AUTHORIZER, format!("type {:?}", other.unwrap_or(""))));
+        }
     };
     if text("identityValidationExpression").is_some() {
-        return Err(Error::unsupported(NAME, "identityValidationExpression"));
+        return Err(Error::unsupported(AUTHORIZER, "identityValidationExpression"));
     }
     let uri = text("authorizerUri").ok_or_else(|| Error::invalid("authorizerUri", "is no text"))?;
     let function = function_of_uri(uri);
@@ -161,7 +182,7 @@ fn authorizer(kind: Kind, scheme: &Value) -> Result<Option<Authorizer>, Error> {
         }
         (AuthorizerKind::Request, None) => {}
     }
-    Ok(Some(authorizer))
+    Ok(authorizer)
 }
 
 /// Reads CORS settings as API Gateway and SAM spell them.
@@ -180,6 +201,8 @@ pub(super) fn cors(value: &Value, at: &str) -> Result<Cors, Error> {
         Error::Form { at: format!("{at}.{path}"), source: error.into_inner().into() }
     })
 }
+
+const AUTHORIZER: &str = "x-amazon-apigateway-authorizer";
 
 #[cfg(test)]
 mod tests {

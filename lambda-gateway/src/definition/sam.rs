@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Definition, file, openapi};
+use super::{Definition, file, jwt_authorizer, openapi};
 use crate::access_log::AccessLogFormat;
 use crate::api::{Api, Route, Stage};
 use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
@@ -62,6 +62,8 @@ struct Found {
     api: Api,
     routes: Vec<Route>,
     authorizer: Option<String>,
+    /// The scopes of JWT authorizers, for routes that have none of their own.
+    scopes: BTreeMap<String, Vec<String>>,
 }
 
 fn resource_type(resource: &Value) -> &str {
@@ -145,14 +147,23 @@ fn api(
     }
     let auth = get("Auth");
     check_auth(auth)?;
+    let mut scopes = BTreeMap::new();
     let authorizers = auth.and_then(|it| it.get("Authorizers")?.as_object());
     for (name, settings) in authorizers.into_iter().flatten() {
         let place = format!("Auth.Authorizers.{name}");
+        if let Some(configuration) = settings.get("JwtConfiguration") {
+            let source = settings.get("IdentitySource");
+            let token = jwt_authorizer(configuration, source).map_err(|it| it.below(&place))?;
+            drop(api.jwt_authorizers.insert(name.clone(), token));
+            let of_name = texts(settings, "AuthorizationScopes").map_err(|it| it.below(&place))?;
+            drop(scopes.insert(name.clone(), of_name.unwrap_or_default()));
+            continue;
+        }
         let authorizer = authorizer(resources, kind, settings).map_err(|it| it.below(&place))?;
-        api.authorizers.insert(name.clone(), authorizer);
+        drop(api.authorizers.insert(name.clone(), authorizer));
     }
     let default = auth.and_then(|it| it.get("DefaultAuthorizer")?.as_str());
-    Ok(Found { api, routes: Vec::new(), authorizer: default.map(str::to_owned) })
+    Ok(Found { api, routes: Vec::new(), authorizer: default.map(str::to_owned), scopes })
 }
 
 fn authorizer(
@@ -161,7 +172,7 @@ fn authorizer(
     settings: &Value,
 ) -> Result<Authorizer, Error> {
     let function = settings.get("FunctionArn").ok_or_else(|| {
-        Error::unsupported("FunctionArn", "an authorizer without a function (JWT, Cognito)")
+        Error::unsupported("FunctionArn", "an authorizer without a function (Cognito)")
     })?;
     let function =
         referred(function).ok_or_else(|| Error::unsupported("FunctionArn", "a computed ARN"))?;
@@ -197,6 +208,7 @@ fn authorizer(
 fn check_auth(auth: Option<&Value>) -> Result<(), Error> {
     let known = [
         "AddDefaultAuthorizerToCorsPreflight",
+        "AuthorizationScopes",
         "Authorizer",
         "Authorizers",
         "DefaultAuthorizer",
@@ -208,6 +220,15 @@ fn check_auth(auth: Option<&Value>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Returns a list of texts, if it is there.
+fn texts(settings: &Value, name: &str) -> Result<Option<Vec<String>>, Error> {
+    let Some(value) = settings.get(name) else { return Ok(None) };
+    let values = value.as_array().into_iter().flatten();
+    let texts = values.map(|it| it.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+    let texts = texts.filter(|_| value.is_array());
+    texts.map(Some).ok_or_else(|| Error::invalid(name, "is no list of texts"))
 }
 
 /// Adds the route of an event to its API, which is there without being written if the event names
@@ -234,7 +255,7 @@ fn add(apis: &mut BTreeMap<String, Found>, function: &str, event: &Value) -> Res
         if kind == Kind::Rest {
             api.stages = vec![Stage::new("Prod")];
         }
-        Found { api, routes: Vec::new(), authorizer: None }
+        Found { api, routes: Vec::new(), authorizer: None, scopes: BTreeMap::new() }
     });
     let text = |member: &str| event.get(member).and_then(Value::as_str);
     let key = match (text("Path"), text("Method")) {
@@ -256,13 +277,17 @@ fn add(apis: &mut BTreeMap<String, Found>, function: &str, event: &Value) -> Res
     let mut route = Route::new(&key, function, payload)?;
     let asked = event.get("TimeoutInMillis").and_then(Value::as_u64);
     route.timeout = file::timeout(kind, asked.map(Duration::from_millis))?;
-    check_auth(event.get("Auth"))?;
-    let own = event.get("Auth").and_then(|it| it.get("Authorizer")?.as_str());
+    let auth = event.get("Auth");
+    check_auth(auth)?;
+    let own = auth.and_then(|it| it.get("Authorizer")?.as_str());
     route.authorizer = match own {
         Some("NONE") => None,
         Some(name) => Some(name.to_owned()),
         None => found.authorizer.clone(),
     };
+    let scopes = auth.map(|it| texts(it, "AuthorizationScopes")).transpose()?.flatten();
+    let of_authorizer = || found.scopes.get(route.authorizer.as_ref()?).cloned();
+    route.scopes = scopes.or_else(of_authorizer).unwrap_or_default();
     found.routes.push(route);
     Ok(())
 }
@@ -312,7 +337,7 @@ mod tests {
             "Events": { "E": { "Type": "Api", "Properties": { "Method": "get" } } } } } } });
         let error = read(&template).unwrap_err().to_string();
         assert_eq!(error, "Resources.F.Properties.Events.E: Path: is not there");
-        for (name, kind) in [("ApiKeyRequired", "Api"), ("AuthorizationScopes", "HttpApi")] {
+        for (name, kind) in [("ApiKeyRequired", "Api"), ("EnableIamAuthorizer", "HttpApi")] {
             let template = json!({ "Resources": { "F": { "Type": "AWS::Serverless::Function", "Properties": {
                 "Events": { "E": { "Type": kind, "Properties": { "Method": "get", "Path": "/", "Auth": { name: true } } } } } } } });
             let error = read(&template).unwrap_err().to_string();

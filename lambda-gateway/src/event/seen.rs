@@ -16,7 +16,26 @@ pub(crate) struct Seen<'a> {
     pub(crate) request: &'a Request,
     pub(crate) arrival: &'a Arrival,
     /// What the authorizer adds to the request's context.
-    pub(crate) authorizer: Option<Map<String, Value>>,
+    pub(crate) authorizer: Option<Authorized>,
+}
+
+/// What an authorizer that let the request pass adds to its context.
+#[derive(Clone, Debug)]
+pub(crate) enum Authorized {
+    /// The context that a function gave.
+    Lambda(Map<String, Value>),
+    /// `claims` and `scopes` of a token.
+    #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "made by the feature `jwt`"))]
+    Jwt(Map<String, Value>),
+}
+
+impl Authorized {
+    /// Returns the members that payload 1.0 and access logs show.
+    pub(crate) fn members(&self) -> &Map<String, Value> {
+        match self {
+            Self::Lambda(members) | Self::Jwt(members) => members,
+        }
+    }
 }
 
 impl Seen<'_> {

@@ -94,7 +94,7 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
         }
     }
     if let Some(authorizer) = &seen.authorizer {
-        context["authorizer"] = Value::Object(authorizer.clone());
+        context["authorizer"] = Value::Object(authorizer.members().clone());
     }
     context
 }

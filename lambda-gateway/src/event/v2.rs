@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::seen::{Seen, is_added, texts};
+use super::seen::{Authorized, Seen, is_added, texts};
 use crate::date::clf;
 use crate::encoding::{EventBody, is_text, query_pairs};
 use crate::headers::is_hop_by_hop;
@@ -73,7 +73,10 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
         "timeEpoch": arrival.unix_ms,
     });
     if let Some(authorizer) = &seen.authorizer {
-        context["authorizer"] = json!({ "lambda": authorizer });
+        context["authorizer"] = match authorizer {
+            Authorized::Lambda(context) => json!({ "lambda": context }),
+            Authorized::Jwt(token) => json!({ "jwt": token }),
+        };
     } else if let Some(caller) = &arrival.caller {
         context["authorizer"] = json!({ "iam": caller });
     }
