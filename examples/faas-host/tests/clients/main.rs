@@ -5,6 +5,8 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod cargo_lambda;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod disks;
@@ -32,6 +34,8 @@ mod replay;
 mod roles;
 #[cfg(test)]
 mod runtimes;
+#[cfg(test)]
+mod rust;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
