@@ -276,3 +276,28 @@ async fn versions_are_listed_in_pages_over_all_functions() {
     let again = host.publish_version("b", lambda_host::Publish::default()).await.unwrap();
     assert_eq!(again.version.to_string(), "3");
 }
+
+/// What a second host would clean up is in use: an upload that is not finished, runtimes that
+/// sandboxes have mounted.
+#[tokio::test]
+async fn a_data_folder_has_one_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let backend = Arc::new(echo());
+        Host::builder(backend).with_data_folder(folder.path()).start()
+    };
+    let first = start().await.unwrap();
+    let upload = folder.path().join("code/upload.partial");
+    std::fs::create_dir(&upload).unwrap();
+    let refused = start().await.unwrap_err();
+    let words = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(
+        format!("{refused} {words}").contains("another host uses this data folder"),
+        "{refused:?}"
+    );
+    assert!(upload.exists(), "the second host has removed what the first is writing");
+    first.shutdown().await;
+    drop(first);
+    start().await.unwrap().shutdown().await;
+    assert!(!upload.exists());
+}

@@ -15,6 +15,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(web_frameworks(root).err());
     left_out.extend(javascript_sdk(root).err());
     left_out.extend(powertools(root).err());
+    left_out.extend(cargo_lambda(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -134,6 +135,26 @@ fn both_languages(
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
     run(npm.arg("--prefix").arg(&node).args(javascript))?;
     fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+/// Installs the program `cargo lambda` into `target/cargo-lambda`: 34 MB. Its package is installed
+/// without the compiler that it depends on, which builds functions.
+fn cargo_lambda(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/cargo-lambda");
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == CARGO_LAMBDA_PACKAGE) {
+        println!("cargo lambda: target/cargo-lambda is there");
+        return Ok(());
+    }
+    println!("cargo lambda: installing {CARGO_LAMBDA_PACKAGE} into target/cargo-lambda");
+    let make = || -> Result<(), String> {
+        let mut pip = Command::new(root.join("target/venv/bin/pip"));
+        pip.args(["install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&folder);
+        run(pip.arg(CARGO_LAMBDA_PACKAGE))?;
+        let written = fs::write(&stamp, CARGO_LAMBDA_PACKAGE);
+        written.map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("cargo lambda: {error}"))
 }
 
 /// Installs the Lambda client of AWS's SDK for JavaScript into `target/sdk`: 19 MB.
@@ -272,5 +293,7 @@ const NODE_POWERTOOLS: [&str; 4] = [
     "@aws-lambda-powertools/metrics@2.36.0",
     "@aws-lambda-powertools/tracer@2.36.0",
 ];
+/// The program that deploys Rust functions.
+const CARGO_LAMBDA_PACKAGE: &str = "cargo-lambda==1.9.2";
 const SDK_PACKAGE: &str = "@aws-sdk/client-lambda@3.1164.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

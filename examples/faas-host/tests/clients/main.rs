@@ -5,6 +5,8 @@ mod aws_cli;
 #[cfg(test)]
 mod boto3;
 #[cfg(test)]
+mod cargo_lambda;
+#[cfg(test)]
 mod day;
 #[cfg(test)]
 mod deploy;
@@ -40,6 +42,8 @@ mod replay;
 mod roles;
 #[cfg(test)]
 mod runtimes;
+#[cfg(test)]
+mod rust;
 #[cfg(test)]
 mod services;
 #[cfg(test)]

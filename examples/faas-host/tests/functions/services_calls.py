@@ -122,6 +122,19 @@ while "DDBStreamBatchInfo" not in record:
     record = json.loads(received(given_up)["Body"])
 assert record["DDBStreamBatchInfo"]["batchSize"] == 1, record
 
+# `LATEST` begins with the mapping, not with its first reading.
+late, late_arn = queue("late")
+kinesis.create_stream(StreamName="late", ShardCount=1)
+eventually(lambda: kinesis.describe_stream(StreamName="late")["StreamDescription"]["StreamStatus"] == "ACTIVE")
+kinesis.put_record(StreamName="late", Data=b"before", PartitionKey="1")
+time.sleep(1.1)
+lambda_.create_event_source_mapping(
+    FunctionName="fails", EventSourceArn=kinesis.describe_stream(StreamName="late")["StreamDescription"]["StreamARN"],
+    StartingPosition="LATEST", MaximumRetryAttempts=0, DestinationConfig={"OnFailure": {"Destination": late_arn}})
+after = kinesis.put_record(StreamName="late", Data=b"after", PartitionKey="1")
+batch = json.loads(received(late)["Body"])["KinesisBatchInfo"]
+assert (batch["batchSize"], batch["startSequenceNumber"]) == (1, after["SequenceNumber"]), batch
+
 # A source that is not there is refused.
 try:
     lambda_.create_event_source_mapping(

@@ -18,14 +18,16 @@ use crate::invocation::Answer;
 /// Reads until the mapping's task is ended: a task for each shard.
 pub(super) async fn read(source: Source, kind: SourceKind) {
     let (mut known, mut reading) = (BTreeSet::new(), tokio::task::JoinSet::new());
+    let mut split = false;
     loop {
         match shards(&source.services, kind, source.arn()).await {
             Ok(shards) => {
                 for shard in shards {
                     if known.insert(shard.clone()) {
-                        reading.spawn(Shard { source: source.clone(), kind, shard }.read());
+                        reading.spawn(Shard { source: source.clone(), kind, shard, split }.read());
                     }
                 }
+                split = true;
             }
             Err(error) => {
                 let (error, id) = (with_causes(&error), &source.mapping.id);
@@ -66,12 +68,26 @@ pub(super) async fn shards(
     }
 }
 
+/// Returns the seconds since 1970-01-01 UTC that a place names, such as `@1500` for 1.5 s. Other
+/// places are sequence numbers.
+///
+/// A shard that begins at `LATEST` has such a place until its first batch: the time of the mapping.
+/// An iterator of `LATEST` would leave out what came before it was made: between the mapping and
+/// its first reading, after an error, and while no host ran.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a date have less than 53 bits")]
+fn since(place: &str) -> Option<f64> {
+    let milliseconds: u64 = place.strip_prefix('@')?.parse().ok()?;
+    Some(milliseconds as f64 / 1000.0)
+}
+
 /// One shard of a stream.
 #[derive(Debug)]
 struct Shard {
     source: Source,
     kind: SourceKind,
     shard: String,
+    /// Whether the shard came while the stream was read: others were split or merged.
+    split: bool,
 }
 
 impl Shard {
@@ -164,16 +180,34 @@ impl Shard {
             _ => "SequenceNumber",
         };
         match kept {
-            Some(last) => {
-                body["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
-                body[sequence] = last.into();
-            }
+            Some(last) => match since(&last) {
+                Some(seconds) => {
+                    body["ShardIteratorType"] = "AT_TIMESTAMP".into();
+                    body["Timestamp"] = seconds.into();
+                }
+                None => {
+                    body["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
+                    body[sequence] = last.into();
+                }
+            },
             None => {
                 let settings = &self.source.mapping.settings;
                 let position = settings.get("StartingPosition").and_then(Value::as_str);
-                body["ShardIteratorType"] = position.unwrap_or("TRIM_HORIZON").into();
-                if position == Some("AT_TIMESTAMP") {
-                    body["Timestamp"] = settings["StartingPositionTimestamp"].clone();
+                let position = position.unwrap_or("TRIM_HORIZON");
+                body["ShardIteratorType"] = position.into();
+                match position {
+                    "AT_TIMESTAMP" => {
+                        body["Timestamp"] = settings["StartingPositionTimestamp"].clone();
+                    }
+                    // Its first records came after the mapping.
+                    "LATEST" if self.split => body["ShardIteratorType"] = "TRIM_HORIZON".into(),
+                    "LATEST" if self.kind == SourceKind::Kinesis => {
+                        let from = format!("@{}", self.source.mapping.modified_at_ms);
+                        body["ShardIteratorType"] = "AT_TIMESTAMP".into();
+                        body["Timestamp"] = since(&from).into();
+                        self.keep(&from).await?;
+                    }
+                    _ => {}
                 }
             }
         }
@@ -387,3 +421,19 @@ const SHARDS_EVERY: Duration = Duration::from_secs(10);
 /// How long an empty shard is left alone: AWS reads each once a second.
 const IDLE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_time_or_a_sequence_number() {
+        let milliseconds = |place| since(place).map(|it| (it * 1000.0).round());
+        assert_eq!(milliseconds("@1500"), Some(1500.0));
+        assert_eq!(milliseconds("@1764324000123"), Some(1_764_324_000_123.0));
+        for sequence in ["49590338271490256608559692538361571095921575989136588898", "1", "@", "@x"]
+        {
+            assert_eq!(milliseconds(sequence), None, "{sequence}");
+        }
+    }
+}

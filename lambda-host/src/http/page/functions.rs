@@ -76,7 +76,7 @@ pub(super) fn one(host: &Host, name: &str) -> Result<Value, Refused> {
         FunctionState::Failed { reason } => Some(reason),
         FunctionState::Active => None,
     };
-    let versions = record.versions.iter().rev().take(SHOWN_MAX).map(|held| {
+    let versions = record.versions.later(0).rev().take(SHOWN_MAX).map(|held| {
         let it = &held.function;
         let number = match it.version {
             Version::Number(number) => Some(number),
