@@ -31,6 +31,10 @@ pub(crate) enum Package {
     /// An archive.
     Zip(Bytes),
     /// A container image, whose layers are in the store.
+    #[cfg_attr(
+        not(feature = "images"),
+        expect(dead_code, reason = "without the feature no image comes")
+    )]
     Image(ImportedImage),
 }
 

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use serde::Deserialize;
 
 use super::broken;
-use super::packed::ImageReference;
+use super::reference::ImageReference;
 use crate::Error;
 
 /// A list of manifests (`index.json`, and indexes below it).

@@ -26,6 +26,7 @@ mod document;
 mod layout;
 mod limits;
 mod packed;
+mod reference;
 mod store;
 mod unpack;
 
@@ -34,7 +35,8 @@ use std::path::PathBuf;
 
 pub use layout::LayoutFiles;
 pub use limits::ImageLimits;
-pub use packed::{ImageReference, PackedImage, UnpackedLayer};
+pub use packed::{PackedImage, UnpackedLayer};
+pub use reference::ImageReference;
 pub use store::ImageStore;
 
 use crate::{Error, Root, SandboxSpec};

@@ -8,21 +8,9 @@ use super::broken;
 use super::document::{Configuration, Descriptor, Digest, Index, Manifest};
 use super::layout::{Hashed, Layout, LayoutFiles};
 use super::limits::ImageLimits;
+use super::reference::ImageReference;
 use super::unpack::Unpacker;
 use crate::{Error, LAYERS_MAX};
-
-/// Which image of a layout is meant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ImageReference<'a> {
-    /// The only image.
-    #[default]
-    Only,
-    /// The image with this name (`org.opencontainers.image.ref.name`).
-    Name(&'a str),
-    /// The image, or the index of images, whose document has this SHA-256, 64 hexadecimal digits.
-    Digest(&'a str),
-}
 
 /// An image of a layout. Its documents were read and checked; its layers are still packed.
 ///

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::ImageLimits;
-use super::packed::{ImageReference, PackedImage};
+use super::packed::PackedImage;
+use super::reference::ImageReference;
 use super::{OciImage, broken};
 use crate::Error;
 

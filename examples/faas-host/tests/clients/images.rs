@@ -194,8 +194,8 @@ fn what_cannot_be_taken_is_refused_in_lambdas_words() {
     let Some(base) = ready("images that are refused").then(base).flatten() else { return };
     let (served, repository) = serve(&[]);
     let mut layout = Layout::new(&repository);
-    layout.image("good", &[base.clone()], &config());
-    let manifest = layout.image("no-manifest", &[base.clone()], &json!({}));
+    layout.image("good", std::slice::from_ref(&base), &config());
+    let manifest = layout.image("no-manifest", std::slice::from_ref(&base), &json!({}));
     std::fs::remove_file(layout.path(&manifest)).unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

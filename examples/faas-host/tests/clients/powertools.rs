@@ -43,6 +43,12 @@ fn check(what: &str, runtime: &str, folder: &str, inside: &str, source: &str, ma
     let served = Served::start(&["--metrics"]);
     let more = ["--timeout", "30", "--memory-size", "1024"];
     served.create("shop", runtime, "app.handler", &files, &more);
+    answers_behind_a_url(&served, what);
+    logs_as_json(&served, what);
+    metrics_are_read(&served, what);
+}
+
+fn answers_behind_a_url(served: &Served, what: &str) {
     let url = ["create-function-url-config", "--function-name", "shop", "--auth-type", "NONE"];
     let url = served.aws(&url).json()["FunctionUrl"].as_str().unwrap().to_owned();
     let allow = [
@@ -66,8 +72,10 @@ fn check(what: &str, runtime: &str, folder: &str, inside: &str, source: &str, ma
     };
     assert_eq!(get("orders/7?a=b"), json!({ "number": "7", "query": { "a": "b" } }), "{what}");
     assert_eq!(get("none")["statusCode"], 404, "{what}");
+}
 
-    // The logger and the metrics are in the log of the invocation, as JSON.
+/// The logger and the metrics are in the log of the invocation, as JSON.
+fn logs_as_json(served: &Served, what: &str) {
     let event = json!({
         "version": "2.0", "routeKey": "$default", "rawPath": "/orders/8", "rawQueryString": "c=d",
         "headers": { "host": "shop" }, "queryStringParameters": { "c": "d" },
@@ -107,8 +115,10 @@ fn check(what: &str, runtime: &str, folder: &str, inside: &str, source: &str, ma
     let metric = lines.iter().find(|it| it["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Shop");
     let orders = &metric.unwrap_or_else(|| panic!("{what}: {log}"))["Orders"];
     assert!(*orders == 2 || *orders == json!([2.0]), "{what}: {orders}");
+}
 
-    // The host has read the metrics of the log.
+/// The host has read the metrics of the log.
+fn metrics_are_read(served: &Served, what: &str) {
     let scraped =
         Command::new("curl").args(["-s", &format!("{}/metrics", served.endpoint)]).output();
     let scraped = String::from_utf8(scraped.unwrap().stdout).unwrap();
