@@ -93,10 +93,17 @@ async fn live(
     mut stopped: oneshot::Receiver<()>,
 ) -> Option<String> {
     let size = VmSize::of_memory(running.memory_bytes);
+    let mut starting = provider.start_vm(size);
     let started = tokio::select! {
-        started = provider.start_vm(size) => started,
-        // Dropping what is being started releases it.
-        _ = &mut stopped => return None,
+        started = &mut starting => started,
+        _ = &mut stopped => {
+            // Dropping it would release it in the background: something might be left when the
+            // worker says that it has ended.
+            if let Ok(vm) = starting.await {
+                vm.end().await;
+            }
+            return None;
+        }
     };
     let vm: Arc<dyn Vm> = match started {
         Ok(vm) => vm.into(),
