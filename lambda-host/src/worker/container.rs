@@ -30,7 +30,7 @@ pub(super) fn specify(
         return Err(Failure::no_command());
     }
     let mut root = Root::of_layers(layers);
-    root.files.push(SmallFile { path: "/etc/hosts".into(), content: HOSTS.into() });
+    root.files.push(SmallFile::new("/etc/hosts", HOSTS));
     let mut spec = SandboxSpec::new(root, words).named(config.name.as_str());
     spec.working_directory = config.image_config.folder(image);
     spec.limits = limits(config);
@@ -175,8 +175,7 @@ mod tests {
 
     #[test]
     fn files_have_a_layer_of_their_own_by_their_contents() {
-        let file =
-            |path: &str, content: &str| SmallFile { path: path.into(), content: content.into() };
+        let file = |path: &str, content: &str| SmallFile::new(path, content);
         let names = [
             own_layer(&[file("/a", "bc")]),
             own_layer(&[file("/ab", "c")]),
