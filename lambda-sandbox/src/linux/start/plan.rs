@@ -10,7 +10,6 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
 use std::path::{Component, Path, PathBuf};
 
-use self::layered::layers_of;
 use crate::linux::extras::Point;
 use crate::linux::features::Defences;
 use crate::linux::guard::kernel_settings;
@@ -333,7 +332,7 @@ impl<'a> Plan<'a> {
             let device = c_string(device.as_os_str())?;
             self.steps.push(Step::Image { device, kind, target });
         } else if !root.layers.is_empty() {
-            self.overlay(target, layers_of(root)?)?;
+            self.layered(target, root)?;
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }
