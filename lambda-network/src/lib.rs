@@ -29,7 +29,7 @@
 //!
 //! Nothing here is async. A card has two threads, three if it listens for workers on other
 //! machines. A tunnel has one thread, two if the card is on another machine. Pure modules (`guard`,
-//! `lease`, `rate`, `offload`, `coalesce`, `probe`, `session`) are tested without a kernel.
+//! `lease`, `rate`, `offload`, `coalesce`, `probe`, `session`, `share`) are tested without a kernel.
 //!
 //! Feature `wireguard` (default): tunnels between machines. On systems other than Linux the crate
 //! is empty.
@@ -61,6 +61,8 @@ mod remote;
 mod rules;
 #[cfg(feature = "wireguard")]
 mod session;
+#[cfg(feature = "wireguard")]
+mod share;
 mod spec;
 mod table;
 #[cfg(feature = "wireguard")]

@@ -17,6 +17,7 @@ use crate::linux::udp::Wire;
 use crate::offload::segment;
 use crate::probe;
 use crate::session::{Datagrams, HANDSHAKE_MAX, Session};
+use crate::share::Shares;
 use crate::table::Table;
 
 /// A connection to a card on another machine.
@@ -102,6 +103,7 @@ impl Remote {
         let mut plain = vec![0; DATAGRAMS_MAX];
         let mut out = Datagrams::default();
         let mut coalescer = Coalescer::default();
+        let mut shares = Shares::default();
         loop {
             let mut wait = [
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -113,7 +115,8 @@ impl Remote {
                 return;
             }
             let now = self.start.elapsed();
-            let deliver = |frame: &[u8]| deliver(table, now, frame);
+            shares.renew();
+            let mut deliver = |frame: &[u8]| deliver(table, &mut shares, now, frame);
             for _ in 0..BATCH {
                 let Ok(received) = self.wire.receive(&mut bytes) else { break };
                 if received.from != self.card {
@@ -128,7 +131,7 @@ impl Remote {
                             if let Some(size) = probe::answered(packet) {
                                 self.largest.fetch_max(size, Ordering::Relaxed);
                             } else {
-                                coalescer.add(packet, deliver);
+                                coalescer.add(packet, &mut deliver);
                             }
                         }
                         Err(_) => continue,
@@ -140,13 +143,16 @@ impl Remote {
                     out.clear();
                 }
             }
-            coalescer.flush(deliver);
+            coalescer.flush(&mut deliver);
         }
     }
 }
 
-fn deliver(table: &Table, now: Duration, frame: &[u8]) {
+fn deliver(table: &Table, shares: &mut Shares, now: Duration, frame: &[u8]) {
     let Ok(ends) = ends(frame.get(crate::linux::tun::HEADER..).unwrap_or_default()) else { return };
+    if !shares.take(ends.destination) {
+        return;
+    }
     if let Some(seat) = table.seat(ends.destination) {
         // A packet over the sandbox's rate is already counted there.
         let _ = seat.deliver(now, frame);

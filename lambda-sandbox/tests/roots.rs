@@ -89,7 +89,7 @@ async fn layers_lie_one_over_another() {
 /// The resolver of a sandbox's network must be told in any root.
 fn with_files(mut root: Root) -> Root {
     for path in ["/etc/resolv.conf", "/opt/both", "/new/deep/file"] {
-        root.files.push(SmallFile { path: path.into(), content: format!("{path}\n").into() });
+        root.files.push(SmallFile::new(path, format!("{path}\n")));
     }
     root
 }

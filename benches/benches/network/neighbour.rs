@@ -20,9 +20,10 @@ type Flood = fn(&AtomicBool);
 pub(crate) fn measure(name: &str, tunnel: &Tunnel, seconds: u64) {
     let (flooding, neighbour) =
         (tunnel.attach(Rates::default()).unwrap(), tunnel.attach(Rates::default()).unwrap());
-    let floods: [(&str, Flood); 4] = [
+    let floods: [(&str, Flood); 5] = [
         ("nothing", |_| ()),
-        ("four bulk TCP connections", bulk),
+        ("four bulk TCP uploads", bulk),
+        ("four bulk TCP downloads", downloads),
         ("UDP packets of 64 bytes", datagrams),
         ("new connections", connections),
     ];
@@ -80,6 +81,18 @@ fn bulk(stop: &AtomicBool) {
             scope.spawn(move || {
                 let piece = vec![0; 128 << 10];
                 while !stop.load(Ordering::Relaxed) && stream.write_all(&piece).is_ok() {}
+            });
+        }
+    });
+}
+
+fn downloads(stop: &AtomicBool) {
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut stream = connect(b'd');
+            scope.spawn(move || {
+                let mut piece = vec![0; 128 << 10];
+                while !stop.load(Ordering::Relaxed) && stream.read(&mut piece).is_ok() {}
             });
         }
     });

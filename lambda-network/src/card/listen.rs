@@ -18,16 +18,18 @@ use nix::sys::eventfd::EventFd;
 use super::{Card, Shared, TUN, Way, WorkerId};
 use crate::coalesce::Coalescer;
 use crate::error::{Error, Step, Stepped as _};
-use crate::guard::check_leased;
+use crate::guard::{check_leased, ends};
 use crate::key::{Identity, PublicKey};
 use crate::lease::Block;
 use crate::linux::namespace;
 use crate::linux::netlink::Netlink;
+use crate::linux::tun::HEADER;
 use crate::linux::udp::Wire;
 use crate::offload::segment;
 use crate::probe;
 use crate::remote::{BATCH, DATAGRAMS_MAX};
 use crate::session::{Datagrams, Session};
+use crate::share::Shares;
 
 /// What a worker needs to connect to a card. Plain data without secrets, which the caller sends to
 /// the worker.
@@ -58,6 +60,8 @@ pub(crate) struct Listener {
     /// The number of refused packets: unreadable, or from an address that is not leased to the
     /// worker.
     pub(crate) refused: AtomicU64,
+    /// The number of frames that were dropped because their sandbox floods.
+    dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +125,7 @@ impl Card {
             start: Instant::now(),
             workers: RwLock::default(),
             refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
         });
         if self.shared.listener.set(Arc::clone(&listener)).is_err() {
             return Err(Error::invalid("socket", "a second one", "the card listens already"));
@@ -197,6 +202,13 @@ impl Card {
     #[must_use]
     pub fn refused_packets(&self) -> u64 {
         self.shared.listener.get().map_or(0, |it| it.refused.load(Ordering::Relaxed))
+    }
+
+    /// Returns how many frames of workers were dropped because their sandbox sent more than the card
+    /// can forward.
+    #[must_use]
+    pub fn dropped_frames(&self) -> u64 {
+        self.shared.listener.get().map_or(0, |it| it.dropped.load(Ordering::Relaxed))
     }
 
     fn listener(&self) -> Result<&Arc<Listener>, Error> {
@@ -285,7 +297,15 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
     let mut out = Datagrams::default();
     let mut coalescer = Coalescer::default();
     let mut ticked = 0;
-    let deliver = |frame: &[u8]| shared.accept_local(frame);
+    let mut shares = Shares::default();
+    let deliver = |shares: &mut Shares, frame: &[u8]| {
+        let ends = ends(frame.get(HEADER..).unwrap_or_default());
+        if ends.is_ok_and(|ends| shares.take(ends.source)) {
+            shared.accept_local(frame);
+        } else {
+            listener.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     loop {
         let mut wait = [
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -296,6 +316,7 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
         if wait[0].any().unwrap_or(true) {
             return;
         }
+        shares.renew();
         for _ in 0..BATCH {
             let Ok(received) = listener.wire.receive(&mut bytes) else { break };
             // All datagrams of one call come from one sender, so nearly always from one worker and
@@ -329,11 +350,11 @@ fn run(shared: &Shared, listener: &Listener, stop: &EventFd) {
                     listener.wire.send_whole(&out, received.from);
                     out.clear();
                 } else {
-                    coalescer.add(packet, deliver);
+                    coalescer.add(packet, |frame| deliver(&mut shares, frame));
                 }
             }
         }
-        coalescer.flush(deliver);
+        coalescer.flush(|frame| deliver(&mut shares, frame));
         let now = listener.now();
         if now - ticked >= u64::from(TICK_MILLIS) {
             ticked = now;

@@ -14,8 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::linux::net::netlink::Netlink;
-use crate::spec::{self, NewInterface, NewLink};
-use crate::{Error, Interface};
+use crate::{Error, Interface, Network as Wanted, NewInterface, NewLink};
 
 /// The port of the Runtime API in the namespaces that we make.
 pub(in crate::linux) const API_PORT: u16 = 9001;
@@ -120,14 +119,11 @@ pub(in crate::linux) fn listen_in(namespace: &Arc<OwnedFd>) -> Result<Network, E
 
 /// Moves an interface of the host's into a namespace, or makes one in it, and sets up its address
 /// and route there.
-pub(in crate::linux) fn connect(
-    network: &spec::Network,
-    namespace: BorrowedFd<'_>,
-) -> Result<(), Error> {
-    let (name, address, prefix_length, gateway) = match network {
-        spec::Network::Loopback => return Ok(()),
-        spec::Network::Interface(it) => (&it.name, it.address, it.prefix_length, it.gateway),
-        spec::Network::Made(it) => {
+pub(in crate::linux) fn connect(wanted: &Wanted, namespace: BorrowedFd<'_>) -> Result<(), Error> {
+    let (name, address, prefix_length, gateway) = match wanted {
+        Wanted::Loopback => return Ok(()),
+        Wanted::Interface(it) => (&it.name, it.address, it.prefix_length, it.gateway),
+        Wanted::Made(it) => {
             let (NewLink::Veth { name, .. } | NewLink::Macvlan { parent: name }) = &it.link;
             (name, it.address, it.prefix_length, it.gateway)
         }
@@ -136,13 +132,13 @@ pub(in crate::linux) fn connect(
     let failed = |source: std::io::Error| Error::failed(step, name, source);
     let index = |name: &str| if_nametoindex(name).map_err(std::io::Error::from);
     let host = Netlink::open().map_err(failed)?;
-    let give = || match network {
-        spec::Network::Made(NewInterface { link: NewLink::Veth { bridge, .. }, .. }) => {
+    let give = || match wanted {
+        Wanted::Made(NewInterface { link: NewLink::Veth { bridge, .. }, .. }) => {
             let bridge = bridge.as_deref().map(index).transpose()?;
             host.make_veth(name, bridge, namespace, Interface::NAME)?;
             host.bring_up(index(name)?)
         }
-        spec::Network::Made(_) => host.make_macvlan(index(name)?, namespace, Interface::NAME),
+        Wanted::Made(_) => host.make_macvlan(index(name)?, namespace, Interface::NAME),
         _ => host.give(index(name)?, namespace, Interface::NAME),
     };
     give().map_err(failed)?;

@@ -197,7 +197,7 @@ impl<'a> Plan<'a> {
             let device = c_string(device.as_os_str())?;
             self.steps.push(Step::Image { device, kind, target });
         } else if !root.layers.is_empty() {
-            self.overlay(target, layers_of(root)?)?;
+            self.layered(target, root)?;
         } else {
             self.mount("tmpfs", target, "size=4m,nr_inodes=8192,mode=755")?;
         }

@@ -12,8 +12,13 @@ use crate::linux::sys::c_string;
 use crate::{Error, Root};
 
 impl Plan<'_> {
+    /// Mounts a root of layers.
+    pub(super) fn layered(&mut self, target: Inside, root: &Root) -> Result<(), Error> {
+        self.overlay(target, layers_of(root)?)
+    }
+
     /// Mounts these folders, the first on top, read-only.
-    pub(super) fn overlay(&mut self, target: Inside, folders: Vec<PathBuf>) -> Result<(), Error> {
+    fn overlay(&mut self, target: Inside, folders: Vec<PathBuf>) -> Result<(), Error> {
         let options = options(&folders)?;
         self.steps.push(Step::Mount {
             kind: c_string(OsStr::new("overlay"))?,
@@ -73,7 +78,7 @@ impl Plan<'_> {
 
 /// Returns the layers of a root, the last one first, and below them the mount points that layers
 /// may lack.
-pub(super) fn layers_of(root: &Root) -> Result<Vec<PathBuf>, Error> {
+fn layers_of(root: &Root) -> Result<Vec<PathBuf>, Error> {
     root.layers.iter().try_for_each(|it| look("looking for a layer", it).map(|_| ()))?;
     Ok(root.layers.iter().rev().cloned().chain([Instance::points()]).collect())
 }
