@@ -77,7 +77,7 @@ impl Kept {
         }
         let (_, outcome) = self.tried.filter(|it| now_ms.saturating_sub(it.0) < PAUSE_MS)?;
         let known = self.known(name, now_ms, KEPT_MS);
-        Some(known.ok_or(outcome.err().unwrap_or(Fault::UnknownKey)))
+        Some(known.ok_or_else(|| outcome.err().unwrap_or(Fault::UnknownKey)))
     }
 }
 
