@@ -164,5 +164,5 @@ pub(crate) const CRATES: [&str; 7] = [
     "lambda-vmm",
     "lambda-host",
 ];
-/// Running time of each fuzz target.
-const FUZZ_SECONDS: u32 = 60;
+/// Running time of each fuzz target: two hours in all.
+const FUZZ_SECONDS: u32 = 600;

@@ -17,8 +17,7 @@ fn cargo_lambda_deploys_and_invokes() {
         let why = "needs target/cargo-lambda (`cargo xtask prepare`)";
         return test_support::left_out("cargo lambda", why);
     }
-    // While a change is under way, `cargo lambda` asks for it by the alias, which is not there yet.
-    let served = Served::start(&["--change-time", "0"]);
+    let served = Served::start(&[]);
     let project = tempfile::tempdir().unwrap();
     let manifest = "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
     std::fs::write(project.path().join("Cargo.toml"), manifest).unwrap();
@@ -43,9 +42,11 @@ fn cargo_lambda_deploys_and_invokes() {
         let json = &output.stdout[start..];
         serde_json::from_slice(json).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     };
-    let made = with(&["--memory", "256", "--env-var", "KEY=value", "--tag", "team=a"]);
+    // The alias is there from the first time: `cargo lambda` asks by it whether a change is done.
+    let made = with(&["--env-var", "KEY=value", "--tag", "team=a", "--alias", "live"]);
     assert!(made["function_arn"].as_str().unwrap().ends_with(":function:hello"), "{made}");
     let changed = with(&["--memory", "512", "--alias", "live", "--enable-function-url"]);
+    assert_eq!((&made["version"], &changed["version"]), (&json!("1"), &json!("2")));
     assert_eq!(changed["alias"], "live", "{changed}");
 
     let config = served.aws(&["get-function", "--function-name", "hello:live"]).json();
