@@ -11,7 +11,6 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
 use std::path::{Component, Path, PathBuf};
 
-use self::layered::layers_of;
 pub use self::step::Step;
 use crate::linux::extras::Point;
 use crate::linux::features::Defences;

@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::os::fd::RawFd;
 
-use super::Inside;
 use crate::SmallFile;
+use crate::linux::root::inside::Inside;
 
 /// One step of a new process, before it executes the init.
 #[derive(Debug, Clone, PartialEq, Eq)]
