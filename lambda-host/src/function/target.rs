@@ -86,13 +86,9 @@ impl FromStr for Target {
         }
         // Each part may be missing, as AWS's pattern has it.
         let mut rest = text;
-        if let Some(arn) = text.strip_prefix("arn:") {
-            let (partition, service) = arn.split_once(':').ok_or_else(invalid)?;
-            let partition_fits = partition.is_empty()
-                || partition.starts_with("aws")
-                    && partition.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
-            rest =
-                service.strip_prefix("lambda:").filter(|_| partition_fits).ok_or_else(invalid)?;
+        // Anything else that begins so is a function `arn` with a qualifier.
+        if let Some(of_lambda) = of_lambda(text) {
+            rest = of_lambda;
         }
         let mut part = |fits: fn(&str) -> bool| match rest.split_once(':') {
             Some((first, others)) if fits(first) => {
@@ -138,6 +134,15 @@ impl fmt::Display for Target {
         write!(f, "{}", self.name)?;
         self.qualifier.as_ref().map_or(Ok(()), |qualifier| write!(f, ":{qualifier}"))
     }
+}
+
+/// Returns what comes after the service in an ARN of Lambda.
+fn of_lambda(text: &str) -> Option<&str> {
+    let (partition, service) = text.strip_prefix("arn:")?.split_once(':')?;
+    let fits = partition.is_empty()
+        || partition.starts_with("aws")
+            && partition.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
+    service.strip_prefix("lambda:").filter(|_| fits)
 }
 
 fn is_other_part(name: &str) -> bool {
@@ -217,6 +222,8 @@ mod tests {
         check("us-east-1:123456789012:function:f", "f", account, None);
         check("arn:aws:lambda:f", "f", None, None);
         check("function:live", "live", None, None);
+        check("arn:live", "arn", None, Some("live"));
+        check("function:arn:live", "arn", None, Some("live"));
         check("arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:f", "f", account, None);
     }
 
