@@ -102,33 +102,19 @@ pub(crate) fn slirp(world: &World) -> Result<Network, String> {
 
 pub(crate) fn pasta(world: &World) -> Result<Network, String> {
     let namespace = namespace();
-    // pasta opens no descriptor of another process, but the namespace of one.
-    let holder = within(&namespace, || Command::new("sleep").arg("600").spawn());
-    let holder = holder.map_err(|error| error.to_string())?;
-    let netns = format!("/proc/{}/ns/net", holder.id());
     let begun = Instant::now();
     let mut command = Command::new("pasta");
     let arguments = ["--config-net", "--foreground", "--quiet", "--runas", "0", "--netns-only"];
-    command.args(arguments).args(["--netns", &netns]).stderr(Stdio::piped());
-    let mut child = match within(&world.host, || command.spawn()) {
-        Ok(child) => child,
-        Err(error) => {
-            end(holder);
-            return Err(error.to_string());
-        }
-    };
+    command.args(arguments).args(["--netns", &path(&namespace)]).stderr(Stdio::piped());
+    let mut child = within(&world.host, || command.spawn()).map_err(|error| error.to_string())?;
     while ip(&namespace, "route get 10.0.0.1").is_err() {
         if child.try_wait().unwrap().is_some() || begun.elapsed() > Duration::from_secs(3) {
-            end(holder);
             drop(child.kill());
             let output = child.wait_with_output().unwrap();
             return Err(String::from_utf8_lossy(&output.stderr).replace('\n', " "));
         }
     }
-    Ok(Network::new(namespace, begun, move || {
-        end(child);
-        end(holder);
-    }))
+    Ok(Network::new(namespace, begun, move || end(child)))
 }
 
 pub(crate) fn wireguard_go(world: &World) -> Result<Network, String> {
