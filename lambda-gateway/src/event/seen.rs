@@ -25,7 +25,6 @@ pub(crate) enum Authorized {
     /// The context that a function gave.
     Lambda(Map<String, Value>),
     /// `claims` and `scopes` of a token.
-    #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "made by the feature `jwt`"))]
     Jwt(Map<String, Value>),
 }
 
