@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::record::{Held, Record};
+use super::held::Held;
+use super::record::Record;
 use super::registry::Changes;
 use super::{Inner, Turn};
 use crate::blocking::blocking;

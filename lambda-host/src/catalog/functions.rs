@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::held::Held;
 use super::published::Published;
-use super::record::{Held, Record};
+use super::record::Record;
 use super::{Catalog, Inner, leases, new_revision};
 use crate::blocking::blocking;
 use crate::clock::now_ms;

@@ -8,6 +8,7 @@
 pub(crate) mod bounds;
 mod change;
 pub(crate) mod functions;
+pub(crate) mod held;
 pub(crate) mod layers;
 pub(crate) mod mappings;
 mod published;
@@ -28,10 +29,11 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use self::held::Held;
 use self::layers::Layers;
 use self::mappings::Mappings;
 use self::published::Published;
-use self::record::{Held, Record};
+use self::record::Record;
 use self::registry::Registry;
 use self::signing::SigningConfigs;
 use crate::blocking::{blocking, joined};

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::record::Held;
+use super::held::Held;
 use crate::code::CodeLease;
 use crate::function::account::AccountIndex;
 use crate::function::version::Version;

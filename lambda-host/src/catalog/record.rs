@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::held::Held;
 use super::published::Published;
-use crate::code::CodeLease;
 use crate::error::Error;
 use crate::function::Function;
 use crate::function::arn::Arns;
@@ -17,14 +17,6 @@ pub(crate) struct Record {
     pub(crate) latest: Held,
     pub(crate) versions: Published,
     pub(crate) attachments: Arc<Attachments>,
-}
-
-/// A version and the hold on its code and layers.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    pub(crate) function: Arc<Function>,
-    /// Keeps the files in their store; empty when some are gone.
-    pub(super) code: Arc<[CodeLease]>,
 }
 
 impl Record {

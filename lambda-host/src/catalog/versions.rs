@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::held::Held;
 use super::new_revision;
-use super::record::{Held, Record};
+use super::record::Record;
 use crate::function::config::FunctionConfig;
 use crate::function::version::Version;
 use crate::function::{Function, NOT_DEPLOYED, Step, UnderWay};

@@ -5,6 +5,8 @@
 //! [doc]: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html
 
 #[cfg(feature = "jwt")]
+mod algorithm;
+#[cfg(feature = "jwt")]
 mod claims;
 #[cfg(feature = "jwt")]
 mod issuer;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Fault;
-use super::keys::Algorithm;
+use super::algorithm::Algorithm;
 
 /// A token whose signature and claims are not checked yet.
 #[derive(Debug)]
