@@ -279,8 +279,8 @@ fn adoption(workers: u32) {
     drop(first);
     let mut bench = Bench::new(workers, config(), 1);
     bench.clear();
-    // Each report is a copy: the allocator returns the memory of a million entries to the system when
-    // the last is freed, which takes milliseconds and is not the engine's work.
+    // Each report is a copy: the allocator returns the memory of a million entries to the system
+    // when the last is freed, which takes milliseconds and is not the engine's work.
     for (worker, sandboxes) in (0..).zip(&reports) {
         let (worker, sandboxes) = (WorkerId(worker), sandboxes.clone());
         bench.tell(Event::WorkerReported { worker, vms: Vec::new(), sandboxes }).unwrap();

@@ -16,8 +16,8 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Returns the folder `path`, or creates a temporary one. Blocks. Fails if another host uses the
-    /// folder: its files are not touched then.
+    /// Returns the folder `path`, or creates a temporary one. Blocks. Fails if another host uses
+    /// the folder: its files are not touched then.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
         let (path, temporary) = match path {
             // Absolute, since sandboxes bind it from another working directory.

@@ -1,5 +1,5 @@
-//! A day of a host in virtual time: functions that answer, fail, crash, hang and take too long, with
-//! deployments, events and removals. Nothing that the host holds grows with the hours.
+//! A day of a host in virtual time: functions that answer, fail, crash, hang and take too long,
+//! with deployments, events and removals. Nothing that the host holds grows with the hours.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;

@@ -29,7 +29,8 @@
 //!
 //! Nothing here is async. A card has two threads, three if it listens for workers on other
 //! machines. A tunnel has one thread, two if the card is on another machine. Pure modules (`guard`,
-//! `lease`, `rate`, `offload`, `coalesce`, `probe`, `session`, `share`) are tested without a kernel.
+//! `lease`, `rate`, `offload`, `coalesce`, `probe`, `session`, `share`) are tested without a
+//! kernel.
 //!
 //! Feature `wireguard` (default): tunnels between machines. On systems other than Linux the crate
 //! is empty.

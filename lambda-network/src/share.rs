@@ -27,8 +27,8 @@ impl Shares {
     }
 }
 
-/// The most frames of a sandbox in one round: more than 2 ms of bulk TCP, whose frames have up to 64
-/// KiB.
+/// The most frames of a sandbox in one round: more than 2 ms of bulk TCP, whose frames have up to
+/// 64 KiB.
 const FRAMES_MAX: u32 = 64;
 
 #[cfg(test)]

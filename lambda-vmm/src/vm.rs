@@ -102,8 +102,8 @@ impl Vm {
         self.system_calls
     }
 
-    /// Returns the next event. Waits for it, for `time` at most. Calls of other methods keep at most
-    /// 64 events for this one: further streams of the guest end.
+    /// Returns the next event. Waits for it, for `time` at most. Calls of other methods keep at
+    /// most 64 events for this one: further streams of the guest end.
     ///
     /// # Errors
     ///

@@ -8,8 +8,8 @@ use lambda_network::{InterfacePool, Rates, Tunnel};
 
 use crate::world::{World, namespace};
 
-/// Prints the kernel's and this process's memory of each of `count` sandboxes. The network's part is
-/// what it takes beyond a namespace with a loopback, which a sandbox without a card has too.
+/// Prints the kernel's and this process's memory of each of `count` sandboxes. The network's part
+/// is what it takes beyond a namespace with a loopback, which a sandbox without a card has too.
 pub(crate) fn measure(world: &World, count: usize) {
     let card = lambda_network::Card::start(world.card(7), |_| ()).unwrap();
     let (mut bare, mut whole, mut own) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,8 +42,8 @@ fn settle() {
     std::thread::sleep(std::time::Duration::from_secs(4));
 }
 
-/// Returns the kernel's memory in KiB, without the file cache: what `/proc/meminfo` counts as slabs,
-/// allocations by page for stacks, tables, each processor and `vmalloc`.
+/// Returns the kernel's memory in KiB, without the file cache: what `/proc/meminfo` counts as
+/// slabs, allocations by page for stacks, tables, each processor and `vmalloc`.
 fn kernel() -> f64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
     let fields = ["SUnreclaim:", "KernelStack:", "PageTables:", "Percpu:", "VmallocUsed:"];

@@ -50,8 +50,8 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Images {
-    /// By the name of a registry, what stands for it: a folder of OCI layouts, or the `ADDR:PORT` of
-    /// a registry that is asked by plain HTTP.
+    /// By the name of a registry, what stands for it: a folder of OCI layouts, or the `ADDR:PORT`
+    /// of a registry that is asked by plain HTTP.
     pub(crate) registries: BTreeMap<String, String>,
     /// Whether images of the form `oci:PATH[:TAG]` are taken from this machine's disk.
     pub(crate) paths: bool,

@@ -5,8 +5,8 @@
 //! cargo build --release -p rust-extension
 //! ```
 //!
-//! In a layer as `extensions/rust-extension` it runs on AWS and on `faas-host`. It writes to its log
-//! what it hears: events of the function's life, and the platform's telemetry.
+//! In a layer as `extensions/rust-extension` it runs on AWS and on `faas-host`. It writes to its
+//! log what it hears: events of the function's life, and the platform's telemetry.
 #![expect(clippy::print_stdout, reason = "an extension's output is its log")]
 
 use lambda_extension::{

@@ -1,5 +1,5 @@
-//! An ordinary AWS Lambda function in Rust, with no code for this project. It streams its answer, or
-//! gives it as one piece.
+//! An ordinary AWS Lambda function in Rust, with no code for this project. It streams its answer,
+//! or gives it as one piece.
 //!
 //! ```text
 //! cargo build --release -p rust-function

@@ -18,8 +18,8 @@ use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
 use crate::time::Time;
 
-/// The fields are ordered by use: an invocation and its end use the first two cache lines. Placement
-/// uses the first and the following ones.
+/// The fields are ordered by use: an invocation and its end use the first two cache lines.
+/// Placement uses the first and the following ones.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C, align(64))]

@@ -423,9 +423,9 @@ impl Engine {
     }
 }
 
-/// Returns until when a sandbox that became idle at `since` is kept. `keep_nanos` is shortened by up
-/// to a sixteenth, by an amount that depends on the sandbox, so that the sandboxes of a burst do not
-/// all end at once.
+/// Returns until when a sandbox that became idle at `since` is kept. `keep_nanos` is shortened by
+/// up to a sixteenth, by an amount that depends on the sandbox, so that the sandboxes of a burst do
+/// not all end at once.
 pub(super) fn idle_until(since: Time, keep_nanos: u64, at: SandboxSlot) -> Time {
     // Multiples of the golden ratio spread neighbouring numbers widest (Knuth, vol. 3, 6.4).
     let share = u64::from(at.0.wrapping_mul(0x9E37_79B9) >> 16);

@@ -28,9 +28,9 @@ impl Engine {
         let mut events = events.into_iter();
         let mut found: [(Option<&Function>, Option<&Sandbox>); TOUCHED] = [(None, None); TOUCHED];
         let mut read = 0;
-        // An arrival names a function, which names its sandbox; an end the other way round. The loops
-        // are short, so that the processor reaches the reads of several events before the first one
-        // completes.
+        // An arrival names a function, which names its sandbox; an end the other way round. The
+        // loops are short, so that the processor reaches the reads of several events before the
+        // first one completes.
         loop {
             let mut count = 0;
             for (place, event) in found.iter_mut().zip(events.by_ref()) {
@@ -91,9 +91,9 @@ impl Engine {
         }
     }
 
-    /// Counts a use of a function, and removes the idle sandbox that the routing chooses. If nothing
-    /// of the function runs or waits, ends its gap: asks the idle policy again if the gap was long,
-    /// and cancels pre-warming.
+    /// Counts a use of a function, and removes the idle sandbox that the routing chooses. If
+    /// nothing of the function runs or waits, ends its gap: asks the idle policy again if the gap
+    /// was long, and cancels pre-warming.
     fn take_first_idle(&mut self, id: FunctionId) -> Option<SandboxSlot> {
         let state = &mut self.state;
         let function = state.functions.get_mut(id)?;

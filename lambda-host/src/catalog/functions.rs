@@ -199,8 +199,8 @@ impl Record {
 }
 
 impl Inner {
-    /// Puts the code of a function into the store; returns its digest, the image that it is, and the
-    /// hold on it.
+    /// Puts the code of a function into the store; returns its digest, the image that it is, and
+    /// the hold on it.
     async fn put_package(
         &self,
         package: Package,

@@ -117,8 +117,8 @@ impl CodeStore {
         self.leased(digest.hex())
     }
 
-    /// Leases a layer of a container image, by the SHA-256 of its contents in hexadecimal. The layer
-    /// need not be stored; see [`CodeLease::is_present`].
+    /// Leases a layer of a container image, by the SHA-256 of its contents in hexadecimal. The
+    /// layer need not be stored; see [`CodeLease::is_present`].
     #[must_use]
     pub(crate) fn lease_layer(&self, sha256: &str) -> CodeLease {
         self.leased(sha256.to_owned())

@@ -100,8 +100,8 @@ impl EventStore {
         self.write(Change::Update(event)).await
     }
 
-    /// Removes an event within [`REMOVED_WITHIN`]. Should the host be killed before, the event is run
-    /// again.
+    /// Removes an event within [`REMOVED_WITHIN`]. Should the host be killed before, the event is
+    /// run again.
     pub(super) async fn remove(&self, id: u64) {
         let write = Write { change: Change::Remove(id), done: None };
         // An error means that the host is ending.

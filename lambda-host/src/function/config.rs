@@ -75,8 +75,8 @@ pub struct FunctionConfig {
     /// What the function's log looks like, and where it goes.
     #[serde(default)]
     pub logging: Logging,
-    /// The container image that is the function's code; `None` for an archive. The host sets it with
-    /// the code. A function of an image has neither runtime nor handler nor layers.
+    /// The container image that is the function's code; `None` for an archive. The host sets it
+    /// with the code. A function of an image has neither runtime nor handler nor layers.
     #[serde(default)]
     pub image: Option<Arc<Image>>,
     /// What overrides the settings of the image.

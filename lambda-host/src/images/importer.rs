@@ -133,8 +133,8 @@ impl Importer {
 }
 
 impl Importer {
-    /// Refuses an image whose layers a sandbox cannot have together, with the one that the host adds
-    /// to them: the kernel takes a page with the paths of all.
+    /// Refuses an image whose layers a sandbox cannot have together, with the one that the host
+    /// adds to them: the kernel takes a page with the paths of all.
     fn check_layers(&self, image: &Image) -> Result<(), Failure> {
         let count = image.layers.len();
         let Some(first) = image.layers.first().filter(|_| count < LAYERS_MAX) else {

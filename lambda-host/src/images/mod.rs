@@ -1,4 +1,5 @@
-//! Container images of functions: where a host finds them, and how their layers come into its store.
+//! Container images of functions: where a host finds them, and how their layers come into its
+//! store.
 //!
 //! Images are untrusted. `lambda_sandbox::oci` checks digests, sizes and paths of what is unpacked.
 //! Layers lie in the code store under the digests of their contents, each once, while a function or

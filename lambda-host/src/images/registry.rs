@@ -19,8 +19,8 @@ use tokio::runtime::Handle;
 
 use super::uri::Wanted;
 
-/// A repository of a registry. Its methods are called where blocking is allowed, and use the runtime
-/// for their connections.
+/// A repository of a registry. Its methods are called where blocking is allowed, and use the
+/// runtime for their connections.
 #[derive(Debug)]
 pub(super) struct Repository {
     pub(super) address: SocketAddr,

@@ -28,8 +28,8 @@ impl Host {
         self.deploy_with(config, package, Deploy::default()).await
     }
 
-    /// Replaces the container image of a function. Running invocations finish with the old one. With
-    /// `expected_revision`, the function is changed only if it has that revision.
+    /// Replaces the container image of a function. Running invocations finish with the old one.
+    /// With `expected_revision`, the function is changed only if it has that revision.
     ///
     /// # Errors
     ///

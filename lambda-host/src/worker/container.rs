@@ -42,9 +42,9 @@ pub(super) fn specify(
 /// The whole environment, each variable once: what Lambda defines, over that the image's, over that
 /// the function's settings'. Settings cannot name a reserved variable, and an image's are left out.
 ///
-/// Source: AWS, "Defined runtime environment variables". What Lambda's base images define themselves
-/// (`LD_LIBRARY_PATH`) is left to the image. `_HANDLER` is the command's first word, as the Runtime
-/// Interface Emulator has it.
+/// Source: AWS, "Defined runtime environment variables". What Lambda's base images define
+/// themselves (`LD_LIBRARY_PATH`) is left to the image. `_HANDLER` is the command's first word, as
+/// the Runtime Interface Emulator has it.
 fn environment(
     deployment: &Deployment,
     image: &Image,

@@ -34,8 +34,8 @@ pub(super) struct Context {
     pub(super) running: watch::Sender<usize>,
     pub(super) connection: OnceLock<Connection>,
     /// Layers with files that the host adds to container images, by name; few, as the host decides
-    /// on their contents. They are held as long as the worker, so that roots mounted with them serve
-    /// later sandboxes.
+    /// on their contents. They are held as long as the worker, so that roots mounted with them
+    /// serve later sandboxes.
     pub(super) own_layers: Mutex<BTreeMap<String, CodeLease>>,
 }
 

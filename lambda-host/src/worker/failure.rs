@@ -168,8 +168,8 @@ pub(crate) fn payload(kind: &str, error: &FunctionError, request_id: &str) -> By
     }
 }
 
-/// An error of the system in the words of Go's `syscall.Errno`, which Lambda's messages quote; `None`
-/// for one that is no fault of a path.
+/// An error of the system in the words of Go's `syscall.Errno`, which Lambda's messages quote;
+/// `None` for one that is no fault of a path.
 fn go_words(error: &std::io::Error) -> Option<&'static str> {
     Some(match error.raw_os_error()? {
         2 => "no such file or directory",

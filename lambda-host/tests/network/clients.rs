@@ -1,5 +1,5 @@
-//! Clients that functions use: `requests` by HTTPS, and a driver of PostgreSQL whose server is in the
-//! VPC.
+//! Clients that functions use: `requests` by HTTPS, and a driver of PostgreSQL whose server is in
+//! the VPC.
 
 use std::fs;
 use std::os::fd::OwnedFd;

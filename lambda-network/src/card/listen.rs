@@ -204,8 +204,8 @@ impl Card {
         self.shared.listener.get().map_or(0, |it| it.refused.load(Ordering::Relaxed))
     }
 
-    /// Returns how many frames of workers were dropped because their sandbox sent more than the card
-    /// can forward.
+    /// Returns how many frames of workers were dropped because their sandbox sent more than the
+    /// card can forward.
     #[must_use]
     pub fn dropped_frames(&self) -> u64 {
         self.shared.listener.get().map_or(0, |it| it.dropped.load(Ordering::Relaxed))

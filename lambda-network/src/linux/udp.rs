@@ -80,8 +80,8 @@ impl Wire {
         }
     }
 
-    /// Sends datagrams like [`Wire::send`], but lets neither this machine nor a router fragment them:
-    /// one that is too large for the path is lost.
+    /// Sends datagrams like [`Wire::send`], but lets neither this machine nor a router fragment
+    /// them: one that is too large for the path is lost.
     pub(crate) fn send_whole(&self, out: &Datagrams, to: SocketAddr) {
         self.fragment(libc::IP_PMTUDISC_PROBE);
         self.send(out, to);

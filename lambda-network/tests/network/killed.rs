@@ -1,8 +1,8 @@
 //! Processes with cards and workers that are killed at random moments.
 //!
-//! Only descriptors hold a namespace, so nobody can list those that are left. Each sandbox therefore
-//! has a witness: one end of a veth pair whose other end is in the VPC. The kernel deletes the pair
-//! when it deletes the sandbox's namespace.
+//! Only descriptors hold a namespace, so nobody can list those that are left. Each sandbox
+//! therefore has a witness: one end of a veth pair whose other end is in the VPC. The kernel
+//! deletes the pair when it deletes the sandbox's namespace.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};

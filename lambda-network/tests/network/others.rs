@@ -1,5 +1,5 @@
-//! Other implementations of WireGuard at either end of a tunnel: wireguard-go, and the kernel's where
-//! it is there (`cargo xtask guest`).
+//! Other implementations of WireGuard at either end of a tunnel: wireguard-go, and the kernel's
+//! where it is there (`cargo xtask guest`).
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};

@@ -170,8 +170,8 @@ impl Instance {
         self.id_first + slot
     }
 
-    /// Returns the user and group id outside of a sandbox's root. Inside it owns the files shown. No
-    /// process has it.
+    /// Returns the user and group id outside of a sandbox's root. Inside it owns the files shown.
+    /// No process has it.
     pub(super) fn owner(&self) -> u32 {
         self.id(OWNER_SLOT)
     }

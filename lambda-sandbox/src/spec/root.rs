@@ -106,8 +106,8 @@ impl Root {
         self.check_made()
     }
 
-    /// Checks the paths of links, files and folders: none may lie below a bind or a link, through which it
-    /// would be written.
+    /// Checks the paths of links, files and folders: none may lie below a bind or a link, through
+    /// which it would be written.
     fn check_made(&self) -> Result<(), Error> {
         let links = self.links.iter().map(|link| ("root.links", &link.path));
         let files = self.files.iter().map(|file| ("root.files", &file.path));
@@ -131,8 +131,8 @@ impl Root {
         Ok(())
     }
 
-    /// Binds the host's `source` read-only at `target`. Removes links, files and folders of the root
-    /// below the target, because the bind covers them.
+    /// Binds the host's `source` read-only at `target`. Removes links, files and folders of the
+    /// root below the target, because the bind covers them.
     #[must_use]
     pub fn with_bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let bind = Bind { source: source.into(), target: target.into() };

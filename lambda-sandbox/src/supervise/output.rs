@@ -22,8 +22,8 @@ thread_local! {
     /// one for each sandbox would take memory while it idles.
     static CHUNK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
-/// The estimated cost of a read that finds bytes, without the copy, and the speed of the copy. A read
-/// that finds none is not charged: it costs less than a measurement of its time would.
+/// The estimated cost of a read that finds bytes, without the copy, and the speed of the copy. A
+/// read that finds none is not charged: it costs less than a measurement of its time would.
 const READ_TIME: Duration = Duration::from_micros(1);
 const BYTES_IN_A_NANOSECOND: u64 = 8;
 /// After so many reads a task lets others run. Each yield costs a wake of another thread.

@@ -1,5 +1,6 @@
 //! Virtual machines: one for each sandbox, or one for many sandboxes of a customer. The guest has a
-//! kernel of its own, and in it the Linux backend, which `lambda-guest` serves by the protocol of [`remote`](crate::remote) backends.
+//! kernel of its own, and in it the Linux backend, which `lambda-guest` serves by the protocol of
+//! [`remote`](crate::remote) backends.
 //!
 //! As a [`Backend`], [`VmBackend`] starts a machine for each sandbox. It makes images of the root's
 //! folders (once, in a cache), starts a process of the monitor `lambda-vmm` with these images as

@@ -84,8 +84,8 @@ pub(crate) fn layer(files: &[File<'_>]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Packs the machine's programs with the libraries they need, and folders below which files are left
-/// out that `skip` names.
+/// Packs the machine's programs with the libraries they need, and folders below which files are
+/// left out that `skip` names.
 pub(crate) fn machine_layer(
     programs: &[(&Path, &str)],
     folders: &[&Path],

@@ -88,7 +88,8 @@ struct EmptyImage {
 }
 
 impl Disks {
-    /// Starts with files in `folder`, for scratch spaces that belong to `owner`. Makes a disk, to find out whether this machine can.
+    /// Starts with files in `folder`, for scratch spaces that belong to `owner`. Makes a disk, to
+    /// find out whether this machine can.
     pub(in crate::linux) fn start(folder: &Path, owner: u32) -> Result<Self, Error> {
         if let Err(source) = File::open("/dev/loop-control") {
             let remedy = "load the kernel's module `loop`, or set no scratch folder";

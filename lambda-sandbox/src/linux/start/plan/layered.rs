@@ -29,7 +29,8 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Mounts a root that does not start empty, with its small files and folders as the layer on top.
+    /// Mounts a root that does not start empty, with its small files and folders as the layer on
+    /// top.
     ///
     /// The files are in a tmpfs that is mounted where the root will be. The overlay covers it; it
     /// leaves the namespace with the old root.
