@@ -83,10 +83,10 @@ impl Documents for Table {
                     }
                 })
                 .await;
-                found.ok_or(Unfetched::new())
+                found.ok_or_else(Unfetched::new)
             });
         }
-        Box::pin(std::future::ready(found.ok_or(Unfetched::new())))
+        Box::pin(std::future::ready(found.ok_or_else(Unfetched::new)))
     }
 }
 
