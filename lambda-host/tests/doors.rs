@@ -29,6 +29,10 @@ impl Functions for Echo {
 }
 
 async fn gateway(kind: &str) -> (SocketAddr, Echo) {
+    counted_gateway(kind, None).await
+}
+
+async fn counted_gateway(kind: &str, host: Option<&Host>) -> (SocketAddr, Echo) {
     let route = if kind == "rest" { "ANY /{proxy+}" } else { "$default" };
     let file =
         json!({ "apis": [{ "kind": kind, "routes": [{ "route": route, "function": "f" }] }] });
@@ -37,7 +41,12 @@ async fn gateway(kind: &str) -> (SocketAddr, Echo) {
     let gateway = Arc::new(Gateway::new(definition, Arc::new(echo.clone())));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    drop(tokio::spawn(Server::gateway(gateway).serve(listener, std::future::pending())));
+    let server = Server::gateway(gateway);
+    let server = match host {
+        Some(host) => server.with_counts(host),
+        None => server,
+    };
+    drop(tokio::spawn(server.serve(listener, std::future::pending())));
     (address, echo)
 }
 
@@ -113,15 +122,47 @@ async fn refused_requests_are_counted() {
     for (name, bytes) in &cases {
         assert_eq!(statuses(&send(address, bytes.as_bytes()).await), ["400"], "{name}");
     }
-    let text = lambda_host::metrics::prometheus(&host.metrics());
-    let count = |reason: &str| {
-        let start = format!("faas_http_refused_total{{reason=\"{reason}\"}} ");
-        let number = text.lines().find_map(|it| it.strip_prefix(&start)).unwrap();
-        number.parse::<usize>().unwrap()
-    };
-    assert_eq!(count("malformed") + count("ambiguous"), cases.len(), "{text}");
+    let [malformed, ambiguous, slow] =
+        ["malformed", "ambiguous", "slow"].map(|reason| refused(&host, reason));
+    assert_eq!(malformed + ambiguous, cases.len());
     // Two hosts, and a length with chunks.
-    assert!(count("ambiguous") >= 2 && count("slow") == 0, "{text}");
+    assert!(ambiguous >= 2 && slow == 0, "{ambiguous} {slow}");
+    host.shutdown().await;
+}
+
+fn refused(host: &Host, reason: &str) -> usize {
+    let text = lambda_host::metrics::prometheus(&host.metrics());
+    let start = format!("faas_http_refused_total{{reason=\"{reason}\"}} ");
+    let number = text.lines().find_map(|it| it.strip_prefix(&start)).unwrap();
+    number.parse().unwrap()
+}
+
+/// Time passes when nothing happens: clients of this test send no more, so that time-outs come at
+/// once.
+#[tokio::test(start_paused = true)]
+async fn heads_and_bodies_that_do_not_come_are_given_up_and_counted() {
+    let (host, api) = host().await;
+    let (door, echo) = counted_gateway("http", Some(&host)).await;
+    for (number, address) in [api, door].into_iter().enumerate() {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-a").await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(refused(&host, "slow"), 2 * number + 1, "{rest:?}");
+
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let path = "/2015-03-31/functions/f/invocations";
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert_eq!(statuses(&answer), ["408"], "{answer}");
+        assert_eq!(refused(&host, "slow"), 2 * number + 2);
+    }
+    assert!(echo.0.lock().unwrap().is_empty());
+    assert_eq!(statuses(&send(door, b"GET / HTTP/1.1\r\nhost : x\r\n\r\n").await), ["400"]);
+    assert_eq!(refused(&host, "malformed"), 1, "of the gateway");
     host.shutdown().await;
 }
 

@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Error;
+use crate::documents::Network;
 use crate::say::say;
+use crate::tls;
 
 /// Reads a definition: JSON if the file's name ends in `.json`, else YAML.
 pub(crate) fn definition(file: &Path) -> Result<Definition, Error> {
@@ -31,21 +33,33 @@ pub(crate) fn definition(file: &Path) -> Result<Definition, Error> {
 }
 
 /// Serves a definition until Ctrl-C or SIGTERM.
-pub(crate) async fn run(file: PathBuf, endpoint: String, listen: SocketAddr) -> Result<(), Error> {
+pub(crate) async fn run(
+    file: PathBuf,
+    endpoint: String,
+    listen: SocketAddr,
+    tls: &tls::Options,
+) -> Result<(), Error> {
     let definition = definition(&file)?;
+    let tls = tls.read()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     print(&definition);
-    say!("listening   http://{}  (functions at {endpoint})", listener.local_addr()?);
-    let gateway = Arc::new(Gateway::new(definition, Arc::new(Remote::new(&endpoint))));
+    let scheme = tls::scheme(tls.as_ref());
+    say!("listening   {scheme}://{}  (functions at {endpoint})", listener.local_addr()?);
+    let gateway = of(definition, Arc::new(Remote::new(&endpoint)));
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    Server::gateway(gateway)
+    tls::over(Server::gateway(gateway), tls.as_ref())
         .serve(listener, async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         })
         .await;
     Ok(())
+}
+
+/// Returns the gateway of a definition, which fetches keys of issuers over the network.
+pub(crate) fn of(definition: Definition, functions: Arc<dyn Functions>) -> Arc<Gateway> {
+    Arc::new(Gateway::new(definition, functions).with_documents(Arc::new(Network::new())))
 }
 
 /// Prints the front doors.

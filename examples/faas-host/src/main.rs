@@ -13,6 +13,7 @@ mod backend;
 mod client;
 mod demo;
 mod deploy;
+mod documents;
 mod gateway;
 mod logs;
 mod network;
@@ -21,6 +22,7 @@ mod serve;
 mod settings;
 mod telemetry;
 mod template;
+mod tls;
 mod vm;
 
 use std::net::SocketAddr;
@@ -74,6 +76,8 @@ enum Command {
         /// The address to listen on.
         #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3001")]
         listen: SocketAddr,
+        #[command(flatten)]
+        tls: tls::Options,
     },
     /// Prints a function's log, also while a host serves from the same data folder.
     Logs {
@@ -123,8 +127,8 @@ async fn run(command: Command) -> Result<(), client::Error> {
         Command::Demo { backend, vm } => demo::run(backend, &vm).await,
         Command::Serve { serve } => serve::run(*serve).await,
         Command::Deploy { deploy } => deploy::run(deploy).await,
-        Command::Gateway { definition, endpoint, listen } => {
-            gateway::run(definition, endpoint, listen).await
+        Command::Gateway { definition, endpoint, listen, tls } => {
+            gateway::run(definition, endpoint, listen, &tls).await
         }
         Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_cred_chain::{Context, Options as ChainOptions};
-use lambda_gateway::Gateway;
 use lambda_host::http::{HostFunctions, KeyRing, Operator, Server};
 use lambda_host::logs::LogBounds;
 use lambda_host::{Account, Arns, DeliverToFile, Host, HostBuilder, Roles, Services};
@@ -18,6 +17,7 @@ use crate::client::Error;
 use crate::network::NetworkOptions;
 use crate::say::say;
 use crate::settings::{self, Images, Limits, Settings};
+use crate::tls;
 use crate::vm::VmOptions;
 
 /// What the command line asks for. What is not given is taken from the file, then from the
@@ -119,6 +119,8 @@ pub(crate) struct Options {
     network: NetworkOptions,
     #[command(flatten)]
     vm: VmOptions,
+    #[command(flatten)]
+    tls: tls::Options,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,
@@ -190,6 +192,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         Some(it) => Some((crate::gateway::definition(&it.definition)?, it.listen)),
         None => None,
     };
+    let tls = options.tls.read()?;
     let keys = settings.read_keys()?.map(KeyRing::new);
     let operator = settings.operator()?;
     let opened = settings.backend.unwrap_or_default().open(&settings.vm).await?;
@@ -198,7 +201,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let builder = options.network.add_to(builder, settings.backend.unwrap_or_default())?;
     let host = builder.start().await?;
     let listener = bind(settings.listen()).await?;
-    let endpoint = format!("http://{}", listener.local_addr()?);
+    let endpoint = format!("{}://{}", tls::scheme(tls.as_ref()), listener.local_addr()?);
     say!("functions   {} in {}", host.functions().len(), settings.data().display());
     let callers = if keys.is_some() { "need a key" } else { "are not authenticated" };
     say!("listening   {endpoint}  (callers {callers})");
@@ -218,13 +221,16 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         async move { while stopped.changed().await.is_ok() {} }
     };
     let api = api(&settings, &host, keys.clone(), operator);
+    let api = tls::over(api, tls.as_ref());
     let mut servers = vec![tokio::spawn(api.serve(listener, stopping()))];
     if let Some((definition, listen)) = gateway {
         let listener = bind(listen).await?;
         crate::gateway::print(&definition);
-        say!("front doors http://{}", listener.local_addr()?);
+        say!("front doors {}://{}", tls::scheme(tls.as_ref()), listener.local_addr()?);
         let functions = Arc::new(HostFunctions::new(host.clone()));
-        let server = Server::gateway(Arc::new(Gateway::new(definition, functions)));
+        let server = Server::gateway(crate::gateway::of(definition, functions));
+        let server = server.with_counts(&host);
+        let server = tls::over(server, tls.as_ref());
         servers.push(tokio::spawn(server.serve(listener, stopping())));
     }
     loop {

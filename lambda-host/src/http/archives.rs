@@ -7,6 +7,8 @@ use sha2::{Digest as _, Sha256};
 /// Makes and checks links. Its key is drawn at the start of the server and never leaves it.
 pub(super) struct Archives {
     key: [u8; 64],
+    /// Whether the server speaks TLS.
+    pub(super) is_secure: bool,
 }
 
 impl Archives {
@@ -15,14 +17,15 @@ impl Archives {
         for part in key.chunks_mut(16) {
             part.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
-        Self { key }
+        Self { key, is_secure: false }
     }
 
     /// Returns a link to the archive of a digest on the server that the caller names `host`.
     pub(super) fn link(&self, host: &str, digest: &str) -> String {
         let expires = seconds(SystemTime::now() + VALID);
         let signature = self.signature(digest, expires);
-        format!("http://{host}{PREFIX}{digest}.zip?Expires={expires}&Signature={signature}")
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{host}{PREFIX}{digest}.zip?Expires={expires}&Signature={signature}")
     }
 
     /// Tells whether a path is one of a link.

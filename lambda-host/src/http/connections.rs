@@ -22,7 +22,9 @@ struct Open {
 
 #[derive(Debug)]
 struct State {
-    /// The time since which no request of it is being answered; `None` while one is.
+    /// How many of its requests are being answered: with HTTP/2, many at once.
+    busy: usize,
+    /// The time since which none is; `None` while one is.
     idle_since: Option<Instant>,
     close: Arc<Notify>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Marks a connection as busy until it is dropped.
+/// A request that is being answered, until it is dropped: its connection is busy.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Place>);
 
@@ -61,7 +63,7 @@ impl Connections {
             }
         };
         let close = Arc::new(Notify::new());
-        let state = State { idle_since: Some(Instant::now()), close: Arc::clone(&close) };
+        let state = State { busy: 0, idle_since: Some(Instant::now()), close: Arc::clone(&close) };
         let mut open = self.open();
         open.last += 1;
         let id = open.last;
@@ -84,9 +86,19 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_idle(&self, id: u64, idle_since: Option<Instant>) {
+    fn begun(&self, id: u64) {
         if let Some(state) = self.open().by_id.get_mut(&id) {
-            state.idle_since = idle_since;
+            state.busy += 1;
+            state.idle_since = None;
+        }
+    }
+
+    fn ended(&self, id: u64) {
+        if let Some(state) = self.open().by_id.get_mut(&id) {
+            state.busy = state.busy.saturating_sub(1);
+            if state.busy == 0 {
+                state.idle_since = Some(Instant::now());
+            }
         }
     }
 }
@@ -94,8 +106,27 @@ impl Connections {
 impl Place {
     /// Marks the connection as busy, so that it is not asked to close.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.connections.set_idle(self.id, None);
+        self.connections.begun(self.id);
         Busy(Arc::clone(self))
+    }
+
+    /// Asks the connection to close.
+    pub(super) fn close(&self) {
+        self.close.notify_one();
+    }
+
+    /// Waits until the connection has been idle for this time.
+    #[cfg(feature = "tls")]
+    pub(super) async fn idle_for(&self, time: std::time::Duration) {
+        loop {
+            let idle_since =
+                self.connections.open().by_id.get(&self.id).and_then(|it| it.idle_since);
+            let until = idle_since.unwrap_or_else(Instant::now) + time;
+            if idle_since.is_some() && until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Waits until the connection is asked to close.
@@ -106,7 +137,7 @@ impl Place {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.connections.set_idle(self.0.id, Some(Instant::now()));
+        self.0.connections.ended(self.0.id);
     }
 }
 
@@ -121,6 +152,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[cfg(feature = "tls")]
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_its_last_request_has_ended() {
+        let place = Connections::new(1).place().await;
+        let start = Instant::now();
+        let (one, two) = (place.busy(), place.busy());
+        let idle = tokio::spawn({
+            let place = Arc::clone(&place);
+            async move { place.idle_for(Duration::from_secs(60)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        drop(one);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(!idle.is_finished());
+        drop(two);
+        idle.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 260);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_connection_gives_way_and_no_busy_one() {

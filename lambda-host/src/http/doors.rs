@@ -12,8 +12,9 @@ use hyper::body::{Body as _, Incoming};
 use lambda_gateway::{Arrival, Gateway, Refusal, Request, handle_function_url};
 
 use super::api::Api;
-use super::body::{Bodies, Refusal as BodyRefusal, drain};
+use super::body::{Refusal as BodyRefusal, drain};
 use super::functions::HostFunctions;
+use super::serve::Shared;
 use super::spelling::Heads;
 use super::url_stream::StreamingFunctions;
 use super::urls::{Door, Entry};
@@ -24,13 +25,15 @@ use crate::function::policy::Policy;
 pub(super) struct Client {
     pub(super) peer: SocketAddr,
     pub(super) local_port: u16,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     pub(super) heads: Heads,
 }
 
 /// Answers a request to a gateway.
 pub(super) async fn gateway(
     gateway: &Gateway,
-    bodies: &Bodies,
+    shared: &Shared,
     client: &Client,
     parts: &Parts,
     body: Incoming,
@@ -39,7 +42,7 @@ pub(super) async fn gateway(
     let bytes_max = gateway.body_bytes_max(&request);
     let refused = |refusal| gateway.refuse(&request, refusal);
     // The body's memory stays charged until the request is answered.
-    let body = match read(bodies, body, bytes_max).await {
+    let body = match read(shared, body, bytes_max).await {
         Ok(body) => body,
         Err(Unread::TooLarge) => return sent(refused(Refusal::TooLarge), &arrival),
         Err(Unread::Other(status)) => return plain(status),
@@ -56,7 +59,7 @@ pub(super) async fn gateway(
 /// Answers a request to a function URL; `None` if the request is to none.
 pub(super) async fn function_url(
     front: &Api,
-    bodies: &Bodies,
+    shared: &Shared,
     client: &Client,
     parts: &Parts,
     body: &mut Option<Incoming>,
@@ -71,7 +74,7 @@ pub(super) async fn function_url(
         return Some(sent(Refusal::NoUrl.response(kind), &arrival));
     };
     let api = &door.api;
-    let body = match read(bodies, body, api.body_bytes_max).await {
+    let body = match read(shared, body, api.body_bytes_max).await {
         Ok(body) => body,
         Err(Unread::TooLarge) => {
             return Some(sent(Refusal::TooLarge.response(api.kind), &arrival));
@@ -159,6 +162,7 @@ fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
     let id = uuid::Uuid::new_v4();
     let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
     arrival.port = client.local_port;
+    arrival.scheme = client.scheme;
     let random = uuid::Uuid::new_v4().simple().to_string();
     let seconds = arrival.unix_ms / 1000;
     arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
@@ -172,7 +176,7 @@ enum Unread {
 }
 
 async fn read(
-    bodies: &Bodies,
+    shared: &Shared,
     body: Incoming,
     bytes_max: usize,
 ) -> Result<super::body::Body<'_>, Unread> {
@@ -180,9 +184,12 @@ async fn read(
         drain(body).await;
         return Err(Unread::TooLarge);
     }
-    bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
+    shared.bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         BodyRefusal::TooLarge => Unread::TooLarge,
-        BodyRefusal::TooSlow => Unread::Other(http::StatusCode::REQUEST_TIMEOUT),
+        BodyRefusal::TooSlow => {
+            shared.count_slow();
+            Unread::Other(http::StatusCode::REQUEST_TIMEOUT)
+        }
         BodyRefusal::NoRoom => Unread::Other(http::StatusCode::SERVICE_UNAVAILABLE),
         BodyRefusal::Broken(_) => Unread::Other(http::StatusCode::BAD_REQUEST),
     })

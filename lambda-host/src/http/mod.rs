@@ -9,6 +9,7 @@ mod archives;
 mod body;
 #[cfg(feature = "keys")]
 mod chunked;
+mod connection;
 mod connections;
 mod doors;
 mod functions;
@@ -17,11 +18,14 @@ mod logs;
 mod metrics;
 mod operator;
 mod page;
+mod resets;
 mod serve;
 #[cfg(feature = "keys")]
 mod signature;
 mod spelling;
 mod streamed;
+#[cfg(feature = "tls")]
+mod tls;
 mod url_stream;
 mod urls;
 
@@ -32,3 +36,5 @@ pub use serve::serve_with_keys;
 pub use serve::{Server, serve};
 #[cfg(feature = "keys")]
 pub use signature::{KeyRing, Keys};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};

@@ -1,6 +1,5 @@
 //! The HTTP server: accepts connections and answers their requests.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +9,14 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
-use tracing::Instrument as _;
 
 use super::api::Api;
 use super::archives::Archives;
 use super::body::{Bodies, Refusal, drain};
+use super::connection::Connection;
 use super::connections::Connections;
 use super::doors::{self, Client};
 use super::lambda::error::ApiError;
@@ -29,8 +25,9 @@ use super::operator::Operator;
 use super::page;
 #[cfg(feature = "keys")]
 use super::signature::{KeyRing, Keys};
-use super::spelling::{Heads, Recorded};
-use super::streamed;
+use super::spelling::Heads;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use super::urls::Urls;
 use super::{logs, metrics};
 use crate::code::CodeDigest;
@@ -59,6 +56,10 @@ pub async fn serve_with_keys(
 #[must_use = "a server runs when it is served"]
 pub struct Server {
     front: Front,
+    /// The host in whose metrics requests are counted.
+    counts: Option<Host>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,29 @@ impl Server {
             #[cfg(feature = "keys")]
             keys: None,
         };
-        Self { front: Front::Api(Box::new(api)) }
+        Self { counts: Some(api.host.clone()), ..Self::of(Front::Api(Box::new(api))) }
+    }
+
+    fn of(front: Front) -> Self {
+        Self {
+            front,
+            counts: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Serves TLS alone, with HTTP/2 and HTTP/1.1. Clients must agree on keys within 10 s. A
+    /// connection of HTTP/2 has at most 100 requests at once, heads of at most 64 KiB, and is
+    /// closed after 60 s without a request, or when its client has taken back more than 100
+    /// requests at once or 10 a second.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        if let Front::Api(api) = &mut self.front {
+            (api.urls.is_secure, api.archives.is_secure) = (true, true);
+        }
+        self.tls = Some(tls);
+        self
     }
 
     /// Takes only requests that bear a good signature of one of these keys, in their headers or
@@ -129,7 +152,9 @@ impl Server {
     /// reached without a name service. Does nothing for a gateway.
     pub fn with_url_path(mut self, path: &str) -> Self {
         if let Front::Api(api) = &mut self.front {
+            let is_secure = api.urls.is_secure;
             api.urls = Urls::new(path);
+            api.urls.is_secure = is_secure;
         }
         self
     }
@@ -137,7 +162,14 @@ impl Server {
     /// Returns a server of a gateway's front doors. Lines of access logs are events of `tracing`
     /// with the target `lambda_host::access`.
     pub fn gateway(gateway: Arc<Gateway>) -> Self {
-        Self { front: Front::Gateway(gateway) }
+        Self::of(Front::Gateway(gateway))
+    }
+
+    /// Counts the requests that a gateway's server refuses before they reach a front door in the
+    /// metrics of a host. Those to the API are counted in the metrics of its own host.
+    pub fn with_counts(mut self, host: &Host) -> Self {
+        self.counts = Some(host.clone());
+        self
     }
 
     /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and
@@ -150,9 +182,16 @@ impl Server {
     /// memory for 5 s is refused.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let connections = Connections::new(CONNECTIONS_MAX);
-        let shared = Arc::new(Shared { bodies: Bodies::new(), front: self.front });
+        let shared =
+            Arc::new(Shared { bodies: Bodies::new(), counts: self.counts, front: self.front });
         let graceful = GracefulShutdown::new();
         let local_port = listener.local_addr().map_or(0, |it| it.port());
+        #[cfg(feature = "tls")]
+        let (stop_handshakes, stopping) = tokio::sync::watch::channel(());
+        #[cfg(feature = "tls")]
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        #[cfg(not(feature = "tls"))]
+        let scheme = "http";
         let mut stop = std::pin::pin!(stop);
         loop {
             let accept = async {
@@ -176,73 +215,76 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY");
             }
-            let client = Client { peer, local_port, heads: Heads::default() };
-            let stream = Recorded::new(stream, client.heads.clone());
-            let (of_service, its_place) = (Arc::clone(&shared), Arc::clone(&place));
-            let service = service_fn(move |request| {
-                let (shared, busy) = (Arc::clone(&of_service), its_place.busy());
-                let client = client.clone();
-                async move {
-                    let span = span(&shared.front, &request);
-                    let answered = answer(&shared, &client, request).instrument(span.clone());
-                    let response = answered.await;
-                    span.record("http.response.status_code", response.status().as_u16());
-                    client.heads.answered();
-                    Ok::<_, Infallible>(streamed::reply(response, busy))
-                }
-            });
-            let mut builder = http1::Builder::new();
-            // A client may shut down its sending side and still wait for the answer.
-            builder.half_close(true);
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection);
-            let shared = Arc::clone(&shared);
-            drop(tokio::spawn(async move {
-                tokio::select! {
-                    ended = connection => if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                        shared.count_broken(&error);
-                    },
-                    () = place.asked_to_close() => tracing::debug!("an idle connection gives way"),
-                }
-            }));
+            let client = Client { peer, local_port, scheme, heads: Heads::default() };
+            let connection = Connection::new(Arc::clone(&shared), client, place);
+            let watcher = graceful.watcher();
+            #[cfg(feature = "tls")]
+            if let Some(tls) = self.tls.clone() {
+                drop(tokio::spawn(connection.tls(stream, tls, stopping.clone(), watcher)));
+                continue;
+            }
+            drop(tokio::spawn(connection.http1(stream, watcher)));
         }
+        #[cfg(feature = "tls")]
+        drop(stop_handshakes);
         graceful.shutdown().await;
     }
 }
 
 /// What the connections of a server share.
 #[derive(Debug)]
-struct Shared {
-    bodies: Bodies,
+pub(super) struct Shared {
+    pub(super) bodies: Bodies,
+    counts: Option<Host>,
     front: Front,
 }
 
 impl Shared {
-    /// Returns the metrics in which requests are counted. A gateway may be of no host: its access
-    /// log tells of its requests.
+    /// Returns the metrics in which requests are counted. A gateway may be of no host.
     fn metrics(&self) -> Option<&Registry> {
-        match &self.front {
-            Front::Api(api) => api.host.observer().counted(),
-            Front::Gateway(_) => None,
-        }
+        self.counts.as_ref()?.observer().counted()
     }
 
     /// Counts the request that ended a connection.
-    fn count_broken(&self, error: &hyper::Error) {
+    pub(super) fn count_broken(&self, error: &hyper::Error) {
         let Some(metrics) = self.metrics() else { return };
         if error.is_parse() || error.is_parse_too_large() {
             metrics.http_malformed();
         } else if error.is_timeout() {
             metrics.http_slow();
         }
+        #[cfg(feature = "tls")]
+        count_broken_http2(metrics, error);
+    }
+
+    /// Counts a client whose body did not come in time, or that did not agree on keys in time.
+    pub(super) fn count_slow(&self) {
+        self.metrics().inspect(|it| it.http_slow());
+    }
+
+    /// Counts a connection that is closed because its client takes back too many requests.
+    pub(super) fn count_reset(&self) {
+        tracing::debug!("a client takes back too many requests");
+        self.metrics().inspect(|it| it.http_reset());
+    }
+}
+
+/// Counts what this server found wrong with a client's frames of HTTP/2.
+#[cfg(feature = "tls")]
+fn count_broken_http2(metrics: &Registry, error: &hyper::Error) {
+    let cause = std::error::Error::source(error).and_then(|it| it.downcast_ref::<h2::Error>());
+    match cause {
+        Some(error) if error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) => {
+            metrics.http_reset()
+        }
+        Some(error) if error.is_library() => metrics.http_malformed(),
+        _ => {}
     }
 }
 
 /// Returns the span of a request. The query stays out of it: it may hold a signature.
-fn span(front: &Front, request: &Request<Incoming>) -> tracing::Span {
-    let door = match front {
+pub(super) fn span(shared: &Shared, request: &Request<Incoming>) -> tracing::Span {
+    let door = match &shared.front {
         Front::Api(_) => "api",
         Front::Gateway(_) => "gateway",
     };
@@ -256,33 +298,33 @@ fn span(front: &Front, request: &Request<Incoming>) -> tracing::Span {
     )
 }
 
-async fn answer(
+/// Answers a request.
+pub(super) async fn answer(
     shared: &Shared,
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let (parts, body) = request.into_parts();
-    let hosts = parts.headers.get_all("host").iter().count();
-    if hosts > 1 || client.heads.has_two_lengths(&parts.headers) {
+    let (mut parts, body) = request.into_parts();
+    let named_once = name_host(&mut parts);
+    if !named_once || client.heads.has_two_lengths(&parts.headers) {
         shared.metrics().inspect(|it| it.http_ambiguous());
         let mut response = Response::new(Full::default());
         *response.status_mut() = http::StatusCode::BAD_REQUEST;
         response.headers_mut().insert("connection", HeaderValue::from_static("close"));
         return response;
     }
-    let bodies = &shared.bodies;
     let api = match &shared.front {
         Front::Gateway(gateway) => {
-            return doors::gateway(gateway, bodies, client, &parts, body).await;
+            return doors::gateway(gateway, shared, client, &parts, body).await;
         }
         Front::Api(api) => api,
     };
     let mut body = Some(body);
-    let by_url = doors::function_url(api, bodies, client, &parts, &mut body).await;
+    let by_url = doors::function_url(api, shared, client, &parts, &mut body).await;
     let mut response = match (by_url, body) {
         (Some(response), _) => return response,
         (None, Some(body)) => {
-            let operated = operate(api, bodies, &parts, body).await;
+            let operated = operate(api, shared, &parts, body).await;
             operated.unwrap_or_else(ApiError::into_response)
         }
         (None, None) => Response::new(Full::default()),
@@ -299,11 +341,12 @@ async fn answer(
 
 async fn operate(
     api: &Api,
-    bodies: &Bodies,
+    shared: &Shared,
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let Api { host, urls, archives, .. } = api;
+    let bodies = &shared.bodies;
     #[cfg(feature = "keys")]
     let mut its_account = None;
     let path = parts.uri.path();
@@ -339,7 +382,10 @@ async fn operate(
     }
     let body = bodies.read(body, bytes_max).await.map_err(|refusal| match refusal {
         Refusal::TooLarge => too_large(),
-        Refusal::TooSlow => ApiError::timeout("The request's body did not come in time."),
+        Refusal::TooSlow => {
+            shared.count_slow();
+            ApiError::timeout("The request's body did not come in time.")
+        }
         Refusal::NoRoom => ApiError::busy("Too many request bodies are being read; try again."),
         Refusal::Broken(error) => ApiError::content(format!("request body: {error}")),
     })?;
@@ -405,7 +451,26 @@ async fn archive(
     Ok(response)
 }
 
+/// Gives a request of HTTP/2 the header `host`, which there is a part of the address. Tells whether
+/// a request names no more than one host.
+fn name_host(parts: &mut Parts) -> bool {
+    let mut hosts = parts.headers.get_all("host").iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return false;
+    }
+    let authority = parts.uri.authority().filter(|_| parts.version == http::Version::HTTP_2);
+    let Some(authority) = authority else { return true };
+    if let Some(host) = host {
+        return host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+    }
+    match HeaderValue::from_str(authority.as_str()) {
+        Ok(host) => drop(parts.headers.insert("host", host)),
+        Err(_) => return false,
+    }
+    true
+}
+
 const REQUEST_ID: &str = "x-amzn-requestid";
 const CONNECTIONS_MAX: usize = 1024;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

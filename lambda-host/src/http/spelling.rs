@@ -4,7 +4,6 @@
 //! is read; the spelling is taken from them. It decides nothing else: names that hyper did not
 //! parse are never taken from here.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,14 +29,26 @@ impl Heads {
     pub(super) fn take(&self, headers: &HeaderMap) -> Vec<(String, String)> {
         let mut head = self.head();
         head.answering = true;
-        let mut spellings = spellings(&std::mem::take(&mut head.bytes));
+        let bytes = std::mem::take(&mut head.bytes);
         drop(head);
+        let mut spelled: Vec<Option<&str>> = names(&bytes).take(NAMES_MAX).map(Some).collect();
+        // hyper gives names in the client's order, but for those that repeat.
+        let mut first = 0;
         let mut found = Vec::with_capacity(headers.len());
         for (name, value) in headers {
-            let spelled = spellings.get_mut(name.as_str()).and_then(VecDeque::pop_front);
-            // Bytes beyond ASCII have had no agreed meaning since HTTP/1.1: one character each.
-            let value = value.as_bytes().iter().map(|it| char::from(*it)).collect();
-            found.push((spelled.unwrap_or_else(|| name.as_str().to_owned()), value));
+            while spelled.get(first).is_some_and(Option::is_none) {
+                first += 1;
+            }
+            let same = |it: &&mut Option<&str>| {
+                it.is_some_and(|it| name.as_str().eq_ignore_ascii_case(it))
+            };
+            let own = spelled[first..].iter_mut().find(same).and_then(Option::take);
+            let value = match value.to_str() {
+                Ok(text) => text.to_owned(),
+                // Bytes beyond ASCII have had no agreed meaning since HTTP/1.1: one character each.
+                Err(_) => value.as_bytes().iter().map(|it| char::from(*it)).collect(),
+            };
+            found.push((own.unwrap_or(name.as_str()).to_owned(), value));
         }
         found
     }
@@ -46,7 +57,7 @@ impl Heads {
     /// alone. A proxy before this server may have gone by the length (request smuggling).
     pub(super) fn has_two_lengths(&self, headers: &HeaderMap) -> bool {
         headers.contains_key("transfer-encoding")
-            && spellings(&self.head().bytes).contains_key("content-length")
+            && names(&self.head().bytes).any(|it| it.eq_ignore_ascii_case("content-length"))
     }
 
     /// Records again.
@@ -66,17 +77,13 @@ impl Heads {
     }
 }
 
-/// Returns the spellings of each name, which is in lower case, in order.
-fn spellings(head: &[u8]) -> BTreeMap<String, VecDeque<String>> {
+/// Returns the names of a head's lines, as they were sent.
+fn names(head: &[u8]) -> impl Iterator<Item = &str> {
     let end = head.windows(4).position(|it| it == b"\r\n\r\n").unwrap_or(head.len());
-    let mut found: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
-    for line in head[..end].split(|it| *it == b'\n').skip(1) {
-        let Some(colon) = line.iter().position(|it| *it == b':') else { continue };
-        if let Ok(name) = std::str::from_utf8(&line[..colon]) {
-            found.entry(name.to_ascii_lowercase()).or_default().push_back(name.to_owned());
-        }
-    }
-    found
+    head[..end].split(|it| *it == b'\n').skip(1).filter_map(|line| {
+        let colon = line.iter().position(|it| *it == b':')?;
+        std::str::from_utf8(&line[..colon]).ok()
+    })
 }
 
 /// A stream whose heads are recorded.
@@ -137,6 +144,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
 
 /// The most bytes of a head that are recorded. hyper refuses longer heads.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// The most lines of a head that are looked at for spellings. hyper refuses more than 100 headers.
+const NAMES_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {

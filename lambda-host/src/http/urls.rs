@@ -20,6 +20,8 @@ use crate::host::Host;
 pub(super) struct Urls {
     /// The path below which `ID/…` is a URL, such as `/urls`; empty for none.
     path: String,
+    /// Whether the server speaks TLS.
+    pub(super) is_secure: bool,
     /// The function and alias that had a URL when it was last asked for.
     owners: Mutex<BTreeMap<String, Owner>>,
 }
@@ -49,14 +51,17 @@ pub(super) enum Entry {
 
 impl Urls {
     pub(super) fn new(path: &str) -> Self {
-        Self { path: path.trim_end_matches('/').to_owned(), owners: Mutex::default() }
+        Self { path: path.trim_end_matches('/').to_owned(), ..Self::default() }
     }
 
     /// Returns the address of a URL that the API announces.
     pub(super) fn announced(&self, id: &str, region: &str, headers: &HeaderMap) -> String {
         let host = headers.get("host").and_then(|it| it.to_str().ok());
         match host.filter(|_| !self.path.is_empty()) {
-            Some(host) => format!("http://{host}{}/{id}/", self.path),
+            Some(host) => {
+                let scheme = if self.is_secure { "https" } else { "http" };
+                format!("{scheme}://{host}{}/{id}/", self.path)
+            }
             None => format!("https://{id}.lambda-url.{region}.on.aws/"),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Registry {
     /// By the function's fault, and by the worker's.
     start_failures: [Count; 2],
     /// In the order of [`HTTP_REFUSALS`].
-    http_refused: [Count; 3],
+    http_refused: [Count; 4],
     custom: Mutex<CustomMetrics>,
 }
 
@@ -131,6 +131,11 @@ impl Registry {
     /// Counts a request whose head did not come in time.
     pub(crate) fn http_slow(&self) {
         self.http_refused[2].add(1);
+    }
+
+    /// Counts a connection that was closed because its client took back too many requests.
+    pub(crate) fn http_reset(&self) {
+        self.http_refused[3].add(1);
     }
 
     /// Counts the time from an answer until its sandbox was frozen.
@@ -353,7 +358,7 @@ const FREEZE: &str = "From an answer until its sandbox was frozen.";
 const START_FAILURES: &str = "Sandboxes that could not be made, by whose fault it was.";
 const HTTP_REFUSED: &str =
     "Requests to the API's address that were refused before they were read as a call.";
-const HTTP_REFUSALS: [&str; 3] = ["malformed", "ambiguous", "slow"];
+const HTTP_REFUSALS: [&str; 4] = ["malformed", "ambiguous", "slow", "reset"];
 const OVERFLOW: &str = "Invocations counted as _other: there are too many functions.";
 const ACCOUNT: &str = "The most invocations of all functions that run at once.";
 const FUNCTIONS: &str = "Functions of the host.";
