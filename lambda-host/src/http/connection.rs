@@ -20,10 +20,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::answer::{answer, span};
 use super::connections::Place;
 use super::doors::Client;
 use super::resets::Resets;
-use super::serve::{Shared, answer, span};
+use super::shared::Shared;
 use super::spelling::Recorded;
 use super::streamed::{self, Reply};
 #[cfg(feature = "tls")]

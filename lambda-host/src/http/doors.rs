@@ -14,7 +14,7 @@ use lambda_gateway::{Arrival, Gateway, Refusal, Request, handle_function_url};
 use super::api::Api;
 use super::body::{Refusal as BodyRefusal, drain};
 use super::functions::HostFunctions;
-use super::serve::Shared;
+use super::shared::Shared;
 use super::spelling::Heads;
 use super::url_stream::StreamingFunctions;
 use super::urls::{Door, Entry};

@@ -4,6 +4,7 @@
 //! Without keys (`serve_with_keys`, feature `keys`) requests are not authenticated: signatures are
 //! accepted and not checked. Serve on loopback then, or behind a proxy that authenticates callers.
 
+mod answer;
 mod api;
 mod archives;
 mod body;
@@ -20,6 +21,7 @@ mod operator;
 mod page;
 mod resets;
 mod serve;
+mod shared;
 #[cfg(feature = "keys")]
 mod signature;
 mod spelling;
