@@ -14,15 +14,15 @@ use crate::world::Clock as _;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitsForEver {
-    /// Nothing is left that could wake it: no sleeper moves the clock, and no one else holds its
-    /// waker.
+    /// No event can wake the future any more: no sleeper moves the clock, and no one else holds the
+    /// future's waker.
     Stuck {
         /// The time of the clock since its start.
         after: Duration,
         /// The number of sleepers on a clock that only a test moves.
         sleepers: usize,
     },
-    /// It was still waiting at the limit of time.
+    /// The future was still waiting when the time limit was reached.
     NoEnd {
         /// The time of the clock since the future was first polled.
         after: Duration,

@@ -63,7 +63,7 @@ impl Layers {
     }
 }
 
-/// The key of the highest number that a version of a layer was given.
+/// Returns the key under which the highest version number of a layer is stored.
 pub(crate) fn last_key(name: &str) -> String {
     format!("{LAST_PREFIX}{name}")
 }

@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 pub(super) struct Observation {
     pub(super) namespace: String,
     pub(super) name: String,
-    /// As CloudWatch has it; `None` if the line has none.
+    /// The unit by its name in CloudWatch, the text `None` if the line has no unit.
     pub(super) unit: String,
     pub(super) dimensions: BTreeMap<String, String>,
     pub(super) values: Vec<f64>,
 }
 
-/// A line has the mark of the format and breaks its rules.
+/// The error of a line that is marked as embedded metric format and breaks its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 

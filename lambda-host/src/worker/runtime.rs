@@ -86,7 +86,8 @@ impl RuntimeImage {
 #[derive(Clone, Debug)]
 pub struct Runtimes {
     images: BTreeMap<String, RuntimeImage>,
-    /// Programs of ours that images mount, written when the host starts.
+    /// This crate's runtime clients, which the images mount: file names and contents. The host
+    /// writes them when it starts.
     own: Vec<(&'static str, &'static str)>,
 }
 

@@ -11,7 +11,7 @@ use crate::*;
 pub struct WorkerSeen {
     /// Its resources, as it joined with them.
     pub capacity: Capacity,
-    /// Whether it is draining.
+    /// Whether the worker is draining.
     pub draining: bool,
     pub(super) joined: Time,
     /// Whether it has sent a report since it joined.
@@ -24,11 +24,11 @@ pub struct WorkerSeen {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FunctionSeen {
-    /// Its settings, as last put.
+    /// The function's settings in the last put.
     pub settings: FunctionSettings,
-    /// Its revision, as last put.
+    /// The function's revision in the last put.
     pub revision: u64,
-    /// Whether it was removed.
+    /// Whether the function was removed.
     pub removed: bool,
     /// The previous revision, and until when it may serve.
     pub(super) previous: Option<(u64, Time)>,
@@ -75,7 +75,7 @@ pub enum StateSeen {
 pub struct VmSeen {
     /// The worker that runs it.
     pub worker: WorkerId,
-    /// Whether it is ready.
+    /// Whether the VM is ready.
     pub ready: bool,
     pub(super) memory_bytes: u64,
     pub(super) account: Option<AccountId>,
