@@ -211,6 +211,7 @@ pub(crate) fn connect(sandbox: &Attachment, to: &str) -> Result<(String, TcpStre
 
 /// Connects where it must be possible. Repeats this for a while, since a busy machine may delay
 /// packets for longer than a test waits for what must not arrive.
+#[cfg(feature = "wireguard")]
 #[track_caller]
 pub(crate) fn reach(sandbox: &Attachment, to: &str) -> (String, TcpStream) {
     (0..10).find_map(|_| connect(sandbox, to).ok()).expect("a connection")
