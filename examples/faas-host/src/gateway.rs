@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client::Error;
 use crate::documents::Network;
 use crate::say::say;
-use crate::tls;
+use crate::tls::{self, TlsOptions};
 
 /// Reads a definition: JSON if the file's name ends in `.json`, else YAML.
 pub(crate) fn definition(file: &Path) -> Result<Definition, Error> {
@@ -37,7 +37,7 @@ pub(crate) async fn run(
     file: PathBuf,
     endpoint: String,
     listen: SocketAddr,
-    tls: &tls::Options,
+    tls: &TlsOptions,
 ) -> Result<(), Error> {
     let definition = definition(&file)?;
     let tls = tls.read()?;

@@ -77,7 +77,7 @@ enum Command {
         #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3001")]
         listen: SocketAddr,
         #[command(flatten)]
-        tls: tls::Options,
+        tls: tls::TlsOptions,
     },
     /// Prints a function's log, also while a host serves from the same data folder.
     Logs {
@@ -131,5 +131,15 @@ async fn run(command: Command) -> Result<(), client::Error> {
             gateway::run(definition, endpoint, listen, &tls).await
         }
         Command::Logs { function, data, follow } => logs::run(&data, &function, follow).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_defined_without_contradictions() {
+        super::Arguments::command().debug_assert();
     }
 }

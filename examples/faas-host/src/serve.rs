@@ -17,7 +17,7 @@ use crate::client::Error;
 use crate::network::NetworkOptions;
 use crate::say::say;
 use crate::settings::{self, Images, Limits, Settings};
-use crate::tls;
+use crate::tls::{self, TlsOptions};
 use crate::vm::VmOptions;
 
 /// What the command line asks for. What is not given is taken from the file, then from the
@@ -120,7 +120,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     vm: VmOptions,
     #[command(flatten)]
-    tls: tls::Options,
+    tls: TlsOptions,
     /// The address of the front doors.
     #[arg(long, value_name = "ADDR:PORT", requires = "gateway")]
     gateway_listen: Option<SocketAddr>,

@@ -411,7 +411,7 @@ mod tests {
         for (text, says) in [
             ("listen = \"here\"", "invalid socket address"),
             ("listne = \"127.0.0.1:1\"", "unknown field `listne`"),
-            ("backend = \"vm\"", "unknown variant `vm`"),
+            ("backend = \"docker\"", "unknown variant `docker`"),
             ("account = \"12\"", "an account is twelve digits"),
             ("[limits]\nconcurrency = -1", "invalid value"),
             ("[limits]\nconcurrency = 0", "nothing can run"),

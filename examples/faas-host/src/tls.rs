@@ -8,7 +8,7 @@ use crate::client::Error;
 
 /// The files of a certificate and its key.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct TlsOptions {
     /// Serve TLS alone, with HTTP/2 and HTTP/1.1: the file of the certificate and those of its
     /// issuers, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     tls_key: Option<PathBuf>,
 }
 
-impl Options {
+impl TlsOptions {
     /// Reads the files; nothing if none are named.
     pub(crate) fn read(&self) -> Result<Option<Tls>, Error> {
         let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) else {
