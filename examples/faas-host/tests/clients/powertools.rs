@@ -2,6 +2,7 @@
 //! metrics and tracer behind a function URL.
 
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -117,16 +118,23 @@ fn logs_as_json(served: &Served, what: &str) {
     assert!(*orders == 2 || *orders == json!([2.0]), "{what}: {orders}");
 }
 
-/// The host has read the metrics of the log.
+/// The host reads the metrics of the log soon: a log is read after the invocation was answered.
 fn metrics_are_read(served: &Served, what: &str) {
-    let scraped =
-        Command::new("curl").args(["-s", &format!("{}/metrics", served.endpoint)]).output();
-    let scraped = String::from_utf8(scraped.unwrap().stdout).unwrap();
-    let sum = |name: &str| {
-        let line =
-            scraped.lines().find(|it| it.starts_with(name) && it.contains("service=\"shop\""));
+    let mut scraped = String::new();
+    let sum = |scraped: &str, name: &str| {
+        let of_shop = |it: &&str| it.starts_with(name) && it.contains("service=\"shop\"");
+        let line = scraped.lines().find(of_shop);
         line.and_then(|it| it.rsplit(' ').next()?.parse::<f64>().ok())
     };
-    assert_eq!(sum("emf_shop_orders_sum"), Some(4.0), "{what}: {scraped}");
-    assert_eq!(sum("emf_shop_coldstart_sum"), Some(1.0), "{what}: {scraped}");
+    for _ in 0..100 {
+        let uri = format!("{}/metrics", served.endpoint);
+        let curl = Command::new("curl").args(["-s", "-m", "40", &uri]).output();
+        scraped = String::from_utf8(curl.unwrap().stdout).unwrap();
+        if sum(&scraped, "emf_shop_orders_sum") == Some(4.0) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(sum(&scraped, "emf_shop_orders_sum"), Some(4.0), "{what}: {scraped}");
+    assert_eq!(sum(&scraped, "emf_shop_coldstart_sum"), Some(1.0), "{what}: {scraped}");
 }
