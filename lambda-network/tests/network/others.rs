@@ -1,6 +1,7 @@
 //! Other implementations of WireGuard at either end of a tunnel: wireguard-go, and the kernel's
 //! where it is there (`cargo xtask guest`).
 
+use std::io::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -104,11 +105,15 @@ fn wireguard_go_is_a_worker_like_ours() {
     program.wait().unwrap();
 }
 
+fn runs_in_the_guest(what: &str, why: &str) {
+    writeln!(std::io::stderr(), "{what} runs in the guest of the long run: {why}").unwrap();
+}
+
 /// Makes a device of the kernel's WireGuard. Where the kernel has none, says that `what` runs in the
 /// guest of the long run, which counts it.
 fn kernel_device(host: &OwnedFd, name: &str, what: &str) -> bool {
     if !on_path("wg") {
-        println!("{what} runs in the guest: there is no program wg");
+        runs_in_the_guest(what, "there is no program wg");
         return false;
     }
     let mut make = Command::new("ip");
@@ -116,7 +121,7 @@ fn kernel_device(host: &OwnedFd, name: &str, what: &str) -> bool {
     let output = within(host, || make.output().unwrap());
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        println!("{what} runs in the guest: this kernel has no WireGuard: {}", why.trim());
+        runs_in_the_guest(what, &format!("this kernel has no WireGuard: {}", why.trim()));
     }
     output.status.success()
 }
