@@ -105,8 +105,9 @@ fn wireguard_go_is_a_worker_like_ours() {
     program.wait().unwrap();
 }
 
+#[expect(clippy::print_stderr, reason = "a test that does not run here says where it does")]
 fn runs_in_the_guest(what: &str, why: &str) {
-    writeln!(std::io::stderr(), "{what} runs in the guest of the long run: {why}").unwrap();
+    eprintln!("{what} runs in the guest of the long run: {why}");
 }
 
 /// Makes a device of the kernel's WireGuard. Where the kernel has none, says that `what` runs in the
