@@ -2,7 +2,7 @@
 //! where it is there (`cargo xtask guest`).
 
 use std::io::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
