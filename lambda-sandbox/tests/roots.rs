@@ -323,7 +323,8 @@ const MAPPED: [i64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
 async fn files_of_root_are_roots_and_grant_no_more() {
     let Some(backend) = backend() else { return };
     let place = tempfile::tempdir().expect("a folder");
-    let task = folder(place.path(), &[("mine", "root's"), ("secret", "x"), ("other", "y")]);
+    let task =
+        folder(&place.path().join("task"), &[("mine", "root's"), ("secret", "x"), ("other", "y")]);
     let mode = |name: &str, mode| {
         let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(task.join(name), mode).expect("a mode");
