@@ -1,8 +1,7 @@
 //! Other implementations of WireGuard at either end of a tunnel: wireguard-go, and the kernel's
 //! where it is there (`cargo xtask guest`).
 
-use std::io::Read as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
