@@ -79,7 +79,14 @@ fn enter_user_namespace(id: usize, owner: usize) {
     const SETNS: usize = 308;
     const CLOEXEC: usize = 0o2_000_000;
     const EVERY_CHILD: usize = 0x4000_0000;
-    let waiting = must(STEP_USER_NAMESPACE, clone_waiting(CLONE_NEWUSER));
+    const CLONE_VM: usize = 0x100;
+    const EINVAL: isize = -22;
+    // Before Linux 6.3 a process in a new time namespace shares its memory with no child.
+    let waiting = match clone_waiting(CLONE_VM | CLONE_NEWUSER) {
+        EINVAL => clone_waiting(CLONE_NEWUSER),
+        made => made,
+    };
+    let waiting = must(STEP_USER_NAMESPACE, waiting);
     let of = |name: &[u8]| Text::new().with(b"/proc/").number(waiting).with(name);
     let map = Text::new().with(b"0 ").number(owner).with(b" 1\n1000 ").number(id).with(b" 1\n");
     let map = map.bytes.get(..map.length).unwrap_or(&[]);
@@ -95,15 +102,15 @@ fn enter_user_namespace(id: usize, owner: usize) {
     must(STEP_USER_NAMESPACE, call(WAIT4, waiting, 0, EVERY_CHILD, 0, 0));
 }
 
-/// Makes a process that waits until it is killed, in a namespace of the kind `flag`.
-fn clone_waiting(flag: usize) -> isize {
+/// Makes a process with these flags of clone(2) that waits until it is killed.
+fn clone_waiting(flags: usize) -> isize {
     const CLONE: usize = 56;
-    const CLONE_VM: usize = 0x100;
     const CLONE_FILES: usize = 0x400;
     let result: isize;
-    // SAFETY: in this process the block is one system call. The new process has the same memory and
-    // registers, stays in the two instructions after `3:`, and neither reads nor writes memory.
-    // Signals have their defaults, so no handler runs in it. rcx and r11 are named as lost.
+    // SAFETY: in this process the block is one system call. The new process has the same memory or
+    // a copy of it, and the same registers. It stays in the two instructions after `3:`, and
+    // neither reads nor writes memory. Signals have their defaults, so no handler runs in it. rcx
+    // and r11 are named as lost.
     unsafe {
         asm!(
             "syscall",
@@ -115,7 +122,7 @@ fn clone_waiting(flag: usize) -> isize {
             "jmp 3b",
             "2:",
             inlateout("rax") CLONE as isize => result,
-            in("rdi") CLONE_VM | CLONE_FILES | flag,
+            in("rdi") CLONE_FILES | flags,
             in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0,
             lateout("rcx") _, lateout("r11") _,
         );

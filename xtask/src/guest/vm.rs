@@ -290,7 +290,7 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("mkfs.erofs", "erofs-utils"),
     ("xz", "xz-utils"),
 ];
-const SHORT: &str = "a_kernel_boots clones_of_a_snapshot";
+const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
