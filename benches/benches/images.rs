@@ -10,11 +10,11 @@
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::functions::hello;
 use lambda_host::{FunctionConfig, Host, ImageConfig, ImageSources};
 use lambda_sandbox::linux::LinuxBackend;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use sha2::Digest as _;
 #[tokio::main]
 async fn main() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = std::fs::read(compile(folder.path())).expect("compiled");
+    let program = std::fs::read(hello(folder.path())).expect("compiled");
     let layouts = folder.path().join("layouts");
     let backend = LinuxBackend::new().expect("the linux backend, as root");
     let sources = ImageSources::default().with_folder("bench", &layouts);
@@ -132,18 +132,6 @@ fn archive(program: &[u8], number: usize) -> Vec<u8> {
         std::io::Write::write_all(&mut zip, content).expect("its content");
     }
     zip.finish().expect("an archive").into_inner()
-}
-
-/// Compiles the function of the example into a static program. Returns its path.
-fn compile(folder: &Path) -> PathBuf {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/faas-host/functions/hello.rs");
-    let program = folder.join("hello");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition=2024", "-O", "-Cstrip=symbols", "-Cpanic=abort"]);
-    rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(source);
-    assert!(rustc.status().expect("rustc").success());
-    program
 }
 
 const ROUNDS: usize = 41;

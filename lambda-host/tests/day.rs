@@ -11,18 +11,7 @@ use common::{named, zip};
 use lambda_host::{Host, Request};
 use lambda_sandbox::Exit;
 use lambda_sandbox::fake::{FakeAnswer, FakeBackend};
-
-/// A small random number generator with a seed, so that a run can be repeated. Not for secrets.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
+use test_support::Random;
 
 /// What a host holds at the end of an hour, when nothing runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +71,7 @@ async fn what_a_host_holds_does_not_grow_over_a_day() {
     for function in 0..FUNCTIONS {
         host.deploy(named(&format!("f{function}")), zip("0")).await.unwrap();
     }
-    let (mut random, mut hours) = (Random(1), Vec::new());
+    let (mut random, mut hours) = (Random::new(1), Vec::new());
     let (mut good, mut failed) = (0_u64, 0_u64);
     for hour in 0..24 {
         let mut running = tokio::task::JoinSet::new();
@@ -128,7 +117,7 @@ async fn what_a_host_holds_does_not_grow_over_a_day() {
     for (hour, held) in hours.iter().enumerate() {
         assert_eq!((held.sandboxes, held.events), (0, 0), "hour {hour}: {hours:?}");
     }
-    // The first hours fill what is bounded: remembered invocations, series of metrics, tables.
+    // Bounded tables (remembered invocations, series of metrics) fill up in the first hours.
     let (base, last) = (hours[3], hours[23]);
     assert!(last.descriptors <= base.descriptors + 4, "{hours:?}");
     assert!(last.resident_kib <= base.resident_kib + GROWTH_KIB, "{hours:?}");

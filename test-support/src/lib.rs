@@ -73,3 +73,22 @@ pub fn venv_program(name: &str) -> Option<PathBuf> {
 fn folder(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| workspace().join(default), PathBuf::from)
 }
+
+/// A small random number generator with a seed, so that a run can be repeated. Not for secrets.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Returns a generator. The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Returns a number below `bound`, which is not zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}

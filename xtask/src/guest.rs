@@ -21,17 +21,11 @@ use std::time::{Duration, Instant};
 pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in [
+    install(&[
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("bash-static", "bash-static"),
-    ] {
-        if !crate::machine::on_path(program) {
-            let mut install = Command::new("apt-get");
-            install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
-            run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-        }
-    }
+    ])?;
     let kernel = kernel(&folder)?;
     let image = image(root, &folder)?;
     // The unpacked image may take half of the memory.
@@ -50,6 +44,18 @@ pub(crate) fn check(root: &Path) -> Result<bool, String> {
     let version_2 = output.contains("memory control group (v2)");
     let all = passed("demo") && TESTS.iter().all(|name| passed(name));
     Ok(version_2 && !left && all && by_systemd)
+}
+
+/// Installs the Debian package of each program that is not there.
+fn install(programs: &[(&str, &str)]) -> Result<(), String> {
+    for (program, package) in programs {
+        if !crate::machine::on_path(program) {
+            let mut install = Command::new("apt-get");
+            install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
+            run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Downloads Debian's cloud kernel and unpacks it, unless an earlier run did. Returns its path.

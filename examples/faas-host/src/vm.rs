@@ -1,5 +1,5 @@
-//! The options of `--backend vm`: the parts of virtual machines, and what is said if one is
-//! missing.
+//! The options of `--backend vm`. An error names each part of a virtual machine that is missing,
+//! and its remedy.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Container images of functions: where a host finds them, and how their layers come into its
 //! store.
 //!
-//! Images are untrusted. `lambda_sandbox::oci` checks digests, sizes and paths of what is unpacked.
+//! Images are untrusted. `lambda_sandbox::oci` checks the digests, sizes and paths of their layers.
 //! Layers lie in the code store under the digests of their contents, each once, while a function or
 //! a sandbox holds them.
 

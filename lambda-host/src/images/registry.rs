@@ -1,5 +1,5 @@
-//! A registry of container images as the files of an image layout, by the pull of the OCI
-//! Distribution Specification 1.1 over plain HTTP.
+//! Pulls images from a registry over plain HTTP (OCI Distribution Specification 1.1). The importer
+//! reads them as the files of an OCI image layout.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 /// ```
 /// use lambda_host::ImageSources;
 ///
-/// // `123456789012.dkr.ecr.us-east-1.amazonaws.com/team/app:v1` is the image `v1` of the OCI layout
-/// // in `/srv/images/team/app`.
+/// // Of this registry, `team/app:v1` is the image `v1` of the OCI layout in
+/// // `/srv/images/team/app`.
 /// let ecr = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
 /// let sources = ImageSources::default().with_folder(ecr, "/srv/images");
 /// ```

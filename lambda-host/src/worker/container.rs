@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use lambda_sandbox::{Root, SandboxSpec, SmallFile};
@@ -74,6 +74,7 @@ pub(super) fn own_layer(files: &[SmallFile]) -> String {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
+        hash.update([u8::from(file.executable)]);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -86,7 +87,9 @@ pub(super) fn write_own_layer(folder: &Path, files: &[SmallFile]) -> Result<(), 
             let mut above = fs::DirBuilder::new();
             above.recursive(true).mode(0o755);
             path.parent().map_or(Ok(()), |parent| above.create(parent))?;
-            fs::write(&path, &file.content)
+            fs::write(&path, &file.content)?;
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
         };
         write().map_err(Error::io("write", &path))?;
     }

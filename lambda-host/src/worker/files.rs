@@ -1,4 +1,4 @@
-//! The files of a function: holds them in the worker's store, and brings there what is missing.
+//! The files of a function: leases them in the worker's code store, and fetches missing ones.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ impl Files {
         Self::Archives { code: store.lease(&deployment.code), layers }
     }
 
-    /// Brings what is missing to the store.
+    /// Fetches the files that the store does not have.
     pub(super) async fn bring(
         &self,
         context: &Context,

@@ -109,8 +109,8 @@ fn runs_in_the_guest(what: &str, why: &str) {
     eprintln!("{what} runs in the guest of the long run: {why}");
 }
 
-/// Makes a device of the kernel's WireGuard. Where the kernel has none, says that `what` runs in the
-/// guest of the long run, which counts it.
+/// Makes a device of the kernel's WireGuard. If the kernel has no WireGuard, prints that the test
+/// `what` runs in the guest of the long run.
 fn kernel_device(host: &OwnedFd, name: &str, what: &str) -> bool {
     if !on_path("wg") {
         runs_in_the_guest(what, "there is no program wg");

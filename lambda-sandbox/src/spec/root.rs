@@ -31,10 +31,10 @@ pub struct Root {
     /// Links created in an empty root, such as `/bin` to `usr/bin`.
     pub links: Vec<Link>,
     /// Small files, such as `/etc/resolv.conf`, at most 4 MiB together. In a root of a folder,
-    /// layers or an image they lie above what is there: that root need not have them, and a file or
-    /// link that it has at the path is covered.
+    /// layers or an image they are the top layer of an overlay: each hides a file or link of that
+    /// root with the same path.
     pub files: Vec<SmallFile>,
-    /// Folders created in an empty root if nothing else makes them, such as `/opt`.
+    /// Folders created if the root does not have them, such as `/opt`.
     pub folders: Vec<PathBuf>,
 }
 

@@ -26,9 +26,9 @@
 //!   restricted by its own filters of system calls alone.
 //! - Each machine boots: there is no start from a snapshot.
 //! - A guest has no network but the sandbox's loopback.
-//! - A root has at most 13 folders, layers and binds together: each is a disk. The sandboxes of a
-//!   shared machine have 13 different ones together, and a further one is refused
-//!   ([`Error::Exhausted`]).
+//! - A root has at most 13 folders, layers and binds together: each is a disk. All sandboxes
+//!   of a shared machine together have at most 13 different ones. A sandbox that needs another one
+//!   is refused with [`Error::Exhausted`].
 //! - The memory that a sandbox of a shared machine has used goes back to the guest's kernel, which
 //!   reports free pages to the host after two seconds.
 //! - An idle sandbox is frozen inside of the guest. The guest's kernel runs on.

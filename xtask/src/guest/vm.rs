@@ -36,13 +36,7 @@ pub(crate) fn is_ready() -> bool {
 fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     let folder = root.join("target/guest");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (program, package) in PROGRAMS {
-        if !crate::machine::on_path(program) {
-            let mut install = Command::new("apt-get");
-            install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
-            run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-        }
-    }
+    super::install(&PROGRAMS)?;
     let kernel = kernel(&folder)?;
     let image = image(root, &folder, name)?;
     let guest = Guest {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use test_support::Random;
 
 use crate::layout::Layout;
 use crate::support::{Served, python, ready};
@@ -37,18 +38,6 @@ def handler(event, context):
 
 /// A bootstrap that fails at once.
 const BROKEN: &[u8] = b"#!/bin/sh\nexit 9\n";
-
-/// A small random number generator with a seed, so that a run can be repeated. Not for secrets.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// What a host holds when nothing runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +163,7 @@ fn what_a_served_host_holds_does_not_grow_over_a_day() {
     ];
     let mut served = Served::start_in(folder, &arguments);
     deploy(&served);
-    let (mut random, mut hours) = (Random(1), Vec::new());
+    let (mut random, mut hours) = (Random::new(1), Vec::new());
     let (mut good, mut other) = (0_u64, 0_u64);
     for hour in 1..=24 {
         let end = Instant::now() + hour_length;
@@ -186,7 +175,7 @@ fn what_a_served_host_holds_does_not_grow_over_a_day() {
                     .map(|&seed| {
                         scope.spawn({
                             let served = &served;
-                            move || call(served, &mut Random(seed))
+                            move || call(served, &mut Random::new(seed))
                         })
                     })
                     .collect();

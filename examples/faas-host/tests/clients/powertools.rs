@@ -50,22 +50,7 @@ fn check(what: &str, runtime: &str, folder: &str, inside: &str, source: &str, ma
 }
 
 fn answers_behind_a_url(served: &Served, what: &str) {
-    let url = ["create-function-url-config", "--function-name", "shop", "--auth-type", "NONE"];
-    let url = served.aws(&url).json()["FunctionUrl"].as_str().unwrap().to_owned();
-    let allow = [
-        "add-permission",
-        "--function-name",
-        "shop",
-        "--statement-id",
-        "all",
-        "--action",
-        "lambda:InvokeFunctionUrl",
-        "--principal",
-        "*",
-        "--function-url-auth-type",
-        "NONE",
-    ];
-    assert!(served.aws(&allow).success);
+    let url = served.open_url("shop", &[]);
     let get = |path: &str| {
         let curl =
             Command::new("curl").args(["-s", "-m", "40"]).arg(format!("{url}{path}")).output();

@@ -188,24 +188,7 @@ print([message for message in answer["EventStream"]][-1]["InvokeComplete"])
 }
 
 fn function_urls_send_parts(served: &Served) {
-    let url = ["create-function-url-config", "--function-name", "streams", "--auth-type", "NONE"];
-    let made = served.aws(&[&url[..], &["--invoke-mode", "RESPONSE_STREAM"]].concat());
-    assert!(made.success, "{made:?}");
-    let url = made.json()["FunctionUrl"].as_str().unwrap().to_owned();
-    let permission = [
-        "add-permission",
-        "--function-name",
-        "streams",
-        "--statement-id",
-        "all",
-        "--action",
-        "lambda:InvokeFunctionUrl",
-        "--principal",
-        "*",
-        "--function-url-auth-type",
-        "NONE",
-    ];
-    assert!(served.aws(&permission).success);
+    let url = served.open_url("streams", &["--invoke-mode", "RESPONSE_STREAM"]);
     let (page, spread) = get(&url, "page");
     assert!(page.starts_with("HTTP/1.1 201 Created"), "{page}");
     let head = page.to_ascii_lowercase();

@@ -127,6 +127,28 @@ impl Served {
         }
     }
 
+    /// Makes a URL of a function that everybody may invoke. Returns the URL.
+    pub(crate) fn open_url(&self, name: &str, more: &[&str]) -> String {
+        let make = ["create-function-url-config", "--function-name", name, "--auth-type", "NONE"];
+        let made = self.aws(&[&make[..], more].concat());
+        assert!(made.success, "{made:?}");
+        let allow = [
+            "add-permission",
+            "--function-name",
+            name,
+            "--statement-id",
+            "all",
+            "--action",
+            "lambda:InvokeFunctionUrl",
+            "--principal",
+            "*",
+            "--function-url-auth-type",
+            "NONE",
+        ];
+        assert!(self.aws(&allow).success);
+        made.json()["FunctionUrl"].as_str().unwrap().to_owned()
+    }
+
     /// Packs `files` into `NAME.zip` and creates a function of it.
     pub(crate) fn create(
         &self,

@@ -63,7 +63,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// Returns keys of at most this age of which one has this name.
+    /// Returns the kept key set if it is younger than `age_ms` and has a key called `name`.
     fn known(&self, name: &str, now_ms: u64, age_ms: u64) -> Option<Arc<KeySet>> {
         let (keys, fetched_ms) = self.keys.as_ref()?;
         let usable = now_ms.saturating_sub(*fetched_ms) < age_ms && keys.find(name).is_some();

@@ -59,8 +59,9 @@ struct Entry {
 }
 
 impl KeySet {
-    /// Parses a set. Keys of other kinds and uses are left out, and all after the first 100; of two
-    /// with one name the first counts. Returns nothing for what is no set.
+    /// Parses a JSON Web Key Set. Keys of other kinds and uses are left out, and all after the first
+    /// 100. If two keys have the same name, the first one is kept. Returns `None` if the text is not
+    /// a key set.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         let set: Set = serde_json::from_slice(json).ok()?;
         let mut keys = BTreeMap::new();

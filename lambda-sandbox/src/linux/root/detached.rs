@@ -101,8 +101,8 @@ pub(in crate::linux) fn restrict_mapped(
     set(mount, [attributes | libc::MOUNT_ATTR_IDMAP, 0, libc::MS_PRIVATE, owners], path)
 }
 
-/// Sets a `struct mount_attr`: set, clear, propagation, user namespace. The private propagation
-/// keeps out what is mounted below `path` later.
+/// Sets a `struct mount_attr`: set, clear, propagation, user namespace. With private propagation
+/// a later mount below `path` does not appear in `mount`.
 fn set(mount: &OwnedFd, attributes: [u64; 4], path: &Path) -> Result<(), Error> {
     let (empty, size) = (c"".as_ptr(), size_of_val(&attributes));
     let (file, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH);
