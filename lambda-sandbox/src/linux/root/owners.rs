@@ -125,13 +125,13 @@ impl Drop for Waiting {
     }
 }
 
-/// Makes a process in a new user namespace that waits until it is killed. Signals are blocked, so
-/// that it runs no handler.
+/// Makes a process in a new user namespace that waits until it is killed, or until this thread ends,
+/// also by a kill of the host. Signals are blocked, so that it runs no handler.
 fn clone_waiting() -> libc::pid_t {
     let flags = (libc::CLONE_VM | libc::CLONE_NEWUSER).cast_unsigned();
     let result: i64;
     // SAFETY: in this thread the block is one system call, whose arguments are numbers. The new
-    // process has the same memory and registers, stays in the three instructions after `3:`, and
+    // process has the same memory and registers, stays in the instructions after `3:`, and
     // neither reads nor writes memory; it has no signal handler to run, as all signals are blocked.
     // rcx and r11 are named as lost.
     unsafe {
@@ -140,10 +140,18 @@ fn clone_waiting() -> libc::pid_t {
             "test rax, rax",
             "jnz 2f",
             "3:",
+            "mov edi, {death_signal}",
+            "mov esi, {kill}",
+            "mov eax, {prctl}",
+            "syscall",
+            "4:",
             "mov eax, {pause}",
             "syscall",
-            "jmp 3b",
+            "jmp 4b",
             "2:",
+            death_signal = const libc::PR_SET_PDEATHSIG,
+            kill = const libc::SIGKILL,
+            prctl = const libc::SYS_prctl,
             pause = const libc::SYS_pause,
             inlateout("rax") libc::SYS_clone => result,
             in("rdi") u64::from(flags),
