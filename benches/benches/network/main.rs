@@ -2,11 +2,11 @@
 //! time to attach a sandbox, throughput, round trips and connections.
 //!
 //! ```text
-//! cargo bench -p benches --features network --bench network [-- SECONDS [ROUNDS]]
+//! cargo bench -p benches --features network --bench network [-- SECONDS [ROUNDS]] [neighbours]
 //! ```
 //!
 //! SECONDS is the length of each transfer (2). ROUNDS is the number of starts of a sandbox, and of
-//! attachments by each peer (20). Everything runs in network namespaces of this run.
+//! attachments by each peer (20). `neighbours` measures only what a sandbox keeps beside a flood. Everything runs in network namespaces of this run.
 //!
 //! Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages
 //! containernetworking-plugins, slirp4netns, passt, wireguard-go and wireguard-tools), and
@@ -43,12 +43,30 @@ fn main() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).unwrap();
     let world = World::new();
-    attach_costs(&world, rounds);
-    start::measure(&world, rounds);
-    memory::measure(&world, 1000);
+    if !std::env::args().any(|it| it == "neighbours") {
+        attachments(&world, rounds);
+        traffic_of_all(&world, seconds);
+    }
+    println!("\n| a sandbox's kept rate | of 100 Mbit/s | of 500 round trips/s |\n|---|---|---|");
+    {
+        let card = Card::start(world.card(5), |_| ()).unwrap();
+        let tunnel = Tunnel::direct(&card, InterfacePool::new(0).unwrap()).unwrap();
+        neighbour::measure("one machine", &tunnel, seconds);
+    }
+    let (_card, tunnel) = sealed(&world);
+    neighbour::measure("WireGuard", &tunnel, seconds);
+}
+
+fn attachments(world: &World, rounds: usize) {
+    attach_costs(world, rounds);
+    start::measure(world, rounds);
+    memory::measure(world, 1000);
+}
+
+fn traffic_of_all(world: &World, seconds: u64) {
     println!("\n| | up Gb/s | down Gb/s | round trip us | connections/s |\n|---|---|---|---|---|");
     let row = |name: &str, passed: Passed| println!("| {name} | {passed} |");
-    row("veth, NAT (floor)", traffic::pass(&plain(&world).unwrap().namespace, seconds));
+    row("veth, NAT (floor)", traffic::pass(&plain(world).unwrap().namespace, seconds));
     {
         let card = Card::start(world.card(5), |_| ()).unwrap();
         let tunnel = Tunnel::direct(&card, InterfacePool::new(0).unwrap()).unwrap();
@@ -56,7 +74,7 @@ fn main() {
         row("ours, one machine", traffic::pass(&sandbox.namespace(), seconds));
     }
     {
-        let (_card, tunnel) = sealed(&world);
+        let (_card, tunnel) = sealed(world);
         let sandbox = tunnel.attach(Rates::default()).unwrap();
         row("ours, WireGuard", traffic::pass(&sandbox.namespace(), seconds));
     }
@@ -68,19 +86,11 @@ fn main() {
         ("pasta", pasta),
     ];
     for (name, attach) in peers {
-        match attach(&world) {
+        match attach(world) {
             Ok(network) => row(name, traffic::pass(&network.namespace, seconds)),
             Err(why) => println!("left out: {name}: {why}"),
         }
     }
-    println!("\n| a sandbox's kept rate | of 100 Mbit/s | of 500 round trips/s |\n|---|---|---|");
-    {
-        let card = Card::start(world.card(5), |_| ()).unwrap();
-        let tunnel = Tunnel::direct(&card, InterfacePool::new(0).unwrap()).unwrap();
-        neighbour::measure("one machine", &tunnel, seconds);
-    }
-    let (_card, tunnel) = sealed(&world);
-    neighbour::measure("WireGuard", &tunnel, seconds);
 }
 
 /// Returns a card and a tunnel that speak WireGuard, as on two machines. Here both ends are on the

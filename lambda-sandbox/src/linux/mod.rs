@@ -287,7 +287,7 @@ impl LinuxBackend {
             return Ok(Ahead { network, wires: Wires::make()? });
         }
         if let Some(prepared) = prepared {
-            return Ok(Ahead { network: prepared.take()?, wires: Wires::make()? });
+            return prepared.take();
         }
         let ready = pool.try_take();
         let shared = Arc::clone(&self.shared);

@@ -132,13 +132,21 @@ impl Shared {
     }
 }
 
+impl Ahead {
+    /// Makes the parts in the network namespace of the calling thread, which moves into a new ipc
+    /// namespace.
+    pub(in crate::linux) fn here() -> Result<Self, Error> {
+        unshare(CloneFlags::CLONE_NEWIPC)
+            .map_err(|source| Error::step("making an ipc namespace", source))?;
+        let path = "/proc/thread-self/ns/ipc";
+        let ipc = File::open(path)
+            .map_err(|source| Error::failed("opening an ipc namespace", path, source))?;
+        Ok(Self { network: netns::here(ipc.into())?, wires: Wires::make()? })
+    }
+}
+
 fn make() -> Result<Ahead, Error> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|source| Error::step("making a network namespace", source))?;
-    unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(|source| Error::step("making an ipc namespace", source))?;
-    let path = "/proc/thread-self/ns/ipc";
-    let ipc = File::open(path)
-        .map_err(|source| Error::failed("opening an ipc namespace", path, source))?;
-    Ok(Ahead { network: netns::here(ipc.into())?, wires: Wires::make()? })
+    Ahead::here()
 }
